@@ -1,0 +1,60 @@
+"""The only module that reads the wall clock.
+
+Instants are int64 microseconds since 1970-01-01T00:00:00Z everywhere in this product; `datetime`
+appears only where a person meets it. A `Clock` is any callable that returns an aware datetime.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["Clock", "ManualClock", "instant_of", "reader", "to_datetime", "wall_clock"]
+
+Clock = Callable[[], datetime]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def wall_clock() -> int:
+    """Now, in microseconds since the epoch, by this machine's clock."""
+    return time.time_ns() // 1000
+
+
+def instant_of(value: datetime) -> int:
+    """Microseconds since the epoch of an aware datetime; a naive one is read as UTC."""
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    return (value - EPOCH) // _MICROSECOND
+
+
+def to_datetime(instant: int) -> datetime:
+    """The aware UTC datetime of an instant in microseconds."""
+    return EPOCH + timedelta(microseconds=instant)
+
+
+def reader(clock: Clock | None) -> Callable[[], int]:
+    """A function that reads `clock` in microseconds; the wall clock where none is given."""
+    if clock is None:
+        return wall_clock
+    return lambda: instant_of(clock())
+
+
+class ManualClock:
+    """A clock that stands still until it is told to move; for tests, replays and the demo."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = to_datetime(instant_of(now))
+
+    def __call__(self) -> datetime:
+        return self._now
+
+    def set(self, now: datetime) -> None:
+        """Move to an instant, forwards or back."""
+        self._now = to_datetime(instant_of(now))
+
+    def advance(self, by: timedelta) -> None:
+        """Move forwards by a duration."""
+        self._now += by

@@ -1,0 +1,122 @@
+"""Every error of the product, in one tree.
+
+    FeatureStoreError
+    ├── DeclarationError        a definition is wrong: entity, source, view, function or service
+    ├── ConfigError             featurestore.toml or an environment variable is wrong
+    ├── NotFoundError           a name that nothing declared or applied bears
+    ├── SourceError             a source's files or columns are not what its definition says
+    ├── SpineError              the frame that asks for training rows is wrong
+    ├── RequestError            a lookup's keys or request values are wrong
+    ├── OnDemandError           an on-demand function raised or returned what it may not
+    ├── FingerprintError        the definitions asked for are not the ones at hand
+    ├── NotMaterializedError    a view has no values online yet
+    ├── PlanOutdatedError       the plan shown is no longer what apply would do
+    ├── RegistryError           the registry cannot be read or written
+    ├── OnlineStoreError        the online store refused or answered nonsense
+    │   └── OnlineUnavailableError    it cannot be reached just now
+    └── MaterializeError        a run could not complete; what was served before still is
+
+A message says what happened, where it was declared, and what would be right. `retry` says whether
+the same call may succeed later without anything being changed by hand.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ConfigError",
+    "DeclarationError",
+    "FeatureStoreError",
+    "FingerprintError",
+    "MaterializeError",
+    "NotFoundError",
+    "NotMaterializedError",
+    "OnDemandError",
+    "OnlineStoreError",
+    "OnlineUnavailableError",
+    "PlanOutdatedError",
+    "RegistryError",
+    "RequestError",
+    "SourceError",
+    "SpineError",
+    "did_you_mean",
+]
+
+
+class FeatureStoreError(Exception):
+    """Whatever this product refuses to do; `retry` says whether trying again can help."""
+
+    retry = False
+
+
+class DeclarationError(FeatureStoreError, ValueError):
+    """A definition is wrong; the message names the file and line that declared it."""
+
+
+class ConfigError(FeatureStoreError, ValueError):
+    """featurestore.toml, or a variable it reads, is wrong."""
+
+
+class NotFoundError(FeatureStoreError, LookupError):
+    """Nothing of that name was declared or applied."""
+
+
+class SourceError(FeatureStoreError):
+    """A source's files or columns are not what its definition says."""
+
+
+class SpineError(FeatureStoreError, ValueError):
+    """The frame of keys and times that asks for training rows is wrong."""
+
+
+class RequestError(FeatureStoreError, ValueError):
+    """A lookup's keys or request values are wrong."""
+
+
+class OnDemandError(FeatureStoreError):
+    """An on-demand function raised, or returned what its declared output does not allow."""
+
+
+class FingerprintError(FeatureStoreError):
+    """The definitions that were asked for are not the ones at hand."""
+
+
+class NotMaterializedError(FeatureStoreError):
+    """A view has no values online: it was never materialized, or its store was emptied."""
+
+    retry = True
+
+
+class PlanOutdatedError(FeatureStoreError):
+    """Something changed between the plan that was shown and the call to apply it."""
+
+
+class RegistryError(FeatureStoreError):
+    """The registry cannot be read or written."""
+
+
+class OnlineStoreError(FeatureStoreError):
+    """The online store refused a command or holds what this version cannot read."""
+
+
+class OnlineUnavailableError(OnlineStoreError):
+    """The online store cannot be reached just now."""
+
+    retry = True
+
+
+class MaterializeError(FeatureStoreError):
+    """A run could not complete; what was served before is still served."""
+
+    retry = True
+
+
+def did_you_mean(name: str, known: Iterable[str], *, noun: str = "Known") -> str:
+    """The end of an error message about an unknown name: the nearest known one, then all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    shown = ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
+    return f"{hint} {noun}: {shown}." if names else f"{hint} {noun}: none."

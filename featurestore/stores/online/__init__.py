@@ -1,0 +1,1 @@
+"""Online stores: opaque bytes by key."""

@@ -1,0 +1,46 @@
+"""What an online store must do: keep opaque bytes by key. It knows nothing of features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+__all__ = ["Guard", "OnlineStore", "Reading"]
+
+
+class Reading(NamedTuple):
+    """What one round trip saw: the store's clock in µs since the epoch, then a value for each key."""
+
+    now: int
+    values: list[bytes | None]
+
+
+class Guard(NamedTuple):
+    """A condition of a write: `key` still holds exactly `value` (None: it is absent)."""
+
+    key: bytes
+    value: bytes | None
+
+
+class OnlineStore(Protocol):
+    """Opaque bytes by key, safe to use from several threads and processes at once."""
+
+    def get(self, keys: Sequence[bytes]) -> Reading:
+        """The store's clock, then the value of each key (None: absent), in one round trip.
+
+        The clock is read first, and a key is read no later than the keys after it, so that a caller who puts
+        watermarks before records never sees a watermark newer than its records.
+        """
+
+    def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
+        """Put (or, for None, delete) all keys at once, or nothing and return False where the guard does not hold.
+
+        When it returns True, the whole batch has been acknowledged as durably as the store is configured to be;
+        a reader or a crash never sees a part of a batch on one server.
+        """
+
+    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """All keys that begin with `prefix`, in batches; keys written meanwhile may or may not appear."""
+
+    def close(self) -> None:
+        """Release connections and files; idempotent."""
