@@ -49,6 +49,7 @@ class ManualClock:
         self._now = to_datetime(instant_of(now))
 
     def __call__(self) -> datetime:
+        """The instant at which it stands."""
         return self._now
 
     def set(self, now: datetime) -> None:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What the user writes: entities, sources, feature views, on-demand functions and services."""

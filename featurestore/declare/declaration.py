@@ -1,0 +1,158 @@
+"""What every definition has in common: it is frozen, checked once, and knows where it was declared."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+)
+
+from featurestore.errors import DeclarationError, did_you_mean
+from featurestore.types import FeatureType, parse_type
+
+__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares"]
+
+PACKAGE = str(Path(__file__).parents[1])
+
+P = ParamSpec("P")
+S = TypeVar("S", bound="Declaration")
+
+
+class Origin(str):
+    """ "file.py:12", for messages; equal to any other, because where a thing stands is no part of what it is."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)
+
+    def __ne__(self, other: object) -> bool:
+        return not isinstance(other, Origin)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def caller() -> Origin:
+    """The file and line of the user's code that is running."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(PACKAGE) and "pydantic" not in file:
+            return Origin(f"{_short(file)}:{frame.f_lineno}")
+        frame = frame.f_back
+    return Origin("<unknown>")
+
+
+def _short(file: str) -> str:
+    if "ipykernel" in file or file.startswith("<ipython"):
+        return "notebook"
+    try:
+        return str(Path(file).relative_to(Path.cwd()))
+    except ValueError:
+        return file
+
+
+def _column(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value):
+        raise ValueError(f"'{value}' is no name: letters, digits and underscores, beginning with a letter")
+    return value
+
+
+def _identifier(value: str) -> str:
+    _column(value)
+    if "__" in value or value.endswith("_"):
+        raise ValueError(f"'{value}' is no name: '__' separates a view from its feature in column names")
+    return value
+
+
+def _type(value: Any) -> FeatureType:
+    if isinstance(value, FeatureType):
+        return value
+    if isinstance(value, str):
+        return parse_type(value)
+    raise ValueError(f"{value!r} is no type; types are Bool, Int64, Float64, String, … from featurestore.types")
+
+
+Name = Annotated[str, AfterValidator(_identifier)]
+ColumnName = Annotated[str, AfterValidator(_column)]
+TypeField = Annotated[FeatureType, PlainValidator(_type), PlainSerializer(str, return_type=str)]
+
+
+class Declaration(BaseModel):
+    """A frozen definition; `str(origin)` is where the user's code declared it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, ignored_types=(Origin,))
+
+    _origin: Origin = PrivateAttr(default=Origin("<unknown>"))
+
+    def fill(self, **fields: Any) -> None:
+        """Validate and set all fields; for the `__init__` of a definition."""
+        BaseModel.__init__(self, **fields)
+
+    @property
+    def origin(self) -> str:
+        """Where it was declared: "file.py:12"."""
+        return str.__str__(self._origin)
+
+    @property
+    def title(self) -> str:
+        """Its kind and name, for messages."""
+        return f"{type(self).__name__} '{getattr(self, 'name', '')}'"
+
+    def error(self, problem: str) -> DeclarationError:
+        """An error about this definition that says where it stands."""
+        return DeclarationError(f"{self.title}: {problem} ({self.origin})")
+
+
+def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
+    """Make an `__init__` record where it was called, and turn its mistakes into DeclarationErrors with a hint."""
+    parameters = list(inspect.signature(init).parameters.values())[1:]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+    @functools.wraps(init)
+    def checked(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
+        origin = caller()
+        kind = type(self).__name__
+        title = f"{kind} '{args[0]}'" if args and isinstance(args[0], str) else kind
+        known = (
+            [name for name in type(self).model_fields if name != "kind"] if open_ended else [p.name for p in parameters]
+        )
+        for name in kwargs:
+            if name != "kind" and name not in known and name not in {p.name for p in parameters}:
+                hint = did_you_mean(name, known, noun="It takes")
+                raise DeclarationError(f"{title} has no argument '{name}'.{hint} ({origin})")
+        try:
+            init(self, *args, **kwargs)
+        except ValidationError as error:
+            raise DeclarationError(f"{title}: {_problems(error)} ({origin})") from None
+        except TypeError as error:
+            if "argument" not in str(error):
+                raise
+            raise DeclarationError(f"{title}: {str(error).split('__init__() ')[-1]} ({origin})") from None
+        self._origin = origin
+
+    return cast("Callable[Concatenate[S, P], None]", checked)
+
+
+def _problems(error: ValidationError) -> str:
+    texts = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "missing":
+            text = "must be given"
+        texts.append(f"{where}: {text}" if where else text)
+    return "; ".join(dict.fromkeys(texts))

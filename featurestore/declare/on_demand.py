@@ -1,0 +1,147 @@
+"""On-demand features: one pure Python function of features and request values, run by the same code in both paths."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
+
+from pydantic import Field
+
+from featurestore.declare.code import FunctionCode, code_of
+from featurestore.declare.declaration import ColumnName, Declaration, TypeField, declares
+from featurestore.declare.views import Selection
+from featurestore.types import FeatureType, Timestamp
+
+__all__ = ["Input", "OnDemand", "Request", "RequestTime", "on_demand"]
+
+
+class Request(Declaration):
+    """A value that the request (in training: the spine) brings along: `Request("sched_minutes", Int64)`."""
+
+    name: ColumnName
+    type: TypeField
+
+    @declares
+    def __init__(self, name: str, type: FeatureType) -> None:  # noqa: A002 - the field's word
+        self.fill(name=name, type=type)
+
+
+class RequestTime(Declaration):
+    """The instant of the request: the spine's timestamp in training, the moment of the lookup in serving."""
+
+    @property
+    def type(self) -> FeatureType:
+        """Always Timestamp."""
+        return Timestamp
+
+    @declares
+    def __init__(self) -> None:
+        self.fill()
+
+
+Input = Selection | Request | RequestTime
+
+
+class OnDemand(Declaration):
+    """A feature computed by a function when it is asked for; made by `on_demand`.
+
+    mode "row": the function takes one row's values as Python scalars (None for null) and returns one. mode "columns":
+    it takes pandas Series with Arrow-backed dtypes and returns a Series or array of the same length.
+    """
+
+    name: ColumnName
+    inputs: tuple[Input, ...]
+    output: TypeField
+    mode: Literal["row", "columns"]
+    code: str
+    source: str = Field(repr=False)
+    owner: str = ""
+    description: str = ""
+    tags: dict[str, str] = {}
+    function: Any = Field(default=None, exclude=True, repr=False)
+
+    @declares
+    def __init__(
+        self,
+        /,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        inputs: Sequence[Any],
+        output: FeatureType,
+        mode: str = "row",
+        **words: Any,
+    ) -> None:
+        where = _where(function)
+        title = getattr(function, "__name__", str(function))
+        code: FunctionCode = code_of(function, where=where)
+        parameters = list(inspect.signature(function).parameters)
+        if len(parameters) != len(inputs):
+            raise ValueError(
+                f"'{title}' takes {len(parameters)} values ({', '.join(parameters)}), inputs lists {len(inputs)}"
+            )
+        for item in inputs:
+            if isinstance(item, Selection) and len(item.features) != 1:
+                raise ValueError(f"an input is one feature: view['name'] instead of all of '{item.name}'")
+        self.fill(
+            function=function,
+            name=name or title,
+            inputs=tuple(inputs),
+            output=output,
+            mode=mode,
+            code=code.fingerprint,
+            source=code.source,
+            description=words.pop("description", inspect.getdoc(function) or ""),
+            **words,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as in a test of one's own."""
+        return self.function(*args, **kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OnDemand) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.code))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The name that it has as a column: its own."""
+        return (self.name,)
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """The features that it reads."""
+        return tuple(item for item in self.inputs if isinstance(item, Selection))
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """The request values that it reads."""
+        return tuple(item for item in self.inputs if isinstance(item, Request))
+
+
+def _where(function: Any) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else "<unknown>"
+
+
+@overload
+def on_demand(
+    *, inputs: Sequence[Any], output: FeatureType, **words: Any
+) -> Callable[[Callable[..., Any]], OnDemand]: ...
+@overload
+def on_demand(
+    function: Callable[..., Any], *, inputs: Sequence[Any], output: FeatureType, **words: Any
+) -> OnDemand: ...
+def on_demand(function: Any = None, **words: Any) -> Any:
+    """Declare a feature by a pure function: `@on_demand(inputs=[view["x"], Request("y", Int64)], output=Float64)`.
+
+    inputs: features, Request values and RequestTime(), given to the function's parameters in order. output: its type,
+    enforced on every value. mode: "row" (default) or "columns". The function may use no clock and no I/O.
+    """
+    if function is None:
+        return functools.partial(OnDemand, **words)
+    return OnDemand(function, **words)

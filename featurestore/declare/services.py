@@ -1,0 +1,74 @@
+"""Feature services: the ordered list of features that one model version eats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from featurestore.declare.declaration import Declaration, Name, declares
+from featurestore.declare.on_demand import OnDemand
+from featurestore.declare.views import FeatureView, Selection
+
+__all__ = ["FeatureService"]
+
+
+def _item(value: Any) -> Any:
+    return Selection(view=value) if isinstance(value, FeatureView) else value
+
+
+def _items(value: Any) -> Any:
+    if isinstance(value, (FeatureView, Selection, OnDemand)):
+        value = [value]
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ValueError("features is a list of views, selections and on-demand features")
+    items = tuple(_item(item) for item in value)
+    for item in items:
+        if not isinstance(item, (Selection, OnDemand)):
+            raise ValueError(f"{item!r} is no view, selection or on-demand feature")
+    return items
+
+
+class FeatureService(Declaration):
+    """The ordered list of features that one model version eats.
+
+    features: views (all their features), `view["x"]`, `view.alias(...)` and on-demand features. Their columns come in
+    this order everywhere: `view__feature` (or `alias__feature`), on-demand features by their own name.
+    """
+
+    name: Name
+    features: Annotated[tuple[Selection | OnDemand, ...], BeforeValidator(_items), Field(min_length=1)]
+    owner: str = ""
+    description: str = ""
+    tags: dict[str, str] = {}
+
+    @declares
+    def __init__(
+        self,
+        name: str,
+        *,
+        features: Sequence[FeatureView | Selection | OnDemand],
+        owner: str = "",
+        description: str = "",
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        self.fill(name=name, features=features, owner=owner, description=description, tags=tags or {})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The feature columns, in the service's order."""
+        return tuple(column for item in self.features for column in item.columns)
+
+    @property
+    def on_demand(self) -> tuple[OnDemand, ...]:
+        """Its on-demand features."""
+        return tuple(item for item in self.features if isinstance(item, OnDemand))
+
+    def selections(self) -> Iterator[Selection]:
+        """Every selection that it needs, those that only its on-demand features read included."""
+        for item in self.features:
+            if isinstance(item, Selection):
+                yield item
+            else:
+                yield from item.selections

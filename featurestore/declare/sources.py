@@ -1,0 +1,200 @@
+"""Sources: tables of rows, and what their columns say about time."""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Required, Self, TypedDict, Unpack
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from featurestore.declare.declaration import Declaration, Name, declares
+from featurestore.declare.durations import Duration, PositiveDuration
+from featurestore.declare.frames import content_digest, table_of
+
+__all__ = ["DataFrameSource", "ParquetSource", "RefreshWords", "Source", "SourceWords", "TableSource"]
+
+
+def _aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("history_until must be an aware datetime")
+    return value.astimezone(UTC)
+
+
+def _zone(value: str) -> str:
+    if value not in zoneinfo.available_timezones():
+        raise ValueError(f"timezone '{value}' is no IANA name such as 'America/New_York'")
+    return value
+
+
+def _columns(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Columns = Annotated[tuple[str, ...], BeforeValidator(_columns)]
+Refresh = Literal["continuous"] | PositiveDuration
+
+
+class RefreshWords(TypedDict, total=False):
+    """When values change and are served; a view that does not say inherits from its source.
+
+    refresh: values change only at instants k · refresh + refresh_offset; "continuous" means at any instant.
+    refresh_offset: moves those instants. settle: rows learned until I + settle count for I.
+    ready_after: the values of I are served from I + ready_after on (≥ settle; default settle).
+    ttl: how far back a row still counts, inclusive. freshness: for continuous views, how old the newest row may be.
+    """
+
+    refresh: Any
+    refresh_offset: Any
+    settle: Any
+    ready_after: Any
+    ttl: Any
+    freshness: Any
+
+
+class SourceWords(RefreshWords, total=False):
+    """What a source says about its rows; each word but the first may be left out.
+
+    event_time: the column of when a row happened; None for a table without time.
+    known_at: the column of when it was learned; without it, event_time + known_after.
+    history_until: rows up to then were loaded in bulk: known at min(known_at, event_time + known_after).
+    identity: the columns that name a row; rows of equal identity are versions of one row.
+    version: decides which version is the last learned, before known_at. tiebreak: orders rows of equal times.
+    deleted: the boolean column of a version that makes its row vanish. until: the column where a row's validity ends.
+    valid_from: for a table without time, since when a row counts.
+    timezone: the zone of naive timestamps and of dates (IANA). date: a Date means the "end" or the "start" of its day.
+    period: event_time holds the start of a period of this length; the row happened at its end.
+    """
+
+    event_time: Required[str | None]
+    known_at: str | None
+    known_after: Any
+    history_until: datetime | None
+    identity: str | list[str] | tuple[str, ...]
+    version: str | None
+    tiebreak: str | list[str] | tuple[str, ...]
+    deleted: str | None
+    until: str | None
+    valid_from: str | None
+    timezone: str | None
+    date: Literal["end", "start"]
+    period: Any
+    owner: str
+    description: str
+    tags: dict[str, str]
+
+
+class Source(Declaration):
+    """Rows, and what their columns say; see SourceWords for each word."""
+
+    name: Name
+    event_time: str | None
+    known_at: str | None = None
+    known_after: Duration = 0
+    history_until: Annotated[datetime, AfterValidator(_aware)] | None = None
+    identity: Columns = ()
+    version: str | None = None
+    tiebreak: Columns = ()
+    deleted: str | None = None
+    until: str | None = None
+    valid_from: str | None = None
+    timezone: Annotated[str, AfterValidator(_zone)] | None = None
+    date: Literal["end", "start"] = "end"
+    period: PositiveDuration | None = None
+    refresh: Refresh | None = None
+    refresh_offset: Duration | None = None
+    settle: Duration | None = None
+    ready_after: Duration | None = None
+    ttl: Duration | None = None
+    freshness: PositiveDuration | None = None
+    owner: str = ""
+    description: str = ""
+    tags: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.deleted and not self.identity:
+            raise ValueError("deleted needs identity: the columns that say which row vanishes")
+        if self.identity and not (self.known_at or self.version):
+            raise ValueError("identity needs known_at or version: something must say which version is the last")
+        if self.version and not self.identity:
+            raise ValueError("version needs identity: the columns whose rows are versions of one row")
+        if self.event_time is None:
+            for word in ("known_at", "history_until", "period", "ttl"):
+                if getattr(self, word) is not None:
+                    raise ValueError(f"{word} needs event_time; a table without time has no history")
+            if self.known_after:
+                raise ValueError("known_after needs event_time; a table without time has no history")
+        elif self.valid_from:
+            raise ValueError("valid_from is for a table without time; event_time is given")
+        return self
+
+    @property
+    def time_columns(self) -> tuple[str, ...]:
+        """The columns that hold instants."""
+        return tuple(c for c in (self.event_time, self.known_at, self.until, self.valid_from) if c is not None)
+
+    @property
+    def word_columns(self) -> tuple[str, ...]:
+        """Every column that a word of the source names, once each."""
+        named = (*self.time_columns, *self.identity, self.version, *self.tiebreak, self.deleted)
+        return tuple(dict.fromkeys(c for c in named if c is not None))
+
+
+def _paths(value: Any) -> Any:
+    if isinstance(value, (str, Path)):
+        return (str(value),)
+    return tuple(str(item) for item in value)
+
+
+class ParquetSource(Source):
+    """Parquet files: a file, a glob, a directory (hive partitions are columns), or a list of them.
+
+    `ParquetSource("landings", "data/landings.parquet", event_time="landed_at")`; a relative path is relative to the
+    repository's featurestore.toml, which may also say that the source lies elsewhere.
+    """
+
+    kind: Literal["parquet"] = "parquet"
+    path: Annotated[tuple[str, ...], BeforeValidator(_paths), Field(min_length=1)]
+
+    @declares
+    def __init__(self, name: str, path: str | Path | list[str] | tuple[str, ...], **words: Unpack[SourceWords]) -> None:
+        self.fill(name=name, path=path, **words)
+
+
+class TableSource(Source):
+    """A table or view in a DuckDB file: `TableSource("orders", "warehouse.duckdb", table="main.orders", event_time="at")`."""
+
+    kind: Literal["table"] = "table"
+    path: str
+    table: str
+
+    @declares
+    def __init__(self, name: str, path: str | Path, *, table: str, **words: Unpack[SourceWords]) -> None:
+        self.fill(name=name, path=str(path), table=table, **words)
+
+
+class DataFrameSource(Source):
+    """A frame in memory (pandas, polars, Arrow), copied as it is when declared; equal content is an equal source."""
+
+    kind: Literal["frame"] = "frame"
+    content: str
+    frame: Any = Field(default=None, exclude=True, repr=False)
+
+    @declares
+    def __init__(self, name: str, frame: Any, **words: Unpack[SourceWords]) -> None:
+        if frame is None:  # read back from the registry, which keeps definitions and no data
+            self.fill(name=name, frame=None, **words)
+            return
+        try:
+            table = table_of(frame)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        self.fill(name=name, content=content_digest(table), frame=table, **words)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DataFrameSource) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.content))

@@ -1,0 +1,162 @@
+"""Feature views: features of one entity from one source, and selections of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Required, Self, Unpack
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from featurestore import html
+from featurestore.declare.declaration import ColumnName, Declaration, Name, declares
+from featurestore.declare.durations import Duration, PositiveDuration
+from featurestore.declare.entity import Entity
+from featurestore.declare.folds import Fold, Latest
+from featurestore.declare.sources import Refresh, RefreshWords, Source
+from featurestore.errors import did_you_mean
+
+__all__ = ["FeatureView", "Selection"]
+
+
+class ViewWords(RefreshWords, total=False):
+    """What a view says beside its name."""
+
+    entity: Required[Entity]
+    source: Required[Source]
+    features: Required[Mapping[str, Fold] | Sequence[str]]
+    key: Mapping[str, str] | None
+    stale: Literal["serve", "withhold"]
+    owner: str
+    description: str
+    tags: dict[str, str]
+
+
+def _features(value: Any) -> Any:
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, Sequence):
+        if len(set(value)) != len(value):
+            raise ValueError("a feature is listed twice")
+        return {column: Latest(column) for column in value}
+    return value
+
+
+class FeatureView(Declaration):
+    """Features of one entity, computed from the rows of one source.
+
+    entity: what the features are about. source: where the rows come from. key: entity key → source column, where the
+    names differ. features: name → fold, or a list of columns, short for `Latest` of each. stale: whether values older
+    than their refresh asks for are served with a mark or withheld (null, WITHHELD). For the words about time, which
+    are inherited from the source where the view does not say them, see RefreshWords.
+    """
+
+    name: Name
+    entity: Entity
+    source: SerializeAsAny[Source]
+    features: Annotated[dict[ColumnName, SerializeAsAny[Fold]], BeforeValidator(_features), Field(min_length=1)]
+    key: dict[str, str] = {}
+    refresh: Refresh | None = None
+    refresh_offset: Duration | None = None
+    settle: Duration | None = None
+    ready_after: Duration | None = None
+    ttl: Duration | None = None
+    freshness: PositiveDuration | None = None
+    stale: Literal["serve", "withhold"] = "serve"
+    owner: str = ""
+    description: str = ""
+    tags: dict[str, str] = {}
+
+    @declares
+    def __init__(self, name: str, **words: Unpack[ViewWords]) -> None:
+        key = words.pop("key", None)
+        self.fill(name=name, key=dict(key or {}), **words)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in self.key:
+            if name not in self.entity.key:
+                known = did_you_mean(name, self.entity.key, noun="Its keys")
+                raise ValueError(f"entity '{self.entity.name}' has no key '{name}'.{known}")
+        if self.said("refresh") is None:
+            raise ValueError("refresh must be said: how often its values change, such as '1h' or '1d', or 'continuous'")
+        if self.said("refresh") == "continuous":
+            for word in ("refresh_offset", "settle", "ready_after"):
+                if self.said(word):
+                    raise ValueError(f"{word} is for refreshed views; this one is continuous")
+        else:
+            self._check_refreshed()
+        if self.source.event_time is None and self.ttl is not None:
+            raise ValueError("ttl needs event_time; its source is a table without time")
+        return self
+
+    def _check_refreshed(self) -> None:
+        settle, refresh = self.said("settle") or 0, self.said("refresh")
+        ready = self.said("ready_after")
+        if ready is not None and not settle <= ready <= refresh + settle:
+            raise ValueError("ready_after lies between settle and one refresh after it")
+        if (self.said("refresh_offset") or 0) >= refresh:
+            raise ValueError("refresh_offset must be shorter than refresh")
+
+    def said(self, word: str) -> Any:
+        """What the view says for a word about time, or else its source; None where neither does."""
+        own = getattr(self, word)
+        return own if own is not None else getattr(self.source, word)
+
+    def key_column(self, key: str) -> str:
+        """The source column that holds an entity key."""
+        return self.key.get(key, key)
+
+    def __getitem__(self, feature: str | list[str]) -> Selection:
+        """One feature (or a list of them), to be listed in a service or read by an on-demand function."""
+        return Selection(view=self)[feature]
+
+    def alias(self, name: str, *, key: Mapping[str, str] | None = None) -> Selection:
+        """The same view under another name, its entity's keys read from other columns of the spine or request."""
+        for own in key or {}:
+            if own not in self.entity.key:
+                raise self.error(
+                    f"alias '{name}': no key '{own}'.{did_you_mean(own, self.entity.key, noun='Its keys')}"
+                )
+        return Selection(view=self, name=name, key=dict(key or {}))
+
+    def _repr_html_(self) -> str:
+        rows = [(name, fold.title, str(fold.type or "the column's")) for name, fold in self.features.items()]
+        return html.table(f"FeatureView {self.name} · entity {self.entity.name}", ("feature", "fold", "type"), rows)
+
+
+class Selection(Declaration):
+    """Some features of a view, perhaps under another name and with other key columns."""
+
+    view: FeatureView
+    name: Name
+    key: dict[str, str]
+    features: tuple[str, ...]
+
+    @declares
+    def __init__(
+        self,
+        view: FeatureView,
+        *,
+        name: str | None = None,
+        key: Mapping[str, str] | None = None,
+        features: tuple[str, ...] | None = None,
+    ) -> None:
+        self.fill(
+            view=view,
+            name=name or view.name,
+            key={own: (key or {}).get(own, own) for own in view.entity.key},
+            features=tuple(view.features) if features is None else features,
+        )
+
+    def __getitem__(self, feature: str | list[str]) -> Selection:
+        """One feature of the selection, or a list of them."""
+        wanted = [feature] if isinstance(feature, str) else list(feature)
+        for name in wanted:
+            if name not in self.features:
+                raise self.view.error(f"no feature '{name}'.{did_you_mean(name, self.features, noun='Features')}")
+        return Selection(view=self.view, name=self.name, key=self.key, features=tuple(wanted))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names that its features have as columns."""
+        return tuple(f"{self.name}__{feature}" for feature in self.features)

@@ -1,0 +1,404 @@
+"""The types that keys, features and request values have: one closed table.
+
+| type                | scalar in Python      | Arrow                 | DuckDB        | wire        | JSON                        |
+| ------------------- | --------------------- | --------------------- | ------------- | ----------- | --------------------------- |
+| `Bool`              | bool                  | bool                  | BOOLEAN       | 1 byte      | boolean                     |
+| `Int32`, `Int64`    | int                   | int32, int64          | INTEGER, BIGINT | 4, 8 bytes | number                      |
+| `Float32`, `Float64`| float                 | float, double         | FLOAT, DOUBLE | 4, 8 bytes  | number, "NaN", "±Infinity"  |
+| `String`            | str                   | string                | VARCHAR       | UTF-8       | string                      |
+| `Bytes`             | bytes                 | binary                | BLOB          | as it is    | base64                      |
+| `Date`              | datetime.date         | date32                | DATE          | 4 bytes     | "2013-12-01"                |
+| `Timestamp`         | aware datetime, UTC   | timestamp[us, UTC]    | TIMESTAMPTZ   | 8 bytes, µs | RFC 3339, UTC, µs           |
+| `Decimal(p, s)`     | decimal.Decimal       | decimal128(p, s)      | DECIMAL(p, s) | 16 bytes    | string                      |
+| `Array(T)`          | list                  | list<T>               | T[]           | count, nulls, elements | array            |
+| `Array(Float32, n)` | list of n floats      | fixed_size_list       | FLOAT[n]      | 4·n bytes   | array                       |
+
+Every type has null beside its values. NaN is a value of the float types and has one bit pattern, 0x7ff8000000000000;
+-0.0 and 0.0 are different values. Numbers on the wire are little-endian.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal as _Decimal
+from decimal import InvalidOperation
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "Array",
+    "Bool",
+    "Bytes",
+    "Date",
+    "Decimal",
+    "FeatureType",
+    "Float32",
+    "Float64",
+    "Int32",
+    "Int64",
+    "String",
+    "Timestamp",
+    "from_json",
+    "parse_type",
+    "to_json",
+]
+
+JsonValue = Any
+Scalar = Any  # None, or a Python object of the kind that the table's second column names
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureType:
+    """One type of the table; `str()` gives the form in which it is stored and printed, `parse_type` reads it."""
+
+    kind: str
+    precision: int = 0
+    scale: int = 0
+    element: FeatureType | None = None
+    length: int | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "Decimal":
+            return f"Decimal({self.precision}, {self.scale})"
+        if self.kind == "Array":
+            return f"Array({self.element})"
+        if self.kind == "Embedding":
+            return f"Array(Float32, {self.length})"
+        return self.kind
+
+    __repr__ = __str__
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """The Arrow type of a column of this type."""
+        return TABLE[self.kind].arrow(self)
+
+    @property
+    def duckdb(self) -> str:
+        """The DuckDB type of a column of this type."""
+        return TABLE[self.kind].duckdb(self)
+
+    @property
+    def numpy(self) -> str:
+        """The numpy dtype of a column of this type: the same whether or not the column holds nulls."""
+        return TABLE[self.kind].numpy
+
+    @property
+    def wire(self) -> str | None:
+        """The `struct` code of one value, or None where values differ in length."""
+        return f"{4 * (self.length or 0)}s" if self.kind == "Embedding" else TABLE[self.kind].wire
+
+    @property
+    def is_float(self) -> bool:
+        """Whether values may be NaN."""
+        return self.kind in {"Float32", "Float64"}
+
+    def accept(self, value: Scalar) -> Scalar:
+        """The canonical Python scalar that `value` is, exactly; ValueError says why it is none of this type."""
+        if value is None:
+            return None
+        if hasattr(value, "item") and not isinstance(value, (list, tuple)) and getattr(value, "ndim", 0) == 0:
+            value = value.item()
+        return TABLE[self.kind].accept(self, value)
+
+
+def _float32(value: float) -> float:
+    try:
+        narrowed: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        narrowed = math.copysign(math.inf, value)
+    return narrowed
+
+
+def _accept_bool(_: FeatureType, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{value!r} is no boolean")
+
+
+def _accept_int(bits: int) -> Callable[[FeatureType, Any], int]:
+    def accept(of: FeatureType, value: Any) -> int:
+        if type(value) is not int:
+            raise ValueError(f"{value!r} is no integer")
+        if not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
+            raise ValueError(f"{value!r} does not fit {of}")
+        return value
+
+    return accept
+
+
+def _accept_float(of: FeatureType, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{value!r} is no number")
+    try:
+        result = float(value)
+    except OverflowError:
+        raise ValueError(f"{value!r} does not fit {of}") from None
+    if math.isnan(result):
+        return math.nan
+    if (isinstance(value, int) and int(result) != value) or (of.kind == "Float32" and _float32(result) != result):
+        raise ValueError(f"{value!r} is not exactly a {of}; declare a wider type")
+    return result
+
+
+def _accept_string(_: FeatureType, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{value!r} is no valid Unicode text") from None
+    return str(value)
+
+
+def _accept_bytes(_: FeatureType, value: Any) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise ValueError(f"{value!r} is not bytes")
+    return bytes(value)
+
+
+def _accept_date(_: FeatureType, value: Any) -> date:
+    if isinstance(value, datetime) or not isinstance(value, date):
+        raise ValueError(f"{value!r} is no date")
+    return value
+
+
+def _accept_timestamp(_: FeatureType, value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise ValueError(f"{value!r} is no timestamp")
+    plain = datetime(*value.timetuple()[:6], value.microsecond, tzinfo=value.tzinfo or UTC, fold=value.fold)
+    return plain.astimezone(UTC)
+
+
+def _accept_decimal(of: FeatureType, value: Any) -> _Decimal:
+    if isinstance(value, bool) or not isinstance(value, (int, _Decimal)):
+        raise ValueError(f"{value!r} is no decimal")
+    number = _Decimal(value)
+    if not number.is_finite():
+        raise ValueError(f"{value!r} is no finite decimal")
+    sign, digits, exponent = number.as_tuple()
+    shift = int(exponent) + of.scale
+    unscaled = int("".join(map(str, digits)))
+    if shift < 0 and unscaled % 10**-shift:
+        raise ValueError(f"{value!r} has more than {of.scale} decimal places")
+    unscaled = unscaled * 10**shift if shift >= 0 else unscaled // 10**-shift
+    if unscaled >= 10**of.precision:
+        raise ValueError(f"{value!r} does not fit {of}")
+    return _Decimal((sign if unscaled else 0, tuple(map(int, str(unscaled))), -of.scale))
+
+
+def _accept_array(of: FeatureType, value: Any) -> list[Scalar]:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{value!r} is no list")
+    assert of.element is not None
+    items = [of.element.accept(item) for item in value]
+    if of.length is not None:
+        if len(items) != of.length:
+            raise ValueError(f"{len(items)} elements are given, {of} has {of.length}")
+        if None in items:
+            raise ValueError(f"{of} has no null elements")
+    return items
+
+
+def _json_float(_: FeatureType, value: float) -> JsonValue:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _json_timestamp(_: FeatureType, value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+
+
+def _json_array(of: FeatureType, value: list[Scalar]) -> list[JsonValue]:
+    assert of.element is not None
+    return [to_json(of.element, item) for item in value]
+
+
+def _read_as_it_is(of: FeatureType, value: JsonValue) -> Scalar:
+    return TABLE[of.kind].accept(of, value)
+
+
+def _read_float(of: FeatureType, value: JsonValue) -> float:
+    if isinstance(value, str):
+        if value not in {"NaN", "Infinity", "-Infinity"}:
+            raise ValueError(f"{value!r} is no number")
+        return float(value.replace("Infinity", "inf"))
+    return _accept_float(of, value)
+
+
+def _read_bytes(_: FeatureType, value: JsonValue) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise ValueError(f"{value!r} is not base64") from None
+
+
+def _read_date(_: FeatureType, value: JsonValue) -> date:
+    try:
+        return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is no date such as '2013-12-01'") from None
+
+
+def _read_timestamp(of: FeatureType, value: JsonValue) -> datetime:
+    try:
+        return _accept_timestamp(of, datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is no timestamp such as '2013-12-01T06:30:00Z'") from None
+
+
+def _read_decimal(of: FeatureType, value: JsonValue) -> _Decimal:
+    try:
+        return _accept_decimal(of, _Decimal(value) if isinstance(value, str) else value)
+    except InvalidOperation:
+        raise ValueError(f"{value!r} is no decimal") from None
+
+
+def _read_array(of: FeatureType, value: JsonValue) -> list[Scalar]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is no list")
+    assert of.element is not None
+    return _accept_array(of, [from_json(of.element, item) for item in value])
+
+
+def _same(_: FeatureType, value: Scalar) -> JsonValue:
+    return value
+
+
+class Form(NamedTuple):
+    """A row of the table: what one kind of type is in each place where its values appear."""
+
+    arrow: Callable[[FeatureType], pa.DataType]
+    duckdb: Callable[[FeatureType], str]
+    numpy: str
+    wire: str | None
+    accept: Callable[[FeatureType, Any], Scalar]
+    to_json: Callable[[FeatureType, Scalar], JsonValue] = _same
+    from_json: Callable[[FeatureType, JsonValue], Scalar] = _read_as_it_is
+
+
+def _arrow(name: str, *args: Any) -> Callable[[FeatureType], pa.DataType]:
+    def make(_: FeatureType) -> pa.DataType:
+        import pyarrow as pa
+
+        return getattr(pa, name)(*args)
+
+    return make
+
+
+def _arrow_decimal(of: FeatureType) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.decimal128(of.precision, of.scale)
+
+
+def _arrow_list(of: FeatureType) -> pa.DataType:
+    import pyarrow as pa
+
+    assert of.element is not None
+    return pa.list_(of.element.arrow, of.length if of.length is not None else -1)
+
+
+def _named(name: str) -> Callable[[FeatureType], str]:
+    return lambda _: name
+
+
+def _duckdb_list(of: FeatureType) -> str:
+    assert of.element is not None
+    return f"{of.element.duckdb}[{'' if of.length is None else of.length}]"
+
+
+TABLE: dict[str, Form] = {
+    "Bool": Form(_arrow("bool_"), _named("BOOLEAN"), "float64", "?", _accept_bool),
+    "Int32": Form(_arrow("int32"), _named("INTEGER"), "float64", "i", _accept_int(32)),
+    "Int64": Form(_arrow("int64"), _named("BIGINT"), "float64", "q", _accept_int(64)),
+    "Float32": Form(_arrow("float32"), _named("FLOAT"), "float32", "f", _accept_float, _json_float, _read_float),
+    "Float64": Form(_arrow("float64"), _named("DOUBLE"), "float64", "d", _accept_float, _json_float, _read_float),
+    "String": Form(_arrow("string"), _named("VARCHAR"), "object", None, _accept_string),
+    "Bytes": Form(
+        _arrow("binary"), _named("BLOB"), "object", None, _accept_bytes,
+        lambda _, value: base64.b64encode(value).decode(), _read_bytes,
+    ),
+    "Date": Form(
+        _arrow("date32"), _named("DATE"), "datetime64[us]", "i", _accept_date,
+        lambda _, value: value.isoformat(), _read_date,
+    ),
+    "Timestamp": Form(
+        _arrow("timestamp", "us", "UTC"), _named("TIMESTAMP WITH TIME ZONE"), "datetime64[us]", "q",
+        _accept_timestamp, _json_timestamp, _read_timestamp,
+    ),
+    "Decimal": Form(
+        _arrow_decimal, lambda of: f"DECIMAL({of.precision},{of.scale})", "object", "16s", _accept_decimal,
+        lambda _, value: format(value, "f"), _read_decimal,
+    ),
+    "Array": Form(_arrow_list, _duckdb_list, "object", None, _accept_array, _json_array, _read_array),
+    "Embedding": Form(_arrow_list, _duckdb_list, "object", None, _accept_array, _json_array, _read_array),
+}  # fmt: skip
+
+Bool = FeatureType("Bool")
+Int32 = FeatureType("Int32")
+Int64 = FeatureType("Int64")
+Float32 = FeatureType("Float32")
+Float64 = FeatureType("Float64")
+String = FeatureType("String")
+Bytes = FeatureType("Bytes")
+Date = FeatureType("Date")
+Timestamp = FeatureType("Timestamp")
+
+
+def Decimal(precision: int, scale: int) -> FeatureType:  # noqa: N802 - a type's name
+    """Exact decimal numbers with up to 38 digits in all, `scale` of them behind the point."""
+    if not (1 <= precision <= 38 and 0 <= scale <= precision):
+        raise ValueError(f"Decimal({precision}, {scale}): precision is 1 to 38, scale is 0 to precision")
+    return FeatureType("Decimal", precision=precision, scale=scale)
+
+
+def Array(element: FeatureType, length: int | None = None) -> FeatureType:  # noqa: N802 - a type's name
+    """Lists of any length, null elements included; `Array(Float32, n)` is an embedding: n floats, none of them null."""
+    if not isinstance(element, FeatureType):
+        raise ValueError(f"Array({element!r}): the element is no type; see featurestore.types")
+    if length is None:
+        return FeatureType("Array", element=element)
+    if element != Float32 or length < 1:
+        raise ValueError(f"Array({element}, {length}): only Array(Float32, n) with n ≥ 1 has a fixed length")
+    return FeatureType("Embedding", element=element, length=length)
+
+
+_SIMPLE = {t.kind: t for t in (Bool, Int32, Int64, Float32, Float64, String, Bytes, Date, Timestamp)}
+_DECIMAL = re.compile(r"Decimal\((\d+),\s*(\d+)\)")
+_ARRAY = re.compile(r"Array\((.+?)(?:,\s*(\d+))?\)")
+
+
+def parse_type(text: str) -> FeatureType:
+    """The type that `str(type)` wrote."""
+    if text in _SIMPLE:
+        return _SIMPLE[text]
+    if found := _DECIMAL.fullmatch(text):
+        return Decimal(int(found[1]), int(found[2]))
+    if text.startswith("Array(Decimal"):
+        return Array(parse_type(text[6:-1]))
+    if found := _ARRAY.fullmatch(text):
+        return Array(parse_type(found[1]), int(found[2]) if found[2] else None)
+    raise ValueError(f"{text!r} is no type")
+
+
+def to_json(of: FeatureType, value: Scalar) -> JsonValue:
+    """The JSON form of a canonical scalar."""
+    return None if value is None else TABLE[of.kind].to_json(of, value)
+
+
+def from_json(of: FeatureType, value: JsonValue) -> Scalar:
+    """The canonical scalar of a JSON form; ValueError says why it is none of this type."""
+    return None if value is None else TABLE[of.kind].from_json(of, value)
