@@ -1,1 +1,1 @@
-"""TODO"""
+"""From meaning to SQL: the one as-of query that training, materialize, audit and explain all ask."""

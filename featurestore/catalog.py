@@ -1,0 +1,158 @@
+"""Everything declared, loaded and checked as a whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from featurestore.declare.declaration import Declaration
+from featurestore.declare.entity import Entity
+from featurestore.declare.on_demand import OnDemand
+from featurestore.declare.services import FeatureService
+from featurestore.declare.sources import Source
+from featurestore.declare.views import FeatureView, Selection
+from featurestore.errors import DeclarationError, NotFoundError, did_you_mean
+
+__all__ = ["Catalog", "load"]
+
+D = TypeVar("D", bound=Declaration)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All definitions by name. What a listed definition refers to belongs to the catalog too."""
+
+    entities: dict[str, Entity] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    views: dict[str, FeatureView] = field(default_factory=dict)
+    on_demand: dict[str, OnDemand] = field(default_factory=dict)
+    services: dict[str, FeatureService] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, definitions: Iterable[Any]) -> Catalog:
+        """The catalog of these definitions; DeclarationError where two that differ bear one name."""
+        catalog = cls()
+        for item in definitions:
+            catalog._add(item)
+        return catalog
+
+    def _add(self, item: Any) -> None:
+        if isinstance(item, FeatureService):
+            _put(self.services, item)
+            for feature in item.features:
+                self._add(feature)
+        elif isinstance(item, OnDemand):
+            _put(self.on_demand, item)
+            for selection in item.selections:
+                self._add(selection)
+        elif isinstance(item, Selection):
+            self._add(item.view)
+        elif isinstance(item, FeatureView):
+            _put(self.views, item)
+            _put(self.entities, item.entity)
+            _put(self.sources, item.source)
+        elif isinstance(item, Source):
+            _put(self.sources, item)
+        elif isinstance(item, Entity):
+            _put(self.entities, item)
+        else:
+            raise DeclarationError(
+                f"{type(item).__name__} is no definition; entities, sources, feature views, on-demand features and "
+                "feature services are"
+            )
+
+    def merged(self, other: Catalog) -> Catalog:
+        """This catalog with the other's definitions put in place of those that bear the same names."""
+        return Catalog(
+            {**self.entities, **other.entities},
+            {**self.sources, **other.sources},
+            {**self.views, **other.views},
+            {**self.on_demand, **other.on_demand},
+            {**self.services, **other.services},
+        )
+
+    def view(self, name: str) -> FeatureView:
+        """A view by name; NotFoundError with the nearest name."""
+        return _find(self.views, name, "feature view")
+
+    def service(self, name: str) -> FeatureService:
+        """A service by name; NotFoundError with the nearest name."""
+        return _find(self.services, name, "feature service")
+
+    def service_of(self, features: Any) -> FeatureService:
+        """A service by name, as it is, or made of a list of features: definitions, "view" or "view:feature"."""
+        if isinstance(features, FeatureService):
+            return features
+        if isinstance(features, str) and ":" not in features and features not in self.views:
+            return self.service(features)
+        items = [features] if isinstance(features, str) or not isinstance(features, Sequence) else list(features)
+        return FeatureService("adhoc", features=[self._feature(item) for item in items])
+
+    def _feature(self, item: Any) -> Any:
+        if not isinstance(item, str):
+            return item
+        if item in self.on_demand:
+            return self.on_demand[item]
+        view, _, feature = item.partition(":")
+        found = self.view(view)
+        return found[feature] if feature else found
+
+
+def _put(known: dict[str, D], item: D) -> None:
+    name = str(getattr(item, "name"))  # noqa: B009 - every kind of definition in a catalog has one
+    first = known.setdefault(name, item)
+    if first != item:
+        raise DeclarationError(f"{item.title} is declared twice, with a difference: {first.origin} and {item.origin}")
+
+
+def _find(known: dict[str, D], name: str, noun: str) -> D:
+    if name not in known:
+        raise NotFoundError(f"There is no {noun} '{name}'.{did_you_mean(name, known)}")
+    return known[name]
+
+
+def load(directory: Path) -> Catalog:
+    """The catalog of a repository: every definition that a module-level name of its Python files holds."""
+    files = sorted(
+        path
+        for path in directory.rglob("*.py")
+        if not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts)
+    )
+    found: list[Any] = []
+    kinds = (Entity, Source, FeatureView, OnDemand, FeatureService)
+    sys.path.insert(0, str(directory))
+    try:
+        for path in files:
+            if not _declares(path):
+                continue
+            module = _run(path, directory)
+            found += [value for value in vars(module).values() if isinstance(value, kinds)]
+    finally:
+        sys.path.remove(str(directory))
+    return Catalog.of(found)
+
+
+def _declares(path: Path) -> bool:
+    """Whether a file has to do with this package; scripts beside the definitions are not run."""
+    text = path.read_text(encoding="utf-8")
+    return "featurestore" in text and not text.startswith("#!")
+
+
+def _run(path: Path, directory: Path) -> Any:
+    name = ".".join(path.relative_to(directory).with_suffix("").parts)
+    spec = importlib.util.spec_from_file_location(f"_feature_repo_{abs(hash(str(directory)))}.{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except DeclarationError:
+        raise
+    except Exception as error:
+        raise DeclarationError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    return module

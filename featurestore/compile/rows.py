@@ -1,0 +1,148 @@
+"""Rule 1 as SQL: a source's rows with the two instants between which each of them counts.
+
+A row counts at as_of when `v <= as_of < g`, where
+
+    v = greatest(event_time, known − settle)      it has happened, and is known by as_of + settle
+    g = superseded − settle                       from then on a later version of its identity is known
+
+because known_by is as_of + settle for every lookup of a view. Whether it still lies within the ttl is judged
+afterwards, on the one row that was chosen.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from featurestore.clock import instant_of
+from featurestore.semantics.columns import instant_sql, order_sql, read_sql
+from featurestore.semantics.sql import quote
+from featurestore.semantics.time import BEGINNING, END
+from featurestore.semantics.view import ResolvedView
+
+__all__ = [
+    "Scan",
+    "happened_sql",
+    "key_list",
+    "known_sql",
+    "order_terms",
+    "rows_sql",
+    "tiebreak_terms",
+    "until_sql",
+    "words_sql",
+]
+
+
+class Scan(NamedTuple):
+    """How SQL reads a source: a FROM item, and the two expressions that together point at one of its rows."""
+
+    relation: str
+    file: str
+    row: str
+
+
+def key_list(view: ResolvedView, table: str = "") -> str:
+    """The key columns as the as-of query names them, `k0, k1, …`; one constant column for an entity without keys."""
+    prefix = f"{table}." if table else ""
+    return ", ".join(f"{prefix}k{i}" for i in range(max(1, len(view.keys))))
+
+
+def happened_sql(view: ResolvedView) -> str:
+    """BIGINT µs: when a row happened. Rows without time happened at the beginning, or at `valid_from`."""
+    source = view.source
+    if source.event_time is not None:
+        return instant_sql(source, quote(source.event_time), view.raw[source.event_time], happened=True)
+    if source.valid_from is not None:
+        return instant_sql(source, quote(source.valid_from), view.raw[source.valid_from])
+    return f"CAST({BEGINNING} AS BIGINT)"
+
+
+def known_sql(view: ResolvedView) -> str:
+    """BIGINT µs: when a row was learned, as it is ordered by."""
+    source = view.source
+    if source.known_at is not None:
+        return instant_sql(source, quote(source.known_at), view.raw[source.known_at])
+    return f"{happened_sql(view)} + {source.known_after}"
+
+
+def until_sql(view: ResolvedView) -> str:
+    """BIGINT µs: the end of a row's validity, END where it is open."""
+    until = view.source.until
+    if until is None:
+        return f"CAST({END} AS BIGINT)"
+    return f"coalesce({instant_sql(view.source, quote(until), view.raw[until])}, {END})"
+
+
+def words_sql(view: ResolvedView, scan: Scan) -> str:
+    """The source's rows with `k…` (key), `e` (happened), `o` (known, for order), `known` (for visibility), `file`, `row`."""
+    zone = view.source.timezone or "UTC"
+    keys = [read_sql(quote(key.column), view.raw[key.column], key.type, zone) for key in view.keys] or ["0"]
+    selected = ", ".join(f"{sql} AS k{i}" for i, sql in enumerate(keys))
+    return (
+        f"SELECT *, {_visible_known(view)} AS known FROM (SELECT *, {selected}, {happened_sql(view)} AS e, "
+        f"{known_sql(view)} AS o, {scan.file} AS file, {scan.row} AS row FROM {scan.relation})"
+    )
+
+
+def _visible_known(view: ResolvedView) -> str:
+    """`known`: history that was loaded in bulk counts from when it would have been known."""
+    until = view.source.history_until
+    if until is None:
+        return "o"
+    return f"CASE WHEN e <= {instant_of(until)} THEN least(o, e + {view.source.known_after}) ELSE o END"
+
+
+def order_terms(view: ResolvedView, *, first: tuple[str, ...]) -> list[str]:
+    """Ascending ORDER BY terms: `first`, then the canonical bytes of all columns that the view reads, by name."""
+    terms = [f"{name} ASC NULLS FIRST" for name in first]
+    for column in sorted(view.columns):
+        terms += order_sql(quote(column), view.columns[column])
+    return terms
+
+
+def tiebreak_terms(view: ResolvedView) -> list[str]:
+    """Ascending ORDER BY terms of the source's tiebreak columns."""
+    return [term for column in view.source.tiebreak for term in order_sql(quote(column), view.columns[column])]
+
+
+def rows_sql(view: ResolvedView, scan: Scan, *, only: str | None = None) -> str:
+    """Every valid row as `(k…, e, v, g, file, row)`; `only` names a table of keys to restrict them to.
+
+    A null known_at or identity drops a row first; a null key or event_time, and a deletion, after superseding.
+    """
+    settle = view.timing.settle
+    words = words_sql(view, scan)
+    source = view.source
+    keys = key_list(view)
+    valid = [f"k{i} IS NOT NULL" for i in range(len(view.keys))] + ["e IS NOT NULL", "known IS NOT NULL"]
+    if only is not None:
+        valid.append(f"({keys}) IN (SELECT ({keys}) FROM {only})")
+    visible = f"greatest(e, known - {settle}) AS v"
+    if not source.identity:
+        return f"SELECT {keys}, e, {visible}, file, row FROM ({words}) WHERE {' AND '.join(valid)}"
+    named = [f"{quote(column)} IS NOT NULL" for column in source.identity]
+    identity = ", ".join(_grouped(view, column) for column in source.identity)
+    learned = (order_sql(quote(source.version), view.columns[source.version]) if source.version else []) + [
+        *order_terms(view, first=("o", "e"))[:2],
+        *tiebreak_terms(view),
+        *order_terms(view, first=()),
+    ]
+    superseded = (
+        f"coalesce(min(known) OVER (PARTITION BY {identity} ORDER BY {', '.join(learned)} "
+        f"ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), {END})"
+    )
+    versions = (
+        f"SELECT *, {superseded} AS superseded FROM ({words}) WHERE {' AND '.join(['known IS NOT NULL', *named])}"
+    )
+    valid.append("superseded > known")
+    if source.deleted:
+        valid.append(f"{quote(source.deleted)} IS NOT TRUE")
+    return (
+        f"SELECT {keys}, e, {visible}, superseded - {settle} AS g, file, row FROM ({versions}) "
+        f"WHERE {' AND '.join(valid)}"
+    )
+
+
+def _grouped(view: ResolvedView, column: str) -> str:
+    """An identity column as it is compared: floats by sign too, since DuckDB thinks that -0.0 = 0.0."""
+    name = quote(column)
+    return f"{name}, ({name} = 0 AND signbit({name}))" if view.columns[column].is_float else name

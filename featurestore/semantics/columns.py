@@ -1,0 +1,129 @@
+"""How a source's columns are read: types, instants, and rule 2's order of values."""
+
+from __future__ import annotations
+
+import re
+
+from featurestore.declare.sources import Source
+from featurestore.semantics.sql import floor_div, literal
+from featurestore.types import (
+    Array,
+    Bool,
+    Bytes,
+    Date,
+    Decimal,
+    FeatureType,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    String,
+    Timestamp,
+)
+
+__all__ = ["instant_sql", "order_sql", "read_sql", "type_of_column", "widens"]
+
+SIMPLE = {
+    "BOOLEAN": Bool, "TINYINT": Int32, "SMALLINT": Int32, "INTEGER": Int32, "UTINYINT": Int32, "USMALLINT": Int32,
+    "BIGINT": Int64, "UINTEGER": Int64, "FLOAT": Float32, "DOUBLE": Float64, "VARCHAR": String, "UUID": String,
+    "BLOB": Bytes, "DATE": Date,
+}  # fmt: skip
+NAIVE = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}
+ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ", "TIMESTAMPTZ_NS", "TIMESTAMP_NS WITH TIME ZONE"}
+
+
+def type_of_column(raw: str) -> FeatureType | None:
+    """The type whose values a DuckDB column of type `raw` holds exactly; None where there is none."""
+    if raw in SIMPLE:
+        return SIMPLE[raw]
+    if raw in NAIVE or raw in ZONED:
+        return Timestamp
+    if raw.startswith("ENUM("):
+        return String
+    if found := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", raw):
+        return Decimal(int(found[1]), int(found[2]))
+    if found := re.fullmatch(r"(.+)\[(\d*)\]", raw):
+        element = type_of_column(found[1])
+        if element is None or (found[2] and element != Float32):
+            return None if element is None else Array(element)
+        return Array(element, int(found[2]) if found[2] else None)
+    return None
+
+
+def widens(source: FeatureType, target: FeatureType) -> bool:
+    """Whether every value of `source` is exactly one value of `target` (an embedding's length is checked by value)."""
+    if source == target:
+        return True
+    if source.kind in {"Int32", "Int64"} and target.kind == "Decimal":
+        return target.precision - target.scale >= (10 if source.kind == "Int32" else 19)
+    if source.kind == target.kind == "Decimal":
+        whole = target.precision - target.scale >= source.precision - source.scale
+        return whole and target.scale >= source.scale
+    if source.element is not None and target.element is not None:
+        return widens(source.element, target.element) and (source.length is None or target.length is None)
+    return (source.kind, target.kind) in {("Int32", "Int64"), ("Int32", "Float64"), ("Float32", "Float64")}
+
+
+def _micros(column: str, raw: str, zone: str) -> str:
+    """BIGINT µs since the epoch of a timestamp column; finer ones floor, an ambiguous local time is the later one."""
+    if raw in {"TIMESTAMPTZ_NS", "TIMESTAMP_NS WITH TIME ZONE"}:
+        return floor_div(f"epoch_ns({column})", 1000)
+    if raw in ZONED:
+        return f"epoch_us({column})"
+    if raw == "TIMESTAMP_NS":
+        micros = floor_div(f"epoch_ns({column})", 1000)
+        return micros if zone == "UTC" else f"epoch_us(timezone({literal(zone)}, make_timestamp({micros})))"
+    plain = column if raw == "TIMESTAMP" else f"CAST({column} AS TIMESTAMP)"
+    return f"epoch_us({plain})" if zone == "UTC" else f"epoch_us(timezone({literal(zone)}, {plain}))"
+
+
+def instant_sql(source: Source, column: str, raw: str, *, happened: bool = False) -> str:
+    """BIGINT µs of a time word's column; `happened`: of event_time, to which the source's period is added.
+
+    A Date is the next midnight in the source's timezone, or its own with date="start". Raises ValueError where the
+    column holds no time.
+    """
+    zone = source.timezone or "UTC"
+    if raw == "DATE":
+        day = f"({column} + 1)" if source.date == "end" and not (happened and source.period) else column
+        micros = _micros(f"CAST({day} AS TIMESTAMP)", "TIMESTAMP", zone)
+    elif raw in NAIVE or raw in ZONED:
+        micros = _micros(column, raw, zone)
+    else:
+        raise ValueError(f"it is {raw}, and a time is a DATE or a TIMESTAMP")
+    return f"{micros} + {source.period}" if happened and source.period else micros
+
+
+def read_sql(column: str, raw: str, target: FeatureType, zone: str) -> str:
+    """An expression of `target`'s DuckDB type for a column of type `raw`; exact where the types widen."""
+    if target == Timestamp:
+        if raw in {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ"}:
+            return column
+        return f"CAST(make_timestamp({_micros(column, raw, zone)}) AS TIMESTAMP WITH TIME ZONE)"
+    if target.element is not None and target.element == Timestamp:
+        return f"list_transform({column}, lambda x: {read_sql('x', raw.removesuffix('[]'), Timestamp, zone)})"
+    return column if raw == target.duckdb else f"CAST({column} AS {target.duckdb})"
+
+
+def order_sql(column: str, of: FeatureType) -> list[str]:
+    """Ascending ORDER BY terms that order values by their canonical bytes, null least.
+
+    The bytes of a type are chosen so that their order is the values': -0.0 before 0.0, NaN after every number, text
+    by UTF-8, arrays element by element and then by length. DuckDB thinks -0.0 = 0.0, so the sign is a term of its own.
+    """
+    if of.is_float:
+        return [f"{column} ASC NULLS FIRST", f"({column} <> 0 OR NOT signbit({column})) ASC NULLS FIRST"]
+    if of.element is not None:
+        element = "x" if of.element.element is None else "to_json(x)"
+        zero = f"CAST({_zero(of.element)} AS {of.element.duckdb})" if of.element.element is None else "''"
+        sign = "coalesce(x <> 0 OR NOT signbit(x), true)" if of.element.is_float else "true"
+        ranked = f"{{'n': x IS NOT NULL, 'v': coalesce({element}, {zero}), 's': {sign}}}"
+        as_list = column if of.length is None else f"CAST({column} AS {of.element.duckdb}[])"
+        return [f"list_transform({as_list}, lambda x: {ranked}) ASC NULLS FIRST"]
+    return [f"{column} ASC NULLS FIRST"]
+
+
+def _zero(of: FeatureType) -> str:
+    return {"Bool": "false", "String": "''", "Bytes": "''", "Date": "'1970-01-01'", "Timestamp": "'1970-01-01'"}.get(
+        of.kind, "0"
+    )
