@@ -1,16 +1,18 @@
-"""The flights of the demonstration: what must be true of the data."""
+"""The flights of the demonstration: what must be true of the data, and of the shortcut that it is compared with."""
 
 import importlib.util
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from feature_repo import prepare as recipe
+from feature_repo import shortcut
 from feature_repo.prepare import LABELLED, MISSING_ZONES, OUTPUTS, STAMP, PreparationError, prepare
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -211,3 +213,47 @@ def test_prepare_refuses_other_flights():
         connection.execute("DELETE FROM landed WHERE flight_id = 'F3'")
         with pytest.raises(PreparationError, match="327,345 landings"):
             recipe._check(connection)
+
+
+def test_the_shortcut_joins_a_flight_with_its_own_day(data, flights, landings):
+    """Offline, the averages are those of the flight's date, and the last delay is that of the row before it in the schedule."""
+    offline = shortcut.offline(data)
+    assert len(offline) == LABELLED
+    assert offline["flight_id"].is_unique
+    days = pd.read_parquet(data / "carrier_days.parquet").set_index(["carrier", "date"])["mean_arr_delay"]
+    arrived = flights.dropna(subset=["arr_delay"]).set_index("flight_id")
+    for row in offline[offline["sched_dep"] >= START].iloc[::500].itertuples():
+        assert row.carrier_mean == days[row.carrier, arrived.loc[row.flight_id, "date"]]
+        same = arrived[arrived["tailnum"] == arrived.loc[row.flight_id, "tailnum"]]
+        place = same.index.get_loc(row.flight_id)
+        assert row.aircraft_last_delay == same["arr_delay"].iloc[place - 1]
+    landed = landings.set_index("flight_id")["landed_at"]
+    assert (landed[arrived.index] > arrived["sched_dep"]).all(), "else a flight could precede itself among the landed"
+
+
+def test_the_shortcut_served_knows_only_what_has_landed(data, flights, landings):
+    """Served, each value is what the same rule finds among the rows that have landed by the scheduled departure."""
+    served, running = shortcut.served(data, START, END), shortcut.served(data, START, END, running=True)
+    offline = shortcut.offline(data)
+    week = offline[(offline["sched_dep"] >= START) & (offline["sched_dep"] < END)].reset_index(drop=True)
+    unchanged = ["flight_id", "sched_dep", "month", "hour", "weekday", "distance", "carrier", "origin", "late"]
+    pd.testing.assert_frame_equal(served[unchanged], week[unchanged])
+    arrived = flights.merge(landings[["flight_id", "landed_at"]], on="flight_id").sort_values(
+        ["sched_dep", "flight_id"]
+    )
+    known = arrived.set_index("flight_id")
+    days = pd.read_parquet(data / "dest_days.parquet")
+    weather = pd.read_parquet(data / "weather.parquet")
+    for row, now in list(zip(served.itertuples(), running.itertuples(), strict=True))[::450]:
+        flight = known.loc[row.flight_id]
+        visible = arrived[arrived["landed_at"] <= row.sched_dep]
+        last = visible[visible["tailnum"] == flight["tailnum"]]["arr_delay"].tail(1).tolist()
+        assert last == ([] if np.isnan(row.aircraft_last_delay) else [row.aircraft_last_delay])
+        assert row.carrier_last_delay == visible[visible["carrier"] == row.carrier]["arr_delay"].iloc[-1]
+        past = days[(days["dest"] == flight["dest"]) & (days["date"] < flight["date"])]
+        assert row.dest_mean == past.sort_values("date")["mean_arr_delay"].iloc[-1]
+        midnight = pd.Timestamp(datetime.combine(flight["date"], datetime.min.time()), tz="America/New_York")
+        today = visible[(visible["dest"] == flight["dest"]) & (visible["landed_at"] >= midnight)]["arr_delay"]
+        assert now.dest_mean == (row.dest_mean if today.empty else today.sum() / len(today))
+        over = weather[(weather["origin"] == row.origin) & (weather["observed_at"] <= row.sched_dep)]
+        assert row.temp == over.sort_values("observed_at")["temp"].iloc[-1]
