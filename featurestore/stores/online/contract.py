@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 __all__ = ["Guard", "OnlineStore", "Reading"]
 
@@ -23,7 +23,14 @@ class Guard(NamedTuple):
 
 
 class OnlineStore(Protocol):
-    """Opaque bytes by key, safe to use from several threads and processes at once."""
+    """Opaque bytes by key, safe to use from several threads and processes at once.
+
+    Keys and values are any bytes; both may be empty. Every method raises OnlineUnavailableError where the store
+    cannot be reached and OnlineStoreError where it refuses, is full or was closed.
+    """
+
+    blocking: ClassVar[bool]
+    """Whether `get` waits for another machine, so that an event loop must call it from a thread."""
 
     def get(self, keys: Sequence[bytes]) -> Reading:
         """The store's clock, then the value of each key (None: absent), in one round trip.
@@ -36,11 +43,16 @@ class OnlineStore(Protocol):
         """Put (or, for None, delete) all keys at once, or nothing and return False where the guard does not hold.
 
         When it returns True, the whole batch has been acknowledged as durably as the store is configured to be;
-        a reader or a crash never sees a part of a batch on one server.
+        a reader or a crash never sees a part of a batch on one server. When the store falls silent after the batch
+        was sent, OnlineUnavailableError says that it may have been applied: read the keys to know. A batch that
+        changes its own guard key is applied at most once, however often it was sent.
         """
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
-        """All keys that begin with `prefix`, in batches; keys written meanwhile may or may not appear."""
+        """All keys that begin with `prefix`, in batches and in no order; a key may come more than once.
+
+        Keys that are written or deleted meanwhile may or may not appear.
+        """
 
     def close(self) -> None:
-        """Release connections and files; idempotent."""
+        """Release connections and files; idempotent. Every later call raises OnlineStoreError."""
