@@ -1,0 +1,327 @@
+"""The embedded online store: LMDB, crash-safe, for the threads and processes of one machine.
+
+A directory holds one environment with two databases: `keys` has the keys that LMDB can take as they are, and
+`long` the others (empty, or above 511 bytes) under their first bytes and a digest, with the whole key before the
+value, so that prefixes still lie together and nothing depends on digests being distinct by luck.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+from urllib.parse import unquote
+from weakref import WeakValueDictionary
+
+import lmdb
+
+from featurestore.clock import Clock, reader
+from featurestore.errors import ConfigError, FeatureStoreError, OnlineStoreError, OnlineUnavailableError
+from featurestore.stores.online.contract import Guard, Reading
+from featurestore.stores.online.url import Parser, byte_count, parse_options
+
+__all__ = ["LmdbStore"]
+
+MAP_SIZE = 256 * 1024**3
+"""Bytes of address space by default, not of disk: the file grows with what is in it."""
+
+MAX_READERS = 1024  # read transactions at one time, over all processes
+MAX_KEY = 511  # bytes; LMDB's own limit
+DIGEST = 32
+STEM = MAX_KEY - DIGEST
+PAGE = 1000  # keys that a scan reads in one transaction
+FORK_PATIENCE = 5.0  # seconds that a fork waits for transactions to end
+
+_Key = tuple[int, int]
+_Transaction: TypeAlias = "lmdb.Transaction[bytes]"  # subscriptable in its stub only
+
+
+class _Environment:
+    """The LMDB environment of one directory in this process, shared by all handles on that directory.
+
+    LMDB must not be opened twice in a process, and an environment must not be used across a fork: a child that
+    ends a transaction which its parent had open would free the parent's reader slot. So a fork waits until no
+    transaction runs (`running` counts them), and the child closes what it inherited and opens its own on first use.
+    """
+
+    def __init__(self, path: Path, map_size: int) -> None:
+        self.path = path
+        self.map_size = map_size
+        self.running: list[None] = []  # a list, because its append and pop are atomic and quicker than a lock
+        self.env: lmdb.Environment | None = None  # None during a fork and, after it, in the child
+        self._parked: lmdb.Environment | None = None
+        self._gate = threading.Lock()
+        self.keys: Any = None
+        self.long: Any = None
+        self._open()
+
+    def _open(self) -> lmdb.Environment:
+        try:
+            env = lmdb.open(str(self.path), map_size=self.map_size, max_dbs=2, max_readers=MAX_READERS)
+            env.reader_check()
+            self.keys, self.long = env.open_db(b"keys.v1"), env.open_db(b"long.v1")
+        except (lmdb.Error, OSError) as error:
+            raise self.error(error) from error
+        self.env = env
+        return env
+
+    def resume(self) -> lmdb.Environment:
+        """For a caller that is counted in `running` and found no `env`: wait for the fork to end, then open."""
+        self.running.pop()
+        with self._gate:
+            self.running.append(None)
+            return self.env or self._open()
+
+    @contextmanager
+    def entered(self) -> Iterator[lmdb.Environment]:
+        """The environment, counted as running, with LMDB's errors put into words."""
+        self.running.append(None)
+        try:
+            yield self.env or self.resume()
+        except lmdb.Error as error:
+            raise self.error(error) from error
+        finally:
+            self.running.pop()
+
+    def error(self, error: Exception) -> FeatureStoreError:
+        """What an error of LMDB or the file system means for this directory."""
+        where = f"The online store in {self.path}"
+        code = getattr(error, "code", None) or getattr(error, "errno", None)
+        larger = f"lmdb://{self.path}?map_size={max(2, 2 * self.map_size >> 30)}GiB"
+        if isinstance(error, lmdb.MapFullError):
+            return OnlineStoreError(
+                f"{where} is full: its map_size is {self.map_size} bytes. Open it with a larger one everywhere, "
+                f"such as {larger}; the data stay."
+            )
+        if isinstance(error, lmdb.MapResizedError):
+            return OnlineStoreError(
+                f"{where} has outgrown the map_size of {self.map_size} bytes with which this process opened it. "
+                "Open it with the same map_size everywhere, at least the largest."
+            )
+        if isinstance(error, lmdb.ReadersFullError):
+            return OnlineUnavailableError(f"{where} has {MAX_READERS} readers already. Try again, or use fewer.")
+        if code in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:  # EIO is how LMDB calls a short write
+            return OnlineStoreError(
+                f"{where} cannot be written: the disk, a quota or a file size limit is full, or the disk is failing "
+                f"({error}). Nothing of the batch was written; make room and write again."
+            )
+        if code == errno.ENOMEM:
+            return OnlineStoreError(
+                f"{where} cannot have {self.map_size} bytes of address space ({error}). Lift the process's limit, "
+                f"or open it with a smaller map_size, such as lmdb://{self.path}?map_size=1GiB."
+            )
+        return OnlineStoreError(f"{where} failed: {error}.")
+
+    def before_fork(self) -> None:
+        """Hold new transactions back and wait for those that run."""
+        self._gate.acquire()
+        self._parked, self.env = self.env, None
+        deadline = time.monotonic() + FORK_PATIENCE
+        while self.running and time.monotonic() < deadline:
+            time.sleep(0.0002)
+
+    def after_fork(self, *, child: bool) -> None:
+        """Go on in the parent; in the child, give up what was inherited."""
+        inherited, self._parked = self._parked, None
+        if not child:
+            self.env = inherited
+        else:
+            self.running.clear()  # the threads that were counted stayed behind
+            if inherited is not None:
+                inherited.close()
+        self._gate.release()
+
+
+_ENVIRONMENTS: WeakValueDictionary[_Key, _Environment] = WeakValueDictionary()
+_ENVIRONMENTS_LOCK = threading.Lock()
+_FORKING: list[_Environment] = []
+
+
+def _environment(path: Path, map_size: int | None) -> _Environment:
+    """This process's environment for a directory, which is made where it is missing."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise OnlineStoreError(f"The online store's directory {path} cannot be made or read: {error}.") from error
+    with _ENVIRONMENTS_LOCK:
+        key = (status.st_dev, status.st_ino)  # not the path, which may lead here through a link
+        environment = _ENVIRONMENTS.get(key)
+        if environment is None:
+            environment = _ENVIRONMENTS[key] = _Environment(path, map_size or MAP_SIZE)
+    if map_size not in {None, environment.map_size}:
+        raise ConfigError(
+            f"The online store in {path} is open in this process with map_size={environment.map_size}; "
+            f"map_size={map_size} can only be had after closing it."
+        )
+    return environment
+
+
+def _before_fork() -> None:
+    _ENVIRONMENTS_LOCK.acquire()
+    _FORKING.extend(_ENVIRONMENTS.values())
+    for environment in _FORKING:
+        environment.before_fork()
+
+
+def _after_fork(*, child: bool) -> None:
+    for environment in _FORKING:
+        environment.after_fork(child=child)
+    _FORKING.clear()
+    _ENVIRONMENTS_LOCK.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=lambda: _after_fork(child=False),
+        after_in_child=lambda: _after_fork(child=True),
+    )
+
+
+class LmdbStore:
+    """The online store in a directory: `lmdb:///absolute/path` or `lmdb://relative/path`, `?map_size=64GiB`.
+
+    A write is on the disk (fsync) when it returns. The clock is this machine's unless one is injected.
+    """
+
+    blocking: ClassVar[bool] = False
+    OPTIONS: ClassVar[dict[str, Parser]] = {"map_size": byte_count}
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        place, _, query = url.removeprefix("lmdb://").partition("?")
+        options = parse_options(query, self.OPTIONS, scheme="lmdb")
+        if not place:
+            raise ConfigError("An lmdb:// URL names a directory, such as lmdb://data/online.")
+        self._path = Path(unquote(place)).absolute()
+        self._now = reader(clock)
+        self._environment: _Environment | None = _environment(self._path, options.get("map_size"))
+
+    def __repr__(self) -> str:
+        return f"LmdbStore('lmdb://{self._path}')"
+
+    def get(self, keys: Sequence[bytes]) -> Reading:
+        """The clock, then the values of `keys` in one snapshot; see the contract."""
+        now = self._now()
+        environment = self._environment or self._refuse()
+        environment.running.append(None)  # `entered`, written out: this is the path that must be quick
+        try:
+            env = environment.env or environment.resume()
+            with env.begin(environment.keys) as txn:
+                try:
+                    values = list(map(txn.get, keys))
+                except lmdb.BadValsizeError:  # an empty key is among them
+                    values = [_read(environment, txn, key) for key in keys]
+                if None in values:  # LMDB finds nothing under a key that is too long for it
+                    for index, key in enumerate(keys):
+                        if len(key) > MAX_KEY:
+                            values[index] = _read(environment, txn, key)
+        except lmdb.Error as error:
+            raise environment.error(error) from error
+        finally:
+            environment.running.pop()
+        return Reading(now, values)
+
+    def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
+        """Write the batch in one transaction, synced to disk, where the guard holds; see the contract."""
+        environment = self._environment or self._refuse()
+        items = sorted(puts.items())  # neighbours share pages, which a batch then touches once
+        with environment.entered() as env:
+            env.reader_check()  # what killed readers had in view would never be reused
+            with env.begin(environment.keys, write=True) as txn:
+                if guard is not None and _read(environment, txn, guard.key) != guard.value:
+                    return False
+                _apply(environment, txn, items)
+        return True
+
+    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """Keys that begin with `prefix`, a thousand at a time, each batch from its own snapshot."""
+        environment = self._environment or self._refuse()
+        return _scan(environment, prefix)
+
+    def close(self) -> None:
+        """Let go of the directory; its files are closed when the last handle in the process is."""
+        self._environment = None
+
+    def _refuse(self) -> _Environment:
+        raise OnlineStoreError(f"The online store in {self._path} was closed.")
+
+
+def _is_plain(key: bytes) -> bool:
+    return 0 < len(key) <= MAX_KEY
+
+
+def _long_key(key: bytes) -> bytes:
+    return key[:STEM] + blake2b(key, digest_size=DIGEST).digest()
+
+
+def _pack_long(key: bytes, value: bytes) -> bytes:
+    return len(key).to_bytes(4, "big") + key + value
+
+
+def _split_long(stored: bytes) -> tuple[bytes, bytes]:
+    end = 4 + int.from_bytes(stored[:4], "big")
+    return stored[4:end], stored[end:]
+
+
+def _read(environment: _Environment, txn: _Transaction, key: bytes) -> bytes | None:
+    if _is_plain(key):
+        return txn.get(key, db=environment.keys)
+    stored = txn.get(_long_key(key), db=environment.long)
+    if stored is None:
+        return None
+    found, value = _split_long(stored)
+    return value if found == key else None
+
+
+def _apply(environment: _Environment, txn: _Transaction, items: Sequence[tuple[bytes, bytes | None]]) -> None:
+    plain = [(key, value) for key, value in items if value is not None and 0 < len(key) <= MAX_KEY]
+    txn.cursor(environment.keys).putmulti(plain)
+    if len(plain) == len(items):
+        return
+    for key, value in items:
+        if _is_plain(key):
+            if value is None:
+                txn.delete(key, db=environment.keys)
+        elif value is None:
+            txn.delete(_long_key(key), db=environment.long)
+        else:
+            txn.put(_long_key(key), _pack_long(key, value), db=environment.long)
+
+
+def _scan(environment: _Environment, prefix: bytes) -> Iterator[list[bytes]]:
+    if len(prefix) <= MAX_KEY:
+        for page in _pages(environment, prefix, long=False):
+            yield [key for key, _ in page]
+    for page in _pages(environment, prefix[:STEM], long=True):
+        found = [key for key, _ in (_split_long(stored) for _, stored in page) if key.startswith(prefix)]
+        if found:
+            yield found
+
+
+def _pages(environment: _Environment, stem: bytes, *, long: bool) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Stored keys that begin with `stem`, with their values where `long`; no transaction outlives a page."""
+    last = b""
+    while True:
+        with environment.entered() as env, env.begin() as txn:
+            cursor = txn.cursor(environment.long if long else environment.keys)
+            start = last or stem
+            there = cursor.set_range(start) if start else cursor.first()
+            if there and last and cursor.key() == last:
+                there = cursor.next()
+            page: list[tuple[bytes, bytes]] = []
+            if there:
+                items = cursor.iternext() if long else ((key, b"") for key in cursor.iternext(values=False))
+                page = list(islice(takewhile(lambda item: item[0].startswith(stem), items), PAGE))
+        if page:
+            yield page
+        if len(page) < PAGE:
+            return
+        last = page[-1][0]
