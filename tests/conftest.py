@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from servers import RedisServer
+
+from tests.servers import RedisServer
 
 
 @pytest.fixture(scope="session")

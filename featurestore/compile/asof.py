@@ -14,13 +14,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import duckdb
-
-from featurestore.compile.rows import Scan, key_list, order_terms, rows_sql, tiebreak_terms, words_sql
-from featurestore.semantics.sql import quote
+from featurestore.compile.rows import Scan, cell, key_list, order_terms, rows_sql, tiebreak_terms, words_sql
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["AsOf", "Statement", "answer", "statements"]
+__all__ = ["Statement", "statements"]
 
 
 class Statement(NamedTuple):
@@ -28,13 +25,6 @@ class Statement(NamedTuple):
 
     table: str
     sql: str
-
-
-class AsOf(NamedTuple):
-    """Where the answers lie: a table `(n, file, row)`, and how many ties only the canonical bytes decided."""
-
-    winners: str
-    conflicts: int
 
 
 def _same_key(view: ResolvedView, left: str, right: str) -> str:
@@ -88,7 +78,7 @@ def tied_statement(view: ResolvedView) -> Statement:
 
 def winners_statement(view: ResolvedView, scan: Scan) -> Statement:
     """`winners`: (n, file, row, conflict), one row a request, chosen among the tied by rule 2."""
-    columns = ", ".join(quote(column) for column in sorted(view.columns))
+    columns = ", ".join(cell(column) for column in sorted(view.columns))
     decided = [*order_terms(view, first=("o",))[:1], *tiebreak_terms(view)]
     order = ", ".join(_descending(term) for term in [*decided, *order_terms(view, first=())])
     before = ", ".join(_descending(term) for term in decided)
@@ -122,13 +112,3 @@ def statements(view: ResolvedView, scan: Scan, requests: str, *, at: int | None 
         tied_statement(view),
         winners_statement(view, scan),
     ]
-
-
-def answer(
-    connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, requests: str, *, at: int | None = None
-) -> AsOf:
-    """Run the program in this connection, over whatever an earlier one left there."""
-    for table, sql in statements(view, scan, requests, at=at):
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
-    conflicts = connection.execute("SELECT count(*) FROM asof_winners WHERE conflict").fetchall()[0][0]
-    return AsOf("asof_winners", conflicts)

@@ -21,7 +21,9 @@ from featurestore.semantics.view import ResolvedView
 
 __all__ = [
     "Scan",
+    "cell",
     "happened_sql",
+    "invalid_sql",
     "key_list",
     "known_sql",
     "order_terms",
@@ -44,6 +46,11 @@ def key_list(view: ResolvedView, table: str = "") -> str:
     """The key columns as the as-of query names them, `k0, k1, …`; one constant column for an entity without keys."""
     prefix = f"{table}." if table else ""
     return ", ".join(f"{prefix}k{i}" for i in range(max(1, len(view.keys))))
+
+
+def cell(column: str) -> str:
+    """A source column as it is named in `words_sql`, where no name of ours can meet it."""
+    return quote(f"c_{column}")
 
 
 def happened_sql(view: ResolvedView) -> str:
@@ -69,16 +76,18 @@ def until_sql(view: ResolvedView) -> str:
     until = view.source.until
     if until is None:
         return f"CAST({END} AS BIGINT)"
-    return f"coalesce({instant_sql(view.source, quote(until), view.raw[until])}, {END})"
+    return f"coalesce({instant_sql(view.source, cell(until), view.raw[until])}, {END})"
 
 
 def words_sql(view: ResolvedView, scan: Scan) -> str:
-    """The source's rows with `k…` (key), `e` (happened), `o` (known, for order), `known` (for visibility), `file`, `row`."""
+    """The source's rows: `k…` (key), `e` (happened), `o` (known, for order), `known` (for visibility), `file`, `row`,
+    and each column that the view reads as `cell` names it."""
     zone = view.source.timezone or "UTC"
     keys = [read_sql(quote(key.column), view.raw[key.column], key.type, zone) for key in view.keys] or ["0"]
-    selected = ", ".join(f"{sql} AS k{i}" for i, sql in enumerate(keys))
+    cells = [f"{quote(column)} AS {cell(column)}" for column in view.columns]
+    selected = ", ".join([f"{sql} AS k{i}" for i, sql in enumerate(keys)] + cells)
     return (
-        f"SELECT *, {_visible_known(view)} AS known FROM (SELECT *, {selected}, {happened_sql(view)} AS e, "
+        f"SELECT *, {_visible_known(view)} AS known FROM (SELECT {selected}, {happened_sql(view)} AS e, "
         f"{known_sql(view)} AS o, {scan.file} AS file, {scan.row} AS row FROM {scan.relation})"
     )
 
@@ -88,20 +97,22 @@ def _visible_known(view: ResolvedView) -> str:
     until = view.source.history_until
     if until is None:
         return "o"
-    return f"CASE WHEN e <= {instant_of(until)} THEN least(o, e + {view.source.known_after}) ELSE o END"
+    return (
+        f"CASE WHEN o IS NOT NULL AND e <= {instant_of(until)} THEN least(o, e + {view.source.known_after}) ELSE o END"
+    )
 
 
 def order_terms(view: ResolvedView, *, first: tuple[str, ...]) -> list[str]:
     """Ascending ORDER BY terms: `first`, then the canonical bytes of all columns that the view reads, by name."""
     terms = [f"{name} ASC NULLS FIRST" for name in first]
     for column in sorted(view.columns):
-        terms += order_sql(quote(column), view.columns[column])
+        terms += order_sql(cell(column), view.columns[column])
     return terms
 
 
 def tiebreak_terms(view: ResolvedView) -> list[str]:
     """Ascending ORDER BY terms of the source's tiebreak columns."""
-    return [term for column in view.source.tiebreak for term in order_sql(quote(column), view.columns[column])]
+    return [term for column in view.source.tiebreak for term in order_sql(cell(column), view.columns[column])]
 
 
 def rows_sql(view: ResolvedView, scan: Scan, *, only: str | None = None) -> str:
@@ -119,9 +130,9 @@ def rows_sql(view: ResolvedView, scan: Scan, *, only: str | None = None) -> str:
     visible = f"greatest(e, known - {settle}) AS v"
     if not source.identity:
         return f"SELECT {keys}, e, {visible}, file, row FROM ({words}) WHERE {' AND '.join(valid)}"
-    named = [f"{quote(column)} IS NOT NULL" for column in source.identity]
+    named = [f"{cell(column)} IS NOT NULL" for column in source.identity]
     identity = ", ".join(_grouped(view, column) for column in source.identity)
-    learned = (order_sql(quote(source.version), view.columns[source.version]) if source.version else []) + [
+    learned = (order_sql(cell(source.version), view.columns[source.version]) if source.version else []) + [
         *order_terms(view, first=("o", "e"))[:2],
         *tiebreak_terms(view),
         *order_terms(view, first=()),
@@ -135,14 +146,26 @@ def rows_sql(view: ResolvedView, scan: Scan, *, only: str | None = None) -> str:
     )
     valid.append("superseded > known")
     if source.deleted:
-        valid.append(f"{quote(source.deleted)} IS NOT TRUE")
+        valid.append(f"{cell(source.deleted)} IS NOT TRUE")
     return (
         f"SELECT {keys}, e, {visible}, superseded - {settle} AS g, file, row FROM ({versions}) "
         f"WHERE {' AND '.join(valid)}"
     )
 
 
+def invalid_sql(view: ResolvedView, scan: Scan) -> str:
+    """One row: how many source rows lack known_at or identity, and how many of the rest lack a key or event_time."""
+    nameless = " OR ".join(["known IS NULL", *(f"{cell(column)} IS NULL" for column in view.source.identity)])
+    keyless = " OR ".join(["e IS NULL", *(f"k{i} IS NULL" for i in range(len(view.keys)))])
+    if view.source.deleted:
+        keyless = f"({keyless}) AND {cell(view.source.deleted)} IS NOT TRUE"
+    return (
+        f"SELECT count(*) FILTER ({nameless}), count(*) FILTER (NOT ({nameless}) AND ({keyless})) "
+        f"FROM ({words_sql(view, scan)})"
+    )
+
+
 def _grouped(view: ResolvedView, column: str) -> str:
     """An identity column as it is compared: floats by sign too, since DuckDB thinks that -0.0 = 0.0."""
-    name = quote(column)
+    name = cell(column)
     return f"{name}, ({name} = 0 AND signbit({name}))" if view.columns[column].is_float else name

@@ -121,7 +121,8 @@ class Source(Declaration):
         if self.version and not self.identity:
             raise ValueError("version needs identity: the columns whose rows are versions of one row")
         if self.event_time is None:
-            for word in ("known_at", "history_until", "period", "ttl"):
+            timed = ("known_at", "history_until", "period") + (() if self.valid_from else ("ttl",))
+            for word in timed:
                 if getattr(self, word) is not None:
                     raise ValueError(f"{word} needs event_time; a table without time has no history")
             if self.known_after:

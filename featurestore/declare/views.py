@@ -85,7 +85,7 @@ class FeatureView(Declaration):
                     raise ValueError(f"{word} is for refreshed views; this one is continuous")
         else:
             self._check_refreshed()
-        if self.source.event_time is None and self.ttl is not None:
+        if self.source.event_time is None and self.source.valid_from is None and self.ttl is not None:
             raise ValueError("ttl needs event_time; its source is a table without time")
         return self
 

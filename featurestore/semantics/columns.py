@@ -21,7 +21,7 @@ from featurestore.types import (
     Timestamp,
 )
 
-__all__ = ["instant_sql", "order_sql", "read_sql", "type_of_column", "widens"]
+__all__ = ["instant_expression", "instant_sql", "order_sql", "read_sql", "type_of_column", "widens"]
 
 SIMPLE = {
     "BOOLEAN": Bool, "TINYINT": Int32, "SMALLINT": Int32, "INTEGER": Int32, "UTINYINT": Int32, "USMALLINT": Int32,
@@ -77,20 +77,26 @@ def _micros(column: str, raw: str, zone: str) -> str:
     return f"epoch_us({plain})" if zone == "UTC" else f"epoch_us(timezone({literal(zone)}, {plain}))"
 
 
+def instant_expression(column: str, raw: str, zone: str) -> str:
+    """BIGINT µs of a timestamp column read in `zone`; ValueError where it is none (a Date is a day, no instant)."""
+    if raw not in NAIVE and raw not in ZONED:
+        raise ValueError(f"it is {raw}, and must be a TIMESTAMP")
+    return _micros(column, raw, zone)
+
+
 def instant_sql(source: Source, column: str, raw: str, *, happened: bool = False) -> str:
     """BIGINT µs of a time word's column; `happened`: of event_time, to which the source's period is added.
 
-    A Date is the next midnight in the source's timezone, or its own with date="start". Raises ValueError where the
-    column holds no time.
+    A Date is the next midnight in the source's timezone, or its own with date="start"; a period is for timestamps.
+    Raises ValueError where the column holds no time.
     """
     zone = source.timezone or "UTC"
     if raw == "DATE":
-        day = f"({column} + 1)" if source.date == "end" and not (happened and source.period) else column
-        micros = _micros(f"CAST({day} AS TIMESTAMP)", "TIMESTAMP", zone)
-    elif raw in NAIVE or raw in ZONED:
-        micros = _micros(column, raw, zone)
-    else:
+        day = f"({column} + 1)" if source.date == "end" else column
+        return _micros(f"CAST({day} AS TIMESTAMP)", "TIMESTAMP", zone)
+    if raw not in NAIVE and raw not in ZONED:
         raise ValueError(f"it is {raw}, and a time is a DATE or a TIMESTAMP")
+    micros = _micros(column, raw, zone)
     return f"{micros} + {source.period}" if happened and source.period else micros
 
 
@@ -102,6 +108,8 @@ def read_sql(column: str, raw: str, target: FeatureType, zone: str) -> str:
         return f"CAST(make_timestamp({_micros(column, raw, zone)}) AS TIMESTAMP WITH TIME ZONE)"
     if target.element is not None and target.element == Timestamp:
         return f"list_transform({column}, lambda x: {read_sql('x', raw.removesuffix('[]'), Timestamp, zone)})"
+    if target.length is not None:  # read as a list, whose length is checked value by value
+        return column if raw in {"FLOAT[]", target.duckdb} else f"CAST({column} AS FLOAT[])"
     return column if raw == target.duckdb else f"CAST({column} AS {target.duckdb})"
 
 

@@ -142,7 +142,7 @@ def resolve(view: FeatureView, raw: dict[str, str]) -> ResolvedView:
         keys=tuple(keys),
         features=tuple(features),
         timing=timing,
-        ttl=view.said("ttl") if view.source.event_time is not None else None,
+        ttl=view.said("ttl"),
         columns=columns,
         raw={name: raw[name] for name in columns},
     )

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from servers import Front, RedisServer, certificate
 
 from featurestore.clock import ManualClock, to_datetime
 from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.stores.online import Guard, open_online
+from tests.servers import Front, RedisServer, certificate
 
 SECRET = "p@ss:w/rd?#%1"
 QUICK = "timeout=0.3&retries=1"

@@ -7,11 +7,11 @@ from contextlib import closing
 
 import pytest
 import redis
-from servers import Front
 
 from featurestore.errors import OnlineUnavailableError
 from featurestore.stores.online import Guard, open_online
 from featurestore.stores.online.redis import RedisStore, _UnansweredError
+from tests.servers import Front
 
 QUICK = "timeout=0.3&retries=1"
 

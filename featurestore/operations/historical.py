@@ -1,0 +1,215 @@
+"""Training: the function of key and instant, asked for every row of a spine.
+
+Number the spine's rows; per view, compute each row's as_of by rule 0 and ask the as-of query; place the answers by
+row number; evaluate on-demand features; lay the columns out in the service's order.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from featurestore.clock import to_datetime
+from featurestore.compile.answer import Answer, ask
+from featurestore.compile.rows import invalid_sql
+from featurestore.errors import SourceError
+from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
+from featurestore.operations.spine import SpineChunk, chunks_of, load_chunk, pandas_of
+from featurestore.operations.training_frame import Block, Manifest, TrainingFrame, check_names, statuses_of
+from featurestore.semantics.service import Part, ResolvedService
+from featurestore.semantics.sql import quote
+from featurestore.semantics.status import Status
+from featurestore.stores.offline import Offline, Session, SourceFile
+
+__all__ = ["Options", "answer_part", "get_historical_features"]
+
+STATUS_NAMES = [status.name for status in Status]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may ask for beside the features. timestamp: the spine's column of instants; timezone: its zone."""
+
+    timestamp: str = "event_timestamp"
+    timezone: str = "UTC"
+    with_status: bool = False
+    with_event_time: bool = False
+
+
+@dataclass(frozen=True)
+class PartValues:
+    """One part's features for n rows: columns by name, one status a row, and the event time of the row chosen."""
+
+    columns: dict[str, pa.Array]
+    statuses: npt.NDArray[np.uint8]
+    event_times: pa.Array
+
+
+def get_historical_features(
+    spine: Any, service: ResolvedService, offline: Offline, *, now: int, options: Options
+) -> TrainingFrame:
+    """The training frame of a service for a spine; `now`, µs, tells which rows lie past the last complete instant."""
+    manifest = manifest_of(service, offline, now=now, options=options)
+    files = {part.view.source.name: offline.files(part.view.source) for part in service.parts}
+
+    def blocks() -> Iterator[Block]:
+        manifest.update(rows=0, spine_rows_past_the_last_complete_instant={}, conflicts={}, invalid_rows={})
+        for chunk in chunks_of(spine):
+            with offline.session() as session:
+                yield _block(session, chunk, service, options=options, from_pandas=pandas_of(spine) is not None,
+                             manifest=manifest, now=now)  # fmt: skip
+            _check_unchanged(service, offline, files)
+
+    types = {column.name: column.type for column in service.columns}
+    frame = TrainingFrame(types, manifest, blocks, pandas_of(spine))
+    if (
+        not hasattr(spine, "to_arrow_reader")
+        and not isinstance(spine, (str, bytes))
+        and not hasattr(spine, "__fspath__")
+    ):
+        len(frame)  # in memory already: answered now, so that mistakes show here
+    return frame
+
+
+def _check_unchanged(service: ResolvedService, offline: Offline, files: dict[str, tuple[SourceFile, ...]]) -> None:
+    for part in service.parts:
+        source = part.view.source
+        if offline.files(source) != files[source.name]:
+            raise SourceError(f"{source.title}: its files changed while they were read; ask again ({source.origin})")
+
+
+def _block(
+    session: Session, chunk: SpineChunk, service: ResolvedService, *, options: Options, from_pandas: bool,
+    manifest: Manifest, now: int,
+) -> Block:  # fmt: skip
+    names = chunk.table.column_names
+    check_names(names, [column.name for column in service.columns])
+    times = load_chunk(
+        session.connection, chunk, timestamp=options.timestamp, timezone=options.timezone, inputs=service.inputs,
+        from_pandas=from_pandas,
+    )  # fmt: skip
+    values: dict[str, PartValues] = {}
+    for part in service.parts:
+        answer = answer_part(session, part, times)
+        values[part.name] = part_values(part, answer)
+        _count(manifest, session, part, answer, now)
+    manifest["rows"] += chunk.table.num_rows
+    features = columns_of(service, values, times, session.connection)
+    extra: dict[str, pa.Array] = {}
+    if options.with_status:
+        for column in service.columns:
+            if column.part is not None:
+                extra[f"{column.name}__status"] = statuses_of(values[column.part].statuses, STATUS_NAMES)
+    if options.with_event_time:
+        for part in service.parts:
+            extra[f"{part.name}__event_time"] = values[part.name].event_times
+    check_names(names, list(extra))
+    return Block(chunk.table, features, extra, times)
+
+
+def answer_part(session: Session, part: Part, times: npt.NDArray[np.int64], *, at: int | None = None) -> Answer:
+    """Ask one view for the temporary table `spine`; `times` holds each row's t, `at` the as_of where all share one."""
+    view = part.view
+    keys = ", ".join(f"{quote(column)} AS k{i}" for i, column in enumerate(part.inputs)) or "0 AS k0"
+    known = " AND ".join(f"{quote(column)} IS NOT NULL" for column in part.inputs) or "true"
+    as_of = view.timing.as_of_sql("t") if at is None else f"CAST({at} AS BIGINT)"
+    session.connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n, {keys}, {as_of} AS a FROM spine WHERE {known}"
+    )
+    instants = view.timing.as_of(times) if at is None else np.full(len(times), at, np.int64)
+    try:
+        return ask(
+            session.connection, view, session.scan(view.source), requests="requests", as_of=instants, at=at,
+            features=part.features,
+        )  # fmt: skip
+    except duckdb.Error as error:
+        raise SourceError(f"{view.declared.title} over {view.source.title}: {error} ({view.source.origin})") from error
+
+
+def part_values(part: Part, answer: Answer) -> PartValues:
+    """The columns of a part, with defaults, from its answer."""
+    statuses = answer.statuses
+    columns = {part.column(feature.name): answer.column(feature, statuses) for feature in part.features}
+    return PartValues(columns, statuses, answer.event_times())
+
+
+def columns_of(
+    service: ResolvedService,
+    values: dict[str, PartValues],
+    times: npt.NDArray[np.int64],
+    connection: duckdb.DuckDBPyConnection,
+) -> dict[str, pa.Array]:
+    """The service's columns in its order, on-demand features evaluated over the spine's values."""
+    inputs: dict[str, pa.Array] = {name: array for part in values.values() for name, array in part.columns.items()}
+    wanted = {name for item in service.declared.on_demand for name in input_names(item)}
+    brought = [name for name in service.inputs if name in wanted]
+    if brought:
+        selected = ", ".join(map(quote, brought))
+        table: pa.Table = connection.sql(f"SELECT n, {selected} FROM spine").to_arrow_table()
+        order = pa.array(np.argsort(table["n"].to_numpy()))
+        inputs.update({name: table[name].take(order).combine_chunks() for name in brought})
+    if REQUEST_TIME in wanted:
+        inputs[REQUEST_TIME] = pa.array(times).cast(pa.timestamp("us", "UTC"))
+    result = {}
+    for column in service.columns:
+        if column.on_demand is None:
+            result[column.name] = inputs[column.name]
+        else:
+            result[column.name] = evaluate(column.on_demand, inputs, lambda i: _row_name(service, connection, i))
+    return result
+
+
+def _row_name(service: ResolvedService, connection: duckdb.DuckDBPyConnection, row: int) -> str:
+    names = list(service.key_inputs)
+    if not names:
+        return f"row {row}"
+    selected = ", ".join(map(quote, names))
+    found: pa.Table = connection.sql(f"SELECT {selected} FROM spine WHERE n = {row}").to_arrow_table()
+    values = found.to_pylist()[0]
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+
+
+def manifest_of(service: ResolvedService, offline: Offline, *, now: int, options: Options) -> Manifest:
+    """What a frame is made of: definitions by fingerprint, source files, versions; counts are added as rows are made."""
+    sources = {part.view.source.name: part.view.source for part in service.parts}
+    return {
+        "service": service.name,
+        "fingerprint": service.fingerprint,
+        "columns": {column.name: str(column.type) for column in service.columns},
+        "views": {part.name: part.view.fingerprint for part in service.parts},
+        "created": to_datetime(now).isoformat(),
+        "timestamp": options.timestamp,
+        "timezone": options.timezone,
+        "sources": {
+            name: [
+                {"path": file.path, "size": file.size, "modified_ns": file.modified} for file in offline.files(source)
+            ]
+            for name, source in sources.items()
+        },
+        "without_history": sorted(name for name, source in sources.items() if source.event_time is None),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("featurestore", "duckdb", "numpy", "pandas", "pyarrow")},
+        },
+    }
+
+
+def _count(manifest: Manifest, session: Session, part: Part, answer: Answer, now: int) -> None:
+    view = part.view
+    conflicts = int((answer.conflicted & (answer.statuses == Status.PRESENT)).sum())
+    past = int((answer.as_of > view.timing.as_of(now)).sum())
+    later = manifest["spine_rows_past_the_last_complete_instant"]
+    later[part.name] = later.get(part.name, 0) + past
+    manifest["conflicts"][part.name] = manifest["conflicts"].get(part.name, 0) + conflicts
+    if part.name not in manifest["invalid_rows"]:
+        sql = invalid_sql(view, session.scan(view.source))
+        dropped, keyless = session.connection.execute(sql).fetchall()[0]
+        manifest["invalid_rows"][part.name] = {"no known_at or identity": dropped, "no key or event_time": keyless}

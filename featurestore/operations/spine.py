@@ -1,0 +1,161 @@
+"""The spine: the keys and instants for which training asks, from every kind of frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.declare.frames import is_pandas, table_of
+from featurestore.errors import SpineError, did_you_mean
+from featurestore.semantics.columns import instant_expression, read_sql, type_of_column, widens
+from featurestore.semantics.sql import literal, quote
+from featurestore.types import FeatureType
+
+__all__ = ["CHUNK", "SpineChunk", "chunks_of", "load_chunk", "pandas_of"]
+
+CHUNK = 2_000_000
+"""Rows that are answered at once: what bounds the memory of a spine that is larger."""
+
+
+@dataclass(frozen=True)
+class SpineChunk:
+    """Some consecutive rows of a spine as Arrow, `first` being the number of the first one."""
+
+    table: pa.Table
+    first: int
+
+
+def chunks_of(spine: Any) -> Iterator[SpineChunk]:
+    """The spine in order, in chunks: pandas, polars, Arrow, a Parquet path or a DuckDB relation."""
+    if isinstance(spine, (str, Path)):
+        yield from _chunks_of_reader(_parquet_reader(Path(spine)))
+        return
+    if isinstance(spine, duckdb.DuckDBPyRelation):
+        yield from _chunks_of_reader(spine.to_arrow_reader(100_000))
+        return
+    if isinstance(spine, pa.RecordBatchReader):
+        yield from _chunks_of_reader(spine)
+        return
+    try:
+        table = table_of(spine)
+    except TypeError:
+        raise SpineError(
+            f"{type(spine).__name__} is no spine; pass a pandas, polars or Arrow frame, a Parquet path or a DuckDB relation"
+        ) from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise SpineError(f"The spine cannot be read: {error}") from None
+    for first in range(0, max(1, table.num_rows), CHUNK):
+        yield SpineChunk(table.slice(first, CHUNK), first)
+
+
+def _parquet_reader(path: Path) -> pa.RecordBatchReader:
+    if not path.exists():
+        raise SpineError(f"The spine's file {path} does not exist")
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET TimeZone = 'UTC'")
+    pattern = str(path / "**" / "*.parquet") if path.is_dir() else str(path)
+    try:
+        return connection.execute(f"SELECT * FROM read_parquet({literal(pattern)})").to_arrow_reader(100_000)
+    except duckdb.Error as error:
+        raise SpineError(f"The spine's file {path} cannot be read: {error}") from error
+
+
+def _chunks_of_reader(reader: pa.RecordBatchReader) -> Iterator[SpineChunk]:
+    pending: list[pa.RecordBatch] = []
+    rows = first = 0
+    for batch in reader:
+        pending.append(batch)
+        rows += batch.num_rows
+        if rows >= CHUNK:
+            yield SpineChunk(table_of(pa.Table.from_batches(pending)), first)
+            first, rows, pending = first + rows, 0, []
+    if pending or not first:
+        yield SpineChunk(table_of(pa.Table.from_batches(pending, reader.schema)), first)
+
+
+def pandas_of(spine: Any) -> Any:
+    """The spine itself where it is a pandas frame, so that its index and dtypes come back untouched; else None."""
+    return spine if is_pandas(spine) else None
+
+
+def load_chunk(
+    connection: duckdb.DuckDBPyConnection,
+    chunk: SpineChunk,
+    *,
+    timestamp: str | None,
+    timezone: str,
+    inputs: dict[str, FeatureType],
+    from_pandas: bool,
+) -> npt.NDArray[np.int64]:
+    """Make the temporary table `spine (n, t, columns of `inputs`)` and return t by n, in µs.
+
+    Raises SpineError where a column is missing, is of another type, or a time is null. from_pandas: a numpy-backed
+    integer column with nulls has become float64; whole numbers are taken for the integers they were.
+    """
+    names = list(inputs) + ([] if timestamp is None else [timestamp])
+    for name in names:
+        if name not in chunk.table.column_names:
+            role = "timestamp" if name == timestamp else "input"
+            hint = did_you_mean(name, chunk.table.column_names, noun="Its columns")
+            raise SpineError(f"The spine has no {role} column '{name}'.{hint}")
+    columns = {}
+    for name in names:
+        column = chunk.table[name]
+        if from_pandas and name in inputs and pa.types.is_floating(column.type):
+            column = _whole(column, name, inputs[name], chunk.first)
+        columns[name] = column
+    numbers = pa.array(np.arange(chunk.table.num_rows))
+    connection.register("spine_rows", pa.table({**columns, "__n": numbers}))
+    raw = {name: of for name, of, *_ in connection.execute("DESCRIBE spine_rows").fetchall()}
+    selected = ["__n AS n"]
+    for name, of in inputs.items():
+        own = type_of_column(raw[name]) if raw[name] != '"NULL"' else of
+        if own is None or not widens(own, of):
+            raise SpineError(f"Spine column '{name}' is {raw[name]}, and must be {of}{_hint(raw[name], of)}")
+        selected.append(f"{read_sql(quote(name), raw[name], of, timezone)} AS {quote(name)}")
+    selected.append("0 AS t" if timestamp is None else f"{_instant(timestamp, raw[timestamp], timezone)} AS t")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE spine AS SELECT {', '.join(selected)} FROM spine_rows")
+    connection.unregister("spine_rows")
+    times: pa.Table = connection.sql("SELECT n, t FROM spine").to_arrow_table()
+    if times["t"].null_count:
+        row = pc.min(times.filter(pc.is_null(times["t"]))["n"]).as_py() + chunk.first
+        raise SpineError(f"Row {row} of the spine has no time in column '{timestamp}'")
+    result = np.empty(times.num_rows, np.int64)
+    result[times["n"].to_numpy()] = times["t"].to_numpy()
+    return result
+
+
+def _instant(name: str, raw: str, timezone: str) -> str:
+    try:
+        return instant_expression(quote(name), raw, timezone)
+    except ValueError:
+        hint = "; a day is no instant: say which moment of the day is meant" if raw == "DATE" else ""
+        raise SpineError(f"Spine column '{name}' is {raw}, and must be a timestamp{hint}") from None
+
+
+def _whole(column: pa.ChunkedArray, name: str, of: FeatureType, first: int) -> pa.ChunkedArray:
+    if of.kind not in {"Int32", "Int64"}:
+        return column
+    values = column.to_numpy()
+    wrong = ~np.isnan(values) & ((values != np.floor(values)) | (np.abs(values) > 1 << 53))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise SpineError(f"Row {row + first} of the spine has {name} = {values[row]}, and '{name}' is {of}")
+    null = np.isnan(values)
+    return pa.chunked_array([pa.array(np.where(null, 0, values).astype(np.int64), mask=null)]).cast(of.arrow)
+
+
+def _hint(raw: str, of: FeatureType) -> str:
+    if raw == "VARCHAR":
+        return "; text is never taken for another type, so convert the column first"
+    if raw in {"FLOAT", "DOUBLE"} and of.kind.startswith("Int"):
+        return "; a number with a fraction is no key, so convert the column first"
+    return ""

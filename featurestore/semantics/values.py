@@ -1,0 +1,129 @@
+"""Columns of values as Arrow, and from there as pandas and numpy: one way for training and for serving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.types import FeatureType
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["canonical", "fill", "to_numpy", "to_pandas"]
+
+NAN: dict[str, Any] = {"Float32": np.float32(np.nan), "Float64": np.float64(np.nan)}
+"""The one NaN of each float type, 0x7fc00000 and 0x7ff8000000000000."""
+
+EXACT_IN_FLOAT64 = 1 << 53
+
+
+def canonical(column: pa.ChunkedArray | pa.Array, of: FeatureType) -> pa.Array:
+    """The column in the type's own Arrow type, with one bit pattern for NaN; ValueError where a value does not fit."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if of.kind == "Embedding":
+        return _embedding(array, of)
+    if array.type != of.arrow:
+        try:
+            array = array.cast(of.arrow)
+        except pa.ArrowInvalid as error:
+            raise ValueError(str(error)) from None
+    if of.is_float:
+        return _one_nan(array, of)
+    if of.element is not None and of.element.is_float:
+        values = _one_nan(array.flatten(), of.element)
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pc.is_null(array), type=of.arrow)
+    return array
+
+
+def _one_nan(array: pa.Array, of: FeatureType) -> pa.Array:
+    nan = pc.fill_null(pc.is_nan(array), False)
+    return pc.if_else(nan, pa.scalar(NAN[of.kind], of.arrow), array) if pc.any(nan).as_py() else array
+
+
+def _embedding(array: pa.Array, of: FeatureType) -> pa.Array:
+    assert of.element is not None
+    lengths = pc.unique(pc.drop_null(pc.list_value_length(array))).to_pylist()
+    if lengths not in ([], [of.length]):
+        raise ValueError(f"lists of {', '.join(map(str, sorted(lengths)))} elements are no {of}")
+    flat = array.flatten()
+    if flat.null_count:
+        raise ValueError(f"an element is null, and {of} has none")
+    null = pc.is_null(array).to_numpy(zero_copy_only=False)
+    values = np.zeros((len(array), of.length or 0), np.float32)
+    values[~null] = _one_nan(flat.cast(pa.float32()), of.element).to_numpy().reshape(-1, of.length or 0)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=of.arrow, mask=pa.array(null))
+
+
+def fill(array: pa.Array, where: npt.NDArray[np.bool_], of: FeatureType, default: Any) -> pa.Array:
+    """The array with `default` in the places that `where` marks."""
+    if not where.any():
+        return array
+    chosen = np.where(where, len(array), np.arange(len(array)))
+    extended = pa.concat_arrays([array, canonical(pa.array([default], of.arrow), of)])
+    return extended.take(pa.array(chosen))
+
+
+def to_pandas(
+    columns: dict[str, pa.Array], types: dict[str, FeatureType], *, dtypes: Literal["arrow", "numpy"] = "arrow"
+) -> pd.DataFrame:
+    """A pandas frame of feature columns.
+
+    dtypes "arrow": Arrow-backed, each type exactly, nulls kept apart from NaN. "numpy": the dtype that the table of
+    types names, whatever the data; null becomes NaN, NaT or None, and an integer that float64 cannot hold is an error.
+    """
+    import pandas as pd
+
+    if dtypes == "arrow":
+        return pd.DataFrame(
+            {name: pd.Series(pd.arrays.ArrowExtensionArray(array), copy=False) for name, array in columns.items()}
+        )
+    return pd.DataFrame({name: _numpy_column(name, array, types[name]) for name, array in columns.items()})
+
+
+def to_numpy(
+    columns: dict[str, pa.Array], types: dict[str, FeatureType], *, dtype: npt.DTypeLike | None = None
+) -> npt.NDArray[Any]:
+    """A matrix of shape (rows, features) in column order; null is NaN. float64 by default; object for any type."""
+    target = np.dtype(np.float64 if dtype is None else dtype)
+    if not columns:
+        return np.empty((0, 0), target)
+    rows = len(next(iter(columns.values())))
+    matrix = np.empty((rows, len(columns)), target)
+    for i, (name, array) in enumerate(columns.items()):
+        of = types[name]
+        if target.kind == "O":
+            matrix[:, i] = np.array([*array.to_pylist(), None], dtype=object)[:-1]
+        elif TO_FLOAT.get(of.kind) is None:
+            raise ValueError(f"column '{name}' is {of}, which is no number; use dtype=object, or leave it out")
+        else:
+            matrix[:, i] = _numpy_column(name, array, of)
+    return matrix
+
+
+TO_FLOAT = {"Bool": "float64", "Int32": "float64", "Int64": "float64", "Float32": "float32", "Float64": "float64"}
+
+
+def _numpy_column(name: str, array: pa.Array, of: FeatureType) -> npt.NDArray[Any]:
+    if of.kind in {"Int64", "Int32", "Bool"}:
+        whole = pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+        if len(whole) and (whole.max() > EXACT_IN_FLOAT64 or whole.min() < -EXACT_IN_FLOAT64):
+            raise ValueError(
+                f"column '{name}' holds an integer beyond 2^53, which float64 cannot hold; use Arrow dtypes"
+            )
+        null = pc.is_null(array).to_numpy(zero_copy_only=False)
+        return np.where(null, np.nan, whole.astype(np.float64))
+    if of.is_float:
+        null = pc.is_null(array).to_numpy(zero_copy_only=False)
+        filled: npt.NDArray[Any] = pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False)
+        return np.where(null, NAN[of.kind], filled).astype(of.numpy)
+    if of.kind in {"Timestamp", "Date"}:
+        plain = array.cast(pa.timestamp("us", "UTC")) if of.kind == "Timestamp" else array.cast(pa.timestamp("us"))
+        return np.asarray(plain.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), dtype="datetime64[us]")
+    return np.array([*array.to_pylist(), None], dtype=object)[:-1]

@@ -1,0 +1,63 @@
+"""Training asks the function of key and instant, and nothing else answers."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featurestore.operations.historical import Options, get_historical_features
+from featurestore.operations.training_frame import TrainingFrame
+from featurestore.stores.offline import Offline
+from tests.histories import History, answers_of, histories, seen, to_arrow, write_parquet
+from tests.world import bits, declare, resolved, spine_of
+
+FULL = Options(with_status=True, with_event_time=True)
+
+
+@pytest.fixture(scope="module")
+def offline() -> Offline:
+    return Offline(Path())
+
+
+def ask(history: History, offline: Offline, paths: list[Path] | None = None) -> TrainingFrame:
+    service = resolved(declare(history, paths=paths), offline)
+    return get_historical_features(spine_of(history), service, offline, now=0, options=FULL)
+
+
+def as_seen(history: History, frame: TrainingFrame) -> list[tuple]:
+    rows = frame.to_arrow().to_pylist()
+    first = next(iter(history.view.features))
+    return [
+        (
+            row[f"view__{first}__status"],
+            {name: bits(history, name, row[f"view__{name}"]) for name in history.view.features},
+        )
+        for row in rows
+    ]
+
+
+def expected(history: History) -> list[tuple]:
+    return [(status, values) for status, values, *_ in seen(history, answers_of(history))]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(history=histories())
+def test_training_is_the_oracle_to_the_bit(offline: Offline, history: History) -> None:
+    """Every value and status of a training frame is what the naive reading of the rules gives."""
+    frame = ask(history, offline)
+    assert as_seen(history, frame) == expected(history)
+    conflicts = sum(answer.conflict for answer in answers_of(history) if answer.status == "PRESENT")
+    assert frame.manifest["conflicts"]["view"] == conflicts
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(history=histories(), files=st.integers(1, 4), seed=st.integers(0, 99))
+def test_row_order_and_file_splits_change_nothing(offline: Offline, history: History, files: int, seed: int) -> None:
+    """Shuffled rows in several files answer as the same rows in one frame."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)
+        assert as_seen(history, ask(history, offline, paths)) == expected(history)
