@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,6 @@ from featurestore.declare.on_demand import OnDemand, Request
 from featurestore.declare.views import Selection
 from featurestore.errors import OnDemandError
 from featurestore.semantics.values import canonical
-from featurestore.types import FeatureType
 
 __all__ = ["evaluate", "input_names"]
 
@@ -39,19 +39,16 @@ def evaluate(item: OnDemand, inputs: Mapping[str, pa.Array], row_name: Callable[
     arrays = [inputs[name] for name in input_names(item)]
     if item.mode == "columns":
         return _columns(item, arrays, row_name)
-    columns = [scalars(array, value.type if not isinstance(value, Selection) else None)
-               for array, value in zip(arrays, item.inputs, strict=True)]  # fmt: skip
+    columns = [scalars(array) for array in arrays]
     rows = len(arrays[0]) if arrays else 1
     results = evaluate_rows(item, columns, rows, row_name)
     return canonical(pa.array(results, item.output.arrow), item.output)
 
 
-def scalars(array: pa.Array, _: FeatureType | None = None) -> list[Any]:
+def scalars(array: pa.Array) -> list[Any]:
     """The canonical Python scalars of an array; instants in UTC as `datetime.UTC` has it."""
     values: list[Any] = array.to_pylist()
     if pa.types.is_timestamp(array.type):
-        from datetime import UTC
-
         return [None if value is None else value.astimezone(UTC) for value in values]
     return values
 

@@ -68,7 +68,7 @@ class RedisStore:
         self._connection_class = redis.SSLConnection if tls else redis.Connection
         self._connection_options = connection
         self._pool_size, self._pool_timeout = options.get("pool_size", 32), options.get("pool_timeout", 5.0)
-        self._pool: Any = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
+        self._pool: Any = redis.BlockingConnectionPool(
             max_connections=self._pool_size,
             timeout=self._pool_timeout,
             connection_class=self._connection_class,
@@ -219,7 +219,8 @@ class RedisStore:
     def _persist(self, attempt: Callable[[], T]) -> T:
         """The result of `attempt`, tried again after connection errors; what redis-py raises, in our words."""
         try:
-            return self._retry.call_with_retry(attempt, _ignore, is_retryable=_is_passing)
+            result: T = self._retry.call_with_retry(attempt, _ignore, is_retryable=_is_passing)
+            return result
         except (redis.RedisError, OSError) as error:
             text = str(error)
             if self._secret and self._secret in text:  # a server may quote what it did not understand

@@ -1,0 +1,39 @@
+"""Rule 6 as SQL: the keys whose values may have changed since a complete instant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from featurestore.compile.rows import Scan, cell, key_list, words_sql
+from featurestore.semantics.view import ResolvedView
+
+__all__ = ["all_keys_sql", "changed_keys_sql"]
+
+
+def _has_key(view: ResolvedView) -> str:
+    return " AND ".join(f"k{i} IS NOT NULL" for i in range(len(view.keys))) or "true"
+
+
+def all_keys_sql(view: ResolvedView, scan: Scan) -> str:
+    """Every key that any version of a row ever had, once each, as `(k…)`."""
+    return f"SELECT DISTINCT {key_list(view)} FROM ({words_sql(view, scan)}) WHERE {_has_key(view)}"
+
+
+def changed_keys_sql(view: ResolvedView, scan: Scan, *, after: int, upto: int, new_files: Sequence[int]) -> str:
+    """The keys that may answer differently at `upto` than at `after` (µs), once each, as `(k…)`.
+
+    Those of any version of a row that was learned in between, of rows that happened in between, and of all versions
+    of rows in files that arrived since (`new_files`, by number in the scan). A ttl and an `until` need no mention:
+    both are judged at lookup.
+    """
+    settle = view.timing.settle
+    learned = f"(known > {after + settle} AND known <= {upto + settle})"
+    if new_files:
+        learned = f"({learned} OR file IN ({', '.join(map(str, new_files))}))"
+    happened = f"(e > {after} AND e <= {upto})"
+    touched = f"{learned} OR {happened}"
+    words = words_sql(view, scan)
+    if view.source.identity:
+        names = ", ".join(cell(column) for column in view.source.identity)
+        touched += f" OR ({names}) IN (SELECT ({names}) FROM ({words}) WHERE {learned})"
+    return f"SELECT DISTINCT {key_list(view)} FROM ({words}) WHERE {_has_key(view)} AND ({touched})"

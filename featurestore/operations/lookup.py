@@ -1,0 +1,247 @@
+"""Lookup: the function of key and instant, asked for now, in one round trip.
+
+Everything is resolved once, when the service is loaded. A lookup then encodes keys, reads watermarks and records
+(watermarks first), chooses each view's base, decodes, and applies rules 0, 4 and 5. No SQL, no registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from featurestore.clock import to_datetime
+from featurestore.declare.frames import is_pandas, table_of
+from featurestore.declare.on_demand import OnDemand
+from featurestore.errors import NotMaterializedError, OnlineStoreError, RequestError
+from featurestore.operations.on_demand import REQUEST_TIME, evaluate, evaluate_rows, input_names, scalars
+from featurestore.operations.online_result import OnlineResult, PartAnswer
+from featurestore.semantics.service import Part, ResolvedService
+from featurestore.semantics.status import Status, expired
+from featurestore.stores.codec import ViewCodec, unpack_watermark
+from featurestore.stores.online import OnlineStore, Reading
+from featurestore.stores.online.coalesce import CoalescingReader
+from featurestore.types import FeatureType, Timestamp, from_json
+
+__all__ = ["Lookup", "rows_of"]
+
+ATTEMPTS = 20
+"""Round trips that a lookup makes at most, when records are rewritten under its hands."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, encoded: the keys to read (watermarks first), each part's record keys, and the canonical inputs."""
+
+    keys: list[bytes]
+    records: list[list[int]]
+    inputs: dict[str, list[Any]]
+    rows: int
+
+
+class _LoadedPart:
+    """One part of a service, ready to be looked up."""
+
+    def __init__(self, part: Part, project: str) -> None:
+        self.part = part
+        self.view = part.view
+        self.codec = ViewCodec(project, part.view)
+        names = [feature.name for feature in part.view.features]
+        self.places = [names.index(feature.name) for feature in part.features]
+        self.columns = [part.column(feature.name) for feature in part.features]
+        self.absent = tuple(feature.default for feature in part.view.features)
+        self.withheld = (None,) * len(names)
+        self.types = tuple(key.type for key in part.view.keys)
+
+    def answer(self, reading: Reading, watermark: bytes | None, records: list[bytes | None]) -> PartAnswer | None:
+        """The part's columns and statuses; None where a record was rewritten between the two reads."""
+        timing, ttl = self.view.timing, self.view.ttl
+        wanted = timing.as_of(reading.now)
+        base = next((instant for instant in unpack_watermark(watermark) if instant <= wanted), None)
+        if base is None:
+            raise NotMaterializedError(
+                f"View '{self.view.name}' has no values online at {to_datetime(reading.now).isoformat()}; run "
+                "featurestore materialize. Its definition is "
+                f"{self.view.fingerprint[:12]}, its first values are served {_first(self.view, watermark)}"
+            )
+        stale = base < wanted
+        withheld = stale and self.view.declared.stale == "withhold"
+        statuses: list[Status] = []
+        values: list[tuple[Any, ...]] = []
+        decode = self.codec.slot
+        for record in records:
+            status, row = Status.MISSING, self.absent
+            if record is not None:
+                slot = decode(record, base)
+                if slot is None:
+                    return None
+                if slot.row is not None:
+                    if expired(slot.row.event_time, slot.row.until, base, ttl):
+                        status = Status.EXPIRED
+                    else:
+                        status, row = Status.PRESENT, slot.row.values
+            if withheld:
+                status, row = Status.WITHHELD, self.withheld
+            statuses.append(status)
+            values.append(row)
+        every = list(zip(*values, strict=True)) if values else [()] * len(self.absent)
+        return PartAnswer(
+            {name: every[i] for name, i in zip(self.columns, self.places, strict=True)}, statuses, base, stale
+        )
+
+
+def _first(view: Any, watermark: bytes | None) -> str:
+    instants = unpack_watermark(watermark)
+    if not instants:
+        return "after the first run"
+    return f"from {to_datetime(min(instants) + view.timing.ready_after).isoformat()} on"
+
+
+class Lookup:
+    """A service, loaded: safe to use from several threads and coroutines."""
+
+    def __init__(self, service: ResolvedService, store: OnlineStore, *, project: str) -> None:
+        self.service = service
+        self._store = store
+        self._parts = [_LoadedPart(part, project) for part in service.parts]
+        self._watermarks = [loaded.codec.watermark_key for loaded in self._parts]
+        self._inputs = service.inputs
+        self._names = [column.name for column in service.columns]
+        features = {part.column(feature.name): feature.type for part in service.parts for feature in part.features}
+        self._input_types = {**self._inputs, **features, REQUEST_TIME: Timestamp}
+        self._reader = CoalescingReader(store)
+
+    def get(self, rows: Any, *, json: bool = False) -> OnlineResult:
+        """The features of each row of keys and request values; `json`: they are in their JSON forms.
+
+        Raises RequestError for a missing or wrongly typed value, NotMaterializedError, OnDemandError.
+        """
+        asked = self._encode(rows_of(rows, self._inputs), json=json)
+        for _ in range(ATTEMPTS):
+            result = self._answer(asked, self._store.get(asked.keys))
+            if result is not None:
+                return result
+        raise self._torn()
+
+    async def aget(self, rows: Any, *, json: bool = False) -> OnlineResult:
+        """`get` for coroutines: round trips are shared with those that wait at the same time."""
+        asked = self._encode(rows_of(rows, self._inputs), json=json)
+        count = len(self._watermarks)
+        for _ in range(ATTEMPTS):
+            result = self._answer(asked, await self._reader.get(asked.keys[count:], first=asked.keys[:count]))
+            if result is not None:
+                return result
+        raise self._torn()
+
+    def _torn(self) -> OnlineStoreError:
+        return OnlineStoreError(
+            f"Service '{self.service.name}': records have no slot for the watermark after {ATTEMPTS} readings; the store "
+            "holds records of another history. Run featurestore materialize --full"
+        )
+
+    def _encode(self, rows: Rows, *, json: bool) -> _Asked:
+        inputs = {name: _column(rows, name, of, json=json) for name, of in self._inputs.items()}
+        keys = list(self._watermarks)
+        records: list[list[int]] = []
+        for loaded in self._parts:
+            columns = [inputs[name] for name in loaded.part.inputs]
+            places = []
+            encode = loaded.codec.key
+            for values in zip(*columns, strict=True) if columns else [()] * len(rows):
+                if None in values:
+                    places.append(-1)
+                else:
+                    places.append(len(keys))
+                    keys.append(encode(values))
+            records.append(places)
+        return _Asked(keys, records, inputs, len(rows))
+
+    def _answer(self, asked: _Asked, reading: Reading) -> OnlineResult | None:
+        values = reading.values
+        parts: dict[str, PartAnswer] = {}
+        for number, loaded in enumerate(self._parts):
+            records = [values[place] if place >= 0 else None for place in asked.records[number]]
+            answer = loaded.answer(reading, values[number], records)
+            if answer is None:
+                return None
+            parts[loaded.part.name] = answer
+        columns: dict[str, Sequence[Any]] = {
+            name: column for part in parts.values() for name, column in part.columns.items()
+        }
+        if self.service.declared.on_demand:
+            self._evaluate(columns, asked, reading.now)
+        return OnlineResult(
+            self.service, {name: columns[name] for name in self._names}, asked.inputs, parts, reading.now
+        )
+
+    def _evaluate(self, columns: dict[str, Sequence[Any]], asked: _Asked, now: int) -> None:
+        available = {**asked.inputs, **columns, REQUEST_TIME: [to_datetime(now)] * asked.rows}
+        for item in self.service.declared.on_demand:
+            arguments = {name: available[name] for name in input_names(item)}
+            columns[item.name] = _evaluated(item, arguments, asked, self._input_types)
+
+
+def _evaluated(
+    item: OnDemand, arguments: dict[str, Sequence[Any]], asked: _Asked, types: Mapping[str, FeatureType]
+) -> Sequence[Any]:
+    def row_name(row: int) -> str:
+        return ", ".join(f"{name}={column[row]!r}" for name, column in asked.inputs.items()) or f"row {row}"
+
+    if item.mode == "row":
+        return evaluate_rows(item, list(arguments.values()), asked.rows, row_name)
+    arrays = {name: pa.array(column, types[name].arrow) for name, column in arguments.items()}
+    return scalars(evaluate(item, arrays, row_name))
+
+
+def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> Rows:
+    """Rows of a request: a list of mappings as it is, one mapping as one row, any frame row by row."""
+    if isinstance(rows, Mapping) and not any(isinstance(value, (list, tuple)) for value in rows.values()):
+        return [rows]
+    if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):
+        return rows
+    try:
+        table = table_of(rows)
+    except TypeError:
+        raise RequestError(
+            f"{type(rows).__name__} is neither rows nor a frame; pass a list of dicts, or a frame"
+        ) from None
+    wanted = [name for name in inputs if name in table.column_names]
+    plain: list[dict[str, Any]] = table.select(wanted).to_pylist()
+    if is_pandas(rows):  # a numpy-backed integer column with nulls has become float64
+        whole = [
+            name for name in wanted if inputs[name].kind.startswith("Int") and pa.types.is_floating(table[name].type)
+        ]
+        for row in plain:
+            for name in whole:
+                if row[name] is not None and row[name].is_integer():
+                    row[name] = int(row[name])
+    return plain
+
+
+def _column(rows: Rows, name: str, of: FeatureType, *, json: bool) -> list[Any]:
+    """One input's canonical scalars."""
+    try:
+        if json:
+            return [from_json(of, row[name]) for row in rows]
+        accept = of.accept
+        return [accept(row[name]) for row in rows]
+    except (KeyError, TypeError, ValueError):
+        raise _input_error(rows, name, of, json=json) from None
+
+
+def _input_error(rows: Sequence[Any], name: str, of: FeatureType, *, json: bool) -> RequestError:
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            return RequestError(f"Row {number} is {type(row).__name__}, and must map names to values")
+        if name not in row:
+            brought = ", ".join(map(str, row)) or "nothing"
+            return RequestError(f"Row {number} has no '{name}' ({of}); it brings {brought}")
+        try:
+            from_json(of, row[name]) if json else of.accept(row[name])
+        except (TypeError, ValueError) as error:
+            return RequestError(f"Row {number}: '{name}' must be {of}: {error}")
+    return RequestError(f"'{name}' must be {of}")

@@ -1,0 +1,258 @@
+"""Materialize: the function of key and instant, asked for every key that may have changed, kept online.
+
+What is due is decided from the online watermark. A run for an instant writes two slots into each key that may have
+changed since the newest complete instant, reads every batch back, and moves the watermark last; so a run that is
+killed anywhere changes nothing that a lookup can see, and the next one completes its work. Lookups go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from featurestore.clock import to_datetime
+from featurestore.compile.answer import ask
+from featurestore.compile.changed import all_keys_sql, changed_keys_sql
+from featurestore.compile.rows import key_list
+from featurestore.declare.sources import ParquetSource
+from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
+from featurestore.operations.lease import Lease
+from featurestore.operations.progress import Progress
+from featurestore.semantics.view import ResolvedView
+from featurestore.stores.codec import ViewCodec, pack_watermark, unpack_watermark
+from featurestore.stores.offline import Offline, Session, SourceFile
+from featurestore.stores.online import OnlineStore
+
+__all__ = ["Run", "materialize_view"]
+
+BATCH = 4_000
+"""Keys that are written at once and read back."""
+
+PASS = 1_000_000
+"""Keys that are asked for at once: what bounds the memory of a run."""
+
+STATE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One completed instant of one view: how many keys were asked for, and how many of them have a row that counts."""
+
+    view: str
+    fingerprint: str
+    instant: int
+    keys: int
+    rows: int
+    full: bool
+    seconds: float
+    files: tuple[SourceFile, ...]
+
+    def __str__(self) -> str:
+        kind = "all keys" if self.full else "changed keys"
+        rate = self.keys / self.seconds if self.seconds else 0
+        return (
+            f"{self.view} as of {to_datetime(self.instant):%Y-%m-%d %H:%M:%S}Z: {self.keys:,} {kind}, {self.rows:,} with "
+            f"values, {self.seconds:.1f} s, {rate:,.0f} keys/s"
+        )
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What one run works with."""
+
+    view: ResolvedView
+    codec: ViewCodec
+    store: OnlineStore
+    lease: Lease
+    session: Session
+    instant: int
+    complete: int | None
+
+
+def materialize_view(
+    view: ResolvedView, offline: Offline, store: OnlineStore, *, project: str, progress: Progress, full: bool = False
+) -> list[Run]:
+    """Compute and publish every instant of the view that is due by the online store's clock; none is no error.
+
+    full: ask for every key, not only for those that may have changed.
+    """
+    codec = ViewCodec(project, view)
+    reading = store.get([codec.watermark_key])
+    complete = unpack_watermark(reading.values[0])
+    return [
+        _run(view, offline, store, codec, instant=instant, progress=progress, full=full)
+        for instant in view.timing.due(reading.now, complete[0] if complete else None)
+    ]
+
+
+def _run(
+    view: ResolvedView, offline: Offline, store: OnlineStore, codec: ViewCodec, *, instant: int, progress: Progress,
+    full: bool,
+) -> Run:  # fmt: skip
+    started = time.perf_counter()
+    lease = Lease(store, codec.lease_key, view.declared.title)
+    try:
+        watermark, state = store.get([codec.watermark_key, codec.state_key]).values
+        instants = unpack_watermark(watermark)
+        complete = instants[0] if instants else None
+        if complete is not None and complete >= instant:
+            raise MaterializeError(f"{view.declared.title}: another run completed {to_datetime(complete)} meanwhile")
+        files = offline.files(view.source)
+        arrived = None if full or complete is None else _arrived(view, files, state)
+        with offline.session() as session:
+            context = _Context(view, codec, store, lease, session, instant, complete)
+            try:
+                keys = _collect(context, arrived)
+                rows = _write_all(context, keys, everything=arrived is None, progress=progress)
+            except duckdb.Error as error:
+                raise SourceError(
+                    f"{view.declared.title} over {view.source.title}: {error} ({view.source.origin})"
+                ) from error
+        if offline.files(view.source) != files:
+            raise MaterializeError(f"{view.source.title}: its files changed while they were read; run again")
+        seconds = time.perf_counter() - started
+        run = Run(view.name, view.fingerprint, instant, keys, rows, arrived is None, seconds, files)
+        lease.release({codec.watermark_key: pack_watermark([instant, *instants]), codec.state_key: _state(run)})
+    except BaseException:
+        _give_up(lease)
+        raise
+    progress.done(run)
+    return run
+
+
+def _give_up(lease: Lease) -> None:
+    """Release the lease after a failure, where that is still possible; it runs out by itself otherwise."""
+    with contextlib.suppress(FeatureStoreError):  # the failure that led here is the one to tell of
+        lease.release({})
+
+
+def _state(run: Run) -> bytes:
+    return orjson.dumps(
+        {"format": STATE_FORMAT, "keys": run.keys, "rows": run.rows, "files": [list(file) for file in run.files]}
+    )
+
+
+def _arrived(view: ResolvedView, files: tuple[SourceFile, ...], state: bytes | None) -> list[int] | None:
+    """The numbers of the files that are new since the last complete run; None where all keys must be asked for."""
+    if view.source.event_time is None or not isinstance(view.source, ParquetSource) or state is None:
+        unchanged = state is not None and view.source.event_time is not None and _files_of(state) == set(files)
+        return [] if unchanged else None
+    before = _files_of(state)
+    if not before <= set(files):
+        return None
+    return [number for number, file in enumerate(files) if file not in before]
+
+
+def _files_of(state: bytes) -> set[SourceFile]:
+    return {SourceFile(*file) for file in orjson.loads(state)["files"]}
+
+
+def _collect(context: _Context, arrived: list[int] | None) -> int:
+    """Fill the temporary table `asked (n, k…)` with the keys to ask for."""
+    view, scan = context.view, context.session.scan(context.view.source)
+    if arrived is None or context.complete is None:
+        sql = all_keys_sql(view, scan)
+    else:
+        sql = changed_keys_sql(view, scan, after=context.complete, upto=context.instant, new_files=arrived)
+    connection = context.session.connection
+    connection.execute(
+        f"CREATE TEMP TABLE asked AS SELECT row_number() OVER () - 1 AS n, {key_list(view)} FROM ({sql})"
+    )
+    return int(connection.execute("SELECT count(*) FROM asked").fetchall()[0][0])
+
+
+def _write_all(context: _Context, keys: int, *, everything: bool, progress: Progress) -> int:
+    """Ask for all keys and write their records, pass by pass; the number of keys that have a row."""
+    vanished = _existing(context) if everything else set()
+    rows = 0
+    progress.start(context.view.name, context.instant, keys)
+    for first in range(0, keys, PASS):
+        count = min(PASS, keys - first)
+        for batch_keys, slots, present in _slots(context, first, count):
+            vanished.difference_update(batch_keys)
+            _write(context, batch_keys, slots)
+            rows += present
+            progress.advance(len(batch_keys))
+    gone = sorted(vanished)
+    for start in range(0, len(gone), BATCH):
+        part = gone[start : start + BATCH]
+        _write(context, part, [None] * len(part))
+    return rows
+
+
+def _existing(context: _Context) -> set[bytes]:
+    return {key for keys in context.store.scan(context.codec.record_prefix) for key in keys}
+
+
+def _slots(context: _Context, first: int, count: int) -> Iterator[tuple[list[bytes], list[bytes | None], int]]:
+    """Batches of (store keys, the slot of each or None where it has no row, how many have one)."""
+    view, codec, connection = context.view, context.codec, context.session.connection
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n - {first} AS n, {key_list(view)}, "
+        f"CAST({context.instant} AS BIGINT) AS a FROM asked WHERE n >= {first} AND n < {first + count}"
+    )
+    answer = ask(
+        connection, view, context.session.scan(view.source), requests="requests",
+        as_of=np.full(count, context.instant, np.int64), at=context.instant,
+    )  # fmt: skip
+    table: pa.Table = connection.sql(f"SELECT n, {key_list(view)} FROM requests").to_arrow_table()
+    table = table.take(pa.array(np.argsort(table["n"].to_numpy())))
+    names = [feature.name for feature in view.features]
+    for start in range(0, count, BATCH):
+        index = answer.index[start : start + BATCH]
+        columns = [table[f"k{i}"].slice(start, BATCH).combine_chunks() for i in range(len(view.keys))]
+        found = np.flatnonzero(index >= 0)
+        encoded = codec.slots(context.instant, answer.rows.take(pa.array(index[found])), names)
+        slots: list[bytes | None] = [None] * len(index)
+        for place, slot in zip(found.tolist(), encoded, strict=True):
+            slots[place] = slot
+        yield codec.keys(columns, len(index)), slots, len(found)
+
+
+def _write(context: _Context, keys: Sequence[bytes], slots: Sequence[bytes | None]) -> None:
+    """Write one batch of records and read it back."""
+    codec, instant, complete = context.codec, context.instant, context.complete
+    puts: dict[bytes, bytes | None] = {}
+    if complete is None:
+        for key, slot in zip(keys, slots, strict=True):
+            puts[key] = None if slot is None else codec.record([slot])
+    else:
+        nothing, nothing_yet = codec.empty(complete), codec.empty(instant)
+        for key, slot, record in zip(keys, slots, context.store.get(keys).values, strict=True):
+            older = None if record is None else codec.slot(record, complete)
+            if slot is None and (older is None or older.row is None):
+                puts[key] = None  # without a record the key is MISSING, then as now
+            else:
+                puts[key] = codec.record([slot or nothing_yet, nothing if older is None else older.data])
+    context.lease.write(puts)
+    written = context.store.get(list(puts)).values
+    wrong = sum(a != b for a, b in zip(written, puts.values(), strict=True))
+    if wrong:
+        raise MaterializeError(
+            f"{context.view.declared.title}: {wrong} of {len(puts)} records read back differ from what was written; is "
+            "another program writing to this store, or does it evict keys?"
+        )
+
+
+def describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The runs as plain values."""
+    return [
+        {
+            "view": run.view,
+            "fingerprint": run.fingerprint,
+            "as_of": to_datetime(run.instant).isoformat(),
+            "keys": run.keys,
+            "rows": run.rows,
+            "full": run.full,
+            "seconds": round(run.seconds, 3),
+        }
+        for run in runs
+    ]
