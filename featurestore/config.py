@@ -1,0 +1,341 @@
+"""featurestore.toml: where a project's registry, data, online values and definitions lie.
+
+A frozen `Config` is made of it once. Strings may read the environment, `${VAR}` or `${VAR:-default}`; what a variable
+holds is used and never shown: reprs, dumps and errors show `${VAR}`, and `:***@` for the password of a URL. Relative
+paths are relative to the file, the one in `lmdb://relative/path` too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    Strict,
+    ValidationError,
+    model_serializer,
+)
+
+from featurestore.errors import ConfigError, did_you_mean
+
+__all__ = ["FILE", "Config", "OfflineConfig", "ServerConfig", "load_config"]
+
+FILE = "featurestore.toml"
+
+VARIABLE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+PASSWORD = re.compile(r"(://[^/?#@:]*:)((?:\$\{[^{}]*\}|[^/?#@])*)@")
+
+MESSAGES = {
+    "missing": "must be given",
+    "string_type": "must be text in quotes",
+    "int_type": "must be a whole number",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "path_type": "must be text in quotes",
+}
+
+Place = tuple[str | int, ...]
+"""The keys, and positions in lists, that lead to one value of the file."""
+
+
+class _FromEnvironment(str):
+    """A text in which a variable stood: such a one may be the digits of a number."""
+
+    __slots__ = ()
+
+
+def _digits(value: Any) -> Any:
+    if isinstance(value, _FromEnvironment):
+        if not re.fullmatch(r"[0-9]{1,18}", value):
+            raise ValueError("must be a whole number")
+        return int(value)
+    return value
+
+
+def _project(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value):
+        raise ValueError("must be a name: letters, digits and underscores, beginning with a letter")
+    return value
+
+
+def _url(value: str) -> str:
+    if not re.match(r"[a-z][a-z0-9+.-]*://", value):
+        raise ValueError("must be a URL such as lmdb://.featurestore/online or redis://localhost:6379/0")
+    return value
+
+
+def _glob(value: str) -> str:
+    if Path(value).is_absolute() or not value:
+        raise ValueError("must be a pattern relative to the file, such as '*.py'")
+    return value
+
+
+Whole = Annotated[int, Strict(), BeforeValidator(_digits)]
+
+
+class Table(BaseModel):
+    """A table of the file. `shown` has what to print in place of values that hold a variable's content or a password."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    _shown: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, self._shown.get(name or "", value)
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped = handler(self)
+        return {name: self._shown.get(name, value) for name, value in dumped.items()}
+
+
+class OfflineConfig(Table):
+    """How DuckDB works. memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to the folder `spill`."""
+
+    memory_limit: str | None = None
+    threads: Annotated[Whole, Field(ge=1)] | None = None
+    spill: Path | None = None
+
+
+class ServerConfig(Table):
+    """Where `featurestore serve` listens, and with how many processes."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[Whole, Field(ge=0, le=65535)] = 6570
+    workers: Annotated[Whole, Field(ge=1)] = 1
+
+
+class Config(Table):
+    """A project's configuration; every path in it is absolute.
+
+    project: part of every online key, so that two projects on one store never meet. registry: the SQLite file of what
+    was applied. online: the URL of the online store. definitions: globs of the Python files that declare features.
+    sources: source name → where it lies, over what its definition says. root: the folder of the file. environment: the
+    `[env.NAME]` that was chosen.
+    """
+
+    project: Annotated[str, AfterValidator(_project)]
+    registry: Path
+    online: Annotated[str, AfterValidator(_url)]
+    definitions: tuple[Annotated[str, AfterValidator(_glob)], ...] = ("*.py",)
+    sources: dict[str, str] = {}
+    offline: OfflineConfig = OfflineConfig()
+    server: ServerConfig = ServerConfig()
+    root: Path
+    environment: str | None = None
+
+    @classmethod
+    def local(cls, root: Path) -> Config:
+        """The configuration of an embedded store that lies wholly in the folder `root`, without a file."""
+        return _build({"project": "local"}, root=root, where=str(root), environment=None, override={})
+
+    def definition_files(self) -> tuple[Path, ...]:
+        """The files that `definitions` matches now, sorted, each once."""
+        found = {path for pattern in self.definitions for path in self.root.glob(pattern) if path.is_file()}
+        return tuple(sorted(found))
+
+
+DEFAULTS = {"registry": ".featurestore/registry.db", "online": "lmdb://.featurestore/online"}
+TABLES: dict[str, type[Table]] = {"offline": OfflineConfig, "server": ServerConfig}
+KEYS = [name for name in Config.model_fields if name not in {"root", "environment"}]
+
+
+def load_config(path: Path | str, env: str | None = None) -> Config:
+    """The configuration in `path`, a folder or its featurestore.toml, with `[env.<env>]` over it.
+
+    Raises ConfigError, which names the file and the key, for a missing file, a syntax error, a key that does not exist,
+    a value of the wrong type, an environment that is not declared and a variable that is not set.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file /= FILE
+    raw = _parse(file)
+    environments = raw.pop("env", {})
+    _check_tables(file, environments)
+    _check_keys(file, raw, "")
+    for name, table in environments.items():
+        _check_keys(file, table, f"env.{name}.")
+    if env is not None and env not in environments:
+        hint = did_you_mean(env, environments, noun="Environments")
+        raise ConfigError(f"{file}: there is no [env.{env}].{hint}")
+    override = environments[env] if env is not None else {}
+    merged = _merged(raw, override)
+    return _build(merged, root=file.parent, where=str(file), environment=env, override=override)
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    text = ""
+    try:
+        text = file.read_text(encoding="utf-8")
+        return tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(f"There is no {file}; `featurestore init` writes one") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not UTF-8 text, which TOML is") from None
+    except tomllib.TOMLDecodeError as error:
+        last = f"at line {len(text.splitlines())}, the last"
+        raise ConfigError(f"{file}: {str(error).replace('at end of document', last)}") from None
+
+
+def _check_tables(file: Path, environments: Any) -> None:
+    if not isinstance(environments, dict):
+        raise ConfigError(f"{file}: env: must be tables, such as [env.prod]")
+    for name, table in environments.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{file}: env.{name}: must be a table: [env.{name}]")
+
+
+def _check_keys(file: Path, table: Mapping[str, Any], prefix: str) -> None:
+    for key, value in table.items():
+        if key not in KEYS:
+            raise ConfigError(f"{file}: {prefix}{key}: there is no such key.{did_you_mean(key, KEYS, noun='Keys')}")
+        if key in TABLES and isinstance(value, dict):
+            for inner in value:
+                known = TABLES[key].model_fields
+                if inner not in known:
+                    hint = did_you_mean(inner, known, noun=f"Keys of [{prefix}{key}]")
+                    raise ConfigError(f"{file}: {prefix}{key}.{inner}: there is no such key.{hint}")
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; everything else, lists included, is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _build(
+    raw: Mapping[str, Any], *, root: Path, where: str, environment: str | None, override: Mapping[str, Any]
+) -> Config:
+    """The validated Config of what a file says; `override` is the environment's part, for the names in errors."""
+    written: dict[Place, str] = {}
+    root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would follow links
+
+    def refuse(place: Place, problem: str) -> ConfigError:
+        shown = f"; it is {written[place]!r}" if place in written else ""
+        return ConfigError(f"{where}: {_named(place, environment, override)}: {problem}{shown}")
+
+    def value_of(value: Any, place: Place) -> Any:
+        if isinstance(value, dict):
+            return {key: value_of(item, (*place, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [value_of(item, (*place, i)) for i, item in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        shown = PASSWORD.sub(_hidden, value)
+        if shown != value or VARIABLE.search(value):
+            written[place] = shown
+        try:
+            return _located(_interpolated(value), place, root)
+        except ValueError as error:
+            raise refuse(place, str(error)) from None
+
+    values = value_of({**DEFAULTS, **raw}, ())
+    try:
+        config = Config(**values, root=root, environment=environment)
+    except ValidationError as error:
+        problems = [
+            refuse(_place(item["loc"]), MESSAGES.get(item["type"], item["msg"].removeprefix("Value error, ")))
+            for item in error.errors(include_input=False)
+        ]
+    else:
+        _show(config, written)
+        return config
+    first, *others = map(str, problems)
+    raise ConfigError("; ".join([first, *(other.removeprefix(f"{where}: ") for other in others)]))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    """A URL's password as it is shown: a variable by its name, all else as stars."""
+    named = re.fullmatch(r"\$\{[A-Za-z0-9_]*\}", found[2])
+    return found[0] if named else f"{found[1]}***@"
+
+
+def _place(loc: tuple[str | int, ...]) -> Place:
+    """Where an error lies, without the names that pydantic gives to validators on the way."""
+    return tuple(part for part in loc if not (isinstance(part, str) and "[" in part))
+
+
+def _named(place: Place, environment: str | None, override: Mapping[str, Any]) -> str:
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    found: Any = override
+    for part in place:
+        if isinstance(found, dict) and part in found:
+            found = found[part]
+        elif not isinstance(found, list):
+            return name
+    return f"env.{environment}.{name}" if environment is not None else name
+
+
+def _interpolated(text: str) -> str:
+    """The text with its variables' values; ValueError, which names no value, where one is not set."""
+
+    def replace(found: re.Match[str]) -> str:
+        if found[0] == "$${":
+            return "${"
+        inside = INSIDE.fullmatch(found[1] or "")
+        if inside is None:
+            raise ValueError("a variable is written ${VAR} or ${VAR:-default}")
+        name, default = inside.groups()
+        value = os.environ.get(name)
+        if default is not None:
+            return value or str(default)
+        if value is None:
+            raise ValueError(f"the environment variable {name} is not set")
+        return value
+
+    return _FromEnvironment(VARIABLE.sub(replace, text)) if VARIABLE.search(text) else text
+
+
+def _located(text: str, place: Place, root: Path) -> str:
+    """A path made absolute where the key is one; any other text as it is."""
+    if place == ("registry",):
+        scheme, separator, rest = text.partition("://")
+        if separator and (scheme != "sqlite" or not rest.startswith("/")):
+            raise ValueError("a registry is a path or sqlite:///path")
+        return _absolute(rest[1:] if separator else text, root)
+    if place == ("online",) and text.startswith("lmdb://"):
+        folder, question, options = text.removeprefix("lmdb://").partition("?")
+        return f"lmdb://{_absolute(folder, root)}{question}{options}"
+    if place == ("offline", "spill") or (place[:1] == ("sources",) and len(place) == 2 and "://" not in text):
+        return _absolute(text, root)
+    return text
+
+
+def _absolute(path: str, root: Path) -> str:
+    if not path:
+        raise ValueError("a path must be given")
+    return os.path.abspath(root / Path(path).expanduser())  # noqa: PTH100 - Path.resolve would follow links
+
+
+def _show(config: Config, written: Mapping[Place, str]) -> None:
+    """Give each table what it shows in place of the values that must not be seen."""
+    for place, text in written.items():
+        table: Table = getattr(config, str(place[0])) if place[0] in TABLES else config
+        name = str(place[-1] if place[0] in TABLES else place[0])
+        if name == "sources":
+            table._shown.setdefault(name, dict(config.sources))[place[1]] = text
+        elif name == "definitions":
+            shown = list(table._shown.get(name, config.definitions))
+            shown[int(place[1])] = text
+            table._shown[name] = tuple(shown)
+        else:
+            table._shown[name] = text
