@@ -22,7 +22,7 @@ from pydantic import (
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type
 
-__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares"]
+__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares", "problems"]
 
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -137,7 +137,7 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
         try:
             init(self, *args, **kwargs)
         except ValidationError as error:
-            raise DeclarationError(f"{title}: {_problems(error)} ({origin})") from None
+            raise DeclarationError(f"{title}: {problems(error)} ({origin})") from None
         except TypeError as error:
             if "argument" not in str(error):
                 raise
@@ -147,7 +147,8 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
     return cast("Callable[Concatenate[S, P], None]", checked)
 
 
-def _problems(error: ValidationError) -> str:
+def problems(error: ValidationError) -> str:
+    """What pydantic found wrong, each with the field's name, in one line."""
     texts = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))

@@ -155,8 +155,8 @@ def _own_type(view: FeatureView, raw: dict[str, str], column: str, role: str) ->
     of = type_of_column(raw[column])
     if of is None:
         raise SourceError(
-            f"{view.title}: column '{column}' of source '{view.source.name}' is {raw[column]}, which no feature type holds "
-            f"exactly; cast it in the data ({view.origin})"
+            f"{view.title}: {role}: column '{column}' of source '{view.source.name}' is {raw[column]}, which no feature type "
+            f"holds exactly; cast it in the data ({view.origin})"
         )
     return of
 
