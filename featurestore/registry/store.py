@@ -1,0 +1,293 @@
+"""The registry: every version of what was applied, and a journal of runs, in one SQLite file.
+
+Several threads and processes may use it at once. A connection lives as long as one call, so nothing has to be closed
+and a fork is harmless; the file is written ahead (WAL), so readers and the writer do not wait for each other. Reading
+creates nothing: where there is no file, nothing has been applied.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from featurestore.clock import to_datetime, wall_clock
+from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
+from featurestore.registry.documents import Document, digest_of, empty_document, view_fingerprints
+
+__all__ = ["Freed", "Registry", "Run", "Version"]
+
+SCHEMA = 1
+"""The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
+
+APPLICATION = 0x46535247
+"""SQLite's mark of what a file is: "FSRG"."""
+
+TABLES = (
+    """CREATE TABLE versions (
+        number INTEGER PRIMARY KEY,     -- 1, 2, 3, …
+        applied_at INTEGER NOT NULL,    -- µs since the epoch
+        document BLOB NOT NULL,         -- JSON
+        digest TEXT NOT NULL,
+        note TEXT NOT NULL
+    )""",
+    """CREATE TABLE services (
+        name TEXT NOT NULL, fingerprint TEXT NOT NULL, version INTEGER NOT NULL REFERENCES versions (number),
+        PRIMARY KEY (name, fingerprint, version)
+    ) WITHOUT ROWID""",
+    # View versions that are served no more and whose online keys have not been freed yet.
+    "CREATE TABLE leftovers (view TEXT NOT NULL, fingerprint TEXT NOT NULL, PRIMARY KEY (view, fingerprint))",
+    """CREATE TABLE runs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        view TEXT NOT NULL, fingerprint TEXT NOT NULL,
+        instant INTEGER NOT NULL, started INTEGER NOT NULL, finished INTEGER NOT NULL,  -- µs since the epoch
+        rows INTEGER NOT NULL, keys INTEGER NOT NULL,
+        status TEXT NOT NULL, detail TEXT NOT NULL
+    )""",
+    "CREATE INDEX runs_of_view ON runs (view, id)",
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One applied state. `applied_at` is in µs; number 0, with an empty document, is the state before the first."""
+
+    number: int
+    applied_at: int
+    document: Document
+    digest: str
+    note: str = ""
+
+    def __repr__(self) -> str:
+        at = f" applied {to_datetime(self.applied_at):%Y-%m-%d %H:%M:%S}Z" if self.number else ""
+        return f"Version({self.number}{at}, digest {self.digest[:8]}{f', {self.note}' if self.note else ''})"
+
+
+class Freed(NamedTuple):
+    """A version of a view by its fingerprint."""
+
+    view: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of materialize over one view: for which instant, when (µs), how many rows read and keys written."""
+
+    view: str
+    fingerprint: str
+    instant: int
+    started: int
+    finished: int
+    rows: int
+    keys: int
+    status: str
+    detail: dict[str, Any] = field(default_factory=dict)
+    id: int | None = None
+
+
+class Registry:
+    """What has been applied. `path` is the SQLite file; `now` reads a clock in µs; `timeout` in s waits for a lock."""
+
+    def __init__(self, path: Path, *, now: Callable[[], int] = wall_clock, timeout: float = 30) -> None:
+        self.path = path
+        self._now = now
+        self._timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"Registry({str(self.path)!r})"
+
+    # --- versions ---------------------------------------------------------------------------
+
+    def current(self) -> Version:
+        """The newest version; number 0 with an empty document where nothing has been applied."""
+        found = self._versions("ORDER BY number DESC LIMIT 1")
+        return found[0] if found else _nothing()
+
+    def version(self, number: int) -> Version:
+        """One version; NotFoundError where there is none of that number."""
+        if number == 0:
+            return _nothing()
+        found = self._versions("WHERE number = ?", number)
+        if not found:
+            raise NotFoundError(f"{self.path} has no version {number}; it has 0 to {self.generation()}")
+        return found[0]
+
+    def history(self) -> tuple[Version, ...]:
+        """Every version, newest first."""
+        return tuple(self._versions("ORDER BY number DESC"))
+
+    def generation(self) -> int:
+        """The number of the newest version, cheaply: it has changed exactly when something was applied."""
+        rows = self._read("SELECT coalesce(max(number), 0) FROM versions")
+        return int(rows[0][0]) if rows else 0
+
+    def commit(self, document: Document, *, expected: int, note: str = "") -> int:
+        """Make `document` the current version and return its number, all at once or not at all.
+
+        What it leaves out of the current document joins `leftovers`. Raises PlanOutdatedError where the current version
+        is not number `expected` any more.
+        """
+        with self._write() as connection:
+            number, old = 0, empty_document()
+            for found, text in connection.execute("SELECT number, document FROM versions ORDER BY number DESC LIMIT 1"):
+                number, old = found, orjson.loads(text)
+            if number != expected:
+                raise PlanOutdatedError(
+                    f"The plan was made against version {expected} of {self.path}, which has come to version {number} "
+                    "since; plan again"
+                )
+            text = orjson.dumps(document)
+            row = (number + 1, self._now(), text, digest_of(document), note)
+            connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?)", row)
+            services = [(name, item["fingerprint"], number + 1) for name, item in document["services"].items()]
+            connection.executemany("INSERT INTO services VALUES (?, ?, ?)", services)
+            live = view_fingerprints(document).items()
+            gone = view_fingerprints(old).items() - live
+            connection.executemany("INSERT OR IGNORE INTO leftovers VALUES (?, ?)", gone)
+            connection.executemany("DELETE FROM leftovers WHERE view = ? AND fingerprint = ?", live)
+        return number + 1
+
+    def find_service(self, name: str, fingerprint: str) -> tuple[int, Document] | None:
+        """The newest version in which the service had this fingerprint, with its document; None where none had."""
+        sql = "SELECT max(version) FROM services WHERE name = ? AND fingerprint = ?"
+        rows = self._read(sql, name, fingerprint)
+        if not rows or rows[0][0] is None:
+            return None
+        found = self.version(rows[0][0])
+        return found.number, found.document
+
+    def services(self, name: str) -> tuple[str, ...]:
+        """The distinct fingerprints that a service has had, the one applied last first."""
+        sql = "SELECT fingerprint FROM services WHERE name = ? GROUP BY fingerprint ORDER BY max(version) DESC"
+        return tuple(row[0] for row in self._read(sql, name))
+
+    # --- what is left to be freed -------------------------------------------------------------
+
+    def leftovers(self) -> tuple[Freed, ...]:
+        """View versions that are in the current document no more and whose online keys were not freed yet."""
+        return tuple(Freed(*row) for row in self._read("SELECT view, fingerprint FROM leftovers ORDER BY 1, 2"))
+
+    def freed(self, view: str, fingerprint: str) -> None:
+        """Strike a view version from the leftovers: its online keys are gone."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM leftovers WHERE view = ? AND fingerprint = ?", (view, fingerprint))
+
+    # --- runs -------------------------------------------------------------------------------
+
+    def record_run(self, run: Run) -> int:
+        """Append a run to the journal; its id."""
+        row = (run.view, run.fingerprint, run.instant, run.started, run.finished, run.rows, run.keys, run.status)
+        with self._write() as connection:
+            added = connection.execute(
+                "INSERT INTO runs (view, fingerprint, instant, started, finished, rows, keys, status, detail) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, orjson.dumps(run.detail).decode()),
+            )
+            assert added.lastrowid is not None
+            return added.lastrowid
+
+    def runs(self, view: str | None = None, *, limit: int = 100) -> tuple[Run, ...]:
+        """The last runs, of one view or of all, newest first."""
+        columns = "view, fingerprint, instant, started, finished, rows, keys, status, detail, id"
+        where = "" if view is None else "WHERE view = ?"
+        values = (limit,) if view is None else (view, limit)
+        rows = self._read(f"SELECT {columns} FROM runs {where} ORDER BY id DESC LIMIT ?", *values)
+        return tuple(Run(*(*row[:8], orjson.loads(row[8]), row[9])) for row in rows)
+
+    # --- the file ---------------------------------------------------------------------------
+
+    def _versions(self, rest: str, *values: Any) -> list[Version]:
+        found = []
+        for number, applied_at, text, digest, note in self._read(f"SELECT * FROM versions {rest}", *values):
+            try:
+                document = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                document = None
+            if document is None or digest_of(document) != digest:
+                raise RegistryError(
+                    f"{self.path}: version {number} is damaged, its digest is not {digest}; restore a backup"
+                )
+            found.append(Version(number, applied_at, document, digest, note))
+        return found
+
+    def _read(self, sql: str, *values: Any) -> Sequence[tuple[Any, ...]]:
+        if not self.path.exists():
+            return []
+        with self._failing(), closing(self._connect()) as connection:
+            if not self._is_set_up(connection):
+                return []
+            return connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that excludes every other writer from its beginning."""
+        with self._failing():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._connect()) as connection:
+                if not self._is_set_up(connection):
+                    self._write_ahead(connection)
+                connection.execute("BEGIN IMMEDIATE")
+                if not self._is_set_up(connection):
+                    self._set_up(connection)
+                yield connection
+                connection.execute("COMMIT")  # where an error comes before, closing rolls back
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=self._timeout, isolation_level=None)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        """Switch a new file to WAL. SQLite does not wait for other processes that do the same, so this does."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def _is_set_up(self, connection: sqlite3.Connection) -> bool:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        schema = connection.execute("PRAGMA user_version").fetchone()[0]
+        if application == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return False
+        if application != APPLICATION:
+            raise RegistryError(f"{self.path} is an SQLite file of something else, no registry")
+        if schema > SCHEMA:
+            raise RegistryError(
+                f"{self.path} was written by a newer version of featurestore (schema {schema}; this one reads {SCHEMA}); "
+                "upgrade it here"
+            )
+        return True
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        for sql in TABLES:
+            connection.execute(sql)
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RegistryError(f"The registry {self.path} cannot be used: {error}") from error
+        except OSError as error:
+            raise RegistryError(f"The registry {self.path} cannot be used: {error.strerror}") from error
+
+
+def _nothing() -> Version:
+    document = empty_document()
+    return Version(0, 0, document, digest_of(document))

@@ -1,0 +1,300 @@
+"""The registry keeps every applied version, whoever else applies, dies or damages at the same time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+import threading
+from contextlib import closing
+
+import pytest
+
+from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
+from featurestore.registry.documents import digest_of, empty_document
+from featurestore.registry.store import Freed, Registry, Run
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def registry(tmp_path):
+    ticks = iter(range(1_000_000, 2_000_000))
+    return Registry(tmp_path / "deep/registry.db", now=lambda: next(ticks))
+
+
+def state(**kinds):
+    """A document with these fingerprints: state(views={"v": "f1"})."""
+    document = empty_document()
+    for kind, records in kinds.items():
+        document[kind] = {name: {"fingerprint": fingerprint} for name, fingerprint in records.items()}
+    return document
+
+
+def test_reading_creates_nothing(registry):
+    """Before the first apply there is version 0, with an empty document, and no file."""
+    current = registry.current()
+    assert (current.number, current.document, current.digest) == (0, empty_document(), digest_of(empty_document()))
+    assert registry.version(0) == current
+    assert (registry.history(), registry.generation(), registry.runs(), registry.leftovers()) == ((), 0, (), ())
+    assert registry.find_service("s", "f") is None
+    assert registry.services("s") == ()
+    assert not registry.path.parent.exists()
+
+
+def test_every_version_is_kept(registry):
+    """With when it was applied, its digest and its note; the order of a document's keys is kept too."""
+    first, second = state(views={"v": "f1"}), state(views={"v": "f2", "a": "f3"})
+    assert registry.commit(first, expected=0, note="first") == 1
+    assert registry.commit(second, expected=1) == 2
+    assert registry.current() == registry.version(2)
+    assert [version.number for version in registry.history()] == [2, 1]
+    assert registry.version(1).document == first
+    assert (registry.version(1).note, registry.version(1).applied_at) == ("first", 1_000_000)
+    assert list(registry.current().document["views"]) == ["v", "a"]
+    assert registry.current().digest == digest_of(second)
+    assert Registry(registry.path).history() == registry.history()
+    assert "applied 1970-01-01 00:00:01Z" in repr(registry.version(1))
+    with pytest.raises(NotFoundError, match="no version 7; it has 0 to 2"):
+        registry.version(7)
+
+
+def test_a_plan_that_is_not_current_is_refused(registry):
+    """And nothing is written."""
+    registry.commit(state(), expected=0)
+    for expected in (0, 2):
+        with pytest.raises(PlanOutdatedError, match=f"against version {expected} .* come to version 1"):
+            registry.commit(state(views={"v": "f"}), expected=expected)
+    assert registry.generation() == 1
+
+
+def test_generation_changes_when_something_is_applied(registry):
+    """And with nothing else."""
+    assert registry.generation() == 0
+    registry.commit(state(), expected=0)
+    assert registry.generation() == 1
+    registry.record_run(Run("v", "f", 1, 2, 3, 4, 5, "complete"))
+    registry.freed("v", "f")
+    assert registry.generation() == 1
+
+
+def test_a_service_is_found_by_its_fingerprint_in_the_newest_version_that_had_it(registry):
+    """So that a model gets the definitions that it was trained on; its fingerprints come newest first."""
+    for number, fingerprint in enumerate(["f1", "f2", "f1", "f3"]):
+        registry.commit(
+            state(services={"model": fingerprint, "other": "f9"}, views={"v": str(number)}), expected=number
+        )
+    version, document = registry.find_service("model", "f1")
+    assert (version, document["views"]["v"]["fingerprint"]) == (3, "2")
+    assert registry.find_service("model", "f2")[0] == 2
+    assert registry.find_service("model", "f9") is None
+    assert registry.find_service("none", "f1") is None
+    assert registry.services("model") == ("f3", "f1", "f2")
+    assert registry.services("other") == ("f9",)
+
+
+def test_what_is_left_to_be_freed_is_remembered_with_the_version(registry):
+    """View versions that a commit leaves out are leftovers until they are struck, or are current again."""
+    registry.commit(state(views={"a": "1", "b": "1"}), expected=0)
+    assert registry.leftovers() == ()
+    registry.commit(state(views={"a": "2"}), expected=1)
+    assert registry.leftovers() == (Freed("a", "1"), Freed("b", "1"))
+    registry.freed("b", "1")
+    registry.freed("b", "1")
+    assert registry.leftovers() == (Freed("a", "1"),)
+    registry.commit(state(views={"a": "1"}), expected=2)
+    assert registry.leftovers() == (Freed("a", "2"),)
+
+
+def test_runs_are_a_journal(registry):
+    """Newest first, of one view or all, with their details."""
+    for number in range(5):
+        run = Run("ab"[number % 2], "f", number, number + 1, number + 2, 10, 20, "complete", {"late": [number]})
+        assert registry.record_run(run) == number + 1
+    assert [run.instant for run in registry.runs()] == [4, 3, 2, 1, 0]
+    assert [run.instant for run in registry.runs("a", limit=2)] == [4, 2]
+    first = registry.runs("a")[-1]
+    assert first == Run("a", "f", 0, 1, 2, 10, 20, "complete", {"late": [0]}, id=1)
+    assert registry.runs("none") == ()
+
+
+def test_the_file_is_written_ahead(registry):
+    """So that readers never wait for a writer."""
+    registry.commit(state(), expected=0)
+    with closing(sqlite3.connect(registry.path)) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        other.execute("BEGIN IMMEDIATE")
+        assert registry.current().number == 1
+
+
+def test_a_lock_that_is_not_released_is_told(tmp_path):
+    """After `timeout` seconds, and nothing is lost."""
+    registry = Registry(tmp_path / "r.db", timeout=0.05)
+    registry.commit(state(), expected=0)
+    with closing(sqlite3.connect(registry.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RegistryError, match=r"r\.db cannot be used: database is locked"):
+            registry.commit(state(), expected=1)
+        other.execute("ROLLBACK")
+    assert registry.commit(state(), expected=1) == 2
+
+
+# --- damage -----------------------------------------------------------------------------------------
+
+
+def _no_sqlite(path):
+    path.write_bytes(b"this is no database, but a text that is long enough to be looked at" * 40)
+
+
+def _truncated(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _of_something_else(path):
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE contacts (name)")
+
+
+def _newer(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def _rewritten(path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("""UPDATE versions SET document = replace(document, '"f1"', '"f2"')""")
+
+
+def _garbled(path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE versions SET document = '{'")
+
+
+def _a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = [
+    (_no_sqlite, "cannot be used: file is not a database"),
+    (_truncated, "cannot be used: database disk image is malformed"),
+    (_of_something_else, "is an SQLite file of something else, no registry"),
+    (_newer, r"newer version of featurestore \(schema 99; this one reads 1\); upgrade it here"),
+    (_rewritten, "version 1 is damaged"),
+    (_garbled, "version 1 is damaged"),
+    (_a_folder, "cannot be used: unable to open database file"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_a_damaged_file_is_a_registry_error(registry, damage, message):
+    """That names the file; it is never taken for an empty registry."""
+    registry.commit(state(views={"v": "f1"}), expected=0)
+    damage(registry.path)
+    with pytest.raises(RegistryError, match=message) as caught:
+        registry.current()
+    assert str(registry.path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES[:4])
+def test_a_damaged_file_is_not_written(registry, damage, message):
+    """Nor is one of a newer version, or of something else."""
+    registry.commit(state(), expected=0)
+    damage(registry.path)
+    before = registry.path.read_bytes()
+    with pytest.raises(RegistryError, match=message):
+        registry.record_run(Run("v", "f", 1, 2, 3, 4, 5, "complete"))
+    assert registry.path.read_bytes() == before
+
+
+def test_a_path_that_cannot_be_made_is_a_registry_error(tmp_path):
+    """Such as one below a file."""
+    (tmp_path / "file").touch()
+    with pytest.raises(RegistryError, match="cannot be used"):
+        Registry(tmp_path / "file/registry.db").commit(state(), expected=0)
+
+
+# --- several processes and threads --------------------------------------------------------------------
+
+
+def _apply(registry: Registry, who: str, times: int) -> int:
+    """Apply `times` definitions, each on top of whatever is current; the number of refusals on the way."""
+    refused = 0
+    for number in range(times):
+        while True:
+            current = registry.current()
+            document = current.document
+            document["entities"][f"{who}_{number}"] = {"fingerprint": "x" * 2000}
+            try:
+                registry.commit(document, expected=current.number, note=who)
+                break
+            except PlanOutdatedError:
+                refused += 1
+    return refused
+
+
+def _race(path, who, times, barrier, results):
+    barrier.wait()
+    results.put((who, _apply(Registry(path), who, times)))
+
+
+def _applied_in_turn(registry: Registry, workers: list[str], times: int) -> None:
+    """Every version adds exactly one definition to the one before it, and every definition is there."""
+    history = registry.history()[::-1]
+    assert [version.number for version in history] == list(range(1, len(workers) * times + 1))
+    before = empty_document()
+    for version in history:
+        added = version.document["entities"].keys() - before["entities"].keys()
+        assert before["entities"].keys() < version.document["entities"].keys()
+        assert [name.split("_")[0] for name in added] == [version.note]
+        before = version.document
+    assert before["entities"].keys() == {f"{who}_{number}" for who in workers for number in range(times)}
+
+
+def test_processes_that_apply_at_once_lose_and_corrupt_nothing(tmp_path):
+    """Four processes race from a registry that does not exist yet; every apply is refused or kept whole."""
+    path, workers, times = tmp_path / "registry.db", ["a", "b", "c", "d"], 15
+    barrier, results = SPAWN.Barrier(len(workers)), SPAWN.Queue()
+    processes = [SPAWN.Process(target=_race, args=(path, who, times, barrier, results)) for who in workers]
+    for process in processes:
+        process.start()
+    done = dict(results.get(timeout=60) for _ in workers)
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0] * len(workers)
+    assert done.keys() == set(workers)
+    _applied_in_turn(Registry(path), workers, times)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_threads_may_share_a_registry(tmp_path):
+    """As processes do."""
+    registry, workers = Registry(tmp_path / "registry.db"), ["a", "b", "c"]
+    threads = [threading.Thread(target=_apply, args=(registry, who, 10)) for who in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    _applied_in_turn(registry, workers, 10)
+
+
+def _die(path):
+    Registry(path, now=lambda: os._exit(9)).commit(state(views={"v": "f2"}), expected=1)
+
+
+def test_a_process_that_dies_while_it_applies_changes_nothing(tmp_path):
+    """The clock is read within the transaction; a process that dies there leaves the version before it, and no lock."""
+    path = tmp_path / "registry.db"
+    registry = Registry(path, timeout=5)
+    registry.commit(state(views={"v": "f1"}), expected=0)
+    process = SPAWN.Process(target=_die, args=(path,))
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == 9
+    assert registry.current().document["views"] == {"v": {"fingerprint": "f1"}}
+    assert registry.leftovers() == ()
+    assert registry.commit(state(), expected=1) == 2
