@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featurestore.declare.entity import Entity
+from featurestore.declare.sources import DataFrameSource
+from featurestore.declare.views import FeatureView
 from featurestore.operations.historical import Options, get_historical_features
 from featurestore.operations.training_frame import TrainingFrame
 from featurestore.stores.offline import Offline
+from featurestore.types import Int64
 from tests.histories import History, answers_of, histories, seen, to_arrow, write_parquet
 from tests.world import bits, declare, resolved, spine_of
 
@@ -61,3 +67,19 @@ def test_row_order_and_file_splits_change_nothing(offline: Offline, history: His
     with tempfile.TemporaryDirectory() as folder:
         paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)
         assert as_seen(history, ask(history, offline, paths)) == expected(history)
+
+
+def test_features_may_bear_the_names_of_the_querys_own_words(offline: Offline) -> None:
+    """A feature named `until` or `e` is a value, and never taken for a time."""
+    names = ["e", "until", "file", "row", "n", "k0", "f0", "v", "g", "o", "known"]
+    when = datetime(2013, 1, 1, tzinfo=UTC)
+    table = pa.table({"thing": [1], "at": [when], **{name: [i] for i, name in enumerate(names)}})
+    source = DataFrameSource("rows", table, event_time="at")
+    view = FeatureView("view", entity=Entity("thing", key={"thing": Int64}), source=source, features=names,
+                       refresh="continuous")  # fmt: skip
+    spine = pa.table({"thing": [1], "event_timestamp": [when]})
+    frame = get_historical_features(spine, resolved(view, offline), offline, now=0, options=FULL)
+    (row,) = frame.to_arrow().to_pylist()
+    assert [row[f"view__{name}"] for name in names] == list(range(len(names)))
+    assert row["view__until__status"] == "PRESENT"
+    assert row["view__event_time"] == when

@@ -18,16 +18,19 @@ from featurestore.semantics.status import Status, expired
 from featurestore.semantics.values import canonical, fill
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
-__all__ = ["Answer", "ask"]
+__all__ = ["EVENT_TIME", "UNTIL", "Answer", "ask"]
 
 Instants = npt.NDArray[np.int64]
+
+EVENT_TIME, UNTIL = "event time", "until when"
+"""Columns of an answer's rows beside the features; no feature can bear such a name."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a view answers for n requests.
 
-    rows: the chosen rows, once each, with `e` (event_time, µs), `until` (µs) and a column a feature. index: for each
+    rows: the chosen rows, once each, with EVENT_TIME and UNTIL (µs) and a column a feature. index: for each
     request its row in `rows`, -1 where its key has none. as_of: the instant of each request, µs. conflicted: the
     requests that only the canonical bytes decided.
     """
@@ -45,8 +48,8 @@ class Answer:
         if not self.rows.num_rows:
             return np.full(len(self.index), Status.MISSING, np.uint8)
         place = np.maximum(self.index, 0)
-        event_time = self.rows["e"].to_numpy()[place]
-        until = self.rows["until"].to_numpy()[place]
+        event_time = self.rows[EVENT_TIME].to_numpy()[place]
+        until = self.rows[UNTIL].to_numpy()[place]
         judged = np.where(expired(event_time, until, self.as_of, self.view.ttl), Status.EXPIRED, Status.PRESENT)
         return np.where(found, judged, Status.MISSING).astype(np.uint8)
 
@@ -61,7 +64,7 @@ class Answer:
         of = pa.timestamp("us", "UTC")
         if self.view.source.event_time is None and self.view.source.valid_from is None:
             return pa.nulls(len(self.index), of)
-        return _take(self.rows["e"], self.index).cast(pa.int64()).cast(of)
+        return _take(self.rows[EVENT_TIME], self.index).cast(pa.int64()).cast(of)
 
 
 def _take(column: pa.ChunkedArray, index: Instants) -> pa.Array:
@@ -96,7 +99,7 @@ def ask(
         order = np.argsort(places)
         index[winners["n"].to_numpy()] = order[np.searchsorted(places, _pointer(winners), sorter=order)]
         conflicted[winners["n"].to_numpy()] = winners["conflict"].to_numpy()
-    columns = {"e": rows["e"], "until": rows["until"]}
+    columns = {EVENT_TIME: rows["e"], UNTIL: rows["until"]}
     for i, feature in enumerate(wanted):
         try:
             columns[feature.name] = canonical(rows[f"f{i}"], feature.type)
