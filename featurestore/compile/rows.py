@@ -23,9 +23,11 @@ __all__ = [
     "Scan",
     "cell",
     "happened_sql",
+    "identity_terms",
     "invalid_sql",
     "key_list",
     "known_sql",
+    "learned_terms",
     "order_terms",
     "rows_sql",
     "tiebreak_terms",
@@ -115,6 +117,22 @@ def tiebreak_terms(view: ResolvedView) -> list[str]:
     return [term for column in view.source.tiebreak for term in order_sql(cell(column), view.columns[column])]
 
 
+def learned_terms(view: ResolvedView) -> list[str]:
+    """Ascending ORDER BY terms of the versions of one identity; the greatest was learned last."""
+    version = view.source.version
+    return [
+        *(order_sql(cell(version), view.columns[version]) if version else []),
+        *order_terms(view, first=("o", "e"))[:2],
+        *tiebreak_terms(view),
+        *order_terms(view, first=()),
+    ]
+
+
+def identity_terms(view: ResolvedView) -> str:
+    """The expressions whose values are equal for versions of one row."""
+    return ", ".join(_grouped(view, column) for column in view.source.identity)
+
+
 def rows_sql(view: ResolvedView, scan: Scan, *, only: str | None = None) -> str:
     """Every valid row as `(k…, e, v, g, file, row)`; `only` names a table of keys to restrict them to.
 
@@ -131,14 +149,8 @@ def rows_sql(view: ResolvedView, scan: Scan, *, only: str | None = None) -> str:
     if not source.identity:
         return f"SELECT {keys}, e, {visible}, file, row FROM ({words}) WHERE {' AND '.join(valid)}"
     named = [f"{cell(column)} IS NOT NULL" for column in source.identity]
-    identity = ", ".join(_grouped(view, column) for column in source.identity)
-    learned = (order_sql(cell(source.version), view.columns[source.version]) if source.version else []) + [
-        *order_terms(view, first=("o", "e"))[:2],
-        *tiebreak_terms(view),
-        *order_terms(view, first=()),
-    ]
     superseded = (
-        f"coalesce(min(known) OVER (PARTITION BY {identity} ORDER BY {', '.join(learned)} "
+        f"coalesce(min(known) OVER (PARTITION BY {identity_terms(view)} ORDER BY {', '.join(learned_terms(view))} "
         f"ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), {END})"
     )
     versions = (

@@ -1,0 +1,122 @@
+"""Why each row of one key is the answer or is not, as SQL; for explanations.
+
+The answer itself comes from the as-of query, which names the row that it chose. What is added here is one verdict for
+each of the other rows: the first of rule 1's conditions that it fails, in the order of the rule.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from featurestore.compile.asof import Statement
+from featurestore.compile.rows import Scan, cell, identity_terms, learned_terms, until_sql, words_sql
+from featurestore.semantics.columns import read_sql
+from featurestore.semantics.sql import literal, quote
+from featurestore.semantics.view import ResolvedView
+
+__all__ = ["NARROWED", "VERDICTS", "Chosen", "judged_statement", "narrowing", "nearest_sql"]
+
+VERDICTS = (
+    "chosen", "ended", "older", "expired", "too new", "not yet known", "superseded", "deleted", "invalid", "other key",
+)  # fmt: skip
+"""Every verdict there is. "other key" is a current version, of a row that once bore the key and now bears another."""
+
+NARROWED = Scan("explain_rows", '"__file"', '"__row"')
+"""The rows of one key, and all versions of their identities: what the as-of query needs of the source for that key."""
+
+
+class Chosen(NamedTuple):
+    """The row that the as-of query put last: where it lies, and its event_time in µs."""
+
+    file: int
+    row: int
+    event_time: int
+
+
+def narrowing(view: ResolvedView, scan: Scan, requests: str) -> list[str]:
+    """Statements that make the table of `NARROWED` from the source, for the one key that `requests` holds.
+
+    The key is compared column by column, so that the scan of a Parquet file skips what cannot hold it.
+    """
+    zone = view.source.timezone or "UTC"
+    columns = ", ".join(map(quote, sorted(view.columns)))
+    rows = f"(SELECT {columns}, {scan.file} AS {NARROWED.file}, {scan.row} AS {NARROWED.row} FROM {scan.relation}) s"
+    same = [
+        f"{read_sql(f's.{quote(key.column)}', view.raw[key.column], key.type, zone)} = q.k{i}"
+        for i, key in enumerate(view.keys)
+    ] or ["q.k0 = 0"]
+    made = [
+        f"CREATE OR REPLACE TEMP TABLE {NARROWED.relation} AS SELECT * FROM {rows} SEMI JOIN {requests} q ON {' AND '.join(same)}"
+    ]
+    if view.source.identity and view.keys:
+        identity = " AND ".join(f"s.{quote(column)} = i.{quote(column)}" for column in view.source.identity)
+        others = " AND ".join(f"({term})" for term in same)
+        made.append(
+            f"INSERT INTO {NARROWED.relation} SELECT s.* FROM (SELECT s.* FROM {rows}, {requests} q "
+            f"WHERE ({others}) IS NOT TRUE) s SEMI JOIN (FROM {NARROWED.relation}) i ON {identity}"
+        )
+    return made
+
+
+def judged_statement(
+    view: ResolvedView, requests: str, *, as_of: int, known_by: int, chosen: Chosen | None
+) -> Statement:
+    """`judged`: the narrowed rows with `verdict`, the words of `words_sql`, `until`, and `last_…`, the version that
+    replaced a superseded one."""
+    won = "false" if chosen is None else f"file = {chosen.file} AND row = {chosen.row}"
+    mine = " AND ".join(f"s.k{i} = q.k{i}" for i in range(max(1, len(view.keys))))
+    rows = (
+        f"SELECT s.*, coalesce({mine}, false) AS mine, {won} AS won FROM ({words_sql(view, NARROWED)}) s, {requests} q"
+    )
+    named = " AND ".join(["known IS NOT NULL", *(f"{cell(column)} IS NOT NULL" for column in view.source.identity)])
+    counted = f"SELECT *, {named} AS named, coalesce({named} AND known <= {known_by}, false) AS counted FROM ({rows})"
+    if view.source.identity:
+        # Versions that are equal in every byte are one: the pick among them falls on the row that the query chose.
+        last = ", ".join(f"last_value({name}) OVER learned AS last_{name}" for name in ("file", "row", "o"))
+        among = f"PARTITION BY counted, {identity_terms(view)}"
+        counted = (
+            f"SELECT *, {last}, bool_or(mine) OVER (PARTITION BY named, {identity_terms(view)}) AS bore FROM ({counted}) "
+            f"WINDOW learned AS ({among} ORDER BY {', '.join([*learned_terms(view), 'won'])} "
+            "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
+        )
+        relevant = "mine OR (named AND bore)"
+    else:
+        counted = f"SELECT *, file AS last_file, row AS last_row, o AS last_o FROM ({counted})"
+        relevant = "mine"
+    return Statement(
+        "explain_judged",
+        f"SELECT *, {until_sql(view)} AS until, {_verdict(view, as_of, known_by)} AS verdict FROM ({counted}) WHERE {relevant}",
+    )
+
+
+def _verdict(view: ResolvedView, as_of: int, known_by: int) -> str:
+    keyless = " OR ".join(["e IS NULL", *(f"k{i} IS NULL" for i in range(len(view.keys)))])
+    cases = [
+        ("NOT named", "invalid"),
+        (f"known > {known_by}", "not yet known"),
+        ("file <> last_file OR row <> last_row", "superseded"),
+        (f"{cell(view.source.deleted)} IS TRUE" if view.source.deleted else "false", "deleted"),
+        (keyless, "invalid"),
+        ("NOT mine", "other key"),
+        (f"e > {as_of}", "too new"),
+        ("false" if view.ttl is None else f"e < {as_of} - {view.ttl}", "expired"),
+        (f"won AND {until_sql(view)} <= {as_of}", "ended"),
+        ("won", "chosen"),
+    ]
+    return "CASE " + " ".join(f"WHEN {when} THEN {literal(name)}" for when, name in cases) + " ELSE 'older' END"
+
+
+def nearest_sql(view: ResolvedView, *, anchor: int, limit: int) -> str:
+    """The `limit` rows of `judged` nearest to the answer, nearest first; each source column read as its type, `v0, v1, …`.
+
+    anchor: the event_time that nearness is measured from, in µs.
+    """
+    zone = view.source.timezone or "UTC"
+    values = ", ".join(
+        f"{read_sql(cell(column), view.raw[column], of, zone)} AS v{i}"
+        for i, (column, of) in enumerate(sorted(view.columns.items()))
+    )
+    return (
+        f"SELECT verdict, mine, e, o, known, until, file, row, last_file, last_row, last_o, {values} FROM explain_judged "
+        f"ORDER BY won DESC, abs(e - {anchor}) ASC NULLS LAST, e DESC, o DESC NULLS LAST, file DESC, row DESC LIMIT {limit}"
+    )

@@ -1,0 +1,229 @@
+"""Explain: what one key's values were at an instant, and which row of the source they come from.
+
+The value is the as-of query's own, asked for this one key over the rows that can matter to it. Beside it each of those
+rows gets a verdict, by the same expressions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from featurestore.clock import to_datetime
+from featurestore.compile.answer import EVENT_TIME, Answer, ask
+from featurestore.compile.verdicts import NARROWED, VERDICTS, Chosen, judged_statement, narrowing, nearest_sql
+from featurestore.declare.durations import show_duration
+from featurestore.declare.sources import DataFrameSource
+from featurestore.errors import RequestError, SourceError, did_you_mean
+from featurestore.operations.explanation import ExplainedRow, Explanation
+from featurestore.operations.on_demand import scalars
+from featurestore.semantics.status import Status
+from featurestore.semantics.time import BEGINNING, END
+from featurestore.semantics.view import ResolvedView
+from featurestore.stores.offline import Offline, Session
+from featurestore.types import Timestamp
+
+__all__ = ["explain"]
+
+EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A view, and the instants that rule 0 gives for asking it; µs."""
+
+    view: ResolvedView
+    at: int
+    as_of: int
+    known_by: int
+
+
+def explain(view: ResolvedView, offline: Offline, key: Mapping[str, Any], *, at: int, limit: int = 100) -> Explanation:
+    """The explanation of a key's values as a lookup or a spine row at the instant `at` (µs) is answered.
+
+    key: every key column of the view's entity; a null in it is allowed, and MISSING. limit: how many rows to show, those
+    nearest to the answer first. Raises RequestError where the key does not fit the entity, SourceError where the source
+    cannot be read.
+    """
+    if limit < 0:
+        raise RequestError(f"limit is {limit}; it is a number of rows, 0 or more")
+    checked = _checked(view, key)
+    as_of = view.timing.as_of(at)
+    question = Question(view, at, as_of, view.timing.known_by(as_of))
+    with offline.session() as session:
+        try:
+            return _explain(session, question, checked, paths=_paths(view, offline), limit=limit)
+        except duckdb.Error as error:
+            source = view.source
+            raise SourceError(f"{view.declared.title} over {source.title}: {error} ({source.origin})") from error
+
+
+def _checked(view: ResolvedView, key: Mapping[str, Any]) -> dict[str, Any]:
+    """The key in the entity's order, each value as its type has it."""
+    entity = view.declared.entity
+    for name in key:
+        if name not in entity.key:
+            known = did_you_mean(name, entity.key, noun="Its keys")
+            raise RequestError(f"View '{view.name}' has no key column '{name}'.{known}")
+    checked = {}
+    for column in view.keys:
+        if column.name not in key:
+            wanted = ", ".join(f"{name} ({of})" for name, of in entity.key.items())
+            raise RequestError(f"Key column '{column.name}' of view '{view.name}' is missing. Its keys: {wanted}.")
+        try:
+            checked[column.name] = column.type.accept(key[column.name])
+        except ValueError as error:
+            raise RequestError(
+                f"Key column '{column.name}' of view '{view.name}' is {column.type}: {error}. Keys are compared by type "
+                'and value, so "1" never meets 1; convert the value first.'
+            ) from None
+    return checked
+
+
+def _paths(view: ResolvedView, offline: Offline) -> list[str | None]:
+    return [None] if isinstance(view.source, DataFrameSource) else [*offline.paths(view.source)]
+
+
+def _explain(
+    session: Session, question: Question, key: dict[str, Any], *, paths: list[str | None], limit: int
+) -> Explanation:
+    view = question.view
+    answer = _ask(session, question, key)
+    chosen = _chosen(session, answer)
+    made = judged_statement(view, "requests", as_of=question.as_of, known_by=question.known_by, chosen=chosen)
+    session.connection.execute(f"CREATE OR REPLACE TEMP TABLE {made.table} AS {made.sql}")
+    counted = dict(session.connection.sql(f"SELECT verdict, count(*) FROM {made.table} GROUP BY ALL").fetchall())
+    anchor = question.as_of if chosen is None else chosen.event_time
+    rows = _rows(session, question, paths, nearest_sql(view, anchor=anchor, limit=limit))
+    statuses = answer.statuses
+    visible = "chosen" in counted or "ended" in counted
+    return Explanation(
+        view=view.name,
+        key=key,
+        at=to_datetime(question.at),
+        as_of=to_datetime(question.as_of),
+        known_by=to_datetime(question.known_by),
+        status=Status(statuses[0]).name,
+        values={feature.name: scalars(answer.column(feature, statuses))[0] for feature in view.features},
+        event_time=_moment(chosen.event_time) if chosen is not None and visible else None,
+        conflict=bool(answer.conflicted[0]) and visible,
+        rows=rows,
+        counts={verdict: counted[verdict] for verdict in VERDICTS if verdict in counted},
+        resolved=view,
+    )
+
+
+def _ask(session: Session, question: Question, key: dict[str, Any]) -> Answer:
+    """The as-of query for this key alone, over the rows that it needs; they stay behind as a temporary table."""
+    view = question.view
+    columns = {f"k{i}": pa.array([key[column.name]], column.type.arrow) for i, column in enumerate(view.keys)}
+    asked = pa.table({"n": pa.array([0]), **(columns or {"k0": pa.array([0])}), "a": pa.array([question.as_of])})
+    session.connection.register("asked", asked)
+    known = " AND ".join(f"k{i} IS NOT NULL" for i in range(len(view.keys))) or "true"
+    session.connection.execute(f"CREATE OR REPLACE TEMP TABLE requests AS SELECT * FROM asked WHERE {known}")
+    session.connection.unregister("asked")
+    for sql in narrowing(view, session.scan(view.source), "requests"):
+        session.connection.execute(sql)
+    instants = np.array([question.as_of], np.int64)
+    return ask(session.connection, view, NARROWED, requests="requests", as_of=instants, at=question.as_of)
+
+
+def _chosen(session: Session, answer: Answer) -> Chosen | None:
+    found = session.connection.sql("SELECT file, row FROM asof_winners").fetchall()
+    if not found:
+        return None
+    file, row = found[0]
+    return Chosen(file, row, answer.rows[EVENT_TIME][int(answer.index[0])].as_py())
+
+
+def _rows(session: Session, question: Question, paths: list[str | None], sql: str) -> tuple[ExplainedRow, ...]:
+    table: pa.Table = session.connection.sql(sql).to_arrow_table()
+    types = sorted(question.view.columns.items())
+    read = []
+    for i, (_, of) in enumerate(types):
+        column = table[f"v{i}"]
+        if of == Timestamp:  # µs first: Python's datetime ends in the year 9999, a source's timestamps do not
+            read.append(
+                [_moment(value) for value in column.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_pylist()]
+            )
+        else:
+            read.append(column.to_pylist())
+    words = table.select([name for name in table.column_names if not name.startswith("v") or name == "verdict"])
+    found_rows = words.to_pylist()
+    explained = []
+    for n, found in enumerate(found_rows):
+        values = {name: column[n] for (name, _), column in zip(types, read, strict=True)}
+        reason = (
+            _older(found, found_rows[0]) if found["verdict"] == "older" else _reason(question, found, values, paths)
+        )
+        times = (_moment(found["e"]), _moment(found["o"]))
+        explained.append(ExplainedRow(found["verdict"], reason, values, *times, paths[found["file"]], found["row"]))
+    return tuple(explained)
+
+
+def _reason(question: Question, row: dict[str, Any], values: dict[str, Any], paths: list[str | None]) -> str:
+    view, verdict = question.view, row["verdict"]
+    if verdict == "invalid":
+        return _null(view, values)
+    if verdict == "not yet known":
+        return f"known at {_shown(row['known'])}, after {_shown(question.known_by)}"
+    if verdict == "superseded":
+        place = f"{paths[row['last_file']] or 'frame'} row {row['last_row']}"
+        return f"replaced by the version known at {_shown(row['last_o'])}, {place}"
+    if verdict == "too new":
+        return f"happened at {_shown(row['e'])}, after {_shown(question.as_of)}"
+    if verdict == "expired":
+        return f"happened more than {show_duration(view.ttl or 0)} before {_shown(question.as_of)}"
+    if verdict == "ended":
+        return f"the newest row that counts, but its validity ended at {_shown(row['until'])}"
+    return REASONS[verdict]
+
+
+REASONS = {
+    "chosen": "the newest row that counts",
+    "deleted": "this version deletes its row",
+    "other key": "the row now belongs to another key",
+}
+
+
+def _older(row: dict[str, Any], chosen: dict[str, Any]) -> str:
+    """Why rule 2 puts a row before the chosen one, which is the first one shown."""
+    if row["e"] < chosen["e"]:
+        return "happened before the chosen row"
+    if row["o"] < chosen["o"]:
+        return "happened when the chosen row did, and was known earlier"
+    return "ties with the chosen row in event_time and known_at; tiebreak, then bytes decided"
+
+
+def _null(view: ResolvedView, values: dict[str, Any]) -> str:
+    """Which column's null makes a row invalid."""
+    source = view.source
+    roles = [(source.known_at, "known_at"), *((column, "identity") for column in source.identity)]
+    roles += [(source.event_time or source.valid_from, "event_time"), *((key.column, "key") for key in view.keys)]
+    for column, role in roles:
+        if column is not None and values[column] is None:
+            return f"column '{column}' ({role}) is null"
+    return "a word of the source is null"
+
+
+def _moment(instant: int | None) -> datetime | None:
+    """The datetime of an instant; None for rows without time. What lies beyond Python's years is shown as their edge."""
+    if instant is None or instant <= BEGINNING or instant >= END:
+        return None
+    try:
+        return to_datetime(instant)
+    except OverflowError:
+        return LATEST if instant > 0 else EARLIEST
+
+
+def _shown(instant: int) -> str:
+    """As in the report: "2013-01-01 12:00:00Z"."""
+    moment = _moment(instant)
+    return "-" if moment is None else f"{moment.replace(tzinfo=None).isoformat(sep=' ')}Z"

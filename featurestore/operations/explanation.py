@@ -1,0 +1,185 @@
+"""Explanations: the value of one key at an instant, the rows that made it, and the rows left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from featurestore import html
+from featurestore.semantics.view import ResolvedView
+from featurestore.types import Array, FeatureType, Timestamp, to_json
+
+__all__ = ["ExplainedRow", "Explanation"]
+
+WIDEST = 40
+"""Characters of a value in a text report; what is longer is cut."""
+
+
+@dataclass(frozen=True)
+class ExplainedRow:
+    """A row of the source and what became of it.
+
+    values: every column that the view reads. event_time and known_at: None where the row has none, or its table has no
+    time. file: the path of its file, None for a frame in memory; row: its number there, from 0.
+    """
+
+    verdict: str
+    reason: str
+    values: dict[str, Any]
+    event_time: datetime | None
+    known_at: datetime | None
+    file: str | None
+    row: int
+
+    @property
+    def place(self) -> str:
+        """Where it lies: "data/landings.parquet row 17"."""
+        return f"{self.file or 'frame'} row {self.row}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The value of one key of a view as a lookup or a spine row at `at` is answered, and how it came about.
+
+    as_of: the instant whose value is asked for, by the view's refresh; known_by: until when a row may have been learned
+    and still count. values: by feature, defaults filled in. event_time: of the row that was chosen, even when its
+    validity has ended. conflict: rows were tied in everything but their bytes, which decided.
+    rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included.
+    """
+
+    view: str
+    key: dict[str, Any]
+    at: datetime
+    as_of: datetime
+    known_by: datetime
+    status: str
+    values: dict[str, Any]
+    event_time: datetime | None
+    conflict: bool
+    rows: tuple[ExplainedRow, ...]
+    counts: dict[str, int]
+    resolved: ResolvedView = field(repr=False, compare=False)
+
+    @property
+    def hidden(self) -> int:
+        """How many rows are not shown."""
+        return sum(self.counts.values()) - len(self.rows)
+
+    @property
+    def chosen(self) -> ExplainedRow | None:
+        """The row that holds the values (or held them, until it ended); None where there is none."""
+        return next((row for row in self.rows if row.verdict in {"chosen", "ended"}), None)
+
+    @property
+    def summary(self) -> str:
+        """One sentence: how the status came about."""
+        if self.status == "PRESENT":
+            tie = "; it tied with others, and the bytes of its columns decided" if self.conflict else ""
+            return f"PRESENT: the values of the newest row that counts{tie}"
+        if any(value is None for value in self.key.values()):
+            return "MISSING: a key with a null in it has no values"
+        if self.status == "MISSING":
+            return "MISSING: no row of this key had happened, was known and was still current"
+        if self.counts.get("ended"):
+            return "EXPIRED: the validity of the newest row had ended, and no older row is tried"
+        return "EXPIRED: the key is known, but every row of it is older than the ttl"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: instants as RFC 3339, NaN and infinities as strings, bytes as base64."""
+        features = {feature.name: feature.type for feature in self.resolved.features}
+        return {
+            "view": self.view,
+            "key": _json(self.key, {key.name: key.type for key in self.resolved.keys}),
+            "at": to_json(Timestamp, self.at),
+            "as_of": to_json(Timestamp, self.as_of),
+            "known_by": to_json(Timestamp, self.known_by),
+            "status": self.status,
+            "values": _json(self.values, features),
+            "event_time": to_json(Timestamp, self.event_time),
+            "conflict": self.conflict,
+            "rows": [
+                {
+                    "verdict": row.verdict,
+                    "reason": row.reason,
+                    "values": _json(row.values, self.resolved.columns),
+                    "event_time": to_json(Timestamp, row.event_time),
+                    "known_at": to_json(Timestamp, row.known_at),
+                    "file": row.file,
+                    "row": row.row,
+                }
+                for row in self.rows
+            ],
+            "counts": self.counts,
+            "hidden": self.hidden,
+        }
+
+    def __str__(self) -> str:
+        features = {feature.name: feature.type for feature in self.resolved.features}
+        lines = [self._title, self._times, self.summary]
+        lines += [f"  {name} = {_cell(value, features[name])}" for name, value in self.values.items()]
+        if self.rows:
+            lines += ["", *_aligned([self._header, *self._cells()])]
+        if self.hidden:
+            lines += ["", self._note]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        features = {feature.name: feature.type for feature in self.resolved.features}
+        values = [(name, _cell(value, features[name])) for name, value in self.values.items()]
+        top = html.table(self._title, ("feature", "value"), values, note=f"{self.summary} · {self._times}")
+        return top + html.table("Rows", self._header, self._cells(), note=self._note) if self.rows else top
+
+    @property
+    def _title(self) -> str:
+        types = {key.name: key.type for key in self.resolved.keys}
+        key = ", ".join(f"{name}={_cell(value, types[name])}" for name, value in self.key.items())
+        return f"{self.view} of {key}" if key else self.view
+
+    @property
+    def _times(self) -> str:
+        times = f"asked at {_instant(self.at)}, answered as of {_instant(self.as_of)}"
+        return times if self.known_by == self.as_of else f"{times} with what was known by {_instant(self.known_by)}"
+
+    @property
+    def _note(self) -> str:
+        if not self.hidden:
+            return ""
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
+        return f"{self.hidden} more rows are not shown; in all: {counts}"
+
+    @property
+    def _header(self) -> tuple[str, ...]:
+        return ("verdict", "event_time", "known_at", *self.rows[0].values, "reason", "where")
+
+    def _cells(self) -> Iterator[tuple[str, ...]]:
+        for row in self.rows:
+            values = [_cell(value, self.resolved.columns[name]) for name, value in row.values.items()]
+            times = (_instant(row.event_time), _instant(row.known_at))
+            yield (row.verdict, *times, *values, row.reason, row.place)
+
+
+def _json(values: Mapping[str, Any], types: Mapping[str, FeatureType]) -> dict[str, Any]:
+    return {name: to_json(types[name], value) for name, value in values.items()}
+
+
+def _instant(value: datetime | None) -> str:
+    """As short as it is exact: "2013-01-01 12:00:00Z"."""
+    return "-" if value is None else f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}Z"
+
+
+def _cell(value: Any, of: FeatureType) -> str:
+    if value is None:
+        return "null"
+    if of == Timestamp:
+        return _instant(value)
+    plain = of.kind in {"Bool", "Int32", "Int64", "Date", "Decimal"} or of == Array(Timestamp)
+    text = str(value) if plain else repr(value)
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with each column as wide as its widest cell."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
