@@ -115,31 +115,21 @@ def _find(known: dict[str, D], name: str, noun: str) -> D:
     return known[name]
 
 
-def load(directory: Path) -> Catalog:
-    """The catalog of a repository: every definition that a module-level name of its Python files holds."""
-    files = sorted(
-        path
-        for path in directory.rglob("*.py")
-        if not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts)
-    )
+def load(files: Iterable[Path], directory: Path) -> Catalog:
+    """The catalog of a repository: every definition that a module-level name of its Python files holds.
+
+    directory: where they lie, from which they may import each other.
+    """
     found: list[Any] = []
     kinds = (Entity, Source, FeatureView, OnDemand, FeatureService)
     sys.path.insert(0, str(directory))
     try:
         for path in files:
-            if not _declares(path):
-                continue
             module = _run(path, directory)
             found += [value for value in vars(module).values() if isinstance(value, kinds)]
     finally:
         sys.path.remove(str(directory))
     return Catalog.of(found)
-
-
-def _declares(path: Path) -> bool:
-    """Whether a file has to do with this package; scripts beside the definitions are not run."""
-    text = path.read_text(encoding="utf-8")
-    return "featurestore" in text and not text.startswith("#!")
 
 
 def _run(path: Path, directory: Path) -> Any:

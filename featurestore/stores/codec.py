@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.clock import instant_of, to_datetime
+from featurestore.compile.answer import EVENT_TIME, UNTIL
 from featurestore.errors import OnlineStoreError
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView
@@ -86,8 +87,7 @@ class ViewCodec:
     """Encodes and decodes one version of a view: keys and slots, a row at a time or column by column."""
 
     def __init__(self, project: str, view: ResolvedView) -> None:
-        identity = hashlib.blake2b(f"{view.name}\0{view.fingerprint}".encode(), digest_size=8).digest()
-        self.prefix = project_prefix(project) + identity
+        self.prefix = self.prefix_of(project, view.name, view.fingerprint)
         self.watermark_key = self.prefix + b"w"
         self.state_key = self.prefix + b"s"
         self.lease_key = self.prefix + b"l"
@@ -101,6 +101,11 @@ class ViewCodec:
         self._lead = 2 if self._has_until else 1
         self._long = tuple(i for i, of in enumerate(self._types) if of.wire is None)
         self._from_wire = tuple((i, FROM_WIRE[of.kind](of)) for i, of in enumerate(self._types) if of.kind in FROM_WIRE)
+
+    @staticmethod
+    def prefix_of(project: str, view: str, fingerprint: str) -> bytes:
+        """What every key of a view version begins with."""
+        return project_prefix(project) + hashlib.blake2b(f"{view}\0{fingerprint}".encode(), digest_size=8).digest()
 
     def key(self, values: Sequence[Any]) -> bytes:
         """The store's key for canonical key scalars, none of them null."""
@@ -128,9 +133,9 @@ class ViewCodec:
         fields += [("nulls", "u1", (self._nulls,))] if self._nulls else []  # type: ignore[list-item]
         fields += [(f"f{i}", WIRE_DTYPE(of)) for i, of in enumerate(self._types)]
         block = np.zeros(count, np.dtype(fields))
-        block["instant"], block["row"], block["e"] = instant, 1, rows["e"].to_numpy()
+        block["instant"], block["row"], block["e"] = instant, 1, rows[EVENT_TIME].to_numpy()
         if self._has_until:
-            block["until"] = rows["until"].to_numpy()
+            block["until"] = rows[UNTIL].to_numpy()
         tails: list[list[bytes]] = []
         nulls = np.zeros((count, self._nulls * 8), np.uint8)
         for i, (name, of) in enumerate(zip(features, self._types, strict=True)):

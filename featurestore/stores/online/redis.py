@@ -11,7 +11,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -219,8 +219,7 @@ class RedisStore:
     def _persist(self, attempt: Callable[[], T]) -> T:
         """The result of `attempt`, tried again after connection errors; what redis-py raises, in our words."""
         try:
-            result: T = self._retry.call_with_retry(attempt, _ignore, is_retryable=_is_passing)
-            return result
+            return cast("T", self._retry.call_with_retry(attempt, _ignore, is_retryable=_is_passing))
         except (redis.RedisError, OSError) as error:
             text = str(error)
             if self._secret and self._secret in text:  # a server may quote what it did not understand

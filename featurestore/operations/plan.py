@@ -1,0 +1,131 @@
+"""plan: what `apply` would change, from the definitions, the registry and the sources' real columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from featurestore.catalog import Catalog
+from featurestore.declare.sources import DataFrameSource, Source
+from featurestore.errors import DeclarationError, SourceError
+from featurestore.operations.notices import data_notices, rule_notices
+from featurestore.registry.diff import changes
+from featurestore.registry.documents import PLACES, Document, Record, catalog_of, document_of, merged
+from featurestore.registry.plan import Notice, Plan, steps_between
+from featurestore.registry.store import Registry
+from featurestore.semantics.service import resolve_service
+from featurestore.semantics.view import ResolvedView, resolve
+from featurestore.stores.offline import Offline
+
+__all__ = ["make_plan", "resolve_views"]
+
+
+def make_plan(
+    catalog: Catalog,
+    registry: Registry,
+    *,
+    offline: Offline,
+    remove_missing: bool = True,
+    accept_types: bool = False,
+    read_data: bool = True,
+) -> Plan:
+    """The plan from what was applied to `catalog`; nothing is written.
+
+    remove_missing: what was applied and is not in the catalog is removed; otherwise it stays as it is, unless it stands
+    on something that changes. accept_types: a column whose type changed under an unchanged definition changes its views
+    instead of being an error. read_data: measure ages and loads in the data, for the notices.
+
+    Raises SourceError where a source cannot be read or a column's type changed, DeclarationError where a definition does
+    not fit its source; each names the view, the feature, the column and the file.
+    """
+    current = registry.current()
+    views = resolve_views(catalog, offline)
+    services = {name: resolve_service(service, views) for name, service in catalog.services.items()}
+    document = document_of(catalog, views, services)
+    if not remove_missing:
+        sources = {**catalog_of(current.document).sources, **catalog.sources}
+        document = merged(current.document, document, raw_of=lambda name: offline.raw_types(sources[name]))
+    _keep_listings(document, current.document)
+    if not accept_types:
+        for view in views.values():
+            if view.name in current.document["views"]:
+                _check_types(view, current.document["views"][view.name], offline)
+    steps = steps_between(current.document, document, leftovers=registry.leftovers())
+    notices = [*rule_notices(views.values()), *_moved(current.document, document)]
+    if read_data:
+        notices += data_notices(views.values(), offline)
+    return Plan(current.number, document, steps, tuple(sorted(notices, key=lambda notice: (notice.kind, notice.name))))
+
+
+def resolve_views(catalog: Catalog, offline: Offline) -> dict[str, ResolvedView]:
+    """Every view of the catalog, by name, over its source's real columns; errors name the file too."""
+    resolved = {}
+    for name, view in catalog.views.items():
+        raw = offline.raw_types(view.source)
+        try:
+            resolved[name] = resolve(view, raw)
+        except (DeclarationError, SourceError) as error:
+            raise type(error)(f"{error} [{_read_from(view.source, offline)}]") from None
+    return resolved
+
+
+def _read_from(source: Source, offline: Offline) -> str:
+    if isinstance(source, DataFrameSource):
+        return "read from a frame in memory"
+    first, *others = offline.paths(source)
+    return f"read from {first}" + (f" and {len(others)} files more" if others else "")
+
+
+def _check_types(view: ResolvedView, applied: Record, offline: Offline) -> None:
+    """SourceError where the definition is as it was applied, and yet the types of its columns are not."""
+    try:
+        before = resolve(view.declared, applied["raw"])
+    except DeclarationError:  # it reads other columns than before
+        return
+    if before.fingerprint != applied["fingerprint"] or view.fingerprint == before.fingerprint:
+        return
+    differing = [name for name, of in before.columns.items() if view.columns[name] != of]
+    shown = "; ".join(
+        f"column '{name}' ({', '.join(_readers(view, name))}) was {before.columns[name]} ({before.raw[name]}) when it was "
+        f"applied and is {view.columns[name]} ({view.raw[name]}) now"
+        for name in differing
+    )
+    raise SourceError(
+        f"{view.declared.title}: in source '{view.source.name}' {shown}, and the definition did not change. Restore the type "
+        f"in the data, or plan with accept_types=True to make it a change of the view ({view.declared.origin}) "
+        f"[{_read_from(view.source, offline)}]"
+    )
+
+
+def _readers(view: ResolvedView, column: str) -> Iterator[str]:
+    """What reads a column, for messages."""
+    yield from (f"key '{key.name}'" for key in view.keys if key.column == column)
+    yield from (f"feature '{feature.name}'" for feature in view.features if feature.fold.column == column)
+    if column in view.source.word_columns:
+        yield "a word of the source"
+
+
+def _keep_listings(document: Document, current: Document) -> None:
+    """The listing of equal code may differ between Python versions; the one that was applied stays."""
+    for name, record in document["on_demand"].items():
+        before = current["on_demand"].get(name)
+        if before is not None and before["definition"]["code"] == record["definition"]["code"]:
+            record["declared"]["source"] = before["declared"]["source"]
+
+
+def _moved(before: Document, after: Document) -> Iterator[Notice]:
+    """Sources whose rows are read from elsewhere than before."""
+    for name, record in after["sources"].items():
+        if name not in before["sources"]:
+            continue
+        old, new = (
+            {word: value for word, value in item["declared"].items() if word in PLACES}
+            for item in (before["sources"][name], record)
+        )
+        if old != new:
+            what = "; ".join(map(str, changes(old, new)))
+            yield Notice(
+                "sources",
+                name,
+                f"it is read from elsewhere ({what}): where data lies is no part of a definition, so nothing is refilled; "
+                "where its rows differ, materialize in full",
+            )

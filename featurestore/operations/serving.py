@@ -1,0 +1,150 @@
+"""Which version of a service is served: the newest whose views are all complete online.
+
+A changed view is filled beside the version that is served, and takes its place in one step, when its first values may
+be served. A model that names a fingerprint gets exactly those definitions, or is refused with the difference.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from featurestore.catalog import Catalog
+from featurestore.declare.on_demand import OnDemand
+from featurestore.declare.services import FeatureService
+from featurestore.errors import FingerprintError, NotFoundError, did_you_mean
+from featurestore.operations.lookup import Lookup
+from featurestore.registry.diff import diff_text
+from featurestore.registry.documents import Document, resolved_service
+from featurestore.registry.store import Registry
+from featurestore.semantics.service import ResolvedService, resolve_service
+from featurestore.semantics.view import ResolvedView
+from featurestore.stores.codec import ViewCodec, unpack_watermark
+from featurestore.stores.online import OnlineStore
+
+__all__ = ["RELOAD", "Serving", "is_published"]
+
+RELOAD = 2.0
+"""Seconds after which a loaded service looks whether a newer version is to be served."""
+
+
+def is_published(view: ResolvedView, store: OnlineStore, project: str) -> bool:
+    """Whether a view version has an instant online whose time to be served has come."""
+    reading = store.get([ViewCodec(project, view).watermark_key])
+    instants = unpack_watermark(reading.values[0])
+    return any(instant <= view.timing.as_of(reading.now) for instant in instants)
+
+
+@dataclass
+class _Loaded:
+    lookup: Lookup
+    generation: int
+    newest: bool
+    checked: float
+
+
+class Serving:
+    """Loads services from the registry and keeps them up to date; safe to use from several threads.
+
+    functions: gives the definitions at hand, whose on-demand functions are run where their code is what was applied.
+    """
+
+    def __init__(self, registry: Registry, store: OnlineStore, project: str, functions: Callable[[], Catalog]) -> None:
+        self._registry = registry
+        self._store = store
+        self._project = project
+        self._functions = functions
+        self._loaded: dict[tuple[str, str | None], _Loaded] = {}
+        self._lock = threading.Lock()
+
+    def reload(self) -> None:
+        """Forget what was loaded; the next lookup reads the registry."""
+        with self._lock:
+            self._loaded.clear()
+
+    def lookup(self, name: str, fingerprint: str | None = None) -> Lookup:
+        """The loaded service; NotFoundError, FingerprintError or RegistryError."""
+        loaded = self._loaded.get((name, fingerprint))
+        now = time.monotonic()
+        if loaded is not None and now - loaded.checked < RELOAD:
+            return loaded.lookup
+        with self._lock:
+            loaded = self._loaded.get((name, fingerprint))
+            if loaded is not None and now - loaded.checked < RELOAD:
+                return loaded.lookup
+            generation = self._registry.generation()
+            if loaded is None or not loaded.newest or loaded.generation != generation:
+                loaded = self._load(name, fingerprint, generation, loaded)
+                self._loaded[name, fingerprint] = loaded
+            loaded.checked = now
+            return loaded.lookup
+
+    def _load(self, name: str, fingerprint: str | None, generation: int, before: _Loaded | None) -> _Loaded:
+        if fingerprint is not None:
+            service, newest = self._pinned(name, fingerprint), True
+        else:
+            service, newest = self._served(name)
+        if before is not None and before.lookup.service.fingerprint == service.fingerprint:
+            return _Loaded(before.lookup, generation, newest, before.checked)
+        return _Loaded(Lookup(service, self._store, project=self._project), generation, newest, 0.0)
+
+    def _versions(self, name: str) -> Iterator[Document]:
+        """The documents that hold distinct versions of the service, newest first."""
+        seen = set()
+        for version in reversed(self._registry.history()):
+            record = version.document["services"].get(name)
+            if record is not None and record["fingerprint"] not in seen:
+                seen.add(record["fingerprint"])
+                yield version.document
+
+    def _served(self, name: str) -> tuple[ResolvedService, bool]:
+        """The version to serve, and whether it is the newest applied; the newest where none is complete."""
+        current = self._registry.current().document
+        if name not in current["services"]:
+            raise NotFoundError(f"No feature service '{name}' was applied.{did_you_mean(name, current['services'])}")
+        first: ResolvedService | None = None
+        for document in self._versions(name):
+            service = resolved_service(document, name)
+            if all(is_published(part.view, self._store, self._project) for part in service.parts):
+                return self._with_functions(service), first is None
+            first = first or service
+        assert first is not None
+        return self._with_functions(first), False
+
+    def _pinned(self, name: str, fingerprint: str) -> ResolvedService:
+        found = self._registry.find_service(name, fingerprint)
+        current = self._registry.current().document["services"].get(name)
+        if found is None:
+            have = f"the one applied is {current['fingerprint']}" if current else "no service of that name is applied"
+            raise FingerprintError(f"Service '{name}' was never applied with fingerprint {fingerprint}; {have}")
+        service = resolved_service(found[1], name)
+        gone = [part.name for part in service.parts if not is_published(part.view, self._store, self._project)]
+        if gone and current is not None and current["fingerprint"] != fingerprint:
+            raise FingerprintError(
+                f"Service '{name}' is no longer served as the model was trained on it ({fingerprint}); these views of it "
+                f"are not online: {', '.join(gone)}. What changed since:\n"
+                + diff_text(service.definition, current["definition"])
+            )
+        return self._with_functions(service)
+
+    def _with_functions(self, service: ResolvedService) -> ResolvedService:
+        """The service with the functions at hand, where they are the code that was applied."""
+        if not service.declared.on_demand:
+            return service
+        have = self._functions().on_demand
+        features = []
+        for item in service.declared.features:
+            if isinstance(item, OnDemand):
+                own = have.get(item.name)
+                if own is None or own.code != item.code:
+                    state = "is not declared here" if own is None else "has other code here"
+                    raise FingerprintError(
+                        f"On-demand feature '{item.name}' of service '{service.name}' {state} than in the version to be "
+                        f"served ({service.fingerprint}); deploy the code that was applied, or materialize the new version"
+                    )
+                item = item.model_copy(update={"function": own.function})  # noqa: PLW2901
+            features.append(item)
+        declared: FeatureService = service.declared.model_copy(update={"features": tuple(features)})
+        return resolve_service(declared, {part.view.name: part.view for part in service.parts})

@@ -1,0 +1,48 @@
+"""Snapshot: the values of every key at an instant, without a spine."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from featurestore.compile.changed import all_keys_sql
+from featurestore.errors import SpineError
+from featurestore.operations.historical import Options, get_historical_features
+from featurestore.operations.training_frame import TrainingFrame
+from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.sql import quote
+from featurestore.stores.offline import Offline
+
+__all__ = ["TIMESTAMP", "snapshot"]
+
+TIMESTAMP = "event_timestamp"
+
+
+def snapshot(service: ResolvedService, offline: Offline, *, at: int, now: int, options: Options) -> TrainingFrame:
+    """A frame with a row for every key that any row ever had, as a spine of all of them at `at` (µs) would answer.
+
+    Raises SpineError where the service's views have different keys, or it needs request values.
+    """
+    keys = list(service.key_inputs)
+    for part in service.parts:
+        if set(part.inputs) != set(keys):
+            raise SpineError(
+                f"A snapshot needs views of one key, and service '{service.name}' reads '{part.name}' by "
+                f"{', '.join(part.inputs) or 'no key'} among {', '.join(keys)}; take a snapshot of each view"
+            )
+    if service.request_inputs:
+        names = ", ".join(service.request_inputs)
+        raise SpineError(f"Service '{service.name}' needs request values ({names}), which a snapshot has not")
+    with offline.session() as session:
+        per_part = []
+        for part in service.parts:
+            selected = ", ".join(f"k{i} AS {quote(name)}" for i, name in enumerate(part.inputs)) or "k0 AS nothing"
+            per_part.append(f"SELECT {selected} FROM ({all_keys_sql(part.view, session.scan(part.view.source))})")
+        sql = " UNION BY NAME ".join(per_part)
+        order = ", ".join(map(quote, keys)) or "1"
+        spine: pa.Table = session.connection.sql(f"SELECT * FROM ({sql}) ORDER BY {order}").to_arrow_table()
+    instants = (
+        pa.array([at], pa.int64()).cast(pa.timestamp("us", "UTC")).take(pa.array([0] * spine.num_rows, pa.int64()))
+    )
+    return get_historical_features(
+        spine.select(keys).append_column(TIMESTAMP, instants), service, offline, now=now, options=options
+    )

@@ -1,0 +1,299 @@
+"""The feature store: the verbs, each of which is one operation."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from featurestore.catalog import Catalog, load
+from featurestore.clock import Clock, instant_of, reader
+from featurestore.config import Config, load_config
+from featurestore.declare.services import FeatureService
+from featurestore.errors import NotFoundError, SourceError, did_you_mean
+from featurestore.operations.apply import AppliedVersion, apply_plan, free_leftovers
+from featurestore.operations.explain import explain
+from featurestore.operations.explanation import Explanation
+from featurestore.operations.free import free
+from featurestore.operations.historical import Options, get_historical_features
+from featurestore.operations.lookup import Lookup
+from featurestore.operations.materialize import Run, materialize_view
+from featurestore.operations.online_result import OnlineResult
+from featurestore.operations.plan import make_plan
+from featurestore.operations.progress import progress_for
+from featurestore.operations.serving import Serving, is_published
+from featurestore.operations.snapshot import TIMESTAMP, snapshot
+from featurestore.operations.status import ViewStatus, status_of
+from featurestore.operations.training_frame import TrainingFrame
+from featurestore.registry.documents import catalog_of, empty_document, resolved_view
+from featurestore.registry.plan import Plan
+from featurestore.registry.store import Registry, Version
+from featurestore.registry.store import Run as JournalRun
+from featurestore.semantics.service import ResolvedService, resolve_service
+from featurestore.semantics.view import ResolvedView, resolve
+from featurestore.stores.codec import ViewCodec, project_prefix
+from featurestore.stores.offline import Offline
+from featurestore.stores.online import OnlineStore, open_online
+
+__all__ = ["FeatureStore"]
+
+
+class FeatureStore:
+    """A project: its definitions, what of them is applied, its offline data and its online store.
+
+    path: a folder with a featurestore.toml and the Python files beside it, or the file itself. env: the `[env.NAME]`
+    of the file to use. clock: a callable that returns an aware datetime; it stands for every clock, the online store's
+    included. Safe to use from several threads. Raises ConfigError and DeclarationError.
+    """
+
+    def __init__(self, path: str | Path, *, env: str | None = None, clock: Clock | None = None) -> None:
+        config = load_config(path, env if env is not None else os.environ.get("FEATURESTORE_ENV"))
+        self._open(config, load(config.definition_files(), config.root), clock)
+
+    def _open(self, config: Config, catalog: Catalog, clock: Clock | None) -> None:
+        self.config = config
+        self._catalog = catalog
+        self._clock = clock
+        self._now = reader(clock)
+        self.registry = Registry(config.registry, now=self._now)
+        limits = config.offline
+        self.offline = Offline(
+            config.root,
+            located=config.sources,
+            memory_limit=limits.memory_limit,
+            threads=limits.threads,
+            spill=limits.spill,
+        )
+        self._remove: Callable[[], object] | None = None
+
+    @classmethod
+    def local(cls, *, clock: Clock | None = None) -> Self:
+        """A store for a notebook: temporary, embedded, no files to write; it vanishes with the process or `close`."""
+        store = cls.__new__(cls)
+        folder = tempfile.mkdtemp(prefix="featurestore-")
+        store._open(Config.local(Path(folder)), Catalog(), clock)
+        store._remove = weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+        return store
+
+    def __repr__(self) -> str:
+        return f"FeatureStore(project={self.config.project!r}, environment={self.config.environment!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the online store, DuckDB's spill folder and, for a local store, its files; idempotent."""
+        if "online" in self.__dict__:
+            self.online.close()
+        self.offline.close()
+        if self._remove is not None:
+            self._remove()
+
+    @functools.cached_property
+    def online(self) -> OnlineStore:
+        """The online store, opened when it is first needed."""
+        return open_online(self.config.online, clock=self._clock)
+
+    @functools.cached_property
+    def _serving(self) -> Serving:
+        return Serving(self.registry, self.online, self.config.project, lambda: self._catalog)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The definitions at hand over those that were applied."""
+        return catalog_of(self.registry.current().document).merged(self._catalog)
+
+    # --- definitions ------------------------------------------------------------------------
+
+    def plan(self, definitions: Iterable[Any] | None = None, *, accept_types: bool = False) -> Plan:
+        """What `apply` would do, and what its rules cost; nothing is written.
+
+        definitions: only these (with what they refer to), removing nothing; by default all of the repository.
+        accept_types: take a source column's changed type as a change instead of an error.
+        """
+        return make_plan(
+            self._catalog if definitions is None else Catalog.of(definitions),
+            self.registry,
+            offline=self.offline,
+            remove_missing=definitions is None,
+            accept_types=accept_types,
+        )
+
+    def apply(self, definitions: Iterable[Any] | Plan | None = None, *, note: str = "") -> AppliedVersion:
+        """Carry out a plan: the one given, or that of the definitions given, or that of the repository.
+
+        Raises PlanOutdatedError where the plan given is no longer what would be done.
+        """
+        if isinstance(definitions, Plan):
+            return self._apply(definitions, note)
+        listed = None if definitions is None else list(definitions)
+        plan = self.plan(listed)
+        if listed is not None:
+            self._catalog = self._catalog.merged(Catalog.of(listed))
+        return self._apply(plan, note)
+
+    def _apply(self, plan: Plan, note: str) -> AppliedVersion:
+        applied = apply_plan(plan, self.registry, free=self._free, published=self._published, note=note)
+        self._serving.reload()
+        return applied
+
+    def history(self) -> tuple[Version, ...]:
+        """Every applied version, oldest first."""
+        return self.registry.history()
+
+    def teardown(self) -> int:
+        """Free everything of the project online and remove all definitions from the registry; how many keys there were."""
+        deleted = free(self.online, project_prefix(self.config.project))
+        current = self.registry.current()
+        if current.document != empty_document():
+            self.registry.commit(empty_document(), expected=current.number, note="teardown")
+        for view, fingerprint in self.registry.leftovers():
+            self.registry.freed(view, fingerprint)
+        self._serving.reload()
+        return deleted
+
+    # --- training ---------------------------------------------------------------------------
+
+    def get_historical_features(
+        self,
+        spine: Any,
+        features: Any,
+        *,
+        timestamp: str = TIMESTAMP,
+        timezone: str = "UTC",
+        with_status: bool = False,
+        with_event_time: bool = False,
+    ) -> TrainingFrame:
+        """The training frame of a spine: every row with the values that a lookup at its instant would have been served.
+
+        spine: pandas, polars or Arrow, a Parquet path or a DuckDB relation, with the entities' key columns, the request
+        values of on-demand features and a `timestamp` column. features: a service, by name or itself, or a list of views,
+        selections, on-demand features, "view" or "view:feature"; never applied ones too. timezone: of naive timestamps.
+        with_status: a column `<feature>__status` for each feature of a view. with_event_time: a column
+        `<view>__event_time` with the time of the row that was chosen. Raises SpineError, SourceError, OnDemandError.
+        """
+        options = Options(timestamp, timezone, with_status, with_event_time)
+        service = self._resolved(features)
+        return get_historical_features(spine, service, self.offline, now=self._now(), options=options)
+
+    def snapshot(self, features: Any, *, at: datetime, with_status: bool = False) -> TrainingFrame:
+        """The values of every key as a lookup at `at` would have been served, without a spine."""
+        options = Options(with_status=with_status)
+        return snapshot(self._resolved(features), self.offline, at=instant_of(at), now=self._now(), options=options)
+
+    def explain(
+        self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
+    ) -> Explanation:
+        """The value of one key at an instant (default now), the rows that made it, and those left out and why."""
+        declared = self.catalog.view(view) if isinstance(view, str) else view
+        resolved = resolve(declared, self.offline.raw_types(declared.source))
+        return explain(resolved, self.offline, key, at=self._now() if at is None else instant_of(at), limit=limit)
+
+    def _resolved(self, features: Any) -> ResolvedService:
+        service: FeatureService = self.catalog.service_of(features)
+        views = {item.view.name: item.view for item in service.selections()}
+        return resolve_service(
+            service, {name: resolve(view, self.offline.raw_types(view.source)) for name, view in views.items()}
+        )
+
+    # --- serving ----------------------------------------------------------------------------
+
+    def materialize(
+        self, views: Sequence[str] | None = None, *, full: bool = False, progress: bool = True
+    ) -> list[Run]:
+        """Compute and publish what is due up to now of the applied views; what was served before stays until then.
+
+        views: only these. full: every key, not only those that may have changed. progress: a bar on a terminal, lines
+        elsewhere. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
+        """
+        runs = []
+        for view in self._applied(views):
+            for run in materialize_view(
+                view,
+                self.offline,
+                self.online,
+                project=self.config.project,
+                progress=progress_for(shown=progress),
+                full=full,
+            ):
+                self._journal(run)
+                runs.append(run)
+        free_leftovers(self.registry, free=self._free, published=self._published)
+        return runs
+
+    def _journal(self, run: Run) -> None:
+        finished = self._now()
+        self.registry.record_run(
+            JournalRun(
+                run.view, run.fingerprint, run.instant, finished - int(run.seconds * 1e6), finished, run.rows, run.keys,
+                "complete", {"full": run.full},
+            )
+        )  # fmt: skip
+
+    def _applied(self, names: Sequence[str] | None) -> list[ResolvedView]:
+        document = self.registry.current().document
+        for name in names or ():
+            if name not in document["views"]:
+                raise NotFoundError(f"No feature view '{name}' was applied.{did_you_mean(name, document['views'])}")
+        return [
+            self._at_hand(resolved_view(document, name)) for name in document["views"] if not names or name in names
+        ]
+
+    def _at_hand(self, applied: ResolvedView) -> ResolvedView:
+        """The applied view over its source as it is now: the definition at hand where it is the one applied."""
+        own = self._catalog.views.get(applied.name)
+        for declared in [applied.declared] if own is None else [own, applied.declared]:
+            view = resolve(declared, self.offline.raw_types(declared.source))
+            if view.fingerprint == applied.fingerprint:
+                return view
+        was = {column: of for column, of in applied.raw.items() if view.raw.get(column) != of}
+        changed = ", ".join(f"'{column}' was {of} and is {view.raw.get(column)}" for column, of in was.items())
+        raise SourceError(
+            f"{applied.source.title} is not what it was when view '{applied.name}' was applied: {changed}; run featurestore "
+            f"plan ({applied.source.origin})"
+        )
+
+    def _free(self, view: str, fingerprint: str) -> int:
+        return free(self.online, ViewCodec.prefix_of(self.config.project, view, fingerprint))
+
+    def _published(self, view: str, fingerprint: str) -> bool:
+        document = self.registry.current().document
+        if document["views"].get(view, {}).get("fingerprint") != fingerprint:
+            return False
+        return is_published(resolved_view(document, view), self.online, self.config.project)
+
+    def lookup(self, service: str, fingerprint: str | None = None) -> Lookup:
+        """The loaded service that lookups use; for a server that keeps it at hand."""
+        return self._serving.lookup(service, fingerprint)
+
+    def get_online_features(self, rows: Any, service: str, *, fingerprint: str | None = None) -> OnlineResult:
+        """The features of each row now: a list of dicts (or one), or a frame, of keys and request values.
+
+        fingerprint: what the model was trained on; exactly those definitions are served, or FingerprintError says what
+        differs. Raises RequestError, NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
+        """
+        return self._serving.lookup(service, fingerprint).get(rows)
+
+    async def aget_online_features(self, rows: Any, service: str, *, fingerprint: str | None = None) -> OnlineResult:
+        """`get_online_features` for coroutines: those that wait at the same time share a round trip."""
+        return await self._serving.lookup(service, fingerprint).aget(rows)
+
+    def reload(self) -> None:
+        """Notice a newly applied or published version now, and not within seconds."""
+        self._serving.reload()
+
+    def status(self) -> list[ViewStatus]:
+        """How far each applied view has come online."""
+        document = self.registry.current().document
+        return status_of(
+            [resolved_view(document, name) for name in document["views"]], self.online, self.config.project
+        )

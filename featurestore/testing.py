@@ -1,0 +1,337 @@
+"""Tests of one's own features: rows in, the values at an instant out, through the query that training asks.
+
+    test = FeatureTest(carrier_delays)
+    test.rows("landings", [{"carrier_code": "UA", "landed_at": "2013-01-01T10:00Z", "arr_delay": 12.0}])
+    assert test.value_at("2013-01-01T12:10Z", carrier="UA") == {"carrier_delays__arr_delay": 12.0}
+
+The definitions are the real ones; only the data of their sources is replaced, so a value in a test is what training and
+serving make of such rows. A test sees no rows but those it was given.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Self
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+from featurestore.catalog import Catalog
+from featurestore.clock import instant_of
+from featurestore.declare.frames import table_of
+from featurestore.declare.on_demand import OnDemand
+from featurestore.declare.services import FeatureService
+from featurestore.declare.sources import DataFrameSource, Source
+from featurestore.declare.views import FeatureView, Selection
+from featurestore.errors import NotFoundError, RequestError, SourceError, did_you_mean
+from featurestore.operations.explain import explain
+from featurestore.operations.explanation import Explanation
+from featurestore.operations.historical import Options, get_historical_features
+from featurestore.operations.on_demand import scalars
+from featurestore.semantics.service import Part, ResolvedService, resolve_service
+from featurestore.semantics.view import resolve
+from featurestore.stores.offline import Offline
+from featurestore.types import FeatureType, from_json
+
+__all__ = ["FeatureTest"]
+
+Schema = dict[str, pa.DataType]
+
+ASKED_AT = "asked at"
+"""The spine's column of instants; no input can bear the name."""
+
+
+class FeatureTest:
+    """Features over rows of a test.
+
+    features: a view, `view["x"]`, an on-demand feature, a service, or a list of them. root: the folder that the
+    sources' relative paths start from (default: the current one). Files are read for their columns' types alone, and
+    need not exist.
+    """
+
+    def __init__(self, features: Any, *, root: str | Path | None = None) -> None:
+        self._declared = Catalog().service_of(features)
+        self._catalog = Catalog.of([self._declared])
+        self._offline = Offline(
+            Path.cwd() if root is None else Path(root), spill=Path(tempfile.gettempdir()), threads=1
+        )
+        self._tables: dict[str, pa.Table] = {}
+        self._known: ResolvedService | None = None
+
+    def rows(self, source: str, rows: Any, *, schema: Mapping[str, FeatureType] | None = None) -> Self:
+        """Let these be all the rows of a source.
+
+        rows: a list of dicts, or a frame (pandas, polars, Arrow), which is taken as it is. In dicts, instants and dates
+        may be ISO text, and a column that is left out is null. A column's type is the one in `schema`, else the one that
+        it has in the source's files, else (there being none) what the definitions and the values say.
+        Raises NotFoundError for a source that the features do not read, SourceError for rows that do not fit it.
+        """
+        known = self._catalog.sources
+        if source not in known:
+            raise NotFoundError(f"The features read no source '{source}'.{did_you_mean(source, known, noun='Sources')}")
+        if isinstance(rows, Sequence):
+            self._tables[source] = self._table(known[source], rows, schema or {})
+        elif schema is not None:
+            raise SourceError(f"{known[source].title}: schema is for rows in dicts; a frame has types of its own")
+        else:
+            try:
+                self._tables[source] = table_of(rows)
+            except TypeError:
+                raise SourceError(
+                    f"{known[source].title}: {type(rows).__name__} is neither a list of dicts nor a frame"
+                ) from None
+        self._known = None
+        return self
+
+    def value_at(self, at: str | datetime, /, **inputs: Any) -> dict[str, Any]:
+        """The features by column name, as a training row at the instant `at` has them: Python scalars, None for null.
+
+        at: an aware datetime or ISO text; without a zone it is UTC. inputs: the entities' keys and the request values;
+        dates and instants may be ISO text.
+        """
+        return {
+            column.name: value for column, value in zip(self._service().columns, self._row(at, inputs)[0], strict=True)
+        }
+
+    def status_at(self, at: str | datetime, /, **inputs: Any) -> dict[str, str]:
+        """The status of each feature of a view, by column name: PRESENT, MISSING or EXPIRED; see `value_at`."""
+        return self._row(at, inputs)[1]
+
+    def explain_at(self, at: str | datetime, view: str | None = None, /, **inputs: Any) -> Explanation:
+        """The rows that made the values of a view, the rows left out and why; see `value_at`.
+
+        view: its name, or its alias; needed where the features are of several views.
+        """
+        service = self._service()
+        part = _part(service, view)
+        values = _typed(inputs, service.inputs, needed=part.inputs)
+        key = {column.name: values[name] for column, name in zip(part.view.keys, part.inputs, strict=True)}
+        return explain(part.view, self._offline, key, at=_instant(at))
+
+    def _row(self, at: str | datetime, inputs: dict[str, Any]) -> tuple[list[Any], dict[str, str]]:
+        service = self._service()
+        instant = _instant(at)
+        values = _typed(inputs, service.inputs, needed=service.inputs)
+        spine = {name: pa.array([values[name]], of.arrow) for name, of in service.inputs.items()}
+        spine[ASKED_AT] = pa.array([instant], pa.int64()).cast(pa.timestamp("us", "UTC"))
+        options = Options(timestamp=ASKED_AT, with_status=True)
+        frame = get_historical_features(pa.table(spine), service, self._offline, now=instant, options=options)
+        table = frame.to_arrow()
+        row = [scalars(table[column.name].combine_chunks())[0] for column in service.columns]
+        stored = [column.name for column in service.columns if column.part is not None]
+        return row, {name: table[f"{name}__status"][0].as_py() for name in stored}
+
+    def _service(self) -> ResolvedService:
+        """The features over the test's rows, their types settled."""
+        if self._known is None:
+            swapped = self._swapped()
+            views = Catalog.of([swapped]).views
+            resolved = {name: resolve(view, self._offline.raw_types(view.source)) for name, view in views.items()}
+            self._known = resolve_service(swapped, resolved)
+        return self._known
+
+    def _swapped(self) -> FeatureService:
+        """The service as it is declared, but for where its sources' rows are."""
+        sources = {name: self._source(source) for name, source in self._catalog.sources.items()}
+        views = {
+            name: view.model_copy(update={"source": sources[view.source.name]})
+            for name, view in self._catalog.views.items()
+        }
+
+        def swapped(item: Any) -> Any:
+            if isinstance(item, Selection):
+                return item.model_copy(update={"view": views[item.view.name]})
+            if isinstance(item, OnDemand):
+                return item.model_copy(update={"inputs": tuple(swapped(value) for value in item.inputs)})
+            return item
+
+        return self._declared.model_copy(update={"features": tuple(swapped(item) for item in self._declared.features)})
+
+    def _source(self, source: Source) -> DataFrameSource:
+        """The source with the test's rows; without rows where it was given none."""
+        if source.name not in self._tables:
+            self._tables[source.name] = self._table(source, [], {})
+        words = source.model_dump(mode="json", include=set(Source.model_fields) - {"name"})
+        made = DataFrameSource(source.name, self._tables[source.name], **words)
+        made._origin = source._origin
+        return made
+
+    def _table(self, source: Source, rows: Sequence[Any], given: Mapping[str, FeatureType]) -> pa.Table:
+        for n, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise SourceError(
+                    f"{source.title}: row {n} is {type(row).__name__}, and must be a dict of column to value"
+                )
+        named = dict.fromkeys(name for row in rows for name in row)
+        schema = (
+            {**(real or {}), **{name: of.arrow for name, of in given.items()}}
+            if (real := self._real(source))
+            else {**{name: of.arrow for name, of in given.items()}}
+        )
+        if real is not None:
+            for name in named:
+                if name not in schema:
+                    raise SourceError(
+                        f"{source.title} has no column '{name}'.{did_you_mean(name, schema, noun='Columns')}"
+                    )
+        else:
+            schema = self._guessed(source, rows, schema)
+        zone = source.timezone or "UTC"
+        return pa.table({name: _column(source, name, rows, of=of, zone=zone) for name, of in schema.items()})
+
+    def _real(self, source: Source) -> Schema | None:
+        """Column → type in the source's own files or frame; None where there is none."""
+        if isinstance(source, DataFrameSource):
+            return (
+                None
+                if source.frame is None
+                else dict(zip(source.frame.schema.names, source.frame.schema.types, strict=True))
+            )
+        try:
+            self._offline.files(source)
+        except SourceError:
+            return None
+        self._offline.raw_types(source)  # tells what is wrong with files that cannot be read
+        with self._offline.session() as session:
+            empty = session.connection.sql(f"SELECT * FROM {session.scan(source).relation} LIMIT 0").to_arrow_table()
+        schema = table_of(empty).schema
+        return dict(zip(schema.names, schema.types, strict=True))
+
+    def _guessed(self, source: Source, rows: Sequence[Mapping[str, Any]], schema: Schema) -> Schema:
+        """Types of all columns that the rows or the definitions name: what is declared, else what the values show."""
+        guessed = {**self._said(source), **schema}
+        read = [*source.word_columns]
+        for view in self._views(source):
+            read += [
+                *(view.key_column(key) for key in view.entity.key),
+                *(fold.column for fold in view.features.values()),
+            ]
+        named = dict.fromkeys(name for row in rows for name in row)
+        for name in dict.fromkeys([*named, *read]):
+            values = [row[name] for row in rows if row.get(name) is not None]
+            if name in schema or (name in guessed and (name in named or not rows)):
+                continue
+            if name not in named and rows:
+                raise SourceError(f"{source.title}: no row has a column '{name}', and the features read it."
+                                  f"{did_you_mean(name, named, noun='The rows have')}")  # fmt: skip
+            if name in source.time_columns:
+                guessed[name] = _time_type(source, name, values)
+            elif values:
+                guessed[name] = _inferred(source, name, values)
+            else:
+                raise SourceError(
+                    f"{source.title}: nothing tells the type of column '{name}'; its files are not here, and no row has a "
+                    f"value for it. Pass schema={{'{name}': Float64}}, or whatever it is"
+                )
+        return {name: of for name, of in guessed.items() if name in schema or name in named or name in read}
+
+    def _views(self, source: Source) -> list[FeatureView]:
+        return [view for view in self._catalog.views.values() if view.source.name == source.name]
+
+    def _said(self, source: Source) -> Schema:
+        """The types that the definitions state: of keys, of features with a type, and of `deleted`."""
+        said: Schema = {}
+        for view in self._views(source):
+            said.update({fold.column: fold.type.arrow for fold in view.features.values() if fold.type is not None})
+            said.update({view.key_column(key): of.arrow for key, of in view.entity.key.items()})
+        if source.deleted is not None:
+            said[source.deleted] = pa.bool_()
+        return {name: of for name, of in said.items() if name not in source.time_columns}
+
+
+def _part(service: ResolvedService, view: str | None) -> Part:
+    names = [part.name for part in service.parts]
+    if view is None and len(names) == 1:
+        return service.parts[0]
+    if view is None:
+        raise RequestError(f"The features are of several views; say which one to explain: {', '.join(names)}")
+    if view not in names:
+        raise NotFoundError(f"The features are of no view '{view}'.{did_you_mean(view, names, noun='Views')}")
+    return service.parts[names.index(view)]
+
+
+def _typed(inputs: dict[str, Any], types: dict[str, FeatureType], *, needed: Iterable[str]) -> dict[str, Any]:
+    """The inputs as canonical scalars; RequestError where one is unknown, missing or of another type."""
+    for name in inputs:
+        if name not in types:
+            raise RequestError(f"The features take no '{name}'.{did_you_mean(name, types, noun='They take')}")
+    for name in needed:
+        if name not in inputs:
+            raise RequestError(f"'{name}' ({types[name]}) is missing; pass {name}=…, None for a null")
+    typed = {}
+    for name, value in inputs.items():
+        of = types[name]
+        try:
+            text = isinstance(value, str) and of.kind in {"Date", "Timestamp", "Decimal"}
+            typed[name] = from_json(of, value) if text else of.accept(value)
+        except ValueError as error:
+            raise RequestError(f"'{name}' is {of}: {error}") from None
+    return typed
+
+
+def _instant(at: str | datetime) -> int:
+    """µs of an aware datetime or ISO text; UTC where it says no zone."""
+    try:
+        return instant_of(datetime.fromisoformat(at) if isinstance(at, str) else at)
+    except (ValueError, TypeError, AttributeError):
+        raise RequestError(
+            f"{at!r} is no instant; pass an aware datetime, or text such as '2013-01-01T12:10Z'"
+        ) from None
+
+
+def _column(source: Source, name: str, rows: Sequence[Mapping[str, Any]], *, of: pa.DataType, zone: str) -> pa.Array:
+    values = []
+    for n, row in enumerate(rows):
+        try:
+            value = _value(row.get(name), of, zone)
+            pa.scalar(value, of)
+        except (ValueError, TypeError, OverflowError, InvalidOperation) as error:
+            raise SourceError(
+                f"{source.title}: row {n} has {name}={row[name]!r}, and the column is {of}: {error}"
+            ) from None
+        values.append(value)
+    return pa.array(values, of)
+
+
+def _value(value: Any, of: pa.DataType, zone: str) -> Any:
+    """A value as Arrow takes it for a column of type `of`; times may be text, and get or lose their zone as `of` has it."""
+    if isinstance(value, str) and pa.types.is_date(of):
+        return date.fromisoformat(value)
+    if isinstance(value, str) and pa.types.is_decimal(of):
+        return Decimal(value)
+    if pa.types.is_timestamp(of):
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(moment, datetime) and (moment.tzinfo is None) != (of.tz is None):
+            local = ZoneInfo(zone)
+            return (
+                moment.replace(tzinfo=local) if moment.tzinfo is None else moment.astimezone(local).replace(tzinfo=None)
+            )
+        return moment
+    return value
+
+
+def _time_type(source: Source, name: str, values: Sequence[Any]) -> pa.DataType:
+    """What the values of a time word are: dates, instants, or local times in the source's timezone."""
+    kinds = set()
+    for value in values:
+        try:
+            moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        except ValueError:
+            raise SourceError(f"{source.title}: {name}={value!r} is no time such as '2013-01-01T12:10Z'") from None
+        day = len(value) == 10 if isinstance(value, str) else not isinstance(value, datetime)
+        kinds.add("dates" if day else "times without a zone" if moment.tzinfo is None else "instants")
+    if len(kinds) > 1:
+        raise SourceError(f"{source.title}: column '{name}' mixes {' and '.join(sorted(kinds))}")
+    types = {"dates": pa.date32(), "times without a zone": pa.timestamp("us")}
+    return types.get(kinds.pop() if kinds else "", pa.timestamp("us", "UTC"))
+
+
+def _inferred(source: Source, name: str, values: Sequence[Any]) -> pa.DataType:
+    try:
+        return pa.array(values).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise SourceError(f"{source.title}: the values of column '{name}' have no type in common: {error}") from None
