@@ -1,0 +1,1 @@
+"""Measurements side by side: the product against what one would write by hand."""
