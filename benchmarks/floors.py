@@ -1,0 +1,75 @@
+"""What one would write by hand, as jobs (see `pairs`): the newest earlier row, without asking when it became known or which
+of equal rows counts; Redis without a feature store; a route that does nothing.
+"""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import redis
+
+from benchmarks.data import Dataset, opened
+from benchmarks.latency import Figures, latencies
+from benchmarks.load import drive
+
+
+def duckdb_training(data: Dataset, size: str, ttl_days: int | None, threads: int) -> pa.Table:
+    """One statement: an ASOF JOIN per view, the wide columns along, in the spine's order."""
+    columns, joins = [], []
+    for view in data.views:
+        names = view.feature_names()
+        if ttl_days is not None:
+            fresh = f"{view.name}.event_time >= s.t - INTERVAL {ttl_days} DAY"
+            names = [f"CASE WHEN {fresh} THEN {name} END AS {name}" for name in names]
+        columns += names
+        joins.append(
+            f"ASOF LEFT JOIN read_parquet('{data.view_path(view)}') AS {view.name}"
+            f" ON s.{view.key} = {view.name}.{view.key} AND s.t >= {view.name}.event_time"
+        )
+    keys = [f"s.{view.key}" for view in data.views]
+    query = (
+        f"SELECT {', '.join([*keys, 's.t', *columns])}"
+        f" FROM (SELECT *, file_row_number AS n FROM read_parquet('{data.spine_path(size)}')) AS s"
+        f" {' '.join(joins)} ORDER BY s.n"
+    )
+    return duckdb.connect(config={"threads": threads}).sql(query).to_arrow_table()
+
+
+def polars_training(data: Dataset, size: str, ttl_days: int | None) -> pl.DataFrame:
+    """Everything sorted by time once, a join_asof per view, then back to the spine's order."""
+    tolerance = None if ttl_days is None else timedelta(days=ttl_days)
+    frame = pl.scan_parquet(data.spine_path(size)).with_row_index("n").sort("t")
+    for view in data.views:
+        rows = pl.scan_parquet(data.view_path(view)).drop("known_at").sort("event_time")
+        frame = frame.join_asof(
+            rows, left_on="t", right_on="event_time", by=view.key, tolerance=tolerance, check_sortedness=False
+        ).drop("event_time", strict=False)
+    return frame.sort("n").drop("n").collect()
+
+
+def training_duckdb(root: str, size: str, ttl_days: int | None, threads: int) -> Callable[[], pa.Table]:
+    return partial(duckdb_training, opened(root), size, ttl_days, threads)
+
+
+def training_polars(root: str, size: str, ttl_days: int | None, threads: int) -> Callable[[], pl.DataFrame]:
+    if pl.thread_pool_size() != threads:
+        raise RuntimeError(f"Polars has {pl.thread_pool_size()} threads; POLARS_MAX_THREADS must say {threads}")
+    return partial(polars_training, opened(root), size, ttl_days)
+
+
+def mget(redis_url: str, keys: int, rounds: int) -> Callable[[], Figures]:
+    """A bare MGET of keys that a materialization has written."""
+    client = redis.Redis.from_url(redis_url)
+    stored = [key for key in client.scan_iter(count=10_000) if client.type(key) == b"string"]
+    choice = random.Random(1)
+    wanted = [choice.sample(stored, keys) for _ in range(rounds)]
+    return partial(latencies, client.mget, wanted)
+
+
+def noop_route(base_url: str, connections: int, seconds: float) -> Callable[[], Figures]:
+    """The server's own route that does nothing."""
+    return partial(drive, f"{base_url}/noop", [b"{}"], connections=connections, seconds=seconds)

@@ -1,0 +1,125 @@
+"""The product's side, as jobs (see `pairs`): the declarations of the generated views, and the calls that are measured.
+
+The libraries that the product loads on first use are loaded here, as the floors have theirs; imports are measured on their own.
+"""
+
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import duckdb  # noqa: F401
+import pandas  # noqa: F401, ICN001
+import pyarrow as pa
+import pyarrow.parquet as pq
+import redis
+
+from benchmarks.data import END, Dataset, View, opened
+from benchmarks.latency import Figures, latencies
+from benchmarks.load import drive
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, ParquetSource
+from featurestore.clock import to_datetime
+from featurestore.types import Int64
+
+SERVICE = "served_service"
+
+
+def declare(data: Dataset, view: View, *, refresh: str, ttl_days: int | None) -> FeatureView:
+    """A generated view as a user would declare it, every column a feature."""
+    return FeatureView(
+        view.name,
+        entity=Entity(view.key, key={view.key: Int64}),
+        source=ParquetSource(
+            f"{view.name}_rows", str(data.view_path(view)), event_time="event_time", known_at="known_at"
+        ),
+        features=view.feature_names(),
+        refresh=refresh,
+        **({} if ttl_days is None else {"ttl": f"{ttl_days}d"}),
+    )
+
+
+def open_store(project: str, *, online: str | None = None, threads: int | None = None) -> FeatureStore:
+    """The store of a project folder, at the end of the generated history; made first where `online` is given."""
+    if online is not None:
+        lines = ['project = "benchmark"', 'registry = "registry.db"', f"online = {json.dumps(online)}"]
+        lines += ["definitions = []"]
+        if threads is not None:
+            lines += ["[offline]", f"threads = {threads}"]
+        Path(project, "featurestore.toml").write_text("\n".join([*lines, ""]))
+    return FeatureStore(project, clock=lambda: to_datetime(END))
+
+
+def training(root: str, size: str, ttl_days: int | None, threads: int) -> Callable[[], pa.Table]:
+    """The training frame as Arrow; `as_of` is each row's own instant, as the floors take it."""
+    data = opened(root)
+    folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+    store = open_store(folder.name, online="lmdb://online", threads=threads)
+    views = [declare(data, view, refresh="continuous", ttl_days=ttl_days) for view in data.views]
+
+    def call(_: object = folder) -> pa.Table:  # the folder lives as long as the call
+        spine = pq.read_table(data.spine_path(size))
+        return store.get_historical_features(spine, views, timestamp="t").to_arrow()
+
+    return call
+
+
+def _applied(root: str, project: str, online: str) -> FeatureStore:
+    data = opened(root)
+    store = open_store(project, online=online)
+    view = declare(data, data.served, refresh="1h", ttl_days=None)
+    store.apply([view, FeatureService(SERVICE, features=[view])])
+    return store
+
+
+def _materialize(store: FeatureStore, keys: int, _: object = None) -> Figures:
+    started = time.perf_counter()
+    store.materialize()
+    return {"keys_per_s": keys / (time.perf_counter() - started)}
+
+
+def materialize_redis(root: str, redis_url: str) -> Callable[[], Figures]:
+    """A first materialization of all keys into an empty Redis."""
+    redis.Redis.from_url(redis_url).flushall()
+    folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+    return partial(_materialize, _applied(root, folder.name, redis_url), opened(root).served.keys, folder)
+
+
+def materialize_lmdb(root: str) -> Callable[[], Figures]:
+    """A first materialization of all keys into an empty LMDB."""
+    folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+    return partial(_materialize, _applied(root, folder.name, "lmdb://online"), opened(root).served.keys, folder)
+
+
+def fill(root: str, redis_url: str, project: str) -> Callable[[], None]:
+    """Materialize into `redis_url`, for the jobs that look up."""
+    store = _applied(root, project, redis_url)
+
+    def call() -> None:
+        store.materialize()
+
+    return call
+
+
+def _rows(keys: int, rounds: int, among: int) -> list[list[dict[str, int]]]:
+    choice = random.Random(2)
+    return [[{"customer": key} for key in choice.sample(range(among), keys)] for _ in range(rounds)]
+
+
+def lookup(root: str, project: str, keys: int, rounds: int, form: str) -> Callable[[], Figures]:
+    """get_online_features of `keys` rows, as `to_dict` or `to_numpy`."""
+    store = open_store(project)
+
+    def call(rows: list[dict[str, int]]) -> object:
+        return getattr(store.get_online_features(rows, SERVICE), form)()
+
+    return partial(latencies, call, _rows(keys, rounds, opened(root).served.keys))
+
+
+def online_route(root: str, base_url: str, keys: int, connections: int, seconds: float) -> Callable[[], Figures]:
+    """POST /v1/online-features."""
+    asked = _rows(keys, 1000, opened(root).served.keys)
+    bodies = [json.dumps({"service": SERVICE, "rows": rows}).encode() for rows in asked]
+    return partial(drive, f"{base_url}/v1/online-features", bodies, connections=connections, seconds=seconds)

