@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import duckdb
@@ -20,6 +22,9 @@ from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
 __all__ = ["EVENT_TIME", "UNTIL", "Answer", "ask"]
 
+FEW = 10_000
+"""Requests for which a pool of threads costs more than it saves."""
+
 Instants = npt.NDArray[np.int64]
 
 EVENT_TIME, UNTIL = "event time", "until when"
@@ -30,7 +35,7 @@ EVENT_TIME, UNTIL = "event time", "until when"
 class Answer:
     """What a view answers for n requests.
 
-    rows: the chosen rows, once each, with EVENT_TIME and UNTIL (µs) and a column a feature. index: for each
+    rows: the chosen rows, one a request that has one, with EVENT_TIME and UNTIL (µs) and a column a feature. index: for each
     request its row in `rows`, -1 where its key has none. as_of: the instant of each request, µs. conflicted: the
     requests that only the canonical bytes decided.
     """
@@ -53,22 +58,34 @@ class Answer:
         judged = np.where(expired(event_time, until, self.as_of, self.view.ttl), Status.EXPIRED, Status.PRESENT)
         return np.where(found, judged, Status.MISSING).astype(np.uint8)
 
-    def column(self, feature: ResolvedFeature, statuses: npt.NDArray[np.uint8]) -> pa.Array:
-        """A feature's value for each request, in the feature's Arrow type, its default filled in."""
+    def columns(self, features: Sequence[ResolvedFeature], statuses: npt.NDArray[np.uint8]) -> list[pa.Array]:
+        """Each feature's value for each request, in the feature's Arrow type, its default filled in."""
         present = statuses == Status.PRESENT
-        taken = _take(self.rows[feature.name], np.where(present, self.index, -1))
-        return taken if feature.default is None else fill(taken, ~present, feature.type, feature.default)
+        places = _places(np.where(present, self.index, -1))
+
+        def column(feature: ResolvedFeature) -> pa.Array:
+            taken = _take(self.rows[feature.name], places)
+            return taken if feature.default is None else fill(taken, ~present, feature.type, feature.default)
+
+        if len(self.index) < FEW:
+            return [column(feature) for feature in features]
+        with ThreadPoolExecutor() as pool:  # Arrow's take leaves the interpreter to others
+            return list(pool.map(column, features))
 
     def event_times(self) -> pa.Array:
         """The event_time of each request's row (timestamp[us, UTC]); null where there is none or it has no time."""
         of = pa.timestamp("us", "UTC")
         if self.view.source.event_time is None and self.view.source.valid_from is None:
             return pa.nulls(len(self.index), of)
-        return _take(self.rows[EVENT_TIME], self.index).cast(pa.int64()).cast(of)
+        return _take(self.rows[EVENT_TIME], _places(self.index)).cast(pa.int64()).cast(of)
 
 
-def _take(column: pa.ChunkedArray, index: Instants) -> pa.Array:
-    taken = pc.take(column, pa.array(index, mask=index < 0))
+def _places(index: Instants) -> pa.Array:
+    return pa.array(index, mask=index < 0)
+
+
+def _take(column: pa.ChunkedArray, places: pa.Array) -> pa.Array:
+    taken = pc.take(column, places)
     return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
 
 
@@ -89,16 +106,13 @@ def ask(
     """
     for table, sql in statements(view, scan, requests, at=at):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
-    winners: pa.Table = connection.sql("SELECT n, file, row, conflict FROM asof_winners").to_arrow_table()
     wanted = view.features if features is None else features
     rows = _gather(connection, view, scan, wanted)
     index = np.full(len(as_of), -1, np.int64)
     conflicted = np.zeros(len(as_of), np.bool_)
-    if winners.num_rows:
-        places = _pointer(rows)
-        order = np.argsort(places)
-        index[winners["n"].to_numpy()] = order[np.searchsorted(places, _pointer(winners), sorter=order)]
-        conflicted[winners["n"].to_numpy()] = winners["conflict"].to_numpy()
+    if rows.num_rows:
+        index[rows["n"].to_numpy()] = np.arange(rows.num_rows)
+        conflicted[rows["n"].to_numpy()] = rows["conflict"].to_numpy()
     columns = {EVENT_TIME: rows["e"], UNTIL: rows["until"]}
     for i, feature in enumerate(wanted):
         try:
@@ -114,19 +128,13 @@ def ask(
 def _gather(
     connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, features: tuple[ResolvedFeature, ...]
 ) -> pa.Table:
-    """The winning rows, once each: their pointers, times and feature columns."""
+    """The winning row of each request that has one: n, its times and its feature columns."""
     zone = view.source.timezone or "UTC"
     selected = ", ".join(
-        f"{read_sql(cell(feature.fold.column), view.raw[feature.fold.column], feature.type, zone)} AS f{i}"
+        f"{read_sql('s.' + cell(feature.fold.column), view.raw[feature.fold.column], feature.type, zone)} AS f{i}"
         for i, feature in enumerate(features)
     )
     return connection.sql(
-        f"SELECT s.file, s.row, s.e, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
-        "JOIN (SELECT DISTINCT file, row FROM asof_winners) w ON s.file = w.file AND s.row = w.row"
+        f"SELECT w.n, w.conflict, s.e, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
+        "JOIN asof_winners w ON s.file = w.file AND s.row = w.row"
     ).to_arrow_table()
-
-
-def _pointer(table: pa.Table) -> Instants:
-    files: Instants = table["file"].to_numpy().astype(np.int64)
-    rows: Instants = table["row"].to_numpy().astype(np.int64)
-    return (files << np.int64(40)) | rows

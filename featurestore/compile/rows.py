@@ -133,8 +133,8 @@ def identity_terms(view: ResolvedView) -> str:
     return ", ".join(_grouped(view, column) for column in view.source.identity)
 
 
-def rows_sql(view: ResolvedView, scan: Scan, *, only: str | None = None) -> str:
-    """Every valid row as `(k…, e, v, g, file, row)`; `only` names a table of keys to restrict them to.
+def rows_sql(view: ResolvedView, scan: Scan) -> str:
+    """Every valid row as `(k…, e, v, g, file, row)`.
 
     A null known_at or identity drops a row first; a null key or event_time, and a deletion, after superseding.
     """
@@ -143,8 +143,6 @@ def rows_sql(view: ResolvedView, scan: Scan, *, only: str | None = None) -> str:
     source = view.source
     keys = key_list(view)
     valid = [f"k{i} IS NOT NULL" for i in range(len(view.keys))] + ["e IS NOT NULL", "known IS NOT NULL"]
-    if only is not None:
-        valid.append(f"({keys}) IN (SELECT ({keys}) FROM {only})")
     visible = f"greatest(e, known - {settle}) AS v"
     if not source.identity:
         return f"SELECT {keys}, e, {visible}, file, row FROM ({words}) WHERE {' AND '.join(valid)}"

@@ -111,7 +111,13 @@ def _explain(
         as_of=to_datetime(question.as_of),
         known_by=to_datetime(question.known_by),
         status=Status(statuses[0]).name,
-        values={feature.name: scalars(answer.column(feature, statuses))[0] for feature in view.features},
+        values=dict(
+            zip(
+                (f.name for f in view.features),
+                (scalars(c)[0] for c in answer.columns(view.features, statuses)),
+                strict=True,
+            )
+        ),
         event_time=_moment(chosen.event_time) if chosen is not None and visible else None,
         conflict=bool(answer.conflicted[0]) and visible,
         rows=rows,

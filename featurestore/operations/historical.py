@@ -137,8 +137,9 @@ def answer_part(session: Session, part: Part, times: npt.NDArray[np.int64], *, a
 def part_values(part: Part, answer: Answer) -> PartValues:
     """The columns of a part, with defaults, from its answer."""
     statuses = answer.statuses
-    columns = {part.column(feature.name): answer.column(feature, statuses) for feature in part.features}
-    return PartValues(columns, statuses, answer.event_times())
+    columns = answer.columns(part.features, statuses)
+    named = {part.column(feature.name): column for feature, column in zip(part.features, columns, strict=True)}
+    return PartValues(named, statuses, answer.event_times())
 
 
 def columns_of(
