@@ -166,22 +166,14 @@ class FeatureTest:
                 raise SourceError(
                     f"{source.title}: row {n} is {type(row).__name__}, and must be a dict of column to value"
                 )
-        named = dict.fromkeys(name for row in rows for name in row)
-        schema = (
-            {**(real or {}), **{name: of.arrow for name, of in given.items()}}
-            if (real := self._real(source))
-            else {**{name: of.arrow for name, of in given.items()}}
-        )
-        if real is not None:
-            for name in named:
-                if name not in schema:
-                    raise SourceError(
-                        f"{source.title} has no column '{name}'.{did_you_mean(name, schema, noun='Columns')}"
-                    )
-        else:
-            schema = self._guessed(source, rows, schema)
-        zone = source.timezone or "UTC"
-        return pa.table({name: _column(source, name, rows, of=of, zone=zone) for name, of in schema.items()})
+        named = list(dict.fromkeys(name for row in rows for name in row))
+        stated = {name: of.arrow for name, of in given.items()}
+        real = self._real(source)
+        schema = self._guessed(source, rows, stated, named=named) if real is None else {**real, **stated}
+        for name in named:
+            if name not in schema:
+                raise SourceError(f"{source.title} has no column '{name}'.{did_you_mean(name, schema, noun='Columns')}")
+        return pa.table({name: _column(source, name, rows, of=of) for name, of in schema.items()})
 
     def _real(self, source: Source) -> Schema | None:
         """Column → type in the source's own files or frame; None where there is none."""
@@ -201,33 +193,39 @@ class FeatureTest:
         schema = table_of(empty).schema
         return dict(zip(schema.names, schema.types, strict=True))
 
-    def _guessed(self, source: Source, rows: Sequence[Mapping[str, Any]], schema: Schema) -> Schema:
+    def _guessed(
+        self, source: Source, rows: Sequence[Mapping[str, Any]], stated: Schema, *, named: Sequence[str]
+    ) -> Schema:
         """Types of all columns that the rows or the definitions name: what is declared, else what the values show."""
-        guessed = {**self._said(source), **schema}
-        read = [*source.word_columns]
-        for view in self._views(source):
-            read += [
-                *(view.key_column(key) for key in view.entity.key),
-                *(fold.column for fold in view.features.values()),
-            ]
-        named = dict.fromkeys(name for row in rows for name in row)
-        for name in dict.fromkeys([*named, *read]):
+        said = self._said(source)
+        schema = dict(stated)
+        for name in dict.fromkeys([*named, *self._read(source)]):
             values = [row[name] for row in rows if row.get(name) is not None]
-            if name in schema or (name in guessed and (name in named or not rows)):
+            if name in schema:
                 continue
-            if name not in named and rows:
-                raise SourceError(f"{source.title}: no row has a column '{name}', and the features read it."
-                                  f"{did_you_mean(name, named, noun='The rows have')}")  # fmt: skip
-            if name in source.time_columns:
-                guessed[name] = _time_type(source, name, values)
+            if rows and name not in named:
+                hint = did_you_mean(name, named, noun="The rows have")
+                raise SourceError(f"{source.title}: no row has a column '{name}', which the features read.{hint}")
+            if name in said:
+                schema[name] = said[name]
+            elif name in source.time_columns:
+                schema[name] = _time_type(source, name, values)
             elif values:
-                guessed[name] = _inferred(source, name, values)
+                schema[name] = _inferred(source, name, values)
             else:
                 raise SourceError(
-                    f"{source.title}: nothing tells the type of column '{name}'; its files are not here, and no row has a "
-                    f"value for it. Pass schema={{'{name}': Float64}}, or whatever it is"
+                    f"{source.title}: nothing tells the type of column '{name}': its files are not here, and no row has a "
+                    f"value for it. Say it: rows('{source.name}', …, schema={{'{name}': Float64}})"
                 )
-        return {name: of for name, of in guessed.items() if name in schema or name in named or name in read}
+        return schema
+
+    def _read(self, source: Source) -> list[str]:
+        """The columns that the definitions read."""
+        read = list(source.word_columns)
+        for view in self._views(source):
+            read += [view.key_column(key) for key in view.entity.key]
+            read += [fold.column for fold in view.features.values()]
+        return read
 
     def _views(self, source: Source) -> list[FeatureView]:
         return [view for view in self._catalog.views.values() if view.source.name == source.name]
@@ -283,11 +281,11 @@ def _instant(at: str | datetime) -> int:
         ) from None
 
 
-def _column(source: Source, name: str, rows: Sequence[Mapping[str, Any]], *, of: pa.DataType, zone: str) -> pa.Array:
+def _column(source: Source, name: str, rows: Sequence[Mapping[str, Any]], *, of: pa.DataType) -> pa.Array:
     values = []
     for n, row in enumerate(rows):
         try:
-            value = _value(row.get(name), of, zone)
+            value = _value(row.get(name), of, ZoneInfo(source.timezone or "UTC"))
             pa.scalar(value, of)
         except (ValueError, TypeError, OverflowError, InvalidOperation) as error:
             raise SourceError(
@@ -297,21 +295,24 @@ def _column(source: Source, name: str, rows: Sequence[Mapping[str, Any]], *, of:
     return pa.array(values, of)
 
 
-def _value(value: Any, of: pa.DataType, zone: str) -> Any:
-    """A value as Arrow takes it for a column of type `of`; times may be text, and get or lose their zone as `of` has it."""
+def _value(value: Any, of: pa.DataType, zone: ZoneInfo) -> Any:
+    """A value as Arrow takes it for a column of type `of`.
+
+    Text is read as a date, an instant or a decimal. An instant loses its zone in a column of local times; a local time
+    in a column of instants is the later one where it is ambiguous, as everywhere.
+    """
     if isinstance(value, str) and pa.types.is_date(of):
         return date.fromisoformat(value)
     if isinstance(value, str) and pa.types.is_decimal(of):
         return Decimal(value)
-    if pa.types.is_timestamp(of):
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if isinstance(moment, datetime) and (moment.tzinfo is None) != (of.tz is None):
-            local = ZoneInfo(zone)
-            return (
-                moment.replace(tzinfo=local) if moment.tzinfo is None else moment.astimezone(local).replace(tzinfo=None)
-            )
+    if not pa.types.is_timestamp(of):
+        return value
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(moment, datetime) or (moment.tzinfo is None) == (of.tz is None):
         return moment
-    return value
+    if moment.tzinfo is None:
+        return max((moment.replace(tzinfo=zone, fold=fold) for fold in (0, 1)), key=instant_of)
+    return moment.astimezone(zone).replace(tzinfo=None)
 
 
 def _time_type(source: Source, name: str, values: Sequence[Any]) -> pa.DataType:
@@ -322,8 +323,10 @@ def _time_type(source: Source, name: str, values: Sequence[Any]) -> pa.DataType:
             moment = datetime.fromisoformat(value) if isinstance(value, str) else value
         except ValueError:
             raise SourceError(f"{source.title}: {name}={value!r} is no time such as '2013-01-01T12:10Z'") from None
-        day = len(value) == 10 if isinstance(value, str) else not isinstance(value, datetime)
-        kinds.add("dates" if day else "times without a zone" if moment.tzinfo is None else "instants")
+        if not isinstance(moment, date):  # a datetime is one too
+            raise SourceError(f"{source.title}: {name}={value!r} is no time; pass a datetime or ISO text")
+        day = len(value) == 10 if isinstance(value, str) else not isinstance(moment, datetime)
+        kinds.add("dates" if day else "times without a zone" if getattr(moment, "tzinfo", None) is None else "instants")
     if len(kinds) > 1:
         raise SourceError(f"{source.title}: column '{name}' mixes {' and '.join(sorted(kinds))}")
     types = {"dates": pa.date32(), "times without a zone": pa.timestamp("us")}
