@@ -113,7 +113,8 @@ def lookup(root: str, project: str, keys: int, rounds: int, form: str) -> Callab
     store = open_store(project)
 
     def call(rows: list[dict[str, int]]) -> object:
-        return getattr(store.get_online_features(rows, SERVICE), form)()
+        result = store.get_online_features(rows, SERVICE)
+        return result.to_numpy(object) if form == "to_numpy" else result.to_dict()  # some features are text
 
     return partial(latencies, call, _rows(keys, rounds, opened(root).served.keys))
 

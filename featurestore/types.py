@@ -53,6 +53,9 @@ __all__ = [
 ]
 
 JsonValue = Any
+PLAIN = (int, str, float, bytes, list)
+"""What most values are already; numpy's own kinds of float, str and bytes are converted by their type."""
+
 Scalar = Any  # None, or a Python object of the kind that the table's second column names
 
 
@@ -106,8 +109,8 @@ class FeatureType:
         """The canonical Python scalar that `value` is, exactly; ValueError says why it is none of this type."""
         if value is None:
             return None
-        if hasattr(value, "item") and not isinstance(value, (list, tuple)) and getattr(value, "ndim", 0) == 0:
-            value = value.item()
+        if not isinstance(value, PLAIN) and hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+            value = value.item()  # a numpy or Arrow scalar
         return TABLE[self.kind].accept(self, value)
 
 

@@ -63,6 +63,7 @@ def small_batches() -> Iterator[None]:
     """Two keys a batch, so that a run can die between any two."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("featurestore.operations.materialize.BATCH", 2)
+        patch.setattr("featurestore.operations.materialize.EMBEDDED_BATCH", 2)
         yield
 
 

@@ -72,22 +72,23 @@ class _LoadedPart:
         withheld = stale and self.view.declared.stale == "withhold"
         statuses: list[Status] = []
         values: list[tuple[Any, ...]] = []
-        decode = self.codec.slot
+        decode, absent = self.codec.row, self.absent
         for record in records:
-            status, row = Status.MISSING, self.absent
-            if record is not None:
-                slot = decode(record, base)
-                if slot is None:
-                    return None
-                if slot.row is not None:
-                    if expired(slot.row.event_time, slot.row.until, base, ttl):
-                        status = Status.EXPIRED
-                    else:
-                        status, row = Status.PRESENT, slot.row.values
-            if withheld:
-                status, row = Status.WITHHELD, self.withheld
-            statuses.append(status)
-            values.append(row)
+            try:
+                found = None if record is None else decode(record, base)
+            except LookupError:
+                return None
+            if found is None:
+                statuses.append(Status.MISSING)
+                values.append(absent)
+            elif expired(found[0], found[1], base, ttl):
+                statuses.append(Status.EXPIRED)
+                values.append(absent)
+            else:
+                statuses.append(Status.PRESENT)
+                values.append(found[2])
+        if withheld:
+            statuses, values = [Status.WITHHELD] * len(records), [self.withheld] * len(records)
         every = list(zip(*values, strict=True)) if values else [()] * len(self.absent)
         return PartAnswer(
             {name: every[i] for name, i in zip(self.columns, self.places, strict=True)}, statuses, base, stale

@@ -34,7 +34,10 @@ from featurestore.stores.online import OnlineStore
 __all__ = ["Run", "materialize_view"]
 
 BATCH = 4_000
-"""Keys that are written at once and read back."""
+"""Keys that are written at once and read back; few enough that a server's readers do not wait for long."""
+
+EMBEDDED_BATCH = 40_000
+"""The same for an embedded store, whose readers never wait, and for which each batch means waiting for the disk."""
 
 PASS = 1_000_000
 """Keys that are asked for at once: what bounds the memory of a run."""
@@ -182,10 +185,15 @@ def _write_all(context: _Context, keys: int, *, everything: bool, progress: Prog
             rows += present
             progress.advance(len(batch_keys))
     gone = sorted(vanished)
-    for start in range(0, len(gone), BATCH):
-        part = gone[start : start + BATCH]
+    size = _batch_size(context.store)
+    for start in range(0, len(gone), size):
+        part = gone[start : start + size]
         _write(context, part, [None] * len(part))
     return rows
+
+
+def _batch_size(store: OnlineStore) -> int:
+    return BATCH if store.blocking else EMBEDDED_BATCH
 
 
 def _existing(context: _Context) -> set[bytes]:
@@ -206,11 +214,14 @@ def _slots(context: _Context, first: int, count: int) -> Iterator[tuple[list[byt
     table: pa.Table = connection.sql(f"SELECT n, {key_list(view)} FROM requests").to_arrow_table()
     table = table.take(pa.array(np.argsort(table["n"].to_numpy())))
     names = [feature.name for feature in view.features]
-    for start in range(0, count, BATCH):
-        index = answer.index[start : start + BATCH]
-        columns = [table[f"k{i}"].slice(start, BATCH).combine_chunks() for i in range(len(view.keys))]
+    rows = answer.rows.take(pa.array(answer.index[answer.index >= 0]))
+    size, taken = _batch_size(context.store), 0
+    for start in range(0, count, size):
+        columns = [table[f"k{i}"].slice(start, size).combine_chunks() for i in range(len(view.keys))]
+        index = answer.index[start : start + size]
         found = np.flatnonzero(index >= 0)
-        encoded = codec.slots(context.instant, answer.rows.take(pa.array(index[found])), names)
+        encoded = codec.slots(context.instant, rows.slice(taken, len(found)), names)
+        taken += len(found)
         slots: list[bytes | None] = [None] * len(index)
         for place, slot in zip(found.tolist(), encoded, strict=True):
             slots[place] = slot

@@ -98,6 +98,9 @@ class ViewCodec:
         self._nulls = (len(self._types) + 7) // 8
         codes = "".join(of.wire or "I" for of in self._types)
         self._row = struct.Struct(f"<q{'q' if self._has_until else ''}{self._nulls}s{codes}")
+        self._first = struct.Struct(HEAD.format + self._row.format[1:])
+        self._least = self._first.size
+        self._no_nulls = b"\0" * self._nulls
         self._lead = 2 if self._has_until else 1
         self._long = tuple(i for i, of in enumerate(self._types) if of.wire is None)
         self._from_wire = tuple((i, FROM_WIRE[of.kind](of)) for i, of in enumerate(self._types) if of.kind in FROM_WIRE)
@@ -157,6 +160,20 @@ class ViewCodec:
         """A record of one or two slots, newest first."""
         return b"\x01" + b"".join(slots)
 
+    def row(self, record: bytes, base: int) -> Row | None:
+        """The row of the newest slot that is not after `base`, None where it has none: what a lookup asks for.
+
+        Raises LookupError where the record has no such slot.
+        """
+        if len(record) > self._least and record[0] == FORMAT:  # the first slot has a row, and most often is the one
+            instant, has_row, *_ = fixed = self._first.unpack_from(record, 1)
+            if has_row and instant <= base:
+                return self._decoded(fixed[2:], record, 1 + self._first.size)
+        slot = self.slot(record, base)
+        if slot is None:
+            raise LookupError(base)
+        return slot.row
+
     def slot(self, record: bytes, base: int) -> Slot | None:
         """The newest slot whose instant is not after `base`; None where the record has none."""
         _check(record)
@@ -181,7 +198,7 @@ class ViewCodec:
         lead = self._lead
         values: Any = fixed[lead + 1 :]
         nulls = fixed[lead]
-        if self._long or self._from_wire or nulls.strip(b"\0"):
+        if self._long or self._from_wire or nulls != self._no_nulls:
             values = list(values)
             for i in self._long:
                 length = values[i]
