@@ -1,0 +1,21 @@
+"""The command line: each command is one verb of the store, printed for a person or, with --json, for a program.
+
+What a command needs is imported when it runs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+from featurestore.cli.application import add, app
+from featurestore.cli.definitions import apply, history, plan, show, teardown
+from featurestore.cli.scaffold import init
+from featurestore.cli.serving import materialize, online, serve, status
+from featurestore.cli.training import explain, historical, snapshot
+
+__all__ = ["app", "main"]
+
+add(init, plan, apply, historical, snapshot, materialize, online, explain, serve, show, status, history, teardown)
+
+
+def main() -> None:
+    """The command `featurestore`."""
+    app(prog_name="featurestore")

@@ -1,0 +1,120 @@
+"""The application: its global options, the store that commands open, and how errors end them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from featurestore.errors import ConfigError, FeatureStoreError
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+__all__ = ["AsJson", "Place", "add", "app", "opened", "place_of"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+GLOBAL = ("--repo", "--env")
+
+
+class Commands(TyperGroup):
+    """Takes --repo and --env before a command and after it, and ends with a message where the product refuses."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Move the global options to the front, wherever they stand."""
+        found, rest = _hoisted(args)
+        return super().parse_args(ctx, found + rest)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error of the product, or of the file system, is a line on stderr and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (FeatureStoreError, OSError) as error:
+            typer.echo(f"{type(error).__name__}: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+def _hoisted(args: list[str]) -> tuple[list[str], list[str]]:
+    found: list[str] = []
+    rest: list[str] = []
+    left = iter(args)
+    for item in left:
+        if item == "--":
+            rest += [item, *left]
+        elif item in GLOBAL:
+            found += [item, *([value] if (value := next(left, None)) is not None else [])]
+        elif item.startswith(tuple(f"{name}=" for name in GLOBAL)):
+            found.append(item)
+        else:
+            rest.append(item)
+    return found, rest
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which repository a command is about, and which of its environments."""
+
+    repo: Path
+    env: str | None
+
+
+app = typer.Typer(
+    name="featurestore",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    repo: Annotated[Path, typer.Option(help="The folder of featurestore.toml, or the file itself.")] = Path(),
+    env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The [env.NAME] to use; by default $FEATURESTORE_ENV, or none.")
+    ] = None,
+) -> None:
+    """A feature store in which the value a model is served has the bits that training says it has.
+
+    --repo and --env may stand before the command or after it.
+    """
+    context.obj = Place(repo, env if env is not None else os.environ.get("FEATURESTORE_ENV"))
+
+
+def add(*functions: Callable[..., None]) -> None:
+    """Make each function a command; the example at the end of its help stays on a line of its own, however long."""
+    for function in functions:
+        text = inspect.getdoc(function) or ""
+        app.command(help=text.replace("\n\nExample:", "\n\n\b\nExample:"))(function)
+
+
+def place_of(context: typer.Context) -> Place:
+    """What --repo and --env say."""
+    place = context.obj
+    assert isinstance(place, Place)
+    return place
+
+
+@contextmanager
+def opened(context: typer.Context) -> Iterator[FeatureStore]:
+    """The store of the repository, closed when the command is done."""
+    from featurestore.store import FeatureStore
+
+    place = place_of(context)
+    if not place.repo.exists():
+        raise ConfigError(f"There is no {place.repo}; `featurestore init {place.repo}` makes a repository")
+    with FeatureStore(place.repo, env=place.env) as store:
+        yield store

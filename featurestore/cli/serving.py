@@ -1,0 +1,156 @@
+"""Commands about what is online: materialize, online, status, serve."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featurestore.cli.application import AsJson, opened, place_of
+from featurestore.cli.output import cell, print_json, print_table
+from featurestore.cli.values import json_row
+
+if TYPE_CHECKING:
+    from featurestore.operations.online_result import OnlineResult
+
+__all__ = ["materialize", "online", "serve", "status"]
+
+
+def materialize(
+    context: typer.Context,
+    views: Annotated[list[str] | None, typer.Argument(help="Only these views; by default all.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Every key, not only those that may have changed.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute and publish what is due now of the applied views; what was served before stays until then.
+
+    Example: featurestore materialize
+    """
+    from featurestore.operations.materialize import describe
+
+    with opened(context) as store:
+        runs = store.materialize(views, full=full, progress=not quiet)
+    if as_json:
+        print_json(describe(runs))
+    elif not quiet and not runs:
+        typer.echo("Nothing is due.")
+
+
+def online(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="An applied feature service.")],
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="Keys and request values of one row.")
+    ] = None,
+    json_rows: Annotated[
+        str | None, typer.Option(metavar="ROWS", help="Rows instead, as a JSON list of objects.")
+    ] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="What the model was trained on; else it is refused.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look features up as a model is served them, now.
+
+    Example: featurestore online order_model customer=ann amount=99.5
+    """
+    rows = None if json_rows is None else _rows(json_rows)
+    if rows is not None and values:
+        raise typer.BadParameter("give either NAME=VALUE or --json-rows")
+    with opened(context) as store:
+        lookup = store.lookup(service, fingerprint)
+        asked = rows if rows is not None else [json_row(values or [], lookup.service.inputs)]
+        result = lookup.get(asked, json=True)
+    if as_json:
+        print_json(_plain(result))
+    else:
+        _print_result(result)
+
+
+def _rows(text: str) -> list[Any]:
+    import orjson
+
+    try:
+        rows = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise typer.BadParameter(f"--json-rows is no JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise typer.BadParameter('--json-rows must be a list of objects, such as \'[{"customer": "ann"}]\'')
+    return rows
+
+
+def _plain(result: OnlineResult) -> dict[str, Any]:
+    columns = result.to_dict()
+    return {
+        "service": result.service.name,
+        "fingerprint": result.service.fingerprint,
+        "rows": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+        "statuses": result.statuses,
+        "as_of": result.as_of,
+        "stale": result.stale,
+    }
+
+
+def _print_result(result: OnlineResult) -> None:
+    columns, statuses = result.to_dict(), result.statuses
+    if len(result) == 1:
+        given = [(name, value[0], "given") for name, value in columns.items() if name not in statuses]
+        found = [(name, columns[name][0], status[0]) for name, status in statuses.items()]
+        print_table(("name", "value", "status"), [*given, *found])
+    else:
+        shown = {
+            name: [_marked(value, statuses.get(name), row) for row, value in enumerate(column)]
+            for name, column in columns.items()
+        }
+        print_table(list(shown), zip(*shown.values(), strict=True))
+    for view, instant in result.as_of.items():
+        typer.echo(f"{view} as of {cell(instant)}{', stale' if result.stale[view] else ''}")
+
+
+def _marked(value: Any, statuses: list[str] | None, row: int) -> str:
+    """A value, and its status where that is not the usual one."""
+    if statuses is None or statuses[row] == "PRESENT":
+        return cell(value)
+    return f"{cell(value)} ({statuses[row]})"
+
+
+def status(context: typer.Context, as_json: AsJson = False) -> None:
+    """How far each applied view has come online.
+
+    Example: featurestore status
+    """
+    with opened(context) as store:
+        views = [view.to_dict() for view in store.status()]
+    if as_json:
+        print_json(views)
+    elif views:
+        rows = [
+            (view["view"], view["fingerprint"][:12], view["state"], view["as_of"], view["wanted"]) for view in views
+        ]
+        print_table(("view", "fingerprint", "state", "served as of", "asked for"), rows)
+    else:
+        typer.echo("Nothing is applied.")
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Where to listen; by default as configured.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="By default as configured.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default as configured.")] = None,
+) -> None:
+    """Answer lookups over HTTP until it is told to stop.
+
+    Example: featurestore serve --port 6570
+    """
+    from featurestore.config import load_config
+
+    place = place_of(context)
+    configured = load_config(place.repo, place.env).server
+    server = importlib.import_module("featurestore.server")
+    server.serve(
+        repo=place.repo,
+        env=place.env,
+        host=configured.host if host is None else host,
+        port=configured.port if port is None else port,
+        workers=configured.workers if workers is None else workers,
+    )

@@ -1,0 +1,114 @@
+"""Commands that ask offline: historical, snapshot, explain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featurestore.cli.application import AsJson, opened
+from featurestore.cli.output import print_json, print_rows, rows_of_table
+from featurestore.cli.values import instant, json_row
+from featurestore.errors import RequestError, SpineError
+from featurestore.types import from_json
+
+__all__ = ["explain", "historical", "snapshot"]
+
+
+WithStatus = Annotated[bool, typer.Option("--with-status", help="Add a column <feature>__status for each.")]
+
+
+def historical(  # noqa: PLR0913, PLR0917 - each is an option
+    context: typer.Context,
+    spine: Annotated[Path, typer.Argument(help="A Parquet file of keys, request values and instants.")],
+    service: Annotated[str, typer.Argument(help="A feature service, a view, or view:feature.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The Parquet file to write.")],
+    timestamp: Annotated[str, typer.Option(help="The spine's column of instants.")] = "event_timestamp",
+    timezone: Annotated[str, typer.Option(help="The zone of naive instants.")] = "UTC",
+    with_status: WithStatus = False,
+    with_event_time: Annotated[
+        bool, typer.Option("--with-event-time", help="Add a column <view>__event_time for each view.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a training frame: the spine's rows with the values that a lookup at their instants would have been served.
+
+    Example: featurestore historical data/spine.parquet order_model -o training.parquet
+    """
+    if not spine.exists():
+        raise SpineError(f"There is no {spine}")
+    with opened(context) as store:
+        frame = store.get_historical_features(
+            spine,
+            service,
+            timestamp=timestamp,
+            timezone=timezone,
+            with_status=with_status,
+            with_event_time=with_event_time,
+        )
+        path = frame.to_parquet(output)
+    _print_written(path, frame.manifest, as_json=as_json)
+
+
+def _print_written(path: Path, manifest: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"path": str(path), "rows": manifest["rows"], "manifest": manifest})
+    else:
+        typer.echo(
+            f"Wrote {manifest['rows']} rows to {path}; service {manifest['service']}, fingerprint "
+            f"{manifest['fingerprint']}"
+        )
+
+
+def snapshot(
+    context: typer.Context,
+    features: Annotated[list[str], typer.Argument(help="A feature service, or views and view:feature.")],
+    at: Annotated[str, typer.Option(metavar="T", help="The instant, ISO 8601; a naive one is UTC.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A Parquet file to write.")] = None,
+    with_status: WithStatus = False,
+    as_json: AsJson = False,
+) -> None:
+    """The values of every key as a lookup at an instant would have been served.
+
+    Example: featurestore snapshot customer_orders --at 2025-01-05T00:00:00Z
+    """
+    moment = instant(at)
+    with opened(context) as store:
+        frame = store.snapshot(features[0] if len(features) == 1 else features, at=moment, with_status=with_status)
+        if output is not None:
+            _print_written(frame.to_parquet(output), frame.manifest, as_json=as_json)
+            return
+        table = frame.to_arrow()
+    if as_json:
+        print_json(rows_of_table(table))
+    else:
+        print_rows(table)
+
+
+def explain(
+    context: typer.Context,
+    view: Annotated[str, typer.Argument(help="A feature view.")],
+    key: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="The entity's key.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="T", help="The instant, ISO 8601; by default now.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many rows are shown.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """The value of one key at an instant, the rows that made it, and those left out and why.
+
+    Example: featurestore explain customer_orders customer=ann --at 2025-01-04T12:00:00Z
+    """
+    moment = None if at is None else instant(at)
+    with opened(context) as store:
+        types = store.catalog.view(view).entity.key
+        given: dict[str, Any] = {}
+        for name, value in json_row(key or [], types).items():
+            try:
+                given[name] = from_json(types[name], value)
+            except ValueError as error:
+                raise RequestError(f"'{name}' must be {types[name]}: {error}") from None
+        explanation = store.explain(view, given, at=moment, limit=limit)
+    if as_json:
+        print_json(explanation.to_dict())
+    else:
+        typer.echo(str(explanation))

@@ -1,0 +1,81 @@
+"""Values that are typed on a command line: text, read by the type that was declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from featurestore.errors import RequestError, did_you_mean
+from featurestore.types import FeatureType
+
+__all__ = ["instant", "json_row", "json_value"]
+
+
+def json_row(pairs: Iterable[str], types: Mapping[str, FeatureType]) -> dict[str, Any]:
+    """`name=value` arguments as the JSON forms of the declared types; what is not given is left out."""
+    row: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"'{pair}' must be written name=value")
+        if name not in types:
+            raise RequestError(f"'{name}' is not asked for.{did_you_mean(name, types, noun='Asked for')}")
+        if name in row:
+            raise typer.BadParameter(f"'{name}' is given twice")
+        try:
+            row[name] = json_value(text, types[name])
+        except ValueError as error:
+            raise RequestError(f"'{name}' must be {types[name]}: {error}") from None
+    return row
+
+
+def json_value(text: str, of: FeatureType) -> Any:
+    """The JSON form that a text stands for; ValueError says why it is none. `null` is null, but for a String."""
+    if of.kind == "String":
+        return text
+    if text == "null":
+        return None
+    if of.kind == "Bool":
+        if text not in {"true", "false"}:
+            raise ValueError(f"{text!r} is neither true nor false")
+        return text == "true"
+    if of.kind in {"Int32", "Int64"}:
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no integer") from None
+    if of.is_float:
+        return _float(text)
+    if of.kind in {"Array", "Embedding"}:
+        return _array(text)
+    return text
+
+
+def _float(text: str) -> Any:
+    if text in {"NaN", "Infinity", "-Infinity"}:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None
+
+
+def _array(text: str) -> Any:
+    import orjson
+
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise ValueError(f"{text!r} is no JSON array") from None
+
+
+def instant(text: str) -> datetime:
+    """An ISO 8601 instant; a naive one is UTC."""
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no instant such as 2025-01-31T06:30:00Z") from None
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
