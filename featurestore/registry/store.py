@@ -221,9 +221,8 @@ class Registry:
         if not self.path.exists():
             return []
         with self._failing(), closing(self._connect()) as connection:
-            if not self._is_set_up(connection):
-                return []
-            return connection.execute(sql, values).fetchall()
+            connection.execute("BEGIN")
+            return connection.execute(sql, values).fetchall() if self._is_set_up(connection) else []
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -231,7 +230,10 @@ class Registry:
         with self._failing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as connection:
-                if not self._is_set_up(connection):
+                connection.execute("BEGIN")
+                is_new = not self._is_set_up(connection)
+                connection.execute("COMMIT")
+                if is_new:
                     self._write_ahead(connection)
                 connection.execute("BEGIN IMMEDIATE")
                 if not self._is_set_up(connection):
@@ -259,6 +261,7 @@ class Registry:
                 return
 
     def _is_set_up(self, connection: sqlite3.Connection) -> bool:
+        """Whether the tables are there; to be asked within a transaction, since another process may be making them."""
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         schema = connection.execute("PRAGMA user_version").fetchone()[0]
         if application == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:

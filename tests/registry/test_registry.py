@@ -261,11 +261,10 @@ def test_processes_that_apply_at_once_lose_and_corrupt_nothing(tmp_path):
     processes = [SPAWN.Process(target=_race, args=(path, who, times, barrier, results)) for who in workers]
     for process in processes:
         process.start()
-    done = dict(results.get(timeout=60) for _ in workers)
     for process in processes:
         process.join(timeout=60)
     assert [process.exitcode for process in processes] == [0] * len(workers)
-    assert done.keys() == set(workers)
+    assert {results.get(timeout=1)[0] for _ in workers} == set(workers)
     _applied_in_turn(Registry(path), workers, times)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
