@@ -1,0 +1,121 @@
+"""The application: routes over one store."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from featurestore.errors import FeatureStoreError, NotFoundError, did_you_mean
+from featurestore.server.bodies import ARROW, LookupRequest, LookupResponse, arrow_body, json_body, read_request
+from featurestore.server.problems import BadRequest, answer_error, answer_unexpected, problem
+from featurestore.store import FeatureStore
+
+__all__ = ["MAX_BODY", "create_app"]
+
+MAX_BODY = 16 << 20
+"""Bytes of a request's body; a larger one is refused with 413."""
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/problem+json": {}}}
+    for status, text in (
+        (400, "The request cannot be read"),
+        (404, "No such service or view"),
+        (409, "The fingerprint is not served"),
+        (422, "A key or request value is wrong"),
+        (503, "Not materialized, or the online store cannot be reached"),
+    )
+}
+
+
+def create_app(store: FeatureStore, *, close_store: bool = False) -> FastAPI:
+    """The FastAPI application of a store. close_store: close it when the application shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays; scanning it again and again would pause requests
+        yield
+        if close_store:
+            await run_in_threadpool(store.close)
+
+    app = FastAPI(title="featurestore", version="1", lifespan=lifespan)
+    for kind in (FeatureStoreError, BadRequest):
+        app.add_exception_handler(kind, answer_error)
+    app.add_exception_handler(Exception, answer_unexpected)
+    _add_lookup(app, store)
+    _add_catalog(app, store)
+    _add_health(app, store)
+    return app
+
+
+def _add_lookup(app: FastAPI, store: FeatureStore) -> None:
+    request_body = {"required": True, "content": {"application/json": {"schema": LookupRequest.model_json_schema()}}}
+    responses: dict[int | str, dict[str, Any]] = {200: {"model": LookupResponse, "content": {ARROW: {}}}, **PROBLEMS}
+
+    @app.post("/v1/online-features", responses=responses, openapi_extra={"requestBody": request_body})
+    async def online_features(request: Request) -> Response:
+        """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
+        if int(request.headers.get("content-length", 0)) > MAX_BODY:
+            raise BadRequest(f"The body is larger than {MAX_BODY} bytes; send fewer rows at a time", status=413)
+        service, fingerprint, rows = read_request(await request.body())
+        result = await store.lookup(service, fingerprint).aget(rows, json=True)
+        if ARROW in request.headers.get("accept", ""):
+            return Response(arrow_body(result), media_type=ARROW)
+        return Response(json_body(result), media_type="application/json")
+
+
+def _add_catalog(app: FastAPI, store: FeatureStore) -> None:
+    def listed(kind: str) -> Response:
+        records = store.registry.current().document[kind]
+        body = [{"name": name, "fingerprint": record["fingerprint"]} for name, record in records.items()]
+        return Response(orjson.dumps({kind: body}), media_type="application/json")
+
+    def one(kind: str, name: str) -> Response:
+        records = store.registry.current().document[kind]
+        if name not in records:
+            raise NotFoundError(f"There is no '{name}' among the applied {kind}.{did_you_mean(name, records)}")
+        record = records[name]
+        body = {"name": name, "fingerprint": record["fingerprint"], "definition": record["definition"]}
+        return Response(orjson.dumps(body), media_type="application/json")
+
+    @app.get("/v1/services")
+    def services() -> Response:
+        """The applied feature services."""
+        return listed("services")
+
+    @app.get("/v1/services/{name}", responses={404: PROBLEMS[404]})
+    def service(name: str) -> Response:
+        """One applied service: all that can change what it gives."""
+        return one("services", name)
+
+    @app.get("/v1/views")
+    def views() -> Response:
+        """The applied feature views."""
+        return listed("views")
+
+    @app.get("/v1/views/{name}", responses={404: PROBLEMS[404]})
+    def view(name: str) -> Response:
+        """One applied view: all that can change its values."""
+        return one("views", name)
+
+
+def _add_health(app: FastAPI, store: FeatureStore) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Whether the process is up."""
+        return {"status": "up"}
+
+    @app.get("/readyz", responses={503: PROBLEMS[503]})
+    def readyz() -> Response:
+        """Whether lookups can be answered: registry and online store reachable, every applied view materialized."""
+        missing = [status.view for status in store.status() if status.served is None]
+        if missing:
+            detail = f"These views have no values online: {', '.join(missing)}"
+            return problem(503, "Not ready", detail, kind="NotMaterialized", path="/readyz")
+        return Response(orjson.dumps({"status": "ready"}), media_type="application/json")

@@ -1,0 +1,183 @@
+"""The HTTP service answers what the Python API answers, over a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+import pytest
+import uvicorn
+
+from featurestore import (
+    DataFrameSource,
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    ManualClock,
+    Request,
+    on_demand,
+)
+from featurestore.server import create_app
+from featurestore.server.app import MAX_BODY
+from featurestore.types import Float64, Int64, String, from_json
+
+NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
+BIG = 2**53 + 1
+ROWS = pa.table(
+    {
+        "id": pa.array(["a", "b", "c"]),
+        "at": pa.array([NOON - timedelta(hours=2)] * 3, pa.timestamp("us", "UTC")),
+        "f": pa.array([math.nan, math.inf, -0.0]),
+        "i": pa.array([BIG, None, -BIG], pa.int64()),
+        "b": pa.array([b"\x00\xff", b"", None]),
+        "t": pa.array([NOON, None, NOON], pa.timestamp("us", "UTC")),
+    }
+)
+
+
+def definitions() -> list:
+    rows = DataFrameSource("rows", ROWS, event_time="at")
+    view = FeatureView(
+        "facts", entity=Entity("thing", key={"id": String}), source=rows, features=["f", "i", "b", "t"], refresh="1h"
+    )
+
+    @on_demand(inputs=[view["i"], Request("add", Int64)], output=Float64)
+    def sum_of(i, add):
+        return None if i is None else float(i % 10 + add)
+
+    return [FeatureService("service", features=[view, sum_of])]
+
+
+@pytest.fixture(scope="module", params=["lmdb", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
+    folder: Path = tmp_path_factory.mktemp("repo")
+    online = "lmdb://online" if request.param == "lmdb" else request.getfixturevalue("redis_url")
+    (folder / "featurestore.toml").write_text(f'project = "http"\nonline = "{online}"\ndefinitions = []\n')
+    with FeatureStore(folder, clock=ManualClock(NOON)) as store:
+        store.apply(definitions())
+        yield store
+
+
+@pytest.fixture(scope="module")
+def client(store: FeatureStore) -> Iterator[httpx.Client]:
+    server = uvicorn.Server(uvicorn.Config(create_app(store), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["type"]) == (503, "urn:featurestore:NotMaterialized")
+        unfilled = client.post("/v1/online-features", json={"service": "service", "rows": [{"id": "a", "add": 1}]})
+        assert unfilled.status_code == 503
+        store.materialize(progress=False)
+        yield client
+    server.should_exit = True
+    thread.join()
+
+
+ASKED = [
+    {"id": "a", "add": 1},
+    {"id": "b", "add": 2},
+    {"id": "c", "add": 3},
+    {"id": "z", "add": 4},
+    {"id": None, "add": 5},
+]
+
+
+def test_json_values_are_the_python_ones(client: httpx.Client, store: FeatureStore) -> None:
+    """Every value read back from its JSON form is what the Python API gives, to the bit."""
+    body = client.post("/v1/online-features", json={"service": "service", "rows": ASKED}).json()
+    result = store.get_online_features(ASKED, "service")
+    assert body["columns"] == list(result.columns)
+    assert body["fingerprint"] == result.service.fingerprint
+    for number, column in enumerate(result.service.columns):
+        served = [from_json(column.type, row[number]) for row in body["rows"]]
+        assert repr(served) == repr(list(result.columns[column.name]))
+        assert [row[number] for row in body["statuses"]] == result.statuses[column.name]
+    assert body["rows"][0][0] == "NaN"
+    assert body["rows"][1][0] == "Infinity"
+    assert body["rows"][0][1] == BIG
+    assert body["as_of"] == {"facts": "2013-01-01T12:00:00.000000Z"}
+    assert body["stale"] == {"facts": False}
+
+
+def test_arrow_by_accept(client: httpx.Client, store: FeatureStore) -> None:
+    """The same values as an Arrow IPC stream."""
+    headers = {"accept": "application/vnd.apache.arrow.stream"}
+    response = client.post("/v1/online-features", json={"service": "service", "rows": ASKED}, headers=headers)
+    table = pa.ipc.open_stream(response.content).read_all()
+    expected = store.get_online_features(ASKED, "service").to_arrow()
+    assert repr(table.to_pydict()) == repr(expected.to_pydict())
+    assert table.schema.equals(expected.schema)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"service": "servcie", "rows": ASKED}, 404, "Did you mean 'service'?"),
+        ({"service": "service", "rows": [{"id": 1, "add": 1}]}, 422, "'id' must be String"),
+        ({"service": "service", "rows": [{"id": "a"}]}, 422, "has no 'add'"),
+        ({"service": "service", "rows": [3]}, 422, "must map names to values"),
+        ({"service": "service", "rows": ASKED, "fingerprint": "0" * 32}, 409, "never applied with fingerprint"),
+        ({"service": "service", "row": ASKED}, 400, "Did you mean 'rows'?"),
+        ({"service": "service", "rows": []}, 400, "at least one"),
+        ({"rows": ASKED}, 400, "name of a feature service"),
+        ([], 400, "must be an object"),
+    ],
+)
+def test_a_client_mistake_is_a_problem(client: httpx.Client, body: object, status: int, says: str) -> None:
+    """A mistake is a 4xx with problem details that say what is wrong."""
+    response = client.post("/v1/online-features", json=body)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["instance"] == "/v1/online-features"
+    assert says in problem["detail"]
+
+
+def test_what_is_no_json_and_what_is_too_large(client: httpx.Client) -> None:
+    """A body that cannot be read is refused, a huge one before it is read."""
+    assert client.post("/v1/online-features", content=b"{").status_code == 400
+    assert client.post("/v1/online-features", content=b" " * (MAX_BODY + 1)).status_code == 413
+
+
+def test_definitions_and_health(client: httpx.Client) -> None:
+    """What is applied can be read, and the service says that it is ready."""
+    assert [item["name"] for item in client.get("/v1/services").json()["services"]] == ["service"]
+    assert client.get("/v1/services/service").json()["definition"]["columns"][0] == ["facts__f", "Float64"]
+    assert client.get("/v1/views/facts").json()["name"] == "facts"
+    assert client.get("/v1/views/fact").status_code == 404
+    assert client.get("/healthz").json() == {"status": "up"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    paths = client.get("/openapi.json").json()["paths"]
+    assert "/v1/online-features" in paths
+
+
+def test_concurrent_requests_each_get_their_own_answer(client: httpx.Client) -> None:
+    """Requests that share a round trip are not mixed up."""
+
+    async def ask() -> list[dict]:
+        async with httpx.AsyncClient(base_url=client.base_url, timeout=30) as many:
+            asked = [{"service": "service", "rows": [{"id": "abc"[n % 3], "add": n}]} for n in range(60)]
+            return [r.json() for r in await asyncio.gather(*(many.post("/v1/online-features", json=a) for a in asked))]
+
+    for n, body in enumerate(asyncio.run(ask())):
+        expected = {"a": float(BIG % 10 + n), "b": None, "c": float(-BIG % 10 + n)}["abc"[n % 3]]
+        assert body["rows"][0][-1] == expected
+
+
+def test_every_route_is_documented(client: httpx.Client) -> None:
+    """docs/http.md names every route."""
+    page = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert f"`{path}`" in page or f" {path}`" in page
