@@ -150,14 +150,26 @@ class Explanation:
         return f"{self.hidden} more rows are not shown; in all: {counts}"
 
     @property
+    def _columns(self) -> list[str]:
+        """The source's columns to print: a time word's own column is left out where it says the same again."""
+        source = self.resolved.source
+        said = [(source.event_time, "event_time"), (source.known_at, "known_at")]
+        again = {
+            name
+            for name, word in said
+            if name is not None and all(row.values[name] == getattr(row, word) for row in self.rows)
+        }
+        return [name for name in self.resolved.columns if name not in again]
+
+    @property
     def _header(self) -> tuple[str, ...]:
-        return ("verdict", "event_time", "known_at", *self.rows[0].values, "reason", "where")
+        return ("verdict", "reason", "event_time", "known_at", *self._columns, "where")
 
     def _cells(self) -> Iterator[tuple[str, ...]]:
+        columns = [(name, self.resolved.columns[name]) for name in self._columns]
         for row in self.rows:
-            values = [_cell(value, self.resolved.columns[name]) for name, value in row.values.items()]
-            times = (_instant(row.event_time), _instant(row.known_at))
-            yield (row.verdict, *times, *values, row.reason, row.place)
+            values = [_cell(row.values[name], of) for name, of in columns]
+            yield (row.verdict, row.reason, _instant(row.event_time), _instant(row.known_at), *values, row.place)
 
 
 def _json(values: Mapping[str, Any], types: Mapping[str, FeatureType]) -> dict[str, Any]:
