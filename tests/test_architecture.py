@@ -1,0 +1,115 @@
+"""The floors: a module imports only from floors below its own."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import featurestore
+
+ROOT = Path(featurestore.__file__).parent
+FLOORS = [
+    {"errors", "clock", "types", "html"},
+    {"declare", "config"},
+    {"semantics"},
+    {"catalog"},
+    {"compile"},
+    {"stores"},
+    {"registry"},
+    {"operations"},
+    {"store"},
+    {"server", "cli", "ui", "integrations", "testing"},
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+EDGES = FLOORS[-1]
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its dotted name."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str, path: Path) -> set[str]:
+    """The package's modules that one imports, wherever in its text, those for type checkers alone included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno} imports relatively"
+            module = node.module or ""
+            for alias in node.names:
+                whole = f"{module}.{alias.name}"
+                found.add(whole if whole in MODULES else module)
+    return {item for item in found if item in MODULES and item not in {name, "featurestore"}}
+
+
+def top(name: str) -> str:
+    """The part of the package that a module belongs to."""
+    return name.split(".")[1]
+
+
+GRAPH = {name: imports(name, path) for name, path in MODULES.items() if name != "featurestore"}
+
+
+def test_every_module_has_a_floor() -> None:
+    """A new part of the package is put on a floor before anything else."""
+    assert {top(name) for name in GRAPH} <= set(FLOOR)
+
+
+@pytest.mark.parametrize("name", sorted(GRAPH))
+def test_a_module_imports_only_from_below(name: str) -> None:
+    """From its own part, or from a lower floor; parts of one floor stay apart, except on the ground floor."""
+    for other in GRAPH[name]:
+        below = FLOOR[top(other)] < FLOOR[top(name)] or FLOOR[top(other)] == FLOOR[top(name)] == 0
+        assert top(other) == top(name) or below, f"{name} imports {other}"
+
+
+def test_edges_do_not_import_each_other() -> None:
+    """Server, command line, pages and integrations each stand alone on the store."""
+    for name, others in GRAPH.items():
+        if top(name) in EDGES:
+            assert not {top(other) for other in others} & (EDGES - {top(name)}), name
+
+
+def test_there_are_no_cycles() -> None:
+    """Neither at import nor inside functions."""
+    graphlib.TopologicalSorter(GRAPH).prepare()
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_all_resolves(name: str) -> None:
+    """Every name that a module lists in `__all__` is there."""
+    module = importlib.import_module(name)
+    for public in getattr(module, "__all__", ()):
+        assert getattr(module, public) is not None
+
+
+def test_importing_the_package_is_light() -> None:
+    """`import featurestore`, and its declarations, load no engine, no server and no store."""
+    code = (
+        "import sys, featurestore; "
+        "heavy = {'pandas', 'duckdb', 'fastapi', 'redis', 'lmdb', 'pyarrow', 'numpy', 'polars'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_dir_lists_what_is_public() -> None:
+    """Completion in a notebook shows the public names, and an unknown one is an AttributeError."""
+    assert set(featurestore.__all__) <= set(dir(featurestore))
+    with pytest.raises(AttributeError, match="nothing_such"):
+        featurestore.nothing_such  # noqa: B018
