@@ -1,0 +1,118 @@
+"""Every command's example runs, in order, in one repository; exit codes, JSON and environments."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ORDER = [
+    "plan", "apply", "historical", "snapshot", "materialize", "online", "explain", "show", "status", "history",
+    "teardown",
+]  # fmt: skip
+PRINTS = {
+    "plan": "plan", "apply": "apply", "materialize": "materialize --quiet", "show": "show", "status": "status",
+    "history": "history", "snapshot": "snapshot customer_orders --at 2025-01-05",
+    "explain": "explain customer_orders customer=ann", "online": "online order_model customer=ann amount=NaN",
+    "historical": "historical data/spine.parquet order_model -o json.parquet", "teardown": "teardown --yes",
+}  # fmt: skip
+
+
+def run(where: Path, *args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ.pop("FEATURESTORE_ENV", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "featurestore", *args], cwd=where, env=environ, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def example(command: str) -> list[str]:
+    found = re.search(r"^\s*Example: featurestore (.*)$", run(ROOT, command, "--help").stdout, re.MULTILINE)
+    assert found, f"{command} has no example"
+    return shlex.split(found[1])
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    run(tmp_path, "init", "shop")
+    return tmp_path / "shop"
+
+
+def test_examples_run_in_order(tmp_path: Path) -> None:
+    run(tmp_path, *example("init"))
+    for command in ORDER:
+        args = example(command)
+        assert args[0] == command
+        assert run(tmp_path / "shop", *args).stdout or command == "materialize"
+    assert example("serve")[0] == "serve"
+
+
+def test_json_parses_and_holds_json_forms(repo: Path) -> None:
+    told = {command: json.loads(run(repo, *shlex.split(PRINTS[command]), "--json").stdout) for command in ORDER}
+    assert told["online"]["rows"][0]["amount"] == "NaN"
+    assert told["online"]["rows"][0]["customer_orders__amount"] == 27.5
+    assert told["snapshot"][0]["event_timestamp"] == "2025-01-05T00:00:00.000000Z"
+    assert told["historical"]["rows"] == 6
+    assert told["status"][0]["state"] == "fresh"
+    assert told["history"][0]["version"] == 1
+    assert told["teardown"]["freed"] > 0
+
+
+def test_check_exits_with_2_on_a_change_only(repo: Path) -> None:
+    run(repo, "plan", "--check", code=2)
+    run(repo, "plan")
+    run(repo, "apply")
+    run(repo, "plan", "--check")
+
+
+def test_environments_lie_apart_and_options_stand_anywhere(repo: Path) -> None:
+    run(repo.parent, "--repo", "shop", "--env", "staging", "apply")
+    run(repo.parent, "plan", "--check", "--repo=shop", "--env=staging")
+    run(repo, "plan", "--check", code=2)
+    assert "no [env.nope]" in run(repo, "status", "--env", "nope", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("show nope", 1, "no definition 'nope'"),
+        ("explain customer_orders custmer=ann", 1, "Did you mean 'customer'"),
+        ("explain customer_orders customer=ann --at noon", 2, "no instant"),
+        ("historical nope.parquet order_model -o x.parquet", 1, "no nope.parquet"),
+        ("historical data/spine.parquet order_model -o no/x.parquet", 1, "no/x.parquet"),
+        ("online order_model customer=ann", 1, ""),
+        ("teardown", 1, "--yes"),
+        ("init .", 1, "exists already"),
+        ("nonsense", 2, "nonsense"),
+    ],
+)
+def test_mistakes_are_a_line_on_stderr(repo: Path, line: str, code: int, says: str) -> None:
+    done = run(repo, *shlex.split(line), code=code)
+    assert says in done.stderr
+    assert done.stderr
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    assert all(f"`featurestore {command}" in text for command in ["init", *ORDER, "serve"])
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, featurestore.cli; print([m for m in ('pandas', 'duckdb', 'fastapi', 'pyarrow') if m in sys.modules])"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environ, text=True).strip() == "[]"
+
+
+def test_serve_has_help() -> None:
+    assert "--workers" in run(ROOT, "serve", "--help").stdout
