@@ -33,7 +33,7 @@ EDGES = FLOORS[-1]
 def modules() -> dict[str, Path]:
     """Every module by its dotted name."""
     found = {}
-    for path in ROOT.rglob("*.py"):
+    for path in set(ROOT.rglob("*.py")) - {ROOT / "__main__.py"}:  # python -m featurestore is the command line
         parts = path.relative_to(ROOT.parent).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found

@@ -30,7 +30,7 @@ def run(where: Path, *args: str, code: int = 0) -> subprocess.CompletedProcess[s
     environ.pop("FEATURESTORE_ENV", None)
     done = subprocess.run(
         [sys.executable, "-m", "featurestore", *args], cwd=where, env=environ, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL, timeout=120,
+        stdin=subprocess.DEVNULL, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
