@@ -1,0 +1,534 @@
+"""One test for each trap that point-in-time features fall into elsewhere."""
+
+from __future__ import annotations
+
+import math
+import struct
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, Request, on_demand
+from featurestore.errors import ConfigError, DeclarationError, OnDemandError, RequestError, SourceError, SpineError
+from featurestore.types import Float64, Int32, Int64, String
+from tests.small import NOON, THING, TIME, apply, both, hours, opened, raised, spine, table, trained, view_of, write
+
+PAIR = Entity("pair", key={"left": Int64, "right": Int64})
+US = timedelta(microseconds=1)
+
+
+# --- rows of the spine ------------------------------------------------------------------------
+
+
+def test_a_spine_row_whose_key_has_no_valid_row_comes_back_in_its_place() -> None:
+    """Unknown, expired and not yet known keys keep their rows, in the spine's order."""
+    rows = table(thing=[1, 2, 3], at=[hours(-1), hours(-50), hours(1)], x=[10, 20, 30])
+    with opened(view_of(rows, ["x"], ttl="1d")) as (store, _):
+        answer = trained(store, NOON, thing=[3, 9, 1, 2, None, 1])
+    assert answer["thing"].to_pylist() == [3, 9, 1, 2, None, 1]
+    assert answer["view__x"].to_pylist() == [None, None, 10, None, None, 10]
+    assert answer["view__x__status"].to_pylist() == ["MISSING", "MISSING", "PRESENT", "EXPIRED", "MISSING", "PRESENT"]
+
+
+def test_equal_key_and_time_with_different_labels_are_all_kept() -> None:
+    """Two rows that differ only in their label are two rows."""
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
+        asked = spine(NOON, thing=[1, 1, 1]).append_column("label", pa.array(["a", "b", "a"]))
+        answer = store.get_historical_features(asked, "service").to_arrow()
+    assert answer["label"].to_pylist() == ["a", "b", "a"]
+    assert answer["view__x"].to_pylist() == [10, 10, 10]
+
+
+def test_spines_of_two_keys() -> None:
+    """Rows that share one of two keys are not taken for each other."""
+    rows = table(left=[1, 1, 2], right=[1, 2, 1], at=[NOON] * 3, x=[11, 12, 21])
+    with opened(view_of(rows, ["x"], entity=PAIR)) as (store, _):
+        answer = both(store, left=[2, 1, 1, 2], right=[1, 2, 1, 2])
+    assert answer["view__x"] == [21, 12, 11, None]
+
+
+def test_keys_1_23_and_12_3_are_two_keys() -> None:
+    """Composite keys are typed and measured, never joined as text; text may hold any separator."""
+    words = Entity("words", key={"a": String, "b": String})
+    rows = table(left=[1, 12], right=[23, 3], at=[NOON] * 2, x=[1, 2])
+    text = table(a=["1", "12", "1|", "1"], b=["23", "3", "2", "|2"], at=[NOON] * 4, x=[1, 2, 3, 4])
+    numbers, texts = view_of(rows, ["x"], entity=PAIR), view_of(text, ["x"], entity=words, name="texts")
+    services = [FeatureService("numbers", features=[numbers]), FeatureService("texts", features=[texts])]
+    with opened(numbers, texts, *services) as (store, _):
+        assert both(store, "numbers", left=[1, 12, 1], right=[23, 3, 3])["view__x"] == [1, 2, None]
+        answer = both(store, "texts", a=["1", "12", "1|", "1", "1|2"], b=["23", "3", "2", "|2", ""])
+        assert answer["texts__x"] == [1, 2, 3, 4, None]
+
+
+def test_a_spine_column_named_like_a_feature_is_refused_by_name() -> None:
+    """Neither is overwritten silently."""
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
+        asked = spine(NOON, thing=[1]).append_column("view__x", pa.array([0]))
+        with pytest.raises(SpineError, match="'view__x'.*also the name of a feature"):
+            store.get_historical_features(asked, "service")
+        other = spine(NOON, thing=[1]).append_column("x", pa.array([0]))
+        assert store.get_historical_features(other, "service").to_arrow()["view__x"].to_pylist() == [10]
+
+
+def test_a_feature_named_x_y_beside_x_is_no_clash() -> None:
+    """No suffix is ever put onto a name, so names that look like suffixes are free."""
+    rows = table(thing=[1], at=[NOON], x=[1], x_y=[2], x_x=[3], event_timestamp=[4])
+    with opened(view_of(rows, ["x", "x_y", "x_x", "event_timestamp"])) as (store, _):
+        answer = both(store, thing=[1])
+    assert [answer[f"view__{name}"] for name in ("x", "x_y", "x_x", "event_timestamp")] == [[1], [2], [3], [4]]
+
+
+# --- which row ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_of_equal_event_times_the_one_known_last_counts(order: list[int]) -> None:
+    """Among those known at the instant asked for; the order of the rows in the file says nothing."""
+    rows = table(thing=[1] * 3, at=[NOON] * 3, known=[hours(1), hours(2), hours(3)], x=[1, 2, 3]).take(order)
+    with opened(view_of(rows, ["x"], known_at="known")) as (store, _):
+        times = [hours(n) for n in (0.5, 1, 2, 2.5, 3, 9)]
+        assert trained(store, times, thing=[1] * 6)["view__x"].to_pylist() == [None, 1, 2, 2, 3, 3]
+
+
+def test_a_correction_counts_from_when_it_is_known() -> None:
+    """A later version of a row replaces it, along both paths, and not before."""
+    rows = table(
+        id=["a", "a"], thing=[1, 1], at=[hours(-2), hours(-2)], known=[hours(-2), hours(1)], x=[10, 11]
+    )  # fmt: skip
+    with opened(view_of(rows, ["x"], known_at="known", identity="id")) as (store, clock):
+        assert both(store, thing=[1])["view__x"] == [10]
+        clock.set(hours(1) - US)
+        assert both(store, thing=[1])["view__x"] == [10]
+        clock.set(hours(1))
+        assert both(store, thing=[1])["view__x"] == [11]
+        assert trained(store, [hours(-3), NOON, hours(1)], thing=[1] * 3)["view__x"].to_pylist() == [None, 10, 11]
+
+
+def test_a_corrected_key_leaves_the_wrong_one() -> None:
+    """A correction that moves a row to another key takes it from the first."""
+    rows = table(id=[7, 7], thing=[1, 2], at=[NOON, NOON], known=[NOON, hours(1)], x=[10, 10])
+    with opened(view_of(rows, ["x"], known_at="known", identity="id")) as (store, clock):
+        assert both(store, thing=[1, 2])["view__x__status"] == ["PRESENT", "MISSING"]
+        clock.set(hours(1))
+        assert both(store, thing=[1, 2])["view__x__status"] == ["MISSING", "PRESENT"]
+
+
+def test_older_data_written_later_never_wins() -> None:
+    """A late arrival that happened earlier leaves the newer row in place, full or incremental."""
+    rows = table(thing=[1, 1], at=[hours(-1), hours(-5)], known=[hours(-1), hours(1)], x=[2, 1])
+    with opened(view_of(rows, ["x"], known_at="known")) as (store, clock):
+        assert both(store, thing=[1])["view__x"] == [2]
+        clock.set(hours(2))
+        assert both(store, thing=[1])["view__x"] == [2]
+        clock.set(hours(3))
+        store.materialize(full=True, progress=False)
+        assert both(store, thing=[1])["view__x"] == [2]
+
+
+def test_ttl_is_one_rule_along_both_paths() -> None:
+    """A row counts until event_time + ttl, inclusive, whether or not anything was materialized since."""
+    rows = table(thing=[1], at=[NOON], x=[10])
+    with opened(view_of(rows, ["x"], ttl="2h")) as (store, clock):
+        for moment, status in [(hours(0), "PRESENT"), (hours(2), "PRESENT"), (hours(2) + US, "EXPIRED")]:
+            clock.set(moment)
+            answer = both(store, thing=[1])
+            assert answer["view__x__status"] == [status]
+            assert answer["view__x"] == [10 if status == "PRESENT" else None]
+
+
+def test_a_row_learned_after_the_instant_is_invisible_and_picked_up_by_the_next() -> None:
+    """Also where it happened inside what an earlier run completed."""
+    rows = table(thing=[1, 1], at=[hours(-9), hours(-5)], known=[hours(-9), hours(0.5)], x=[1, 2])
+    with opened(view_of(rows, ["x"], known_at="known", refresh="1h")) as (store, clock):
+        assert both(store, thing=[1])["view__x"] == [1]
+        clock.set(hours(0.75))
+        assert both(store, thing=[1])["view__x"] == [1]
+        clock.set(hours(1))
+        assert both(store, thing=[1])["view__x"] == [2]
+
+
+def test_the_first_run_is_no_exception() -> None:
+    """Nothing is lost before a first incremental run: its values are training's."""
+    rows = table(thing=[1, 2], at=[hours(-24 * 3000), hours(-1)], x=[1, 2])
+    with opened(view_of(rows, ["x"])) as (store, _):
+        assert both(store, thing=[1, 2])["view__x"] == [1, 2]
+
+
+def test_a_row_dated_2099_is_invisible_until_then() -> None:
+    """It neither shadows what is true now, nor keeps later rows out."""
+    far = datetime(2099, 1, 1, tzinfo=UTC)
+    rows = table(thing=[1, 1, 1], at=[hours(-1), far, hours(2)], x=[1, 99, 2])
+    with opened(view_of(rows, ["x"])) as (store, clock):
+        assert both(store, thing=[1])["view__x"] == [1]
+        clock.set(hours(2))
+        assert both(store, thing=[1])["view__x"] == [2]
+        clock.set(far - US)
+        assert both(store, thing=[1])["view__x"] == [2]
+        clock.set(far)
+        assert both(store, thing=[1])["view__x"] == [99]
+
+
+def test_null_key_known_at_and_event_time_are_never_visible_and_are_counted() -> None:
+    """Such rows are invalid; the manifest says how many there are."""
+    rows = table(
+        thing=pa.array([1, None, 1, 1]), at=[NOON, NOON, None, NOON], known=[NOON, NOON, NOON, None], x=[1, 2, 3, 4]
+    )
+    with opened(view_of(rows, ["x"], known_at="known")) as (store, _):
+        assert both(store, thing=[1, None])["view__x"] == [1, None]
+        frame = store.get_historical_features(spine(NOON, thing=[1]), "service")
+    assert frame.manifest["invalid_rows"] == {"view": {"no known_at or identity": 1, "no key or event_time": 2}}
+
+
+# --- values and types ---------------------------------------------------------------------
+
+
+def test_a_nullable_integer_stays_an_integer() -> None:
+    """With and without nulls, along both paths, in the same dtype."""
+    rows = table(thing=[1, 2], at=[NOON] * 2, x=pa.array([None, 7], pa.int32()))
+    with opened(view_of(rows, ["x"])) as (store, _):
+        assert both(store, thing=[1, 2])["view__x"] == [None, 7]
+        for keys in ([1, 2], [2], [1]):
+            offline = store.get_historical_features(spine(NOON, thing=keys), "service").features
+            online = store.get_online_features([{"thing": key} for key in keys], "service").features
+            assert offline.dtypes.to_dict() == online.dtypes.to_dict() == {"view__x": pd.ArrowDtype(pa.int32())}
+
+
+def test_int64_beyond_2_53_beside_a_null_is_exact() -> None:
+    """No integer passes through a float, keys included."""
+    big = [2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63), None]
+    rows = table(thing=pa.array([2**53 + 1, 2**53, 3, 4, 5]), at=[NOON] * 5, x=pa.array(big))
+    with opened(view_of(rows, ["x"])) as (store, _):
+        assert both(store, thing=[2**53 + 1, 2**53, 3, 4, 5])["view__x"] == big
+
+
+def test_a_float32_has_the_same_bits_along_both_paths() -> None:
+    """0.1 is 0.1 as 32 bits have it, in every place."""
+    rows = table(thing=[1], at=[NOON], x=pa.array([0.1], pa.float32()))
+    with opened(view_of(rows, ["x"])) as (store, _):
+        (value,) = both(store, thing=[1])["view__x"]
+        frame = store.get_historical_features(spine(NOON, thing=[1]), "service")
+        served = store.get_online_features([{"thing": 1}], "service")
+    assert value == float(np.float32(0.1))
+    assert frame.to_arrow()["view__x"].type == served.to_arrow()["view__x"].type == pa.float32()
+    assert frame.to_numpy().tobytes() == served.to_numpy().tobytes()
+
+
+def test_a_declared_type_that_is_not_the_sources_is_an_error_when_planned() -> None:
+    """What widens without loss is read; what would lose is refused, and the message names both types."""
+    rows = table(thing=[1], at=[NOON], x=pa.array([2**40]))
+    with FeatureStore.local() as store:
+        lossy = view_of(rows, {"x": Latest("x", type=Int32)})
+        with pytest.raises(DeclarationError, match=r"feature 'x' is Int32.*'x'.*Int64"):
+            store.plan([lossy])
+        with pytest.raises(DeclarationError, match=r"key 'thing' is String.*Int64"):
+            store.plan([view_of(rows, ["x"], entity=Entity("named", key={"thing": String}))])
+
+
+def test_a_declared_type_that_widens_is_read_as_declared() -> None:
+    """The declared type, never the column's, is what both paths give."""
+    rows = table(thing=pa.array([1], pa.int16()), at=[NOON], x=pa.array([1.5], pa.float32()))
+    with opened(view_of(rows, {"x": Latest("x", type=Float64)})) as (store, _):
+        assert both(store, thing=[1])["view__x"] == [1.5]
+
+
+def test_an_unknown_key_is_missing_and_a_null_value_is_present() -> None:
+    """The two are told apart by status; a row whose features are all null is a row."""
+    rows = table(thing=[1], at=[NOON], x=pa.array([None], pa.int64()), y=pa.array([None], pa.string()))
+    with opened(view_of(rows, ["x", "y"])) as (store, _):
+        answer = both(store, thing=[1, 2, None])
+    for name in ("x", "y"):
+        assert answer[f"view__{name}"] == [None, None, None]
+        assert answer[f"view__{name}__status"] == ["PRESENT", "MISSING", "MISSING"]
+
+
+def test_an_all_null_row_replaces_the_values_before_it() -> None:
+    """A newer null is the value; nothing falls back to an older row."""
+    rows = table(thing=[1, 1], at=[hours(-1), NOON], x=pa.array([5, None]))
+    with opened(view_of(rows, ["x"])) as (store, _):
+        assert both(store, thing=[1])["view__x"] == [None]
+
+
+def test_columns_come_in_the_services_order() -> None:
+    """In every form of both paths, whatever order the views or files have."""
+    names = ["zeta", "alpha", "m", "b", "a"]
+    rows = table(thing=[1], at=[NOON], **{name: [i] for i, name in enumerate(sorted(names))})
+    one, two = view_of(rows, names), view_of(rows, sorted(names), name="other")
+    service = FeatureService("service", features=[two[["m", "zeta"]], one, two["a"]])
+    wanted = ["other__m", "other__zeta", *(f"view__{name}" for name in names), "other__a"]
+    with opened(one, two, service) as (store, _):
+        store.materialize(progress=False)
+        frame = store.get_historical_features(spine(NOON, thing=[1]), "service")
+        served = store.get_online_features([{"thing": 1}], "service")
+    assert list(frame.features) == list(served.features) == wanted
+    assert list(served.to_dict()) == ["thing", *wanted]
+    assert served.to_arrow().column_names == wanted
+    assert frame.to_arrow().column_names[2:] == wanted
+    assert frame.to_numpy().tolist() == served.to_numpy().tolist()
+
+
+def test_a_timestamp_feature_is_exact_to_the_microsecond() -> None:
+    """Before 1970 and far away as well, along both paths."""
+    values = [
+        datetime(2024, 5, 1, 1, 2, 3, 456789, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), None,
+    ]  # fmt: skip
+    rows = table(thing=[0, 1, 2, 3, 4], at=[NOON] * 5, x=pa.array(values, TIME))
+    with opened(view_of(rows, ["x"])) as (store, _):
+        assert both(store, thing=[0, 1, 2, 3, 4])["view__x"] == values
+
+
+@pytest.mark.parametrize("of", [pa.float32(), pa.float64()])
+def test_nan_null_infinities_and_negative_zero_are_kept_apart(of: pa.DataType) -> None:
+    """Six values go in and the same six come out of both paths."""
+    values = [math.nan, None, math.inf, -math.inf, -0.0, 0.0]
+    rows = table(thing=list(range(6)), at=[NOON] * 6, x=pa.array(values, of))
+    with opened(view_of(rows, ["x"])) as (store, _):
+        served = both(store, thing=list(range(6)))["view__x"]
+        frame = store.get_historical_features(spine(NOON, thing=list(range(6))), "service")
+        online = store.get_online_features([{"thing": n} for n in range(6)], "service")
+    assert [struct.pack("<d", value) if value is not None else None for value in served] == [
+        struct.pack("<d", value) if value is not None else None for value in values
+    ]
+    assert frame.to_numpy(object).tolist()[1] == online.to_numpy(object).tolist()[1] == [None]
+    assert frame.to_numpy().tobytes() == online.to_numpy().tobytes()
+
+
+def test_the_nan_of_a_parquet_file_is_canonical_along_both_paths(tmp_path: Path) -> None:
+    """Whatever sign and payload a NaN has in the file, 7ff8000000000000 comes out of either path."""
+    patterns = [0x7FF8000000000000, 0xFFF8000000000000, 0x7FF8000000000123, 0xFFF00000DEADBEEF, 0x7FF0000000000001]
+    floats = np.array(patterns, np.uint64).view(np.float64)
+    narrow = np.array([0x7FC00000, 0xFFC00000, 0x7FC00123, 0xFF800001, 0x7F800001], np.uint32).view(np.float32)
+    keys = list(range(5))
+    rows = table(
+        thing=keys, at=[NOON] * 5, x=pa.array(floats), y=pa.array(narrow),
+        z=pa.array([[value, 1.0] for value in floats], pa.list_(pa.float64())),
+    )  # fmt: skip
+    path = write(tmp_path / "rows.parquet", rows)
+    with opened(view_of(path, ["x", "y", "z"])) as (store, _):
+        both(store, thing=keys)
+        frame = store.get_historical_features(spine(NOON, thing=keys), "service")
+        online = store.get_online_features([{"thing": key} for key in keys], "service")
+    for answer in (frame, online):
+        arrow = answer.to_arrow()
+        assert set(arrow["view__x"].to_numpy().view(np.uint64).tolist()) == {0x7FF8000000000000}
+        assert set(arrow["view__y"].to_numpy().view(np.uint32).tolist()) == {0x7FC00000}
+        inside = arrow["view__z"].combine_chunks().flatten().to_numpy()[::2]
+        assert set(inside.view(np.uint64).tolist()) == {0x7FF8000000000000}
+
+
+def test_an_nan_of_numpy_backed_pandas_is_null_and_one_of_arrow_is_nan() -> None:
+    """pandas cannot tell the two apart in a numpy-backed column; Arrow can, and is believed."""
+    frame = pd.DataFrame({"thing": [1, 2], "at": [NOON] * 2, "x": [math.nan, 1.0]})
+    backed = pd.DataFrame(
+        {
+            "thing": [1, 2, 3], "at": [NOON] * 3,
+            "x": pd.Series(pd.arrays.ArrowExtensionArray(pa.array([math.nan, 1.0, None]))),
+        }
+    )  # fmt: skip
+    with opened(view_of(frame, ["x"])) as (store, _):
+        assert both(store, thing=[1, 2])["view__x"] == [None, 1.0]
+    with opened(view_of(backed, ["x"])) as (store, _):
+        nan, one, null = both(store, thing=[1, 2, 3])["view__x"]
+        assert math.isnan(nan)
+        assert (one, null) == (1.0, None)
+
+
+# --- requests -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [1.7, "1", 1.0, True, 2**63, b"1"])
+def test_a_key_of_another_type_is_refused(key: object) -> None:
+    """1.7 is not served as 1, and neither is "1": the message names the column and its type."""
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
+        store.materialize(progress=False)
+        message = raised(RequestError, lambda: store.get_online_features([{"thing": key}], "service"))
+        assert "'thing' must be Int64" in message
+
+
+@pytest.mark.parametrize("keys", [pa.array([1.7]), pa.array(["1"]), pa.array([1.0]), pa.array([True])])
+def test_a_spine_key_of_another_type_is_refused(keys: pa.Array) -> None:
+    """In training as in serving."""
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
+        with pytest.raises(SpineError, match="'thing'.*must be Int64"):
+            store.get_historical_features(spine(NOON, thing=keys), "service")
+
+
+def test_a_fraction_in_a_pandas_spine_is_refused_and_a_null_beside_integers_is_not() -> None:
+    """pandas turns integers with a null into floats; whole ones are the integers they were."""
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
+        whole = pd.DataFrame({"thing": [1, None], "event_timestamp": [NOON] * 2})
+        assert store.get_historical_features(whole, "service").to_arrow()["view__x"].to_pylist() == [10, None]
+        broken = pd.DataFrame({"thing": [1.7, None], "event_timestamp": [NOON] * 2})
+        with pytest.raises(SpineError, match=r"thing = 1\.7"):
+            store.get_historical_features(broken, "service")
+
+
+def plus(x: int, y: int) -> int:
+    return x + y
+
+
+def defaulted(x: int | None, y: int | None) -> int:
+    return (x or 0) + (y or 0)
+
+
+def test_on_demand_with_a_missing_input_has_the_same_outcome_in_both_paths() -> None:
+    """A function that handles null gives a value in both; one that does not fails in both, by name."""
+    view = view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])
+    inputs = [view["x"], Request("y", Int64)]
+    careless, careful = on_demand(plus, inputs=inputs, output=Int64), on_demand(defaulted, inputs=inputs, output=Int64)
+    services = [FeatureService("careless", features=[careless]), FeatureService("careful", features=[careful])]
+    with opened(view, careless, careful, *services) as (store, _):
+        assert both(store, "careful", thing=[1, 2, 1], y=[5, 5, None])["defaulted"] == [15, 5, 10]
+        assert both(store, "careless", thing=[1], y=[5])["plus"] == [15]
+        offline = raised(OnDemandError, lambda: trained(store, NOON, "careless", thing=[2], y=[5]))
+        online = raised(OnDemandError, lambda: store.get_online_features([{"thing": 2, "y": 5}], "careless"))
+    assert offline.split(" failed for ")[0] == online.split(" failed for ")[0]
+    assert "'plus' failed for" in online
+    assert "TypeError" in offline
+    assert "TypeError" in online
+
+
+def test_a_missing_request_value_is_a_clear_error_in_both_paths() -> None:
+    """A request value that is not there at all is no null."""
+    view = view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])
+    feature = on_demand(defaulted, inputs=[view["x"], Request("y", Int64)], output=Int64)
+    with opened(view, feature, FeatureService("service", features=[feature])) as (store, _):
+        store.materialize(progress=False)
+        with pytest.raises(RequestError, match="no 'y'"):
+            store.get_online_features([{"thing": 1}], "service")
+        with pytest.raises(SpineError, match="'y'"):
+            trained(store, NOON, thing=[1])
+
+
+# --- operation ----------------------------------------------------------------------------
+
+
+def test_teardown_then_apply_works() -> None:
+    """A project that was torn down is as good as new."""
+    view = view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])
+    with opened(view) as (store, _):
+        assert both(store, thing=[1])["view__x"] == [10]
+        assert store.teardown() > 0
+        assert list(store.online.scan(b"")) in ([], [[]])
+        assert store.status() == []
+        apply(store, view)
+        assert both(store, thing=[1])["view__x"] == [10]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"), [('onlin = "lmdb://x"', "online"), ('[offline]\nmemory_limits = "1GB"', "memory_limit")]
+)
+def test_a_misspelled_configuration_key_is_refused_with_the_right_one(tmp_path: Path, line: str, hint: str) -> None:
+    """Never accepted silently."""
+    (tmp_path / "featurestore.toml").write_text(f'project = "p"\n{line}\n')
+    message = raised(ConfigError, lambda: FeatureStore(tmp_path))
+    assert f"'{hint}'" in message
+    assert "featurestore.toml" in message
+
+
+def test_files_that_disagree_on_a_columns_type_are_refused_by_name(tmp_path: Path) -> None:
+    """DuckDB would cast the second file to the first one's types."""
+    write(tmp_path / "a.parquet", table(thing=[1], at=[NOON], x=pa.array([1])))
+    write(tmp_path / "b.parquet", table(thing=[2], at=[NOON], x=pa.array([1.5])))
+    with FeatureStore.local() as store:
+        message = raised(SourceError, lambda: store.plan([view_of(tmp_path, ["x"])]))
+    assert "disagree on column 'x'" in message
+    assert "a.parquet" in message
+    assert "b.parquet" in message
+
+
+# --- engines ------------------------------------------------------------------------------
+
+
+def test_nanoseconds_are_floored_to_microseconds_before_and_after_1970(tmp_path: Path) -> None:
+    """Parquet as pandas writes it, with and without zone: 1999 ns is 1 µs and −1 ns is −1 µs, in key, time and value."""
+    ns = np.array([1999, 1000, 999, 0, -1, -999, -1000, -1001], "datetime64[ns]")
+    keys = list(range(len(ns)))
+    wanted = [datetime(1970, 1, 1, tzinfo=UTC) + US * n for n in (1, 1, 0, 0, -1, -1, -1, -2)]
+    for zone in (None, "UTC", "America/New_York"):
+        stamps = pd.Series(ns) if zone is None else pd.Series(ns).dt.tz_localize("UTC").dt.tz_convert(zone)
+        path = tmp_path / f"{'naive' if zone is None else zone.replace('/', '_')}.parquet"
+        pd.DataFrame({"thing": keys, "at": stamps, "x": stamps}).to_parquet(path)
+        assert pq.read_schema(path).field("x").type.unit == "ns"
+        with opened(view_of(path, ["x"])) as (store, _):
+            assert both(store, thing=keys)["view__x"] == wanted, zone
+            times = [moment for floor in wanted for moment in (floor - US, floor)]
+            seen = trained(store, times, thing=[key for key in keys for _ in range(2)])["view__x__status"].to_pylist()
+            assert seen == ["MISSING", "PRESENT"] * len(keys), zone
+
+
+def test_a_nanosecond_spine_is_floored(tmp_path: Path) -> None:
+    """A spine row one nanosecond before a row does not see it; one nanosecond after, it does."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    with opened(view_of(table(thing=[1], at=[epoch], x=[1]), ["x"])) as (store, _):
+        times = pa.array([-1, 0, 1], pa.timestamp("ns"))
+        asked = pa.table({"thing": [1, 1, 1], "event_timestamp": times})
+        assert store.get_historical_features(asked, "service").to_arrow()["view__x"].to_pylist() == [None, 1, 1]
+
+
+def test_floor_division_before_1970() -> None:
+    """The instant that a refreshed view answers for is floored, where DuckDB's own // would truncate."""
+    assert duckdb.sql("SELECT -1 // 10").fetchall() == [(0,)]
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    times = [epoch + timedelta(hours=n) for n in (-3, -2, -1, 0, 1)]
+    rows = table(thing=[1] * 5, at=times, x=[-3, -2, -1, 0, 1])
+    with opened(view_of(rows, ["x"], refresh="1h")) as (store, clock):
+        asked = [epoch - US, epoch - timedelta(hours=1), epoch - timedelta(hours=1) - US, epoch, epoch + US]
+        assert trained(store, asked, thing=[1] * 5)["view__x"].to_pylist() == [-1, -1, -2, 0, 0]
+        for moment, value in zip(asked[2:0:-1] + asked[:1] + asked[3:], [-2, -1, -1, 0, 0], strict=True):
+            clock.set(moment)
+            assert both(store, thing=[1])["view__x"] == [value]
+
+
+def test_the_hour_that_the_clock_shows_twice_is_the_later_one() -> None:
+    """01:30 on the night when New York's clocks go back, in sources and in spines alike."""
+    naive = pa.array([datetime(2024, 11, 3, 1, 30)], pa.timestamp("us"))
+    later = datetime(2024, 11, 3, 6, 30, tzinfo=UTC)
+    assert datetime(2024, 11, 3, 1, 30, fold=1, tzinfo=ZoneInfo("America/New_York")).astimezone(UTC) == later
+    rows = table(thing=[1], at=naive, x=naive)
+    with opened(view_of(rows, ["x"], timezone="America/New_York")) as (store, _):
+        times = [later - US, later]
+        assert trained(store, times, thing=[1, 1])["view__x"].to_pylist() == [None, later]
+        asked = pa.table({"thing": [1], "event_timestamp": naive})
+        local = store.get_historical_features(asked, "service", timezone="America/New_York")
+        assert local.to_arrow()["view__x"].to_pylist() == [later]
+
+
+def test_negative_zero_keys_and_ties_do_not_depend_on_the_order_of_rows() -> None:
+    """-0.0 = 0.0 for DuckDB; which of two tied rows wins is decided by bytes, and -0.0 is the lesser."""
+    for order in ([0, 1], [1, 0]):
+        rows = table(thing=[1, 1], at=[NOON] * 2, x=[-0.0, 0.0]).take(order)
+        with opened(view_of(rows, ["x"])) as (store, _):
+            (value,) = both(store, thing=[1])["view__x"]
+            assert math.copysign(1, value) == 1
+
+
+def test_nulls_do_not_skip_a_row_as_arg_max_would() -> None:
+    """The values of a row come together: never one from the newest row and another from an older one."""
+    rows = table(thing=[1, 1], at=[hours(-1), NOON], x=pa.array([1, None]), y=pa.array([None, "b"]))
+    with opened(view_of(rows, ["x", "y"])) as (store, _):
+        answer = both(store, thing=[1])
+        assert (answer["view__x"], answer["view__y"]) == ([None], ["b"])
+
+
+def test_decimals_of_38_digits_are_exact() -> None:
+    """No Decimal passes through HUGEINT or a double."""
+    values = [Decimal("9" * 38), Decimal("-" + "9" * 38), Decimal(0), None]
+    rows = table(thing=[1, 2, 3, 4], at=[NOON] * 4, x=pa.array(values, pa.decimal128(38, 0)))
+    with opened(view_of(rows, ["x"])) as (store, _):
+        assert both(store, thing=[1, 2, 3, 4])["view__x"] == values
+
+
+def test_view_declared_without_refresh_says_what_is_missing() -> None:
+    """How often values change is never guessed."""
+    source = view_of(table(thing=[1], at=[NOON], x=[1]), ["x"]).source
+    with pytest.raises(DeclarationError, match="refresh must be said"):
+        FeatureView("view", entity=THING, source=source, features=["x"])
