@@ -306,7 +306,9 @@ def _sized(plain: Callable[[FeatureType, Any], bytes]) -> Callable[[FeatureType,
 
 
 def _unscaled(of: FeatureType, value: Decimal) -> bytes:
-    return int(value.scaleb(of.scale)).to_bytes(16, "little", signed=True)
+    sign, digits, _ = of.accept(value).as_tuple()  # its exponent is -scale; arithmetic would round to 28 digits
+    unscaled = int("".join(map(str, digits)))
+    return (-unscaled if sign else unscaled).to_bytes(16, "little", signed=True)
 
 
 def _nested(of: FeatureType, value: list[Any]) -> bytes:
