@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import duckdb
 import pyarrow as pa
 import pytest
@@ -278,3 +281,15 @@ def test_data_that_says_less_of_time_is_still_planned(repo):
     assert not repo.plan(repo.definitions()).is_empty
     repo.write("landings.parquet", landings().slice(0, 0))
     assert not repo.plan(repo.definitions()).is_empty
+
+
+def test_the_documentation_runs_and_shows_what_is_printed():
+    """Every block of its page, in order; the plan shown is the one printed, line breaks and fingerprints apart."""
+    page = (Path(__file__).parents[2] / "docs" / "plan-and-apply.md").read_text(encoding="utf-8")
+    space = {"__name__": "docs"}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/plan-and-apply.md", "exec"), space)
+    shown = re.search(r"```text\n(.*?)```", page, re.DOTALL)[1]
+    texts = [re.sub(r"\b[0-9a-f]{8}\b", "…", " ".join(text.split())) for text in (shown, str(space["plan"]))]
+    assert texts[0] == texts[1]
+    space["store"].close()
