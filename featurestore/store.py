@@ -53,7 +53,7 @@ class FeatureStore:
     """
 
     def __init__(self, path: str | Path, *, env: str | None = None, clock: Clock | None = None) -> None:
-        config = load_config(path, env if env is not None else os.environ.get("FEATURESTORE_ENV"))
+        config = load_config(path, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
         self._open(config, load(config.definition_files(), config.root), clock)
 
     def _open(self, config: Config, catalog: Catalog, clock: Clock | None) -> None:
@@ -70,6 +70,7 @@ class FeatureStore:
             threads=limits.threads,
             spill=limits.spill,
         )
+        self._plans: dict[str, Callable[[], Plan]] = {}  # how each plan that was shown is made again
         self._remove: Callable[[], object] | None = None
 
     @classmethod
@@ -120,13 +121,20 @@ class FeatureStore:
         definitions: only these (with what they refer to), removing nothing; by default all of the repository.
         accept_types: take a source column's changed type as a change instead of an error.
         """
-        return make_plan(
-            self._catalog if definitions is None else Catalog.of(definitions),
-            self.registry,
-            offline=self.offline,
-            remove_missing=definitions is None,
-            accept_types=accept_types,
-        )
+        listed = None if definitions is None else list(definitions)
+
+        def make() -> Plan:
+            return make_plan(
+                self._catalog if listed is None else Catalog.of(listed),
+                self.registry,
+                offline=self.offline,
+                remove_missing=listed is None,
+                accept_types=accept_types,
+            )
+
+        plan = make()
+        self._plans[plan.digest] = make
+        return plan
 
     def apply(self, definitions: Iterable[Any] | Plan | None = None, *, note: str = "") -> AppliedVersion:
         """Carry out a plan: the one given, or that of the definitions given, or that of the repository.
@@ -134,20 +142,21 @@ class FeatureStore:
         Raises PlanOutdatedError where the plan given is no longer what would be done.
         """
         if isinstance(definitions, Plan):
-            return self._apply(definitions, note)
+            make = self._plans.get(definitions.digest)
+            return self._apply(definitions, note, again=None if make is None else make())
         listed = None if definitions is None else list(definitions)
         plan = self.plan(listed)
         if listed is not None:
             self._catalog = self._catalog.merged(Catalog.of(listed))
         return self._apply(plan, note)
 
-    def _apply(self, plan: Plan, note: str) -> AppliedVersion:
-        applied = apply_plan(plan, self.registry, free=self._free, published=self._published, note=note)
+    def _apply(self, plan: Plan, note: str, *, again: Plan | None = None) -> AppliedVersion:
+        applied = apply_plan(plan, self.registry, free=self._free, published=self._published, again=again, note=note)
         self._serving.reload()
         return applied
 
     def history(self) -> tuple[Version, ...]:
-        """Every applied version, oldest first."""
+        """Every applied version, newest first."""
         return self.registry.history()
 
     def teardown(self) -> int:

@@ -31,7 +31,7 @@ from featurestore.errors import NotFoundError, RequestError, SourceError, did_yo
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
 from featurestore.operations.historical import Options, get_historical_features
-from featurestore.operations.on_demand import scalars
+from featurestore.semantics.values import scalars
 from featurestore.semantics.service import Part, ResolvedService, resolve_service
 from featurestore.semantics.view import resolve
 from featurestore.stores.offline import Offline

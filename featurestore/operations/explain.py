@@ -22,9 +22,9 @@ from featurestore.declare.durations import show_duration
 from featurestore.declare.sources import DataFrameSource
 from featurestore.errors import RequestError, SourceError, did_you_mean
 from featurestore.operations.explanation import ExplainedRow, Explanation
-from featurestore.operations.on_demand import scalars
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING, END
+from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
 from featurestore.types import Timestamp

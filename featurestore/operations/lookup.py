@@ -16,10 +16,11 @@ from featurestore.clock import to_datetime
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import NotMaterializedError, OnlineStoreError, RequestError
-from featurestore.operations.on_demand import REQUEST_TIME, evaluate, evaluate_rows, input_names, scalars
+from featurestore.operations.on_demand import REQUEST_TIME, evaluate, evaluate_rows, input_names
 from featurestore.operations.online_result import OnlineResult, PartAnswer
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.status import Status, expired
+from featurestore.semantics.values import scalars
 from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.online import OnlineStore, Reading
 from featurestore.stores.online.coalesce import CoalescingReader

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pyarrow as pa
 from featurestore.declare.on_demand import OnDemand, Request
 from featurestore.declare.views import Selection
 from featurestore.errors import OnDemandError
-from featurestore.semantics.values import canonical
+from featurestore.semantics.values import canonical, scalars
 
 __all__ = ["evaluate", "input_names"]
 
@@ -43,14 +42,6 @@ def evaluate(item: OnDemand, inputs: Mapping[str, pa.Array], row_name: Callable[
     rows = len(arrays[0]) if arrays else 1
     results = evaluate_rows(item, columns, rows, row_name)
     return canonical(pa.array(results, item.output.arrow), item.output)
-
-
-def scalars(array: pa.Array) -> list[Any]:
-    """The canonical Python scalars of an array; instants in UTC as `datetime.UTC` has it."""
-    values: list[Any] = array.to_pylist()
-    if pa.types.is_timestamp(array.type):
-        return [None if value is None else value.astimezone(UTC) for value in values]
-    return values
 
 
 def evaluate_rows(

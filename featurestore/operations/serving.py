@@ -93,7 +93,7 @@ class Serving:
     def _versions(self, name: str) -> Iterator[Document]:
         """The documents that hold distinct versions of the service, newest first."""
         seen = set()
-        for version in reversed(self._registry.history()):
+        for version in self._registry.history():
             record = version.document["services"].get(name)
             if record is not None and record["fingerprint"] not in seen:
                 seen.add(record["fingerprint"])

@@ -63,7 +63,7 @@ def _parquet_reader(path: Path) -> pa.RecordBatchReader:
     connection.execute("SET TimeZone = 'UTC'")
     pattern = str(path / "**" / "*.parquet") if path.is_dir() else str(path)
     try:
-        return connection.execute(f"SELECT * FROM read_parquet({literal(pattern)})").to_arrow_reader(100_000)
+        return connection.sql(f"SELECT * FROM read_parquet({literal(pattern)})").to_arrow_reader(100_000)
     except duckdb.Error as error:
         raise SpineError(f"The spine's file {path} cannot be read: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from featurestore.types import FeatureType
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["canonical", "fill", "matrix_of", "to_numpy", "to_pandas"]
+__all__ = ["canonical", "fill", "matrix_of", "scalars", "to_numpy", "to_pandas"]
 
 NAN: dict[str, Any] = {"Float32": np.float32(np.nan), "Float64": np.float64(np.nan)}
 """The one NaN of each float type, 0x7fc00000 and 0x7ff8000000000000."""
@@ -71,6 +72,18 @@ def fill(array: pa.Array, where: npt.NDArray[np.bool_], of: FeatureType, default
     return extended.take(pa.array(chosen))
 
 
+def scalars(array: pa.Array) -> list[Any]:
+    """The canonical Python scalars of an array; instants in UTC as `datetime.UTC` has it, in lists too."""
+    values: list[Any] = array.to_pylist()
+    if pa.types.is_timestamp(array.type):
+        return [None if value is None else value.astimezone(UTC) for value in values]
+    if pa.types.is_list(array.type) and pa.types.is_timestamp(array.type.value_type):
+        return [
+            None if value is None else [None if x is None else x.astimezone(UTC) for x in value] for value in values
+        ]
+    return values
+
+
 def to_pandas(
     columns: dict[str, pa.Array], types: dict[str, FeatureType], *, dtypes: Literal["arrow", "numpy"] = "arrow"
 ) -> pd.DataFrame:
@@ -85,7 +98,8 @@ def to_pandas(
         return pd.DataFrame(
             {name: pd.Series(pd.arrays.ArrowExtensionArray(array), copy=False) for name, array in columns.items()}
         )
-    return pd.DataFrame({name: _numpy_column(name, array, types[name]) for name, array in columns.items()})
+    plain = {name: _numpy_column(name, array, types[name]) for name, array in columns.items()}
+    return pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in plain.items()})
 
 
 def to_numpy(
@@ -100,7 +114,7 @@ def to_numpy(
     for i, (name, array) in enumerate(columns.items()):
         of = types[name]
         if target.kind == "O":
-            matrix[:, i] = np.array([*array.to_pylist(), None], dtype=object)[:-1]
+            matrix[:, i] = np.array([*scalars(array), None], dtype=object)[:-1]
         elif TO_FLOAT.get(of.kind) is None:
             raise ValueError(f"column '{name}' is {of}, which is no number; use dtype=object, or leave it out")
         else:
@@ -145,4 +159,4 @@ def _numpy_column(name: str, array: pa.Array, of: FeatureType) -> npt.NDArray[An
     if of.kind in {"Timestamp", "Date"}:
         plain = array.cast(pa.timestamp("us", "UTC")) if of.kind == "Timestamp" else array.cast(pa.timestamp("us"))
         return np.asarray(plain.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), dtype="datetime64[us]")
-    return np.array([*array.to_pylist(), None], dtype=object)[:-1]
+    return np.array([*scalars(array), None], dtype=object)[:-1]

@@ -140,7 +140,7 @@ def resolve(view: FeatureView, raw: dict[str, str]) -> ResolvedView:
     return ResolvedView(
         declared=view,
         keys=tuple(keys),
-        features=tuple(features),
+        features=tuple(sorted(features, key=lambda feature: feature.name)),  # as listed or not: one order in records
         timing=timing,
         ttl=view.said("ttl"),
         columns=columns,

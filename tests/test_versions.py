@@ -1,0 +1,176 @@
+"""Definitions that change: the old version is served until the new one is complete, and never a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
+from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, PlanOutdatedError
+from featurestore.types import String
+
+NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOON)
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> Iterator[FeatureStore]:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "first.parquet", {"a": 1, "b": 2}, at=NOON - 2 * HOUR)
+    (tmp_path / "featurestore.toml").write_text('project = "versions"\ndefinitions = []\n')
+    with FeatureStore(tmp_path, clock=clock) as store:
+        yield store
+
+
+def write(path: Path, values: dict[str, int], *, at: datetime) -> None:
+    times = pa.array([at] * len(values), pa.timestamp("us", "UTC"))
+    pq.write_table(pa.table({"id": list(values), "at": times, "x": list(values.values())}), path)
+
+
+def service(*, default: int | None = None, description: str = "", **words: object) -> FeatureService:
+    source = ParquetSource("rows", "data", event_time="at")
+    said = {"refresh": "1h", "ready_after": "10m", **words}
+    view = FeatureView(
+        "facts", entity=Entity("thing", key={"id": String}), source=source,
+        features={"x": Latest("x", default=default)}, description=description, **said,
+    )  # fmt: skip
+    return FeatureService("service", features=[view])
+
+
+def values(store: FeatureStore, *ids: str, fingerprint: str | None = None) -> list:
+    store.reload()
+    return store.get_online_features([{"id": i} for i in ids], "service", fingerprint=fingerprint).to_dict()["facts__x"]
+
+
+def fill(store: FeatureStore) -> list:
+    return store.materialize(progress=False)
+
+
+def test_the_old_version_is_served_until_the_new_one_is_complete(store: FeatureStore) -> None:
+    """A changed definition changes nothing that is served before it is filled, and everything at once then."""
+    store.apply([service()])
+    fill(store)
+    assert values(store, "a", "z") == [1, None]
+    store.apply([service(default=-1)])
+    assert values(store, "a", "z") == [1, None]
+    fill(store)
+    assert values(store, "a", "z") == [1, -1]
+
+
+def test_a_pinned_model_gets_its_definitions_or_a_refusal(store: FeatureStore) -> None:
+    """The fingerprint of a training frame is served exactly, or refused with what changed."""
+    store.apply([service()])
+    fill(store)
+    spine = pa.table({"id": ["a"], "event_timestamp": pa.array([NOON], pa.timestamp("us", "UTC"))})
+    trained = store.get_historical_features(spine, "service").manifest["fingerprint"]
+    assert values(store, "a", fingerprint=trained) == [1]
+    store.apply([service(default=-1)])
+    assert values(store, "z", fingerprint=trained) == [None]
+    fill(store)
+    with pytest.raises(FingerprintError, match="default"):
+        values(store, "z", fingerprint=trained)
+    with pytest.raises(FingerprintError, match="never applied"):
+        values(store, "z", fingerprint="0" * 32)
+
+
+def test_a_label_changes_no_value_and_refills_nothing(store: FeatureStore) -> None:
+    """A description is no part of a fingerprint."""
+    store.apply([service()])
+    fill(store)
+    before = store.status()[0].fingerprint
+    plan = store.plan([service(description="facts of things")])
+    assert [type(step).__name__ for step in plan.steps] == ["ChangeLabel"]
+    store.apply(plan)
+    assert store.status()[0].fingerprint == before
+    assert values(store, "a") == [1]
+
+
+def test_a_plan_that_is_no_longer_current_is_refused(store: FeatureStore) -> None:
+    """What another applied meanwhile, or a column that changed, makes a plan that was shown void."""
+    plan = store.plan([service()])
+    store.apply([service(default=3)])
+    with pytest.raises(PlanOutdatedError):
+        store.apply(plan)
+
+
+def test_stale_values_are_marked_or_withheld(store: FeatureStore, clock: ManualClock) -> None:
+    """Values older than the refresh asks for say so; a view may withhold them."""
+    store.apply([service()])
+    fill(store)
+    clock.advance(5 * HOUR)
+    result = store.get_online_features([{"id": "a"}], "service")
+    assert result.stale == {"facts": True}
+    assert result.to_dict()["facts__x"] == [1]
+    store.apply([service(stale="withhold")])
+    fill(store)
+    assert values(store, "a") == [1]
+    clock.advance(5 * HOUR)
+    result = store.get_online_features([{"id": "a"}], "service")
+    assert result.statuses["facts__x"] == ["WITHHELD"]
+    assert result.to_dict()["facts__x"] == [None]
+
+
+def test_an_emptied_store_is_an_error_and_is_caught_up(store: FeatureStore) -> None:
+    """A store that lost its values never answers MISSING for them; teardown then apply works."""
+    store.apply([service()])
+    with pytest.raises(NotMaterializedError):
+        values(store, "a")
+    fill(store)
+    assert store.teardown() > 0
+    with pytest.raises(NotFoundError):
+        values(store, "a")
+    store.apply([service()])
+    with pytest.raises(NotMaterializedError):
+        values(store, "a")
+    fill(store)
+    assert values(store, "a") == [1]
+
+
+def test_files_that_arrive_change_or_vanish_are_noticed(
+    store: FeatureStore, clock: ManualClock, tmp_path: Path
+) -> None:
+    """Old rows in a new file are picked up by the next instant; a changed or removed file means all keys."""
+    store.apply([service()])
+    fill(store)
+    write(tmp_path / "data" / "late.parquet", {"a": 10, "c": 30}, at=NOON - HOUR)
+    assert values(store, "a", "c") == [1, None]
+    clock.advance(HOUR)
+    run = fill(store)[-1]
+    assert (run.full, run.keys) == (False, 2)
+    clock.advance(HOUR)
+    assert values(store, "a", "b", "c") == [10, 2, 30]
+    (tmp_path / "data" / "late.parquet").unlink()
+    run = fill(store)[-1]
+    assert run.full
+    clock.advance(HOUR)
+    assert values(store, "a", "b", "c") == [1, 2, None]
+
+
+def test_features_listed_in_another_order_are_the_same_version(store: FeatureStore, clock: ManualClock) -> None:
+    """The order in a view is no part of its identity, and changes no record."""
+    source = ParquetSource("rows", "data", event_time="at")
+    for features in (["x", "at"], ["at", "x"]):
+        view = FeatureView(
+            "facts", entity=Entity("thing", key={"id": String}), source=source, features=features, refresh="1h"
+        )
+        store.apply([FeatureService("service", features=[view])])
+        fill(store)
+        clock.advance(HOUR)
+    assert values(store, "a", "b") == [1, 2]
+
+
+def test_running_twice_writes_nothing_new(store: FeatureStore) -> None:
+    """What is complete is not due."""
+    store.apply([service()])
+    assert len(fill(store)) == 2
+    assert fill(store) == []
