@@ -1,0 +1,76 @@
+"""The definitions of the flights on the real data: they apply, mean what a person finds by hand, and serve what they train."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from feature_repo.demo import HERE, INPUTS, SERVICE, differing, flights_of
+from feature_repo.prepare import prepare
+from featurestore import FeatureStore, ManualClock
+
+NOON = datetime(2013, 12, 3, 17, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("flights")
+    for file in ("featurestore.toml", "definitions.py"):
+        shutil.copy(HERE / file, folder / file)
+    prepare(folder / "data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clock() -> ManualClock:
+    return ManualClock(NOON)
+
+
+@pytest.fixture(scope="module")
+def store(folder, clock):
+    with FeatureStore(folder, clock=clock) as store:
+        store.apply()
+        yield store
+
+
+def test_applying_twice_changes_nothing(store):
+    """The first apply made version 1; the second finds nothing to do."""
+    again = store.apply()
+    assert (again.number, again.changed) == (1, False)
+
+
+def test_one_row_by_hand(store, folder):
+    """A flight at 12:45 on 3 December sees 12:00's landings and yesterday's means, each found with pandas alone."""
+    flights = flights_of(folder / "data")
+    flight = flights[(flights["sched_dep"] >= NOON + timedelta(minutes=15)) & flights["tailnum"].notna()].iloc[[0]]
+    row = flight.iloc[0]
+    frame = store.get_historical_features(flight[["sched_dep", *INPUTS]], SERVICE, timestamp="sched_dep")
+    got = frame.to_arrow().to_pylist()[0]
+    as_of = (row["sched_dep"] - pd.Timedelta(minutes=10)).floor("h")
+    landings = pd.read_parquet(folder / "data" / "landings.parquet")
+    known = landings[landings["landed_at"] + pd.Timedelta(minutes=2) <= as_of]
+    last = known[known["carrier"] == row["carrier"]].sort_values(["landed_at", "flight_id"]).iloc[-1]
+    assert got["carrier_last__arr_delay"] == last["arr_delay"]
+    days = pd.read_parquet(folder / "data" / "carrier_days.parquet")
+    day = days[(days["carrier"] == row["carrier"]) & (days["date"] == datetime(2013, 12, 2).date())]
+    assert got["carrier_day__mean_arr_delay"] == day["mean_arr_delay"].item()
+    weather = pd.read_parquet(folder / "data" / "weather.parquet")
+    hour = weather[(weather["origin"] == row["origin"]) & (weather["observed_at"] == as_of)]
+    assert got["weather__temp"] == hour["temp"].item()
+    airports = pd.read_parquet(folder / "data" / "airports.parquet").set_index("airport")
+    assert got["origin__lat"] == airports.loc[row["origin"], "lat"]
+    assert got["flight_carrier"] == row["carrier"]
+
+
+def test_a_lookup_has_the_bits_of_training(store, clock, folder):
+    """Twenty flights, looked up at one instant and trained as of it."""
+    store.materialize(progress=False)
+    flights = flights_of(folder / "data")
+    spine = flights[flights["sched_dep"] >= NOON].head(20)[INPUTS].reset_index(drop=True)
+    rows = spine.astype(object).where(spine.notna(), None).to_dict("records")
+    online = store.get_online_features(rows, SERVICE)
+    trained = store.get_historical_features(spine.assign(event_timestamp=pd.Timestamp(clock())), SERVICE)
+    assert not any(online.stale.values())
+    assert differing(online.to_arrow(), trained.to_arrow().select(list(trained.types))) == {}
