@@ -1,0 +1,138 @@
+"""The documentation runs: every Python block, every example and the notebook; and its links lead somewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = ROOT / "examples"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: Path) -> list[tuple[int, str]]:
+    """(line, code) of each Python block."""
+    text = page.read_text()
+    return [(text.count("\n", 0, found.start(1)), found[1]) for found in BLOCK.finditer(text)]
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+RUNNING = [page for page in PAGES if blocks(page)]
+
+
+def load(path: Path) -> ModuleType:
+    """An example as a module; it stays in `sys.modules`, where FastAPI looks for annotations."""
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=names(RUNNING))
+def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python blocks of a page run one after the other, in one namespace, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__page__"}
+    for line, code in blocks(page):
+        # The leading newlines make tracebacks and definitions show the page's own line.
+        exec(compile("\n" * line + code, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link is a file or folder of the repository, and its anchor a heading of the page."""
+    for target in LINK.findall(FENCED.sub("", page.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in headings(there), f"{page.name}: {target}"
+
+
+def headings(page: Path) -> set[str]:
+    lines = FENCED.sub("", page.read_text()).splitlines()
+    titles = [line.lstrip("#").strip().lower() for line in lines if line.startswith("#")]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+def test_every_page_is_linked_from_the_readme_or_the_design_pages() -> None:
+    """No page of the documentation is an orphan."""
+    linked = {(page.parent / t.partition("#")[0]).resolve() for page in PAGES for t in LINK.findall(page.read_text())}
+    assert [page.name for page in PAGES[1:] if page.resolve() not in linked] == []
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cells of the quickstart run in order; they are stored without outputs."""
+    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert cells
+    assert all(not cell.outputs and cell.execution_count is None for cell in cells)
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__notebook__"}
+    for number, cell in enumerate(cells):
+        exec(compile(cell.source, f"quickstart.ipynb[{number}]", "exec"), namespace)
+
+
+def test_the_redis_example_runs(redis_url: str, tmp_path: Path) -> None:
+    """The quickstart on Redis prints what it was served, and says that training agrees."""
+    done = run([str(EXAMPLES / "redis_quickstart.py"), redis_url], tmp_path)
+    assert "equal to the training frame: True" in done
+
+
+def test_the_feature_tests_of_the_example_pass(tmp_path: Path) -> None:
+    """A user's own tests are ordinary tests."""
+    done = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_my_features.py")], tmp_path)
+    assert "passed" in done
+
+
+def test_the_model_behind_fastapi_answers() -> None:
+    """The example's app scores a request with features that it looks up as numpy."""
+    app = load(EXAMPLES / "model_behind_fastapi.py").create_app()
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://example") as client:
+            return await client.post("/score", json=[{"carrier": "UA"}, {"carrier": "AA"}])
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 200
+    scores = answer.json()["late"]
+    assert len(scores) == 2
+    assert scores[0] > 0.5 > scores[1]
+
+
+def run(command: list[str], folder: Path) -> str:
+    """What a Python program prints; warnings are errors in it, too."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
