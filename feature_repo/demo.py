@@ -4,12 +4,11 @@
 
 It prepares the data, applies the definitions, builds the training frame as of each flight's scheduled departure up to
 30 November, and fits the model. Then it replays the next seven days on a clock that it sets: every hour the jobs
-run that are due, and every flight is looked up (over HTTP where the server is installed) at the minute of its scheduled departure. At the end every served
+run that are due, and every flight is looked up over HTTP at the minute of its scheduled departure. At the end every served
 value is compared, bit for bit, with what training says for that flight and minute; one that differs makes it fail.
 """
 
 import contextlib
-import importlib.util
 import shutil
 import socket
 import sys
@@ -40,7 +39,6 @@ SERVICE = "delay_model"
 START = datetime(2013, 12, 1, tzinfo=ZoneInfo("America/New_York"))
 HOUR = timedelta(hours=1)
 WEEK = 7 * 24
-HTTP = importlib.util.find_spec("featurestore.server") is not None
 INPUTS = ["carrier", "tailnum", "origin", "dest", "month", "hour", "weekday", "distance"]
 FACTS = ["aircraft_facts__", "origin__", "dest__"]
 
@@ -106,9 +104,6 @@ def between(flights: pd.DataFrame, start: datetime | None, end: datetime) -> pd.
 @contextlib.contextmanager
 def served(store: FeatureStore, fingerprint: str) -> Iterator[Ask]:
     """Serve the store over HTTP on loopback, in this process so that it shares the clock; yields what asks it."""
-    if not HTTP:
-        yield lambda rows: _direct(store, fingerprint, rows)
-        return
     import httpx
     import uvicorn
 
@@ -138,11 +133,6 @@ def served(store: FeatureStore, fingerprint: str) -> Iterator[Ask]:
         server.should_exit = True
         thread.join(timeout=30)
         listener.close()
-
-
-def _direct(store: FeatureStore, fingerprint: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    result = store.get_online_features(rows, SERVICE, fingerprint=fingerprint)
-    return {"rows": [list(row) for row in zip(*result.columns.values(), strict=True)], "stale": result.stale}
 
 
 def replay(
@@ -236,7 +226,7 @@ def demonstrate(
         with served(store, frame.manifest["fingerprint"]) as ask:
             done = replay(store, clock, week, ask, hours=hours, score=lambda rows: _score(model, rows, frame.types))
         log(
-            f"replayed {hours} hours: {done.runs:,} jobs, {len(done.rows):,} flights looked up {'over HTTP' if HTTP else 'in process'} in "
+            f"replayed {hours} hours: {done.runs:,} jobs, {len(done.rows):,} flights looked up over HTTP in "
             f"{done.requests:,} requests; answers older than their refresh asks for: {done.late_answers:,}"
         )
         truth = store.get_historical_features(week[["sched_dep", *INPUTS]], SERVICE, timestamp="sched_dep")

@@ -31,8 +31,8 @@ from featurestore.errors import NotFoundError, RequestError, SourceError, did_yo
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
 from featurestore.operations.historical import Options, get_historical_features
-from featurestore.semantics.values import scalars
 from featurestore.semantics.service import Part, ResolvedService, resolve_service
+from featurestore.semantics.values import scalars
 from featurestore.semantics.view import resolve
 from featurestore.stores.offline import Offline
 from featurestore.types import FeatureType, from_json
