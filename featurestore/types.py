@@ -350,15 +350,8 @@ TABLE: dict[str, Form] = {
     "Embedding": Form(_arrow_list, _duckdb_list, "object", None, _accept_array, _json_array, _read_array),
 }  # fmt: skip
 
-Bool = FeatureType("Bool")
-Int32 = FeatureType("Int32")
-Int64 = FeatureType("Int64")
-Float32 = FeatureType("Float32")
-Float64 = FeatureType("Float64")
-String = FeatureType("String")
-Bytes = FeatureType("Bytes")
-Date = FeatureType("Date")
-Timestamp = FeatureType("Timestamp")
+_SIMPLE = {kind: FeatureType(kind) for kind in TABLE if kind not in {"Decimal", "Array", "Embedding"}}
+Bool, Int32, Int64, Float32, Float64, String, Bytes, Date, Timestamp = _SIMPLE.values()
 
 
 def Decimal(precision: int, scale: int) -> FeatureType:  # noqa: N802 - a type's name
@@ -379,7 +372,6 @@ def Array(element: FeatureType, length: int | None = None) -> FeatureType:  # no
     return FeatureType("Embedding", element=element, length=length)
 
 
-_SIMPLE = {t.kind: t for t in (Bool, Int32, Int64, Float32, Float64, String, Bytes, Date, Timestamp)}
 _DECIMAL = re.compile(r"Decimal\((\d+),\s*(\d+)\)")
 _ARRAY = re.compile(r"Array\((.+?)(?:,\s*(\d+))?\)")
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What has been applied: every version as one document, the difference of two as a plan."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Where values lie: offline as rows that SQL reads, online as bytes that a codec packs."""
