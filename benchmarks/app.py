@@ -4,9 +4,9 @@ import sys
 
 import uvicorn
 from fastapi import FastAPI
-from featurestore.server import create_app
 
 from benchmarks.product import open_store
+from featurestore.server import create_app
 
 
 def app(project: str) -> FastAPI:
