@@ -114,12 +114,13 @@ def _source_record(item: Source) -> Record:
 
 def _view_record(view: ResolvedView) -> Record:
     declared = view.declared
+    settled = {feature.name: feature for feature in view.features}
     folds = {
         feature.name: {
             **dump(feature.fold, without={"default"}),
             **({} if feature.default is None else {"default": to_json(feature.type, feature.default)}),
         }
-        for feature in view.features
+        for feature in (settled[name] for name in declared.features)  # in the order in which they were listed
     }
     written = dump(declared, without={"entity", "source", "features"})
     written |= {"entity": declared.entity.name, "source": declared.source.name, "features": folds}
