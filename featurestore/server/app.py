@@ -61,9 +61,12 @@ def _add_lookup(app: FastAPI, store: FeatureStore) -> None:
     @app.post("/v1/online-features", responses=responses, openapi_extra={"requestBody": request_body})
     async def online_features(request: Request) -> Response:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
-        if int(request.headers.get("content-length", 0)) > MAX_BODY:
-            raise BadRequest(f"The body is larger than {MAX_BODY} bytes; send fewer rows at a time", status=413)
-        service, fingerprint, rows = read_request(await request.body())
+        body = bytearray()
+        async for piece in request.stream():  # counted as it arrives, whatever its length says
+            body += piece
+            if len(body) > MAX_BODY:
+                raise BadRequest(f"The body is larger than {MAX_BODY} bytes; send fewer rows at a time", status=413)
+        service, fingerprint, rows = read_request(bytes(body))
         result = await store.lookup(service, fingerprint).aget(rows, json=True)
         if ARROW in request.headers.get("accept", ""):
             return Response(arrow_body(result), media_type=ARROW)
