@@ -188,7 +188,8 @@ class FeatureStore:
         values of on-demand features and a `timestamp` column. features: a service, by name or itself, or a list of views,
         selections, on-demand features, "view" or "view:feature"; never applied ones too. timezone: of naive timestamps.
         with_status: a column `<feature>__status` for each feature of a view. with_event_time: a column
-        `<view>__event_time` with the time of the row that was chosen. Raises SpineError, SourceError, OnDemandError.
+        `<view>__event_time` with the time of the row that was chosen, null where nothing lies within the ttl.
+        Raises SpineError, SourceError, OnDemandError.
         """
         options = Options(timestamp, timezone, with_status, with_event_time)
         service = self._resolved(features)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featurestore.clock import instant_of
 from featurestore.declare.entity import Entity
 from featurestore.declare.sources import DataFrameSource
 from featurestore.declare.views import FeatureView
@@ -19,6 +20,7 @@ from featurestore.operations.training_frame import TrainingFrame
 from featurestore.stores.offline import Offline
 from featurestore.types import Int64
 from tests.histories import History, answers_of, histories, seen, to_arrow, write_parquet
+from tests.oracle import ALWAYS
 from tests.world import bits, declare, resolved, spine_of
 
 FULL = Options(with_status=True, with_event_time=True)
@@ -41,19 +43,21 @@ def as_seen(history: History, frame: TrainingFrame) -> list[tuple]:
         (
             row[f"view__{first}__status"],
             {name: bits(history, name, row[f"view__{name}"]) for name in history.view.features},
+            None if row["view__event_time"] is None else instant_of(row["view__event_time"]),
         )
         for row in rows
     ]
 
 
 def expected(history: History) -> list[tuple]:
-    return [(status, values) for status, values, *_ in seen(history, answers_of(history))]
+    answers = seen(history, answers_of(history))
+    return [(status, values, None if at == ALWAYS else at) for status, values, at, _ in answers]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories())
 def test_training_is_the_oracle_to_the_bit(offline: Offline, history: History) -> None:
-    """Every value and status of a training frame is what the naive reading of the rules gives."""
+    """Every value, status and event time of a training frame is what the naive reading of the rules gives."""
     frame = ask(history, offline)
     assert as_seen(history, frame) == expected(history)
     conflicts = sum(answer.conflict for answer in answers_of(history) if answer.status == "PRESENT")

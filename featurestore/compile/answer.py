@@ -73,11 +73,17 @@ class Answer:
             return list(pool.map(column, features))
 
     def event_times(self) -> pa.Array:
-        """The event_time of each request's row (timestamp[us, UTC]); null where there is none or it has no time."""
+        """The event_time of each request's row (timestamp[us, UTC]), one whose validity has ended included; null where
+        there is none, none within the ttl, or it has no time.
+        """
         of = pa.timestamp("us", "UTC")
-        if self.view.source.event_time is None and self.view.source.valid_from is None:
+        if not self.rows.num_rows or (self.view.source.event_time is None and self.view.source.valid_from is None):
             return pa.nulls(len(self.index), of)
-        return _take(self.rows[EVENT_TIME], _places(self.index)).cast(pa.int64()).cast(of)
+        index = self.index
+        if self.view.ttl is not None:
+            within = self.rows[EVENT_TIME].to_numpy()[np.maximum(index, 0)] >= self.as_of - self.view.ttl
+            index = np.where(within, index, -1)
+        return _take(self.rows[EVENT_TIME], _places(index)).cast(pa.int64()).cast(of)
 
 
 def _places(index: Instants) -> pa.Array:
