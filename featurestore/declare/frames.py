@@ -23,7 +23,7 @@ def is_pandas(frame: object) -> bool:
 def table_of(frame: Any) -> pa.Table:
     """The Arrow table of a frame, its index left out; TypeError where it is no frame.
 
-    String views and large strings become plain strings, dictionaries become their values.
+    String views and large strings become plain strings, in lists too; dictionaries become their values.
     """
     if is_pandas(frame):
         table = pa.Table.from_pandas(frame, preserve_index=False)
@@ -44,16 +44,23 @@ def table_of(frame: Any) -> pa.Table:
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     of = column.type
-    if pa.types.is_dictionary(of):
-        column = column.cast(of.value_type)
-        of = of.value_type
+    if pa.types.is_dictionary(of):  # decoded over plain values: views cannot be taken by index
+        chunks = [pa.DictionaryArray.from_arrays(c.indices, _plain(pa.chunked_array([c.dictionary])).combine_chunks())
+                  for c in column.chunks]  # fmt: skip
+        return pa.chunked_array([chunk.dictionary_decode() for chunk in chunks], _plain_type(of.value_type))
+    plain = _plain_type(of)
+    return column if plain == of else column.cast(plain)
+
+
+def _plain_type(of: pa.DataType) -> pa.DataType:
     if pa.types.is_large_string(of) or pa.types.is_string_view(of):
-        return column.cast(pa.string())
+        return pa.string()
     if pa.types.is_large_binary(of) or pa.types.is_binary_view(of):
-        return column.cast(pa.binary())
-    if pa.types.is_large_list(of):
-        return column.cast(pa.list_(of.value_type))
-    return column
+        return pa.binary()
+    if pa.types.is_list(of) or pa.types.is_large_list(of):
+        element = _plain_type(of.value_type)
+        return of if pa.types.is_list(of) and element == of.value_type else pa.list_(element)
+    return of
 
 
 def content_digest(table: pa.Table) -> str:

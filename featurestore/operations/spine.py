@@ -44,14 +44,17 @@ def chunks_of(spine: Any) -> Iterator[SpineChunk]:
     if isinstance(spine, pa.RecordBatchReader):
         yield from _chunks_of_reader(spine)
         return
+    if is_pandas(spine):
+        _check_distinct([str(name) for name in spine.columns])
     try:
         table = table_of(spine)
+    except pa.ArrowException as error:  # first: an ArrowTypeError is a TypeError as well
+        raise SpineError(f"The spine cannot be read: {error}") from None
     except TypeError:
         raise SpineError(
             f"{type(spine).__name__} is no spine; pass a pandas, polars or Arrow frame, a Parquet path or a DuckDB relation"
         ) from None
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise SpineError(f"The spine cannot be read: {error}") from None
+    _check_distinct(table.column_names)
     for first in range(0, max(1, table.num_rows), CHUNK):
         yield SpineChunk(table.slice(first, CHUNK), first)
 
@@ -79,6 +82,13 @@ def _chunks_of_reader(reader: pa.RecordBatchReader) -> Iterator[SpineChunk]:
             first, rows, pending = first + rows, 0, []
     if pending or not first:
         yield SpineChunk(table_of(pa.Table.from_batches(pending, reader.schema)), first)
+
+
+def _check_distinct(names: list[str]) -> None:
+    """Refuse a spine that has a column twice."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise SpineError(f"The spine has a column '{twice[0]}' twice; rename or drop one of the two")
 
 
 def pandas_of(spine: Any) -> Any:
