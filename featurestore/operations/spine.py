@@ -24,6 +24,9 @@ __all__ = ["CHUNK", "SpineChunk", "chunks_of", "load_chunk", "pandas_of"]
 CHUNK = 2_000_000
 """Rows that are answered at once: what bounds the memory of a spine that is larger."""
 
+BATCH = 100_000
+"""Rows that are read at once; a chunk ends with the batch that fills it."""
+
 
 @dataclass(frozen=True)
 class SpineChunk:
@@ -39,7 +42,7 @@ def chunks_of(spine: Any) -> Iterator[SpineChunk]:
         yield from _chunks_of_reader(_parquet_reader(Path(spine)))
         return
     if isinstance(spine, duckdb.DuckDBPyRelation):
-        yield from _chunks_of_reader(spine.to_arrow_reader(100_000))
+        yield from _chunks_of_reader(spine.to_arrow_reader(min(BATCH, CHUNK)))
         return
     if isinstance(spine, pa.RecordBatchReader):
         yield from _chunks_of_reader(spine)
@@ -66,7 +69,7 @@ def _parquet_reader(path: Path) -> pa.RecordBatchReader:
     connection.execute("SET TimeZone = 'UTC'")
     pattern = str(path / "**" / "*.parquet") if path.is_dir() else str(path)
     try:
-        return connection.sql(f"SELECT * FROM read_parquet({literal(pattern)})").to_arrow_reader(100_000)
+        return connection.sql(f"SELECT * FROM read_parquet({literal(pattern)})").to_arrow_reader(min(BATCH, CHUNK))
     except duckdb.Error as error:
         raise SpineError(f"The spine's file {path} cannot be read: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -116,22 +117,37 @@ class TrainingFrame:
         return to_numpy(self._block().features, self.types, dtype=dtype)
 
     def to_parquet(self, path: str | Path) -> Path:
-        """Write the frame chunk by chunk, and its manifest beside it as `<path>.manifest.json`."""
+        """Write the frame chunk by chunk, its manifest into the file and beside it as `<path>.manifest.json`.
+
+        What lay there before stays until all is written.
+        """
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
+        try:
+            self._write(partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        target.with_name(target.name + ".manifest.json").write_text(json.dumps(self.manifest, indent=2) + "\n")
+        return target
+
+    def _write(self, path: Path) -> None:
+        """The schema comes last, by our own hand, since the manifest in it counts all chunks."""
         writer: pq.ParquetWriter | None = None
         try:
             for block in [self._whole] if self._whole is not None else self.blocks():
-                table = self._stamped(block.table())
+                table = block.table()
                 if writer is None:
-                    writer = pq.ParquetWriter(partial, table.schema)
+                    writer = pq.ParquetWriter(path, table.schema, store_schema=False)
                 writer.write_table(table)
+            assert writer is not None, "there is a block even where there is no row"
+            schema = self._stamped(table.slice(0, 0)).schema
+            writer.add_key_value_metadata(
+                {**schema.metadata, b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes())}
+            )
         finally:
             if writer is not None:
                 writer.close()
-        partial.replace(target)
-        target.with_name(target.name + ".manifest.json").write_text(json.dumps(self.manifest, indent=2) + "\n")
-        return target
 
     def _stamped(self, table: pa.Table) -> pa.Table:
         return table.replace_schema_metadata({MANIFEST_KEY: json.dumps(self.manifest).encode()})
