@@ -66,7 +66,7 @@ def _parquet_reader(path: Path) -> pa.RecordBatchReader:
     if not path.exists():
         raise SpineError(f"The spine's file {path} does not exist")
     connection = duckdb.connect(":memory:")
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     pattern = str(path / "**" / "*.parquet") if path.is_dir() else str(path)
     try:
         return connection.sql(f"SELECT * FROM read_parquet({literal(pattern)})").to_arrow_reader(min(BATCH, CHUNK))

@@ -109,7 +109,7 @@ class Offline:
         """A DuckDB instance for one operation."""
         connection = duckdb.connect(":memory:", config=self._config)
         try:
-            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")  # DuckDB's goes to stdout
             yield Session(connection, self)
         finally:
             connection.close()
