@@ -66,7 +66,7 @@ def _wire(of: FeatureType, values: list[object]) -> dict[str, list[str]]:
     column = canonical(pa.array([*(from_json(of, value) for value in values), None], of.arrow), of)
     times = pa.array(range(len(column)), pa.int64())
     rows = pa.table({EVENT_TIME: times, UNTIL: times, "x": column})
-    result = {"records": [codec.record([slot]).hex() for slot in codec.slots(1_000_000, rows, ["x"])]}
+    result = {"records": [record.hex() for record in codec.records(1_000_000, rows, ["x"])]}
     result["watermark"] = [pack_watermark([2_000_000, 1_000_000]).hex()]
     if of.element is None and not of.is_float:
         keys = ViewCodec(

@@ -112,8 +112,10 @@ def test_a_slot_gives_back_what_was_put_in(of: FeatureType, until: bool) -> None
             "y": arrow(of, [values[0], *other]),
         }
     ).slice(1)
-    slots = codec.slots(77, rows, ["x", "y"])
-    decoded = [codec.slot(codec.record([slot, codec.empty(5)]), 100) for slot in slots]
+    records = codec.records(77, rows, ["x", "y"])
+    slots = [codec.slot(record, 100).data for record in records]
+    assert records == [codec.record([slot]) for slot in slots]
+    decoded = [codec.slot(codec.with_older(record, codec.empty(5)), 100) for record in records]
     assert shown(of, [slot.row.values[0] for slot in decoded]) == shown(of, values)
     assert shown(of, [slot.row.values[1] for slot in decoded]) == shown(of, other)
     assert [(slot.instant, slot.row.event_time) for slot in decoded] == [(77, n) for n in range(len(values))]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,8 @@ BATCH = 4_000
 """Keys that are written at once and read back; few enough that a server's readers do not wait for long."""
 
 EMBEDDED_BATCH = 40_000
-"""The same for an embedded store, whose readers never wait, and for which each batch means waiting for the disk."""
+"""The same for an embedded store, whose readers never wait, and for which each batch means waiting for the disk.
+So many keys are encoded at once, whatever the store."""
 
 PASS = 1_000_000
 """Keys that are asked for at once: what bounds the memory of a run."""
@@ -173,23 +175,33 @@ def _collect(context: _Context, arrived: list[int] | None) -> int:
 
 
 def _write_all(context: _Context, keys: int, *, everything: bool, progress: Progress) -> int:
-    """Ask for all keys and write their records, pass by pass; the number of keys that have a row."""
-    vanished = _existing(context) if everything else set()
+    """Ask for all keys and write their records, in the order of their keys; the number of keys that have a row."""
     rows = 0
     progress.start(context.view.name, context.instant, keys)
-    for first in range(0, keys, PASS):
-        count = min(PASS, keys - first)
-        for batch_keys, slots, present in _slots(context, first, count):
-            vanished.difference_update(batch_keys)
-            _write(context, batch_keys, slots)
-            rows += present
-            progress.advance(len(batch_keys))
-    gone = sorted(vanished)
-    size = _batch_size(context.store)
-    for start in range(0, len(gone), size):
-        part = gone[start : start + size]
-        _write(context, part, [None] * len(part))
+    before: Future[None] | None = None
+    with ThreadPoolExecutor(max_workers=1) as writer:  # which waits for the store while the next batch is encoded
+        for batch, records in _batches(context, keys, everything=everything):
+            if before is not None:
+                before.result()
+            before = writer.submit(_write, context, batch, records)
+            rows += len(records) - records.count(None)
+            progress.advance(len(batch))
+        if before is not None:
+            before.result()
     return rows
+
+
+def _batches(context: _Context, keys: int, *, everything: bool) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
+    """Store keys and the record of each with one slot, None where it has no row; `everything`: those that vanished too."""
+    vanished = _existing(context) if everything else set()
+    for first in range(0, keys, PASS):
+        for batch, records in _pass(context, first, min(PASS, keys - first)):
+            vanished.difference_update(batch)
+            yield batch, records
+    gone = sorted(vanished)
+    for start in range(0, len(gone), EMBEDDED_BATCH):
+        part = gone[start : start + EMBEDDED_BATCH]
+        yield part, [None] * len(part)
 
 
 def _batch_size(store: OnlineStore) -> int:
@@ -200,8 +212,8 @@ def _existing(context: _Context) -> set[bytes]:
     return {key for keys in context.store.scan(context.codec.record_prefix) for key in keys}
 
 
-def _slots(context: _Context, first: int, count: int) -> Iterator[tuple[list[bytes], list[bytes | None], int]]:
-    """Batches of (store keys, the slot of each or None where it has no row, how many have one)."""
+def _pass(context: _Context, first: int, count: int) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
+    """The batches of the asked keys from `first` on, in the order of their store keys: neighbours share pages."""
     view, codec, connection = context.view, context.codec, context.session.connection
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n - {first} AS n, {key_list(view)}, "
@@ -212,45 +224,52 @@ def _slots(context: _Context, first: int, count: int) -> Iterator[tuple[list[byt
         as_of=np.full(count, context.instant, np.int64), at=context.instant,
     )  # fmt: skip
     table: pa.Table = connection.sql(f"SELECT n, {key_list(view)} FROM requests").to_arrow_table()
-    table = table.take(pa.array(np.argsort(table["n"].to_numpy())))
+    keys = codec.keys([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
+    order = sorted(range(count), key=keys.__getitem__)
+    index = answer.index[table["n"].to_numpy()[order]]
     names = [feature.name for feature in view.features]
-    rows = answer.rows.take(pa.array(answer.index[answer.index >= 0]))
-    size, taken = _batch_size(context.store), 0
-    for start in range(0, count, size):
-        columns = [table[f"k{i}"].slice(start, size).combine_chunks() for i in range(len(view.keys))]
-        index = answer.index[start : start + size]
-        found = np.flatnonzero(index >= 0)
-        encoded = codec.slots(context.instant, rows.slice(taken, len(found)), names)
-        taken += len(found)
-        slots: list[bytes | None] = [None] * len(index)
-        for place, slot in zip(found.tolist(), encoded, strict=True):
-            slots[place] = slot
-        yield codec.keys(columns, len(index)), slots, len(found)
+    for start in range(0, count, EMBEDDED_BATCH):
+        batch = [keys[place] for place in order[start : start + EMBEDDED_BATCH]]
+        places = index[start : start + EMBEDDED_BATCH]
+        found = np.flatnonzero(places >= 0)
+        encoded = codec.records(context.instant, answer.rows.take(pa.array(places[found])), names)
+        records: list[bytes | None] = encoded  # type: ignore[assignment]
+        if len(found) < len(batch):
+            records = [None] * len(batch)
+            for place, record in zip(found.tolist(), encoded, strict=True):
+                records[place] = record
+        yield batch, records
 
 
-def _write(context: _Context, keys: Sequence[bytes], slots: Sequence[bytes | None]) -> None:
-    """Write one batch of records and read it back."""
-    codec, instant, complete = context.codec, context.instant, context.complete
-    puts: dict[bytes, bytes | None] = {}
+def _write(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | None]) -> None:
+    """Write records, in batches as the store takes them, and read each batch back."""
+    size = _batch_size(context.store)
+    for start in range(0, len(keys), size):
+        puts = _puts(context, keys[start : start + size], records[start : start + size])
+        context.lease.write(puts)
+        written = context.store.get(list(puts)).values
+        if written != list(puts.values()):
+            wrong = sum(a != b for a, b in zip(written, puts.values(), strict=True))
+            raise MaterializeError(
+                f"{context.view.declared.title}: {wrong} of {len(puts)} records read back differ from what was written; "
+                "is another program writing to this store, or does it evict keys?"
+            )
+
+
+def _puts(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | None]) -> dict[bytes, bytes | None]:
+    """What to write: each record with the slot of the newest complete instant behind its own."""
+    codec, complete = context.codec, context.complete
     if complete is None:
-        for key, slot in zip(keys, slots, strict=True):
-            puts[key] = None if slot is None else codec.record([slot])
-    else:
-        nothing, nothing_yet = codec.empty(complete), codec.empty(instant)
-        for key, slot, record in zip(keys, slots, context.store.get(keys).values, strict=True):
-            older = None if record is None else codec.slot(record, complete)
-            if slot is None and (older is None or older.row is None):
-                puts[key] = None  # without a record the key is MISSING, then as now
-            else:
-                puts[key] = codec.record([slot or nothing_yet, nothing if older is None else older.data])
-    context.lease.write(puts)
-    written = context.store.get(list(puts)).values
-    wrong = sum(a != b for a, b in zip(written, puts.values(), strict=True))
-    if wrong:
-        raise MaterializeError(
-            f"{context.view.declared.title}: {wrong} of {len(puts)} records read back differ from what was written; is "
-            "another program writing to this store, or does it evict keys?"
-        )
+        return dict(zip(keys, records, strict=True))
+    nothing, nothing_yet = codec.empty(complete), codec.record([codec.empty(context.instant)])
+    puts: dict[bytes, bytes | None] = {}
+    for key, record, held in zip(keys, records, context.store.get(keys).values, strict=True):
+        older = None if held is None else codec.slot(held, complete)
+        if record is None and (older is None or older.row is None):
+            puts[key] = None  # without a record the key is MISSING, then as now
+        else:
+            puts[key] = codec.with_older(record or nothing_yet, nothing if older is None else older.data)
+    return puts
 
 
 def describe(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -232,13 +232,13 @@ class LmdbStore:
     def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
         """Write the batch in one transaction, synced to disk, where the guard holds; see the contract."""
         environment = self._environment or self._refuse()
-        items = sorted(puts.items())  # neighbours share pages, which a batch then touches once
+        keys = sorted(puts)  # neighbours share pages, which a batch then touches once
         with environment.entered() as env:
             env.reader_check()  # what killed readers had in view would never be reused
             with env.begin(environment.keys, write=True) as txn:
                 if guard is not None and _read(environment, txn, guard.key) != guard.value:
                     return False
-                _apply(environment, txn, items)
+                _apply(environment, txn, keys, puts)
         return True
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
@@ -281,15 +281,19 @@ def _read(environment: _Environment, txn: _Transaction, key: bytes) -> bytes | N
     return value if found == key else None
 
 
-def _apply(environment: _Environment, txn: _Transaction, items: Sequence[tuple[bytes, bytes | None]]) -> None:
-    plain = [(key, value) for key, value in items if value is not None and 0 < len(key) <= MAX_KEY]
-    txn.cursor(environment.keys).putmulti(plain)
-    if len(plain) == len(items):
+def _apply(
+    environment: _Environment, txn: _Transaction, keys: Sequence[bytes], puts: Mapping[bytes, bytes | None]
+) -> None:
+    if None not in puts.values() and all(map(_is_plain, keys)):
+        txn.cursor(environment.keys).putmulti(zip(keys, map(puts.__getitem__, keys), strict=True))  # type: ignore[arg-type]
         return
-    for key, value in items:
+    for key in keys:
+        value = puts[key]
         if _is_plain(key):
             if value is None:
                 txn.delete(key, db=environment.keys)
+            else:
+                txn.put(key, value, db=environment.keys)
         elif value is None:
             txn.delete(_long_key(key), db=environment.long)
         else:
