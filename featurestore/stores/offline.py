@@ -109,7 +109,10 @@ class Offline:
         """A DuckDB instance for one operation."""
         connection = duckdb.connect(":memory:", config=self._config)
         try:
-            connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")  # DuckDB's goes to stdout
+            connection.execute("SET TimeZone = 'UTC'")
+            (shows,) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0]
+            if shows:  # on standard output; in a notebook it is off, and cannot be set without ipywidgets
+                connection.execute("SET enable_progress_bar = false")
             yield Session(connection, self)
         finally:
             connection.close()
