@@ -1,0 +1,157 @@
+"""Rule 2's order in Python: bytes that compare as values do, and back; `order_sql` of `columns` is its SQL form.
+
+    value       0x00 for null (the least), else 0x01 and
+    Bool        one byte
+    integers    big-endian with the sign bit flipped: 4 bytes (Int32, Date: days), 8 (Int64, Timestamp: µs), 16 (Decimal,
+                scaled by its 10^scale)
+    floats      IEEE big-endian, the sign bit flipped, of negative numbers every bit: -0.0 < 0.0, NaN greatest
+    String      UTF-8, Bytes as they are; 0x00 written as 0x00 0xff, then 0x00 0x00
+    Array       its elements, each 0x01 and the element as a value, then 0x00
+    Embedding   its n elements, as floats
+
+Equal bytes are identical values. No encoding is the beginning of another, so that the bytes of several columns can be
+joined. A value as bytes is also how folds keep values in their states.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from featurestore.clock import instant_of, to_datetime
+from featurestore.types import FeatureType, Float32, Scalar
+
+__all__ = ["order_bytes", "order_value", "place"]
+
+EPOCH_DAY = date(1970, 1, 1).toordinal()
+WIDTH = {"Int32": 4, "Int64": 8, "Date": 4, "Timestamp": 8, "Decimal": 16}
+IEEE = {"Float32": struct.Struct(">f"), "Float64": struct.Struct(">d")}
+
+
+def order_bytes(of: FeatureType, value: Scalar) -> bytes:
+    """The bytes of a canonical scalar of type `of`, null included."""
+    return b"\x00" if value is None else b"\x01" + _bytes(of, value)
+
+
+def order_value(of: FeatureType, data: bytes) -> Scalar:
+    """The canonical scalar that `order_bytes` wrote."""
+    return _optional(of, data, 0)[0]
+
+
+def place(
+    event_time: int,
+    known_at: int,
+    tiebreak: Iterable[tuple[FeatureType, Scalar]],
+    columns: Mapping[str, tuple[FeatureType, Scalar]],
+) -> bytes:
+    """A row's position among the rows of its key, as bytes: rule 2.
+
+    event_time and known_at in µs; `tiebreak` in the declared order; `columns` all that the view reads, by name.
+    """
+    read = [order_bytes(of, value) for _, (of, value) in sorted(columns.items(), key=lambda item: item[0])]
+    return b"".join(
+        [_signed(event_time, 8), _signed(known_at, 8), *(order_bytes(of, value) for of, value in tiebreak), *read]
+    )
+
+
+def _signed(value: int, width: int) -> bytes:
+    return (value + (1 << (8 * width - 1))).to_bytes(width, "big")
+
+
+def _bytes(of: FeatureType, value: Any) -> bytes:
+    kind = of.kind
+    if kind in IEEE:
+        return _float(IEEE[kind], value)
+    if kind in WIDTH:
+        return _signed(_whole(of, value), WIDTH[kind])
+    if kind == "Bool":
+        return b"\x01" if value else b"\x00"
+    if kind == "String":
+        return _text(value.encode())
+    if kind == "Bytes":
+        return _text(value)
+    if kind == "Embedding":
+        return b"".join([_float(IEEE["Float32"], item) for item in value])
+    assert of.element is not None
+    return b"".join([b"\x01" + order_bytes(of.element, item) for item in value]) + b"\x00"
+
+
+def _text(data: bytes) -> bytes:
+    return data.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
+
+
+def _float(ieee: struct.Struct, value: float) -> bytes:
+    data = ieee.pack(math.nan if value != value else value)  # noqa: PLR0124 - NaN of any sign is the one NaN
+    if data[0] & 0x80:
+        return bytes([byte ^ 0xFF for byte in data])
+    return bytes([data[0] | 0x80]) + data[1:]
+
+
+def _whole(of: FeatureType, value: Any) -> int:
+    """The integer that orders as the value does."""
+    if of.kind == "Date":
+        days: int = value.toordinal() - EPOCH_DAY
+        return days
+    if of.kind == "Timestamp":
+        return instant_of(value)
+    if of.kind == "Decimal":
+        numerator, denominator = value.as_integer_ratio()
+        scaled: int = numerator * (10**of.scale // denominator)
+        return scaled
+    whole: int = value
+    return whole
+
+
+def _optional(of: FeatureType, data: bytes, at: int) -> tuple[Scalar, int]:
+    return (None, at + 1) if data[at] == 0 else _value(of, data, at + 1)
+
+
+def _value(of: FeatureType, data: bytes, at: int) -> tuple[Scalar, int]:
+    """The value that begins at a byte, and where it ends."""
+    kind = of.kind
+    if kind in IEEE:
+        return _read_float(IEEE[kind], data, at)
+    if kind in WIDTH:
+        end = at + WIDTH[kind]
+        return _of_whole(of, int.from_bytes(data[at:end], "big") - (1 << (8 * WIDTH[kind] - 1))), end
+    if kind == "Bool":
+        return data[at] == 1, at + 1
+    if kind in {"String", "Bytes"}:
+        raw, at = _read_text(data, at)
+        return raw.decode() if kind == "String" else raw, at
+    items: list[Scalar] = []
+    if kind == "Embedding":
+        for _ in range(of.length or 0):
+            item, at = _value(Float32, data, at)
+            items.append(item)
+        return items, at
+    assert of.element is not None
+    while data[at]:
+        item, at = _optional(of.element, data, at + 1)
+        items.append(item)
+    return items, at + 1
+
+
+def _of_whole(of: FeatureType, whole: int) -> Scalar:
+    if of.kind == "Date":
+        return date.fromordinal(whole + EPOCH_DAY)
+    if of.kind == "Timestamp":
+        return to_datetime(whole)
+    return Decimal(f"{whole}E-{of.scale}") if of.kind == "Decimal" else whole
+
+
+def _read_float(ieee: struct.Struct, data: bytes, at: int) -> tuple[float, int]:
+    raw = data[at : at + ieee.size]
+    plain = bytes([raw[0] & 0x7F]) + raw[1:] if raw[0] & 0x80 else bytes([byte ^ 0xFF for byte in raw])
+    return ieee.unpack(plain)[0], at + ieee.size
+
+
+def _read_text(data: bytes, at: int) -> tuple[bytes, int]:
+    end = data.index(b"\x00", at)
+    while data[end + 1]:
+        end = data.index(b"\x00", end + 2)
+    return data[at:end].replace(b"\x00\xff", b"\x00"), end + 2
