@@ -1,0 +1,51 @@
+"""What every fold is: an exact commutative monoid over the visible rows, and how its states become bytes."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from featurestore.semantics.status import Status
+from featurestore.types import Scalar
+
+__all__ = ["Algebra", "Group", "Place", "State"]
+
+State = Any
+"""A plain immutable Python value; each algebra has its own. Equal states pack to equal bytes, and only they."""
+
+Place = Any
+"""Where rule 2 puts a row: bytes or an int, of one kind within a fold."""
+
+
+class Algebra(Protocol):
+    """`merge` is associative and commutative to the bit, and `zero` changes nothing."""
+
+    @property
+    def zero(self) -> State:
+        """The state of no rows."""
+
+    @property
+    def takes_null(self) -> bool:
+        """Whether null is lifted too; rows whose value is null are skipped otherwise."""
+
+    def lift(self, value: Scalar, place: Place) -> State:
+        """The state of one row. `value` is a canonical scalar, or None where the fold counts rows."""
+
+    def merge(self, a: State, b: State) -> State:
+        """The state of the rows of both."""
+
+    def finish(self, state: State) -> tuple[Scalar, Status]:
+        """The canonical scalar of the result's type, PRESENT; or None, OVERFLOW where the result cannot hold it."""
+
+    def pack(self, state: State) -> bytes:
+        """The one form of a state as bytes."""
+
+    def unpack(self, data: bytes) -> State:
+        """The state that `pack` wrote."""
+
+
+@runtime_checkable
+class Group(Algebra, Protocol):
+    """A fold that can take rows out again, so that a replaced row need not be searched for in others."""
+
+    def subtract(self, a: State, b: State) -> State:
+        """The state of the rows of `a` without those of `b`, all of which `a` holds."""

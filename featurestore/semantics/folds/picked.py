@@ -1,0 +1,176 @@
+"""Latest, First, LastN and LastDistinctN: what the rows at one end of rule 2's order hold.
+
+A row is its place and its value, the value as `order_bytes` gives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from featurestore.semantics.columns import widens
+from featurestore.semantics.folds.algebra import Algebra, Place
+from featurestore.semantics.folds.packing import pack_runs, unpack_runs
+from featurestore.semantics.order import order_bytes, order_value
+from featurestore.semantics.status import Status
+from featurestore.types import Array, FeatureType, Scalar
+
+__all__ = ["LastRows", "OneRow", "first", "last_distinct_n", "last_n", "latest", "one_result", "rows_result"]
+
+Picked = tuple[Place, bytes]
+Rows = tuple[Picked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OneRow:
+    """Of the greatest or the least row. The state: that row, or () for none."""
+
+    column: FeatureType
+    result: FeatureType
+    end: Literal["greatest", "least"]
+    takes_null: bool = True
+    zero: tuple[()] = ()
+
+    def lift(self, value: Scalar, place: Place) -> Picked | tuple[()]:
+        """One row, whose value may be null."""
+        return place, order_bytes(self.column, value)
+
+    def merge(self, a: Picked | tuple[()], b: Picked | tuple[()]) -> Picked | tuple[()]:
+        """The greater, or the lesser, of two rows."""
+        if not a or not b:
+            return a or b
+        return max(a, b) if self.end == "greatest" else min(a, b)
+
+    def finish(self, state: Picked | tuple[()]) -> tuple[Scalar, Status]:
+        """What the row holds, null included; null of no rows."""
+        return (_widened(self.column, self.result, state[1]) if state else None), Status.PRESENT
+
+    def pack(self, state: Picked | tuple[()]) -> bytes:
+        """Nothing, or the place and the value."""
+        return _pack_rows((state,) if state else ())
+
+    def unpack(self, data: bytes) -> Picked | tuple[()]:
+        """The state that `pack` wrote."""
+        rows = _unpack_rows(data)
+        return rows[0] if rows else ()
+
+
+@dataclass(frozen=True, slots=True)
+class LastRows:
+    """Of the n greatest rows, or of the greatest row of each of n values. The state: those rows, greatest first."""
+
+    column: FeatureType
+    result: FeatureType
+    n: int
+    distinct: bool
+    zero: Rows = ()
+
+    @property
+    def takes_null(self) -> bool:
+        """A null is a value of the last rows, and none of the distinct values."""
+        return not self.distinct
+
+    def lift(self, value: Scalar, place: Place) -> Rows:
+        """One row."""
+        return ((place, order_bytes(self.column, value)),)
+
+    def merge(self, a: Rows, b: Rows) -> Rows:
+        """The greatest of both; equal rows are as many rows as there are."""
+        if not a or not b:
+            return a or b
+        rows = sorted(a + b, reverse=True)
+        if self.distinct:
+            newest: dict[bytes, Picked] = {}
+            for row in rows:
+                newest.setdefault(row[1], row)
+            rows = list(newest.values())
+        return tuple(rows[: self.n])
+
+    def finish(self, state: Rows) -> tuple[list[Scalar], Status]:
+        """The values, newest first; [] of no rows."""
+        assert self.result.element is not None
+        return [_widened(self.column, self.result.element, value) for _, value in state], Status.PRESENT
+
+    def pack(self, state: Rows) -> bytes:
+        """The rows, greatest first."""
+        return _pack_rows(state)
+
+    def unpack(self, data: bytes) -> Rows:
+        """The state that `pack` wrote."""
+        return _unpack_rows(data)
+
+
+def _widened(column: FeatureType, result: FeatureType, data: bytes) -> Scalar:
+    value = order_value(column, data)
+    return value if column == result else result.accept(value)
+
+
+def _pack_rows(rows: Rows) -> bytes:
+    """A byte says whether places are ints (1) or bytes (0); nothing at all where there are no rows."""
+    if not rows:
+        return b""
+    if isinstance(rows[0][0], bytes):
+        return b"\x00" + pack_runs([part for row in rows for part in row])
+    whole = [(at.to_bytes((at.bit_length() + 8) // 8, "little", signed=True), value) for at, value in rows]
+    return b"\x01" + pack_runs([part for row in whole for part in row])
+
+
+def _unpack_rows(data: bytes) -> Rows:
+    runs = unpack_runs(data[1:])
+    places: list[Place] = runs[::2]
+    if data[:1] == b"\x01":
+        places = [int.from_bytes(at, "little", signed=True) for at in runs[::2]]
+    return tuple(zip(places, runs[1::2], strict=True))
+
+
+def one_result(column: FeatureType | None) -> FeatureType:
+    """The column's own type."""
+    if column is None:
+        raise ValueError("it needs a column")
+    return column
+
+
+def rows_result(column: FeatureType | None, n: int) -> FeatureType:
+    """An array of the column's type; ValueError for columns of arrays, and for n < 1."""
+    if column is None:
+        raise ValueError("it needs a column")
+    if n < 1:
+        raise ValueError(f"n is at least 1, not {n}")
+    if column.element is not None:
+        raise ValueError(f"it takes every type but arrays, and the column is {column}")
+    return Array(column)
+
+
+def latest(column: FeatureType | None, result: FeatureType) -> Algebra:
+    """The value of the greatest row."""
+    return _one(column, result, "greatest")
+
+
+def first(column: FeatureType | None, result: FeatureType) -> Algebra:
+    """The value of the least row."""
+    return _one(column, result, "least")
+
+
+def last_n(column: FeatureType | None, result: FeatureType, n: int) -> Algebra:
+    """The values of the n greatest rows."""
+    return _rows(column, result, n, distinct=False)
+
+
+def last_distinct_n(column: FeatureType | None, result: FeatureType, n: int) -> Algebra:
+    """The n values whose greatest rows are greatest; -0.0 and 0.0 are two values, NaN is one."""
+    return _rows(column, result, n, distinct=True)
+
+
+def _one(column: FeatureType | None, result: FeatureType, end: Literal["greatest", "least"]) -> OneRow:
+    own = one_result(column)
+    if not widens(own, result):
+        raise ValueError(f"the column is {own}, which does not fit {result} without loss")
+    return OneRow(own, result, end)
+
+
+def _rows(column: FeatureType | None, result: FeatureType, n: int, *, distinct: bool) -> LastRows:
+    own = rows_result(column, n)
+    assert column is not None
+    if result.length is not None or not widens(own, result):
+        raise ValueError(f"its values are {own}, which does not fit {result} without loss")
+    return LastRows(column, result, n, distinct)
