@@ -1,0 +1,175 @@
+"""A column's numbers as integers over one scale, in limbs of 32 bits, so that exact sums are sums of int64.
+
+    value[i] = Σ_j digits[j, i] · 2^(32·j + base)        |digits| < 2^32
+
+A sum of up to 2^30 rows fits int64 limb by limb, and a window's exact sum is a difference of two prefix sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+__all__ = [
+    "Limbs", "carried", "limbs_of_decimals", "limbs_of_floats", "limbs_of_ints", "prefix_sums", "squares_of_decimals",
+    "squares_of_floats", "squares_of_ints", "squares_of_limbs",
+]  # fmt: skip
+
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float64]
+MASK = (1 << 32) - 1
+BLOCK = 1 << 14
+"""Rows worked on at once: what a processor's cache holds."""
+
+MANTISSA, HIDDEN = np.uint64((1 << 52) - 1), np.uint64(1 << 52)
+FAR = 1 << 20
+"""Beyond every exponent."""
+
+
+class Limbs(NamedTuple):
+    """Exact numbers: `digits` int64[L, n], the least significant limb first, over 2^base."""
+
+    base: int
+    digits: Ints
+
+
+def prefix_sums(limbs: Limbs) -> Ints:
+    """int64[L, n + 1]: limb by limb the sums of the first 0, 1, … n rows."""
+    rows = limbs.digits.shape[1]
+    sums = np.zeros((len(limbs.digits), rows + 1), np.int64)
+    for digits, out in zip(limbs.digits, sums, strict=True):
+        np.cumsum(digits, out=out[1:])
+    return sums
+
+
+def limbs_of_floats(values: Floats) -> Limbs:
+    """Limbs of float64[n]; NaN and infinities are 0. `base` is the lowest bit in use, and there are no more limbs than
+    the highest one needs."""
+    low, high = _exponents(values)
+    limbs = (high - low) // 32 + 1
+    digits = np.zeros((limbs, len(values)), np.int64)
+    for rows in _blocks(len(values)):
+        whole, shift = _over(values[rows], low)
+        negative = np.signbit(values[rows])
+        for limb in range(limbs):
+            digit = _digit(whole, shift - 32 * limb)
+            digits[limb, rows] = np.where(negative, -digit, digit)
+    return Limbs(low, digits)
+
+
+def squares_of_floats(values: Floats) -> Limbs:
+    """Limbs of the exact squares of float64[n]; `base` is twice that of the values."""
+    low, high = _exponents(values)
+    limbs = (2 * (high - low) + 1) // 32 + 1
+    digits = np.zeros((limbs, len(values)), np.int64)
+    half, low_half = np.uint64(27), np.uint64((1 << 27) - 1)
+    for rows in _blocks(len(values)):
+        whole, shift = _over(values[rows], low)
+        a, b = whole >> half, whole & low_half
+        parts = ((b * b, 2 * shift), (np.uint64(2) * a * b, 2 * shift + 27), (a * a, 2 * shift + 54))
+        block = np.zeros((limbs, len(whole)), np.int64)
+        for limb in range(limbs):
+            for part, at in parts:
+                block[limb] += _digit(part, at - 32 * limb)
+        digits[:, rows] = carried(block)[:limbs]
+    return Limbs(2 * low, digits)
+
+
+def limbs_of_ints(values: Ints) -> Limbs:
+    """Two limbs of int64[n], base 0."""
+    return Limbs(0, np.stack([values & MASK, values >> 32]))
+
+
+def squares_of_ints(values: Ints) -> Limbs:
+    """Four limbs of the exact squares of int64[n], base 0."""
+    size = np.abs(values).view(np.uint64)  # of the least int64 too
+    return Limbs(0, squares_of_limbs(np.stack([size & np.uint64(MASK), size >> np.uint64(32)]).view(np.int64))[:4])
+
+
+def limbs_of_decimals(values: pa.Array) -> Limbs:
+    """Four limbs of a decimal128 array's unscaled integers, base 0; null is 0."""
+    width = 16
+    data = np.frombuffer(values.buffers()[1] or b"", np.uint8)
+    data = data[values.offset * width : (values.offset + len(values)) * width]
+    words = data.view("<u4").reshape(len(values), 4)
+    digits = words.T.astype(np.int64)
+    digits[3] = words[:, 3].view("<i4")
+    if values.null_count:
+        digits[:, values.is_null().to_numpy(zero_copy_only=False)] = 0
+    return Limbs(0, digits)
+
+
+def squares_of_decimals(values: pa.Array) -> Limbs:
+    """Eight limbs of the exact squares of a decimal128 array's unscaled integers, base 0; null is 0."""
+    digits = limbs_of_decimals(values).digits
+    size = carried(np.where(digits[3] < 0, -digits, digits))[:4]
+    return Limbs(0, squares_of_limbs(size)[:8])
+
+
+def carried(sums: Ints) -> Ints:
+    """int64[L + 1, m] of the same numbers, all limbs in [0, 2^32) but the last, which has the sign."""
+    out = np.empty((len(sums) + 1, *sums.shape[1:]), np.int64)
+    carry = np.zeros(sums.shape[1:], np.int64)
+    for limb, digits in enumerate(sums):
+        carry = carry + digits
+        out[limb] = carry & MASK
+        carry >>= 32
+    out[-1] = carry
+    return out
+
+
+def squares_of_limbs(digits: Ints) -> Ints:
+    """int64[2·L + 1, m]: the exact squares of numbers whose limbs are all in [0, 2^32), carried."""
+    words = digits.view(np.uint64)
+    sums = np.zeros((2 * len(digits), *digits.shape[1:]), np.int64)
+    for i, left in enumerate(words):
+        for j, right in enumerate(words):
+            product = left * right
+            sums[i + j] += (product & np.uint64(MASK)).view(np.int64)
+            sums[i + j + 1] += (product >> np.uint64(32)).view(np.int64)
+    return carried(sums)
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, rows, BLOCK))
+
+
+def _split(values: Floats) -> tuple[Words, Ints]:
+    """|value| = whole · 2^exponent, whole < 2^53; 0 for NaN and infinities."""
+    bits = np.ascontiguousarray(values).view(np.uint64)
+    biased = ((bits >> np.uint64(52)) & np.uint64(0x7FF)).view(np.int64)
+    whole = bits & MANTISSA
+    whole |= np.where(biased > 0, HIDDEN, np.uint64(0))
+    whole[biased == 0x7FF] = 0
+    return whole, np.maximum(biased, 1) - 1075
+
+
+def _exponents(values: Floats) -> tuple[int, int]:
+    """The powers of two of the lowest and the highest bit that any value has; (0, 0) where all are zero."""
+    low, high = FAR, -FAR
+    for rows in _blocks(len(values)):
+        whole, exponent = _split(values[rows])
+        lowest = whole & (~whole + np.uint64(1))
+        trailing = np.bitwise_count(lowest - np.uint64(1)).astype(np.int64)
+        low = min(low, int(np.where(whole > 0, exponent + trailing, FAR).min()))
+        highest = (whole.astype(np.float64).view(np.int64) >> 52) - 1023
+        high = max(high, int(np.where(whole > 0, exponent + highest, -FAR).max()))
+    return (low, high) if low < FAR else (0, 0)
+
+
+def _over(values: Floats, base: int) -> tuple[Words, Ints]:
+    """|value| = whole · 2^(base + shift), shift ≥ 0; exact, since no value has a bit below `base`."""
+    whole, exponent = _split(values)
+    shift = exponent - base
+    return whole >> np.clip(-shift, 0, 63).view(np.uint64), np.maximum(shift, 0)
+
+
+def _digit(whole: Words, shift: Ints) -> Ints:
+    """The lowest 32 bits of ⌊whole · 2^shift⌋."""
+    left, right = np.clip(shift, 0, 63).view(np.uint64), np.clip(-shift, 0, 63).view(np.uint64)
+    return (((whole << left) >> right) & np.uint64(MASK)).view(np.int64)
