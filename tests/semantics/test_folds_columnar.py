@@ -78,7 +78,7 @@ def test_limbs_are_the_numbers_and_their_squares(of: FeatureType, data: st.DataO
     assert not second.digits.size or 0 <= int(second.digits.min()) <= int(second.digits.max()) < 1 << 32
     if of.is_float and any(finite):
         assert first.digits[-1].any()
-        assert (first.digits[0] & 1).any()
+        assert first.digits[0].any()
 
 
 def test_limbs_of_many_rows_do_not_depend_on_blocks() -> None:
@@ -243,10 +243,7 @@ def test_halfway_cases_go_to_the_even_one(result: FeatureType, data: st.DataObje
         assert bits(round_sums(exponent - far, -digits, result)) == bits([nearest(-exact, str(result))])
 
 
-def test_refusals() -> None:
-    """A divisor that would lose bits, and squares over another scale, are errors."""
+def test_a_divisor_that_would_lose_bits() -> None:
+    """From 2^31 on a remainder and a limb are more than an int64 holds."""
     with pytest.raises(ValueError, match="divisors are"):
         round_sums(0, np.ones((1, 1), np.int64), Float64, divisor=np.array([1 << 31]))
-    with pytest.raises(ValueError, match="twice"):
-        moments(FOLDS["Var"].algebra(Float64, Float64), np.array([2]), Limbs(-1, np.ones((1, 1), np.int64)),
-                Limbs(0, np.ones((1, 1), np.int64)))  # fmt: skip

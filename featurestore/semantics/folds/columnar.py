@@ -106,22 +106,21 @@ def moments(of: Moments, values: Ints, first: Limbs, second: Limbs) -> npt.NDArr
     `values` below 2^31. Where there are no more values than ddof the number is arbitrary: the caller gives null.
     A variance is computed in limbs, a root by Python integers, row by row.
     """
-    if second.base != 2 * first.base:
-        raise ValueError(f"the base of the squares is {second.base}, and not twice {first.base}")
     ddof = np.int64(of.ddof)
     enough = values > ddof
     if of.root:
         return _roots(of, np.where(enough, values, ddof + 1), first, second)
     size, _ = _absolute(first.digits)
-    squares = -squares_of_limbs(size)
-    scaled = carried(carried(second.digits) * values)
+    base = min(2 * first.base, second.base)
+    squares = _over(base, 2 * first.base, -squares_of_limbs(size))
+    scaled = _over(base, second.base, carried(second.digits) * values)
     limbs = max(len(squares), len(scaled))
     size, negative = _absolute(_taller(squares, limbs) + _taller(scaled, limbs))
     scale = of.measure.unit
     tens = 0 if of.measure.bits is not None else 2 * (len(str(scale)) - 1)
     steps: list[Ints | np.int64] = [np.maximum(values, 1), np.where(enough, values - ddof, 1)]
     steps += [np.int64(10 ** min(TEN_POWER, tens - done)) for done in range(0, tens, TEN_POWER)]
-    return _rounded(second.base, size, negative, of.result, steps)
+    return _rounded(base, size, negative, of.result, steps)
 
 
 def python_sums(sums: Ints) -> list[int]:
@@ -133,12 +132,21 @@ def python_sums(sums: Ints) -> list[int]:
 
 
 def _roots(of: Moments, values: Ints, first: Limbs, second: Limbs) -> npt.NDArray[Any]:
-    up = max(first.base, 0)
-    unit = 1 << max(-first.base, 0) if of.measure.bits is not None else of.measure.unit
-    smaller = replace(of, measure=Measure(unit))
+    base = min(first.base, second.base // 2)  # a unit of which both sums are multiples
+    up = max(base, 0)
+    measure = of.measure if of.measure.bits is None else Measure(1 << max(-base, 0))
+    one_up, two_up = first.base - base + up, second.base - 2 * base + 2 * up
     sums = zip(values.tolist(), python_sums(first.digits), python_sums(second.digits), strict=True)
-    roots = [finish_moments(smaller, n, one << up, two << (2 * up)) for n, one, two in sums]
+    smaller = replace(of, measure=measure)
+    roots = [finish_moments(smaller, n, one << one_up, two << two_up) for n, one, two in sums]
     return np.array(roots, of.result.numpy)
+
+
+def _over(base: int, own: int, sums: Ints) -> Ints:
+    """The same sums over 2^base, which is no more than 2^own."""
+    limbs, bits = divmod(own - base, 32)
+    digits = carried(carried(sums) << bits)
+    return np.concatenate([np.zeros((limbs, digits.shape[1]), np.int64), digits])
 
 
 def _taller(digits: Ints, limbs: int) -> Ints:

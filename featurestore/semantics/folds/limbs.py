@@ -7,6 +7,7 @@ A sum of up to 2^30 rows fits int64 limb by limb, and a window's exact sum is a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -25,6 +26,9 @@ Floats = npt.NDArray[np.float64]
 MASK = (1 << 32) - 1
 BLOCK = 1 << 14
 """Rows worked on at once: what a processor's cache holds."""
+
+SMALLEST = -1074
+"""The power of two of the smallest double."""
 
 MANTISSA, HIDDEN = np.uint64((1 << 52) - 1), np.uint64(1 << 52)
 FAR = 1 << 20
@@ -48,18 +52,27 @@ def prefix_sums(limbs: Limbs) -> Ints:
 
 
 def limbs_of_floats(values: Floats) -> Limbs:
-    """Limbs of float64[n]; NaN and infinities are 0. `base` is the lowest bit in use, and there are no more limbs than
-    the highest one needs."""
-    low, high = _exponents(values)
-    limbs = (high - low) // 32 + 1
+    """Limbs of float64[n], of the sign of their value; NaN and infinities are 0.
+
+    The highest limb holds the highest bit in use, and there are no more limbs than the lowest one needs. Every step is
+    exact: a limb is cut off a double from above, and what is left is a double again.
+    """
+    least, most = _sizes(values)
+    top = math.frexp(most)[1]
+    limbs = max(1, -((max(math.frexp(least)[1] - 53, SMALLEST) - top) // 32))
     digits = np.zeros((limbs, len(values)), np.int64)
+    used = 1
     for rows in _blocks(len(values)):
-        whole, shift = _over(values[rows], low)
-        negative = np.signbit(values[rows])
-        for limb in range(limbs):
-            digit = _digit(whole, shift - 32 * limb)
-            digits[limb, rows] = np.where(negative, -digit, digit)
-    return Limbs(low, digits)
+        rest = _finite(values[rows])
+        for limb in range(1, limbs + 1):
+            power = top - 32 * limb
+            cut = np.trunc(_scaled(rest, -power))
+            digits[limbs - limb, rows] = cut
+            rest = rest - _scaled(cut, power)
+            used = max(used, limb)
+            if not rest.any():
+                break
+    return Limbs(top - 32 * used, digits[limbs - used :])
 
 
 def squares_of_floats(values: Floats) -> Limbs:
@@ -137,6 +150,27 @@ def squares_of_limbs(digits: Ints) -> Ints:
 
 def _blocks(rows: int) -> Iterator[slice]:
     return (slice(start, start + BLOCK) for start in range(0, rows, BLOCK))
+
+
+def _finite(values: Floats) -> Floats:
+    return values if np.isfinite(values).all() else np.where(np.isfinite(values), values, 0.0)
+
+
+def _sizes(values: Floats) -> tuple[float, float]:
+    """The least and the greatest |value| that is finite and not zero; (0, 0) where there is none."""
+    least, most = np.inf, 0.0
+    for rows in _blocks(len(values)):
+        size = np.abs(_finite(values[rows]))
+        least = min(least, float(np.min(size, where=size > 0, initial=np.inf)))
+        most = max(most, float(size.max()))
+    return (least, most) if most else (0.0, 0.0)
+
+
+def _scaled(values: Floats, power: int) -> Floats:
+    """values · 2^power, in two steps where no double holds 2^power. Exact, but where the result is below 1 and no double."""
+    if abs(power) <= 1022:
+        return values * 2.0**power
+    return values * 2.0 ** (power // 2) * 2.0 ** (power - power // 2)
 
 
 def _split(values: Floats) -> tuple[Words, Ints]:
