@@ -14,7 +14,9 @@
     ├── RegistryError           the registry cannot be read or written
     ├── OnlineStoreError        the online store refused or answered nonsense
     │   └── OnlineUnavailableError    it cannot be reached just now
-    └── MaterializeError        a run could not complete; what was served before still is
+    ├── MaterializeError        a run could not complete; what was served before still is
+    └── LogError                a push log cannot be read or written
+        └── LogDamagedError           bytes that were acknowledged have changed on the disk
 
 A message says what happened, where it was declared, and what would be right. `retry` says whether
 the same call may succeed later without anything being changed by hand.
@@ -30,6 +32,8 @@ __all__ = [
     "DeclarationError",
     "FeatureStoreError",
     "FingerprintError",
+    "LogDamagedError",
+    "LogError",
     "MaterializeError",
     "NotFoundError",
     "NotMaterializedError",
@@ -111,6 +115,14 @@ class MaterializeError(FeatureStoreError):
     """A run could not complete; what was served before is still served."""
 
     retry = True
+
+
+class LogError(FeatureStoreError):
+    """A push log cannot be read or written; what was acknowledged before is still there."""
+
+
+class LogDamagedError(LogError):
+    """Bytes of a push log that were acknowledged are not what was written; the message names file and offset."""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, noun: str = "Known") -> str:

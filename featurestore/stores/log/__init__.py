@@ -1,0 +1,7 @@
+"""The durable log of a push source: append-only segments of Arrow record batches, sealed into Parquet."""
+
+from featurestore.stores.log.compaction import Compaction
+from featurestore.stores.log.log import Log
+from featurestore.stores.log.manifest import Segment
+
+__all__ = ["Compaction", "Log", "Segment"]

@@ -1,0 +1,71 @@
+"""Compaction: full segments become Parquet, the manifest swaps the two, and old files are deleted when nobody can
+still have them in hand.
+
+At each step the manifest in force names whole files only. A run that is killed leaves a file that no manifest names,
+which the next run deletes, or one that the manifest calls retired, which a later run deletes in its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from featurestore.stores.log.files import Files
+from featurestore.stores.log.manifest import Manifest, Retired, Segment
+from featurestore.stores.log.sealed import seal
+
+__all__ = ["Compaction", "compact"]
+
+Lock = Callable[[], AbstractContextManager[None]]
+
+
+class Compaction(NamedTuple):
+    """What a compaction did: how many segments it sealed, their rows, and how many old files it deleted."""
+
+    segments: int = 0
+    rows: int = 0
+    deleted: int = 0
+
+
+def compact(files: Files, lock: Lock, *, now: Callable[[], int], grace: int) -> Compaction:
+    """Seal the full segments, oldest first. now, grace: in µs. At most one runs at a time."""
+    with files.mutex:
+        manifest = files.in_force()
+    _remove_strays(files, manifest)
+    full = [segment for segment in manifest.segments[:-1] if not segment.sealed]
+    for segment in full:
+        name = seal(files.folder, segment, manifest.schema)
+        with lock(), files.mutex:
+            _swap(files, segment, name, now())
+    deleted = _delete(files, lock, now() - grace)
+    return Compaction(len(full), sum(segment.rows or 0 for segment in full), deleted)
+
+
+def _swap(files: Files, segment: Segment, name: str, now: int) -> None:
+    manifest = files.in_force()
+    segments = tuple(s._replace(file=name) if s.number == segment.number else s for s in manifest.segments)
+    retired = (*manifest.retired, Retired(segment.file, now))
+    files.replace(manifest._replace(segments=segments, retired=retired))
+
+
+def _delete(files: Files, lock: Lock, before: int) -> int:
+    with lock(), files.mutex:
+        manifest = files.in_force()
+        old = [retired for retired in manifest.retired if retired.since <= before]
+        if old:
+            kept = tuple(retired for retired in manifest.retired if retired.since > before)
+            files.replace(manifest._replace(retired=kept))
+    for retired in old:
+        (files.folder / retired.file).unlink(missing_ok=True)
+    return len(old)
+
+
+def _remove_strays(files: Files, manifest: Manifest) -> None:
+    """Delete what a killed compaction left: Parquet that was never in force, frames that are no longer named."""
+    named = {segment.file for segment in manifest.segments} | {retired.file for retired in manifest.retired}
+    for path in list(files.folder.iterdir()):
+        unfinished = path.name.endswith((".parquet", ".parquet.partial"))
+        dropped = path.suffix == ".log" and int(path.stem) < manifest.open.number  # a later one is being begun
+        if path.name not in named and (unfinished or dropped):
+            path.unlink(missing_ok=True)

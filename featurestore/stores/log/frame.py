@@ -1,0 +1,116 @@
+"""A frame: one append, as it lies in a segment file.
+
+    offset  bytes
+    0       4      "FSL1"
+    4       4      length of the payload, a multiple of 8
+    8       4      rows
+    12      4      CRC-32 of the payload
+    16      8      known_at of the first row
+    24      8      known_at of the last row
+    32      4      CRC-32 of the segment's number, the frame's offset and the bytes above
+    36      4      zero
+    40      …      payload: one Arrow IPC record batch message, without its schema
+
+Numbers are little-endian. Frames follow each other without gaps, each at a multiple of 8. One append is one frame, so
+a crash leaves all of it or nothing that counts. The header's checksum covers where the frame lies: bytes that
+were left over from elsewhere are no frame.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from itertools import pairwise
+from typing import NamedTuple
+
+import pyarrow as pa
+
+__all__ = ["HEADER", "MAX_PAYLOAD", "Frame", "Scanned", "encode", "scan"]
+
+MAGIC = b"FSL1"
+FIELDS = struct.Struct("<4sIIIqq")
+PLACE = struct.Struct("<QQ")
+CHECK = struct.Struct("<I4x")
+HEADER = FIELDS.size + CHECK.size
+MAX_PAYLOAD = 1 << 30
+SECTOR = 512
+"""Bytes that a disk writes at once: what a crash of the machine left unwritten is whole sectors of zeros."""
+
+
+class Frame(NamedTuple):
+    """Where a frame lies in its file, in bytes, and which rows it holds."""
+
+    offset: int
+    size: int
+    rows: int
+    first: int
+    last: int
+
+
+class Scanned(NamedTuple):
+    """The whole frames of a stretch of a file, the offset at which they end, and what follows there.
+
+    after: "" for nothing, "torn" for an append that was never completed, "damaged" for bytes that have changed.
+    """
+
+    frames: list[Frame]
+    end: int
+    after: str
+
+
+def encode(batch: pa.RecordBatch, number: int, offset: int, *, first: int, last: int) -> bytes:
+    """The bytes of a frame at an offset of segment `number`; first and last are the known_at of the batch's rows."""
+    payload = batch.serialize()
+    fields = FIELDS.pack(MAGIC, payload.size, batch.num_rows, zlib.crc32(payload), first, last)
+    return b"".join((fields, CHECK.pack(_header_check(fields, number, offset)), memoryview(payload)))
+
+
+def _header_check(fields: bytes | memoryview, number: int, offset: int) -> int:
+    return zlib.crc32(fields, zlib.crc32(PLACE.pack(number, offset)))
+
+
+def _header(data: memoryview, at: int, number: int, offset: int) -> Frame | None:
+    """The frame whose header lies at `at` of data, which is `offset` of the file; None where there is none."""
+    if at + HEADER > len(data):
+        return None
+    magic, length, rows, _, first, last = FIELDS.unpack_from(data, at)
+    (check,) = CHECK.unpack_from(data, at + FIELDS.size)
+    if magic != MAGIC or check != _header_check(data[at : at + FIELDS.size], number, offset):
+        return None
+    return Frame(offset, HEADER + length, rows, first, last)
+
+
+def scan(data: bytes, number: int, base: int) -> Scanned:
+    """The frames in data, which lies at offset `base` of segment `number` and reaches to the end of the file."""
+    view, frames, at = memoryview(data), [], 0
+    while at < len(view):
+        frame = _header(view, at, number, base + at)
+        if frame is None:
+            extent = at + HEADER
+        else:
+            extent = at + frame.size
+            payload = view[at + HEADER : extent]
+            if extent <= len(view) and zlib.crc32(payload) == FIELDS.unpack_from(view, at)[3]:
+                frames.append(frame)
+                at = extent
+                continue
+        torn = extent > len(view) or _unwritten(view, at, extent)
+        torn = torn and not _frame_follows(data, at + 1, number, base)
+        return Scanned(frames, base + at, "torn" if torn else "damaged")
+    return Scanned(frames, base + at, "")
+
+
+def _unwritten(view: memoryview, start: int, stop: int) -> bool:
+    """Whether a sector's share of a frame holds nothing but zeros."""
+    cuts = [start, *range((start // SECTOR + 1) * SECTOR, stop, SECTOR), stop]
+    return any(not any(view[a:b]) for a, b in pairwise(cuts))
+
+
+def _frame_follows(data: bytes, start: int, number: int, base: int) -> bool:
+    """Whether any later bytes are the header of a frame: then an append was acknowledged after the one that is damaged."""
+    view, at = memoryview(data), data.find(MAGIC, start)
+    while at >= 0:
+        if _header(view, at, number, base + at) is not None:
+            return True
+        at = data.find(MAGIC, at + 1)
+    return False

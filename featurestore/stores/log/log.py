@@ -1,0 +1,216 @@
+"""The log of a push source: batches of rows of one schema, kept in the order of known_at and never changed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import duckdb
+import pyarrow as pa
+
+from featurestore.clock import Clock, reader
+from featurestore.compile.rows import Scan
+from featurestore.errors import LogError
+from featurestore.stores.log.compaction import Compaction, compact
+from featurestore.stores.log.disk import error_of
+from featurestore.stores.log.files import Files
+from featurestore.stores.log.frame import MAX_PAYLOAD
+from featurestore.stores.log.lock import exclusive
+from featurestore.stores.log.manifest import Manifest, Segment
+from featurestore.stores.log.relation import scan_of
+from featurestore.stores.log.schema import KNOWN_AT, check, difference
+from featurestore.stores.log.sealed import read_segment
+from featurestore.stores.log.segment import SegmentFile
+
+__all__ = ["Log"]
+
+SEGMENT_BYTES = 64 * 1024**2
+GRACE = 3600.0
+"""Seconds for which a file that is no longer in force stays: longer than a query that has found it may run."""
+
+
+class Log:
+    """A folder that holds the log; safe to use from several threads and processes of one machine.
+
+    folder: made where it is missing. schema: with `known_at`, int64, which increases strictly over the whole log.
+    segment_bytes: a segment that has reached this size is full. clock: says how long a file has been out of force.
+    """
+
+    def __init__(
+        self, folder: Path, schema: pa.Schema, *, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None
+    ) -> None:
+        self.folder = folder
+        self.schema = check(schema)
+        self._segment_bytes = segment_bytes
+        self._now = reader(clock)
+        self._holder: tuple[int, int] | None = None  # process and thread
+        try:
+            self._files = Files(folder, self.schema)
+        except OSError as error:
+            raise error_of(error, folder) from error
+        differs = difference(self._files.in_force().schema, self.schema)
+        if differs:
+            self.close()
+            raise LogError(
+                f"The push log in {self.folder} holds rows of other columns: {differs}. A log keeps the columns that it "
+                "began with; give the source another name, or declare its columns as they were."
+            )
+
+    def close(self) -> None:
+        """Give its descriptors up. What was appended is safe without it."""
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the log alone, among all threads and processes of the machine; waits in turn, for as long as it takes.
+
+        What a dead process left unfinished is cut off. LogDamagedError where acknowledged bytes have changed.
+        """
+        if self._holds():
+            raise RuntimeError("this thread holds the lock of the push log already")
+        with exclusive(self._files.lock):
+            try:
+                with self._files.mutex:
+                    self._files.recover()
+            except OSError as error:
+                raise error_of(error, self.folder) from error
+            self._holder = os.getpid(), threading.get_ident()
+            try:
+                yield
+            finally:
+                self._holder = None
+
+    def _holds(self) -> bool:
+        return self._holder == (os.getpid(), threading.get_ident())
+
+    def append(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Keep rows, all of them or none, under the lock; when it returns they are on the disk.
+
+        batches: of the log's schema; known_at without nulls, strictly increasing, above that of all rows before.
+        Together at most 1 GiB. ValueError where they are not so; LogError where they cannot be written.
+        """
+        if not self._holds():
+            raise RuntimeError("a push log is appended to under its lock: with log.lock(): log.append(…)")
+        with self._files.mutex:
+            table = self._checked(list(batches))
+            if table.num_rows == 0:
+                return
+            try:
+                if self._files.open.end >= self._segment_bytes:
+                    self._files.roll()
+                self._files.append(table)
+            except OSError as error:
+                raise error_of(error, self._files.open.path) from error
+
+    def _checked(self, batches: list[pa.RecordBatch]) -> pa.Table:
+        for batch in batches:
+            differs = difference(self.schema, batch.schema)
+            if differs:
+                raise ValueError(f"The push log in {self.folder} holds other columns: {differs}.")
+        table = pa.Table.from_batches([batch.cast(self.schema) for batch in batches], self.schema)
+        if table.nbytes > MAX_PAYLOAD:
+            raise ValueError(f"{table.nbytes} bytes are too many for one append; give at most {MAX_PAYLOAD} at once.")
+        for field in self.schema:
+            if not field.nullable and table.column(field.name).null_count:
+                raise ValueError(f"'{field.name}' is null in a row for the push log.")
+        known = table.column(KNOWN_AT)
+        if known.null_count:
+            raise ValueError("known_at is null in a row for the push log.")
+        last = self._files.last(self._files.in_force(), self._files.open)
+        values = known.to_numpy()
+        if len(values) and ((values[1:] <= values[:-1]).any() or (last is not None and values[0] <= last)):
+            raise ValueError(
+                f"known_at must increase strictly over the whole push log, whose last row has {last}; the rows for it "
+                f"begin at {values[0]} and end at {values[-1]}."
+            )
+        return table
+
+    def last_known_at(self) -> int | None:
+        """known_at of the last row, None while there is none; reads no rows."""
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], int | None]:
+            last = self._files.last(manifest, file)
+            return lambda: last
+
+        return self._files.looked(use)
+
+    def tail(self, after: int) -> pa.Table:
+        """The rows learned after an instant; when they are few and recent, nothing else is read."""
+        return self.read(after)
+
+    def read(self, after: int | None = None, upto: int | None = None) -> pa.Table:
+        """The rows with after < known_at ≤ upto, in order; takes no lock, and sees whole appends only."""
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], pa.Table]:
+            recent = file.read(self.schema, after, upto)
+
+            def finish() -> pa.Table:
+                batches = []
+                for segment in manifest.segments[:-1]:
+                    if segment.meets(after, upto):
+                        batches += read_segment(self.folder, segment, self.schema, after=after, upto=upto)
+                return pa.Table.from_batches(batches + recent, self.schema)
+
+            return finish
+
+        return self._files.looked(use)
+
+    def segments(self) -> tuple[Segment, ...]:
+        """The files in force, in order; the last one is open and described as far as it was written."""
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], tuple[Segment, ...]]:
+            written = manifest.open._replace(rows=file.rows, first=file.first, last=file.last, size=file.end)
+            return lambda: (*manifest.segments[:-1], written)
+
+        return self._files.looked(use)
+
+    def scan(self, connection: duckdb.DuckDBPyConnection, name: str) -> Scan:
+        """The log as it is now, for SQL on a connection: makes a temporary view of that name; see `scan_of`."""
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], Scan]:
+            recent = file.read(self.schema)
+
+            def finish() -> Scan:
+                sealed = [(s.number, self.folder / s.file) for s in manifest.segments if s.sealed]
+                for _, path in sealed:
+                    path.stat()
+                unsealed = [
+                    (s.number, read_segment(self.folder, s, self.schema)) for s in manifest.segments[len(sealed) : -1]
+                ]
+                unsealed.append((manifest.open.number, recent))
+                return scan_of(connection, name, self.schema, sealed=sealed, unsealed=unsealed)
+
+            return finish
+
+        return self._files.looked(use)
+
+    @property
+    def cuts(self) -> int:
+        """How often an append that was never acknowledged was cut off the end of the log."""
+        return self._files.tip().cuts
+
+    def compact(self, *, grace: float = GRACE, everything: bool = False) -> Compaction:
+        """Seal the full segments into Parquet, and delete files that have been out of force for `grace` seconds.
+
+        Appenders are held up only while the manifest is swapped. everything: the open segment is taken for full.
+        One process at a time does it; killed anywhere, the next call completes it.
+        """
+        try:
+            with exclusive(self.folder / "compaction"):
+                if everything:
+                    with self.lock(), self._files.mutex:
+                        if self._files.open.rows:
+                            self._files.roll()
+                return compact(self._files, self.lock, now=self._now, grace=round(grace * 1_000_000))
+        except OSError as error:
+            raise error_of(error, self.folder) from error

@@ -1,0 +1,76 @@
+"""Segments that are full: as frames until they are sealed, and then as Parquet, with the same rows in the same order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.errors import LogDamagedError
+from featurestore.stores.log.disk import sync, sync_folder
+from featurestore.stores.log.manifest import Segment
+from featurestore.stores.log.schema import KNOWN_AT
+from featurestore.stores.log.segment import SegmentFile
+
+__all__ = ["read_segment", "seal"]
+
+ROW_GROUP = 122_880
+"""Rows: what DuckDB reads in one piece on one thread."""
+
+
+def read_segment(
+    folder: Path, segment: Segment, schema: pa.Schema, *, after: int | None = None, upto: int | None = None
+) -> list[pa.RecordBatch]:
+    """The rows of a full segment with after < known_at ≤ upto, in order.
+
+    FileNotFoundError where it was sealed since and deleted; LogDamagedError where it is not what the manifest says.
+    """
+    if segment.sealed:
+        return _read_parquet(folder / segment.file, schema, after, upto)
+    file = SegmentFile(folder / segment.file, segment.number)
+    try:
+        followed = file.extend()
+        if followed or (file.end, file.rows, file.last) != (segment.size, segment.rows, segment.last):
+            raise LogDamagedError(
+                f"The push log is damaged in {file.path} at byte {file.end}: the manifest says that it has "
+                f"{segment.rows} rows in {segment.size} bytes, and {file.rows} were found. Restore the file from a copy."
+            )
+        return file.read(schema, after, upto)
+    finally:
+        file.close()
+
+
+def seal(folder: Path, segment: Segment, schema: pa.Schema) -> str:
+    """Write a full segment as Parquet, durably, beside its frames; returns the name of the file."""
+    table = pa.Table.from_batches(read_segment(folder, segment, schema), schema).combine_chunks()
+    name = f"{segment.number:08d}.parquet"
+    partial = folder / f"{name}.partial"
+    pq.write_table(
+        table, partial, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True, use_dictionary=True
+    )
+    descriptor = os.open(partial, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+    partial.rename(folder / name)
+    sync_folder(folder)
+    return name
+
+
+def _read_parquet(path: Path, schema: pa.Schema, after: int | None, upto: int | None) -> list[pa.RecordBatch]:
+    wanted = []
+    if after is not None:
+        wanted.append((KNOWN_AT, ">", after))
+    if upto is not None:
+        wanted.append((KNOWN_AT, "<=", upto))
+    try:
+        table = pq.read_table(path, filters=wanted or None, partitioning=None, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:
+        raise LogDamagedError(f"The push log is damaged in {path}: {error}. Restore the file from a copy.") from error
+    batches: list[pa.RecordBatch] = table.cast(schema).to_batches()
+    return batches
