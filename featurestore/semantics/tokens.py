@@ -1,0 +1,57 @@
+"""SQL as tokens: a text of an expression that stays the same when it is only written differently.
+
+It does not come from the engine, whose own way of printing SQL changes between its versions; a fingerprint must not.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["normalised"]
+
+TOKEN = re.compile(
+    r"""
+    (?P<blank>\s+|--[^\n]*)
+  | (?P<comment>/\*)
+  | (?P<text>[eExXbB]?'(?:[^']|'')*'(?!'))
+  | (?P<dollar>\$(?P<tag>[A-Za-z_]*)\$.*?\$(?P=tag)\$)
+  | (?P<quoted>"(?:[^"]|"")*")
+  | (?P<number>(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
+  | (?P<word>[^\W\d]\w*\$?)
+  | (?P<sign>->>|!~~\*|~~~|~~\*|!~~|::|:=|->|=>|<=>|<->|<=|>=|<>|!=|==|\|\||\*\*|//|<<|>>|~~|!~|\^@|&&|@>|<@|[^\s])
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+ESCAPED = re.compile(r"[eE]'(?:[^'\\]|\\.|'')*'", re.DOTALL)
+
+
+def normalised(expression: str) -> str:
+    """The expression's tokens, one blank between two: comments and line breaks are gone, and what is neither text nor a
+    quoted name is in lower case. It means what the expression means. ValueError where a comment or text has no end.
+    """
+    found: list[str] = []
+    at = 0
+    while at < len(expression):
+        match = ESCAPED.match(expression, at) or TOKEN.match(expression, at)
+        assert match is not None
+        token, at = match[0], match.end()
+        kind = match.lastgroup
+        if kind == "comment":
+            at = _comment_end(expression, at)
+        elif kind in {"text", "dollar", "quoted"} or ESCAPED.fullmatch(token):
+            found.append(token[0].lower() + token[1:] if token[0] in "eExXbB" else token)
+        elif kind != "blank":
+            if token in {"'", '"'}:
+                raise ValueError(f"the text that begins with {expression[at - 1 : at + 20]!r} has no end")
+            found.append(token.lower())
+    return " ".join(found)
+
+
+def _comment_end(expression: str, at: int) -> int:
+    """Comments nest."""
+    depth = 1
+    for match in re.compile(r"/\*|\*/").finditer(expression, at):
+        depth += 1 if match[0] == "/*" else -1
+        if depth == 0:
+            return match.end()
+    raise ValueError(f"the comment that begins with {expression[at - 2 : at + 20]!r} has no end")
