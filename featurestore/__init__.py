@@ -12,7 +12,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featurestore.clock import ManualClock
     from featurestore.declare.entity import Entity
-    from featurestore.declare.folds import Latest
+    from featurestore.declare.folds import (
+        ApproxCountDistinct,
+        ApproxQuantile,
+        Count,
+        CountDistinct,
+        First,
+        LastDistinctN,
+        LastN,
+        Latest,
+        Max,
+        Mean,
+        Min,
+        StdDev,
+        Sum,
+        Var,
+    )
     from featurestore.declare.on_demand import Request, RequestTime, on_demand
     from featurestore.declare.services import FeatureService
     from featurestore.declare.sources import DataFrameSource, ParquetSource, TableSource
@@ -21,34 +36,60 @@ if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
 __all__ = [
+    "ApproxCountDistinct",
+    "ApproxQuantile",
+    "Count",
+    "CountDistinct",
     "DataFrameSource",
     "Entity",
     "FeatureService",
     "FeatureStore",
     "FeatureStoreError",
     "FeatureView",
+    "First",
+    "LastDistinctN",
+    "LastN",
     "Latest",
     "ManualClock",
+    "Max",
+    "Mean",
+    "Min",
     "ParquetSource",
     "Request",
     "RequestTime",
+    "StdDev",
+    "Sum",
     "TableSource",
+    "Var",
     "on_demand",
 ]
 
 _HOMES = {
+    "ApproxCountDistinct": "declare.folds",
+    "ApproxQuantile": "declare.folds",
+    "Count": "declare.folds",
+    "CountDistinct": "declare.folds",
     "DataFrameSource": "declare.sources",
     "Entity": "declare.entity",
     "FeatureService": "declare.services",
     "FeatureStore": "store",
     "FeatureStoreError": "errors",
     "FeatureView": "declare.views",
+    "First": "declare.folds",
+    "LastDistinctN": "declare.folds",
+    "LastN": "declare.folds",
     "Latest": "declare.folds",
     "ManualClock": "clock",
+    "Max": "declare.folds",
+    "Mean": "declare.folds",
+    "Min": "declare.folds",
     "ParquetSource": "declare.sources",
     "Request": "declare.on_demand",
     "RequestTime": "declare.on_demand",
+    "StdDev": "declare.folds",
+    "Sum": "declare.folds",
     "TableSource": "declare.sources",
+    "Var": "declare.folds",
     "on_demand": "declare.on_demand",
 }
 """Where each public name lives; imported when it is first used, so that importing the package stays quick."""

@@ -59,3 +59,7 @@ class ManualClock:
     def advance(self, by: timedelta) -> None:
         """Move forwards by a duration."""
         self._now += by
+
+    def wait_until(self, instant: int) -> None:
+        """What waiting is on a clock that stands still: it moves there (µs), never back."""
+        self._now = max(self._now, to_datetime(instant))

@@ -123,7 +123,7 @@ class Config(Table):
     """A project's configuration; every path in it is absolute.
 
     project: part of every online key, so that two projects on one store never meet. registry: the SQLite file of what
-    was applied. online: the URL of the online store. definitions: globs of the Python files that declare features.
+    was applied. online: the URL of the online store. logs: the folder of the logs of pushed rows. definitions: globs of the Python files that declare features.
     sources: source name → where it lies, over what its definition says. root: the folder of the file. environment: the
     `[env.NAME]` that was chosen.
     """
@@ -131,6 +131,7 @@ class Config(Table):
     project: Annotated[str, AfterValidator(_project)]
     registry: Path
     online: Annotated[str, AfterValidator(_url)]
+    logs: Path
     definitions: tuple[Annotated[str, AfterValidator(_glob)], ...] = ("*.py",)
     sources: dict[str, str] = {}
     offline: OfflineConfig = OfflineConfig()
@@ -149,7 +150,11 @@ class Config(Table):
         return tuple(sorted(found))
 
 
-DEFAULTS = {"registry": ".featurestore/registry.db", "online": "lmdb://.featurestore/online"}
+DEFAULTS = {
+    "registry": ".featurestore/registry.db",
+    "online": "lmdb://.featurestore/online",
+    "logs": ".featurestore/logs",
+}
 TABLES: dict[str, type[Table]] = {"offline": OfflineConfig, "server": ServerConfig}
 KEYS = [name for name in Config.model_fields if name not in {"root", "environment"}]
 
@@ -315,7 +320,9 @@ def _located(text: str, place: Place, root: Path) -> str:
     if place == ("online",) and text.startswith("lmdb://"):
         folder, question, options = text.removeprefix("lmdb://").partition("?")
         return f"lmdb://{_absolute(folder, root)}{question}{options}"
-    if place == ("offline", "spill") or (place[:1] == ("sources",) and len(place) == 2 and "://" not in text):
+    if place in {("offline", "spill"), ("logs",)} or (
+        place[:1] == ("sources",) and len(place) == 2 and "://" not in text
+    ):
         return _absolute(text, root)
     return text
 

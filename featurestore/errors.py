@@ -7,6 +7,7 @@
     ├── SourceError             a source's files or columns are not what its definition says
     ├── SpineError              the frame that asks for training rows is wrong
     ├── RequestError            a lookup's keys or request values are wrong
+    ├── PushError               pushed rows are not what their source declares; nothing of them was kept
     ├── OnDemandError           an on-demand function raised or returned what it may not
     ├── FingerprintError        the definitions asked for are not the ones at hand
     ├── NotMaterializedError    a view has no values online yet
@@ -41,6 +42,7 @@ __all__ = [
     "OnlineStoreError",
     "OnlineUnavailableError",
     "PlanOutdatedError",
+    "PushError",
     "RegistryError",
     "RequestError",
     "SourceError",
@@ -77,6 +79,10 @@ class SpineError(FeatureStoreError, ValueError):
 
 class RequestError(FeatureStoreError, ValueError):
     """A lookup's keys or request values are wrong."""
+
+
+class PushError(FeatureStoreError, ValueError):
+    """Pushed rows are not what their source declares; nothing of them was kept."""
 
 
 class OnDemandError(FeatureStoreError):

@@ -69,6 +69,7 @@ class FeatureStore:
             memory_limit=limits.memory_limit,
             threads=limits.threads,
             spill=limits.spill,
+            logs=config.logs,
         )
         self._plans: dict[str, Callable[[], Plan]] = {}  # how each plan that was shown is made again
         self._remove: Callable[[], object] | None = None

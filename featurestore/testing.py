@@ -155,7 +155,7 @@ class FeatureTest:
         """The source with the test's rows; without rows where it was given none."""
         if source.name not in self._tables:
             self._tables[source.name] = self._table(source, [], {})
-        words = source.model_dump(mode="json", include=set(Source.model_fields) - {"name"})
+        words = source.model_dump(mode="json", include=set(Source.model_fields) - {"name", "kind"})
         made = DataFrameSource(source.name, self._tables[source.name], **words)
         made._origin = source._origin
         return made
@@ -224,7 +224,7 @@ class FeatureTest:
         read = list(source.word_columns)
         for view in self._views(source):
             read += [view.key_column(key) for key in view.entity.key]
-            read += [fold.column for fold in view.features.values()]
+            read += [fold.column for fold in view.features.values() if fold.column is not None]
         return read
 
     def _views(self, source: Source) -> list[FeatureView]:
@@ -234,7 +234,13 @@ class FeatureTest:
         """The types that the definitions state: of keys, of features with a type, and of `deleted`."""
         said: Schema = {}
         for view in self._views(source):
-            said.update({fold.column: fold.type.arrow for fold in view.features.values() if fold.type is not None})
+            said.update(
+                {
+                    fold.column: fold.type.arrow
+                    for fold in view.features.values()
+                    if fold.type is not None and fold.kind == "Latest" and fold.column is not None
+                }
+            )
             said.update({view.key_column(key): of.arrow for key, of in view.entity.key.items()})
         if source.deleted is not None:
             said[source.deleted] = pa.bool_()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -12,15 +13,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.compile.asof import statements
+from featurestore.compile.asof import keys_statements, statements
 from featurestore.compile.rows import Scan, cell, until_sql, words_sql
+from featurestore.compile.windows import FoldedAnswer, ask_folds
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.status import Status, expired
+from featurestore.semantics.time import END
 from featurestore.semantics.values import canonical, fill
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
-__all__ = ["EVENT_TIME", "UNTIL", "Answer", "ask"]
+__all__ = ["EVENT_TIME", "UNTIL", "Answer", "ask", "status_column"]
 
 FEW = 10_000
 """Requests for which a pool of threads costs more than it saves."""
@@ -31,13 +34,18 @@ EVENT_TIME, UNTIL = "event time", "until when"
 """Columns of an answer's rows beside the features; no feature can bear such a name."""
 
 
+def status_column(feature: str) -> str:
+    """The column of an answer's rows with a folded feature's Status."""
+    return f"status of {feature}"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a view answers for n requests.
 
-    rows: the chosen rows, one a request that has one, with EVENT_TIME and UNTIL (µs) and a column a feature. index: for each
-    request its row in `rows`, -1 where its key has none. as_of: the instant of each request, µs. conflicted: the
-    requests that only the canonical bytes decided.
+    rows: one a request whose key is known, with EVENT_TIME and UNTIL (µs) of its newest row, a column a feature, and for
+    each folded feature its Status under `status_column`. index: for each request its row in `rows`, -1 where its key has
+    none. as_of: the instant of each request, µs. conflicted: the requests that only the canonical bytes decided.
     """
 
     view: ResolvedView
@@ -48,7 +56,7 @@ class Answer:
 
     @property
     def statuses(self) -> npt.NDArray[np.uint8]:
-        """The Status of each request; one for all features of the view, since all of them are read from one row."""
+        """The Status of each request for the plain features; one for all of them, since they are read from one row."""
         found = self.index >= 0
         if not self.rows.num_rows:
             return np.full(len(self.index), Status.MISSING, np.uint8)
@@ -58,14 +66,32 @@ class Answer:
         judged = np.where(expired(event_time, until, self.as_of, self.view.ttl), Status.EXPIRED, Status.PRESENT)
         return np.where(found, judged, Status.MISSING).astype(np.uint8)
 
-    def columns(self, features: Sequence[ResolvedFeature], statuses: npt.NDArray[np.uint8]) -> list[pa.Array]:
+    def statuses_of(self, features: Sequence[ResolvedFeature]) -> dict[str, npt.NDArray[np.uint8]]:
+        """The Status of each request for each feature, by name."""
+        plain = self.statuses if any(feature.plain for feature in features) else None
+        return {feature.name: self._folded_status(feature) if plain is None or not feature.plain else plain
+                for feature in features}  # fmt: skip
+
+    def _folded_status(self, feature: ResolvedFeature) -> npt.NDArray[np.uint8]:
+        if not self.rows.num_rows:
+            return np.full(len(self.index), Status.MISSING, np.uint8)
+        own = self.rows[status_column(feature.name)].to_numpy()[np.maximum(self.index, 0)]
+        return np.where(self.index >= 0, own, Status.MISSING).astype(np.uint8)
+
+    def columns(
+        self, features: Sequence[ResolvedFeature], statuses: Mapping[str, npt.NDArray[np.uint8]]
+    ) -> list[pa.Array]:
         """Each feature's value for each request, in the feature's Arrow type, its default filled in."""
-        present = statuses == Status.PRESENT
-        places = _places(np.where(present, self.index, -1))
+        places = {
+            id(status): _places(np.where(status == Status.PRESENT, self.index, -1)) for status in statuses.values()
+        }
 
         def column(feature: ResolvedFeature) -> pa.Array:
-            taken = _take(self.rows[feature.name], places)
-            return taken if feature.default is None else fill(taken, ~present, feature.type, feature.default)
+            status = statuses[feature.name]
+            taken = _take(self.rows[feature.name], places[id(status)])
+            if feature.default is None:
+                return taken
+            return fill(taken, (status == Status.MISSING) | (status == Status.EXPIRED), feature.type, feature.default)
 
         if len(self.index) < FEW:
             return [column(feature) for feature in features]
@@ -110,17 +136,33 @@ def ask(
     as_of: the instant of every request by n, those that the table leaves out because of a null key included. at: the
     one instant of all of them, where there is only one. features: those to fetch, all by default.
     """
-    for table, sql in statements(view, scan, requests, at=at):
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
     wanted = view.features if features is None else features
-    rows = _gather(connection, view, scan, wanted)
-    index = np.full(len(as_of), -1, np.int64)
+    plain = tuple(feature for feature in wanted if feature.plain)
+    folded = tuple(feature for feature in wanted if not feature.plain)
+    by_rows = bool(plain or not folded)
+    for table, sql in statements(view, scan, requests, at=at) if by_rows else keys_statements(view, requests):
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
+    folds = ask_folds(connection, view, scan, folded) if folded else None
     conflicted = np.zeros(len(as_of), np.bool_)
-    if rows.num_rows:
-        index[rows["n"].to_numpy()] = np.arange(rows.num_rows)
+    if by_rows:
+        rows = _gather(connection, view, scan, plain)
         conflicted[rows["n"].to_numpy()] = rows["conflict"].to_numpy()
-    columns = {EVENT_TIME: rows["e"], UNTIL: rows["until"]}
-    for i, feature in enumerate(wanted):
+        columns = _plain_columns(view, plain, rows)
+        numbers = rows["n"].to_numpy()
+    else:
+        assert folds is not None
+        numbers = folds.n[folds.known]
+        columns = {EVENT_TIME: pa.array(folds.newest[folds.known]), UNTIL: pa.array(np.full(len(numbers), END))}
+    if folds is not None:
+        columns |= _folded_columns(folds, numbers, len(as_of))
+    index = np.full(len(as_of), -1, np.int64)
+    index[numbers] = np.arange(len(numbers))
+    return Answer(view, pa.table(columns), index, as_of, conflicted)
+
+
+def _plain_columns(view: ResolvedView, plain: tuple[ResolvedFeature, ...], rows: pa.Table) -> dict[str, Any]:
+    columns: dict[str, Any] = {EVENT_TIME: rows["e"], UNTIL: rows["until"]}
+    for i, feature in enumerate(plain):
         try:
             columns[feature.name] = canonical(rows[f"f{i}"], feature.type)
         except ValueError as error:
@@ -128,7 +170,17 @@ def ask(
                 f"{view.declared.title}: feature '{feature.name}', column '{feature.fold.column}' of source "
                 f"'{view.source.name}': {error} ({view.declared.origin})"
             ) from None
-    return Answer(view, pa.table(columns), index, as_of, conflicted)
+    return columns
+
+
+def _folded_columns(folds: FoldedAnswer, numbers: Instants, requests: int) -> dict[str, Any]:
+    """The folds' values and statuses in the order of `numbers`, the requests whose keys are known."""
+    place = np.full(requests, -1, np.int64)
+    place[folds.n] = np.arange(len(folds.n))
+    places = place[numbers]
+    columns: dict[str, Any] = {name: values.take(pa.array(places)) for name, values in folds.values.items()}
+    columns |= {status_column(name): pa.array(status[places]) for name, status in folds.statuses.items()}
+    return columns
 
 
 def _gather(
@@ -137,8 +189,9 @@ def _gather(
     """The winning row of each request that has one: n, its times and its feature columns."""
     zone = view.source.timezone or "UTC"
     selected = ", ".join(
-        f"{read_sql('s.' + cell(feature.fold.column), view.raw[feature.fold.column], feature.type, zone)} AS f{i}"
+        f"{read_sql('s.' + cell(column), view.raw[column], feature.type, zone)} AS f{i}"
         for i, feature in enumerate(features)
+        if (column := feature.fold.column) is not None
     )
     return connection.sql(
         f"SELECT w.n, w.conflict, s.e, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "

@@ -35,13 +35,11 @@ def keys_statements(view: ResolvedView, requests: str) -> list[Statement]:
     distinct = f"SELECT DISTINCT {keys} FROM {requests}"
     return [
         Statement("asof_keys", f"SELECT CAST(row_number() OVER () AS INTEGER) AS k, {keys} FROM ({distinct})"),
-        Statement(
-            "asof_requests", f"SELECT q.n, x.k, q.a FROM {requests} q JOIN asof_keys x ON {_same_key(view, 'q')}"
-        ),
+        Statement("asof_requests", f"SELECT q.n, x.k, q.a FROM {requests} q JOIN asof_keys x ON {same_key(view, 'q')}"),
     ]
 
 
-def _same_key(view: ResolvedView, other: str) -> str:
+def same_key(view: ResolvedView, other: str) -> str:
     return " AND ".join(f"x.k{i} = {other}.k{i}" for i in range(max(1, len(view.keys))))
 
 
@@ -55,7 +53,7 @@ def rows_statement(view: ResolvedView, scan: Scan) -> Statement:
     lifetime = "r.v, r.g" if view.source.identity else "r.v"
     return Statement(
         "asof_rows",
-        f"SELECT x.k, r.e, {lifetime}, r.file, r.row FROM ({rows_sql(view, scan)}) r JOIN asof_keys x ON {_same_key(view, 'r')}",
+        f"SELECT x.k, r.e, {lifetime}, r.file, r.row FROM ({rows_sql(view, scan)}) r JOIN asof_keys x ON {same_key(view, 'r')}",
     )
 
 

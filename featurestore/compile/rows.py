@@ -11,10 +11,13 @@ afterwards, on the one row that was chosen.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from featurestore.clock import instant_of
+from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.semantics.columns import instant_sql, order_sql, read_sql
+from featurestore.semantics.expressions import guarded
 from featurestore.semantics.sql import quote
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
@@ -68,6 +71,8 @@ def happened_sql(view: ResolvedView) -> str:
 def known_sql(view: ResolvedView) -> str:
     """BIGINT µs: when a row was learned, as it is ordered by."""
     source = view.source
+    if isinstance(source, PushSource):
+        return KNOWN_AT
     if source.known_at is not None:
         return instant_sql(source, quote(source.known_at), view.raw[source.known_at])
     return f"{happened_sql(view)} + {source.known_after}"
@@ -81,16 +86,24 @@ def until_sql(view: ResolvedView) -> str:
     return f"coalesce({instant_sql(view.source, cell(until), view.raw[until])}, {END})"
 
 
-def words_sql(view: ResolvedView, scan: Scan) -> str:
+def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ()) -> str:
     """The source's rows: `k…` (key), `e` (happened), `o` (known, for order), `known` (for visibility), `file`, `row`,
-    and each column that the view reads as `cell` names it."""
+    each column that the view reads as `cell` names it, and whether each of the conditions is true, `w0, w1, …`."""
     zone = view.source.timezone or "UTC"
     keys = [read_sql(quote(key.column), view.raw[key.column], key.type, zone) for key in view.keys] or ["0"]
     cells = [f"{quote(column)} AS {cell(column)}" for column in view.columns]
-    selected = ", ".join([f"{sql} AS k{i}" for i, sql in enumerate(keys)] + cells)
+    tests = [f"(({text}) IS TRUE) AS w{i}" for i, text in enumerate(conditions)]
+    source, file, row = scan
+    if conditions:  # over columns of which DuckDB knows no statistics: see `guarded`
+        columns = {column: view.raw[column] for column in view.columns}
+        columns |= {name: "BIGINT" for name in (KNOWN_AT, REPLACES) if isinstance(view.source, PushSource)}
+        source = f"(SELECT {guarded(columns)}, {file} AS __file, {row} AS __row FROM {source})"
+        file, row = "__file", "__row"
+    replaces = [f"{REPLACES} AS replaces"] if isinstance(view.source, PushSource) else []
+    selected = ", ".join([f"{sql} AS k{i}" for i, sql in enumerate(keys)] + cells + tests + replaces)
     return (
         f"SELECT *, {_visible_known(view)} AS known FROM (SELECT {selected}, {happened_sql(view)} AS e, "
-        f"{known_sql(view)} AS o, {scan.file} AS file, {scan.row} AS row FROM {scan.relation})"
+        f"{known_sql(view)} AS o, {file} AS file, {row} AS row FROM {source})"
     )
 
 
@@ -133,33 +146,51 @@ def identity_terms(view: ResolvedView) -> str:
     return ", ".join(_grouped(view, column) for column in view.source.identity)
 
 
-def rows_sql(view: ResolvedView, scan: Scan) -> str:
-    """Every valid row as `(k…, e, v, g, file, row)`.
+def rows_sql(
+    view: ResolvedView, scan: Scan, *, carried: Sequence[str] = ("file", "row"), conditions: Sequence[str] = ()
+) -> str:
+    """Every valid row as `(k…, e, v, g)` and what is `carried`, expressions over `words_sql` with these conditions; g
+    only where the source has identities.
 
     A null known_at or identity drops a row first; a null key or event_time, and a deletion, after superseding.
     """
     settle = view.timing.settle
-    words = words_sql(view, scan)
+    words = words_sql(view, scan, conditions=conditions)
     source = view.source
     keys = key_list(view)
+    carry = ", ".join(carried)
     valid = [f"k{i} IS NOT NULL" for i in range(len(view.keys))] + ["e IS NOT NULL", "known IS NOT NULL"]
     visible = f"greatest(e, known - {settle}) AS v"
     if not source.identity:
-        return f"SELECT {keys}, e, {visible}, file, row FROM ({words}) WHERE {' AND '.join(valid)}"
-    named = [f"{cell(column)} IS NOT NULL" for column in source.identity]
-    superseded = (
-        f"coalesce(min(known) OVER (PARTITION BY {identity_terms(view)} ORDER BY {', '.join(learned_terms(view))} "
-        f"ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), {END})"
-    )
-    versions = (
-        f"SELECT *, {superseded} AS superseded FROM ({words}) WHERE {' AND '.join(['known IS NOT NULL', *named])}"
-    )
+        return f"SELECT {keys}, e, {visible}, {carry} FROM ({words}) WHERE {' AND '.join(valid)}"
+    versions = _replaced(words) if isinstance(source, PushSource) else _superseded(view, words)
     valid.append("superseded > known")
     if source.deleted:
         valid.append(f"{cell(source.deleted)} IS NOT TRUE")
     return (
-        f"SELECT {keys}, e, {visible}, superseded - {settle} AS g, file, row FROM ({versions}) "
+        f"SELECT {keys}, e, {visible}, superseded - {settle} AS g, {carry} FROM ({versions}) "
         f"WHERE {' AND '.join(valid)}"
+    )
+
+
+def _superseded(view: ResolvedView, words: str) -> str:
+    """The versions of identities with the instant from which a later one of theirs is known, END where there is none."""
+    named = [f"{cell(column)} IS NOT NULL" for column in view.source.identity]
+    superseded = (
+        f"coalesce(min(known) OVER (PARTITION BY {identity_terms(view)} ORDER BY {', '.join(learned_terms(view))} "
+        f"ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), {END})"
+    )
+    return f"SELECT *, {superseded} AS superseded FROM ({words}) WHERE {' AND '.join(['known IS NOT NULL', *named])}"
+
+
+def _replaced(words: str) -> str:
+    """The rows of a push log with the instant from which another replaces them: by exactly what each row names (rule 7)."""
+    replacing = (
+        f"SELECT replaces AS replaced, min(known) AS superseded FROM ({words}) WHERE replaces IS NOT NULL GROUP BY 1"
+    )
+    return (
+        f"SELECT w.*, coalesce(p.superseded, {END}) AS superseded FROM ({words}) w LEFT JOIN ({replacing}) p "
+        "ON w.o = p.replaced"
     )
 
 

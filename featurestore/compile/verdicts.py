@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from featurestore.compile.asof import Statement
 from featurestore.compile.rows import Scan, cell, identity_terms, learned_terms, until_sql, words_sql
+from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.view import ResolvedView
@@ -39,7 +40,8 @@ def narrowing(view: ResolvedView, scan: Scan, requests: str) -> list[str]:
     The key is compared column by column, so that the scan of a Parquet file skips what cannot hold it.
     """
     zone = view.source.timezone or "UTC"
-    columns = ", ".join(map(quote, sorted(view.columns)))
+    own = [KNOWN_AT, REPLACES] if isinstance(view.source, PushSource) else []
+    columns = ", ".join(map(quote, [*sorted(view.columns), *own]))
     rows = f"(SELECT {columns}, {scan.file} AS {NARROWED.file}, {scan.row} AS {NARROWED.row} FROM {scan.relation}) s"
     same = [
         f"{read_sql(f's.{quote(key.column)}', view.raw[key.column], key.type, zone)} = q.k{i}"

@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -96,6 +96,9 @@ class Declaration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, ignored_types=(Origin,))
 
+    other_words: ClassVar[tuple[str, ...]] = ()
+    """Words of its `__init__` that bear another name than the field they fill."""
+
     _origin: Origin = PrivateAttr(default=Origin("<unknown>"))
 
     def fill(self, **fields: Any) -> None:
@@ -128,7 +131,9 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
         kind = type(self).__name__
         title = f"{kind} '{args[0]}'" if args and isinstance(args[0], str) else kind
         known = (
-            [name for name in type(self).model_fields if name != "kind"] if open_ended else [p.name for p in parameters]
+            [*type(self).other_words, *(name for name in type(self).model_fields if name != "kind")]
+            if open_ended
+            else [p.name for p in parameters]
         )
         for name in kwargs:
             if name != "kind" and name not in known and name not in {p.name for p in parameters}:

@@ -1,40 +1,311 @@
 """Folds, as users write them: how a feature's value is made of the visible rows.
 
-What each one means stands in `featurestore.semantics.folds`, a row a fold.
+What each one means stands in `featurestore.semantics.folds`, a row a fold. Words that every fold takes:
+
+    window   how far back rows count, as "7d", or "lifetime"; Latest, LastN and LastDistinctN may leave it out
+    windows  several of them: `Sum("x", windows=["1h", "1d"])` named total is total_1h and total_1d
+    offset   the window ends that long ago: `window="7d", offset="7d"` is the week before
+    hop      continuous views: the steps in which a window's far end moves (default by the window's length)
+    where    an SQL condition over the source's columns; a row counts where it is true
+    default  replaces the null of a key that is MISSING or EXPIRED, never a fold's own null
+    type     states the feature's type, where the fold allows another than its own
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict, Unpack
+
+from pydantic import AfterValidator, Field, model_validator
 
 from featurestore.declare.declaration import Declaration, TypeField, declares
+from featurestore.declare.durations import Duration, PositiveDuration, show_duration
 
-__all__ = ["Fold", "Latest"]
+__all__ = [
+    "ApproxCountDistinct",
+    "ApproxQuantile",
+    "Count",
+    "CountDistinct",
+    "First",
+    "Fold",
+    "LastDistinctN",
+    "LastN",
+    "Latest",
+    "Max",
+    "Mean",
+    "Min",
+    "StdDev",
+    "Sum",
+    "Var",
+    "expanded",
+]
+
+Window = Literal["lifetime"] | PositiveDuration
+
+
+class FoldWords(TypedDict, total=False):
+    """What every fold may say; see the module."""
+
+    window: Any
+    windows: Sequence[Any]
+    offset: Any
+    hop: Any
+    where: str | None
+    default: Any
+    type: TypeField | None
+
+
+def _condition(value: str) -> str:
+    if not value.strip():
+        raise ValueError("a condition is SQL such as \"status = 'failed'\"")
+    return value
+
+
+Condition = Annotated[str, AfterValidator(_condition)]
 
 
 class Fold(Declaration):
     """How one feature is made of a view's visible rows; `kind` names the row of the table of folds."""
 
+    takes: ClassVar[tuple[str, ...]] = ()
+    """The fold's own parameters."""
+    needs_window: ClassVar[bool] = True
+
     kind: str
-    column: str
+    column: str | None
+    window: Window | None = None
+    windows: tuple[Window, ...] = ()
+    offset: Duration = 0
+    hop: PositiveDuration | None = None
+    where: Condition | None = None
     default: Any = None
     type: TypeField | None = None
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.windows and self.window is not None:
+            raise ValueError("window and windows are both given; say one")
+        if self.needs_window and self.window is None and not self.windows:
+            raise ValueError("window must be said: how far back rows count, such as '7d', or 'lifetime'")
+        timed = [window for window in (*self.windows, self.window) if isinstance(window, int)]
+        if self.window is None and not self.windows and (self.offset or self.hop):
+            raise ValueError("offset and hop are for windows")
+        if self.offset and len(timed) < (len(self.windows) or 1):
+            raise ValueError("offset is for windows of a duration, not for 'lifetime'")
+        if len(set(self.windows)) < len(self.windows):
+            raise ValueError("a window is listed twice")
+        return self
+
     @property
     def title(self) -> str:
-        """Its kind and column, for messages."""
-        return f"{type(self).__name__}('{self.column}')"
+        """Its kind, column and window, for messages."""
+        inside = [] if self.column is None else [repr(self.column)]
+        inside += [f"{name}={getattr(self, name)!r}" for name in self.takes]
+        if self.window is not None:
+            inside.append(f"window={shown(self.window)!r}")
+        return f"{type(self).__name__}({', '.join(inside)})"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The fold's own parameters, for its row of the table."""
+        return {name: getattr(self, name) for name in self.takes}
+
+
+def shown(window: int | str) -> str:
+    """A window as it is written: "7d" or "lifetime"."""
+    return window if isinstance(window, str) else show_duration(window)
+
+
+def expanded(features: Mapping[str, Any]) -> dict[str, Any]:
+    """The features with each fold of several windows as one of each, named after its window."""
+    found: dict[str, Any] = {}
+    for name, fold in features.items():
+        if not isinstance(fold, Fold) or not fold.windows:
+            _put(found, name, fold)
+            continue
+        for window in fold.windows:
+            one = fold.model_copy(update={"window": window, "windows": ()})
+            _put(found, f"{name}_{shown(window)}", one)
+    return found
+
+
+def _put(found: dict[str, Any], name: str, fold: Any) -> None:
+    if name in found:
+        raise ValueError(f"feature '{name}' is declared twice")
+    found[name] = fold
 
 
 class Latest(Fold):
-    """The column's value in the newest visible row, null included.
+    """The column's value in the newest visible row, null included."""
 
-    `default` replaces the null of a key that is MISSING or EXPIRED (never a null that the row holds); `type` states
-    the feature's type, which otherwise is the column's own.
-    """
-
+    needs_window = False
     kind: Literal["Latest"] = "Latest"
+    column: str
 
     @declares
-    def __init__(self, column: str, *, default: Any = None, type: TypeField | None = None) -> None:  # noqa: A002 - the field's word
-        self.fill(column=column, default=default, type=type)
+    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, **words)
+
+
+class First(Fold):
+    """The column's value in the oldest visible row, null included."""
+
+    kind: Literal["First"] = "First"
+    column: str
+
+    @declares
+    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, **words)
+
+
+class Count(Fold):
+    """How many rows are visible; with a column, those in which it is not null. Int64, 0 when there is none."""
+
+    kind: Literal["Count"] = "Count"
+
+    @declares
+    def __init__(self, column: str | None = None, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, **words)
+
+
+class Sum(Fold):
+    """The exact sum, rounded once to its type: Int64 of integers, Float64 of floats, Decimal(38, s) of decimals.
+
+    Null when there is no value; an integer sum beyond its type is null with status OVERFLOW.
+    """
+
+    kind: Literal["Sum"] = "Sum"
+    column: str
+
+    @declares
+    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, **words)
+
+
+class Mean(Fold):
+    """The exact mean, rounded once to Float64. Null when there is no value."""
+
+    kind: Literal["Mean"] = "Mean"
+    column: str
+
+    @declares
+    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, **words)
+
+
+class Min(Fold):
+    """The least value; NaN is greater than every number, -0.0 less than 0.0."""
+
+    kind: Literal["Min"] = "Min"
+    column: str
+
+    @declares
+    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, **words)
+
+
+class Max(Fold):
+    """The greatest value; NaN is greater than every number, -0.0 less than 0.0."""
+
+    kind: Literal["Max"] = "Max"
+    column: str
+
+    @declares
+    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, **words)
+
+
+class _Moment(Fold):
+    takes = ("ddof",)
+    ddof: Literal[0, 1] = 1
+    column: str
+
+
+class Var(_Moment):
+    """The variance, rounded once from exact moments: of a sample (ddof=1) or a population (ddof=0).
+
+    Float64; null unless there are more than `ddof` values.
+    """
+
+    kind: Literal["Var"] = "Var"
+
+    @declares
+    def __init__(self, column: str, *, ddof: Literal[0, 1] = 1, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, ddof=ddof, **words)
+
+
+class StdDev(_Moment):
+    """The standard deviation, rounded once from exact moments; see Var."""
+
+    kind: Literal["StdDev"] = "StdDev"
+
+    @declares
+    def __init__(self, column: str, *, ddof: Literal[0, 1] = 1, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, ddof=ddof, **words)
+
+
+class _Several(Fold):
+    takes = ("n",)
+    needs_window = False
+    n: Annotated[int, Field(ge=1, le=1000)]
+    column: str
+
+
+class LastN(_Several):
+    """The column's values in the n newest visible rows, newest first, nulls included. Array of the column's type."""
+
+    kind: Literal["LastN"] = "LastN"
+
+    @declares
+    def __init__(self, column: str, n: int, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, n=n, **words)
+
+
+class LastDistinctN(_Several):
+    """The n most recent distinct values of the column, newest first, nulls left out. Array of the column's type."""
+
+    kind: Literal["LastDistinctN"] = "LastDistinctN"
+
+    @declares
+    def __init__(self, column: str, n: int, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, n=n, **words)
+
+
+class CountDistinct(Fold):
+    """How many distinct values, exactly, up to `bound`; beyond it null with status OVERFLOW. Int64."""
+
+    takes = ("bound",)
+    kind: Literal["CountDistinct"] = "CountDistinct"
+    column: str
+    bound: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+    @declares
+    def __init__(self, column: str, *, bound: int = 1000, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, bound=bound, **words)
+
+
+class ApproxCountDistinct(Fold):
+    """About how many distinct values: HyperLogLog with 2^precision registers, error about 1.04 / 2^(precision/2). Int64."""
+
+    takes = ("precision",)
+    kind: Literal["ApproxCountDistinct"] = "ApproxCountDistinct"
+    column: str
+    precision: Annotated[int, Field(ge=4, le=16)] = 12
+
+    @declares
+    def __init__(self, column: str, *, precision: int = 12, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, precision=precision, **words)
+
+
+class ApproxQuantile(Fold):
+    """A value within `accuracy` (relative) of the q-quantile: DDSketch. Float64."""
+
+    takes = ("q", "accuracy")
+    kind: Literal["ApproxQuantile"] = "ApproxQuantile"
+    column: str
+    q: Annotated[float, Field(ge=0, le=1)]
+    accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+    @declares
+    def __init__(self, column: str, q: float, *, accuracy: float = 0.01, **words: Unpack[FoldWords]) -> None:
+        self.fill(column=column, q=q, accuracy=accuracy, **words)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required, Self, TypedDict, Unpack
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from featurestore.declare.declaration import Declaration, Name, declares
+from featurestore.declare.declaration import ColumnName, Declaration, Name, declares
 from featurestore.declare.durations import Duration, PositiveDuration
 from featurestore.declare.frames import content_digest, table_of
 
-__all__ = ["DataFrameSource", "ParquetSource", "RefreshWords", "Source", "SourceWords", "TableSource"]
+__all__ = ["DataFrameSource", "ParquetSource", "RefreshWords", "Source", "SourceWords", "TableSource", "aware"]
 
 
-def _aware(value: datetime) -> datetime:
+def aware(value: datetime) -> datetime:
+    """The instant in UTC; ValueError where it has no zone."""
     if value.tzinfo is None:
-        raise ValueError("history_until must be an aware datetime")
+        raise ValueError("it must be an aware datetime: say its timezone")
     return value.astimezone(UTC)
 
 
@@ -65,6 +67,7 @@ class SourceWords(RefreshWords, total=False):
     valid_from: for a table without time, since when a row counts.
     timezone: the zone of naive timestamps and of dates (IANA). date: a Date means the "end" or the "start" of its day.
     period: event_time holds the start of a period of this length; the row happened at its end.
+    derived: new columns as SQL expressions over the source's own, `{"late": "delay > 15"}`; usable wherever a column is.
     """
 
     event_time: Required[str | None]
@@ -80,6 +83,7 @@ class SourceWords(RefreshWords, total=False):
     timezone: str | None
     date: Literal["end", "start"]
     period: Any
+    derived: Mapping[str, str]
     owner: str
     description: str
     tags: dict[str, str]
@@ -89,10 +93,11 @@ class Source(Declaration):
     """Rows, and what their columns say; see SourceWords for each word."""
 
     name: Name
+    kind: str
     event_time: str | None
     known_at: str | None = None
     known_after: Duration = 0
-    history_until: Annotated[datetime, AfterValidator(_aware)] | None = None
+    history_until: Annotated[datetime, AfterValidator(aware)] | None = None
     identity: Columns = ()
     version: str | None = None
     tiebreak: Columns = ()
@@ -102,6 +107,7 @@ class Source(Declaration):
     timezone: Annotated[str, AfterValidator(_zone)] | None = None
     date: Literal["end", "start"] = "end"
     period: PositiveDuration | None = None
+    derived: dict[ColumnName, str] = {}
     refresh: Refresh | None = None
     refresh_offset: Duration | None = None
     settle: Duration | None = None
@@ -116,7 +122,7 @@ class Source(Declaration):
     def _consistent(self) -> Self:
         if self.deleted and not self.identity:
             raise ValueError("deleted needs identity: the columns that say which row vanishes")
-        if self.identity and not (self.known_at or self.version):
+        if self.identity and not (self.known_at or self.version or self.kind == "push"):
             raise ValueError("identity needs known_at or version: something must say which version is the last")
         if self.version and not self.identity:
             raise ValueError("version needs identity: the columns whose rows are versions of one row")

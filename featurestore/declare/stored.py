@@ -16,8 +16,9 @@ from featurestore.declare.declaration import Declaration, Origin, problems
 from featurestore.declare.entity import Entity
 from featurestore.declare.folds import Fold
 from featurestore.declare.on_demand import Input, OnDemand
+from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
-from featurestore.declare.sources import Source
+from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import RegistryError, did_you_mean
 
@@ -26,6 +27,7 @@ __all__ = ["dump", "read", "read_fold", "read_on_demand", "read_service", "read_
 D = TypeVar("D", bound=Declaration)
 
 STORED = Origin("the registry")
+SOURCES = (ParquetSource, TableSource, DataFrameSource, PushSource)
 
 
 def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:
@@ -52,6 +54,9 @@ def read(kind: type[D], fields: Mapping[str, Any]) -> D:
 
 def read_source(fields: Mapping[str, Any]) -> Source:
     """A source of the class that its `kind` names; the frame of a DataFrameSource is not at hand."""
+    history = fields.get("history")
+    if isinstance(history, Mapping):
+        fields = {**fields, "history": read_source(history)}
     return read(_of_kind(Source, fields["kind"]), fields)
 
 

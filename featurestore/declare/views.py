@@ -11,7 +11,7 @@ from featurestore import html
 from featurestore.declare.declaration import ColumnName, Declaration, Name, declares
 from featurestore.declare.durations import Duration, PositiveDuration
 from featurestore.declare.entity import Entity
-from featurestore.declare.folds import Fold, Latest
+from featurestore.declare.folds import Condition, Fold, Latest, expanded
 from featurestore.declare.sources import Refresh, RefreshWords, Source
 from featurestore.errors import did_you_mean
 
@@ -25,6 +25,7 @@ class ViewWords(RefreshWords, total=False):
     source: Required[Source]
     features: Required[Mapping[str, Fold] | Sequence[str]]
     key: Mapping[str, str] | None
+    where: str | None
     stale: Literal["serve", "withhold"]
     owner: str
     description: str
@@ -38,14 +39,15 @@ def _features(value: Any) -> Any:
         if len(set(value)) != len(value):
             raise ValueError("a feature is listed twice")
         return {column: Latest(column) for column in value}
-    return value
+    return expanded(value) if isinstance(value, Mapping) else value
 
 
 class FeatureView(Declaration):
     """Features of one entity, computed from the rows of one source.
 
     entity: what the features are about. source: where the rows come from. key: entity key → source column, where the
-    names differ. features: name → fold, or a list of columns, short for `Latest` of each. stale: whether values older
+    names differ. features: name → fold, or a list of columns, short for `Latest` of each. where: an SQL condition on the
+    rows of all its folds (whether a key is known does not depend on it). stale: whether values older
     than their refresh asks for are served with a mark or withheld (null, WITHHELD). For the words about time, which
     are inherited from the source where the view does not say them, see RefreshWords.
     """
@@ -61,6 +63,7 @@ class FeatureView(Declaration):
     ready_after: Duration | None = None
     ttl: Duration | None = None
     freshness: PositiveDuration | None = None
+    where: Condition | None = None
     stale: Literal["serve", "withhold"] = "serve"
     owner: str = ""
     description: str = ""

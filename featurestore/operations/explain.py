@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import EVENT_TIME, Answer, ask
+from featurestore.compile.asof import statements
 from featurestore.compile.verdicts import NARROWED, VERDICTS, Chosen, judged_statement, narrowing, nearest_sql
 from featurestore.declare.durations import show_duration
 from featurestore.declare.sources import DataFrameSource
@@ -102,7 +103,8 @@ def _explain(
     counted = dict(session.connection.sql(f"SELECT verdict, count(*) FROM {made.table} GROUP BY ALL").fetchall())
     anchor = question.as_of if chosen is None else chosen.event_time
     rows = _rows(session, question, paths, nearest_sql(view, anchor=anchor, limit=limit))
-    statuses = answer.statuses
+    status = Status(answer.statuses[0])
+    statuses = answer.statuses_of(view.features)
     visible = "chosen" in counted or "ended" in counted
     return Explanation(
         view=view.name,
@@ -110,7 +112,8 @@ def _explain(
         at=to_datetime(question.at),
         as_of=to_datetime(question.as_of),
         known_by=to_datetime(question.known_by),
-        status=Status(statuses[0]).name,
+        status=status.name,
+        statuses={name: Status(judged[0]).name for name, judged in statuses.items()},
         values=dict(
             zip(
                 (f.name for f in view.features),
@@ -137,6 +140,9 @@ def _ask(session: Session, question: Question, key: dict[str, Any]) -> Answer:
     session.connection.unregister("asked")
     for sql in narrowing(view, session.scan(view.source), "requests"):
         session.connection.execute(sql)
+    if not view.plain:  # which row is the newest is asked for by plain features alone
+        for table, sql in statements(view, NARROWED, "requests", at=question.as_of):
+            session.connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
     instants = np.array([question.as_of], np.int64)
     return ask(session.connection, view, NARROWED, requests="requests", as_of=instants, at=question.as_of)
 

@@ -44,7 +44,7 @@ class Explanation:
     """The value of one key of a view as a lookup or a spine row at `at` is answered, and how it came about.
 
     as_of: the instant whose value is asked for, by the view's refresh; known_by: until when a row may have been learned
-    and still count. values: by feature, defaults filled in. event_time: of the row that was chosen, even when its
+    and still count. status: of the newest row; statuses: of each feature. values: by feature, defaults filled in. event_time: of the row that was chosen, even when its
     validity has ended. conflict: rows were tied in everything but their bytes, which decided.
     rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included.
     """
@@ -55,6 +55,7 @@ class Explanation:
     as_of: datetime
     known_by: datetime
     status: str
+    statuses: dict[str, str]
     values: dict[str, Any]
     event_time: datetime | None
     conflict: bool
@@ -96,6 +97,7 @@ class Explanation:
             "as_of": to_json(Timestamp, self.as_of),
             "known_by": to_json(Timestamp, self.known_by),
             "status": self.status,
+            "statuses": self.statuses,
             "values": _json(self.values, features),
             "event_time": to_json(Timestamp, self.event_time),
             "conflict": self.conflict,

@@ -46,10 +46,10 @@ class Options:
 
 @dataclass(frozen=True)
 class PartValues:
-    """One part's features for n rows: columns by name, one status a row, and the event time of the row chosen."""
+    """One part's features for n rows: columns and statuses by column name, and the event time of the newest row."""
 
     columns: dict[str, pa.Array]
-    statuses: npt.NDArray[np.uint8]
+    statuses: dict[str, npt.NDArray[np.uint8]]
     event_times: pa.Array
 
 
@@ -107,7 +107,7 @@ def _block(
     if options.with_status:
         for column in service.columns:
             if column.part is not None:
-                extra[f"{column.name}__status"] = statuses_of(values[column.part].statuses, STATUS_NAMES)
+                extra[f"{column.name}__status"] = statuses_of(values[column.part].statuses[column.name], STATUS_NAMES)
     if options.with_event_time:
         for part in service.parts:
             extra[f"{part.name}__event_time"] = values[part.name].event_times
@@ -136,10 +136,11 @@ def answer_part(session: Session, part: Part, times: npt.NDArray[np.int64], *, a
 
 def part_values(part: Part, answer: Answer) -> PartValues:
     """The columns of a part, with defaults, from its answer."""
-    statuses = answer.statuses
+    statuses = answer.statuses_of(part.features)
     columns = answer.columns(part.features, statuses)
     named = {part.column(feature.name): column for feature, column in zip(part.features, columns, strict=True)}
-    return PartValues(named, statuses, answer.event_times())
+    judged = {part.column(name): status for name, status in statuses.items()}
+    return PartValues(named, judged, answer.event_times())
 
 
 def columns_of(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pyarrow as pa
+
 from featurestore.declare.sources import Source
 from featurestore.semantics.sql import floor_div, literal
 from featurestore.types import (
@@ -21,7 +23,15 @@ from featurestore.types import (
     Timestamp,
 )
 
-__all__ = ["instant_expression", "instant_sql", "order_sql", "read_sql", "type_of_column", "widens"]
+__all__ = [
+    "instant_expression",
+    "instant_sql",
+    "order_sql",
+    "read_sql",
+    "type_of_arrow",
+    "type_of_column",
+    "widens",
+]
 
 SIMPLE = {
     "BOOLEAN": Bool, "TINYINT": Int32, "SMALLINT": Int32, "INTEGER": Int32, "UTINYINT": Int32, "USMALLINT": Int32,
@@ -48,6 +58,28 @@ def type_of_column(raw: str) -> FeatureType | None:
             return None if element is None else Array(element)
         return Array(element, int(found[2]) if found[2] else None)
     return None
+
+
+def type_of_arrow(arrow: pa.DataType) -> FeatureType | None:
+    """The type whose values an Arrow column holds exactly; None where there is none."""
+    if pa.types.is_timestamp(arrow):
+        return Timestamp
+    if pa.types.is_decimal128(arrow):
+        return Decimal(arrow.precision, arrow.scale)
+    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow):
+        element = type_of_arrow(arrow.value_type)
+        if element is None:
+            return None
+        fixed = pa.types.is_fixed_size_list(arrow) and element == Float32
+        return Array(element, arrow.list_size) if fixed else Array(element)
+    return ARROW.get(str(arrow))
+
+
+ARROW = {
+    "bool": Bool, "int8": Int32, "int16": Int32, "int32": Int32, "uint8": Int32, "uint16": Int32, "int64": Int64,
+    "uint32": Int64, "float": Float32, "double": Float64, "string": String, "large_string": String, "binary": Bytes,
+    "large_binary": Bytes, "date32[day]": Date,
+}  # fmt: skip
 
 
 def widens(source: FeatureType, target: FeatureType) -> bool:

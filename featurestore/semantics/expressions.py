@@ -9,11 +9,12 @@ leave NaN out: over such a file even `isnan(x)` is false for every row. `guarded
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featurestore.errors import did_you_mean
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["check", "evaluate", "guarded", "normalised"]
+__all__ = ["check", "evaluate", "guarded", "normalised", "settled"]
 
 Node = dict[str, Any]
 
@@ -251,6 +252,33 @@ class _Engine(threading.local):
 
 
 _ENGINE = _Engine()
+
+
+class Settled(NamedTuple):
+    """What a plan needs to know of an expression: its DuckDB type, and the columns that it reads, in their order."""
+
+    type: str
+    columns: tuple[str, ...]
+
+
+def settled(expression: str, columns: Mapping[str, str]) -> Settled:
+    """`check`, and the columns that the expression reads; remembered, since the same one is asked for at every load."""
+    return _settled(expression, tuple(columns.items()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _settled(expression: str, columns: tuple[tuple[str, str], ...]) -> Settled:
+    connection = _ENGINE.get()
+    of = check(connection, expression, dict(columns))
+    named = set(_columns_of(_parsed(connection, expression)))
+    return Settled(of, tuple(name for name, _ in columns if name.lower() in named))
+
+
+def _columns_of(node: Node) -> Iterator[str]:
+    if node["class"] == "COLUMN_REF":
+        yield node["column_names"][0].lower()
+    for child in _children(node):
+        yield from _columns_of(child)
 
 
 def evaluate(table: pa.Table, expressions: Mapping[str, str]) -> pa.Table:

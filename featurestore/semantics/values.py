@@ -16,7 +16,7 @@ from featurestore.types import FeatureType
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["canonical", "fill", "matrix_of", "scalars", "to_numpy", "to_pandas"]
+__all__ = ["canonical", "fill", "instants", "matrix_of", "scalars", "to_numpy", "to_pandas"]
 
 NAN: dict[str, Any] = {"Float32": np.float32(np.nan), "Float64": np.float64(np.nan)}
 """The one NaN of each float type, 0x7fc00000 and 0x7ff8000000000000."""
@@ -81,6 +81,12 @@ def scalars(array: pa.Array) -> list[Any]:
         return [
             None if value is None else [None if x is None else x.astimezone(UTC) for x in value] for value in values
         ]
+    return values
+
+
+def instants(column: pa.Array | pa.ChunkedArray) -> list[int | None]:
+    """µs of a timestamp column."""
+    values: list[int | None] = column.cast(pa.int64()).to_pylist()
     return values
 
 

@@ -15,11 +15,13 @@ from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, SourceError, did_you_mean
 from featurestore.semantics.columns import instant_sql, type_of_column, widens
-from featurestore.semantics.folds import FOLDS
+from featurestore.semantics.expressions import normalised, settled
+from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.semantics.time import Timing
+from featurestore.semantics.windows import Span, default_hop
 from featurestore.types import FeatureType, to_json
 
-__all__ = ["KeyColumn", "ResolvedFeature", "ResolvedView", "fingerprint_of", "resolve"]
+__all__ = ["KeyColumn", "ResolvedFeature", "ResolvedView", "algebra_of", "fingerprint_of", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,24 @@ class KeyColumn:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedFeature:
-    """One feature: what it is made of, and the type of its values."""
+    """One feature: what it is made of, and the type of its values.
+
+    reads: the type as which its column is read, None where it names none. span: its window, None where the view's ttl
+    or nothing bounds it. where: the SQL condition on its rows, the view's included.
+    """
 
     name: str
     fold: Fold
     type: FeatureType
     default: Any
+    reads: FeatureType | None
+    span: Span | None
+    where: str | None
+
+    @property
+    def plain(self) -> bool:
+        """Whether its value is a column of the view's newest visible row, as all plain columns of the view are."""
+        return self.fold.kind == "Latest" and self.span is None and self.where is None
 
 
 @dataclass(frozen=True)
@@ -75,10 +89,12 @@ class ResolvedView:
             },
         )  # fmt: skip
         timing = self.timing
+        derived = {name: normalised(text) for name, text in source.derived.items() if name in self.columns}
         return {
             "view": self.name,
             "source": {**words, "timezone": source.timezone or "UTC"},
             "columns": {name: str(of) for name, of in sorted(self.columns.items())},
+            **({"derived": derived} if derived else {}),
             "keys": [[key.name, str(key.type), key.column] for key in self.keys],
             "refresh": None if timing.refresh is None else show_duration(timing.refresh),
             "refresh_offset": show_duration(timing.offset),
@@ -86,20 +102,37 @@ class ResolvedView:
             "ready_after": show_duration(timing.ready_after),
             "ttl": None if self.ttl is None else show_duration(self.ttl),
             "stale": self.declared.stale,
-            "features": {
-                feature.name: {
-                    **feature.fold.model_dump(mode="json", exclude={"default", "type"}),
-                    "type": str(feature.type),
-                    "default": to_json(feature.type, feature.default),
-                }
-                for feature in self.features
-            },
+            "features": {feature.name: _feature_definition(feature) for feature in self.features},
         }
+
+    @cached_property
+    def plain(self) -> tuple[ResolvedFeature, ...]:
+        """The features that are columns of the newest visible row."""
+        return tuple(feature for feature in self.features if feature.plain)
+
+    @cached_property
+    def folded(self) -> tuple[ResolvedFeature, ...]:
+        """The features that are folds of several rows, or of chosen ones."""
+        return tuple(feature for feature in self.features if not feature.plain)
 
     @cached_property
     def fingerprint(self) -> str:
         """The value fingerprint: equal for equal values, whatever the description says."""
         return fingerprint_of(self.definition)
+
+
+def _feature_definition(feature: ResolvedFeature) -> dict[str, Any]:
+    said = feature.fold.model_dump(mode="json", exclude_defaults=True, exclude={"default", "type", "where", "hop"})
+    span = feature.span
+    return {
+        **said,
+        "kind": feature.fold.kind,
+        **feature.fold.parameters,
+        "type": str(feature.type),
+        "default": to_json(feature.type, feature.default),
+        **({"hop": show_duration(span.hop)} if span is not None and span.hop else {}),
+        **({"where": feature.where} if feature.where else {}),
+    }
 
 
 def fingerprint_of(definition: Any) -> str:
@@ -120,12 +153,7 @@ def resolve(view: FeatureView, raw: dict[str, str]) -> ResolvedView:
         column = view.key_column(name)
         _read(view, raw, columns, column, of, f"key '{name}'")
         keys.append(KeyColumn(name, of, column))
-    features = []
-    for name, fold in view.features.items():
-        own = _own_type(view, raw, fold.column, f"feature '{name}'")
-        result = fold.type or FOLDS[fold.kind].result(own)
-        _read(view, raw, columns, fold.column, result, f"feature '{name}'")
-        features.append(ResolvedFeature(name, fold, result, _default(view, name, fold, result)))
+    features = [_feature(view, raw, columns, name, fold) for name, fold in view.features.items()]
     _read_words(view, raw, columns)
     refresh = view.said("refresh")
     continuous = refresh == "continuous"
@@ -146,6 +174,68 @@ def resolve(view: FeatureView, raw: dict[str, str]) -> ResolvedView:
         columns=columns,
         raw={name: raw[name] for name in columns},
     )
+
+
+def _feature(
+    view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType], name: str, fold: Fold
+) -> ResolvedFeature:
+    """One feature with its types and its window settled; the columns that it reads are added to `columns`."""
+    role = f"feature '{name}'"
+    own = None if fold.column is None else _own_type(view, raw, fold.column, role)
+    meaning = FOLDS[fold.kind]
+    if fold.kind == "Latest" and fold.column is not None and fold.type is not None:
+        _read(view, raw, columns, fold.column, fold.type, role)
+    try:
+        result = fold.type or meaning.result(own, **fold.parameters)
+        meaning.algebra(own, result, **fold.parameters)
+    except ValueError as error:
+        raise view.error(
+            f"{role} is {fold.title} of column '{fold.column}' of source '{view.source.name}': {error}"
+        ) from None
+    if fold.column is not None and own is not None:
+        columns[fold.column] = own
+    where = _condition(view, raw, columns, fold, role)
+    return ResolvedFeature(name, fold, result, _default(view, name, fold, result), own, _span(view, fold), where)
+
+
+def algebra_of(feature: ResolvedFeature) -> Algebra:
+    """The algebra of a feature's fold."""
+    return FOLDS[feature.fold.kind].algebra(feature.reads, feature.type, **feature.fold.parameters)
+
+
+def _span(view: FeatureView, fold: Fold) -> Span | None:
+    """The fold's window with its hop: for a continuous view the declared one or the default, else none."""
+    if fold.window is None:
+        return None
+    if view.source.event_time is None and fold.window != "lifetime":
+        raise view.error(
+            f"{fold.title} needs event_time; its source is a table without time, where only 'lifetime' is known"
+        )
+    length = None if fold.window == "lifetime" else fold.window
+    assert length is None or isinstance(length, int)
+    if view.said("refresh") != "continuous":
+        if fold.hop is not None:
+            raise view.error(f"{fold.title}: hop is for continuous views; a refreshed view's windows are exact")
+        return Span(length, fold.offset)
+    hop = 0 if length is None else fold.hop or default_hop(length, few=FOLDS[fold.kind].large)
+    return Span(length, fold.offset, hop)
+
+
+def _condition(
+    view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType], fold: Fold, role: str
+) -> str | None:
+    """The fold's condition and the view's as one, checked."""
+    said = [text for text in (view.where, fold.where) if text is not None]
+    for text in said:
+        try:
+            of, read = settled(text, raw)
+            if of != "BOOLEAN":
+                raise ValueError(f"it is {of}, and a condition must be BOOLEAN")
+        except ValueError as error:
+            raise view.error(f"{role}: where {text!r}: {error}") from None
+        for column in read:
+            columns[column] = _own_type(view, raw, column, f"{role}'s condition")
+    return " AND ".join(f"({normalised(text)})" for text in said) or None
 
 
 def _own_type(view: FeatureView, raw: dict[str, str], column: str, role: str) -> FeatureType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,20 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.compile.rows import Scan
+from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
 from featurestore.errors import SourceError
+from featurestore.semantics.expressions import guarded, normalised, settled
 from featurestore.semantics.sql import literal, quote
+from featurestore.stores.log import ROW, SEGMENT, Log
 
 __all__ = ["Offline", "Session", "SourceFile"]
 
 FRAME_ROW = "__frame_row"
+ROW_FILE, ROW_NUMBER = "__row_file", "__row_number"
+"""Where a row of a source with derived columns lies."""
+BESIDE = {FRAME_ROW, SEGMENT, ROW}
+"""Columns of a scan that are none of its source."""
 
 
 class SourceFile(NamedTuple):
@@ -41,10 +49,20 @@ class Session:
         self._scans: dict[str, Scan] = {}
 
     def scan(self, source: Source) -> Scan:
-        """How SQL in this session reads a source."""
+        """How SQL in this session reads a source, its derived columns included."""
         if source.name not in self._scans:
-            self._scans[source.name] = self._open(source, f"source_{len(self._scans)}")
+            own = self._open(source, f"source_{len(self._scans)}")
+            self._scans[source.name] = _derived(source, own, self.described(own)) if source.derived else own
         return self._scans[source.name]
+
+    def described(self, scan: Scan) -> dict[str, str]:
+        """The columns of a source, by name, with their DuckDB types."""
+        rows = self.connection.execute(f"DESCRIBE SELECT * FROM {scan.relation}").fetchall()
+        return {name: of for name, of, *_ in rows if name not in BESIDE}
+
+    def own(self, source: Source) -> Scan:
+        """How SQL in this session reads a source without its derived columns."""
+        return self._open(source, f"own_{source.name}")
 
     def _open(self, source: Source, name: str) -> Scan:
         if isinstance(source, ParquetSource):
@@ -62,6 +80,8 @@ class Session:
                 self.connection.execute(f"CREATE TEMP TABLE {name}_rows AS SELECT * FROM {full}")
                 full = f"{name}_rows"
             return Scan(full, "0", "rowid")
+        if isinstance(source, PushSource):
+            return self._offline.log(source).settled_scan(self.connection, name)
         assert isinstance(source, DataFrameSource)
         if source.frame is None:
             raise SourceError(f"{source.title}: its frame is not at hand in this process; declare it again")
@@ -78,7 +98,7 @@ class Offline:
     """Finds sources and gives out DuckDB sessions; safe to use from several threads.
 
     root: the folder that relative paths start from. located: source name → where it lies, over what it declares.
-    memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to `spill`, a folder.
+    memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to `spill`, a folder. logs: the folder of push logs.
     """
 
     def __init__(
@@ -89,8 +109,12 @@ class Offline:
         memory_limit: str | None = None,
         threads: int | None = None,
         spill: Path | None = None,
+        logs: Path | None = None,
     ) -> None:
         self.root = root
+        self.logs = logs or root / "logs"
+        self._logs: dict[str, Log] = {}
+        self._opening = threading.Lock()
         self.located = dict(located or {})
         self._own_spill = tempfile.mkdtemp(prefix="featurestore-") if spill is None else None
         config: dict[str, Any] = {
@@ -118,14 +142,29 @@ class Offline:
             connection.close()
 
     def close(self) -> None:
-        """Remove the spill folder where it is our own; idempotent."""
+        """Close the push logs, and remove the spill folder where it is our own; idempotent."""
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
         if self._own_spill:
             shutil.rmtree(self._own_spill, ignore_errors=True)
+
+    def log(self, source: PushSource, part: str = "rows") -> Log:
+        """The log of a push source; part "late": of the rows that came too late to count."""
+        folder = self.logs / source.name / part
+        with self._opening:
+            if str(folder) not in self._logs:
+                columns = [pa.field(name, of.arrow) for name, of in source.columns.items()]
+                own = [pa.field(KNOWN_AT, pa.int64(), nullable=False), pa.field(REPLACES, pa.int64())]
+                self._logs[str(folder)] = Log(folder, pa.schema(columns + own))
+            return self._logs[str(folder)]
 
     def files(self, source: Source) -> tuple[SourceFile, ...]:
         """The files of a source as they are now; for a frame, one entry that its content names."""
         if isinstance(source, DataFrameSource):
             return (SourceFile(f"frame:{source.content}", 0, 0),)
+        if isinstance(source, PushSource):
+            return (SourceFile(f"log:{source.name}", 0, 0),)
         found = []
         for path in self.paths(source):
             try:
@@ -157,23 +196,26 @@ class Offline:
     def raw_types(self, source: Source) -> dict[str, str]:
         """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""
         files = self.files(source)
-        known = self._raw.get((source.name, files))
+        known = self._raw.get((source.name, files, tuple(source.derived.items())))
         if known is None:
             with self.session() as session:
                 try:
                     known = self._describe(session, source, files)
                 except duckdb.Error as error:
                     raise SourceError(f"{source.title} cannot be read: {error} ({source.origin})") from error
-            self._raw[source.name, files] = known
+            self._raw[source.name, files, tuple(source.derived.items())] = known
         return known
 
     def _describe(self, session: Session, source: Source, files: tuple[SourceFile, ...]) -> dict[str, str]:
-        def columns(relation: str) -> dict[str, str]:
-            rows = session.connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
-            return {name: of for name, of, *_ in rows}
-
-        described = columns(session.scan(source).relation)
-        described.pop(FRAME_ROW, None)
+        if isinstance(source, PushSource):
+            described = {name: of.duckdb for name, of in source.columns.items()}
+            described |= {KNOWN_AT: "BIGINT", REPLACES: "BIGINT"}
+        else:
+            described = session.described(session.own(source))
+        for name in source.derived:
+            if name in described:
+                raise source.error(f"derived column '{name}' has the name of a column of its own; give it another")
+        described |= {name: _checked(source, name, described) for name in source.derived}
         if isinstance(source, ParquetSource) and len(files) > 1:
             self._check_alike(session, source, [file.path for file in files])
         return described
@@ -194,6 +236,23 @@ class Offline:
                 f"{source.title}: its files disagree on column '{column}': {shown}; all {len(paths)} files must have the "
                 f"same columns and types ({source.origin})"
             )
+
+
+def _derived(source: Source, own: Scan, columns: Mapping[str, str]) -> Scan:
+    """The source with its derived columns beside its own; what is not read of either is not computed."""
+    added = ", ".join(f"({normalised(expression)}) AS {quote(name)}" for name, expression in source.derived.items())
+    rows = f"SELECT {guarded(columns)}, {own.file} AS {ROW_FILE}, {own.row} AS {ROW_NUMBER} FROM {own.relation}"
+    relation = f"(SELECT *, {added} FROM ({rows}))"
+    return Scan(relation, ROW_FILE, ROW_NUMBER)
+
+
+def _checked(source: Source, name: str, columns: Mapping[str, str]) -> str:
+    """The DuckDB type of a derived column; DeclarationError where its expression is none over the source's columns."""
+    own = {column: of for column, of in columns.items() if column not in source.derived}
+    try:
+        return settled(source.derived[name], own).type
+    except ValueError as error:
+        raise source.error(f"derived column '{name}': {error}") from None
 
 
 def _list(paths: list[str]) -> str:

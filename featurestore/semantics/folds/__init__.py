@@ -37,10 +37,16 @@ class Meaning(NamedTuple):
     algebra: Callable[..., Algebra]
     """`algebra(column, result, **parameters)`; a stated result may widen. ValueError where it cannot be the result's."""
 
+    ordered: bool = False
+    """Whether it asks which of two rows rule 2 puts first."""
+
+    large: bool = False
+    """Whether its states are sets or sketches, of which a continuous view keeps few in one window."""
+
 
 FOLDS: dict[str, Meaning] = {
-    "Latest": Meaning(True, one_result, latest),
-    "First": Meaning(True, one_result, first),
+    "Latest": Meaning(True, one_result, latest, ordered=True),
+    "First": Meaning(True, one_result, first, ordered=True),
     "Count": Meaning(False, count_result, count),
     "Sum": Meaning(False, sum_result, total),
     "Mean": Meaning(False, mean_result, mean),
@@ -48,9 +54,9 @@ FOLDS: dict[str, Meaning] = {
     "StdDev": Meaning(False, spread_result, stddev),
     "Min": Meaning(False, extreme_result, minimum),
     "Max": Meaning(False, extreme_result, maximum),
-    "LastN": Meaning(False, rows_result, last_n),
-    "LastDistinctN": Meaning(False, rows_result, last_distinct_n),
-    "CountDistinct": Meaning(False, distinct_result, count_distinct),
-    "ApproxCountDistinct": Meaning(False, approx_count_result, approx_count_distinct),
-    "ApproxQuantile": Meaning(False, quantile_result, approx_quantile),
+    "LastN": Meaning(False, rows_result, last_n, ordered=True),
+    "LastDistinctN": Meaning(False, rows_result, last_distinct_n, ordered=True),
+    "CountDistinct": Meaning(False, distinct_result, count_distinct, large=True),
+    "ApproxCountDistinct": Meaning(False, approx_count_result, approx_count_distinct, large=True),
+    "ApproxQuantile": Meaning(False, quantile_result, approx_quantile, large=True),
 }

@@ -194,6 +194,13 @@ class Log:
 
         return self._files.looked(use)
 
+    def settled_scan(self, connection: duckdb.DuckDBPyConnection, name: str) -> Scan:
+        """`scan` when nobody appends: no row that was reserved before now can still be on its way."""
+        if self._holds():
+            return self.scan(connection, name)
+        with self.lock():
+            return self.scan(connection, name)
+
     @property
     def cuts(self) -> int:
         """How often an append that was never acknowledged was cut off the end of the log."""

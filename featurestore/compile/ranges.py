@@ -1,0 +1,132 @@
+"""Which rows count at an instant, as ranges: rule 1 for folds of many rows, in n log n.
+
+Rows of one key lie in rule 2's order, that of their event times. A *chain* is a part of them along which neither the
+instant from which a row counts (v) nor the instant from which it no longer does (g) ever goes back. In a chain, the rows
+that count at an as_of within a window are neighbours, found by binary search:
+
+    e > start and g > as_of    from some row on          v ≤ as_of and e ≤ end    up to some row
+
+Where rows are learned in the order in which they happened, there is one chain. A row that was overtaken (a later one
+was known before it) goes to the next chain, so late rows cost as many chains as they overtake each other in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from featurestore.semantics.time import END
+from featurestore.semantics.windows import Span
+
+__all__ = ["Chain", "Range", "Timeline", "chains", "range_of"]
+
+Ints = npt.NDArray[np.int64]
+
+
+class Timeline(NamedTuple):
+    """The times of n rows in the order of their keys, then of rule 2; µs.
+
+    key: the row's key, from 0 on, never decreasing. e: event_time. v, g: the row counts at as_of when v ≤ as_of < g.
+    """
+
+    key: Ints
+    e: Ints
+    v: Ints
+    g: Ints | None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Rows of a timeline, by place, whose ranges of counting never go back; `first[key]` is where a key's begin."""
+
+    places: Ints
+    first: Ints
+    e: Ints
+    v: Ints
+    g: Ints | None
+
+
+class Range(NamedTuple):
+    """For each request the part [low, high) of a chain."""
+
+    low: Ints
+    high: Ints
+
+
+def chains(rows: Timeline, keys: int) -> Iterator[Chain]:
+    """The rows as few chains as overtaking asks for; those that end (a later version replaces them) apart."""
+    every = np.arange(len(rows.e), dtype=np.int64)
+    if rows.g is None:
+        parts = [every]
+    else:
+        ends = rows.g < END
+        parts = [every[~ends], every[ends]]
+    for number, left in enumerate(parts):
+        while len(left):
+            kept = _never_back(rows, left, ending=number == 1)
+            yield _chain(rows, left if kept.all() else left[kept], keys, ending=number == 1)
+            left = left[~kept]  # noqa: PLW2901 - what is left for the next chain
+
+
+def _chain(rows: Timeline, places: Ints, keys: int, *, ending: bool) -> Chain:
+    counts = np.bincount(rows.key[places], minlength=keys)
+    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    whole = len(places) == len(rows.e)
+    g = None if rows.g is None or not ending else rows.g[places]
+    return Chain(places, first, rows.e if whole else rows.e[places], rows.v if whole else rows.v[places], g)
+
+
+def _never_back(rows: Timeline, places: Ints, *, ending: bool) -> npt.NDArray[np.bool_]:
+    """The rows that no later row of their key overtakes: none after them has a smaller v (or g)."""
+    kept = _least_from_here(rows.key[places], rows.v[places])
+    if ending and rows.g is not None:
+        kept &= _least_from_here(rows.key[places], rows.g[places])
+    return kept
+
+
+def _least_from_here(key: Ints, values: Ints) -> npt.NDArray[np.bool_]:
+    """Whether each value is the least among those of its key from its place on."""
+    if len(values) < 2:
+        return np.ones(len(values), np.bool_)
+    later = (key[1:] != key[:-1]) | (values[1:] >= values[:-1])
+    if later.all():
+        return np.ones(len(values), np.bool_)
+    least_value, width = int(values.min()), int(values.max()) - int(values.min()) + 1
+    if width * (int(key[-1]) + 1) < 1 << 62:
+        rank = values - least_value
+    else:
+        rank = np.unique(values, return_inverse=True)[1]
+        width = int(rank.max()) + 1
+    ranked = key * width + rank  # one order over all keys: a later key's are all greater
+    least: npt.NDArray[np.bool_] = np.minimum.accumulate(ranked[::-1])[::-1] == ranked
+    return least
+
+
+def range_of(chain: Chain, span: Span, key: Ints, as_of: Ints) -> Range:
+    """The part of a chain that counts for each request (key, as_of) within a window."""
+    low, last = chain.first[key], chain.first[key + 1]
+    high = _first_above(chain.v, low, last, as_of)
+    if span.offset:
+        high = np.minimum(high, _first_above(chain.e, low, last, span.end(as_of)))
+    start = low if span.length is None else _first_above(chain.e, low, last, span.start(as_of))
+    if chain.g is not None:
+        start = np.maximum(start, _first_above(chain.g, low, last, as_of))
+    return Range(start, np.maximum(start, high))
+
+
+def _first_above(values: Ints, low: Ints, high: Ints, bound: Ints) -> Ints:
+    """For each request the first place in [low, high) whose value is greater than its bound, else high."""
+    low, high = low.copy(), high.copy()
+    if not len(values):
+        return low
+    for _ in range(int((high - low).max(initial=0)).bit_length()):
+        middle = (low + high) >> 1
+        inside = low < high
+        above = values[np.minimum(middle, len(values) - 1)] > bound
+        high = np.where(inside & above, middle, high)
+        low = np.where(inside & ~above, middle + 1, low)
+    return low

@@ -1,0 +1,248 @@
+"""The as-of query's other half: folds of many rows. Rows come from DuckDB once, sorted; ranges of them are folded.
+
+It asks the same rows as every other path (`compile.rows`), for the keys and requests that `compile.asof` has numbered. So
+many keys are taken at once as memory allows; the rest waits in DuckDB, which spills.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.compile.asof import same_key
+from featurestore.compile.folded import Folded, fold
+from featurestore.compile.ranges import Chain, Range, Timeline, chains, range_of
+from featurestore.compile.rows import Scan, cell, order_terms, rows_sql, tiebreak_terms, until_sql
+from featurestore.compile.strands import Column, Ints, Strand, newest
+from featurestore.semantics.columns import read_sql
+from featurestore.semantics.folds import FOLDS
+from featurestore.semantics.status import Status
+from featurestore.semantics.values import canonical
+from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
+from featurestore.semantics.windows import Span
+from featurestore.types import FeatureType
+
+__all__ = ["FoldedAnswer", "ask_folds"]
+
+PASS = 20_000_000
+"""Cells (rows × columns) that are folded at once: what bounds the memory beside DuckDB's."""
+
+COUNTED = "asof_counted"
+
+
+class FoldedAnswer(NamedTuple):
+    """What the folds of a view say for m requests: n (the request's number), whether its key is known, the event_time of its
+    newest row (µs), and for each feature values and a Status a request."""
+
+    n: Ints
+    known: npt.NDArray[np.bool_]
+    newest: Ints
+    values: dict[str, pa.Array]
+    statuses: dict[str, npt.NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is read of each row: the columns, each with the type it is read as, and the conditions."""
+
+    view: ResolvedView
+    features: tuple[ResolvedFeature, ...]
+    columns: list[tuple[str, FeatureType]]
+    conditions: list[str]
+    ordered: bool
+    until: bool
+
+    @classmethod
+    def of(cls, view: ResolvedView, features: tuple[ResolvedFeature, ...]) -> _Plan:
+        columns: dict[tuple[str, FeatureType], None] = {}
+        for feature in features:
+            if feature.fold.column is not None and feature.reads is not None:
+                columns[feature.fold.column, feature.reads] = None
+        conditions = dict.fromkeys(feature.where for feature in features if feature.where is not None)
+        ordered = any(FOLDS[feature.fold.kind].ordered for feature in features)
+        until = view.source.until is not None and any(feature.fold.kind == "Latest" for feature in features)
+        return cls(view, features, list(columns), list(conditions), ordered, until)
+
+    @property
+    def width(self) -> int:
+        """Cells a row, roughly."""
+        return 3 + len(self.columns) + len(self.conditions)
+
+    def statement(self, scan: Scan) -> str:
+        """The rows of the numbered keys: `(k, e, v, g, x…, w…, until)` and what rule 2 orders by, where a fold asks."""
+        view, zone = self.view, self.view.source.timezone or "UTC"
+        carried = [
+            f"{read_sql(cell(column), view.raw[column], of, zone)} AS x{i}"
+            for i, (column, of) in enumerate(self.columns)
+        ]
+        carried += [f"w{i}" for i in range(len(self.conditions))]
+        carried += [f"{until_sql(view)} AS until"] if self.until else []
+        carried += ["o", *(cell(column) for column in sorted(view.columns))] if self.ordered else []
+        rows = rows_sql(view, scan, carried=carried or ["0 AS nothing"], conditions=self.conditions)
+        return (
+            f"SELECT x.k - 1 AS k, r.* EXCLUDE ({self._keys}) FROM ({rows}) r JOIN asof_keys x ON {same_key(view, 'r')}"
+        )
+
+    @property
+    def _keys(self) -> str:
+        return ", ".join(f"k{i}" for i in range(max(1, len(self.view.keys))))
+
+    def rows(self, first: int, last: int) -> str:
+        """The rows of the keys [first, last), in their order: by event_time, or by all of rule 2."""
+        terms = ["k", "e"]
+        if self.ordered:
+            terms += [
+                *order_terms(self.view, first=("o",))[:1],
+                *tiebreak_terms(self.view),
+                *order_terms(self.view, first=()),
+            ]
+        names = ["k", "e", "v", *(["g"] if self.view.source.identity else []), *(["until"] if self.until else [])]
+        names += [f"x{i}" for i in range(len(self.columns))] + [f"w{i}" for i in range(len(self.conditions))]
+        return f"SELECT {', '.join(names)} FROM {COUNTED} WHERE k >= {first} AND k < {last} ORDER BY {', '.join(terms)}"
+
+
+def ask_folds(
+    connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, features: tuple[ResolvedFeature, ...]
+) -> FoldedAnswer:
+    """Fold the features for every request of `asof_requests`, whose keys `asof_keys` numbers."""
+    plan = _Plan.of(view, features)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {COUNTED} AS {plan.statement(scan)}")
+    asked: pa.Table = connection.sql("SELECT n, k - 1 AS k, a FROM asof_requests ORDER BY k, a").to_arrow_table()
+    n, key, as_of = (asked[name].to_numpy().astype(np.int64) for name in ("n", "k", "a"))
+    if not len(n):
+        return _no_requests(features)
+    answers = []
+    for first, last in _passes(connection, int(key[-1]) + 1, plan.width):
+        low, high = np.searchsorted(key, [first, last])
+        rows: pa.Table = connection.sql(plan.rows(first, last)).to_arrow_table().combine_chunks()
+        part = slice(int(low), int(high))
+        answers.append(_Pass(plan, rows, last - first, key[part] - first, as_of[part], first).answer(n[part]))
+    connection.execute(f"DROP TABLE {COUNTED}")
+    return _joined(answers, features)
+
+
+def _passes(connection: duckdb.DuckDBPyConnection, keys: int, width: int) -> Iterator[tuple[int, int]]:
+    """Ranges of keys whose rows are few enough; a key's rows are never split."""
+    (total,) = connection.execute(f"SELECT count(*) FROM {COUNTED}").fetchall()[0]
+    limit = max(1, PASS // width)
+    if total <= limit:
+        yield 0, keys
+        return
+    counted: pa.Table = connection.sql(f"SELECT k, count(*) AS c FROM {COUNTED} GROUP BY k").to_arrow_table()
+    counts = np.zeros(keys, np.int64)
+    counts[counted["k"].to_numpy()] = counted["c"].to_numpy()
+    number = np.cumsum(counts) // limit
+    edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), keys]
+    yield from ((first, last) for first, last in itertools.pairwise(edges) if first < last)
+
+
+def _no_requests(features: Sequence[ResolvedFeature]) -> FoldedAnswer:
+    nothing = np.empty(0, np.int64)
+    values = {feature.name: pa.array([], feature.type.arrow) for feature in features}
+    statuses = {feature.name: np.empty(0, np.uint8) for feature in features}
+    return FoldedAnswer(nothing, np.empty(0, np.bool_), nothing, values, statuses)
+
+
+def _joined(answers: Sequence[FoldedAnswer], features: Sequence[ResolvedFeature]) -> FoldedAnswer:
+    if len(answers) == 1:
+        return answers[0]
+    n = np.concatenate([answer.n for answer in answers])
+    known = np.concatenate([answer.known for answer in answers])
+    times = np.concatenate([answer.newest for answer in answers])
+    names = [feature.name for feature in features]
+    values = {name: pa.concat_arrays([answer.values[name] for answer in answers]) for name in names}
+    statuses = {name: np.concatenate([answer.statuses[name] for answer in answers]) for name in names}
+    return FoldedAnswer(n, known, times, values, statuses)
+
+
+class _Pass:
+    """Some keys, all their rows, and the requests for them."""
+
+    def __init__(self, plan: _Plan, rows: pa.Table, keys: int, key: Ints, as_of: Ints, first: int) -> None:
+        self._plan, self._rows, self._key, self._as_of = plan, rows, key, as_of
+        times = {name: rows[name].to_numpy() for name in ("e", "v")}
+        ends = rows["g"].to_numpy() if plan.view.source.identity else None
+        line = Timeline(rows["k"].to_numpy().astype(np.int64) - first, times["e"], times["v"], ends)
+        self._chains: list[Chain] = list(chains(line, keys))
+        self._ranges: dict[Span, list[Range]] = {}
+        self._columns: dict[tuple[str | None, FeatureType | None, str | None, bool], Column] = {}
+
+    def answer(self, n: Ints) -> FoldedAnswer:
+        """The folds of all features for the requests, numbered `n`."""
+        places = self._newest()
+        known = places >= 0
+        e = self._rows["e"].to_numpy()
+        times = e[np.maximum(places, 0)] if len(e) else np.zeros(len(n), np.int64)
+        values, statuses = {}, {}
+        for feature in self._plan.features:
+            values[feature.name], statuses[feature.name] = self._fold(feature, known)
+        return FoldedAnswer(n, known, times, values, statuses)
+
+    def _newest(self) -> Ints:
+        if not self._chains:
+            return np.full(len(self._key), -1, np.int64)
+        whole = [Strand.of(chain, None) for chain in self._chains]
+        return newest(whole, self._spanned(Span(None)), 1)[:, 0]
+
+    def _spanned(self, span: Span) -> list[Range]:
+        """The parts of the chains that count for each request; requests of one span share them."""
+        if span not in self._ranges:
+            self._ranges[span] = [range_of(chain, span, self._key, self._as_of) for chain in self._chains]
+        return self._ranges[span]
+
+    def _fold(self, feature: ResolvedFeature, known: npt.NDArray[np.bool_]) -> tuple[pa.Array, npt.NDArray[np.uint8]]:
+        ttl = self._plan.view.ttl
+        span = feature.span or Span(None if ttl is None else ttl + 1)  # a ttl is inclusive, a window is not
+        column = self._column(feature)
+        ranges = [strand.range(part) for strand, part in zip(column.strands, self._spanned(span), strict=True)]
+        folded = fold(feature, column, ranges) if ranges else _of_nothing(feature, len(known))
+        status = np.where(known, np.uint8(Status.PRESENT), np.uint8(Status.MISSING))
+        if feature.span is None and ttl is not None:
+            some = sum((part.high > part.low for part in ranges), np.zeros(len(known), np.bool_))
+            status[known & ~some] = Status.EXPIRED
+        if self._plan.until and feature.fold.kind == "Latest" and ranges:
+            place = newest(column.strands, ranges, 1)[:, 0]
+            ended = self._rows["until"].to_numpy()[np.maximum(place, 0)] <= self._as_of
+            status[(place >= 0) & ended & known] = Status.EXPIRED
+        if folded.overflow is not None:
+            status[folded.overflow & known] = Status.OVERFLOW
+        present = status == Status.PRESENT
+        values = canonical(folded.values, feature.type)
+        return (
+            values if present.all() else pc.if_else(pa.array(present), values, pa.scalar(None, values.type))
+        ), status
+
+    def _column(self, feature: ResolvedFeature) -> Column:
+        plan, fold = self._plan, feature.fold
+        skips = not algebra_of(feature).takes_null
+        named = (fold.column, feature.reads, feature.where, skips)
+        if named not in self._columns:
+            counted = None
+            values = pa.nulls(self._rows.num_rows, pa.int64())
+            if fold.column is not None:
+                assert feature.reads is not None
+                place = plan.columns.index((fold.column, feature.reads))
+                values = canonical(self._rows[f"x{place}"], feature.reads)
+            if feature.where is not None:
+                counted = self._rows[f"w{plan.conditions.index(feature.where)}"].to_numpy(zero_copy_only=False)
+            if skips and values.null_count:
+                valid = values.is_valid().to_numpy(zero_copy_only=False)
+                counted = valid if counted is None else counted & valid
+            strands = [Strand.of(chain, counted) for chain in self._chains]
+            self._columns[named] = Column(values, feature.reads or feature.type, strands)
+        return self._columns[named]
+
+
+def _of_nothing(feature: ResolvedFeature, requests: int) -> Folded:
+    """The fold of no rows."""
+    algebra = algebra_of(feature)
+    value, _ = algebra.finish(algebra.zero)
+    return Folded(pa.repeat(pa.scalar(value, feature.type.arrow), requests))

@@ -1,0 +1,94 @@
+"""Push sources: rows that applications send one by one, kept in the store's own log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, Required, Self, Unpack
+
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
+
+from featurestore.clock import instant_of
+from featurestore.declare.declaration import ColumnName, Name, TypeField, declares
+from featurestore.declare.durations import PositiveDuration, parse_duration
+from featurestore.declare.sources import RefreshWords, Source, aware
+from featurestore.types import FeatureType
+
+__all__ = ["KNOWN_AT", "REPLACES", "PushSource"]
+
+KNOWN_AT, REPLACES = "known_at", "__replaces"
+"""The log's own columns, int64 µs: when the store learned of a row, and the known_at of the version that it replaces."""
+
+DEFAULT_LATENESS, DEFAULT_TOLERANCE = parse_duration("7d"), parse_duration("1s")
+
+
+class PushWords(RefreshWords, total=False):
+    """What a push source says; see SourceWords for the words that all sources share.
+
+    schema: column → type; these are the columns that a pushed row has. identity: the columns that name a row: a row
+    pushed again changes nothing, one that differs replaces the last, and `deleted` makes it vanish.
+    lateness: rows that happened earlier than that are kept aside; identities are remembered that long.
+    tolerance: how far ahead of the store's clock a row may have happened. history: a source with the same columns, read
+    for what was known up to `cutover`; pushed rows count from then on.
+    """
+
+    schema: Required[Mapping[str, FeatureType | str]]
+    event_time: Required[str]
+    identity: str | list[str] | tuple[str, ...]
+    tiebreak: str | list[str] | tuple[str, ...]
+    deleted: str | None
+    until: str | None
+    lateness: Any
+    tolerance: Any
+    history: Source | None
+    cutover: datetime | None
+    derived: Mapping[str, str]
+    owner: str
+    description: str
+    tags: dict[str, str]
+
+
+class PushSource(Source):
+    """Rows that are pushed: `PushSource("swipes", schema={"card": String, "at": Timestamp, "amount": Float64}, event_time="at")`.
+
+    The store says when it learned of each row, on the online store's clock. A view over it is continuous unless it says
+    otherwise.
+    """
+
+    other_words = ("schema",)
+    kind: Literal["push"] = "push"
+    columns: Annotated[dict[ColumnName, TypeField], Field(min_length=1)]
+    event_time: str
+    lateness: PositiveDuration = DEFAULT_LATENESS
+    tolerance: PositiveDuration = DEFAULT_TOLERANCE
+    history: SerializeAsAny[Source] | None = None
+    cutover: Annotated[datetime, AfterValidator(aware)] | None = None
+
+    @declares
+    def __init__(self, name: Name, **words: Unpack[PushWords]) -> None:
+        said: dict[str, Any] = {"refresh": "continuous", **words}
+        self.fill(name=name, columns=dict(said.pop("schema", {})), **said)
+
+    @property
+    def cutover_instant(self) -> int | None:
+        """µs until when the history counts; None where there is none."""
+        return None if self.cutover is None else instant_of(self.cutover)
+
+    @model_validator(mode="after")
+    def _pushed(self) -> Self:
+        if KNOWN_AT in self.columns:
+            raise ValueError("a pushed row has no column 'known_at': the store says when it learned of it")
+        for column in self.word_columns:
+            if column not in self.columns:
+                raise ValueError(f"the schema has no column '{column}', which its words name")
+        if self.columns[self.event_time].kind != "Timestamp":
+            raise ValueError(
+                f"event_time column '{self.event_time}' is {self.columns[self.event_time]}, and must be Timestamp"
+            )
+        if (self.history is None) != (self.cutover is None):
+            raise ValueError("history and cutover go together: the batch rows, and until when they count")
+        if self.history is not None and self.history.known_at is None and not self.history.known_after:
+            raise ValueError(
+                "its history must say known_at, or known_after longer than 0: an event is no part of its own features"
+            )
+        return self

@@ -1,0 +1,54 @@
+"""Rule 1(c) for windows: which event times count at an as_of.
+
+    start < event_time ≤ end        start = ⌊as_of − offset − length⌋_hop, end = as_of, or ⌊as_of − offset⌋_hop with an offset
+
+The head is exact and the tail moves in hops, in training exactly as online; a hop of 0 makes both exact. Refreshed views
+have no hop: their instants are already far apart. A continuous view keeps tiles (b, b + hop], so that a key's state is
+bounded; how long they are is part of what the window means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from featurestore.semantics.time import BEGINNING
+
+__all__ = ["Span", "default_hop"]
+
+MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
+HOPS = ((12 * DAY, DAY), (12 * HOUR, HOUR), (HOUR, 5 * MINUTE), (MINUTE, MINUTE))
+"""From which length of window on which hop is used; a shorter window is one hop itself."""
+
+FINE_HOPS = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, DAY)
+FEW = 32
+"""The tiles that a sketch or a set may have in one window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How far back a fold sees; µs. length None: for the whole lifetime."""
+
+    length: int | None
+    offset: int = 0
+    hop: int = 0
+
+    def start(self, as_of: Any) -> Any:
+        """The instant after which rows count (exclusive); int or numpy array of int64."""
+        if self.length is None:
+            return as_of * 0 + (BEGINNING - 1)  # so that rows without time are inside
+        return self._floored(as_of - self.offset - self.length)
+
+    def end(self, as_of: Any) -> Any:
+        """The last instant at which a row counts (inclusive)."""
+        return self._floored(as_of - self.offset) if self.offset else as_of
+
+    def _floored(self, instant: Any) -> Any:
+        return instant // self.hop * self.hop if self.hop else instant
+
+
+def default_hop(length: int, *, few: bool) -> int:
+    """The hop of a continuous window of `length` µs; `few`: of a fold whose tiles are large."""
+    if few:
+        return next((hop for hop in FINE_HOPS if length <= hop * FEW), -(-length // FEW))
+    return next((hop for least, hop in HOPS if length >= least), length)

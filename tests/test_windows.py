@@ -1,0 +1,86 @@
+"""Folds over windows: training says what the naive reading of the rules says, to the bit."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featurestore.declare.views import FeatureView
+from featurestore.operations.historical import Options, get_historical_features
+from featurestore.stores.offline import Offline
+from tests.folding import FoldSpec, fold_specs, folded_value, reading
+from tests.histories import History, histories, to_arrow, write_parquet
+from tests.oracle import as_of, sort_key
+from tests.world import declare, resolved, spine_of
+
+FULL = Options(with_status=True)
+
+
+@pytest.fixture(scope="module")
+def offline() -> Offline:
+    return Offline(Path())
+
+
+@st.composite
+def folded_histories(draw: st.DrawFn) -> tuple[History, list[FoldSpec], bool]:
+    """A history, some folds of its columns, and whether plain columns stand beside them."""
+    history = draw(histories())
+    specs = draw(st.lists(fold_specs(history, timed=history.source.event_time is not None), min_size=1, max_size=4))
+    return history, specs, draw(st.booleans())
+
+
+def view_of(history: History, specs: list[FoldSpec], *, plain: bool, paths: list[Path] | None = None) -> FeatureView:
+    """The history's view with folds, with or without its plain columns."""
+    own = declare(history, paths=paths)
+    folds: dict[str, Any] = {f"fold_{i}": spec.declare() for i, spec in enumerate(specs)}
+    said = {word: getattr(own, word) for word in ("refresh_offset", "settle", "ready_after", "ttl")}
+    words = {word: f"{value}us" for word, value in said.items() if value is not None}
+    refresh = own.refresh if own.refresh == "continuous" else f"{own.refresh}us"
+    return FeatureView(
+        own.name, entity=own.entity, source=own.source, key=own.key, refresh=refresh,
+        features={**(own.features if plain else {}), **folds}, **words,
+    )  # fmt: skip
+
+
+def check(history: History, specs: list[FoldSpec], offline: Offline, *, plain: bool, paths: Any = None) -> None:
+    view = view_of(history, specs, plain=plain, paths=paths)
+    service = resolved(view, offline)
+    types = {feature.name: str(feature.type).replace(", ", ",") for feature in service.parts[0].view.features}
+    frame = get_historical_features(spine_of(history), service, offline, now=0, options=FULL).to_arrow()
+    read = reading(history, specs, plain=plain)
+    for n, (key, t) in enumerate(history.spine):
+        instant, known_by = as_of(history.view, t)
+        for i, spec in enumerate(specs):
+            name = f"fold_{i}"
+            expected = folded_value(history, read, spec, types[name], key=key, as_of=instant, known_by=known_by)
+            got = frame[f"view__{name}__status"][n].as_py(), frame[f"view__{name}"][n].as_py()
+            of = types[name].replace(",", ", ") if types[name].startswith("Array(Float32,") else types[name]
+            assert (got[0], sort_key(of, got[1])) == (expected[0], sort_key(of, expected[1])), (n, key, t, spec)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(world=folded_histories())
+def test_folds_over_windows_are_the_oracle_to_the_bit(
+    offline: Offline, world: tuple[History, list[FoldSpec], bool]
+) -> None:
+    """Every fold, window, offset, hop, ttl and condition, over ties, late rows, corrections, deletions, nulls and NaN."""
+    history, specs, plain = world
+    check(history, specs, offline, plain=plain)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(world=folded_histories(), files=st.integers(1, 4), seed=st.integers(0, 99), width=st.sampled_from((1, 7)))
+def test_files_order_and_passes_change_no_fold(
+    offline: Offline, world: tuple[History, list[FoldSpec], bool], files: int, seed: int, width: int
+) -> None:
+    """Shuffled rows in several files, folded a few keys at a time, are the same values."""
+    history, specs, plain = world
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featurestore.compile.windows.PASS", width)
+        paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)
+        check(history, specs, offline, plain=plain, paths=paths)
