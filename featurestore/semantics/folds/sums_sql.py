@@ -1,0 +1,98 @@
+"""Exact sums of floats in SQL: the limbs of a DOUBLE column, summed group by group as integers.
+
+A limb here is 62 bits wide, cut off the double from above: `trunc(x / 2^k)` and what is left of x are doubles exactly.
+DuckDB sums BIGINT into HUGEINT, which is exact for 2^64 rows, so that neither threads nor the order of rows matter. The
+sums come out as `limbs` has them and are finished by `columnar`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore.semantics.folds.limbs import MASK, Ints, Limbs
+
+__all__ = ["FloatSums", "range_terms"]
+
+WIDTH = 62
+MOST_LIMBS = 16
+"""Of 62 bits: beyond, a number over the lowest limb would be no double."""
+
+
+def range_terms(expression: str) -> list[str]:
+    """SELECT terms for `FloatSums.over`: the least and greatest finite |x| but 0, and how many NaN and infinities."""
+    size = f"abs({expression})"
+    return [
+        f"min({size}) FILTER (isfinite({expression}) AND {expression} <> 0)",
+        f"max({size}) FILTER (isfinite({expression}) AND {expression} <> 0)",
+        f"count(*) FILTER (NOT isfinite({expression}))",
+    ]
+
+
+class FloatSums(NamedTuple):
+    """How a DOUBLE expression is summed: its highest limb begins below 2^top."""
+
+    expression: str
+    top: int
+    limbs: int
+    unbounded: bool
+
+    @classmethod
+    def over(cls, expression: str, least: float | None, most: float | None, unbounded: int) -> FloatSums:
+        """From the answers of `range_terms`. ValueError where values span more than 992 bits: sum those by `limbs`."""
+        top = math.frexp(most or 0.0)[1]
+        limbs = max(1, -((math.frexp(least or 0.0)[1] - 53 - top) // WIDTH))
+        if limbs > MOST_LIMBS:
+            raise ValueError(f"finite values from {least} to {most} span more than {WIDTH * MOST_LIMBS} bits")
+        return cls(expression, top, limbs, unbounded > 0)
+
+    def terms(self, prefix: str) -> list[str]:
+        """SELECT terms: for each limb its sum as two BIGINTs, then BIGINT counts of NaN, +inf and -inf, all named."""
+        terms = []
+        for limb in range(self.limbs):
+            total = f"coalesce(sum({self._limb(limb)}), 0)"
+            terms.append(f"CAST({total} >> 32 AS BIGINT) AS {prefix}high{limb}")
+            terms.append(f"CAST({total} & {MASK} AS BIGINT) AS {prefix}low{limb}")
+        for name, value in (("nan", "nan"), ("plus", "inf"), ("minus", "-inf")):
+            count = f"count(*) FILTER ({self.expression} = CAST('{value}' AS DOUBLE))" if self.unbounded else "0"
+            terms.append(f"CAST({count} AS BIGINT) AS {prefix}{name}")
+        return terms
+
+    def sums(self, table: pa.Table, prefix: str) -> Limbs:
+        """The sums of each row of a table that `terms` made: int64[L, rows], carried but for the last limb."""
+        base = self.top - WIDTH * self.limbs
+        digits = np.zeros((2 * self.limbs + 3, table.num_rows), np.int64)
+        for limb in range(self.limbs):
+            at, bits = divmod(WIDTH * (self.limbs - 1 - limb), 32)
+            for name in ("low", "high"):
+                part = table[f"{prefix}{name}{limb}"].to_numpy()
+                _add(digits[at + (name == "high") :], part, bits)
+        return Limbs(base, digits)
+
+    def _limb(self, limb: int) -> str:
+        x = self.expression
+        if self.unbounded:
+            x = f"CASE WHEN isfinite({x}) THEN {x} END"
+        power = self.top - WIDTH * (limb + 1)
+        if limb:
+            above = power + WIDTH
+            x = f"({x} - {_times(f'trunc({_times(x, -above)})', above)})"
+        scaled = _times(x, -power)
+        return f"CAST({scaled if limb == self.limbs - 1 else f'trunc({scaled})'} AS BIGINT)"
+
+
+def _add(digits: Ints, part: Ints, bits: int) -> None:
+    """Adds part · 2^bits, bits < 32, to limbs of 32 bits of which the first is at 2^0; |part| < 2^62."""
+    for limb, word in enumerate((part & MASK, part >> 32)):
+        shifted = word << bits
+        digits[limb] += shifted & MASK
+        digits[limb + 1] += shifted >> 32
+
+
+def _times(expression: str, power: int) -> str:
+    """expression · 2^power, in two steps where no double holds 2^power."""
+    powers = [power] if abs(power) <= 1022 else [power // 2, power - power // 2]
+    return " * ".join([f"({expression})", *(f"CAST('{2.0**part!r}' AS DOUBLE)" for part in powers)])
