@@ -68,7 +68,7 @@ APPROXIMATE = [
 ]
 every_fold = pytest.mark.parametrize("case", EXACT + APPROXIMATE, ids=str)
 exact_folds = pytest.mark.parametrize("case", EXACT, ids=str)
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=15, deadline=None)
 
 
 def test_every_fold_is_tried() -> None:

@@ -36,8 +36,9 @@ def grouped(db: duckdb.DuckDBPyConnection, rows: pa.Table) -> tuple[FloatSums, p
 
 def finished(sums: FloatSums, by_group: pa.Table, of: Any) -> list[str]:
     limbs = sums.sums(by_group, "x_")
-    counts = [by_group[f"x_{name}"].to_numpy() for name in ("nan", "plus", "minus")]
-    return [float(x).hex() for x in with_specials(round_sums(limbs.base, limbs.digits, of), *counts)]
+    return [
+        float(x).hex() for x in with_specials(round_sums(limbs.base, limbs.digits, of), *sums.specials(by_group, "x_"))
+    ]
 
 
 wide = st.tuples(st.integers(-(1 << 53), 1 << 53), st.integers(0, 880))

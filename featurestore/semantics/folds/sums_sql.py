@@ -32,6 +32,9 @@ def range_terms(expression: str) -> list[str]:
     ]
 
 
+SPECIALS = {"nan": "nan", "plus": "inf", "minus": "-inf"}
+
+
 class FloatSums(NamedTuple):
     """How a DOUBLE expression is summed: its highest limb begins below 2^top."""
 
@@ -50,15 +53,14 @@ class FloatSums(NamedTuple):
         return cls(expression, top, limbs, unbounded > 0)
 
     def terms(self, prefix: str) -> list[str]:
-        """SELECT terms: for each limb its sum as two BIGINTs, then BIGINT counts of NaN, +inf and -inf, all named."""
+        """SELECT terms, named: for each limb its sum as two BIGINTs; where there are any, counts of NaN, +inf and -inf."""
         terms = []
         for limb in range(self.limbs):
             total = f"coalesce(sum({self._limb(limb)}), 0)"
             terms.append(f"CAST({total} >> 32 AS BIGINT) AS {prefix}high{limb}")
             terms.append(f"CAST({total} & {MASK} AS BIGINT) AS {prefix}low{limb}")
-        for name, value in (("nan", "nan"), ("plus", "inf"), ("minus", "-inf")):
-            count = f"count(*) FILTER ({self.expression} = CAST('{value}' AS DOUBLE))" if self.unbounded else "0"
-            terms.append(f"CAST({count} AS BIGINT) AS {prefix}{name}")
+        for name, value in SPECIALS.items() if self.unbounded else ():
+            terms.append(f"count(*) FILTER ({self.expression} = CAST('{value}' AS DOUBLE)) AS {prefix}{name}")
         return terms
 
     def sums(self, table: pa.Table, prefix: str) -> Limbs:
@@ -71,6 +73,12 @@ class FloatSums(NamedTuple):
                 part = table[f"{prefix}{name}{limb}"].to_numpy()
                 _add(digits[at + (name == "high") :], part, bits)
         return Limbs(base, digits)
+
+    def specials(self, table: pa.Table, prefix: str) -> tuple[Ints, ...]:
+        """The counts of NaN, +inf and -inf of each row of a table that `terms` made: int64[rows] each."""
+        if not self.unbounded:
+            return (np.zeros(table.num_rows, np.int64),) * len(SPECIALS)
+        return tuple(table[f"{prefix}{name}"].to_numpy() for name in SPECIALS)
 
     def _limb(self, limb: int) -> str:
         x = self.expression
