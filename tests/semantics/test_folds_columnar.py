@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from decimal import Decimal as D
 from fractions import Fraction
@@ -232,15 +233,29 @@ def test_any_limbs_are_rounded_once(limbs: list[int], base: int, divisor: int, s
 def test_halfway_cases_go_to_the_even_one(result: FeatureType, data: st.DataObject) -> None:
     """A number between two floats, and one bit far below it, above or below."""
     width = 24 if result == Float32 else 53
-    mantissa = data.draw(st.integers(1 << (width - 1), (1 << width) - 1))
+    mantissa = data.draw(st.just(0) | st.integers(1 << (width - 1), (1 << width) - 1))
     lowest = -149 if result == Float32 else -1074
-    exponent, far = data.draw(st.integers(lowest - 60, 60)), data.draw(st.integers(1, 200))
+    exponent, far = data.draw(st.just(lowest - 1) | st.integers(lowest - 60, 60)), data.draw(st.integers(1, 200))
     for tail in (-1, 0, 1):
         whole = ((2 * mantissa + 1) << far) + tail
         digits = np.array([(whole >> 32 * j) & 0xFFFFFFFF for j in range(10)], np.int64).reshape(-1, 1)
         exact = Fraction(whole) * Fraction(2) ** (exponent - far)
         assert bits(round_sums(exponent - far, digits, result)) == bits([nearest(exact, str(result))])
         assert bits(round_sums(exponent - far, -digits, result)) == bits([nearest(-exact, str(result))])
+
+
+def test_quotients_that_are_halfway_for_as_far_as_they_are_computed() -> None:
+    """1 / d, where d · (54 bits ending in 01) = 2^80 - 1: the next bit that is set is 80 below, and decides."""
+    tried = 0
+    for primes in itertools.product(*([1, prime] for prime in (3, 5, 5, 11, 17, 31, 41, 257, 61681, 4278255361))):
+        divisor = math.prod(primes)
+        quotient = ((1 << 80) - 1) // divisor
+        if quotient.bit_length() == 54 and quotient % 4 == 1:
+            tried += 1
+            found = round_sums(0, np.array([[1, -1]]), Float64, divisor=np.array([divisor] * 2))
+            assert bits(found) == bits([1 / divisor, -1 / divisor])
+            assert bits(found) == bits([nearest(Fraction(sign, divisor), "Float64") for sign in (1, -1)])
+    assert tried
 
 
 def test_a_divisor_that_would_lose_bits() -> None:
