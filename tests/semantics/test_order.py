@@ -24,6 +24,7 @@ def db() -> duckdb.DuckDBPyConnection:
 
 
 @by_type
+@settings(deadline=None)
 @given(data=st.data())
 def test_the_bytes_compare_as_the_oracle_does(of: FeatureType, data: st.DataObject) -> None:
     """For two values, null included: less, equal or greater alike; and one is never the beginning of the other."""
@@ -35,6 +36,7 @@ def test_the_bytes_compare_as_the_oracle_does(of: FeatureType, data: st.DataObje
 
 
 @by_type
+@settings(deadline=None)
 @given(data=st.data())
 def test_the_bytes_read_back(of: FeatureType, data: st.DataObject) -> None:
     """The value is the same one, to the bit."""
@@ -61,6 +63,7 @@ words = st.one_of(st.none(), st.text("ab\0", max_size=3))
 row = st.tuples(moments | st.integers(0, 1), st.integers(0, 1), words, words, st.integers(-1, 1))
 
 
+@settings(deadline=None)
 @given(a=row, b=row)
 def test_places_compare_as_rows_do(a: tuple, b: tuple) -> None:
     """By event_time, known_at, tiebreak, and then every column by name."""
