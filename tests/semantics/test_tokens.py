@@ -7,7 +7,7 @@ import random
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.semantics.tokens import normalised
@@ -73,6 +73,7 @@ def rewritten(tokens: list[str], chosen: random.Random) -> str:
     return "".join(parts)
 
 
+@settings(deadline=None)
 @given(expressions, st.randoms(use_true_random=False))
 def test_means_the_same_however_written(expression: str, chosen: random.Random) -> None:
     """The normalised text is read by DuckDB as the expression is; writing it differently does not change it."""
