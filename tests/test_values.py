@@ -120,9 +120,36 @@ def test_a_slot_gives_back_what_was_put_in(of: FeatureType, until: bool) -> None
     assert shown(of, [slot.row.values[1] for slot in decoded]) == shown(of, other)
     assert [(slot.instant, slot.row.event_time) for slot in decoded] == [(77, n) for n in range(len(values))]
     assert [slot.data for slot in decoded] == slots
+    assert [shown(of, column) for column in codec.rows(records, 77).columns] == [shown(of, values), shown(of, other)]
     record = codec.record([slots[0], slots[-1]])
     assert codec.slot(record, 76) is None
     assert codec.slot(codec.record([codec.empty(80), slots[0]]), 79).data == slots[0]
+
+
+@by_type
+@pytest.mark.parametrize("until", [False, True])
+def test_records_read_together_are_what_they_are_one_by_one(of: FeatureType, until: bool) -> None:
+    """Whatever slots they have: the newest one, an older one, one without a row, two of them."""
+    codec, values = codec_of(of, until=until), [*EDGES[of], None]
+    times = pa.array(range(len(values)), pa.int64())
+    rows = pa.table({EVENT_TIME: times, UNTIL: times, "x": arrow(of, values), "y": arrow(of, values[1:] + values[:1])})
+    plain = codec.records(77, rows, ["x", "y"])
+    older = [codec.slot(record, 77).data for record in codec.records(7, rows, ["x", "y"])]
+    behind = [codec.with_older(record, slot) for record, slot in zip(plain, older[::-1], strict=True)]
+    empty = [codec.record([codec.empty(77), slot]) for slot in older]
+    for records in (plain, behind, [*plain, *behind], [*behind, *empty], empty, []):
+        for base in (76, 77):
+            slots = [codec.slot(record, base) for record in records]
+            if None in slots:
+                with pytest.raises(LookupError):
+                    codec.rows(records, base)
+                continue
+            event_times, untils, columns = codec.rows(records, base)
+            held = [number for number, slot in enumerate(slots) if slot.row is not None]
+            assert [number for number, time in enumerate(event_times) if time is not None] == held
+            for number in held:
+                assert (event_times[number], untils[number]) == slots[number].row[:2]
+                assert shown(of, [column[number] for column in columns]) == shown(of, slots[number].row.values)
 
 
 @pytest.mark.parametrize("of", KEY_TYPES, ids=str)

@@ -31,7 +31,11 @@ __all__ = ["Lookup", "rows_of"]
 ATTEMPTS = 20
 """Round trips that a lookup makes at most, when records are rewritten under its hands."""
 
+INTEGERS = {"Int32": 31, "Int64": 63}
+"""Bits of the value of each integer type."""
+
 Rows = Sequence[Mapping[str, Any]]
+Columns = Sequence[Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class _Asked:
     """A request, encoded: the keys to read (watermarks first), each part's record keys, and the canonical inputs."""
 
     keys: list[bytes]
-    records: list[list[int]]
+    records: list[Sequence[int]]
     inputs: dict[str, list[Any]]
     rows: int
 
@@ -52,15 +56,14 @@ class _LoadedPart:
         self.view = part.view
         self.codec = ViewCodec(project, part.view)
         names = [feature.name for feature in part.view.features]
-        self.places = [names.index(feature.name) for feature in part.features]
-        self.columns = [part.column(feature.name) for feature in part.features]
+        self.places = {part.column(feature.name): names.index(feature.name) for feature in part.features}
         self.absent = tuple(feature.default for feature in part.view.features)
-        self.withheld = (None,) * len(names)
-        self.types = tuple(key.type for key in part.view.keys)
 
-    def answer(self, reading: Reading, watermark: bytes | None, records: list[bytes | None]) -> PartAnswer | None:
-        """The part's columns and statuses; None where a record was rewritten between the two reads."""
-        timing, ttl = self.view.timing, self.view.ttl
+    def answer(
+        self, reading: Reading, watermark: bytes | None, records: list[bytes | None]
+    ) -> tuple[PartAnswer, Columns] | None:
+        """The part's statuses and the view's columns; None where a record was rewritten between the two reads."""
+        timing = self.view.timing
         wanted = timing.as_of(reading.now)
         base = next((instant for instant in unpack_watermark(watermark) if instant <= wanted), None)
         if base is None:
@@ -71,29 +74,41 @@ class _LoadedPart:
             )
         stale = base < wanted
         withheld = stale and self.view.declared.stale == "withhold"
-        statuses: list[Status] = []
-        values: list[tuple[Any, ...]] = []
-        decode, absent = self.codec.row, self.absent
-        for record in records:
-            try:
-                found = None if record is None else decode(record, base)
-            except LookupError:
-                return None
-            if found is None:
-                statuses.append(Status.MISSING)
-                values.append(absent)
-            elif expired(found[0], found[1], base, ttl):
-                statuses.append(Status.EXPIRED)
-                values.append(absent)
-            else:
-                statuses.append(Status.PRESENT)
-                values.append(found[2])
+        try:
+            statuses, columns = self._judged(records, base)
+        except LookupError:
+            return None
         if withheld:
-            statuses, values = [Status.WITHHELD] * len(records), [self.withheld] * len(records)
-        every = list(zip(*values, strict=True)) if values else [()] * len(self.absent)
-        return PartAnswer(
-            {name: every[i] for name, i in zip(self.columns, self.places, strict=True)}, statuses, base, stale
-        )
+            statuses, columns = [Status.WITHHELD] * len(records), [[None] * len(records)] * len(columns)
+        return PartAnswer(statuses, base, stale), columns
+
+    def _judged(self, records: list[bytes | None], base: int) -> tuple[list[Status], Columns]:
+        """Rule 4: each record's status, and the columns with their defaults filled in."""
+        held = [record for record in records if record is not None]
+        event_times, untils, columns = self.codec.rows(held, base)
+        times = [time for time in event_times if time is not None]
+        if times and len(times) == len(held) and not expired(min(times), min(untils), base, self.view.ttl):
+            judged = [Status.PRESENT] * len(held)  # where the earliest times have not expired, none has
+        else:
+            judged = [self._status(*row, base) for row in zip(event_times, untils, strict=True)]
+        if judged.count(Status.PRESENT) == len(records):
+            return judged, columns
+        number = iter(range(len(held)))
+        places = [-1 if record is None else next(number) for record in records]
+        statuses = [Status.MISSING if place < 0 else judged[place] for place in places]
+        filled = [
+            [
+                column[place] if status is Status.PRESENT else default
+                for place, status in zip(places, statuses, strict=True)
+            ]
+            for column, default in zip(columns, self.absent, strict=True)
+        ]
+        return statuses, filled
+
+    def _status(self, event_time: int | None, until: int, base: int) -> Status:
+        if event_time is None:
+            return Status.MISSING
+        return Status.EXPIRED if expired(event_time, until, base, self.view.ttl) else Status.PRESENT
 
 
 def _first(view: Any, watermark: bytes | None) -> str:
@@ -148,37 +163,36 @@ class Lookup:
     def _encode(self, rows: Rows, *, json: bool) -> _Asked:
         inputs = {name: _column(rows, name, of, json=json) for name, of in self._inputs.items()}
         keys = list(self._watermarks)
-        records: list[list[int]] = []
+        records: list[Sequence[int]] = []
         for loaded in self._parts:
             columns = [inputs[name] for name in loaded.part.inputs]
-            places = []
-            encode = loaded.codec.key
-            for values in zip(*columns, strict=True) if columns else [()] * len(rows):
-                if None in values:
-                    places.append(-1)
-                else:
-                    places.append(len(keys))
-                    keys.append(encode(values))
+            null = {row for column in columns if None in column for row in range(len(rows)) if column[row] is None}
+            places: Sequence[int] = range(len(keys), len(keys) + len(rows))
+            if null:
+                number = iter(places)
+                places = [-1 if row in null else next(number) for row in range(len(rows))]
+                columns = [[value for row, value in enumerate(column) if row not in null] for column in columns]
+            keys += loaded.codec.keys_of(columns, len(rows) - len(null))
             records.append(places)
         return _Asked(keys, records, inputs, len(rows))
 
     def _answer(self, asked: _Asked, reading: Reading) -> OnlineResult | None:
         values = reading.values
         parts: dict[str, PartAnswer] = {}
+        columns: dict[str, Sequence[Any]] = {}
         for number, loaded in enumerate(self._parts):
             records = [values[place] if place >= 0 else None for place in asked.records[number]]
             answer = loaded.answer(reading, values[number], records)
             if answer is None:
                 return None
-            parts[loaded.part.name] = answer
-        columns: dict[str, Sequence[Any]] = {
-            name: column for part in parts.values() for name, column in part.columns.items()
-        }
+            parts[loaded.part.name], of_view = answer
+            for name, place in loaded.places.items():
+                columns[name] = of_view[place]
         if self.service.declared.on_demand:
             self._evaluate(columns, asked, reading.now)
-        return OnlineResult(
-            self.service, {name: columns[name] for name in self._names}, asked.inputs, parts, reading.now
-        )
+        if list(columns) != self._names:
+            columns = {name: columns[name] for name in self._names}
+        return OnlineResult(self.service, columns, asked.inputs, parts, reading.now)
 
     def _evaluate(self, columns: dict[str, Sequence[Any]], asked: _Asked, now: int) -> None:
         available = {**asked.inputs, **columns, REQUEST_TIME: [to_datetime(now)] * asked.rows}
@@ -229,8 +243,11 @@ def _column(rows: Rows, name: str, of: FeatureType, *, json: bool) -> list[Any]:
     try:
         if json:
             return [from_json(of, row[name]) for row in rows]
-        accept = of.accept
-        return [accept(row[name]) for row in rows]
+        values = [row[name] for row in rows]
+        bits = INTEGERS.get(of.kind)
+        if bits and {*map(type, values)} == {int} and -1 << bits <= min(values) and max(values) < 1 << bits:
+            return values  # which `accept` would give back, each as it is
+        return list(map(of.accept, values))
     except (KeyError, TypeError, ValueError):
         raise _input_error(rows, name, of, json=json) from None
 

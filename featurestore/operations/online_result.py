@@ -22,9 +22,8 @@ __all__ = ["OnlineResult", "PartAnswer"]
 
 
 class PartAnswer(NamedTuple):
-    """One view's answer: columns of canonical scalars, a status a row, the as_of served (µs), and whether it is late."""
+    """What one view's answer has beside its values: a status a row, the as_of served (µs), and whether it is late."""
 
-    columns: dict[str, Sequence[Any]]
     statuses: list[Status]
     as_of: int
     stale: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -134,7 +135,8 @@ def matrix_of(
     """What `to_numpy` gives, from columns of canonical scalars: the short way for a lookup of a few rows."""
     target = np.dtype(np.float64 if dtype is None else dtype)
     if target.kind == "O":
-        return np.array([[*column, None] for column in columns], dtype=object)[:, :-1].T
+        values = np.fromiter(chain.from_iterable(columns), object)  # which takes a list as one value
+        return values.reshape(len(columns), -1 if columns else 0).T
     for name, of, column in zip(names, types, columns, strict=True):
         if of.kind not in TO_FLOAT:
             raise ValueError(f"column '{name}' is {of}, which is no number; use dtype=object, or leave it out")

@@ -17,28 +17,33 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
-from datetime import date, timedelta
-from decimal import Decimal
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.clock import instant_of, to_datetime
 from featurestore.compile.answer import EVENT_TIME, UNTIL
 from featurestore.errors import OnlineStoreError
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView
-from featurestore.types import FeatureType
+from featurestore.stores.wire import (
+    FROM_WIRE,
+    KEY_WIRE,
+    as_binary,
+    cut,
+    fixed_column,
+    key_pieces,
+    tails_column,
+    wire_dtype,
+)
 
-__all__ = ["FORMAT", "Row", "Slot", "ViewCodec", "pack_watermark", "project_prefix", "unpack_watermark"]
+__all__ = ["FORMAT", "Row", "Rows", "Slot", "ViewCodec", "pack_watermark", "project_prefix", "unpack_watermark"]
 
 FORMAT = 1
-EPOCH_DAY = date(1970, 1, 1)
 HEAD = struct.Struct("<qB")
 _NOTHING = pa.scalar(b"", pa.large_binary())
 
@@ -85,6 +90,14 @@ class Slot(NamedTuple):
     data: bytes
 
 
+class Rows(NamedTuple):
+    """Rows of several records, column by column: what `Row` has of each. event_time None: that record has no row."""
+
+    event_times: Sequence[int | None]
+    untils: Sequence[int]
+    columns: Sequence[Sequence[Any]]
+
+
 class ViewCodec:
     """Encodes and decodes one version of a view: keys and slots, a row at a time or column by column."""
 
@@ -95,13 +108,13 @@ class ViewCodec:
         self.lease_key = self.prefix + b"l"
         self.record_prefix = self.prefix + b"r"
         self._keys = tuple(key.type for key in view.keys)
+        self._packers = tuple(KEY_WIRE[of.kind](of) for of in self._keys)
         self._types = tuple(feature.type for feature in view.features)
         self._has_until = view.source.until is not None
         self._nulls = (len(self._types) + 7) // 8
         codes = "".join(of.wire or "I" for of in self._types)
         self._row = struct.Struct(f"<q{'q' if self._has_until else ''}{self._nulls}s{codes}")
-        self._first = struct.Struct(HEAD.format + self._row.format[1:])
-        self._least = self._first.size
+        self._first = struct.Struct(f"<B{HEAD.format[1:]}{self._row.format[1:]}")
         self._no_nulls = b"\0" * self._nulls
         self._lead = 2 if self._has_until else 1
         self._long = tuple(i for i, of in enumerate(self._types) if of.wire is None)
@@ -114,16 +127,19 @@ class ViewCodec:
 
     def key(self, values: Sequence[Any]) -> bytes:
         """The store's key for canonical key scalars, none of them null."""
-        return self.record_prefix + b"".join(
-            [KEY_WIRE[of.kind](of, value) for of, value in zip(self._keys, values, strict=True)]
-        )
+        return self.keys_of([[value] for value in values], 1)[0]
+
+    def keys_of(self, columns: Sequence[Sequence[Any]], rows: int) -> list[bytes]:
+        """`key` for each of `rows` rows of key columns."""
+        packed = [map(pack, column) for pack, column in zip(self._packers, columns, strict=True)]
+        return list(map(b"".join, zip(repeat(self.record_prefix, rows), *packed, strict=True)))
 
     def keys(self, columns: Sequence[pa.Array], rows: int) -> list[bytes]:
         """The store's key for each of `rows` rows of key columns without nulls."""
         pieces = [pa.repeat(pa.scalar(self.record_prefix, pa.large_binary()), rows)]
         for of, column in zip(self._keys, columns, strict=True):
-            pieces += _key_pieces(of, column)
-        return _cut(pc.binary_join_element_wise(*pieces, _NOTHING))
+            pieces += key_pieces(of, column)
+        return cut(pc.binary_join_element_wise(*pieces, _NOTHING))
 
     def empty(self, instant: int) -> bytes:
         """A slot without a row."""
@@ -135,7 +151,7 @@ class ViewCodec:
         fields: list[tuple[str, Any]] = [("format", "u1"), ("instant", "<i8"), ("row", "u1"), ("e", "<i8")]
         fields += [("until", "<i8")] if self._has_until else []
         fields += [("nulls", "u1", (self._nulls,))] if self._nulls else []  # type: ignore[list-item]
-        fields += [(f"f{i}", WIRE_DTYPE(of)) for i, of in enumerate(self._types)]
+        fields += [(f"f{i}", wire_dtype(of)) for i, of in enumerate(self._types)]
         block = np.zeros(count, np.dtype(fields))
         block["format"], block["instant"], block["row"] = FORMAT, instant, 1
         block["e"] = rows[EVENT_TIME].to_numpy()
@@ -148,13 +164,13 @@ class ViewCodec:
             if column.null_count:
                 nulls[:, i] = pc.is_null(column).to_numpy(zero_copy_only=False)
             if of.wire is None:
-                tails.append(_tails(of, column))
+                tails.append(tails_column(of, column))
                 block[f"f{i}"] = pc.binary_length(tails[-1]).to_numpy()
             else:
-                block[f"f{i}"] = _fixed(of, column)
+                block[f"f{i}"] = fixed_column(of, column)
         block["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
-        fixed = _as_binary(block)
-        return _cut(pc.binary_join_element_wise(fixed, *tails, _NOTHING) if tails else fixed)
+        fixed = as_binary(block)
+        return cut(pc.binary_join_element_wise(fixed, *tails, _NOTHING) if tails else fixed)
 
     def with_older(self, record: bytes, older: bytes) -> bytes:
         """A record of one slot, with an older slot behind it."""
@@ -164,19 +180,43 @@ class ViewCodec:
         """A record of one or two slots, newest first."""
         return b"\x01" + b"".join(slots)
 
-    def row(self, record: bytes, base: int) -> Row | None:
-        """The row of the newest slot that is not after `base`, None where it has none: what a lookup asks for.
+    def rows(self, records: Sequence[bytes], base: int) -> Rows:
+        """The row of each record's newest slot that is not after `base`: what a lookup asks for.
 
-        Raises LookupError where the record has no such slot.
+        Raises LookupError where a record has no such slot.
         """
-        if len(record) > self._least and record[0] == FORMAT:  # the first slot has a row, and most often is the one
-            instant, has_row, *_ = fixed = self._first.unpack_from(record, 1)
-            if has_row and instant <= base:
-                return self._decoded(fixed[2:], record, 1 + self._first.size)
-        slot = self.slot(record, base)
-        if slot is None:
+        try:
+            formats, instants, has_row, *columns = map(list, zip(*map(self._first.unpack_from, records), strict=True))
+        except (struct.error, ValueError):  # a slot without a row is shorter, or there is no record
+            return self._one_by_one(records, base)
+        if formats.count(FORMAT) < len(records) or max(instants) > base or not all(has_row):
+            return self._one_by_one(records, base)
+        # Every record's first slot is the one asked for, and has a row: as `slot` reads it, but all of them at once.
+        event_times = columns.pop(0)
+        untils = columns.pop(0) if self._has_until else [END] * len(records)
+        nulls = columns.pop(0)
+        ends = [self._first.size] * len(records)
+        for i in self._long:
+            starts, ends = ends, list(map(add, ends, columns[i]))
+            columns[i] = [record[start:end] for record, start, end in zip(records, starts, ends, strict=True)]
+        for i, convert in self._from_wire:
+            columns[i] = list(map(convert, columns[i]))
+        for row, bits in enumerate(nulls):
+            if bits != self._no_nulls:
+                for i in _set_bits(bits):
+                    columns[i][row] = None
+        return Rows(event_times, untils, columns)
+
+    def _one_by_one(self, records: Sequence[bytes], base: int) -> Rows:
+        slots = [self.slot(record, base) for record in records]
+        if None in slots:
             raise LookupError(base)
-        return slot.row
+        nothing = (None, END, (None,) * len(self._types))
+        rows = [nothing if slot is None or slot.row is None else slot.row for slot in slots]
+        if not rows:
+            return Rows((), (), [()] * len(self._types))
+        event_times, untils, values = zip(*rows, strict=True)
+        return Rows(event_times, untils, list(zip(*values, strict=True)))
 
     def slot(self, record: bytes, base: int) -> Slot | None:
         """The newest slot whose instant is not after `base`; None where the record has none."""
@@ -200,175 +240,22 @@ class ViewCodec:
 
     def _decoded(self, fixed: tuple[Any, ...], record: bytes, tail: int) -> Row:
         lead = self._lead
-        values: Any = fixed[lead + 1 :]
-        nulls = fixed[lead]
-        if self._long or self._from_wire or nulls != self._no_nulls:
-            values = list(values)
-            for i in self._long:
-                length = values[i]
-                values[i] = record[tail : tail + length]
-                tail += length
-            for i, convert in self._from_wire:
-                values[i] = convert(values[i])
-            bits = int.from_bytes(nulls, "little")
-            while bits:
-                low = bits & -bits
-                values[low.bit_length() - 1] = None
-                bits ^= low
+        values = list(fixed[lead + 1 :])
+        for i in self._long:
+            length = values[i]
+            values[i] = record[tail : tail + length]
+            tail += length
+        for i, convert in self._from_wire:
+            values[i] = convert(values[i])
+        for i in _set_bits(fixed[lead]):
+            values[i] = None
         return Row(fixed[0], fixed[1] if self._has_until else END, tuple(values))
 
 
-def WIRE_DTYPE(of: FeatureType) -> str:  # noqa: N802 - a column of the table of types, beside the dictionaries below
-    """The numpy dtype of a type's place in a slot's fixed part."""
-    if of.wire is None:
-        return "<u4"
-    return {"?": "u1", "i": "<i4", "q": "<i8", "f": "<f4", "d": "<f8"}.get(of.wire, f"V{of.wire[:-1]}")
-
-
-def _fixed(of: FeatureType, column: pa.Array) -> npt.NDArray[Any]:
-    """Fixed-width values as numpy holds them on the wire; zeros in the place of nulls."""
-    if of.kind == "Embedding":
-        values = np.zeros((len(column), of.length or 0), "<f4")
-        present = pc.is_valid(column).to_numpy(zero_copy_only=False)
-        values[present] = column.drop_null().flatten().to_numpy().reshape(-1, of.length or 0)
-        return values.view(f"V{4 * (of.length or 0)}").ravel()
-    if of.kind == "Decimal":
-        filled = pc.fill_null(column, pa.scalar(Decimal(0), column.type))
-        start = filled.offset * 16
-        return np.frombuffer(filled.buffers()[1], "V16", count=len(filled), offset=start)
-    if of.kind == "Date":
-        column = column.cast(pa.int32())
-    elif of.kind == "Timestamp":
-        column = column.cast(pa.int64())
-    elif of.kind == "Bool":
-        column = column.cast(pa.uint8())
-    filled = pc.fill_null(column, pa.scalar(0, column.type)) if column.null_count else column
-    result: npt.NDArray[Any] = filled.to_numpy(zero_copy_only=False)
-    return result
-
-
-def _tails(of: FeatureType, column: pa.Array) -> pa.Array:
-    """The bytes behind the fixed part, as large binary, empty for null."""
-    if of.kind != "Array":
-        tails = column.cast(pa.large_binary())
-        return pc.fill_null(tails, b"") if tails.null_count else tails
-    assert of.element is not None
-    packed = [b"" if value is None else pack_array(of.element, value) for value in column.to_pylist()]
-    return pa.array(packed, pa.large_binary())
-
-
-def _as_binary(block: npt.NDArray[Any]) -> pa.Array:
-    """The items of a numpy array as Arrow's large binary, without a copy of contiguous ones."""
-    size, data = block.dtype.itemsize, pa.py_buffer(np.ascontiguousarray(block).view(np.uint8))
-    offsets = pa.py_buffer(np.arange(0, size * len(block) + 1, size, dtype=np.int64))
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(block), [None, offsets, data])
-
-
-def _cut(array: pa.Array) -> list[bytes]:
-    """The values of a large binary array without nulls; several times as quick as its own `to_pylist`."""
-    ends = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1].tolist()
-    data = array.buffers()[2].to_pybytes() if array.buffers()[2] is not None else b""
-    return [data[start:end] for start, end in pairwise(ends)]
-
-
-def pack_array(of: FeatureType, values: list[Any]) -> bytes:
-    """count (u32), a bit a null, then the elements as a key column has them (zeros for null)."""
-    bits = sum(1 << i for i, value in enumerate(values) if value is None)
-    zero = b"\0" * struct.calcsize("<" + (of.wire or "I"))
-    body = [zero if value is None else KEY_WIRE[of.kind](of, value) for value in values]
-    return struct.pack("<I", len(values)) + bits.to_bytes((len(values) + 7) // 8, "little") + b"".join(body)
-
-
-def unpack_array(of: FeatureType, data: bytes) -> list[Any]:
-    """The values that `pack_array` packed."""
-    (count,) = struct.unpack_from("<I", data)
-    start = 4 + (count + 7) // 8
-    bits = int.from_bytes(data[4:start], "little")
-    convert = FROM_WIRE[of.kind](of) if of.kind in FROM_WIRE else None
-    result: list[Any] = []
-    for i in range(count):
-        if of.wire is None:
-            (size,) = struct.unpack_from("<I", data, start)
-            raw: Any = data[start + 4 : start + 4 + size]
-            start += 4 + size
-        else:
-            (raw,) = struct.unpack_from("<" + of.wire, data, start)
-            start += struct.calcsize("<" + of.wire)
-        result.append(None if bits >> i & 1 else convert(raw) if convert else raw)
-    return result
-
-
-def _key_pieces(of: FeatureType, column: pa.Array) -> list[pa.Array]:
-    """One key column's bytes, row by row, in one or two pieces."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if of.wire is not None and of.kind != "Embedding":
-        return [_as_binary(_fixed(of, column))]
-    tails = _tails(of, column)
-    return [_as_binary(pc.binary_length(tails).to_numpy().astype("<u4")), tails]
-
-
-def _packer(code: str, plain: Callable[[Any], Any] = lambda value: value) -> Callable[[FeatureType, Any], bytes]:
-    pack = struct.Struct(code).pack
-    return lambda _, value: pack(plain(value))
-
-
-def _sized(plain: Callable[[FeatureType, Any], bytes]) -> Callable[[FeatureType, Any], bytes]:
-    def pack(of: FeatureType, value: Any) -> bytes:
-        data = plain(of, value)
-        return struct.pack("<I", len(data)) + data
-
-    return pack
-
-
-def _unscaled(of: FeatureType, value: Decimal) -> bytes:
-    sign, digits, _ = of.accept(value).as_tuple()  # its exponent is -scale; arithmetic would round to 28 digits
-    unscaled = int("".join(map(str, digits)))
-    return (-unscaled if sign else unscaled).to_bytes(16, "little", signed=True)
-
-
-def _nested(of: FeatureType, value: list[Any]) -> bytes:
-    assert of.element is not None
-    return pack_array(of.element, value)
-
-
-KEY_WIRE: dict[str, Callable[[FeatureType, Any], bytes]] = {
-    "Bool": _packer("<?"),
-    "Int32": _packer("<i"),
-    "Int64": _packer("<q"),
-    "Float32": _packer("<f"),
-    "Float64": _packer("<d"),
-    "Date": _packer("<i", lambda value: (value - EPOCH_DAY).days),
-    "Timestamp": _packer("<q", instant_of),
-    "Decimal": _unscaled,
-    "String": _sized(lambda _, value: value.encode()),
-    "Bytes": _sized(lambda _, value: value),
-    "Array": _sized(_nested),
-    "Embedding": lambda of, value: struct.pack(f"<{of.length}f", *value),
-}
-"""How one value stands in a key or an array: fixed width, or behind its length."""
-
-
-def _decimal(of: FeatureType) -> Callable[[bytes], Decimal]:
-    def convert(data: bytes) -> Decimal:
-        value = int.from_bytes(data, "little", signed=True)
-        return Decimal((int(value < 0), tuple(map(int, str(abs(value)))), -of.scale))
-
-    return convert
-
-
-def _array(of: FeatureType) -> Callable[[bytes], list[Any]]:
-    assert of.element is not None
-    element = of.element
-    return lambda data: unpack_array(element, data) if data else []
-
-
-FROM_WIRE: dict[str, Callable[[FeatureType], Callable[[Any], Any]]] = {
-    "String": lambda _: lambda data: data.decode(),
-    "Date": lambda _: lambda days: EPOCH_DAY + timedelta(days=days),
-    "Timestamp": lambda _: to_datetime,
-    "Decimal": _decimal,
-    "Array": _array,
-    "Embedding": lambda of: lambda data: list(struct.unpack(f"<{of.length}f", data)),
-}
-"""How the raw value that `struct` reads becomes the canonical scalar, where it is not one already."""
+def _set_bits(data: bytes) -> Iterator[int]:
+    """The places of the bits that are 1, least significant first."""
+    bits = int.from_bytes(data, "little")
+    while bits:
+        low = bits & -bits
+        yield low.bit_length() - 1
+        bits ^= low
