@@ -213,7 +213,8 @@ def _existing(context: _Context) -> set[bytes]:
 
 
 def _pass(context: _Context, first: int, count: int) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
-    """The batches of the asked keys from `first` on, in the order of their store keys: neighbours share pages."""
+    """The batches of the asked keys from `first` on: for an embedded store in the order of their store keys, whose
+    neighbours share pages; for another, which has none, as the query gave their rows, which are then read in order."""
     view, codec, connection = context.view, context.codec, context.session.connection
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n - {first} AS n, {key_list(view)}, "
@@ -225,8 +226,9 @@ def _pass(context: _Context, first: int, count: int) -> Iterator[tuple[list[byte
     )  # fmt: skip
     table: pa.Table = connection.sql(f"SELECT n, {key_list(view)} FROM requests").to_arrow_table()
     keys = codec.keys([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
-    order = sorted(range(count), key=keys.__getitem__)
-    index = answer.index[table["n"].to_numpy()[order]]
+    index = answer.index[table["n"].to_numpy()]
+    order = np.argsort(index).tolist() if context.store.blocking else sorted(range(count), key=keys.__getitem__)
+    index = index[order]
     names = [feature.name for feature in view.features]
     for start in range(0, count, EMBEDDED_BATCH):
         batch = [keys[place] for place in order[start : start + EMBEDDED_BATCH]]
