@@ -23,6 +23,7 @@ from redis.retry import Retry
 from featurestore.clock import Clock, reader
 from featurestore.errors import ConfigError, OnlineStoreError, OnlineUnavailableError
 from featurestore.stores.online.contract import Guard, Reading
+from featurestore.stores.online.pool import Pool
 from featurestore.stores.online.url import Parser, file_path, parse_options, seconds, whole_number
 
 __all__ = ["RedisStore"]
@@ -68,7 +69,7 @@ class RedisStore:
         self._connection_class = redis.SSLConnection if tls else redis.Connection
         self._connection_options = connection
         self._pool_size, self._pool_timeout = options.get("pool_size", 32), options.get("pool_timeout", 5.0)
-        self._pool: Any = redis.BlockingConnectionPool(
+        self._pool: Any = Pool(
             max_connections=self._pool_size,
             timeout=self._pool_timeout,
             connection_class=self._connection_class,
