@@ -1,6 +1,10 @@
-"""Figures for people (a table) and for programs (JSON lines)."""
+"""Figures for people (a table), for programs (JSON lines), and from those for a page (Markdown).
+
+python -m benchmarks.report < figures.jsonl
+"""
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,3 +89,30 @@ def _range(taken: Spread) -> str:
 
 def _text(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def markdown(records: Sequence[dict[str, Any]]) -> str:
+    """The lines that `write_json` wrote as two Markdown tables: what is compared, and what each job used."""
+    compared = ["| comparison | figure | featurestore | against | ratio | aim | |", "| --- " * 7 + "|"]
+    used = ["| comparison | job | cpu_s | peak_mb |", "| --- " * 4 + "|"]
+    for record in records:
+        if "rounds" in record:
+            taken = [_cell(spread(record["rounds"], figure)) for figure in ("cpu_s", "peak_mb")]
+            used.append(f"| {record['comparison']} | {record['job']} | {' | '.join(taken)} |")
+            continue
+        cells = [record["comparison"], record["figure"], _cell(Spread(**record["ours"])), "", "", record["aim"]]
+        if "against" in record:
+            cells[3:5] = [
+                f"{record['against']} {_cell(Spread(**record['floor']))}", _cell(Spread(**record["ratio"]))
+            ]  # fmt: skip
+        cells.append({None: "", True: "reached", False: "missed"}[record["reached"]])
+        compared.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*compared, "", *used])
+
+
+def _cell(taken: Spread) -> str:
+    return f"{_text(taken.median)} ({_range(taken)})"
+
+
+if __name__ == "__main__":
+    print(markdown([json.loads(line) for line in sys.stdin if line.startswith("{")]))
