@@ -64,7 +64,7 @@ def training_polars(root: str, size: str, ttl_days: int | None, threads: int) ->
 def mget(redis_url: str, keys: int, rounds: int) -> Callable[[], Figures]:
     """A bare MGET of keys that a materialization has written."""
     client = redis.Redis.from_url(redis_url)
-    stored = [key for key in client.scan_iter(count=10_000) if client.type(key) == b"string"]
+    stored = list(client.scan_iter(count=10_000, _type="STRING"))
     choice = random.Random(1)
     wanted = [choice.sample(stored, keys) for _ in range(rounds)]
     return partial(latencies, client.mget, wanted)
