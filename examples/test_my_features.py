@@ -1,4 +1,4 @@
-"""Tests of one's own features: rows in, a value at an instant out."""
+"""Tests of one's own features: rows in, a value at an instant out, as training has it and as a lookup is served it."""
 
 from featurestore import Entity, FeatureView, ParquetSource
 from featurestore.testing import FeatureTest
@@ -20,3 +20,10 @@ def test_a_landing_counts_from_the_next_hour_on():
 def test_a_landing_expires():
     test = FeatureTest(delays).rows("landings", ROWS)
     assert test.status_at("2026-03-03T10:00Z", carrier="UA") == {"delays__delay": "EXPIRED"}
+
+
+def test_what_is_served_is_what_a_model_was_trained_on():
+    test = FeatureTest(delays).rows("landings", ROWS)
+    assert test.served_at("2026-03-01T09:59Z", carrier="UA") == {"delays__delay": None}
+    assert test.served_at("2026-03-01T10:00Z", carrier="UA") == {"delays__delay": 12.0}
+    assert test.served_at("2026-03-03T10:00Z", carrier="UA") == {"delays__delay": None}

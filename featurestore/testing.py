@@ -1,8 +1,9 @@
-"""Tests of one's own features: rows in, the values at an instant out, through the query that training asks.
+"""Tests of one's own features: rows in, the values at an instant out, as training and as serving have them.
 
     test = FeatureTest(carrier_delays)
     test.rows("landings", [{"carrier_code": "UA", "landed_at": "2013-01-01T10:00Z", "arr_delay": 12.0}])
     assert test.value_at("2013-01-01T12:10Z", carrier="UA") == {"carrier_delays__arr_delay": 12.0}
+    assert test.served_at("2013-01-01T12:10Z", carrier="UA") == {"carrier_delays__arr_delay": 12.0}
 
 The definitions are the real ones; only the data of their sources is replaced, so a value in a test is what training and
 serving make of such rows. A test sees no rows but those it was given.
@@ -10,7 +11,9 @@ serving make of such rows. A test sees no rows but those it was given.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
@@ -21,7 +24,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from featurestore.catalog import Catalog
-from featurestore.clock import instant_of
+from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.declare.frames import table_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
@@ -31,10 +34,14 @@ from featurestore.errors import NotFoundError, RequestError, SourceError, did_yo
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
 from featurestore.operations.historical import Options, get_historical_features
+from featurestore.operations.lookup import Lookup
+from featurestore.operations.materialize import materialize_view
+from featurestore.operations.progress import progress_for
 from featurestore.semantics.service import Part, ResolvedService, resolve_service
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import resolve
 from featurestore.stores.offline import Offline
+from featurestore.stores.online import OnlineStore, open_online
 from featurestore.types import FeatureType, from_json
 
 __all__ = ["FeatureTest"]
@@ -43,6 +50,24 @@ Schema = dict[str, pa.DataType]
 
 ASKED_AT = "asked at"
 """The spine's column of instants; no input can bear the name."""
+
+
+PROJECT = "test"
+
+
+class _Online:
+    """An embedded online store that vanishes with whoever asks it, and its clock."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(to_datetime(0))
+        folder = tempfile.mkdtemp(prefix="featurestore-test-")
+        self.store: OnlineStore = open_online(f"lmdb://{folder}/online", clock=self.clock)
+        weakref.finalize(self, _discard, self.store, folder)
+
+
+def _discard(store: OnlineStore, folder: str) -> None:
+    store.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class FeatureTest:
@@ -61,6 +86,7 @@ class FeatureTest:
         )
         self._tables: dict[str, pa.Table] = {}
         self._known: ResolvedService | None = None
+        self._online: _Online | None = None
 
     def rows(self, source: str, rows: Any, *, schema: Mapping[str, FeatureType] | None = None) -> Self:
         """Let these be all the rows of a source.
@@ -84,7 +110,7 @@ class FeatureTest:
                 raise SourceError(
                     f"{known[source].title}: {type(rows).__name__} is neither a list of dicts nor a frame"
                 ) from None
-        self._known = None
+        self._known = self._online = None
         return self
 
     def value_at(self, at: str | datetime, /, **inputs: Any) -> dict[str, Any]:
@@ -100,6 +126,31 @@ class FeatureTest:
     def status_at(self, at: str | datetime, /, **inputs: Any) -> dict[str, str]:
         """The status of each feature of a view, by column name: PRESENT, MISSING or EXPIRED; see `value_at`."""
         return self._row(at, inputs)[1]
+
+    def served_at(self, at: str | datetime, /, **inputs: Any) -> dict[str, Any]:
+        """What a lookup at the instant `at` is served, by column name; see `value_at`.
+
+        The rows are materialized into an embedded online store whose clock stands at `at`, and the inputs looked up
+        there. Later instants find the store as earlier ones left it; an earlier one, or other rows, find a new store.
+        Raises AssertionError where a value, to the bit, or a status is not what `value_at` and `status_at` say.
+        """
+        service, instant = self._service(), _instant(at)
+        trained, trained_statuses = self._row(at, inputs)
+        if self._online is None or instant < instant_of(self._online.clock()):
+            self._online = _Online()
+        online = self._online
+        online.clock.set(to_datetime(instant))
+        for view in {part.view.name: part.view for part in service.parts}.values():
+            materialize_view(view, self._offline, online.store, project=PROJECT, progress=progress_for(shown=False))
+        result = Lookup(service, online.store, project=PROJECT).get(
+            [_typed(inputs, service.inputs, needed=service.inputs)]
+        )
+        served = {name: column[0] for name, column in result.columns.items()}
+        for (name, value), wanted in zip(served.items(), trained, strict=True):
+            said, status = (value, result.statuses[name][0]), trained_statuses.get(name, "PRESENT")
+            # Scalars are canonical, with one NaN, so that those of one type are equal to the bit where they read the same.
+            assert repr(said) == repr((wanted, status)), f"{name} is served as {said}, and trained as {wanted, status}"
+        return served
 
     def explain_at(self, at: str | datetime, view: str | None = None, /, **inputs: Any) -> Explanation:
         """The rows that made the values of a view, the rows left out and why; see `value_at`.

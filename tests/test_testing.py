@@ -21,9 +21,11 @@ from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import DataFrameSource, ParquetSource
 from featurestore.declare.views import FeatureView
 from featurestore.errors import NotFoundError, RequestError, SourceError
+from featurestore.operations.materialize import materialize_view
+from featurestore.operations.progress import progress_for
 from featurestore.semantics.view import resolve
 from featurestore.stores.offline import Offline
-from featurestore.testing import FeatureTest
+from featurestore.testing import PROJECT, FeatureTest, _Online
 from featurestore.types import Array, Bool, Bytes, Date, Float32, Float64, Int64, String, Timestamp
 from featurestore.types import Decimal as DecimalType
 from tests.histories import History, answers_of, histories
@@ -38,6 +40,8 @@ delays = FeatureView(
 airport = Entity("airport", key={"airport": String})
 facts = DataFrameSource("facts", pa.table({"airport": ["JFK"], "altitude": [13]}), event_time=None, refresh="1d")
 airports = FeatureView("airports", entity=airport, source=facts, features={"altitude": Latest("altitude", default=-1)})
+
+FACTS = {"airport": String, "altitude": Int64}
 
 ROWS = [
     {"carrier_code": "UA", "landed_at": "2013-01-01T10:00Z", "arr_delay": 12.0},
@@ -68,6 +72,35 @@ def test_the_value_at_an_instant() -> None:
     assert test.status_at("2013-01-01T12:10Z", carrier=None) == {"delays__arr_delay": "MISSING"}
     explanation = test.explain_at("2013-01-01T12:09:59Z", carrier="UA")
     assert [row.verdict for row in explanation.rows] == ["chosen", "not yet known"]
+
+
+def test_what_is_served_at_an_instant() -> None:
+    """The same rows through materialize and lookup: switched by the clock, judged by the ttl, defaults and all."""
+    test = FeatureTest([delays, relative, hour, airports]).rows("landings", ROWS).rows("facts", [], schema=FACTS)
+    inputs: dict[str, Any] = {"carrier": "UA", "scheduled": 60, "airport": "JFK"}
+    for at, delay in [("12:09:59", 12.0), ("12:10", 30.0), ("12:09:59", 12.0), ("11:10", 12.0), ("10:09:59", None)]:
+        assert test.served_at(f"2013-01-01T{at}Z", **inputs) == {
+            "delays__arr_delay": delay,
+            "relative": None if delay is None else delay / 60,
+            "hour": int(at[:2]),
+            "airports__altitude": -1,
+        }
+    assert test.served_at("2013-01-09T12:10Z", **inputs)["delays__arr_delay"] is None
+    other = test.rows("landings", ROWS[2:], schema={"arr_delay": Float64})
+    assert other.served_at("2013-01-01T12:10Z", **inputs)["delays__arr_delay"] is None
+
+
+def test_a_difference_between_the_two_paths_fails_the_test() -> None:
+    """Whoever breaks the equality hears of it from served_at, with both answers."""
+    test = FeatureTest(delays).rows("landings", ROWS)
+    online = _Online()
+    online.clock.set(datetime(2013, 1, 1, 12, 10, tzinfo=UTC))
+    stale = FeatureTest(delays).rows("landings", ROWS[:1])
+    for view in [part.view for part in stale._service().parts]:
+        materialize_view(view, stale._offline, online.store, project=PROJECT, progress=progress_for(shown=False))
+    test._online = online  # holds what other rows made, as a store that lost a row would
+    with pytest.raises(AssertionError, match=r"served as \(12.0, 'PRESENT'\), and trained as \(30.0, 'PRESENT'\)"):
+        test.served_at("2013-01-01T12:10Z", carrier="UA")
 
 
 def test_rows_replace_what_was_there() -> None:
@@ -122,6 +155,7 @@ def test_a_feature_test_is_the_oracle(history: History) -> None:
             name: bits(history, name, value) for name, value in answer.values.items()
         }
         assert set(test.status_at(asked, **inputs).values()) == {answer.status}
+        assert repr(test.served_at(asked, **inputs)) == repr(found)
 
 
 # --- Types ----------------------------------------------------------------------------------------------------------
