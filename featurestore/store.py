@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ from featurestore.errors import NotFoundError, SourceError, did_you_mean
 from featurestore.operations.apply import AppliedVersion, apply_plan, free_leftovers
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
-from featurestore.operations.free import free
+from featurestore.operations.free import free_project, free_view
 from featurestore.operations.historical import Options, get_historical_features
 from featurestore.operations.lookup import Lookup
 from featurestore.operations.materialize import Run, materialize_view
@@ -31,13 +31,12 @@ from featurestore.operations.serving import Serving, is_published
 from featurestore.operations.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.status import ViewStatus, status_of
 from featurestore.operations.training_frame import TrainingFrame
-from featurestore.registry.documents import catalog_of, empty_document, resolved_view
+from featurestore.registry.documents import catalog_of, empty_document, resolved_view, view_fingerprints
 from featurestore.registry.plan import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.registry.store import Run as JournalRun
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
-from featurestore.stores.codec import ViewCodec, project_prefix
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
 
@@ -71,6 +70,8 @@ class FeatureStore:
             spill=limits.spill,
             logs=config.logs,
         )
+        self._lock = threading.Lock()
+        self._opened: tuple[OnlineStore, Serving] | None = None
         self._plans: dict[str, Callable[[], Plan]] = {}  # how each plan that was shown is made again
         self._remove: Callable[[], object] | None = None
 
@@ -94,20 +95,29 @@ class FeatureStore:
 
     def close(self) -> None:
         """Release the online store, DuckDB's spill folder and, for a local store, its files; idempotent."""
-        if "online" in self.__dict__:
-            self.online.close()
+        if self._opened is not None:
+            self._opened[0].close()
         self.offline.close()
         if self._remove is not None:
             self._remove()
 
-    @functools.cached_property
+    @property
     def online(self) -> OnlineStore:
         """The online store, opened when it is first needed."""
-        return open_online(self.config.online, clock=self._clock)
+        return self._online()[0]
 
-    @functools.cached_property
+    @property
     def _serving(self) -> Serving:
-        return Serving(self.registry, self.online, self.config.project, lambda: self._catalog)
+        return self._online()[1]
+
+    def _online(self) -> tuple[OnlineStore, Serving]:
+        if self._opened is None:
+            with self._lock:  # one process opens an LMDB folder once
+                if self._opened is None:
+                    online = open_online(self.config.online, clock=self._clock)
+                    serving = Serving(self.registry, online, self.config.project, lambda: self._catalog)
+                    self._opened = online, serving
+        return self._opened
 
     @property
     def catalog(self) -> Catalog:
@@ -148,7 +158,8 @@ class FeatureStore:
         listed = None if definitions is None else list(definitions)
         plan = self.plan(listed)
         if listed is not None:
-            self._catalog = self._catalog.merged(Catalog.of(listed))
+            with self._lock:
+                self._catalog = self._catalog.merged(Catalog.of(listed))
         return self._apply(plan, note)
 
     def _apply(self, plan: Plan, note: str, *, again: Plan | None = None) -> AppliedVersion:
@@ -162,8 +173,9 @@ class FeatureStore:
 
     def teardown(self) -> int:
         """Free everything of the project online and remove all definitions from the registry; how many keys there were."""
-        deleted = free(self.online, project_prefix(self.config.project))
         current = self.registry.current()
+        versions = {*view_fingerprints(current.document).items(), *self.registry.leftovers()}
+        deleted = free_project(self.online, self.config.project, versions)
         if current.document != empty_document():
             self.registry.commit(empty_document(), expected=current.number, note="teardown")
         for view, fingerprint in self.registry.leftovers():
@@ -274,7 +286,7 @@ class FeatureStore:
         )
 
     def _free(self, view: str, fingerprint: str) -> int:
-        return free(self.online, ViewCodec.prefix_of(self.config.project, view, fingerprint))
+        return free_view(self.online, self.config.project, view, fingerprint)
 
     def _published(self, view: str, fingerprint: str) -> bool:
         document = self.registry.current().document
@@ -292,11 +304,16 @@ class FeatureStore:
         fingerprint: what the model was trained on; exactly those definitions are served, or FingerprintError says what
         differs. Raises RequestError, NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
         """
-        return self._serving.lookup(service, fingerprint).get(rows)
+        return self._serving.get(service, fingerprint, rows)
 
-    async def aget_online_features(self, rows: Any, service: str, *, fingerprint: str | None = None) -> OnlineResult:
-        """`get_online_features` for coroutines: those that wait at the same time share a round trip."""
-        return await self._serving.lookup(service, fingerprint).aget(rows)
+    async def aget_online_features(
+        self, rows: Any, service: str, *, fingerprint: str | None = None, json: bool = False
+    ) -> OnlineResult:
+        """`get_online_features` for coroutines: those that wait at the same time share a round trip.
+
+        Call it from one event loop only. json: the rows' values are in their JSON forms, as over HTTP.
+        """
+        return await self._serving.aget(service, fingerprint, rows, json=json)
 
     def reload(self) -> None:
         """Notice a newly applied or published version now, and not within seconds."""

@@ -91,7 +91,7 @@ def settings(
 
     --repo and --env may stand before the command or after it.
     """
-    context.obj = Place(repo, env if env is not None else os.environ.get("FEATURESTORE_ENV"))
+    context.obj = Place(repo, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
 
 
 def add(*functions: Callable[..., None]) -> None:

@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from featurestore.catalog import Catalog
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
-from featurestore.errors import FingerprintError, NotFoundError, did_you_mean
+from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, did_you_mean
 from featurestore.operations.lookup import Lookup
+from featurestore.operations.online_result import OnlineResult
 from featurestore.registry.diff import diff_text
 from featurestore.registry.documents import Document, resolved_service
 from featurestore.registry.store import Registry
@@ -79,6 +81,36 @@ class Serving:
                 loaded = self._load(name, fingerprint, generation, loaded)
                 self._loaded[name, fingerprint] = loaded
             loaded.checked = now
+            return loaded.lookup
+
+    def get(self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False) -> OnlineResult:
+        """A lookup; where the loaded version is gone by now, one of the version that took its place."""
+        lookup = self.lookup(name, fingerprint)
+        try:
+            return lookup.get(rows, json=json)
+        except NotMaterializedError:
+            newer = self._again(name, fingerprint)
+            if newer is lookup:
+                raise
+        return newer.get(rows, json=json)
+
+    async def aget(self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False) -> OnlineResult:
+        """`get` for coroutines."""
+        lookup = self.lookup(name, fingerprint)
+        try:
+            return await lookup.aget(rows, json=json)
+        except NotMaterializedError:
+            newer = self._again(name, fingerprint)
+            if newer is lookup:
+                raise
+        return await newer.aget(rows, json=json)
+
+    def _again(self, name: str, fingerprint: str | None) -> Lookup:
+        """The version to be served now, whenever it was looked for last."""
+        with self._lock:
+            loaded = self._load(name, fingerprint, self._registry.generation(), self._loaded.get((name, fingerprint)))
+            loaded.checked = time.monotonic()
+            self._loaded[name, fingerprint] = loaded
             return loaded.lookup
 
     def _load(self, name: str, fingerprint: str | None, generation: int, before: _Loaded | None) -> _Loaded:

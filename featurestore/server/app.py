@@ -67,7 +67,7 @@ def _add_lookup(app: FastAPI, store: FeatureStore) -> None:
             if len(body) > MAX_BODY:
                 raise BadRequest(f"The body is larger than {MAX_BODY} bytes; send fewer rows at a time", status=413)
         service, fingerprint, rows = read_request(bytes(body))
-        result = await store.lookup(service, fingerprint).aget(rows, json=True)
+        result = await store.aget_online_features(rows, service, fingerprint=fingerprint, json=True)
         if ARROW in request.headers.get("accept", ""):
             return Response(arrow_body(result), media_type=ARROW)
         return Response(json_body(result), media_type="application/json")

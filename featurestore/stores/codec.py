@@ -44,6 +44,7 @@ from featurestore.stores.wire import (
 __all__ = ["FORMAT", "Row", "Rows", "Slot", "ViewCodec", "pack_watermark", "project_prefix", "unpack_watermark"]
 
 FORMAT = 1
+WATERMARK = b"w"  # follows the prefix of a view version
 HEAD = struct.Struct("<qB")
 _NOTHING = pa.scalar(b"", pa.large_binary())
 
@@ -103,7 +104,7 @@ class ViewCodec:
 
     def __init__(self, project: str, view: ResolvedView) -> None:
         self.prefix = self.prefix_of(project, view.name, view.fingerprint)
-        self.watermark_key = self.prefix + b"w"
+        self.watermark_key = self.prefix + WATERMARK
         self.state_key = self.prefix + b"s"
         self.lease_key = self.prefix + b"l"
         self.record_prefix = self.prefix + b"r"
