@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,10 +11,28 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from featurestore.errors import FeatureStoreError, NotFoundError, did_you_mean
-from featurestore.server.bodies import ARROW, LookupRequest, LookupResponse, arrow_body, json_body, read_request
-from featurestore.server.problems import BadRequest, answer_error, answer_unexpected, problem
+from featurestore.server.bodies import (
+    ARROW,
+    FINGERPRINT,
+    REQUEST,
+    RESPONSE,
+    LookupRequest,
+    LookupResponse,
+    arrow_body,
+    json_body,
+    read_request,
+)
+from featurestore.server.problems import (
+    BadRequest,
+    answer_error,
+    answer_http,
+    answer_unexpected,
+    described,
+    problem,
+)
 from featurestore.store import FeatureStore
 
 __all__ = ["MAX_BODY", "create_app"]
@@ -22,13 +41,19 @@ MAX_BODY = 16 << 20
 """Bytes of a request's body; a larger one is refused with 413."""
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {"application/problem+json": {}}}
-    for status, text in (
-        (400, "The request cannot be read"),
-        (404, "No such service or view"),
-        (409, "The fingerprint is not served"),
-        (422, "A key or request value is wrong"),
-        (503, "Not materialized, or the online store cannot be reached"),
+    status: described(status, text, kind=kind, detail=detail)
+    for status, text, kind, detail in (
+        (400, "The request cannot be read", "bad-request", "The body has no field 'row'. Did you mean 'rows'?"),
+        (404, "No such service or view", "NotFound", "No feature service 'delay' was applied."),
+        (
+            409,
+            "The fingerprint is not served",
+            "Fingerprint",
+            "Service 'delay_model' is not served as the model knew it.",
+        ),
+        (413, "The body is too large", "bad-request", f"The body is larger than {MAX_BODY} bytes."),
+        (422, "A key or request value is wrong", "Request", "Row 0 has no 'sched_minutes' (Int64); it brings carrier"),
+        (503, "Not materialized, or no online store", "NotMaterialized", "View 'carrier_delays' has no values online."),
     )
 }
 
@@ -47,16 +72,30 @@ def create_app(store: FeatureStore, *, close_store: bool = False) -> FastAPI:
     app = FastAPI(title="featurestore", version="1", lifespan=lifespan)
     for kind in (FeatureStoreError, BadRequest):
         app.add_exception_handler(kind, answer_error)
+    app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(Exception, answer_unexpected)
     _add_lookup(app, store)
     _add_catalog(app, store)
     _add_health(app, store)
+    app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
     return app
 
 
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The description, without FastAPI's own error: names in paths are any text, so it never happens."""
+    described = FastAPI.openapi(app)
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    return described
+
+
 def _add_lookup(app: FastAPI, store: FeatureStore) -> None:
-    request_body = {"required": True, "content": {"application/json": {"schema": LookupRequest.model_json_schema()}}}
-    responses: dict[int | str, dict[str, Any]] = {200: {"model": LookupResponse, "content": {ARROW: {}}}, **PROBLEMS}
+    asked = {"schema": LookupRequest.model_json_schema(), "example": REQUEST}
+    request_body = {"required": True, "content": {"application/json": asked}}
+    content = {"application/json": {"example": RESPONSE}, ARROW: {}}
+    responses: dict[int | str, dict[str, Any]] = {200: {"model": LookupResponse, "content": content}, **PROBLEMS}
 
     @app.post("/v1/online-features", responses=responses, openapi_extra={"requestBody": request_body})
     async def online_features(request: Request) -> Response:
@@ -73,6 +112,10 @@ def _add_lookup(app: FastAPI, store: FeatureStore) -> None:
         return Response(json_body(result), media_type="application/json")
 
 
+def _example(value: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": value}}}}
+
+
 def _add_catalog(app: FastAPI, store: FeatureStore) -> None:
     def listed(kind: str) -> Response:
         records = store.registry.current().document[kind]
@@ -87,36 +130,40 @@ def _add_catalog(app: FastAPI, store: FeatureStore) -> None:
         body = {"name": name, "fingerprint": record["fingerprint"], "definition": record["definition"]}
         return Response(orjson.dumps(body), media_type="application/json")
 
-    @app.get("/v1/services")
+    listing = {"name": "delay_model", "fingerprint": FINGERPRINT}
+
+    @app.get("/v1/services", responses=_example({"services": [listing]}))
     def services() -> Response:
         """The applied feature services."""
         return listed("services")
 
-    @app.get("/v1/services/{name}", responses={404: PROBLEMS[404]})
+    @app.get("/v1/services/{name}", responses={**_example({**listing, "definition": {}}), 404: PROBLEMS[404]})
     def service(name: str) -> Response:
         """One applied service: all that can change what it gives."""
         return one("services", name)
 
-    @app.get("/v1/views")
+    @app.get("/v1/views", responses=_example({"views": [{**listing, "name": "carrier_delays"}]}))
     def views() -> Response:
         """The applied feature views."""
         return listed("views")
 
-    @app.get("/v1/views/{name}", responses={404: PROBLEMS[404]})
+    @app.get("/v1/views/{name}", responses={**_example({**listing, "definition": {}}), 404: PROBLEMS[404]})
     def view(name: str) -> Response:
         """One applied view: all that can change its values."""
         return one("views", name)
 
 
 def _add_health(app: FastAPI, store: FeatureStore) -> None:
-    @app.get("/healthz")
+    @app.get("/healthz", responses=_example({"status": "up"}))
     async def healthz() -> dict[str, str]:
         """Whether the process is up."""
         return {"status": "up"}
 
-    @app.get("/readyz", responses={503: PROBLEMS[503]})
+    @app.get("/readyz", responses={**_example({"status": "ready"}), 503: PROBLEMS[503]})
     def readyz() -> Response:
-        """Whether lookups can be answered: registry and online store reachable, every applied view materialized."""
+        """Whether lookups can be answered: services applied, every view materialized, the online store reachable."""
+        if not store.registry.current().document["services"]:
+            return problem(503, "Not ready", "No feature service was applied", kind="NotApplied", path="/readyz")
         missing = [status.view for status in store.status() if status.served is None]
         if missing:
             detail = f"These views have no values online: {', '.join(missing)}"

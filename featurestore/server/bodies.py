@@ -16,7 +16,17 @@ from featurestore.operations.online_result import OnlineResult
 from featurestore.server.problems import BadRequest
 from featurestore.types import FeatureType, Timestamp, to_json
 
-__all__ = ["ARROW", "LookupRequest", "LookupResponse", "arrow_body", "json_body", "read_request"]
+__all__ = [
+    "ARROW",
+    "FINGERPRINT",
+    "REQUEST",
+    "RESPONSE",
+    "LookupRequest",
+    "LookupResponse",
+    "arrow_body",
+    "json_body",
+    "read_request",
+]
 
 ARROW = "application/vnd.apache.arrow.stream"
 AS_THEY_ARE = {"Bool", "Int32", "Int64", "String"}
@@ -41,6 +51,23 @@ class LookupResponse(BaseModel):
     as_of: dict[str, str] = Field(examples=[{"carrier_delays": "2013-12-01T11:00:00.000000Z"}])
     stale: dict[str, bool] = Field(examples=[{"carrier_delays": False}])
 
+
+FINGERPRINT = "9d1c0b6f3a5e4c7f8a2b1d0e6f5c4b3a"
+REQUEST = {
+    "service": "delay_model",
+    "fingerprint": FINGERPRINT,
+    "rows": [{"carrier": "UA", "sched_minutes": 180}, {"carrier": "ZZ", "sched_minutes": 95}],
+}
+RESPONSE = {
+    "service": "delay_model",
+    "fingerprint": FINGERPRINT,
+    "columns": ["carrier_delays__arr_delay", "relative_delay"],
+    "rows": [[12.0, 0.06666666666666667], [None, None]],
+    "statuses": [["PRESENT", "PRESENT"], ["MISSING", "PRESENT"]],
+    "as_of": {"carrier_delays": "2013-12-01T11:00:00.000000Z"},
+    "stale": {"carrier_delays": False},
+}
+"""The examples that the API's description shows."""
 
 FIELDS = tuple(LookupRequest.model_fields)
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
 import orjson
 from fastapi import Request, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
 from featurestore.errors import (
     FeatureStoreError,
@@ -16,7 +22,18 @@ from featurestore.errors import (
     RequestError,
 )
 
-__all__ = ["BadRequest", "answer_error", "answer_unexpected", "problem"]
+__all__ = [
+    "PROBLEM",
+    "BadRequest",
+    "Problem",
+    "answer_error",
+    "answer_http",
+    "answer_unexpected",
+    "described",
+    "problem",
+]
+
+PROBLEM = "application/problem+json"
 
 STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (RequestError, 422, "The request's values are wrong"),
@@ -39,10 +56,34 @@ class BadRequest(Exception):  # noqa: N818 - a response, raised
         self.status = status
 
 
-def problem(status: int, title: str, detail: str, *, kind: str, path: str) -> Response:
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 has it."""
+
+    type: str = Field(examples=["urn:featurestore:NotFound"])
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["No feature service 'delay' was applied. Did you mean 'delay_model'?"])
+    instance: str = Field(examples=["/v1/online-features"])
+
+
+def described(status: int, text: str, *, kind: str, detail: str) -> dict[str, Any]:
+    """How OpenAPI tells of a problem, with an example of it."""
+    title = next((title for of, _, title in STATUS if of.__name__ == f"{kind}Error"), text)
+    example = _body(status, title, detail, kind=kind, path="/v1/online-features")
+    schema = Problem.model_json_schema()
+    return {"description": text, "content": {PROBLEM: {"schema": schema, "example": example}}}
+
+
+def problem(
+    status: int, title: str, detail: str, *, kind: str, path: str, headers: Mapping[str, str] | None = None
+) -> Response:
     """A problem-details response."""
-    body = {"type": f"urn:featurestore:{kind}", "title": title, "status": status, "detail": detail, "instance": path}
-    return Response(orjson.dumps(body), status_code=status, media_type="application/problem+json")
+    body = _body(status, title, detail, kind=kind, path=path)
+    return Response(orjson.dumps(body), status_code=status, headers=headers, media_type=PROBLEM)
+
+
+def _body(status: int, title: str, detail: str, *, kind: str, path: str) -> dict[str, Any]:
+    return {"type": f"urn:featurestore:{kind}", "title": title, "status": status, "detail": detail, "instance": path}
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
@@ -54,6 +95,16 @@ async def answer_error(request: Request, error: Exception) -> Response:
     status, title = next((status, title) for kind, status, title in STATUS if isinstance(error, kind))
     name = type(error).__name__.removesuffix("Error")
     return problem(status, title, str(error), kind=name, path=request.url.path)
+
+
+async def answer_http(request: Request, error: Exception) -> Response:
+    """The response to a path or method that there is not; `Allow` and the like stay."""
+    assert isinstance(error, HTTPException)
+    path, status = request.url.path, HTTPStatus(error.status_code)
+    details = {404: f"There is no {path}; /docs lists what there is", 405: f"{path} does not take {request.method}"}
+    detail = details.get(status, str(error.detail))
+    kind = status.name.lower().replace("_", "-")
+    return problem(status, status.phrase, detail, kind=kind, path=path, headers=error.headers)
 
 
 async def answer_unexpected(request: Request, error: Exception) -> Response:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,8 +28,12 @@ from featurestore import (
 )
 from featurestore.server import create_app
 from featurestore.server.app import MAX_BODY
+from featurestore.server.bodies import LookupResponse, read_request
 from featurestore.types import Float64, Int64, String, from_json
+from tests.servers import RedisServer
 
+PROBLEM = "application/problem+json"
+PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance"}
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 BIG = 2**53 + 1
 ROWS = pa.table(
@@ -61,12 +67,12 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     online = "lmdb://online" if request.param == "lmdb" else request.getfixturevalue("redis_url")
     (folder / "featurestore.toml").write_text(f'project = "http"\nonline = "{online}"\ndefinitions = []\n')
     with FeatureStore(folder, clock=ManualClock(NOON)) as store:
-        store.apply(definitions())
         yield store
 
 
-@pytest.fixture(scope="module")
-def client(store: FeatureStore) -> Iterator[httpx.Client]:
+@contextmanager
+def serving(store: FeatureStore) -> Iterator[httpx.Client]:
+    """A server of the store on a free port, and its client."""
     server = uvicorn.Server(uvicorn.Config(create_app(store), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -74,14 +80,24 @@ def client(store: FeatureStore) -> Iterator[httpx.Client]:
         thread.join(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        yield client
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(store: FeatureStore) -> Iterator[httpx.Client]:
+    with serving(store) as client:
+        nothing = client.get("/readyz")
+        assert (nothing.status_code, nothing.json()["type"]) == (503, "urn:featurestore:NotApplied")
+        store.apply(definitions())
         ready = client.get("/readyz")
+        assert ready.headers["content-type"] == PROBLEM
         assert (ready.status_code, ready.json()["type"]) == (503, "urn:featurestore:NotMaterialized")
         unfilled = client.post("/v1/online-features", json={"service": "service", "rows": [{"id": "a", "add": 1}]})
         assert unfilled.status_code == 503
         store.materialize(progress=False)
         yield client
-    server.should_exit = True
-    thread.join()
 
 
 ASKED = [
@@ -117,7 +133,16 @@ def test_arrow_by_accept(client: httpx.Client, store: FeatureStore) -> None:
     table = pa.ipc.open_stream(response.content).read_all()
     expected = store.get_online_features(ASKED, "service").to_arrow()
     assert repr(table.to_pydict()) == repr(expected.to_pydict())
+    assert response.headers["content-type"] == headers["accept"]
     assert table.schema.equals(expected.schema)
+    beside = json.loads(table.schema.metadata[b"featurestore.lookup"])
+    told = client.post("/v1/online-features", json={"service": "service", "rows": ASKED}).json()
+    assert {name: told[name] for name in ("service", "fingerprint", "as_of", "stale")} == {
+        name: beside[name] for name in ("service", "fingerprint", "as_of", "stale")
+    }
+    assert list(beside["statuses"].values()) == [list(column) for column in zip(*told["statuses"], strict=True)]
+    mistake = client.post("/v1/online-features", json={"service": "service", "rows": []}, headers=headers)
+    assert (mistake.status_code, mistake.headers["content-type"]) == (400, PROBLEM)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +175,88 @@ def test_what_is_no_json_and_what_is_too_large(client: httpx.Client) -> None:
     assert client.post("/v1/online-features", content=b"{").status_code == 400
     chunked = (b" " * (1 << 20) for _ in range((MAX_BODY >> 20) + 1))
     assert client.post("/v1/online-features", content=chunked).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "title"),
+    [
+        ("GET", "/v1/online-feature", 404, "Not Found"),
+        ("GET", "/", 404, "Not Found"),
+        ("GET", "/v1/services/serice", 404, "Not found"),
+        ("GET", "/v1/services/a/b", 404, "Not Found"),
+        ("GET", "/v1/online-features", 405, "Method Not Allowed"),
+        ("DELETE", "/v1/services/service", 405, "Method Not Allowed"),
+        ("POST", "/readyz", 405, "Method Not Allowed"),
+    ],
+)
+def test_an_unknown_route_or_method_is_a_problem(
+    client: httpx.Client, method: str, path: str, status: int, title: str
+) -> None:
+    """The framework's own refusals are problem details too, and keep their headers."""
+    response = client.request(method, path)
+    assert (response.status_code, response.headers["content-type"]) == (status, PROBLEM)
+    problem = response.json()
+    assert set(problem) == PROBLEM_FIELDS
+    assert (problem["status"], problem["title"], problem["instance"]) == (status, title, path)
+    assert problem["detail"]
+    assert ("allow" in response.headers) == (status == 405)
+
+
+def test_what_nobody_foresaw_is_a_problem_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client of a defect learns that it is one; what it is stays in the server's log."""
+    with FeatureStore.local() as store:
+        monkeypatch.setattr(store, "status", lambda: 1 / 0)
+        store.apply(definitions())
+        transport = httpx.ASGITransport(create_app(store), raise_app_exceptions=False)
+
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.get("/readyz")
+
+        response = asyncio.run(ask())
+    assert (response.status_code, response.headers["content-type"]) == (500, PROBLEM)
+    assert response.json()["detail"] == "ZeroDivisionError; see the server's log"
+
+
+def test_a_store_that_is_away_is_a_problem_until_it_is_back(tmp_path: Path) -> None:
+    """503 for lookups and readiness while Redis is away, health stays; then all is as before."""
+    with RedisServer() as redis:
+        text = f'project = "away"\nonline = "{redis.url_with(query="timeout=0.2&retries=0")}"\ndefinitions = []\n'
+        (tmp_path / "featurestore.toml").write_text(text)
+        with FeatureStore(tmp_path, clock=ManualClock(NOON)) as store, serving(store) as client:
+            store.apply(definitions())
+            store.materialize(progress=False)
+            body = {"service": "service", "rows": ASKED}
+            assert client.post("/v1/online-features", json=body).status_code == 200
+            redis.stop()
+            for response in (client.post("/v1/online-features", json=body), client.get("/readyz")):
+                assert (response.status_code, response.headers["content-type"]) == (503, PROBLEM)
+                assert response.json()["type"] == "urn:featurestore:OnlineUnavailable"
+            assert client.get("/healthz").status_code == 200
+            redis.start()  # empty
+            assert client.get("/readyz").json()["type"] == "urn:featurestore:NotMaterialized"
+            store.materialize(progress=False)
+            assert client.get("/readyz").status_code == 200
+            assert client.post("/v1/online-features", json=body).status_code == 200
+
+
+def test_the_description_shows_an_example_of_everything(client: httpx.Client) -> None:
+    """OpenAPI has an example of the request, of each answer and of each problem, and knows no other errors."""
+    described = client.get("/openapi.json").json()
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                kind = "application/json" if status == "200" else PROBLEM
+                example = response["content"][kind]["example"]
+                assert status == "200" or (set(example) == PROBLEM_FIELDS and example["status"] == int(status)), path
+    operation = described["paths"]["/v1/online-features"]["post"]
+    example = operation["requestBody"]["content"]["application/json"]["example"]
+    assert read_request(json.dumps(example).encode())[0] == "delay_model"
+    answer = operation["responses"]["200"]["content"]["application/json"]["example"]
+    assert set(answer) == set(LookupResponse.model_fields)
+    assert len(answer["rows"]) == len(answer["statuses"]) == len(example["rows"])
+    assert set(operation["responses"]) == {"200", "400", "404", "409", "413", "422", "503"}
+    assert "HTTPValidationError" not in str(described["paths"])
 
 
 def test_definitions_and_health(client: httpx.Client) -> None:

@@ -1,0 +1,104 @@
+"""A server that is told to stop finishes what it has begun."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import free_port
+
+ROOT = Path(__file__).parents[2]
+ASKED = json.dumps({"service": "order_model", "rows": [{"customer": "ann", "amount": 1.0}] * 50}).encode()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository that `init` writes, applied and materialized."""
+    folder = tmp_path_factory.mktemp("shop") / "repo"
+    for command in (["init", str(folder)], ["--repo", str(folder), "apply"], ["--repo", str(folder), "materialize"]):
+        subprocess.run([sys.executable, "-m", "featurestore", *command], cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def begun(port: int) -> socket.socket:
+    """A connection that has sent all of a lookup but the last bytes of its body."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    head = f"POST /v1/online-features HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ASKED)}\r\nConnection: close\r\n\r\n"
+    connection.sendall(head.encode() + ASKED[:-5])
+    return connection
+
+
+def finished(connection: socket.socket) -> tuple[bytes, dict]:
+    """The status line and the body of the answer, once the last bytes are sent."""
+    with connection:
+        connection.sendall(ASKED[-5:])
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    head, body = answer.split(b"\r\n\r\n", 1)
+    return head.split(b"\r\n")[0], json.loads(body)
+
+
+def looking(port: int, answers: list[httpx.Response]) -> None:
+    """Look up without pause until the server is gone."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        while True:
+            try:
+                answers.append(client.post("/v1/online-features", content=ASKED))
+            except httpx.TransportError:
+                return
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_requests_under_way_are_answered_after_sigterm(shop: Path, workers: int) -> None:
+    """Under load, each request that was begun before the signal gets its whole answer, and the process ends by itself."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "featurestore", "--repo", str(shop), "serve", "--port", str(port), "--workers", str(workers)],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    answers: list[httpx.Response] = []
+    crowd = [threading.Thread(target=looking, args=(port, answers)) for _ in range(4)]
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        for thread in crowd:
+            thread.start()
+        connections = [begun(port) for _ in range(10)]
+        while len(answers) < 50:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert process.poll() is None, "it waits for what is under way"
+        told = [finished(connection) for connection in connections]
+        assert process.wait(timeout=60) in {0, -signal.SIGTERM}
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        log = process.stderr.read()
+        process.stderr.close()
+        for thread in crowd:
+            if thread.ident is not None:
+                thread.join()
+    assert {status for status, _ in told} == {b"HTTP/1.1 200 OK"}
+    assert all(len(body["rows"]) == 50 for _, body in told)
+    assert {answer.status_code for answer in answers} == {200}
+    assert {json.dumps(answer.json()["rows"]) for answer in answers} == {json.dumps(told[0][1]["rows"])}
+    assert "Traceback" not in log
