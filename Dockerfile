@@ -6,7 +6,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY featurestore featurestore
 RUN pip install --no-cache-dir --constraint constraints.txt . \
     && useradd --create-home --uid 10001 featurestore \
-    && mkdir /repo && chown featurestore /repo
+    && mkdir /repo /state && chown featurestore /repo /state
 
 USER featurestore
 WORKDIR /repo
