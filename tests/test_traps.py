@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import math
 import struct
 from datetime import UTC, datetime, timedelta
@@ -10,6 +12,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import duckdb
+import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +21,7 @@ import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, Request, on_demand
 from featurestore.errors import ConfigError, DeclarationError, OnDemandError, RequestError, SourceError, SpineError
+from featurestore.server import create_app
 from featurestore.types import Float64, Int32, Int64, String
 from tests.small import NOON, THING, TIME, apply, both, hours, opened, raised, spine, table, trained, view_of, write
 
@@ -84,6 +88,37 @@ def test_a_feature_named_x_y_beside_x_is_no_clash() -> None:
     with opened(view_of(rows, ["x", "x_y", "x_x", "event_timestamp"])) as (store, _):
         answer = both(store, thing=[1])
     assert [answer[f"view__{name}"] for name in ("x", "x_y", "x_x", "event_timestamp")] == [[1], [2], [3], [4]]
+
+
+def test_each_spine_row_comes_back_once_however_many_rows_happened_before() -> None:
+    """One answer, the newest: not every earlier row, and not each of those that tie."""
+    times = [hours(-n) for n in range(50)] + [NOON] * 5
+    rows = table(thing=[1] * 55, at=times, x=list(range(55)))
+    with opened(view_of(rows, ["x"])) as (store, _):
+        assert trained(store, [NOON, hours(-10), hours(-99)], thing=[1] * 3)["view__x"].to_pylist() == [54, 10, None]
+        assert both(store, thing=[1])["view__x"] == [54]
+
+
+def test_a_table_without_time_beside_one_with_takes_no_history_from_it() -> None:
+    """The view over the table with time is still asked for each row's own instant."""
+    timed = view_of(table(thing=[1, 1], at=[hours(-2), NOON], x=[1, 2]), ["x"])
+    facts = view_of(table(thing=[1], y=[7]), ["y"], name="facts", event_time=None)
+    with opened(facts, timed) as (store, _):
+        answer = trained(store, [hours(-1), NOON], thing=[1, 1])
+        assert answer["view__x"].to_pylist() == [1, 2]
+        assert answer["facts__y"].to_pylist() == [7, 7]
+
+
+def test_a_spine_of_a_duckdb_relation_is_read_as_often_as_it_is_asked() -> None:
+    """A relation keeps no result between calls, and its instants with zone come through Arrow."""
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _), duckdb.connect() as connection:
+        asked = connection.sql(
+            "SELECT n % 2 AS thing, TIMESTAMPTZ '2024-05-01 12:00Z' AS event_timestamp FROM range(4) AS r(n)"
+        )
+        frame = store.get_historical_features(asked, "service")
+        for _ in range(2):
+            assert sorted(map(str, frame.to_arrow()["view__x"].to_pylist())) == ["10", "10", "None", "None"]
+            assert frame.to_pandas()["event_timestamp"].tolist() == [pd.Timestamp(NOON)] * 4
 
 
 # --- which row ----------------------------------------------------------------------------
@@ -341,6 +376,44 @@ def test_an_nan_of_numpy_backed_pandas_is_null_and_one_of_arrow_is_nan() -> None
         assert (one, null) == (1.0, None)
 
 
+def test_a_pandas_frame_and_the_parquet_file_that_pandas_makes_of_it_are_read_alike(tmp_path: Path) -> None:
+    """pandas writes NaN as null and Arrow keeps it; either way a numpy-backed frame has nulls there."""
+    frame = pd.DataFrame({"thing": [1, 2], "at": [NOON] * 2, "x": [math.nan, -0.0], "s": ["", None]})
+    frame.to_parquet(tmp_path / "rows.parquet")
+    answers = []
+    for rows in (frame, tmp_path / "rows.parquet"):
+        with opened(view_of(rows, ["x", "s"])) as (store, _):
+            answers.append(both(store, thing=[1, 2]))
+    assert repr(answers[0]) == repr(answers[1])
+    assert answers[0]["view__x"][0] is None
+    assert answers[0]["view__s"] == ["", None]
+
+
+def test_integers_beside_floats_are_one_matrix_of_floats() -> None:
+    """Where pandas would give an array of objects; a null is NaN in it."""
+    rows = table(thing=[1, 2], at=[NOON] * 2, i=pa.array([1, None], pa.int64()), f=[0.5, 1.5])
+    with opened(view_of(rows, ["i", "f"])) as (store, _):
+        store.materialize(progress=False)
+        frame = store.get_historical_features(spine(NOON, thing=[1, 2]), "service")
+        served = store.get_online_features([{"thing": 1}, {"thing": 2}], "service")
+    assert frame.features.to_numpy().dtype == object
+    for matrix in (frame.to_numpy(), served.to_numpy()):
+        assert matrix.dtype == np.float64
+        np.testing.assert_array_equal(matrix, [[1, 0.5], [math.nan, 1.5]])
+
+
+def test_a_lookup_becomes_numpy_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model takes as numpy never goes through a frame, which costs more than the lookup."""
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
+        store.materialize(progress=False)
+        for name in ("DataFrame", "Series"):
+            monkeypatch.delattr(pd, name)
+        served = store.get_online_features({"thing": 1}, "service")
+        assert served.to_numpy().tolist() == [[10.0]]
+        with pytest.raises(AttributeError):
+            served.features  # noqa: B018 - which is one
+
+
 # --- requests -----------------------------------------------------------------------------
 
 
@@ -408,6 +481,69 @@ def test_a_missing_request_value_is_a_clear_error_in_both_paths() -> None:
             trained(store, NOON, thing=[1])
 
 
+def doubled(x: int) -> int:
+    return x * 2
+
+
+def test_a_default_is_filled_in_before_a_function_sees_it() -> None:
+    """The function's input is the feature's value, in both paths; a null in the newest row is no gap to fill."""
+    rows = table(thing=[1, 2], at=[NOON] * 2, x=pa.array([5, None]))
+    view = view_of(rows, {"x": Latest("x", default=-1)})
+    feature = on_demand(doubled, inputs=[view["x"]], output=Int64)
+    with opened(view, feature, FeatureService("service", features=[view, feature])) as (store, _):
+        answer = both(store, thing=[1, 9])
+        assert (answer["view__x"], answer["doubled"]) == ([5, -1], [10, -2])
+        assert both_fail(store, thing=2).count("TypeError") == 2
+
+
+def both_fail(store: FeatureStore, **inputs: object) -> str:
+    """What the two paths say of a row that fails, one after the other."""
+    keys = {name: [value] for name, value in inputs.items()}
+    offline = raised(OnDemandError, lambda: trained(store, NOON, **keys))
+    return offline + raised(OnDemandError, lambda: store.get_online_features([inputs], "service"))
+
+
+def exponential(x: float) -> float:
+    return math.exp(x)
+
+
+def exponentials(x: pa.Array) -> pa.Array:
+    return pa.array(np.exp(x.to_numpy()))
+
+
+def nothing(x: pa.Array) -> pa.Array:
+    with np.errstate(invalid="ignore"):
+        return pa.array(np.where(x.to_numpy() > 0, np.inf, 0.0) - np.inf)
+
+
+def test_a_function_has_the_same_bits_for_one_row_and_for_many() -> None:
+    """np.exp and math.exp differ in some bits, so each function runs as it was declared, whole frame or single row."""
+    inputs = np.random.default_rng(1).normal(0, 5, 300).tolist()
+    x = Request("x", Float64)
+    features = [
+        on_demand(exponential, inputs=[x], output=Float64),
+        on_demand(exponentials, inputs=[x], output=Float64, mode="columns"),
+    ]
+    with opened(*features, FeatureService("service", features=features)) as (store, _):
+        asked = pa.table({"x": inputs, "event_timestamp": pa.array([NOON] * len(inputs), TIME)})
+        matrix = store.get_historical_features(asked, "service").to_numpy()
+        rows = [store.get_online_features({"x": value}, "service").to_numpy() for value in inputs]
+        assert np.concatenate(rows).tobytes() == matrix.tobytes()
+        assert store.get_online_features([{"x": value} for value in inputs], "service").to_numpy().tobytes() == (
+            matrix.tobytes()
+        )
+
+
+def test_the_nan_that_a_function_computes_is_canonical() -> None:
+    """inf - inf is fff8000000000000 on this machine's processor, and 7ff8000000000000 out of either path."""
+    feature = on_demand(nothing, inputs=[Request("x", Float64)], output=Float64, mode="columns")
+    with opened(feature, FeatureService("service", features=[feature])) as (store, _):
+        asked = pa.table({"x": [1.0, 2.0], "event_timestamp": pa.array([NOON] * 2, TIME)})
+        trained_bits = store.get_historical_features(asked, "service").to_arrow()["nothing"].to_numpy().view(np.uint64)
+        served = store.get_online_features([{"x": 1.0}, {"x": 2.0}], "service").to_arrow()["nothing"].to_numpy()
+        assert set(trained_bits.tolist()) == set(served.view(np.uint64).tolist()) == {0x7FF8000000000000}
+
+
 # --- operation ----------------------------------------------------------------------------
 
 
@@ -421,6 +557,57 @@ def test_teardown_then_apply_works() -> None:
         assert store.status() == []
         apply(store, view)
         assert both(store, thing=[1])["view__x"] == [10]
+
+
+def test_more_than_100_000_keys_are_all_materialized() -> None:
+    """Nothing is left out silently, in a first run or in one of changed keys."""
+    count = 120_000
+    times = pa.array([hours(-1)] * count + [hours(1)] * count, TIME)
+    rows = pa.table({"thing": [*range(count)] * 2, "at": times, "x": [*range(count), *range(1, count + 1)]})
+    with opened(view_of(rows, ["x"])) as (store, clock):
+        for moment, more in ((NOON, 0), (hours(2), 1)):
+            clock.set(moment)
+            (run,) = store.materialize(progress=False)
+            assert (run.keys, run.rows, run.full) == (count, count, more == 0)
+            served = store.get_online_features([{"thing": n} for n in range(count)], "service")
+            assert served.to_dict()["view__x"] == list(range(more, count + more))
+
+
+def test_a_clients_mistake_over_http_is_no_server_error() -> None:
+    """Whatever a client gets wrong is its own error, said in problem details."""
+    bodies: list[tuple[object, int]] = [
+        ({"service": "service", "rows": [{"thing": "1"}]}, 422), ({"service": "service", "rows": [{}]}, 422),
+        ({"service": "servce", "rows": [{"thing": 1}]}, 404), ({"service": 3, "rows": [{"thing": 1}]}, 400),
+        ({"service": "service", "rows": {"thing": [1]}}, 400), ("text", 400), (None, 400),
+        ({"service": "service", "fingerprint": "x", "rows": [{"thing": 1}]}, 409),
+    ]  # fmt: skip
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
+        store.materialize(progress=False)
+
+        async def ask() -> list[httpx.Response]:
+            transport = httpx.ASGITransport(create_app(store))
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return [await client.post("/v1/online-features", json=body) for body, _ in bodies]
+
+        answers = asyncio.run(ask())
+    assert [answer.status_code for answer in answers] == [status for _, status in bodies]
+    assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
+
+
+def test_the_garbage_collector_leaves_alone_what_a_server_has_loaded() -> None:
+    """Scanning it again and again would pause requests, so it is frozen before the first of them."""
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
+        app = create_app(store)
+
+        async def run() -> int:
+            async with app.router.lifespan_context(app):
+                return gc.get_freeze_count()
+
+        gc.unfreeze()
+        try:
+            assert asyncio.run(run()) > 10_000
+        finally:
+            gc.unfreeze()
 
 
 @pytest.mark.parametrize(
