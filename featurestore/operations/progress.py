@@ -49,7 +49,7 @@ class Lines(Silent):
 
 
 class Terminal:
-    """A bar with keys, rate and time left, and a line when a run is published."""
+    """A bar on stderr with keys, rate and time left, and a line when a run is published."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
@@ -57,11 +57,13 @@ class Terminal:
 
     def start(self, view: str, instant: int, keys: int) -> None:
         """Show the bar."""
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), transient=True,
+            console=Console(stderr=True),  # standard output is for results
         )  # fmt: skip
         self._task = self._bar.add_task(f"{view} as of {to_datetime(instant):%Y-%m-%d %H:%M}Z", total=keys, rate="")
         self._bar.start()
