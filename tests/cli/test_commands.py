@@ -6,10 +6,14 @@ import json
 import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -25,9 +29,15 @@ PRINTS = {
 }  # fmt: skip
 
 
-def run(where: Path, *args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environ.pop("FEATURESTORE_ENV", None)
+def environment(**more: str) -> dict[str, str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **more}
+    if "FEATURESTORE_ENV" not in more:
+        environ.pop("FEATURESTORE_ENV", None)
+    return environ
+
+
+def run(where: Path, *args: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+    environ = environment(**more)
     done = subprocess.run(
         [sys.executable, "-m", "featurestore", *args], cwd=where, env=environ, capture_output=True, text=True,
         stdin=subprocess.DEVNULL, timeout=120, check=False,
@@ -55,7 +65,35 @@ def test_examples_run_in_order(tmp_path: Path) -> None:
         args = example(command)
         assert args[0] == command
         assert run(tmp_path / "shop", *args).stdout or command == "materialize"
-    assert example("serve")[0] == "serve"
+
+
+def test_the_example_of_serve_answers_until_it_is_told_to_stop(repo: Path) -> None:
+    """As it stands in the help, but for its port."""
+    command = example("serve")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    assert command == ["serve", "--port", "6570"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "featurestore", "serve", "--port", port],
+        cwd=repo,
+        env=environment(),
+        stderr=subprocess.PIPE,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            try:
+                assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+                break
+            except httpx.ConnectError:
+                time.sleep(0.1)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=60) in {0, -signal.SIGTERM}
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def test_json_parses_and_holds_json_forms(repo: Path) -> None:
@@ -81,6 +119,23 @@ def test_environments_lie_apart_and_options_stand_anywhere(repo: Path) -> None:
     run(repo.parent, "plan", "--check", "--repo=shop", "--env=staging")
     run(repo, "plan", "--check", code=2)
     assert "no [env.nope]" in run(repo, "status", "--env", "nope", code=1).stderr
+
+
+def test_the_environment_may_be_named_by_a_variable(repo: Path) -> None:
+    """FEATURESTORE_ENV is what --env is, which goes before it; empty, it names none."""
+    run(repo, "apply", FEATURESTORE_ENV="staging")
+    run(repo, "plan", "--check", "--env", "staging")
+    run(repo, "plan", "--check", code=2, FEATURESTORE_ENV="")
+    assert "no [env.nope]" in run(repo, "status", code=1, FEATURESTORE_ENV="nope").stderr
+    run(repo, "status", "--env", "staging", FEATURESTORE_ENV="nope")
+
+
+def test_a_misspelled_key_is_refused_with_the_right_one(repo: Path) -> None:
+    """In the configuration, by file and key."""
+    with (repo / "featurestore.toml").open("a") as file:
+        file.write('[env.prod]\nonlin = "redis://localhost:6379/0"\n')
+    told = run(repo, "status", code=1).stderr
+    assert "featurestore.toml: env.prod.onlin: there is no such key. Did you mean 'online'?" in told
 
 
 @pytest.mark.parametrize(
