@@ -129,7 +129,8 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
     def checked(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
         origin = caller()
         kind = type(self).__name__
-        title = f"{kind} '{args[0]}'" if args and isinstance(args[0], str) else kind
+        named = args[0] if args and isinstance(args[0], str) else getattr(args[0] if args else None, "__name__", None)
+        title = kind if named is None else f"{kind} '{named}'"
         known = (
             [*type(self).other_words, *(name for name in type(self).model_fields if name != "kind")]
             if open_ended
@@ -141,8 +142,9 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
                 raise DeclarationError(f"{title} has no argument '{name}'.{hint} ({origin})")
         try:
             init(self, *args, **kwargs)
-        except ValidationError as error:
-            raise DeclarationError(f"{title}: {problems(error)} ({origin})") from None
+        except ValueError as error:  # pydantic's own among them
+            said = problems(error) if isinstance(error, ValidationError) else str(error)
+            raise DeclarationError(f"{title}: {said} ({origin})") from None
         except TypeError as error:
             if "argument" not in str(error):
                 raise
