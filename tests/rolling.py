@@ -3,7 +3,7 @@
 rolling FOLDER next    the environment of the changed definitions, which it applies and materializes when told on stdin
 rolling FOLDER ""      one that only looks up
 
-Prints "ready" once it looks up, and when stdin ends a JSON object: how many answers each version gave, what was wrong
+Prints "ready" once it looks up, "rolled" once the changed version answers, and when stdin ends a JSON object: how many answers each version gave, what was wrong
 with any, and what the rollout raised.
 """
 
@@ -68,6 +68,10 @@ def main(folder: str, env: str) -> None:
         sys.stdin.readline()
         if env:
             raised = roll(store)
+        deadline = time.monotonic() + 60
+        while not counts["new"] and not wrong and time.monotonic() < deadline:
+            time.sleep(0.01)
+        print("rolled", flush=True)
         sys.stdin.read()
         stop.set()
         for thread in threads:
