@@ -144,7 +144,7 @@ def test_records_read_together_are_what_they_are_one_by_one(of: FeatureType, unt
                 with pytest.raises(LookupError):
                     codec.rows(records, base)
                 continue
-            event_times, untils, columns = codec.rows(records, base)
+            event_times, untils, columns, _ = codec.rows(records, base)
             held = [number for number, slot in enumerate(slots) if slot.row is not None]
             assert [number for number, time in enumerate(event_times) if time is not None] == held
             for number in held:

@@ -15,13 +15,12 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.on_demand import OnDemand
-from featurestore.errors import NotMaterializedError, OnlineStoreError, RequestError
+from featurestore.errors import OnlineStoreError, RequestError
 from featurestore.operations.on_demand import REQUEST_TIME, evaluate, evaluate_rows, input_names
 from featurestore.operations.online_result import OnlineResult, PartAnswer
-from featurestore.semantics.service import Part, ResolvedService
-from featurestore.semantics.status import Status, expired
+from featurestore.operations.parts import load_part
+from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.values import scalars
-from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.online import OnlineStore, Reading
 from featurestore.stores.online.coalesce import CoalescingReader
 from featurestore.types import FeatureType, Timestamp, from_json
@@ -48,84 +47,14 @@ class _Asked:
     rows: int
 
 
-class _LoadedPart:
-    """One part of a service, ready to be looked up."""
-
-    def __init__(self, part: Part, project: str) -> None:
-        self.part = part
-        self.view = part.view
-        self.codec = ViewCodec(project, part.view)
-        names = [feature.name for feature in part.view.features]
-        self.places = {part.column(feature.name): names.index(feature.name) for feature in part.features}
-        self.absent = tuple(feature.default for feature in part.view.features)
-
-    def answer(
-        self, reading: Reading, watermark: bytes | None, records: list[bytes | None]
-    ) -> tuple[PartAnswer, Columns] | None:
-        """The part's statuses and the view's columns; None where a record was rewritten between the two reads."""
-        timing = self.view.timing
-        wanted = timing.as_of(reading.now)
-        base = next((instant for instant in unpack_watermark(watermark) if instant <= wanted), None)
-        if base is None:
-            raise NotMaterializedError(
-                f"View '{self.view.name}' has no values online at {to_datetime(reading.now).isoformat()}; run "
-                "featurestore materialize. Its definition is "
-                f"{self.view.fingerprint[:12]}, its first values are served {_first(self.view, watermark)}"
-            )
-        stale = base < wanted
-        withheld = stale and self.view.declared.stale == "withhold"
-        try:
-            statuses, columns = self._judged(records, base)
-        except LookupError:
-            return None
-        if withheld:
-            statuses, columns = [Status.WITHHELD] * len(records), [[None] * len(records)] * len(columns)
-        return PartAnswer(statuses, base, stale), columns
-
-    def _judged(self, records: list[bytes | None], base: int) -> tuple[list[Status], Columns]:
-        """Rule 4: each record's status, and the columns with their defaults filled in."""
-        held = [record for record in records if record is not None]
-        event_times, untils, columns = self.codec.rows(held, base)
-        times = [time for time in event_times if time is not None]
-        if times and len(times) == len(held) and not expired(min(times), min(untils), base, self.view.ttl):
-            judged = [Status.PRESENT] * len(held)  # where the earliest times have not expired, none has
-        else:
-            judged = [self._status(*row, base) for row in zip(event_times, untils, strict=True)]
-        if judged.count(Status.PRESENT) == len(records):
-            return judged, columns
-        number = iter(range(len(held)))
-        places = [-1 if record is None else next(number) for record in records]
-        statuses = [Status.MISSING if place < 0 else judged[place] for place in places]
-        filled = [
-            [
-                column[place] if status is Status.PRESENT else default
-                for place, status in zip(places, statuses, strict=True)
-            ]
-            for column, default in zip(columns, self.absent, strict=True)
-        ]
-        return statuses, filled
-
-    def _status(self, event_time: int | None, until: int, base: int) -> Status:
-        if event_time is None:
-            return Status.MISSING
-        return Status.EXPIRED if expired(event_time, until, base, self.view.ttl) else Status.PRESENT
-
-
-def _first(view: Any, watermark: bytes | None) -> str:
-    instants = unpack_watermark(watermark)
-    if not instants:
-        return "after the first run"
-    return f"from {to_datetime(min(instants) + view.timing.ready_after).isoformat()} on"
-
-
 class Lookup:
     """A service, loaded: safe to use from several threads and coroutines."""
 
     def __init__(self, service: ResolvedService, store: OnlineStore, *, project: str) -> None:
         self.service = service
         self._store = store
-        self._parts = [_LoadedPart(part, project) for part in service.parts]
-        self._watermarks = [loaded.codec.watermark_key for loaded in self._parts]
+        self._parts = [load_part(part, project) for part in service.parts]
+        self._marks = [key for loaded in self._parts for key in loaded.marks]
         self._inputs = service.inputs
         self._names = [column.name for column in service.columns]
         features = {part.column(feature.name): feature.type for part in service.parts for feature in part.features}
@@ -147,7 +76,7 @@ class Lookup:
     async def aget(self, rows: Any, *, json: bool = False) -> OnlineResult:
         """`get` for coroutines: round trips are shared with those that wait at the same time."""
         asked = self._encode(rows_of(rows, self._inputs), json=json)
-        count = len(self._watermarks)
+        count = len(self._marks)
         for _ in range(ATTEMPTS):
             result = self._answer(asked, await self._reader.get(asked.keys[count:], first=asked.keys[:count]))
             if result is not None:
@@ -162,7 +91,7 @@ class Lookup:
 
     def _encode(self, rows: Rows, *, json: bool) -> _Asked:
         inputs = {name: _column(rows, name, of, json=json) for name, of in self._inputs.items()}
-        keys = list(self._watermarks)
+        keys = list(self._marks)
         records: list[Sequence[int]] = []
         for loaded in self._parts:
             columns = [inputs[name] for name in loaded.part.inputs]
@@ -180,9 +109,11 @@ class Lookup:
         values = reading.values
         parts: dict[str, PartAnswer] = {}
         columns: dict[str, Sequence[Any]] = {}
-        for number, loaded in enumerate(self._parts):
-            records = [values[place] if place >= 0 else None for place in asked.records[number]]
-            answer = loaded.answer(reading, values[number], records)
+        mark = 0
+        for loaded, places in zip(self._parts, asked.records, strict=True):
+            records = [values[place] if place >= 0 else None for place in places]
+            last, mark = mark, mark + len(loaded.marks)
+            answer = loaded.answer(reading.now, values[last:mark], records)
             if answer is None:
                 return None
             parts[loaded.part.name], of_view = answer

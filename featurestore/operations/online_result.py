@@ -22,9 +22,9 @@ __all__ = ["OnlineResult", "PartAnswer"]
 
 
 class PartAnswer(NamedTuple):
-    """What one view's answer has beside its values: a status a row, the as_of served (µs), and whether it is late."""
+    """What one view's answer has beside its values: by column a status a row, the as_of served (µs), and whether it is late."""
 
-    statuses: list[Status]
+    statuses: dict[str, list[Status]]
     as_of: int
     stale: bool
 
@@ -86,10 +86,10 @@ class OnlineResult:
     @property
     def statuses(self) -> dict[str, list[str]]:
         """Column → each row's status: PRESENT, MISSING, EXPIRED, OVERFLOW or WITHHELD; on-demand ones are PRESENT."""
-        names = {part: [status.name for status in answer.statuses] for part, answer in self.parts.items()}
-        present = [Status.PRESENT.name] * len(self)
+        present = [Status.PRESENT] * len(self)
+        judged = {name: status for answer in self.parts.values() for name, status in answer.statuses.items()}
         return {
-            column.name: list(present if column.part is None else names[column.part]) for column in self.service.columns
+            column.name: [status.name for status in judged.get(column.name, present)] for column in self.service.columns
         }
 
     @property

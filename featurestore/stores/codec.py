@@ -1,11 +1,12 @@
-"""The bytes that an online store keeps: keys, watermarks and records, the same for every kind of view.
+"""The bytes that an online store keeps: keys, watermarks, and the records of views that are materialized.
 
     key         project ":" view id (8 bytes) kind (1 byte) entity key
     entity key  each column in order: fixed-width values as they are, others behind their length (u32)
     watermark   format (u8), then the last two complete instants, newest first (i64 each)
     record      format (u8), then one or two slots, newest first
     slot        instant (i64), 1 if it has a row else 0 (u8); with a row: event_time (i64), until (i64, where the source
-                has one), a bit a null (least significant first), every feature's fixed-width value or the length of its
+                has one), a bit a null (least significant first) and then one for each folded feature whose status is not
+                PRESENT, every feature's fixed-width value or the length of its
                 bytes (u32), then those bytes
 
 Numbers are little-endian. The view id stands for the view's name and value fingerprint, so that the types of a record
@@ -26,8 +27,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.compile.answer import EVENT_TIME, UNTIL
+from featurestore.compile.answer import EVENT_TIME, UNTIL, status_column
 from featurestore.errors import OnlineStoreError
+from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.wire import (
@@ -76,11 +78,13 @@ def _check(data: bytes) -> None:
 
 
 class Row(NamedTuple):
-    """The row that a slot holds: µs, µs (END where open), and each feature's canonical scalar."""
+    """The row that a slot holds: µs, µs (END where open), each feature's canonical scalar, and the numbers of the folded
+    features whose status is not PRESENT."""
 
     event_time: int
     until: int
     values: tuple[Any, ...]
+    odd: tuple[int, ...]
 
 
 class Slot(NamedTuple):
@@ -92,11 +96,13 @@ class Slot(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of several records, column by column: what `Row` has of each. event_time None: that record has no row."""
+    """Rows of several records, column by column: what `Row` has of each. event_time None: that record has no row. odd:
+    (record, feature) each."""
 
     event_times: Sequence[int | None]
     untils: Sequence[int]
     columns: Sequence[Sequence[Any]]
+    odd: Sequence[tuple[int, int]]
 
 
 class ViewCodec:
@@ -112,7 +118,8 @@ class ViewCodec:
         self._packers = tuple(KEY_WIRE[of.kind](of) for of in self._keys)
         self._types = tuple(feature.type for feature in view.features)
         self._has_until = view.source.until is not None
-        self._nulls = (len(self._types) + 7) // 8
+        self._folded = tuple(i for i, feature in enumerate(view.features) if not feature.plain)
+        self._nulls = (len(self._types) + len(self._folded) + 7) // 8
         codes = "".join(of.wire or "I" for of in self._types)
         self._row = struct.Struct(f"<q{'q' if self._has_until else ''}{self._nulls}s{codes}")
         self._first = struct.Struct(f"<B{HEAD.format[1:]}{self._row.format[1:]}")
@@ -169,6 +176,8 @@ class ViewCodec:
                 block[f"f{i}"] = pc.binary_length(tails[-1]).to_numpy()
             else:
                 block[f"f{i}"] = fixed_column(of, column)
+        for bit, i in enumerate(self._folded, len(self._types)):
+            nulls[:, bit] = rows[status_column(features[i])].to_numpy() != Status.PRESENT
         block["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
         fixed = as_binary(block)
         return cut(pc.binary_join_element_wise(fixed, *tails, _NOTHING) if tails else fixed)
@@ -202,22 +211,27 @@ class ViewCodec:
             columns[i] = [record[start:end] for record, start, end in zip(records, starts, ends, strict=True)]
         for i, convert in self._from_wire:
             columns[i] = list(map(convert, columns[i]))
+        odd = []
         for row, bits in enumerate(nulls):
             if bits != self._no_nulls:
                 for i in _set_bits(bits):
-                    columns[i][row] = None
-        return Rows(event_times, untils, columns)
+                    if i < len(columns):
+                        columns[i][row] = None
+                    else:
+                        odd.append((row, self._folded[i - len(columns)]))
+        return Rows(event_times, untils, columns, odd)
 
     def _one_by_one(self, records: Sequence[bytes], base: int) -> Rows:
         slots = [self.slot(record, base) for record in records]
         if None in slots:
             raise LookupError(base)
-        nothing = (None, END, (None,) * len(self._types))
+        nothing = (None, END, (None,) * len(self._types), ())
         rows = [nothing if slot is None or slot.row is None else slot.row for slot in slots]
         if not rows:
-            return Rows((), (), [()] * len(self._types))
-        event_times, untils, values = zip(*rows, strict=True)
-        return Rows(event_times, untils, list(zip(*values, strict=True)))
+            return Rows((), (), [()] * len(self._types), [])
+        event_times, untils, values, odd = zip(*rows, strict=True)
+        places = [(row, i) for row, features in enumerate(odd) for i in features]
+        return Rows(event_times, untils, list(zip(*values, strict=True)), places)
 
     def slot(self, record: bytes, base: int) -> Slot | None:
         """The newest slot whose instant is not after `base`; None where the record has none."""
@@ -248,9 +262,13 @@ class ViewCodec:
             tail += length
         for i, convert in self._from_wire:
             values[i] = convert(values[i])
+        odd = []
         for i in _set_bits(fixed[lead]):
-            values[i] = None
-        return Row(fixed[0], fixed[1] if self._has_until else END, tuple(values))
+            if i < len(values):
+                values[i] = None
+            else:
+                odd.append(self._folded[i - len(values)])
+        return Row(fixed[0], fixed[1] if self._has_until else END, tuple(values), tuple(odd))
 
 
 def _set_bits(data: bytes) -> Iterator[int]:

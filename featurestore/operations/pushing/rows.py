@@ -1,0 +1,104 @@
+"""What was pushed, as a table of the source's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.declare.frames import is_pandas, table_of
+from featurestore.declare.push import PushSource
+from featurestore.errors import PushError, did_you_mean
+from featurestore.semantics.columns import type_of_arrow, widens
+from featurestore.semantics.values import canonical
+from featurestore.types import FeatureType, from_json
+
+__all__ = ["table_of_rows"]
+
+
+def table_of_rows(source: PushSource, rows: Any, *, json: bool = False) -> pa.Table:
+    """The rows as the source's columns, in their canonical Arrow types.
+
+    rows: a list of mappings (or one), or a frame. A column that is left out is null. `json`: values are in their JSON
+    forms. Raises PushError, naming the row and the column, for an unknown column, a value of another type, or a null
+    where the row could then not be placed: in event_time (but for a deletion) and in the identity.
+    """
+    if isinstance(rows, Mapping) and not any(isinstance(value, (list, tuple)) for value in rows.values()):
+        rows = [rows]
+    if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):
+        table = _of_mappings(source, rows, json=json)
+    else:
+        table = _of_frame(source, rows)
+    _check_nulls(source, table)
+    return table
+
+
+def _of_mappings(source: PushSource, rows: Sequence[Any], *, json: bool) -> pa.Table:
+    columns: dict[str, list[Any]] = {name: [] for name in source.columns}
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise PushError(f"{source.title}: row {number} is {type(row).__name__}, and must map columns to values")
+        for name in row:
+            if name not in columns:
+                hint = did_you_mean(str(name), columns, noun="Its columns")
+                raise PushError(f"{source.title}: row {number} has a column '{name}' that the source has not.{hint}")
+        for name, of in source.columns.items():
+            value = row.get(name)
+            try:
+                columns[name].append(from_json(of, value) if json else of.accept(value))
+            except (ValueError, TypeError) as error:
+                raise PushError(f"{source.title}: row {number}, column '{name}' must be {of}: {error}") from None
+    return pa.table({name: canonical(pa.array(columns[name], of.arrow), of) for name, of in source.columns.items()})
+
+
+def _of_frame(source: PushSource, rows: Any) -> pa.Table:
+    try:
+        table = table_of(rows)
+    except TypeError:
+        raise PushError(
+            f"{source.title}: {type(rows).__name__} is neither rows nor a frame; pass a list of dicts, or a frame"
+        ) from None
+    for name in table.column_names:
+        if name not in source.columns:
+            hint = did_you_mean(name, source.columns, noun="Its columns")
+            raise PushError(f"{source.title} has no column '{name}'.{hint}")
+    columns = {}
+    for name, of in source.columns.items():
+        column = table[name] if name in table.column_names else pa.nulls(table.num_rows, of.arrow)
+        columns[name] = _column(source, name, of, column, from_pandas=is_pandas(rows))
+    return pa.table(columns)
+
+
+def _column(source: PushSource, name: str, of: FeatureType, column: Any, *, from_pandas: bool) -> pa.Array:
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if from_pandas and of.kind.startswith("Int") and pa.types.is_floating(whole.type):
+        whole = whole.cast(pa.int64())  # a numpy-backed integer column with nulls has become float64
+    own = of if pa.types.is_null(whole.type) else type_of_arrow(whole.type)
+    if own is None or not widens(own, of):
+        raise PushError(f"{source.title}: column '{name}' is {whole.type}, and must be {of}")
+    if pa.types.is_timestamp(whole.type) and whole.type.tz is None:
+        whole = whole.cast(pa.timestamp("us"), safe=False).cast(pa.timestamp("us", "UTC"))
+    try:
+        return canonical(whole, of)
+    except ValueError as error:
+        raise PushError(f"{source.title}: column '{name}': {error}") from None
+
+
+def _check_nulls(source: PushSource, table: pa.Table) -> None:
+    deleted = None
+    if source.deleted is not None:
+        deleted = pc.fill_null(table[source.deleted], False)
+    for name in source.identity:
+        _refuse_null(source, table[name], name, "identity")
+    times = table[source.event_time]
+    if deleted is not None:
+        times = pc.if_else(deleted, pa.scalar(0).cast(times.type), times)
+    _refuse_null(source, times, source.event_time, "event_time")
+
+
+def _refuse_null(source: PushSource, column: Any, name: str, role: str) -> None:
+    if column.null_count:
+        row = pc.index(pc.is_null(column), True).as_py()
+        raise PushError(f"{source.title}: row {row} has no '{name}', which is its {role}")

@@ -1,0 +1,173 @@
+"""What a continuous view over pushed rows keeps for a key: states of its folds, one a tile.
+
+Windows of one hop share a *lane* of tiles (b, b + hop]; what has no window is one tile for all time. In each tile lies
+the state of each of the lane's *cells*, a fold of one column under one condition. A value at as_of is the merge of the tiles
+that lie within the window (rule 1): the newest tile holds nothing later, since no row is applied before its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from featurestore.semantics.folds import FOLDS, Algebra, State
+from featurestore.semantics.status import Status
+from featurestore.semantics.time import END
+from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
+from featurestore.semantics.windows import Span
+from featurestore.types import Int64
+
+__all__ = ["Cell", "Lane", "Lanes", "PushedRow", "Tiles", "event_time_of", "pushed_place"]
+
+UNTIL = ""
+"""The name of the column that holds the end of a row's validity (µs, END where open); no column of a source has it."""
+
+Tiles = Sequence[tuple[int, Sequence[State]]]
+"""A lane's tiles, oldest first: each its b (µs) and a state a cell."""
+
+
+class PushedRow(NamedTuple):
+    """A current row as lanes take it: event_time and known_at (µs), its place by rule 2, scalars by column (UNTIL included),
+    and which conditions hold."""
+
+    key: tuple[Any, ...]
+    event_time: int
+    known_at: int
+    place: bytes
+    values: dict[str, Any]
+    holds: dict[str, bool]
+
+
+class Cell(NamedTuple):
+    """One fold of one column under one condition."""
+
+    algebra: Algebra
+    column: str | None
+    where: str | None
+
+    def lift(self, row: PushedRow) -> State | None:
+        """The row's state, None where it does not count."""
+        if self.where is not None and not row.holds[self.where]:
+            return None
+        value = None if self.column is None else row.values[self.column]
+        if value is None and not self.algebra.takes_null:
+            return None
+        return self.algebra.lift(value, row.place)
+
+
+class Lane(NamedTuple):
+    """Tiles of one hop (µs; 0: one tile for all time), and how far back they can matter (µs; None: for ever)."""
+
+    hop: int
+    reach: int | None
+    cells: tuple[Cell, ...]
+
+    def tile(self, event_time: int) -> int:
+        """The b of the tile (b, b + hop] in which a row lies."""
+        return (event_time - 1) // self.hop * self.hop if self.hop else 0
+
+    def oldest(self, as_of: int) -> int:
+        """The b of the oldest tile that any window can see at `as_of`."""
+        return (as_of - self.reach) // self.hop * self.hop if self.reach is not None and self.hop else -END
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Where a feature's states lie, and where the end of the validity of its row does (None: nowhere)."""
+
+    feature: ResolvedFeature
+    lane: int
+    cell: int
+    until: int | None
+
+
+class Lanes:
+    """The lanes of a view, and how its features are read from them."""
+
+    def __init__(self, view: ResolvedView) -> None:
+        self.view = view
+        found: dict[int, dict[Any, Cell]] = {}
+        reach: dict[int, int | None] = {}
+        places = []
+        for feature in view.features:
+            span = feature.span or Span(None)
+            cells = found.setdefault(span.hop, {})
+            own = _index(cells, _named(feature), Cell(algebra_of(feature), feature.fold.column, feature.where))
+            until = None
+            if feature.fold.kind == "Latest" and view.source.until is not None:
+                latest = Cell(FOLDS["Latest"].algebra(Int64, Int64), UNTIL, feature.where)
+                until = _index(cells, ("Latest", UNTIL, feature.where), latest)
+            places.append((feature, span.hop, own, until))
+            if span.length is None:
+                reach[span.hop] = None
+            elif span.hop not in reach or reach[span.hop] is not None:
+                reach[span.hop] = max(reach.get(span.hop) or 0, span.offset + span.length)
+        hops = sorted(found)
+        self.lanes = tuple(Lane(hop, reach[hop], tuple(found[hop].values())) for hop in hops)
+        self._readings = tuple(_Reading(f, hops.index(hop), own, until) for f, hop, own, until in places)
+        self.conditions = tuple(dict.fromkeys(f.where for f in view.features if f.where is not None))
+
+    def values(self, tiles: Sequence[Tiles], as_of: int) -> tuple[tuple[Any, ...], tuple[Status, ...]]:
+        """Each feature's value and Status at `as_of` for a key that is known, in the view's order of features."""
+        found = [self._value(reading, tiles[reading.lane], as_of) for reading in self._readings]
+        return tuple(value for value, _ in found), tuple(status for _, status in found)
+
+    def _value(self, reading: _Reading, tiles: Tiles, as_of: int) -> tuple[Any, Status]:
+        feature, cell = reading.feature, reading.cell
+        lane = self.lanes[reading.lane]
+        algebra = lane.cells[cell].algebra
+        if feature.span is not None and lane.hop:
+            tiles = _within(tiles, feature.span, lane.hop, as_of)
+        state = _merged(algebra, tiles, cell)
+        if feature.span is None and self.view.ttl is not None:
+            state = _within_ttl(state, as_of - self.view.ttl)
+            if state == algebra.zero:
+                return feature.default, Status.EXPIRED
+        if reading.until is not None and state != algebra.zero:
+            latest = lane.cells[reading.until].algebra
+            until, _ = latest.finish(_merged(latest, tiles, reading.until))
+            if until <= as_of:
+                return feature.default, Status.EXPIRED
+        return algebra.finish(state)
+
+
+def _named(feature: ResolvedFeature) -> Any:
+    fold = feature.fold
+    return fold.kind, fold.column, feature.where, tuple(fold.parameters.items()), str(feature.type)
+
+
+def _index(cells: dict[Any, Cell], name: Any, cell: Cell) -> int:
+    cells.setdefault(name, cell)
+    return list(cells).index(name)
+
+
+def _within(tiles: Tiles, span: Span, hop: int, as_of: int) -> Tiles:
+    start, end = span.start(as_of), span.end(as_of)
+    if span.offset:
+        return [tile for tile in tiles if tile[0] >= start and tile[0] + hop <= end]
+    return [tile for tile in tiles if tile[0] >= start]
+
+
+def _merged(algebra: Algebra, tiles: Tiles, cell: int) -> State:
+    merge, state = algebra.merge, algebra.zero
+    for _, states in tiles:
+        state = merge(state, states[cell])
+    return state
+
+
+def _within_ttl(state: State, earliest: int) -> State:
+    """The rows of a picking fold's state, (place, value) or several of them, that are not older than `earliest`."""
+    if state and isinstance(state[0], bytes):
+        return state if event_time_of(state[0]) >= earliest else ()
+    return tuple(row for row in state if event_time_of(row[0]) >= earliest)
+
+
+def pushed_place(event_time: int, known_at: int) -> bytes:
+    """A pushed row's position by rule 2: no two rows of a log have one known_at, so nothing else decides."""
+    return (event_time + END * 2).to_bytes(8, "big") + (known_at + END * 2).to_bytes(8, "big")
+
+
+def event_time_of(place: bytes) -> int:
+    """The event_time (µs) of a row, from its place."""
+    return int.from_bytes(place[:8], "big") - END * 2

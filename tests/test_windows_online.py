@@ -1,0 +1,94 @@
+"""Folds over windows, materialized and looked up: what is served is the oracle's value at the as_of served, to the bit."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featurestore.clock import ManualClock, instant_of, to_datetime
+from featurestore.errors import NotMaterializedError
+from featurestore.operations.lookup import Lookup
+from featurestore.operations.materialize import materialize_view
+from featurestore.operations.progress import progress_for
+from featurestore.semantics.service import ResolvedService
+from featurestore.stores.offline import Offline
+from featurestore.stores.online import OnlineStore, open_online
+from tests.folding import FoldSpec, folded_value, reading
+from tests.histories import History
+from tests.oracle import sort_key
+from tests.test_windows import folded_histories, view_of
+from tests.world import resolved
+
+QUIET = progress_for(shown=False)
+PROJECTS = (f"w{n}" for n in itertools.count())
+
+
+@pytest.fixture(scope="module", params=["lmdb", "redis"])
+def online_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The two stores; every example uses a project of its own in them."""
+    if request.param == "redis":
+        yield request.getfixturevalue("redis_url")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"lmdb://{folder}/online"
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[History, list[FoldSpec], bool, list[tuple[int, bool]]]:
+    """A history with folds, and what happens: how far the clock moves, and whether there is a run before the lookup."""
+    history, specs, plain = draw(folded_histories())
+    step = max(1, history.step // 2)
+    moves = st.builds(lambda n, by: max(0, n * step + by), st.integers(0, 4), st.sampled_from((-1, 0, 0, 1)))
+    return history, specs, plain, draw(st.lists(st.tuples(moves, st.booleans()), min_size=2, max_size=7))
+
+
+def check(
+    history: History, specs: list[FoldSpec], service: ResolvedService, store: OnlineStore, *, project: str, plain: bool
+) -> None:
+    view = service.parts[0].view
+    keys = list(dict.fromkeys(key for key, _ in history.spine))
+    rows = [dict(zip(history.view.key, key, strict=True)) for key in keys]
+    try:
+        result = Lookup(service, store, project=project).get(rows)
+    except NotMaterializedError:
+        return
+    base = instant_of(result.as_of["view"])
+    read = reading(history, specs, plain=plain)
+    served, statuses = result.to_dict(), result.statuses
+    types = {feature.name: str(feature.type).replace(", ", ",") for feature in view.features}
+    for number, key in enumerate(keys):
+        for i, spec in enumerate(specs):
+            name = f"view__fold_{i}"
+            of = types[f"fold_{i}"]
+            expected = folded_value(history, read, spec, of, key=key, as_of=base, known_by=base + view.timing.settle)
+            shown = of.replace(",", ", ") if of.startswith("Array(Float32,") else of
+            got = statuses[name][number], sort_key(shown, served[name][number])
+            assert got == (expected[0], sort_key(shown, expected[1])), (key, base, spec)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(story=stories())
+def test_what_is_served_of_a_fold_is_the_oracle(
+    online_url: str, story: tuple[History, list[FoldSpec], bool, list[tuple[int, bool]]]
+) -> None:
+    """Skipped and late runs, keys whose rows only left a window included: lookup = oracle at the as_of served."""
+    history, specs, plain, events = story
+    offline, project = Offline(Path()), next(PROJECTS)
+    clock = ManualClock(to_datetime(history.instants[0] - 2 * history.step))
+    store = open_online(online_url, clock=clock)
+    try:
+        service = resolved(view_of(history, specs, plain=plain), offline)
+        for move, runs in events:
+            clock.set(to_datetime(instant_of(clock()) + move))
+            if runs:
+                materialize_view(service.parts[0].view, offline, store, project=project, progress=QUIET)
+            check(history, specs, service, store, project=project, plain=plain)
+    finally:
+        store.close()
+        offline.close()
