@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Var,
     )
     from featurestore.declare.on_demand import Request, RequestTime, on_demand
+    from featurestore.declare.push import PushSource
     from featurestore.declare.services import FeatureService
     from featurestore.declare.sources import DataFrameSource, ParquetSource, TableSource
     from featurestore.declare.views import FeatureView
@@ -55,6 +56,7 @@ __all__ = [
     "Mean",
     "Min",
     "ParquetSource",
+    "PushSource",
     "Request",
     "RequestTime",
     "StdDev",
@@ -84,6 +86,7 @@ _HOMES = {
     "Mean": "declare.folds",
     "Min": "declare.folds",
     "ParquetSource": "declare.sources",
+    "PushSource": "declare.push",
     "Request": "declare.on_demand",
     "RequestTime": "declare.on_demand",
     "StdDev": "declare.folds",

@@ -10,11 +10,12 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from featurestore.catalog import Catalog, load
 from featurestore.clock import Clock, instant_of, reader
 from featurestore.config import Config, load_config
+from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.errors import NotFoundError, SourceError, did_you_mean
 from featurestore.operations.apply import AppliedVersion, apply_plan, free_leftovers
@@ -25,8 +26,11 @@ from featurestore.operations.historical import Options, get_historical_features
 from featurestore.operations.lookup import Lookup
 from featurestore.operations.materialize import Run, materialize_view
 from featurestore.operations.online_result import OnlineResult
+from featurestore.operations.parts import takes_pushes
 from featurestore.operations.plan import make_plan
 from featurestore.operations.progress import progress_for
+from featurestore.operations.push import Pushing
+from featurestore.operations.pushing.pusher import Pushed
 from featurestore.operations.serving import Serving, is_published
 from featurestore.operations.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.status import ViewStatus, status_of
@@ -37,10 +41,19 @@ from featurestore.registry.store import Registry, Version
 from featurestore.registry.store import Run as JournalRun
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
+from featurestore.stores.log import Compaction
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
 
 __all__ = ["FeatureStore"]
+
+
+class _Opened(NamedTuple):
+    """The online store, and what works on it."""
+
+    store: OnlineStore
+    serving: Serving
+    pushing: Pushing
 
 
 class FeatureStore:
@@ -71,7 +84,7 @@ class FeatureStore:
             logs=config.logs,
         )
         self._lock = threading.Lock()
-        self._opened: tuple[OnlineStore, Serving] | None = None
+        self._opened: _Opened | None = None
         self._plans: dict[str, Callable[[], Plan]] = {}  # how each plan that was shown is made again
         self._remove: Callable[[], object] | None = None
 
@@ -96,7 +109,7 @@ class FeatureStore:
     def close(self) -> None:
         """Release the online store, DuckDB's spill folder and, for a local store, its files; idempotent."""
         if self._opened is not None:
-            self._opened[0].close()
+            self._opened.store.close()
         self.offline.close()
         if self._remove is not None:
             self._remove()
@@ -104,19 +117,24 @@ class FeatureStore:
     @property
     def online(self) -> OnlineStore:
         """The online store, opened when it is first needed."""
-        return self._online()[0]
+        return self._online().store
 
     @property
     def _serving(self) -> Serving:
-        return self._online()[1]
+        return self._online().serving
 
-    def _online(self) -> tuple[OnlineStore, Serving]:
+    @property
+    def _pushing(self) -> Pushing:
+        return self._online().pushing
+
+    def _online(self) -> _Opened:
         if self._opened is None:
             with self._lock:  # one process opens an LMDB folder once
                 if self._opened is None:
-                    online = open_online(self.config.online, clock=self._clock)
-                    serving = Serving(self.registry, online, self.config.project, lambda: self._catalog)
-                    self._opened = online, serving
+                    online, project = open_online(self.config.online, clock=self._clock), self.config.project
+                    serving = Serving(self.registry, online, project, lambda: self._catalog)
+                    pushing = Pushing(self.registry, self.offline, online, project=project, clock=self._clock)
+                    self._opened = _Opened(online, serving, pushing)
         return self._opened
 
     @property
@@ -240,18 +258,34 @@ class FeatureStore:
         """
         runs = []
         for view in self._applied(views):
-            for run in materialize_view(
-                view,
-                self.offline,
-                self.online,
-                project=self.config.project,
-                progress=progress_for(shown=progress),
-                full=full,
-            ):
+            for run in self._materialized(view, full=full, progress=progress):
                 self._journal(run)
                 runs.append(run)
         free_leftovers(self.registry, free=self._free, published=self._published)
         return runs
+
+    def _materialized(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
+        if takes_pushes(view):
+            return self._pushing.fill(view, full=full)
+        shown = progress_for(shown=progress)
+        return materialize_view(view, self.offline, self.online, project=self.config.project, progress=shown, full=full)
+
+    def push(self, source: str, rows: Any, *, json: bool = False) -> Pushed:
+        """Keep rows of a push source: on the disk and seen by the next lookup when it returns.
+
+        rows: a list of dicts (or one), or a frame, with the source's columns. json: their values are in their JSON forms.
+        The answer counts what was accepted, what was pushed before and changes nothing, and what came too late and is
+        kept aside. Raises PushError, with nothing kept, NotFoundError, LogError and OnlineStoreError.
+        """
+        return self._pushing.push(source, rows, json=json)
+
+    def compact(self, sources: Sequence[str] | None = None) -> dict[str, Compaction]:
+        """Seal the full segments of push logs into Parquet, beside whoever reads and writes; by source."""
+        known = {name: source for name, source in self.catalog.sources.items() if isinstance(source, PushSource)}
+        for name in sources or ():
+            if name not in known:
+                raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, known)}")
+        return {name: self.offline.log(known[name]).compact() for name in sources or known}
 
     def _journal(self, run: Run) -> None:
         finished = self._now()

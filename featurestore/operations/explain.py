@@ -20,6 +20,7 @@ from featurestore.compile.answer import EVENT_TIME, Answer, ask
 from featurestore.compile.asof import statements
 from featurestore.compile.verdicts import NARROWED, VERDICTS, Chosen, judged_statement, narrowing, nearest_sql
 from featurestore.declare.durations import show_duration
+from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource
 from featurestore.errors import RequestError, SourceError, did_you_mean
 from featurestore.operations.explanation import ExplainedRow, Explanation
@@ -89,6 +90,10 @@ def _checked(view: ResolvedView, key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _paths(view: ResolvedView, offline: Offline) -> list[str | None]:
+    if isinstance(view.source, PushSource):
+        segments = {segment.number: f"push log '{view.source.name}' segment {segment.number}"
+                    for segment in offline.log(view.source).segments()}  # fmt: skip
+        return [segments.get(number) for number in range(max(segments) + 1)]
     return [None] if isinstance(view.source, DataFrameSource) else [*offline.paths(view.source)]
 
 

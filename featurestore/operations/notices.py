@@ -13,6 +13,7 @@ import duckdb
 
 from featurestore.compile.rows import words_sql
 from featurestore.declare.durations import show_duration
+from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.errors import SourceError
 from featurestore.registry.plan import Notice
@@ -43,6 +44,8 @@ def rule_notices(views: Iterable[ResolvedView]) -> Iterator[Notice]:
 
 def _timing(view: ResolvedView) -> Iterator[str]:
     timing = view.timing
+    if timing.refresh is None and isinstance(view.source, PushSource):
+        return
     if timing.refresh is None:
         yield (
             "it is continuous over a batch source: training answers for the very instant of each row, serving for the "

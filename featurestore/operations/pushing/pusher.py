@@ -26,6 +26,7 @@ from featurestore.operations.pushing.rows import table_of_rows
 from featurestore.operations.pushing.state import SourceState, source_prefix, state_key
 from featurestore.semantics.values import instants
 from featurestore.semantics.view import ResolvedView
+from featurestore.stores.codec import pack_watermark
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import Guard, OnlineStore
 
@@ -164,6 +165,8 @@ class Pusher:
             if state.reserved is not None or self._behind(state):
                 state = self._caught_up(state)
             now = max(now, state.applied)
+            if self._log.last_known_at() is None and self.source.history is None:
+                self._publish_empty(now)
             found = self._sorted(tables, now)
             table = pa.concat_tables(tables)
             if found.late:
@@ -287,11 +290,19 @@ class Pusher:
         return puts
 
     def _published(self) -> list[PushedView]:
+        """The view versions that are complete online; the others read the log when they are filled."""
         versions = self._versions()
         self._views = {v.fingerprint: self._views.get(v.fingerprint) or PushedView(self._project, v) for v in versions}
         views = list(self._views.values())
         marks = self._store.get([view.keys.watermark_key for view in views]).values
         return [view for view, mark in zip(views, marks, strict=True) if mark is not None]
+
+    def _publish_empty(self, now: int) -> None:
+        """Before the first row: every view is complete, since there is nothing to fill it with."""
+        marks = [PushedView(self._project, view).keys.watermark_key for view in self._versions()]
+        unset = [mark for mark, held in zip(marks, self._store.get(marks).values, strict=True) if held is None]
+        if unset:
+            self._store.write(dict.fromkeys(unset, pack_watermark([now])))
 
     def _replaced(self, read: Read, views: list[PushedView]) -> list[dict[str, Any]]:
         """The columns of the rows that are replaced."""
