@@ -73,7 +73,7 @@ class FeatureStore:
         self._catalog = catalog
         self._clock = clock
         self._now = reader(clock)
-        self.registry = Registry(config.registry, now=self._now)
+        self.registry = Registry(config.registry, project=config.project, now=self._now)
         limits = config.offline
         self.offline = Offline(
             config.root,
@@ -345,7 +345,7 @@ class FeatureStore:
     ) -> OnlineResult:
         """`get_online_features` for coroutines: those that wait at the same time share a round trip.
 
-        Call it from one event loop only. json: the rows' values are in their JSON forms, as over HTTP.
+        json: the rows' values are in their JSON forms, as over HTTP.
         """
         return await self._serving.aget(service, fingerprint, rows, json=json)
 

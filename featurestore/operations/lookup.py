@@ -6,9 +6,11 @@ Everything is resolved once, when the service is loaded. A lookup then encodes k
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
@@ -59,7 +61,7 @@ class Lookup:
         self._names = [column.name for column in service.columns]
         features = {part.column(feature.name): feature.type for part in service.parts for feature in part.features}
         self._input_types = {**self._inputs, **features, REQUEST_TIME: Timestamp}
-        self._reader = CoalescingReader(store)
+        self._readers: WeakKeyDictionary[asyncio.AbstractEventLoop, CoalescingReader] = WeakKeyDictionary()
 
     def get(self, rows: Any, *, json: bool = False) -> OnlineResult:
         """The features of each row of keys and request values; `json`: they are in their JSON forms.
@@ -76,12 +78,20 @@ class Lookup:
     async def aget(self, rows: Any, *, json: bool = False) -> OnlineResult:
         """`get` for coroutines: round trips are shared with those that wait at the same time."""
         asked = self._encode(rows_of(rows, self._inputs), json=json)
-        count = len(self._marks)
+        count, reader = len(self._marks), self._reader()
         for _ in range(ATTEMPTS):
-            result = self._answer(asked, await self._reader.get(asked.keys[count:], first=asked.keys[:count]))
+            result = self._answer(asked, await reader.get(asked.keys[count:], first=asked.keys[:count]))
             if result is not None:
                 return result
         raise self._torn()
+
+    def _reader(self) -> CoalescingReader:
+        """The reader of the running event loop; each loop has its own."""
+        loop = asyncio.get_running_loop()
+        reader = self._readers.get(loop)
+        if reader is None:
+            reader = self._readers[loop] = CoalescingReader(self._store)
+        return reader
 
     def _torn(self) -> OnlineStoreError:
         return OnlineStoreError(

@@ -6,6 +6,7 @@ be served. A model that names a fingerprint gets exactly those definitions, or i
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -95,12 +96,17 @@ class Serving:
         return newer.get(rows, json=json)
 
     async def aget(self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False) -> OnlineResult:
-        """`get` for coroutines."""
-        lookup = self.lookup(name, fingerprint)
+        """`get` for coroutines; what reads the registry does so in a worker thread."""
+        loop = asyncio.get_running_loop()
+        loaded = self._loaded.get((name, fingerprint))
+        if loaded is not None and time.monotonic() - loaded.checked < RELOAD:
+            lookup = loaded.lookup
+        else:
+            lookup = await loop.run_in_executor(None, self.lookup, name, fingerprint)
         try:
             return await lookup.aget(rows, json=json)
         except NotMaterializedError:
-            newer = self._again(name, fingerprint)
+            newer = await loop.run_in_executor(None, self._again, name, fingerprint)
             if newer is lookup:
                 raise
         return await newer.aget(rows, json=json)

@@ -51,6 +51,7 @@ TABLES = (
         status TEXT NOT NULL, detail TEXT NOT NULL
     )""",
     "CREATE INDEX runs_of_view ON runs (view, id)",
+    "CREATE TABLE owner (project TEXT)",  # one row: whose registry this is, null where nobody said
 )
 
 
@@ -93,10 +94,16 @@ class Run:
 
 
 class Registry:
-    """What has been applied. `path` is the SQLite file; `now` reads a clock in µs; `timeout` in s waits for a lock."""
+    """What has been applied. `path` is the SQLite file; `now` reads a clock in µs; `timeout` in s waits for a lock.
 
-    def __init__(self, path: Path, *, now: Callable[[], int] = wall_clock, timeout: float = 30) -> None:
+    project: whose registry it is; one that another project began is refused, since each would remove what the other has.
+    """
+
+    def __init__(
+        self, path: Path, *, project: str | None = None, now: Callable[[], int] = wall_clock, timeout: float = 30
+    ) -> None:
         self.path = path
+        self._project = project
         self._now = now
         self._timeout = timeout
 
@@ -273,11 +280,21 @@ class Registry:
                 f"{self.path} was written by a newer version of featurestore (schema {schema}; this one reads {SCHEMA}); "
                 "upgrade it here"
             )
+        self._check_owner(connection)
         return True
+
+    def _check_owner(self, connection: sqlite3.Connection) -> None:
+        owner = connection.execute("SELECT project FROM owner").fetchone()
+        if owner is not None and None not in {owner[0], self._project} and owner[0] != self._project:
+            raise RegistryError(
+                f"{self.path} is the registry of project '{owner[0]}', and this is project '{self._project}'; give each "
+                "project a registry of its own (featurestore.toml, registry)"
+            )
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         for sql in TABLES:
             connection.execute(sql)
+        connection.execute("INSERT INTO owner VALUES (?)", (self._project,))
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
 

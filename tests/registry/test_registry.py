@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -297,3 +298,14 @@ def test_a_process_that_dies_while_it_applies_changes_nothing(tmp_path):
     assert registry.current().document["views"] == {"v": {"fingerprint": "f1"}}
     assert registry.leftovers() == ()
     assert registry.commit(state(), expected=1) == 2
+
+
+def test_a_registry_is_of_one_project(tmp_path: Path) -> None:
+    """Another project's is refused by name, before anything is read or removed."""
+    Registry(tmp_path / "r.db", project="shop").commit(state(views={"v": "f1"}), expected=0)
+    other = Registry(tmp_path / "r.db", project="fleet")
+    with pytest.raises(RegistryError, match="registry of project 'shop', and this is project 'fleet'"):
+        other.current()
+    with pytest.raises(RegistryError, match="'shop'"):
+        other.commit(state(), expected=1)
+    assert Registry(tmp_path / "r.db", project="shop").generation() == 1
