@@ -80,8 +80,7 @@ class OnlineResult:
 
     def to_numpy(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
         """A matrix (rows, features) of the service's columns; null is NaN. float64 unless `dtype` says otherwise."""
-        columns = self.service.columns
-        return matrix_of(list(self.columns.values()), list(self.columns), [column.type for column in columns], dtype)
+        return matrix_of(self.columns, (column.type for column in self.service.columns), dtype)
 
     @property
     def statuses(self) -> dict[str, list[str]]:

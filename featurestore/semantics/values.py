@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
@@ -130,21 +130,21 @@ def to_numpy(
 
 
 def matrix_of(
-    columns: Sequence[Sequence[Any]], names: Sequence[str], types: Sequence[FeatureType], dtype: npt.DTypeLike | None
+    columns: Mapping[str, Sequence[Any]], types: Iterable[FeatureType], dtype: npt.DTypeLike | None
 ) -> npt.NDArray[Any]:
     """What `to_numpy` gives, from columns of canonical scalars: the short way for a lookup of a few rows."""
     target = np.dtype(np.float64 if dtype is None else dtype)
     if target.kind == "O":
-        values = np.fromiter(chain.from_iterable(columns), object)  # which takes a list as one value
+        values = np.fromiter(chain.from_iterable(columns.values()), object)  # which takes a list as one value
         return values.reshape(len(columns), -1 if columns else 0).T
-    for name, of, column in zip(names, types, columns, strict=True):
+    for (name, column), of in zip(columns.items(), types, strict=True):
         if of.kind not in TO_FLOAT:
             raise ValueError(f"column '{name}' is {of}, which is no number; use dtype=object, or leave it out")
         if of.kind == "Int64" and any(value is not None and abs(value) > EXACT_IN_FLOAT64 for value in column):
             raise ValueError(
                 f"column '{name}' holds an integer beyond 2^53, which float64 cannot hold; use Arrow dtypes"
             )
-    matrix = np.array(columns, dtype=np.float64).T
+    matrix = np.array(list(columns.values()), dtype=np.float64).T
     return matrix if target == np.float64 else matrix.astype(target)
 
 
