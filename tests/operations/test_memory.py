@@ -15,13 +15,18 @@ ROWS = 3_000_000
 LIMIT = 64  # MB
 
 DEFINITIONS = """
-from featurestore import Entity, FeatureService, FeatureView, ParquetSource
+from featurestore import Count, Entity, FeatureService, FeatureView, Max, ParquetSource, Sum
 from featurestore.types import Int64
 
 thing = Entity("thing", key={"thing": Int64})
 rows = ParquetSource("rows", "rows.parquet", event_time="happened", known_at="known", identity=["number"])
 view = FeatureView("view", entity=thing, source=rows, features=["number", "ratio"], refresh="1h", ttl="1d")
+folds = FeatureView(
+    "folds", entity=thing, source=rows, refresh="1h",
+    features={"sum": Sum("ratio", window="10d"), "count": Count(window="2d"), "most": Max("number", window="lifetime")},
+)
 service = FeatureService("service", features=[view])
+folded = FeatureService("folded", features=[folds])
 """
 
 RUN = """
@@ -33,7 +38,7 @@ def peak():  # of this program; what getrusage tells goes back to the process th
 
 with FeatureStore(sys.argv[1]) as store:
     before = peak()
-    store.get_historical_features(sys.argv[1] + "/spine.parquet", "service", with_status=True).to_parquet(sys.argv[2])
+    store.get_historical_features(sys.argv[1] + "/spine.parquet", sys.argv[3], with_status=True).to_parquet(sys.argv[2])
     print(peak() - before)
 """
 
@@ -55,12 +60,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(folder: Path, target: Path, *limits: str) -> subprocess.CompletedProcess[str]:
+def train(
+    folder: Path, target: Path, *limits: str, service: str = "service", before: str = ""
+) -> subprocess.CompletedProcess[str]:
     """A process that trains under these lines of [offline]; it prints by how many MB its memory grew at most, and no more."""
     lines = ['project = "p"', "[offline]", "threads = 2", *limits]
     (folder / "featurestore.toml").write_text("\n".join(lines))
     return subprocess.run(
-        [sys.executable, "-c", RUN, str(folder), str(target)],
+        [sys.executable, "-c", before + RUN, str(folder), str(target), service],
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, timeout=120,
     )  # fmt: skip
 
@@ -84,3 +91,17 @@ def test_a_run_beyond_the_memory_limit_spills_and_is_the_run_without(folder: Pat
     assert without.returncode != 0
     assert "SourceError" in without.stderr
     assert not (tmp_path / "without.parquet").exists()
+
+
+def test_folds_take_as_many_keys_at_once_as_memory_allows(folder: Path, tmp_path: Path) -> None:
+    """Rows wait in DuckDB, which spills, and are folded some keys at a time: the same bits in less memory."""
+    patch = "from featurestore.compile import windows; windows.PASS = 1_000_000\n"
+    free = train(folder, tmp_path / "free.parquet", service="folded")
+    assert free.returncode == 0, free.stderr
+    limits = f'memory_limit = "{LIMIT}MB"', f'spill = "{tmp_path}/spill"'
+    limited = train(folder, tmp_path / "limited.parquet", *limits, service="folded", before=patch)
+    assert limited.returncode == 0, limited.stderr
+    assert int(limited.stdout) < int(free.stdout) * 0.7
+    whole, spilled = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("free", "limited"))
+    assert spilled.equals(whole)
+    assert set(spilled["folds__sum__status"].to_pylist()) == {"PRESENT", "MISSING"}
