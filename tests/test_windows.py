@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featurestore import DataFrameSource, Entity, FeatureStore, Max, Min
 from featurestore.declare.views import FeatureView
 from featurestore.operations.historical import Options, get_historical_features
 from featurestore.stores.offline import Offline
+from featurestore.types import Int64
 from tests.folding import FoldSpec, fold_specs, folded_value, reading
 from tests.histories import History, histories, to_arrow, write_parquet
 from tests.oracle import as_of, sort_key
@@ -74,13 +78,33 @@ def test_folds_over_windows_are_the_oracle_to_the_bit(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(world=folded_histories(), files=st.integers(1, 4), seed=st.integers(0, 99), width=st.sampled_from((1, 7)))
+@given(
+    world=folded_histories(),
+    files=st.integers(1, 4),
+    seed=st.integers(0, 99),
+    width=st.sampled_from((1, 7)),
+    bound=st.sampled_from(("PASS", "SHARE")),
+)
 def test_files_order_and_passes_change_no_fold(
-    offline: Offline, world: tuple[History, list[FoldSpec], bool], files: int, seed: int, width: int
+    offline: Offline, world: tuple[History, list[FoldSpec], bool], files: int, seed: int, width: int, bound: str
 ) -> None:
-    """Shuffled rows in several files, folded a few keys at a time, are the same values."""
+    """Shuffled rows in several files, folded a few keys at a time, one after the other or in threads, are the same values."""
     history, specs, plain = world
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.compile.windows.PASS", width)
+        patch.setattr("featurestore.compile.windows." + bound, width)
         paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)
         check(history, specs, offline, plain=plain, paths=paths)
+
+
+def test_a_null_is_no_zero_to_a_least_or_greatest_value() -> None:
+    """A row without a value counts for no Min or Max, beside a row whose value is 0 too."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    rows = pa.table({"id": [1, 1, 1], "at": [start, start, start], "x": [None, 0.0, None]})
+    view = FeatureView(
+        "view", entity=Entity("thing", key={"id": Int64}), source=DataFrameSource("rows", rows, event_time="at"),
+        refresh="continuous", features={"least": Min("x", window="1d"), "greatest": Max("x", window="1d")},
+    )  # fmt: skip
+    with FeatureStore.local() as store:
+        spine = pa.table({"id": [1], "event_timestamp": [start]})
+        frame = store.get_historical_features(spine, [view]).to_arrow()
+    assert (frame["view__least"].to_pylist(), frame["view__greatest"].to_pylist()) == ([0.0], [0.0])

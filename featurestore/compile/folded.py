@@ -71,7 +71,12 @@ class _Totals(NamedTuple):
     special: Ints | None
 
 
-def _totals(column: Column, ranges: Sequence[Range], *, squared: bool = False) -> _Totals:
+def _totals(feature: ResolvedFeature, column: Column, ranges: Sequence[Range], *, squared: bool = False) -> _Totals:
+    """Made once for all features of one column and span."""
+    return column.keep(("totals", squared, feature.span), lambda: _summed(column, ranges, squared=squared))
+
+
+def _summed(column: Column, ranges: Sequence[Range], *, squared: bool) -> _Totals:
     what = "squares" if squared else "values"
     limbs = column.keep(what, lambda: _limbs(column, squared=squared))
     special = None
@@ -107,7 +112,7 @@ def _special(column: Column) -> Ints | None:
 
 
 def _sum(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:
-    totals, of = _totals(column, ranges), feature.type
+    totals, of = _totals(feature, column, ranges), feature.type
     empty = totals.values == 0
     if column.of.is_float:
         rounded = round_sums(totals.sums.base, totals.sums.digits, of)
@@ -122,7 +127,7 @@ def _sum(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> F
 
 
 def _mean(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:
-    totals = _totals(column, ranges)
+    totals = _totals(feature, column, ranges)
     empty = totals.values == 0
     rounded = round_sums(
         totals.sums.base, totals.sums.digits, feature.type, divisor=np.maximum(totals.values, 1), scale=column.of.scale
@@ -133,7 +138,7 @@ def _mean(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> 
 def _moment(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:
     algebra = algebra_of(feature)
     assert isinstance(algebra, Moments)
-    totals, squares = _totals(column, ranges), _totals(column, ranges, squared=True)
+    totals, squares = _totals(feature, column, ranges), _totals(feature, column, ranges, squared=True)
     values = moments(algebra, totals.values, totals.sums, squares.sums)
     if totals.special is not None:
         values = np.where(totals.special.any(axis=0), values.dtype.type(np.nan), values)
@@ -145,34 +150,50 @@ def _floats(rounded: npt.NDArray[Any], totals: _Totals, empty: Bits, of: Feature
     return pa.array(values, of.arrow, mask=empty)
 
 
-LEAST, GREATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+GREATEST = np.iinfo(np.int64).max
+
+
+class _Codes(NamedTuple):
+    """Integers by place in the order of a column's values, and the values that codes stand for (null where the mask is)."""
+
+    codes: Ints
+    values: Callable[[Ints, Bits], pa.Array]
 
 
 def _extreme(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:
-    codes, holders = column.keep("codes", lambda: _codes(column.values, column.of))
+    codes, values = column.keep("codes", lambda: _codes(column.values, column.of))
     greatest = feature.fold.kind == "Max"
-    sign = -1 if greatest else 1
-    turned = column.keep(("turned", sign), lambda: codes * sign)
+    turned = column.keep("turned", lambda: ~codes) if greatest else codes
     best = np.full(len(ranges[0].low), GREATEST, np.int64)
     for number, part in enumerate(ranges):
-        best = np.minimum(best, climb(column.tree(f"codes {sign}", turned, number), part, empty=GREATEST))
-    none = best == GREATEST
-    return Folded(take(column.values, np.where(none, -1, holders[np.where(none, 0, best * sign)])))
+        best = np.minimum(best, climb(column.tree(feature.fold.kind, turned, number), part, empty=GREATEST))
+    return Folded(values(~best if greatest else best, _counts(ranges) == 0))
 
 
-def _codes(values: pa.Array, of: FeatureType) -> tuple[Ints, Ints]:
-    """A dense rank by place in the order of the type's values, and a place that holds each rank."""
+def _codes(values: pa.Array, of: FeatureType) -> _Codes:
+    """Numbers are their own codes; other values are ranked. The code of a null is arbitrary."""
     if of.is_float:
         bits = values.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False).view(np.int64)
-        ordered = bits ^ ((bits >> 63) & GREATEST)  # negative numbers the other way round, -0.0 just below 0.0
-        _, first, rank = np.unique(ordered, return_index=True, return_inverse=True)
-        return rank.astype(np.int64), first.astype(np.int64)
-    if of.kind == "Bool":
-        values = values.cast(pa.int8())
+        return _Codes(_ordered(bits), lambda codes, none: pa.array(_ordered(codes).view(np.float64), mask=none))
+    if of.kind in WHOLE:
+        whole = WHOLE[of.kind]
+        numbers = values.cast(whole).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        return _Codes(
+            numbers, lambda codes, none: pa.array(np.where(none, 0, codes), mask=none).cast(whole).cast(of.arrow)
+        )
     rank = pc.rank(values, sort_keys="ascending", tiebreaker="dense").to_numpy().astype(np.int64) - 1
     holders = np.zeros(int(rank.max(initial=-1)) + 1, np.int64)
     holders[rank] = np.arange(len(rank))
-    return rank, holders
+    return _Codes(rank, lambda codes, none: take(values, np.where(none, -1, holders[np.where(none, 0, codes)])))
+
+
+WHOLE = {"Bool": pa.uint8(), "Int32": pa.int32(), "Int64": pa.int64(), "Date": pa.int32(), "Timestamp": pa.int64()}
+"""The integers that the values of a type are."""
+
+
+def _ordered(bits: Ints) -> Ints:
+    """A double's bits as an integer of its order, and back: negative ones the other way round, -0.0 just below 0.0."""
+    return bits ^ ((bits >> 63) & GREATEST)
 
 
 def _newest(_: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:

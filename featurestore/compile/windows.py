@@ -1,13 +1,15 @@
 """The as-of query's other half: folds of many rows. Rows come from DuckDB once, sorted; ranges of them are folded.
 
 It asks the same rows as every other path (`compile.rows`), for the keys and requests that `compile.asof` has numbered. So
-many keys are taken at once as memory allows; the rest waits in DuckDB, which spills.
+many keys are taken at once as memory allows; the rest waits in DuckDB, which spills. What was taken is folded a share of the
+keys at a time, on as many threads as DuckDB has: a share is so small that a processor's cache holds most of it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +36,9 @@ __all__ = ["FoldedAnswer", "ask_folds"]
 
 PASS = 20_000_000
 """Cells (rows × columns) that are folded at once: what bounds the memory beside DuckDB's."""
+
+SHARE = 1 << 17
+"""Rows and requests that one thread folds at once."""
 
 COUNTED = "asof_counted"
 
@@ -119,14 +124,38 @@ def ask_folds(
     n, key, as_of = (asked[name].to_numpy().astype(np.int64) for name in ("n", "k", "a"))
     if not len(n):
         return _no_requests(features)
-    answers = []
-    for first, last in _passes(connection, int(key[-1]) + 1, plan.width):
-        low, high = np.searchsorted(key, [first, last])
-        rows: pa.Table = connection.sql(plan.rows(first, last)).to_arrow_table().combine_chunks()
-        part = slice(int(low), int(high))
-        answers.append(_Pass(plan, rows, last - first, key[part] - first, as_of[part], first).answer(n[part]))
+    (threads,) = connection.execute("SELECT current_setting('threads')").fetchall()[0]
+    answers: list[FoldedAnswer] = []
+    with ThreadPoolExecutor(threads) as pool:  # numpy and Arrow leave the interpreter to others
+        for first, last in _passes(connection, int(key[-1]) + 1, plan.width):
+            rows: pa.Table = connection.sql(plan.rows(first, last)).to_arrow_table().combine_chunks()
+            row_key = rows["k"].to_numpy()
+
+            def answer(keys: tuple[int, int], rows: pa.Table = rows, row_key: Ints = row_key) -> FoldedAnswer:
+                (low, high), (begin, end) = np.searchsorted(key, keys), np.searchsorted(row_key, keys)
+                part = slice(int(low), int(high))
+                share = rows.slice(int(begin), int(end - begin))
+                return _Share(plan, share, keys[1] - keys[0], key[part] - keys[0], as_of[part], keys[0]).answer(n[part])
+
+            answers += pool.map(answer, _shares(first, last, key, row_key))
     connection.execute(f"DROP TABLE {COUNTED}")
     return _joined(answers, features)
+
+
+def _shares(first: int, last: int, key: Ints, row_key: Ints) -> Iterator[tuple[int, int]]:
+    """The keys [first, last) as ranges with about as many rows and requests each; a key is never split."""
+    requested = key[slice(*np.searchsorted(key, [first, last]))]
+    counts = np.bincount(requested - first, minlength=last - first) + np.bincount(
+        row_key - first, minlength=last - first
+    )
+    yield from _cut(first, counts, SHARE)
+
+
+def _cut(first: int, counts: Ints, limit: int) -> Iterator[tuple[int, int]]:
+    """Ranges of keys, numbered from `first`, whose counts add up to about `limit`."""
+    number = np.cumsum(counts) // limit
+    edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(counts)]
+    yield from ((first + low, first + high) for low, high in itertools.pairwise(edges) if low < high)
 
 
 def _passes(connection: duckdb.DuckDBPyConnection, keys: int, width: int) -> Iterator[tuple[int, int]]:
@@ -139,9 +168,7 @@ def _passes(connection: duckdb.DuckDBPyConnection, keys: int, width: int) -> Ite
     counted: pa.Table = connection.sql(f"SELECT k, count(*) AS c FROM {COUNTED} GROUP BY k").to_arrow_table()
     counts = np.zeros(keys, np.int64)
     counts[counted["k"].to_numpy()] = counted["c"].to_numpy()
-    number = np.cumsum(counts) // limit
-    edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), keys]
-    yield from ((first, last) for first, last in itertools.pairwise(edges) if first < last)
+    yield from _cut(0, counts, limit)
 
 
 def _no_requests(features: Sequence[ResolvedFeature]) -> FoldedAnswer:
@@ -163,7 +190,7 @@ def _joined(answers: Sequence[FoldedAnswer], features: Sequence[ResolvedFeature]
     return FoldedAnswer(n, known, times, values, statuses)
 
 
-class _Pass:
+class _Share:
     """Some keys, all their rows, and the requests for them."""
 
     def __init__(self, plan: _Plan, rows: pa.Table, keys: int, key: Ints, as_of: Ints, first: int) -> None:
