@@ -17,12 +17,17 @@ from featurestore.errors import FeatureStoreError, NotFoundError, did_you_mean
 from featurestore.server.bodies import (
     ARROW,
     FINGERPRINT,
+    PUSH,
+    PUSHED,
     REQUEST,
     RESPONSE,
     LookupRequest,
     LookupResponse,
+    PushRequest,
+    PushResponse,
     arrow_body,
     json_body,
+    read_push,
     read_request,
 )
 from featurestore.server.problems import (
@@ -57,6 +62,22 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     )
 }
 
+PUSH_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: described(status, text, kind=kind, detail=detail, path="/v1/push")
+    for status, text, kind, detail in (
+        (400, "The request cannot be read", "bad-request", "source must be the name of a push source"),
+        (404, "No such push source", "NotFound", "No push source 'swipe' was applied. Did you mean 'swipes'?"),
+        (413, "The body is too large", "bad-request", f"The body is larger than {MAX_BODY} bytes."),
+        (
+            422,
+            "A row is not as the source declares",
+            "Push",
+            "PushSource 'swipes': row 0 has no 'at', which is its event_time",
+        ),
+        (503, "The online store cannot be reached", "OnlineUnavailable", "The online store did not answer within 2 s."),
+    )
+}
+
 
 def create_app(store: FeatureStore, *, close_store: bool = False) -> FastAPI:
     """The FastAPI application of a store. close_store: close it when the application shuts down."""
@@ -75,6 +96,7 @@ def create_app(store: FeatureStore, *, close_store: bool = False) -> FastAPI:
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(Exception, answer_unexpected)
     _add_lookup(app, store)
+    _add_push(app, store)
     _add_catalog(app, store)
     _add_health(app, store)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
@@ -100,16 +122,36 @@ def _add_lookup(app: FastAPI, store: FeatureStore) -> None:
     @app.post("/v1/online-features", responses=responses, openapi_extra={"requestBody": request_body})
     async def online_features(request: Request) -> Response:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
-        body = bytearray()
-        async for piece in request.stream():  # counted as it arrives, whatever its length says
-            body += piece
-            if len(body) > MAX_BODY:
-                raise BadRequest(f"The body is larger than {MAX_BODY} bytes; send fewer rows at a time", status=413)
-        service, fingerprint, rows = read_request(bytes(body))
+        service, fingerprint, rows = read_request(await _body(request))
         result = await store.aget_online_features(rows, service, fingerprint=fingerprint, json=True)
         if ARROW in request.headers.get("accept", ""):
             return Response(arrow_body(result), media_type=ARROW)
         return Response(json_body(result), media_type="application/json")
+
+
+def _add_push(app: FastAPI, store: FeatureStore) -> None:
+    asked = {"schema": PushRequest.model_json_schema(), "example": PUSH}
+    request_body = {"required": True, "content": {"application/json": asked}}
+    content = {"application/json": {"example": PUSHED}}
+    responses: dict[int | str, dict[str, Any]] = {200: {"model": PushResponse, "content": content}, **PUSH_PROBLEMS}
+
+    @app.post("/v1/push", responses=responses, openapi_extra={"requestBody": request_body})
+    async def push(request: Request) -> Response:
+        """Keep rows of a push source: on the disk, and seen by the next lookup, when it answers."""
+        source, rows = read_push(await _body(request))
+        # In threads, where those that push at the same time share one turn of the pusher.
+        pushed = await run_in_threadpool(store.push, source, rows, json=True)
+        return Response(orjson.dumps(pushed._asdict()), media_type="application/json")
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body, counted as it arrives, whatever its length says."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY:
+            raise BadRequest(f"The body is larger than {MAX_BODY} bytes; send fewer rows at a time", status=413)
+    return bytes(body)
 
 
 def _example(value: Any) -> dict[int | str, dict[str, Any]]:

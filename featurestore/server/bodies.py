@@ -1,4 +1,4 @@
-"""Request and response bodies of a lookup: read and written without a model per row, because this is the hot path."""
+"""Request and response bodies of lookups and pushes: read and written without a model per row, as they are the hot paths."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ from featurestore.types import FeatureType, Timestamp, to_json
 __all__ = [
     "ARROW",
     "FINGERPRINT",
+    "PUSH",
+    "PUSHED",
     "REQUEST",
     "RESPONSE",
     "LookupRequest",
     "LookupResponse",
+    "PushRequest",
+    "PushResponse",
     "arrow_body",
     "json_body",
+    "read_push",
     "read_request",
 ]
 
@@ -52,6 +57,21 @@ class LookupResponse(BaseModel):
     stale: dict[str, bool] = Field(examples=[{"carrier_delays": False}])
 
 
+class PushRequest(BaseModel):
+    """Rows of a push source, by column, in their JSON forms; a column that is left out is null."""
+
+    source: str = Field(examples=["swipes"])
+    rows: list[dict[str, Any]] = Field(examples=[[{"card": "4711", "amount": 12.5}]])
+
+
+class PushResponse(BaseModel):
+    """What became of the rows; when it is sent, they are on the disk and the next lookup sees them."""
+
+    accepted: int = Field(description="Kept, and counted from now on", examples=[1])
+    unchanged: int = Field(description="Pushed before: nothing changes", examples=[0])
+    late: int = Field(description="Older than the source's lateness: kept aside, never counted", examples=[0])
+
+
 FINGERPRINT = "9d1c0b6f3a5e4c7f8a2b1d0e6f5c4b3a"
 REQUEST = {
     "service": "delay_model",
@@ -69,28 +89,53 @@ RESPONSE = {
 }
 """The examples that the API's description shows."""
 
+PUSH = {
+    "source": "swipes",
+    "rows": [{"swipe": "s-17", "card": "4711", "at": "2013-12-01T11:00:00.250000Z", "amount": 12.5}],
+}
+PUSHED = {"accepted": 1, "unchanged": 0, "late": 0}
+
 FIELDS = tuple(LookupRequest.model_fields)
 
 
 def read_request(body: bytes) -> tuple[str, str | None, list[Any]]:
-    """The service, the fingerprint and the rows of a request; BadRequest where it is none."""
+    """The service, the fingerprint and the rows of a lookup; BadRequest where it is none."""
+    asked = _read(body, FIELDS, "service")
+    service, fingerprint = asked.get("service"), asked.get("fingerprint")
+    if not isinstance(service, str):
+        raise BadRequest("service must be the name of a feature service")
+    if fingerprint is not None and not isinstance(fingerprint, str):
+        raise BadRequest("fingerprint must be text")
+    return service, fingerprint, _rows(asked)
+
+
+def read_push(body: bytes) -> tuple[str, list[Any]]:
+    """The source and the rows of a push; BadRequest where it is none."""
+    asked = _read(body, tuple(PushRequest.model_fields), "source")
+    source = asked.get("source")
+    if not isinstance(source, str):
+        raise BadRequest("source must be the name of a push source")
+    return source, _rows(asked)
+
+
+def _read(body: bytes, fields: Sequence[str], of: str) -> dict[str, Any]:
     try:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is no JSON: {error}") from None
     if not isinstance(asked, dict):
-        raise BadRequest("The body must be an object with service and rows")
+        raise BadRequest(f"The body must be an object with {of} and rows")
     for name in asked:
-        if name not in FIELDS:
-            raise BadRequest(f"The body has no field '{name}'.{did_you_mean(name, FIELDS, noun='Fields')}")
-    service, fingerprint, rows = asked.get("service"), asked.get("fingerprint"), asked.get("rows")
-    if not isinstance(service, str):
-        raise BadRequest("service must be the name of a feature service")
-    if fingerprint is not None and not isinstance(fingerprint, str):
-        raise BadRequest("fingerprint must be text")
+        if name not in fields:
+            raise BadRequest(f"The body has no field '{name}'.{did_you_mean(name, fields, noun='Fields')}")
+    return asked
+
+
+def _rows(asked: dict[str, Any]) -> list[Any]:
+    rows = asked.get("rows")
     if not isinstance(rows, list) or not rows:
         raise BadRequest("rows must be a list of at least one object")
-    return service, fingerprint, rows
+    return rows
 
 
 def json_body(result: OnlineResult) -> bytes:

@@ -19,6 +19,7 @@ from featurestore.errors import (
     OnDemandError,
     OnlineStoreError,
     OnlineUnavailableError,
+    PushError,
     RequestError,
 )
 
@@ -37,6 +38,7 @@ PROBLEM = "application/problem+json"
 
 STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (RequestError, 422, "The request's values are wrong"),
+    (PushError, 422, "The rows are not as their source declares"),
     (NotFoundError, 404, "Not found"),
     (FingerprintError, 409, "Other definitions than the model's"),
     (NotMaterializedError, 503, "Not materialized"),
@@ -66,10 +68,10 @@ class Problem(BaseModel):
     instance: str = Field(examples=["/v1/online-features"])
 
 
-def described(status: int, text: str, *, kind: str, detail: str) -> dict[str, Any]:
+def described(status: int, text: str, *, kind: str, detail: str, path: str = "/v1/online-features") -> dict[str, Any]:
     """How OpenAPI tells of a problem, with an example of it."""
     title = next((title for of, _, title in STATUS if of.__name__ == f"{kind}Error"), text)
-    example = _body(status, title, detail, kind=kind, path="/v1/online-features")
+    example = _body(status, title, detail, kind=kind, path=path)
     schema = Problem.model_json_schema()
     return {"description": text, "content": {PROBLEM: {"schema": schema, "example": example}}}
 
