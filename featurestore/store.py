@@ -33,7 +33,7 @@ from featurestore.operations.push import Pushing
 from featurestore.operations.pushing.pusher import Pushed
 from featurestore.operations.serving import Serving, is_published
 from featurestore.operations.snapshot import TIMESTAMP, snapshot
-from featurestore.operations.status import ViewStatus, status_of
+from featurestore.operations.status import ViewStatus, reads_source, status_of
 from featurestore.operations.training_frame import TrainingFrame
 from featurestore.registry.documents import catalog_of, empty_document, resolved_view, view_fingerprints
 from featurestore.registry.plan import Plan
@@ -354,8 +354,8 @@ class FeatureStore:
         self._serving.reload()
 
     def status(self) -> list[ViewStatus]:
-        """How far each applied view has come online."""
+        """How far each applied view has come online, and what lies in the logs of push sources."""
         document = self.registry.current().document
-        return status_of(
-            [resolved_view(document, name) for name in document["views"]], self.online, self.config.project
-        )
+        views = [resolved_view(document, name) for name in document["views"]]
+        views = [self._at_hand(view) if reads_source(view) else view for view in views]
+        return status_of(views, self.online, self.config.project, offline=self.offline)

@@ -115,12 +115,15 @@ def _marked(value: Any, statuses: list[str] | None, row: int) -> str:
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """How far each applied view has come online.
+    """How far each applied view has come online, and what lies in the logs of push sources.
 
     Example: featurestore status
     """
+    from featurestore.operations.status import described
+
     with opened(context) as store:
-        views = [view.to_dict() for view in store.status()]
+        found = store.status()
+    views = [view.to_dict() for view in found]
     if as_json:
         print_json(views)
     elif views:
@@ -128,6 +131,8 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
             (view["view"], view["fingerprint"][:12], view["state"], view["as_of"], view["wanted"]) for view in views
         ]
         print_table(("view", "fingerprint", "state", "served as of", "asked for"), rows)
+        for line in described(found):
+            typer.echo(line)
     else:
         typer.echo("Nothing is applied.")
 
