@@ -7,13 +7,30 @@ from __future__ import annotations
 
 from featurestore.cli.application import add, app
 from featurestore.cli.definitions import apply, history, plan, show, teardown
+from featurestore.cli.pushing import compact, push
 from featurestore.cli.scaffold import init
 from featurestore.cli.serving import materialize, online, serve, status
 from featurestore.cli.training import explain, historical, snapshot
 
 __all__ = ["app", "main"]
 
-add(init, plan, apply, historical, snapshot, materialize, online, explain, serve, show, status, history, teardown)
+add(
+    init,
+    plan,
+    apply,
+    historical,
+    snapshot,
+    materialize,
+    push,
+    online,
+    explain,
+    serve,
+    show,
+    status,
+    compact,
+    history,
+    teardown,
+)
 
 
 def main() -> None:

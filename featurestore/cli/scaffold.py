@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from featurestore.clock import to_datetime, wall_clock
 from featurestore.errors import ConfigError
 
 __all__ = ["init"]
@@ -26,10 +28,10 @@ online = "lmdb://.featurestore/staging"
 """
 
 DEFINITIONS = '''\
-"""The features of customers, from their orders."""
+"""The features of customers, from their orders, and from the carts that the shop pushes as they are filled."""
 
-from featurestore import Entity, FeatureService, FeatureView, ParquetSource, Request, on_demand
-from featurestore.types import Bool, Float64, String
+from featurestore import Count, Entity, FeatureService, FeatureView, ParquetSource, PushSource, Request, Sum, on_demand
+from featurestore.types import Bool, Float64, String, Timestamp
 
 customer = Entity("customer", key={"customer": String})
 
@@ -53,9 +55,28 @@ def larger_than_last(last, amount):
 
 
 order_model = FeatureService("order_model", features=[customer_orders, larger_than_last])
+
+carts = PushSource(
+    "carts",
+    schema={"cart": String, "customer": String, "at": Timestamp, "amount": Float64},
+    event_time="at",
+    identity="cart",
+)
+
+customer_carts = FeatureView(
+    "customer_carts",
+    entity=customer,
+    source=carts,
+    features={"carts": Count(windows=["1h", "1d"]), "amount_1d": Sum("amount", window="1d")},
+    description="The carts that a customer has just filled.",
+)
+
+cart_model = FeatureService("cart_model", features=[customer_carts])
 '''
 
 IGNORED = ".featurestore/\n"
+
+CARTS = "data/carts.jsonl"
 
 
 def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write into.")]) -> None:
@@ -69,7 +90,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder 
         ".gitignore": IGNORED,
     }
     tables = {"data/orders.parquet": _orders, "data/spine.parquet": _spine}
-    there = [name for name in [*texts, *tables] if name != ".gitignore" and (folder / name).exists()]
+    there = [name for name in [*texts, *tables, CARTS] if name != ".gitignore" and (folder / name).exists()]
     if there:
         raise ConfigError(f"{folder / there[0]} exists already; init writes into a folder without one")
     (folder / "data").mkdir(parents=True, exist_ok=True)
@@ -78,7 +99,8 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder 
             (folder / name).write_text(text, encoding="utf-8")
     for name, rows in tables.items():
         _write(folder / name, rows())
-    typer.echo(f"Wrote {', '.join([*texts, *tables])} into {folder}.")
+    (folder / CARTS).write_text(_carts(), encoding="utf-8")
+    typer.echo(f"Wrote {', '.join([*texts, *tables, CARTS])} into {folder}.")
     typer.echo(f"Now: cd {folder} && featurestore apply && featurestore materialize")
 
 
@@ -113,6 +135,14 @@ def _spine() -> dict[str, list[Any]]:
         "amount": [25.0, 80.0, 42.5, 31.0, 19.5, 64.0],
         "returned": [False, True, False, False, True, False],
     }
+
+
+def _carts() -> str:
+    """Carts of the last hours, as JSON lines: what a shop would push."""
+    now = to_datetime(wall_clock())
+    carts = [(f"c{n}", ("ann", "bob", "cleo")[n % 3], now - timedelta(minutes=37 * n), 12.5 + 4 * n) for n in range(9)]
+    rows = [{"cart": cart, "customer": who, "at": at.isoformat(), "amount": amount} for cart, who, at, amount in carts]
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
 
 
 def _write(path: Path, columns: dict[str, list[Any]]) -> None:

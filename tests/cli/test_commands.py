@@ -11,19 +11,22 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[2]
 ORDER = [
-    "plan", "apply", "historical", "snapshot", "materialize", "online", "explain", "show", "status", "history",
-    "teardown",
+    "plan", "apply", "historical", "snapshot", "materialize", "push", "online", "explain", "show", "status",
+    "compact", "history", "teardown",
 ]  # fmt: skip
 PRINTS = {
     "plan": "plan", "apply": "apply", "materialize": "materialize --quiet", "show": "show", "status": "status",
-    "history": "history", "snapshot": "snapshot customer_orders --at 2025-01-05",
+    "history": "history", "push": "push carts data/carts.jsonl", "compact": "compact", "snapshot": "snapshot customer_orders --at 2025-01-05",
     "explain": "explain customer_orders customer=ann", "online": "online order_model customer=ann amount=NaN",
     "historical": "historical data/spine.parquet order_model -o json.parquet", "teardown": "teardown --yes",
 }  # fmt: skip
@@ -36,11 +39,11 @@ def environment(**more: str) -> dict[str, str]:
     return environ
 
 
-def run(where: Path, *args: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+def run(where: Path, *args: str, code: int = 0, given: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     environ = environment(**more)
     done = subprocess.run(
         [sys.executable, "-m", "featurestore", *args], cwd=where, env=environ, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL, timeout=120, check=False,
+        input=given, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -102,7 +105,9 @@ def test_json_parses_and_holds_json_forms(repo: Path) -> None:
     assert told["online"]["rows"][0]["customer_orders__amount"] == 27.5
     assert told["snapshot"][0]["event_timestamp"] == "2025-01-05T00:00:00.000000Z"
     assert told["historical"]["rows"] == 6
-    assert told["status"][0]["state"] == "fresh"
+    assert [view["state"] for view in told["status"]] == ["fresh", "fresh"]
+    assert told["push"] == {"accepted": 9, "unchanged": 0, "late": 0}
+    assert told["compact"] == {"carts": {"segments": 0, "rows": 0, "deleted": 0}}
     assert told["history"][0]["version"] == 1
     assert told["teardown"]["freed"] > 0
 
@@ -149,6 +154,9 @@ def test_a_misspelled_key_is_refused_with_the_right_one(repo: Path) -> None:
         ("online order_model customer=ann", 1, ""),
         ("teardown", 1, "--yes"),
         ("init .", 1, "exists already"),
+        ("push cart data/carts.jsonl", 1, "No push source"),
+        ("push carts nope.jsonl", 1, "no nope.jsonl"),
+        ("compact cart", 1, "No push source 'cart'"),
         ("nonsense", 2, "nonsense"),
     ],
 )
@@ -156,6 +164,39 @@ def test_mistakes_are_a_line_on_stderr(repo: Path, line: str, code: int, says: s
     done = run(repo, *shlex.split(line), code=code)
     assert says in done.stderr
     assert done.stderr
+
+
+def test_rows_are_pushed_from_every_kind_of_file_and_from_standard_input(repo: Path) -> None:
+    """JSON lines, a JSON list and Parquet mean the same rows, so that the later ones are retries; then they are served."""
+    run(repo, "apply")
+    rows = [json.loads(line) for line in (repo / "data/carts.jsonl").read_text().splitlines()]
+    (repo / "list.json").write_text(json.dumps(rows, indent=1))
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    times = pa.array([datetime.fromisoformat(text) for text in columns["at"]], pa.timestamp("us", "UTC"))
+    pq.write_table(pa.table({**columns, "at": times}), repo / "carts.parquet")
+    lines = "\n".join(json.dumps(row) for row in rows)  # without a last newline, and with an empty line
+    assert run(repo, "push", "carts", given=f"\n{lines}").stdout == "9 accepted, 0 unchanged, 0 late\n"
+    for file in ("-", "list.json", "carts.parquet", "data/carts.jsonl"):
+        assert run(repo, "push", "carts", file, given=lines).stdout == "0 accepted, 9 unchanged, 0 late\n"
+    served = json.loads(run(repo, "online", "cart_model", "customer=ann", "--json").stdout)["rows"][0]
+    assert served["customer_carts__carts_1d"] == 3
+    assert served["customer_carts__amount_1d"] == 12.5 + 24.5 + 36.5
+
+
+def test_a_mistake_in_a_pushed_file_names_the_line_or_the_row(repo: Path) -> None:
+    """What is no JSON by its line, a wrong value by its row; parts before it stay pushed."""
+    run(repo, "apply")
+    line = '{"cart": "%s", "customer": "ann", "at": "' + datetime.now(UTC).isoformat() + '", "amount": %s}\n'
+    assert "line 2 is no JSON" in run(repo, "push", "carts", given=line % ("a", 1) + "{\n", code=1).stderr
+    assert (
+        "row 1, column 'amount'"
+        in run(repo, "push", "carts", given=line % ("a", 1) + line % ("b", '"x"'), code=1).stderr
+    )
+    many = "".join(line % (n, 1) for n in range(5000)) + line % ("b", '"x"')
+    told = run(repo, "push", "carts", given=many, code=1).stderr
+    assert "row 0, column 'amount'" in told
+    assert "counted from row 5000 of the file" in told
+    assert "5000 of them accepted" in told
 
 
 def test_every_command_is_documented() -> None:

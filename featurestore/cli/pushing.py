@@ -1,0 +1,141 @@
+"""Commands about push sources: push, compact."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+
+from featurestore.cli.application import AsJson, opened
+from featurestore.cli.output import print_json, print_table
+from featurestore.errors import PushError
+
+__all__ = ["compact", "push"]
+
+PART = 5_000
+"""Rows that are kept at a time; a mistake leaves those of the parts before it kept."""
+
+PARQUET = b"PAR1"
+
+
+def push(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="A push source.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="[FILE]", help="JSON lines, a JSON list or Parquet; - for standard input.")
+    ] = Path("-"),
+    as_json: AsJson = False,
+) -> None:
+    """Keep the rows of a file: on the disk, and seen by the next lookup, when it returns.
+
+    Values in JSON have the same forms as over HTTP.
+
+    Example: featurestore push carts data/carts.jsonl
+    """
+    told = {"accepted": 0, "unchanged": 0, "late": 0}
+    with opened(context) as store, _opened(file) as stream:
+        first = 0
+        for rows, count, plain in _parts(stream, str(file)):
+            try:
+                pushed = store.push(source, rows, json=plain)
+            except PushError as error:
+                raise PushError(_placed(error, first, told["accepted"])) from None
+            told = {name: count + getattr(pushed, name) for name, count in told.items()}
+            first += count
+    if as_json:
+        print_json(told)
+    else:
+        typer.echo(", ".join(f"{count} {name}" for name, count in told.items()))
+
+
+def _placed(error: PushError, first: int, kept: int) -> str:
+    """The error of a part, with where the part begins and what is kept of the others."""
+    if not first:
+        return str(error)
+    return (
+        f"{error}; it is counted from row {first} of the file. The rows before that one stay pushed, {kept} of them accepted: "
+        "pushing the file again is safe where the source has an identity"
+    )
+
+
+def _opened(file: Path) -> BinaryIO:
+    if str(file) == "-":
+        return sys.stdin.buffer
+    if not file.exists():
+        raise PushError(f"There is no {file}")
+    return file.open("rb")
+
+
+def _parts(stream: BinaryIO, name: str) -> Iterator[tuple[Any, int, bool]]:
+    """The rows a part at a time: rows as push takes them, how many, and whether values are in their JSON forms."""
+    head = stream.read(len(PARQUET))
+    if head == PARQUET:
+        import io
+
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            reader = pq.ParquetFile(io.BytesIO(head + stream.read()))
+            for batch in reader.iter_batches(PART):
+                yield pa.Table.from_batches([batch]), batch.num_rows, False
+        except pa.ArrowInvalid as error:
+            raise PushError(f"{name} cannot be read as Parquet: {error}") from None
+        return
+    rows = _json_rows(head, stream, name)
+    part: list[Any] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == PART:
+            yield part, len(part), True
+            part = []
+    if part:
+        yield part, len(part), True
+
+
+def _json_rows(head: bytes, stream: BinaryIO, name: str) -> Iterator[Any]:
+    """The rows of a JSON list, or of one JSON value a line; PushError names the line that is none."""
+    import orjson
+
+    if head.lstrip()[:1] == b"[":
+        try:
+            yield from orjson.loads(head + stream.read())
+        except orjson.JSONDecodeError as error:
+            raise PushError(f"{name} is no JSON list: {error}") from None
+        return
+    rest = head
+    for number, piece in enumerate(stream, start=1):
+        line, rest = rest + piece, b""
+        if not line.strip():
+            continue
+        try:
+            yield orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise PushError(
+                f'{name}, line {number} is no JSON: {error}. Each line is a row, such as {{"customer": "ann"}}, or the '
+                "whole is a list of them"
+            ) from None
+
+
+def compact(
+    context: typer.Context,
+    sources: Annotated[list[str] | None, typer.Argument(help="Only these push sources; by default all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seal the full segments of push logs into Parquet, beside whoever reads and writes, and delete what they replaced.
+
+    Example: featurestore compact
+    """
+    with opened(context) as store:
+        done = store.compact(sources)
+    if as_json:
+        print_json({name: one._asdict() for name, one in done.items()})
+    elif done:
+        print_table(
+            ("source", "segments sealed", "rows", "files deleted"), [(name, *one) for name, one in done.items()]
+        )
+    else:
+        typer.echo("There is no push source.")
