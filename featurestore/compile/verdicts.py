@@ -6,6 +6,7 @@ each of the other rows: the first of rule 1's conditions that it fails, in the o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from featurestore.compile.asof import Statement
@@ -21,6 +22,9 @@ VERDICTS = (
     "chosen", "ended", "older", "expired", "too new", "not yet known", "superseded", "deleted", "invalid", "other key",
 )  # fmt: skip
 """Every verdict there is. "other key" is a current version, of a row that once bore the key and now bears another."""
+
+CURRENT = ("chosen", "ended", "older", "expired")
+"""The verdicts of rows that are known, current, and have happened: those that a fold may count."""
 
 NARROWED = Scan("explain_rows", '"__file"', '"__row"')
 """The rows of one key, and all versions of their identities: what the as-of query needs of the source for that key."""
@@ -63,32 +67,63 @@ def narrowing(view: ResolvedView, scan: Scan, requests: str) -> list[str]:
 def judged_statement(
     view: ResolvedView, requests: str, *, as_of: int, known_by: int, chosen: Chosen | None
 ) -> Statement:
-    """`judged`: the narrowed rows with `verdict`, the words of `words_sql`, `until`, and `last_…`, the version that
-    replaced a superseded one."""
+    """`judged`: the narrowed rows with `verdict`, the words of `words_sql`, `until`, `last_…`, the version that
+    replaced a superseded one, and `f0, f1, …`: whether the row counts for each folded feature of the view."""
     won = "false" if chosen is None else f"file = {chosen.file} AND row = {chosen.row}"
     mine = " AND ".join(f"s.k{i} = q.k{i}" for i in range(max(1, len(view.keys))))
-    rows = (
-        f"SELECT s.*, coalesce({mine}, false) AS mine, {won} AS won FROM ({words_sql(view, NARROWED)}) s, {requests} q"
-    )
+    words = words_sql(view, NARROWED, conditions=_conditions(view))
+    rows = f"SELECT s.*, coalesce({mine}, false) AS mine, {won} AS won FROM ({words}) s, {requests} q"
     named = " AND ".join(["known IS NOT NULL", *(f"{cell(column)} IS NOT NULL" for column in view.source.identity)])
     counted = f"SELECT *, {named} AS named, coalesce({named} AND known <= {known_by}, false) AS counted FROM ({rows})"
+    relevant = "mine"
     if view.source.identity:
-        # Versions that are equal in every byte are one: the pick among them falls on the row that the query chose.
-        last = ", ".join(f"last_value({name}) OVER learned AS last_{name}" for name in ("file", "row", "o"))
-        among = f"PARTITION BY counted, {identity_terms(view)}"
-        counted = (
-            f"SELECT *, {last}, bool_or(mine) OVER (PARTITION BY named, {identity_terms(view)}) AS bore FROM ({counted}) "
-            f"WINDOW learned AS ({among} ORDER BY {', '.join([*learned_terms(view), 'won'])} "
-            "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
-        )
+        replaced = _replaced(counted) if isinstance(view.source, PushSource) else _superseded(view, counted)
+        counted = f"SELECT *, bool_or(mine) OVER (PARTITION BY named, {identity_terms(view)}) AS bore FROM ({replaced})"
         relevant = "mine OR (named AND bore)"
     else:
         counted = f"SELECT *, file AS last_file, row AS last_row, o AS last_o FROM ({counted})"
-        relevant = "mine"
-    return Statement(
-        "explain_judged",
-        f"SELECT *, {until_sql(view)} AS until, {_verdict(view, as_of, known_by)} AS verdict FROM ({counted}) WHERE {relevant}",
+    verdict = _verdict(view, as_of, known_by)
+    judged = f"SELECT *, {until_sql(view)} AS until, {verdict} AS verdict FROM ({counted}) WHERE {relevant}"
+    return Statement("explain_judged", f"SELECT *{''.join(_counts(view, as_of))} FROM ({judged})")
+
+
+def _superseded(view: ResolvedView, counted: str) -> str:
+    """The rows with the last learned version of each: the row itself where it is that."""
+    # Versions that are equal in every byte are one: the pick among them falls on the row that the query chose.
+    last = ", ".join(f"last_value({name}) OVER learned AS last_{name}" for name in ("file", "row", "o"))
+    order = ", ".join([*learned_terms(view), "won"])
+    return (
+        f"SELECT *, {last} FROM ({counted}) WINDOW learned AS (PARTITION BY counted, {identity_terms(view)} "
+        f"ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
     )
+
+
+def _replaced(counted: str) -> str:
+    """The rows of a push log with the known one that names each as what it replaces: the row itself where none does."""
+    by = f"SELECT replaces AS r, arg_min(file, o) AS f, arg_min(row, o) AS n, min(o) AS o FROM ({counted}) WHERE counted GROUP BY 1"
+    last = ", ".join(
+        f"coalesce(b.{of}, c.{name}) AS last_{name}" for name, of in (("file", "f"), ("row", "n"), ("o", "o"))
+    )
+    return f"SELECT c.*, {last} FROM ({counted}) c LEFT JOIN ({by}) b ON c.o = b.r"
+
+
+def _conditions(view: ResolvedView) -> list[str]:
+    return list(dict.fromkeys(feature.where for feature in view.folded if feature.where is not None))
+
+
+def _counts(view: ResolvedView, as_of: int) -> Iterator[str]:
+    """For each folded feature, whether a row is visible to it: current, within its window, and true of its condition."""
+    current = f"verdict IN ({', '.join(map(literal, CURRENT))})"
+    conditions = _conditions(view)
+    for i, feature in enumerate(view.folded):
+        met = [current]
+        if feature.span is not None:
+            met.append(f"e > {feature.span.start(as_of)} AND e <= {feature.span.end(as_of)}")
+        elif view.ttl is not None:
+            met.append(f"e >= {as_of - view.ttl}")
+        if feature.where is not None:
+            met.append(f"w{conditions.index(feature.where)}")
+        yield f", ({' AND '.join(met)}) AS f{i}"
 
 
 def _verdict(view: ResolvedView, as_of: int, known_by: int) -> str:
@@ -109,7 +144,8 @@ def _verdict(view: ResolvedView, as_of: int, known_by: int) -> str:
 
 
 def nearest_sql(view: ResolvedView, *, anchor: int, limit: int) -> str:
-    """The `limit` rows of `judged` nearest to the answer, nearest first; each source column read as its type, `v0, v1, …`.
+    """The `limit` rows of `judged` nearest to the answer, nearest first; each source column read as its type, `v0, v1, …`,
+    and for each folded feature whether the row counts, `f0, f1, …`.
 
     anchor: the event_time that nearness is measured from, in µs.
     """
@@ -118,7 +154,8 @@ def nearest_sql(view: ResolvedView, *, anchor: int, limit: int) -> str:
         f"{read_sql(cell(column), view.raw[column], of, zone)} AS v{i}"
         for i, (column, of) in enumerate(sorted(view.columns.items()))
     )
+    counts = "".join(f", f{i}" for i in range(len(view.folded)))
     return (
-        f"SELECT verdict, mine, e, o, known, until, file, row, last_file, last_row, last_o, {values} FROM explain_judged "
+        f"SELECT verdict, mine, e, o, known, until, file, row, last_file, last_row, last_o{counts}, {values} FROM explain_judged "
         f"ORDER BY won DESC, abs(e - {anchor}) ASC NULLS LAST, e DESC, o DESC NULLS LAST, file DESC, row DESC LIMIT {limit}"
     )

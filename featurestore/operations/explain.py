@@ -109,6 +109,8 @@ def _explain(
     anchor = question.as_of if chosen is None else chosen.event_time
     rows = _rows(session, question, paths, nearest_sql(view, anchor=anchor, limit=limit))
     status = Status(answer.statuses[0])
+    if not view.plain:
+        status = Status.PRESENT if answer.index[0] >= 0 else Status.MISSING
     statuses = answer.statuses_of(view.features)
     visible = "chosen" in counted or "ended" in counted
     return Explanation(
@@ -130,8 +132,18 @@ def _explain(
         conflict=bool(answer.conflicted[0]) and visible,
         rows=rows,
         counts={verdict: counted[verdict] for verdict in VERDICTS if verdict in counted},
+        counted=_counted(session, view, made.table),
         resolved=view,
     )
+
+
+def _counted(session: Session, view: ResolvedView, judged: str) -> dict[str, int]:
+    """How many rows count for each folded feature."""
+    if not view.folded:
+        return {}
+    sums = ", ".join(f"count(*) FILTER (f{i})" for i in range(len(view.folded)))
+    found = session.connection.sql(f"SELECT {sums} FROM {judged}").fetchall()[0]
+    return dict(zip((feature.name for feature in view.folded), found, strict=True))
 
 
 def _ask(session: Session, question: Question, key: dict[str, Any]) -> Answer:
@@ -181,7 +193,10 @@ def _rows(session: Session, question: Question, paths: list[str | None], sql: st
             _older(found, found_rows[0]) if found["verdict"] == "older" else _reason(question, found, values, paths)
         )
         times = (_moment(found["e"]), _moment(found["o"]))
-        explained.append(ExplainedRow(found["verdict"], reason, values, *times, paths[found["file"]], found["row"]))
+        counts = tuple(feature.name for i, feature in enumerate(question.view.folded) if found[f"f{i}"])
+        explained.append(
+            ExplainedRow(found["verdict"], reason, values, *times, paths[found["file"]], found["row"], counts)
+        )
     return tuple(explained)
 
 

@@ -22,7 +22,8 @@ class ExplainedRow:
     """A row of the source and what became of it.
 
     values: every column that the view reads. event_time and known_at: None where the row has none, or its table has no
-    time. file: the path of its file, None for a frame in memory; row: its number there, from 0.
+    time. file: the path of its file, None for a frame in memory; row: its number there, from 0. counts_for: the folded
+    features whose window it lies in and whose condition it meets (a null in it may still be nothing to the fold).
     """
 
     verdict: str
@@ -32,6 +33,7 @@ class ExplainedRow:
     known_at: datetime | None
     file: str | None
     row: int
+    counts_for: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -44,9 +46,11 @@ class Explanation:
     """The value of one key of a view as a lookup or a spine row at `at` is answered, and how it came about.
 
     as_of: the instant whose value is asked for, by the view's refresh; known_by: until when a row may have been learned
-    and still count. status: of the newest row; statuses: of each feature. values: by feature, defaults filled in. event_time: of the row that was chosen, even when its
-    validity has ended. conflict: rows were tied in everything but their bytes, which decided.
-    rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included.
+    and still count. status: of the plain columns, which are the newest row's; of a view without any, whether the key is
+    known. statuses: of each feature. values: by feature, defaults filled in. event_time: of the row that was chosen, even
+    when its validity has ended. conflict: rows were tied in everything but their bytes, which decided.
+    rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included; counted: the
+    same for each folded feature, of the rows that count for it.
     """
 
     view: str
@@ -61,6 +65,7 @@ class Explanation:
     conflict: bool
     rows: tuple[ExplainedRow, ...]
     counts: dict[str, int]
+    counted: dict[str, int]
     resolved: ResolvedView = field(repr=False, compare=False)
 
     @property
@@ -76,9 +81,12 @@ class Explanation:
     @property
     def summary(self) -> str:
         """One sentence: how the status came about."""
+        if self.status == "PRESENT" and not self.resolved.plain:
+            return "PRESENT: the key is known, and each value is the fold of the rows that count for it"
         if self.status == "PRESENT":
             tie = "; it tied with others, and the bytes of its columns decided" if self.conflict else ""
-            return f"PRESENT: the values of the newest row that counts{tie}"
+            folds = "; folds are of the rows that count for each" if self.resolved.folded else ""
+            return f"PRESENT: the values of the newest row that counts{tie}{folds}"
         if any(value is None for value in self.key.values()):
             return "MISSING: a key with a null in it has no values"
         if self.status == "MISSING":
@@ -110,17 +118,21 @@ class Explanation:
                     "known_at": to_json(Timestamp, row.known_at),
                     "file": row.file,
                     "row": row.row,
+                    "counts_for": list(row.counts_for),
                 }
                 for row in self.rows
             ],
             "counts": self.counts,
+            "counted": self.counted,
             "hidden": self.hidden,
         }
 
     def __str__(self) -> str:
         features = {feature.name: feature.type for feature in self.resolved.features}
         lines = [self._title, self._times, self.summary]
-        lines += [f"  {name} = {_cell(value, features[name])}" for name, value in self.values.items()]
+        lines += [
+            f"  {name} = {_cell(value, features[name])}{self._beside(name)}" for name, value in self.values.items()
+        ]
         if self.rows:
             lines += ["", *_aligned([self._header, *self._cells()])]
         if self.hidden:
@@ -129,9 +141,15 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         features = {feature.name: feature.type for feature in self.resolved.features}
-        values = [(name, _cell(value, features[name])) for name, value in self.values.items()]
+        values = [(name, f"{_cell(value, features[name])}{self._beside(name)}") for name, value in self.values.items()]
         top = html.table(self._title, ("feature", "value"), values, note=f"{self.summary} · {self._times}")
         return top + html.table("Rows", self._header, self._cells(), note=self._note) if self.rows else top
+
+    def _beside(self, name: str) -> str:
+        """What is worth saying of a feature beside its value: its status where it differs, and its number of rows."""
+        own, count = self.statuses[name], self.counted.get(name)
+        status = "" if own == self.status else f", {own}"
+        return status if count is None else f"{status}, of {count} row{'' if count == 1 else 's'}"
 
     @property
     def _title(self) -> str:
@@ -165,13 +183,30 @@ class Explanation:
 
     @property
     def _header(self) -> tuple[str, ...]:
-        return ("verdict", "reason", "event_time", "known_at", *self._columns, "where")
+        counts = ("counts for",) if self.counted else ()
+        return ("verdict", "reason", *counts, "event_time", "known_at", *self._columns, "where")
 
     def _cells(self) -> Iterator[tuple[str, ...]]:
         columns = [(name, self.resolved.columns[name]) for name in self._columns]
         for row in self.rows:
             values = [_cell(row.values[name], of) for name, of in columns]
-            yield (row.verdict, row.reason, _instant(row.event_time), _instant(row.known_at), *values, row.place)
+            counts = (_listed(row.counts_for, len(self.counted)),) if self.counted else ()
+            yield (
+                row.verdict,
+                row.reason,
+                *counts,
+                _instant(row.event_time),
+                _instant(row.known_at),
+                *values,
+                row.place,
+            )
+
+
+def _listed(names: Sequence[str], of: int) -> str:
+    """The features that a row counts for, in few words where it is all of them or none."""
+    if not names:
+        return "-"
+    return "all" if len(names) == of > 1 else ", ".join(names)
 
 
 def _json(values: Mapping[str, Any], types: Mapping[str, FeatureType]) -> dict[str, Any]:
