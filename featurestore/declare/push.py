@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Required, Self, Unpack
 
 from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
-from featurestore.clock import instant_of
+from featurestore.clock import instant_of, to_datetime
 from featurestore.declare.declaration import ColumnName, Name, TypeField, declares
 from featurestore.declare.durations import PositiveDuration, parse_duration
 from featurestore.declare.sources import RefreshWords, Source, aware
+from featurestore.errors import PushError
 from featurestore.types import FeatureType
 
 __all__ = ["KNOWN_AT", "REPLACES", "PushSource"]
@@ -28,8 +29,8 @@ class PushWords(RefreshWords, total=False):
     schema: column → type; these are the columns that a pushed row has. identity: the columns that name a row: a row
     pushed again changes nothing, one that differs replaces the last, and `deleted` makes it vanish.
     lateness: rows that happened earlier than that are kept aside; identities are remembered that long.
-    tolerance: how far ahead of the store's clock a row may have happened. history: a source with the same columns, read
-    for what was known up to `cutover`; pushed rows count from then on.
+    tolerance: how far ahead of the store's clock a row may have happened. history: a source with the same columns, of
+    which the rows count that happened and were known up to `cutover`; rows are pushed after it.
     """
 
     schema: Required[Mapping[str, FeatureType | str]]
@@ -74,6 +75,18 @@ class PushSource(Source):
         """µs until when the history counts; None where there is none."""
         return None if self.cutover is None else instant_of(self.cutover)
 
+    def is_open(self, now: int) -> bool:
+        """Whether rows can be pushed at `now` (µs): its history, if it has one, is over."""
+        return self.cutover_instant is None or now >= self.cutover_instant
+
+    def check_open(self, now: int) -> None:
+        """PushError where rows cannot be pushed yet."""
+        if self.cutover_instant is not None and not self.is_open(now):
+            raise PushError(
+                f"{self.title} takes rows from its cutover on, {to_datetime(self.cutover_instant).isoformat()}; at "
+                f"{to_datetime(now).isoformat()} its history still counts"
+            )
+
     @model_validator(mode="after")
     def _pushed(self) -> Self:
         if KNOWN_AT in self.columns:
@@ -87,8 +100,20 @@ class PushSource(Source):
             )
         if (self.history is None) != (self.cutover is None):
             raise ValueError("history and cutover go together: the batch rows, and until when they count")
-        if self.history is not None and self.history.known_at is None and not self.history.known_after:
+        if self.history is not None:
+            self._check_history(self.history)
+        return self
+
+    def _check_history(self, history: Source) -> None:
+        if history.known_at is None and not history.known_after:
             raise ValueError(
                 "its history must say known_at, or known_after longer than 0: an event is no part of its own features"
             )
-        return self
+        if history.kind == "push":
+            raise ValueError("its history is a batch source; what was pushed before is another PushSource's")
+        if history.identity:
+            raise ValueError("its history has an identity; give it one row for each event, since all of its rows count")
+        if history.event_time != self.event_time or history.period is not None:
+            raise ValueError(
+                f"its history must have the event_time '{self.event_time}' too, and no period: rows of both are one table"
+            )

@@ -162,6 +162,7 @@ class Pusher:
     def _pushed(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:
         with self._log.lock():
             state, now = self._read_state()
+            self.source.check_open(now)
             if state.reserved is not None or self._behind(state):
                 state = self._caught_up(state)
             now = max(now, state.applied)
