@@ -266,6 +266,9 @@ class FeatureStore:
 
     def _materialized(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
         if takes_pushes(view):
+            assert isinstance(view.source, PushSource)
+            if not view.source.is_open(self.online.get([]).now):  # what its history will know is not known yet
+                return []
             return self._pushing.fill(view, full=full)
         shown = progress_for(shown=progress)
         return materialize_view(view, self.offline, self.online, project=self.config.project, progress=shown, full=full)

@@ -11,11 +11,12 @@ afterwards, on the one row that was chosen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.declare.sources import Source
 from featurestore.semantics.columns import instant_sql, order_sql, read_sql
 from featurestore.semantics.expressions import guarded
 from featurestore.semantics.sql import quote
@@ -25,16 +26,17 @@ from featurestore.semantics.view import ResolvedView
 __all__ = [
     "Scan",
     "cell",
-    "happened_sql",
+    "happened_of",
     "identity_terms",
     "invalid_sql",
     "key_list",
-    "known_sql",
+    "known_of",
     "learned_terms",
     "order_terms",
     "rows_sql",
     "tiebreak_terms",
     "until_sql",
+    "visible_known_of",
     "words_sql",
 ]
 
@@ -58,24 +60,22 @@ def cell(column: str) -> str:
     return quote(f"c_{column}")
 
 
-def happened_sql(view: ResolvedView) -> str:
+def happened_of(source: Source, raw: Mapping[str, str]) -> str:
     """BIGINT µs: when a row happened. Rows without time happened at the beginning, or at `valid_from`."""
-    source = view.source
     if source.event_time is not None:
-        return instant_sql(source, quote(source.event_time), view.raw[source.event_time], happened=True)
+        return instant_sql(source, quote(source.event_time), raw[source.event_time], happened=True)
     if source.valid_from is not None:
-        return instant_sql(source, quote(source.valid_from), view.raw[source.valid_from])
+        return instant_sql(source, quote(source.valid_from), raw[source.valid_from])
     return f"CAST({BEGINNING} AS BIGINT)"
 
 
-def known_sql(view: ResolvedView) -> str:
+def known_of(source: Source, raw: Mapping[str, str]) -> str:
     """BIGINT µs: when a row was learned, as it is ordered by."""
-    source = view.source
     if isinstance(source, PushSource):
         return KNOWN_AT
     if source.known_at is not None:
-        return instant_sql(source, quote(source.known_at), view.raw[source.known_at])
-    return f"{happened_sql(view)} + {source.known_after}"
+        return instant_sql(source, quote(source.known_at), raw[source.known_at])
+    return f"{happened_of(source, raw)} + {source.known_after}"
 
 
 def until_sql(view: ResolvedView) -> str:
@@ -102,19 +102,17 @@ def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ())
     replaces = [f"{REPLACES} AS replaces"] if isinstance(view.source, PushSource) else []
     selected = ", ".join([f"{sql} AS k{i}" for i, sql in enumerate(keys)] + cells + tests + replaces)
     return (
-        f"SELECT *, {_visible_known(view)} AS known FROM (SELECT {selected}, {happened_sql(view)} AS e, "
-        f"{known_sql(view)} AS o, {file} AS file, {row} AS row FROM {source})"
+        f"SELECT *, {visible_known_of(view.source)} AS known FROM (SELECT {selected}, "
+        f"{happened_of(view.source, view.raw)} AS e, {known_of(view.source, view.raw)} AS o, {file} AS file, {row} AS row FROM {source})"
     )
 
 
-def _visible_known(view: ResolvedView) -> str:
-    """`known`: history that was loaded in bulk counts from when it would have been known."""
-    until = view.source.history_until
+def visible_known_of(source: Source) -> str:
+    """`known` of `e` and `o`: history that was loaded in bulk counts from when it would have been known."""
+    until = source.history_until
     if until is None:
         return "o"
-    return (
-        f"CASE WHEN o IS NOT NULL AND e <= {instant_of(until)} THEN least(o, e + {view.source.known_after}) ELSE o END"
-    )
+    return f"CASE WHEN o IS NOT NULL AND e <= {instant_of(until)} THEN least(o, e + {source.known_after}) ELSE o END"
 
 
 def order_terms(view: ResolvedView, *, first: tuple[str, ...]) -> list[str]:

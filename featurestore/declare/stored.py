@@ -33,6 +33,9 @@ SOURCES = (ParquetSource, TableSource, DataFrameSource, PushSource)
 def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:
     """The fields that are not at their defaults, as plain JSON; a source's and a fold's `kind` always."""
     fields = item.model_dump(mode="json", exclude_defaults=True, exclude=set(without))
+    history = getattr(item, "history", None)
+    if isinstance(history, Source) and "history" in fields:
+        fields["history"] = dump(history)
     kind = getattr(item, "kind", None)
     return fields if kind is None else {"kind": kind, **fields}
 

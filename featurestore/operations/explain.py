@@ -21,7 +21,7 @@ from featurestore.compile.asof import statements
 from featurestore.compile.verdicts import NARROWED, VERDICTS, Chosen, judged_statement, narrowing, nearest_sql
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
-from featurestore.declare.sources import DataFrameSource
+from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import RequestError, SourceError, did_you_mean
 from featurestore.operations.explanation import ExplainedRow, Explanation
 from featurestore.semantics.status import Status
@@ -91,10 +91,16 @@ def _checked(view: ResolvedView, key: Mapping[str, Any]) -> dict[str, Any]:
 
 def _paths(view: ResolvedView, offline: Offline) -> list[str | None]:
     if isinstance(view.source, PushSource):
+        history = [] if view.source.history is None else _file_paths(view.source.history, offline)
         segments = {segment.number: f"push log '{view.source.name}' segment {segment.number}"
                     for segment in offline.log(view.source).segments()}  # fmt: skip
-        return [segments.get(number) for number in range(max(segments) + 1)]
-    return [None] if isinstance(view.source, DataFrameSource) else [*offline.paths(view.source)]
+        # The files of a history are numbered -1, -2, …, and so found from the end.
+        return [*(segments.get(number) for number in range(max(segments) + 1)), *reversed(history)]
+    return _file_paths(view.source, offline)
+
+
+def _file_paths(source: Source, offline: Offline) -> list[str | None]:
+    return [None] if isinstance(source, DataFrameSource) else [*offline.paths(source)]
 
 
 def _explain(

@@ -108,7 +108,8 @@ def _entity_record(item: Entity) -> Record:
 
 
 def _source_record(item: Source) -> Record:
-    definition = item.model_dump(mode="json", exclude=set(BESIDE))
+    beside = dict.fromkeys(BESIDE, True)
+    definition = item.model_dump(mode="json", exclude={**beside, "history": beside})  # of a push source's history too
     return _record(dump(item), definition, item)
 
 

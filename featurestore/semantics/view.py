@@ -11,6 +11,7 @@ import orjson
 
 from featurestore.declare.durations import show_duration
 from featurestore.declare.folds import Fold
+from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, SourceError, did_you_mean
@@ -88,18 +89,11 @@ class ResolvedView:
     def definition(self) -> dict[str, Any]:
         """All that can change a value, as plain JSON; where the data lies is no part of it."""
         source = self.source
-        words = source.model_dump(
-            mode="json",
-            include={
-                "name", "event_time", "known_at", "known_after", "history_until", "identity", "version", "tiebreak",
-                "deleted", "until", "valid_from", "date", "period",
-            },
-        )  # fmt: skip
         timing = self.timing
         derived = {name: normalised(text) for name, text in source.derived.items() if name in self.columns}
         return {
             "view": self.name,
-            "source": {**words, "timezone": source.timezone or "UTC"},
+            "source": {**_source_words(source), **_history_words(source)},
             "columns": {name: str(of) for name, of in sorted(self.columns.items())},
             **({"derived": derived} if derived else {}),
             "keys": [[key.name, str(key.type), key.column] for key in self.keys],
@@ -126,6 +120,27 @@ class ResolvedView:
     def fingerprint(self) -> str:
         """The value fingerprint: equal for equal values, whatever the description says."""
         return fingerprint_of(self.definition)
+
+
+def _source_words(source: Source) -> dict[str, Any]:
+    words = source.model_dump(
+        mode="json",
+        include={
+            "name", "event_time", "known_at", "known_after", "history_until", "identity", "version", "tiebreak", "deleted",
+            "until", "valid_from", "date", "period",
+        },
+    )  # fmt: skip
+    return {**words, "timezone": source.timezone or "UTC"}
+
+
+def _history_words(source: Source) -> dict[str, Any]:
+    """What a push source says of the batch rows before its cutover; where they lie is no part of it."""
+    if not isinstance(source, PushSource) or source.history is None or source.cutover is None:
+        return {}
+    history = source.history
+    derived = {name: normalised(text) for name, text in history.derived.items() if name in source.columns}
+    words = {**_source_words(history), **({"derived": derived} if derived else {})}
+    return {"cutover": source.cutover.isoformat(), "history": words}
 
 
 def _feature_definition(feature: ResolvedFeature) -> dict[str, Any]:

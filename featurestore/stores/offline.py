@@ -21,6 +21,7 @@ from featurestore.declare.sources import DataFrameSource, ParquetSource, Source,
 from featurestore.errors import SourceError
 from featurestore.semantics.expressions import guarded, normalised, settled
 from featurestore.semantics.sql import literal, quote
+from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import ROW, SEGMENT, Log
 
 __all__ = ["Offline", "Session", "SourceFile"]
@@ -81,12 +82,16 @@ class Session:
                 full = f"{name}_rows"
             return Scan(full, "0", "rowid")
         if isinstance(source, PushSource):
-            return self._offline.log(source).settled_scan(self.connection, name)
+            log = self._offline.log(source).settled_scan(self.connection, name)
+            if source.history is None:
+                return log
+            history = source.history
+            scan = self._open(history, f"{name}_history")
+            scan = _derived(history, scan, self.described(scan)) if history.derived else scan
+            return with_history(source, log, history, scan, self._offline.raw_types(history))
         assert isinstance(source, DataFrameSource)
-        if source.frame is None:
-            raise SourceError(f"{source.title}: its frame is not at hand in this process; declare it again")
-        numbers = pa.array(np.arange(source.frame.num_rows))
-        self.connection.register(name, source.frame.append_column(FRAME_ROW, numbers))
+        frame = self._offline.frame(source)
+        self.connection.register(name, frame.append_column(FRAME_ROW, pa.array(np.arange(frame.num_rows))))
         return Scan(name, "0", FRAME_ROW)
 
     def _is_view(self, database: str, table: str) -> bool:
@@ -127,6 +132,7 @@ class Offline:
             config["threads"] = threads
         self._config = config
         self._raw: dict[tuple[Any, ...], dict[str, str]] = {}
+        self._frames: dict[str, pa.Table] = {}
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -159,12 +165,21 @@ class Offline:
                 self._logs[str(folder)] = Log(folder, pa.schema(columns + own))
             return self._logs[str(folder)]
 
+    def frame(self, source: DataFrameSource) -> pa.Table:
+        """The rows of a frame source, of one that was read back from the registry too, where this process has seen them."""
+        if source.frame is not None:
+            self._frames[source.content] = source.frame
+        elif source.content not in self._frames:
+            raise SourceError(f"{source.title}: its frame is not at hand in this process; declare it again")
+        return self._frames[source.content]
+
     def files(self, source: Source) -> tuple[SourceFile, ...]:
         """The files of a source as they are now; for a frame, one entry that its content names."""
         if isinstance(source, DataFrameSource):
             return (SourceFile(f"frame:{source.content}", 0, 0),)
         if isinstance(source, PushSource):
-            return (SourceFile(f"log:{source.name}", 0, 0),)
+            beside = () if source.history is None else self.files(source.history)
+            return (SourceFile(f"log:{source.name}", 0, 0), *beside)
         found = []
         for path in self.paths(source):
             try:
@@ -210,6 +225,8 @@ class Offline:
         if isinstance(source, PushSource):
             described = {name: of.duckdb for name, of in source.columns.items()}
             described |= {KNOWN_AT: "BIGINT", REPLACES: "BIGINT"}
+            if source.history is not None:
+                check_history(source, source.history, self.raw_types(source.history))
         else:
             described = session.described(session.own(source))
         for name in source.derived:
