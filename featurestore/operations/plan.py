@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from featurestore.catalog import Catalog
+from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.operations.notices import data_notices, rule_notices
+from featurestore.operations.parts import takes_pushes
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import PLACES, Document, Record, catalog_of, document_of, merged
-from featurestore.registry.plan import Notice, Plan, steps_between
+from featurestore.registry.plan import Notice, Plan, Refill, steps_between
 from featurestore.registry.store import Registry
 from featurestore.semantics.service import resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
@@ -52,6 +54,8 @@ def make_plan(
     steps = steps_between(current.document, document, leftovers=registry.leftovers())
     notices = [*rule_notices(views.values()), *_moved(current.document, document)]
     if read_data:
+        refilled = [views[step.view] for step in steps if isinstance(step, Refill) and step.view in views]
+        notices += _fills(refilled, offline)
         notices += data_notices(views.values(), offline)
     return Plan(current.number, document, steps, tuple(sorted(notices, key=lambda notice: (notice.kind, notice.name))))
 
@@ -71,8 +75,28 @@ def resolve_views(catalog: Catalog, offline: Offline) -> dict[str, ResolvedView]
 def _read_from(source: Source, offline: Offline) -> str:
     if isinstance(source, DataFrameSource):
         return "read from a frame in memory"
+    if isinstance(source, PushSource):
+        return f"read from the push log of '{source.name}'"
     first, *others = offline.paths(source)
     return f"read from {first}" + (f" and {len(others)} files more" if others else "")
+
+
+def _fills(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
+    """What filling views over pushed rows will take."""
+    for view in views:
+        source = view.source
+        if not isinstance(source, PushSource) or not takes_pushes(view):
+            continue
+        rows = sum(segment.rows or 0 for segment in offline.log(source).segments())
+        of = f"the log of push source '{source.name}', {rows:,} rows"
+        if source.cutover is not None and source.history is not None:
+            of += f", and its history '{source.history.name}'; not before the cutover, {source.cutover.isoformat()}"
+        yield Notice(
+            "views",
+            view.name,
+            f"materialize fills it in one step from {of}. Pushes wait meanwhile; until then lookups answer with the version "
+            "that was served before, or that it is not materialized",
+        )
 
 
 def _check_types(view: ResolvedView, applied: Record, offline: Offline) -> None:
