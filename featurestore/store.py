@@ -323,7 +323,8 @@ class FeatureStore:
         )
 
     def _free(self, view: str, fingerprint: str) -> int:
-        return free_view(self.online, self.config.project, view, fingerprint)
+        with self._pushing.alone(view, fingerprint):
+            return free_view(self.online, self.config.project, view, fingerprint)
 
     def _published(self, view: str, fingerprint: str) -> bool:
         document = self.registry.current().document

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from featurestore.clock import Clock, to_datetime
@@ -12,7 +13,7 @@ from featurestore.declare.push import PushSource
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, did_you_mean
 from featurestore.operations.materialize import Run
 from featurestore.operations.parts import takes_pushes
-from featurestore.operations.pushing.pusher import MARGIN, Pushed, Pusher
+from featurestore.operations.pushing.pusher import MARGIN, Applied, Pushed, Pusher
 from featurestore.registry.documents import Document, catalog_of, resolved_view
 from featurestore.registry.store import Registry
 from featurestore.semantics.view import ResolvedView
@@ -23,7 +24,7 @@ from featurestore.stores.online import OnlineStore
 __all__ = ["Pushing"]
 
 PATIENCE = 10.0
-"""Seconds for which a clock that was injected may stand still before a push gives up waiting for it."""
+"""Seconds for which a push waits for the online store's clock, which may stand still, or have been set back."""
 
 
 class Pushing:
@@ -38,7 +39,7 @@ class Pushing:
         self._margin = 0 if own else MARGIN
         self._pushers: dict[str, Pusher] = {}
         self._lock = threading.Lock()
-        self._known: tuple[int, dict[str, list[ResolvedView]]] = (-1, {})
+        self._known: tuple[object, Document, list[tuple[ResolvedView, bool]]] = (None, {}, [])
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
@@ -63,18 +64,36 @@ class Pushing:
         seconds = time.perf_counter() - started
         return [Run(view.name, view.fingerprint, instant, keys, keys, full=True, seconds=seconds, files=())]
 
+    @contextmanager
+    def alone(self, view: str, fingerprint: str) -> Iterator[None]:
+        """Keep pushes away from a view version, where it takes any, while its records are freed."""
+        versions = self._read()[1]
+        sources = [v.source.name for v, _ in versions if (v.name, v.fingerprint) == (view, fingerprint)]
+        try:
+            pusher = self._pusher(sources[0]) if sources else None
+        except (NotFoundError, PushError):  # a source that takes no pushes any more
+            pusher = None
+        with pusher.alone() if pusher is not None else nullcontext():
+            yield
+
     def _pusher(self, name: str) -> Pusher:
         with self._lock:
             if name not in self._pushers:
-                source = self._source(name)
                 self._pushers[name] = Pusher(
-                    source, self._offline, self._store, project=self._project,
-                    versions=lambda: self._versions(name), wait=self._wait, margin=self._margin,
+                    self._source(name), self._offline, self._store, project=self._project,
+                    applied=lambda: self._applied(name), wait=self._wait, margin=self._margin,
                 )  # fmt: skip
             return self._pushers[name]
 
+    def _applied(self, name: str) -> Applied:
+        """The source and the view versions that may be online over it: those applied, and those that are to be freed."""
+        versions = [(view, left) for view, left in self._read()[1] if view.source.name == name]
+        return Applied(
+            self._source(name), [view for view, left in versions if not left], [view for view, left in versions if left]
+        )
+
     def _source(self, name: str) -> PushSource:
-        sources = catalog_of(self._registry.current().document).sources
+        sources = catalog_of(self._read()[0]).sources
         pushed = [known for known, source in sources.items() if isinstance(source, PushSource)]
         if name not in sources:
             raise NotFoundError(
@@ -85,39 +104,33 @@ class Pushing:
             raise PushError(f"{source.title} is read from files; only a PushSource takes rows")
         return source
 
-    def _versions(self, name: str) -> list[ResolvedView]:
-        """The view versions over a source that may be online: those applied, and those that are still to be freed."""
-        generation = self._registry.generation()
-        left = self._registry.leftovers()
-        if self._known[0] != hash((generation, left)):
-            self._known = (hash((generation, left)), self._all_versions(set(left)))
-        return self._known[1].get(name, [])
+    def _read(self) -> tuple[Document, list[tuple[ResolvedView, bool]]]:
+        """The applied document, and every view version that takes pushes, beside whether it is left to be freed."""
+        generation, left = self._registry.generation(), self._registry.leftovers()
+        known, document, versions = self._known
+        if known != (generation, left):
+            document = self._registry.current().document
+            versions = self._versions(document, set(left))
+            self._known = (generation, left), document, versions
+        return document, versions
 
-    def _all_versions(self, left: set[tuple[str, str]]) -> dict[str, list[ResolvedView]]:
-        current = self._registry.current().document
-        found = {(view, record["fingerprint"]): current for view, record in current["views"].items()}
+    def _versions(self, current: Document, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:
+        found = {(view, record["fingerprint"]): (current, False) for view, record in current["views"].items()}
         for version in self._registry.history() if left else ():
             for view, record in version.document["views"].items():
                 if (view, record["fingerprint"]) in left:
-                    found.setdefault((view, record["fingerprint"]), version.document)
-        by_source: dict[str, list[ResolvedView]] = {}
-        for (view, _), document in found.items():
-            if _is_pushed(document, view):
-                resolved = resolved_view(document, view)
-                if takes_pushes(resolved):
-                    by_source.setdefault(resolved.source.name, []).append(resolved)
-        return by_source
+                    found.setdefault((view, record["fingerprint"]), (version.document, True))
+        pushed = ((resolved_view(of, view), old) for (view, _), (of, old) in found.items() if _is_pushed(of, view))
+        return [(view, old) for view, old in pushed if takes_pushes(view)]
 
     def _wait_for_the_clock(self, instant: int) -> None:
         """Return when the online store's clock has come to an instant."""
-        moved, last = time.monotonic(), None
+        deadline = time.monotonic() + PATIENCE
         while True:
             now = self._store.get([]).now
             if now >= instant:
                 return
-            if now != last:
-                moved, last = time.monotonic(), now
-            elif time.monotonic() - moved > PATIENCE:
+            if time.monotonic() > deadline or instant - now > PATIENCE * 1e6:
                 raise OnlineUnavailableError(
                     f"The online store's clock stands at {to_datetime(now).isoformat()}, and what was pushed is known from "
                     f"{to_datetime(instant).isoformat()} on; it is in the log, and applied by the next push or run of "

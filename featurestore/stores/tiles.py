@@ -12,9 +12,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from featurestore.errors import OnlineStoreError
-from featurestore.semantics.folds import State
+from featurestore.semantics.folds import Group, State
 from featurestore.semantics.lanes import Lane, Lanes, PushedRow, Tiles
 
 __all__ = ["Kept", "TileCodec"]
@@ -98,6 +99,8 @@ class TileCodec:
         """Merge rows into a record, each once; its instant is then the newest known_at, and tiles out of reach are gone."""
         kept.known += len(rows)
         kept.instant = max([kept.instant, *(row.known_at for row in rows)])
+        if not rows:
+            return
         for number, lane in enumerate(self._lanes):
             by_tile: dict[int, list[PushedRow]] = {}
             for row in rows:
@@ -109,6 +112,28 @@ class TileCodec:
                 oldest = lane.oldest(kept.instant)
                 for b in [b for b in tiles if b < oldest]:
                     del tiles[b]
+
+    def subtract(self, kept: Kept, rows: Sequence[PushedRow]) -> None:
+        """Take rows out of a record again, which were merged into it; every cell's algebra must be a Group.
+
+        A tile that is out of reach is gone already, and of one that is there nothing was ever left out.
+        """
+        kept.known -= len(rows)
+        for number, lane in enumerate(self._lanes):
+            tiles = kept.lanes[number]
+            for row in rows:
+                b = lane.tile(row.event_time)
+                if b in tiles:
+                    tiles[b] = self._subtracted(number, lane, tiles[b], row)
+
+    def _subtracted(self, number: int, lane: Lane, data: bytes, row: PushedRow) -> bytes:
+        states = self.states(number, data)
+        for place, cell in enumerate(lane.cells):
+            state = cell.lift(row)
+            if state is not None:
+                group = cast("Group", cell.algebra)
+                states[place] = group.subtract(states[place], state)
+        return self.tile(number, states)
 
     def _added(self, number: int, lane: Lane, data: bytes | None, rows: Sequence[PushedRow]) -> bytes:
         states = [cell.algebra.zero for cell in lane.cells] if data is None else self.states(number, data)

@@ -1,16 +1,16 @@
-"""Rows into the records of the views over a push source, each once and in the order of known_at."""
+"""Rows into the records of one view version over a push source, each once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.semantics.expressions import evaluate
+from featurestore.semantics.folds import Group
 from featurestore.semantics.lanes import UNTIL, Lanes, PushedRow, pushed_place
 from featurestore.semantics.time import END
 from featurestore.semantics.values import canonical, scalars
@@ -18,69 +18,94 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec
 from featurestore.stores.tiles import TileCodec
 
-__all__ = ["PushedView", "Read", "read_rows"]
+__all__ = ["LoggedRow", "PushedView", "Replaced", "read_rows"]
+
+
+class LoggedRow(NamedTuple):
+    """A row of the log, beside the known_at of the version that it replaces, and whether it deletes."""
+
+    row: PushedRow
+    replaces: int | None
+    deletes: bool
+
+
+class Replaced(NamedTuple):
+    """A row that counted until a later version of it was known, at `since`."""
+
+    row: PushedRow
+    since: int
 
 
 class PushedView:
     """A view version over a push source: its lanes, and how its keys and records are written."""
 
     def __init__(self, project: str, view: ResolvedView) -> None:
+        assert isinstance(view.source, PushSource)
         self.view = view
+        self.source: PushSource = view.source
         self.lanes = Lanes(view)
         self.keys = ViewCodec(project, view)
         self.records = TileCodec(self.lanes)
+        self.exact = all(isinstance(cell.algebra, Group) for lane in self.lanes.lanes for cell in lane.cells)
         self._key_columns = tuple(key.column for key in view.keys)
 
-    def key_of(self, values: dict[str, Any]) -> bytes | None:
-        """The online key of a row's record; None where a part of the key is null."""
-        parts = [values[column] for column in self._key_columns]
-        return None if None in parts else self.keys.key(parts)
+    @property
+    def reading(self) -> tuple[Any, ...]:
+        """What decides how the source's rows are read; equal for views that can share the reading."""
+        return tuple(self.source.derived.items()), self.source.event_time, self.source.until, self.source.deleted
 
-    def merged(self, record: bytes | None, rows: Sequence[PushedRow]) -> bytes | None:
-        """The record with the rows that are newer than it."""
+    def parts_of(self, row: PushedRow) -> tuple[Any, ...] | None:
+        """The values of a row's key; None where one is null."""
+        parts = tuple(row.values[column] for column in self._key_columns)
+        return None if None in parts else parts
+
+    def merged(self, record: bytes | None, rows: Sequence[PushedRow], replaced: Sequence[Replaced]) -> bytes | None:
+        """The record with the rows that it has not yet, and without those that were replaced since; None where none is left."""
         kept = self.records.empty() if record is None else self.records.unpack(record)
         fresh = [row for row in rows if row.known_at > kept.instant]
-        if not fresh:
+        gone = [old for old in replaced if old.since > kept.instant]
+        if not fresh and not gone:
             return record
         self.records.add(kept, fresh)
-        return self.records.pack(kept)
+        if gone:
+            self.records.subtract(kept, [old.row for old in gone])
+            kept.instant = max(kept.instant, *(old.since for old in gone))
+        return self.records.pack(kept) if kept.known else None
 
 
-@dataclass(frozen=True)
-class Read:
-    """Logged rows, in order, as lanes take them, beside what each replaces (its known_at), and whether it deletes."""
+def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:
+    """The rows of a log, in order, as the lanes of views with one `reading` take them.
 
-    rows: list[PushedRow]
-    replaces: list[int | None]
-    deletes: list[bool]
-
-
-def read_rows(source: PushSource, views: Iterable[PushedView], table: pa.Table) -> Read:
-    """The rows of a log as scalars, with derived columns and conditions evaluated in one go."""
+    ValueError where a derived column or a condition of one of the views cannot be computed for a row.
+    """
+    source = views[0].source
     conditions = list(dict.fromkeys(text for view in views for text in view.lanes.conditions))
-    if source.derived:
-        for name, column in zip(source.derived, evaluate(table, source.derived).columns, strict=True):
-            table = table.append_column(name, column)
-    columns: dict[str, list[Any]] = {}
-    types = {**source.columns}
+    types = dict(source.columns)
     for view in views:
         types.update({name: of for name, of in view.view.columns.items() if name in source.derived})
-    for name, of in types.items():
-        columns[name] = scalars(canonical(table[name], of))
-    tested = (
-        evaluate(table, {f"w{i}": f"({text}) IS TRUE" for i, text in enumerate(conditions)}) if conditions else table
-    )
-    holds = [tested[f"w{i}"].to_pylist() for i in range(len(conditions))]
+    wanted = _derived(views)
+    if wanted:
+        for name, column in zip(wanted, evaluate(table, wanted).columns, strict=True):
+            table = table.append_column(name, column)
+    columns = {name: scalars(canonical(table[name], of)) for name, of in types.items()}
+    tests = {f"w{i}": f"({text}) IS TRUE" for i, text in enumerate(conditions)}
+    tested = evaluate(table, tests)
+    holds = [tested[name].to_pylist() for name in tests]
     known, replaces = table[KNOWN_AT].to_pylist(), table[REPLACES].to_pylist()
     deletes = [False] * len(known) if source.deleted is None else [value is True for value in columns[source.deleted]]
-    rows = []
-    names = list(columns)
+    found, names = [], list(columns)
     for number, values in enumerate(zip(*columns.values(), strict=True)):
         row = dict(zip(names, values, strict=True))
-        happened = row[source.event_time]
-        e = END if happened is None else instant_of(happened)
-        until = END if source.until is None or row[source.until] is None else instant_of(row[source.until])
-        row[UNTIL] = until
+        happened = END if row[source.event_time] is None else instant_of(row[source.event_time])
+        until = None if source.until is None else row[source.until]
+        row[UNTIL] = END if until is None else instant_of(until)
         met = {text: holds[i][number] for i, text in enumerate(conditions)}
-        rows.append(PushedRow((), e, known[number], pushed_place(e, known[number]), row, met))
-    return Read(rows, replaces, deletes)
+        learned = known[number]
+        place = pushed_place(happened, learned)
+        found.append(LoggedRow(PushedRow((), happened, learned, place, row, met), replaces[number], deletes[number]))
+    return found
+
+
+def _derived(views: Iterable[PushedView]) -> dict[str, str]:
+    """The derived columns that the views read, those of their conditions included."""
+    return {name: text for view in views for name, text in view.source.derived.items() if name in view.view.columns}

@@ -9,28 +9,31 @@ lookups answer for the instant before it until the next turn has applied them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from featurestore.clock import to_datetime
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.errors import OnlineStoreError, PushError
+from featurestore.operations.pushing.applying import Applying, Reading
 from featurestore.operations.pushing.folding import folded_records
 from featurestore.operations.pushing.identities import Identity, digests_of, identity_keys
-from featurestore.operations.pushing.merging import PushedView, Read, read_rows
+from featurestore.operations.pushing.merging import PushedView
 from featurestore.operations.pushing.rows import table_of_rows
-from featurestore.operations.pushing.state import SourceState, source_prefix, state_key
+from featurestore.operations.pushing.sorting import Known, Pushed, Sorted, next_version, sort_rows
+from featurestore.operations.pushing.state import NEVER, SourceState, source_prefix, state_key
 from featurestore.semantics.values import instants
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import pack_watermark
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import Guard, OnlineStore
 
-__all__ = ["Pushed", "Pusher"]
+__all__ = ["Applied", "Pushed", "Pusher"]
 
 TURN = 5_000
 """Rows that one turn takes at most, however many wait."""
@@ -38,13 +41,15 @@ TURN = 5_000
 MARGIN = 2_000
 """µs by which known_at is reserved ahead of a clock that runs, so that the reservation is seen before it comes."""
 
+Puts = dict[bytes, bytes | None]
 
-class Pushed(NamedTuple):
-    """What became of the rows of one push: kept, unchanged (retries), late (kept aside)."""
 
-    accepted: int
-    unchanged: int
-    late: int
+class Applied(NamedTuple):
+    """A push source as it is applied now, the view versions over it, and those that are replaced and not freed yet."""
+
+    source: PushSource
+    views: list[ResolvedView]
+    left: list[ResolvedView]
 
 
 @dataclass
@@ -53,42 +58,30 @@ class _Request:
     answer: Future[Pushed] = field(default_factory=Future)
 
 
-class _Mine(NamedTuple):
-    """The known_at that a fresh row of this turn will have, before it is reserved."""
-
-    place: int
-
-
-class _Sorted(NamedTuple):
-    """The rows of a turn that are new, beside what each replaces; late ones; and what becomes of each request."""
-
-    fresh: list[int]
-    replaces: list[int | _Mine | None]
-    identities: dict[bytes, list[Any]]
-    late: list[int]
-    outcomes: list[Pushed | PushError]
+class _UnreadableError(Exception):
+    """A derived column or a condition cannot be computed for a row of the turn, of which nothing was kept."""
 
 
 class Pusher:
     """Pushes to one source; safe to use from several threads, beside pushers in other processes.
 
-    versions: the view versions over the source that are complete online, or being filled. wait: returns when the online
-    store's clock has come to an instant (µs).
+    applied: what is applied of the source now. wait: returns when the online store's clock has come to an instant (µs),
+    and raises where that cannot be expected.
     """
 
     def __init__(
         self, source: PushSource, offline: Offline, store: OnlineStore, *, project: str,
-        versions: Callable[[], list[ResolvedView]], wait: Callable[[int], None], margin: int = MARGIN,
+        applied: Callable[[], Applied], wait: Callable[[int], None], margin: int = MARGIN,
     ) -> None:  # fmt: skip
         self.source = source
         self._offline, self._store, self._project = offline, store, project
-        self._versions, self._wait, self._margin = versions, wait, margin
+        self._applied, self._wait, self._margin = applied, wait, margin
         self._state_key = state_key(project, source)
         self._prefix = source_prefix(project, source)
         self._log = offline.log(source)
+        self._applying = Applying(offline, store, self._log, project=project)
         self._waiting: list[_Request] = []
         self._gate, self._turn = threading.Lock(), threading.Lock()
-        self._views: dict[str, PushedView] = {}
         self._held: bytes | None = None  # the state online, while the log is locked
 
     def push(self, rows: Any, *, json: bool = False) -> Pushed:
@@ -103,32 +96,45 @@ class Pusher:
         with self._gate:
             self._waiting.append(request)
         with self._turn:
-            if not request.answer.done():
+            while not request.answer.done():  # a turn may be full before it comes to this request
                 self._take_turn()
         return request.answer.result()
 
     def repair(self) -> None:
         """Apply what is in the log and not online yet."""
-        with self._turn, self._log.lock():
-            state, _ = self._read_state()
-            if state.reserved is not None or self._behind(state):
-                self._caught_up(state)
+        with self.alone():
+            state, now = self._read_state()
+            self._caught_up(self._applied(), state, now)
 
-    def fill(self, view: ResolvedView, publish: Callable[[int], dict[bytes, bytes | None]], batch: int = 4_000) -> int:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every pusher of the source waiting, in all processes."""
+        with self._turn, self._log.lock():
+            yield
+
+    def fill(self, view: ResolvedView, publish: Callable[[int], Puts], batch: int = 4_000) -> int:
         """Make every record of a view version from the log, and publish it in one step; the number of keys.
 
-        publish: what to write last, for the instant that the records are true for. Pushes wait meanwhile.
+        publish: what to write last, for the instant that the records are true for. Pushes wait meanwhile, lookups do not.
         """
         pushed = PushedView(self._project, view)
-        with self._turn, self._log.lock():
+        with self.alone():
             state, now = self._read_state()
-            state = self._caught_up(state)
+            state = self._caught_up(self._applied(), state, now)
             upto = max(state.applied, now)
-            puts: dict[bytes, bytes | None] = {}
+            self._swap({}, SourceState(upto))  # before records of that instant are there to be looked up
+            left = {key for keys in self._store.scan(pushed.keys.record_prefix) for key in keys}
+            puts: Puts = {}
             count = 0
             for key, record in folded_records(pushed, self._offline, upto=upto):
                 puts[key] = record
+                left.discard(key)
                 count += 1
+                if len(puts) == batch:
+                    self._store.write(puts)
+                    puts = {}
+            for key in left:  # of keys whose rows were deleted since a fill that never came to its end
+                puts[key] = None
                 if len(puts) == batch:
                     self._store.write(puts)
                     puts = {}
@@ -161,103 +167,134 @@ class Pusher:
 
     def _pushed(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:
         with self._log.lock():
+            applied = self._current()
             state, now = self._read_state()
-            self.source.check_open(now)
-            if state.reserved is not None or self._behind(state):
-                state = self._caught_up(state)
+            applied.source.check_open(now)
+            state = self._caught_up(applied, state, now)
             now = max(now, state.applied)
-            if self._log.last_known_at() is None and self.source.history is None:
-                self._publish_empty(now)
-            found = self._sorted(tables, now)
-            table = pa.concat_tables(tables)
+            if self._log.last_known_at() is None and applied.source.history is None:
+                self._publish_empty(applied, now)
+            views = self._applying.published([*applied.views, *applied.left])
+            whole = pa.concat_tables(tables)
+            known = self._known(applied.source, whole)
+            refused: Mapping[int, PushError] = {}
+            while True:
+                found = sort_rows(applied.source, tables, known, now=now, refused=refused)
+                if not found.fresh:
+                    break
+                try:
+                    self._write(whole.take(pa.array(found.fresh)), found, state, views)
+                    break
+                except _UnreadableError as error:
+                    refused = self._unreadable(tables, views, refused, str(error))
             if found.late:
-                self._keep_aside(table.take(pa.array(found.late)), now)
-            if found.fresh:
-                self._write(table.take(pa.array(found.fresh)), found, state)
+                self._keep_aside(whole.take(pa.array(found.late)), now)
             return found.outcomes
+
+    def _current(self) -> Applied:
+        applied = self._applied()
+        if applied.source.columns != self.source.columns:
+            raise PushError(
+                f"{applied.source.title}: its columns were changed since it was first pushed to, and its log keeps those "
+                "that it began with; give the source another name"
+            )
+        return applied
 
     def _read_state(self) -> tuple[SourceState, int]:
         reading = self._store.get([self._state_key])
         self._held = reading.values[0]
         return SourceState.unpack(reading.values[0]), reading.now
 
-    def _behind(self, state: SourceState) -> bool:
-        last = self._log.last_known_at()
-        return last is not None and last > state.applied
-
-    def _caught_up(self, state: SourceState) -> SourceState:
+    def _caught_up(self, applied: Applied, state: SourceState, now: int) -> SourceState:
         """Apply what the log has and the records have not; a reservation without rows is given up."""
+        last = self._log.last_known_at()
+        if state.reserved is None and (last is None or last <= state.applied):
+            return state
+        views = self._applying.published([*applied.views, *applied.left])
+        if state.applied == NEVER and not views:
+            return self._remembered(applied.source, state, now)
         rows = self._log.tail(state.applied)
-        if not rows.num_rows:
-            if state.reserved is not None:
-                self._swap({}, SourceState(state.applied))
-            return SourceState(state.applied)
-        last = rows[KNOWN_AT][-1].as_py()
-        self._wait(last)
-        identities = self._identities_of(rows)
-        puts = self._applied(rows)
-        self._swap({**puts, **identities}, SourceState(last))
-        return SourceState(last)
+        if rows.num_rows:
+            settled = _settled(applied.source, rows)
+            self._wait(settled)
+            puts = self._applying.records(self._applying.read(views, rows), upto=settled)
+            state = SourceState(settled)
+            self._swap({**puts, **self._identities_of(applied.source, rows)}, state)
+        if state.reserved is not None:
+            state = SourceState(state.applied)
+            self._swap({}, state)
+        return state
 
-    def _sorted(self, tables: Sequence[pa.Table], now: int) -> _Sorted:
-        source = self.source
-        earliest, latest = now - source.lateness, now + source.tolerance
-        whole = pa.concat_tables(tables)
-        identities, keys, digests = self._known_identities(whole) if source.identity else ({}, [], [])
-        found = _Sorted([], [], identities, [], [])
-        first = 0
-        for table in tables:
-            times = instants(table[source.event_time])
-            ahead = next((n for n, e in enumerate(times) if e is not None and e > latest), None)
-            if ahead is not None:
-                found.outcomes.append(self._ahead(ahead, times[ahead], now))
-            else:
-                found.outcomes.append(_sort(found, times, range(first, first + len(times)), keys, digests, earliest))
-            first += len(times)
-        return found
+    def _remembered(self, source: PushSource, state: SourceState, now: int) -> SourceState:
+        """After the online store was emptied, the identities of those rows that can still be pushed again, by segment."""
+        last = self._log.last_known_at()
+        after = min(now, now if last is None else last) - source.lateness - source.tolerance - 1
+        for segment in self._log.segments():
+            if segment.last is not None and segment.last > after:
+                rows = self._log.read(after, segment.last)
+                settled = _settled(source, rows)
+                self._wait(settled)
+                done = segment.last == last
+                state = SourceState(settled) if done else SourceState(segment.last, segment.last + 1)
+                self._swap(self._identities_of(source, rows), state)
+                after = segment.last
+        return state
 
-    def _ahead(self, row: int, happened: int | None, now: int) -> PushError:
-        assert happened is not None
-        return PushError(
-            f"{self.source.title}: row {row} happened at {to_datetime(happened).isoformat()}, and the store's clock is at "
-            f"{to_datetime(now).isoformat()}; a row may be at most {self.source.tolerance / 1e6:g} s ahead of it"
-        )
-
-    def _known_identities(self, rows: pa.Table) -> tuple[dict[bytes, list[Any]], list[bytes], list[bytes]]:
-        """What is remembered of each row's identity, by its key: [identity or None, changed]; the rows' keys and digests."""
-        keys = identity_keys(self.source, self._prefix, rows)
+    def _known(self, source: PushSource, rows: pa.Table) -> Known:
+        """What is remembered of each row's identity."""
+        if not source.identity:
+            return Known({}, [], [])
+        keys = identity_keys(source, self._prefix, rows)
         distinct = list(dict.fromkeys(keys))
         held = self._store.get(distinct).values
-        known = {
-            key: [None if data is None else Identity.unpack(data)] for key, data in zip(distinct, held, strict=True)
-        }
-        return known, keys, digests_of(self.source, rows)
+        known = {key: None if data is None else Identity.unpack(data) for key, data in zip(distinct, held, strict=True)}
+        return Known(known, keys, digests_of(source, rows))
+
+    def _unreadable(
+        self, tables: Sequence[pa.Table], views: Sequence[PushedView], refused: Mapping[int, PushError], why: str
+    ) -> dict[int, PushError]:
+        """The requests that have a row for which an expression fails, found by reading each alone."""
+        found = dict(refused)
+        for number, table in enumerate(tables):
+            if number not in found:
+                for row in range(table.num_rows):
+                    try:
+                        self._applying.read(views, _stamped(table.slice(row, 1), [0], [None]))
+                    except ValueError as error:
+                        found[number] = PushError(f"{self.source.title}: row {row}: {error}")
+                        break
+        if len(found) == len(refused):
+            raise PushError(f"{self.source.title}: {why}")
+        return found
 
     def _keep_aside(self, rows: pa.Table, now: int) -> None:
         log = self._offline.log(self.source, "late")
         with log.lock():
             last = log.last_known_at()
             first = now if last is None else max(now, last + 1)
-            log.append(_stamped(rows, range(first, first + rows.num_rows), [None] * rows.num_rows, log.schema))
+            stamped = _stamped(rows, range(first, first + rows.num_rows), [None] * rows.num_rows)
+            log.append(_batches(stamped, log.schema))
 
     # --- reserve, append, apply -------------------------------------------------------------
 
-    def _write(self, rows: pa.Table, found: _Sorted, state: SourceState) -> None:
+    def _write(self, rows: pa.Table, found: Sorted, state: SourceState, views: Sequence[PushedView]) -> None:
         first = self._reserve(state)
-        replaces = [first + n.place if isinstance(n, _Mine) else n for n in found.replaces]
-        known = range(first, first + rows.num_rows)
-        self._log.append(_stamped(rows, known, replaces, self._log.schema))
-        table = pa.Table.from_batches(_stamped(rows, known, replaces, self._log.schema))
-        identities = {
-            key: _renewed(held[0], first).pack() for key, held in found.identities.items() if held[0] is not None
-        }
-        puts = self._applied(table)
-        latest = max((e for e in instants(table[self.source.event_time]) if e is not None), default=first)
-        self._wait(max(known[-1], latest))
-        self._swap({**puts, **identities}, SourceState(known[-1]))
+        table = _stamped(rows, range(first, first + rows.num_rows), found.replaced(first))
+        try:
+            reading: Reading = self._applying.read(views, table)  # what fails must never come into the log
+        except ValueError as error:
+            self._swap({}, SourceState(state.applied))
+            raise _UnreadableError(str(error)) from error
+        self._log.append(_batches(table, self._log.schema))
+        settled = _settled(self.source, table)
+        puts = self._applying.records(reading, upto=settled)
+        self._wait(settled)
+        self._swap({**puts, **found.renewed(first)}, SourceState(settled))
 
     def _reserve(self, state: SourceState) -> int:
         """The first instant of a turn, reserved before the clock has come there."""
+        if state.applied != NEVER:
+            self._wait(state.applied)  # a clock that is behind is waited for before anything is kept
         margin = self._margin
         last = self._log.last_known_at()
         while True:
@@ -268,7 +305,7 @@ class Pusher:
                 return first
             margin = max(1, margin * 2)
 
-    def _swap(self, puts: dict[bytes, bytes | None], after: SourceState) -> None:
+    def _swap(self, puts: Puts, after: SourceState) -> None:
         """Write, where the state is still the one that was read when the log was locked."""
         packed, guard = after.pack(), Guard(self._state_key, self._held)
         if not self._store.write({**puts, self._state_key: packed}, guard=guard):
@@ -278,118 +315,36 @@ class Pusher:
             )
         self._held = packed
 
-    def _applied(self, rows: pa.Table) -> dict[bytes, bytes | None]:
-        """The records of all views with these logged rows in them."""
-        views = self._published()
-        if not views:
-            return {}
-        read = read_rows(self.source, views, rows)
-        replaced = self._replaced(read, views)
-        puts: dict[bytes, bytes | None] = {}
-        for view in views:
-            puts.update(self._records(view, read, replaced, upto=read.rows[-1].known_at))
-        return puts
-
-    def _published(self) -> list[PushedView]:
-        """The view versions that are complete online; the others read the log when they are filled."""
-        versions = self._versions()
-        self._views = {v.fingerprint: self._views.get(v.fingerprint) or PushedView(self._project, v) for v in versions}
-        views = list(self._views.values())
-        marks = self._store.get([view.keys.watermark_key for view in views]).values
-        return [view for view, mark in zip(views, marks, strict=True) if mark is not None]
-
-    def _publish_empty(self, now: int) -> None:
+    def _publish_empty(self, applied: Applied, now: int) -> None:
         """Before the first row: every view is complete, since there is nothing to fill it with."""
-        marks = [PushedView(self._project, view).keys.watermark_key for view in self._versions()]
+        marks = [PushedView(self._project, view).keys.watermark_key for view in applied.views]
         unset = [mark for mark, held in zip(marks, self._store.get(marks).values, strict=True) if held is None]
         if unset:
             self._store.write(dict.fromkeys(unset, pack_watermark([now])))
 
-    def _replaced(self, read: Read, views: list[PushedView]) -> list[dict[str, Any]]:
-        """The columns of the rows that are replaced."""
-        found = []
-        for known_at in {n for n in read.replaces if n is not None}:
-            before = read_rows(self.source, views, self._log.read(known_at - 1, known_at))
-            found += [row.values for row in before.rows]
-        return found
-
-    def _records(
-        self, view: PushedView, read: Read, replaced: list[dict[str, Any]], *, upto: int
-    ) -> dict[bytes, bytes | None]:
-        columns = [key.column for key in view.view.keys]
-        anew = {tuple(values[c] for c in columns) for values in replaced}
-        anew |= {
-            tuple(row.values[c] for c in columns)
-            for row, n in zip(read.rows, read.replaces, strict=True) if n is not None
-        }  # fmt: skip
-        anew = {key for key in anew if None not in key}
-        again = {view.keys.key(key) for key in anew}
-        groups: dict[bytes, list[Any]] = {}
-        for row, deletes in zip(read.rows, read.deletes, strict=True):
-            key = view.key_of(row.values)
-            if key is not None and not deletes and key not in again:
-                groups.setdefault(key, []).append(row)
-        puts: dict[bytes, bytes | None] = {}
-        for (key, rows), record in zip(groups.items(), self._store.get(list(groups)).values, strict=True):
-            puts[key] = view.merged(record, rows)
-        if anew:
-            puts |= dict.fromkeys(again)
-            puts |= dict(folded_records(view, self._offline, upto=upto, keys=list(anew)))
-        return puts
-
-    def _identities_of(self, rows: pa.Table) -> dict[bytes, bytes | None]:
+    def _identities_of(self, source: PushSource, rows: pa.Table) -> Puts:
         """What is to be remembered of rows that the log has and a dead pusher did not get to say."""
-        if not self.source.identity:
-            return {}
-        known, keys, digests = self._known_identities(rows)
-        times, learned = instants(rows[self.source.event_time]), rows[KNOWN_AT].to_pylist()
-        for n, key in enumerate(keys):
-            known[key][0] = _next(known[key][0], learned[n], times[n], digests[n])
-        return {key: held[0].pack() for key, held in known.items()}
+        known = self._known(source, rows)
+        times, learned = instants(rows[source.event_time]), rows[KNOWN_AT].to_pylist()
+        identities = dict(known.identities)
+        for n, key in enumerate(known.keys):
+            identities[key] = next_version(identities[key], learned[n], times[n], known.digests[n])
+        return {key: held.pack() for key, held in identities.items() if held is not None}
 
 
-def _sort(
-    found: _Sorted, times: list[int | None], rows: range, keys: list[bytes], digests: list[bytes], earliest: int
-) -> Pushed:
-    """Sort one request's rows."""
-    accepted = unchanged = late = 0
-    for row, e in zip(rows, times, strict=True):
-        held = found.identities[keys[row]] if keys else [None]
-        if held[0] is not None and digests[row] in held[0].versions:
-            unchanged += 1
-            continue
-        if e is not None and e < earliest:
-            found.late.append(row)
-            late += 1
-            continue
-        mine = _Mine(len(found.fresh))
-        found.fresh.append(row)
-        found.replaces.append(None if held[0] is None or held[0].event_time < earliest else held[0].known_at)
-        if keys:
-            held[0] = _next(held[0], mine, e, digests[row])
-        accepted += 1
-    return Pushed(accepted, unchanged, late)
+def _settled(source: PushSource, rows: pa.Table) -> int:
+    """The instant (µs) by which logged rows are all known and have happened: from then on they may be looked up."""
+    happened = pc.max(rows[source.event_time].cast(pa.int64())).as_py()
+    known: int = rows[KNOWN_AT][-1].as_py()
+    return known if happened is None else max(known, happened)
 
 
-NO_TIME = -(1 << 63)
-
-
-def _next(held: Identity | None, known_at: Any, event_time: int | None, digest: bytes) -> Identity:
-    """The identity after a version more; a version without a time (a deletion) leaves the time as it was."""
-    before = () if held is None else held.versions
-    time = event_time if event_time is not None else NO_TIME if held is None else held.event_time
-    return Identity(known_at, time, (*before, digest))
-
-
-def _renewed(identity: Identity, first: int) -> Identity:
-    """The identity with the known_at that its place among the fresh rows stands for."""
-    mine: Any = identity.known_at
-    return identity._replace(known_at=first + mine.place) if isinstance(mine, _Mine) else identity
-
-
-def _stamped(rows: pa.Table, known: range, replaces: list[int | None], schema: pa.Schema) -> list[pa.RecordBatch]:
-    stamped = rows.append_column(KNOWN_AT, pa.array(known, pa.int64())).append_column(
+def _stamped(rows: pa.Table, known: Sequence[int], replaces: Sequence[int | None]) -> pa.Table:
+    return rows.append_column(KNOWN_AT, pa.array(known, pa.int64())).append_column(
         REPLACES, pa.array(replaces, pa.int64())
     )
-    batches: list[pa.RecordBatch] = stamped.cast(schema).combine_chunks().to_batches()
+
+
+def _batches(rows: pa.Table, schema: pa.Schema) -> list[pa.RecordBatch]:
+    batches: list[pa.RecordBatch] = rows.cast(schema).combine_chunks().to_batches()
     return batches

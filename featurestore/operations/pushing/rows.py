@@ -25,7 +25,7 @@ def table_of_rows(source: PushSource, rows: Any, *, json: bool = False) -> pa.Ta
     forms. Raises PushError, naming the row and the column, for an unknown column, a value of another type, or a null
     where the row could then not be placed: in event_time (but for a deletion) and in the identity.
     """
-    if isinstance(rows, Mapping) and not any(isinstance(value, (list, tuple)) for value in rows.values()):
+    if isinstance(rows, Mapping) and not any(_is_column(source, name, value) for name, value in rows.items()):
         rows = [rows]
     if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):
         table = _of_mappings(source, rows, json=json)
@@ -33,6 +33,11 @@ def table_of_rows(source: PushSource, rows: Any, *, json: bool = False) -> pa.Ta
         table = _of_frame(source, rows)
     _check_nulls(source, table)
     return table
+
+
+def _is_column(source: PushSource, name: str, value: Any) -> bool:
+    """Whether a mapping's value holds a value for each of several rows, and is not the one value of an array column."""
+    return isinstance(value, (list, tuple)) and (name not in source.columns or source.columns[name].element is None)
 
 
 def _of_mappings(source: PushSource, rows: Sequence[Any], *, json: bool) -> pa.Table:
@@ -74,7 +79,10 @@ def _of_frame(source: PushSource, rows: Any) -> pa.Table:
 def _column(source: PushSource, name: str, of: FeatureType, column: Any, *, from_pandas: bool) -> pa.Array:
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if from_pandas and of.kind.startswith("Int") and pa.types.is_floating(whole.type):
-        whole = whole.cast(pa.int64())  # a numpy-backed integer column with nulls has become float64
+        try:
+            whole = whole.cast(pa.int64()).cast(of.arrow)  # a numpy-backed integer column with nulls has become float64
+        except pa.ArrowInvalid as error:
+            raise PushError(f"{source.title}: column '{name}' must be {of}: {error}") from None
     own = of if pa.types.is_null(whole.type) else type_of_arrow(whole.type)
     if own is None or not widens(own, of):
         raise PushError(f"{source.title}: column '{name}' is {whole.type}, and must be {of}")
