@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from featurestore.declare.on_demand import Request, RequestTime, on_demand
     from featurestore.declare.push import PushSource
     from featurestore.declare.services import FeatureService
-    from featurestore.declare.sources import DataFrameSource, ParquetSource, TableSource
+    from featurestore.declare.sources import ARRIVAL, DataFrameSource, ParquetSource, TableSource
     from featurestore.declare.views import FeatureView
     from featurestore.errors import FeatureStoreError
     from featurestore.store import FeatureStore
 
 __all__ = [
+    "ARRIVAL",
     "ApproxCountDistinct",
     "ApproxQuantile",
     "Count",
@@ -67,6 +68,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ARRIVAL": "declare.sources",
     "ApproxCountDistinct": "declare.folds",
     "ApproxQuantile": "declare.folds",
     "Count": "declare.folds",

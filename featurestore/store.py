@@ -18,7 +18,7 @@ from featurestore.config import Config, load_config
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.errors import NotFoundError, SourceError, did_you_mean
-from featurestore.operations.apply import AppliedVersion, apply_plan, free_leftovers
+from featurestore.operations.apply import AppliedVersion, apply_plan, first_sight, free_leftovers
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
 from featurestore.operations.free import free_project, free_view
@@ -41,6 +41,7 @@ from featurestore.registry.store import Registry, Version
 from featurestore.registry.store import Run as JournalRun
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
+from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.log import Compaction
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
@@ -82,6 +83,7 @@ class FeatureStore:
             threads=limits.threads,
             spill=limits.spill,
             logs=config.logs,
+            arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), now=self._now),
         )
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
@@ -182,6 +184,7 @@ class FeatureStore:
 
     def _apply(self, plan: Plan, note: str, *, again: Plan | None = None) -> AppliedVersion:
         applied = apply_plan(plan, self.registry, free=self._free, published=self._published, again=again, note=note)
+        first_sight(plan, self.offline)
         self._serving.reload()
         return applied
 

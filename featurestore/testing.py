@@ -28,7 +28,7 @@ from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.declare.frames import table_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
-from featurestore.declare.sources import DataFrameSource, Source
+from featurestore.declare.sources import ARRIVAL, DataFrameSource, Source
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import NotFoundError, RequestError, SourceError, did_you_mean
 from featurestore.operations.explain import explain
@@ -240,9 +240,10 @@ class FeatureTest:
             return None
         self._offline.raw_types(source)  # tells what is wrong with files that cannot be read
         with self._offline.session() as session:
-            empty = session.connection.sql(f"SELECT * FROM {session.scan(source).relation} LIMIT 0").to_arrow_table()
+            empty = session.connection.sql(f"SELECT * FROM {session.own(source).relation} LIMIT 0").to_arrow_table()
         schema = table_of(empty).schema
-        return dict(zip(schema.names, schema.types, strict=True))
+        arrival = {ARRIVAL: pa.timestamp("us", "UTC")} if source.arrives else {}
+        return {**dict(zip(schema.names, schema.types, strict=True)), **arrival}
 
     def _guessed(
         self, source: Source, rows: Sequence[Mapping[str, Any]], stated: Schema, *, named: Sequence[str]
@@ -259,7 +260,7 @@ class FeatureTest:
                 raise SourceError(f"{source.title}: no row has a column '{name}', which the features read.{hint}")
             if name in said:
                 schema[name] = said[name]
-            elif name in source.time_columns:
+            elif name in {*source.time_columns, ARRIVAL}:
                 schema[name] = _time_type(source, name, values)
             elif values:
                 schema[name] = _inferred(source, name, values)
@@ -272,7 +273,7 @@ class FeatureTest:
 
     def _read(self, source: Source) -> list[str]:
         """The columns that the definitions read."""
-        read = list(source.word_columns)
+        read = [*source.word_columns, *([ARRIVAL] if source.arrives else [])]
         for view in self._views(source):
             read += [view.key_column(key) for key in view.entity.key]
             read += [fold.column for fold in view.features.values() if fold.column is not None]

@@ -24,6 +24,7 @@ from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 
 __all__ = [
+    "ARRIVED",
     "Scan",
     "cell",
     "happened_of",
@@ -33,12 +34,16 @@ __all__ = [
     "known_of",
     "learned_terms",
     "order_terms",
+    "own_columns",
     "rows_sql",
     "tiebreak_terms",
     "until_sql",
     "visible_known_of",
     "words_sql",
 ]
+
+ARRIVED = "__arrived"
+"""BIGINT µs, beside the columns of a source of files: when the store first saw the file that a row lies in."""
 
 
 class Scan(NamedTuple):
@@ -69,10 +74,19 @@ def happened_of(source: Source, raw: Mapping[str, str]) -> str:
     return f"CAST({BEGINNING} AS BIGINT)"
 
 
+def own_columns(source: Source) -> tuple[str, ...]:
+    """The BIGINT columns that the store itself adds to a source's rows."""
+    if isinstance(source, PushSource):
+        return (KNOWN_AT, REPLACES)
+    return (ARRIVED,) if source.arrives else ()
+
+
 def known_of(source: Source, raw: Mapping[str, str]) -> str:
     """BIGINT µs: when a row was learned, as it is ordered by."""
     if isinstance(source, PushSource):
         return KNOWN_AT
+    if source.arrives:
+        return ARRIVED
     if source.known_at is not None:
         return instant_sql(source, quote(source.known_at), raw[source.known_at])
     return f"{happened_of(source, raw)} + {source.known_after}"
@@ -96,7 +110,7 @@ def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ())
     source, file, row = scan
     if conditions:  # over columns of which DuckDB knows no statistics: see `guarded`
         columns = {column: view.raw[column] for column in view.columns}
-        columns |= {name: "BIGINT" for name in (KNOWN_AT, REPLACES) if isinstance(view.source, PushSource)}
+        columns |= dict.fromkeys(own_columns(view.source), "BIGINT")
         source = f"(SELECT {guarded(columns)}, {file} AS __file, {row} AS __row FROM {source})"
         file, row = "__file", "__row"
     replaces = [f"{REPLACES} AS replaces"] if isinstance(view.source, PushSource) else []

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from featurestore.compile.asof import Statement
-from featurestore.compile.rows import Scan, cell, identity_terms, learned_terms, until_sql, words_sql
-from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.compile.rows import Scan, cell, identity_terms, learned_terms, own_columns, until_sql, words_sql
+from featurestore.declare.push import PushSource
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.view import ResolvedView
@@ -44,8 +44,7 @@ def narrowing(view: ResolvedView, scan: Scan, requests: str) -> list[str]:
     The key is compared column by column, so that the scan of a Parquet file skips what cannot hold it.
     """
     zone = view.source.timezone or "UTC"
-    own = [KNOWN_AT, REPLACES] if isinstance(view.source, PushSource) else []
-    columns = ", ".join(map(quote, [*sorted(view.columns), *own]))
+    columns = ", ".join(map(quote, [*sorted(view.columns), *own_columns(view.source)]))
     rows = f"(SELECT {columns}, {scan.file} AS {NARROWED.file}, {scan.row} AS {NARROWED.row} FROM {scan.relation}) s"
     same = [
         f"{read_sql(f's.{quote(key.column)}', view.raw[key.column], key.type, zone)} = q.k{i}"

@@ -6,7 +6,7 @@ import zoneinfo
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Required, Self, TypedDict, Unpack
+from typing import Annotated, Any, Final, Literal, Required, Self, TypedDict, Unpack
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -14,7 +14,19 @@ from featurestore.declare.declaration import ColumnName, Declaration, Name, decl
 from featurestore.declare.durations import Duration, PositiveDuration
 from featurestore.declare.frames import content_digest, table_of
 
-__all__ = ["DataFrameSource", "ParquetSource", "RefreshWords", "Source", "SourceWords", "TableSource", "aware"]
+__all__ = [
+    "ARRIVAL",
+    "DataFrameSource",
+    "ParquetSource",
+    "RefreshWords",
+    "Source",
+    "SourceWords",
+    "TableSource",
+    "aware",
+]
+
+ARRIVAL: Final = "<arrival>"
+"""`known_at=ARRIVAL`: a row of a file is known from when the store first saw the file. In a frame it is a column's name."""
 
 
 def aware(value: datetime) -> datetime:
@@ -59,7 +71,8 @@ class SourceWords(RefreshWords, total=False):
     """What a source says about its rows; each word but the first may be left out.
 
     event_time: the column of when a row happened; None for a table without time.
-    known_at: the column of when it was learned; without it, event_time + known_after.
+    known_at: the column of when it was learned; without it, event_time + known_after. ARRIVAL, for Parquet files: when the
+    store first saw the row's file, as it is now (its size and time of modification).
     history_until: rows up to then were loaded in bulk: known at min(known_at, event_time + known_after).
     identity: the columns that name a row; rows of equal identity are versions of one row.
     version: decides which version is the last learned, before known_at. tiebreak: orders rows of equal times.
@@ -124,6 +137,8 @@ class Source(Declaration):
             raise ValueError("deleted needs identity: the columns that say which row vanishes")
         if self.identity and not (self.known_at or self.version or self.kind == "push"):
             raise ValueError("identity needs known_at or version: something must say which version is the last")
+        if self.known_at == ARRIVAL and self.kind not in {"parquet", "frame"}:
+            raise ValueError("known_at=ARRIVAL is for Parquet files; name the column of when a row was learned")
         if self.version and not self.identity:
             raise ValueError("version needs identity: the columns whose rows are versions of one row")
         if self.event_time is None:
@@ -138,9 +153,19 @@ class Source(Declaration):
         return self
 
     @property
+    def arrives(self) -> bool:
+        """Whether its rows are known from when the store first saw their file."""
+        return self.known_at == ARRIVAL and self.kind == "parquet"
+
+    @property
+    def known_column(self) -> str | None:
+        """The column of when a row was learned, where one says it."""
+        return None if self.arrives else self.known_at
+
+    @property
     def time_columns(self) -> tuple[str, ...]:
         """The columns that hold instants."""
-        return tuple(c for c in (self.event_time, self.known_at, self.until, self.valid_from) if c is not None)
+        return tuple(c for c in (self.event_time, self.known_column, self.until, self.valid_from) if c is not None)
 
     @property
     def word_columns(self) -> tuple[str, ...]:

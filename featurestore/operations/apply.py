@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featurestore.errors import PlanOutdatedError
-from featurestore.registry.documents import digest_of, view_fingerprints
+from featurestore.errors import PlanOutdatedError, SourceError
+from featurestore.registry.documents import catalog_of, digest_of, view_fingerprints
 from featurestore.registry.plan import FreeOnline, Plan, Refill
 from featurestore.registry.store import Registry
+from featurestore.stores.offline import Offline
 
-__all__ = ["AppliedVersion", "Free", "Published", "apply_plan", "free_leftovers"]
+__all__ = ["AppliedVersion", "Free", "Published", "apply_plan", "first_sight", "free_leftovers"]
 
 Free = Callable[[str, str], int]
 """Frees the online keys of a view version, by name and fingerprint, and returns how many there were."""
@@ -75,6 +77,14 @@ def apply_plan(
         waiting=tuple(step for step in wanted if (step.view, step.fingerprint) in left - done),
         refill=tuple(step for step in plan.steps if isinstance(step, Refill)),
     )
+
+
+def first_sight(plan: Plan, offline: Offline) -> None:
+    """Journal the files that lie in the sources whose rows are known from their arrival; RegistryError where it fails."""
+    for source in catalog_of(plan.document).sources.values():
+        if source.arrives:
+            with contextlib.suppress(SourceError):  # a source of an earlier version whose files are gone
+                offline.see(source, must=True)
 
 
 def _commit(plan: Plan, registry: Registry, note: str) -> tuple[int, bool]:

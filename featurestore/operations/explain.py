@@ -243,7 +243,7 @@ def _older(row: dict[str, Any], chosen: dict[str, Any]) -> str:
 def _null(view: ResolvedView, values: dict[str, Any]) -> str:
     """Which column's null makes a row invalid."""
     source = view.source
-    roles = [(source.known_at, "known_at"), *((column, "identity") for column in source.identity)]
+    roles = [(source.known_column, "known_at"), *((column, "identity") for column in source.identity)]
     roles += [(source.event_time or source.valid_from, "event_time"), *((key.column, "key") for key in view.keys)]
     for column, role in roles:
         if column is not None and values[column] is None:

@@ -173,7 +173,7 @@ class Explanation:
     def _columns(self) -> list[str]:
         """The source's columns to print: a time word's own column is left out where it says the same again."""
         source = self.resolved.source
-        said = [(source.event_time, "event_time"), (source.known_at, "known_at")]
+        said = [(source.event_time, "event_time"), (source.known_column, "known_at")]
         again = {
             name
             for name, word in said

@@ -20,6 +20,7 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import Answer, ask
 from featurestore.compile.rows import invalid_sql
+from featurestore.declare.sources import Source
 from featurestore.errors import SourceError
 from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
 from featurestore.operations.spine import SpineChunk, chunks_of, load_chunk, pandas_of
@@ -57,8 +58,8 @@ def get_historical_features(
     spine: Any, service: ResolvedService, offline: Offline, *, now: int, options: Options
 ) -> TrainingFrame:
     """The training frame of a service for a spine; `now`, µs, tells which rows lie past the last complete instant."""
+    files = {part.view.source.name: offline.see(part.view.source) for part in service.parts}
     manifest = manifest_of(service, offline, now=now, options=options)
-    files = {part.view.source.name: offline.files(part.view.source) for part in service.parts}
 
     def blocks() -> Iterator[Block]:
         manifest.update(rows=0, spine_rows_past_the_last_complete_instant={}, conflicts={}, invalid_rows={})
@@ -190,18 +191,23 @@ def manifest_of(service: ResolvedService, offline: Offline, *, now: int, options
         "created": to_datetime(now).isoformat(),
         "timestamp": options.timestamp,
         "timezone": options.timezone,
-        "sources": {
-            name: [
-                {"path": file.path, "size": file.size, "modified_ns": file.modified} for file in offline.files(source)
-            ]
-            for name, source in sources.items()
-        },
+        "sources": {name: _files(source, offline) for name, source in sources.items()},
         "without_history": sorted(name for name, source in sources.items() if source.event_time is None),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("featurestore", "duckdb", "numpy", "pandas", "pyarrow")},
         },
     }
+
+
+def _files(source: Source, offline: Offline) -> list[dict[str, Any]]:
+    """The files of a source for the manifest, with when each was first seen where that is when its rows are known."""
+    files = [{"path": file.path, "size": file.size, "modified_ns": file.modified} for file in offline.files(source)]
+    if source.arrives:
+        seen = offline.arrivals.seen(source.name, offline.sightings(source))
+        for file, instant in zip(files, seen, strict=True):
+            file["first_seen"] = None if instant is None else to_datetime(instant).isoformat()
+    return files
 
 
 def _count(manifest: Manifest, session: Session, part: Part, answer: Answer, now: int) -> None:

@@ -92,6 +92,7 @@ def materialize_view(
     codec = ViewCodec(project, view)
     reading = store.get([codec.watermark_key])
     complete = unpack_watermark(reading.values[0])
+    offline.see(view.source, now=reading.now, must=True)  # a continuous view's instant is now, and counts what is there
     return [
         _run(view, offline, store, codec, instant=instant, progress=progress, full=full)
         for instant in view.timing.due(reading.now, complete[0] if complete else None)
@@ -105,12 +106,12 @@ def _run(
     started = time.perf_counter()
     lease = Lease(store, codec.lease_key, view.declared.title)
     try:
-        watermark, state = store.get([codec.watermark_key, codec.state_key]).values
+        now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
         instants = unpack_watermark(watermark)
         complete = instants[0] if instants else None
         if complete is not None and complete >= instant:
             raise MaterializeError(f"{view.declared.title}: another run completed {to_datetime(complete)} meanwhile")
-        files = offline.files(view.source)
+        files = offline.see(view.source, now=now, known_by=view.timing.known_by(instant), must=True)
         arrived = None if full or complete is None else _arrived(view, files, state)
         with offline.session() as session:
             context = _Context(view, codec, store, lease, session, instant, complete)

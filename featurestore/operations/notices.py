@@ -77,6 +77,8 @@ def _words(source: Source, raw: Mapping[str, str]) -> Iterator[str]:
     if naive and source.timezone is None:
         names = ", ".join(f"'{column}'" for column in naive)
         yield f"timestamps without a zone are read as UTC: {names}; say timezone= where they are local"
+    if source.arrives:
+        yield from _arrival(source)
     if source.event_time is None and source.valid_from is None:
         yield (
             "it has no event_time: its history is not point-in-time, training sees the table as it is now at every instant"
@@ -86,6 +88,20 @@ def _words(source: Source, raw: Mapping[str, str]) -> Iterator[str]:
             f"it has no event_time: a row counts from '{source.valid_from}' on, but what it held before it was changed in "
             "place is not known; its history is point-in-time only where rows are never changed"
         )
+
+
+def _arrival(source: Source) -> Iterator[str]:
+    earlier = (
+        "training sees none of them at earlier instants; say history_until= for rows that were known before"
+        if source.history_until is None
+        else f"those that happened up to {source.history_until.isoformat()} count {show_duration(source.known_after)} after "
+        "they happened, as history_until says"
+    )
+    yield (
+        f"known_at=ARRIVAL: the rows of a file count from when the store first saw it. What lies there at the first apply is "
+        f"known from then on: {earlier}. A file that is written anew is another file: its rows count from then on, and what "
+        "it held before is gone from the past too; add files, and change none"
+    )
 
 
 def data_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
@@ -103,6 +119,7 @@ def data_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[No
                     of = f"{total:,} rows" if kept == total else f"{kept:,} of {total:,} rows, a sample"
                     yield from (Notice("views", view.name, _age(session, view, of)) for view in readers)
                     yield from (Notice("sources", name, text) for text in _loads(session, source))
+                yield from (Notice("sources", name, text) for text in _unseen(source, offline))
             except duckdb.Error as error:
                 raise SourceError(f"{source.title} cannot be read: {error} ({source.origin})") from error
 
@@ -141,7 +158,7 @@ def _age(session: Session, view: ResolvedView, of: str) -> str:
 
 def _loads(session: Session, source: Source) -> Iterator[str]:
     """Whether one minute holds most of the known_at values, of rows that happened over a longer time than that."""
-    if source.known_at is None or source.history_until is not None:
+    if source.known_column is None or source.history_until is not None:
         return
     minute = floor_div("loaded", MINUTE)
     rows = session.connection.execute(
@@ -151,9 +168,17 @@ def _loads(session: Session, source: Source) -> Iterator[str]:
     ).fetchall()
     for _, share, at in rows:
         yield (
-            f"one load holds most of its rows: {share:.0%} of '{source.known_at}' lies in the minute {at} UTC, so before then "
+            f"one load holds most of its rows: {share:.0%} of '{source.known_column}' lies in the minute {at} UTC, so before then "
             "training sees few of them; say history_until= where rows were loaded later than they were known"
         )
+
+
+def _unseen(source: Source, offline: Offline) -> Iterator[str]:
+    """How many files of a source whose rows count from their arrival nobody has journalled."""
+    if source.arrives:
+        seen = offline.arrivals.seen(source.name, offline.sightings(source))
+        if None in seen:
+            yield f"{seen.count(None)} of {len(seen)} files were not seen before: their rows are known from the apply on"
 
 
 def _row(session: Session, sql: str) -> tuple[int, ...]:

@@ -15,12 +15,13 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from featurestore.compile.rows import Scan
+from featurestore.compile.rows import ARRIVED, Scan, own_columns
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
 from featurestore.errors import SourceError
 from featurestore.semantics.expressions import guarded, normalised, settled
 from featurestore.semantics.sql import literal, quote
+from featurestore.stores.arrivals import Arrivals, Sighting
 from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import ROW, SEGMENT, Log
 
@@ -28,8 +29,8 @@ __all__ = ["Offline", "Session", "SourceFile"]
 
 FRAME_ROW = "__frame_row"
 ROW_FILE, ROW_NUMBER = "__row_file", "__row_number"
-"""Where a row of a source with derived columns lies."""
-BESIDE = {FRAME_ROW, SEGMENT, ROW}
+"""Where a row lies, of a source to whose own columns some were added."""
+BESIDE = {FRAME_ROW, SEGMENT, ROW, ROW_FILE, ROW_NUMBER, ARRIVED}
 """Columns of a scan that are none of its source."""
 
 
@@ -53,6 +54,8 @@ class Session:
         """How SQL in this session reads a source, its derived columns included."""
         if source.name not in self._scans:
             own = self._open(source, f"source_{len(self._scans)}")
+            if source.arrives:
+                own = self._arrived(source, own, f"arrived_{len(self._scans)}")
             self._scans[source.name] = _derived(source, own, self.described(own)) if source.derived else own
         return self._scans[source.name]
 
@@ -94,6 +97,19 @@ class Session:
         self.connection.register(name, frame.append_column(FRAME_ROW, pa.array(np.arange(frame.num_rows))))
         return Scan(name, "0", FRAME_ROW)
 
+    def _arrived(self, source: Source, own: Scan, name: str) -> Scan:
+        """The rows of a source's files, each with when its file was first seen."""
+        instants = pa.array(self._offline.arrivals.instants(source.name, self._offline.sightings(source)), pa.int64())
+        numbers = pa.array(np.arange(len(instants)))
+        self.connection.register(f"{name}_given", pa.table({"number": numbers, ARRIVED: instants}))
+        self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_given")
+        # A join costs the same for any number of files; an array that is indexed costs more with each of them.
+        rows = (
+            f"(SELECT s.*, s.{own.file} AS {ROW_FILE}, s.{own.row} AS {ROW_NUMBER}, a.{ARRIVED} "
+            f"FROM {own.relation} s LEFT JOIN {name} a ON a.number = s.{own.file})"
+        )
+        return Scan(rows, ROW_FILE, ROW_NUMBER)
+
     def _is_view(self, database: str, table: str) -> bool:
         sql = "SELECT count(*) FROM duckdb_views() WHERE database_name = ? AND view_name = ?"
         return bool(self.connection.execute(sql, [database, table]).fetchall()[0][0])
@@ -104,6 +120,7 @@ class Offline:
 
     root: the folder that relative paths start from. located: source name → where it lies, over what it declares.
     memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to `spill`, a folder. logs: the folder of push logs.
+    arrivals: the journal of when files were first seen.
     """
 
     def __init__(
@@ -115,9 +132,11 @@ class Offline:
         threads: int | None = None,
         spill: Path | None = None,
         logs: Path | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self.root = root
         self.logs = logs or root / "logs"
+        self.arrivals = arrivals or Arrivals(root / "arrivals.db")
         self._logs: dict[str, Log] = {}
         self._opening = threading.Lock()
         self.located = dict(located or {})
@@ -189,24 +208,48 @@ class Offline:
             found.append(SourceFile(path, status.st_size, status.st_mtime_ns))
         return tuple(found)
 
+    def see(
+        self, source: Source, *, now: int | None = None, known_by: int | None = None, must: bool = False
+    ) -> tuple[SourceFile, ...]:
+        """`files`, of which those that were not seen before are journalled where rows are known from their arrival.
+
+        now: as seen at (µs; the store's clock by default). known_by: files that are seen later count after that only.
+        must: RegistryError where the journal cannot be written; a reader goes on, and they are known from now on.
+        """
+        if source.arrives:
+            self.arrivals.see(source.name, lambda: self.sightings(source), now=now, known_by=known_by, must=must)
+        return self.files(source)
+
+    def sightings(self, source: Source) -> list[Sighting]:
+        """The files as the journal of arrivals knows them: wherever the source lies, and in the order of `paths`."""
+        names = self._named(source)
+        return [Sighting(names[file.path], file.size, file.modified) for file in self.files(source)]
+
     def paths(self, source: Source) -> list[str]:
         """The files of a source that lies in files, each once; SourceError where there is none."""
+        return list(self._named(source))
+
+    def _named(self, source: Source) -> dict[str, str]:
+        """The paths of a source's files, in order, each with its part below the place that is declared or located."""
         assert isinstance(source, (ParquetSource, TableSource))
         declared = (self.located[source.name],) if source.name in self.located else source.path
         patterns = (declared,) if isinstance(declared, str) else declared
-        found: list[str] = []
+        found: dict[str, str] = {}
         for pattern in patterns:
             path = self.root / Path(pattern).expanduser()
+            place = path
             if path.is_dir():
                 matches = sorted(str(p) for p in path.rglob("*.parquet"))
             elif glob.has_magic(str(path)):
                 matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+                place = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
             else:
-                matches = [str(path)]
+                matches, place = [str(path)], path.parent
             if not matches:
                 raise SourceError(f"{source.title}: no Parquet file matches {path} ({source.origin})")
-            found.extend(matches)
-        return list(dict.fromkeys(found))
+            for match in matches:
+                found.setdefault(match, Path(match).relative_to(place).as_posix())
+        return found
 
     def raw_types(self, source: Source) -> dict[str, str]:
         """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""
@@ -258,7 +301,8 @@ class Offline:
 def _derived(source: Source, own: Scan, columns: Mapping[str, str]) -> Scan:
     """The source with its derived columns beside its own; what is not read of either is not computed."""
     added = ", ".join(f"({normalised(expression)}) AS {quote(name)}" for name, expression in source.derived.items())
-    rows = f"SELECT {guarded(columns)}, {own.file} AS {ROW_FILE}, {own.row} AS {ROW_NUMBER} FROM {own.relation}"
+    kept = ", ".join([guarded(columns), *(name for name in own_columns(source) if name not in columns)])
+    rows = f"SELECT {kept}, {own.file} AS {ROW_FILE}, {own.row} AS {ROW_NUMBER} FROM {own.relation}"
     relation = f"(SELECT *, {added} FROM ({rows}))"
     return Scan(relation, ROW_FILE, ROW_NUMBER)
 

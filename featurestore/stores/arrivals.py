@@ -1,0 +1,158 @@
+"""The journal of arrivals: when the store first saw each file of a source whose rows are known from then on.
+
+It is an SQLite file of its own beside the registry. Rows are only ever added. Several threads and processes may use it
+at once; a connection lives as long as one call. Reading creates nothing, and needs no right to write.
+
+A file is what its name within the source, its size and its time of modification say: where one of them differs, it is
+another file. A run of materialize says up to when it counts what is there. Whatever is seen after that is journalled as
+later, however slow the clock of whoever sees it, so that an instant once served keeps its rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from featurestore.clock import wall_clock
+from featurestore.errors import RegistryError
+from featurestore.semantics.time import BEGINNING
+
+__all__ = ["Arrivals", "Sighting"]
+
+SCHEMA = 1
+"""The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
+
+APPLICATION = 0x46534152
+"""SQLite's mark of what a file is: "FSAR"."""
+
+TABLES = (
+    """CREATE TABLE arrivals (
+        source TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, modified INTEGER NOT NULL,  -- bytes, ns
+        seen INTEGER NOT NULL,  -- µs since the epoch
+        PRIMARY KEY (source, name, size, modified)
+    ) WITHOUT ROWID""",
+    # Up to when (µs) a run of materialize counted what was there.
+    "CREATE TABLE counted (source TEXT PRIMARY KEY, upto INTEGER NOT NULL)",
+)
+
+
+class Sighting(NamedTuple):
+    """A file as a source names it: its path below the place that is declared, its size in bytes, its mtime in ns."""
+
+    name: str
+    size: int
+    modified: int
+
+
+class Arrivals:
+    """The journal in the file `path`; `now` reads the store's clock in µs, `timeout` in s waits for a lock."""
+
+    def __init__(self, path: Path, *, now: Callable[[], int] = wall_clock, timeout: float = 30) -> None:
+        self.path = path
+        self._now = now
+        self._timeout = timeout
+
+    def see(
+        self,
+        source: str,
+        look: Callable[[], Sequence[Sighting]],
+        *,
+        now: int | None = None,
+        known_by: int | None = None,
+        must: bool = True,
+    ) -> None:
+        """Journal what `look` finds and was not seen before, as seen at `now` (µs, the clock's by default).
+
+        known_by: what is seen after this call is journalled as later than that. must: False for a reader, who may be
+        unable to write; nothing is journalled then. Raises RegistryError.
+        """
+        found, counted = self._read(source)
+        new = any(sighting not in found for sighting in look())
+        if not new and (known_by is None or known_by <= counted):
+            return
+        try:
+            with self._write() as connection:
+                found, counted = _found(connection, source)
+                at = max(self._now() if now is None else now, counted + 1)
+                rows = [(source, *sighting, at) for sighting in look() if sighting not in found]
+                connection.executemany("INSERT OR IGNORE INTO arrivals VALUES (?, ?, ?, ?, ?)", rows)
+                if known_by is not None:
+                    row = (source, max(known_by, counted))
+                    connection.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", row)
+        except (sqlite3.OperationalError, OSError) as error:
+            if must:
+                raise self._error(error) from error
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    def seen(self, source: str, sightings: Sequence[Sighting]) -> list[int | None]:
+        """When (µs) each was first seen, None where nobody has journalled it. Raises RegistryError."""
+        found, _ = self._read(source)
+        return [found.get(sighting) for sighting in sightings]
+
+    def instants(self, source: str, sightings: Sequence[Sighting]) -> list[int]:
+        """From when (µs) the rows of each are known: since it was first seen, else from now on. Raises RegistryError."""
+        found, counted = self._read(source)
+        at = max(self._now(), counted + 1)
+        return [found.get(sighting, at) for sighting in sightings]
+
+    # --- the file ---------------------------------------------------------------------------
+
+    def _error(self, error: sqlite3.Error | OSError) -> RegistryError:
+        said = error.strerror if isinstance(error, OSError) else error
+        return RegistryError(f"The journal of arrivals {self.path} cannot be used: {said}")
+
+    def _read(self, source: str) -> tuple[dict[Sighting, int], int]:
+        """What was seen of a source, and up to when it was counted."""
+        if not self.path.exists():
+            return {}, BEGINNING
+        try:
+            with closing(self._connect(f"{self.path.absolute().as_uri()}?mode=ro")) as connection:
+                connection.execute("BEGIN")
+                return _found(connection, source) if self._is_set_up(connection) else ({}, BEGINNING)
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that excludes every other writer from its beginning."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(self._connect(self.path.absolute().as_uri())) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if not self._is_set_up(connection):
+                for sql in TABLES:
+                    connection.execute(sql)
+                connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            yield connection
+            connection.execute("COMMIT")  # where an error comes before, closing rolls back
+
+    def _connect(self, uri: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(uri, timeout=self._timeout, isolation_level=None, uri=True)
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    def _is_set_up(self, connection: sqlite3.Connection) -> bool:
+        """Whether the tables are there; to be asked within a transaction, since another process may be making them."""
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        schema = connection.execute("PRAGMA user_version").fetchone()[0]
+        if application == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return False
+        if application != APPLICATION:
+            raise RegistryError(f"{self.path} is an SQLite file of something else, no journal of arrivals")
+        if schema > SCHEMA:
+            raise RegistryError(
+                f"{self.path} was written by a newer version of featurestore (schema {schema}; this one reads {SCHEMA}); "
+                "upgrade it here"
+            )
+        return True
+
+
+def _found(connection: sqlite3.Connection, source: str) -> tuple[dict[Sighting, int], int]:
+    rows = connection.execute("SELECT name, size, modified, seen FROM arrivals WHERE source = ?", (source,))
+    found = {Sighting(*row[:3]): int(row[3]) for row in rows}
+    counted = connection.execute("SELECT upto FROM counted WHERE source = ?", (source,)).fetchone()
+    return found, BEGINNING if counted is None else int(counted[0])
