@@ -29,7 +29,7 @@ from pydantic import (
 
 from featurestore.errors import ConfigError, did_you_mean
 
-__all__ = ["FILE", "Config", "OfflineConfig", "ServerConfig", "load_config"]
+__all__ = ["FILE", "Config", "OfflineConfig", "ServerConfig", "ServingLogConfig", "load_config"]
 
 FILE = "featurestore.toml"
 
@@ -111,6 +111,14 @@ class OfflineConfig(Table):
     spill: Path | None = None
 
 
+class ServingLogConfig(Table):
+    """What is kept of what was served. rate: how many of the requests, 0 (none) to 1; `rates` says it by service."""
+
+    folder: Path
+    rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    rates: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+
+
 class ServerConfig(Table):
     """Where `featurestore serve` listens, and with how many processes."""
 
@@ -136,6 +144,7 @@ class Config(Table):
     sources: dict[str, str] = {}
     offline: OfflineConfig = OfflineConfig()
     server: ServerConfig = ServerConfig()
+    serving_log: ServingLogConfig
     root: Path
     environment: str | None = None
 
@@ -150,12 +159,13 @@ class Config(Table):
         return tuple(sorted(found))
 
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "registry": ".featurestore/registry.db",
     "online": "lmdb://.featurestore/online",
     "logs": ".featurestore/logs",
+    "serving_log": {"folder": ".featurestore/served"},
 }
-TABLES: dict[str, type[Table]] = {"offline": OfflineConfig, "server": ServerConfig}
+TABLES: dict[str, type[Table]] = {"offline": OfflineConfig, "server": ServerConfig, "serving_log": ServingLogConfig}
 KEYS = [name for name in Config.model_fields if name not in {"root", "environment"}]
 
 
@@ -253,7 +263,7 @@ def _build(
         except ValueError as error:
             raise refuse(place, str(error)) from None
 
-    values = value_of({**DEFAULTS, **raw}, ())
+    values = value_of(_with_defaults(raw), ())
     try:
         config = Config(**values, root=root, environment=environment)
     except ValidationError as error:
@@ -266,6 +276,15 @@ def _build(
         return config
     first, *others = map(str, problems)
     raise ConfigError("; ".join([first, *(other.removeprefix(f"{where}: ") for other in others)]))
+
+
+def _with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
+    tables = {
+        key: {**DEFAULTS[key], **raw[key]}
+        for key in raw
+        if isinstance(DEFAULTS.get(key), dict) and isinstance(raw[key], dict)
+    }
+    return {**DEFAULTS, **raw, **tables}
 
 
 def _hidden(found: re.Match[str]) -> str:
@@ -320,7 +339,7 @@ def _located(text: str, place: Place, root: Path) -> str:
     if place == ("online",) and text.startswith("lmdb://"):
         folder, question, options = text.removeprefix("lmdb://").partition("?")
         return f"lmdb://{_absolute(folder, root)}{question}{options}"
-    if place in {("offline", "spill"), ("logs",)} or (
+    if place in {("offline", "spill"), ("logs",), ("serving_log", "folder")} or (
         place[:1] == ("sources",) and len(place) == 2 and "://" not in text
     ):
         return _absolute(text, root)

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple, Self
 from featurestore.catalog import Catalog, load
 from featurestore.clock import Clock, instant_of, reader
 from featurestore.config import Config, load_config
+from featurestore.declare.durations import parse_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.errors import NotFoundError, SourceError, did_you_mean
 from featurestore.operations.apply import AppliedVersion, apply_plan, first_sight, free_leftovers
+from featurestore.operations.audit import Audit, audit
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
 from featurestore.operations.free import free_project, free_view
@@ -31,6 +33,7 @@ from featurestore.operations.plan import make_plan
 from featurestore.operations.progress import progress_for
 from featurestore.operations.push import Pushing
 from featurestore.operations.pushing.pusher import Pushed
+from featurestore.operations.served_rows import Recorder
 from featurestore.operations.serving import Serving, is_published
 from featurestore.operations.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.status import ViewStatus, reads_source, status_of
@@ -45,6 +48,7 @@ from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.log import Compaction
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
+from featurestore.stores.serving_log import ServingLog
 
 __all__ = ["FeatureStore"]
 
@@ -87,6 +91,7 @@ class FeatureStore:
         )
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
+        self._serving_log: ServingLog | None = None
         self._plans: dict[str, Callable[[], Plan]] = {}  # how each plan that was shown is made again
         self._remove: Callable[[], object] | None = None
 
@@ -112,6 +117,8 @@ class FeatureStore:
         """Release the online store, DuckDB's spill folder and, for a local store, its files; idempotent."""
         if self._opened is not None:
             self._opened.store.close()
+        if self._serving_log is not None:
+            self._serving_log.close()
         self.offline.close()
         if self._remove is not None:
             self._remove()
@@ -129,12 +136,19 @@ class FeatureStore:
     def _pushing(self) -> Pushing:
         return self._online().pushing
 
+    def _recorder(self) -> Recorder | None:
+        said = self.config.serving_log
+        if not said.rate and not any(said.rates.values()):
+            return None
+        self._serving_log = ServingLog(said.folder)
+        return Recorder(self._serving_log, rate=said.rate, rates=said.rates)
+
     def _online(self) -> _Opened:
         if self._opened is None:
             with self._lock:  # one process opens an LMDB folder once
                 if self._opened is None:
                     online, project = open_online(self.config.online, clock=self._clock), self.config.project
-                    serving = Serving(self.registry, online, project, lambda: self._catalog)
+                    serving = Serving(self.registry, online, project, lambda: self._catalog, recorder=self._recorder())
                     pushing = Pushing(self.registry, self.offline, online, project=project, clock=self._clock)
                     self._opened = _Opened(online, serving, pushing)
         return self._opened
@@ -355,6 +369,34 @@ class FeatureStore:
         json: the rows' values are in their JSON forms, as over HTTP.
         """
         return await self._serving.aget(service, fingerprint, rows, json=json)
+
+    def audit(
+        self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None
+    ) -> Audit:
+        """What was served and logged, compared with what training says, bit by bit; see `operations.audit`.
+
+        since: an aware datetime, or how long ago, "1d"; all that was logged by default. until: an aware datetime.
+        service: only this one. What is served while it runs may be missing from it.
+        """
+        if self._serving_log is not None:
+            self._serving_log.flush()
+        began = (
+            self._now() - parse_duration(since)
+            if isinstance(since, str)
+            else None
+            if since is None
+            else instant_of(since)
+        )
+        return audit(
+            self.config.serving_log.folder, self.offline, self._audited, since=began,
+            until=None if until is None else instant_of(until), service=service,
+        )  # fmt: skip
+
+    def _audited(self, name: str, fingerprint: str) -> ResolvedService:
+        """A logged service version over its sources as they are now."""
+        version = self._serving.served_version(name, fingerprint)
+        views = {part.view.name: self._at_hand(part.view) for part in version.parts}
+        return resolve_service(version.declared, views)
 
     def reload(self) -> None:
         """Notice a newly applied or published version now, and not within seconds."""

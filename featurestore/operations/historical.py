@@ -116,20 +116,23 @@ def _block(
     return Block(chunk.table, features, extra, times)
 
 
-def answer_part(session: Session, part: Part, times: npt.NDArray[np.int64], *, at: int | None = None) -> Answer:
-    """Ask one view for the temporary table `spine`; `times` holds each row's t, `at` the as_of where all share one."""
+def answer_part(session: Session, part: Part, times: npt.NDArray[np.int64], *, served: str | None = None) -> Answer:
+    """Ask one view for the temporary table `spine`; `times` holds each row's t.
+
+    served: a table (n, a) of the as_of of each row, where it is not rule 0 that gives it; `times` are those then.
+    """
     view = part.view
     keys = ", ".join(f"{quote(column)} AS k{i}" for i, column in enumerate(part.inputs)) or "0 AS k0"
     known = " AND ".join(f"{quote(column)} IS NOT NULL" for column in part.inputs) or "true"
-    as_of = view.timing.as_of_sql("t") if at is None else f"CAST({at} AS BIGINT)"
+    as_of = view.timing.as_of_sql("t") if served is None else "a"
+    rows = "spine" if served is None else f"spine JOIN {served} USING (n)"
     session.connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n, {keys}, {as_of} AS a FROM spine WHERE {known}"
+        f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n, {keys}, {as_of} AS a FROM {rows} WHERE {known}"
     )
-    instants = view.timing.as_of(times) if at is None else np.full(len(times), at, np.int64)
+    instants = view.timing.as_of(times) if served is None else times
     try:
         return ask(
-            session.connection, view, session.scan(view.source), requests="requests", as_of=instants, at=at,
-            features=part.features,
+            session.connection, view, session.scan(view.source), requests="requests", as_of=instants, features=part.features,
         )  # fmt: skip
     except duckdb.Error as error:
         raise SourceError(f"{view.declared.title} over {view.source.title}: {error} ({view.source.origin})") from error

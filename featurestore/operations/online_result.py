@@ -39,12 +39,14 @@ class OnlineResult:
         inputs: Mapping[str, Sequence[Any]],
         parts: Mapping[str, PartAnswer],
         now: int,
+        request: str | None = None,
     ) -> None:
         self.service = service
         self.columns = columns
         self.inputs = inputs
         self.parts = parts
         self.now = now
+        self.request = request  # the id under which it is logged, None where it is not
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

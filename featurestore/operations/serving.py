@@ -19,6 +19,7 @@ from featurestore.declare.services import FeatureService
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, did_you_mean
 from featurestore.operations.lookup import Lookup
 from featurestore.operations.online_result import OnlineResult
+from featurestore.operations.served_rows import Recorder
 from featurestore.registry.diff import diff_text
 from featurestore.registry.documents import Document, resolved_service
 from featurestore.registry.store import Registry
@@ -54,11 +55,15 @@ class Serving:
     functions: gives the definitions at hand, whose on-demand functions are run where their code is what was applied.
     """
 
-    def __init__(self, registry: Registry, store: OnlineStore, project: str, functions: Callable[[], Catalog]) -> None:
+    def __init__(
+        self, registry: Registry, store: OnlineStore, project: str, functions: Callable[[], Catalog],
+        *, recorder: Recorder | None = None,
+    ) -> None:  # fmt: skip
         self._registry = registry
         self._store = store
         self._project = project
         self._functions = functions
+        self._recorder = recorder
         self._loaded: dict[tuple[str, str | None], _Loaded] = {}
         self._lock = threading.Lock()
 
@@ -88,12 +93,24 @@ class Serving:
         """A lookup; where the loaded version is gone by now, one of the version that took its place."""
         lookup = self.lookup(name, fingerprint)
         try:
-            return lookup.get(rows, json=json)
+            return self._recorded(lookup.get(rows, json=json))
         except NotMaterializedError:
             newer = self._again(name, fingerprint)
             if newer is lookup:
                 raise
-        return newer.get(rows, json=json)
+        return self._recorded(newer.get(rows, json=json))
+
+    def _recorded(self, result: OnlineResult) -> OnlineResult:
+        if self._recorder is not None:
+            result.request = self._recorder.record(result)
+        return result
+
+    def served_version(self, name: str, fingerprint: str) -> ResolvedService:
+        """A service as it was applied under a fingerprint, with its functions; FingerprintError where that cannot be."""
+        found = self._registry.find_service(name, fingerprint)
+        if found is None:
+            raise FingerprintError(f"Service '{name}' was never applied with fingerprint {fingerprint}")
+        return self._with_functions(resolved_service(found[1], name))
 
     async def aget(self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False) -> OnlineResult:
         """`get` for coroutines; what reads the registry does so in a worker thread."""
@@ -104,12 +121,12 @@ class Serving:
         else:
             lookup = await loop.run_in_executor(None, self.lookup, name, fingerprint)
         try:
-            return await lookup.aget(rows, json=json)
+            return self._recorded(await lookup.aget(rows, json=json))
         except NotMaterializedError:
             newer = await loop.run_in_executor(None, self._again, name, fingerprint)
             if newer is lookup:
                 raise
-        return await newer.aget(rows, json=json)
+        return self._recorded(await newer.aget(rows, json=json))
 
     def _again(self, name: str, fingerprint: str | None) -> Lookup:
         """The version to be served now, whenever it was looked for last."""
