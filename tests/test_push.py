@@ -33,8 +33,10 @@ from featurestore import (
     TableSource,
 )
 from featurestore.errors import NotFoundError, NotMaterializedError, PushError
+from featurestore.operations.push import Pushing
 from featurestore.operations.pushing import pusher
 from featurestore.types import Array, Bool, Float64, Int32, Int64, String, Timestamp
+from tests.pushing import DyingStore
 from tests.servers import RedisServer
 from tests.small import NOON, THING, bits, hours, raised, trained
 
@@ -343,6 +345,39 @@ def test_a_row_that_is_a_little_ahead_counts_from_when_it_happened() -> None:
         assert served(store, 1)["view__total"] == [2.0]
         store.materialize(full=True, progress=False)
         assert served(store, 1)["view__total"] == [2.0]
+
+
+def test_a_reservation_that_is_seen_too_late_takes_nothing_back() -> None:
+    """A store that is slow for once: the reservation is made again, and as_of goes on from where it was."""
+    now = [NOON]
+
+    def clock() -> datetime:
+        now[0] += timedelta(milliseconds=1)
+        return now[0]
+
+    class Slow(DyingStore):
+        def write(self, puts: Any, *, guard: Any = None) -> bool:
+            now[0] += timedelta(milliseconds=50)
+            look()
+            written = super().write(puts, guard=guard)
+            look()
+            return written
+
+    view, seen = view_over(), list[datetime]()
+    with FeatureStore.local(clock=clock) as store:
+
+        def look() -> None:
+            seen.append(store.get_online_features({"thing": 1}, "service").as_of["view"])
+
+        store.apply([view, FeatureService("service", features=[view])])
+        store.materialize(progress=False)
+        slow = Slow(store.online, 99)
+        pushing = Pushing(store.registry, store.offline, slow, project=store.config.project, clock=clock)
+        pushing.push("swipes", row(1))
+        assert len(seen) == 6  # reserved twice, then written
+        assert seen == sorted(seen)
+        assert served(store, 1)["view__count"] == [1]
+        assert store.get_online_features({"thing": 1}, "service").stale == {"view": False}
 
 
 # --- several views, versions, stores ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
 from featurestore.operations.online_result import PartAnswer
-from featurestore.operations.pushing.state import SourceState, served_as_of, state_key
+from featurestore.operations.pushing.state import NEVER, SourceState, served_as_of, state_key
 from featurestore.semantics.lanes import Lanes
 from featurestore.semantics.service import Part
 from featurestore.semantics.status import Status, expired
@@ -170,6 +170,7 @@ class TilePart:
         self.places = _places(part)
         self._lanes = Lanes(part.view)
         self._records = TileCodec(self._lanes)
+        self._served = NEVER
         features = part.view.features
         self._missing = (tuple(feature.default for feature in features), (Status.MISSING,) * len(features))
 
@@ -182,8 +183,7 @@ class TilePart:
                 f"View '{self.view.name}' ({self.view.fingerprint[:12]}) was not filled from its push log yet; run "
                 "featurestore materialize"
             )
-        state = SourceState.unpack(marks[0])
-        as_of = served_as_of(state, now)
+        as_of = self._as_of(SourceState.unpack(marks[0]), now)
         answers = []
         for record in records:
             kept = None if record is None else self._records.unpack(record)
@@ -197,3 +197,15 @@ class TilePart:
         statuses = [[status[i] for _, status in answers] for i in range(count)]
         columns = [[values[i] for values, _ in answers] for i in range(count)]
         return _answered(self, statuses, columns, as_of=as_of, stale=as_of < now)
+
+    def _as_of(self, state: SourceState, now: int) -> int:
+        """The instant to answer for, which does not go back.
+
+        A reservation of an instant that was answered before was seen too late to be kept: its pusher, who looks at the
+        clock once it can be seen, gives it up and reserves a later one. So the answer of before is still true.
+        """
+        as_of = served_as_of(state, now)
+        if state.reserved is not None and state.reserved <= self._served <= now:
+            as_of = max(as_of, self._served)
+        self._served = as_of
+        return as_of

@@ -39,7 +39,8 @@ TURN = 5_000
 """Rows that one turn takes at most, however many wait."""
 
 MARGIN = 2_000
-"""µs by which known_at is reserved ahead of a clock that runs, so that the reservation is seen before it comes."""
+"""µs by which known_at is reserved ahead of a clock that runs, at least, so that the reservation is seen before it comes.
+It is twice what a reservation has taken of late: one that is seen too late has to be made again."""
 
 Puts = dict[bytes, bytes | None]
 
@@ -75,7 +76,8 @@ class Pusher:
     ) -> None:  # fmt: skip
         self.source = source
         self._offline, self._store, self._project = offline, store, project
-        self._applied, self._wait, self._margin = applied, wait, margin
+        self._applied, self._wait = applied, wait
+        self._least, self._margin = margin, margin * 10  # µs: at least, and now; nothing is known of the store yet
         self._state_key = state_key(project, source)
         self._prefix = source_prefix(project, source)
         self._log = offline.log(source)
@@ -295,15 +297,15 @@ class Pusher:
         """The first instant of a turn, reserved before the clock has come there."""
         if state.applied != NEVER:
             self._wait(state.applied)  # a clock that is behind is waited for before anything is kept
-        margin = self._margin
         last = self._log.last_known_at()
         while True:
             now = self._store.get([]).now
-            first = max(now, state.applied, *([] if last is None else [last])) + 1 + margin
+            first = max(now, state.applied, *([] if last is None else [last])) + 1 + self._margin
             self._swap({}, SourceState(state.applied, first))
-            if self._store.get([]).now < first:
+            seen = self._store.get([]).now
+            self._margin = max(self._least, 2 * (seen - now), self._margin * 9 // 10)
+            if seen < first:
                 return first
-            margin = max(1, margin * 2)
 
     def _swap(self, puts: Puts, after: SourceState) -> None:
         """Write, where the state is still the one that was read when the log was locked."""
