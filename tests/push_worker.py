@@ -1,0 +1,95 @@
+"""Run as a program: push rows beside other processes, and be killed on the way where that was planted.
+
+push_worker FOLDER WHO PUSHES SKEW CLOCK KILL
+
+WHO: a number; the rows of a worker have identities of their own. SKEW: seconds that this process's clock is ahead.
+CLOCK: "injected", or "own" for the online store's. KILL: "" or a point of the last push: "reserve" (after known_at was
+reserved), "append" (after the rows came into the log), "apply" (before the records are written), "answer" (after that).
+Each push is written to FOLDER/sent.WHO before it is made, a JSON list of rows a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+REAL = time.time_ns
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def plant(kind: Any, log: Any, point: str) -> None:
+    """Die at a point of the next push."""
+    write, append, writes = kind.write, log.append, [0]
+
+    def killing_write(*args: Any, **words: Any) -> bool:
+        writes[0] += 1
+        if point == "apply" and writes[0] == 2:
+            die()
+        written: bool = write(*args, **words)
+        if (point, writes[0]) in {("reserve", 1), ("answer", 2)}:
+            die()
+        return written
+
+    def killing_append(*args: Any) -> None:
+        append(*args)
+        if point == "append":
+            die()
+
+    kind.write, log.append = killing_write, killing_append
+
+
+def rows_of(who: int, number: int, now: datetime, chosen: random.Random) -> list[dict[str, Any]]:
+    """A few rows of this worker, or corrections of its earlier ones, under the same key or another."""
+    rows = []
+    for i in range(chosen.randint(1, 3)):
+        again = number > 1 and chosen.random() < 0.3
+        rows.append(
+            {
+                "row": who * 10_000 + number * 10 + i,
+                "id": who * 10_000 + (chosen.randrange(number) * 10 if again else number * 10 + i),
+                "event_time": (now - timedelta(milliseconds=chosen.randrange(3_000))).isoformat(),
+                "key_0": chosen.randint(1, 2),
+                "value_0": chosen.choice([0.1, 1e300, -1e300, 3.5, None]),
+            }
+        )
+    return rows
+
+
+def main(folder: str, who: str, pushes: str, skew: str, clock: str, kill: str) -> None:
+    ahead = round(float(skew) * 1e9)
+    time.time_ns = lambda: REAL() + ahead
+    from featurestore import FeatureStore
+    from featurestore.clock import to_datetime
+    from featurestore.stores.log import Log
+
+    def now() -> datetime:
+        return to_datetime(time.time_ns() // 1000)
+
+    chosen = random.Random(int(who))
+    with FeatureStore(folder, clock=now if clock == "injected" else None) as store:
+        store.get_online_features({"entity_0": 1}, "service")
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for number in range(1, int(pushes) + 1):
+            happened = now() if clock == "injected" else to_datetime(REAL() // 1000)
+            rows = rows_of(int(who), number, happened, chosen)
+            with Path(folder, f"sent.{who}").open("a") as sent:
+                sent.write(json.dumps(rows) + "\n")
+            if kill and number == int(pushes):
+                plant(type(store.online), Log, kill)
+            store.push("rows", rows, json=True)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,152 @@
+"""Several processes push to one source, some are killed on the way, and lookups go on: nothing is untrue, lost or doubled."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.clock import instant_of
+from featurestore.errors import FeatureStoreError
+from tests.folding import FoldSpec
+from tests.histories import History
+from tests.oracle import SourceSpec, ViewSpec, sort_key
+from tests.pushing import PushWorld, Row, configure
+
+SECOND = 1_000_000
+SPECS = [
+    FoldSpec("Count", None, window=2 * SECOND),
+    FoldSpec("Count", None, window="lifetime"),
+    FoldSpec("Sum", "value_0", window="lifetime"),
+    FoldSpec("Latest", "value_0"),
+    FoldSpec("LastN", "value_0", (("n", 3),)),
+]
+EXACT = SPECS[:3]
+KEYS = [(1,), (2,)]
+POINTS = ("reserve", "append", "apply", "answer")
+
+
+def world_of(specs: list[FoldSpec]) -> PushWorld:
+    types = {"row": "Int64", "event_time": "Timestamp", "key_0": "Int64", "value_0": "Float64", "id": "Int64",
+             "known_at": "Timestamp", "value_d": "Int64"}  # fmt: skip
+    source = SourceSpec(event_time="event_time", known_at="known_at")
+    view = ViewSpec(key={"entity_0": "key_0"}, features={})
+    week = 7 * 86_400 * SECOND
+    return PushWorld(History(source, view, [], types, [], 0, 1), specs, ("id",), False, week, SECOND)
+
+
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class Looker(threading.Thread):
+    """Looks up without pause; what was answered, with its as_of (µs)."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        super().__init__(daemon=True)
+        self.store, self.stop = store, threading.Event()
+        self.answers: list[tuple[int, dict[str, list[Any]], dict[str, list[str]]]] = []
+        self.errors: list[FeatureStoreError] = []
+
+    def run(self) -> None:
+        while not self.stop.wait(0.002):
+            self.look()
+
+    def look(self) -> None:
+        try:
+            online = self.store.get_online_features([{"entity_0": key} for (key,) in KEYS], "service")
+            self.answers.append((instant_of(online.as_of["view"]), online.to_dict(), online.statuses))
+        except FeatureStoreError as error:
+            self.errors.append(error)
+
+
+def start(folder: Path, who: int, pushes: int, *, skew: float = 0.0, injected: bool, kill: str = "") -> Any:
+    words = [str(folder), str(who), str(pushes), str(skew), "injected" if injected else "own", kill]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.push_worker", *words],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", process.communicate()[1]
+    return process
+
+
+def together(processes: list[Any]) -> list[int]:
+    """Let processes that are ready push at the same time; their exit codes."""
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ended = [process.communicate(timeout=90) for process in processes]
+    codes = [process.returncode for process in processes]
+    assert set(codes) <= {0, -signal.SIGKILL}, ended
+    return codes
+
+
+def check(world: PushWorld, store: FeatureStore, answers: list[Any]) -> list[Row]:
+    """Every answer is what the rows of the log were worth at its as_of, which never went back; the log's rows."""
+    service = store.lookup("service").service
+    types = {feature.name: str(feature.type) for feature in service.parts[0].view.features}
+    logged: list[Row] = store.offline.log(service.parts[0].view.source).read().to_pylist()  # type: ignore[arg-type]
+    instants = [as_of for as_of, _, _ in answers]
+    assert instants == sorted(instants)
+    distinct = {(as_of, repr(values)): (as_of, values, statuses) for as_of, values, statuses in answers}
+    chosen = list(distinct.values())
+    for as_of, values, statuses in chosen[:: max(1, len(chosen) // 150)] + chosen[-1:]:
+        for i, spec in enumerate(world.specs):
+            name, of = f"view__fold_{i}", types[f"fold_{i}"]
+            for n, key in enumerate(KEYS):
+                status, value = world.expected(logged, spec, of, key=key, as_of=as_of)
+                got = statuses[name][n], sort_key(of, values[name][n])
+                assert got == (status, sort_key(of, value)), (key, as_of, spec)
+    return logged
+
+
+@pytest.mark.parametrize(("online", "exact"), [("lmdb", False), ("redis", True)])
+def test_pushers_in_many_processes_lose_and_double_nothing(
+    online: str, exact: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Three push at once while four others are killed between two of their steps each; clocks differ by seconds.
+
+    Redis has one clock, and what the processes think does not matter. Where clocks are injected, no pusher's is behind
+    the one of lookups, which could have been given an answer already.
+    """
+    injected = online == "lmdb"
+    configure(tmp_path, "lmdb://online" if injected else request.getfixturevalue("redis_url"))
+    world = world_of(EXACT if exact else SPECS)
+    with FeatureStore(tmp_path, clock=clock if injected else None) as store:
+        store.apply(world.declare())
+        store.materialize(progress=False)
+        looker, between = Looker(store), Looker(store)
+        looker.start()
+        skews = (0.0, 0.5, 1.5) if injected else (0.0, -3.0, 7.0)
+        running = [start(tmp_path, n, 6, skew=skew, injected=injected) for n, skew in enumerate(skews)]
+        victims = [start(tmp_path, 10 + n, 1 + n, injected=injected, kill=point) for n, point in enumerate(POINTS)]
+        codes = together([*running, *victims])
+        assert codes == [0, 0, 0] + [-signal.SIGKILL] * 4
+        alone = [start(tmp_path, 20 + n, 1, injected=injected, kill=point) for n, point in enumerate(POINTS)]
+        for process in alone:  # one after the other: each finds what the one before has left
+            assert together([process]) == [-signal.SIGKILL]
+            between.look()
+        lines = [line for path in sorted(tmp_path.glob("sent.*")) for line in path.read_text().splitlines()]
+        sent = [json.loads(line) for line in lines]
+        for rows in sent:
+            store.push("rows", rows, json=True)
+        looker.stop.set()
+        looker.join()
+        looker.look()  # after the last of its thread
+        assert looker.errors + between.errors == []
+        check(world, store, between.answers)
+        logged = check(world, store, looker.answers)
+        assert sorted(row["row"] for row in logged) == sorted(row["row"] for rows in sent for row in rows)
+        counts = store.get_online_features([{"entity_0": key} for (key,) in KEYS], "service").to_dict()
+        assert sum(counts["view__fold_1"]) == len({row["id"] for row in logged})
+        assert len(looker.answers) > 100
+        store.teardown()
