@@ -25,7 +25,8 @@ from featurestore.operations.materialize import materialize_view
 from featurestore.operations.progress import progress_for
 from featurestore.semantics.view import resolve
 from featurestore.stores.offline import Offline
-from featurestore.testing import PROJECT, FeatureTest, _Online
+from featurestore.testing import FeatureTest
+from featurestore.testing.feature_test import PROJECT, _Online
 from featurestore.types import Array, Bool, Bytes, Date, Float32, Float64, Int64, String, Timestamp
 from featurestore.types import Decimal as DecimalType
 from tests.histories import History, answers_of, histories

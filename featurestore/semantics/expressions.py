@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["check", "evaluate", "guarded", "normalised", "settled"]
+__all__ = ["check", "columns_named", "evaluate", "guarded", "normalised", "settled"]
 
 Node = dict[str, Any]
 
@@ -151,9 +151,7 @@ class _Check:
             self.node(node["lhs"], bound)
             self.node(node["expr"], bound)
             return
-        left = node["lhs"]
-        names = [left] if left["class"] == "COLUMN_REF" else [entry["expression"] for entry in left["arguments"]]
-        self.node(node["expr"], bound | {name["column_names"][0].lower() for name in names})
+        self.node(node["expr"], bound | set(_parameters(node)))
 
     def _function(self, node: Node, bound: frozenset[str], within: str) -> None:
         name = node["function_name"].lower()
@@ -279,6 +277,29 @@ def _columns_of(node: Node) -> Iterator[str]:
         yield node["column_names"][0].lower()
     for child in _children(node):
         yield from _columns_of(child)
+
+
+def columns_named(expression: str) -> tuple[str, ...]:
+    """The columns that an expression names, as it writes them, before it is known which there are."""
+    return tuple(dict.fromkeys(_names(_parsed(_ENGINE.get(), expression), frozenset())))
+
+
+def _names(node: Node, bound: frozenset[str]) -> Iterator[str]:
+    if node["class"] == "COLUMN_REF":
+        name: str = node["column_names"][0]
+        yield from () if name.lower() in bound else (name,)
+    elif node["class"] == "LAMBDA" and node.get("syntax_type") != "SINGLE_ARROW":
+        yield from _names(node["expr"], bound | set(_parameters(node)))
+    else:
+        for child in _children(node):
+            yield from _names(child, bound)
+
+
+def _parameters(node: Node) -> Iterator[str]:
+    """The names of a lambda's parameters, in lower case."""
+    left = node["lhs"]
+    names = [left] if left["class"] == "COLUMN_REF" else [entry["expression"] for entry in left["arguments"]]
+    yield from (name["column_names"][0].lower() for name in names)
 
 
 def evaluate(table: pa.Table, expressions: Mapping[str, str]) -> pa.Table:

@@ -1,13 +1,4 @@
-"""Tests of one's own features: rows in, the values at an instant out, as training and as serving have them.
-
-    test = FeatureTest(carrier_delays)
-    test.rows("landings", [{"carrier_code": "UA", "landed_at": "2013-01-01T10:00Z", "arr_delay": 12.0}])
-    assert test.value_at("2013-01-01T12:10Z", carrier="UA") == {"carrier_delays__arr_delay": 12.0}
-    assert test.served_at("2013-01-01T12:10Z", carrier="UA") == {"carrier_delays__arr_delay": 12.0}
-
-The definitions are the real ones; only the data of their sources is replaced, so a value in a test is what training and
-serving make of such rows. A test sees no rows but those it was given.
-"""
+"""FeatureTest: the definitions as they are declared, over rows of a test."""
 
 from __future__ import annotations
 
@@ -15,11 +6,9 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -27,6 +16,7 @@ from featurestore.catalog import Catalog
 from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.declare.frames import table_of
 from featurestore.declare.on_demand import OnDemand
+from featurestore.declare.push import KNOWN_AT, PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import ARRIVAL, DataFrameSource, Source
 from featurestore.declare.views import FeatureView, Selection
@@ -37,16 +27,21 @@ from featurestore.operations.historical import Options, get_historical_features
 from featurestore.operations.lookup import Lookup
 from featurestore.operations.materialize import materialize_view
 from featurestore.operations.progress import progress_for
+from featurestore.semantics.expressions import columns_named
 from featurestore.semantics.service import Part, ResolvedService, resolve_service
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import resolve
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
+from featurestore.testing.columns import column_of, inferred, time_type
+from featurestore.testing.replay import PushedRows, Replay
 from featurestore.types import FeatureType, from_json
 
 __all__ = ["FeatureTest"]
 
 Schema = dict[str, pa.DataType]
+Served = tuple[dict[str, Any], dict[str, str]]
+"""Values and statuses by column name."""
 
 ASKED_AT = "asked at"
 """The spine's column of instants; no input can bear the name."""
@@ -85,18 +80,21 @@ class FeatureTest:
             Path.cwd() if root is None else Path(root), spill=Path(tempfile.gettempdir()), threads=1
         )
         self._tables: dict[str, pa.Table] = {}
+        self._pushes: dict[str, list[PushedRows]] = {}
         self._known: ResolvedService | None = None
-        self._online: _Online | None = None
+        self._online: _Online | Replay | None = None
+        self._whole: Replay | None = None
 
     def rows(self, source: str, rows: Any, *, schema: Mapping[str, FeatureType] | None = None) -> Self:
         """Let these be all the rows of a source.
 
         rows: a list of dicts, or a frame (pandas, polars, Arrow), which is taken as it is. In dicts, instants and dates
         may be ISO text, and a column that is left out is null. A column's type is the one in `schema`, else the one that
-        it has in the source's files, else (there being none) what the definitions and the values say.
+        it has in the source's files, else (there being none) what the definitions and the values say. Rows of a push
+        source may have a `known_at` beside its columns: when they are pushed; without one it is as they happen.
         Raises NotFoundError for a source that the features do not read, SourceError for rows that do not fit it.
         """
-        known = self._catalog.sources
+        known = {**self._histories, **self._catalog.sources}
         if source not in known:
             raise NotFoundError(f"The features read no source '{source}'.{did_you_mean(source, known, noun='Sources')}")
         if isinstance(rows, Sequence):
@@ -110,7 +108,10 @@ class FeatureTest:
                 raise SourceError(
                     f"{known[source].title}: {type(rows).__name__} is neither a list of dicts nor a frame"
                 ) from None
-        self._known = self._online = None
+        pushed = known[source]
+        if isinstance(pushed, PushSource):
+            self._pushes[source] = PushedRows.of(pushed, self._tables[source])
+        self._known = self._online = self._whole = None
         return self
 
     def value_at(self, at: str | datetime, /, **inputs: Any) -> dict[str, Any]:
@@ -124,33 +125,68 @@ class FeatureTest:
         }
 
     def status_at(self, at: str | datetime, /, **inputs: Any) -> dict[str, str]:
-        """The status of each feature of a view, by column name: PRESENT, MISSING or EXPIRED; see `value_at`."""
+        """The status of each feature of a view, by column name: PRESENT, MISSING, EXPIRED or OVERFLOW; see `value_at`."""
         return self._row(at, inputs)[1]
 
     def served_at(self, at: str | datetime, /, **inputs: Any) -> dict[str, Any]:
         """What a lookup at the instant `at` is served, by column name; see `value_at`.
 
-        The rows are materialized into an embedded online store whose clock stands at `at`, and the inputs looked up
-        there. Later instants find the store as earlier ones left it; an earlier one, or other rows, find a new store.
+        The rows are materialized (those of push sources pushed, in the order in which they were learned) into an embedded
+        online store whose clock stands at `at`, and the inputs looked up there. Later instants find the store as earlier
+        ones left it; an earlier one, or other rows, find a new store.
         Raises AssertionError where a value, to the bit, or a status is not what `value_at` and `status_at` say.
         """
         service, instant = self._service(), _instant(at)
+        asked = _typed(inputs, service.inputs, needed=service.inputs)
+        found = self._replayed(instant, asked) if self._replays else self._materialized(instant, asked)
         trained, trained_statuses = self._row(at, inputs)
-        if self._online is None or instant < instant_of(self._online.clock()):
+        served, statuses = found
+        for (name, value), wanted in zip(served.items(), trained, strict=True):
+            said, status = (value, statuses[name]), trained_statuses.get(name, "PRESENT")
+            # Scalars are canonical, with one NaN, so that those of one type are equal to the bit where they read the same.
+            assert repr(said) == repr((wanted, status)), f"{name} is served as {said}, and trained as {wanted, status}"
+        return served
+
+    def _materialized(self, instant: int, asked: dict[str, Any]) -> Served:
+        service = self._service()
+        if not isinstance(self._online, _Online) or instant < instant_of(self._online.clock()):
             self._online = _Online()
         online = self._online
         online.clock.set(to_datetime(instant))
         for view in {part.view.name: part.view for part in service.parts}.values():
             materialize_view(view, self._offline, online.store, project=PROJECT, progress=progress_for(shown=False))
-        result = Lookup(service, online.store, project=PROJECT).get(
-            [_typed(inputs, service.inputs, needed=service.inputs)]
-        )
+        result = Lookup(service, online.store, project=PROJECT).get([asked])
         served = {name: column[0] for name, column in result.columns.items()}
-        for (name, value), wanted in zip(served.items(), trained, strict=True):
-            said, status = (value, result.statuses[name][0]), trained_statuses.get(name, "PRESENT")
-            # Scalars are canonical, with one NaN, so that those of one type are equal to the bit where they read the same.
-            assert repr(said) == repr((wanted, status)), f"{name} is served as {said}, and trained as {wanted, status}"
-        return served
+        return served, {name: statuses[0] for name, statuses in result.statuses.items()}
+
+    def _replayed(self, instant: int, asked: dict[str, Any]) -> Served:
+        if not isinstance(self._online, Replay) or instant < instant_of(self._online.clock()):
+            self._online = Replay(self._service().declared, self._all_pushes())
+        self._online.upto(instant)
+        return self._online.served(asked)
+
+    @property
+    def _replays(self) -> bool:
+        """Whether rows are pushed, into a store of their own."""
+        return any(isinstance(source, PushSource) for source in self._catalog.sources.values())
+
+    @property
+    def _histories(self) -> dict[str, Source]:
+        """The batch histories of the push sources, by name."""
+        pushed = [source for source in self._catalog.sources.values() if isinstance(source, PushSource)]
+        return {source.history.name: source.history for source in pushed if source.history is not None}
+
+    def _all_pushes(self) -> list[PushedRows]:
+        return [rows for pushes in self._pushes.values() for rows in pushes]
+
+    def _rows_at_hand(self) -> Offline:
+        """Where training finds the test's rows: all of them, those that are pushed in the logs of a store of their own."""
+        if not self._replays:
+            return self._offline
+        if self._whole is None:
+            self._whole = Replay(self._service().declared, self._all_pushes())
+            self._whole.everything()
+        return self._whole.store.offline
 
     def explain_at(self, at: str | datetime, view: str | None = None, /, **inputs: Any) -> Explanation:
         """The rows that made the values of a view, the rows left out and why; see `value_at`.
@@ -161,7 +197,7 @@ class FeatureTest:
         part = _part(service, view)
         values = _typed(inputs, service.inputs, needed=part.inputs)
         key = {column.name: values[name] for column, name in zip(part.view.keys, part.inputs, strict=True)}
-        return explain(part.view, self._offline, key, at=_instant(at))
+        return explain(part.view, self._rows_at_hand(), key, at=_instant(at))
 
     def _row(self, at: str | datetime, inputs: dict[str, Any]) -> tuple[list[Any], dict[str, str]]:
         service = self._service()
@@ -170,7 +206,7 @@ class FeatureTest:
         spine = {name: pa.array([values[name]], of.arrow) for name, of in service.inputs.items()}
         spine[ASKED_AT] = pa.array([instant], pa.int64()).cast(pa.timestamp("us", "UTC"))
         options = Options(timestamp=ASKED_AT, with_status=True)
-        frame = get_historical_features(pa.table(spine), service, self._offline, now=instant, options=options)
+        frame = get_historical_features(pa.table(spine), service, self._rows_at_hand(), now=instant, options=options)
         table = frame.to_arrow()
         row = [scalars(table[column.name].combine_chunks())[0] for column in service.columns]
         stored = [column.name for column in service.columns if column.part is not None]
@@ -202,8 +238,11 @@ class FeatureTest:
 
         return self._declared.model_copy(update={"features": tuple(swapped(item) for item in self._declared.features)})
 
-    def _source(self, source: Source) -> DataFrameSource:
-        """The source with the test's rows; without rows where it was given none."""
+    def _source(self, source: Source) -> Source:
+        """The source with the test's rows; without rows where it was given none. Those of a push source are pushed."""
+        if isinstance(source, PushSource):
+            history = None if source.history is None else self._source(source.history)
+            return source.model_copy(update={"history": history})
         if source.name not in self._tables:
             self._tables[source.name] = self._table(source, [], {})
         words = source.model_dump(mode="json", include=set(Source.model_fields) - {"name", "kind"})
@@ -224,10 +263,12 @@ class FeatureTest:
         for name in named:
             if name not in schema:
                 raise SourceError(f"{source.title} has no column '{name}'.{did_you_mean(name, schema, noun='Columns')}")
-        return pa.table({name: _column(source, name, rows, of=of) for name, of in schema.items()})
+        return pa.table({name: column_of(source, name, rows, of=of) for name, of in schema.items()})
 
     def _real(self, source: Source) -> Schema | None:
-        """Column → type in the source's own files or frame; None where there is none."""
+        """Column → type in the source's own files, frame or schema; None where there is none."""
+        if isinstance(source, PushSource):
+            return {**{name: of.arrow for name, of in source.columns.items()}, KNOWN_AT: pa.timestamp("us", "UTC")}
         if isinstance(source, DataFrameSource):
             return (
                 None
@@ -251,7 +292,7 @@ class FeatureTest:
         """Types of all columns that the rows or the definitions name: what is declared, else what the values show."""
         said = self._said(source)
         schema = dict(stated)
-        for name in dict.fromkeys([*named, *self._read(source)]):
+        for name in dict.fromkeys([*named, *self._read(source, named)]):
             values = [row[name] for row in rows if row.get(name) is not None]
             if name in schema:
                 continue
@@ -261,9 +302,9 @@ class FeatureTest:
             if name in said:
                 schema[name] = said[name]
             elif name in {*source.time_columns, ARRIVAL}:
-                schema[name] = _time_type(source, name, values)
+                schema[name] = time_type(source, name, values)
             elif values:
-                schema[name] = _inferred(source, name, values)
+                schema[name] = inferred(source, name, values)
             else:
                 raise SourceError(
                     f"{source.title}: nothing tells the type of column '{name}': its files are not here, and no row has a "
@@ -271,13 +312,25 @@ class FeatureTest:
                 )
         return schema
 
-    def _read(self, source: Source) -> list[str]:
-        """The columns that the definitions read."""
+    def _read(self, source: Source, named: Sequence[str]) -> list[str]:
+        """The columns that the definitions read; SQL in them may write `named` ones in another case."""
         read = [*source.word_columns, *([ARRIVAL] if source.arrives else [])]
+        expressions = list(source.derived.values())
         for view in self._views(source):
             read += [view.key_column(key) for key in view.entity.key]
             read += [fold.column for fold in view.features.values() if fold.column is not None]
-        return read
+            expressions += [text for text in (view.where, *(fold.where for fold in view.features.values())) if text]
+        if source.name in self._histories:
+            read += self._said(source)
+        written = {name.lower(): name for name in (*source.derived, *read, *named)}
+        read += [written.get(name.lower(), name) for text in expressions for name in self._named(source, text)]
+        return [name for name in read if name not in source.derived]
+
+    def _named(self, source: Source, expression: str) -> tuple[str, ...]:
+        try:
+            return columns_named(expression)
+        except ValueError as error:
+            raise SourceError(f"{source.title}: {error}") from None
 
     def _views(self, source: Source) -> list[FeatureView]:
         return [view for view in self._catalog.views.values() if view.source.name == source.name]
@@ -285,6 +338,9 @@ class FeatureTest:
     def _said(self, source: Source) -> Schema:
         """The types that the definitions state: of keys, of features with a type, and of `deleted`."""
         said: Schema = {}
+        for pushed in self._catalog.sources.values():
+            if isinstance(pushed, PushSource) and pushed.history is not None and pushed.history.name == source.name:
+                said.update({name: of.arrow for name, of in pushed.columns.items()})
         for view in self._views(source):
             said.update(
                 {
@@ -296,7 +352,7 @@ class FeatureTest:
             said.update({view.key_column(key): of.arrow for key, of in view.entity.key.items()})
         if source.deleted is not None:
             said[source.deleted] = pa.bool_()
-        return {name: of for name, of in said.items() if name not in source.time_columns}
+        return {name: of for name, of in said.items() if name not in source.time_columns and name not in source.derived}
 
 
 def _part(service: ResolvedService, view: str | None) -> Part:
@@ -337,62 +393,3 @@ def _instant(at: str | datetime) -> int:
         raise RequestError(
             f"{at!r} is no instant; pass an aware datetime, or text such as '2013-01-01T12:10Z'"
         ) from None
-
-
-def _column(source: Source, name: str, rows: Sequence[Mapping[str, Any]], *, of: pa.DataType) -> pa.Array:
-    values = []
-    for n, row in enumerate(rows):
-        try:
-            value = _value(row.get(name), of, ZoneInfo(source.timezone or "UTC"))
-            pa.scalar(value, of)
-        except (ValueError, TypeError, OverflowError, InvalidOperation) as error:
-            raise SourceError(
-                f"{source.title}: row {n} has {name}={row[name]!r}, and the column is {of}: {error}"
-            ) from None
-        values.append(value)
-    return pa.array(values, of)
-
-
-def _value(value: Any, of: pa.DataType, zone: ZoneInfo) -> Any:
-    """A value as Arrow takes it for a column of type `of`.
-
-    Text is read as a date, an instant or a decimal. An instant loses its zone in a column of local times; a local time
-    in a column of instants is the later one where it is ambiguous, as everywhere.
-    """
-    if isinstance(value, str) and pa.types.is_date(of):
-        return date.fromisoformat(value)
-    if isinstance(value, str) and pa.types.is_decimal(of):
-        return Decimal(value)
-    if not pa.types.is_timestamp(of):
-        return value
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    if not isinstance(moment, datetime) or (moment.tzinfo is None) == (of.tz is None):
-        return moment
-    if moment.tzinfo is None:
-        return max((moment.replace(tzinfo=zone, fold=fold) for fold in (0, 1)), key=instant_of)
-    return moment.astimezone(zone).replace(tzinfo=None)
-
-
-def _time_type(source: Source, name: str, values: Sequence[Any]) -> pa.DataType:
-    """What the values of a time word are: dates, instants, or local times in the source's timezone."""
-    kinds = set()
-    for value in values:
-        try:
-            moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        except ValueError:
-            raise SourceError(f"{source.title}: {name}={value!r} is no time such as '2013-01-01T12:10Z'") from None
-        if not isinstance(moment, date):  # a datetime is one too
-            raise SourceError(f"{source.title}: {name}={value!r} is no time; pass a datetime or ISO text")
-        day = len(value) == 10 if isinstance(value, str) else not isinstance(moment, datetime)
-        kinds.add("dates" if day else "times without a zone" if getattr(moment, "tzinfo", None) is None else "instants")
-    if len(kinds) > 1:
-        raise SourceError(f"{source.title}: column '{name}' mixes {' and '.join(sorted(kinds))}")
-    types = {"dates": pa.date32(), "times without a zone": pa.timestamp("us")}
-    return types.get(kinds.pop() if kinds else "", pa.timestamp("us", "UTC"))
-
-
-def _inferred(source: Source, name: str, values: Sequence[Any]) -> pa.DataType:
-    try:
-        return pa.array(values).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise SourceError(f"{source.title}: the values of column '{name}' have no type in common: {error}") from None
