@@ -18,8 +18,9 @@ from featurestore.config import Config, load_config
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
-from featurestore.errors import NotFoundError, SourceError, did_you_mean
+from featurestore.errors import NotFoundError, did_you_mean
 from featurestore.operations.apply import AppliedVersion, apply_plan, first_sight, free_leftovers
+from featurestore.operations.at_hand import applied_views, view_at_hand
 from featurestore.operations.audit import Audit, audit
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
@@ -317,27 +318,10 @@ class FeatureStore:
         )  # fmt: skip
 
     def _applied(self, names: Sequence[str] | None) -> list[ResolvedView]:
-        document = self.registry.current().document
-        for name in names or ():
-            if name not in document["views"]:
-                raise NotFoundError(f"No feature view '{name}' was applied.{did_you_mean(name, document['views'])}")
-        return [
-            self._at_hand(resolved_view(document, name)) for name in document["views"] if not names or name in names
-        ]
+        return applied_views(self.registry.current().document, self._catalog, self.offline, names=names)
 
     def _at_hand(self, applied: ResolvedView) -> ResolvedView:
-        """The applied view over its source as it is now: the definition at hand where it is the one applied."""
-        own = self._catalog.views.get(applied.name)
-        for declared in [applied.declared] if own is None else [own, applied.declared]:
-            view = resolve(declared, self.offline.raw_types(declared.source))
-            if view.fingerprint == applied.fingerprint:
-                return view
-        was = {column: of for column, of in applied.raw.items() if view.raw.get(column) != of}
-        changed = ", ".join(f"'{column}' was {of} and is {view.raw.get(column)}" for column, of in was.items())
-        raise SourceError(
-            f"{applied.source.title} is not what it was when view '{applied.name}' was applied: {changed}; run featurestore "
-            f"plan ({applied.source.origin})"
-        )
+        return view_at_hand(applied, self._catalog, self.offline)
 
     def _free(self, view: str, fingerprint: str) -> int:
         with self._pushing.alone(view, fingerprint):

@@ -31,6 +31,7 @@ from featurestore import (
     RequestTime,
     on_demand,
 )
+from featurestore.registry.documents import resolved_view
 from featurestore.stores.codec import ViewCodec
 from featurestore.stores.serving_log import losses
 from featurestore.types import Float64, Int64, Timestamp
@@ -121,7 +122,8 @@ def test_where_there_is_no_skew_the_audit_says_zero(world: World) -> None:
 def test_a_value_that_was_changed_online_is_skew(world: World) -> None:
     """One record overwritten by something else: exactly its values are skewed, with both values told."""
     world.serve(1)
-    codec = ViewCodec(world.store.config.project, world.view and world.store._applied(["view"])[0])
+    document = world.store.registry.current().document
+    codec = ViewCodec(world.store.config.project, resolved_view(document, "view"))
     one, other = codec.key([1]), codec.key([2])
     held = world.store.online.get([other]).values[0]
     world.store.online.write({one: held})

@@ -6,6 +6,7 @@ What a command needs is imported when it runs, so that `--help` is quick.
 from __future__ import annotations
 
 from featurestore.cli.application import add, app
+from featurestore.cli.auditing import audit
 from featurestore.cli.definitions import apply, history, plan, show, teardown
 from featurestore.cli.pushing import compact, push
 from featurestore.cli.scaffold import init
@@ -28,6 +29,7 @@ add(
     show,
     status,
     compact,
+    audit,
     history,
     teardown,
 )

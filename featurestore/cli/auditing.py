@@ -1,0 +1,78 @@
+"""The command `audit`: what was served, compared with what training says."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featurestore.cli.application import AsJson, opened
+from featurestore.cli.output import cell, print_json, print_table
+from featurestore.cli.values import instant
+
+if TYPE_CHECKING:
+    from featurestore.operations.audit import Audit
+
+__all__ = ["audit"]
+
+SKEWED = 3
+"""The exit code of --fail-on-skew."""
+
+
+def audit(
+    context: typer.Context,
+    since: Annotated[
+        str | None, typer.Option(help="How long ago, as 1d, or an instant; all of the log by default.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="An instant; now by default.")] = None,
+    service: Annotated[str | None, typer.Option(help="Only this service.")] = None,
+    fail_on_skew: Annotated[bool, typer.Option("--fail-on-skew", help="Exit with 3 where there is skew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what was served and logged with what training says for it, bit by bit.
+
+    Example: featurestore audit --since 1d
+    """
+    with opened(context) as store:
+        found = store.audit(since=_since(since), until=None if until is None else instant(until), service=service)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _print(found)
+    if fail_on_skew and found.skewed:
+        raise typer.Exit(SKEWED)
+
+
+def _since(text: str | None) -> datetime | str | None:
+    return instant(text) if text is not None and "-" in text else text
+
+
+def _print(found: Audit) -> None:
+    if found.features:
+        rows = [
+            (f.service, f.feature, f.compared, f.exact, f.rewritten, f.skewed, ", ".join(f"{n} {c}" for c, n in f.causes.items()))
+            for f in found.features
+        ]  # fmt: skip
+        print_table(("service", "feature", "compared", "exact", "rewritten", "skewed", "causes"), rows)
+        late = [(v.service, v.view, v.requests, v.stale, _seconds(v.p50), _seconds(v.p99), _seconds(v.greatest), v.early)
+                for v in found.lateness]  # fmt: skip
+        print_table(("service", "view", "rows", "stale", "by p50", "p99", "at most", "early"), late)
+    for feature in found.features:
+        for example in feature.examples:
+            typer.echo(
+                f"{feature.feature} of {example.key} at {cell(example.time)} (request {example.request}): served "
+                f"{cell(example.served)} {example.statuses[0]}, training says {cell(example.trained)} {example.statuses[1]}: "
+                f"{example.cause}"
+            )
+    for version, why in found.not_audited.items():
+        typer.echo(f"{version} was not audited: {why}")
+    lost = found.losses
+    typer.echo(
+        f"{found.compared} values compared, {found.skewed} skewed; of {lost.offered} requests {lost.written} logged, "
+        f"{lost.dropped} dropped, {lost.lost} lost"
+    )
+
+
+def _seconds(micros: int) -> str:
+    return f"{micros / 1e6:g} s"
