@@ -74,6 +74,24 @@ def test_a_get_is_one_command_for_the_time_and_one_for_all_keys(redis_url: str) 
     assert seen == ["TIME", "MGET", "MGET"]
 
 
+def test_a_get_of_more_keys_than_one_command_takes_is_one_transaction(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what is read first and what is read last are of one moment."""
+    monkeypatch.setattr("featurestore.stores.online.redis._COMMAND_KEYS", 2)
+    keys = [b"many %d" % n for n in range(5)]
+    with closing(open_online(redis_url)) as store:
+        store.write({key: key for key in keys[:-1]})
+        for clock, time_ in ((None, ["TIME"]), (ManualClock(to_datetime(7)), [])):
+            with closing(open_online(redis_url, clock=clock)) as reader:
+                reader.get([])
+                with monitored(redis_url) as seen:
+                    reading = reader.get(keys)
+                assert seen == ["MULTI", *time_, "MGET", "MGET", "MGET", "EXEC"]
+                assert reading.values == [*keys[:-1], None]
+                assert reading.now == 7 or clock is None
+
+
 def test_the_right_password_opens_and_is_never_shown(guarded: RedisServer) -> None:
     """A password of any characters works from a URL, and neither repr nor str has it."""
     with closing(open_online(guarded.url)) as store:

@@ -84,18 +84,18 @@ class RedisStore:
         return f"RedisStore('{self._name}')"
 
     def get(self, keys: Sequence[bytes]) -> Reading:
-        """The server's clock and the values of `keys` in one round trip; see the contract."""
+        """The server's clock and the values of `keys` in one round trip, all of one moment; see the contract."""
         if not self._ready:
             self._check()
-        request, replies, now = b"", 0, 0
-        if self._clock is None:
-            request, replies = _TIME, 1
+        now = 0 if self._clock is None else self._clock()
+        commands = [_TIME] if self._clock is None else []
+        commands += [_pack(("MGET", *chunk)) for chunk in _chunks(keys)]
+        if len(keys) > _COMMAND_KEYS:  # else nobody writes between two of them
+            request = b"".join([_MULTI, *commands, _EXEC])
+            answers = self._persist(lambda: self._ask(request, len(commands) + 2))[-1]
         else:
-            now = self._clock()
-        for start in range(0, len(keys), _COMMAND_KEYS):
-            request += _pack(("MGET", *keys[start : start + _COMMAND_KEYS]))
-            replies += 1
-        answers = self._persist(lambda: self._ask(request, replies)) if replies else []
+            request = b"".join(commands)
+            answers = self._persist(lambda: self._ask(request, len(commands))) if commands else []
         if self._clock is None:
             time, *answers = answers
             now = int(time[0]) * 1_000_000 + int(time[1])
