@@ -77,7 +77,7 @@ def main(folder: str, who: str, pushes: str, skew: str, clock: str, kill: str) -
 
     chosen = random.Random(int(who))
     with FeatureStore(folder, clock=now if clock == "injected" else None) as store:
-        store.get_online_features({"entity_0": 1}, "service")
+        store.get_online_features({"entity_0": 1}, "view")
         print("ready", flush=True)
         sys.stdin.readline()
         for number in range(1, int(pushes) + 1):

@@ -41,6 +41,8 @@ class PushWorld:
     deleted: bool
     lateness: int
     tolerance: int
+    refresh: int | None = None
+    settle: int = 0
 
     @property
     def columns(self) -> dict[str, str]:
@@ -62,11 +64,22 @@ class PushWorld:
             features={f"fold_{i}": spec.declare() for i, spec in enumerate(self.specs)},
             ttl=None if self.history.view.ttl_us is None else f"{self.history.view.ttl_us}us",
         )  # fmt: skip
-        return [view, FeatureService("service", features=[view])]
+        views = [view]
+        if self.refresh is not None:
+            exact = {f"fold_{i}": replace(spec, hop=None).declare() for i, spec in enumerate(self.specs)}
+            views.append(
+                FeatureView(
+                    "rolled", entity=view.entity, source=source, key=key, features=exact, refresh=f"{self.refresh}us",
+                    settle=f"{self.settle}us", ttl=None if view.ttl is None else f"{view.ttl}us",
+                )
+            )  # fmt: skip
+        return [*views, *(FeatureService(each.name, features=[each]) for each in views)]
 
-    def expected(self, logged: list[Row], spec: FoldSpec, of: str, *, key: tuple[Any, ...], as_of: int) -> Any:
+    def expected(
+        self, logged: list[Row], spec: FoldSpec, of: str, *, key: tuple[Any, ...], as_of: int, settle: int = 0
+    ) -> Any:
         """(status, value) of one fold at an instant, from the rows of the log."""
-        known = [row for row in logged if row["known_at"] <= as_of]
+        known = [row for row in logged if row["known_at"] <= as_of + settle]
         gone = {row["__replaces"] for row in known}
         current = [row for row in known if row["known_at"] not in gone and row.get("deleted") is not True]
         rows = [
@@ -75,7 +88,7 @@ class PushWorld:
         reads = {f"r_{column}": column for other in self.specs for column in other.reads}
         view = replace(self.history.view, features=reads)
         history = replace(self.history, rows=rows, view=view)
-        return folded_value(history, view, with_hop(spec), of, key=key, as_of=as_of, known_by=as_of)
+        return folded_value(history, view, spec, of, key=key, as_of=as_of, known_by=as_of + settle)
 
 
 def with_hop(spec: FoldSpec) -> FoldSpec:
@@ -116,7 +129,9 @@ def push_worlds(draw: st.DrawFn) -> PushWorld:
     if draw(st.booleans()):
         specs.append(FoldSpec("Latest", "value_0"))
     lateness = pick(draw, 2 * step, 5 * step, 100 * step)
-    return PushWorld(history, specs, identity, deleted, lateness, pick(draw, 1, 1, step))
+    refresh = pick(draw, None, step, 2 * step)
+    settle = 0 if refresh is None else pick(draw, 0, 1, step)
+    return PushWorld(history, specs, identity, deleted, lateness, pick(draw, 1, 1, step), refresh, settle)
 
 
 def keys_of(draw: st.DrawFn, world: PushWorld) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore, ManualClock
 from featurestore.clock import instant_of, to_datetime
 from featurestore.errors import NotMaterializedError, PushError
+from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.push import Pushing
+from featurestore.semantics.view import ResolvedView
 from featurestore.types import parse_type
 from tests.histories import EPOCH, KEY_POOLS, MICROSECOND, NUDGE, pick, rarely
 from tests.oracle import sort_key
-from tests.pushing import DyingStore, Killed, PushWorld, Row, a_row, configure, push_worlds
+from tests.pushing import DyingStore, Killed, PushWorld, Row, a_row, configure, push_worlds, with_hop
 
 
 @pytest.fixture(scope="module", params=["lmdb", "redis"])
@@ -42,11 +45,14 @@ class Story:
         self.store = FeatureStore(folder, clock=self.clock)
         self.store.apply(world.declare())
         self.pushed: list[Row] = []
-        self.served = -(1 << 63)
         self.pending = False
-        view = self.store.lookup("service").service.parts[0].view
-        self.types = {feature.name: str(feature.type).replace(", ", ",") for feature in view.features}
-        self.source = view.source
+        views = {name: self.view(name) for name in ("view", "rolled") if name == "view" or world.refresh is not None}
+        self.types = {feature.name: str(feature.type).replace(", ", ",") for feature in views["view"].features}
+        self.source = views["view"].source
+        self.served = dict.fromkeys(views, -(1 << 63))
+
+    def view(self, service: str) -> ResolvedView:
+        return self.store.lookup(service).service.parts[0].view
 
     @property
     def now(self) -> int:
@@ -148,7 +154,7 @@ class Story:
                 patch.setattr(type(log), "append", dying)
             try:
                 if where == "fill":
-                    pushing.fill(self.store.lookup("service").service.parts[0].view, full=True)
+                    pushing.fill(self.view("view"), full=True)
                 else:
                     pushing.push("rows", rows)
             except (Killed, PushError):
@@ -167,37 +173,50 @@ class Story:
 
     # --- what is served ---------------------------------------------------------------------
 
+    def keys(self) -> list[tuple[Any, ...]]:
+        """Every key that a row may have, and some with a null."""
+        keys: list[tuple[Any, ...]] = [()]
+        for column in self.world.history.view.key.values():
+            keys = [(*key, part) for key in keys for part in (*KEY_POOLS[self.world.history.types[column]][:2], None)]
+        return keys
+
     def look(self) -> None:
-        """Lookup = training at the as_of served = oracle; as_of is now unless something is pending, and never goes back."""
-        types, view = self.world.history.types, self.world.history.view
-        keys = [()]
-        for column in view.key.values():
-            keys = [(*key, part) for key in keys for part in (*KEY_POOLS[types[column]][:2], None)]
-        rows = [dict(zip(view.key, key, strict=True)) for key in keys]
-        try:
-            online = self.store.get_online_features(rows, "service")
-        except NotMaterializedError:
-            assert not self.logged() or self.pending
-            return
-        as_of = instant_of(online.as_of["view"])
-        assert self.served <= as_of <= self.now
-        assert as_of == self.now or self.pending
-        assert online.stale["view"] == (as_of < self.now)
-        self.served = as_of
+        """Lookup = training = oracle at an as_of that never goes back: now unless something is pending, or by rule 0."""
+        names = list(self.world.history.view.key)
+        rows = [dict(zip(names, key, strict=True)) for key in self.keys()]
+        for name, before in self.served.items():
+            try:
+                online = self.store.get_online_features(rows, name)
+            except NotMaterializedError:
+                assert name == "rolled" or not self.logged() or self.pending
+                continue
+            as_of = instant_of(online.as_of[name])
+            wanted = self.view(name).timing.as_of(self.now)
+            assert before <= as_of <= wanted
+            assert as_of == wanted or self.pending or name == "rolled"
+            assert online.stale[name] == (as_of < wanted)
+            self.served[name] = as_of
+            settle = self.world.settle if name == "rolled" else 0
+            self.compare(name, online, as_of, settle=settle)
+
+    def compare(self, name: str, online: OnlineResult, as_of: int, *, settle: int) -> None:
+        types, keys = self.world.history.types, self.keys()
         columns = {
-            name: pa.array([row[name] for row in rows], parse_type(types[c]).arrow) for name, c in view.key.items()
+            entity: pa.array([key[n] for key in keys], parse_type(types[column]).arrow)
+            for n, (entity, column) in enumerate(self.world.history.view.key.items())
         }
-        times = pa.array([as_of] * len(rows), pa.int64()).cast(pa.timestamp("us", "UTC"))
+        times = pa.array([as_of + settle] * len(keys), pa.int64()).cast(pa.timestamp("us", "UTC"))
         spine = pa.table({**columns, "event_timestamp": times})
-        trained = self.store.get_historical_features(spine, "service", with_status=True).to_arrow()
+        trained = self.store.get_historical_features(spine, name, with_status=True).to_arrow()
         logged, served = self.logged(), online.to_dict()
-        for i, spec in enumerate(self.world.specs):
-            name, of = f"view__fold_{i}", self.types[f"fold_{i}"]
+        for i, declared in enumerate(self.world.specs):
+            column, of = f"{name}__fold_{i}", self.types[f"fold_{i}"]
+            spec = replace(declared, hop=None) if name == "rolled" else with_hop(declared)
             shown = of.replace(",", ", ") if of.startswith("Array(Float32,") else of
             for n, key in enumerate(keys):
-                got = online.statuses[name][n], sort_key(shown, served[name][n])
-                said = trained[f"{name}__status"][n].as_py(), sort_key(shown, trained[name][n].as_py())
-                status, value = self.world.expected(logged, spec, of, key=key, as_of=as_of)
+                got = online.statuses[column][n], sort_key(shown, served[column][n])
+                said = trained[f"{column}__status"][n].as_py(), sort_key(shown, trained[column][n].as_py())
+                status, value = self.world.expected(logged, spec, of, key=key, as_of=as_of, settle=settle)
                 assert got == said, (key, as_of, spec, logged)
                 assert got == (status, sort_key(shown, value)), (key, as_of, spec, logged)
 

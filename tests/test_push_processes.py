@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,13 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.clock import instant_of
 from featurestore.errors import FeatureStoreError
+from featurestore.operations.pushing.state import source_prefix
+from featurestore.stores.codec import ViewCodec
 from tests.folding import FoldSpec
 from tests.histories import History
 from tests.oracle import SourceSpec, ViewSpec, sort_key
-from tests.pushing import PushWorld, Row, configure
+from tests.push_worker import rows_of
+from tests.pushing import PushWorld, Row, configure, with_hop
 
 SECOND = 1_000_000
 SPECS = [
@@ -62,7 +67,7 @@ class Looker(threading.Thread):
 
     def look(self) -> None:
         try:
-            online = self.store.get_online_features([{"entity_0": key} for (key,) in KEYS], "service")
+            online = self.store.get_online_features([{"entity_0": key} for (key,) in KEYS], "view")
             self.answers.append((instant_of(online.as_of["view"]), online.to_dict(), online.statuses))
         except FeatureStoreError as error:
             self.errors.append(error)
@@ -92,7 +97,7 @@ def together(processes: list[Any]) -> list[int]:
 
 def check(world: PushWorld, store: FeatureStore, answers: list[Any]) -> list[Row]:
     """Every answer is what the rows of the log were worth at its as_of, which never went back; the log's rows."""
-    service = store.lookup("service").service
+    service = store.lookup("view").service
     types = {feature.name: str(feature.type) for feature in service.parts[0].view.features}
     logged: list[Row] = store.offline.log(service.parts[0].view.source).read().to_pylist()  # type: ignore[arg-type]
     instants = [as_of for as_of, _, _ in answers]
@@ -103,7 +108,7 @@ def check(world: PushWorld, store: FeatureStore, answers: list[Any]) -> list[Row
         for i, spec in enumerate(world.specs):
             name, of = f"view__fold_{i}", types[f"fold_{i}"]
             for n, key in enumerate(KEYS):
-                status, value = world.expected(logged, spec, of, key=key, as_of=as_of)
+                status, value = world.expected(logged, with_hop(spec), of, key=key, as_of=as_of)
                 got = statuses[name][n], sort_key(of, values[name][n])
                 assert got == (status, sort_key(of, value)), (key, as_of, spec)
     return logged
@@ -146,7 +151,59 @@ def test_pushers_in_many_processes_lose_and_double_nothing(
         check(world, store, between.answers)
         logged = check(world, store, looker.answers)
         assert sorted(row["row"] for row in logged) == sorted(row["row"] for rows in sent for row in rows)
-        counts = store.get_online_features([{"entity_0": key} for (key,) in KEYS], "service").to_dict()
+        counts = store.get_online_features([{"entity_0": key} for (key,) in KEYS], "view").to_dict()
         assert sum(counts["view__fold_1"]) == len({row["id"] for row in logged})
         assert len(looker.answers) > 100
+        store.teardown()
+
+
+def prefixes(store: FeatureStore, world: PushWorld) -> set[bytes]:
+    """What the online keys of the project may begin with: those of its source and of the view versions that are applied."""
+    view = store.lookup("view").service.parts[0].view
+    project = store.config.project
+    return {source_prefix(project, view.source), ViewCodec(project, view).prefix}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("online", ["lmdb", "redis"])
+def test_fills_frees_and_compactions_go_on_beside_pushes_and_lookups(
+    online: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Changed views are rolled out, old ones freed, logs sealed; every answer is true, and nothing freed comes back."""
+    configure(tmp_path, "lmdb://online" if online == "lmdb" else request.getfixturevalue("redis_url"))
+    world, stop, failed = world_of(SPECS), threading.Event(), []
+    with FeatureStore(tmp_path) as store:
+        store.apply(world.declare())
+        store.materialize(progress=False)
+
+        def push(who: int) -> None:
+            chosen, number = random.Random(who), 0
+            while not stop.is_set():
+                number += 1
+                try:
+                    store.push("rows", rows_of(who, number, datetime.now(UTC), chosen), json=True)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is told below
+                    failed.append(error)
+                    return
+
+        looker = Looker(store)
+        threads = [looker, *(threading.Thread(target=push, args=(who,)) for who in range(3))]
+        for thread in threads:
+            thread.start()
+        log = store.offline.log(store.lookup("view").service.parts[0].view.source)  # type: ignore[arg-type]
+        for n in range(1, 5):
+            changed = replace(world, specs=[*SPECS, *(FoldSpec("First", "value_0", window=k) for k in range(1, n + 1))])
+            store.apply(changed.declare())
+            store.materialize(progress=False)
+            store.reload()
+            log.compact(everything=True, grace=0)
+            store.materialize(full=True, progress=False)
+        stop.set()
+        looker.stop.set()
+        for thread in threads:
+            thread.join()
+        assert failed + looker.errors == []
+        looker.look()
+        assert len(check(world, store, sorted(looker.answers, key=lambda answer: answer[0]))) > 50
+        keys = [key for batch in store.online.scan(store.config.project.encode() + b":") for key in batch]
+        assert [key for key in keys if not key.startswith(tuple(prefixes(store, world)))] == []
         store.teardown()
