@@ -6,6 +6,7 @@ It prepares the data, applies the definitions, builds the training frame as of e
 30 November, and fits the model. Then it replays the next seven days on a clock that it sets: every hour the jobs
 run that are due, and every flight is looked up over HTTP at the minute of its scheduled departure. At the end every served
 value is compared, bit for bit, with what training says for that flight and minute; one that differs makes it fail.
+Last, a day's landings are pushed one by one, and what lookups between them are served is compared in the same way.
 """
 
 import contextlib
@@ -28,7 +29,8 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo import shortcut
+from feature_repo import pushed, shortcut
+from feature_repo.comparison import differing
 from feature_repo.model import Model, Quality, evaluate, fit, measure
 from feature_repo.prepare import prepare
 from featurestore import FeatureStore, ManualClock
@@ -65,7 +67,8 @@ class Replay:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the demonstration found. `differing` counts the served values without training's bits, by column."""
+    """What the demonstration found. `differing` counts the served values without training's bits, by column; `pushes`
+    has the same of the day whose landings were pushed."""
 
     flights: int
     values: int
@@ -73,6 +76,7 @@ class Outcome:
     store: Promise
     shortcut: Promise
     running: Promise
+    pushes: pushed.Pushes
 
 
 @contextlib.contextmanager
@@ -148,7 +152,7 @@ def replay(
 
     Every job of the definitions starts on the hour, so that is when the clock stops for `materialize`.
     """
-    done = Replay()
+    done, views = Replay(), [item.view.name for item in store.catalog.service_of(SERVICE).selections()]
     rows = flights[INPUTS].astype(object).where(flights[INPUTS].notna(), None).to_dict("records")
     departures: dict[datetime, list[int]] = {}
     for place, instant in enumerate(flights["sched_dep"]):
@@ -157,7 +161,7 @@ def replay(
     for number in range(hours):
         hour = START + number * HOUR
         clock.set(hour)
-        done.runs += len(store.materialize(progress=False))
+        done.runs += len(store.materialize(views, progress=False))
         first = len(done.rows)
         while waiting and waiting[-1] < hour + HOUR:
             instant = waiting.pop()
@@ -182,27 +186,6 @@ def table_of(rows: list[list[Any]], types: dict[str, Any]) -> pa.Table:
     )
 
 
-def differing(ours: pa.Table, theirs: pa.Table) -> dict[str, int]:
-    """How many values differ in each column that has such: nulls count, and so do the bits of a zero or a NaN."""
-    if ours.schema.names != theirs.schema.names or ours.num_rows != theirs.num_rows:
-        raise ValueError("The tables differ in their columns, or in the number of their rows.")
-    counts = {}
-    for name in ours.schema.names:
-        pairs = zip(_bits(ours[name]), _bits(theirs[name]), strict=True)
-        counts[name] = sum(one != other for one, other in pairs)
-    return {name: count for name, count in counts.items() if count}
-
-
-def _bits(column: pa.ChunkedArray) -> list[Any]:
-    if not pa.types.is_floating(column.type):
-        return column.to_pylist()
-    nulls = column.is_null().to_numpy()
-    values = column.fill_null(0).to_numpy()
-    return [
-        None if null else bits for null, bits in zip(nulls, values.view(f"u{values.itemsize}").tolist(), strict=True)
-    ]
-
-
 def demonstrate(
     console: Console, *, data: Path | None = None, train_from: datetime | None = None, hours: int = WEEK
 ) -> Outcome:
@@ -218,7 +201,9 @@ def demonstrate(
     clock = ManualClock(START)
     with repository(data, clock) as store:
         applied = store.apply(note="demonstration")
-        log(f"applied {len(store.catalog.views)} feature views and the service {SERVICE}: version {applied.number}")
+        log(
+            f"applied {len(store.catalog.views)} feature views and {len(store.catalog.services)} services: version {applied.number}"
+        )
         frame = store.get_historical_features(training[["sched_dep", *INPUTS]], SERVICE, timestamp="sched_dep")
         log(f"a training frame of {len(frame):,} flights × {len(frame.types)} features, each as of its departure")
         model = fit(frame.features, training["late"])
@@ -237,7 +222,14 @@ def demonstrate(
     ours = Promise(evaluate(model, truth.features, week["late"]), measure(np.concatenate(done.scores), week["late"]))
     theirs, running = _shortcut(data, training, week, _facts(frame, training), _facts(truth, week))
     log("trained and served the pandas shortcut")
-    return Outcome(len(week), values, wrong, ours, theirs, running)
+    clock = ManualClock(START)
+    with repository(data, clock) as store:
+        pushes = pushed.replay(store, clock, data, start=START, hours=min(hours, 24))
+    log(
+        f"pushed {pushes.before:,} landings of the days before and {pushes.landings:,} one by one, looked {pushes.values:,} values "
+        f"up in {pushes.lookups:,} lookups between them: {sum(pushes.differing.values()):,} differ"
+    )
+    return Outcome(len(week), values, wrong, ours, theirs, running, pushes)
 
 
 def _score(model: Model, rows: list[list[Any]], types: dict[str, Any]) -> np.ndarray:
@@ -305,11 +297,27 @@ def show(console: Console, outcome: Outcome) -> None:
     console.print()
     console.print(table)
     console.print(TEXT, highlight=False)
-    if outcome.differing:
-        listed = ", ".join(f"{name}: {count:,}" for name, count in outcome.differing.items())
+    pushes = outcome.pushes
+    compared = Table("served, and compared with training", title="Every served value")
+    for column in ("values", "differing"):
+        compared.add_column(column, justify="right")
+    compared.add_row("looked up at departure, refreshed hourly and daily", *_counts(outcome.values, outcome.differing))
+    compared.add_row(
+        f"rolling delays, {pushes.landings:,} landings pushed between lookups",
+        *_counts(pushes.values, pushes.differing),
+    )
+    console.print(compared)
+    wrong = outcome.differing | pushes.differing
+    if wrong:
+        listed = ", ".join(f"{name}: {count:,}" for name, count in wrong.items())
         console.print(f"[red]Served values without training's bits: {listed}[/red]", highlight=False)
     else:
-        console.print(f"[green]All {outcome.values:,} served values have training's bits.[/green]", highlight=False)
+        total = outcome.values + pushes.values
+        console.print(f"[green]All {total:,} served values have training's bits.[/green]", highlight=False)
+
+
+def _counts(values: int, wrong: dict[str, int]) -> tuple[str, str]:
+    return f"{values:,}", f"{sum(wrong.values()):,}"
 
 
 TEXT = """
@@ -334,7 +342,7 @@ def main() -> int:
     outcome = demonstrate(console)
     show(console, outcome)
     console.print(f"{time.perf_counter() - started:.0f} s in all.", highlight=False)
-    return 1 if outcome.differing else 0
+    return 1 if outcome.differing or outcome.pushes.differing else 0
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ OUTPUTS = {
     "flights": """SELECT flight_id, carrier, tailnum, origin, dest, sched_dep, date, month, hour, weekday, distance, arr_delay, late
                   FROM scheduled ORDER BY sched_dep, flight_id""",
     # One row a landing, `landed_at` in UTC to the minute; about a tenth share carrier and minute with another.
-    "landings": """SELECT flight_id, landed_at, carrier, tailnum, dest, arr_delay
+    "landings": """SELECT flight_id, landed_at, carrier, tailnum, origin, dest, arr_delay
                    FROM scheduled JOIN landed USING (flight_id) ORDER BY landed_at, flight_id""",
     # One row an airport of New York and an hour. The published time is the start of the hour: the observations were made at any
     # minute of it, mostly the 51st, and `precip` is the hour's highest, so no row is known before `observed_at`, the end

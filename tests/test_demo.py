@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from feature_repo.demo import START, demonstrate, differing, show
+from feature_repo.comparison import differing
+from feature_repo.demo import START, demonstrate, show
 
 
 def test_a_shortened_replay_serves_the_bits_of_training(tmp_path):
@@ -20,8 +21,13 @@ def test_a_shortened_replay_serves_the_bits_of_training(tmp_path):
     assert outcome.values == outcome.flights * 23
     assert outcome.differing == {}
     assert outcome.store.promised == outcome.store.achieved
+    assert outcome.pushes.landings > 150
+    assert outcome.pushes.values > 200 * 24
+    assert outcome.pushes.differing == {}
     printed = text.getvalue()
-    for expected in ("pandas shortcut", "featurestore", "AUC promised", "values have training's bits"):
+    total = f"{outcome.values + outcome.pushes.values:,}"
+    pushed = f"{outcome.pushes.landings:,} landings pushed between lookups"
+    for expected in ("pandas shortcut", "AUC promised", pushed, f"All {total} served values have training's bits"):
         assert expected in printed
 
 

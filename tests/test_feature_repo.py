@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from feature_repo.demo import HERE, INPUTS, SERVICE, differing, flights_of
+from feature_repo.comparison import differing
+from feature_repo.demo import HERE, INPUTS, SERVICE, flights_of
 from feature_repo.prepare import prepare
 from featurestore import FeatureStore, ManualClock
 
@@ -64,13 +65,38 @@ def test_one_row_by_hand(store, folder):
     assert got["flight_carrier"] == row["carrier"]
 
 
-def test_a_lookup_has_the_bits_of_training(store, clock, folder):
-    """Twenty flights, looked up at one instant and trained as of it."""
-    store.materialize(progress=False)
+@pytest.mark.parametrize(("view", "keys"), [
+    ("carrier_delays", ["carrier"]), ("aircraft_delays", ["tailnum"]), ("route_delays", ["origin", "dest"]),
+])  # fmt: skip
+def test_rolling_delays_by_hand(store, folder, view, keys):
+    """What landed in the hour to 30 days before noon, counted, averaged and searched for the worst with pandas alone."""
     flights = flights_of(folder / "data")
-    spine = flights[flights["sched_dep"] >= NOON].head(20)[INPUTS].reset_index(drop=True)
-    rows = spine.astype(object).where(spine.notna(), None).to_dict("records")
-    online = store.get_online_features(rows, SERVICE)
-    trained = store.get_historical_features(spine.assign(event_timestamp=pd.Timestamp(clock())), SERVICE)
-    assert not any(online.stale.values())
-    assert differing(online.to_arrow(), trained.to_arrow().select(list(trained.types))) == {}
+    spine = flights[(flights["sched_dep"] >= NOON + timedelta(minutes=15)) & flights["tailnum"].notna()].iloc[[0, 5, 9]]
+    frame = store.get_historical_features(spine[["sched_dep", *INPUTS]], [view], timestamp="sched_dep")
+    landings = pd.read_parquet(folder / "data" / "landings.parquet")
+    for (_, flight), got in zip(spine.iterrows(), frame.to_arrow().to_pylist(), strict=True):
+        as_of = (flight["sched_dep"] - pd.Timedelta(minutes=10)).floor("h")
+        known = landings[landings["landed_at"] + pd.Timedelta(minutes=2) <= as_of]
+        mine = known[(known[keys] == flight[keys]).all(axis=1)]
+        assert len(mine) > 10
+        for window, length in {"1h": "1h", "1d": "1D", "7d": "7D", "30d": "30D"}.items():
+            delays = mine[mine["landed_at"] > as_of - pd.Timedelta(length)]["arr_delay"].tolist()
+            assert got[f"{view}__landings_{window}"] == len(delays)
+            assert got[f"{view}__mean_delay_{window}"] == (sum(delays) / len(delays) if delays else None)
+            assert got[f"{view}__max_delay_{window}"] == max(delays, default=None)
+        assert got[f"{view}__landings_30d"] > 0
+
+
+@pytest.mark.parametrize("service", [SERVICE, "rolling_model"])
+def test_a_lookup_has_the_bits_of_training(store, clock, folder, service):
+    """Twenty flights an hour, looked up at noon and as the clock moves on, and trained as of the same instants."""
+    flights = flights_of(folder / "data")
+    for hours in (0, 1, 2, 25):
+        clock.set(max(clock(), NOON + timedelta(hours=hours)))
+        store.materialize(progress=False)
+        spine = flights[flights["sched_dep"] >= clock()].head(20)[INPUTS].reset_index(drop=True)
+        rows = spine.astype(object).where(spine.notna(), None).to_dict("records")
+        online = store.get_online_features(rows, service)
+        trained = store.get_historical_features(spine.assign(event_timestamp=pd.Timestamp(clock())), service)
+        assert not any(online.stale.values())
+        assert differing(online.to_arrow(), trained.to_arrow().select(list(trained.types))) == {}
