@@ -1,15 +1,16 @@
 """What a continuous view over pushed rows keeps for a key: states of its folds, one a tile.
 
 Windows of one hop share a *lane* of tiles (b, b + hop]; what has no window is one tile for all time. In each tile lies
-the state of each of the lane's *cells*, a fold of one column under one condition. A value at as_of is the merge of the tiles
-that lie within the window (rule 1): the newest tile holds nothing later, since no row is applied before its time.
+the state of each of the lane's *cells*, a fold of one column under one condition; folds whose states are the same, such as a
+sum and a mean, share one. A value at as_of is the merge of the tiles that lie within the window (rule 1): the newest tile
+holds nothing later, since no row is applied before its time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from featurestore.semantics.folds import FOLDS, Algebra, State
 from featurestore.semantics.status import Status
@@ -23,8 +24,14 @@ __all__ = ["Cell", "Lane", "Lanes", "PushedRow", "Tiles", "event_time_of", "push
 UNTIL = ""
 """The name of the column that holds the end of a row's validity (µs, END where open); no column of a source has it."""
 
-Tiles = Sequence[tuple[int, Sequence[State]]]
-"""A lane's tiles, oldest first: each its b (µs) and a state a cell."""
+UNTIL_FOLD = FOLDS["Latest"].algebra(Int64, Int64)
+
+
+class Tiles(Protocol):
+    """A lane's tiles for one key."""
+
+    def merged(self, cell: int, first: int | None, last: int | None) -> State:
+        """The state of one cell over the tiles whose b (µs) is from `first` through `last`; None: from or to the end."""
 
 
 class PushedRow(NamedTuple):
@@ -74,11 +81,11 @@ class Lane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Where a feature's states lie, and where the end of the validity of its row does (None: nowhere)."""
+    """Which of the merged states is a feature's, and which says when the validity of its row ends (None: none)."""
 
     feature: ResolvedFeature
-    lane: int
-    cell: int
+    algebra: Algebra
+    state: int
     until: int | None
 
 
@@ -96,44 +103,61 @@ class Lanes:
             own = _index(cells, _named(feature), Cell(algebra_of(feature), feature.fold.column, feature.where))
             until = None
             if feature.fold.kind == "Latest" and view.source.until is not None:
-                latest = Cell(FOLDS["Latest"].algebra(Int64, Int64), UNTIL, feature.where)
+                latest = Cell(UNTIL_FOLD, UNTIL, feature.where)
                 until = _index(cells, ("Latest", UNTIL, feature.where), latest)
-            places.append((feature, span.hop, own, until))
+            places.append((feature, algebra_of(feature), span.hop, own, until))
             if span.length is None:
                 reach[span.hop] = None
             elif span.hop not in reach or reach[span.hop] is not None:
                 reach[span.hop] = max(reach.get(span.hop) or 0, span.offset + span.length)
         hops = sorted(found)
         self.lanes = tuple(Lane(hop, reach[hop], tuple(found[hop].values())) for hop in hops)
-        self._readings = tuple(_Reading(f, hops.index(hop), own, until) for f, hop, own, until in places)
+        self._merges: list[tuple[int, int, int]] = []  # each the lane, the cell and the number of the span
+        self._spans: list[Span | None] = []
+        self._readings = tuple(
+            _Reading(f, of, self._merge(hops.index(hop), own, f.span),
+                     None if until is None else self._merge(hops.index(hop), until, f.span))
+            for f, of, hop, own, until in places
+        )  # fmt: skip
         self.conditions = tuple(dict.fromkeys(f.where for f in view.features if f.where is not None))
 
     def values(self, tiles: Sequence[Tiles], as_of: int) -> tuple[tuple[Any, ...], tuple[Status, ...]]:
         """Each feature's value and Status at `as_of` for a key that is known, in the view's order of features."""
-        found = [self._value(reading, tiles[reading.lane], as_of) for reading in self._readings]
-        return tuple(value for value, _ in found), tuple(status for _, status in found)
+        reaches = [_reach(span, as_of) for span in self._spans]
+        states = [tiles[lane].merged(cell, *reaches[span]) for lane, cell, span in self._merges]
+        found = [self._value(reading, states, as_of) for reading in self._readings]
+        return tuple([value for value, _ in found]), tuple([status for _, status in found])
 
-    def _value(self, reading: _Reading, tiles: Tiles, as_of: int) -> tuple[Any, Status]:
-        feature, cell = reading.feature, reading.cell
-        lane = self.lanes[reading.lane]
-        algebra = lane.cells[cell].algebra
-        if feature.span is not None and lane.hop:
-            tiles = _within(tiles, feature.span, lane.hop, as_of)
-        state = _merged(algebra, tiles, cell)
+    def _merge(self, lane: int, cell: int, span: Span | None) -> int:
+        """The number of a merged state, which features of one cell and span share."""
+        if span not in self._spans:
+            self._spans.append(span)
+        merge = (lane, cell, self._spans.index(span))
+        if merge not in self._merges:
+            self._merges.append(merge)
+        return self._merges.index(merge)
+
+    def _value(self, reading: _Reading, states: Sequence[State], as_of: int) -> tuple[Any, Status]:
+        feature, algebra, state = reading.feature, reading.algebra, states[reading.state]
         if feature.span is None and self.view.ttl is not None:
             state = _within_ttl(state, as_of - self.view.ttl)
             if state == algebra.zero:
                 return feature.default, Status.EXPIRED
         if reading.until is not None and state != algebra.zero:
-            latest = lane.cells[reading.until].algebra
-            until, _ = latest.finish(_merged(latest, tiles, reading.until))
+            until, _ = UNTIL_FOLD.finish(states[reading.until])
             if until <= as_of:
                 return feature.default, Status.EXPIRED
         return algebra.finish(state)
 
 
+SAME = {"Sum": "sum", "Mean": "sum", "Var": "moments", "StdDev": "moments"}
+"""Folds that keep the same of a column and only finish it differently."""
+
+
 def _named(feature: ResolvedFeature) -> Any:
     fold = feature.fold
+    if fold.kind in SAME:
+        return SAME[fold.kind], fold.column, feature.where
     return fold.kind, fold.column, feature.where, tuple(fold.parameters.items()), str(feature.type)
 
 
@@ -142,18 +166,11 @@ def _index(cells: dict[Any, Cell], name: Any, cell: Cell) -> int:
     return list(cells).index(name)
 
 
-def _within(tiles: Tiles, span: Span, hop: int, as_of: int) -> Tiles:
-    start, end = span.start(as_of), span.end(as_of)
-    if span.offset:
-        return [tile for tile in tiles if tile[0] >= start and tile[0] + hop <= end]
-    return [tile for tile in tiles if tile[0] >= start]
-
-
-def _merged(algebra: Algebra, tiles: Tiles, cell: int) -> State:
-    merge, state = algebra.merge, algebra.zero
-    for _, states in tiles:
-        state = merge(state, states[cell])
-    return state
+def _reach(span: Span | None, as_of: int) -> tuple[int | None, int | None]:
+    """The first and the last b of the tiles that a window sees."""
+    if span is None or not span.hop:
+        return None, None
+    return span.start(as_of), span.end(as_of) - span.hop if span.offset else None
 
 
 def _within_ttl(state: State, earliest: int) -> State:

@@ -1,60 +1,98 @@
 """The record of a key of a continuous view over pushed rows: lanes of tiles, as bytes.
 
     record   format (u8), instant (i64): the known_at of the newest row in it, known (i64): how many current rows there are;
-             for each lane the number of tiles (u32), for each of them its b (i64) and size (u32), then the tiles
-    tile     for each cell the size of its state (u32), then the states
+             then the lanes
+    lane     how many tiles there are (u32) and, where there are any, for each number of its additive cells shift and width
+             (u16 each), for each other cell its size (u32); the b of each tile (i64), oldest first; then the columns
+    column   of a number, a tile after the other: integers of `width` bytes (0: all are 0), to be multiplied by 2^shift; those
+             wider than 8 bytes as one run of 8 bytes of each, the lowest first. Of another cell the packed states, as runs
 
-Numbers are little-endian. Tiles stay bytes until they are asked for: a pushed row touches one a lane.
+Numbers are little-endian. States lie by column, so that a window's sum is one sum of the end of each of its columns; a
+lookup unpacks nothing else.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, reduce
+from operator import or_
+from typing import NamedTuple
 
 from featurestore.errors import OnlineStoreError
-from featurestore.semantics.folds import Group, State
-from featurestore.semantics.lanes import Lane, Lanes, PushedRow, Tiles
+from featurestore.semantics.folds import Additive, Algebra, Consecutive, State
+from featurestore.semantics.folds.packing import pack_runs, unpack_runs
+from featurestore.semantics.lanes import Lane, Lanes, PushedRow
 
 __all__ = ["Kept", "TileCodec"]
 
-FORMAT = 1
+FORMAT = 2
 HEAD = struct.Struct("<Bqq")
 COUNT = struct.Struct("<I")
+SIGNED = {1: "b", 2: "h", 4: "i", 8: "q"}
 
 
 @dataclass
 class Kept:
-    """A record taken apart: for each lane its tiles by b, oldest first, as bytes."""
+    """A record: the instant that it is true for, how many current rows there are, and the lanes as they lie in it.
+
+    `open`: the lanes by number of which a row was merged into, instead of their bytes.
+    """
 
     instant: int
     known: int
-    lanes: list[dict[int, bytes]]
+    record: bytes
+    lanes: list[_Lay]
+    open: dict[int, _Columns] = field(default_factory=dict)
+
+
+class _Lay(NamedTuple):
+    """Where a lane lies in a record: from `begin` to `end`; its tiles, what its head says, where its columns begin."""
+
+    begin: int
+    end: int
+    tiles: tuple[int, ...]
+    head: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+@dataclass
+class _Columns:
+    """A lane taken apart: its tiles, the shift and integers of each number, the packed states of each other cell."""
+
+    tiles: list[int]
+    shifts: list[int]
+    numbers: list[list[int]]
+    states: list[list[bytes]]
+
+
+class _Place(NamedTuple):
+    """Where a cell's columns are among its lane's: so many numbers from `at` on, or the states (numbers 0) of number `at`."""
+
+    at: int
+    numbers: int
 
 
 class TileCodec:
     """Packs and unpacks the records of one view, and merges rows into them."""
 
     def __init__(self, lanes: Lanes) -> None:
-        self._lanes = lanes.lanes
-        self._sizes = [struct.Struct(f"<{len(lane.cells)}I") for lane in self._lanes]
+        self._forms = [_Form(lane) for lane in lanes.lanes]
 
     def empty(self) -> Kept:
         """A record of no rows."""
-        return Kept(-(1 << 63), 0, [{} for _ in self._lanes])
+        return Kept(-(1 << 63), 0, b"", [_Lay(0, 0, (), (), ()) for _ in self._forms])
 
     def pack(self, kept: Kept) -> bytes:
         """The record as bytes."""
         parts = [HEAD.pack(FORMAT, kept.instant, kept.known)]
-        for tiles in kept.lanes:
-            ordered = sorted(tiles.items())
-            parts.append(COUNT.pack(len(ordered)))
-            parts.append(
-                struct.pack("<" + "qI" * len(ordered), *(word for b, data in ordered for word in (b, len(data))))
-            )
-            parts += [data for _, data in ordered]
+        for number, (form, lay) in enumerate(zip(self._forms, kept.lanes, strict=True)):
+            if number in kept.open:
+                parts.append(form.packed(kept.open[number]))
+            else:
+                parts.append(kept.record[lay.begin : lay.end] or COUNT.pack(0))
         return b"".join(parts)
 
     def unpack(self, record: bytes) -> Kept:
@@ -63,83 +101,229 @@ class TileCodec:
         if form != FORMAT:
             raise OnlineStoreError(f"The online store holds records of format {form}, and this version reads {FORMAT}")
         lanes, at = [], HEAD.size
-        for _ in self._lanes:
-            (count,) = COUNT.unpack_from(record, at)
-            at += COUNT.size
-            words = struct.unpack_from("<" + "qI" * count, record, at)
-            at += 12 * count
-            tiles = {}
-            for b, size in zip(words[::2], words[1::2], strict=True):
-                tiles[b] = record[at : at + size]
-                at += size
-            lanes.append(tiles)
-        return Kept(instant, known, lanes)
+        for lane in self._forms:
+            lay = lane.lay(record, at)
+            lanes.append(lay)
+            at = lay.end
+        return Kept(instant, known, record, lanes)
 
-    def tiles(self, kept: Kept) -> list[Tiles]:
-        """Every lane's tiles with their states, oldest first."""
-        return [
-            [(b, self.states(number, data)) for b, data in tiles.items()] for number, tiles in enumerate(kept.lanes)
-        ]
-
-    def states(self, number: int, data: bytes) -> list[State]:
-        """The states of one tile of a lane, one a cell."""
-        sizes = self._sizes[number].unpack_from(data)
-        at, states = self._sizes[number].size, []
-        for cell, size in zip(self._lanes[number].cells, sizes, strict=True):
-            states.append(cell.algebra.unpack(data[at : at + size]))
-            at += size
-        return states
-
-    def tile(self, number: int, states: Sequence[State]) -> bytes:
-        """One tile as bytes."""
-        packed = [cell.algebra.pack(state) for cell, state in zip(self._lanes[number].cells, states, strict=True)]
-        return self._sizes[number].pack(*map(len, packed)) + b"".join(packed)
+    def tiles(self, kept: Kept) -> list[LaneTiles]:
+        """Every lane's tiles."""
+        if kept.open:
+            kept = self.unpack(self.pack(kept))
+        return [LaneTiles(form, kept.record, lay) for form, lay in zip(self._forms, kept.lanes, strict=True)]
 
     def add(self, kept: Kept, rows: Sequence[PushedRow]) -> None:
         """Merge rows into a record, each once; its instant is then the newest known_at, and tiles out of reach are gone."""
         kept.known += len(rows)
         kept.instant = max([kept.instant, *(row.known_at for row in rows)])
-        if not rows:
-            return
-        for number, lane in enumerate(self._lanes):
-            by_tile: dict[int, list[PushedRow]] = {}
-            for row in rows:
-                by_tile.setdefault(lane.tile(row.event_time), []).append(row)
-            tiles = kept.lanes[number]
-            for b, its in by_tile.items():
-                tiles[b] = self._added(number, lane, tiles.get(b), its)
-            if lane.reach is not None:
-                oldest = lane.oldest(kept.instant)
-                for b in [b for b in tiles if b < oldest]:
-                    del tiles[b]
+        for number, form in enumerate(self._forms):
+            columns = kept.open.get(number)
+            if columns is None:
+                columns = kept.open[number] = form.columns(kept.record, kept.lanes[number])
+            form.add(columns, rows)
+            if form.lane.reach is not None:
+                form.trim(columns, form.lane.oldest(kept.instant))
 
-    def subtract(self, kept: Kept, rows: Sequence[PushedRow]) -> None:
-        """Take rows out of a record again, which were merged into it; every cell's algebra must be a Group.
 
-        A tile that is out of reach is gone already, and of one that is there nothing was ever left out.
-        """
-        kept.known -= len(rows)
-        for number, lane in enumerate(self._lanes):
-            tiles = kept.lanes[number]
-            for row in rows:
-                b = lane.tile(row.event_time)
-                if b in tiles:
-                    tiles[b] = self._subtracted(number, lane, tiles[b], row)
+class LaneTiles:
+    """A lane of one record, from which states are merged without taking the rest apart."""
 
-    def _subtracted(self, number: int, lane: Lane, data: bytes, row: PushedRow) -> bytes:
-        states = self.states(number, data)
-        for place, cell in enumerate(lane.cells):
-            state = cell.lift(row)
-            if state is not None:
-                group = cast("Group", cell.algebra)
-                states[place] = group.subtract(states[place], state)
-        return self.tile(number, states)
+    __slots__ = ("_form", "_lay", "_record")
 
-    def _added(self, number: int, lane: Lane, data: bytes | None, rows: Sequence[PushedRow]) -> bytes:
-        states = [cell.algebra.zero for cell in lane.cells] if data is None else self.states(number, data)
+    def __init__(self, form: _Form, record: bytes, lay: _Lay) -> None:
+        self._form, self._record, self._lay = form, record, lay
+
+    def merged(self, cell: int, first: int | None, last: int | None) -> State:
+        """See semantics.lanes.Tiles."""
+        form, lay = self._form, self._lay
+        tiles = lay.tiles
+        low = 0 if first is None else bisect_left(tiles, first)
+        high = len(tiles) if last is None else bisect_right(tiles, last)
+        algebra, place = form.lane.cells[cell].algebra, form.places[cell]
+        if low >= high:
+            return algebra.zero
+        if place.numbers:
+            sums = [form.total(self._record, lay, place.at + i, low, high) for i in range(place.numbers)]
+            return tuple(sums) if place.numbers > 1 else sums[0]
+        states = unpack_runs(form.runs(self._record, lay, place.at))[low:high]
+        return form.merges[cell](states)
+
+
+class _Form:
+    """How the tiles of one lane are laid out."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        numbers = others = 0
+        self.places: list[_Place] = []
+        for cell in lane.cells:
+            count = cell.algebra.numbers if isinstance(cell.algebra, Additive) else 0
+            self.places.append(_Place(numbers if count else others, count))
+            numbers, others = numbers + count, others + (not count)
+        self.numbers, self.others = numbers, others
+        self.merges = [_merge_of(cell.algebra) for cell in lane.cells]
+        self._head = struct.Struct("<" + "HH" * numbers + "I" * others)
+        self._zeros = [cell.algebra.pack(cell.algebra.zero) for cell, place in zip(lane.cells, self.places, strict=True)
+                       if not place.numbers]  # fmt: skip
+
+    def lay(self, record: bytes, begin: int) -> _Lay:
+        """How the lane lies in a record."""
+        (count,) = COUNT.unpack_from(record, begin)
+        at = begin + COUNT.size
+        if not count:
+            return _Lay(begin, at, (), (), ())
+        head = self._head.unpack_from(record, at)
+        at += self._head.size
+        tiles = _integers("q", count).unpack_from(record, at)
+        at += 8 * count
+        columns = []
+        for width in head[1 : 2 * self.numbers : 2]:
+            columns.append(at)
+            at += width * count
+        for size in head[2 * self.numbers :]:
+            columns.append(at)
+            at += size
+        return _Lay(begin, at, tiles, head, tuple(columns))
+
+    def total(self, record: bytes, lay: _Lay, number: int, low: int, high: int) -> int:
+        """The sum of a number's column over the tiles [low, high)."""
+        width = lay.head[2 * number + 1]
+        if not width:
+            return 0
+        at, count, total = lay.columns[number], high - low, 0
+        if width <= 8:
+            total = sum(_integers(SIGNED[width], count).unpack_from(record, at + low * width))
+        else:
+            for plane in range(width // 8 - 1, -1, -1):
+                of = "q" if plane == width // 8 - 1 else "Q"
+                values = _integers(of, count).unpack_from(record, at + 8 * (plane * len(lay.tiles) + low))
+                total = (total << 64) + sum(values)
+        return total << lay.head[2 * number]
+
+    def runs(self, record: bytes, lay: _Lay, other: int) -> bytes:
+        """The packed states of a cell that is not additive."""
+        at = lay.columns[self.numbers + other]
+        return record[at : at + lay.head[2 * self.numbers + other]]
+
+    def columns(self, record: bytes, lay: _Lay) -> _Columns:
+        """The lane taken apart."""
+        count = len(lay.tiles)
+        if not count:
+            return _Columns([], [0] * self.numbers, [[] for _ in range(self.numbers)], [[] for _ in range(self.others)])
+        numbers = [_read(record, lay.columns[i], lay.head[2 * i + 1], count) for i in range(self.numbers)]
+        states = [unpack_runs(self.runs(record, lay, i)) for i in range(self.others)]
+        return _Columns(list(lay.tiles), list(lay.head[: 2 * self.numbers : 2]), numbers, states)
+
+    def add(self, columns: _Columns, rows: Sequence[PushedRow]) -> None:
+        """Merge rows, each into its tile."""
+        by_tile: dict[int, list[PushedRow]] = {}
         for row in rows:
-            for place, cell in enumerate(lane.cells):
-                state = cell.lift(row)
-                if state is not None:
-                    states[place] = cell.algebra.merge(states[place], state)
-        return self.tile(number, states)
+            by_tile.setdefault(self.lane.tile(row.event_time), []).append(row)
+        for b, its in by_tile.items():
+            tile = bisect_left(columns.tiles, b)
+            if tile == len(columns.tiles) or columns.tiles[tile] != b:
+                columns.tiles.insert(tile, b)
+                for values in columns.numbers:
+                    values.insert(tile, 0)
+                for states, zero in zip(columns.states, self._zeros, strict=True):
+                    states.insert(tile, zero)
+            for cell, place in zip(self.lane.cells, self.places, strict=True):
+                lifted = [state for row in its if (state := cell.lift(row)) is not None]
+                if not lifted:
+                    continue
+                state = reduce(cell.algebra.merge, lifted)
+                if place.numbers:
+                    for i, number in enumerate(state if place.numbers > 1 else (state,)):
+                        _increase(columns, place.at + i, tile, number)
+                else:
+                    states = columns.states[place.at]
+                    states[tile] = cell.algebra.pack(cell.algebra.merge(cell.algebra.unpack(states[tile]), state))
+
+    def trim(self, columns: _Columns, oldest: int) -> None:
+        """Forget the tiles before `oldest`."""
+        gone = bisect_left(columns.tiles, oldest)
+        if gone:
+            del columns.tiles[:gone]
+            for values in columns.numbers:
+                del values[:gone]
+            for states in columns.states:
+                del states[:gone]
+
+    def packed(self, columns: _Columns) -> bytes:
+        """The lane as bytes: equal tiles are equal bytes, whatever the order in which rows came."""
+        count = len(columns.tiles)
+        if not count:
+            return COUNT.pack(0)
+        head: list[int] = []
+        parts = [b"", _integers("q", count).pack(*columns.tiles)]
+        for shift, values in zip(columns.shifts, columns.numbers, strict=True):
+            written = _write(shift, values)
+            head += written[:2]
+            parts.append(written[2])
+        for states in columns.states:
+            runs = pack_runs(states)
+            head.append(len(runs))
+            parts.append(runs)
+        parts[0] = COUNT.pack(count) + self._head.pack(*head)
+        return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def _integers(of: str, count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}{of}")
+
+
+def _increase(columns: _Columns, number: int, tile: int, by: int) -> None:
+    """Add to a number in units of 2^shift, which becomes lower where it has to."""
+    if not by:
+        return
+    values, shift = columns.numbers[number], columns.shifts[number]
+    zeros = (by & -by).bit_length() - 1
+    if zeros < shift or not any(values):
+        values[:] = [value << (shift - zeros) if value else 0 for value in values]
+        columns.shifts[number] = shift = zeros
+    values[tile] += by >> shift
+
+
+def _read(record: bytes, at: int, width: int, count: int) -> list[int]:
+    if not width:
+        return [0] * count
+    if width <= 8:
+        return list(_integers(SIGNED[width], count).unpack_from(record, at))
+    planes = width // 8
+    values = list(_integers("q", count).unpack_from(record, at + 8 * (planes - 1) * count))
+    for plane in range(planes - 2, -1, -1):
+        lower = _integers("Q", count).unpack_from(record, at + 8 * plane * count)
+        values = [(value << 64) + low for value, low in zip(values, lower, strict=True)]
+    return values
+
+
+def _write(shift: int, values: list[int]) -> tuple[int, int, bytes]:
+    """The shift, the width and the bytes of a column of integers over 2^shift: as few bits as hold them all."""
+    bits = reduce(or_, values)
+    if not bits:
+        return 0, 0, b""
+    zeros = (bits & -bits).bit_length() - 1
+    if zeros:
+        values = [value >> zeros for value in values]
+    size = max(max(values).bit_length(), (~min(values)).bit_length()) // 8 + 1
+    count = len(values)
+    if size <= 8:
+        width = next(width for width in SIGNED if size <= width)
+        return shift + zeros, width, _integers(SIGNED[width], count).pack(*values)
+    planes = (size + 7) // 8
+    lower = (1 << 64) - 1
+    parts = []
+    for _ in range(planes - 1):
+        parts.append(_integers("Q", count).pack(*[value & lower for value in values]))
+        values = [value >> 64 for value in values]
+    parts.append(_integers("q", count).pack(*values))
+    return shift + zeros, 8 * planes, b"".join(parts)
+
+
+def _merge_of(algebra: Algebra) -> Callable[[Sequence[bytes]], State]:
+    """The merge of packed states, oldest first."""
+    if isinstance(algebra, Consecutive):
+        return algebra.merge_packed
+    return lambda states: reduce(algebra.merge, map(algebra.unpack, filter(None, states)), algebra.zero)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from featurestore.semantics.status import Status
 from featurestore.types import Scalar
 
-__all__ = ["Algebra", "Group", "Place", "State"]
+__all__ = ["Additive", "Algebra", "Consecutive", "Group", "Place", "State"]
 
 State = Any
 """A plain immutable Python value; each algebra has its own. Equal states pack to equal bytes, and only they."""
@@ -49,3 +50,20 @@ class Group(Algebra, Protocol):
 
     def subtract(self, a: State, b: State) -> State:
         """The state of the rows of `a` without those of `b`, all of which `a` holds."""
+
+
+@runtime_checkable
+class Additive(Group, Protocol):
+    """A group whose states are so many integers, and merging adds them one by one: states of many tiles are sums of columns."""
+
+    @property
+    def numbers(self) -> int:
+        """How many integers a state is: itself where it is one, else a tuple of them."""
+
+
+@runtime_checkable
+class Consecutive(Algebra, Protocol):
+    """A fold that need not take apart the state of every tile."""
+
+    def merge_packed(self, states: Sequence[bytes]) -> State:
+        """The merge of packed states that follow each other in time: places in a later one are greater than in those before."""

@@ -18,6 +18,7 @@ class Counting:
 
     takes_null: bool
     zero: int = 0
+    numbers: int = 1
 
     def lift(self, value: Scalar, place: Place) -> int:  # noqa: ARG002 - one form for every fold
         """One row counts once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featurestore.semantics.columns import widens
@@ -32,6 +33,12 @@ class Extreme:
         if self.greatest:
             return max(a, b)
         return min(a, b) if a and b else a or b
+
+    def merge_packed(self, states: Sequence[bytes]) -> bytes:
+        """The greatest, or the least, of all."""
+        if self.greatest:
+            return max(states, default=b"")
+        return min(states, default=b"") or min(filter(None, states), default=b"")
 
     def finish(self, state: bytes) -> tuple[Scalar, Status]:
         """The value; null of no values."""

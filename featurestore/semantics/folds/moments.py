@@ -28,6 +28,7 @@ class Moments:
     root: bool
     takes_null: bool = False
     zero: Sums = (0, 0, 0, 0)
+    numbers: int = 4
 
     def lift(self, value: Scalar, place: Place) -> Sums:  # noqa: ARG002 - one form for every fold
         """One value."""

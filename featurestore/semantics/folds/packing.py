@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 __all__ = ["pack_ints", "pack_runs", "unpack_ints", "unpack_runs"]
 
+SEVERAL = 40
+"""Bytes from which on it is worth a look whether all runs are equally long."""
+
 
 def pack_runs(runs: Iterable[bytes]) -> bytes:
     """Runs of bytes, each behind its length."""
@@ -23,8 +26,10 @@ def pack_runs(runs: Iterable[bytes]) -> bytes:
 
 def unpack_runs(data: bytes) -> list[bytes]:
     """The runs that `pack_runs` wrote."""
-    runs = []
     at, end = 0, len(data)
+    if end > SEVERAL and (step := data[0] + 1) < 256 and data[::step] == data[:1] * -(-end // step) and not end % step:
+        return [data[at + 1 : at + step] for at in range(0, end, step)]  # all runs are equally long
+    runs = []
     while at < end:
         size = data[at]
         at += 1

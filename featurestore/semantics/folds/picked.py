@@ -5,6 +5,7 @@ A row is its place and its value, the value as `order_bytes` gives it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +41,11 @@ class OneRow:
         if not a or not b:
             return a or b
         return max(a, b) if self.end == "greatest" else min(a, b)
+
+    def merge_packed(self, states: Sequence[bytes]) -> Picked | tuple[()]:
+        """The row of the newest state that has one, or of the oldest."""
+        ordered = reversed(states) if self.end == "greatest" else states
+        return self.unpack(next(filter(None, ordered), b""))
 
     def finish(self, state: Picked | tuple[()]) -> tuple[Scalar, Status]:
         """What the row holds, null included; null of no rows."""
@@ -85,6 +91,15 @@ class LastRows:
                 newest.setdefault(row[1], row)
             rows = list(newest.values())
         return tuple(rows[: self.n])
+
+    def merge_packed(self, states: Sequence[bytes]) -> Rows:
+        """The newest states' rows, until there are n."""
+        found: Rows = ()
+        for data in filter(None, reversed(states)):
+            found = self.merge(found, self.unpack(data))
+            if len(found) == self.n:
+                break
+        return found
 
     def finish(self, state: Rows) -> tuple[list[Scalar], Status]:
         """The values, newest first; [] of no rows."""

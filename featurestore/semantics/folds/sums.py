@@ -29,6 +29,7 @@ class WholeTotal:
     mean: bool
     takes_null: bool = False
     zero: Whole = (0, 0)
+    numbers: int = 2
 
     def lift(self, value: Scalar, place: Place) -> Whole:  # noqa: ARG002 - one form for every fold
         """One value."""
@@ -79,6 +80,7 @@ class FloatTotal:
     mean: bool
     takes_null: bool = False
     zero: Float = (0, 0, 0, 0, 0)
+    numbers: int = 5
 
     def lift(self, value: Scalar, place: Place) -> Float:  # noqa: ARG002 - one form for every fold
         """One value."""
