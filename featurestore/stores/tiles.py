@@ -32,6 +32,8 @@ FORMAT = 2
 HEAD = struct.Struct("<Bqq")
 COUNT = struct.Struct("<I")
 SIGNED = {1: "b", 2: "h", 4: "i", 8: "q"}
+WIDTHS = (0, 1, 2, 4, 4, 8, 8, 8, 8)
+"""The width of a column by the bytes that its widest number needs."""
 
 
 @dataclass
@@ -60,12 +62,45 @@ class _Lay(NamedTuple):
 
 @dataclass
 class _Columns:
-    """A lane taken apart: its tiles, the shift and integers of each number, the packed states of each other cell."""
+    """A lane taken apart: its tiles, the shift and integers of each number (None: all are 0), the packed states of each
+    other cell."""
 
     tiles: list[int]
     shifts: list[int]
-    numbers: list[list[int]]
+    numbers: list[list[int] | None]
     states: list[list[bytes]]
+
+    def insert(self, tile: int, b: int, zeros: Sequence[bytes]) -> None:
+        """A tile without rows; `zeros`: the packed states that are no numbers."""
+        self.tiles.insert(tile, b)
+        for values in self.numbers:
+            if values is not None:
+                values.insert(tile, 0)
+        for states, zero in zip(self.states, zeros, strict=True):
+            states.insert(tile, zero)
+
+    def increase(self, number: int, tile: int, by: int) -> None:
+        """Add to a number (`by` is not 0) in units of 2^shift, which becomes lower where it has to."""
+        values, shift = self.numbers[number], self.shifts[number]
+        zeros = (by & -by).bit_length() - 1
+        if values is None:
+            values = self.numbers[number] = [0] * len(self.tiles)
+            self.shifts[number] = shift = zeros
+        elif zeros < shift:
+            values[:] = [value << (shift - zeros) for value in values]
+            self.shifts[number] = shift = zeros
+        values[tile] += by >> shift
+
+    def trim(self, oldest: int) -> None:
+        """Forget the tiles before `oldest`."""
+        gone = bisect_left(self.tiles, oldest)
+        if gone:
+            del self.tiles[:gone]
+            for values in self.numbers:
+                if values is not None:
+                    del values[:gone]
+            for states in self.states:
+                del states[:gone]
 
 
 class _Place(NamedTuple):
@@ -79,7 +114,8 @@ class TileCodec:
     """Packs and unpacks the records of one view, and merges rows into them."""
 
     def __init__(self, lanes: Lanes) -> None:
-        self._forms = [_Form(lane) for lane in lanes.lanes]
+        self._cells = list(dict.fromkeys(cell for lane in lanes.lanes for cell in lane.cells))
+        self._forms = [_Form(lane, [self._cells.index(cell) for cell in lane.cells]) for lane in lanes.lanes]
 
     def empty(self) -> Kept:
         """A record of no rows."""
@@ -117,13 +153,14 @@ class TileCodec:
         """Merge rows into a record, each once; its instant is then the newest known_at, and tiles out of reach are gone."""
         kept.known += len(rows)
         kept.instant = max([kept.instant, *(row.known_at for row in rows)])
+        lifted = [[cell.lift(row) for cell in self._cells] for row in rows]
         for number, form in enumerate(self._forms):
             columns = kept.open.get(number)
             if columns is None:
                 columns = kept.open[number] = form.columns(kept.record, kept.lanes[number])
-            form.add(columns, rows)
+            form.add(columns, rows, lifted)
             if form.lane.reach is not None:
-                form.trim(columns, form.lane.oldest(kept.instant))
+                columns.trim(form.lane.oldest(kept.instant))
 
 
 class LaneTiles:
@@ -153,7 +190,7 @@ class LaneTiles:
 class _Form:
     """How the tiles of one lane are laid out."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, lifted: Sequence[int]) -> None:
         self.lane = lane
         numbers = others = 0
         self.places: list[_Place] = []
@@ -163,6 +200,9 @@ class _Form:
             numbers, others = numbers + count, others + (not count)
         self.numbers, self.others = numbers, others
         self.merges = [_merge_of(cell.algebra) for cell in lane.cells]
+        self._steps = [
+            (cell.algebra, place, own) for cell, place, own in zip(lane.cells, self.places, lifted, strict=True)
+        ]
         self._head = struct.Struct("<" + "HH" * numbers + "I" * others)
         self._zeros = [cell.algebra.pack(cell.algebra.zero) for cell, place in zip(lane.cells, self.places, strict=True)
                        if not place.numbers]  # fmt: skip
@@ -210,45 +250,40 @@ class _Form:
         """The lane taken apart."""
         count = len(lay.tiles)
         if not count:
-            return _Columns([], [0] * self.numbers, [[] for _ in range(self.numbers)], [[] for _ in range(self.others)])
+            return _Columns([], [0] * self.numbers, [None] * self.numbers, [[] for _ in range(self.others)])
         numbers = [_read(record, lay.columns[i], lay.head[2 * i + 1], count) for i in range(self.numbers)]
         states = [unpack_runs(self.runs(record, lay, i)) for i in range(self.others)]
         return _Columns(list(lay.tiles), list(lay.head[: 2 * self.numbers : 2]), numbers, states)
 
-    def add(self, columns: _Columns, rows: Sequence[PushedRow]) -> None:
-        """Merge rows, each into its tile."""
-        by_tile: dict[int, list[PushedRow]] = {}
-        for row in rows:
-            by_tile.setdefault(self.lane.tile(row.event_time), []).append(row)
+    def add(self, columns: _Columns, rows: Sequence[PushedRow], lifted: Sequence[Sequence[State | None]]) -> None:
+        """Merge rows, each into its tile; `lifted` holds the states of each row."""
+        if len(rows) == 1:
+            self._add_to(columns, self.lane.tile(rows[0].event_time), lifted)
+            return
+        by_tile: dict[int, list[Sequence[State | None]]] = {}
+        for row, states in zip(rows, lifted, strict=True):
+            by_tile.setdefault(self.lane.tile(row.event_time), []).append(states)
         for b, its in by_tile.items():
-            tile = bisect_left(columns.tiles, b)
-            if tile == len(columns.tiles) or columns.tiles[tile] != b:
-                columns.tiles.insert(tile, b)
-                for values in columns.numbers:
-                    values.insert(tile, 0)
-                for states, zero in zip(columns.states, self._zeros, strict=True):
-                    states.insert(tile, zero)
-            for cell, place in zip(self.lane.cells, self.places, strict=True):
-                lifted = [state for row in its if (state := cell.lift(row)) is not None]
-                if not lifted:
-                    continue
-                state = reduce(cell.algebra.merge, lifted)
-                if place.numbers:
-                    for i, number in enumerate(state if place.numbers > 1 else (state,)):
-                        _increase(columns, place.at + i, tile, number)
-                else:
-                    states = columns.states[place.at]
-                    states[tile] = cell.algebra.pack(cell.algebra.merge(cell.algebra.unpack(states[tile]), state))
+            self._add_to(columns, b, its)
 
-    def trim(self, columns: _Columns, oldest: int) -> None:
-        """Forget the tiles before `oldest`."""
-        gone = bisect_left(columns.tiles, oldest)
-        if gone:
-            del columns.tiles[:gone]
-            for values in columns.numbers:
-                del values[:gone]
-            for states in columns.states:
-                del states[:gone]
+    def _add_to(self, columns: _Columns, b: int, lifted: Sequence[Sequence[State | None]]) -> None:
+        tile = bisect_left(columns.tiles, b)
+        if tile == len(columns.tiles) or columns.tiles[tile] != b:
+            columns.insert(tile, b, self._zeros)
+        for algebra, place, own in self._steps:
+            several = [states[own] for states in lifted if states[own] is not None]
+            if not several:
+                continue
+            state: State = several[0] if len(several) == 1 else reduce(algebra.merge, several)
+            if place.numbers:
+                for number, by in enumerate(state if place.numbers > 1 else (state,), place.at):
+                    if by:
+                        columns.increase(number, tile, by)
+            else:
+                states = columns.states[place.at]
+                if states[tile] != self._zeros[place.at]:
+                    state = algebra.merge(algebra.unpack(states[tile]), state)
+                states[tile] = algebra.pack(state)
 
     def packed(self, columns: _Columns) -> bytes:
         """The lane as bytes: equal tiles are equal bytes, whatever the order in which rows came."""
@@ -258,9 +293,12 @@ class _Form:
         head: list[int] = []
         parts = [b"", _integers("q", count).pack(*columns.tiles)]
         for shift, values in zip(columns.shifts, columns.numbers, strict=True):
-            written = _write(shift, values)
-            head += written[:2]
-            parts.append(written[2])
+            if values is None:
+                head += (0, 0)
+                continue
+            below, width, data = _write(shift, values)
+            head += (below, width)
+            parts.append(data)
         for states in columns.states:
             runs = pack_runs(states)
             head.append(len(runs))
@@ -274,21 +312,9 @@ def _integers(of: str, count: int) -> struct.Struct:
     return struct.Struct(f"<{count}{of}")
 
 
-def _increase(columns: _Columns, number: int, tile: int, by: int) -> None:
-    """Add to a number in units of 2^shift, which becomes lower where it has to."""
-    if not by:
-        return
-    values, shift = columns.numbers[number], columns.shifts[number]
-    zeros = (by & -by).bit_length() - 1
-    if zeros < shift or not any(values):
-        values[:] = [value << (shift - zeros) if value else 0 for value in values]
-        columns.shifts[number] = shift = zeros
-    values[tile] += by >> shift
-
-
-def _read(record: bytes, at: int, width: int, count: int) -> list[int]:
+def _read(record: bytes, at: int, width: int, count: int) -> list[int] | None:
     if not width:
-        return [0] * count
+        return None
     if width <= 8:
         return list(_integers(SIGNED[width], count).unpack_from(record, at))
     planes = width // 8
@@ -301,16 +327,17 @@ def _read(record: bytes, at: int, width: int, count: int) -> list[int]:
 
 def _write(shift: int, values: list[int]) -> tuple[int, int, bytes]:
     """The shift, the width and the bytes of a column of integers over 2^shift: as few bits as hold them all."""
-    bits = reduce(or_, values)
+    count = len(values)
+    bits = values[0] if count == 1 else reduce(or_, values)
     if not bits:
         return 0, 0, b""
     zeros = (bits & -bits).bit_length() - 1
     if zeros:
         values = [value >> zeros for value in values]
-    size = max(max(values).bit_length(), (~min(values)).bit_length()) // 8 + 1
-    count = len(values)
+    least, most = (values[0], values[0]) if count == 1 else (min(values), max(values))
+    size = (~least if -least > most else most).bit_length() // 8 + 1
     if size <= 8:
-        width = next(width for width in SIGNED if size <= width)
+        width = WIDTHS[size]
         return shift + zeros, width, _integers(SIGNED[width], count).pack(*values)
     planes = (size + 7) // 8
     lower = (1 << 64) - 1
