@@ -162,6 +162,19 @@ class TileCodec:
             if form.lane.reach is not None:
                 columns.trim(form.lane.oldest(kept.instant))
 
+    def subtract(self, kept: Kept, rows: Sequence[PushedRow]) -> None:
+        """Take rows out of a record again, which were merged into it; every cell must be additive.
+
+        A tile that is out of reach is gone already, and of one that is there nothing was ever left out.
+        """
+        kept.known -= len(rows)
+        lifted = [[cell.lift(row) for cell in self._cells] for row in rows]
+        for number, form in enumerate(self._forms):
+            columns = kept.open.get(number)
+            if columns is None:
+                columns = kept.open[number] = form.columns(kept.record, kept.lanes[number])
+            form.subtract(columns, rows, lifted)
+
 
 class LaneTiles:
     """A lane of one record, from which states are merged without taking the rest apart."""
@@ -284,6 +297,21 @@ class _Form:
                 if states[tile] != self._zeros[place.at]:
                     state = algebra.merge(algebra.unpack(states[tile]), state)
                 states[tile] = algebra.pack(state)
+
+    def subtract(self, columns: _Columns, rows: Sequence[PushedRow], lifted: Sequence[Sequence[State | None]]) -> None:
+        """Take rows out, each of its tile where that is still there."""
+        for row, states in zip(rows, lifted, strict=True):
+            b = self.lane.tile(row.event_time)
+            tile = bisect_left(columns.tiles, b)
+            if tile == len(columns.tiles) or columns.tiles[tile] != b:
+                continue
+            for _, place, own in self._steps:
+                state = states[own]
+                if state is None:
+                    continue
+                for number, by in enumerate(state if place.numbers > 1 else (state,), place.at):
+                    if by:
+                        columns.increase(number, tile, -by)
 
     def packed(self, columns: _Columns) -> bytes:
         """The lane as bytes: equal tiles are equal bytes, whatever the order in which rows came."""

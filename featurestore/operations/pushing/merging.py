@@ -10,7 +10,7 @@ import pyarrow as pa
 from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.semantics.expressions import evaluate
-from featurestore.semantics.folds import Group
+from featurestore.semantics.folds import Additive
 from featurestore.semantics.lanes import UNTIL, Lanes, PushedRow, pushed_place
 from featurestore.semantics.time import END
 from featurestore.semantics.values import canonical, scalars
@@ -46,7 +46,7 @@ class PushedView:
         self.lanes = Lanes(view)
         self.keys = ViewCodec(project, view)
         self.records = TileCodec(self.lanes)
-        self.exact = all(isinstance(cell.algebra, Group) for lane in self.lanes.lanes for cell in lane.cells)
+        self.exact = all(isinstance(cell.algebra, Additive) for lane in self.lanes.lanes for cell in lane.cells)
         self._key_columns = tuple(key.column for key in view.keys)
 
     @property
