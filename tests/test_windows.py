@@ -84,12 +84,14 @@ def test_folds_over_windows_are_the_oracle_to_the_bit(
     seed=st.integers(0, 99),
     width=st.sampled_from((1, 7)),
     bound=st.sampled_from(("PASS", "SHARE")),
+    threads=st.sampled_from((1, 2, 5)),
 )
 def test_files_order_and_passes_change_no_fold(
-    offline: Offline, world: tuple[History, list[FoldSpec], bool], files: int, seed: int, width: int, bound: str
+    world: tuple[History, list[FoldSpec], bool], files: int, seed: int, width: int, bound: str, threads: int
 ) -> None:
-    """Shuffled rows in several files, folded a few keys at a time, one after the other or in threads, are the same values."""
+    """Shuffled rows in several files, read by any number of threads, folded a few keys at a time, are the same values."""
     history, specs, plain = world
+    offline = Offline(Path(), threads=threads)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("featurestore.compile.windows." + bound, width)
         paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)

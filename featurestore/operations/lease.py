@@ -16,6 +16,7 @@ import orjson
 from featurestore.clock import to_datetime
 from featurestore.errors import MaterializeError
 from featurestore.stores.online import Guard, OnlineStore
+from featurestore.stores.processes import is_alive
 
 __all__ = ["LEASE", "Lease"]
 
@@ -34,12 +35,12 @@ class Lease:
         reading = store.get([key])
         self._value = reading.values[0]
         if self._value is not None:
-            self._refuse_where_alive(orjson.loads(self._value), reading.now)
+            self._refuse_whereis_alive(orjson.loads(self._value), reading.now)
         self.write({})
 
-    def _refuse_where_alive(self, holder: dict[str, str | int], now: int) -> None:
+    def _refuse_whereis_alive(self, holder: dict[str, str | int], now: int) -> None:
         here = holder["host"] == socket.gethostname()
-        if int(holder["until"]) <= now or (here and not _alive(int(holder["pid"]))):
+        if int(holder["until"]) <= now or (here and not is_alive(int(holder["pid"]))):
             return
         raise MaterializeError(
             f"{self._what} is being materialized by process {holder['pid']} on {holder['host']}; its lease ends at "
@@ -68,13 +69,3 @@ class Lease:
         if not self._store.write({**puts, self._key: value}, guard=Guard(self._key, self._value)):
             raise MaterializeError(f"{self._what}: another run has taken over; this one wrote nothing since")
         self._value = value
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.stores.processes import is_alive
+
 __all__ = ["Losses", "Served", "ServingLog", "losses", "segments"]
 
 COUNTERS = struct.Struct("<QQQ")
@@ -187,17 +189,7 @@ def losses(folder: Path) -> Losses:
     totals = [0, 0, 0, 0]
     for path in (folder / PROCESSES).glob("*"):
         offered, written, dropped = COUNTERS.unpack(path.read_bytes())
-        lost = 0 if _alive(int(path.name.split("-")[0])) else offered - written - dropped
+        lost = 0 if is_alive(int(path.name.split("-")[0])) else offered - written - dropped
         for i, count in enumerate((offered, written, dropped, lost)):
             totals[i] += count
     return Losses(*totals)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
