@@ -300,13 +300,26 @@ class FeatureStore:
         """
         return self._pushing.push(source, rows, json=json)
 
+    def repair(self) -> None:
+        """Bring online what a process that died while it pushed left in a log; a server does it when it starts.
+
+        The next push to the source and `materialize` do it too; until then lookups answer for the instant before.
+        """
+        self._pushing.repair()
+
     def compact(self, sources: Sequence[str] | None = None) -> dict[str, Compaction]:
-        """Seal the full segments of push logs into Parquet, beside whoever reads and writes; by source."""
+        """Seal the full segments of push logs into Parquet, beside whoever reads and writes; by source.
+
+        Identities of rows older than the source's lateness are forgotten online.
+        """
         known = {name: source for name, source in self.catalog.sources.items() if isinstance(source, PushSource)}
         for name in sources or ():
             if name not in known:
                 raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, known)}")
-        return {name: self.offline.log(known[name]).compact() for name in sources or known}
+        done = {name: self.offline.log(known[name]).compact() for name in sources or known}
+        for name in done:
+            self._pushing.forget(name)
+        return done
 
     def _journal(self, run: Run) -> None:
         finished = self._now()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import math
 import threading
 import time
@@ -35,8 +37,11 @@ from featurestore import (
 from featurestore.errors import NotFoundError, NotMaterializedError, PushError
 from featurestore.operations.push import Pushing
 from featurestore.operations.pushing import pusher
+from featurestore.operations.pushing.identities import IDENTITY
+from featurestore.operations.pushing.state import source_prefix
+from featurestore.server import create_app
 from featurestore.types import Array, Bool, Float64, Int32, Int64, String, Timestamp
-from tests.pushing import DyingStore
+from tests.pushing import DyingStore, Killed
 from tests.servers import RedisServer
 from tests.small import NOON, THING, bits, hours, raised, trained
 
@@ -378,6 +383,47 @@ def test_a_reservation_that_is_seen_too_late_takes_nothing_back() -> None:
         assert seen == sorted(seen)
         assert served(store, 1)["view__count"] == [1]
         assert store.get_online_features({"thing": 1}, "service").stale == {"view": False}
+
+
+def test_identities_are_forgotten_when_their_rows_are_older_than_the_lateness() -> None:
+    """By compact: what can be replaced no more takes no room online; what can is recognised and replaced as before."""
+    with opened(view_over()) as (store, clock):
+        store.push("swipes", [row(n) for n in range(5)] + [{"id": 9, "gone": True}])
+        clock.advance(timedelta(days=7))
+        at = clock() - timedelta(hours=1)
+        store.push("swipes", [row(n, x=2.0, at=at) for n in range(5, 8)] + [row(0, x=0.0)])
+        assert len(identities(store)) == 9
+        store.compact()
+        assert len(identities(store)) == 3
+        assert store.push("swipes", [row(5, x=2.0, at=at), row(6, x=3.0, at=at), row(1, x=7.0)]) == (1, 1, 1)
+        assert served(store, 1)["view__total"] == [5.0 + 2.0 + 3.0 + 2.0]
+
+
+def identities(store: FeatureStore) -> list[bytes]:
+    prefix = source_prefix(store.config.project, SWIPES) + IDENTITY
+    return [key for keys in store.online.scan(prefix) for key in keys]
+
+
+def test_a_server_that_starts_repairs_what_was_left() -> None:
+    """A pusher died between log and records: lookups answer for the instant before it, and after a start for now."""
+    with opened(view_over()) as (store, clock):
+        store.push("swipes", row(1))
+        dying = DyingStore(store.online, 1)
+        pushing = Pushing(store.registry, store.offline, dying, project=store.config.project, clock=clock)
+        with pytest.raises(Killed):
+            pushing.push("swipes", row(2))
+        clock.advance(timedelta(seconds=1))
+        assert store.get_online_features({"thing": 1}, "service").stale == {"view": True}
+        assert served(store, 1)["view__count"] == [1]
+        asyncio.run(start_and_stop(store))
+        assert store.get_online_features({"thing": 1}, "service").stale == {"view": False}
+        assert served(store, 1)["view__count"] == [2]
+
+
+async def start_and_stop(store: FeatureStore) -> None:
+    app = create_app(store)
+    async with app.router.lifespan_context(app):
+        gc.unfreeze()  # this process goes on
 
 
 # --- several views, versions, stores ------------------------------------------------------------------------------

@@ -64,6 +64,16 @@ class Pushing:
         seconds = time.perf_counter() - started
         return [Run(view.name, view.fingerprint, instant, keys, keys, full=True, seconds=seconds, files=())]
 
+    def repair(self) -> None:
+        """Apply what dead pushers left in the logs of all sources. Raises LogError and OnlineStoreError."""
+        for name, source in catalog_of(self._read()[0]).sources.items():
+            if isinstance(source, PushSource) and (self._offline.logs / name).exists():
+                self._pusher(name).repair()
+
+    def forget(self, name: str) -> int:
+        """Forget the identities of a source's rows that are older than its lateness; how many."""
+        return self._pusher(name).forget()
+
     @contextmanager
     def alone(self, view: str, fingerprint: str) -> Iterator[None]:
         """Keep pushes away from a view version, where it takes any, while its records are freed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 from collections.abc import AsyncIterator
@@ -84,6 +85,8 @@ def create_app(store: FeatureStore, *, close_store: bool = False) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with contextlib.suppress(FeatureStoreError):  # a server starts without its online store, and says so when asked
+            await run_in_threadpool(store.repair)
         gc.collect()
         gc.freeze()  # what is loaded by now stays; scanning it again and again would pause requests
         yield

@@ -19,10 +19,12 @@ from featurestore.declare.push import PushSource
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.values import scalars
 
-__all__ = ["Identity", "digests_of", "identity_keys"]
+__all__ = ["IDENTITY", "NO_TIME", "Identity", "digests_of", "identity_keys"]
 
 PACKED = struct.Struct("<qq")
 DIGEST = 16
+IDENTITY = b"i"  # follows the prefix of a source
+NO_TIME = -(1 << 63)
 
 
 class Identity(NamedTuple):
@@ -31,6 +33,11 @@ class Identity(NamedTuple):
     known_at: int
     event_time: int
     versions: tuple[bytes, ...]
+
+    @property
+    def time(self) -> int:
+        """When the row happened (µs), or was deleted before it ever did: what its age is counted from."""
+        return self.known_at if self.event_time == NO_TIME else self.event_time
 
     def pack(self) -> bytes:
         """The identity as bytes."""
@@ -46,7 +53,7 @@ class Identity(NamedTuple):
 
 def identity_keys(source: PushSource, prefix: bytes, rows: pa.Table) -> list[bytes]:
     """The online key of each row's identity."""
-    return [prefix + b"i" + digest for digest in _digests(source, rows, source.identity)]
+    return [prefix + IDENTITY + digest for digest in _digests(source, rows, source.identity)]
 
 
 def digests_of(source: PushSource, rows: pa.Table) -> list[bytes]:

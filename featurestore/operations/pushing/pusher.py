@@ -22,7 +22,7 @@ from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.errors import OnlineStoreError, PushError
 from featurestore.operations.pushing.applying import Applying, Reading
 from featurestore.operations.pushing.folding import folded_records
-from featurestore.operations.pushing.identities import Identity, digests_of, identity_keys
+from featurestore.operations.pushing.identities import IDENTITY, Identity, digests_of, identity_keys
 from featurestore.operations.pushing.merging import PushedView
 from featurestore.operations.pushing.rows import table_of_rows
 from featurestore.operations.pushing.sorting import Known, Pushed, Sorted, next_version, sort_rows
@@ -107,6 +107,20 @@ class Pusher:
         with self.alone():
             state, now = self._read_state()
             self._caught_up(self._applied(), state, now)
+
+    def forget(self) -> int:
+        """Forget the identities of rows that are older than the lateness, which nothing replaces any more; how many."""
+        count = 0
+        for keys in self._store.scan(self._prefix + IDENTITY):
+            with self.alone():
+                now, values = self._store.get(keys)
+                earliest = now - self._applied().source.lateness
+                held = zip(keys, values, strict=True)
+                old = [key for key, data in held if data is not None and Identity.unpack(data).time < earliest]
+                if old:
+                    self._store.write(dict.fromkeys(old))
+                count += len(old)
+        return count
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -11,12 +11,10 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import PushError
-from featurestore.operations.pushing.identities import Identity
+from featurestore.operations.pushing.identities import NO_TIME, Identity
 from featurestore.semantics.values import instants
 
 __all__ = ["Known", "Mine", "Pushed", "Sorted", "next_version", "sort_rows"]
-
-NO_TIME = -(1 << 63)
 
 
 class Pushed(NamedTuple):
