@@ -134,6 +134,8 @@ def test_a_row_for_which_an_expression_fails_is_refused_and_blocks_nobody() -> N
         assert store.get_online_features({"thing": 1}, "service").stale == {"view": False}
         store.push("swipes", [row(1, note="7")])
         assert served(store, 1)["view__sum"] == [7]
+        many = [row(n, note="eleven" if n == 21 else "1") for n in range(10, 30)]
+        assert "row 11: " in raised(PushError, lambda: store.push("swipes", many))
         together = push_together(store, [[row(3, note="3")], [row(4, note="four")], [row(5, note="5")]])
         assert [isinstance(one, PushError) for one in together] == [False, True, False]
         assert served(store, 1)["view__sum"] == [15]

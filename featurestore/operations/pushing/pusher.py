@@ -228,9 +228,8 @@ class Pusher:
             return state
         views = self._applying.published([*applied.views, *applied.left])
         if state.applied == NEVER and not views:
-            return self._remembered(applied.source, state, now)
-        rows = self._log.tail(state.applied)
-        if rows.num_rows:
+            state = self._remembered(applied.source, state, now)
+        elif (rows := self._log.tail(state.applied)).num_rows:
             settled = _settled(applied.source, rows)
             self._wait(settled)
             puts = self._applying.records(self._applying.read(views, rows), upto=settled)
@@ -273,15 +272,25 @@ class Pusher:
         found = dict(refused)
         for number, table in enumerate(tables):
             if number not in found:
-                for row in range(table.num_rows):
-                    try:
-                        self._applying.read(views, _stamped(table.slice(row, 1), [0], [None]))
-                    except ValueError as error:
-                        found[number] = PushError(f"{self.source.title}: row {row}: {error}")
-                        break
+                failure = self._first_failure(table, views)
+                if failure is not None:
+                    found[number] = PushError(f"{self.source.title}: row {failure[0]}: {failure[1]}")
         if len(found) == len(refused):
             raise PushError(f"{self.source.title}: {why}")
         return found
+
+    def _first_failure(self, table: pa.Table, views: Sequence[PushedView]) -> tuple[int, str] | None:
+        """The first row for which an expression fails, and how; found by halving."""
+        first, end, why = 0, table.num_rows + 1, ""
+        while end - first > 1:  # the first rows are read without failure, up to `end` there is one
+            middle = (first + end) // 2
+            rows = table.slice(0, middle)
+            try:
+                self._applying.read(views, _stamped(rows, range(rows.num_rows), [None] * rows.num_rows))
+                first = middle
+            except ValueError as error:
+                end, why = middle, str(error)
+        return (first, why) if why else None
 
     def _keep_aside(self, rows: pa.Table, now: int) -> None:
         log = self._offline.log(self.source, "late")
