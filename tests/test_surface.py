@@ -214,6 +214,8 @@ def test_names_and_keywords_are_what_they_were() -> None:
         "get_historical_features": ["spine", "features", "timestamp", "with_status", "with_event_time"],
         "snapshot": ["features", "at"],
         "materialize": [],
+        "push": ["source", "rows"],
+        "compact": ["sources"],
         "get_online_features": ["rows", "service", "fingerprint"],
         "aget_online_features": ["rows", "service", "fingerprint"],
         "explain": ["view", "key", "at"],
