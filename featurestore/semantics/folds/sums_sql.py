@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from featurestore.semantics.folds.limbs import MASK, Ints, Limbs
+from featurestore.semantics.folds.limbs import MASK, Ints, Limbs, limbs_of_decimals
 
 __all__ = ["FloatSums", "range_terms"]
 
@@ -53,12 +53,9 @@ class FloatSums(NamedTuple):
         return cls(expression, top, limbs, unbounded > 0)
 
     def terms(self, prefix: str) -> list[str]:
-        """SELECT terms, named: for each limb its sum as two BIGINTs; where there are any, counts of NaN, +inf and -inf."""
-        terms = []
-        for limb in range(self.limbs):
-            total = f"coalesce(sum({self._limb(limb)}), 0)"
-            terms.append(f"CAST({total} >> 32 AS BIGINT) AS {prefix}high{limb}")
-            terms.append(f"CAST({total} & {MASK} AS BIGINT) AS {prefix}low{limb}")
+        """SELECT terms, named: for each limb its sum as DECIMAL(38, 0); where there are any, counts of NaN, +inf and -inf."""
+        # Arrow has no HUGEINT, but the same 16 bytes as a decimal.
+        terms = [f"CAST(sum({self._limb(limb)}) AS DECIMAL(38, 0)) AS {prefix}limb{limb}" for limb in range(self.limbs)]
         for name, value in SPECIALS.items() if self.unbounded else ():
             terms.append(f"count(*) FILTER ({self.expression} = CAST('{value}' AS DOUBLE)) AS {prefix}{name}")
         return terms
@@ -66,12 +63,13 @@ class FloatSums(NamedTuple):
     def sums(self, table: pa.Table, prefix: str) -> Limbs:
         """The sums of each row of a table that `terms` made: int64[L, rows], carried but for the last limb."""
         base = self.top - WIDTH * self.limbs
-        digits = np.zeros((2 * self.limbs + 3, table.num_rows), np.int64)
+        digits = np.zeros((2 * self.limbs + 4, table.num_rows), np.int64)
         for limb in range(self.limbs):
             at, bits = divmod(WIDTH * (self.limbs - 1 - limb), 32)
-            for name in ("low", "high"):
-                part = table[f"{prefix}{name}{limb}"].to_numpy()
-                _add(digits[at + (name == "high") :], part, bits)
+            for place, part in enumerate(limbs_of_decimals(table[f"{prefix}limb{limb}"].combine_chunks()).digits, at):
+                shifted = part << bits
+                digits[place] += shifted & MASK
+                digits[place + 1] += shifted >> 32
         return Limbs(base, digits)
 
     def specials(self, table: pa.Table, prefix: str) -> tuple[Ints, ...]:
@@ -90,14 +88,6 @@ class FloatSums(NamedTuple):
             x = f"({x} - {_times(f'trunc({_times(x, -above)})', above)})"
         scaled = _times(x, -power)
         return f"CAST({scaled if limb == self.limbs - 1 else f'trunc({scaled})'} AS BIGINT)"
-
-
-def _add(digits: Ints, part: Ints, bits: int) -> None:
-    """Adds part · 2^bits, bits < 32, to limbs of 32 bits of which the first is at 2^0; |part| < 2^62."""
-    for limb, word in enumerate((part & MASK, part >> 32)):
-        shifted = word << bits
-        digits[limb] += shifted & MASK
-        digits[limb + 1] += shifted >> 32
 
 
 def _times(expression: str, power: int) -> str:
