@@ -1,4 +1,4 @@
-"""python -m benchmarks [training|materialize|lookup|http|imports|all] [--small] [--pairs N] [--json]."""
+"""python -m benchmarks [training|materialize|lookup|http|imports|windows|tiles|push|all] [--small] [--pairs N] [--json]."""
 
 from enum import Enum
 from typing import Annotated
@@ -30,7 +30,7 @@ def main(
     """Measure the product beside what one would write by hand, in turn, each call in a process of its own."""
     console = Console(stderr=True)
     chosen = list(GROUPS) if group.value == "all" else [group.value]
-    needs_data = chosen != ["imports"]
+    needs_data = not {*chosen} <= {"imports", "push"}
     with console.status("generating the data, unless it is there"):
         root = str(dataset(small=small).root) if needs_data else ""
     made, failures = report.table(), 0

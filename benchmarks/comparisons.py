@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from benchmarks.pairs import Job
-from benchmarks.servers import Told, empty_redis, filled_redis, nothing, served
+from benchmarks.servers import Told, empty_redis, filled_redis, filled_tiles, nothing, served
 
 THREADS = 2  # for every engine, whatever the machine has
 
@@ -122,10 +122,63 @@ def _imports(_: str) -> list[Comparison]:
     return found
 
 
+def _windows(root: str) -> list[Comparison]:
+    found = []
+    for rows, size in (("windowed", "100k"), ("windowed", "1m"), ("hot", "1m"), ("a tenth of hot", "100k")):
+        told = {"root": root, "size": size, "threads": THREADS, "rows": rows}
+        hand = [Job("DuckDB window query", "benchmarks.windows:window_query", told)]
+        if rows != "hot":  # which would take the range join minutes
+            hand.append(Job("DuckDB range join", "benchmarks.windows:range_join", told))
+        for known_at in (False, True):
+            ours = Job("featurestore", "benchmarks.windows:folds", {**told, "known_at": known_at})
+            limits = (1.0, 0.2)[: len(hand)]
+            lines = (*(Line(against=i, limit=limit) for i, limit in enumerate(limits, 1)), Line("peak_mb"))
+            name = f"windows {rows} {size}, {'known_at' if known_at else 'event_time alone'}"
+            found.append(Comparison(name, (ours, *hand), lines))
+    told = {"root": root, "size": "1m", "threads": THREADS, "known_at": True}
+    whole = Job("featurestore", "benchmarks.windows:folds", told)
+    tenth = Job("a tenth of it", "benchmarks.windows:folds", {**told, "rows": "a tenth of windowed"})
+    return [*found, Comparison("windows, ten times the data", (whole, tenth), (Line(against=1, limit=13),))]
+
+
+def _tiles(root: str) -> list[Comparison]:
+    found = []
+    for keys, rounds in ((1, 2000), (100, 200)):
+        told = {"keys": keys, "rounds": rounds}
+        ours = Job("featurestore", "benchmarks.tiles:lookup_tiles", told)
+        bare = Job("redis-py MGET", "benchmarks.tiles:mget_tiles", told)
+        lines = (Line("p50_ms", against=1, limit=3.0 if keys == 1 else None), Line("p99_ms", against=1))
+        lines += (Line("cpu_ms", limit=5.0 if keys == 100 else None),)
+        found.append(Comparison(f"lookup {keys} × 30 windowed", (ours, bare), lines, filled_tiles))
+    for group in ("tiles", "keys"):
+        told = {"root": root, "threads": THREADS, "group": group}
+        exact = Job("exact sums", "benchmarks.windows:exact_sums", told)
+        inexact = Job("DuckDB sum", "benchmarks.windows:inexact_sums", told)
+        limit = 1.5 if group == "tiles" else None
+        found.append(Comparison(f"exact sums by {group}", (exact, inexact), (Line("group_s", against=1, limit=limit),)))
+    return found
+
+
+def _push(_: str) -> list[Comparison]:
+    found = []
+    for online, setup in (("redis", empty_redis), ("lmdb", nothing)):
+        told = {"online": online, "seconds": 4.0}
+        batches = Job("featurestore", "benchmarks.tiles:push", {**told, "batch": 500, "pushers": 1})
+        single = Job("featurestore", "benchmarks.tiles:push", {**told, "batch": 1, "pushers": 32})
+        rows = Line("rows_per_s", limit=20_000, at_least=True)
+        found.append(Comparison(f"push batches of 500, {online}", (batches,), (rows,), setup))
+        pushes = Line("pushes_per_s", limit=1_000, at_least=True)
+        found.append(Comparison(f"push single rows, 32 threads, {online}", (single,), (pushes,), setup))
+    return found
+
+
 GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "training": _training,
     "materialize": _materialize,
     "lookup": _lookup,
     "http": _http,
     "imports": _imports,
+    "windows": _windows,
+    "tiles": _tiles,
+    "push": _push,
 }

@@ -37,6 +37,13 @@ class View:
     keys: int
     features: int
     seed: int
+    skew: int = 1  # above 1, few keys have most of the rows
+
+    def some_keys(self, rng: np.random.Generator, rows: int, among: int) -> Ints:
+        """Keys of so many rows, of the first `among`."""
+        if self.skew == 1:
+            return rng.integers(0, among, rows)
+        return (rng.random(rows) ** self.skew * among).astype(np.int64)
 
     def columns(self) -> list[pa.Field]:
         """The value columns: every fifth an integer, every fifth a string, the others doubles."""
@@ -53,6 +60,8 @@ TRAINED = (
     View("v3", "key3", 100_000, 1_000, 5, 3),
 )
 SERVED = View("served", "customer", 5_000_000, 200_000, 18, 4)  # what is materialized and looked up
+WINDOWED = View("windowed", "account", 5_000_000, 200_000, 1, 5)  # what windows are folded over
+HOT = View("hot", "account", 5_000_000, 200_000, 1, 6, skew=4)  # the same, one row in twenty of one key
 END = START + DAYS * DAY
 SPINES = {"100k": 100_000, "1m": 1_000_000}
 
@@ -73,14 +82,27 @@ class Dataset:
     def served(self) -> View:
         return self._scaled(SERVED)
 
+    @property
+    def windowed(self) -> View:
+        return self._scaled(WINDOWED)
+
+    @property
+    def hot(self) -> View:
+        return self._scaled(HOT)
+
+    @property
+    def tenth(self) -> "Dataset":
+        """The windowed view and its spines again, a tenth as large, for how time grows with data."""
+        return replace(self, root=self.root / "tenth", scale=self.scale * 10)
+
     def _scaled(self, view: View) -> View:
         return replace(view, rows=view.rows // self.scale, keys=view.keys // self.scale)
 
     def view_path(self, view: View) -> Path:
         return self.root / f"{view.name}.parquet"
 
-    def spine_path(self, size: str) -> Path:
-        return self.root / f"spine_{size}.parquet"
+    def spine_path(self, size: str, of: str = "spine") -> Path:
+        return self.root / f"{of}_{size}.parquet"
 
 
 def dataset(*, small: bool = False) -> Dataset:
@@ -94,9 +116,22 @@ def generate(data: Dataset) -> None:
     data.root.mkdir(parents=True, exist_ok=True)
     for view in (*data.views, data.served):
         _write(data.view_path(view), _view_schema(view), _view_batches(view))
+    _write_spines(data, "spine", data.views, seed=100)
+    for part, view in (*_windowed(data), *_windowed(data.tenth)):
+        part.root.mkdir(parents=True, exist_ok=True)
+        _write(part.view_path(view), _view_schema(view), _view_batches(view))
+        _write_spines(part, f"{view.name}_spine", (view,), seed=200)
+
+
+def _windowed(data: Dataset) -> tuple[tuple[Dataset, View], ...]:
+    return ((data, data.windowed), (data, data.hot))
+
+
+def _write_spines(data: Dataset, of: str, views: tuple[View, ...], *, seed: int) -> None:
+    schema = pa.schema([*(pa.field(view.key, pa.int64()) for view in views), pa.field("t", TIMESTAMP)])
     for number, (size, rows) in enumerate(SPINES.items()):
-        schema = pa.schema([*(pa.field(v.key, pa.int64()) for v in data.views), pa.field("t", TIMESTAMP)])
-        _write(data.spine_path(size), schema, _spine_batches(data, rows // data.scale, seed=100 + number))
+        batches = _spine_batches(views, rows // data.scale, seed=seed + number)
+        _write(data.spine_path(size, of), schema, batches)
 
 
 def _write(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
@@ -131,7 +166,7 @@ def _history(rng: np.random.Generator, view: View) -> tuple[Ints, Ints, Ints]:
     """Keys, event times and known_at of all rows, in order of arrival."""
     again = view.rows // 100
     first = view.rows - again
-    key = rng.integers(0, view.keys, first)
+    key = view.some_keys(rng, first, view.keys)
     event_time = START + rng.integers(0, DAYS * DAY // 1_000_000, first) * 1_000_000
     known_at = event_time + (rng.exponential(300e6, first)).astype(np.int64)
     late = rng.random(first) < 0.001
@@ -153,14 +188,14 @@ def _values(rng: np.random.Generator, kind: pa.DataType, rows: int, words: pa.Ar
     return pa.array(rng.normal(size=rows), mask=missing)
 
 
-def _spine_batches(data: Dataset, rows: int, *, seed: int) -> Iterator[pa.RecordBatch]:
+def _spine_batches(views: tuple[View, ...], rows: int, *, seed: int) -> Iterator[pa.RecordBatch]:
     rng = np.random.default_rng(seed)
     for start in range(0, rows, BATCH):
         size = min(BATCH, rows - start)
         # One key in a hundred was never seen.
-        keys = [pa.array(rng.integers(0, view.keys * 101 // 100, size)) for view in data.views]
+        keys = [pa.array(view.some_keys(rng, size, view.keys * 101 // 100)) for view in views]
         instant = START + rng.integers(5 * DAY // 1_000_000, DAYS * DAY // 1_000_000, size) * 1_000_000
-        names = [*(view.key for view in data.views), "t"]
+        names = [*(view.key for view in views), "t"]
         yield pa.record_batch([*keys, pa.array(instant).cast(TIMESTAMP)], names=names)
 
 

@@ -79,6 +79,15 @@ def filled_redis(root: str) -> Iterator[Told]:
 
 
 @contextmanager
+def filled_tiles(root: str) -> Iterator[Told]:
+    """redis_url, and project: the folder of a project to whose push source rows were pushed."""
+    with empty_redis(root) as told, _folder() as folder:
+        filled = {**told, "project": str(folder)}
+        measure(Job("fill", "benchmarks.tiles:fill_tiles", filled))
+        yield filled
+
+
+@contextmanager
 def served(root: str) -> Iterator[Told]:
     """base_url of the product's server over a filled Redis: one worker, with a route `/noop` beside the product's own."""
     with filled_redis(root) as told, _folder() as folder:

@@ -1,0 +1,147 @@
+"""Folds over windows in training, as jobs (see `pairs`): the product, and the two queries one would write by hand in DuckDB.
+
+Eight aggregates of one float column: count, sum, mean and max over 1 day and over 30 days. The queries by hand take every row
+that happened in the window: they do not ask when it became known, and their sums are not exact.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.data import Dataset, View, opened
+from benchmarks.latency import Figures
+from benchmarks.product import open_store
+from featurestore import Count, Entity, FeatureView, Max, Mean, ParquetSource, Sum
+from featurestore.semantics.folds.sums_sql import FloatSums, range_terms
+from featurestore.types import Int64
+
+WINDOWS = {"1d": 1, "30d": 30}
+"""Name → days."""
+
+
+def _asked_of(root: str, rows: str, size: str) -> tuple[Dataset, View, str]:
+    """rows: "windowed" or "hot", or "a tenth of" them. Where they lie, what they are, the path of the spine."""
+    data = opened(root)
+    if rows.startswith("a tenth of "):
+        data = data.tenth
+    view = data.hot if rows.endswith("hot") else data.windowed
+    return data, view, str(data.spine_path(size, f"{view.name}_spine"))
+
+
+def _declared(data: Dataset, made: View, *, known_at: bool) -> FeatureView:
+    column = made.feature_names()[0]
+    return FeatureView(
+        made.name,
+        entity=Entity(made.key, key={made.key: Int64}),
+        source=ParquetSource(
+            f"{made.name}_rows", str(data.view_path(made)), event_time="event_time",
+            **({"known_at": "known_at"} if known_at else {}),
+        ),
+        features={
+            f"{fold.__name__.lower()}_{window}": fold(column, window=window)
+            for window in WINDOWS
+            for fold in (Count, Sum, Mean, Max)
+        },
+        refresh="continuous",
+    )  # fmt: skip
+
+
+def folds(root: str, size: str, threads: int, known_at: bool, rows: str = "windowed") -> Callable[[], pa.Table]:
+    """The training frame as Arrow; known_at: whether rows count from when they became known, or when they happened."""
+    data, made, spine_path = _asked_of(root, rows, size)
+    folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+    store = open_store(folder.name, online="lmdb://online", threads=threads)
+    view = _declared(data, made, known_at=known_at)
+
+    def call(_: object = folder) -> pa.Table:
+        spine = pq.read_table(spine_path)
+        return store.get_historical_features(spine, [view], timestamp="t").to_arrow()
+
+    return call
+
+
+def window_query(root: str, size: str, threads: int, rows: str = "windowed") -> Callable[[], pa.Table]:
+    """One statement: spine and rows of its keys in one table, a RANGE frame a window, the spine's rows kept, in its order."""
+    data, view, spine_path = _asked_of(root, rows, size)
+    key, column = view.key, view.feature_names()[0]
+    terms, windows = _terms(column, "OVER w{days}"), []
+    for days in WINDOWS.values():
+        frame = f"RANGE BETWEEN INTERVAL {days} DAYS PRECEDING AND CURRENT ROW"
+        windows.append(f"w{days} AS (PARTITION BY {key} ORDER BY instant {frame})")
+    spine = f"(SELECT *, file_row_number AS n FROM read_parquet('{spine_path}'))"
+    own = f"(SELECT * FROM read_parquet('{data.view_path(view)}') WHERE {key} IN (SELECT {key} FROM {spine}))"
+    both = (
+        f"SELECT {key}, t AS instant, NULL::DOUBLE AS {column}, n FROM {spine} UNION ALL "
+        f"SELECT {key}, event_time, {column}, NULL FROM {own}"
+    )
+    inner = f"SELECT {key}, instant AS t, n, {terms} FROM ({both}) WINDOW {', '.join(windows)}"
+    return _asked(f"SELECT * EXCLUDE (n) FROM ({inner}) WHERE n IS NOT NULL ORDER BY n", threads)
+
+
+def range_join(root: str, size: str, threads: int, rows: str = "windowed") -> Callable[[], pa.Table]:
+    """One statement: every row of the longest window joined to every row of the spine, then grouped."""
+    data, view, spine_path = _asked_of(root, rows, size)
+    key, column = view.key, view.feature_names()[0]
+    terms = _terms(column, "FILTER (r.event_time > s.t - INTERVAL {days} DAYS)")
+    spine = f"(SELECT *, file_row_number AS n FROM read_parquet('{spine_path}'))"
+    longest = max(WINDOWS.values())
+    joined = (
+        f"{spine} s LEFT JOIN read_parquet('{data.view_path(view)}') r ON r.{key} = s.{key} "
+        f"AND r.event_time <= s.t AND r.event_time > s.t - INTERVAL {longest} DAYS"
+    )
+    inner = f"SELECT s.n, any_value(s.{key}) AS {key}, any_value(s.t) AS t, {terms} FROM {joined} GROUP BY s.n"
+    return _asked(f"SELECT * EXCLUDE (n) FROM ({inner}) ORDER BY n", threads)
+
+
+def _terms(column: str, over: str) -> str:
+    return ", ".join(
+        f"{fold}({column}) {over.format(days=days)} AS {fold}_{name}"
+        for name, days in WINDOWS.items()
+        for fold in ("count", "sum", "avg", "max")
+    )
+
+
+def _asked(sql: str, threads: int) -> Callable[[], pa.Table]:
+    return lambda: duckdb.connect(config={"threads": threads}).sql(sql).to_arrow_table()
+
+
+def exact_sums(root: str, threads: int, group: str) -> Callable[[], Figures]:
+    """Seconds of grouping into a table by exact sums, the query for the range of values included."""
+    connection, group = _grouped(root, threads, group)
+
+    def call() -> Figures:
+        started = time.perf_counter()
+        ((least, most, unbounded),) = connection.execute(f"SELECT {', '.join(range_terms('x'))} FROM r").fetchall()
+        terms = FloatSums.over("x", least, most, unbounded).terms("x_")
+        connection.execute(f"CREATE TABLE o AS SELECT {group}, {', '.join(terms)} FROM r GROUP BY {group}")
+        return {"group_s": time.perf_counter() - started}
+
+    return call
+
+
+def inexact_sums(root: str, threads: int, group: str) -> Callable[[], Figures]:
+    """Seconds of the same grouping by DuckDB's own sum."""
+    connection, group = _grouped(root, threads, group)
+
+    def call() -> Figures:
+        started = time.perf_counter()
+        connection.execute(f"CREATE TABLE o AS SELECT {group}, sum(x) FROM r GROUP BY {group}")
+        return {"group_s": time.perf_counter() - started}
+
+    return call
+
+
+def _grouped(root: str, threads: int, group: str) -> tuple[duckdb.DuckDBPyConnection, str]:
+    """A connection with the rows in memory as r(a, d, x): account, number of the day, value; and the columns to group by."""
+    data = opened(root)
+    view = data.windowed
+    connection = duckdb.connect(config={"threads": threads})
+    connection.execute(
+        f"CREATE TABLE r AS SELECT {view.key} AS a, epoch_us(event_time) // 86400000000 AS d, {view.feature_names()[0]} AS x "
+        f"FROM read_parquet('{data.view_path(view)}')"
+    )
+    return connection, {"tiles": "a, d", "keys": "a"}[group]
