@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -43,9 +44,6 @@ from tests.small import NOON, THING, both, hours, opened, raised, spine, table, 
 from tests.test_online import PROJECTS, World
 from tests.test_training import FULL, as_seen
 from tests.world import declare, resolved, source_words, spine_of
-
-HOUR = timedelta(hours=1)
-
 
 # --- against the oracle ---------------------------------------------------------------------------------------------
 
@@ -411,7 +409,7 @@ def test_another_file_is_not_taken_for_a_journal(tmp_path: Path) -> None:
     with journal._write() as connection:
         connection.execute("PRAGMA user_version = 2")
     assert "newer version" in raised(RegistryError, lambda: journal.seen("x", [A]))
-    with journal._connect(path.as_uri()) as connection:
+    with closing(journal._connect(path.as_uri())) as connection:
         connection.execute("PRAGMA application_id = 7")
     assert "something else" in raised(RegistryError, lambda: journal.see("x", lambda: [A]))
 
