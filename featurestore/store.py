@@ -18,10 +18,10 @@ from featurestore.config import Config, load_config
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
-from featurestore.errors import NotFoundError, did_you_mean
 from featurestore.operations.apply import AppliedVersion, apply_plan, first_sight, free_leftovers
 from featurestore.operations.at_hand import applied_views, view_at_hand
 from featurestore.operations.audit import Audit, audit
+from featurestore.operations.compact import compact
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
 from featurestore.operations.free import free_project, free_view
@@ -312,14 +312,7 @@ class FeatureStore:
 
         Identities of rows older than the source's lateness are forgotten online.
         """
-        known = {name: source for name, source in self.catalog.sources.items() if isinstance(source, PushSource)}
-        for name in sources or ():
-            if name not in known:
-                raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, known)}")
-        done = {name: self.offline.log(known[name]).compact() for name in sources or known}
-        for name in done:
-            self._pushing.forget(name)
-        return done
+        return compact(self.catalog, self.offline, names=sources)
 
     def _journal(self, run: Run) -> None:
         finished = self._now()

@@ -1,0 +1,22 @@
+"""compact: seal the push logs' full segments into Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from featurestore.catalog import Catalog
+from featurestore.declare.push import PushSource
+from featurestore.errors import NotFoundError, did_you_mean
+from featurestore.stores.log import Compaction
+from featurestore.stores.offline import Offline
+
+__all__ = ["compact"]
+
+
+def compact(catalog: Catalog, offline: Offline, *, names: Sequence[str] | None) -> dict[str, Compaction]:
+    """What was sealed and deleted of each push source's log (only of those named), by source; NotFoundError, LogError."""
+    known = {name: source for name, source in catalog.sources.items() if isinstance(source, PushSource)}
+    for name in names or ():
+        if name not in known:
+            raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, known)}")
+    return {name: offline.log(known[name]).compact() for name in names or known}
