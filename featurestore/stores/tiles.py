@@ -193,9 +193,11 @@ class LaneTiles:
         algebra, place = form.lane.cells[cell].algebra, form.places[cell]
         if low >= high:
             return algebra.zero
+        if place.numbers == 1:
+            return form.total(self._record, lay, place.at, low, high)
         if place.numbers:
-            sums = [form.total(self._record, lay, place.at + i, low, high) for i in range(place.numbers)]
-            return tuple(sums) if place.numbers > 1 else sums[0]
+            head, numbers = lay.head, range(place.at, place.at + place.numbers)
+            return tuple([form.total(self._record, lay, n, low, high) if head[2 * n + 1] else 0 for n in numbers])
         states = unpack_runs(form.runs(self._record, lay, place.at))[low:high]
         return form.merges[cell](states)
 
@@ -241,18 +243,17 @@ class _Form:
 
     def total(self, record: bytes, lay: _Lay, number: int, low: int, high: int) -> int:
         """The sum of a number's column over the tiles [low, high)."""
-        width = lay.head[2 * number + 1]
-        if not width:
-            return 0
+        shift, width = lay.head[2 * number : 2 * number + 2]
         at, count, total = lay.columns[number], high - low, 0
         if width <= 8:
-            total = sum(_integers(SIGNED[width], count).unpack_from(record, at + low * width))
+            if width:
+                total = sum(_integers(SIGNED[width], count).unpack_from(record, at + low * width))
         else:
             for plane in range(width // 8 - 1, -1, -1):
                 of = "q" if plane == width // 8 - 1 else "Q"
                 values = _integers(of, count).unpack_from(record, at + 8 * (plane * len(lay.tiles) + low))
                 total = (total << 64) + sum(values)
-        return total << lay.head[2 * number]
+        return total << shift
 
     def runs(self, record: bytes, lay: _Lay, other: int) -> bytes:
         """The packed states of a cell that is not additive."""
