@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +32,7 @@ from featurestore import (
     TableSource,
 )
 from featurestore.clock import ManualClock, instant_of, to_datetime
-from featurestore.errors import DeclarationError, RegistryError
+from featurestore.errors import DeclarationError, MaterializeError, RegistryError
 from featurestore.operations.historical import get_historical_features
 from featurestore.stores.arrivals import Arrivals, Sighting
 from featurestore.stores.offline import Offline
@@ -254,6 +255,57 @@ def test_an_instant_that_was_served_keeps_its_rows(tmp_path: Path) -> None:
         assert both(store, thing=[1])["view__x"] == [1]
         clock.set(hours(1))
         assert both(store, thing=[1])["view__x"] == [2]
+
+
+DELIVERING = """
+import sys, time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+import pyarrow as pa, pyarrow.parquet as pq
+from featurestore import FeatureStore
+folder = Path(sys.argv[1])
+slow = lambda: datetime.now(UTC) - timedelta(seconds=5)
+spine = pa.table({"thing": [1], "event_timestamp": [slow()]})
+number = 0
+with FeatureStore(folder, clock=slow) as store:
+    while not (folder / "enough").exists():
+        rows = pa.table({"thing": [1], "at": pa.array([datetime(2024, 5, 1, tzinfo=UTC)], pa.timestamp("us", "UTC"))})
+        pq.write_table(rows, folder / "data" / "coming")
+        (folder / "data" / "coming").rename(folder / "data" / f"{number}.parquet")
+        len(store.get_historical_features(spine, ["view"]))
+        number += 1
+        time.sleep(0.2)
+print(number)
+"""
+
+
+def test_a_process_whose_clock_is_slow_changes_nothing_that_was_served(tmp_path: Path) -> None:
+    """While one process delivers files and trains, five seconds behind, another materializes and looks up: in the end training
+    gives for every instant what was served at it."""
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "first.parquet", table(thing=[1], at=[NOON]))
+    (tmp_path / "featurestore.toml").write_text('project = "two"\ndefinitions = []\n')
+    source = ParquetSource("rows", "data/*.parquet", event_time="at", known_at=ARRIVAL)
+    view = FeatureView(
+        "view", entity=THING, source=source, features={"n": Count(window="lifetime")}, refresh="continuous"
+    )
+    with FeatureStore(tmp_path) as store:
+        store.apply([FeatureService("service", features=[view])])
+        other = subprocess.Popen([sys.executable, "-c", DELIVERING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        served: list[tuple[Any, int]] = []
+        try:
+            deadline = time.monotonic() + 60
+            while len({n for _, n in served}) < 6 and time.monotonic() < deadline:
+                with suppress(MaterializeError):  # a file landed while the run was reading
+                    store.materialize(progress=False)
+                online = store.get_online_features({"thing": 1}, "service")
+                served.append((online.as_of["view"], online.to_dict()["view__n"][0]))
+        finally:
+            (tmp_path / "enough").touch()
+            delivered = int(other.communicate(timeout=60)[0])
+        assert 5 <= max(n for _, n in served) <= delivered + 1
+        instants, counts = zip(*served, strict=True)
+        assert trained(store, instants, thing=[1] * len(served))["view__n"].to_pylist() == list(counts)
 
 
 def test_a_file_that_is_written_anew_is_another_file(tmp_path: Path) -> None:
