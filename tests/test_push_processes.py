@@ -190,7 +190,7 @@ def test_fills_frees_and_compactions_go_on_beside_pushes_and_lookups(
         for thread in threads:
             thread.start()
         log = store.offline.log(store.lookup("view").service.parts[0].view.source)  # type: ignore[arg-type]
-        for n in range(1, 5):
+        for n in range(1, 4):
             changed = replace(world, specs=[*SPECS, *(FoldSpec("First", "value_0", window=k) for k in range(1, n + 1))])
             store.apply(changed.declare())
             store.materialize(progress=False)
