@@ -312,7 +312,7 @@ class FeatureStore:
 
         Identities of rows older than the source's lateness are forgotten online.
         """
-        return compact(self.catalog, self.offline, names=sources)
+        return compact(self.catalog, self.offline, names=sources, forget=self._pushing.forget)
 
     def _journal(self, run: Run) -> None:
         finished = self._now()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from featurestore.catalog import Catalog
 from featurestore.declare.push import PushSource
@@ -13,10 +13,18 @@ from featurestore.stores.offline import Offline
 __all__ = ["compact"]
 
 
-def compact(catalog: Catalog, offline: Offline, *, names: Sequence[str] | None) -> dict[str, Compaction]:
-    """What was sealed and deleted of each push source's log (only of those named), by source; NotFoundError, LogError."""
+def compact(
+    catalog: Catalog, offline: Offline, *, names: Sequence[str] | None, forget: Callable[[str], object]
+) -> dict[str, Compaction]:
+    """What was sealed and deleted of each push source's log (only of those named), by source; NotFoundError, LogError.
+
+    forget: then drops the identities of a source that are older than its lateness.
+    """
     known = {name: source for name, source in catalog.sources.items() if isinstance(source, PushSource)}
     for name in names or ():
         if name not in known:
             raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, known)}")
-    return {name: offline.log(known[name]).compact() for name in names or known}
+    done = {name: offline.log(known[name]).compact() for name in names or known}
+    for name in done:
+        forget(name)
+    return done
