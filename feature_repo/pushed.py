@@ -1,6 +1,6 @@
 """A day of landings, pushed one by one in the order of their landing, while flights are looked up between them.
 
-The days before are pushed first, each as one batch, so that windows of 30 days are full. Then the clock moves from event to event: a
+The days before are pushed first, each as one batch. Then the clock moves from event to event: a
 landing is pushed when its message arrives, and a flight looks up its carrier and its route at its scheduled departure. Training
 reads the log of what was pushed, as of the very instant that each lookup was served for.
 """
@@ -45,7 +45,7 @@ class Pushes:
 
 
 def replay(
-    store: FeatureStore, clock: ManualClock, data: Path, *, start: datetime, hours: int = 24, days: int = 30
+    store: FeatureStore, clock: ManualClock, data: Path, *, start: datetime, hours: int = 24, days: int = 7
 ) -> Pushes:
     """Push what landed in the `days` before `start` and in the `hours` after it, look flights up, and compare.
 

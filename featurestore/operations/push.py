@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from featurestore.clock import Clock, to_datetime
 from featurestore.declare.push import PushSource
+from featurestore.declare.sources import Source
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, did_you_mean
 from featurestore.operations.materialize import Run
 from featurestore.operations.parts import takes_pushes
 from featurestore.operations.pushing.pusher import MARGIN, Applied, Pushed, Pusher
 from featurestore.registry.documents import Document, catalog_of, resolved_view
-from featurestore.registry.store import Registry
+from featurestore.registry.store import Registry, RegistryState
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark
 from featurestore.stores.offline import Offline
@@ -25,6 +26,15 @@ __all__ = ["Pushing"]
 
 PATIENCE = 10.0
 """Seconds for which a push waits for the online store's clock, which may stand still, or have been set back."""
+
+
+class _Known(NamedTuple):
+    """The registry's state, the sources that are applied, and every view version that takes pushes, beside whether it is
+    left to be freed."""
+
+    state: RegistryState | None
+    sources: Mapping[str, Source]
+    versions: list[tuple[ResolvedView, bool]]
 
 
 class Pushing:
@@ -39,7 +49,7 @@ class Pushing:
         self._margin = 0 if own else MARGIN
         self._pushers: dict[str, Pusher] = {}
         self._lock = threading.Lock()
-        self._known: tuple[object, Document, list[tuple[ResolvedView, bool]]] = (None, {}, [])
+        self._known = _Known(None, {}, [])
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
@@ -66,7 +76,7 @@ class Pushing:
 
     def repair(self) -> None:
         """Apply what dead pushers left in the logs of all sources. Raises LogError and OnlineStoreError."""
-        for name, source in catalog_of(self._read()[0]).sources.items():
+        for name, source in self._read().sources.items():
             if isinstance(source, PushSource) and (self._offline.logs / name).exists():
                 self._pusher(name).repair()
 
@@ -77,8 +87,7 @@ class Pushing:
     @contextmanager
     def alone(self, view: str, fingerprint: str) -> Iterator[None]:
         """Keep pushes away from a view version, where it takes any, while its records are freed."""
-        versions = self._read()[1]
-        sources = [v.source.name for v, _ in versions if (v.name, v.fingerprint) == (view, fingerprint)]
+        sources = [v.source.name for v, _ in self._read().versions if (v.name, v.fingerprint) == (view, fingerprint)]
         try:
             pusher = self._pusher(sources[0]) if sources else None
         except (NotFoundError, PushError):  # a source that takes no pushes any more
@@ -90,39 +99,29 @@ class Pushing:
         with self._lock:
             if name not in self._pushers:
                 self._pushers[name] = Pusher(
-                    self._source(name), self._offline, self._store, project=self._project,
+                    _source_of(self._read().sources, name), self._offline, self._store, project=self._project,
                     applied=lambda: self._applied(name), wait=self._wait, margin=self._margin,
                 )  # fmt: skip
             return self._pushers[name]
 
     def _applied(self, name: str) -> Applied:
         """The source and the view versions that may be online over it: those applied, and those that are to be freed."""
-        versions = [(view, left) for view, left in self._read()[1] if view.source.name == name]
+        known = self._read()
+        versions = [(view, left) for view, left in known.versions if view.source.name == name]
         return Applied(
-            self._source(name), [view for view, left in versions if not left], [view for view, left in versions if left]
+            _source_of(known.sources, name),
+            [view for view, left in versions if not left],
+            [view for view, left in versions if left],
         )
 
-    def _source(self, name: str) -> PushSource:
-        sources = catalog_of(self._read()[0]).sources
-        pushed = [known for known, source in sources.items() if isinstance(source, PushSource)]
-        if name not in sources:
-            raise NotFoundError(
-                f"No push source '{name}' was applied.{did_you_mean(name, pushed, noun='Push sources')}"
-            )
-        source = sources[name]
-        if not isinstance(source, PushSource):
-            raise PushError(f"{source.title} is read from files; only a PushSource takes rows")
-        return source
-
-    def _read(self) -> tuple[Document, list[tuple[ResolvedView, bool]]]:
-        """The applied document, and every view version that takes pushes, beside whether it is left to be freed."""
-        generation, left = self._registry.generation(), self._registry.leftovers()
-        known, document, versions = self._known
-        if known != (generation, left):
+    def _read(self) -> _Known:
+        """What is applied and still to be freed; the definitions are read again only where that has changed."""
+        state = self._registry.state()
+        if self._known.state != state:
             document = self._registry.current().document
-            versions = self._versions(document, set(left))
-            self._known = (generation, left), document, versions
-        return document, versions
+            versions = self._versions(document, set(state.leftovers))
+            self._known = _Known(state, catalog_of(document).sources, versions)
+        return self._known
 
     def _versions(self, current: Document, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:
         found = {(view, record["fingerprint"]): (current, False) for view, record in current["views"].items()}
@@ -147,6 +146,16 @@ class Pushing:
                     "materialize"
                 )
             time.sleep(min((instant - now) / 1e6, 0.01))
+
+
+def _source_of(sources: Mapping[str, Source], name: str) -> PushSource:
+    pushed = [known for known, source in sources.items() if isinstance(source, PushSource)]
+    if name not in sources:
+        raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, pushed, noun='Push sources')}")
+    source = sources[name]
+    if not isinstance(source, PushSource):
+        raise PushError(f"{source.title} is read from files; only a PushSource takes rows")
+    return source
 
 
 def _is_pushed(document: Document, view: str) -> bool:

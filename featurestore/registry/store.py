@@ -21,7 +21,7 @@ from featurestore.clock import to_datetime, wall_clock
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import Document, digest_of, empty_document, view_fingerprints
 
-__all__ = ["Freed", "Registry", "Run", "Version"]
+__all__ = ["Freed", "Registry", "RegistryState", "Run", "Version"]
 
 SCHEMA = 1
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
@@ -93,6 +93,13 @@ class Run:
     id: int | None = None
 
 
+class RegistryState(NamedTuple):
+    """What tells whether anything was applied or freed."""
+
+    generation: int
+    leftovers: tuple[Freed, ...]
+
+
 class Registry:
     """What has been applied. `path` is the SQLite file; `now` reads a clock in µs; `timeout` in s waits for a lock.
 
@@ -134,6 +141,16 @@ class Registry:
         """The number of the newest version, cheaply: it has changed exactly when something was applied."""
         rows = self._read("SELECT coalesce(max(number), 0) FROM versions")
         return int(rows[0][0]) if rows else 0
+
+    def state(self) -> RegistryState:
+        """The newest version's number and what is left to be freed, in one cheap reading."""
+        rows = self._read(
+            "SELECT 0, coalesce(max(number), 0), '' FROM versions UNION ALL "
+            "SELECT 1, view, fingerprint FROM leftovers ORDER BY 1, 2, 3"
+        )
+        if not rows:
+            return RegistryState(0, ())
+        return RegistryState(int(rows[0][1]), tuple(Freed(view, fingerprint) for _, view, fingerprint in rows[1:]))
 
     def commit(self, document: Document, *, expected: int, note: str = "") -> int:
         """Make `document` the current version and return its number, all at once or not at all.

@@ -309,3 +309,13 @@ def test_a_registry_is_of_one_project(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="'shop'"):
         other.commit(state(), expected=1)
     assert Registry(tmp_path / "r.db", project="shop").generation() == 1
+
+
+def test_the_state_tells_of_every_version_and_of_what_is_left(registry: Registry) -> None:
+    """Generation and leftovers as each is told alone, before anything was applied too."""
+    assert registry.state() == (0, ())
+    registry.commit(state(views={"v": "f1", "w": "f"}), expected=0)
+    registry.commit(state(views={"v": "f2"}), expected=1)
+    assert registry.state() == (registry.generation(), registry.leftovers()) == (2, (("v", "f1"), ("w", "f")))
+    registry.freed("v", "f1")
+    assert registry.state() == (2, (("w", "f"),))
