@@ -78,11 +78,12 @@ class Applying:
             if parts is not None:
                 gone.setdefault(parts, []).append(old)
         anew = [] if view.exact else list(gone)
-        merged = {view.keys.key(parts): parts for parts in {**added, **gone} if parts not in {*anew}}
-        held = self._store.get(list(merged)).values
+        merged = [parts for parts in {**added, **gone} if view.exact or parts not in gone]
+        columns = [[parts[i] for parts in merged] for i in range(len(view.view.keys))]
+        keys = view.keys.keys_of(columns, len(merged))
         puts: Puts = {
             key: view.merged(record, added.get(parts, []), gone.get(parts, []))
-            for (key, parts), record in zip(merged.items(), held, strict=True)
+            for key, parts, record in zip(keys, merged, self._store.get(keys).values, strict=True)
         }
         if anew:
             puts |= dict.fromkeys(map(view.keys.key, anew))
