@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -54,7 +55,7 @@ class Answer:
     as_of: Instants
     conflicted: npt.NDArray[np.bool_]
 
-    @property
+    @cached_property
     def statuses(self) -> npt.NDArray[np.uint8]:
         """The Status of each request for the plain features; one for all of them, since they are read from one row."""
         found = self.index >= 0
