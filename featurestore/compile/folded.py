@@ -38,8 +38,6 @@ from featurestore.types import FeatureType
 
 __all__ = ["Folded", "fold"]
 
-Floats = npt.NDArray[np.float64]
-
 
 class Folded(NamedTuple):
     """A feature's values for n requests, and the requests where the result's type cannot hold the value."""

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from featurestore.compile.ranges import Chain, Range
 from featurestore.semantics.folds import Algebra
+from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType
 
 __all__ = ["Column", "Strand", "climb", "newest", "oldest"]
@@ -89,8 +90,6 @@ class Column:
         return self.keep((name, number, "states"), lambda: self._states(algebra, self.strands[number].places))
 
     def _states(self, algebra: Algebra, places: Ints) -> list[list[Any]]:
-        from featurestore.semantics.values import scalars
-
         values = scalars(self.values.take(pa.array(places)))
         levels = [list(map(algebra.lift, values, places.tolist()))]
         while len(levels[-1]) > 1:

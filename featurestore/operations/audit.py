@@ -234,11 +234,9 @@ def _told(
     part = next((part for part in version.parts if part.name == column.part), None)
     told = FeatureAudit(version.name, version.fingerprint, name, rows.num_rows, int((~differs).sum()))
     values, statuses = trained
+    own = None if part is None else next(own for own, names in status_columns(part).items() if name in names)
     for row in np.flatnonzero(differs).tolist():
-        before = "PRESENT"
-        if part is not None:
-            own = next(own for own, names in status_columns(part).items() if name in names)
-            before = rows[own][row].as_py()
+        before = Status.PRESENT.name if own is None else rows[own][row].as_py()
         is_rewritten = changed is not None and bool(changed[row])
         cause = _cause(before, str(statuses[row]), rewritten=is_rewritten, on_demand=column.on_demand is not None)
         told.rewritten += is_rewritten

@@ -199,7 +199,7 @@ class Pusher:
                 if not found.fresh:
                     break
                 try:
-                    self._write(whole.take(pa.array(found.fresh)), found, state, views)
+                    self._write(applied.source, whole.take(pa.array(found.fresh)), found, state, views=views)
                     break
                 except _UnreadableError as error:
                     refused = self._unreadable(tables, views, refused, str(error))
@@ -302,7 +302,9 @@ class Pusher:
 
     # --- reserve, append, apply -------------------------------------------------------------
 
-    def _write(self, rows: pa.Table, found: Sorted, state: SourceState, views: Sequence[PushedView]) -> None:
+    def _write(
+        self, source: PushSource, rows: pa.Table, found: Sorted, state: SourceState, *, views: Sequence[PushedView]
+    ) -> None:
         first = self._reserve(state)
         table = _stamped(rows, range(first, first + rows.num_rows), found.replaced(first))
         try:
@@ -311,7 +313,7 @@ class Pusher:
             self._swap({}, SourceState(state.applied))
             raise _UnreadableError(str(error)) from error
         self._log.append(_batches(table, self._log.schema))
-        settled = _settled(self.source, table)
+        settled = _settled(source, table)
         puts = self._applying.records(reading, upto=settled)
         self._wait(settled)
         self._swap({**puts, **found.renewed(first)}, SourceState(settled))
