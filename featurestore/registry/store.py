@@ -20,6 +20,7 @@ import orjson
 from featurestore.clock import to_datetime, wall_clock
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import Document, digest_of, empty_document, view_fingerprints
+from featurestore.stores.sqlite_file import is_set_up
 
 __all__ = ["Freed", "Registry", "RegistryState", "Run", "Version"]
 
@@ -286,17 +287,8 @@ class Registry:
 
     def _is_set_up(self, connection: sqlite3.Connection) -> bool:
         """Whether the tables are there; to be asked within a transaction, since another process may be making them."""
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        schema = connection.execute("PRAGMA user_version").fetchone()[0]
-        if application == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if not is_set_up(connection, self.path, application=APPLICATION, schema=SCHEMA, what="registry"):
             return False
-        if application != APPLICATION:
-            raise RegistryError(f"{self.path} is an SQLite file of something else, no registry")
-        if schema > SCHEMA:
-            raise RegistryError(
-                f"{self.path} was written by a newer version of featurestore (schema {schema}; this one reads {SCHEMA}); "
-                "upgrade it here"
-            )
         self._check_owner(connection)
         return True
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from featurestore.clock import wall_clock
 from featurestore.errors import RegistryError
 from featurestore.semantics.time import BEGINNING
+from featurestore.stores.sqlite_file import is_set_up
 
 __all__ = ["Arrivals", "Sighting"]
 
@@ -137,18 +138,7 @@ class Arrivals:
 
     def _is_set_up(self, connection: sqlite3.Connection) -> bool:
         """Whether the tables are there; to be asked within a transaction, since another process may be making them."""
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        schema = connection.execute("PRAGMA user_version").fetchone()[0]
-        if application == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            return False
-        if application != APPLICATION:
-            raise RegistryError(f"{self.path} is an SQLite file of something else, no journal of arrivals")
-        if schema > SCHEMA:
-            raise RegistryError(
-                f"{self.path} was written by a newer version of featurestore (schema {schema}; this one reads {SCHEMA}); "
-                "upgrade it here"
-            )
-        return True
+        return is_set_up(connection, self.path, application=APPLICATION, schema=SCHEMA, what="journal of arrivals")
 
 
 def _found(connection: sqlite3.Connection, source: str) -> tuple[dict[Sighting, int], int]:
