@@ -279,6 +279,37 @@ print(number)
 """
 
 
+LANDING = """
+import sys
+from pathlib import Path
+import pyarrow.parquet as pq
+folder = Path(sys.argv[1])
+rows = pq.read_table(folder / "first.parquet")
+print("going", flush=True)
+for number in range(1000):
+    pq.write_table(rows, folder / f".{number}")
+    (folder / f".{number}").rename(folder / f"{number}.parquet")
+"""
+
+
+def test_files_that_land_while_they_are_listed_do_no_harm(tmp_path: Path) -> None:
+    """Names, sizes and times come from one listing; a session reads the files that it listed first."""
+    write(tmp_path / "first.parquet", table(thing=[1], at=[NOON]))
+    source = ParquetSource("rows", "*.parquet", event_time="at", known_at=ARRIVAL)
+    offline = Offline(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", LANDING, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        lengths = []
+        while other.poll() is None:
+            lengths.append(len(offline.see(source)))
+            with offline.session() as session:
+                listed = len(session.files(source))
+                relation = session.scan(source).relation
+                assert session.connection.sql(f"SELECT count(*) FROM {relation}").fetchall() == [(listed,)]
+    assert lengths[0] < lengths[-1]
+
+
 def test_a_process_whose_clock_is_slow_changes_nothing_that_was_served(tmp_path: Path) -> None:
     """While one process delivers files and trains, five seconds behind, another materializes and looks up: in the end training
     gives for every instant what was served at it."""

@@ -346,5 +346,5 @@ def test_a_missing_file_is_an_error_that_names_it(offline: Offline, tmp_path: Pa
     view = FeatureView("delays", entity=carrier, source=source, features=["delay"], refresh="continuous")
     known = resolve(view, offline.raw_types(source))
     path.unlink()
-    with pytest.raises(SourceError, match=r"FeatureView 'delays' over ParquetSource 'landings'.*landings\.parquet"):
+    with pytest.raises(SourceError, match=r"ParquetSource 'landings': there is no file .*landings\.parquet"):
         explain(known, offline, {"carrier": "UA"}, at=0)

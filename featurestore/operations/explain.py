@@ -61,7 +61,7 @@ def explain(view: ResolvedView, offline: Offline, key: Mapping[str, Any], *, at:
     question = Question(view, at, as_of, view.timing.known_by(as_of))
     with offline.session() as session:
         try:
-            return _explain(session, question, checked, paths=_paths(view, offline), limit=limit)
+            return _explain(session, question, checked, paths=_paths(view, offline, session), limit=limit)
         except duckdb.Error as error:
             source = view.source
             raise SourceError(f"{view.declared.title} over {source.title}: {error} ({source.origin})") from error
@@ -89,18 +89,18 @@ def _checked(view: ResolvedView, key: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _paths(view: ResolvedView, offline: Offline) -> list[str | None]:
+def _paths(view: ResolvedView, offline: Offline, session: Session) -> list[str | None]:
     if isinstance(view.source, PushSource):
-        history = [] if view.source.history is None else _file_paths(view.source.history, offline)
+        history = [] if view.source.history is None else _file_paths(view.source.history, session)
         segments = {segment.number: f"push log '{view.source.name}' segment {segment.number}"
                     for segment in offline.log(view.source).segments()}  # fmt: skip
         # The files of a history are numbered -1, -2, …, and so found from the end.
         return [*(segments.get(number) for number in range(max(segments) + 1)), *reversed(history)]
-    return _file_paths(view.source, offline)
+    return _file_paths(view.source, session)
 
 
-def _file_paths(source: Source, offline: Offline) -> list[str | None]:
-    return [None] if isinstance(source, DataFrameSource) else [*offline.paths(source)]
+def _file_paths(source: Source, session: Session) -> list[str | None]:
+    return [None] if isinstance(source, DataFrameSource) else [file.path for file in session.files(source)]
 
 
 def _explain(

@@ -28,7 +28,7 @@ from featurestore.operations.training_frame import Block, Manifest, TrainingFram
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.sql import quote
 from featurestore.semantics.status import Status
-from featurestore.stores.offline import Offline, Session, SourceFile
+from featurestore.stores.offline import Offline, Session, SourceFile, sightings
 
 __all__ = ["Options", "answer_part", "get_historical_features"]
 
@@ -205,10 +205,12 @@ def manifest_of(service: ResolvedService, offline: Offline, *, now: int, options
 
 def _files(source: Source, offline: Offline) -> list[dict[str, Any]]:
     """The files of a source for the manifest, with when each was first seen where that is when its rows are known."""
-    files = [{"path": file.path, "size": file.size, "modified_ns": file.modified} for file in offline.files(source)]
+    found = offline.files(source)
+    files: list[dict[str, Any]] = [
+        {"path": file.path, "size": file.size, "modified_ns": file.modified} for file in found
+    ]
     if source.arrives:
-        seen = offline.arrivals.seen(source.name, offline.sightings(source))
-        for file, instant in zip(files, seen, strict=True):
+        for file, instant in zip(files, offline.arrivals.seen(source.name, sightings(found)), strict=True):
             file["first_seen"] = None if instant is None else to_datetime(instant).isoformat()
     return files
 

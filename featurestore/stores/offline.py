@@ -6,7 +6,7 @@ import glob
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from featurestore.stores.arrivals import Arrivals, Sighting
 from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import ROW, SEGMENT, Log
 
-__all__ = ["Offline", "Session", "SourceFile"]
+__all__ = ["Offline", "Session", "SourceFile", "sightings"]
 
 FRAME_ROW = "__frame_row"
 ROW_FILE, ROW_NUMBER = "__row_file", "__row_number"
@@ -35,11 +35,13 @@ BESIDE = {FRAME_ROW, SEGMENT, ROW, ROW_FILE, ROW_NUMBER, ARRIVED}
 
 
 class SourceFile(NamedTuple):
-    """A file as it was found: its size in bytes and time of modification in ns, which change when its content does."""
+    """A file as it was found: its size in bytes and time of modification in ns, which change when its content does, and
+    its path below the place that its source declares."""
 
     path: str
     size: int
     modified: int
+    name: str = ""
 
 
 class Session:
@@ -49,6 +51,13 @@ class Session:
         self.connection = connection
         self._offline = offline
         self._scans: dict[str, Scan] = {}
+        self._files: dict[str, tuple[SourceFile, ...]] = {}
+
+    def files(self, source: Source) -> tuple[SourceFile, ...]:
+        """The files of a source as this session reads them: those that were there when it first asked."""
+        if source.name not in self._files:
+            self._files[source.name] = self._offline.files(source)
+        return self._files[source.name]
 
     def scan(self, source: Source) -> Scan:
         """How SQL in this session reads a source, its derived columns included."""
@@ -70,7 +79,7 @@ class Session:
 
     def _open(self, source: Source, name: str) -> Scan:
         if isinstance(source, ParquetSource):
-            paths = self._offline.paths(source)
+            paths = [file.path for file in self.files(source)]
             hive = any("=" in part for part in Path(paths[0]).parts[len(self._offline.root.parts) :])
             return Scan(
                 f"read_parquet({_list(paths)}, hive_partitioning = {str(hive).lower()})",
@@ -78,7 +87,7 @@ class Session:
                 "file_row_number",
             )
         if isinstance(source, TableSource):
-            self.connection.execute(f"ATTACH {literal(self._offline.paths(source)[0])} AS {name} (READ_ONLY)")
+            self.connection.execute(f"ATTACH {literal(self.files(source)[0].path)} AS {name} (READ_ONLY)")
             full = ".".join([name, *map(quote, source.table.split("."))])
             if self._is_view(name, source.table.split(".")[-1]):  # a view has no row ids
                 self.connection.execute(f"CREATE TEMP TABLE {name}_rows AS SELECT * FROM {full}")
@@ -99,7 +108,8 @@ class Session:
 
     def _arrived(self, source: Source, own: Scan, name: str) -> Scan:
         """The rows of a source's files, each with when its file was first seen."""
-        instants = pa.array(self._offline.arrivals.instants(source.name, self._offline.sightings(source)), pa.int64())
+        seen = self._offline.arrivals.instants(source.name, sightings(self.files(source)))
+        instants = pa.array(seen, pa.int64())
         numbers = pa.array(np.arange(len(instants)))
         self.connection.register(f"{name}_given", pa.table({"number": numbers, ARRIVED: instants}))
         self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_given")
@@ -200,12 +210,12 @@ class Offline:
             beside = () if source.history is None else self.files(source.history)
             return (SourceFile(f"log:{source.name}", 0, 0), *beside)
         found = []
-        for path in self.paths(source):
+        for path, name in self._named(source).items():
             try:
                 status = Path(path).stat()
             except FileNotFoundError:
                 raise SourceError(f"{source.title}: there is no file {path} ({source.origin})") from None
-            found.append(SourceFile(path, status.st_size, status.st_mtime_ns))
+            found.append(SourceFile(path, status.st_size, status.st_mtime_ns, name))
         return tuple(found)
 
     def see(
@@ -217,13 +227,8 @@ class Offline:
         must: RegistryError where the journal cannot be written; a reader goes on, and they are known from now on.
         """
         if source.arrives:
-            self.arrivals.see(source.name, lambda: self.sightings(source), now=now, known_by=known_by, must=must)
+            self.arrivals.see(source.name, lambda: sightings(self.files(source)), now=now, known_by=known_by, must=must)
         return self.files(source)
-
-    def sightings(self, source: Source) -> list[Sighting]:
-        """The files as the journal of arrivals knows them: wherever the source lies, and in the order of `paths`."""
-        names = self._named(source)
-        return [Sighting(names[file.path], file.size, file.modified) for file in self.files(source)]
 
     def paths(self, source: Source) -> list[str]:
         """The files of a source that lies in files, each once; SourceError where there is none."""
@@ -296,6 +301,11 @@ class Offline:
                 f"{source.title}: its files disagree on column '{column}': {shown}; all {len(paths)} files must have the "
                 f"same columns and types ({source.origin})"
             )
+
+
+def sightings(files: Iterable[SourceFile]) -> list[Sighting]:
+    """Files as the journal of arrivals knows them, wherever their source lies."""
+    return [Sighting(file.name, file.size, file.modified) for file in files]
 
 
 def _derived(source: Source, own: Scan, columns: Mapping[str, str]) -> Scan:
