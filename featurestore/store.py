@@ -5,61 +5,41 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from featurestore.catalog import Catalog, load
-from featurestore.clock import Clock, instant_of, reader
+from featurestore.clock import Clock, instant_of
 from featurestore.config import Config, load_config
 from featurestore.declare.durations import parse_duration
-from featurestore.declare.push import PushSource
-from featurestore.declare.services import FeatureService
 from featurestore.operations.apply import AppliedVersion, apply_plan, first_sight, free_leftovers
-from featurestore.operations.at_hand import applied_views, view_at_hand
 from featurestore.operations.audit import Audit, audit
 from featurestore.operations.compact import compact
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
-from featurestore.operations.free import free_project, free_view
+from featurestore.operations.free import free_project
 from featurestore.operations.historical import Options, get_historical_features
 from featurestore.operations.lookup import Lookup
-from featurestore.operations.materialize import Run, materialize_view
+from featurestore.operations.materialize import Run
 from featurestore.operations.online_result import OnlineResult
-from featurestore.operations.parts import takes_pushes
 from featurestore.operations.plan import make_plan
-from featurestore.operations.progress import progress_for
-from featurestore.operations.push import Pushing
+from featurestore.operations.project import Project
 from featurestore.operations.pushing.pusher import Pushed
-from featurestore.operations.served_rows import Recorder
-from featurestore.operations.serving import Serving, is_published
 from featurestore.operations.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.status import ViewStatus, reads_source, status_of
 from featurestore.operations.training_frame import TrainingFrame
-from featurestore.registry.documents import catalog_of, empty_document, resolved_view, view_fingerprints
+from featurestore.registry.documents import empty_document, resolved_view, view_fingerprints
 from featurestore.registry.plan import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.registry.store import Run as JournalRun
-from featurestore.semantics.service import ResolvedService, resolve_service
-from featurestore.semantics.view import ResolvedView, resolve
-from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.log import Compaction
 from featurestore.stores.offline import Offline
-from featurestore.stores.online import OnlineStore, open_online
-from featurestore.stores.serving_log import ServingLog
+from featurestore.stores.online import OnlineStore
 
 __all__ = ["FeatureStore"]
-
-
-class _Opened(NamedTuple):
-    """The online store, and what works on it."""
-
-    store: OnlineStore
-    serving: Serving
-    pushing: Pushing
 
 
 class FeatureStore:
@@ -72,27 +52,10 @@ class FeatureStore:
 
     def __init__(self, path: str | Path, *, env: str | None = None, clock: Clock | None = None) -> None:
         config = load_config(path, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
-        self._open(config, load(config.definition_files(), config.root), clock)
+        self._open(Project(config, load(config.definition_files(), config.root), clock))
 
-    def _open(self, config: Config, catalog: Catalog, clock: Clock | None) -> None:
-        self.config = config
-        self._catalog = catalog
-        self._clock = clock
-        self._now = reader(clock)
-        self.registry = Registry(config.registry, project=config.project, now=self._now)
-        limits = config.offline
-        self.offline = Offline(
-            config.root,
-            located=config.sources,
-            memory_limit=limits.memory_limit,
-            threads=limits.threads,
-            spill=limits.spill,
-            logs=config.logs,
-            arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), now=self._now),
-        )
-        self._lock = threading.Lock()
-        self._opened: _Opened | None = None
-        self._serving_log: ServingLog | None = None
+    def _open(self, project: Project) -> None:
+        self._project = project
         self._plans: dict[str, Callable[[], Plan]] = {}  # how each plan that was shown is made again
         self._remove: Callable[[], object] | None = None
 
@@ -101,7 +64,7 @@ class FeatureStore:
         """A store for a notebook: temporary, embedded, no files to write; it vanishes with the process or `close`."""
         store = cls.__new__(cls)
         folder = tempfile.mkdtemp(prefix="featurestore-")
-        store._open(Config.local(Path(folder)), Catalog(), clock)
+        store._open(Project(Config.local(Path(folder)), Catalog(), clock))
         store._remove = weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
         return store
 
@@ -116,48 +79,34 @@ class FeatureStore:
 
     def close(self) -> None:
         """Release the online store, DuckDB's spill folder and, for a local store, its files; idempotent."""
-        if self._opened is not None:
-            self._opened.store.close()
-        if self._serving_log is not None:
-            self._serving_log.close()
-        self.offline.close()
+        self._project.close()
         if self._remove is not None:
             self._remove()
 
     @property
+    def config(self) -> Config:
+        """What featurestore.toml says."""
+        return self._project.config
+
+    @property
+    def registry(self) -> Registry:
+        """What has been applied."""
+        return self._project.registry
+
+    @property
+    def offline(self) -> Offline:
+        """The sources and push logs."""
+        return self._project.offline
+
+    @property
     def online(self) -> OnlineStore:
         """The online store, opened when it is first needed."""
-        return self._online().store
-
-    @property
-    def _serving(self) -> Serving:
-        return self._online().serving
-
-    @property
-    def _pushing(self) -> Pushing:
-        return self._online().pushing
-
-    def _recorder(self) -> Recorder | None:
-        said = self.config.serving_log
-        if not said.rate and not any(said.rates.values()):
-            return None
-        self._serving_log = ServingLog(said.folder)
-        return Recorder(self._serving_log, rate=said.rate, rates=said.rates)
-
-    def _online(self) -> _Opened:
-        if self._opened is None:
-            with self._lock:  # one process opens an LMDB folder once
-                if self._opened is None:
-                    online, project = open_online(self.config.online, clock=self._clock), self.config.project
-                    serving = Serving(self.registry, online, project, lambda: self._catalog, recorder=self._recorder())
-                    pushing = Pushing(self.registry, self.offline, online, project=project, clock=self._clock)
-                    self._opened = _Opened(online, serving, pushing)
-        return self._opened
+        return self._project.online
 
     @property
     def catalog(self) -> Catalog:
         """The definitions at hand over those that were applied."""
-        return catalog_of(self.registry.current().document).merged(self._catalog)
+        return self._project.definitions
 
     # --- definitions ------------------------------------------------------------------------
 
@@ -171,7 +120,7 @@ class FeatureStore:
 
         def make() -> Plan:
             return make_plan(
-                self._catalog if listed is None else Catalog.of(listed),
+                self._project.catalog if listed is None else Catalog.of(listed),
                 self.registry,
                 offline=self.offline,
                 remove_missing=listed is None,
@@ -193,14 +142,15 @@ class FeatureStore:
         listed = None if definitions is None else list(definitions)
         plan = self.plan(listed)
         if listed is not None:
-            with self._lock:
-                self._catalog = self._catalog.merged(Catalog.of(listed))
+            self._project.add(listed)
         return self._apply(plan, note)
 
     def _apply(self, plan: Plan, note: str, *, again: Plan | None = None) -> AppliedVersion:
-        applied = apply_plan(plan, self.registry, free=self._free, published=self._published, again=again, note=note)
+        applied = apply_plan(
+            plan, self.registry, free=self._project.free, published=self._project.is_published, again=again, note=note
+        )
         first_sight(plan, self.offline)
-        self._serving.reload()
+        self._project.serving.reload()
         return applied
 
     def history(self) -> tuple[Version, ...]:
@@ -216,7 +166,7 @@ class FeatureStore:
             self.registry.commit(empty_document(), expected=current.number, note="teardown")
         for view, fingerprint in self.registry.leftovers():
             self.registry.freed(view, fingerprint)
-        self._serving.reload()
+        self._project.serving.reload()
         return deleted
 
     # --- training ---------------------------------------------------------------------------
@@ -241,27 +191,26 @@ class FeatureStore:
         Raises SpineError, SourceError, OnDemandError.
         """
         options = Options(timestamp, timezone, with_status, with_event_time)
-        service = self._resolved(features)
-        return get_historical_features(spine, service, self.offline, now=self._now(), options=options)
+        service = self._project.service(features)
+        return get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
 
     def snapshot(self, features: Any, *, at: datetime, with_status: bool = False) -> TrainingFrame:
         """The values of every key as a lookup at `at` would have been served, without a spine."""
         options = Options(with_status=with_status)
-        return snapshot(self._resolved(features), self.offline, at=instant_of(at), now=self._now(), options=options)
+        return snapshot(
+            self._project.service(features), self.offline, at=instant_of(at), now=self._project.now(), options=options
+        )
 
     def explain(
         self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
     ) -> Explanation:
         """The value of one key at an instant (default now), the rows that made it, and those left out and why."""
-        declared = self.catalog.view(view) if isinstance(view, str) else view
-        resolved = resolve(declared, self.offline.raw_types(declared.source))
-        return explain(resolved, self.offline, key, at=self._now() if at is None else instant_of(at), limit=limit)
-
-    def _resolved(self, features: Any) -> ResolvedService:
-        service: FeatureService = self.catalog.service_of(features)
-        views = {item.view.name: item.view for item in service.selections()}
-        return resolve_service(
-            service, {name: resolve(view, self.offline.raw_types(view.source)) for name, view in views.items()}
+        return explain(
+            self._project.view(view),
+            self.offline,
+            key,
+            at=self._project.now() if at is None else instant_of(at),
+            limit=limit,
         )
 
     # --- serving ----------------------------------------------------------------------------
@@ -275,21 +224,12 @@ class FeatureStore:
         elsewhere. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
         """
         runs = []
-        for view in self._applied(views):
-            for run in self._materialized(view, full=full, progress=progress):
+        for view in self._project.applied(views):
+            for run in self._project.materialize(view, full=full, progress=progress):
                 self._journal(run)
                 runs.append(run)
-        free_leftovers(self.registry, free=self._free, published=self._published)
+        free_leftovers(self.registry, free=self._project.free, published=self._project.is_published)
         return runs
-
-    def _materialized(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
-        if takes_pushes(view):
-            assert isinstance(view.source, PushSource)
-            if not view.source.is_open(self.online.get([]).now):  # what its history will know is not known yet
-                return []
-            return self._pushing.fill(view, full=full)
-        shown = progress_for(shown=progress)
-        return materialize_view(view, self.offline, self.online, project=self.config.project, progress=shown, full=full)
 
     def push(self, source: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows of a push source: on the disk and seen by the next lookup when it returns.
@@ -298,24 +238,24 @@ class FeatureStore:
         The answer counts what was accepted, what was pushed before and changes nothing, and what came too late and is
         kept aside. Raises PushError, with nothing kept, NotFoundError, LogError and OnlineStoreError.
         """
-        return self._pushing.push(source, rows, json=json)
+        return self._project.pushing.push(source, rows, json=json)
 
     def repair(self) -> None:
         """Bring online what a process that died while it pushed left in a log; a server does it when it starts.
 
         The next push to the source and `materialize` do it too; until then lookups answer for the instant before.
         """
-        self._pushing.repair()
+        self._project.pushing.repair()
 
     def compact(self, sources: Sequence[str] | None = None) -> dict[str, Compaction]:
         """Seal the full segments of push logs into Parquet, beside whoever reads and writes; by source.
 
         Identities of rows older than the source's lateness are forgotten online.
         """
-        return compact(self.catalog, self.offline, names=sources, forget=self._pushing.forget)
+        return compact(self.catalog, self.offline, names=sources, forget=self._project.pushing.forget)
 
     def _journal(self, run: Run) -> None:
-        finished = self._now()
+        finished = self._project.now()
         self.registry.record_run(
             JournalRun(
                 run.view, run.fingerprint, run.instant, finished - int(run.seconds * 1e6), finished, run.rows, run.keys,
@@ -323,25 +263,9 @@ class FeatureStore:
             )
         )  # fmt: skip
 
-    def _applied(self, names: Sequence[str] | None) -> list[ResolvedView]:
-        return applied_views(self.registry.current().document, self._catalog, self.offline, names=names)
-
-    def _at_hand(self, applied: ResolvedView) -> ResolvedView:
-        return view_at_hand(applied, self._catalog, self.offline)
-
-    def _free(self, view: str, fingerprint: str) -> int:
-        with self._pushing.alone(view, fingerprint):
-            return free_view(self.online, self.config.project, view, fingerprint)
-
-    def _published(self, view: str, fingerprint: str) -> bool:
-        document = self.registry.current().document
-        if document["views"].get(view, {}).get("fingerprint") != fingerprint:
-            return False
-        return is_published(resolved_view(document, view), self.online, self.config.project)
-
     def lookup(self, service: str, fingerprint: str | None = None) -> Lookup:
         """The loaded service that lookups use; for a server that keeps it at hand."""
-        return self._serving.lookup(service, fingerprint)
+        return self._project.serving.lookup(service, fingerprint)
 
     def get_online_features(self, rows: Any, service: str, *, fingerprint: str | None = None) -> OnlineResult:
         """The features of each row now: a list of dicts (or one), or a frame, of keys and request values.
@@ -349,7 +273,7 @@ class FeatureStore:
         fingerprint: what the model was trained on; exactly those definitions are served, or FingerprintError says what
         differs. Raises RequestError, NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
         """
-        return self._serving.get(service, fingerprint, rows)
+        return self._project.serving.get(service, fingerprint, rows)
 
     async def aget_online_features(
         self, rows: Any, service: str, *, fingerprint: str | None = None, json: bool = False
@@ -358,7 +282,7 @@ class FeatureStore:
 
         json: the rows' values are in their JSON forms, as over HTTP.
         """
-        return await self._serving.aget(service, fingerprint, rows, json=json)
+        return await self._project.serving.aget(service, fingerprint, rows, json=json)
 
     def audit(
         self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None
@@ -368,33 +292,27 @@ class FeatureStore:
         since: an aware datetime, or how long ago, "1d"; all that was logged by default. until: an aware datetime.
         service: only this one. What is served while it runs may be missing from it.
         """
-        if self._serving_log is not None:
-            self._serving_log.flush()
+        if self._project.serving_log is not None:
+            self._project.serving_log.flush()
         began = (
-            self._now() - parse_duration(since)
+            self._project.now() - parse_duration(since)
             if isinstance(since, str)
             else None
             if since is None
             else instant_of(since)
         )
         return audit(
-            self.config.serving_log.folder, self.offline, self._audited, since=began,
+            self.config.serving_log.folder, self.offline, self._project.served_service, since=began,
             until=None if until is None else instant_of(until), service=service,
         )  # fmt: skip
 
-    def _audited(self, name: str, fingerprint: str) -> ResolvedService:
-        """A logged service version over its sources as they are now."""
-        version = self._serving.served_version(name, fingerprint)
-        views = {part.view.name: self._at_hand(part.view) for part in version.parts}
-        return resolve_service(version.declared, views)
-
     def reload(self) -> None:
         """Notice a newly applied or published version now, and not within seconds."""
-        self._serving.reload()
+        self._project.serving.reload()
 
     def status(self) -> list[ViewStatus]:
         """How far each applied view has come online, and what lies in the logs of push sources."""
         document = self.registry.current().document
         views = [resolved_view(document, name) for name in document["views"]]
-        views = [self._at_hand(view) if reads_source(view) else view for view in views]
+        views = [self._project.at_hand(view) if reads_source(view) else view for view in views]
         return status_of(views, self.online, self.config.project, offline=self.offline)

@@ -96,7 +96,7 @@ def both(store: FeatureStore, features: str = "service", **keys: Any) -> dict[st
     rows = [dict(zip(keys, values, strict=True)) for values in zip(*keys.values(), strict=True)]
     online = store.get_online_features(rows, features)
     inputs = {name: pa.array(keys[name], of.arrow) for name, of in online.service.inputs.items()}
-    frame = store.get_historical_features(spine(store._clock(), **inputs), features, with_status=True)
+    frame = store.get_historical_features(spine(store._project.clock(), **inputs), features, with_status=True)
     offline, served = frame.to_arrow(), online.to_arrow()
     result: dict[str, list[Any]] = {}
     for column in online.service.columns:

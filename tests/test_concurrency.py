@@ -63,7 +63,7 @@ def checked(store: FeatureStore, result: OnlineResult, before: dict[str, datetim
     for name, as_of in result.as_of.items():
         assert set(result.columns[f"{name}__x"]) == {(as_of - START) // HOUR}
         assert set(result.statuses[f"{name}__x"]) == {"PRESENT"}
-        assert as_of + timedelta(minutes=10) <= store._clock()
+        assert as_of + timedelta(minutes=10) <= store._project.clock()
         assert as_of >= before.get(name, as_of)
     before.update(result.as_of)
 
@@ -126,7 +126,7 @@ def test_threads_share_a_store_while_it_is_filled_and_reloaded(tmp_path: Path, o
         crowd.add(lambda: (store.reload(), store.status(), time.sleep(0.005)))
         with crowd:
             for n in range(1, 2 * HOURS):
-                store._clock.set(START + timedelta(minutes=30) * (n + 1))
+                store._project.clock.set(START + timedelta(minutes=30) * (n + 1))
                 store.materialize(progress=False)
         assert crowd.raised == []
         assert crowd.turns > HOURS
@@ -165,7 +165,7 @@ def test_coroutines_share_round_trips_and_each_gets_its_own_answer(tmp_path: Pat
         moments = iter([START + timedelta(minutes=30) * (n + 1) for n in range(1, 2 * HOURS)])
 
         def onwards() -> None:
-            store._clock.set(next(moments, START + HOUR * HOURS))
+            store._project.clock.set(next(moments, START + HOUR * HOURS))
             store.materialize(progress=False)
             store.reload()
 

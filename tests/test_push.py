@@ -60,7 +60,7 @@ def opened(*views: FeatureView, online: str = "") -> Iterator[tuple[FeatureStore
     clock = ManualClock(NOON)
     with FeatureStore.local(clock=clock) as store:
         if online:
-            store.config = store.config.model_copy(update={"online": online})
+            store._project.config = store.config.model_copy(update={"online": online})
         store.apply(list(views) + [FeatureService("service", features=list(views))])
         yield store, clock
 
@@ -151,7 +151,7 @@ def push_together(store: FeatureStore, pushes: list[Any]) -> list[Any]:
         except PushError as error:
             answers[number] = error
 
-    own = store._pushing._pusher("swipes")
+    own = store._project.pushing._pusher("swipes")
     threads = [threading.Thread(target=push, args=(number,)) for number in range(len(pushes))]
     with own._turn:
         for number, thread in enumerate(threads):
@@ -466,7 +466,9 @@ def test_a_changed_view_is_rolled_out_beside_the_old_one() -> None:
         store.apply([new, FeatureService("service", features=[new])])
         store.push("swipes", [row(2), row(3)])
         assert store.get_online_features({"thing": 1}, "service").to_dict()["view__total"] == [6.0]  # still the old
-        store._pushing.fill(store._applied(["view"])[0], full=False)  # published, the old one not yet freed
+        store._project.pushing.fill(
+            store._project.applied(["view"])[0], full=False
+        )  # published, the old one not yet freed
         store.push("swipes", [row(4), row(3, x=2.0)])
         store.reload()
         assert store.get_online_features({"thing": 1}, "service").to_dict()["view__total"] == [500.0]
@@ -484,7 +486,11 @@ def test_a_view_that_was_taken_back_is_as_true_as_before() -> None:
     first, second = view_over(features={"a": Latest("x")}), view_over(features={"b": Latest("x")})
     with opened(first) as (store, _):
         store.push("swipes", [row(1), row(2, 2)])
-        codec = store._pushing._pusher("swipes")._applying._views[store._applied(["view"])[0].fingerprint].keys
+        codec = (
+            store._project.pushing._pusher("swipes")
+            ._applying._views[store._project.applied(["view"])[0].fingerprint]
+            .keys
+        )
         kept = {key: value for keys in store.online.scan(codec.record_prefix)
                 for key, value in zip(keys, store.online.get(keys).values, strict=True)}  # fmt: skip
         store.apply([second, FeatureService("service", features=[second])])

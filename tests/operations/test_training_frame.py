@@ -119,7 +119,7 @@ def test_the_manifest_says_what_the_frame_was_made_from(store: FeatureStore, tmp
     """Definitions by fingerprint, every source file as it was, versions, and what was counted."""
     frame = store.get_historical_features(asked(), "service")
     manifest = frame.manifest
-    service = store._resolved("service")
+    service = store._project.service("service")
     assert manifest["service"] == "service"
     assert manifest["fingerprint"] == service.fingerprint
     assert manifest["views"] == {part.name: part.view.fingerprint for part in service.parts}

@@ -1,0 +1,163 @@
+"""A project as it is opened: its configuration, what is declared and applied, and its stores, each when first needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from featurestore.catalog import Catalog
+from featurestore.clock import Clock, reader
+from featurestore.config import Config
+from featurestore.declare.push import PushSource
+from featurestore.declare.services import FeatureService
+from featurestore.operations.at_hand import applied_views, view_at_hand
+from featurestore.operations.free import free_view
+from featurestore.operations.materialize import Run, materialize_view
+from featurestore.operations.parts import takes_pushes
+from featurestore.operations.progress import progress_for
+from featurestore.operations.push import Pushing
+from featurestore.operations.served_rows import Recorder
+from featurestore.operations.serving import Serving, is_published
+from featurestore.registry.documents import catalog_of, resolved_view
+from featurestore.registry.store import Registry
+from featurestore.semantics.service import ResolvedService, resolve_service
+from featurestore.semantics.view import ResolvedView, resolve
+from featurestore.stores.arrivals import Arrivals
+from featurestore.stores.offline import Offline
+from featurestore.stores.online import OnlineStore, open_online
+from featurestore.stores.serving_log import ServingLog
+
+__all__ = ["Project"]
+
+
+class _Opened(NamedTuple):
+    """The online store, and what works on it."""
+
+    store: OnlineStore
+    serving: Serving
+    pushing: Pushing
+
+
+class Project:
+    """What every verb works on; safe to use from several threads. catalog: the definitions at hand."""
+
+    def __init__(self, config: Config, catalog: Catalog, clock: Clock | None) -> None:
+        self.config = config
+        self.catalog = catalog
+        self.clock = clock
+        self.now = reader(clock)
+        self.registry = Registry(config.registry, project=config.project, now=self.now)
+        limits = config.offline
+        self.offline = Offline(
+            config.root,
+            located=config.sources,
+            memory_limit=limits.memory_limit,
+            threads=limits.threads,
+            spill=limits.spill,
+            logs=config.logs,
+            arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), now=self.now),
+        )
+        self.serving_log: ServingLog | None = None
+        self._lock = threading.Lock()
+        self._opened: _Opened | None = None
+
+    def close(self) -> None:
+        """Release the online store, write the serving log's rest, remove DuckDB's spill folder; idempotent."""
+        if self._opened is not None:
+            self._opened.store.close()
+        if self.serving_log is not None:
+            self.serving_log.close()
+        self.offline.close()
+
+    @property
+    def online(self) -> OnlineStore:
+        """The online store."""
+        return self._online().store
+
+    @property
+    def serving(self) -> Serving:
+        """The loaded services."""
+        return self._online().serving
+
+    @property
+    def pushing(self) -> Pushing:
+        """The pushers."""
+        return self._online().pushing
+
+    def _online(self) -> _Opened:
+        if self._opened is None:
+            with self._lock:  # one process opens an LMDB folder once
+                if self._opened is None:
+                    online, project = open_online(self.config.online, clock=self.clock), self.config.project
+                    serving = Serving(self.registry, online, project, lambda: self.catalog, recorder=self._recorder())
+                    pushing = Pushing(self.registry, self.offline, online, project=project, clock=self.clock)
+                    self._opened = _Opened(online, serving, pushing)
+        return self._opened
+
+    def _recorder(self) -> Recorder | None:
+        said = self.config.serving_log
+        if not said.rate and not any(said.rates.values()):
+            return None
+        self.serving_log = ServingLog(said.folder)
+        return Recorder(self.serving_log, rate=said.rate, rates=said.rates)
+
+    # --- definitions ------------------------------------------------------------------------
+
+    @property
+    def definitions(self) -> Catalog:
+        """The definitions at hand over those that were applied."""
+        return catalog_of(self.registry.current().document).merged(self.catalog)
+
+    def add(self, definitions: Sequence[Any]) -> None:
+        """Take definitions in among those at hand."""
+        with self._lock:
+            self.catalog = self.catalog.merged(Catalog.of(definitions))
+
+    def view(self, view: Any) -> ResolvedView:
+        """A view, by name or itself, over its source as it is now."""
+        declared = self.definitions.view(view) if isinstance(view, str) else view
+        return resolve(declared, self.offline.raw_types(declared.source))
+
+    def service(self, features: Any) -> ResolvedService:
+        """A service, by name or itself, or what a list of features makes, over the sources as they are now."""
+        service: FeatureService = self.definitions.service_of(features)
+        views = {item.view.name: self.view(item.view) for item in service.selections()}
+        return resolve_service(service, views)
+
+    def applied(self, names: Sequence[str] | None = None) -> list[ResolvedView]:
+        """The applied views (only those named) over their sources as they are now."""
+        return applied_views(self.registry.current().document, self.catalog, self.offline, names=names)
+
+    def at_hand(self, applied: ResolvedView) -> ResolvedView:
+        """An applied view over its source as it is now."""
+        return view_at_hand(applied, self.catalog, self.offline)
+
+    def served_service(self, name: str, fingerprint: str) -> ResolvedService:
+        """A service version that was served, over its sources as they are now."""
+        version = self.serving.served_version(name, fingerprint)
+        return resolve_service(version.declared, {part.view.name: self.at_hand(part.view) for part in version.parts})
+
+    # --- view versions online ---------------------------------------------------------------
+
+    def materialize(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
+        """Make one view complete online, up to now."""
+        if takes_pushes(view):
+            assert isinstance(view.source, PushSource)
+            if not view.source.is_open(self.online.get([]).now):  # what its history will know is not known yet
+                return []
+            return self.pushing.fill(view, full=full)
+        shown = progress_for(shown=progress)
+        return materialize_view(view, self.offline, self.online, project=self.config.project, progress=shown, full=full)
+
+    def free(self, view: str, fingerprint: str) -> int:
+        """Free what a view version has online; how many keys there were."""
+        with self.pushing.alone(view, fingerprint):
+            return free_view(self.online, self.config.project, view, fingerprint)
+
+    def is_published(self, view: str, fingerprint: str) -> bool:
+        """Whether the applied version of a view is this one, and its values are served."""
+        document = self.registry.current().document
+        if document["views"].get(view, {}).get("fingerprint") != fingerprint:
+            return False
+        return is_published(resolved_view(document, view), self.online, self.config.project)
