@@ -23,7 +23,7 @@ from featurestore.operations.explanation import Explanation
 from featurestore.operations.free import free_project
 from featurestore.operations.historical import Options, get_historical_features
 from featurestore.operations.lookup import Lookup
-from featurestore.operations.materialize import Run
+from featurestore.operations.materialize import Run, run_record
 from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.plan import make_plan
 from featurestore.operations.project import Project
@@ -34,7 +34,6 @@ from featurestore.operations.training_frame import TrainingFrame
 from featurestore.registry.documents import empty_document, resolved_view, view_fingerprints
 from featurestore.registry.plan import Plan
 from featurestore.registry.store import Registry, Version
-from featurestore.registry.store import Run as JournalRun
 from featurestore.stores.log import Compaction
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore
@@ -226,7 +225,7 @@ class FeatureStore:
         runs = []
         for view in self._project.applied(views):
             for run in self._project.materialize(view, full=full, progress=progress):
-                self._journal(run)
+                self.registry.record_run(run_record(run, self._project.now()))
                 runs.append(run)
         free_leftovers(self.registry, free=self._project.free, published=self._project.is_published)
         return runs
@@ -253,15 +252,6 @@ class FeatureStore:
         Identities of rows older than the source's lateness are forgotten online.
         """
         return compact(self.catalog, self.offline, names=sources, forget=self._project.pushing.forget)
-
-    def _journal(self, run: Run) -> None:
-        finished = self._project.now()
-        self.registry.record_run(
-            JournalRun(
-                run.view, run.fingerprint, run.instant, finished - int(run.seconds * 1e6), finished, run.rows, run.keys,
-                "complete", {"full": run.full},
-            )
-        )  # fmt: skip
 
     def lookup(self, service: str, fingerprint: str | None = None) -> Lookup:
         """The loaded service that lookups use; for a server that keeps it at hand."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ from featurestore import (
 from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.errors import DeclarationError, MaterializeError, RegistryError
 from featurestore.operations.historical import get_historical_features
-from featurestore.stores.arrivals import Arrivals, Sighting
+from featurestore.stores.arrivals import Arrivals, Sighting, Stay
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import open_online
 from featurestore.testing import FeatureTest
@@ -457,6 +458,45 @@ def test_a_sighting_is_journalled_once(tmp_path: Path) -> None:
     assert journal.instants("x", [A, B._replace(size=1)]) == [100, 101]
 
 
+def test_what_is_not_there_any_more_stays_in_the_journal(tmp_path: Path) -> None:
+    """With when it was first missed; a file that comes back as it was has never been away."""
+    journal = Arrivals(tmp_path / "arrivals.db")
+    anew = A._replace(modified=2)
+    for now, there in ((10, [A, B]), (20, [anew, B]), (30, [anew]), (40, [anew])):
+        journal.see("x", lambda there=there: there, now=now)
+    assert journal.stays("x") == [Stay(A, 10, 20), Stay(anew, 20, None), Stay(B, 10, 30)]
+    journal.see("x", lambda: [anew, B], now=50)
+    assert journal.stays("x") == [Stay(A, 10, 20), Stay(anew, 20, None), Stay(B, 10, None)]
+
+
+def test_a_journal_of_an_earlier_version_is_read_and_goes_on(tmp_path: Path) -> None:
+    """The first version knew nothing of files that are gone."""
+    path = tmp_path / "arrivals.db"
+    journal = Arrivals(path)
+    journal.see("x", lambda: [A], now=10)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE gone")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    assert journal.stays("x") == [Stay(A, 10, None)]
+    journal.see("x", lambda: [B], now=20)
+    assert journal.stays("x") == [Stay(A, 10, 20), Stay(B, 20, None)]
+
+
+def test_files_of_every_source_are_journalled_when_they_are_materialized(tmp_path: Path) -> None:
+    """On the online store's clock; rows of theirs count as their known_at says, whenever the file was seen."""
+    write(tmp_path / "a.parquet", rows_at(-5, 1))
+    source = ParquetSource("rows", tmp_path / "*.parquet", event_time="at")
+    view = FeatureView("view", entity=THING, source=source, features=["x"], refresh="1h")
+    with opened(view) as (store, clock):
+        assert both(store, thing=[1])["view__x"] == [1]
+        write(tmp_path / "b.parquet", rows_at(-3, 2))
+        clock.set(hours(1))
+        assert both(store, thing=[1])["view__x"] == [2]
+        told = {stay.file.name: (to_datetime(stay.seen), stay.missed) for stay in store.offline.arrivals.stays("rows")}
+        assert told == {"a.parquet": (NOON, None), "b.parquet": (hours(1), None)}
+
+
 def test_what_was_counted_gains_nothing(tmp_path: Path) -> None:
     """After a run that counted up to an instant, whoever sees a file has seen it later, however slow the clock."""
     journal = Arrivals(tmp_path / "arrivals.db", now=lambda: 0)
@@ -490,7 +530,7 @@ def test_another_file_is_not_taken_for_a_journal(tmp_path: Path) -> None:
     journal = Arrivals(path)
     journal.see("x", lambda: [A])
     with journal._write() as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 99")
     assert "newer version" in raised(RegistryError, lambda: journal.seen("x", [A]))
     with closing(journal._connect(path.as_uri())) as connection:
         connection.execute("PRAGMA application_id = 7")

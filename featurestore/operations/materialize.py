@@ -27,12 +27,13 @@ from featurestore.declare.sources import ParquetSource
 from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
 from featurestore.operations.lease import Lease
 from featurestore.operations.progress import Progress
+from featurestore.registry.store import Run as RunRecord
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark, unpack_watermark
 from featurestore.stores.offline import Offline, Session, SourceFile
 from featurestore.stores.online import OnlineStore
 
-__all__ = ["Run", "materialize_view"]
+__all__ = ["Run", "materialize_view", "run_record"]
 
 BATCH = 4_000
 """Keys that are written at once and read back; few enough that a server's readers do not wait for long."""
@@ -49,11 +50,15 @@ STATE_FORMAT = 1
 
 @dataclass(frozen=True)
 class Run:
-    """One completed instant of one view: how many keys were asked for, and how many of them have a row that counts."""
+    """One completed instant of one view: how many keys were asked for, and how many of them have a row that counts.
+
+    instant, started: µs; the second by the online store's clock.
+    """
 
     view: str
     fingerprint: str
     instant: int
+    started: int
     keys: int
     rows: int
     full: bool
@@ -103,7 +108,7 @@ def _run(
     view: ResolvedView, offline: Offline, store: OnlineStore, codec: ViewCodec, *, instant: int, progress: Progress,
     full: bool,
 ) -> Run:  # fmt: skip
-    started = time.perf_counter()
+    began = time.perf_counter()
     lease = Lease(store, codec.lease_key, view.declared.title)
     try:
         now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
@@ -112,6 +117,7 @@ def _run(
         if complete is not None and complete >= instant:
             raise MaterializeError(f"{view.declared.title}: another run completed {to_datetime(complete)} meanwhile")
         files = offline.see(view.source, now=now, known_by=view.timing.known_by(instant), must=True)
+        offline.note(view.source, now=now)
         arrived = None if full or complete is None else _arrived(view, files, state)
         with offline.session() as session:
             context = _Context(view, codec, store, lease, session, instant, complete)
@@ -124,14 +130,20 @@ def _run(
                 ) from error
         if offline.files(view.source) != files:
             raise MaterializeError(f"{view.source.title}: its files changed while they were read; run again")
-        seconds = time.perf_counter() - started
-        run = Run(view.name, view.fingerprint, instant, keys, rows, arrived is None, seconds, files)
+        seconds = time.perf_counter() - began
+        run = Run(view.name, view.fingerprint, instant, now, keys, rows, arrived is None, seconds, files)
         lease.release({codec.watermark_key: pack_watermark([instant, *instants]), codec.state_key: _state(run)})
     except BaseException:
         _give_up(lease)
         raise
     progress.done(run)
     return run
+
+
+def run_record(run: Run, now: int) -> RunRecord:
+    """A run as the registry's journal keeps it; `now`, µs, is when it was finished."""
+    numbers = (run.instant, run.started, max(now, run.started), run.rows, run.keys)
+    return RunRecord(run.view, run.fingerprint, *numbers, "complete", {"full": run.full})
 
 
 def _give_up(lease: Lease) -> None:

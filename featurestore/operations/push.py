@@ -60,10 +60,11 @@ class Pushing:
         assert isinstance(view.source, PushSource)
         pusher, codec = self._pusher(view.source.name), ViewCodec(self._project, view)
         reading = self._store.get([codec.watermark_key])
+        self._offline.note(view.source, now=reading.now)
         if reading.values[0] is not None and not full:
             pusher.repair()
             return []
-        started, instant = time.perf_counter(), reading.now
+        began, instant = time.perf_counter(), reading.now
 
         def publish(upto: int) -> dict[bytes, bytes | None]:
             nonlocal instant
@@ -71,8 +72,10 @@ class Pushing:
             return {codec.watermark_key: pack_watermark([upto])}
 
         keys = pusher.fill(view, publish)
-        seconds = time.perf_counter() - started
-        return [Run(view.name, view.fingerprint, instant, keys, keys, full=True, seconds=seconds, files=())]
+        seconds = time.perf_counter() - began
+        return [
+            Run(view.name, view.fingerprint, instant, reading.now, keys, keys, full=True, seconds=seconds, files=())
+        ]
 
     def repair(self) -> None:
         """Apply what dead pushers left in the logs of all sources. Raises LogError and OnlineStoreError."""

@@ -1,7 +1,10 @@
 """The journal of arrivals: when the store first saw each file of a source whose rows are known from then on.
 
-It is an SQLite file of its own beside the registry. Rows are only ever added. Several threads and processes may use it
-at once; a connection lives as long as one call. Reading creates nothing, and needs no right to write.
+It is an SQLite file of its own beside the registry. Several threads and processes may use it at once; a connection lives
+as long as one call. Reading creates nothing, and needs no right to write.
+
+Files of other sources are journalled too, when rows of theirs are materialized: an audit asks which files there were when
+something was served. What is not there any more stays in the journal, with when it was first missed.
 
 A file is what its name within the source, its size and its time of modification say: where one of them differs, it is
 another file. A run of materialize says up to when it counts what is there. Whatever is seen after that is journalled as
@@ -21,22 +24,27 @@ from featurestore.errors import RegistryError
 from featurestore.semantics.time import BEGINNING
 from featurestore.stores.sqlite_file import is_set_up
 
-__all__ = ["Arrivals", "Sighting"]
+__all__ = ["Arrivals", "Sighting", "Stay"]
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
 
 APPLICATION = 0x46534152
 """SQLite's mark of what a file is: "FSAR"."""
 
 TABLES = (
-    """CREATE TABLE arrivals (
+    """CREATE TABLE IF NOT EXISTS arrivals (
         source TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, modified INTEGER NOT NULL,  -- bytes, ns
         seen INTEGER NOT NULL,  -- µs since the epoch
         PRIMARY KEY (source, name, size, modified)
     ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS gone (
+        source TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, modified INTEGER NOT NULL,  -- bytes, ns
+        missed INTEGER NOT NULL,  -- µs since the epoch
+        PRIMARY KEY (source, name, size, modified)
+    ) WITHOUT ROWID""",
     # Up to when (µs) a run of materialize counted what was there.
-    "CREATE TABLE counted (source TEXT PRIMARY KEY, upto INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS counted (source TEXT PRIMARY KEY, upto INTEGER NOT NULL)",
 )
 
 
@@ -46,6 +54,22 @@ class Sighting(NamedTuple):
     name: str
     size: int
     modified: int
+
+
+class Stay(NamedTuple):
+    """A file as it was from when it was first seen until it was first missed (µs), None where it still lies there."""
+
+    file: Sighting
+    seen: int
+    missed: int | None
+
+
+class _Known(NamedTuple):
+    """What is journalled of a source: when each file was first seen, when first missed, and up to when all was counted."""
+
+    seen: dict[Sighting, int]
+    missed: dict[Sighting, int]
+    counted: int
 
 
 class Arrivals:
@@ -70,18 +94,26 @@ class Arrivals:
         known_by: what is seen after this call is journalled as later than that. must: False for a reader, who may be
         unable to write; nothing is journalled then. Raises RegistryError.
         """
-        found, counted = self._read(source)
-        new = any(sighting not in found for sighting in look())
-        if not new and (known_by is None or known_by <= counted):
+        known = self._read(source)
+        if not any(_news(known, look())) and (known_by is None or known_by <= known.counted):
             return
         try:
             with self._write() as connection:
-                found, counted = _found(connection, source)
-                at = max(self._now() if now is None else now, counted + 1)
-                rows = [(source, *sighting, at) for sighting in look() if sighting not in found]
-                connection.executemany("INSERT OR IGNORE INTO arrivals VALUES (?, ?, ?, ?, ?)", rows)
+                known, found = _known(connection, source), look()
+                at = max(self._now() if now is None else now, known.counted + 1)
+                new, missed, back = _news(known, found)
+                connection.executemany(
+                    "INSERT OR IGNORE INTO arrivals VALUES (?, ?, ?, ?, ?)", [(source, *file, at) for file in new]
+                )
+                connection.executemany(
+                    "INSERT OR REPLACE INTO gone VALUES (?, ?, ?, ?, ?)", [(source, *file, at) for file in missed]
+                )
+                connection.executemany(
+                    "DELETE FROM gone WHERE (source, name, size, modified) = (?, ?, ?, ?)",
+                    [(source, *file) for file in back],
+                )
                 if known_by is not None:
-                    row = (source, max(known_by, counted))
+                    row = (source, max(known_by, known.counted))
                     connection.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", row)
         except (sqlite3.OperationalError, OSError) as error:
             if must:
@@ -91,14 +123,20 @@ class Arrivals:
 
     def seen(self, source: str, sightings: Sequence[Sighting]) -> list[int | None]:
         """When (µs) each was first seen, None where nobody has journalled it. Raises RegistryError."""
-        found, _ = self._read(source)
-        return [found.get(sighting) for sighting in sightings]
+        known = self._read(source)
+        return [known.seen.get(sighting) for sighting in sightings]
 
     def instants(self, source: str, sightings: Sequence[Sighting]) -> list[int]:
         """From when (µs) the rows of each are known: since it was first seen, else from now on. Raises RegistryError."""
-        found, counted = self._read(source)
-        at = max(self._now(), counted + 1)
-        return [found.get(sighting, at) for sighting in sightings]
+        known = self._read(source)
+        at = max(self._now(), known.counted + 1)
+        return [known.seen.get(sighting, at) for sighting in sightings]
+
+    def stays(self, source: str) -> list[Stay]:
+        """Every file of a source that was ever journalled, in order of name and arrival. Raises RegistryError."""
+        known = self._read(source)
+        stays = [Stay(file, seen, known.missed.get(file)) for file, seen in known.seen.items()]
+        return sorted(stays, key=lambda stay: (stay.file.name, stay.seen))
 
     # --- the file ---------------------------------------------------------------------------
 
@@ -106,14 +144,13 @@ class Arrivals:
         said = error.strerror if isinstance(error, OSError) else error
         return RegistryError(f"The journal of arrivals {self.path} cannot be used: {said}")
 
-    def _read(self, source: str) -> tuple[dict[Sighting, int], int]:
-        """What was seen of a source, and up to when it was counted."""
+    def _read(self, source: str) -> _Known:
         if not self.path.exists():
-            return {}, BEGINNING
+            return _Known({}, {}, BEGINNING)
         try:
             with closing(self._connect(f"{self.path.absolute().as_uri()}?mode=ro")) as connection:
                 connection.execute("BEGIN")
-                return _found(connection, source) if self._is_set_up(connection) else ({}, BEGINNING)
+                return _known(connection, source) if self._is_set_up(connection) else _Known({}, {}, BEGINNING)
         except sqlite3.Error as error:
             raise self._error(error) from error
 
@@ -123,7 +160,7 @@ class Arrivals:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect(self.path.absolute().as_uri())) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            if not self._is_set_up(connection):
+            if not self._is_set_up(connection) or _schema(connection) < SCHEMA:
                 for sql in TABLES:
                     connection.execute(sql)
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -141,8 +178,25 @@ class Arrivals:
         return is_set_up(connection, self.path, application=APPLICATION, schema=SCHEMA, what="journal of arrivals")
 
 
-def _found(connection: sqlite3.Connection, source: str) -> tuple[dict[Sighting, int], int]:
-    rows = connection.execute("SELECT name, size, modified, seen FROM arrivals WHERE source = ?", (source,))
-    found = {Sighting(*row[:3]): int(row[3]) for row in rows}
+def _schema(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _known(connection: sqlite3.Connection, source: str) -> _Known:
+    def told(sql: str) -> dict[Sighting, int]:
+        return {Sighting(*row[:3]): int(row[3]) for row in connection.execute(sql, (source,))}
+
+    seen = told("SELECT name, size, modified, seen FROM arrivals WHERE source = ?")
+    missed = {}
+    if _schema(connection) > 1:
+        missed = told("SELECT name, size, modified, missed FROM gone WHERE source = ?")
     counted = connection.execute("SELECT upto FROM counted WHERE source = ?", (source,)).fetchone()
-    return found, BEGINNING if counted is None else int(counted[0])
+    return _Known(seen, missed, BEGINNING if counted is None else int(counted[0]))
+
+
+def _news(known: _Known, found: Sequence[Sighting]) -> tuple[list[Sighting], list[Sighting], list[Sighting]]:
+    """Files that were never seen, those that are missed for the first time, and those that are back."""
+    there = set(found)
+    new = [file for file in found if file not in known.seen]
+    missed = [file for file in known.seen if file not in there and file not in known.missed]
+    return new, missed, [file for file in known.missed if file in there]

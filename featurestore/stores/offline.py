@@ -227,8 +227,17 @@ class Offline:
         must: RegistryError where the journal cannot be written; a reader goes on, and they are known from now on.
         """
         if source.arrives:
-            self.arrivals.see(source.name, lambda: sightings(self.files(source)), now=now, known_by=known_by, must=must)
+            self._look(source, now=now, known_by=known_by, must=must)
         return self.files(source)
+
+    def note(self, source: Source, *, now: int) -> None:
+        """Journal which files there are at `now` (µs) of any source, for an audit to ask; where that can be written."""
+        for of in (source, source.history if isinstance(source, PushSource) else None):
+            if isinstance(of, (ParquetSource, TableSource)) and not of.arrives:
+                self._look(of, now=now)
+
+    def _look(self, source: Source, *, now: int | None, known_by: int | None = None, must: bool = False) -> None:
+        self.arrivals.see(source.name, lambda: sightings(self.files(source)), now=now, known_by=known_by, must=must)
 
     def paths(self, source: Source) -> list[str]:
         """The files of a source that lies in files, each once; SourceError where there is none."""
