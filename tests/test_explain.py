@@ -20,7 +20,7 @@ from featurestore.declare.entity import Entity
 from featurestore.declare.sources import DataFrameSource, ParquetSource
 from featurestore.declare.views import FeatureView
 from featurestore.errors import RequestError, SourceError
-from featurestore.operations.explain import explain
+from featurestore.operations.explain import explain, explain_as_of
 from featurestore.operations.explanation import ExplainedRow, Explanation
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.offline import Offline
@@ -185,6 +185,24 @@ def test_a_report_says_when_it_answers_for(offline: Offline) -> None:
     assert "happened at 2013-01-01 12:03:00Z, after 2013-01-01 12:00:00Z" in text
     earlier = explain(view, offline, {"carrier": "UA"}, at=micros(at(12, 9)))
     assert earlier.as_of == at(11)
+
+
+def test_an_as_of_is_explained_as_whoever_was_served_it_is_answered(offline: Offline) -> None:
+    """Asked by an as_of, the same rows count as for every instant of asking that rule 0 answers with it."""
+    table = landings(landed_at=[at(10), at(11, 30)], known_at=[at(10, 2), at(12, 4)], delay=[1.0, 2.0])
+    timing = {"refresh": "1h", "settle": "5m", "ready_after": "10m"}
+    view = view_of(table, offline, timing=timing, known_at="known_at")
+    served = explain_as_of(view, offline, {"carrier": "UA"}, as_of=micros(at(12)))
+    assert (served.at, served.as_of, served.known_by) == (None, at(12), at(12, 5))
+    assert served.values == {"delay": 2.0}
+    assert "as of 2013-01-01 12:00:00Z with what was known by 2013-01-01 12:05:00Z" in str(served)
+    assert "asked at" not in str(served)
+    for asked in (at(12, 10), at(13, 9)):
+        by_instant = explain(view, offline, {"carrier": "UA"}, at=micros(asked)).to_dict()
+        assert by_instant == {**served.to_dict(), "at": by_instant["at"]}
+    assert served.to_dict()["at"] is None
+    before = explain_as_of(view, offline, {"carrier": "UA"}, as_of=micros(at(11)), limit=0)
+    assert (before.values, before.rows) == ({"delay": 1.0}, ())
 
 
 def test_a_correction_names_what_replaced_it(offline: Offline) -> None:

@@ -31,7 +31,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
 from featurestore.types import Timestamp
 
-__all__ = ["explain"]
+__all__ = ["explain", "explain_as_of"]
 
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 LATEST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
@@ -39,10 +39,10 @@ LATEST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Question:
-    """A view, and the instants that rule 0 gives for asking it; µs."""
+    """A view, and the instants of asking it; µs. at: None where it is asked by the as_of itself."""
 
     view: ResolvedView
-    at: int
+    at: int | None
     as_of: int
     known_by: int
 
@@ -54,11 +54,22 @@ def explain(view: ResolvedView, offline: Offline, key: Mapping[str, Any], *, at:
     nearest to the answer first. Raises RequestError where the key does not fit the entity, SourceError where the source
     cannot be read.
     """
+    as_of = view.timing.as_of(at)
+    return _answered(Question(view, at, as_of, view.timing.known_by(as_of)), offline, key, limit=limit)
+
+
+def explain_as_of(
+    view: ResolvedView, offline: Offline, key: Mapping[str, Any], *, as_of: int, limit: int = 100
+) -> Explanation:
+    """The explanation of a key's values as they are true for `as_of` (µs), whenever that was served; as `explain`."""
+    return _answered(Question(view, None, as_of, view.timing.known_by(as_of)), offline, key, limit=limit)
+
+
+def _answered(question: Question, offline: Offline, key: Mapping[str, Any], *, limit: int) -> Explanation:
     if limit < 0:
         raise RequestError(f"limit is {limit}; it is a number of rows, 0 or more")
+    view = question.view
     checked = _checked(view, key)
-    as_of = view.timing.as_of(at)
-    question = Question(view, at, as_of, view.timing.known_by(as_of))
     with offline.session() as session:
         try:
             return _explain(session, question, checked, paths=_paths(view, offline, session), limit=limit)
@@ -122,7 +133,7 @@ def _explain(
     return Explanation(
         view=view.name,
         key=key,
-        at=to_datetime(question.at),
+        at=None if question.at is None else to_datetime(question.at),
         as_of=to_datetime(question.as_of),
         known_by=to_datetime(question.known_by),
         status=status.name,

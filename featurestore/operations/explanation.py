@@ -45,17 +45,17 @@ class ExplainedRow:
 class Explanation:
     """The value of one key of a view as a lookup or a spine row at `at` is answered, and how it came about.
 
-    as_of: the instant whose value is asked for, by the view's refresh; known_by: until when a row may have been learned
-    and still count. status: of the plain columns, which are the newest row's; of a view without any, whether the key is
-    known. statuses: of each feature. values: by feature, defaults filled in. event_time: of the row that was chosen, even
-    when its validity has ended. conflict: rows were tied in everything but their bytes, which decided.
-    rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included; counted: the
+    at: None where an as_of was asked for itself. as_of: the instant whose value is asked for, by the view's refresh;
+    known_by: until when a row may have been learned and still count. status: of the plain columns, which are the newest
+    row's; of a view without any, whether the key is known. statuses: of each feature. values: by feature, defaults filled
+    in. event_time: of the row that was chosen, even when its validity has ended. conflict: rows were tied in everything
+    but their bytes, which decided. rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included; counted: the
     same for each folded feature, of the rows that count for it.
     """
 
     view: str
     key: dict[str, Any]
-    at: datetime
+    at: datetime | None
     as_of: datetime
     known_by: datetime
     status: str
@@ -159,7 +159,8 @@ class Explanation:
 
     @property
     def _times(self) -> str:
-        times = f"asked at {_instant(self.at)}, answered as of {_instant(self.as_of)}"
+        asked = "" if self.at is None else f"asked at {_instant(self.at)}, answered "
+        times = f"{asked}as of {_instant(self.as_of)}"
         return times if self.known_by == self.as_of else f"{times} with what was known by {_instant(self.known_by)}"
 
     @property
