@@ -16,7 +16,7 @@ from featurestore.clock import Clock, instant_of
 from featurestore.config import Config, load_config
 from featurestore.declare.durations import parse_duration
 from featurestore.operations.apply import AppliedVersion, apply_plan, first_sight, free_leftovers
-from featurestore.operations.audit import Audit, audit
+from featurestore.operations.auditing import Audit, Audited, audit
 from featurestore.operations.compact import compact
 from featurestore.operations.explain import explain
 from featurestore.operations.explanation import Explanation
@@ -275,8 +275,9 @@ class FeatureStore:
         return await self._project.serving.aget(service, fingerprint, rows, json=json)
 
     def audit(
-        self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None
-    ) -> Audit:
+        self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,
+        against: Mapping[str, str] | None = None, spine: Any = None,
+    ) -> Audit:  # fmt: skip
         """What was served and logged, compared with what training says, bit by bit; see `operations.audit`.
 
         since: an aware datetime, or how long ago, "1d"; all that was logged by default. until: an aware datetime.
@@ -291,10 +292,8 @@ class FeatureStore:
             if since is None
             else instant_of(since)
         )
-        return audit(
-            self.config.serving_log.folder, self.offline, self._project.served_service, since=began,
-            until=None if until is None else instant_of(until), service=service,
-        )  # fmt: skip
+        ended = None if until is None else instant_of(until)
+        return audit(self._project, Audited(began, ended, service, against or {}, spine))
 
     def reload(self) -> None:
         """Notice a newly applied or published version now, and not within seconds."""

@@ -12,7 +12,7 @@ from featurestore.cli.output import cell, print_json, print_table
 from featurestore.cli.values import instant
 
 if TYPE_CHECKING:
-    from featurestore.operations.audit import Audit
+    from featurestore.operations.auditing import Audit
 
 __all__ = ["audit"]
 

@@ -34,11 +34,13 @@ class FeatureService(Declaration):
     """The ordered list of features that one model version eats.
 
     features: views (all their features), `view["x"]`, `view.alias(...)` and on-demand features. Their columns come in
-    this order everywhere: `view__feature` (or `alias__feature`), on-demand features by their own name.
+    this order everywhere: `view__feature` (or `alias__feature`), on-demand features by their own name. skew_budget: the
+    share of its served values, 0 to 1, that an audit may find skewed before `featurestore audit --fail-on-skew` fails.
     """
 
     name: Name
     features: Annotated[tuple[Selection | OnDemand, ...], BeforeValidator(_items), Field(min_length=1)]
+    skew_budget: Annotated[float, Field(ge=0, le=1)] = 0.0
     owner: str = ""
     description: str = ""
     tags: dict[str, str] = {}
@@ -49,11 +51,13 @@ class FeatureService(Declaration):
         name: str,
         *,
         features: Sequence[FeatureView | Selection | OnDemand],
+        skew_budget: float = 0.0,
         owner: str = "",
         description: str = "",
         tags: dict[str, str] | None = None,
     ) -> None:
-        self.fill(name=name, features=features, owner=owner, description=description, tags=tags or {})
+        words = {"owner": owner, "description": description, "tags": tags or {}}
+        self.fill(name=name, features=features, skew_budget=skew_budget, **words)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from featurestore.operations.training_frame import Block, Manifest, TrainingFram
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.sql import quote
 from featurestore.semantics.status import Status
-from featurestore.stores.offline import Offline, Session, SourceFile, sightings
+from featurestore.stores.offline import Offline, Session, SourceFile
 
 __all__ = ["Options", "answer_part", "get_historical_features"]
 
@@ -210,7 +210,9 @@ def _files(source: Source, offline: Offline) -> list[dict[str, Any]]:
         {"path": file.path, "size": file.size, "modified_ns": file.modified} for file in found
     ]
     if source.arrives:
-        for file, instant in zip(files, offline.arrivals.seen(source.name, sightings(found)), strict=True):
+        for file, instant in zip(
+            files, offline.arrivals.seen(source.name, [file.sighting for file in found]), strict=True
+        ):
             file["first_seen"] = None if instant is None else to_datetime(instant).isoformat()
     return files
 

@@ -20,7 +20,7 @@ from featurestore.registry.plan import Notice
 from featurestore.semantics.columns import NAIVE
 from featurestore.semantics.sql import floor_div
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.offline import Offline, Session, sightings
+from featurestore.stores.offline import Offline, Session
 
 __all__ = ["SAMPLE", "data_notices", "rule_notices"]
 
@@ -176,7 +176,7 @@ def _loads(session: Session, source: Source) -> Iterator[str]:
 def _unseen(source: Source, offline: Offline) -> Iterator[str]:
     """How many files of a source whose rows count from their arrival nobody has journalled."""
     if source.arrives:
-        seen = offline.arrivals.seen(source.name, sightings(offline.files(source)))
+        seen = offline.arrivals.seen(source.name, [file.sighting for file in offline.files(source)])
         if None in seen:
             yield f"{seen.count(None)} of {len(seen)} files were not seen before: their rows are known from the apply on"
 

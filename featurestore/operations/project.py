@@ -11,6 +11,7 @@ from featurestore.clock import Clock, reader
 from featurestore.config import Config
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
+from featurestore.errors import FingerprintError
 from featurestore.operations.at_hand import applied_views, view_at_hand
 from featurestore.operations.free import free_view
 from featurestore.operations.materialize import Run, materialize_view
@@ -19,7 +20,7 @@ from featurestore.operations.progress import progress_for
 from featurestore.operations.push import Pushing
 from featurestore.operations.served_rows import Recorder
 from featurestore.operations.serving import Serving, is_published
-from featurestore.registry.documents import catalog_of, resolved_view
+from featurestore.registry.documents import catalog_of, resolved_service, resolved_view
 from featurestore.registry.store import Registry
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
@@ -136,6 +137,14 @@ class Project:
     def served_service(self, name: str, fingerprint: str) -> ResolvedService:
         """A service version that was served, over its sources as they are now."""
         version = self.serving.served_version(name, fingerprint)
+        return resolve_service(version.declared, {part.view.name: self.at_hand(part.view) for part in version.parts})
+
+    def service_version(self, name: str, fingerprint: str) -> ResolvedService:
+        """A service version as it was applied, without its functions; FingerprintError where it never was."""
+        found = self.registry.find_service(name, fingerprint)
+        if found is None:
+            raise FingerprintError(f"Service '{name}' was never applied with fingerprint {fingerprint}")
+        version = resolved_service(found[1], name)
         return resolve_service(version.declared, {part.view.name: self.at_hand(part.view) for part in version.parts})
 
     # --- view versions online ---------------------------------------------------------------

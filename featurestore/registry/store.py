@@ -226,6 +226,11 @@ class Registry:
         rows = self._read(f"SELECT {columns} FROM runs {where} ORDER BY id DESC LIMIT ?", *values)
         return tuple(Run(*(*row[:8], orjson.loads(row[8]), row[9])) for row in rows)
 
+    def run_starts(self, view: str, fingerprint: str) -> dict[int, int]:
+        """Instant → when (µs) the run that completed it for a view version began, the last one where there are several."""
+        sql = "SELECT instant, started FROM runs WHERE view = ? AND fingerprint = ? AND status = 'complete' ORDER BY id"
+        return {int(instant): int(started) for instant, started in self._read(sql, view, fingerprint)}
+
     # --- the file ---------------------------------------------------------------------------
 
     def _versions(self, rest: str, *values: Any) -> list[Version]:

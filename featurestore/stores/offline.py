@@ -6,7 +6,7 @@ import glob
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from featurestore.stores.arrivals import Arrivals, Sighting
 from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import ROW, SEGMENT, Log
 
-__all__ = ["Offline", "Session", "SourceFile", "sightings"]
+__all__ = ["Offline", "Session", "SourceFile"]
 
 FRAME_ROW = "__frame_row"
 ROW_FILE, ROW_NUMBER = "__row_file", "__row_number"
@@ -43,15 +43,22 @@ class SourceFile(NamedTuple):
     modified: int
     name: str = ""
 
+    @property
+    def sighting(self) -> Sighting:
+        """The file as the journal of arrivals knows it, wherever its source lies."""
+        return Sighting(self.name, self.size, self.modified)
+
 
 class Session:
     """A DuckDB instance of its own for one operation; its temporary tables and attached files vanish with it."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, offline: Offline) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, offline: Offline, files: Mapping[str, tuple[SourceFile, ...]]
+    ) -> None:
         self.connection = connection
         self._offline = offline
         self._scans: dict[str, Scan] = {}
-        self._files: dict[str, tuple[SourceFile, ...]] = {}
+        self._files = dict(files)
 
     def files(self, source: Source) -> tuple[SourceFile, ...]:
         """The files of a source as this session reads them: those that were there when it first asked."""
@@ -108,7 +115,7 @@ class Session:
 
     def _arrived(self, source: Source, own: Scan, name: str) -> Scan:
         """The rows of a source's files, each with when its file was first seen."""
-        seen = self._offline.arrivals.instants(source.name, sightings(self.files(source)))
+        seen = self._offline.arrivals.instants(source.name, [file.sighting for file in self.files(source)])
         instants = pa.array(seen, pa.int64())
         numbers = pa.array(np.arange(len(instants)))
         self.connection.register(f"{name}_given", pa.table({"number": numbers, ARRIVED: instants}))
@@ -164,15 +171,15 @@ class Offline:
         self._frames: dict[str, pa.Table] = {}
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A DuckDB instance for one operation."""
+    def session(self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None) -> Iterator[Session]:
+        """A DuckDB instance for one operation. files: source name → the files to read of it, instead of all."""
         connection = duckdb.connect(":memory:", config=self._config)
         try:
             connection.execute("SET TimeZone = 'UTC'")
             (shows,) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0]
             if shows:  # on standard output; in a notebook it is off, and cannot be set without ipywidgets
                 connection.execute("SET enable_progress_bar = false")
-            yield Session(connection, self)
+            yield Session(connection, self, files or {})
         finally:
             connection.close()
 
@@ -237,7 +244,9 @@ class Offline:
                 self._look(of, now=now)
 
     def _look(self, source: Source, *, now: int | None, known_by: int | None = None, must: bool = False) -> None:
-        self.arrivals.see(source.name, lambda: sightings(self.files(source)), now=now, known_by=known_by, must=must)
+        self.arrivals.see(
+            source.name, lambda: [file.sighting for file in self.files(source)], now=now, known_by=known_by, must=must
+        )
 
     def paths(self, source: Source) -> list[str]:
         """The files of a source that lies in files, each once; SourceError where there is none."""
@@ -310,11 +319,6 @@ class Offline:
                 f"{source.title}: its files disagree on column '{column}': {shown}; all {len(paths)} files must have the "
                 f"same columns and types ({source.origin})"
             )
-
-
-def sightings(files: Iterable[SourceFile]) -> list[Sighting]:
-    """Files as the journal of arrivals knows them, wherever their source lies."""
-    return [Sighting(file.name, file.size, file.modified) for file in files]
 
 
 def _derived(source: Source, own: Scan, columns: Mapping[str, str]) -> Scan:

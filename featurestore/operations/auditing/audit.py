@@ -1,0 +1,135 @@
+"""The audit's flow: serving log → (key, as_of as served) → the as-of query → compare bits → causes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore.declare.frames import table_of
+from featurestore.errors import FeatureStoreError, NotFoundError, SpineError
+from featurestore.operations.auditing.asking import Ints, Said, ask_keys
+from featurestore.operations.auditing.bits import Bits, same_bits
+from featurestore.operations.auditing.causes import Question, Search
+from featurestore.operations.auditing.functions import compare_functions
+from featurestore.operations.auditing.logged import Logged, SpineOfRequests, chunks
+from featurestore.operations.auditing.report import Audit
+from featurestore.operations.auditing.tally import Compared, Tally
+from featurestore.operations.project import Project
+from featurestore.semantics.service import Column, Part
+from featurestore.semantics.status import Status
+from featurestore.stores.offline import Session
+from featurestore.stores.serving_log import losses, segments
+
+__all__ = ["Audited", "audit"]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What to audit: requests answered from `since` to before `until` (µs), of one service or of all.
+
+    against: service → the fingerprint whose definitions training follows, where that is not the one that was served.
+    spine: a frame of what training was asked for; see SpineOfRequests.
+    """
+
+    since: int | None = None
+    until: int | None = None
+    service: str | None = None
+    against: Mapping[str, str] = field(default_factory=dict)
+    spine: Any = None
+
+
+def audit(project: Project, what: Audited) -> Audit:
+    """Compare what was served with training. Raises SpineError where a spine does not name requests."""
+    folder = project.config.serving_log.folder
+    spine = None if what.spine is None else SpineOfRequests(table_of(what.spine))
+    tally, left_out, budgets = Tally(project), {}, {}
+    for (name, fingerprint), files in segments(folder, service=what.service).items():
+        title = f"{name} {fingerprint}"
+        try:
+            version = project.served_service(name, what.against.get(name, fingerprint))
+            served = None if version.fingerprint == fingerprint else project.service_version(name, fingerprint)
+            budgets[name] = version.declared.skew_budget
+            for rows in chunks(files, what.since, what.until):
+                if spine is None:
+                    _audit_rows(project, Logged(version, served, rows), tally)
+                else:
+                    _audit_rows(project, Logged(version, served, *spine.match(rows, version)), tally)
+        except SpineError:
+            raise
+        except FeatureStoreError as error:  # the rest can be audited all the same
+            left_out[title] = str(error)
+            continue
+        if served is not None:
+            left_out |= _lacking(title, version.declared.columns, served.declared.columns)
+    unmatched = (0, 0) if spine is None else (spine.not_served, spine.not_trained)
+    return Audit(tally.features(), tally.lateness(), losses(folder), left_out, budgets, *unmatched)
+
+
+def _lacking(title: str, wanted: tuple[str, ...], served: tuple[str, ...]) -> dict[str, str]:
+    """The features that only one of two versions has."""
+    missing = {f"{title} {name}": "it was not served" for name in wanted if name not in served}
+    return missing | {f"{title} {name}": "training has no such feature" for name in served if name not in wanted}
+
+
+def _audit_rows(project: Project, logged: Logged, tally: Tally) -> None:
+    if not logged.rows.num_rows:
+        return
+    lacking = [name for name in logged.version.inputs if f"input:{name}" not in logged.rows.column_names]
+    if lacking:
+        raise NotFoundError(f"the log has no '{lacking[0]}', which the version that it is compared with takes")
+    trained: dict[str, pa.Array] = {}
+    compared: dict[str, Compared] = {}
+    with project.offline.session() as session:
+        for part in logged.version.parts:
+            as_of = logged.as_of(part)
+            if as_of is not None:
+                tally.late(logged.version.name, part, logged.times, as_of)
+                said = ask_keys(session, part, logged.asked or logged.brought, as_of, inputs=logged.version.inputs)
+                trained |= said.columns
+                compared |= _compare(project, session, logged, (part, as_of, said))
+    compared |= compare_functions(logged, trained, compared)
+    for column in logged.version.columns:
+        if column.name in compared:
+            tally.add(logged, compared[column.name])
+
+
+def _compare(project: Project, session: Session, logged: Logged, asked: tuple[Part, Ints, Said]) -> dict[str, Compared]:
+    """A part's columns: where value or status differ, and why. What was withheld is no value."""
+    part, as_of, trained = asked
+    columns, served = logged.of_part(part)
+    differs = {column.name: _differs(column, served, trained) for column in columns}
+    causes = {name: np.full(len(as_of), "", object) for name in differs}
+    details = {name: np.full(len(as_of), "", object) for name in differs}
+    rows = np.flatnonzero(np.logical_or.reduce(list(differs.values()))) if differs else np.empty(0, np.int64)
+    if len(rows):
+        index = pa.array(rows)
+        own = {other.name: other for other in (logged.served.parts if logged.served else ())}
+        question = Question(
+            part, logged.version.inputs, logged.brought.take(index), logged.times[rows], as_of[rows],
+            served.at(rows), trained.at(rows), {name: where[rows] for name, where in differs.items()},
+            None if logged.asked is None else logged.asked.take(index), own.get(part.name),
+        )  # fmt: skip
+        found = Search(project, session, question)
+        found.run()
+        for name in differs:
+            causes[name][rows], details[name][rows] = found.causes[name], found.details[name]
+    return {
+        column.name: Compared(
+            column, part, served.columns[column.name], trained.columns[column.name], causes[column.name],
+            details[column.name], (served.statuses[column.name], trained.statuses[column.name]),
+        )
+        for column in columns
+    }  # fmt: skip
+
+
+def _differs(column: Column, served: Said, trained: Said) -> Bits:
+    own, status = served.columns[column.name], served.statuses[column.name]
+    if own.type != column.type.arrow:
+        return np.ones(len(own), np.bool_)
+    same = same_bits(own, trained.columns[column.name], column.type) & (status == trained.statuses[column.name])
+    differs: Bits = ~same & (status != Status.WITHHELD.name)
+    return differs

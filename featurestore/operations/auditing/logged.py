@@ -1,0 +1,140 @@
+"""Logged rows of one service version, as the audit compares them: inputs, times, and what was served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from featurestore.errors import SpineError
+from featurestore.operations.auditing.asking import Ints, Said
+from featurestore.operations.served_rows import as_of_column, input_column, status_columns
+from featurestore.semantics.service import Column, Part, ResolvedService
+from featurestore.semantics.values import canonical
+from featurestore.types import FeatureType
+
+__all__ = ["Logged", "SpineOfRequests", "chunks"]
+
+CHUNK = 200_000
+"""Logged rows that are compared at once."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Rows of the log. version: what they are compared with; served: the version served, where it is another one.
+
+    asked: the inputs that training is asked for, where a spine gives others than the requests brought.
+    """
+
+    version: ResolvedService
+    served: ResolvedService | None
+    rows: pa.Table
+    asked: pa.Table | None = None
+
+    @cached_property
+    def times(self) -> Ints:
+        """When each was answered, µs."""
+        return _instants(self.rows["time"])
+
+    @cached_property
+    def brought(self) -> pa.Table:
+        """The keys and request values that the requests brought."""
+        return pa.table({name: self.rows[input_column(name)].combine_chunks() for name in self.version.inputs})
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the version that was served."""
+        return (self.served or self.version).fingerprint
+
+    def as_of(self, part: Part) -> Ints | None:
+        """The as_of that a view's values were served for, µs; None where the log has no such view."""
+        name = as_of_column(part)
+        return _instants(self.rows[name]) if name in self.rows.column_names else None
+
+    def column(self, name: str, of: FeatureType) -> pa.Array | None:
+        """What was served of a column; None where it is of another type, or was not served."""
+        if name not in self.rows.column_names or self.rows[name].type != of.arrow:
+            return None
+        return canonical(self.rows[name], of)
+
+    def of_part(self, part: Part) -> tuple[list[Column], Said]:
+        """The service's columns of a part that were served, and what was."""
+        status_of = {name: own for own, names in status_columns(part).items() for name in names}
+        names = set(self.rows.column_names)
+        columns = [c for c in self.version.columns if c.part == part.name and {c.name, status_of[c.name]} <= names]
+        values, statuses = {}, {}
+        for column in columns:
+            found = self.column(column.name, column.type)
+            values[column.name] = pa.nulls(self.rows.num_rows, pa.null()) if found is None else found
+            statuses[column.name] = np.asarray(self.rows[status_of[column.name]].to_pylist())
+        return columns, Said(values, statuses)
+
+
+def chunks(files: Sequence[Path], since: int | None, until: int | None) -> Iterator[pa.Table]:
+    """The rows that were answered from `since` to before `until` (µs), some at a time."""
+    of = pa.timestamp("us", "UTC")
+    condition = pc.scalar(True)
+    if since is not None:
+        condition &= pc.field("time") >= pa.scalar(since).cast(of)
+    if until is not None:
+        condition &= pc.field("time") < pa.scalar(until).cast(of)
+    waiting: list[str] = []
+    rows = 0
+    for path in files:
+        waiting.append(str(path))
+        rows += pq.read_metadata(path).num_rows
+        if rows >= CHUNK or path == files[-1]:
+            table = ds.dataset(waiting, format="parquet").to_table(filter=condition)
+            yield from (table.slice(first, CHUNK) for first in range(0, table.num_rows, CHUNK))
+            waiting, rows = [], 0
+
+
+class SpineOfRequests:
+    """The rows that training was asked for, each naming the logged row that it stands for.
+
+    table: columns `request` and, where requests had several rows, `row`, beside inputs whose values may be others than
+    the request brought. not_served: its rows that were not logged; not_trained: logged rows that it has not; both so far.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        if "request" not in table.column_names:
+            raise SpineError("The spine has no column 'request' with the ids under which its rows were logged")
+        requests = table["request"].to_pylist()
+        numbers = table["row"].to_pylist() if "row" in table.column_names else [0] * len(requests)
+        self.table = table
+        self._places = {pair: place for place, pair in enumerate(zip(requests, numbers, strict=True))}
+        if len(self._places) < len(requests):
+            raise SpineError("The spine names a logged row twice; `request` and `row` together name one")
+        self._left = set(self._places)
+        self.not_trained = 0
+
+    @property
+    def not_served(self) -> int:
+        """Its rows that no log has shown yet."""
+        return len(self._left)
+
+    def match(self, rows: pa.Table, version: ResolvedService) -> tuple[pa.Table, pa.Table]:
+        """The logged rows that it has, and the inputs that training was asked for, row by row."""
+        pairs = list(zip(rows["request"].to_pylist(), rows["row"].to_pylist(), strict=True))
+        kept = [n for n, pair in enumerate(pairs) if pair in self._places]
+        self.not_trained += len(pairs) - len(kept)
+        self._left.difference_update(pairs)
+        places = pa.array([self._places[pairs[n]] for n in kept], pa.int64())
+        matched = rows.take(pa.array(kept, pa.int64()))
+        asked = {}
+        for name, of in version.inputs.items():
+            own = self.table[name].take(places) if name in self.table.column_names else matched[input_column(name)]
+            asked[name] = own.cast(of.arrow).combine_chunks()
+        return matched, pa.table(asked)
+
+
+def _instants(column: pa.ChunkedArray) -> Ints:
+    values: Ints = column.cast(pa.int64()).to_numpy()
+    return values
