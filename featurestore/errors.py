@@ -16,8 +16,9 @@
     ├── OnlineStoreError        the online store refused or answered nonsense
     │   └── OnlineUnavailableError    it cannot be reached just now
     ├── MaterializeError        a run could not complete; what was served before still is
-    └── LogError                a push log cannot be read or written
-        └── LogDamagedError           bytes that were acknowledged have changed on the disk
+    ├── LogError                a push log cannot be read or written
+    │   └── LogDamagedError           bytes that were acknowledged have changed on the disk
+    └── MissingPackageError     an optional package that the call needs is not installed
 
 A message says what happened, where it was declared, and what would be right. `retry` says whether
 the same call may succeed later without anything being changed by hand.
@@ -36,6 +37,7 @@ __all__ = [
     "LogDamagedError",
     "LogError",
     "MaterializeError",
+    "MissingPackageError",
     "NotFoundError",
     "NotMaterializedError",
     "OnDemandError",
@@ -129,6 +131,10 @@ class LogError(FeatureStoreError):
 
 class LogDamagedError(LogError):
     """Bytes of a push log that were acknowledged are not what was written; the message names file and offset."""
+
+
+class MissingPackageError(FeatureStoreError, ImportError):
+    """An optional package that the call needs is not installed; the message says how to install it."""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, noun: str = "Known") -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -342,6 +345,34 @@ def test_unexplained(world: World) -> None:
     assert causes(audit, "view__x") == {"unexplained": 1}
     assert audit.over_budget == {"service": 1 / (THINGS * 5)}
     assert set(audit.causes) <= set(CAUSES)
+
+
+def test_the_report_is_a_page(world: World, tmp_path: Path) -> None:
+    """With plots, causes, examples and the rows that explain them, complete in itself; and the command writes it."""
+    world.run()
+    world.tamper(3, {"x": 12345.678}, event_time=START + HOUR * 10.5)
+    world.ask()
+    page = world.store.audit().to_html()
+    assert page.count("<svg") == 2
+    for text in ("unexplained", "12345.678", "over its skew budget", "first.parquet", "view__mean"):
+        assert text in page
+    assert not re.search(r"""(src|href)=["']?http""", page)
+    world.clock.advance(HOUR * 3)
+    world.ask()
+    assert world.store.audit().to_html().count("<svg") == 3
+    command = [
+        sys.executable,
+        "-m",
+        "featurestore",
+        "audit",
+        "--fail-on-skew",
+        "--html",
+    ]
+    told = subprocess.run(
+        [*command, str(tmp_path / "audit.html")], cwd=world.folder, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, "over its skew budget" in told.stdout) == (3, True), told.stderr
+    assert "<svg" in (tmp_path / "audit.html").read_text()
 
 
 F32 = float(np.float32(0.1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +28,10 @@ def audit(
     ] = None,
     until: Annotated[str | None, typer.Option(help="An instant; now by default.")] = None,
     service: Annotated[str | None, typer.Option(help="Only this service.")] = None,
-    fail_on_skew: Annotated[bool, typer.Option("--fail-on-skew", help="Exit with 3 where there is skew.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page with plots to this file.")] = None,
+    fail_on_skew: Annotated[
+        bool, typer.Option("--fail-on-skew", help="Exit with 3 where a service has more skew than its skew_budget.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare what was served and logged with what training says for it, bit by bit.
@@ -36,11 +40,13 @@ def audit(
     """
     with opened(context) as store:
         found = store.audit(since=_since(since), until=None if until is None else instant(until), service=service)
+    if html is not None:
+        html.write_text(found.to_html(), encoding="utf-8")
     if as_json:
         print_json(found.to_dict())
     else:
         _print(found)
-    if fail_on_skew and found.skewed:
+    if fail_on_skew and found.over_budget:
         raise typer.Exit(SKEWED)
 
 
@@ -51,10 +57,12 @@ def _since(text: str | None) -> datetime | str | None:
 def _print(found: Audit) -> None:
     if found.features:
         rows = [
-            (f.service, f.feature, f.compared, f.exact, f.rewritten, f.skewed, ", ".join(f"{n} {c}" for c, n in f.causes.items()))
+            (f.service, f.feature, f.compared, f.exact, f.rewritten, f.skewed, f.missing_when_served, f.missing_in_training,
+             ", ".join(f"{n} {c}" for c, n in f.causes.items()))
             for f in found.features
         ]  # fmt: skip
-        print_table(("service", "feature", "compared", "exact", "rewritten", "skewed", "causes"), rows)
+        missing = ("missing when served", "missing in training")
+        print_table(("service", "feature", "compared", "exact", "rewritten", "skewed", *missing, "causes"), rows)
         late = [(v.service, v.view, v.requests, v.stale, _seconds(v.p50), _seconds(v.p99), _seconds(v.greatest), v.early)
                 for v in found.lateness]  # fmt: skip
         print_table(("service", "view", "rows", "stale", "by p50", "p99", "at most", "early"), late)
@@ -63,10 +71,13 @@ def _print(found: Audit) -> None:
             typer.echo(
                 f"{feature.feature} of {example.key} at {cell(example.time)} (request {example.request}): served "
                 f"{cell(example.served)} {example.statuses[0]}, training says {cell(example.trained)} {example.statuses[1]}: "
-                f"{example.cause}"
+                f"{example.cause}: {example.detail}"
             )
     for version, why in found.not_audited.items():
         typer.echo(f"{version} was not audited: {why}")
+    for name, share in found.over_budget.items():
+        allowed = found.budgets.get(name, 0.0)
+        typer.echo(f"{name} is over its skew budget: {share:.4%} of its values, where {allowed:.4%} are allowed")
     lost = found.losses
     typer.echo(
         f"{found.compared} values compared, {found.skewed} skewed; of {lost.offered} requests {lost.written} logged, "

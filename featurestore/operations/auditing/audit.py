@@ -13,10 +13,10 @@ from featurestore.declare.frames import table_of
 from featurestore.errors import FeatureStoreError, NotFoundError, SpineError
 from featurestore.operations.auditing.asking import Ints, Said, ask_keys
 from featurestore.operations.auditing.bits import Bits, same_bits
-from featurestore.operations.auditing.causes import Question, Search
 from featurestore.operations.auditing.functions import compare_functions
 from featurestore.operations.auditing.logged import Logged, SpineOfRequests, chunks
 from featurestore.operations.auditing.report import Audit
+from featurestore.operations.auditing.search import Question, Search
 from featurestore.operations.auditing.tally import Compared, Tally
 from featurestore.operations.project import Project
 from featurestore.semantics.service import Column, Part

@@ -17,29 +17,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from featurestore.operations.auditing.causes import CAUSES
 from featurestore.stores.serving_log import Losses
 
 if TYPE_CHECKING:
     from featurestore.operations.explanation import Explanation
 
-__all__ = ["CAUSES", "REWRITTEN", "Audit", "Difference", "FeatureAudit", "HourAudit", "Lateness"]
-
-CAUSES = {
-    "history rewritten": "a file of its source was written anew or removed after the value was computed",
-    "late data": "without the files that the store saw only after the value was computed, training says what was served",
-    "definition changed": "it is what another version of the definition gives",
-    "request value differed": "training used other keys or request values than the request brought",
-    "type or encoding": "it is training's value, gone through a narrower type or a default",
-    "not materialized": "it is what the key had before: rows that were known did not reach the online store",
-    "as_of untrue": "it is what training says for another instant than the one that it was served for",
-    "expiry": "serving and training judge differently whether the value has expired",
-    "on-demand code or library changed": "the function gives another value now for what it was given then",
-    "unexplained": "none of these",
-}
-"""Why a served value is not training's, and how that is told."""
-
-REWRITTEN = frozenset({"history rewritten", "late data"})
-"""The causes that lie in the rows: they are others now than when the value was computed."""
+__all__ = ["COUNTS", "Audit", "Difference", "FeatureAudit", "HourAudit", "Lateness"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +141,11 @@ class Audit:
         return sum(feature.compared for feature in self.features)
 
     @property
+    def exact(self) -> int:
+        """Values with training's bits and status."""
+        return sum(feature.exact for feature in self.features)
+
+    @property
     def rewritten(self) -> int:
         """Values that differ because the rows are others by now."""
         return sum(feature.rewritten for feature in self.features)
@@ -191,6 +180,7 @@ class Audit:
         """Plain values, as JSON has them; keys as text."""
         return {
             "compared": self.compared,
+            "exact": self.exact,
             "rewritten": self.rewritten,
             "skewed": self.skewed,
             "over_budget": self.over_budget,
@@ -204,7 +194,7 @@ class Audit:
         }
 
     def to_html(self) -> str:
-        """A page that a person can read, with plots, complete in itself."""
+        """A page that a person can read, with plots, complete in itself; it needs the extra `featurestore[report]`."""
         from featurestore.operations.auditing.page import page
 
         return page(self)

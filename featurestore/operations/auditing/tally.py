@@ -14,8 +14,9 @@ from featurestore.clock import to_datetime
 from featurestore.errors import FeatureStoreError
 from featurestore.operations.auditing.asking import Ints
 from featurestore.operations.auditing.bits import Bits
+from featurestore.operations.auditing.causes import REWRITTEN
 from featurestore.operations.auditing.logged import Logged
-from featurestore.operations.auditing.report import COUNTS, REWRITTEN, Difference, FeatureAudit, HourAudit, Lateness
+from featurestore.operations.auditing.report import COUNTS, Difference, FeatureAudit, HourAudit, Lateness
 from featurestore.operations.explain import explain_as_of
 from featurestore.operations.explanation import Explanation
 from featurestore.operations.project import Project
