@@ -7,6 +7,7 @@ It prepares the data, applies the definitions, builds the training frame as of e
 run that are due, and every flight is looked up over HTTP at the minute of its scheduled departure. At the end every served
 value is compared, bit for bit, with what training says for that flight and minute; one that differs makes it fail.
 Last, a day's landings are pushed one by one, and what lookups between them are served is compared in the same way.
+The store's own audit, which reads what was logged of the requests, has to come to the same numbers.
 """
 
 import contextlib
@@ -34,6 +35,7 @@ from feature_repo.comparison import differing
 from feature_repo.model import Model, Quality, evaluate, fit, measure
 from feature_repo.prepare import prepare
 from featurestore import FeatureStore, ManualClock
+from featurestore.operations.auditing import Audit
 from featurestore.types import from_json
 
 HERE = Path(__file__).parent
@@ -68,11 +70,12 @@ class Replay:
 @dataclass(frozen=True)
 class Outcome:
     """What the demonstration found. `differing` counts the served values without training's bits, by column; `pushes`
-    has the same of the day whose landings were pushed."""
+    has the same of the day whose landings were pushed. audits: what the store says itself, of both."""
 
     flights: int
     values: int
     differing: dict[str, int]
+    audits: tuple[Audit, Audit]
     store: Promise
     shortcut: Promise
     running: Promise
@@ -215,21 +218,27 @@ def demonstrate(
             f"{done.requests:,} requests; answers older than their refresh asks for: {done.late_answers:,}"
         )
         truth = store.get_historical_features(week[["sched_dep", *INPUTS]], SERVICE, timestamp="sched_dep")
+        audit = store.audit()
     found = table_of(done.rows, truth.types)
     wrong = differing(found, truth.to_arrow().select(list(truth.types)))
     values = found.num_rows * found.num_columns
-    log(f"compared {values:,} served values with training's: {sum(wrong.values()):,} differ")
+    log(
+        f"compared {values:,} served values with training's: {sum(wrong.values()):,} differ; the audit of the serving log finds "
+        f"{audit.compared:,} and {audit.compared - audit.exact:,}"
+    )
     ours = Promise(evaluate(model, truth.features, week["late"]), measure(np.concatenate(done.scores), week["late"]))
     theirs, running = _shortcut(data, training, week, _facts(frame, training), _facts(truth, week))
     log("trained and served the pandas shortcut")
     clock = ManualClock(START)
     with repository(data, clock) as store:
         pushes = pushed.replay(store, clock, data, start=START, hours=min(hours, 24))
+        audits = (audit, store.audit())
     log(
         f"pushed {pushes.before:,} landings of the days before and {pushes.landings:,} one by one, looked {pushes.values:,} values "
-        f"up in {pushes.lookups:,} lookups between them: {sum(pushes.differing.values()):,} differ"
+        f"up in {pushes.lookups:,} lookups between them: {sum(pushes.differing.values()):,} differ; the audit finds "
+        f"{audits[1].compared:,} and {audits[1].compared - audits[1].exact:,}"
     )
-    return Outcome(len(week), values, wrong, ours, theirs, running, pushes)
+    return Outcome(len(week), values, wrong, audits, ours, theirs, running, pushes)
 
 
 def _score(model: Model, rows: list[list[Any]], types: dict[str, Any]) -> np.ndarray:
@@ -308,6 +317,9 @@ def show(console: Console, outcome: Outcome) -> None:
     )
     console.print(compared)
     wrong = outcome.differing | pushes.differing
+    found = sum(audit.compared - audit.exact for audit in outcome.audits)
+    if found or any(audit.skewed for audit in outcome.audits):
+        console.print(f"[red]The audit found {found:,} that are not exact.[/red]", highlight=False)
     if wrong:
         listed = ", ".join(f"{name}: {count:,}" for name, count in wrong.items())
         console.print(f"[red]Served values without training's bits: {listed}[/red]", highlight=False)
@@ -342,7 +354,8 @@ def main() -> int:
     outcome = demonstrate(console)
     show(console, outcome)
     console.print(f"{time.perf_counter() - started:.0f} s in all.", highlight=False)
-    return 1 if outcome.differing or outcome.pushes.differing else 0
+    same = sum(audit.exact for audit in outcome.audits) == outcome.values + outcome.pushes.values
+    return 0 if same and not outcome.differing and not outcome.pushes.differing else 1
 
 
 if __name__ == "__main__":

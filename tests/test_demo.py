@@ -8,14 +8,21 @@ import pytest
 from rich.console import Console
 
 from feature_repo.comparison import differing
-from feature_repo.demo import START, demonstrate, show
+from feature_repo.demo import INPUTS, SERVICE, START, between, demonstrate, flights_of, repository, served, show
+from feature_repo.prepare import prepare
+from featurestore import ManualClock
 
 
-def test_a_shortened_replay_serves_the_bits_of_training(tmp_path):
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("flights"))
+
+
+def test_a_shortened_replay_serves_the_bits_of_training(data):
     """Twelve hours, night to noon: every flight is looked up, nothing differs, and the table is printed."""
     text = io.StringIO()
     console = Console(file=text, width=140)
-    outcome = demonstrate(console, data=tmp_path / "data", train_from=START - timedelta(days=7), hours=12)
+    outcome = demonstrate(console, data=data, train_from=START - timedelta(days=7), hours=12)
     show(console, outcome)
     assert outcome.flights > 300
     assert outcome.values == outcome.flights * 23
@@ -24,11 +31,35 @@ def test_a_shortened_replay_serves_the_bits_of_training(tmp_path):
     assert outcome.pushes.landings > 150
     assert outcome.pushes.values > 200 * 24
     assert outcome.pushes.differing == {}
+    refreshed, running = outcome.audits
+    assert (refreshed.compared, refreshed.exact, refreshed.skewed) == (outcome.values, outcome.values, 0)
+    assert (running.compared, running.exact, running.skewed) == (outcome.pushes.values, outcome.pushes.values, 0)
+    assert refreshed.losses.offered == refreshed.losses.written
     printed = text.getvalue()
     total = f"{outcome.values + outcome.pushes.values:,}"
     pushed = f"{outcome.pushes.landings:,} landings pushed between lookups"
     for expected in ("pandas shortcut", "AUC promised", pushed, f"All {total} served values have training's bits"):
         assert expected in printed
+
+
+def test_the_audit_of_a_hundred_thousand_values_finds_no_skew(data):
+    """Half a day of flights, each hour the next 500 of the schedule looked up over HTTP: every value is exact."""
+    clock = ManualClock(START)
+    flights = between(flights_of(data), START, START + timedelta(days=3))
+    rows = flights[INPUTS].astype(object).where(flights[INPUTS].notna(), None).to_dict("records")
+    with repository(data, clock) as store:
+        store.apply()
+        fingerprint = store._project.service(SERVICE).fingerprint
+        views = [item.view.name for item in store.catalog.service_of(SERVICE).selections()]
+        with served(store, fingerprint) as ask:
+            for hour in range(10):
+                clock.set(START + timedelta(hours=hour, minutes=hour))
+                store.materialize(views, progress=False)
+                ask(rows[hour * 100 : hour * 100 + 500])
+        audit = store.audit()
+    assert audit.compared >= 100_000
+    assert (audit.exact, audit.skewed, audit.causes) == (audit.compared, 0, {})
+    assert {told.feature for told in audit.features} == set(store.catalog.service_of(SERVICE).columns)
 
 
 @pytest.mark.parametrize(
