@@ -172,6 +172,11 @@ def _push(_: str) -> list[Comparison]:
     return found
 
 
+def _audit(root: str) -> list[Comparison]:
+    ours = Job("featurestore", "benchmarks.evidence:audit", {"root": root})
+    return [Comparison("audit of 1 M logged values", (ours,), (Line(limit=20), Line("cpu_s"), Line("peak_mb")))]
+
+
 GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "training": _training,
     "materialize": _materialize,
@@ -181,4 +186,5 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "windows": _windows,
     "tiles": _tiles,
     "push": _push,
+    "audit": _audit,
 }
