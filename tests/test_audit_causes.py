@@ -241,6 +241,19 @@ def test_definition_changed_after_training(world: World) -> None:
     assert audit.skewed == THINGS
 
 
+def test_early(world: World) -> None:
+    """An as_of that the view's refresh did not give yet: values are exact for it, and it is a defect all the same."""
+    world.apply(ready_after="40m")
+    trained = world.store._project.service("service").fingerprint
+    world.apply(ready_after="10m")
+    world.run()
+    world.ask()
+    assert [view.early for view in world.store.audit().lateness] == [0, 0]
+    audit = world.store.audit(against={"service": trained})
+    assert [(view.view, view.early, view.stale) for view in audit.lateness] == [("view", THINGS, 0), ("recent", 0, 0)]
+    assert (audit.causes, audit.skewed) == ({}, THINGS)
+
+
 def test_definition_changed_under_the_records(world: World) -> None:
     """Records of an earlier version stand where those of the one that is served should."""
     world.run()
