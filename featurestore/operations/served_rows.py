@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from featurestore.clock import to_datetime
 from featurestore.operations.online_result import OnlineResult
 from featurestore.semantics.service import Part, ResolvedService
-from featurestore.stores.serving_log import Served, ServingLog
+from featurestore.stores.serving_log import Served, ServingLog, segments
 
-__all__ = ["Recorder", "as_of_column", "input_column", "schema_of", "status_columns"]
+__all__ = ["LoggedRequest", "Recorder", "as_of_column", "find_request", "input_column", "schema_of", "status_columns"]
 
 TIME = pa.timestamp("us", "UTC")
 
@@ -88,3 +91,28 @@ def _columns(result: OnlineResult, name: str) -> list[Sequence[Any]]:
         columns += [[status.name for status in answer.statuses[of[0]]] for of in status_columns(part).values()]
         columns.append([to_datetime(answer.as_of)] * rows)
     return columns
+
+
+class LoggedRequest(NamedTuple):
+    """A request as it was logged: the service version that answered it, and its rows (columns: see the module)."""
+
+    service: str
+    fingerprint: str
+    rows: pa.Table
+
+
+def find_request(folder: Path, request: str) -> LoggedRequest | None:
+    """The rows that were logged under a request's id, by time and row; None where there are none.
+
+    Segments whose statistics rule the id out are not read. An id that clients used more than once finds every use of it
+    by the service version that used it last.
+    """
+    found = []
+    for (service, fingerprint), files in segments(folder).items():
+        dataset = ds.dataset([str(path) for path in files], format="parquet")
+        rows = dataset.to_table(filter=pc.field("request") == request)
+        if rows.num_rows:
+            found.append(
+                LoggedRequest(service, fingerprint, rows.sort_by([("time", "ascending"), ("row", "ascending")]))
+            )
+    return max(found, key=lambda logged: logged.rows["time"][-1].as_py(), default=None)
