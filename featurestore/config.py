@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -112,11 +112,14 @@ class OfflineConfig(Table):
 
 
 class ServingLogConfig(Table):
-    """What is kept of what was served. rate: how many of the requests, 0 (none) to 1; `rates` says it by service."""
+    """What is kept of what was served. rate: how much of it, 0 (none) to 1; by: whole "request"s, or all rows of a
+    "key"; `rates` and `bys` say it by service."""
 
     folder: Path
     rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     rates: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    by: Literal["request", "key"] = "request"
+    bys: dict[str, Literal["request", "key"]] = {}
 
 
 class ServerConfig(Table):

@@ -257,22 +257,26 @@ class FeatureStore:
         """The loaded service that lookups use; for a server that keeps it at hand."""
         return self._project.serving.lookup(service, fingerprint)
 
-    def get_online_features(self, rows: Any, service: str, *, fingerprint: str | None = None) -> OnlineResult:
+    def get_online_features(
+        self, rows: Any, service: str, *, fingerprint: str | None = None, request_id: str | None = None
+    ) -> OnlineResult:
         """The features of each row now: a list of dicts (or one), or a frame, of keys and request values.
 
         fingerprint: what the model was trained on; exactly those definitions are served, or FingerprintError says what
-        differs. Raises RequestError, NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
+        differs. request_id: what it is logged under, 1 to 128 printable ASCII characters; by default an id of the store's.
+        Raises RequestError, NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
         """
-        return self._project.serving.get(service, fingerprint, rows)
+        return self._project.serving.get(service, fingerprint, rows, request_id=request_id)
 
     async def aget_online_features(
-        self, rows: Any, service: str, *, fingerprint: str | None = None, json: bool = False
-    ) -> OnlineResult:
+        self, rows: Any, service: str, *, fingerprint: str | None = None, json: bool = False,
+        request_id: str | None = None,
+    ) -> OnlineResult:  # fmt: skip
         """`get_online_features` for coroutines: those that wait at the same time share a round trip.
 
         json: the rows' values are in their JSON forms, as over HTTP.
         """
-        return await self._project.serving.aget(service, fingerprint, rows, json=json)
+        return await self._project.serving.aget(service, fingerprint, rows, json=json, request_id=request_id)
 
     def audit(
         self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import platform
+import subprocess
+import sys
+import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
+import duckdb
+import orjson
+import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,8 +32,13 @@ from featurestore import (
     Request,
     on_demand,
 )
-from featurestore.operations.served_rows import find_request
-from featurestore.types import Float64, Int64
+from featurestore.errors import RequestError
+from featurestore.operations.recorder import is_logged_key
+from featurestore.operations.served_rows import find_request, store_version
+from featurestore.semantics.order import order_bytes
+from featurestore.stores.serving_log import segments
+from featurestore.types import Float64, Int64, String
+from tests.server.test_http import serving
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 THINGS = 40
@@ -85,3 +102,120 @@ def test_a_request_is_found_by_its_id(store: FeatureStore) -> None:
         {"row": 1, "input:thing": 99, "view__x": None, "scaled": None, "status:view": "MISSING"},
     ]
     assert find_request(flushed(store), "nobody") is None
+
+
+def test_a_request_is_logged_under_its_clients_id(store: FeatureStore) -> None:
+    """Any printable text of a bounded length; anything else is refused before it is looked up."""
+    given = "order 17/" + "x" * 119
+    assert store.get_online_features(asked(1), "model", request_id=given).request == given
+    assert asyncio.run(store.aget_online_features(asked(2), "model", request_id="~")).request == "~"
+    for wrong in ("", "x" * 129, "a\nb", "é", "a\x00"):
+        with pytest.raises(RequestError, match="printable"):
+            store.get_online_features(asked(1), "model", request_id=wrong)
+    (rows,) = written(flushed(store))
+    assert rows.select(["request", "input:thing"]).to_pylist() == [
+        {"request": given, "input:thing": 1},
+        {"request": "~", "input:thing": 2},
+    ]
+
+
+def test_over_http_the_id_is_a_header(store: FeatureStore) -> None:
+    """A client's X-Request-ID is what its request is logged under, and comes back; else the log's own id does."""
+    body = {"service": "model", "rows": asked(1)}
+    with serving(store) as client:
+        given = client.post("/v1/online-features", json=body, headers={"x-request-id": "mine"})
+        other = client.post("/v1/online-features", json=body)
+        wrong = [
+            client.post("/v1/online-features", json=body, headers={"X-Request-ID": text})
+            for text in ("", "x" * 129, "a\tb", b"\xff")
+        ]
+    assert given.headers["x-request-id"] == "mine"
+    assert {answer.status_code for answer in wrong} == {400}
+    assert "printable" in wrong[0].json()["detail"]
+    (rows,) = written(flushed(store))
+    assert rows["request"].to_pylist() == ["mine", other.headers["x-request-id"]]
+
+
+def written(folder: Path) -> list[pa.Table]:
+    """The rows of each service version."""
+    return [ds.dataset(files).to_table() for files in segments(folder).values()]
+
+
+def test_any_reader_reads_the_columns(store: FeatureStore) -> None:
+    """Keys and values have their own types, statuses are text, instants are instants: in Arrow, in DuckDB and in pandas."""
+    store.get_online_features(asked(1, 99), "model", request_id="one")
+    (files,) = segments(flushed(store)).values()
+    instant = pa.timestamp("us", "UTC")
+    assert {field.name: field.type for field in pq.read_schema(files[0])} == {
+        "request": pa.string(), "row": pa.int32(), "time": instant, "input:thing": pa.int64(), "input:scale": pa.float64(),
+        "view__x": pa.float64(), "scaled": pa.float64(), "status:view": pa.string(), "as_of:view": instant,
+    }  # fmt: skip
+    told = duckdb.sql(
+        f"""SELECT request, row, epoch_us(time), "input:thing", view__x, "status:view", epoch_us("as_of:view")
+        FROM '{files[0]}' ORDER BY row"""
+    ).fetchall()
+    noon = int(NOON.timestamp() * 1e6)
+    assert told == [("one", 0, noon, 1, 1 / 7, "PRESENT", noon), ("one", 1, noon, 99, None, "MISSING", noon)]
+    assert pd.read_parquet(files[0])["status:view"].tolist() == ["PRESENT", "MISSING"]
+
+
+def test_each_segment_says_what_served_it(tmp_path: Path) -> None:
+    """The service's fingerprint, the registry's version, and the versions of all libraries that a value comes from."""
+    with opened(repository(tmp_path)) as store:
+        store.get_online_features(asked(1), "model")
+
+        @on_demand(inputs=[Request("scale", Float64)], output=Float64)
+        def drawn(scale):
+            return float(orjson.loads(orjson.dumps(math.floor(scale))))
+
+        store.apply([FeatureService("other", features=[drawn])])
+        other = store.get_online_features([{"scale": 2.5}], "other")
+        found = segments(flushed(store))
+        versions = {name: store_version(files[0]) for (name, _), files in found.items()}
+        model, told = versions["model"], versions["other"]
+        assert model is not None
+        assert told is not None
+        assert (told.service, told.fingerprint, told.registry_version) == ("other", other.service.fingerprint, 2)
+        assert (model.service, model.registry_version) == ("model", 1)
+        ours = {name: version(name) for name in ("duckdb", "numpy", "pandas", "pyarrow")}
+        assert model.libraries == ours
+        assert told.libraries == {**ours, "orjson": version("orjson")}
+        assert (told.featurestore, told.python) == (version("featurestore"), platform.python_version())
+
+
+def looked_up(folder: Path, requests: int) -> None:
+    """Look every thing up, so many times, in a process of its own."""
+    script = """
+        import sys
+        from datetime import UTC, datetime
+        from featurestore import FeatureStore, ManualClock
+        with FeatureStore(sys.argv[1], clock=ManualClock(datetime(2024, 5, 1, 12, tzinfo=UTC))) as store:
+            for n in range(int(sys.argv[2])):
+                rows = [{"thing": thing, "scale": 2.0} for thing in range(n, 40, 2)]
+                store.get_online_features(rows, "plain")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(folder), str(requests)], check=True)
+
+
+def test_by_key_all_rows_of_a_key_are_logged(tmp_path: Path) -> None:
+    """In every process the same keys, about as many as the rate says, each with every row of it; and they are audited."""
+    with opened(repository(tmp_path, 'rate = 0.5\nby = "key"')) as store:
+        store.apply([FeatureService("plain", features=[store.catalog.views["view"]])])
+        for _ in range(2):
+            looked_up(tmp_path, 2)
+        (rows,) = written(store.config.serving_log.folder)
+        kept = Counter(rows["input:thing"].to_pylist())
+        assert set(kept) == {thing for thing in range(THINGS) if is_logged_key(order_bytes(Int64, thing), 0.5)}
+        assert set(kept.values()) == {2}
+        assert all(number == (thing - thing % 2) // 2 for thing, number in
+                   zip(rows["input:thing"].to_pylist(), rows["row"].to_pylist(), strict=True))  # fmt: skip
+        audit = store.audit()
+        assert (audit.compared, audit.skewed) == (rows.num_rows, 0)
+
+
+def test_the_share_of_keys_is_the_rate() -> None:
+    """Of 20,000 keys; those of a lower rate are among those of a higher one."""
+    keys = [order_bytes(String, f"key {n}") for n in range(20_000)]
+    kept = [{key for key in keys if is_logged_key(key, rate)} for rate in (0.0, 0.1, 0.5, 1.0)]
+    assert [round(len(some) / len(keys), 2) for some in kept] == [0.0, 0.1, 0.5, 1.0]
+    assert kept[1] < kept[2] < kept[3]

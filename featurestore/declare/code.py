@@ -46,12 +46,14 @@ class FunctionCode:
     """The identity of a function's code.
 
     `fingerprint` is the hex sha256 of its normalised tokens; `source` a readable listing of the same code, for diffs;
-    `names` are the repository's functions in it, the function itself first.
+    `names` are the repository's functions in it, the function itself first; `libraries` the top-level modules of the
+    libraries that it names, the standard library's and this product's included.
     """
 
     fingerprint: str
     source: str
     names: tuple[str, ...]
+    libraries: tuple[str, ...]
 
 
 def code_of(function: object, *, where: str) -> FunctionCode:
@@ -63,16 +65,19 @@ def code_of(function: object, *, where: str) -> FunctionCode:
     """
     functions = [_plain(function, where)]
     tokens, blocks = [ALGORITHM], []
+    libraries: set[str] = set()
     for each in functions:  # it grows on the way: a helper joins when it is first mentioned
         reader = _Reader(each, functions, where)
         tree = reader.normalised()
         tokens += ["function", *tokens_of(tree.args, reader.meaning), *tokens_of(tree.body, reader.meaning)]
         constants = [f"{name} = {value}" for name, value in sorted(reader.constants.items())]
         blocks.append("\n".join([*constants, _listing(tree)]))
+        libraries |= {dotted.partition(".")[0] for dotted in reader.libraries}
     return FunctionCode(
         fingerprint=hashlib.sha256("\n".join(tokens).encode()).hexdigest(),
         source="\n\n".join(blocks) + "\n",
         names=tuple(f"{each.__module__}.{each.__qualname__}" for each in functions),
+        libraries=tuple(sorted(libraries)),
     )
 
 
@@ -115,6 +120,7 @@ class _Reader(ast.NodeTransformer):
         self.function, self.functions, self.where = function, functions, where
         self.meaning: dict[ast.AST, str] = {}
         self.constants: dict[str, str] = {}
+        self.libraries: set[str] = set()
         self.scopes: list[set[str]] = []
 
     def refuse(self, what: str, hint: str, node: ast.AST | None = None) -> NoReturn:
@@ -332,6 +338,7 @@ class _Reader(ast.NodeTransformer):
         if why := impurity(dotted):
             what, _, hint = why.partition(". ")
             self.refuse(f"uses '{dotted.removeprefix('builtins.')}', {what}", hint, node)
+        self.libraries.add(dotted)
         return self._named(node, dotted.removeprefix("builtins."), f"library {dotted}")
 
     def _refuse_value(self, path: str, value: object, node: ast.AST, *, closed: bool) -> NoReturn:

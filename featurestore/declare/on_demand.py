@@ -48,7 +48,8 @@ class OnDemand(Declaration):
     """A feature computed by a function when it is asked for; made by `on_demand`.
 
     mode "row": the function takes one row's values as Python scalars (None for null) and returns one. mode "columns":
-    it takes pandas Series with Arrow-backed dtypes and returns a Series or array of the same length.
+    it takes pandas Series with Arrow-backed dtypes and returns a Series or array of the same length. libraries: the
+    top-level modules that its code names; known where the function is, as is `function`.
     """
 
     name: ColumnName
@@ -61,6 +62,7 @@ class OnDemand(Declaration):
     description: str = ""
     tags: dict[str, str] = {}
     function: Any = Field(default=None, exclude=True, repr=False)
+    libraries: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
 
     @declares
     def __init__(
@@ -87,6 +89,7 @@ class OnDemand(Declaration):
                 raise ValueError(f"an input is one feature: view['name'] instead of all of '{item.name}'")
         self.fill(
             function=function,
+            libraries=code.libraries,
             name=name or title,
             inputs=tuple(inputs),
             output=output,

@@ -18,7 +18,7 @@ from featurestore.operations.materialize import Run, materialize_view
 from featurestore.operations.parts import takes_pushes
 from featurestore.operations.progress import progress_for
 from featurestore.operations.push import Pushing
-from featurestore.operations.served_rows import Recorder
+from featurestore.operations.recorder import Recorder
 from featurestore.operations.serving import Serving, is_published
 from featurestore.registry.documents import catalog_of, resolved_service, resolved_view
 from featurestore.registry.store import Registry
@@ -101,7 +101,14 @@ class Project:
         if not said.rate and not any(said.rates.values()):
             return None
         self.serving_log = ServingLog(said.folder)
-        return Recorder(self.serving_log, rate=said.rate, rates=said.rates)
+        return Recorder(
+            self.serving_log, rate=said.rate, rates=said.rates, by=said.by, bys=said.bys,
+            registry_version=self._registry_version,
+        )  # fmt: skip
+
+    def _registry_version(self, service: str, fingerprint: str) -> int | None:
+        found = self.registry.find_service(service, fingerprint)
+        return None if found is None else found[0]
 
     # --- definitions ------------------------------------------------------------------------
 

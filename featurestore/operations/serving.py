@@ -19,7 +19,7 @@ from featurestore.declare.services import FeatureService
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, did_you_mean
 from featurestore.operations.lookup import Lookup
 from featurestore.operations.online_result import OnlineResult
-from featurestore.operations.served_rows import Recorder
+from featurestore.operations.recorder import Recorder, checked_id
 from featurestore.registry.diff import diff_text
 from featurestore.registry.documents import Document, resolved_service
 from featurestore.registry.store import Registry
@@ -89,20 +89,23 @@ class Serving:
             loaded.checked = now
             return loaded.lookup
 
-    def get(self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False) -> OnlineResult:
+    def get(
+        self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
+    ) -> OnlineResult:
         """A lookup; where the loaded version is gone by now, one of the version that took its place."""
+        request_id = None if request_id is None else checked_id(request_id)
         lookup = self.lookup(name, fingerprint)
         try:
-            return self._recorded(lookup.get(rows, json=json))
+            return self._recorded(lookup.get(rows, json=json), request_id)
         except NotMaterializedError:
             newer = self._again(name, fingerprint)
             if newer is lookup:
                 raise
-        return self._recorded(newer.get(rows, json=json))
+        return self._recorded(newer.get(rows, json=json), request_id)
 
-    def _recorded(self, result: OnlineResult) -> OnlineResult:
+    def _recorded(self, result: OnlineResult, request_id: str | None) -> OnlineResult:
         if self._recorder is not None:
-            result.request = self._recorder.record(result)
+            result.request = self._recorder.record(result, request_id)
         return result
 
     def served_version(self, name: str, fingerprint: str) -> ResolvedService:
@@ -112,8 +115,11 @@ class Serving:
             raise FingerprintError(f"Service '{name}' was never applied with fingerprint {fingerprint}")
         return self._with_functions(resolved_service(found[1], name))
 
-    async def aget(self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False) -> OnlineResult:
+    async def aget(
+        self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
+    ) -> OnlineResult:
         """`get` for coroutines; what reads the registry does so in a worker thread."""
+        request_id = None if request_id is None else checked_id(request_id)
         loop = asyncio.get_running_loop()
         loaded = self._loaded.get((name, fingerprint))
         if loaded is not None and time.monotonic() - loaded.checked < RELOAD:
@@ -121,12 +127,12 @@ class Serving:
         else:
             lookup = await loop.run_in_executor(None, self.lookup, name, fingerprint)
         try:
-            return self._recorded(await lookup.aget(rows, json=json))
+            return self._recorded(await lookup.aget(rows, json=json), request_id)
         except NotMaterializedError:
             newer = await loop.run_in_executor(None, self._again, name, fingerprint)
             if newer is lookup:
                 raise
-        return self._recorded(await newer.aget(rows, json=json))
+        return self._recorded(await newer.aget(rows, json=json), request_id)
 
     def _again(self, name: str, fingerprint: str | None) -> Lookup:
         """The version to be served now, whenever it was looked for last."""
@@ -143,6 +149,8 @@ class Serving:
             service, newest = self._served(name)
         if before is not None and before.lookup.service.fingerprint == service.fingerprint:
             return _Loaded(before.lookup, generation, newest, before.checked)
+        if self._recorder is not None:
+            self._recorder.prepare(service)
         return _Loaded(Lookup(service, self._store, project=self._project), generation, newest, 0.0)
 
     def _versions(self, name: str) -> Iterator[Document]:
@@ -199,7 +207,7 @@ class Serving:
                         f"On-demand feature '{item.name}' of service '{service.name}' {state} than in the version to be "
                         f"served ({service.fingerprint}); deploy the code that was applied, or materialize the new version"
                     )
-                item = item.model_copy(update={"function": own.function})  # noqa: PLW2901
+                item = item.model_copy(update={"function": own.function, "libraries": own.libraries})  # noqa: PLW2901
             features.append(item)
         declared: FeatureService = service.declared.model_copy(update={"features": tuple(features)})
         return resolve_service(declared, {part.view.name: part.view for part in service.parts})

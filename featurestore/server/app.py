@@ -22,6 +22,7 @@ from featurestore.server.bodies import (
     PUSH,
     PUSHED,
     REQUEST,
+    REQUEST_ID,
     RESPONSE,
     LookupRequest,
     LookupResponse,
@@ -31,6 +32,7 @@ from featurestore.server.bodies import (
     json_body,
     read_push,
     read_request,
+    request_id,
 )
 from featurestore.server.problems import (
     BadRequest,
@@ -123,17 +125,24 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 def _add_lookup(app: FastAPI, store: FeatureStore) -> None:
     asked = {"schema": LookupRequest.model_json_schema(), "example": REQUEST}
     request_body = {"required": True, "content": {"application/json": asked}}
+    header = {"name": REQUEST_ID, "in": "header", "required": False, "description": "What it is logged under",
+              "schema": {"type": "string", "minLength": 1, "maxLength": 128}}  # fmt: skip
     content = {"application/json": {"example": RESPONSE}, ARROW: {}}
     responses: dict[int | str, dict[str, Any]] = {200: {"model": LookupResponse, "content": content}, **PROBLEMS}
 
-    @app.post("/v1/online-features", responses=responses, openapi_extra={"requestBody": request_body})
+    @app.post(
+        "/v1/online-features", responses=responses, openapi_extra={"requestBody": request_body, "parameters": [header]}
+    )
     async def online_features(request: Request) -> Response:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
+        given = request_id(request.headers)
         service, fingerprint, rows = read_request(await _body(request))
-        result = await store.aget_online_features(rows, service, fingerprint=fingerprint, json=True)
+        result = await store.aget_online_features(rows, service, fingerprint=fingerprint, json=True, request_id=given)
+        known = given or result.request
+        headers = None if known is None else {REQUEST_ID: known}
         if ARROW in request.headers.get("accept", ""):
-            return Response(arrow_body(result), media_type=ARROW)
-        return Response(json_body(result), media_type="application/json")
+            return Response(arrow_body(result), media_type=ARROW, headers=headers)
+        return Response(json_body(result), media_type="application/json", headers=headers)
 
 
 def _add_push(app: FastAPI, store: FeatureStore) -> None:

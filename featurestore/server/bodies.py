@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,8 +11,9 @@ import pyarrow as pa
 from pydantic import BaseModel, Field
 
 from featurestore.clock import to_datetime
-from featurestore.errors import did_you_mean
+from featurestore.errors import RequestError, did_you_mean
 from featurestore.operations.online_result import OnlineResult
+from featurestore.operations.recorder import checked_id
 from featurestore.server.problems import BadRequest
 from featurestore.types import FeatureType, Timestamp, to_json
 
@@ -22,6 +23,7 @@ __all__ = [
     "PUSH",
     "PUSHED",
     "REQUEST",
+    "REQUEST_ID",
     "RESPONSE",
     "LookupRequest",
     "LookupResponse",
@@ -31,8 +33,10 @@ __all__ = [
     "json_body",
     "read_push",
     "read_request",
+    "request_id",
 ]
 
+REQUEST_ID = "X-Request-ID"
 ARROW = "application/vnd.apache.arrow.stream"
 AS_THEY_ARE = {"Bool", "Int32", "Int64", "String"}
 
@@ -107,6 +111,15 @@ def read_request(body: bytes) -> tuple[str, str | None, list[Any]]:
     if fingerprint is not None and not isinstance(fingerprint, str):
         raise BadRequest("fingerprint must be text")
     return service, fingerprint, _rows(asked)
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """What the client calls its request, None where it does not; BadRequest where that is no id."""
+    given = headers.get(REQUEST_ID)
+    try:
+        return None if given is None else checked_id(given)
+    except RequestError as error:
+        raise BadRequest(f"{REQUEST_ID}: {error}") from None
 
 
 def read_push(body: bytes) -> tuple[str, list[Any]]:

@@ -1,0 +1,123 @@
+"""The files of the serving log: how they are called, how one appears, and which of them count.
+
+A merged file (see `serving_upkeep`) says in its metadata which files it replaces. They stay for a while, for readers that
+listed them before; whoever lists the files now leaves them out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+__all__ = [
+    "HOUR",
+    "REPLACES",
+    "SegmentFile",
+    "live",
+    "merged_name",
+    "replaced",
+    "segment_name",
+    "segments",
+    "write_durably",
+]
+
+HOUR = 3_600_000_000
+"""µs: what is merged into one file."""
+
+REPLACES = b"featurestore.replaces"
+"""The metadata key of a merged file under which the names of the files that it replaces stand, as a JSON list."""
+
+MERGED = "merged"
+
+
+class SegmentFile(NamedTuple):
+    """A file by its name: the first and the last time of its rows (µs), and whether it was merged of others."""
+
+    path: Path
+    first: int
+    last: int
+    merged: bool
+
+    @property
+    def hour(self) -> int:
+        """The hour in which its first row was served, counted from 1970."""
+        return self.first // HOUR
+
+    @classmethod
+    def of(cls, path: Path) -> SegmentFile:
+        """What the name says."""
+        first, last, by, *_ = path.name.split("-")
+        return cls(path, int(first), int(last), by == MERGED)
+
+
+def segment_name(first: int, last: int, by: str) -> str:
+    """The name of a segment with rows from `first` to `last` (µs)."""
+    return f"{first}-{last}-{by}.parquet"
+
+
+def merged_name(first: int, last: int, mark: str) -> str:
+    """The name of a merged file."""
+    return segment_name(first, last, f"{MERGED}-{mark}")
+
+
+def write_durably(path: Path, data: pa.Buffer) -> None:
+    """A file of these bytes, all at once: under its name it is whole, and on the disk. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".{path.name}")
+    try:
+        with made.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(made, path)  # noqa: PTH105 - atomic, and said so by its name
+    except OSError:
+        with suppress(OSError):
+            made.unlink(missing_ok=True)
+        raise
+
+
+def segments(
+    folder: Path, *, service: str | None = None, since: int | None = None, until: int | None = None
+) -> dict[tuple[str, str], list[Path]]:
+    """The segments of each service version, by (service, fingerprint), oldest first, every row in one of them.
+
+    since, until: µs; without those that have no row from `since` on, or before `until`.
+    """
+    found: dict[tuple[str, str], list[Path]] = {}
+    for version in sorted(folder.glob(f"{service or '*'}/*/")):
+        files = [
+            file.path for file in live(version)
+            if (since is None or file.last >= since) and (until is None or file.first < until)
+        ]  # fmt: skip
+        if files:
+            found[version.parent.name, version.name] = files
+    return found
+
+
+def live(version: Path) -> list[SegmentFile]:
+    """The files of one service version that count, oldest first."""
+    files = sorted(map(SegmentFile.of, version.glob("[0-9]*.parquet")), key=lambda file: (file.first, file.path.name))
+    gone = replaced(files)
+    return [file for file in files if file.path.name not in gone]
+
+
+def replaced(files: Iterable[SegmentFile]) -> set[str]:
+    """The names of files that a merged one among them stands for."""
+    listed = list(files)
+    hours: dict[int, int] = {}
+    for file in listed:
+        hours[file.hour] = hours.get(file.hour, 0) + 1
+    names: set[str] = set()
+    for file in listed:
+        if file.merged and hours[file.hour] > 1:  # alone in its hour it replaces nothing that is still there
+            with suppress(FileNotFoundError):
+                metadata = pq.read_schema(file.path).metadata or {}
+                names.update(json.loads(metadata.get(REPLACES, b"[]")))
+    return names
