@@ -71,6 +71,7 @@ class Counts:
         """From now on the counts are in the file."""
         self._kept = made
         self.save()
+        ERROR.pack_into(made, COUNTERS.size, *self._error)
 
     def save(self) -> None:
         """Put the counters where they outlive the process."""
@@ -90,6 +91,11 @@ class Counts:
             fcntl.flock(self._file, fcntl.LOCK_UN)
             os.close(self._file)
             self._file = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the counts are in the file, where `losses` finds them."""
+        return self._kept is not None
 
     def losses(self) -> Losses:
         """The counts as they are in memory; what waits is not lost."""
