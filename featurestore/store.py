@@ -37,6 +37,7 @@ from featurestore.registry.store import Registry, Version
 from featurestore.stores.log import Compaction
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore
+from featurestore.stores.serving_log import Losses
 
 __all__ = ["FeatureStore"]
 
@@ -298,6 +299,11 @@ class FeatureStore:
         )
         ended = None if until is None else instant_of(until)
         return audit(self._project, Audited(began, ended, service, against or {}, spine))
+
+    def serving_log_losses(self) -> Losses:
+        """How many requests were offered to the serving log, written, dropped and lost, over all processes, and the last
+        error that cost some. What waits to be written is neither."""
+        return self._project.losses()
 
     def reload(self) -> None:
         """Notice a newly applied or published version now, and not within seconds."""

@@ -36,7 +36,7 @@ from featurestore.errors import RequestError
 from featurestore.operations.recorder import is_logged_key
 from featurestore.operations.served_rows import find_request, store_version
 from featurestore.semantics.order import order_bytes
-from featurestore.stores.serving_log import segments
+from featurestore.stores.serving_log import Losses, segments
 from featurestore.types import Float64, Int64, String
 from tests.server.test_http import serving
 
@@ -219,3 +219,33 @@ def test_the_share_of_keys_is_the_rate() -> None:
     kept = [{key for key in keys if is_logged_key(key, rate)} for rate in (0.0, 0.1, 0.5, 1.0)]
     assert [round(len(some) / len(keys), 2) for some in kept] == [0.0, 0.1, 0.5, 1.0]
     assert kept[1] < kept[2] < kept[3]
+
+
+def test_losses_are_told_everywhere(tmp_path: Path) -> None:
+    """In Python, over HTTP and on the command line, where the log's folder cannot be written too; and lookups go on."""
+    with opened(repository(tmp_path, 'rate = 1.0\nfolder = "blocked"')) as store, serving(store) as client:
+        assert store.serving_log_losses() == Losses(0, 0, 0, 0)
+        (tmp_path / "blocked").write_text("no folder")
+        result = store.get_online_features(asked(1), "model")
+        assert (result.columns["view__x"], result.request is None) == ([1 / 7], False)
+        flushed(store)
+        told = Losses(1, 0, 1, 0, "Not a directory")
+        assert store.serving_log_losses() == told
+        assert client.get("/v1/serving-log").json() == told._asdict()
+        (tmp_path / "blocked").unlink()
+        client.post("/v1/online-features", json={"service": "model", "rows": asked(2)})
+        flushed(store)
+        said = [command(tmp_path, "status", *more) for more in ((), ("--json",))]
+        assert "serving log: of 2 requests 1 written, 1 dropped, 0 lost; the last error was: Not a directory" in said[0]
+        assert orjson.loads(said[1])["serving_log"] == Losses(2, 1, 1, 0, "Not a directory")._asdict()
+
+
+def command(folder: Path, *words: str) -> str:
+    """What a command of the command line prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "featurestore", "--repo", str(folder), *words],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout

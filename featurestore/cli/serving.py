@@ -115,17 +115,17 @@ def _marked(value: Any, statuses: list[str] | None, row: int) -> str:
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """How far each applied view has come online, and what lies in the logs of push sources.
+    """How far each applied view has come online, what lies in the logs of push sources, and what the serving log lost.
 
     Example: featurestore status
     """
     from featurestore.operations.status import described
 
     with opened(context) as store:
-        found = store.status()
+        found, losses = store.status(), store.serving_log_losses()
     views = [view.to_dict() for view in found]
     if as_json:
-        print_json(views)
+        print_json({"views": views, "serving_log": losses._asdict()})
     elif views:
         rows = [
             (view["view"], view["fingerprint"][:12], view["state"], view["as_of"], view["wanted"]) for view in views
@@ -135,6 +135,12 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
             typer.echo(line)
     else:
         typer.echo("Nothing is applied.")
+    if losses.offered and not as_json:
+        error = "" if losses.last_error is None else f"; the last error was: {losses.last_error}"
+        typer.echo(
+            f"serving log: of {losses.offered} requests {losses.written} written, {losses.dropped} dropped, "
+            f"{losses.lost} lost{error}"
+        )
 
 
 def serve(

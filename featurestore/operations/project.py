@@ -27,7 +27,7 @@ from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
-from featurestore.stores.serving_log import ServingLog
+from featurestore.stores.serving_log import Losses, ServingLog, losses
 
 __all__ = ["Project"]
 
@@ -105,6 +105,10 @@ class Project:
             self.serving_log, rate=said.rate, rates=said.rates, by=said.by, bys=said.bys,
             registry_version=self._registry_version,
         )  # fmt: skip
+
+    def losses(self) -> Losses:
+        """What became of the requests that were to be logged."""
+        return losses(self.config.serving_log.folder) if self.serving_log is None else self.serving_log.all_losses()
 
     def _registry_version(self, service: str, fingerprint: str) -> int | None:
         found = self.registry.find_service(service, fingerprint)

@@ -107,6 +107,7 @@ def create_app(store: FeatureStore, *, close_store: bool = False) -> FastAPI:
     _add_lookup(app, store)
     _add_push(app, store)
     _add_catalog(app, store)
+    _add_serving_log(app, store)
     _add_health(app, store)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
     return app
@@ -212,6 +213,15 @@ def _add_catalog(app: FastAPI, store: FeatureStore) -> None:
     def view(name: str) -> Response:
         """One applied view: all that can change its values."""
         return one("views", name)
+
+
+def _add_serving_log(app: FastAPI, store: FeatureStore) -> None:
+    told = {"offered": 1200, "written": 1180, "dropped": 0, "lost": 3, "last_error": None}
+
+    @app.get("/v1/serving-log", responses=_example(told))
+    def serving_log() -> Response:
+        """What became of the requests that were to be logged, over all processes."""
+        return Response(orjson.dumps(store.serving_log_losses()._asdict()), media_type="application/json")
 
 
 def _add_health(app: FastAPI, store: FeatureStore) -> None:

@@ -174,7 +174,7 @@ def _read_one(path: Path) -> tuple[_Counted, bool] | None:
 def _read_ended(path: Path) -> _Counted | None:
     try:
         counts, error, *names = path.read_text().split("\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     offered, written, dropped, lost = map(int, counts.split())
     at, _, text = error.partition(" ")

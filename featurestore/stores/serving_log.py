@@ -129,6 +129,17 @@ class ServingLog:
         """What became of the requests of this process so far; those that wait are not lost."""
         return self._counts.losses()
 
+    def all_losses(self) -> Losses:
+        """Those of all processes; of this one too while its counters cannot be kept on the disk."""
+        others, own = losses(self.folder), self._counts
+        if own.is_kept:
+            return others
+        mine = own.losses()
+        return Losses(
+            others.offered + mine.offered, others.written + mine.written, others.dropped + mine.dropped, others.lost,
+            mine.last_error or others.last_error,
+        )  # fmt: skip
+
     def flush(self) -> None:
         """Write what has come together; a disk that refuses costs these rows, and nothing else."""
         with self._turn:

@@ -105,7 +105,7 @@ def test_json_parses_and_holds_json_forms(repo: Path) -> None:
     assert told["online"]["rows"][0]["customer_orders__amount"] == 27.5
     assert told["snapshot"][0]["event_timestamp"] == "2025-01-05T00:00:00.000000Z"
     assert told["historical"]["rows"] == 6
-    assert [view["state"] for view in told["status"]] == ["fresh", "fresh"]
+    assert [view["state"] for view in told["status"]["views"]] == ["fresh", "fresh"]
     assert told["push"] == {"accepted": 9, "unchanged": 0, "late": 0}
     assert told["compact"] == {"carts": {"segments": 0, "rows": 0, "deleted": 0}}
     assert told["history"][0]["version"] == 1
