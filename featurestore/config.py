@@ -83,6 +83,12 @@ def _glob(value: str) -> str:
     return value
 
 
+def _retention(value: str) -> str:
+    if not re.fullmatch(r"(?=.)([0-9]{1,6}w)?([0-9]{1,6}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?", value):
+        raise ValueError("must be a duration such as '30d' or '12h'")
+    return value
+
+
 Whole = Annotated[int, Strict(), BeforeValidator(_digits)]
 
 
@@ -113,13 +119,15 @@ class OfflineConfig(Table):
 
 class ServingLogConfig(Table):
     """What is kept of what was served. rate: how much of it, 0 (none) to 1; by: whole "request"s, or all rows of a
-    "key"; `rates` and `bys` say it by service."""
+    "key"; `rates` and `bys` say it by service. retention: how old a file's newest row may be; max_bytes: what all take."""
 
     folder: Path
     rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     rates: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     by: Literal["request", "key"] = "request"
     bys: dict[str, Literal["request", "key"]] = {}
+    retention: Annotated[str, AfterValidator(_retention)] | None = None
+    max_bytes: Annotated[Whole, Field(ge=1)] | None = None
 
 
 class ServerConfig(Table):

@@ -38,6 +38,7 @@ from featurestore.stores.log import Compaction
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore
 from featurestore.stores.serving_log import Losses
+from featurestore.stores.serving_upkeep import Upkeep
 
 __all__ = ["FeatureStore"]
 
@@ -253,6 +254,13 @@ class FeatureStore:
         Identities of rows older than the source's lateness are forgotten online.
         """
         return compact(self.catalog, self.offline, names=sources, forget=self._project.pushing.forget)
+
+    def compact_serving_log(self) -> Upkeep | None:
+        """Merge the serving log's past hours and delete what is too old or too much, beside whoever reads and writes it.
+
+        What was done; None where another process is at it. Processes that log do so themselves every few minutes.
+        """
+        return self._project.keep_up_log()
 
     def lookup(self, service: str, fingerprint: str | None = None) -> Lookup:
         """The loaded service that lookups use; for a server that keeps it at hand."""

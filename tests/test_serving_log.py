@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import ANY
 
 import duckdb
 import orjson
@@ -32,11 +33,12 @@ from featurestore import (
     Request,
     on_demand,
 )
-from featurestore.errors import RequestError
+from featurestore.errors import ConfigError, RequestError
 from featurestore.operations.recorder import is_logged_key
 from featurestore.operations.served_rows import find_request, store_version
 from featurestore.semantics.order import order_bytes
 from featurestore.stores.serving_log import Losses, segments
+from featurestore.stores.serving_upkeep import Upkeep
 from featurestore.types import Float64, Int64, String
 from tests.server.test_http import serving
 
@@ -249,3 +251,36 @@ def command(folder: Path, *words: str) -> str:
         text=True,
     )
     return done.stdout
+
+
+def test_old_hours_are_merged_and_older_ones_deleted_as_configured(tmp_path: Path) -> None:
+    """By the store and by the command, which say what they did; an hour of the store's clock is meant."""
+    with opened(repository(tmp_path, 'rate = 1.0\nretention = "2h30m"')) as store:
+        clock = store._project.clock
+        assert isinstance(clock, ManualClock)
+        for hour in range(3):
+            for _ in range(2):
+                store.get_online_features(asked(hour), "model")
+                folder = flushed(store)
+            clock.advance(timedelta(hours=1))
+        clock.advance(timedelta(minutes=10))
+        assert store.compact_serving_log() == Upkeep(merged=4, into=2, deleted=2, freed=ANY)
+        (rows,) = written(folder)
+        assert sorted(rows["input:thing"].to_pylist()) == [1, 1, 2, 2]
+        assert (store.audit().compared, store.audit().skewed) == (8, 0)
+    # The command goes by the system's clock, for which all of this is long ago.
+    assert "serving log: 0 files merged into 0, 0 merged ones removed, 6 deleted by age or size" in command(
+        tmp_path, "compact"
+    )
+    told = orjson.loads(command(tmp_path, "compact", "--json"))
+    assert told == {"serving log": {"merged": 0, "into": 0, "removed": 0, "deleted": 0, "freed": 0}}
+    assert segments(folder) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ['retention = "soon"', 'retention = ""', "retention = 30", "max_bytes = 0", 'by = "row"']
+)
+def test_what_is_configured_wrongly_is_said(tmp_path: Path, text: str) -> None:
+    """With the key's name."""
+    with pytest.raises(ConfigError, match=f"serving_log.{text.split(maxsplit=1)[0]}"):
+        FeatureStore(repository(tmp_path, text))

@@ -1,4 +1,4 @@
-"""Commands about push sources: push, compact."""
+"""Commands about logs: push, compact."""
 
 from __future__ import annotations
 
@@ -127,15 +127,27 @@ def compact(
 ) -> None:
     """Seal the full segments of push logs into Parquet, beside whoever reads and writes, and delete what they replaced.
 
+    Of all, also merge the past hours of the serving log, and delete what its retention and max_bytes say.
+
     Example: featurestore compact
     """
     with opened(context) as store:
         done = store.compact(sources)
+        logs = not sources and store.config.serving_log.folder.is_dir()
+        log = store.compact_serving_log() if logs else None
+    told = None if log is None else log._asdict()
     if as_json:
-        print_json({name: one._asdict() for name, one in done.items()})
+        print_json({**{name: one._asdict() for name, one in done.items()}, **({"serving log": told} if logs else {})})
     elif done:
         print_table(
             ("source", "segments sealed", "rows", "files deleted"), [(name, *one) for name, one in done.items()]
         )
     else:
         typer.echo("There is no push source.")
+    if logs and not as_json:
+        typer.echo(
+            "serving log: another process is at it"
+            if log is None
+            else f"serving log: {log.merged} files merged into {log.into}, {log.removed} merged ones removed, {log.deleted} "
+            f"deleted by age or size, {log.freed} bytes freed"
+        )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, reader
 from featurestore.config import Config
+from featurestore.declare.durations import parse_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.errors import FingerprintError
@@ -28,6 +29,7 @@ from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
 from featurestore.stores.serving_log import Losses, ServingLog, losses
+from featurestore.stores.serving_upkeep import Limits, Upkeep, keep_up
 
 __all__ = ["Project"]
 
@@ -100,11 +102,17 @@ class Project:
         said = self.config.serving_log
         if not said.rate and not any(said.rates.values()):
             return None
-        self.serving_log = ServingLog(said.folder)
+        self.serving_log = ServingLog(said.folder, upkeep=self.keep_up_log)
         return Recorder(
             self.serving_log, rate=said.rate, rates=said.rates, by=said.by, bys=said.bys,
             registry_version=self._registry_version,
         )  # fmt: skip
+
+    def keep_up_log(self, between: Callable[[], None] = lambda: None) -> Upkeep | None:
+        """Merge the serving log's past hours and delete what is too old or too much; None where another process is at it."""
+        said = self.config.serving_log
+        limits = Limits(None if said.retention is None else parse_duration(said.retention), said.max_bytes)
+        return keep_up(said.folder, limits, now=self.now(), between=between)
 
     def losses(self) -> Losses:
         """What became of the requests that were to be logged."""

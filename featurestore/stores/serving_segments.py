@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -103,21 +104,26 @@ def segments(
 
 def live(version: Path) -> list[SegmentFile]:
     """The files of one service version that count, oldest first."""
-    files = sorted(map(SegmentFile.of, version.glob("[0-9]*.parquet")), key=lambda file: (file.first, file.path.name))
+    files = listed(version)
     gone = replaced(files)
     return [file for file in files if file.path.name not in gone]
 
 
-def replaced(files: Iterable[SegmentFile]) -> set[str]:
-    """The names of files that a merged one among them stands for."""
-    listed = list(files)
-    hours: dict[int, int] = {}
-    for file in listed:
-        hours[file.hour] = hours.get(file.hour, 0) + 1
-    names: set[str] = set()
-    for file in listed:
-        if file.merged and hours[file.hour] > 1:  # alone in its hour it replaces nothing that is still there
-            with suppress(FileNotFoundError):
-                metadata = pq.read_schema(file.path).metadata or {}
-                names.update(json.loads(metadata.get(REPLACES, b"[]")))
-    return names
+def listed(version: Path) -> list[SegmentFile]:
+    """All files of one service version, oldest first."""
+    return sorted(map(SegmentFile.of, version.glob("[0-9]*.parquet")), key=lambda file: (file.first, file.path.name))
+
+
+def replaced(files: Sequence[SegmentFile]) -> set[str]:
+    """The names of files that merged ones among them stand for. Those that are alone in their hour are not looked into."""
+    hours = Counter(file.hour for file in files)
+    return {name for file in files if file.merged and hours[file.hour] > 1 for name in replaced_by(file)}
+
+
+def replaced_by(file: SegmentFile) -> set[str]:
+    """The names of the files that a merged one stands for; none where it is gone."""
+    try:
+        metadata = pq.read_schema(file.path).metadata or {}
+    except FileNotFoundError:
+        return set()
+    return set(json.loads(metadata.get(REPLACES, b"[]")))
