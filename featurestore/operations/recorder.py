@@ -15,7 +15,7 @@ from typing import Literal
 
 from featurestore.errors import RequestError
 from featurestore.operations.online_result import OnlineResult
-from featurestore.operations.served_rows import Logged, ServedRows
+from featurestore.operations.served_rows import ServedRows
 from featurestore.operations.store_version import StoreVersion
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.service import ResolvedService
@@ -77,7 +77,7 @@ class Recorder:
             elif random.random() >= rate:  # noqa: S311 - no secret
                 return None
         name = self.log.next_request() if request_id is None else request_id
-        taken = self.log.offer(self._form(service).served(Logged(result, name, rows)))
+        taken = self.log.offer(self._form(service).served(result, name, rows))
         return name if taken else None
 
     def _form(self, service: ResolvedService) -> ServedRows:

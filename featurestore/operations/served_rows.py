@@ -28,7 +28,6 @@ from featurestore.semantics.status import Status
 from featurestore.stores.serving_log import Served, segments
 
 __all__ = [
-    "Logged",
     "LoggedRequest",
     "ServedRows",
     "as_of_column",
@@ -43,8 +42,8 @@ TIME = pa.timestamp("us", "UTC")
 ATTEMPTS = 3
 """Times that a listing of segments is read, where one of them is deleted in between."""
 
-VALUE, COLUMN = 48, 96
-"""Bytes that a value, and a column of a request, take in memory beside a text's own, about."""
+REQUEST, VALUE, ITEM = 1024, 48, 10
+"""Bytes that a request, a value of a single row, and one in an array take in memory, beside a text's own: about."""
 
 
 def input_column(name: str) -> str:
@@ -77,90 +76,123 @@ def schema_of(service: ResolvedService) -> pa.Schema:
     return pa.schema(fields)
 
 
-class Logged(NamedTuple):
-    """A result that is to be logged, under an id; rows: which of its rows are, None: all."""
-
-    result: OnlineResult
-    request: str
-    rows: list[int] | None
-
-
 class ServedRows:
-    """Makes results of one service version into rows of the log. A lookup only hands its result over, as it is."""
+    """Makes results of one service version into rows of the log.
+
+    A lookup packs its result, so that nothing that it made outlives it but the values of single rows: what lived on would
+    be looked through by the garbage collector, and take the place in the processor's cache that the next lookup uses again,
+    at a greater cost than all else here. A tuple has
+
+        of one row         the id, the time (µs), the row's number, the inputs, the features, the statuses, the as_ofs (µs)
+        of several rows    the id, the time, the rows' numbers, for each type an array of its columns one after the other,
+                           the statuses likewise as bytes, and a tuple of the as_ofs
+    """
 
     def __init__(self, service: ResolvedService, version: StoreVersion) -> None:
         self.service = service
         self.schema = schema_of(service).with_metadata({METADATA: version.packed()})
-        self._per_request = 512 + COLUMN * len(self.schema)
-        self._per_row = VALUE * len(self.schema)
-        types = {**service.inputs, **{column.name: column.type for column in service.columns}}
-        self._long = [name for name, of in types.items() if of.kind in {"String", "Bytes", "Array", "Embedding"}]
+        types = [*service.inputs.values(), *(column.type for column in service.columns)]
+        names = [*map(input_column, service.inputs), *(column.name for column in service.columns)]
+        self._values = list(zip(names, (of.arrow for of in types), strict=True))
+        self._statuses = [(part.name, [of[0] for of in status_columns(part).values()]) for part in service.parts]
+        self._status_names = [name for part in service.parts for name in status_columns(part)]
+        self._as_of_names = [as_of_column(part) for part in service.parts]
+        groups: dict[pa.DataType, list[int]] = {}
+        for place, (_, of) in enumerate(self._values):
+            groups.setdefault(of, []).append(place)
+        self._groups = list(groups.items())
+        self._long = [FIXED + place for place, of in enumerate(types) if of.kind in LONG]
+        self._long_groups = [FIXED + n for n, group in enumerate(self._groups) if FIXED + group[1][0] in self._long]
+        self._encode = self.table  # one object, and not one a request
 
-    def served(self, logged: Logged) -> Served:
-        """The result as the log takes it."""
-        result = logged.result
-        rows = len(result) if logged.rows is None else len(logged.rows)
-        service = self.service
-        return Served(
-            service.name, service.fingerprint, self.schema, logged, rows, result.now, self._size(result), self.table
-        )
+    def served(self, result: OnlineResult, request: str, rows: Sequence[int] | None = None) -> Served:
+        """The result as the log takes it, under an id; rows: only these."""
+        kept = range(len(result)) if rows is None else rows
+        count, service = len(kept), self.service
+        if count == 1:
+            packed = self._one(result, request, kept[0])
+            size = sum([len(packed[place]) for place in self._long if packed[place] is not None])
+        else:
+            packed = self._several(result, request, kept)
+            size = sum([packed[place].nbytes for place in self._long_groups])
+        size += REQUEST + (VALUE if count == 1 else ITEM) * count * len(self.schema)
+        return Served(service.name, service.fingerprint, self.schema, packed, count, result.now, size, self._encode)
 
-    def _size(self, result: OnlineResult) -> int:
-        size = self._per_request + len(result) * self._per_row
-        for name in self._long:
-            values = result.inputs[name] if name in result.inputs else result.columns[name]
-            size += sum([len(value) for value in values if value is not None])
-        return size
+    def _one(self, result: OnlineResult, request: str, row: int) -> tuple[Any, ...]:
+        packed: list[Any] = [request, result.now, row]
+        packed += [column[row] for column in result.inputs.values()]
+        packed += [column[row] for column in result.columns.values()]
+        for part, names in self._statuses:
+            statuses = result.parts[part].statuses
+            packed += [statuses[name][row].value for name in names]
+        packed += [answer.as_of for answer in result.parts.values()]
+        return tuple(packed)
+
+    def _several(self, result: OnlineResult, request: str, rows: Sequence[int]) -> tuple[Any, ...]:
+        columns = [*result.inputs.values(), *result.columns.values()]
+        judged = [result.parts[part].statuses[name] for part, names in self._statuses for name in names]
+        if len(rows) < len(result):
+            columns = [[column[row] for row in rows] for column in columns]
+            judged = [[column[row] for row in rows] for column in judged]
+        packed: list[Any] = [request, result.now, rows]
+        for of, places in self._groups:
+            values: list[Any] = []
+            for place in places:
+                values += columns[place]
+            packed.append(pa.array(values, of))
+        packed.append(b"".join(map(bytes, judged)))
+        packed.append(tuple([answer.as_of for answer in result.parts.values()]))
+        return tuple(packed)
 
     def table(self, requests: Sequence[Served]) -> pa.Table:
-        """The rows of several results, in their order."""
-        logged: list[Logged] = [request.columns for request in requests]
-        counts = np.array([request.rows for request in requests], np.int64)
-        names = pa.array([one.request for one in logged], pa.string())
-        arrays = [names.take(pa.array(np.repeat(np.arange(len(logged)), counts)))]
-        arrays += [pa.array(_numbers(logged, counts)), _instants([request.time for request in requests], counts)]
-        for name, of in self.service.inputs.items():
-            arrays.append(pa.array(_values(logged, [one.result.inputs[name] for one in logged]), of.arrow))
-        for column in self.service.columns:
-            values = _values(logged, [one.result.columns[column.name] for one in logged])
-            arrays.append(pa.array(values, column.type.arrow))
-        for part in self.service.parts:
-            answers = [one.result.parts[part.name] for one in logged]
-            for columns in status_columns(part).values():
-                statuses = bytes(_values(logged, [answer.statuses[columns[0]] for answer in answers]))
-                arrays.append(STATUSES.take(pa.array(np.frombuffer(statuses, np.uint8))))
-            arrays.append(_instants([answer.as_of for answer in answers], counts))
-        return pa.Table.from_arrays(arrays, schema=self.schema)
+        """The rows of several results: first those of one row, then the others."""
+        ones = [request.columns for request in requests if request.rows == 1]
+        several = [request.columns for request in requests if request.rows > 1]
+        tables = [self._of_ones(ones)] if ones else []
+        return pa.concat_tables([*tables, self._of_several(several)] if several else tables)
 
+    def _of_ones(self, packed: Sequence[tuple[Any, ...]]) -> pa.Table:
+        columns = iter(zip(*packed, strict=True))
+        arrays = {"request": pa.array(next(columns), pa.string()), "time": _instants(next(columns))}
+        arrays["row"] = pa.array(next(columns), pa.int32())
+        arrays |= {name: pa.array(next(columns), of) for name, of in self._values}
+        arrays |= {name: STATUSES.take(pa.array(next(columns), pa.uint8())) for name in self._status_names}
+        arrays |= {name: _instants(next(columns)) for name in self._as_of_names}
+        return pa.Table.from_arrays([arrays[name] for name in self.schema.names], schema=self.schema)
+
+    def _of_several(self, packed: Sequence[tuple[Any, ...]]) -> pa.Table:
+        counts = np.array([len(one[2]) for one in packed], np.int64)
+        requests = np.repeat(np.arange(len(packed)), counts)
+        names = pa.array([one[0] for one in packed], pa.string())
+        arrays = {"request": names.take(pa.array(requests)), "time": _instants([one[1] for one in packed], requests)}
+        arrays["row"] = pa.array(np.fromiter(chain.from_iterable([one[2] for one in packed]), np.int32, len(requests)))
+        for number, (_, columns) in enumerate(self._groups):
+            pieces = [(one[FIXED + number], len(one[2])) for one in packed]
+            for n, column in enumerate(columns):
+                arrays[self._values[column][0]] = pa.concat_arrays(
+                    [piece.slice(n * rows, rows) for piece, rows in pieces]
+                )
+        judged = [(one[-2], len(one[2])) for one in packed]
+        for n, name in enumerate(self._status_names):
+            statuses = b"".join([piece[n * rows : (n + 1) * rows] for piece, rows in judged])
+            arrays[name] = STATUSES.take(pa.array(np.frombuffer(statuses, np.uint8)))
+        for n, name in enumerate(self._as_of_names):
+            arrays[name] = _instants([one[-1][n] for one in packed], requests)
+        return pa.Table.from_arrays([arrays[name] for name in self.schema.names], schema=self.schema)
+
+
+FIXED = 3
+"""What a packed result has before its values."""
 
 STATUSES = pa.array([status.name for status in Status], pa.string())
+LONG = {"String", "Bytes", "Array", "Embedding"}
+"""Types whose values are as long as they like."""
 
 
-def _values(logged: Sequence[Logged], columns: Sequence[Sequence[Any]]) -> list[Any]:
-    """The values of one column of all results, without the rows that are not logged."""
-    if all(one.rows is None for one in logged):
-        return list(chain.from_iterable(columns))
-    return [
-        column[row]
-        for one, column in zip(logged, columns, strict=True)
-        for row in (range(len(column)) if one.rows is None else one.rows)
-    ]
-
-
-def _numbers(logged: Sequence[Logged], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """Each row's number in its request."""
-    numbers = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    start = 0
-    for one, count in zip(logged, counts.tolist(), strict=True):
-        if one.rows is not None:
-            numbers[start : start + count] = one.rows
-        start += count
-    return numbers.astype(np.int32)
-
-
-def _instants(instants: Sequence[int], counts: npt.NDArray[np.int64]) -> pa.Array:
-    """A column of µs, one a request."""
-    return pa.array(np.repeat(np.array(instants, np.int64), counts)).cast(TIME)
+def _instants(instants: Sequence[int], places: npt.NDArray[np.int64] | None = None) -> pa.Array:
+    """A column of instants (µs); places: which of them each row has."""
+    values = np.array(instants, np.int64)
+    return pa.array(values if places is None else values[places]).cast(TIME)
 
 
 def store_version(segment: Path) -> StoreVersion | None:

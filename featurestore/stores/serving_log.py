@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore.stores.serving_counts import Counts, Losses, losses
-from featurestore.stores.serving_segments import segment_name, segments, write_durably
+from featurestore.stores.serving_segments import segment_name, segments, write_durably, write_quickly
 
 __all__ = ["Losses", "Served", "ServingLog", "losses", "segments"]
 
@@ -211,7 +210,7 @@ class ServingLog:
         try:
             table = (first.encode or _by_column)(requests)
             buffer = pa.BufferOutputStream()
-            pq.write_table(table, buffer, compression="zstd", row_group_size=SEGMENT * 2)
+            write_quickly(table, buffer)
             del table
             write_durably(folder / name, buffer.getvalue())
             written = True
