@@ -21,16 +21,14 @@ from featurestore.operations.auditing.causes import CAUSES, REWRITTEN
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from featurestore.operations.auditing.report import Audit
-
 __all__ = ["page"]
 
 COLORS = {"exact": "#4c9f70", "rewritten": "#e0a030", "skewed": "#c8402f"}
 """One for each way in which a value comes out; the same in plots and tables."""
 
 
-def page(audit: Audit) -> str:
-    """The page. Raises MissingPackageError where the packages that draw it are not installed."""
+def page(audit: Any) -> str:
+    """The page of an Audit, which is the one that calls this and so cannot be imported here. Raises MissingPackageError where the packages that draw it are not installed."""
     try:
         from jinja2 import Environment
         from matplotlib.figure import Figure
@@ -69,7 +67,7 @@ def _plain(axes: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _by_hour(figure_of: type[Figure], audit: Audit) -> dict[str, str] | None:
+def _by_hour(figure_of: type[Figure], audit: Any) -> dict[str, str] | None:
     """Values compared in each hour, and those that differ, on an axis of their own."""
     counts: dict[datetime, dict[str, int]] = defaultdict(lambda: dict.fromkeys(("compared", *COLORS), 0))
     for feature in audit.features:
@@ -109,7 +107,7 @@ def _bars(figure_of: type[Figure], names: Sequence[str], height: float) -> tuple
     return figure, axes
 
 
-def _by_cause(figure_of: type[Figure], audit: Audit) -> dict[str, str] | None:
+def _by_cause(figure_of: type[Figure], audit: Any) -> dict[str, str] | None:
     if not audit.causes:
         return None
     figure, axes = _bars(figure_of, list(audit.causes), 0.3)
@@ -120,7 +118,7 @@ def _by_cause(figure_of: type[Figure], audit: Audit) -> dict[str, str] | None:
     return _svg(figure, "Values that differ, by cause")
 
 
-def _by_lateness(figure_of: type[Figure], audit: Audit) -> dict[str, str] | None:
+def _by_lateness(figure_of: type[Figure], audit: Any) -> dict[str, str] | None:
     late = [view for view in audit.lateness if view.stale]
     if not late:
         return None
