@@ -1,4 +1,4 @@
-"""The product's server for the benchmark, with a route that does nothing beside it: python -m benchmarks.app PROJECT PORT."""
+"""The product's server for the benchmark, with a route that does nothing beside it: python -m benchmarks.app PROJECT PORT [ENV]."""
 
 import sys
 
@@ -9,8 +9,8 @@ from benchmarks.product import open_store
 from featurestore.server import create_app
 
 
-def app(project: str) -> FastAPI:
-    served = create_app(open_store(project))
+def app(project: str, env: str | None = None) -> FastAPI:
+    served = create_app(open_store(project, env=env))
 
     @served.post("/noop")
     async def noop() -> dict[str, bool]:
@@ -20,4 +20,6 @@ def app(project: str) -> FastAPI:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", access_log=False)
+    uvicorn.run(
+        app(sys.argv[1], *sys.argv[3:]), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", access_log=False
+    )

