@@ -38,7 +38,7 @@ MEMORY = 256 << 20
 """Bytes that they may take at most, about."""
 
 SEGMENT = 50_000
-"""Rows of one segment at most, give or take a request; as many that wait are written at once."""
+"""Rows of one segment at most, give or take a request; when as many wait, they are written at once."""
 
 CLOSING = 10.0
 """Seconds for which closing waits for a disk that stalls."""
