@@ -19,6 +19,7 @@ from featurestore.operations.apply import AppliedVersion, apply_plan, first_sigh
 from featurestore.operations.auditing import Audit, Audited, audit
 from featurestore.operations.compact import compact
 from featurestore.operations.explain import explain
+from featurestore.operations.explain_request import explain_request
 from featurestore.operations.explanation import Explanation
 from featurestore.operations.free import free_project
 from featurestore.operations.historical import Options, get_historical_features
@@ -28,6 +29,7 @@ from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.plan import make_plan
 from featurestore.operations.project import Project
 from featurestore.operations.pushing.pusher import Pushed
+from featurestore.operations.request_explanation import RequestExplanation
 from featurestore.operations.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.status import ViewStatus, reads_source, status_of
 from featurestore.operations.training_frame import TrainingFrame
@@ -213,6 +215,17 @@ class FeatureStore:
             at=self._project.now() if at is None else instant_of(at),
             limit=limit,
         )
+
+    def explain_request(self, request: str, row: int = 0, *, limit: int = 100) -> RequestExplanation:
+        """What one row of a logged request was served, and for each value the computation that gives it again.
+
+        request: the id that the answer bore; row: of its rows, from 0. Raises NotFoundError where it is not in the
+        serving log, RequestError where it has no such row, FingerprintError where what was served is not at hand.
+        """
+        if self._project.serving_log is not None:
+            self._project.serving_log.flush()
+        said = self.config.serving_log
+        return explain_request(request, said, self.offline, self._project.served_service, row=row, limit=limit)
 
     # --- serving ----------------------------------------------------------------------------
 

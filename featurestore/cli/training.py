@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,10 @@ from featurestore.cli.output import print_json, print_rows, rows_of_table
 from featurestore.cli.values import instant, json_row
 from featurestore.errors import RequestError, SpineError
 from featurestore.types import from_json
+
+if TYPE_CHECKING:
+    from featurestore.operations.explanation import Explanation
+    from featurestore.operations.request_explanation import RequestExplanation
 
 __all__ = ["explain", "historical", "snapshot"]
 
@@ -86,18 +90,32 @@ def snapshot(
         print_rows(table)
 
 
-def explain(
+def explain(  # noqa: PLR0913, PLR0917 - each is an option
     context: typer.Context,
-    view: Annotated[str, typer.Argument(help="A feature view.")],
+    view: Annotated[str | None, typer.Argument(help="A feature view; none with --request.")] = None,
     key: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="The entity's key.")] = None,
     at: Annotated[str | None, typer.Option(metavar="T", help="The instant, ISO 8601; by default now.")] = None,
+    request: Annotated[
+        str | None, typer.Option(metavar="ID", help="A request in the serving log, instead of a view and a key.")
+    ] = None,
+    row: Annotated[int, typer.Option(min=0, help="The row of the request, from 0.")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="How many rows are shown.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """The value of one key at an instant, the rows that made it, and those left out and why.
 
+    With --request, the same for each value that a logged request was served, beside the value.
+
     Example: featurestore explain customer_orders customer=ann --at 2025-01-04T12:00:00Z
     """
+    if (view is None) == (request is None) or (request is not None and at is not None):
+        raise typer.BadParameter("say a view and a key (and --at), or --request ID (and --row)")
+    if request is not None:
+        with opened(context) as store:
+            told = store.explain_request(request, row, limit=limit)
+        _print_explained(told, as_json=as_json)
+        return
+    assert view is not None
     moment = None if at is None else instant(at)
     with opened(context) as store:
         types = store.catalog.view(view).entity.key
@@ -108,7 +126,11 @@ def explain(
             except ValueError as error:
                 raise RequestError(f"'{name}' must be {types[name]}: {error}") from None
         explanation = store.explain(view, given, at=moment, limit=limit)
+    _print_explained(explanation, as_json=as_json)
+
+
+def _print_explained(explained: Explanation | RequestExplanation, *, as_json: bool) -> None:
     if as_json:
-        print_json(explanation.to_dict())
+        print_json(explained.to_dict())
     else:
-        typer.echo(str(explanation))
+        typer.echo(str(explained))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from featurestore import html
+from featurestore.operations.text import aligned, shown_cell, shown_instant
 from featurestore.semantics.view import ResolvedView
-from featurestore.types import Array, FeatureType, Timestamp, to_json
+from featurestore.types import FeatureType, Timestamp, to_json
 
 __all__ = ["ExplainedRow", "Explanation"]
-
-WIDEST = 40
-"""Characters of a value in a text report; what is longer is cut."""
 
 
 @dataclass(frozen=True)
@@ -131,17 +129,19 @@ class Explanation:
         features = {feature.name: feature.type for feature in self.resolved.features}
         lines = [self._title, self._times, self.summary]
         lines += [
-            f"  {name} = {_cell(value, features[name])}{self._beside(name)}" for name, value in self.values.items()
+            f"  {name} = {shown_cell(value, features[name])}{self._beside(name)}" for name, value in self.values.items()
         ]
         if self.rows:
-            lines += ["", *_aligned([self._header, *self._cells()])]
+            lines += ["", *aligned([self._header, *self._cells()])]
         if self.hidden:
             lines += ["", self._note]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         features = {feature.name: feature.type for feature in self.resolved.features}
-        values = [(name, f"{_cell(value, features[name])}{self._beside(name)}") for name, value in self.values.items()]
+        values = [
+            (name, f"{shown_cell(value, features[name])}{self._beside(name)}") for name, value in self.values.items()
+        ]
         top = html.table(self._title, ("feature", "value"), values, note=f"{self.summary} · {self._times}")
         return top + html.table("Rows", self._header, self._cells(), note=self._note) if self.rows else top
 
@@ -154,14 +154,16 @@ class Explanation:
     @property
     def _title(self) -> str:
         types = {key.name: key.type for key in self.resolved.keys}
-        key = ", ".join(f"{name}={_cell(value, types[name])}" for name, value in self.key.items())
+        key = ", ".join(f"{name}={shown_cell(value, types[name])}" for name, value in self.key.items())
         return f"{self.view} of {key}" if key else self.view
 
     @property
     def _times(self) -> str:
-        asked = "" if self.at is None else f"asked at {_instant(self.at)}, answered "
-        times = f"{asked}as of {_instant(self.as_of)}"
-        return times if self.known_by == self.as_of else f"{times} with what was known by {_instant(self.known_by)}"
+        asked = "" if self.at is None else f"asked at {shown_instant(self.at)}, answered "
+        times = f"{asked}as of {shown_instant(self.as_of)}"
+        return (
+            times if self.known_by == self.as_of else f"{times} with what was known by {shown_instant(self.known_by)}"
+        )
 
     @property
     def _note(self) -> str:
@@ -190,14 +192,14 @@ class Explanation:
     def _cells(self) -> Iterator[tuple[str, ...]]:
         columns = [(name, self.resolved.columns[name]) for name in self._columns]
         for row in self.rows:
-            values = [_cell(row.values[name], of) for name, of in columns]
+            values = [shown_cell(row.values[name], of) for name, of in columns]
             counts = (_listed(row.counts_for, len(self.counted)),) if self.counted else ()
             yield (
                 row.verdict,
                 row.reason,
                 *counts,
-                _instant(row.event_time),
-                _instant(row.known_at),
+                shown_instant(row.event_time),
+                shown_instant(row.known_at),
                 *values,
                 row.place,
             )
@@ -212,24 +214,3 @@ def _listed(names: Sequence[str], of: int) -> str:
 
 def _json(values: Mapping[str, Any], types: Mapping[str, FeatureType]) -> dict[str, Any]:
     return {name: to_json(types[name], value) for name, value in values.items()}
-
-
-def _instant(value: datetime | None) -> str:
-    """As short as it is exact: "2013-01-01 12:00:00Z"."""
-    return "-" if value is None else f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}Z"
-
-
-def _cell(value: Any, of: FeatureType) -> str:
-    if value is None:
-        return "null"
-    if of == Timestamp:
-        return _instant(value)
-    plain = of.kind in {"Bool", "Int32", "Int64", "Date", "Decimal"} or of == Array(Timestamp)
-    text = str(value) if plain else repr(value)
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with each column as wide as its widest cell."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
