@@ -23,6 +23,7 @@ from featurestore.operations.explain_request import explain_request
 from featurestore.operations.explanation import Explanation
 from featurestore.operations.free import free_project
 from featurestore.operations.historical import Options, get_historical_features
+from featurestore.operations.lineage import Direction, Lineage
 from featurestore.operations.lookup import Lookup
 from featurestore.operations.materialize import Run, run_record
 from featurestore.operations.online_result import OnlineResult
@@ -195,14 +196,14 @@ class FeatureStore:
         """
         options = Options(timestamp, timezone, with_status, with_event_time)
         service = self._project.service(features)
-        return get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
+        frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
+        return self._project.journalled(frame, service)
 
     def snapshot(self, features: Any, *, at: datetime, with_status: bool = False) -> TrainingFrame:
         """The values of every key as a lookup at `at` would have been served, without a spine."""
-        options = Options(with_status=with_status)
-        return snapshot(
-            self._project.service(features), self.offline, at=instant_of(at), now=self._project.now(), options=options
-        )
+        options, service = Options(with_status=with_status), self._project.service(features)
+        frame = snapshot(service, self.offline, at=instant_of(at), now=self._project.now(), options=options)
+        return self._project.journalled(frame, service)
 
     def explain(
         self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
@@ -226,6 +227,14 @@ class FeatureStore:
             self._project.serving_log.flush()
         said = self.config.serving_log
         return explain_request(request, said, self.offline, self._project.served_service, row=row, limit=limit)
+
+    def lineage(self, of: Any, *, direction: Direction = "both") -> Lineage:
+        """What something is made of, from source columns on, and where it goes, up to training frames and serving.
+
+        of: "view:feature", "view__feature", "source.column", the name of a view, an on-demand feature, a service or a
+        source, or a definition. direction: "upstream" or "downstream" alone. Raises NotFoundError with the nearest name.
+        """
+        return self._project.lineage(of, direction)
 
     # --- serving ----------------------------------------------------------------------------
 

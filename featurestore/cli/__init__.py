@@ -8,6 +8,7 @@ from __future__ import annotations
 from featurestore.cli.application import add, app
 from featurestore.cli.auditing import audit
 from featurestore.cli.definitions import apply, history, plan, show, teardown
+from featurestore.cli.lineage import lineage
 from featurestore.cli.pushing import compact, push
 from featurestore.cli.scaffold import init
 from featurestore.cli.serving import materialize, online, serve, status
@@ -25,6 +26,7 @@ add(
     push,
     online,
     explain,
+    lineage,
     serve,
     show,
     status,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
@@ -12,16 +14,21 @@ from featurestore.config import Config
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
-from featurestore.errors import FingerprintError
+from featurestore.errors import FeatureStoreError, FingerprintError, RegistryError
 from featurestore.operations.at_hand import applied_views, view_at_hand
 from featurestore.operations.free import free_view
+from featurestore.operations.lineage import Direction, Lineage, lineage
+from featurestore.operations.lineage_graph import feature_id, on_demand_id
+from featurestore.operations.lineage_uses import uses_of
 from featurestore.operations.materialize import Run, materialize_view
 from featurestore.operations.parts import takes_pushes
 from featurestore.operations.progress import progress_for
 from featurestore.operations.push import Pushing
 from featurestore.operations.recorder import Recorder
 from featurestore.operations.serving import Serving, is_published
+from featurestore.operations.training_frame import Manifest, TrainingFrame
 from featurestore.registry.documents import catalog_of, resolved_service, resolved_view
+from featurestore.registry.frames import Frame
 from featurestore.registry.store import Registry
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
@@ -165,6 +172,43 @@ class Project:
             raise FingerprintError(f"Service '{name}' was never applied with fingerprint {fingerprint}")
         version = resolved_service(found[1], name)
         return resolve_service(version.declared, {part.view.name: self.at_hand(part.view) for part in version.parts})
+
+    # --- lineage ----------------------------------------------------------------------------
+
+    def journalled(self, frame: TrainingFrame, service: ResolvedService) -> TrainingFrame:
+        """The frame, which enters the registry when it is written; one that cannot be written to stops nobody."""
+        reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
+        reads += [on_demand_id(item.name) for item in service.declared.on_demand]
+
+        def journal(path: Path, manifest: Manifest) -> None:
+            place = path.absolute()
+            beside = place.with_name(place.name + ".manifest.json")
+            with contextlib.suppress(RegistryError):
+                self.registry.record_frame(
+                    Frame(
+                        str(place),
+                        service.name,
+                        service.fingerprint,
+                        manifest["rows"],
+                        self.now(),
+                        str(beside),
+                        tuple(reads),
+                    )
+                )
+
+        frame.on_written = journal
+        return frame
+
+    def lineage(self, asked: Any, direction: Direction) -> Lineage:
+        """The lineage of a name or a definition at hand, or applied."""
+        if self.serving_log is not None:
+            self.serving_log.flush()
+        catalog, own = self.definitions, {}
+        for name in self.catalog.services:
+            with contextlib.suppress(FeatureStoreError):  # its data is not at hand: what was applied is told
+                own[name] = self.service(name).fingerprint
+        uses = uses_of(self.registry, lambda: self.online, self.config.project, self.config.serving_log.folder, own)
+        return lineage(catalog, uses, asked, direction=direction)
 
     # --- view versions online ---------------------------------------------------------------
 

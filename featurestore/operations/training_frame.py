@@ -60,6 +60,9 @@ class TrainingFrame:
     blocks: Callable[[], Iterator[Block]] = field(repr=False)
     pandas: Any = field(default=None, repr=False)
     _whole: Block | None = field(default=None, repr=False)
+    on_written: Callable[[Path, Manifest], object] | None = field(
+        default=None, repr=False
+    )  # where a frame is journalled
 
     def _block(self) -> Block:
         if self._whole is None:
@@ -129,6 +132,8 @@ class TrainingFrame:
         finally:
             partial.unlink(missing_ok=True)
         target.with_name(target.name + ".manifest.json").write_text(json.dumps(self.manifest, indent=2) + "\n")
+        if self.on_written is not None:
+            self.on_written(target, self.manifest)
         return target
 
     def _write(self, path: Path) -> None:
@@ -173,9 +178,8 @@ class TrainingFrame:
             block.instants[chosen],
         )
         pandas = None if self.pandas is None else self.pandas[chosen]
-        return TrainingFrame(
-            self.types, {**self.manifest, "rows": int(chosen.sum())}, lambda: iter([part]), pandas, part
-        )
+        manifest = {**self.manifest, "rows": int(chosen.sum())}
+        return TrainingFrame(self.types, manifest, lambda: iter([part]), pandas, part, self.on_written)
 
     def _repr_html_(self) -> str:
         table = self.to_arrow()

@@ -20,6 +20,7 @@ import orjson
 from featurestore.clock import to_datetime, wall_clock
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import Document, digest_of, empty_document, view_fingerprints
+from featurestore.registry.frames import Frame, add_frame, frames_in
 from featurestore.stores.sqlite_file import is_set_up
 
 __all__ = ["Freed", "Registry", "RegistryState", "Run", "Version"]
@@ -230,6 +231,21 @@ class Registry:
         """Instant → when (µs) the run that completed it for a view version began, the last one where there are several."""
         sql = "SELECT instant, started FROM runs WHERE view = ? AND fingerprint = ? AND status = 'complete' ORDER BY id"
         return {int(instant): int(started) for instant, started in self._read(sql, view, fingerprint)}
+
+    # --- training frames --------------------------------------------------------------------
+
+    def record_frame(self, frame: Frame) -> None:
+        """Journal a training frame that was written, in place of what was written to its path before."""
+        with self._write() as connection:
+            add_frame(connection, frame)
+
+    def frames(self) -> tuple[Frame, ...]:
+        """The training frames that were written, the last one first."""
+        if not self.path.exists():
+            return ()
+        with self._failing(), closing(self._connect()) as connection:
+            connection.execute("BEGIN")
+            return frames_in(connection) if self._is_set_up(connection) else ()
 
     # --- the file ---------------------------------------------------------------------------
 

@@ -1,0 +1,53 @@
+"""Training frames that were written: a journal in the registry, one row a file."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+import orjson
+
+__all__ = ["Frame", "add_frame", "frames_in"]
+
+TABLE = """CREATE TABLE IF NOT EXISTS frames (
+    path TEXT PRIMARY KEY,
+    service TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    rows INTEGER NOT NULL, written INTEGER NOT NULL,  -- µs since the epoch
+    manifest TEXT NOT NULL,                           -- the path of the file beside it
+    reads TEXT NOT NULL                               -- JSON: what of the lineage it is made of
+)"""
+"""Made when the first frame is written: a registry without it has none, and a program that does not know it goes on."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A training frame in a file; `written` in µs. service "adhoc": made of a list of features, under the fingerprint that
+    a service of them has. reads: the ids that its features have in a lineage."""
+
+    path: str
+    service: str
+    fingerprint: str
+    rows: int
+    written: int
+    manifest: str
+    reads: tuple[str, ...]
+
+
+def add_frame(connection: sqlite3.Connection, frame: Frame) -> None:
+    """Journal a frame; what was written to its path before is gone."""
+    connection.execute(TABLE)
+    row = (frame.path, frame.service, frame.fingerprint, frame.rows, frame.written, frame.manifest)
+    connection.execute(
+        "INSERT OR REPLACE INTO frames VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, orjson.dumps(frame.reads).decode())
+    )
+
+
+def frames_in(connection: sqlite3.Connection) -> tuple[Frame, ...]:
+    """All frames, the last written first."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'frames'").fetchall():
+        return ()
+    rows = connection.execute("SELECT * FROM frames ORDER BY written DESC, path").fetchall()
+    return tuple(
+        Frame(path, service, fingerprint, count, written, manifest, tuple(orjson.loads(reads)))
+        for path, service, fingerprint, count, written, manifest, reads in rows
+    )
