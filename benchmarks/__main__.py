@@ -1,4 +1,7 @@
-"""python -m benchmarks [training|materialize|lookup|http|serving-log|imports|windows|tiles|push|all] [--small] [--pairs N] [--json]."""
+"""python -m benchmarks [training|materialize|lookup|http|serving-log|imports|windows|tiles|push|audit|explain|all]
+
+[--small] [--pairs N] [--json]
+"""
 
 from enum import Enum
 from typing import Annotated

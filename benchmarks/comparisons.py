@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from benchmarks.explaining import CASES
 from benchmarks.pairs import Job
 from benchmarks.servers import Told, empty_redis, filled_redis, filled_tiles, nothing, served, served_twice
 
@@ -194,6 +195,15 @@ def _audit(root: str) -> list[Comparison]:
     return [Comparison("audit of 1 M logged values", (ours,), (Line(limit=20), Line("cpu_s"), Line("peak_mb")))]
 
 
+def _explain(root: str) -> list[Comparison]:
+    found = []
+    for case in CASES:
+        told = {"root": root, "case": case, "threads": THREADS}
+        job = Job("featurestore", "benchmarks.explaining:explain", told)
+        found.append(Comparison(f"explain {case}", (job,), (Line(limit=1.0), Line("peak_mb"))))
+    return found
+
+
 GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "training": _training,
     "materialize": _materialize,
@@ -205,4 +215,5 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "tiles": _tiles,
     "push": _push,
     "audit": _audit,
+    "explain": _explain,
 }

@@ -20,6 +20,7 @@ from featurestore.declare.entity import Entity
 from featurestore.declare.sources import DataFrameSource, ParquetSource
 from featurestore.declare.views import FeatureView
 from featurestore.errors import RequestError, SourceError
+from featurestore.operations import explain as explain_module
 from featurestore.operations.explain import explain, explain_as_of
 from featurestore.operations.explanation import ExplainedRow, Explanation
 from featurestore.semantics.view import ResolvedView, resolve
@@ -97,6 +98,26 @@ def test_an_explanation_is_the_oracles(offline: Offline, history: History) -> No
     explanations = explained(history, offline)
     for (key, _), explanation, answer in zip(history.spine, explanations, answers_of(history), strict=True):
         agrees(history, key, explanation, answer)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(history=histories())
+def test_rows_that_are_read_again_give_what_copied_ones_do(offline: Offline, history: History) -> None:
+    """Whether a key's rows are copied first or read for each question is a matter of speed alone.
+
+    Of rows that are equal in every byte, any may be the one that is chosen.
+    """
+
+    def told(explanation: Explanation) -> str:
+        form = explanation.to_dict()
+        return repr({**form, "rows": sorted(repr({**row, "row": None}) for row in form["rows"])})
+
+    copied = explained(history, offline)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featurestore.compile.verdicts.FEW", 0)
+        patch.setattr("featurestore.operations.explain.COPIED", -1)
+        read = explained(history, offline)
+    assert list(map(told, read)) == list(map(told, copied))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -354,6 +375,29 @@ def test_times_beyond_pythons_years_are_shown_as_their_edge(offline: Offline) ->
     explanation = explain(view_of(table, offline, until="valid_until"), offline, {"carrier": "UA"}, at=micros(NOON))
     assert explanation.values == {"delay": 1.0}
     assert explanation.rows[0].values["valid_until"].year == 9999
+
+
+def test_files_that_change_while_they_are_read_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The questions of one explanation are of the same rows, or it is not given."""
+    path = tmp_path / "rows.parquet"
+    table = landings(landed_at=[at(10), at(11)], delay=[1.0, 2.0])
+    pq.write_table(table, path)
+    own = Offline(tmp_path)
+    source = ParquetSource("landings", str(path), event_time="landed_at")
+    carrier = Entity("carrier", key={"carrier": String})
+    view = resolve(
+        FeatureView("delays", entity=carrier, source=source, features=["delay"], refresh="continuous"),
+        own.raw_types(source),
+    )
+    real = explain_module.counts_sql
+
+    def swapped(of: ResolvedView) -> str:
+        pq.write_table(table.slice(0, 1), path)
+        return real(of)
+
+    monkeypatch.setattr(explain_module, "counts_sql", swapped)
+    with pytest.raises(SourceError, match="changed while they were read; ask again"):
+        explain(view, own, {"carrier": "UA"}, at=micros(NOON))
 
 
 def test_a_missing_file_is_an_error_that_names_it(offline: Offline, tmp_path: Path) -> None:

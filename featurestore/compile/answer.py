@@ -143,7 +143,7 @@ def ask(
     by_rows = bool(plain or not folded)
     for table, sql in statements(view, scan, requests, at=at) if by_rows else keys_statements(view, requests):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
-    folds = ask_folds(connection, view, scan, folded) if folded else None
+    folds = ask_folds(connection, view, scan, folded, at=at) if folded else None
     conflicted = np.zeros(len(as_of), np.bool_)
     if by_rows:
         rows = _gather(connection, view, scan, plain)

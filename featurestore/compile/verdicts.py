@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from featurestore.compile.asof import Statement
 from featurestore.compile.rows import Scan, cell, identity_terms, learned_terms, own_columns, until_sql, words_sql
 from featurestore.declare.push import PushSource
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["NARROWED", "VERDICTS", "Chosen", "judged_statement", "narrowing", "nearest_sql"]
+__all__ = ["VERDICTS", "Chosen", "Narrowed", "cells_sql", "counts_sql", "judged_statement", "narrowed", "nearest_sql"]
 
 VERDICTS = (
     "chosen", "ended", "older", "expired", "too new", "not yet known", "superseded", "deleted", "invalid", "other key",
@@ -26,8 +25,11 @@ VERDICTS = (
 CURRENT = ("chosen", "ended", "older", "expired")
 """The verdicts of rows that are known, current, and have happened: those that a fold may count."""
 
-NARROWED = Scan("explain_rows", '"__file"', '"__row"')
-"""The rows of one key, and all versions of their identities: what the as-of query needs of the source for that key."""
+JUDGED, NEAREST = "explain_judged", "explain_nearest"
+FILE, ROW = '"__file"', '"__row"'
+
+FEW = 8
+"""Columns that are sooner copied than read again, whatever the number of rows."""
 
 
 class Chosen(NamedTuple):
@@ -38,42 +40,76 @@ class Chosen(NamedTuple):
     event_time: int
 
 
-def narrowing(view: ResolvedView, scan: Scan, requests: str) -> list[str]:
-    """Statements that make the table of `NARROWED` from the source, for the one key that `requests` holds.
+class Narrowed(NamedTuple):
+    """The rows of one key, and all versions of their identities: what the as-of query needs of the source for that key.
 
-    The key is compared column by column, so that the scan of a Parquet file skips what cannot hold it.
+    scan: of those rows; statements: what is to be run before. whole: a scan in which a row is found by where it lies.
     """
-    zone = view.source.timezone or "UTC"
+
+    scan: Scan
+    statements: tuple[str, ...]
+    whole: Scan
+
+
+def cells_sql(view: ResolvedView, scan: Scan, requests: str) -> str | None:
+    """One number: how many values `narrowed` would copy; None where it must, or where the columns are few anyway."""
+    if view.source.identity or isinstance(view.source, PushSource) or len(view.columns) <= FEW:
+        return None
+    own = f"FROM {scan.relation} s{_of_key(view, requests)}"
+    return f"SELECT count(*) * {len(view.columns)} {own}"
+
+
+def narrowed(view: ResolvedView, scan: Scan, requests: str, *, copied: bool) -> Narrowed:
+    """The rows of the source that matter for the one key that `requests` holds.
+
+    The key is compared column by column, so that the scan of a Parquet file skips what cannot hold it. copied: the rows
+    are read once, into a table; else each question reads the source again, but only the columns that it asks for. Rows
+    that have versions, which all columns tell apart, are copied, and those of a push log, which lie everywhere.
+    """
     columns = ", ".join(map(quote, [*sorted(view.columns), *own_columns(view.source)]))
-    rows = f"(SELECT {columns}, {scan.file} AS {NARROWED.file}, {scan.row} AS {NARROWED.row} FROM {scan.relation}) s"
-    same = [
-        f"{read_sql(f's.{quote(key.column)}', view.raw[key.column], key.type, zone)} = q.k{i}"
-        for i, key in enumerate(view.keys)
-    ] or ["q.k0 = 0"]
-    made = [
-        f"CREATE OR REPLACE TEMP TABLE {NARROWED.relation} AS SELECT * FROM {rows} SEMI JOIN {requests} q ON {' AND '.join(same)}"
-    ]
+    rows = f"(SELECT {columns}, {scan.file} AS {FILE}, {scan.row} AS {ROW} FROM {scan.relation}) s"
+    mine = f"SELECT * FROM {rows}{_of_key(view, requests)}"
+    if not copied:
+        return Narrowed(Scan(f"({mine})", FILE, ROW), (), scan)
+    table = Scan("explain_rows", FILE, ROW)
+    made = [f"CREATE OR REPLACE TEMP TABLE {table.relation} AS {mine}"]
     if view.source.identity and view.keys:
         identity = " AND ".join(f"s.{quote(column)} = i.{quote(column)}" for column in view.source.identity)
-        others = " AND ".join(f"({term})" for term in same)
         made.append(
-            f"INSERT INTO {NARROWED.relation} SELECT s.* FROM (SELECT s.* FROM {rows}, {requests} q "
-            f"WHERE ({others}) IS NOT TRUE) s SEMI JOIN (FROM {NARROWED.relation}) i ON {identity}"
+            f"INSERT INTO {table.relation} SELECT s.* FROM (SELECT s.* FROM {rows}, {requests} q "
+            f"WHERE ({_same(view)}) IS NOT TRUE) s SEMI JOIN (FROM {table.relation}) i ON {identity}"
         )
-    return made
+    return Narrowed(table, tuple(made), table)
+
+
+def _of_key(view: ResolvedView, requests: str) -> str:
+    """What restricts source rows `s` to those of the requested key; an entity without keys has one, of all rows."""
+    return f" SEMI JOIN {requests} q ON {_same(view)}" if view.keys else ""
+
+
+def _same(view: ResolvedView) -> str:
+    """Whether a source row `s` is of the key of a request `q`."""
+    zone = view.source.timezone or "UTC"
+    terms = [
+        f"{read_sql(f's.{quote(key.column)}', view.raw[key.column], key.type, zone)} = q.k{i}"
+        for i, key in enumerate(view.keys)
+    ]
+    return " AND ".join(terms)
 
 
 def judged_statement(
-    view: ResolvedView, requests: str, *, as_of: int, known_by: int, chosen: Chosen | None
-) -> Statement:
-    """`judged`: the narrowed rows with `verdict`, the words of `words_sql`, `until`, `last_…`, the version that
+    view: ResolvedView, rows: Narrowed, requests: str, *, as_of: int, known_by: int, chosen: Chosen | None
+) -> str:
+    """The statement that makes `judged`: the narrowed rows with `verdict`, the words of `words_sql`, `until`, `last_…`, the version that
     replaced a superseded one, and `f0, f1, …`: whether the row counts for each folded feature of the view."""
     won = "false" if chosen is None else f"file = {chosen.file} AND row = {chosen.row}"
-    mine = " AND ".join(f"s.k{i} = q.k{i}" for i in range(max(1, len(view.keys))))
-    words = words_sql(view, NARROWED, conditions=_conditions(view))
-    rows = f"SELECT s.*, coalesce({mine}, false) AS mine, {won} AS won FROM ({words}) s, {requests} q"
+    mine = " AND ".join(f"s.k{i} = q.k{i}" for i in range(len(view.keys))) or "true"
+    words = words_sql(view, rows.scan, conditions=_conditions(view))
+    rows_won = f"SELECT s.*, coalesce({mine}, false) AS mine, {won} AS won FROM ({words}) s, {requests} q"
     named = " AND ".join(["known IS NOT NULL", *(f"{cell(column)} IS NOT NULL" for column in view.source.identity)])
-    counted = f"SELECT *, {named} AS named, coalesce({named} AND known <= {known_by}, false) AS counted FROM ({rows})"
+    counted = (
+        f"SELECT *, {named} AS named, coalesce({named} AND known <= {known_by}, false) AS counted FROM ({rows_won})"
+    )
     relevant = "mine"
     if view.source.identity:
         replaced = _replaced(counted) if isinstance(view.source, PushSource) else _superseded(view, counted)
@@ -83,7 +119,8 @@ def judged_statement(
         counted = f"SELECT *, file AS last_file, row AS last_row, o AS last_o FROM ({counted})"
     verdict = _verdict(view, as_of, known_by)
     judged = f"SELECT *, {until_sql(view)} AS until, {verdict} AS verdict FROM ({counted}) WHERE {relevant}"
-    return Statement("explain_judged", f"SELECT *{''.join(_counts(view, as_of))} FROM ({judged})")
+    kind = "TABLE" if view.source.identity else "VIEW"  # which is asked twice; versions are found once
+    return f"CREATE OR REPLACE TEMP {kind} {JUDGED} AS SELECT *{''.join(_counts(view, as_of))} FROM ({judged})"
 
 
 def _superseded(view: ResolvedView, counted: str) -> str:
@@ -142,19 +179,30 @@ def _verdict(view: ResolvedView, as_of: int, known_by: int) -> str:
     return "CASE " + " ".join(f"WHEN {when} THEN {literal(name)}" for when, name in cases) + " ELSE 'older' END"
 
 
-def nearest_sql(view: ResolvedView, *, anchor: int, limit: int) -> str:
-    """The `limit` rows of `judged` nearest to the answer, nearest first; each source column read as its type, `v0, v1, …`,
-    and for each folded feature whether the row counts, `f0, f1, …`.
+def counts_sql(view: ResolvedView) -> str:
+    """The rows of `judged` by verdict: how many there are, and how many of them count for each folded feature."""
+    sums = "".join(f", count(*) FILTER (f{i})" for i in range(len(view.folded)))
+    return f"SELECT verdict, count(*){sums} FROM {JUDGED} GROUP BY verdict"
 
-    anchor: the event_time that nearness is measured from, in µs.
+
+def nearest_sql(view: ResolvedView, rows: Narrowed, *, anchor: int, limit: int) -> list[str]:
+    """Statements of which the last gives the `limit` rows of `judged` nearest to the answer, nearest first; each source
+    column read as its type, `v0, v1, …`, and for each folded feature whether the row counts, `f0, f1, …`.
+
+    anchor: the event_time that nearness is measured from, in µs. Which rows they are is found first; only of those the
+    other columns are read.
     """
     zone = view.source.timezone or "UTC"
-    values = ", ".join(
-        f"{read_sql(cell(column), view.raw[column], of, zone)} AS v{i}"
+    values = "".join(
+        f", {read_sql(f's.{cell(column)}', view.raw[column], of, zone)} AS v{i}"
         for i, (column, of) in enumerate(sorted(view.columns.items()))
     )
-    counts = "".join(f", f{i}" for i in range(len(view.folded)))
-    return (
-        f"SELECT verdict, mine, e, o, known, until, file, row, last_file, last_row, last_o{counts}, {values} FROM explain_judged "
-        f"ORDER BY won DESC, abs(e - {anchor}) ASC NULLS LAST, e DESC, o DESC NULLS LAST, file DESC, row DESC LIMIT {limit}"
-    )
+    cells = "".join(f", {quote(column)} AS {cell(column)}" for column in view.columns)
+    names = ["verdict", "mine", "e", "o", "known", "until", "file", "row", "last_file", "last_row", "last_o", "won"]
+    names += [f"f{i}" for i in range(len(view.folded))]
+    order = f"won DESC, abs(e - {anchor}) ASC NULLS LAST, e DESC, o DESC NULLS LAST, file DESC, row DESC"
+    whole = f"SELECT {rows.whole.file} AS file, {rows.whole.row} AS row{cells} FROM {rows.whole.relation}"
+    return [
+        f"CREATE OR REPLACE TEMP TABLE {NEAREST} AS SELECT {', '.join(names)} FROM {JUDGED} ORDER BY {order} LIMIT {limit}",
+        f"SELECT * FROM (SELECT n.*{values} FROM {NEAREST} n JOIN ({whole}) s USING (file, row)) ORDER BY {order}",
+    ]

@@ -27,6 +27,7 @@ from featurestore.compile.strands import Column, Ints, Strand, newest
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.status import Status
+from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.semantics.windows import Span
@@ -56,7 +57,10 @@ class FoldedAnswer(NamedTuple):
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is read of each row: the columns, each with the type it is read as, and the conditions."""
+    """What is read of each row: the columns, each with the type it is read as, and the conditions.
+
+    at: the one instant of all requests, where there is only one. Then no row is read that does not count for it.
+    """
 
     view: ResolvedView
     features: tuple[ResolvedFeature, ...]
@@ -64,9 +68,10 @@ class _Plan:
     conditions: list[str]
     ordered: bool
     until: bool
+    at: int | None = None
 
     @classmethod
-    def of(cls, view: ResolvedView, features: tuple[ResolvedFeature, ...]) -> _Plan:
+    def of(cls, view: ResolvedView, features: tuple[ResolvedFeature, ...], at: int | None = None) -> _Plan:
         columns: dict[tuple[str, FeatureType], None] = {}
         for feature in features:
             if feature.fold.column is not None and feature.reads is not None:
@@ -74,7 +79,7 @@ class _Plan:
         conditions = dict.fromkeys(feature.where for feature in features if feature.where is not None)
         ordered = any(FOLDS[feature.fold.kind].ordered for feature in features)
         until = view.source.until is not None and any(feature.fold.kind == "Latest" for feature in features)
-        return cls(view, features, list(columns), list(conditions), ordered, until)
+        return cls(view, features, list(columns), list(conditions), ordered, until, at)
 
     @property
     def width(self) -> int:
@@ -92,9 +97,29 @@ class _Plan:
         carried += [f"{until_sql(view)} AS until"] if self.until else []
         carried += ["o", *(cell(column) for column in sorted(view.columns))] if self.ordered else []
         rows = rows_sql(view, scan, carried=carried or ["0 AS nothing"], conditions=self.conditions)
+        if self.at is not None:
+            rows = self._counting(rows, self.at)
         return (
             f"SELECT x.k - 1 AS k, r.* EXCLUDE ({self._keys}) FROM ({rows}) r JOIN asof_keys x ON {same_key(view, 'r')}"
         )
+
+    def _counting(self, rows: str, at: int) -> str:
+        """The rows that count at an instant, as if they always had and would: then one chain holds them all."""
+        times, counts = f"CAST({BEGINNING} AS BIGINT) AS v", f"v <= {at}"
+        if self.view.source.identity:
+            times, counts = f"{times}, CAST({END} AS BIGINT) AS g", f"{counts} AND g > {at}"
+        return f"SELECT * REPLACE ({times}) FROM ({rows}) WHERE {counts}"
+
+    def _within(self, keys: str) -> str:
+        """Of the rows of some keys those that may count: at one instant, only those of the longest window, and of each key
+        that has none there the newest, which says that it is known."""
+        rows = f"FROM {COUNTED} WHERE {keys}"
+        spans = [_span(self.view, feature) for feature in self.features]
+        if self.at is None or any(span.length is None for span in spans):
+            return f"({rows})"
+        start = min(span.start(self.at) for span in spans)
+        older = f"SELECT k, max(e) AS e {rows} GROUP BY k HAVING max(e) <= {start}"
+        return f"({rows} AND e > {start} UNION ALL SELECT * FROM (FROM {COUNTED} WHERE {keys}) SEMI JOIN ({older}) USING (k, e))"
 
     @property
     def _keys(self) -> str:
@@ -111,14 +136,22 @@ class _Plan:
             ]
         names = ["k", "e", "v", *(["g"] if self.view.source.identity else []), *(["until"] if self.until else [])]
         names += [f"x{i}" for i in range(len(self.columns))] + [f"w{i}" for i in range(len(self.conditions))]
-        return f"SELECT {', '.join(names)} FROM {COUNTED} WHERE k >= {first} AND k < {last} ORDER BY {', '.join(terms)}"
+        return (
+            f"SELECT {', '.join(names)} FROM {self._within(f'k >= {first} AND k < {last}')} ORDER BY {', '.join(terms)}"
+        )
 
 
 def ask_folds(
-    connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, features: tuple[ResolvedFeature, ...]
+    connection: duckdb.DuckDBPyConnection,
+    view: ResolvedView,
+    scan: Scan,
+    features: tuple[ResolvedFeature, ...],
+    *,
+    at: int | None = None,
 ) -> FoldedAnswer:
-    """Fold the features for every request of `asof_requests`, whose keys `asof_keys` numbers."""
-    plan = _Plan.of(view, features)
+    """Fold the features for every request of `asof_requests`, whose keys `asof_keys` numbers; `at`: all are for that
+    instant."""
+    plan = _Plan.of(view, features, at)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {COUNTED} AS {plan.statement(scan)}")
     asked: pa.Table = connection.sql("SELECT n, k - 1 AS k, a FROM asof_requests ORDER BY k, a").to_arrow_table()
     n, key, as_of = (asked[name].to_numpy().astype(np.int64) for name in ("n", "k", "a"))
@@ -190,6 +223,11 @@ def _joined(answers: Sequence[FoldedAnswer], features: Sequence[ResolvedFeature]
     return FoldedAnswer(n, known, times, values, statuses)
 
 
+def _span(view: ResolvedView, feature: ResolvedFeature) -> Span:
+    """How far back a feature sees: its window, else the view's ttl, which is inclusive, as a window is not."""
+    return feature.span or Span(None if view.ttl is None else view.ttl + 1)
+
+
 class _Share:
     """Some keys, all their rows, and the requests for them."""
 
@@ -226,8 +264,7 @@ class _Share:
         return self._ranges[span]
 
     def _fold(self, feature: ResolvedFeature, known: npt.NDArray[np.bool_]) -> tuple[pa.Array, npt.NDArray[np.uint8]]:
-        ttl = self._plan.view.ttl
-        span = feature.span or Span(None if ttl is None else ttl + 1)  # a ttl is inclusive, a window is not
+        ttl, span = self._plan.view.ttl, _span(self._plan.view, feature)
         column = self._column(feature)
         ranges = [strand.range(part) for strand, part in zip(column.strands, self._spanned(span), strict=True)]
         folded = fold(feature, column, ranges) if ranges else _of_nothing(feature, len(known))

@@ -18,7 +18,16 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import EVENT_TIME, Answer, ask
 from featurestore.compile.asof import statements
-from featurestore.compile.verdicts import NARROWED, VERDICTS, Chosen, judged_statement, narrowing, nearest_sql
+from featurestore.compile.verdicts import (
+    VERDICTS,
+    Chosen,
+    Narrowed,
+    cells_sql,
+    counts_sql,
+    judged_statement,
+    narrowed,
+    nearest_sql,
+)
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
@@ -34,6 +43,9 @@ from featurestore.types import Timestamp
 __all__ = ["explain", "explain_as_of"]
 
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
+COPIED = 10_000_000
+"""Values of a key's rows that are sooner copied than read again for each question."""
+
 LATEST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 
@@ -71,11 +83,14 @@ def _answered(question: Question, offline: Offline, key: Mapping[str, Any], *, l
     view = question.view
     checked = _checked(view, key)
     with offline.session() as session:
+        source, files = view.source, session.files(view.source)
         try:
-            return _explain(session, question, checked, paths=_paths(view, offline, session), limit=limit)
+            explanation = _explain(session, question, checked, paths=_paths(view, offline, session), limit=limit)
         except duckdb.Error as error:
-            source = view.source
             raise SourceError(f"{view.declared.title} over {source.title}: {error} ({source.origin})") from error
+        if offline.files(source) != files:
+            raise SourceError(f"{source.title}: its files changed while they were read; ask again ({source.origin})")
+    return explanation
 
 
 def _checked(view: ResolvedView, key: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,14 +132,15 @@ def _file_paths(source: Source, session: Session) -> list[str | None]:
 def _explain(
     session: Session, question: Question, key: dict[str, Any], *, paths: list[str | None], limit: int
 ) -> Explanation:
-    view = question.view
-    answer = _ask(session, question, key)
+    view, execute = question.view, session.connection.execute
+    own = _narrowed(session, question, key)
+    answer = _ask(session, question, own)
     chosen = _chosen(session, answer)
-    made = judged_statement(view, "requests", as_of=question.as_of, known_by=question.known_by, chosen=chosen)
-    session.connection.execute(f"CREATE OR REPLACE TEMP TABLE {made.table} AS {made.sql}")
-    counted = dict(session.connection.sql(f"SELECT verdict, count(*) FROM {made.table} GROUP BY ALL").fetchall())
+    execute(judged_statement(view, own, "requests", as_of=question.as_of, known_by=question.known_by, chosen=chosen))
+    found = execute(counts_sql(view)).fetchall()
+    counted = {verdict: count for verdict, count, *_ in found}
     anchor = question.as_of if chosen is None else chosen.event_time
-    rows = _rows(session, question, paths, nearest_sql(view, anchor=anchor, limit=limit))
+    rows = _rows(session, question, paths, nearest_sql(view, own, anchor=anchor, limit=limit))
     status = Status(answer.statuses[0])
     if not view.plain:
         status = Status.PRESENT if answer.index[0] >= 0 else Status.MISSING
@@ -149,36 +165,37 @@ def _explain(
         conflict=bool(answer.conflicted[0]) and visible,
         rows=rows,
         counts={verdict: counted[verdict] for verdict in VERDICTS if verdict in counted},
-        counted=_counted(session, view, made.table),
+        counted={feature.name: sum(row[i] for row in found) for i, feature in enumerate(view.folded, 2)},
         resolved=view,
     )
 
 
-def _counted(session: Session, view: ResolvedView, judged: str) -> dict[str, int]:
-    """How many rows count for each folded feature."""
-    if not view.folded:
-        return {}
-    sums = ", ".join(f"count(*) FILTER (f{i})" for i in range(len(view.folded)))
-    found = session.connection.sql(f"SELECT {sums} FROM {judged}").fetchall()[0]
-    return dict(zip((feature.name for feature in view.folded), found, strict=True))
-
-
-def _ask(session: Session, question: Question, key: dict[str, Any]) -> Answer:
-    """The as-of query for this key alone, over the rows that it needs; they stay behind as a temporary table."""
-    view = question.view
+def _narrowed(session: Session, question: Question, key: dict[str, Any]) -> Narrowed:
+    """The rows that matter for this key, which stays behind as the table `requests`."""
+    view, execute = question.view, session.connection.execute
     columns = {f"k{i}": pa.array([key[column.name]], column.type.arrow) for i, column in enumerate(view.keys)}
     asked = pa.table({"n": pa.array([0]), **(columns or {"k0": pa.array([0])}), "a": pa.array([question.as_of])})
     session.connection.register("asked", asked)
     known = " AND ".join(f"k{i} IS NOT NULL" for i in range(len(view.keys))) or "true"
-    session.connection.execute(f"CREATE OR REPLACE TEMP TABLE requests AS SELECT * FROM asked WHERE {known}")
+    execute(f"CREATE OR REPLACE TEMP TABLE requests AS SELECT * FROM asked WHERE {known}")
     session.connection.unregister("asked")
-    for sql in narrowing(view, session.scan(view.source), "requests"):
-        session.connection.execute(sql)
+    scan = session.scan(view.source)
+    count = cells_sql(view, scan, "requests")
+    copied = count is None or execute(count).fetchall()[0][0] <= COPIED
+    own = narrowed(view, scan, "requests", copied=copied)
+    for sql in own.statements:
+        execute(sql)
+    return own
+
+
+def _ask(session: Session, question: Question, own: Narrowed) -> Answer:
+    """The as-of query for this key alone, over the rows that it needs."""
+    view = question.view
     if not view.plain:  # which row is the newest is asked for by plain features alone
-        for table, sql in statements(view, NARROWED, "requests", at=question.as_of):
+        for table, sql in statements(view, own.scan, "requests", at=question.as_of):
             session.connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
     instants = np.array([question.as_of], np.int64)
-    return ask(session.connection, view, NARROWED, requests="requests", as_of=instants, at=question.as_of)
+    return ask(session.connection, view, own.scan, requests="requests", as_of=instants, at=question.as_of)
 
 
 def _chosen(session: Session, answer: Answer) -> Chosen | None:
@@ -189,8 +206,11 @@ def _chosen(session: Session, answer: Answer) -> Chosen | None:
     return Chosen(file, row, answer.rows[EVENT_TIME][int(answer.index[0])].as_py())
 
 
-def _rows(session: Session, question: Question, paths: list[str | None], sql: str) -> tuple[ExplainedRow, ...]:
-    table: pa.Table = session.connection.sql(sql).to_arrow_table()
+def _rows(session: Session, question: Question, paths: list[str | None], made: list[str]) -> tuple[ExplainedRow, ...]:
+    *before, last = made
+    for sql in before:
+        session.connection.execute(sql)
+    table: pa.Table = session.connection.sql(last).to_arrow_table()
     types = sorted(question.view.columns.items())
     read = []
     for i, (_, of) in enumerate(types):
