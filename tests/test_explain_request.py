@@ -197,6 +197,22 @@ def test_a_request_that_cannot_be_explained_says_why(trips: Trips) -> None:
         trips.store.explain_request(request)
 
 
+def test_an_id_that_was_used_again_is_explained_by_its_last_answer(trips: Trips) -> None:
+    """An id that a client used twice has the rows of its last answer, and not those of both."""
+    trips.store.materialize(progress=False)
+    request = trips.serve()
+    first = trips.store.explain_request(request)
+    (segment,) = trips.store.config.serving_log.folder.glob("trip/*/[0-9]*.parquet")
+    table = pq.read_table(segment)
+    later = pa.array([first.time + HOUR] * len(table), table.schema.field("time").type)
+    again = table.set_column(table.column_names.index("time"), table.schema.field("time"), later)
+    pq.write_table(again, segment.with_name(f"9{segment.name}"))
+    last = trips.store.explain_request(request)
+    assert (last.time, last.rows) == (first.time + HOUR, 2)
+    assert first.rows == 2
+    assert (first.differing, last.differing) == ((), ("hour",))  # which was copied, and is of the earlier time
+
+
 def test_a_log_that_is_off_or_sampled_says_so(tmp_path: Path) -> None:
     """Where an id is unknown since nothing, or not all, is logged, the error names the setting."""
     for rate, says in ((0.0, "It is off: .*serving_log. rate"), (0.5, "Only a part of the requests is logged")):
