@@ -186,7 +186,7 @@ def test_a_request_that_cannot_be_explained_says_why(trips: Trips) -> None:
     request = trips.serve()
     with pytest.raises(NotFoundError, match="no request 'nothing'.*within about a second"):
         trips.store.explain_request("nothing")
-    with pytest.raises(RequestError, match="has no row 2; its rows are 0 to 1"):
+    with pytest.raises(RequestError, match="has no row 2 in the log; it has 0, 1"):
         trips.store.explain_request(request, 2)
     with pytest.raises(RequestError, match="has no row -1"):
         trips.store.explain_request(request, -1)
@@ -235,5 +235,5 @@ def test_the_command_explains_a_request(tmp_path: Path) -> None:
     assert request is not None
     told = json.loads(run(shop, "explain", "--request", request, "--row", "1", "--json").stdout)
     assert (told["row"], told["agrees"], told["service"]) == (1, True, "order_model")
-    assert f"request {request}, row 0 of 2" in run(shop, "explain", "--request", request).stdout
+    assert f"request {request}, row 0 (of 2 logged)" in run(shop, "explain", "--request", request).stdout
     assert "say a view and a key" in run(shop, "explain", "customer_orders", "--request", request, code=2).stderr

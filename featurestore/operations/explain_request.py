@@ -53,10 +53,10 @@ def explain_request(
             f"Request '{request}' was answered by service '{name}' with fingerprint {fingerprint}, whose definitions are not "
             f"at hand: {error}"
         ) from error
-    if not 0 <= row < rows.num_rows:
-        last = rows.num_rows - 1
-        raise RequestError(f"Request '{request}' has no row {row}; its rows are 0{f' to {last}' if last else ' alone'}")
-    served = _Served(service, rows.slice(row, 1))
+    logged = rows["row"].to_pylist()  # not all of them, where a part of the keys is logged
+    if row not in logged:
+        raise RequestError(f"Request '{request}' has no row {row} in the log; it has {', '.join(map(str, logged))}")
+    served = _Served(service, rows.slice(logged.index(row), 1))
     views = tuple(_view(part, served, offline, limit=limit) for part in service.parts)
     return RequestExplanation(
         request=request,

@@ -79,7 +79,8 @@ class ServedFunction:
 class RequestExplanation:
     """How one row of a logged request came about: see `explain_request`.
 
-    row: its number of `rows` in all. time: when it was answered. inputs: the keys and request values that it brought.
+    row: its number, from 0; rows: how many of the request are logged. time: when it was answered. inputs: the keys and
+    request values that it brought.
     """
 
     request: str
@@ -161,7 +162,7 @@ class RequestExplanation:
 
     @property
     def _top(self) -> list[str]:
-        of = f" of {self.rows}" if self.rows > 1 else ""
+        of = f" (of {self.rows} logged)" if self.rows > 1 else ""
         brought = ", ".join(
             f"{name}={shown_cell(value, self.input_types[name])}" for name, value in self.inputs.items()
         )
