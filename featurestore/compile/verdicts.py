@@ -9,13 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from featurestore.compile.rows import Scan, cell, identity_terms, learned_terms, own_columns, until_sql, words_sql
+from featurestore.compile.rows import (
+    Scan,
+    cell,
+    happened_of,
+    identity_terms,
+    learned_terms,
+    own_columns,
+    until_sql,
+    words_sql,
+)
 from featurestore.declare.push import PushSource
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["VERDICTS", "Chosen", "Narrowed", "cells_sql", "counts_sql", "judged_statement", "narrowed", "nearest_sql"]
+__all__ = [
+    "VERDICTS",
+    "Chosen",
+    "Narrowed",
+    "cells_sql",
+    "counts_sql",
+    "judged_statement",
+    "narrowed",
+    "nearest_sql",
+    "since",
+]
 
 VERDICTS = (
     "chosen", "ended", "older", "expired", "too new", "not yet known", "superseded", "deleted", "invalid", "other key",
@@ -80,6 +99,15 @@ def narrowed(view: ResolvedView, scan: Scan, requests: str, *, copied: bool) -> 
             f"WHERE ({_same(view)}) IS NOT TRUE) s SEMI JOIN (FROM {table.relation}) i ON {identity}"
         )
     return Narrowed(table, tuple(made), table)
+
+
+def since(view: ResolvedView, scan: Scan, instant: int) -> Scan:
+    """The rows of a scan that happened at `instant` (µs) or later; all of them, where a row has versions, which may have
+    happened before and still replace one that did not."""
+    if view.source.identity:
+        return scan
+    happened = happened_of(view.source, view.raw)
+    return Scan(f"(SELECT * FROM {scan.relation} WHERE {happened} >= {instant})", scan.file, scan.row)
 
 
 def _of_key(view: ResolvedView, requests: str) -> str:

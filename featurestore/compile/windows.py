@@ -33,7 +33,7 @@ from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_o
 from featurestore.semantics.windows import Span
 from featurestore.types import FeatureType
 
-__all__ = ["FoldedAnswer", "ask_folds"]
+__all__ = ["FoldedAnswer", "ask_folds", "earliest"]
 
 PASS = 20_000_000
 """Cells (rows × columns) that are folded at once: what bounds the memory beside DuckDB's."""
@@ -114,10 +114,9 @@ class _Plan:
         """Of the rows of some keys those that may count: at one instant, only those of the longest window, and of each key
         that has none there the newest, which says that it is known."""
         rows = f"FROM {COUNTED} WHERE {keys}"
-        spans = [_span(self.view, feature) for feature in self.features]
-        if self.at is None or any(span.length is None for span in spans):
+        start = None if self.at is None else earliest(self.view, self.features, self.at)
+        if start is None:
             return f"({rows})"
-        start = min(span.start(self.at) for span in spans)
         older = f"SELECT k, max(e) AS e {rows} GROUP BY k HAVING max(e) <= {start}"
         return f"({rows} AND e > {start} UNION ALL SELECT * FROM (FROM {COUNTED} WHERE {keys}) SEMI JOIN ({older}) USING (k, e))"
 
@@ -226,6 +225,12 @@ def _joined(answers: Sequence[FoldedAnswer], features: Sequence[ResolvedFeature]
 def _span(view: ResolvedView, feature: ResolvedFeature) -> Span:
     """How far back a feature sees: its window, else the view's ttl, which is inclusive, as a window is not."""
     return feature.span or Span(None if view.ttl is None else view.ttl + 1)
+
+
+def earliest(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> int | None:
+    """The instant after which rows may count for a feature at `at`; None where one counts them however old they are."""
+    spans = [_span(view, feature) for feature in features]
+    return None if any(span.length is None for span in spans) else min(span.start(at) for span in spans)
 
 
 class _Share:

@@ -27,7 +27,9 @@ from featurestore.compile.verdicts import (
     judged_statement,
     narrowed,
     nearest_sql,
+    since,
 )
+from featurestore.compile.windows import earliest
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
@@ -190,12 +192,16 @@ def _narrowed(session: Session, question: Question, key: dict[str, Any]) -> Narr
 
 def _ask(session: Session, question: Question, own: Narrowed) -> Answer:
     """The as-of query for this key alone, over the rows that it needs."""
-    view = question.view
+    view, scan = question.view, own.scan
     if not view.plain:  # which row is the newest is asked for by plain features alone
-        for table, sql in statements(view, own.scan, "requests", at=question.as_of):
+        for table, sql in statements(view, scan, "requests", at=question.as_of):
             session.connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
+        newest = session.connection.execute("SELECT e FROM asof_instant").fetchall()
+        start = earliest(view, view.features, question.as_of)
+        if newest and start is not None:
+            scan = since(view, scan, min(start + 1, newest[0][0]))
     instants = np.array([question.as_of], np.int64)
-    return ask(session.connection, view, own.scan, requests="requests", as_of=instants, at=question.as_of)
+    return ask(session.connection, view, scan, requests="requests", as_of=instants, at=question.as_of)
 
 
 def _chosen(session: Session, answer: Answer) -> Chosen | None:
