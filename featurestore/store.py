@@ -17,6 +17,7 @@ from featurestore.config import Config, load_config
 from featurestore.declare.durations import parse_duration
 from featurestore.operations.apply import AppliedVersion, apply_plan, first_sight, free_leftovers
 from featurestore.operations.auditing import Audit, Audited, audit
+from featurestore.operations.availability import Availability, availability
 from featurestore.operations.compact import compact
 from featurestore.operations.explain import explain
 from featurestore.operations.explain_request import explain_request
@@ -334,6 +335,13 @@ class FeatureStore:
         """How many requests were offered to the serving log, written, dropped and lost, over all processes, and the last
         error that cost some. What waits to be written is neither."""
         return self._project.losses()
+
+    def availability(self, views: Sequence[str] | None = None, *, since: datetime | str | None = None) -> Availability:
+        """How late rows became known and servable, measured from the journals, and which words promise more than that.
+
+        views: only these. since: of rows that happened since then, an aware datetime, or how long ago, "7d"; all by default.
+        """
+        return availability(self._project, views, since=since)
 
     def reload(self) -> None:
         """Notice a newly applied or published version now, and not within seconds."""

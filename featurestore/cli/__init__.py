@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from featurestore.cli.application import add, app
 from featurestore.cli.auditing import audit
+from featurestore.cli.availability import availability
 from featurestore.cli.definitions import apply, history, plan, show, teardown
 from featurestore.cli.lineage import lineage
 from featurestore.cli.pushing import compact, push
@@ -32,6 +33,7 @@ add(
     status,
     compact,
     audit,
+    availability,
     history,
     teardown,
 )

@@ -247,6 +247,14 @@ class Registry:
             connection.execute("BEGIN")
             return frames_in(connection) if self._is_set_up(connection) else ()
 
+    def completions(self, view: str, fingerprint: str) -> list[tuple[int, int, int]]:
+        """(instant, started, finished), µs, of every complete run of a view version, in the order of instants."""
+        sql = (
+            "SELECT instant, started, finished FROM runs WHERE view = ? AND fingerprint = ? AND status = 'complete' "
+            "ORDER BY instant, id"
+        )
+        return [(int(i), int(s), int(f)) for i, s, f in self._read(sql, view, fingerprint)]
+
     # --- the file ---------------------------------------------------------------------------
 
     def _versions(self, rest: str, *values: Any) -> list[Version]:

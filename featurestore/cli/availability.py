@@ -1,0 +1,47 @@
+"""The command `availability`: how late rows really became known and servable."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from featurestore.cli.application import AsJson, opened
+from featurestore.cli.output import print_json, print_table
+from featurestore.cli.values import instant
+
+__all__ = ["availability"]
+
+BROKEN = 3
+"""The exit code of --fail-on-broken."""
+
+
+def availability(
+    context: typer.Context,
+    views: Annotated[list[str] | None, typer.Argument(help="Only these views; by default all.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Rows that happened since: how long ago, as 7d, or an instant.")
+    ] = None,
+    fail_on_broken: Annotated[
+        bool, typer.Option("--fail-on-broken", help="Exit with 3 where over 1 % break a declared promise.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how late rows became known and servable, and say which declared words promise more than that.
+
+    Example: featurestore availability --since 7d
+    """
+    from featurestore.operations.availability import HEADER
+
+    with opened(context) as store:
+        found = store.availability(views, since=instant(since) if since is not None and "-" in since else since)
+    if as_json:
+        print_json(found.to_dict())
+    elif found.views:
+        print_table(HEADER, found.rows())
+        for note in found.notes():
+            typer.echo(note)
+    else:
+        typer.echo("Nothing is applied.")
+    if fail_on_broken and found.broken:
+        raise typer.Exit(BROKEN)
