@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from featurestore.errors import PlanOutdatedError, SourceError
 from featurestore.registry.documents import catalog_of, digest_of, view_fingerprints
-from featurestore.registry.plan import FreeOnline, Plan, Refill
-from featurestore.registry.store import Registry
+from featurestore.registry.plan import FreeOnline, KeepVersion, Plan, Refill, RetireVersion
+from featurestore.registry.store import Registry, ServiceVersion
 from featurestore.stores.offline import Offline
 
 __all__ = ["AppliedVersion", "Free", "Published", "apply_plan", "first_sight", "free_leftovers"]
@@ -26,7 +26,7 @@ class AppliedVersion:
     """What apply did. `number` is the registry's version now; `changed`: whether this call made it.
 
     freed: (view, fingerprint, online keys freed) each. waiting: to be freed once what replaces it is served. refill:
-    what materialize has to fill before it can be served.
+    what materialize has to fill before it can be served. kept, retired: what became of service versions.
     """
 
     number: int
@@ -34,6 +34,8 @@ class AppliedVersion:
     freed: tuple[tuple[str, str, int], ...] = ()
     waiting: tuple[FreeOnline, ...] = ()
     refill: tuple[Refill, ...] = ()
+    kept: tuple[KeepVersion, ...] = ()
+    retired: tuple[RetireVersion, ...] = ()
 
 
 def _never(_view: str, _fingerprint: str) -> bool:
@@ -76,6 +78,8 @@ def apply_plan(
         tuple(freed),
         waiting=tuple(step for step in wanted if (step.view, step.fingerprint) in left - done),
         refill=tuple(step for step in plan.steps if isinstance(step, Refill)),
+        kept=tuple(step for step in plan.steps if isinstance(step, KeepVersion)),
+        retired=tuple(step for step in plan.steps if isinstance(step, RetireVersion)),
     )
 
 
@@ -89,18 +93,33 @@ def first_sight(plan: Plan, offline: Offline) -> None:
 
 def _commit(plan: Plan, registry: Registry, note: str) -> tuple[int, bool]:
     """The registry's version with the plan's document, and whether this call made it rather than one before or beside it."""
+    keep, retire = _versions(plan)
     if not _is_applied(plan, registry):
         try:
-            return registry.commit(plan.document, expected=plan.base, note=note), True
+            number = registry.commit(plan.document, expected=plan.base, note=note, keep=keep, retire=retire)
         except PlanOutdatedError:
             if not _is_applied(plan, registry):
                 raise
+        else:
+            return number, True
     return registry.generation(), False
+
+
+def _versions(plan: Plan) -> tuple[list[ServiceVersion], list[ServiceVersion]]:
+    """The service versions that the plan's steps keep and retire."""
+    return (
+        [step.version for step in plan.steps if isinstance(step, KeepVersion)],
+        [step.version for step in plan.steps if isinstance(step, RetireVersion)],
+    )
 
 
 def _is_applied(plan: Plan, registry: Registry) -> bool:
     current = registry.current()
-    return current.number in {plan.base, plan.base + 1} and current.digest == digest_of(plan.document)
+    if current.number not in {plan.base, plan.base + 1} or current.digest != digest_of(plan.document):
+        return False
+    keep, retire = map(set, _versions(plan))
+    kept = {one.named for one in registry.kept()}
+    return keep <= kept and not retire & kept
 
 
 def _free(registry: Registry, free: Free, view: str, fingerprint: str) -> tuple[str, str, int]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from featurestore.catalog import Catalog
-from featurestore.errors import NotFoundError, SourceError, did_you_mean
+from featurestore.errors import DeclarationError, NotFoundError, SourceError, did_you_mean
 from featurestore.registry.documents import Document, resolved_view
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.offline import Offline
@@ -14,23 +15,38 @@ __all__ = ["applied_views", "view_at_hand"]
 
 
 def applied_views(
-    document: Document, catalog: Catalog, offline: Offline, *, names: Sequence[str] | None = None
-) -> list[ResolvedView]:
-    """The applied views (only those named) over their sources as they are now; NotFoundError, SourceError."""
+    document: Document, catalog: Catalog, offline: Offline, *, names: Sequence[str] | None = None,
+    held: Sequence[ResolvedView] = (),
+) -> list[ResolvedView]:  # fmt: skip
+    """The applied views (only those named), then those `held` beside them, over their sources as they are now.
+
+    Raises NotFoundError, SourceError.
+    """
+    known = {*document["views"], *(view.name for view in held)}
     for name in names or ():
-        if name not in document["views"]:
-            raise NotFoundError(f"No feature view '{name}' was applied.{did_you_mean(name, document['views'])}")
-    wanted = [name for name in document["views"] if not names or name in names]
-    return [view_at_hand(resolved_view(document, name), catalog, offline) for name in wanted]
+        if name not in known:
+            raise NotFoundError(f"No feature view '{name}' was applied.{did_you_mean(name, known)}")
+    applied = [resolved_view(document, name) for name in document["views"] if not names or name in names]
+    wanted = [*applied, *(view for view in held if not names or view.name in names)]
+    return [view_at_hand(view, catalog, offline) for view in wanted]
 
 
 def view_at_hand(applied: ResolvedView, catalog: Catalog, offline: Offline) -> ResolvedView:
-    """The applied view over its source as it is now: the definition at hand where it is the one applied."""
-    own = catalog.views.get(applied.name)
-    for declared in [applied.declared] if own is None else [own, applied.declared]:
-        view = resolve(declared, offline.raw_types(declared.source))
-        if view.fingerprint == applied.fingerprint:
-            return view
+    """The applied view over its source as it is now: the definition at hand where it is the one applied.
+
+    Of a version that another took the place of, the source at hand is read where it says the same: it knows where the
+    rows lie now.
+    """
+    own, source = catalog.views.get(applied.name), catalog.sources.get(applied.source.name)
+    moved = None if source is None else applied.declared.model_copy(update={"source": source})
+    for declared in (own, moved):
+        with contextlib.suppress(DeclarationError, SourceError):  # of another version, or over a source that is
+            view = None if declared is None else resolve(declared, offline.raw_types(declared.source))
+            if view is not None and view.fingerprint == applied.fingerprint:
+                return view
+    view = resolve(applied.declared, offline.raw_types(applied.source))
+    if view.fingerprint == applied.fingerprint:
+        return view
     was = {column: of for column, of in applied.raw.items() if view.raw.get(column) != of}
     changed = ", ".join(f"'{column}' was {of} and is {view.raw.get(column)}" for column, of in was.items())
     raise SourceError(

@@ -10,6 +10,7 @@ from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.operations.notices import data_notices, rule_notices
 from featurestore.operations.parts import takes_pushes
+from featurestore.operations.rollout import Rollout, versions_between
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import PLACES, Document, Record, catalog_of, document_of, merged
 from featurestore.registry.plan import Notice, Plan, Refill, steps_between
@@ -29,14 +30,16 @@ def make_plan(
     remove_missing: bool = True,
     accept_types: bool = False,
     read_data: bool = True,
+    rollout: Rollout | None = None,
 ) -> Plan:
     """The plan from what was applied to `catalog`; nothing is written.
 
     remove_missing: what was applied and is not in the catalog is removed; otherwise it stays as it is, unless it stands
     on something that changes. accept_types: a column whose type changed under an unchanged definition changes its views
-    instead of being an error. read_data: measure ages and loads in the data, for the notices.
+    instead of being an error. read_data: measure ages and loads in the data, for the notices. rollout: which versions of
+    services to keep and to retire; by default those that are replaced are retired, and those that are kept stay so.
 
-    Raises SourceError where a source cannot be read or a column's type changed, DeclarationError where a definition does
+    Raises NotFoundError where `rollout` retires what is not kept, SourceError where a source cannot be read or a column's type changed, DeclarationError where a definition does
     not fit its source; each names the view, the feature, the column and the file.
     """
     current = registry.current()
@@ -51,13 +54,18 @@ def make_plan(
         for view in views.values():
             if view.name in current.document["views"]:
                 _check_types(view, current.document["views"][view.name], offline)
-    steps = steps_between(current.document, document, leftovers=registry.leftovers())
+    versions = versions_between(registry, current.document, document, rollout or Rollout())
+    steps = steps_between(
+        current.document, document, leftovers=registry.leftovers(), versions=versions.steps, held=versions.held,
+        holds=versions.holds,
+    )  # fmt: skip
     notices = [*rule_notices(views.values()), *_moved(current.document, document)]
     if read_data:
         refilled = [views[step.view] for step in steps if isinstance(step, Refill) and step.view in views]
         notices += _fills(refilled, offline)
         notices += data_notices(views.values(), offline)
-    return Plan(current.number, document, steps, tuple(sorted(notices, key=lambda notice: (notice.kind, notice.name))))
+    sorted_notices = tuple(sorted(notices, key=lambda notice: (notice.kind, notice.name)))
+    return Plan(current.number, document, steps, sorted_notices, versions.kept)
 
 
 def resolve_views(catalog: Catalog, offline: Offline) -> dict[str, ResolvedView]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +25,16 @@ from featurestore.operations.parts import takes_pushes
 from featurestore.operations.progress import progress_for
 from featurestore.operations.push import Pushing
 from featurestore.operations.recorder import Recorder
+from featurestore.operations.rollout import HeldView, Rollout, held_views, rows_served
 from featurestore.operations.serving import Serving, is_published
 from featurestore.operations.training_frame import Manifest, TrainingFrame
-from featurestore.registry.documents import catalog_of, resolved_service, resolved_view
+from featurestore.registry.documents import (
+    catalog_of,
+    resolved_service,
+    resolved_view,
+    service_views,
+    view_fingerprints,
+)
 from featurestore.registry.frames import Frame
 from featurestore.registry.store import Registry
 from featurestore.semantics.service import ResolvedService, resolve_service
@@ -39,6 +46,9 @@ from featurestore.stores.serving_log import Losses, ServingLog, losses
 from featurestore.stores.serving_upkeep import Limits, Upkeep, keep_up
 
 __all__ = ["Project"]
+
+DAY = 86_400_000_000
+"""µs for which a plan looks back into the serving log."""
 
 
 class _Opened(NamedTuple):
@@ -153,8 +163,24 @@ class Project:
         return resolve_service(service, views)
 
     def applied(self, names: Sequence[str] | None = None) -> list[ResolvedView]:
-        """The applied views (only those named) over their sources as they are now."""
-        return applied_views(self.registry.current().document, self.catalog, self.offline, names=names)
+        """The applied views (only those named), and those of kept services, over their sources as they are now."""
+        current, held = self.registry.current().document, [held.view for held in self.held()]
+        return applied_views(current, self.catalog, self.offline, names=names, held=held)
+
+    def held(self) -> list[HeldView]:
+        """The view versions that are served beside the current ones, for kept versions of services."""
+        state = self.registry.state()
+        current = view_fingerprints(self.registry.version(state.generation).document)
+        return held_views(self.registry, current, state.kept)
+
+    def rollout(self, *, keep: bool, retire: str | Iterable[str]) -> Rollout:
+        """What a plan is to do with versions of services; retire: one name, or several."""
+        log, since = self.config.serving_log.folder, self.now() - DAY
+
+        def served(service: str, fingerprint: str) -> int | None:
+            return rows_served(log, service, fingerprint, since=since) if log.exists() else None
+
+        return Rollout(keep, (retire,) if isinstance(retire, str) else tuple(retire), served)
 
     def at_hand(self, applied: ResolvedView) -> ResolvedView:
         """An applied view over its source as it is now."""
@@ -228,8 +254,16 @@ class Project:
             return free_view(self.online, self.config.project, view, fingerprint)
 
     def is_published(self, view: str, fingerprint: str) -> bool:
-        """Whether the applied version of a view is this one, and its values are served."""
+        """Whether the applied version of a view is this one, and it is served in place of the version before it.
+
+        It is when every view of every service that reads it is complete: until then the version before is served whole.
+        """
         document = self.registry.current().document
         if document["views"].get(view, {}).get("fingerprint") != fingerprint:
             return False
-        return is_published(resolved_view(document, view), self.online, self.config.project)
+        together = {view}
+        for service in document["services"]:
+            read = service_views(document, service)
+            together.update(read if view in read else ())
+        project = self.config.project
+        return all(is_published(resolved_view(document, name), self.online, project) for name in together)

@@ -15,7 +15,8 @@ from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError
 from featurestore.operations.materialize import Run
 from featurestore.operations.parts import takes_pushes
 from featurestore.operations.pushing.pusher import MARGIN, Applied, Pushed, Pusher
-from featurestore.registry.documents import Document, catalog_of, resolved_view
+from featurestore.operations.rollout import held_views
+from featurestore.registry.documents import Document, catalog_of, resolved_view, view_fingerprints
 from featurestore.registry.store import Registry, RegistryState
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark
@@ -29,8 +30,8 @@ PATIENCE = 10.0
 
 
 class _Known(NamedTuple):
-    """The registry's state, the sources that are applied, and every view version that takes pushes, beside whether it is
-    left to be freed."""
+    """The registry's state, the sources that are applied or of services that are kept, and every view version that takes
+    pushes, beside whether it is left to be freed."""
 
     state: RegistryState | None
     sources: Mapping[str, Source]
@@ -121,9 +122,17 @@ class Pushing:
         """What is applied and still to be freed; the definitions are read again only where that has changed."""
         state = self._registry.state()
         if self._known.state != state:
-            document = self._registry.current().document
-            versions = self._versions(document, set(state.leftovers))
-            self._known = _Known(state, catalog_of(document).sources, versions)
+            documents = {
+                number: self._registry.version(number).document
+                for number in {state.generation, *(kept.version for kept in state.kept)}
+            }
+            current = documents[state.generation]
+            sources = [catalog_of(documents[kept.version]).sources for kept in state.kept]
+            known = {name: source for one in sources for name, source in one.items()} | catalog_of(current).sources
+            held = [held.view for held in held_views(self._registry, view_fingerprints(current), state.kept)]
+            versions = self._versions(current, set(state.leftovers))
+            versions += [(view, False) for view in held if takes_pushes(view)]
+            self._known = _Known(state, known, versions)
         return self._known
 
     def _versions(self, current: Document, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ class ViewStatus:
 
     pushes: the log of its source, None where it is read from files. freshness: how old the newest row of its source may
     be (µs), None where the view does not say or is refreshed; age: how old it is, None where it was not asked or there is none.
+    kept_for: the service versions for which it is kept where another version is the applied one.
     """
 
     view: str
@@ -60,6 +61,7 @@ class ViewStatus:
     pushes: PushStatus | None = None
     freshness: int | None = None
     age: int | None = None
+    kept_for: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -86,6 +88,7 @@ class ViewStatus:
             "freshness": None if self.freshness is None else show_duration(self.freshness),
             "age": None if self.age is None else show_duration(self.age),
             "overdue": self.overdue,
+            "kept_for": list(self.kept_for),
         }
 
 
@@ -93,8 +96,11 @@ def _iso(instant: int | None) -> str | None:
     return None if instant is None else to_datetime(instant).isoformat()
 
 
-def status_of(views: Iterable[ResolvedView], store: OnlineStore, project: str, *, offline: Offline) -> list[ViewStatus]:
-    """The status of each view, all read at once. SourceError where the source of one that says freshness cannot be read."""
+def status_of(
+    views: Iterable[ResolvedView], store: OnlineStore, project: str, *, offline: Offline,
+    kept: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[ViewStatus]:  # fmt: skip
+    """The status of each view, all read at once; kept: fingerprint → for whom it is kept. SourceError where the source of one that says freshness cannot be read."""
     listed = list(views)
     marks = [ViewCodec(project, view).watermark_key for view in listed]
     states = [state_key(project, view.source) if isinstance(view.source, PushSource) else None for view in listed]
@@ -116,7 +122,10 @@ def status_of(views: Iterable[ResolvedView], store: OnlineStore, project: str, *
         freshness = _freshness(view)
         newest = None if freshness is None else _newest(view, offline)
         age = None if newest is None else max(0, reading.now - newest)
-        result.append(ViewStatus(view.name, view.fingerprint, complete, served, wanted, pushes, freshness, age))
+        kept_for = (kept or {}).get(view.fingerprint, ())
+        result.append(
+            ViewStatus(view.name, view.fingerprint, complete, served, wanted, pushes, freshness, age, kept_for)
+        )
     return result
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "resolved_service",
     "resolved_view",
     "service_from",
+    "service_views",
     "view_fingerprints",
     "view_from",
 ]
@@ -230,6 +231,14 @@ def catalog_of(document: Document) -> Catalog:
 def view_fingerprints(document: Document) -> dict[str, str]:
     """View name → value fingerprint."""
     return {name: record["fingerprint"] for name, record in document["views"].items()}
+
+
+def service_views(document: Document, name: str) -> dict[str, str]:
+    """View name → value fingerprint of the views that a service reads, those of its on-demand features included."""
+    refs = list(document["services"][name]["declared"]["features"])
+    for ref in [ref for ref in refs if "on_demand" in ref]:
+        refs += document["on_demand"][ref["on_demand"]]["declared"]["inputs"]
+    return {ref["view"]: document["views"][ref["view"]]["fingerprint"] for ref in refs if "view" in ref}
 
 
 class _Reader:

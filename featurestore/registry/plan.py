@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 from featurestore import html
 from featurestore.registry.diff import Change, changes, code_changes
 from featurestore.registry.documents import BESIDE, KINDS, Document, Record, view_fingerprints
+from featurestore.registry.store import Kept, ServiceVersion
 from featurestore.semantics.view import fingerprint_of
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "ChangeLabel",
     "ChangeValue",
     "FreeOnline",
+    "KeepVersion",
     "Notice",
     "Plan",
     "Refill",
     "RemoveDefinition",
+    "RetireVersion",
     "Step",
     "steps_between",
 ]
@@ -109,8 +112,62 @@ class FreeOnline:
         return [f"free {self.view} {self.fingerprint[:8]}: {when}"]
 
 
+@dataclass(frozen=True)
+class KeepVersion:
+    """A service version that another takes the place of, and that is served on to whoever names its fingerprint.
+
+    code: its on-demand features whose code changes: only a process that has the code as it was can evaluate them.
+    """
+
+    service: str
+    fingerprint: str
+    code: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> ServiceVersion:
+        """The service version."""
+        return ServiceVersion(self.service, self.fingerprint)
+
+    def lines(self) -> list[str]:
+        """What is printed of it."""
+        head = f"keep {self.service} {self.fingerprint[:8]}: served on to whoever names its fingerprint"
+        return [head, *(f"    only by a process that has the code of {name} as it was" for name in self.code)]
+
+
+@dataclass(frozen=True)
+class RetireVersion:
+    """A service version that is served no more. frees: the names of its views that are freed then; the others are read by
+    services that stay. successor: the version that takes its place, None where no service of the name is left.
+
+    rows: how many rows of it were logged as served in the last day, None where nothing is logged; no part of a digest.
+    """
+
+    service: str
+    fingerprint: str
+    successor: str | None
+    frees: tuple[str, ...]
+    rows: int | None = field(default=None, compare=False)
+
+    @property
+    def version(self) -> ServiceVersion:
+        """The service version."""
+        return ServiceVersion(self.service, self.fingerprint)
+
+    def lines(self) -> list[str]:
+        """What is printed of it."""
+        if not self.frees:
+            when = "nothing is freed; whoever names it is answered while its views are read by others"
+        elif self.successor is None:
+            when = "no service of that name is left"
+        else:
+            when = f"freed once its successor {self.successor[:8]} is served"
+        head = f"retire {self.service} {self.fingerprint[:8]}: {when}"
+        return [head] if not self.rows else [head, f"    {self.rows:,} rows of it were served in the last day"]
+
+
 Definition = AddDefinition | ChangeValue | ChangeLabel | RemoveDefinition
-Step = Definition | Refill | FreeOnline
+VersionStep = KeepVersion | RetireVersion
+Step = Definition | Refill | VersionStep | FreeOnline
 
 
 @dataclass(frozen=True)
@@ -127,12 +184,16 @@ class Notice:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `apply` will do. `base` is the registry's version that it was made against."""
+    """What `apply` will do. `base` is the registry's version that it was made against.
+
+    kept: the service versions that were kept before and stay so.
+    """
 
     base: int
     document: Document
     steps: tuple[Step, ...]
     notices: tuple[Notice, ...] = ()
+    kept: tuple[Kept, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -142,18 +203,21 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """Equal for two plans that do the same to the same version; what notices say about the data is no part of it."""
-        return fingerprint_of([self.base, self.document, self._steps()])
+        return fingerprint_of(
+            [self.base, self.document, [{**step, "rows": None} if "rows" in step else step for step in self._steps()]]
+        )
 
     def _steps(self) -> list[dict[str, Any]]:
         return [{"step": type(step).__name__, **_plain(asdict(step))} for step in self.steps]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: base, digest, is_empty, steps and notices; the document itself is left out."""
+        """Plain JSON: base, digest, is_empty, steps, kept and notices; the document itself is left out."""
         return {
             "base": self.base,
             "digest": self.digest,
             "is_empty": self.is_empty,
             "steps": self._steps(),
+            "kept": [{"service": kept.service, "fingerprint": kept.fingerprint} for kept in self.kept],
             "notices": [asdict(notice) for notice in self.notices],
         }
 
@@ -166,6 +230,11 @@ class Plan:
         for kind, noun in KINDS.items():
             title = f"{noun[0].upper()}{noun[1:-1]}ies" if noun.endswith("y") else f"{noun[0].upper()}{noun[1:]}s"
             yield title, [line for step in self.of_kind(kind) for line in step.lines()]
+        stays = [f"kept {kept.service} {kept.fingerprint[:8]}: since version {kept.version + 1}" for kept in self.kept]
+        yield (
+            "Versions",
+            [line for step in self.steps if isinstance(step, VersionStep) for line in step.lines()] + stays,
+        )
         others = [step for step in self.steps if isinstance(step, (Refill, FreeOnline))]
         yield "Online", [line for step in others for line in step.lines()]
         yield "Notices", [f"! {notice}" for notice in self.notices]
@@ -181,6 +250,8 @@ class Plan:
                 (ChangeValue, "to change"),
                 (ChangeLabel, "to change without changing a value"),
                 (RemoveDefinition, "to remove"),
+                (KeepVersion, "to keep"),
+                (RetireVersion, "to retire"),
                 (Refill, "to refill"),
                 (FreeOnline, "to free"),
             )
@@ -207,24 +278,33 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
-def steps_between(before: Document, after: Document, *, leftovers: Iterable[tuple[str, str]] = ()) -> tuple[Step, ...]:
+def steps_between(
+    before: Document,
+    after: Document,
+    *,
+    leftovers: Iterable[tuple[str, str]] = (),
+    versions: Sequence[VersionStep] = (),
+    held: Iterable[tuple[str, str]] = (),
+    holds: Iterable[tuple[str, str]] = (),
+) -> tuple[Step, ...]:
     """The steps from one document to another.
 
     leftovers: view versions (name, fingerprint) whose keys an earlier apply was to free and did not, because it died.
+    versions: what becomes of service versions. held, holds: the view versions that kept service versions read before,
+    and will read then.
     """
     definitions = [step for kind in KINDS for step in _definition_steps(kind, before[kind], after[kind])]
     old, new = view_fingerprints(before), view_fingerprints(after)
+    online, live = {*old.items(), *held}, {*new.items(), *holds}
     refills = [
         Refill(name, fingerprint, "its definition changes" if name in old else "it is new")
         for name, fingerprint in new.items()
-        if old.get(name) != fingerprint
+        if (name, fingerprint) not in online
     ]
-    gone = [(name, fingerprint) for name, fingerprint in old.items() if new.get(name) != fingerprint]
-    dead = [
-        (name, fingerprint) for name, fingerprint in leftovers if name not in new and (name, fingerprint) not in gone
-    ]
-    frees = [FreeOnline(name, fingerprint, new.get(name)) for name, fingerprint in sorted([*gone, *dead])]
-    return (*definitions, *refills, *frees)
+    gone = online - live
+    dead = {version for version in leftovers if version[0] not in new and version not in live}
+    frees = [FreeOnline(name, fingerprint, new.get(name)) for name, fingerprint in sorted(gone | dead)]
+    return (*definitions, *refills, *versions, *frees)
 
 
 def _definition_steps(kind: str, before: dict[str, Record], after: dict[str, Record]) -> Iterator[Definition]:

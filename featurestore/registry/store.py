@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +19,24 @@ import orjson
 
 from featurestore.clock import to_datetime, wall_clock
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
-from featurestore.registry.documents import Document, digest_of, empty_document, view_fingerprints
+from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
 from featurestore.registry.frames import Frame, add_frame, frames_in
 from featurestore.stores.sqlite_file import is_set_up
 
-__all__ = ["Freed", "Registry", "RegistryState", "Run", "Version"]
+__all__ = ["Freed", "Kept", "Registry", "RegistryState", "Run", "ServiceVersion", "Version"]
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
 
 APPLICATION = 0x46535247
 """SQLite's mark of what a file is: "FSRG"."""
+
+# Service versions that are served on although another took their place; `version`: the last one that held them.
+KEPT = """TABLE kept (
+        service TEXT NOT NULL, fingerprint TEXT NOT NULL, version INTEGER NOT NULL,
+        since INTEGER NOT NULL,         -- µs since the epoch
+        PRIMARY KEY (service, fingerprint)
+    ) WITHOUT ROWID"""
 
 TABLES = (
     """CREATE TABLE versions (
@@ -54,7 +61,11 @@ TABLES = (
     )""",
     "CREATE INDEX runs_of_view ON runs (view, id)",
     "CREATE TABLE owner (project TEXT)",  # one row: whose registry this is, null where nobody said
+    f"CREATE {KEPT}",
 )
+
+UPGRADES: dict[int, tuple[str, ...]] = {1: (f"CREATE {KEPT}",)}
+"""What makes of each older schema the one after it; a file is upgraded when it is next written."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,30 @@ class Freed(NamedTuple):
     fingerprint: str
 
 
+class ServiceVersion(NamedTuple):
+    """A version of a service by its fingerprint."""
+
+    service: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.service}@{self.fingerprint[:12]}"
+
+
+class Kept(NamedTuple):
+    """A service version that is served on; `version`: the registry's last version that held it; `since`: µs."""
+
+    service: str
+    fingerprint: str
+    version: int
+    since: int
+
+    @property
+    def named(self) -> ServiceVersion:
+        """The service version."""
+        return ServiceVersion(self.service, self.fingerprint)
+
+
 @dataclass(frozen=True)
 class Run:
     """One run of materialize over one view: for which instant, when (µs), how many rows read and keys written."""
@@ -96,10 +131,11 @@ class Run:
 
 
 class RegistryState(NamedTuple):
-    """What tells whether anything was applied or freed."""
+    """What tells whether anything was applied, kept, retired or freed."""
 
     generation: int
     leftovers: tuple[Freed, ...]
+    kept: tuple[Kept, ...] = ()
 
 
 class Registry:
@@ -145,20 +181,26 @@ class Registry:
         return int(rows[0][0]) if rows else 0
 
     def state(self) -> RegistryState:
-        """The newest version's number and what is left to be freed, in one cheap reading."""
+        """The newest version's number, what is left to be freed and what is kept, in one cheap reading."""
         rows = self._read(
-            "SELECT 0, coalesce(max(number), 0), '' FROM versions UNION ALL "
-            "SELECT 1, view, fingerprint FROM leftovers ORDER BY 1, 2, 3"
+            "SELECT 0, '', '', coalesce(max(number), 0), 0 FROM versions UNION ALL "
+            "SELECT 1, view, fingerprint, 0, 0 FROM leftovers UNION ALL "
+            "SELECT 2, service, fingerprint, version, since FROM kept ORDER BY 1, 2, 3"
         )
         if not rows:
             return RegistryState(0, ())
-        return RegistryState(int(rows[0][1]), tuple(Freed(view, fingerprint) for _, view, fingerprint in rows[1:]))
+        left = tuple(Freed(row[1], row[2]) for row in rows if row[0] == 1)
+        return RegistryState(int(rows[0][3]), left, tuple(Kept(*row[1:]) for row in rows if row[0] == 2))
 
-    def commit(self, document: Document, *, expected: int, note: str = "") -> int:
+    def commit(
+        self, document: Document, *, expected: int, note: str = "", keep: Iterable[ServiceVersion] = (),
+        retire: Iterable[ServiceVersion] = (),
+    ) -> int:  # fmt: skip
         """Make `document` the current version and return its number, all at once or not at all.
 
-        What it leaves out of the current document joins `leftovers`. Raises PlanOutdatedError where the current version
-        is not number `expected` any more.
+        keep: service versions of the current document that are served on; they are kept until `retire` names them, or
+        they are current again. View versions that neither the document nor a kept service version holds any more join
+        `leftovers`. Raises PlanOutdatedError where the current version is not number `expected` any more.
         """
         with self._write() as connection:
             number, old = 0, empty_document()
@@ -169,16 +211,25 @@ class Registry:
                     f"The plan was made against version {expected} of {self.path}, which has come to version {number} "
                     "since; plan again"
                 )
-            text = orjson.dumps(document)
-            row = (number + 1, self._now(), text, digest_of(document), note)
+            held = {*view_fingerprints(old).items(), *_held(connection)}
+            now = self._now()
+            row = (number + 1, now, orjson.dumps(document), digest_of(document), note)
             connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?)", row)
             services = [(name, item["fingerprint"], number + 1) for name, item in document["services"].items()]
             connection.executemany("INSERT INTO services VALUES (?, ?, ?)", services)
-            live = view_fingerprints(document).items()
-            gone = view_fingerprints(old).items() - live
-            connection.executemany("INSERT OR IGNORE INTO leftovers VALUES (?, ?)", gone)
+            kept = [(*version, number, now) for version in keep]
+            connection.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?)", kept)
+            over = [*retire, *(service[:2] for service in services)]
+            connection.executemany("DELETE FROM kept WHERE service = ? AND fingerprint = ?", over)
+            live = {*view_fingerprints(document).items(), *_held(connection)}
+            connection.executemany("INSERT OR IGNORE INTO leftovers VALUES (?, ?)", held - live)
             connection.executemany("DELETE FROM leftovers WHERE view = ? AND fingerprint = ?", live)
         return number + 1
+
+    def kept(self) -> tuple[Kept, ...]:
+        """The service versions that are served on although another took their place, by name and age."""
+        sql = "SELECT service, fingerprint, version, since FROM kept ORDER BY service, since, fingerprint"
+        return tuple(Kept(*row) for row in self._read(sql))
 
     def find_service(self, name: str, fingerprint: str) -> tuple[int, Document] | None:
         """The newest version in which the service had this fingerprint, with its document; None where none had."""
@@ -197,7 +248,7 @@ class Registry:
     # --- what is left to be freed -------------------------------------------------------------
 
     def leftovers(self) -> tuple[Freed, ...]:
-        """View versions that are in the current document no more and whose online keys were not freed yet."""
+        """View versions that neither the current document nor a kept service holds, whose online keys were not freed yet."""
         return tuple(Freed(*row) for row in self._read("SELECT view, fingerprint FROM leftovers ORDER BY 1, 2"))
 
     def freed(self, view: str, fingerprint: str) -> None:
@@ -276,7 +327,11 @@ class Registry:
             return []
         with self._failing(), closing(self._connect()) as connection:
             connection.execute("BEGIN")
-            return connection.execute(sql, values).fetchall() if self._is_set_up(connection) else []
+            if not self._is_set_up(connection):
+                return []
+            if _schema(connection) < SCHEMA:  # of an older version, which reading does not change
+                connection.execute(f"CREATE TEMP {KEPT}")
+            return connection.execute(sql, values).fetchall()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -292,6 +347,7 @@ class Registry:
                 connection.execute("BEGIN IMMEDIATE")
                 if not self._is_set_up(connection):
                     self._set_up(connection)
+                self._upgrade(connection)
                 yield connection
                 connection.execute("COMMIT")  # where an error comes before, closing rolls back
 
@@ -336,6 +392,13 @@ class Registry:
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        """Bring the tables of an older version to this one's, within the transaction of whoever writes."""
+        for schema in range(_schema(connection), SCHEMA):
+            for sql in UPGRADES[schema]:
+                connection.execute(sql)
+            connection.execute(f"PRAGMA user_version = {schema + 1}")
+
     @contextmanager
     def _failing(self) -> Iterator[None]:
         try:
@@ -344,6 +407,16 @@ class Registry:
             raise RegistryError(f"The registry {self.path} cannot be used: {error}") from error
         except OSError as error:
             raise RegistryError(f"The registry {self.path} cannot be used: {error.strerror}") from error
+
+
+def _schema(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _held(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """The view versions (name, fingerprint) that the kept service versions read."""
+    rows = connection.execute("SELECT service, document FROM kept JOIN versions ON version = number")
+    return {view for service, text in rows for view in service_views(orjson.loads(text), service).items()}
 
 
 def _nothing() -> Version:

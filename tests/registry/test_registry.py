@@ -183,7 +183,7 @@ DAMAGES = [
     (_no_sqlite, "cannot be used: file is not a database"),
     (_truncated, "cannot be used: database disk image is malformed"),
     (_of_something_else, "is an SQLite file of something else, no registry"),
-    (_newer, r"newer version of featurestore \(schema 99; this one reads 1\); upgrade it here"),
+    (_newer, r"newer version of featurestore \(schema 99; this one reads 2\); upgrade it here"),
     (_rewritten, "version 1 is damaged"),
     (_garbled, "version 1 is damaged"),
     (_a_folder, "cannot be used: unable to open database file"),
@@ -313,9 +313,9 @@ def test_a_registry_is_of_one_project(tmp_path: Path) -> None:
 
 def test_the_state_tells_of_every_version_and_of_what_is_left(registry: Registry) -> None:
     """Generation and leftovers as each is told alone, before anything was applied too."""
-    assert registry.state() == (0, ())
+    assert registry.state() == (0, (), ())
     registry.commit(state(views={"v": "f1", "w": "f"}), expected=0)
     registry.commit(state(views={"v": "f2"}), expected=1)
-    assert registry.state() == (registry.generation(), registry.leftovers()) == (2, (("v", "f1"), ("w", "f")))
+    assert registry.state() == (registry.generation(), registry.leftovers(), ()) == (2, (("v", "f1"), ("w", "f")), ())
     registry.freed("v", "f1")
-    assert registry.state() == (2, (("w", "f"),))
+    assert registry.state() == (2, (("w", "f"),), ())
