@@ -10,6 +10,7 @@
     ├── PushError               pushed rows are not what their source declares; nothing of them was kept
     ├── OnDemandError           an on-demand function raised or returned what it may not
     ├── FingerprintError        the definitions asked for are not the ones at hand
+    ├── ManifestError           a manifest cannot be read, or is not what a training frame was written with
     ├── NotMaterializedError    a view has no values online yet
     ├── PlanOutdatedError       the plan shown is no longer what apply would do
     ├── RegistryError           the registry cannot be read or written
@@ -36,6 +37,7 @@ __all__ = [
     "FingerprintError",
     "LogDamagedError",
     "LogError",
+    "ManifestError",
     "MaterializeError",
     "MissingPackageError",
     "NotFoundError",
@@ -92,7 +94,19 @@ class OnDemandError(FeatureStoreError):
 
 
 class FingerprintError(FeatureStoreError):
-    """The definitions that were asked for are not the ones at hand."""
+    """The definitions that were asked for are not the ones at hand.
+
+    changes: what differs between them, as (field, what was asked for, what is applied), text or None where the field is
+    not there; empty where it is not known. The message shows them too.
+    """
+
+    def __init__(self, message: str, *, changes: Iterable[tuple[str, str | None, str | None]] = ()) -> None:
+        super().__init__(message)
+        self.changes = tuple(changes)
+
+
+class ManifestError(FeatureStoreError, ValueError):
+    """A manifest cannot be read, or is not what a training frame was written with."""
 
 
 class NotMaterializedError(FeatureStoreError):

@@ -15,6 +15,7 @@ from featurestore.catalog import Catalog, load
 from featurestore.clock import Clock, instant_of
 from featurestore.config import Config, load_config
 from featurestore.declare.durations import parse_duration
+from featurestore.errors import ManifestError
 from featurestore.operations.apply import AppliedVersion, apply_plan, first_sight, free_leftovers
 from featurestore.operations.auditing import Audit, Audited, audit
 from featurestore.operations.availability import Availability, availability
@@ -26,6 +27,8 @@ from featurestore.operations.free import free_project
 from featurestore.operations.historical import Options, get_historical_features
 from featurestore.operations.lineage import Direction, Lineage
 from featurestore.operations.lookup import Lookup
+from featurestore.operations.manifest import Manifest, load_manifest
+from featurestore.operations.manifest_check import ManifestCheck, check_manifest
 from featurestore.operations.materialize import Run, run_record
 from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.plan import make_plan
@@ -115,13 +118,19 @@ class FeatureStore:
 
     # --- definitions ------------------------------------------------------------------------
 
-    def plan(self, definitions: Iterable[Any] | None = None, *, accept_types: bool = False) -> Plan:
+    def plan(
+        self, definitions: Iterable[Any] | None = None, *, accept_types: bool = False, keep: bool = False,
+        retire: str | Sequence[str] = (),
+    ) -> Plan:  # fmt: skip
         """What `apply` would do, and what its rules cost; nothing is written.
 
         definitions: only these (with what they refer to), removing nothing; by default all of the repository.
-        accept_types: take a source column's changed type as a change instead of an error.
+        accept_types: take a source column's changed type as a change instead of an error. keep: the service versions that
+        it replaces are served on to whoever names their fingerprint. retire: kept versions that are not any more, as
+        "service@fingerprint" (or the beginning of one that fits one), or "all".
         """
         listed = None if definitions is None else list(definitions)
+        rollout = self._project.rollout(keep=keep, retire=retire)
 
         def make() -> Plan:
             return make_plan(
@@ -130,22 +139,29 @@ class FeatureStore:
                 offline=self.offline,
                 remove_missing=listed is None,
                 accept_types=accept_types,
+                rollout=rollout,
             )
 
         plan = make()
         self._plans[plan.digest] = make
         return plan
 
-    def apply(self, definitions: Iterable[Any] | Plan | None = None, *, note: str = "") -> AppliedVersion:
+    def apply(
+        self, definitions: Iterable[Any] | Plan | None = None, *, note: str = "", keep: bool = False,
+        retire: str | Sequence[str] = (),
+    ) -> AppliedVersion:  # fmt: skip
         """Carry out a plan: the one given, or that of the definitions given, or that of the repository.
 
-        Raises PlanOutdatedError where the plan given is no longer what would be done.
+        keep, retire: as for `plan`, which says them of a plan that is given. Raises PlanOutdatedError where the plan given
+        is no longer what would be done.
         """
         if isinstance(definitions, Plan):
+            if keep or retire:
+                raise ValueError("keep and retire are said when the plan is made: apply(plan(keep=True))")
             make = self._plans.get(definitions.digest)
             return self._apply(definitions, note, again=None if make is None else make())
         listed = None if definitions is None else list(definitions)
-        plan = self.plan(listed)
+        plan = self.plan(listed, keep=keep, retire=retire)
         if listed is not None:
             self._project.add(listed)
         return self._apply(plan, note)
@@ -164,11 +180,13 @@ class FeatureStore:
 
     def teardown(self) -> int:
         """Free everything of the project online and remove all definitions from the registry; how many keys there were."""
-        current = self.registry.current()
-        versions = {*view_fingerprints(current.document).items(), *self.registry.leftovers()}
+        current, kept = self.registry.current(), self.registry.kept()
+        held = [(held.view.name, held.view.fingerprint) for held in self._project.held()]
+        versions = {*view_fingerprints(current.document).items(), *held, *self.registry.leftovers()}
         deleted = free_project(self.online, self.config.project, versions)
-        if current.document != empty_document():
-            self.registry.commit(empty_document(), expected=current.number, note="teardown")
+        if kept or current.document != empty_document():
+            retired = [one.named for one in kept]
+            self.registry.commit(empty_document(), expected=current.number, note="teardown", retire=retired)
         for view, fingerprint in self.registry.leftovers():
             self.registry.freed(view, fingerprint)
         self._project.serving.reload()
@@ -285,30 +303,57 @@ class FeatureStore:
         """
         return self._project.keep_up_log()
 
-    def lookup(self, service: str, fingerprint: str | None = None) -> Lookup:
+    def load_manifest(self, given: Any) -> Manifest:
+        """The manifest of a training frame, from its Parquet file, a JSON file, the frame itself or a dict; ManifestError.
+
+        It stands for a service and its fingerprint wherever these are asked for.
+        """
+        return load_manifest(given)
+
+    def check_manifest(self, given: Any) -> ManifestCheck:
+        """A manifest (or what `load_manifest` takes) compared with what is applied, at hand and served."""
+        return check_manifest(load_manifest(given), self._project)
+
+    def unfilled(self, service: str | Manifest, fingerprint: str | None = None) -> list[str]:
+        """The views of a service version that have no values online yet; errors as of `lookup`."""
+        return self._project.serving.unfilled(self.lookup(service, fingerprint).service)
+
+    def lookup(self, service: str | Manifest, fingerprint: str | None = None) -> Lookup:
         """The loaded service that lookups use; for a server that keeps it at hand."""
-        return self._project.serving.lookup(service, fingerprint)
+        return self._project.serving.lookup(*self._asked(service, fingerprint))
+
+    def _asked(self, service: str | Manifest, fingerprint: str | None) -> tuple[str, str | None]:
+        if isinstance(service, str):
+            return service, fingerprint
+        manifest = load_manifest(service)
+        if fingerprint not in {None, manifest.fingerprint}:
+            raise ManifestError(
+                f"The manifest is of {manifest.fingerprint}, and the fingerprint given is {fingerprint}"
+            )
+        return self._project.serving.present(manifest)
 
     def get_online_features(
-        self, rows: Any, service: str, *, fingerprint: str | None = None, request_id: str | None = None
+        self, rows: Any, service: str | Manifest, *, fingerprint: str | None = None, request_id: str | None = None
     ) -> OnlineResult:
         """The features of each row now: a list of dicts (or one), or a frame, of keys and request values.
 
-        fingerprint: what the model was trained on; exactly those definitions are served, or FingerprintError says what
-        differs. request_id: what it is logged under, 1 to 128 printable ASCII characters; by default an id of the store's.
-        Raises RequestError, NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
+        service: by name, with the fingerprint that the model was trained on; or its manifest, which says both. Exactly
+        those definitions are served, or FingerprintError says what differs. request_id: what it is logged under, 1 to 128
+        printable ASCII characters; by default an id of the store's. Raises RequestError, NotMaterializedError,
+        NotFoundError, OnDemandError, OnlineStoreError.
         """
-        return self._project.serving.get(service, fingerprint, rows, request_id=request_id)
+        return self._project.serving.get(*self._asked(service, fingerprint), rows, request_id=request_id)
 
     async def aget_online_features(
-        self, rows: Any, service: str, *, fingerprint: str | None = None, json: bool = False,
+        self, rows: Any, service: str | Manifest, *, fingerprint: str | None = None, json: bool = False,
         request_id: str | None = None,
     ) -> OnlineResult:  # fmt: skip
         """`get_online_features` for coroutines: those that wait at the same time share a round trip.
 
         json: the rows' values are in their JSON forms, as over HTTP.
         """
-        return await self._project.serving.aget(service, fingerprint, rows, json=json, request_id=request_id)
+        asked = self._asked(service, fingerprint)
+        return await self._project.serving.aget(*asked, rows, json=json, request_id=request_id)
 
     def audit(
         self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,
@@ -348,8 +393,9 @@ class FeatureStore:
         self._project.serving.reload()
 
     def status(self) -> list[ViewStatus]:
-        """How far each applied view has come online, and what lies in the logs of push sources."""
-        document = self.registry.current().document
-        views = [resolved_view(document, name) for name in document["views"]]
+        """How far each applied view has come online, and each that a kept service reads; what lies in the logs of pushes."""
+        document, held = self.registry.current().document, self._project.held()
+        views = [*(resolved_view(document, name) for name in document["views"]), *(one.view for one in held)]
         views = [self._project.at_hand(view) if reads_source(view) else view for view in views]
-        return status_of(views, self.online, self.config.project, offline=self.offline)
+        kept = {one.view.fingerprint: tuple(map(str, one.services)) for one in held}
+        return status_of(views, self.online, self.config.project, offline=self.offline, kept=kept)

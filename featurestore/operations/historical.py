@@ -6,10 +6,8 @@ row number; evaluate on-demand features; lay the columns out in the service's or
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import duckdb
@@ -22,9 +20,10 @@ from featurestore.compile.answer import Answer, ask
 from featurestore.compile.rows import invalid_sql
 from featurestore.declare.sources import Source
 from featurestore.errors import SourceError
+from featurestore.operations.manifest import library_versions
 from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
 from featurestore.operations.spine import SpineChunk, chunks_of, load_chunk, pandas_of
-from featurestore.operations.training_frame import Block, Manifest, TrainingFrame, check_names, statuses_of
+from featurestore.operations.training_frame import Block, TrainingFrame, check_names, statuses_of
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.sql import quote
 from featurestore.semantics.status import Status
@@ -89,7 +88,7 @@ def _check_unchanged(service: ResolvedService, offline: Offline, files: dict[str
 
 def _block(
     session: Session, chunk: SpineChunk, service: ResolvedService, *, options: Options, from_pandas: bool,
-    manifest: Manifest, now: int,
+    manifest: dict[str, Any], now: int,
 ) -> Block:  # fmt: skip
     names = chunk.table.column_names
     check_names(names, [column.name for column in service.columns])
@@ -183,7 +182,7 @@ def _row_name(service: ResolvedService, connection: duckdb.DuckDBPyConnection, r
     return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
-def manifest_of(service: ResolvedService, offline: Offline, *, now: int, options: Options) -> Manifest:
+def manifest_of(service: ResolvedService, offline: Offline, *, now: int, options: Options) -> dict[str, Any]:
     """What a frame is made of: definitions by fingerprint, source files, versions; counts are added as rows are made."""
     sources = {part.view.source.name: part.view.source for part in service.parts}
     return {
@@ -196,10 +195,8 @@ def manifest_of(service: ResolvedService, offline: Offline, *, now: int, options
         "timezone": options.timezone,
         "sources": {name: _files(source, offline) for name, source in sources.items()},
         "without_history": sorted(name for name, source in sources.items() if source.event_time is None),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("featurestore", "duckdb", "numpy", "pandas", "pyarrow")},
-        },
+        "versions": library_versions(),
+        "definition": service.definition,
     }
 
 
@@ -217,7 +214,7 @@ def _files(source: Source, offline: Offline) -> list[dict[str, Any]]:
     return files
 
 
-def _count(manifest: Manifest, session: Session, part: Part, answer: Answer, now: int) -> None:
+def _count(manifest: dict[str, Any], session: Session, part: Part, answer: Answer, now: int) -> None:
     view = part.view
     conflicts = int((answer.conflicted & (answer.statuses == Status.PRESENT)).sum())
     past = int((answer.as_of > view.timing.as_of(now)).sum())

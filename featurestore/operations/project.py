@@ -27,7 +27,7 @@ from featurestore.operations.push import Pushing
 from featurestore.operations.recorder import Recorder
 from featurestore.operations.rollout import HeldView, Rollout, held_views, rows_served
 from featurestore.operations.serving import Serving, is_published
-from featurestore.operations.training_frame import Manifest, TrainingFrame
+from featurestore.operations.training_frame import TrainingFrame, manifest_beside
 from featurestore.registry.documents import (
     catalog_of,
     resolved_service,
@@ -206,9 +206,9 @@ class Project:
         reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
         reads += [on_demand_id(item.name) for item in service.declared.on_demand]
 
-        def journal(path: Path, manifest: Manifest) -> None:
+        def journal(path: Path, manifest: dict[str, Any]) -> None:
             place = path.absolute()
-            beside = place.with_name(place.name + ".manifest.json")
+            beside = manifest_beside(place)
             with contextlib.suppress(RegistryError):
                 self.registry.record_frame(
                     Frame(

@@ -134,6 +134,5 @@ def held_views(registry: Registry, current: Mapping[str, str], kept: Iterable[Ke
 
 def rows_served(folder: Path, service: str, fingerprint: str, *, since: int) -> int:
     """The rows of a service version that lie in the serving log from `since` (µs) on, to a segment."""
-    listed = segments(folder, service=service).get((service, fingerprint), [])
-    recent = [path for path in listed if int(path.name.split("-")[0]) >= since]
+    recent = segments(folder, service=service, since=since).get((service, fingerprint), [])
     return sum(pq.read_metadata(path).num_rows for path in recent)

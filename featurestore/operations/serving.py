@@ -1,7 +1,8 @@
 """Which version of a service is served: the newest whose views are all complete online.
 
 A changed view is filled beside the version that is served, and takes its place in one step, when its first values may
-be served. A model that names a fingerprint gets exactly those definitions, or is refused with the difference.
+be served. A model that names a fingerprint gets exactly those definitions, or is refused with the difference; those of
+kept versions are filled and pushed to for as long as they are kept.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, did_you_mean
 from featurestore.operations.lookup import Lookup
+from featurestore.operations.manifest import Manifest
 from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.recorder import Recorder, checked_id
-from featurestore.registry.diff import diff_text
+from featurestore.registry.diff import changes
 from featurestore.registry.documents import Document, resolved_service
-from featurestore.registry.store import Registry
+from featurestore.registry.store import Registry, ServiceVersion
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, unpack_watermark
@@ -65,6 +67,7 @@ class Serving:
         self._functions = functions
         self._recorder = recorder
         self._loaded: dict[tuple[str, str | None], _Loaded] = {}
+        self._presented: dict[ServiceVersion, Document] = {}
         self._lock = threading.Lock()
 
     def reload(self) -> None:
@@ -176,21 +179,47 @@ class Serving:
         assert first is not None
         return self._with_functions(first), False
 
+    def present(self, manifest: Manifest) -> ServiceVersion:
+        """The version that a manifest names; what it was made with is remembered, for the refusal to say what changed."""
+        version = ServiceVersion(manifest.service, manifest.fingerprint)
+        if manifest.definition is not None:
+            self._presented[version] = manifest.definition
+        return version
+
+    def unfilled(self, service: ResolvedService) -> list[str]:
+        """The names of its views that have no values online to be served."""
+        return [part.name for part in service.parts if not is_published(part.view, self._store, self._project)]
+
     def _pinned(self, name: str, fingerprint: str) -> ResolvedService:
+        version = ServiceVersion(name, fingerprint)
         found = self._registry.find_service(name, fingerprint)
-        current = self._registry.current().document["services"].get(name)
         if found is None:
-            have = f"the one applied is {current['fingerprint']}" if current else "no service of that name is applied"
-            raise FingerprintError(f"Service '{name}' was never applied with fingerprint {fingerprint}; {have}")
+            why = f"Service '{name}' was never applied with fingerprint {fingerprint}"
+            raise self._refused(version, why, self._presented.get(version))
         service = resolved_service(found[1], name)
-        gone = [part.name for part in service.parts if not is_published(part.view, self._store, self._project)]
-        if gone and current is not None and current["fingerprint"] != fingerprint:
-            raise FingerprintError(
-                f"Service '{name}' is no longer served as the model was trained on it ({fingerprint}); these views of it "
-                f"are not online: {', '.join(gone)}. What changed since:\n"
-                + diff_text(service.definition, current["definition"])
-            )
+        record = self._registry.current().document["services"].get(name)
+        stays = record is not None and record["fingerprint"] == fingerprint
+        if not stays and all(kept.named != version for kept in self._registry.kept()):
+            gone = self.unfilled(service)
+            if gone:
+                why = (
+                    f"Service '{name}' is no longer served as the model was trained on it ({fingerprint}): that version was "
+                    f"retired, and these views of it are not online any more: {', '.join(gone)}"
+                )
+                raise self._refused(version, why, service.definition)
         return self._with_functions(service)
+
+    def _refused(self, version: ServiceVersion, why: str, definition: Document | None) -> FingerprintError:
+        """The refusal of a version, with what differs between it and the one that is applied."""
+        current = self._registry.current().document["services"].get(version.service)
+        if current is None:
+            return FingerprintError(f"{why}; no service of that name is applied")
+        why += f"; the one applied is {current['fingerprint']}"
+        if definition is None:
+            return FingerprintError(f"{why}. Present the manifest itself to be told what differs")
+        found = changes(definition, current["definition"])
+        text = "\n".join(f"  {change}" for change in found)
+        return FingerprintError(f"{why}. What changed since:\n{text}", changes=found)
 
     def _with_functions(self, service: ResolvedService) -> ResolvedService:
         """The service with the functions at hand, where they are the code that was applied."""

@@ -26,10 +26,15 @@ from featurestore.types import FeatureType
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Block", "Manifest", "TrainingFrame"]
+__all__ = ["MANIFEST_KEY", "Block", "TrainingFrame", "manifest_beside"]
 
-Manifest = dict[str, Any]
 MANIFEST_KEY = b"featurestore.manifest"
+"""Where a frame's manifest is in the metadata of its schema."""
+
+
+def manifest_beside(path: Path) -> Path:
+    """Where the manifest of a Parquet file is written beside it."""
+    return path.with_name(path.name + ".manifest.json")
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,11 @@ class TrainingFrame:
     """
 
     types: dict[str, FeatureType]
-    manifest: Manifest
+    manifest: dict[str, Any]
     blocks: Callable[[], Iterator[Block]] = field(repr=False)
     pandas: Any = field(default=None, repr=False)
     _whole: Block | None = field(default=None, repr=False)
-    on_written: Callable[[Path, Manifest], object] | None = field(
+    on_written: Callable[[Path, dict[str, Any]], object] | None = field(
         default=None, repr=False
     )  # where a frame is journalled
 
@@ -131,7 +136,7 @@ class TrainingFrame:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-        target.with_name(target.name + ".manifest.json").write_text(json.dumps(self.manifest, indent=2) + "\n")
+        manifest_beside(target).write_text(json.dumps(self.manifest, indent=2) + "\n")
         if self.on_written is not None:
             self.on_written(target, self.manifest)
         return target
