@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["apply", "history", "plan", "show", "teardown"]
 
+Keep = Annotated[
+    bool, typer.Option("--keep", help="Serve the versions that are replaced on, to whoever names their fingerprint.")
+]
+Retire = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SERVICE@FINGERPRINT", help="End a version that is kept, or 'all'; repeatable."),
+]
+
 
 def plan(
     context: typer.Context,
     check: Annotated[bool, typer.Option("--check", help="Exit with 2 where there is something to apply.")] = False,
+    keep: Keep = False,
+    retire: Retire = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what apply would do, and what its rules cost; nothing is written.
@@ -28,7 +38,7 @@ def plan(
     Example: featurestore plan
     """
     with opened(context) as store:
-        made = store.plan()
+        made = store.plan(keep=keep, retire=retire or ())
         if as_json:
             print_json(made.to_dict())
         else:
@@ -41,6 +51,8 @@ def apply(
     context: typer.Context,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask on a terminal.")] = False,
     note: Annotated[str, typer.Option(help="A note that history shows.")] = "",
+    keep: Keep = False,
+    retire: Retire = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the plan and carry out exactly that; on a terminal, ask before.
@@ -48,7 +60,7 @@ def apply(
     Example: featurestore apply --yes
     """
     with opened(context) as store:
-        made = store.plan()
+        made = store.plan(keep=keep, retire=retire or ())
         if not as_json:
             typer.echo(str(made))
         asks = not yes and not made.is_empty and sys.stdin.isatty() and sys.stdout.isatty()
@@ -65,6 +77,10 @@ def apply(
 def _print_applied(applied: AppliedVersion) -> None:
     if applied.changed:
         typer.echo(f"Applied as version {applied.number}.")
+    for kept in applied.kept:
+        typer.echo(f"Kept {kept.version}.")
+    for retired in applied.retired:
+        typer.echo(f"Retired {retired.version}.")
     for view, fingerprint, keys in applied.freed:
         typer.echo(f"Freed {view} {fingerprint[:8]}: {keys} online keys.")
     if applied.refill:

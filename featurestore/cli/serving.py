@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,9 @@ from featurestore.cli.output import cell, print_json, print_table
 from featurestore.cli.values import json_row
 
 if TYPE_CHECKING:
+    from featurestore.operations.manifest import Manifest
     from featurestore.operations.online_result import OnlineResult
+    from featurestore.store import FeatureStore
 
 __all__ = ["materialize", "online", "serve", "status"]
 
@@ -48,6 +51,9 @@ def online(
         str | None, typer.Option(metavar="ROWS", help="Rows instead, as a JSON list of objects.")
     ] = None,
     fingerprint: Annotated[str | None, typer.Option(help="What the model was trained on; else it is refused.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same, from the manifest of its training frame.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look features up as a model is served them, now.
@@ -58,13 +64,24 @@ def online(
     if rows is not None and values:
         raise typer.BadParameter("give either NAME=VALUE or --json-rows")
     with opened(context) as store:
-        lookup = store.lookup(service, fingerprint)
+        lookup = store.lookup(*_version(store, service, fingerprint, manifest))
         asked = rows if rows is not None else [json_row(values or [], lookup.service.inputs)]
         result = lookup.get(asked, json=True)
     if as_json:
         print_json(_plain(result))
     else:
         _print_result(result)
+
+
+def _version(
+    store: FeatureStore, service: str, fingerprint: str | None, path: Path | None
+) -> tuple[str | Manifest, str | None]:
+    if path is None:
+        return service, fingerprint
+    manifest = store.load_manifest(path)
+    if manifest.service != service:
+        raise typer.BadParameter(f"{path} is of service '{manifest.service}', not '{service}'")
+    return manifest, fingerprint
 
 
 def _rows(text: str) -> list[Any]:
@@ -128,9 +145,11 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         print_json({"views": views, "serving_log": losses._asdict()})
     elif views:
         rows = [
-            (view["view"], view["fingerprint"][:12], view["state"], view["as_of"], view["wanted"]) for view in views
-        ]
-        print_table(("view", "fingerprint", "state", "served as of", "asked for"), rows)
+            (view["view"], view["fingerprint"][:12], view["state"], view["as_of"], view["wanted"],
+             ", ".join(view["kept_for"]) or "applied")
+            for view in views
+        ]  # fmt: skip
+        print_table(("view", "fingerprint", "state", "served as of", "asked for", "kept for"), rows)
         for line in described(found):
             typer.echo(line)
     else:
@@ -148,6 +167,10 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Where to listen; by default as configured.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="By default as configured.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default as configured.")] = None,
+    manifest: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Serve a service in exactly the version of a training frame; repeatable."),
+    ] = None,
 ) -> None:
     """Answer lookups over HTTP until it is told to stop.
 
@@ -164,4 +187,5 @@ def serve(
         host=configured.host if host is None else host,
         port=configured.port if port is None else port,
         workers=configured.workers if workers is None else workers,
+        manifests=manifest or [],
     )

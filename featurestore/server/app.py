@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from featurestore.errors import FeatureStoreError, NotFoundError, did_you_mean
+from featurestore.operations.manifest import Manifest
 from featurestore.server.bodies import (
     ARROW,
     FINGERPRINT,
@@ -34,6 +35,7 @@ from featurestore.server.bodies import (
     read_request,
     request_id,
 )
+from featurestore.server.presented import presented, unready, versions
 from featurestore.server.problems import (
     BadRequest,
     answer_error,
@@ -86,8 +88,13 @@ PUSH_PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(store: FeatureStore, *, close_store: bool = False) -> FastAPI:
-    """The FastAPI application of a store. close_store: close it when the application shuts down."""
+def create_app(store: FeatureStore, *, manifests: Iterable[Any] = (), close_store: bool = False) -> FastAPI:
+    """The FastAPI application of a store. close_store: close it when the application shuts down.
+
+    manifests: what `store.load_manifest` takes; their services are served in exactly these versions to whoever names none.
+    Raises ManifestError, and FingerprintError with the difference where a version is refused.
+    """
+    pinned = presented(store, manifests)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,11 +111,11 @@ def create_app(store: FeatureStore, *, close_store: bool = False) -> FastAPI:
         app.add_exception_handler(kind, answer_error)
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(Exception, answer_unexpected)
-    _add_lookup(app, store)
+    _add_lookup(app, store, pinned)
     _add_push(app, store)
-    _add_catalog(app, store)
+    _add_catalog(app, store, pinned)
     _add_serving_log(app, store)
-    _add_health(app, store)
+    _add_health(app, store, pinned)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
     return app
 
@@ -123,7 +130,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     return described
 
 
-def _add_lookup(app: FastAPI, store: FeatureStore) -> None:
+def _add_lookup(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
     asked = {"schema": LookupRequest.model_json_schema(), "example": REQUEST}
     request_body = {"required": True, "content": {"application/json": asked}}
     header = {"name": REQUEST_ID, "in": "header", "required": False, "description": "What it is logged under",
@@ -138,6 +145,8 @@ def _add_lookup(app: FastAPI, store: FeatureStore) -> None:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
         given = request_id(request.headers)
         service, fingerprint, rows = read_request(await _body(request))
+        if fingerprint is None and service in pinned:
+            fingerprint = pinned[service].fingerprint
         result = await store.aget_online_features(rows, service, fingerprint=fingerprint, json=True, request_id=given)
         known = given or result.request
         headers = None if known is None else {REQUEST_ID: known}
@@ -178,7 +187,7 @@ def _example(value: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {"application/json": {"example": value}}}}
 
 
-def _add_catalog(app: FastAPI, store: FeatureStore) -> None:
+def _add_catalog(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
     def listed(kind: str) -> Response:
         records = store.registry.current().document[kind]
         body = [{"name": name, "fingerprint": record["fingerprint"]} for name, record in records.items()]
@@ -194,10 +203,10 @@ def _add_catalog(app: FastAPI, store: FeatureStore) -> None:
 
     listing = {"name": "delay_model", "fingerprint": FINGERPRINT}
 
-    @app.get("/v1/services", responses=_example({"services": [listing]}))
+    @app.get("/v1/services", responses=_example({"services": [{**listing, "kept": [], "manifest": None}]}))
     def services() -> Response:
-        """The applied feature services."""
-        return listed("services")
+        """The feature services: what is applied, the versions kept beside it, and that of the manifest, if there is one."""
+        return Response(orjson.dumps({"services": versions(store, pinned)}), media_type="application/json")
 
     @app.get("/v1/services/{name}", responses={**_example({**listing, "definition": {}}), 404: PROBLEMS[404]})
     def service(name: str) -> Response:
@@ -224,7 +233,7 @@ def _add_serving_log(app: FastAPI, store: FeatureStore) -> None:
         return Response(orjson.dumps(store.serving_log_losses()._asdict()), media_type="application/json")
 
 
-def _add_health(app: FastAPI, store: FeatureStore) -> None:
+def _add_health(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
     @app.get("/healthz", responses=_example({"status": "up"}))
     async def healthz() -> dict[str, str]:
         """Whether the process is up."""
@@ -232,10 +241,19 @@ def _add_health(app: FastAPI, store: FeatureStore) -> None:
 
     @app.get("/readyz", responses={**_example({"status": "ready"}), 503: PROBLEMS[503]})
     def readyz() -> Response:
-        """Whether lookups can be answered: services applied, every view materialized, the online store reachable."""
+        """Whether lookups can be answered: services applied, every view materialized, the online store reachable.
+
+        A server that was started with manifests answers in their versions, and is ready when these can be served.
+        """
+        if pinned:
+            why = unready(store, pinned)
+            if why is not None:
+                return problem(503, "Not ready", why, kind="NotServed", path="/readyz")
+            served = {name: manifest.fingerprint for name, manifest in pinned.items()}
+            return Response(orjson.dumps({"status": "ready", "manifests": served}), media_type="application/json")
         if not store.registry.current().document["services"]:
             return problem(503, "Not ready", "No feature service was applied", kind="NotApplied", path="/readyz")
-        missing = [status.view for status in store.status() if status.served is None]
+        missing = [status.view for status in store.status() if status.served is None and not status.kept_for]
         if missing:
             detail = f"These views have no values online: {', '.join(missing)}"
             return problem(503, "Not ready", detail, kind="NotMaterialized", path="/readyz")

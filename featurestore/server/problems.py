@@ -66,6 +66,11 @@ class Problem(BaseModel):
     status: int = Field(examples=[404])
     detail: str = Field(examples=["No feature service 'delay' was applied. Did you mean 'delay_model'?"])
     instance: str = Field(examples=["/v1/online-features"])
+    changes: list[dict[str, str | None]] | None = Field(
+        None,
+        description="Where a fingerprint is refused: field, before (as the model knew it) and after (as it is applied)",
+        examples=[[{"field": "parts.carrier_delays.view.ttl", "before": "2d", "after": "3d"}]],
+    )
 
 
 def described(status: int, text: str, *, kind: str, detail: str, path: str = "/v1/online-features") -> dict[str, Any]:
@@ -77,10 +82,11 @@ def described(status: int, text: str, *, kind: str, detail: str, path: str = "/v
 
 
 def problem(
-    status: int, title: str, detail: str, *, kind: str, path: str, headers: Mapping[str, str] | None = None
-) -> Response:
-    """A problem-details response."""
-    body = _body(status, title, detail, kind=kind, path=path)
+    status: int, title: str, detail: str, *, kind: str, path: str, headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Response:  # fmt: skip
+    """A problem-details response; more: members beside those that every problem has."""
+    body = _body(status, title, detail, kind=kind, path=path) | dict(more or {})
     return Response(orjson.dumps(body), status_code=status, headers=headers, media_type=PROBLEM)
 
 
@@ -96,7 +102,12 @@ async def answer_error(request: Request, error: Exception) -> Response:
         )
     status, title = next((status, title) for kind, status, title in STATUS if isinstance(error, kind))
     name = type(error).__name__.removesuffix("Error")
-    return problem(status, title, str(error), kind=name, path=request.url.path)
+    more = {"changes": _changes(error)} if isinstance(error, FingerprintError) else None
+    return problem(status, title, str(error), kind=name, path=request.url.path, more=more)
+
+
+def _changes(error: FingerprintError) -> list[dict[str, str | None]]:
+    return [{"field": field, "before": before, "after": after} for field, before, after in error.changes]
 
 
 async def answer_http(request: Request, error: Exception) -> Response:

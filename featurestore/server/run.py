@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from featurestore.server.app import create_app
+from featurestore.server.presented import presented
 from featurestore.store import FeatureStore
 
 __all__ = ["app_from_environment", "serve"]
 
 REPO, ENV = "FEATURESTORE_REPO", "FEATURESTORE_ENV"
+MANIFESTS = "FEATURESTORE_MANIFESTS"
+"""The paths of the manifests to serve, as a JSON list."""
 
 
 def app_from_environment() -> FastAPI:
     """The application of the repository that the environment names; what each worker process runs."""
     store = FeatureStore(os.environ.get(REPO, "."), env=os.environ.get(ENV) or None)
-    return create_app(store, close_store=True)
+    return create_app(store, manifests=json.loads(os.environ.get(MANIFESTS, "[]")), close_store=True)
 
 
-def serve(repo: str | Path, *, env: str | None = None, host: str, port: int, workers: int = 1) -> None:
-    """Serve a repository until SIGTERM or SIGINT; requests under way are finished first."""
+def serve(
+    repo: str | Path, *, env: str | None = None, host: str, port: int, workers: int = 1,
+    manifests: Sequence[str | Path] = (),
+) -> None:  # fmt: skip
+    """Serve a repository until SIGTERM or SIGINT; requests under way are finished first.
+
+    manifests: files of manifests, whose services are served in exactly these versions to whoever names none. Raises
+    ManifestError and FingerprintError before anything is served; see `create_app`.
+    """
     os.environ[REPO] = str(Path(repo).resolve())
     if env is not None:
         os.environ[ENV] = env
+    os.environ[MANIFESTS] = json.dumps([str(Path(manifest).resolve()) for manifest in manifests])
+    if manifests:  # refused here, once, and not by each worker
+        with FeatureStore(repo, env=env) as store:
+            presented(store, manifests)
     uvicorn.run(
         "featurestore.server.run:app_from_environment",
         factory=True,
