@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
+from featurestore.catalog import Catalog
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, PlanOutdatedError
 from featurestore.types import String
 
@@ -81,6 +82,72 @@ def test_a_pinned_model_gets_its_definitions_or_a_refusal(store: FeatureStore) -
         values(store, "z", fingerprint=trained)
     with pytest.raises(FingerprintError, match="never applied"):
         values(store, "z", fingerprint="0" * 32)
+
+
+def test_a_version_is_freed_when_all_of_its_successor_is_served(store: FeatureStore) -> None:
+    """A service whose views are filled one by one answers as it did before until the last of them is complete."""
+
+    def two(default: int | None) -> FeatureService:
+        views = [
+            FeatureView(
+                name, entity=Entity("thing", key={"id": String}), source=ParquetSource("rows", "data", event_time="at"),
+                features={"x": Latest("x", default=default)}, refresh="1h", ready_after="10m",
+            )
+            for name in ("facts", "others")
+        ]  # fmt: skip
+        return FeatureService("service", features=views)
+
+    store.apply([two(None)])
+    fill(store)
+    store.apply([two(-1)])
+    store.materialize(["facts"], progress=False)
+    assert values(store, "a", "z") == [1, None]
+    assert len(store.registry.leftovers()) == 2
+    fill(store)
+    assert values(store, "a", "z") == [1, -1]
+    assert store.registry.leftovers() == ()
+
+
+def test_a_kept_version_of_what_is_declared_no_more_is_served_on(
+    store: FeatureStore, clock: ManualClock, tmp_path: Path
+) -> None:
+    """A service and its view that are removed are kept whole: filled, served by fingerprint, and gone when retired."""
+    store.apply([service()])
+    fill(store)
+    trained = store.registry.current().document["services"]["service"]["fingerprint"]
+    store._project.catalog = Catalog()
+    store.apply(keep=True)
+    assert store.registry.current().document["services"] == {}
+    clock.advance(HOUR)
+    write(tmp_path / "data" / "second.parquet", {"a": 10}, at=NOON + HOUR / 2)
+    assert len(fill(store)) == 1
+    clock.advance(HOUR / 2)
+    assert values(store, "a", "z", fingerprint=trained) == [10, None]
+    with pytest.raises(NotFoundError):
+        values(store, "a")
+    applied = store.apply(retire=f"service@{trained[:4]}")
+    assert [keys > 0 for _, _, keys in applied.freed] == [True]
+    with pytest.raises(FingerprintError, match="retired.*no service of that name is applied"):
+        values(store, "a", fingerprint=trained)
+
+
+def test_keep_and_retire_belong_to_the_plan(store: FeatureStore) -> None:
+    """A plan that was made is applied as it is."""
+    plan = store.plan([service()])
+    with pytest.raises(ValueError, match="when the plan is made"):
+        store.apply(plan, keep=True)
+    store.apply(plan)
+
+
+def test_teardown_frees_what_is_kept_too(store: FeatureStore) -> None:
+    """Nothing of the project is left online, and nothing is kept."""
+    store.apply([service()])
+    fill(store)
+    store.apply([service(default=-1)], keep=True)
+    fill(store)
+    assert store.teardown() > 0
+    assert (store.registry.kept(), store.registry.leftovers()) == ((), ())
+    assert not any(store.online.scan(b""))
 
 
 def test_a_label_changes_no_value_and_refills_nothing(store: FeatureStore) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow as pa
@@ -71,9 +72,9 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @contextmanager
-def serving(store: FeatureStore) -> Iterator[httpx.Client]:
-    """A server of the store on a free port, and its client."""
-    server = uvicorn.Server(uvicorn.Config(create_app(store), port=0, log_level="warning"))
+def serving(store: FeatureStore, **words: Any) -> Iterator[httpx.Client]:
+    """A server of the store on a free port, and its client; words: of `create_app`."""
+    server = uvicorn.Server(uvicorn.Config(create_app(store, **words), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
