@@ -12,7 +12,7 @@ from featurestore.cli.definitions import apply, history, plan, show, teardown
 from featurestore.cli.lineage import lineage
 from featurestore.cli.pushing import compact, push
 from featurestore.cli.scaffold import init
-from featurestore.cli.serving import materialize, online, serve, status
+from featurestore.cli.serving import manifest, materialize, online, serve, status
 from featurestore.cli.training import explain, historical, snapshot
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ add(
     materialize,
     push,
     online,
+    manifest,
     explain,
     lineage,
     serve,

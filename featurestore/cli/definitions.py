@@ -36,6 +36,7 @@ def plan(
     """Print what apply would do, and what its rules cost; nothing is written.
 
     Example: featurestore plan
+    Example: featurestore plan --retire all
     """
     with opened(context) as store:
         made = store.plan(keep=keep, retire=retire or ())
@@ -58,6 +59,7 @@ def apply(
     """Print the plan and carry out exactly that; on a terminal, ask before.
 
     Example: featurestore apply --yes
+    Example: featurestore apply --keep --yes
     """
     with opened(context) as store:
         made = store.plan(keep=keep, retire=retire or ())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from featurestore.operations.online_result import OnlineResult
     from featurestore.store import FeatureStore
 
-__all__ = ["materialize", "online", "serve", "status"]
+__all__ = ["manifest", "materialize", "online", "serve", "status"]
 
 
 def materialize(
@@ -59,6 +59,7 @@ def online(
     """Look features up as a model is served them, now.
 
     Example: featurestore online order_model customer=ann amount=99.5
+    Example: featurestore online order_model customer=ann amount=99.5 --manifest training.parquet
     """
     rows = None if json_rows is None else _rows(json_rows)
     if rows is not None and values:
@@ -162,6 +163,26 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         )
 
 
+def manifest(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A training frame's Parquet file, or its manifest as JSON.")],
+    check: Annotated[bool, typer.Option("--check", help="Exit with 2 where it is not served.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the manifest of a training frame with what is applied, at hand and served, and say what differs.
+
+    Example: featurestore manifest training.parquet
+    """
+    with opened(context) as store:
+        found = store.check_manifest(file)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        typer.echo(str(found))
+    if check and not found.served:
+        raise typer.Exit(2)
+
+
 def serve(
     context: typer.Context,
     host: Annotated[str | None, typer.Option(help="Where to listen; by default as configured.")] = None,
@@ -175,6 +196,7 @@ def serve(
     """Answer lookups over HTTP until it is told to stop.
 
     Example: featurestore serve --port 6570
+    Example: featurestore serve --port 6570 --manifest training.parquet
     """
     from featurestore.config import load_config
 

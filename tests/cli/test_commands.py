@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ORDER = [
-    "plan", "apply", "historical", "snapshot", "materialize", "push", "online", "explain", "lineage", "show", "status",
+    "plan", "apply", "historical", "snapshot", "materialize", "push", "online", "manifest", "explain", "lineage", "show", "status",
     "compact", "audit", "availability", "history", "teardown",
 ]  # fmt: skip
 PRINTS = {
@@ -29,6 +29,7 @@ PRINTS = {
     "history": "history", "push": "push carts data/carts.jsonl", "compact": "compact", "audit": "audit", "availability": "availability", "snapshot": "snapshot customer_orders --at 2025-01-05",
     "explain": "explain customer_orders customer=ann", "lineage": "lineage orders.amount", "online": "online order_model customer=ann amount=NaN",
     "historical": "historical data/spine.parquet order_model -o json.parquet", "teardown": "teardown --yes",
+    "manifest": "manifest json.parquet",
 }  # fmt: skip
 
 
@@ -50,10 +51,10 @@ def run(where: Path, *args: str, code: int = 0, given: str = "", **more: str) ->
     return done
 
 
-def example(command: str) -> list[str]:
-    found = re.search(r"^\s*Example: featurestore (.*)$", run(ROOT, command, "--help").stdout, re.MULTILINE)
+def examples(command: str) -> list[list[str]]:
+    found = re.findall(r"^\s*Example: featurestore (.*)$", run(ROOT, command, "--help").stdout, re.MULTILINE)
     assert found, f"{command} has no example"
-    return shlex.split(found[1])
+    return [shlex.split(line) for line in found]
 
 
 @pytest.fixture
@@ -63,21 +64,30 @@ def repo(tmp_path: Path) -> Path:
 
 
 def test_examples_run_in_order(tmp_path: Path) -> None:
-    run(tmp_path, *example("init"))
+    for args in examples("init"):
+        run(tmp_path, *args)
     for command in ORDER:
-        args = example(command)
-        assert args[0] == command
-        assert run(tmp_path / "shop", *args).stdout or command == "materialize"
+        for args in examples(command):
+            assert args[0] == command
+            assert run(tmp_path / "shop", *args).stdout or command == "materialize"
 
 
-def test_the_example_of_serve_answers_until_it_is_told_to_stop(repo: Path) -> None:
-    """As it stands in the help, but for its port."""
-    command = example("serve")
+@pytest.mark.parametrize("number", [0, 1], ids=["as it is applied", "by a manifest"])
+def test_the_examples_of_serve_answer_until_they_are_told_to_stop(repo: Path, number: int) -> None:
+    """As they stand in the help, but for the port; with a manifest, what it names is served to whoever names none."""
+    command = examples("serve")[number]
+    if number:
+        for line in (
+            "apply --yes",
+            "materialize --quiet",
+            "historical data/spine.parquet order_model -o training.parquet",
+        ):
+            run(repo, *shlex.split(line))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    assert command == ["serve", "--port", "6570"]
+    assert command[:3] == ["serve", "--port", "6570"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "featurestore", "serve", "--port", port],
+        [sys.executable, "-m", "featurestore", "serve", "--port", port, *command[3:]],
         cwd=repo,
         env=environment(),
         stderr=subprocess.PIPE,
@@ -89,6 +99,10 @@ def test_the_example_of_serve_answers_until_it_is_told_to_stop(repo: Path) -> No
             assert time.monotonic() < deadline
             try:
                 assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+                if number:
+                    said = json.loads((repo / "training.parquet.manifest.json").read_text())["fingerprint"]
+                    ready = httpx.get(f"http://127.0.0.1:{port}/readyz").json()
+                    assert ready == {"status": "ready", "manifests": {"order_model": said}}
                 break
             except httpx.ConnectError:
                 time.sleep(0.1)
@@ -109,6 +123,7 @@ def test_json_parses_and_holds_json_forms(repo: Path) -> None:
     assert told["push"] == {"accepted": 9, "unchanged": 0, "late": 0}
     assert told["compact"] == {"carts": {"segments": 0, "rows": 0, "deleted": 0}}
     assert told["history"][0]["version"] == 1
+    assert (told["manifest"]["state"], told["manifest"]["served"], told["manifest"]["applied"]) == ("applied", True, [])
     assert told["teardown"]["freed"] > 0
 
 
@@ -157,6 +172,9 @@ def test_a_misspelled_key_is_refused_with_the_right_one(repo: Path) -> None:
         ("push cart data/carts.jsonl", 1, "No push source"),
         ("push carts nope.jsonl", 1, "no nope.jsonl"),
         ("compact cart", 1, "No push source 'cart'"),
+        ("plan --retire order_model@1a", 1, "'order_model@1a' is no version that is kept"),
+        ("manifest nope.parquet", 1, "There is no file nope.parquet, nor nope.parquet.manifest.json beside it"),
+        ("serve --manifest featurestore.toml", 1, "featurestore.toml is neither a Parquet file nor JSON"),
         ("nonsense", 2, "nonsense"),
     ],
 )
@@ -197,6 +215,31 @@ def test_a_mistake_in_a_pushed_file_names_the_line_or_the_row(repo: Path) -> Non
     assert "row 0, column 'amount'" in told
     assert "counted from row 5000 of the file" in told
     assert "5000 of them accepted" in told
+
+
+def test_a_roll_out_from_the_command_line(repo: Path) -> None:
+    """A model's version is kept while another is rolled out, told by status, retired by name, and refused from then on."""
+    for line in ("apply --yes", "historical data/spine.parquet order_model -o old.parquet"):
+        run(repo, *shlex.split(line))
+    fingerprint = json.loads((repo / "old.parquet.manifest.json").read_text())["fingerprint"]
+    definitions = (repo / "definitions.py").read_text()
+    assert definitions.count('refresh="1h"') == 1
+    (repo / "definitions.py").write_text(definitions.replace('refresh="1h"', 'refresh="30m"'))
+    assert f"Kept order_model@{fingerprint[:12]}." in run(repo, "apply", "--keep", "--yes").stdout
+    run(repo, "materialize", "--quiet")
+    assert f"order_model@{fingerprint[:12]}" in run(repo, "status").stdout
+    ask = ["online", "order_model", "customer=ann", "amount=99.5", "--manifest", "old.parquet", "--json"]
+    assert json.loads(run(repo, *ask).stdout)["fingerprint"] == fingerprint
+    run(repo, "manifest", "old.parquet", "--check")
+    retire = f"order_model@{fingerprint[:5]}"
+    planned = run(repo, "plan", "--check", "--retire", retire, code=2).stdout
+    assert f"retire order_model {fingerprint[:8]}: freed once its successor" in planned
+    assert f"Retired order_model@{fingerprint[:12]}." in run(repo, "apply", "--yes", "--retire", retire).stdout
+    run(repo, "manifest", "old.parquet", "--check", code=2)
+    for refused in (ask, ["serve", "--port", "0", "--manifest", "old.parquet"]):
+        told = run(repo, *refused, code=1).stderr
+        assert "FingerprintError: " in told
+        assert "refresh: 1h → 30m" in told
 
 
 def test_every_command_is_documented() -> None:
