@@ -36,6 +36,10 @@ RELOAD = 2.0
 """Seconds after which a loaded service looks whether a newer version is to be served."""
 
 
+PRESENTED = 1_000
+"""Definitions of manifests that are remembered at most; the one presented first is forgotten first."""
+
+
 def is_published(view: ResolvedView, store: OnlineStore, project: str) -> bool:
     """Whether a view version has an instant online whose time to be served has come."""
     reading = store.get([ViewCodec(project, view).watermark_key])
@@ -182,8 +186,11 @@ class Serving:
     def present(self, manifest: Manifest) -> ServiceVersion:
         """The version that a manifest names; what it was made with is remembered, for the refusal to say what changed."""
         version = ServiceVersion(manifest.service, manifest.fingerprint)
-        if manifest.definition is not None:
-            self._presented[version] = manifest.definition
+        if manifest.definition is not None and version not in self._presented:
+            with self._lock:
+                self._presented[version] = manifest.definition
+                while len(self._presented) > PRESENTED:
+                    del self._presented[next(iter(self._presented))]
         return version
 
     def unfilled(self, service: ResolvedService) -> list[str]:

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from featurestore.errors import FeatureStoreError, NotFoundError, did_you_mean
+from featurestore.errors import FeatureStoreError, ManifestError, NotFoundError, did_you_mean
 from featurestore.operations.manifest import Manifest
 from featurestore.server.bodies import (
     ARROW,
@@ -71,6 +71,14 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     )
 }
 
+CHECKED = {
+    "service": "delay_model", "fingerprint": FINGERPRINT, "state": "replaced", "served": False, "unfilled": [],
+    "refusal": "Service 'delay_model' is no longer served as the model was trained on it",
+    "applied": [{"field": "parts.carrier_delays.view.ttl", "before": "2d", "after": "3d"}], "at_hand": [],
+    "libraries": {"numpy": ["1.26.4", "2.4.0"]}, "notes": [],
+}  # fmt: skip
+"""The example of a manifest that was compared."""
+
 PUSH_PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: described(status, text, kind=kind, detail=detail, path="/v1/push")
     for status, text, kind, detail in (
@@ -112,6 +120,7 @@ def create_app(store: FeatureStore, *, manifests: Iterable[Any] = (), close_stor
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(Exception, answer_unexpected)
     _add_lookup(app, store, pinned)
+    _add_manifests(app, store)
     _add_push(app, store)
     _add_catalog(app, store, pinned)
     _add_serving_log(app, store)
@@ -153,6 +162,24 @@ def _add_lookup(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest
         if ARROW in request.headers.get("accept", ""):
             return Response(arrow_body(result), media_type=ARROW, headers=headers)
         return Response(json_body(result), media_type="application/json", headers=headers)
+
+
+def _add_manifests(app: FastAPI, store: FeatureStore) -> None:
+    asked = {"schema": {"type": "object"}, "example": {"service": "delay_model", "fingerprint": FINGERPRINT}}
+    request_body = {"required": True, "content": {"application/json": asked}}
+    responses = {**_example(CHECKED), 400: PROBLEMS[400], 413: PROBLEMS[413]}
+
+    @app.post("/v1/manifests", responses=responses, openapi_extra={"requestBody": request_body})
+    async def manifests(request: Request) -> Response:
+        """Compare a training frame's manifest with what is applied, at hand and served; a refusal of its fingerprint can
+        then say what changed even where it was never applied."""
+        body = await _body(request)
+        try:
+            manifest = store.load_manifest(orjson.loads(body))
+        except (orjson.JSONDecodeError, ManifestError) as error:
+            raise BadRequest(f"The body is no manifest: {error}") from None
+        check = await run_in_threadpool(store.check_manifest, manifest)
+        return Response(orjson.dumps(check.to_dict()), media_type="application/json")
 
 
 def _add_push(app: FastAPI, store: FeatureStore) -> None:

@@ -76,6 +76,37 @@ def test_who_names_no_version_is_served_that_of_the_manifest(store: FeatureStore
         assert "default: none → -1" in ready.json()["detail"]
 
 
+def test_a_client_that_presents_its_manifest_is_told_what_differs(store: FeatureStore) -> None:
+    """Also of definitions that were never applied; from then on the refusal of the bare fingerprint says so, too."""
+    store.apply([model(None)])
+    store.materialize(progress=False)
+    other = manifest(store, model(7))
+    body = {"service": "model", "fingerprint": other.fingerprint, "rows": [{"id": "z"}]}
+    field = "parts.facts.view.features.x.default"
+    with serving(store) as client:
+        refused = client.post("/v1/online-features", json=body).json()
+        assert (refused["status"], refused["changes"]) == (409, [])
+        assert "Present the manifest itself" in refused["detail"]
+        check = client.post("/v1/manifests", json=other.raw).json()
+        assert (check["state"], check["served"]) == ("never applied", False)
+        assert check["applied"] == [{"field": field, "before": "7", "after": "none"}]
+        refused = client.post("/v1/online-features", json=body).json()
+        assert refused["changes"] == check["applied"]
+        assert f"~ {field}: 7 → none" in refused["detail"]
+        same = client.post("/v1/manifests", json=manifest(store, model(None)).raw).json()
+        assert (same["state"], same["served"], same["applied"]) == ("applied", True, [])
+        described = client.get("/openapi.json").json()["paths"]["/v1/manifests"]["post"]["responses"]["200"]
+        assert set(described["content"]["application/json"]["example"]) == set(check)
+        for wrong, says in (
+            (b"{", "no manifest"),
+            (b'{"service": "model"}', "fingerprint: Field required"),
+            (b"[]", "list is no manifest"),
+        ):
+            answer = client.post("/v1/manifests", content=wrong)
+            assert answer.status_code == 400
+            assert says in answer.json()["detail"]
+
+
 def test_a_server_does_not_start_with_what_it_cannot_serve(store: FeatureStore) -> None:
     """What was never applied, with the difference, and two versions of one service."""
     store.apply([model(None)])
