@@ -177,7 +177,7 @@ def test_two_models_are_each_served_their_own_definitions_until_one_is_retired(
             f"retire model {first.fingerprint[:8]}: freed once its successor {second.fingerprint[:8]} is served"
             in str(retire)
         )
-        assert "24 rows of it were served in the last day" in str(retire)
+        assert "24 rows of it were logged in the last day" in str(retire)
         assert min(keys(store, 1)) > 0
         done = store.apply(retire)
         assert (len(done.freed), done.waiting, store.registry.kept()) == (3, (), ())

@@ -13,6 +13,9 @@ import pytest
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
 from featurestore.catalog import Catalog
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, PlanOutdatedError
+from featurestore.operations import project
+from featurestore.operations.progress import Silent
+from featurestore.stores.codec import ViewCodec
 from featurestore.types import String
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
@@ -129,6 +132,39 @@ def test_a_kept_version_of_what_is_declared_no_more_is_served_on(
     assert [keys > 0 for _, _, keys in applied.freed] == [True]
     with pytest.raises(FingerprintError, match="retired.*no service of that name is applied"):
         values(store, "a", fingerprint=trained)
+
+
+def test_a_run_leaves_nothing_of_a_version_that_is_retired_under_its_hands(
+    store: FeatureStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that had listed it before, nor one that begins just then, nor one in the middle."""
+    store.apply([service()])
+    fill(store)
+    first = store.registry.current().document["views"]["facts"]["fingerprint"]
+    for default, where in enumerate(("before", "between", "within")):
+        store.apply([service(default=default)], keep=True)
+        fill(store)
+        retired = next(view for view in store._project.applied() if view.fingerprint == first)
+        prefix = ViewCodec.prefix_of("versions", "facts", first)
+        assert any(store.online.scan(prefix))
+        clock.advance(HOUR)
+
+        def retire(*_: object, **__: object) -> None:
+            if store.registry.kept():
+                store.apply(retire="all")
+
+        with monkeypatch.context() as patch:
+            if where == "before":
+                retire()
+            elif where == "between":
+                real = project.materialize_view
+                patch.setattr(project, "materialize_view", lambda *a, **k: (retire(), real(*a, **k))[1])
+            else:
+                patch.setattr(Silent, "start", retire)
+            store._project.materialize(retired, full=False, progress=False)
+        assert store.registry.kept() == ()
+        assert not any(store.online.scan(prefix)), where
+        first = store.registry.current().document["views"]["facts"]["fingerprint"]
 
 
 def test_keep_and_retire_belong_to_the_plan(store: FeatureStore) -> None:

@@ -14,7 +14,7 @@ from featurestore.config import Config
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
-from featurestore.errors import FeatureStoreError, FingerprintError, RegistryError
+from featurestore.errors import FeatureStoreError, FingerprintError, MaterializeError, RegistryError
 from featurestore.operations.at_hand import applied_views, view_at_hand
 from featurestore.operations.free import free_view
 from featurestore.operations.lineage import Direction, Lineage, lineage
@@ -239,7 +239,27 @@ class Project:
     # --- view versions online ---------------------------------------------------------------
 
     def materialize(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
-        """Make one view complete online, up to now."""
+        """Make one view complete online, up to now; nothing of a version that was retired meanwhile is left there."""
+        if not self._stays(view):
+            return []
+        try:
+            runs = self._fill(view, full=full, progress=progress)
+        except MaterializeError:  # whose lease was freed with all else of the version
+            if self._stays(view):
+                raise
+            runs = []
+        if not self._stays(view):  # whoever retired it has freed it, perhaps before the last write
+            self.free(view.name, view.fingerprint)
+        return runs
+
+    def _stays(self, view: ResolvedView) -> bool:
+        """Whether a view version is applied, held by a kept service, or still to be freed."""
+        version = (view.name, view.fingerprint)
+        current = view_fingerprints(self.registry.current().document)
+        held = ((one.view.name, one.view.fingerprint) for one in self.held())
+        return version in current.items() or version in held or version in self.registry.leftovers()
+
+    def _fill(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
         if takes_pushes(view):
             assert isinstance(view.source, PushSource)
             if not view.source.is_open(self.online.get([]).now):  # what its history will know is not known yet

@@ -6,11 +6,13 @@ whoever names its fingerprint. What is kept is in the registry, and changes only
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import NotFoundError
@@ -31,7 +33,7 @@ class Rollout:
     """What a plan is to do with versions. keep: those that it replaces are served on. retire: kept ones that are not any
     more, as "service@fingerprint", the beginning of a fingerprint where it fits one, or "all".
 
-    rows_served: how many rows of a service version (name, fingerprint) were served in the last day; None: not known.
+    rows_served: how many rows of a service version (name, fingerprint) were logged as served in the last day; None: not known.
     """
 
     keep: bool = False
@@ -133,6 +135,12 @@ def held_views(registry: Registry, current: Mapping[str, str], kept: Iterable[Ke
 
 
 def rows_served(folder: Path, service: str, fingerprint: str, *, since: int) -> int:
-    """The rows of a service version that lie in the serving log from `since` (µs) on, to a segment."""
-    recent = segments(folder, service=service, since=since).get((service, fingerprint), [])
-    return sum(pq.read_metadata(path).num_rows for path in recent)
+    """The rows of a service version that lie in the serving log from `since` (µs) on, to a segment.
+
+    Segments that cannot be read are not counted: a plan does not fail for them.
+    """
+    rows = 0
+    for path in segments(folder, service=service, since=since).get((service, fingerprint), []):
+        with contextlib.suppress(OSError, pa.ArrowException):
+            rows += pq.read_metadata(path).num_rows
+    return rows

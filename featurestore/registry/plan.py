@@ -162,7 +162,7 @@ class RetireVersion:
         else:
             when = f"freed once its successor {self.successor[:8]} is served"
         head = f"retire {self.service} {self.fingerprint[:8]}: {when}"
-        return [head] if not self.rows else [head, f"    {self.rows:,} rows of it were served in the last day"]
+        return [head] if not self.rows else [head, f"    {self.rows:,} rows of it were logged in the last day"]
 
 
 Definition = AddDefinition | ChangeValue | ChangeLabel | RemoveDefinition

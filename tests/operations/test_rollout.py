@@ -138,7 +138,7 @@ def test_rows_that_are_served_meanwhile_change_no_digest(repo: Repository) -> No
         for n in (1, 2500)
     ]
     assert plans[0].digest == plans[1].digest
-    assert "2,500 rows of it were served in the last day" in str(plans[1])
+    assert "2,500 rows of it were logged in the last day" in str(plans[1])
     assert [step["rows"] for step in plans[1].to_dict()["steps"] if step["step"] == "RetireVersion"] == [2500]
     freed = Freed()
     apply_plan(plans[0], repo.registry, free=freed, published=lambda *_: True, again=plans[1])
@@ -170,6 +170,7 @@ def test_rows_are_counted_from_the_footers_of_recent_segments(tmp_path: Path) ->
     ):
         folder = tmp_path / service / version
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"row": list(range(rows))}), folder / f"{time}-1-ab-1.parquet")
+        pq.write_table(pa.table({"row": list(range(rows))}), folder / f"{time}-{time}-1-ab-1.parquet")
+    (tmp_path / "a" / "f" / "301-301-1-ab-2.parquet").write_bytes(b"PAR1 torn")
     assert rows_served(tmp_path, "a", "f", since=100) == 18
     assert rows_served(tmp_path, "a", "h", since=100) == 0
