@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from featurestore.declare.sources import ARRIVAL, DataFrameSource, ParquetSource, TableSource
     from featurestore.declare.views import FeatureView
     from featurestore.errors import FeatureStoreError
+    from featurestore.operations.simulation.faults import Faults
     from featurestore.store import FeatureStore
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "CountDistinct",
     "DataFrameSource",
     "Entity",
+    "Faults",
     "FeatureService",
     "FeatureStore",
     "FeatureStoreError",
@@ -75,6 +77,7 @@ _HOMES = {
     "CountDistinct": "declare.folds",
     "DataFrameSource": "declare.sources",
     "Entity": "declare.entity",
+    "Faults": "operations.simulation.faults",
     "FeatureService": "declare.services",
     "FeatureStore": "store",
     "FeatureStoreError": "errors",

@@ -35,6 +35,7 @@ from featurestore.operations.plan import make_plan
 from featurestore.operations.project import Project
 from featurestore.operations.pushing.pusher import Pushed
 from featurestore.operations.request_explanation import RequestExplanation
+from featurestore.operations.simulation import Asked, Faults, Real, Simulation, simulate
 from featurestore.operations.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.status import ViewStatus, reads_source, status_of
 from featurestore.operations.training_frame import TrainingFrame
@@ -387,6 +388,40 @@ class FeatureStore:
         views: only these. since: of rows that happened since then, an aware datetime, or how long ago, "7d"; all by default.
         """
         return availability(self._project, views, since=since)
+
+    def simulate(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        services: Sequence[str] | None = None,
+        faults: Faults | None = None,
+        seed: int = 0,
+        lookups: float = 30,
+        rows: Mapping[str, Any] | None = None,
+    ) -> Simulation:
+        """Replay a stretch of history through push, materialize and lookup, with faults, and audit it.
+
+        It works in a temporary folder and writes nothing of this project. start, end: aware datetimes, by default the last
+        day of the data. services: names, all by default. faults: what goes wrong, `Faults()` by default. lookups: requests
+        of each service an hour. rows: frames to be pushed, by push source, in place of what its log has. The same seed
+        gives the same report. Raises NotFoundError, RequestError, SourceError and PushError.
+        """
+        real = Real(self.config, self.catalog, self.offline, self._project.now())
+        asked = Asked(
+            None if start is None else instant_of(start), None if end is None else instant_of(end), services,
+            faults or Faults(), seed, lookups, rows or {},
+        )  # fmt: skip
+        return simulate(real, asked, self._beside)
+
+    @classmethod
+    def _beside(
+        cls, config: Config, catalog: Catalog, clock: Clock, before: Callable[[OnlineStore], OnlineStore]
+    ) -> Self:
+        """A store over definitions at hand, with something before its online store."""
+        store = cls.__new__(cls)
+        store._open(Project(config, catalog, clock, before=before))
+        return store
 
     def reload(self) -> None:
         """Notice a newly applied or published version now, and not within seconds."""

@@ -13,6 +13,7 @@ from featurestore.cli.lineage import lineage
 from featurestore.cli.pushing import compact, push
 from featurestore.cli.scaffold import init
 from featurestore.cli.serving import manifest, materialize, online, serve, status
+from featurestore.cli.simulating import simulate
 from featurestore.cli.training import explain, historical, snapshot
 
 __all__ = ["app", "main"]
@@ -35,6 +36,7 @@ add(
     compact,
     audit,
     availability,
+    simulate,
     history,
     teardown,
 )

@@ -60,9 +60,13 @@ class _Opened(NamedTuple):
 
 
 class Project:
-    """What every verb works on; safe to use from several threads. catalog: the definitions at hand."""
+    """What every verb works on; safe to use from several threads. catalog: the definitions at hand. before: what is to
+    stand before the online store."""
 
-    def __init__(self, config: Config, catalog: Catalog, clock: Clock | None) -> None:
+    def __init__(
+        self, config: Config, catalog: Catalog, clock: Clock | None,
+        *, before: Callable[[OnlineStore], OnlineStore] | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
         self.catalog = catalog
         self.clock = clock
@@ -79,6 +83,7 @@ class Project:
             arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), now=self.now),
         )
         self.serving_log: ServingLog | None = None
+        self._before = before
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
 
@@ -110,6 +115,7 @@ class Project:
             with self._lock:  # one process opens an LMDB folder once
                 if self._opened is None:
                     online, project = open_online(self.config.online, clock=self.clock), self.config.project
+                    online = self._before(online) if self._before is not None else online
                     serving = Serving(self.registry, online, project, lambda: self.catalog, recorder=self._recorder())
                     pushing = Pushing(self.registry, self.offline, online, project=project, clock=self.clock)
                     self._opened = _Opened(online, serving, pushing)

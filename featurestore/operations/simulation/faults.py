@@ -1,0 +1,81 @@
+"""What goes wrong in a simulation, and the chances that decide it."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from featurestore.declare.declaration import Declaration, declares
+from featurestore.declare.durations import Duration, parse_duration
+
+__all__ = ["Faults", "Span", "chance", "chances"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PAUSE = parse_duration("2h")
+
+
+class Faults(Declaration):
+    """What goes wrong in a simulation. All but `late` are such as must change no value.
+
+    late: the share of rows that come later than their source says, each by up to `late_by` ("2h").
+    disorder: rows come in another order than they were learned in: those of one step over several files, pushed ones up
+    to ten minutes later than others. duplicates: the share of rows that come twice, where their source has an identity.
+    fail: the share of materialize runs that die in the middle. skip: the share that do not take place.
+    restarts: how often the serving process ends and begins anew, every other time with a push that dies on its way.
+    pause: one stretch of that length in which nothing is pushed and no run takes place.
+    """
+
+    late: Share = 0.0
+    late_by: Duration = 0
+    disorder: bool = True
+    duplicates: Share = 0.01
+    fail: Share = 0.02
+    skip: Share = 0.05
+    restarts: Annotated[int, Field(ge=0)] = 2
+    pause: Duration = PAUSE
+
+    @declares
+    def __init__(self, /, **words: Any) -> None:
+        self.fill(**words)
+        if bool(self.late) != bool(self.late_by):
+            raise ValueError("late and late_by go together: which share of the rows, and by how much at most")
+
+    @classmethod
+    def none(cls) -> Faults:
+        """Nothing goes wrong."""
+        return cls(disorder=False, duplicates=0.0, fail=0.0, skip=0.0, restarts=0, pause="0s")
+
+
+class Span(tuple[int, int]):
+    """From after the first instant up to the second, µs."""
+
+    __slots__ = ()
+
+    @property
+    def start(self) -> int:
+        """Rows known up to it were there before."""
+        return self[0]
+
+    @property
+    def end(self) -> int:
+        """The last instant."""
+        return self[1]
+
+    @property
+    def length(self) -> int:
+        """µs."""
+        return self[1] - self[0]
+
+
+def chance(seed: int, purpose: str) -> random.Random:
+    """A stream of chances of its own for each purpose, so that one more draw for the one changes nothing for another."""
+    return random.Random(f"{seed} {purpose}")  # noqa: S311 - no secret
+
+
+def chances(seed: int, purpose: str) -> np.random.Generator:
+    """`chance` for whole columns."""
+    return np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(purpose.encode())])
