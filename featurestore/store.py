@@ -16,14 +16,13 @@ from featurestore.clock import Clock, instant_of
 from featurestore.config import Config, load_config
 from featurestore.declare.durations import parse_duration
 from featurestore.errors import ManifestError
-from featurestore.operations.apply import AppliedVersion, apply_plan, first_sight, free_leftovers
+from featurestore.operations.apply import AppliedVersion, free_leftovers
 from featurestore.operations.auditing import Audit, Audited, audit
 from featurestore.operations.availability import Availability, availability
 from featurestore.operations.compact import compact
 from featurestore.operations.explain import explain
 from featurestore.operations.explain_request import explain_request
 from featurestore.operations.explanation import Explanation
-from featurestore.operations.free import free_project
 from featurestore.operations.historical import Options, get_historical_features
 from featurestore.operations.lineage import Direction, Lineage
 from featurestore.operations.lookup import Lookup
@@ -31,7 +30,7 @@ from featurestore.operations.manifest import Manifest, load_manifest
 from featurestore.operations.manifest_check import ManifestCheck, check_manifest
 from featurestore.operations.materialize import Run, run_record
 from featurestore.operations.online_result import OnlineResult
-from featurestore.operations.plan import make_plan
+from featurestore.operations.planning import Planning
 from featurestore.operations.project import Project
 from featurestore.operations.pushing.pusher import Pushed
 from featurestore.operations.request_explanation import RequestExplanation
@@ -39,7 +38,7 @@ from featurestore.operations.simulation import Asked, Faults, Real, Simulation, 
 from featurestore.operations.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.status import ViewStatus, reads_source, status_of
 from featurestore.operations.training_frame import TrainingFrame
-from featurestore.registry.documents import empty_document, resolved_view, view_fingerprints
+from featurestore.registry.documents import resolved_view
 from featurestore.registry.plan import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.stores.log import Compaction
@@ -65,7 +64,7 @@ class FeatureStore:
 
     def _open(self, project: Project) -> None:
         self._project = project
-        self._plans: dict[str, Callable[[], Plan]] = {}  # how each plan that was shown is made again
+        self._planning = Planning(project)
         self._remove: Callable[[], object] | None = None
 
     @classmethod
@@ -130,22 +129,7 @@ class FeatureStore:
         it replaces are served on to whoever names their fingerprint. retire: kept versions that are not any more, as
         "service@fingerprint" (or the beginning of one that fits one), or "all".
         """
-        listed = None if definitions is None else list(definitions)
-        rollout = self._project.rollout(keep=keep, retire=retire)
-
-        def make() -> Plan:
-            return make_plan(
-                self._project.catalog if listed is None else Catalog.of(listed),
-                self.registry,
-                offline=self.offline,
-                remove_missing=listed is None,
-                accept_types=accept_types,
-                rollout=rollout,
-            )
-
-        plan = make()
-        self._plans[plan.digest] = make
-        return plan
+        return self._planning.plan(definitions, accept_types=accept_types, keep=keep, retire=retire)
 
     def apply(
         self, definitions: Iterable[Any] | Plan | None = None, *, note: str = "", keep: bool = False,
@@ -156,24 +140,7 @@ class FeatureStore:
         keep, retire: as for `plan`, which says them of a plan that is given. Raises PlanOutdatedError where the plan given
         is no longer what would be done.
         """
-        if isinstance(definitions, Plan):
-            if keep or retire:
-                raise ValueError("keep and retire are said when the plan is made: apply(plan(keep=True))")
-            make = self._plans.get(definitions.digest)
-            return self._apply(definitions, note, again=None if make is None else make())
-        listed = None if definitions is None else list(definitions)
-        plan = self.plan(listed, keep=keep, retire=retire)
-        if listed is not None:
-            self._project.add(listed)
-        return self._apply(plan, note)
-
-    def _apply(self, plan: Plan, note: str, *, again: Plan | None = None) -> AppliedVersion:
-        applied = apply_plan(
-            plan, self.registry, free=self._project.free, published=self._project.is_published, again=again, note=note
-        )
-        first_sight(plan, self.offline)
-        self._project.serving.reload()
-        return applied
+        return self._planning.apply(definitions, note=note, keep=keep, retire=retire)
 
     def history(self) -> tuple[Version, ...]:
         """Every applied version, newest first."""
@@ -181,17 +148,7 @@ class FeatureStore:
 
     def teardown(self) -> int:
         """Free everything of the project online and remove all definitions from the registry; how many keys there were."""
-        current, kept = self.registry.current(), self.registry.kept()
-        held = [(held.view.name, held.view.fingerprint) for held in self._project.held()]
-        versions = {*view_fingerprints(current.document).items(), *held, *self.registry.leftovers()}
-        deleted = free_project(self.online, self.config.project, versions)
-        if kept or current.document != empty_document():
-            retired = [one.named for one in kept]
-            self.registry.commit(empty_document(), expected=current.number, note="teardown", retire=retired)
-        for view, fingerprint in self.registry.leftovers():
-            self.registry.freed(view, fingerprint)
-        self._project.serving.reload()
-        return deleted
+        return self._planning.teardown()
 
     # --- training ---------------------------------------------------------------------------
 

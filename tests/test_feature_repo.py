@@ -10,7 +10,7 @@ import pytest
 from feature_repo.comparison import differing
 from feature_repo.demo import HERE, INPUTS, SERVICE, flights_of
 from feature_repo.prepare import prepare
-from featurestore import FeatureStore, ManualClock
+from featurestore import Faults, FeatureStore, ManualClock
 
 NOON = datetime(2013, 12, 3, 17, tzinfo=UTC)
 
@@ -100,3 +100,22 @@ def test_a_lookup_has_the_bits_of_training(store, clock, folder, service):
         trained = store.get_historical_features(spine.assign(event_timestamp=pd.Timestamp(clock())), service)
         assert not any(online.stale.values())
         assert differing(online.to_arrow(), trained.to_arrow().select(list(trained.types))) == {}
+
+
+def test_a_simulated_night_has_the_bits_of_training(store, folder):
+    """Two hours of the flights with runs that die, restarts and a pause, landings pushed too: nothing differs; with rows
+    that come late, what training counts and serving had not is found."""
+    columns = ["flight_id", "landed_at", "carrier", "origin", "dest", "arr_delay"]
+    landings = pd.read_parquet(folder / "data" / "landings.parquet", columns=columns)
+    recent = landings[(landings["landed_at"] > NOON - timedelta(days=2)) & (landings["landed_at"] < NOON)]
+    words = {"start": NOON - timedelta(hours=2), "end": NOON, "lookups": 30}
+    faults = Faults(fail=0.2, skip=0.1, restarts=3, pause="20m", duplicates=0.1)
+    services = ["delay_model", "running_delays"]
+    found = store.simulate(**words, services=services, faults=faults, rows={"pushed_landings": recent})
+    assert found.compared > 10_000
+    assert (found.skewed, found.refused) == (0, {})
+    assert found.pushed["pushed_landings"].accepted > 80
+    assert found.landed["landings"].rows > 80
+    late = store.simulate(**words, services=["delay_model"], faults=Faults(late=0.5, late_by="2h"))
+    assert late.differing > 0
+    assert any("known_after=2m of ParquetSource 'landings' is broken by late rows" in text for text in late.advice)

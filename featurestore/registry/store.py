@@ -11,16 +11,16 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from featurestore.clock import to_datetime, wall_clock
+from featurestore.clock import wall_clock
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
 from featurestore.registry.frames import Frame, add_frame, frames_in
+from featurestore.registry.records import Freed, Kept, RegistryState, Run, ServiceVersion, Version
 from featurestore.stores.sqlite_file import is_set_up
 
 __all__ = ["Freed", "Kept", "Registry", "RegistryState", "Run", "ServiceVersion", "Version"]
@@ -66,76 +66,6 @@ TABLES = (
 
 UPGRADES: dict[int, tuple[str, ...]] = {1: (f"CREATE {KEPT}",)}
 """What makes of each older schema the one after it; a file is upgraded when it is next written."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """One applied state. `applied_at` is in µs; number 0, with an empty document, is the state before the first."""
-
-    number: int
-    applied_at: int
-    document: Document
-    digest: str
-    note: str = ""
-
-    def __repr__(self) -> str:
-        at = f" applied {to_datetime(self.applied_at):%Y-%m-%d %H:%M:%S}Z" if self.number else ""
-        return f"Version({self.number}{at}, digest {self.digest[:8]}{f', {self.note}' if self.note else ''})"
-
-
-class Freed(NamedTuple):
-    """A version of a view by its fingerprint."""
-
-    view: str
-    fingerprint: str
-
-
-class ServiceVersion(NamedTuple):
-    """A version of a service by its fingerprint."""
-
-    service: str
-    fingerprint: str
-
-    def __str__(self) -> str:
-        return f"{self.service}@{self.fingerprint[:12]}"
-
-
-class Kept(NamedTuple):
-    """A service version that is served on; `version`: the registry's last version that held it; `since`: µs."""
-
-    service: str
-    fingerprint: str
-    version: int
-    since: int
-
-    @property
-    def named(self) -> ServiceVersion:
-        """The service version."""
-        return ServiceVersion(self.service, self.fingerprint)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of materialize over one view: for which instant, when (µs), how many rows read and keys written."""
-
-    view: str
-    fingerprint: str
-    instant: int
-    started: int
-    finished: int
-    rows: int
-    keys: int
-    status: str
-    detail: dict[str, Any] = field(default_factory=dict)
-    id: int | None = None
-
-
-class RegistryState(NamedTuple):
-    """What tells whether anything was applied, kept, retired or freed."""
-
-    generation: int
-    leftovers: tuple[Freed, ...]
-    kept: tuple[Kept, ...] = ()
 
 
 class Registry:
@@ -280,8 +210,15 @@ class Registry:
 
     def run_starts(self, view: str, fingerprint: str) -> dict[int, int]:
         """Instant → when (µs) the run that completed it for a view version began, the last one where there are several."""
-        sql = "SELECT instant, started FROM runs WHERE view = ? AND fingerprint = ? AND status = 'complete' ORDER BY id"
-        return {int(instant): int(started) for instant, started in self._read(sql, view, fingerprint)}
+        return {instant: started for instant, started, _ in self.completions(view, fingerprint)}
+
+    def completions(self, view: str, fingerprint: str) -> list[tuple[int, int, int]]:
+        """(instant, started, finished), µs, of every complete run of a view version, in the order of instants."""
+        sql = (
+            "SELECT instant, started, finished FROM runs WHERE view = ? AND fingerprint = ? AND status = 'complete' "
+            "ORDER BY instant, id"
+        )
+        return [(int(i), int(s), int(f)) for i, s, f in self._read(sql, view, fingerprint)]
 
     # --- training frames --------------------------------------------------------------------
 
@@ -297,14 +234,6 @@ class Registry:
         with self._failing(), closing(self._connect()) as connection:
             connection.execute("BEGIN")
             return frames_in(connection) if self._is_set_up(connection) else ()
-
-    def completions(self, view: str, fingerprint: str) -> list[tuple[int, int, int]]:
-        """(instant, started, finished), µs, of every complete run of a view version, in the order of instants."""
-        sql = (
-            "SELECT instant, started, finished FROM runs WHERE view = ? AND fingerprint = ? AND status = 'complete' "
-            "ORDER BY instant, id"
-        )
-        return [(int(i), int(s), int(f)) for i, s, f in self._read(sql, view, fingerprint)]
 
     # --- the file ---------------------------------------------------------------------------
 

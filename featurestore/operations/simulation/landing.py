@@ -22,7 +22,7 @@ from featurestore.errors import SourceError
 from featurestore.operations.simulation.faults import Faults, Span, chances
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.time import BEGINNING
-from featurestore.stores.offline import Offline, Session, sightings
+from featurestore.stores.offline import Offline, Session
 
 __all__ = ["Landed", "Landing"]
 
@@ -139,7 +139,7 @@ class Landing:
         seen, joined = "CAST(NULL AS BIGINT)", ""
         learned = "CAST(NULL AS BIGINT)" if self.timeless else known_of(source, raw)
         if source.arrives:
-            journal = offline.arrivals.seen(source.name, sightings(session.files(source)))
+            journal = offline.arrivals.seen(source.name, [file.sighting for file in session.files(source)])
             table = pa.table({"file_number": np.arange(len(journal)), "first_seen": pa.array(journal, pa.int64())})
             self._connection.register(f"seen_{source.name}", table)
             joined = f" LEFT JOIN seen_{source.name} ON file_number = {scan.file}"

@@ -9,7 +9,7 @@ from functools import partial
 from featurestore.clock import instant_of
 from featurestore.declare.durations import parse_duration
 from featurestore.errors import FeatureStoreError, MaterializeError, PushError
-from featurestore.operations.audit import Audit
+from featurestore.operations.auditing import Audit
 from featurestore.operations.simulation.failing import Killed
 from featurestore.operations.simulation.faults import Faults, Span, chance
 from featurestore.operations.simulation.feeds import Feeds

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from featurestore.clock import to_datetime
-from featurestore.operations.audit import Audit
+from featurestore.operations.auditing import Audit
 from featurestore.operations.simulation.faults import Faults
 from featurestore.operations.simulation.landing import Landed
 from featurestore.operations.simulation.pushes import Sent

@@ -22,7 +22,7 @@ from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import SourceError
-from featurestore.operations.audit import Audit
+from featurestore.operations.auditing import Audit
 from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.pushing.pusher import Pushed
 from featurestore.operations.simulation.failing import FailingStore
