@@ -315,12 +315,14 @@ class FeatureStore:
 
     def audit(
         self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,
-        against: Mapping[str, str] | None = None, spine: Any = None,
+        against: Mapping[str, str] | Manifest | None = None, spine: Any = None,
     ) -> Audit:  # fmt: skip
         """What was served and logged, compared with what training says, bit by bit; see `operations.audit`.
 
         since: an aware datetime, or how long ago, "1d"; all that was logged by default. until: an aware datetime.
-        service: only this one. What is served while it runs may be missing from it.
+        service: only this one. against: what a model was trained on, where that may not be what it was served: a manifest,
+        or service → fingerprint. spine: the rows that training was asked for, by the ids under which they were logged.
+        What is served while it runs may be missing from it.
         """
         if self._project.serving_log is not None:
             self._project.serving_log.flush()
@@ -332,7 +334,8 @@ class FeatureStore:
             else instant_of(since)
         )
         ended = None if until is None else instant_of(until)
-        return audit(self._project, Audited(began, ended, service, against or {}, spine))
+        trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
+        return audit(self._project, Audited(began, ended, service, trained, spine))
 
     def serving_log_losses(self) -> Losses:
         """How many requests were offered to the serving log, written, dropped and lost, over all processes, and the last

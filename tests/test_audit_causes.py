@@ -35,6 +35,7 @@ from featurestore import (
 )
 from featurestore.clock import instant_of
 from featurestore.compile.answer import EVENT_TIME, UNTIL, status_column
+from featurestore.operations import store_version
 from featurestore.operations.auditing import CAUSES, Audit
 from featurestore.operations.auditing.bits import passage
 from featurestore.semantics.status import Status
@@ -301,6 +302,28 @@ def test_a_library_changed(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(math, "fabs", lambda x: x + 1)
     audit = world.store.audit()
     assert causes(audit, "scaled") == {"on-demand code or library changed": THINGS}
+    assert "no library that it names has another version" in audit.features[-1].examples[0].detail
+    monkeypatch.setattr(store_version, "version", lambda _: "0.0.1")
+    assert "numpy was " in world.store.audit().features[-1].examples[0].detail
+
+
+def test_a_feature_that_only_a_function_reads(world: World) -> None:
+    """It is logged as well, so that the function's difference has the cause of its input's."""
+    view = world.view()
+
+    @on_demand(inputs=[view["x"]], output=Float64)
+    def doubled(x):
+        return None if x is None else x * 2
+
+    world.store.apply([FeatureService("service", features=[doubled, view["n"]])])
+    world.store.reload()
+    world.run()
+    world.tamper(2, {"x": float(np.float32(value(10, 2)))}, event_time=START + HOUR * 10.5)
+    world.ask()
+    audit = world.store.audit()
+    assert [told.feature for told in audit.features] == ["doubled", "view__n"]
+    assert causes(audit, "doubled") == {"type or encoding": 1}
+    assert audit.features[0].examples[0].detail == "by its input view__x"
 
 
 def test_request_value_differed(world: World) -> None:

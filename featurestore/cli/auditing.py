@@ -21,13 +21,16 @@ SKEWED = 3
 """The exit code of --fail-on-skew."""
 
 
-def audit(
+def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
     context: typer.Context,
     since: Annotated[
         str | None, typer.Option(help="How long ago, as 1d, or an instant; all of the log by default.")
     ] = None,
     until: Annotated[str | None, typer.Option(help="An instant; now by default.")] = None,
     service: Annotated[str | None, typer.Option(help="Only this service.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Hold its service against the version that this training frame was made of.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page with plots to this file.")] = None,
     fail_on_skew: Annotated[
         bool, typer.Option("--fail-on-skew", help="Exit with 3 where a service has more skew than its skew_budget.")
@@ -39,7 +42,9 @@ def audit(
     Example: featurestore audit --since 1d
     """
     with opened(context) as store:
-        found = store.audit(since=_since(since), until=None if until is None else instant(until), service=service)
+        ended = None if until is None else instant(until)
+        against = None if manifest is None else store.load_manifest(manifest)
+        found = store.audit(since=_since(since), until=ended, service=service, against=against)
     if html is not None:
         html.write_text(found.to_html(), encoding="utf-8")
     if as_json:

@@ -59,6 +59,7 @@ class Lookup:
         self._marks = [key for loaded in self._parts for key in loaded.marks]
         self._inputs = service.inputs
         self._names = [column.name for column in service.columns]
+        self._hidden = [column.name for column in service.hidden]
         features = {part.column(feature.name): feature.type for part in service.parts for feature in part.features}
         self._input_types = {**self._inputs, **features, REQUEST_TIME: Timestamp}
         self._readers: WeakKeyDictionary[asyncio.AbstractEventLoop, CoalescingReader] = WeakKeyDictionary()
@@ -131,9 +132,11 @@ class Lookup:
                 columns[name] = of_view[place]
         if self.service.declared.on_demand:
             self._evaluate(columns, asked, reading.now)
-        if list(columns) != self._names:
-            columns = {name: columns[name] for name in self._names}
-        return OnlineResult(self.service, columns, asked.inputs, parts, reading.now)
+        shown = columns if list(columns) == self._names else {name: columns[name] for name in self._names}
+        result = OnlineResult(self.service, shown, asked.inputs, parts, reading.now)
+        if self._hidden:
+            result.hidden = {name: columns[name] for name in self._hidden}
+        return result
 
     def _evaluate(self, columns: dict[str, Sequence[Any]], asked: _Asked, now: int) -> None:
         available = {**asked.inputs, **columns, REQUEST_TIME: [to_datetime(now)] * asked.rows}

@@ -47,6 +47,7 @@ class OnlineResult:
         self.parts = parts
         self.now = now
         self.request = request  # the id under which it is logged, None where it is not
+        self.hidden: Mapping[str, Sequence[Any]] = {}  # by column, the features that only on-demand features read
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

@@ -69,7 +69,7 @@ def schema_of(service: ResolvedService) -> pa.Schema:
     """The columns of a service version's log."""
     fields = [("request", pa.string()), ("row", pa.int32()), ("time", TIME)]
     fields += [(input_column(name), of.arrow) for name, of in service.inputs.items()]
-    fields += [(column.name, column.type.arrow) for column in service.columns]
+    fields += [(column.name, column.type.arrow) for column in (*service.columns, *service.hidden)]
     for part in service.parts:
         fields += [(name, pa.string()) for name in status_columns(part)]
         fields.append((as_of_column(part), TIME))
@@ -91,8 +91,9 @@ class ServedRows:
     def __init__(self, service: ResolvedService, version: StoreVersion) -> None:
         self.service = service
         self.schema = schema_of(service).with_metadata({METADATA: version.packed()})
-        types = [*service.inputs.values(), *(column.type for column in service.columns)]
-        names = [*map(input_column, service.inputs), *(column.name for column in service.columns)]
+        columns = (*service.columns, *service.hidden)
+        types = [*service.inputs.values(), *(column.type for column in columns)]
+        names = [*map(input_column, service.inputs), *(column.name for column in columns)]
         self._values = list(zip(names, (of.arrow for of in types), strict=True))
         self._statuses = [(part.name, [of[0] for of in status_columns(part).values()]) for part in service.parts]
         self._status_names = [name for part in service.parts for name in status_columns(part)]
@@ -122,6 +123,7 @@ class ServedRows:
         packed: list[Any] = [request, result.now, row]
         packed += [column[row] for column in result.inputs.values()]
         packed += [column[row] for column in result.columns.values()]
+        packed += [column[row] for column in result.hidden.values()]
         for part, names in self._statuses:
             statuses = result.parts[part].statuses
             packed += [statuses[name][row].value for name in names]
@@ -129,7 +131,7 @@ class ServedRows:
         return tuple(packed)
 
     def _several(self, result: OnlineResult, request: str, rows: Sequence[int]) -> tuple[Any, ...]:
-        columns = [*result.inputs.values(), *result.columns.values()]
+        columns = [*result.inputs.values(), *result.columns.values(), *result.hidden.values()]
         judged = [result.parts[part].statuses[name] for part, names in self._statuses for name in names]
         if len(rows) < len(result):
             columns = [[column[row] for row in rows] for column in columns]

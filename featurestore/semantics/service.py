@@ -63,6 +63,17 @@ class ResolvedService:
         return {**self.key_inputs, **self.request_inputs}
 
     @cached_property
+    def hidden(self) -> tuple[Column, ...]:
+        """The features that only on-demand features read: looked up and logged, and no column of the result."""
+        shown = {column.name for column in self.columns}
+        return tuple(
+            Column(part.column(feature.name), feature.type, part.name, feature.name, None)
+            for part in self.parts
+            for feature in part.features
+            if part.column(feature.name) not in shown
+        )
+
+    @cached_property
     def definition(self) -> dict[str, Any]:
         """All that can change what the model is given, as plain JSON."""
         return {

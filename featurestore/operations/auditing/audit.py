@@ -53,11 +53,9 @@ def audit(project: Project, what: Audited) -> Audit:
             version = project.served_service(name, what.against.get(name, fingerprint))
             served = None if version.fingerprint == fingerprint else project.service_version(name, fingerprint)
             budgets[name] = version.declared.skew_budget
-            for rows in chunks(files, what.since, what.until):
-                if spine is None:
-                    _audit_rows(project, Logged(version, served, rows), tally)
-                else:
-                    _audit_rows(project, Logged(version, served, *spine.match(rows, version)), tally)
+            for rows, libraries in chunks(files, what.since, what.until):
+                matched = (rows, None) if spine is None else spine.match(rows, version)
+                _audit_rows(project, Logged(version, served, matched[0], matched[1], libraries), tally)
         except SpineError:
             raise
         except FeatureStoreError as error:  # the rest can be audited all the same

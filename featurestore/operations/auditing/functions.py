@@ -13,6 +13,7 @@ from featurestore.operations.auditing.bits import same_bits
 from featurestore.operations.auditing.logged import Logged
 from featurestore.operations.auditing.tally import Compared
 from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
+from featurestore.operations.store_version import StoreVersion
 from featurestore.semantics.service import Column
 
 __all__ = ["compare_functions"]
@@ -50,9 +51,11 @@ def _compare(
         index = pa.array(rows)
         there, _ = _evaluated(item, {name: array.take(index) for name, array in own.items()}, len(rows))
         by_inputs = same_bits(served.take(index), there, column.type)
-        changed = _is_changed(logged, item)
+        changed, libraries = _is_changed(logged, item), _libraries(logged)
         for row, by_input in zip(rows.tolist(), by_inputs.tolist(), strict=True):
             causes[row], details[row] = _cause(names, compared, row, by_input=by_input, changed=changed)
+            if not by_input and not changed:
+                details[row] += libraries
             details[row] = failed.get(row) or details[row]
     return Compared(column, None, served, again, causes, details)
 
@@ -77,6 +80,17 @@ def _is_changed(logged: Logged, item: OnDemand) -> bool:
         return False
     own = {other.name: other.code for other in logged.served.declared.on_demand}
     return own.get(item.name) != item.code
+
+
+def _libraries(logged: Logged) -> str:
+    """The libraries that were others when it was served."""
+    now = StoreVersion.of(logged.version, None).libraries
+    others = [
+        f"{name} was {' and '.join(sorted(versions))} and is {now.get(name, 'not there')}"
+        for name, versions in logged.libraries.items()
+        if versions != {now.get(name)}
+    ]
+    return f"; {', '.join(others)}" if others else "; no library that it names has another version"
 
 
 def _evaluated(item: OnDemand, inputs: dict[str, pa.Array], rows: int) -> tuple[pa.Array, dict[int, str]]:

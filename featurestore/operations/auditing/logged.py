@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from featurestore.errors import SpineError
 from featurestore.operations.auditing.asking import Ints, Said
-from featurestore.operations.served_rows import as_of_column, input_column, status_columns
+from featurestore.operations.served_rows import as_of_column, input_column, status_columns, store_version
 from featurestore.semantics.service import Column, Part, ResolvedService
 from featurestore.semantics.values import canonical
 from featurestore.types import FeatureType
@@ -30,13 +30,15 @@ CHUNK = 200_000
 class Logged:
     """Rows of the log. version: what they are compared with; served: the version served, where it is another one.
 
-    asked: the inputs that training is asked for, where a spine gives others than the requests brought.
+    asked: the inputs that training is asked for, where a spine gives others than the requests brought. libraries: the
+    versions of each with which they were served.
     """
 
     version: ResolvedService
     served: ResolvedService | None
     rows: pa.Table
     asked: pa.Table | None = None
+    libraries: Mapping[str, set[str]] = field(default_factory=dict)
 
     @cached_property
     def times(self) -> Ints:
@@ -65,10 +67,11 @@ class Logged:
         return canonical(self.rows[name], of)
 
     def of_part(self, part: Part) -> tuple[list[Column], Said]:
-        """The service's columns of a part that were served, and what was."""
+        """The service's columns of a part that were served, those that only functions read among them, and what was."""
         status_of = {name: own for own, names in status_columns(part).items() for name in names}
         names = set(self.rows.column_names)
-        columns = [c for c in self.version.columns if c.part == part.name and {c.name, status_of[c.name]} <= names]
+        own = [c for c in (*self.version.columns, *self.version.hidden) if c.part == part.name]
+        columns = [column for column in own if {column.name, status_of[column.name]} <= names]
         values, statuses = {}, {}
         for column in columns:
             found = self.column(column.name, column.type)
@@ -77,8 +80,12 @@ class Logged:
         return columns, Said(values, statuses)
 
 
-def chunks(files: Sequence[Path], since: int | None, until: int | None) -> Iterator[pa.Table]:
-    """The rows that were answered from `since` to before `until` (µs), some at a time."""
+Libraries = dict[str, set[str]]
+"""Library → the versions of it that wrote some segments."""
+
+
+def chunks(files: Sequence[Path], since: int | None, until: int | None) -> Iterator[tuple[pa.Table, Libraries]]:
+    """The rows that were answered from `since` to before `until` (µs), some at a time, with what served them."""
     of = pa.timestamp("us", "UTC")
     condition = pc.scalar(True)
     if since is not None:
@@ -86,14 +93,18 @@ def chunks(files: Sequence[Path], since: int | None, until: int | None) -> Itera
     if until is not None:
         condition &= pc.field("time") < pa.scalar(until).cast(of)
     waiting: list[str] = []
+    libraries: Libraries = {}
     rows = 0
     for path in files:
         waiting.append(str(path))
         rows += pq.read_metadata(path).num_rows
+        wrote = store_version(path)
+        for name, of in (wrote.libraries if wrote is not None else {}).items():
+            libraries.setdefault(name, set()).add(of)
         if rows >= CHUNK or path == files[-1]:
             table = ds.dataset(waiting, format="parquet").to_table(filter=condition)
-            yield from (table.slice(first, CHUNK) for first in range(0, table.num_rows, CHUNK))
-            waiting, rows = [], 0
+            yield from ((table.slice(first, CHUNK), libraries) for first in range(0, table.num_rows, CHUNK))
+            waiting, libraries, rows = [], {}, 0
 
 
 class SpineOfRequests:
