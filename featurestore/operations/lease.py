@@ -24,6 +24,10 @@ LEASE = 120_000_000
 """µs for which a run may be silent before another takes its place; a dead process of this machine is replaced at once."""
 
 
+class _LostError(MaterializeError):
+    """The lease no longer holds what this run last put there."""
+
+
 class Lease:
     """The right to write a view's records; `what` names the view in messages."""
 
@@ -32,7 +36,15 @@ class Lease:
         self._key = key
         self._what = what
         self._token = secrets.token_hex(8)
-        reading = store.get([key])
+        try:
+            self._take()
+        except _LostError:
+            # Another run took it in between, or a run was killed while LMDB committed: readers see the commit before that
+            # one until somebody writes. Either way the next look shows who holds it.
+            self._take()
+
+    def _take(self) -> None:
+        reading = self._store.get([self._key])
         self._value = reading.values[0]
         if self._value is not None:
             self._refuse_whereis_alive(orjson.loads(self._value), reading.now)
@@ -67,5 +79,5 @@ class Lease:
 
     def _swap(self, puts: Mapping[bytes, bytes | None], value: bytes | None) -> None:
         if not self._store.write({**puts, self._key: value}, guard=Guard(self._key, self._value)):
-            raise MaterializeError(f"{self._what}: another run has taken over; this one wrote nothing since")
+            raise _LostError(f"{self._what}: another run has taken over; this one wrote nothing since")
         self._value = value
