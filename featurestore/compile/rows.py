@@ -39,6 +39,7 @@ __all__ = [
     "tiebreak_terms",
     "until_sql",
     "visible_known_of",
+    "whole_sql",
     "words_sql",
 ]
 
@@ -204,6 +205,13 @@ def _replaced(words: str) -> str:
         f"SELECT w.*, coalesce(p.superseded, {END}) AS superseded FROM ({words}) w LEFT JOIN ({replacing}) p "
         "ON w.o = p.replaced"
     )
+
+
+def whole_sql(view: ResolvedView, scan: Scan) -> str:
+    """One row: whether no source row lacks known_at, identity, key or event_time, which a file's own statistics often tell."""
+    words = ["known", "e", *(f"k{i}" for i in range(len(view.keys))), *map(cell, view.source.identity)]
+    least = ", ".join(f"count({word})" for word in words)
+    return f"SELECT least({least}) = count(*) FROM ({words_sql(view, scan)})"
 
 
 def invalid_sql(view: ResolvedView, scan: Scan) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import Answer, ask
-from featurestore.compile.rows import invalid_sql
+from featurestore.compile.rows import invalid_sql, whole_sql
 from featurestore.declare.sources import Source
 from featurestore.errors import SourceError
 from featurestore.operations.manifest import library_versions
@@ -27,6 +27,7 @@ from featurestore.operations.training_frame import Block, TrainingFrame, check_n
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.sql import quote
 from featurestore.semantics.status import Status
+from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session, SourceFile
 
 __all__ = ["Options", "answer_part", "get_historical_features"]
@@ -214,6 +215,15 @@ def _files(source: Source, offline: Offline) -> list[dict[str, Any]]:
     return files
 
 
+def _invalid(session: Session, view: ResolvedView) -> tuple[int, int]:
+    """How many source rows lack known_at or identity, and how many of the rest lack a key or event_time."""
+    scan = session.scan(view.source)
+    if session.connection.execute(whole_sql(view, scan)).fetchall()[0][0]:
+        return 0, 0
+    dropped, keyless = session.connection.execute(invalid_sql(view, scan)).fetchall()[0]
+    return dropped, keyless
+
+
 def _count(manifest: dict[str, Any], session: Session, part: Part, answer: Answer, now: int) -> None:
     view = part.view
     conflicts = int((answer.conflicted & (answer.statuses == Status.PRESENT)).sum())
@@ -222,6 +232,5 @@ def _count(manifest: dict[str, Any], session: Session, part: Part, answer: Answe
     later[part.name] = later.get(part.name, 0) + past
     manifest["conflicts"][part.name] = manifest["conflicts"].get(part.name, 0) + conflicts
     if part.name not in manifest["invalid_rows"]:
-        sql = invalid_sql(view, session.scan(view.source))
-        dropped, keyless = session.connection.execute(sql).fetchall()[0]
+        dropped, keyless = _invalid(session, view)
         manifest["invalid_rows"][part.name] = {"no known_at or identity": dropped, "no key or event_time": keyless}
