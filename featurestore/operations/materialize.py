@@ -18,6 +18,7 @@ import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import ask
@@ -28,10 +29,12 @@ from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
 from featurestore.operations.lease import Lease
 from featurestore.operations.progress import Progress
 from featurestore.registry.store import Run as RunRecord
+from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark, unpack_watermark
 from featurestore.stores.offline import Offline, Session, SourceFile
 from featurestore.stores.online import OnlineStore
+from featurestore.stores.wire import cut
 
 __all__ = ["Run", "materialize_view", "run_record"]
 
@@ -238,16 +241,16 @@ def _pass(context: _Context, first: int, count: int) -> Iterator[tuple[list[byte
         as_of=np.full(count, context.instant, np.int64), at=context.instant,
     )  # fmt: skip
     table: pa.Table = connection.sql(f"SELECT n, {key_list(view)} FROM requests").to_arrow_table()
-    keys = codec.keys([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
+    keys = codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
     index = answer.index[table["n"].to_numpy()]
-    order = np.argsort(index).tolist() if context.store.blocking else sorted(range(count), key=keys.__getitem__)
-    index = index[order]
-    names = [feature.name for feature in view.features]
+    order = np.argsort(index) if context.store.blocking else pc.sort_indices(keys).to_numpy()
+    index, names = index[order], [feature.name for feature in view.features]
     for start in range(0, count, EMBEDDED_BATCH):
-        batch = [keys[place] for place in order[start : start + EMBEDDED_BATCH]]
+        batch = cut(keys.take(pa.array(order[start : start + EMBEDDED_BATCH])))
         places = index[start : start + EMBEDDED_BATCH]
         found = np.flatnonzero(places >= 0)
-        encoded = codec.records(context.instant, answer.rows.take(pa.array(places[found])), names)
+        chosen = {name: take(answer.rows[name], places[found]) for name in answer.rows.column_names}
+        encoded = codec.records(context.instant, pa.table(chosen), names)
         records: list[bytes | None] = encoded  # type: ignore[assignment]
         if len(found) < len(batch):
             records = [None] * len(batch)

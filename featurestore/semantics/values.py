@@ -17,7 +17,17 @@ from featurestore.types import FeatureType
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["canonical", "fill", "instants", "matrix_of", "scalars", "to_numpy", "to_pandas"]
+__all__ = [
+    "canonical",
+    "canonical_chunks",
+    "fill",
+    "instants",
+    "matrix_of",
+    "scalars",
+    "take",
+    "to_numpy",
+    "to_pandas",
+]
 
 NAN: dict[str, Any] = {"Float32": np.float32(np.nan), "Float64": np.float64(np.nan)}
 """The one NaN of each float type, 0x7fc00000 and 0x7ff8000000000000."""
@@ -43,6 +53,44 @@ def canonical(column: pa.ChunkedArray | pa.Array, of: FeatureType) -> pa.Array:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pc.is_null(array), type=of.arrow)
     return array
+
+
+def canonical_chunks(column: pa.ChunkedArray, of: FeatureType) -> pa.ChunkedArray:
+    """`canonical` chunk by chunk: what is canonical already is not copied."""
+    return pa.chunked_array([canonical(chunk, of) for chunk in column.chunks], of.arrow)
+
+
+def take(values: pa.Array | pa.ChunkedArray, places: npt.NDArray[np.int64]) -> pa.Array:
+    """The values at the places, null for -1."""
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    if not len(values):
+        return pa.nulls(len(places), values.type)
+    if not _is_plain(values.type):
+        taken = values.take(pa.array(places, mask=places < 0))
+        return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
+    # As Arrow does it, but into numpy's memory, which comes in large pages: new memory costs more than the copy.
+    dtype = np.dtype(f"i{values.type.bit_width // 8}")
+    parts = [np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize) for chunk in chunks]
+    data = (parts[0] if len(parts) == 1 else np.concatenate(parts)).take(places, mode="clip")
+    there = places >= 0
+    if values.null_count:
+        there &= np.concatenate([_valid(chunk) for chunk in chunks]).take(places, mode="clip")
+    bits = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
+    return pa.Array.from_buffers(values.type, len(places), [bits, pa.py_buffer(data)])
+
+
+def _is_plain(of: pa.DataType) -> bool:
+    """Whether values of this Arrow type are numbers of 4 or 8 bytes."""
+    return pa.types.is_primitive(of) and of.bit_width in {32, 64}
+
+
+def _valid(array: pa.Array) -> npt.NDArray[np.bool_]:
+    """Whether each value is none of the nulls."""
+    bits = array.buffers()[0]
+    if bits is None:
+        return np.ones(len(array), np.bool_)
+    unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little", count=array.offset + len(array))
+    return unpacked[array.offset :].view(np.bool_)
 
 
 def _one_nan(array: pa.Array, of: FeatureType) -> pa.Array:

@@ -144,10 +144,14 @@ class ViewCodec:
 
     def keys(self, columns: Sequence[pa.Array], rows: int) -> list[bytes]:
         """The store's key for each of `rows` rows of key columns without nulls."""
+        return cut(self.key_array(columns, rows))
+
+    def key_array(self, columns: Sequence[pa.Array], rows: int) -> pa.LargeBinaryArray:
+        """`keys` as Arrow has them."""
         pieces = [pa.repeat(pa.scalar(self.record_prefix, pa.large_binary()), rows)]
         for of, column in zip(self._keys, columns, strict=True):
             pieces += key_pieces(of, column)
-        return cut(pc.binary_join_element_wise(*pieces, _NOTHING))
+        return pc.binary_join_element_wise(*pieces, _NOTHING)
 
     def empty(self, instant: int) -> bytes:
         """A slot without a row."""
