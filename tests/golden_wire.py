@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from featurestore import Entity, FeatureView
 from featurestore.compile.answer import EVENT_TIME, UNTIL
-from featurestore.compile.asof import statements
+from featurestore.compile.asof import Statement, near_sql, newest_statement, rows_statements, ties_statements
 from featurestore.compile.rows import Scan
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import resolve
@@ -80,16 +80,19 @@ def _wire(of: FeatureType, values: list[object]) -> dict[str, list[str]]:
 
 
 def sql_of(name: str) -> str:
-    """The as-of query of a case, along a spine and at one instant."""
+    """The SQL of the as-of query of a case."""
     raw = {**RAW, "at": "TIMESTAMP", "known": "TIMESTAMP"} if name == "timezone" else RAW
     view = resolve(CASES[name], raw)
     scan = Scan("read_parquet(['rows.parquet'])", "file_index", "file_row_number")
-    parts = []
-    for title, at in (("along a spine", None), ("at one instant", 1_704_067_200_000_000)):
-        parts.append(f"-- {title}")
-        parts += [f"CREATE OR REPLACE TEMP TABLE {table} AS\n{sql};" for table, sql in
-                  statements(view, scan, "requests", at=at)]  # fmt: skip
+    parts = ["-- up to the rows"] + list(map(_filling, rows_statements(view, scan, "requests")))
+    parts += ["-- where all requests are for one instant", _filling(newest_statement(view, 1_704_067_200_000_000))]
+    parts += ["-- the rows of some keys, to be searched", f"{near_sql(view, 1, 101)};"]
+    parts += ["-- what the search leaves undecided", *map(_filling, ties_statements(view, scan))]
     return "\n\n".join(parts) + "\n"
+
+
+def _filling(statement: Statement) -> str:
+    return f"CREATE OR REPLACE TEMP TABLE {statement.table} AS\n{statement.sql};"
 
 
 def main() -> None:

@@ -12,16 +12,16 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from featurestore.compile.asof import keys_statements, statements
+from featurestore.compile.asof import keys_statements
+from featurestore.compile.choice import CHOSEN, Choice, choose
 from featurestore.compile.rows import Scan, cell, until_sql, words_sql
 from featurestore.compile.windows import FoldedAnswer, ask_folds
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.status import Status, expired
 from featurestore.semantics.time import END
-from featurestore.semantics.values import canonical, fill
+from featurestore.semantics.values import canonical_chunks, fill, take
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
 __all__ = ["EVENT_TIME", "UNTIL", "Answer", "ask", "status_column"]
@@ -44,9 +44,9 @@ def status_column(feature: str) -> str:
 class Answer:
     """What a view answers for n requests.
 
-    rows: one a request whose key is known, with EVENT_TIME and UNTIL (µs) of its newest row, a column a feature, and for
-    each folded feature its Status under `status_column`. index: for each request its row in `rows`, -1 where its key has
-    none. as_of: the instant of each request, µs. conflicted: the requests that only the canonical bytes decided.
+    rows: for each request whose key is known one with EVENT_TIME and UNTIL (µs) of its newest row, a column a feature, and
+    for each folded feature its Status under `status_column`; without folded ones, requests may share a row. index: for
+    each request its row in `rows`, -1 where its key has none. as_of: the instant of each request, µs. conflicted: the requests that only the canonical bytes decided.
     """
 
     view: ResolvedView
@@ -83,13 +83,11 @@ class Answer:
         self, features: Sequence[ResolvedFeature], statuses: Mapping[str, npt.NDArray[np.uint8]]
     ) -> list[pa.Array]:
         """Each feature's value for each request, in the feature's Arrow type, its default filled in."""
-        places = {
-            id(status): _places(np.where(status == Status.PRESENT, self.index, -1)) for status in statuses.values()
-        }
+        places = {id(status): np.where(status == Status.PRESENT, self.index, -1) for status in statuses.values()}
 
         def column(feature: ResolvedFeature) -> pa.Array:
             status = statuses[feature.name]
-            taken = _take(self.rows[feature.name], places[id(status)])
+            taken = take(self.rows[feature.name], places[id(status)])
             if feature.default is None:
                 return taken
             return fill(taken, (status == Status.MISSING) | (status == Status.EXPIRED), feature.type, feature.default)
@@ -110,16 +108,7 @@ class Answer:
         if self.view.ttl is not None:
             within = self.rows[EVENT_TIME].to_numpy()[np.maximum(index, 0)] >= self.as_of - self.view.ttl
             index = np.where(within, index, -1)
-        return _take(self.rows[EVENT_TIME], _places(index)).cast(pa.int64()).cast(of)
-
-
-def _places(index: Instants) -> pa.Array:
-    return pa.array(index, mask=index < 0)
-
-
-def _take(column: pa.ChunkedArray, places: pa.Array) -> pa.Array:
-    taken = pc.take(column, places)
-    return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
+        return take(self.rows[EVENT_TIME], index).cast(pa.int64()).cast(of)
 
 
 def ask(
@@ -141,23 +130,28 @@ def ask(
     plain = tuple(feature for feature in wanted if feature.plain)
     folded = tuple(feature for feature in wanted if not feature.plain)
     by_rows = bool(plain or not folded)
-    for table, sql in statements(view, scan, requests, at=at) if by_rows else keys_statements(view, requests):
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
+    if by_rows:
+        choice = choose(connection, view, scan, requests, at=at)
+    else:
+        for table, sql in keys_statements(view, requests):
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
     folds = ask_folds(connection, view, scan, folded, at=at) if folded else None
     conflicted = np.zeros(len(as_of), np.bool_)
     if by_rows:
-        rows = _gather(connection, view, scan, plain)
-        conflicted[rows["n"].to_numpy()] = rows["conflict"].to_numpy()
+        conflicted[choice.conflicted] = True
+        numbers, places, rows = choice.n, *_gather(connection, view, scan, choice, plain)
+        if folds is not None:  # whose values are each request's own
+            places, rows = np.arange(len(numbers)), rows.take(pa.array(places))
         columns = _plain_columns(view, plain, rows)
-        numbers = rows["n"].to_numpy()
     else:
         assert folds is not None
         numbers = folds.n[folds.known]
+        places = np.arange(len(numbers))
         columns = {EVENT_TIME: pa.array(folds.newest[folds.known]), UNTIL: pa.array(np.full(len(numbers), END))}
     if folds is not None:
         columns |= _folded_columns(folds, numbers, len(as_of))
     index = np.full(len(as_of), -1, np.int64)
-    index[numbers] = np.arange(len(numbers))
+    index[numbers] = places
     return Answer(view, pa.table(columns), index, as_of, conflicted)
 
 
@@ -165,7 +159,7 @@ def _plain_columns(view: ResolvedView, plain: tuple[ResolvedFeature, ...], rows:
     columns: dict[str, Any] = {EVENT_TIME: rows["e"], UNTIL: rows["until"]}
     for i, feature in enumerate(plain):
         try:
-            columns[feature.name] = canonical(rows[f"f{i}"], feature.type)
+            columns[feature.name] = canonical_chunks(rows[f"f{i}"], feature.type)
         except ValueError as error:
             raise SourceError(
                 f"{view.declared.title}: feature '{feature.name}', column '{feature.fold.column}' of source "
@@ -185,16 +179,23 @@ def _folded_columns(folds: FoldedAnswer, numbers: Instants, requests: int) -> di
 
 
 def _gather(
-    connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, features: tuple[ResolvedFeature, ...]
-) -> pa.Table:
-    """The winning row of each request that has one: n, its times and its feature columns."""
+    connection: duckdb.DuckDBPyConnection,
+    view: ResolvedView,
+    scan: Scan,
+    choice: Choice,
+    features: tuple[ResolvedFeature, ...],
+) -> tuple[Instants, pa.Table]:
+    """The chosen rows, once each, with their times and feature columns, and for each request of the choice its row's place."""
     zone = view.source.timezone or "UTC"
     selected = ", ".join(
         f"{read_sql('s.' + cell(column), view.raw[column], feature.type, zone)} AS f{i}"
         for i, feature in enumerate(features)
         if (column := feature.fold.column) is not None
     )
-    return connection.sql(
-        f"SELECT w.n, w.conflict, s.e, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
-        "JOIN asof_winners w ON s.file = w.file AND s.row = w.row"
+    rows: pa.Table = connection.sql(
+        f"SELECT w.c, s.e, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
+        f"JOIN {CHOSEN} w ON s.file = w.file AND s.row = w.row"
     ).to_arrow_table()
+    place = np.empty(rows.num_rows, np.int64)
+    place[rows["c"].to_numpy()] = np.arange(rows.num_rows)
+    return place[choice.place], rows

@@ -1,12 +1,14 @@
 """The one as-of query: for each request (a key and an as_of), the row that rule 2 puts last among those that count.
 
-It is a short program of SQL statements over temporary tables, each of which can be printed:
+It is a short program over temporary tables, whose SQL statements can be printed; `compile.choice` runs it:
 
     keys      each requested key as one small integer, k
-    rows      the source's rows as (k, e, v, g, pointer), restricted to the requested keys
-    instant   for each request the event_time of its newest row that counts; how it is found depends on the requests:
-              at one instant, by a maximum per key; along a spine, by an ASOF join on event_time whose few candidates
-              that were not yet known are found again among running maxima; with identities, by their lifetimes
+    rows      the source's rows as (k, e, v, g, pointer), restricted to the requested keys; where all requests are for one
+              instant, then to each key's newest that count at it
+              Here `compile.nearest` finds each request's newest rows by event_time. For most requests one of them counts;
+              `met` are the rows where several do, `left` the requests for which the newest few do not.
+    instant   for each request that is left, the event_time of its newest row that counts: found again among running
+              maxima; with identities, by their lifetimes
     tied      the rows of that key and event_time which count
     several   the requests for which more than one row is tied
     winners   one row a request: where several are tied, the last by known_at, tiebreak and canonical bytes
@@ -19,7 +21,7 @@ from typing import NamedTuple
 from featurestore.compile.rows import Scan, cell, key_list, order_terms, rows_sql, tiebreak_terms, words_sql
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["Statement", "statements"]
+__all__ = ["Statement", "keys_statements", "near_sql", "rows_statements", "same_key", "ties_statements"]
 
 
 class Statement(NamedTuple):
@@ -40,6 +42,7 @@ def keys_statements(view: ResolvedView, requests: str) -> list[Statement]:
 
 
 def same_key(view: ResolvedView, other: str) -> str:
+    """That a row of `other` bears the numbered key `x`."""
     return " AND ".join(f"x.k{i} = {other}.k{i}" for i in range(max(1, len(view.keys))))
 
 
@@ -57,18 +60,23 @@ def rows_statement(view: ResolvedView, scan: Scan) -> Statement:
     )
 
 
-def instant_statements(view: ResolvedView, *, at: int | None) -> list[Statement]:
-    """`instant`: (n, k, a, e) for each request that has a row which counts; `at`: all requests are for that instant."""
-    if at is not None:
-        newest = f"SELECT k, max(e) AS e FROM asof_rows WHERE {_alive(view, '', str(at))} GROUP BY k"
-        return [
-            Statement("asof_instant", f"SELECT q.n, q.k, q.a, r.e FROM asof_requests q JOIN ({newest}) r ON q.k = r.k")
-        ]
-    lifetime = "r.v, r.g" if view.source.identity else "r.v"
-    first = (
-        f"SELECT q.n, q.k, q.a, r.e, {lifetime} FROM asof_requests q ASOF JOIN asof_rows r ON q.k = r.k AND q.a >= r.e"
+def near_sql(view: ResolvedView, first: int, last: int) -> str:
+    """The rows of the keys [first, last), numbered from `first`."""
+    g = ", g" if view.source.identity else ""
+    return f"SELECT k - {first} AS k, e, v{g}, file, row FROM asof_rows WHERE k >= {first} AND k < {last}"
+
+
+def newest_statement(view: ResolvedView, at: int) -> Statement:
+    """`rows` again, where all requests are for one instant: of each key the newest by event_time that count at it."""
+    newest = f"SELECT k, max(e) AS e FROM asof_rows WHERE {_alive(view, '', str(at))} GROUP BY k"
+    return Statement(
+        "asof_rows",
+        f"SELECT r.* FROM asof_rows r JOIN ({newest}) m ON r.k = m.k AND r.e = m.e WHERE {_alive(view, 'r.', str(at))}",
     )
-    left = f"SELECT n, k, a FROM asof_first WHERE NOT ({_alive(view, '', 'a')})"
+
+
+def instant_statement(view: ResolvedView) -> Statement:
+    """`instant`: (n, k, a, e) for each request that is left and has a row which counts."""
     if view.source.identity:
         again = (
             "SELECT q.n, q.k, q.a, max(r.e) AS e FROM asof_left q JOIN asof_rows r ON q.k = r.k "
@@ -80,18 +88,13 @@ def instant_statements(view: ResolvedView, *, at: int | None) -> list[Statement]
             "WHERE k IN (SELECT k FROM asof_left)"
         )
         again = f"SELECT q.n, q.k, q.a, r.e FROM asof_left q ASOF JOIN ({running}) r ON q.k = r.k AND q.a >= r.v"
-    found = f"SELECT n, k, a, e FROM asof_first WHERE {_alive(view, '', 'a')}"
-    return [
-        Statement("asof_first", first),
-        Statement("asof_left", left),
-        Statement("asof_instant", f"{found} UNION ALL {again}"),
-    ]
+    return Statement("asof_instant", again)
 
 
 def tied_statements(view: ResolvedView) -> list[Statement]:
-    """`tied`: (n, file, row) for every row which counts at its request's instant; `several`: the n with more than one."""
+    """`tied`: (n, file, row) for the rows that may be a request's last; `several`: the n with more than one."""
     tied = (
-        "SELECT q.n, r.file, r.row FROM asof_instant q "
+        "SELECT n, file, row FROM asof_met UNION ALL SELECT q.n, r.file, r.row FROM asof_instant q "
         f"JOIN asof_rows r ON r.k = q.k AND r.e = q.e AND {_alive(view, 'r.', 'q.a')}"
     )
     return [
@@ -137,12 +140,13 @@ def _descending(term: str) -> str:
     return term.removesuffix(" ASC NULLS FIRST") + " DESC NULLS LAST"
 
 
-def statements(view: ResolvedView, scan: Scan, requests: str, *, at: int | None = None) -> list[Statement]:
-    """The whole program for a table of requests `(n, k…, a)` whose keys are not null."""
-    return [
-        *keys_statements(view, requests),
-        rows_statement(view, scan),
-        *instant_statements(view, at=at),
-        *tied_statements(view),
-        *winners_statements(view, scan),
-    ]
+def rows_statements(view: ResolvedView, scan: Scan, requests: str, *, at: int | None = None) -> list[Statement]:
+    """The program up to the rows, for a table of requests `(n, k…, a)` whose keys are not null; `at`: the one instant of
+    all of them, where there is only one."""
+    newest = [] if at is None else [newest_statement(view, at)]
+    return [*keys_statements(view, requests), rows_statement(view, scan), *newest]
+
+
+def ties_statements(view: ResolvedView, scan: Scan) -> list[Statement]:
+    """The program from the tables `asof_met (n, file, row)` and `asof_left (n, k, a)` on."""
+    return [instant_statement(view), *tied_statements(view), *winners_statements(view, scan)]

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import EVENT_TIME, Answer, ask
-from featurestore.compile.asof import statements
+from featurestore.compile.choice import CHOSEN, choose
 from featurestore.compile.verdicts import (
     VERDICTS,
     Chosen,
@@ -194,9 +194,10 @@ def _ask(session: Session, question: Question, own: Narrowed) -> Answer:
     """The as-of query for this key alone, over the rows that it needs."""
     view, scan = question.view, own.scan
     if not view.plain:  # which row is the newest is asked for by plain features alone
-        for table, sql in statements(view, scan, "requests", at=question.as_of):
-            session.connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
-        newest = session.connection.execute("SELECT e FROM asof_instant").fetchall()
+        choose(session.connection, view, scan, "requests", at=question.as_of)
+        newest = session.connection.execute(
+            f"SELECT r.e FROM asof_rows r JOIN {CHOSEN} c ON r.file = c.file AND r.row = c.row"
+        ).fetchall()
         start = earliest(view, view.features, question.as_of)
         if newest and start is not None:
             scan = since(view, scan, min(start + 1, newest[0][0]))
@@ -205,7 +206,7 @@ def _ask(session: Session, question: Question, own: Narrowed) -> Answer:
 
 
 def _chosen(session: Session, answer: Answer) -> Chosen | None:
-    found = session.connection.sql("SELECT file, row FROM asof_winners").fetchall()
+    found = session.connection.sql(f"SELECT file, row FROM {CHOSEN}").fetchall()
     if not found:
         return None
     file, row = found[0]

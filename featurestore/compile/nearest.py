@@ -1,0 +1,147 @@
+"""For each request, the rows of its key that happened last among those that count: the as-of query's search, in integers.
+
+Rows and requests are sorted once as pairs (key, instant), each pair one integer, and met by binary search. What the pair
+alone does not answer is handed back: the requests of which several of the newest rows do not count yet (or no longer), and
+those for which several rows count that happened at one instant.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Found", "Requests", "Times", "newest"]
+
+Ints = npt.NDArray[np.int64]
+
+STEPS = 3
+"""So many of a request's newest instants are looked at before it is handed back."""
+
+
+class Times(NamedTuple):
+    """The times of rows, in any order, µs: the row's key as a number from 0 on, its event_time, and v and g: the row counts
+    at as_of when v ≤ as_of < g."""
+
+    key: Ints
+    e: Ints
+    v: Ints
+    g: Ints | None
+
+
+class Requests(NamedTuple):
+    """The keys and instants (µs) that are asked for, in any order."""
+
+    key: Ints
+    as_of: Ints
+
+
+class Found(NamedTuple):
+    """Requests and rows by their places.
+
+    single, row: requests that one row answers, and that row. several, among: the rows of requests for which the further
+    terms of rule 2 decide, a pair each. left: requests of which none of the newest rows counts, but an older one may.
+    """
+
+    single: Ints
+    row: Ints
+    several: Ints
+    among: Ints
+    left: Ints
+
+
+class _Met(NamedTuple):
+    """Of each request that met a row: its place, and where its newest rows lie, [low, high) of `order`."""
+
+    request: Ints
+    low: Ints
+    high: Ints
+    order: Ints
+
+
+def newest(rows: Times, requests: Requests, keys: int) -> Found:
+    """The newest rows of each request; keys are numbers below `keys`."""
+    if not len(rows.e) or not len(requests.key):
+        nothing = np.empty(0, np.int64)
+        return Found(nothing, nothing, nothing, nothing, nothing)
+    line, asked, bits = _pairs(rows, requests, keys)
+    order = np.argsort(line)
+    line = line[order]
+    request = np.argsort(asked)  # sorted as well, so that the search goes through memory once
+    place = np.searchsorted(line, asked[request], "right") - 1
+    found, low = [], np.empty(len(asked), np.int64)
+    for _ in range(STEPS):
+        here = (place >= 0) & (line[place] >> bits == requests.key[request])
+        request, place = request[here], place[here]
+        low[request] = place
+        equal = np.flatnonzero((place > 0) & (line[place - 1] == line[place]))
+        low[request[equal]] = np.searchsorted(line, line[place[equal]], "left")
+        found.append(_judged(rows, requests, _Met(request, low[request], place + 1, order)))
+        request = found[-1].left
+        place = low[request] - 1
+        if not len(request):
+            break
+    single, row, several, among, _ = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Found(single, row, several, among, request)
+
+
+def _pairs(rows: Times, requests: Requests, keys: int) -> tuple[Ints, Ints, int]:
+    """(key, instant) of rows and of requests as one integer each, the key above the last so many bits.
+
+    Instants count from the first event_time; a request before it comes just before its key's first row.
+    """
+    least, most = int(rows.e.min()), int(rows.e.max())
+    as_of = np.clip(requests.as_of, least - 1, most)
+    bits = (most - least).bit_length()
+    if bits + keys.bit_length() < 63:
+        return (rows.key << bits) + (rows.e - least), (requests.key << bits) + (as_of - least), bits
+    instants, rank = np.unique(rows.e, return_inverse=True)
+    bits = len(instants).bit_length()
+    before = np.searchsorted(instants, as_of, "right") - 1
+    return (rows.key << bits) + rank, (requests.key << bits) + before, bits
+
+
+def _judged(rows: Times, requests: Requests, met: _Met) -> Found:
+    """Which of the newest rows count, and which of those that do was learned last, as far as v tells.
+
+    Of rows with one event_time, v never falls as what rule 2 looks at next (known_at) grows; so a v that is greater than
+    the others' decides, and equal ones do not.
+    """
+    alone = met.high - met.low == 1
+    request, row = met.request[alone], met.order[met.low[alone]]
+    counts = _counts(rows, row, requests.as_of[request])
+    single, answer, left = request[counts], row[counts], [request[~counts]]
+
+    low, size = met.low[~alone], (met.high - met.low)[~alone]
+    within = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
+    several, among = np.repeat(met.request[~alone], size), met.order[np.repeat(low, size) + within]
+    counts = _counts(rows, among, requests.as_of[several])
+    left.append(np.setdiff1d(met.request[~alone], several[counts]))
+    several, among = _last_learned(several[counts], among[counts], rows.v)
+    same = several[1:] == several[:-1]
+    twice = np.zeros(len(several), np.bool_)
+    twice[1:] |= same
+    twice[:-1] |= same
+    return Found(
+        np.concatenate([single, several[~twice]]),
+        np.concatenate([answer, among[~twice]]),
+        several[twice],
+        among[twice],
+        np.concatenate(left),
+    )
+
+
+def _counts(rows: Times, row: Ints, as_of: Ints) -> npt.NDArray[np.bool_]:
+    counts: npt.NDArray[np.bool_] = rows.v[row] <= as_of
+    return counts if rows.g is None else counts & (rows.g[row] > as_of)
+
+
+def _last_learned(several: Ints, among: Ints, v: Ints) -> tuple[Ints, Ints]:
+    """Of each request's rows, which lie side by side, those with the greatest v."""
+    if not len(several):
+        return several, among
+    starts = np.flatnonzero(np.concatenate([[True], several[1:] != several[:-1]]))
+    greatest = np.maximum.reduceat(v[among], starts)
+    last = v[among] == np.repeat(greatest, np.diff([*starts, len(several)]))
+    return several[last], among[last]
