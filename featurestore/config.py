@@ -142,7 +142,8 @@ class Config(Table):
     """A project's configuration; every path in it is absolute.
 
     project: part of every online key, so that two projects on one store never meet. registry: the SQLite file of what
-    was applied. online: the URL of the online store. logs: the folder of the logs of pushed rows. definitions: globs of the Python files that declare features.
+    was applied. online: the URL of the online store. logs: the folder of the logs of pushed rows.
+    compact_after: how many full segments of one are sealed in the background; 0: none. definitions: globs of the Python files that declare features.
     sources: source name → where it lies, over what its definition says. root: the folder of the file. environment: the
     `[env.NAME]` that was chosen.
     """
@@ -151,6 +152,7 @@ class Config(Table):
     registry: Path
     online: Annotated[str, AfterValidator(_url)]
     logs: Path
+    compact_after: Annotated[Whole, Field(ge=0)] = 2
     definitions: tuple[Annotated[str, AfterValidator(_glob)], ...] = ("*.py",)
     sources: dict[str, str] = {}
     offline: OfflineConfig = OfflineConfig()

@@ -1,4 +1,4 @@
-"""compact: seal the push logs' full segments into Parquet."""
+"""compact: seal the full segments of push logs into Parquet, those of late rows too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from featurestore.catalog import Catalog
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotFoundError, did_you_mean
 from featurestore.stores.log import Compaction
-from featurestore.stores.offline import Offline
+from featurestore.stores.offline import LATE, Offline
 
 __all__ = ["compact"]
 
@@ -16,7 +16,7 @@ __all__ = ["compact"]
 def compact(
     catalog: Catalog, offline: Offline, *, names: Sequence[str] | None, forget: Callable[[str], object]
 ) -> dict[str, Compaction]:
-    """What was sealed and deleted of each push source's log (only of those named), by source; NotFoundError, LogError.
+    """What was sealed and deleted of each push source's logs (only of those named), by source; NotFoundError, LogError.
 
     forget: then drops the identities of a source that are older than its lateness.
     """
@@ -24,7 +24,11 @@ def compact(
     for name in names or ():
         if name not in known:
             raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, known)}")
-    done = {name: offline.log(known[name]).compact() for name in names or known}
-    for name in done:
+    done = {}
+    for name in names or known:
+        source = known[name]
+        done[name] = offline.log(source).compact()
+        if offline.has_late(source):
+            done[name] = done[name].beside(offline.log(source, LATE).compact())
         forget(name)
     return done

@@ -90,6 +90,7 @@ class Project:
     def close(self) -> None:
         """Release the online store, write the serving log's rest, remove DuckDB's spill folder; idempotent."""
         if self._opened is not None:
+            self._opened.pushing.close()
             self._opened.store.close()
         if self.serving_log is not None:
             self.serving_log.close()
@@ -117,7 +118,10 @@ class Project:
                     online, project = open_online(self.config.online, clock=self.clock), self.config.project
                     online = self._before(online) if self._before is not None else online
                     serving = Serving(self.registry, online, project, lambda: self.catalog, recorder=self._recorder())
-                    pushing = Pushing(self.registry, self.offline, online, project=project, clock=self.clock)
+                    pushing = Pushing(
+                        self.registry, self.offline, online, project=project, clock=self.clock,
+                        compact_after=self.config.compact_after,
+                    )  # fmt: skip
                     self._opened = _Opened(online, serving, pushing)
         return self._opened
 

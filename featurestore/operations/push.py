@@ -14,13 +14,14 @@ from featurestore.declare.sources import Source
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, did_you_mean
 from featurestore.operations.materialize import Run
 from featurestore.operations.parts import takes_pushes
+from featurestore.operations.pushing.compactor import Compactor
 from featurestore.operations.pushing.pusher import MARGIN, Applied, Pushed, Pusher
 from featurestore.operations.rollout import held_views
 from featurestore.registry.documents import Document, catalog_of, resolved_view, view_fingerprints
 from featurestore.registry.store import Registry, RegistryState
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark
-from featurestore.stores.offline import Offline
+from featurestore.stores.offline import LATE, Offline
 from featurestore.stores.online import OnlineStore
 
 __all__ = ["Pushing"]
@@ -39,22 +40,37 @@ class _Known(NamedTuple):
 
 
 class Pushing:
-    """The pushers of a project, one a source, made when they are first needed; safe to use from several threads."""
+    """The pushers of a project, one a source, made when they are first needed; safe to use from several threads.
+
+    compact_after: how many full segments of a log are sealed in the background; 0: none.
+    """
 
     def __init__(
-        self, registry: Registry, offline: Offline, store: OnlineStore, *, project: str, clock: Clock | None
-    ) -> None:
+        self, registry: Registry, offline: Offline, store: OnlineStore, *, project: str, clock: Clock | None,
+        compact_after: int = 0,
+    ) -> None:  # fmt: skip
         self._registry, self._offline, self._store, self._project = registry, offline, store, project
         own = getattr(clock, "wait_until", None)
         self._wait: Callable[[int], None] = own or self._wait_for_the_clock
         self._margin = 0 if own else MARGIN
         self._pushers: dict[str, Pusher] = {}
+        self._compactor = Compactor(compact_after)
         self._lock = threading.Lock()
         self._known = _Known(None, {}, [])
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
-        return self._pusher(name).push(rows, json=json)
+        pushed = self._pusher(name).push(rows, json=json)
+        self._notice(name)
+        return pushed
+
+    def close(self) -> None:
+        """End the compaction that goes on in the background."""
+        self._compactor.close()
+
+    def _notice(self, name: str) -> None:
+        for log in self._offline.logs_of(name):
+            self._compactor.notice(log)
 
     def fill(self, view: ResolvedView, *, full: bool) -> list[Run]:
         """Make a view over pushed rows complete online: all of it where it never was, else what a dead pusher left."""
@@ -83,6 +99,9 @@ class Pushing:
         for name, source in self._read().sources.items():
             if isinstance(source, PushSource) and (self._offline.logs / name).exists():
                 self._pusher(name).repair()
+                if self._offline.has_late(source):
+                    self._offline.log(source, LATE)
+                self._notice(name)
 
     def forget(self, name: str) -> int:
         """Forget the identities of a source's rows that are older than its lateness; how many."""

@@ -15,7 +15,7 @@ from featurestore.operations.pushing.state import NEVER, SourceState, served_as_
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.log import Log, Segment
-from featurestore.stores.offline import Offline
+from featurestore.stores.offline import LATE, Offline
 from featurestore.stores.online import OnlineStore
 
 __all__ = ["PushStatus", "ViewStatus", "described", "reads_source", "status_of"]
@@ -142,7 +142,7 @@ def reads_source(view: ResolvedView) -> bool:
 def _log_status(source: PushSource, offline: Offline, state: SourceState) -> PushStatus:
     log = offline.log(source)
     segments = log.segments()
-    late = offline.log(source, "late").segments()
+    late = offline.log(source, LATE).segments()
     return PushStatus(
         source.name,
         None if state.applied == NEVER else state.applied,

@@ -25,7 +25,10 @@ from featurestore.stores.arrivals import Arrivals, Sighting
 from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import ROW, SEGMENT, Log
 
-__all__ = ["Offline", "Session", "SourceFile"]
+__all__ = ["LATE", "Offline", "Session", "SourceFile"]
+
+ROWS, LATE = "rows", "late"
+"""The logs of a push source: of what counts, and of what came too late to."""
 
 FRAME_ROW = "__frame_row"
 ROW_FILE, ROW_NUMBER = "__row_file", "__row_number"
@@ -191,8 +194,8 @@ class Offline:
         if self._own_spill:
             shutil.rmtree(self._own_spill, ignore_errors=True)
 
-    def log(self, source: PushSource, part: str = "rows") -> Log:
-        """The log of a push source; part "late": of the rows that came too late to count."""
+    def log(self, source: PushSource, part: str = ROWS) -> Log:
+        """The log of a push source; part LATE: of the rows that came too late to count."""
         folder = self.logs / source.name / part
         with self._opening:
             if str(folder) not in self._logs:
@@ -200,6 +203,15 @@ class Offline:
                 own = [pa.field(KNOWN_AT, pa.int64(), nullable=False), pa.field(REPLACES, pa.int64())]
                 self._logs[str(folder)] = Log(folder, pa.schema(columns + own))
             return self._logs[str(folder)]
+
+    def logs_of(self, name: str) -> list[Log]:
+        """The logs of a push source that were opened here, that of late rows among them; by its name."""
+        folders = [str(self.logs / name / part) for part in (ROWS, LATE)]
+        return [self._logs[folder] for folder in folders if folder in self._logs]
+
+    def has_late(self, source: PushSource) -> bool:
+        """Whether any row of a push source came too late."""
+        return (self.logs / source.name / LATE).exists()
 
     def frame(self, source: DataFrameSource) -> pa.Table:
         """The rows of a frame source, of one that was read back from the registry too, where this process has seen them."""

@@ -30,7 +30,7 @@ from featurestore.operations.pushing.state import NEVER, SourceState, source_pre
 from featurestore.semantics.values import instants
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import pack_watermark
-from featurestore.stores.offline import Offline
+from featurestore.stores.offline import LATE, Offline
 from featurestore.stores.online import Guard, OnlineStore
 
 __all__ = ["Applied", "Pushed", "Pusher"]
@@ -293,7 +293,7 @@ class Pusher:
         return (first, why) if why else None
 
     def _keep_aside(self, rows: pa.Table, now: int) -> None:
-        log = self._offline.log(self.source, "late")
+        log = self._offline.log(self.source, LATE)
         with log.lock():
             last = log.last_known_at()
             first = now if last is None else max(now, last + 1)

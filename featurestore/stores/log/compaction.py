@@ -27,19 +27,32 @@ class Compaction(NamedTuple):
     rows: int = 0
     deleted: int = 0
 
+    def beside(self, other: Compaction) -> Compaction:
+        """What two of them did."""
+        return Compaction(*(mine + its for mine, its in zip(self, other, strict=True)))
 
-def compact(files: Files, lock: Lock, *, now: Callable[[], int], grace: int) -> Compaction:
-    """Seal the full segments, oldest first. now, grace: in µs. At most one runs at a time."""
+
+def compact(
+    files: Files, lock: Lock, *, now: Callable[[], int], grace: int, stop: Callable[[], bool] = bool,
+    rest: Callable[[], object] = bool,
+) -> Compaction:  # fmt: skip
+    """Seal the full segments, oldest first. now, grace: in µs. stop: asked before each. rest: see `seal`.
+
+    At most one runs at a time.
+    """
     with files.mutex:
         manifest = files.in_force()
     _remove_strays(files, manifest)
-    full = [segment for segment in manifest.segments[:-1] if not segment.sealed]
-    for segment in full:
-        name = seal(files.folder, segment, manifest.schema)
+    sealed = []
+    for segment in manifest.unsealed:
+        if stop():
+            break
+        name = seal(files.folder, segment, manifest.schema, rest=rest)
         with lock(), files.mutex:
             _swap(files, segment, name, now())
+        sealed.append(segment)
     deleted = _delete(files, lock, now() - grace)
-    return Compaction(len(full), sum(segment.rows or 0 for segment in full), deleted)
+    return Compaction(len(sealed), sum(segment.rows or 0 for segment in sealed), deleted)
 
 
 def _swap(files: Files, segment: Segment, name: str, now: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["exclusive"]
+__all__ = ["attempt", "exclusive"]
 
 _OPEN: set[int] = set()
 
@@ -37,12 +37,41 @@ def exclusive(path: Path) -> Iterator[None]:
         held = _open(path)
         try:
             fcntl.flock(held, fcntl.LOCK_EX)
-            fcntl.flock(turn, fcntl.LOCK_UN)
+            _give(turn)
             yield
         finally:
             _close(held)
     finally:
         _close(turn)
+
+
+@contextmanager
+def attempt(path: Path) -> Iterator[bool]:
+    """Hold the lock of a path where nobody holds it or waits for it; yields whether that is so."""
+    turn = _open(path.with_name(path.name + ".turn"))
+    try:
+        held = _open(path) if _taken(turn) else None
+        try:
+            taken = held is not None and _taken(held)
+            _give(turn)
+            yield taken
+        finally:
+            if held is not None:
+                _close(held)
+    finally:
+        _close(turn)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _give(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _open(path: Path) -> int:
@@ -54,5 +83,5 @@ def _open(path: Path) -> int:
 def _close(descriptor: int) -> None:
     if descriptor in _OPEN:  # not in a child that was forked inside the lock
         _OPEN.remove(descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        _give(descriptor)
         os.close(descriptor)

@@ -19,7 +19,7 @@ from featurestore.stores.log.compaction import Compaction, compact
 from featurestore.stores.log.disk import error_of
 from featurestore.stores.log.files import Files
 from featurestore.stores.log.frame import MAX_PAYLOAD
-from featurestore.stores.log.lock import exclusive
+from featurestore.stores.log.lock import attempt, exclusive
 from featurestore.stores.log.manifest import Manifest, Segment
 from featurestore.stores.log.relation import scan_of
 from featurestore.stores.log.schema import KNOWN_AT, check, difference
@@ -36,7 +36,7 @@ GRACE = 3600.0
 class Log:
     """A folder that holds the log; safe to use from several threads and processes of one machine.
 
-    folder: made where it is missing. schema: with `known_at`, int64, which increases strictly over the whole log.
+    filled: how many segments were full when this object appended. folder: made where it is missing. schema: with `known_at`, int64, which increases strictly over the whole log.
     segment_bytes: a segment that has reached this size is full. clock: says how long a file has been out of force.
     """
 
@@ -48,6 +48,7 @@ class Log:
         self._segment_bytes = segment_bytes
         self._now = reader(clock)
         self._holder: tuple[int, int] | None = None  # process and thread
+        self.filled = 0
         try:
             self._files = Files(folder, self.schema)
         except OSError as error:
@@ -108,6 +109,7 @@ class Log:
             try:
                 if self._files.open.end >= self._segment_bytes:
                     self._files.roll()
+                    self.filled += 1
                 self._files.append(table)
             except OSError as error:
                 raise error_of(error, self._files.open.path) from error
@@ -206,6 +208,11 @@ class Log:
         """How often an append that was never acknowledged was cut off the end of the log."""
         return self._files.tip().cuts
 
+    def unsealed(self) -> int:
+        """How many segments are full and not sealed yet."""
+        with self._files.mutex:
+            return len(self._files.in_force().unsealed)
+
     def compact(self, *, grace: float = GRACE, everything: bool = False) -> Compaction:
         """Seal the full segments into Parquet, and delete files that have been out of force for `grace` seconds.
 
@@ -219,5 +226,19 @@ class Log:
                         if self._files.open.rows:
                             self._files.roll()
                 return compact(self._files, self.lock, now=self._now, grace=round(grace * 1_000_000))
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    def compact_beside(self, *, stop: Callable[[], bool], rest: Callable[[], object]) -> Compaction:
+        """`compact` in a thread beside busy ones, or nothing where another does it.
+
+        Ends early, between two segments, where `stop` says so; calls `rest` every few milliseconds.
+        """
+        try:
+            with attempt(self.folder / "compaction") as alone:
+                if not alone:
+                    return Compaction()
+                grace = round(GRACE * 1_000_000)
+                return compact(self._files, self.lock, now=self._now, grace=grace, stop=stop, rest=rest)
         except OSError as error:
             raise error_of(error, self.folder) from error

@@ -62,6 +62,11 @@ class Manifest(NamedTuple):
         """The segment that is appended to."""
         return self.segments[-1]
 
+    @property
+    def unsealed(self) -> tuple[Segment, ...]:
+        """The segments that are full and not sealed yet, oldest first."""
+        return tuple(segment for segment in self.segments[:-1] if not segment.sealed)
+
     def encode(self) -> bytes:
         """As it is written."""
         return orjson.dumps(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +21,9 @@ __all__ = ["read_segment", "seal"]
 ROW_GROUP = 122_880
 """Rows: what DuckDB reads in one piece on one thread."""
 
+PIECE = 256
+"""Frames that are read at once: reading them, and giving them back, holds the interpreter for a few milliseconds."""
+
 
 def read_segment(
     folder: Path, segment: Segment, schema: pa.Schema, *, after: int | None = None, upto: int | None = None
@@ -29,6 +34,13 @@ def read_segment(
     """
     if segment.sealed:
         return _read_parquet(folder / segment.file, schema, after, upto)
+    with _opened(folder, segment) as file:
+        return file.read(schema, after, upto)
+
+
+@contextmanager
+def _opened(folder: Path, segment: Segment) -> Iterator[SegmentFile]:
+    """A full segment's file of frames, which are what the manifest says."""
     file = SegmentFile(folder / segment.file, segment.number)
     try:
         followed = file.extend()
@@ -37,14 +49,22 @@ def read_segment(
                 f"The push log is damaged in {file.path} at byte {file.end}: the manifest says that it has "
                 f"{segment.rows} rows in {segment.size} bytes, and {file.rows} were found. Restore the file from a copy."
             )
-        return file.read(schema, after, upto)
+        yield file
     finally:
         file.close()
 
 
-def seal(folder: Path, segment: Segment, schema: pa.Schema) -> str:
-    """Write a full segment as Parquet, durably, beside its frames; returns the name of the file."""
-    table = pa.Table.from_batches(read_segment(folder, segment, schema), schema).combine_chunks()
+def seal(folder: Path, segment: Segment, schema: pa.Schema, *, rest: Callable[[], object] = bool) -> str:
+    """Write a full segment as Parquet, durably, beside its frames; returns the name of the file.
+
+    rest: called every few milliseconds of reading, for which other threads have waited.
+    """
+    pieces = [schema.empty_table()]
+    with _opened(folder, segment) as file:
+        for piece in file.pieces(schema, PIECE):
+            pieces.append(piece)
+            rest()
+    table = pa.concat_tables(pieces).combine_chunks()
     name = f"{segment.number:08d}.parquet"
     partial = folder / f"{name}.partial"
     pq.write_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -89,6 +90,17 @@ class SegmentFile:
         """The rows with after < known_at ≤ upto, in order; only the bytes of their frames are read."""
         start = 0 if after is None else bisect_right(self._lasts, after)
         stop = len(self._lasts) if upto is None else min(len(self._lasts), bisect_left(self._lasts, upto) + 1)
+        batches = self._batches(schema, start, stop)
+        return [part for batch in batches if (part := _between(batch, after, upto)).num_rows]
+
+    def pieces(self, schema: pa.Schema, frames: int) -> Iterator[pa.Table]:
+        """All rows in order, those of so many frames at a time."""
+        for start in range(0, len(self._lasts), frames):
+            batches = self._batches(schema, start, min(start + frames, len(self._lasts)))
+            yield pa.Table.from_batches(batches, schema).combine_chunks()
+
+    def _batches(self, schema: pa.Schema, start: int, stop: int) -> list[pa.RecordBatch]:
+        """The frames by number from `start` up to `stop`; only their bytes are read."""
         if start >= stop:
             return []
         begin = self._offsets[start]
@@ -101,11 +113,10 @@ class SegmentFile:
             self.forget(self.cuts)
             raise ChangedError
         view = pa.py_buffer(data)
-        batches = [
+        return [
             pa.ipc.read_record_batch(view.slice(f.offset - begin + HEADER, f.size - HEADER), schema)
             for f in scanned.frames
         ]
-        return [part for batch in batches if (part := _between(batch, after, upto)).num_rows]
 
     def _bytes(self, start: int, stop: int) -> bytes:
         """What lies between two offsets; the system may give less than asked for at once."""
