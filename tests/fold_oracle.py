@@ -106,6 +106,34 @@ def count_distinct(column: str, result: str, rows: Rows, bound: int) -> tuple[An
     return (different, PRESENT) if different <= bound else (None, OVERFLOW)
 
 
+def approx_count_distinct(column: str, result: str, rows: Rows, precision: int) -> tuple[Any, str]:
+    """The exact count: of values so few that no two share a register, the estimate is that."""
+    return count_distinct(column, result, rows, bound=1 << precision)
+
+
+def approx_quantile(column: str, result: str, rows: Rows, q: float, accuracy: float) -> tuple[Any, str]:
+    """Of the value at the rank, the middle of its bucket: that whose relative distance from both ends is the same.
+
+    Buckets divide each octave evenly into a power of two, the least for which the middle is accurate enough; values are
+    so few that no buckets are merged.
+    """
+    value = quantile_at_rank(rows, repr(q))
+    if value is None or math.isnan(value) or math.isinf(value) or value == 0:
+        return 0.0 if value == 0 else value, PRESENT
+    parts = 1
+    while Fraction(1, 2 * parts + 1) > Fraction(repr(accuracy)):
+        parts *= 2
+    exact = abs(Fraction(value))
+    octave = Fraction(2) ** (exact.numerator.bit_length() - exact.denominator.bit_length())
+    while octave > exact:
+        octave /= 2
+    step = octave / parts
+    low = exact // step * step
+    high = low + step
+    middle = nearest(2 * low * high / (low + high), result)
+    return (middle if value > 0 else -middle), PRESENT
+
+
 def quantile_at_rank(rows: Rows, q: str) -> Any:
     """The value of rank ⌊q·(n − 1)⌋ in the order of values; -0.0 is 0.0 here, and NaN is greatest."""
     values = sorted((float(value) for value in present(rows)), key=lambda x: (math.isnan(x), x))
@@ -170,4 +198,6 @@ ORACLES = {
     "LastN": last_n,
     "LastDistinctN": last_distinct_n,
     "CountDistinct": count_distinct,
+    "ApproxCountDistinct": approx_count_distinct,
+    "ApproxQuantile": approx_quantile,
 }

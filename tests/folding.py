@@ -79,10 +79,13 @@ def fold_specs(draw: st.DrawFn, history: History, *, timed: bool) -> FoldSpec:
     if not of.startswith("Array"):
         n = draw(st.integers(1, 3))
         kinds += [("LastN", (("n", n),)), ("LastDistinctN", (("n", n),)), ("CountDistinct", (("bound", n),))]
+    kinds += [("ApproxCountDistinct", (("precision", pick(draw, 12, 14)),))]
     if not of.startswith("Array") and of not in {"Bool"}:
         kinds += [("Min", ()), ("Max", ())]
     if of in NUMBERS:
         ddof = draw(st.integers(0, 1))
+        q, accuracy = pick(draw, 0.0, 0.1, 0.5, 0.99, 1.0), pick(draw, 0.01, 0.3)
+        kinds += [("ApproxQuantile", (("q", q), ("accuracy", accuracy)))] * 2
         kinds += [("Sum", ()), ("Mean", ()), ("Sum", ()), ("Var", (("ddof", ddof),)), ("StdDev", (("ddof", ddof),))]
     kind, parameters = pick(draw, *kinds, ("Count", ()))
     if kind == "Count" and draw(st.booleans()):

@@ -24,6 +24,8 @@ from tests.oracle import SourceSpec, ViewSpec
 
 MINUTE, DAY = HOUR // 60, 24 * HOUR
 GRIDS = ((0, 4), (0, HOUR), (-3 * DAY, DAY), (1_357_000_000_000_000, 1_000_000))  # origin, step
+SKETCH_HOPS = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, DAY)
+SKETCHES = {"CountDistinct", "ApproxCountDistinct", "ApproxQuantile"}
 DEFAULT_HOPS = ((12 * DAY, DAY), (12 * HOUR, HOUR), (HOUR, 5 * MINUTE), (MINUTE, MINUTE))
 DERIVED = '"row" % 3'
 OWN = ("known_at", "__replaces")
@@ -96,6 +98,8 @@ def with_hop(spec: FoldSpec) -> FoldSpec:
     if spec.hop is not None or not isinstance(spec.window, int):
         return spec
     window = spec.window
+    if spec.kind in SKETCHES:
+        return replace(spec, hop=next((hop for hop in SKETCH_HOPS if 32 * hop >= window), -(-window // 32)))
     return replace(spec, hop=next((hop for least, hop in DEFAULT_HOPS if window >= least), window))
 
 
@@ -123,7 +127,7 @@ def push_worlds(draw: st.DrawFn) -> PushWorld:
     specs = []
     for _ in range(draw(st.integers(1, 4))):
         spec = draw(fold_specs(history, timed=True))
-        if spec.hop is not None and spec.kind != "CountDistinct" and rarely(draw, 3):
+        if spec.hop is not None and rarely(draw, 3):
             spec = replace(spec, hop=None)
         specs.append(spec)
     if draw(st.booleans()):
