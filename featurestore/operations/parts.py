@@ -171,8 +171,7 @@ class TilePart:
         self._lanes = Lanes(part.view)
         self._records = TileCodec(self._lanes)
         self._served = NEVER
-        features = part.view.features
-        self._missing = (tuple(feature.default for feature in features), (Status.MISSING,) * len(features))
+        self._defaults = [feature.default for feature in part.view.features]
 
     def answer(
         self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
@@ -184,18 +183,18 @@ class TilePart:
                 "featurestore materialize"
             )
         as_of = self._as_of(SourceState.unpack(marks[0]), now)
-        answers = []
-        for record in records:
-            kept = None if record is None else self._records.unpack(record)
-            if kept is not None and kept.instant > as_of:
-                return None
-            if kept is None or not kept.known:
-                answers.append(self._missing)
-            else:
-                answers.append(self._lanes.values(self._records.tiles(kept), as_of))
-        count = len(self._missing[0])
-        statuses = [[status[i] for _, status in answers] for i in range(count)]
-        columns = [[values[i] for values, _ in answers] for i in range(count)]
+        tiles = self._records.read([record for record in records if record is not None])
+        if max(tiles.instants, default=as_of) > as_of:
+            return None
+        columns, statuses = self._lanes.columns(tiles, as_of)
+        if len(tiles.known) < len(records) or not all(tiles.known):
+            known = iter([row if known else None for row, known in enumerate(tiles.known)])
+            places = [None if record is None else next(known) for record in records]
+            columns = [
+                [default if place is None else column[place] for place in places]
+                for column, default in zip(columns, self._defaults, strict=True)
+            ]
+            statuses = [[Status.MISSING if place is None else status[place] for place in places] for status in statuses]
         return _answered(self, statuses, columns, as_of=as_of, stale=as_of < now)
 
     def _as_of(self, state: SourceState, now: int) -> int:

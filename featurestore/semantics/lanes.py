@@ -8,18 +8,18 @@ holds nothing later, since no row is applied before its time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from featurestore.semantics.folds import FOLDS, Algebra, State
+from featurestore.semantics.folds import FOLDS, Algebra, Certain, State
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.semantics.windows import Span
-from featurestore.types import Int64
+from featurestore.types import Int64, Scalar
 
-__all__ = ["Cell", "Lane", "Lanes", "PushedRow", "Tiles", "event_time_of", "pushed_place"]
+__all__ = ["Cell", "Lane", "Lanes", "PushedRow", "Tiles", "Wanted", "event_time_of", "pushed_place"]
 
 UNTIL = ""
 """The name of the column that holds the end of a row's validity (µs, END where open); no column of a source has it."""
@@ -27,11 +27,29 @@ UNTIL = ""
 UNTIL_FOLD = FOLDS["Latest"].algebra(Int64, Int64)
 
 
-class Tiles(Protocol):
-    """A lane's tiles for one key."""
+class Wanted(NamedTuple):
+    """One cell of a lane (their numbers), merged over the tiles whose b (µs) is from `first` through `last`; None: from or to
+    the end."""
 
-    def merged(self, cell: int, first: int | None, last: int | None) -> State:
-        """The state of one cell over the tiles whose b (µs) is from `first` through `last`; None: from or to the end."""
+    lane: int
+    cell: int
+    first: int | None
+    last: int | None
+
+
+class Tiles(Protocol):
+    """The tiles of several records."""
+
+    @property
+    def instants(self) -> Sequence[int]:
+        """The instant (µs) that each record is true for."""
+
+    @property
+    def known(self) -> Sequence[int]:
+        """How many current rows there are of each record."""
+
+    def merged(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[State]]:
+        """For each of `wanted` the state of every record."""
 
 
 class PushedRow(NamedTuple):
@@ -81,10 +99,12 @@ class Lane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Which of the merged states is a feature's, and which says when the validity of its row ends (None: none)."""
+    """Which of the merged states is a feature's, and which says when the validity of its row ends (None: none); how its
+    values are read where they never overflow."""
 
     feature: ResolvedFeature
     algebra: Algebra
+    values: Callable[[Sequence[State]], list[Scalar]] | None
     state: int
     until: int | None
 
@@ -115,18 +135,18 @@ class Lanes:
         self._merges: list[tuple[int, int, int]] = []  # each the lane, the cell and the number of the span
         self._spans: list[Span | None] = []
         self._readings = tuple(
-            _Reading(f, of, self._merge(hops.index(hop), own, f.span),
+            _Reading(f, of, of.values if isinstance(of, Certain) else None, self._merge(hops.index(hop), own, f.span),
                      None if until is None else self._merge(hops.index(hop), until, f.span))
             for f, of, hop, own, until in places
         )  # fmt: skip
         self.conditions = tuple(dict.fromkeys(f.where for f in view.features if f.where is not None))
 
-    def values(self, tiles: Sequence[Tiles], as_of: int) -> tuple[tuple[Any, ...], tuple[Status, ...]]:
-        """Each feature's value and Status at `as_of` for a key that is known, in the view's order of features."""
+    def columns(self, tiles: Tiles, as_of: int) -> tuple[list[list[Any]], list[list[Status]]]:
+        """For each feature, in the view's order, the values and the statuses at `as_of` of keys that are known."""
         reaches = [_reach(span, as_of) for span in self._spans]
-        states = [tiles[lane].merged(cell, *reaches[span]) for lane, cell, span in self._merges]
-        found = [self._value(reading, states, as_of) for reading in self._readings]
-        return tuple([value for value, _ in found]), tuple([status for _, status in found])
+        states = tiles.merged([Wanted(lane, cell, *reaches[span]) for lane, cell, span in self._merges])
+        found = [self._finished(reading, states, as_of) for reading in self._readings]
+        return [values for values, _ in found], [statuses for _, statuses in found]
 
     def _merge(self, lane: int, cell: int, span: Span | None) -> int:
         """The number of a merged state, which features of one cell and span share."""
@@ -137,17 +157,26 @@ class Lanes:
             self._merges.append(merge)
         return self._merges.index(merge)
 
-    def _value(self, reading: _Reading, states: Sequence[State], as_of: int) -> tuple[Any, Status]:
-        feature, algebra, state = reading.feature, reading.algebra, states[reading.state]
+    def _finished(
+        self, reading: _Reading, states: Sequence[Sequence[State]], as_of: int
+    ) -> tuple[list[Any], list[Status]]:
+        feature, algebra, own = reading.feature, reading.algebra, states[reading.state]
+        expired: set[int] = set()
         if feature.span is None and self.view.ttl is not None:
-            state = _within_ttl(state, as_of - self.view.ttl)
-            if state == algebra.zero:
-                return feature.default, Status.EXPIRED
-        if reading.until is not None and state != algebra.zero:
-            until, _ = UNTIL_FOLD.finish(states[reading.until])
-            if until <= as_of:
-                return feature.default, Status.EXPIRED
-        return algebra.finish(state)
+            earliest = as_of - self.view.ttl
+            own = [_within_ttl(state, earliest) for state in own]
+            expired = {row for row, state in enumerate(own) if state == algebra.zero}
+        if reading.until is not None:
+            ends = map(UNTIL_FOLD.finish, states[reading.until])
+            expired |= {row for row, (until, _) in enumerate(ends) if until is not None and until <= as_of}
+        if reading.values is not None:
+            values, statuses = reading.values(own), [Status.PRESENT] * len(own)
+        else:
+            found = [algebra.finish(state) for state in own]
+            values, statuses = [value for value, _ in found], [status for _, status in found]
+        for row in expired:
+            values[row], statuses[row] = feature.default, Status.EXPIRED
+        return values, statuses
 
 
 SAME = {"Sum": "sum", "Mean": "sum", "Var": "moments", "StdDev": "moments"}

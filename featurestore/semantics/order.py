@@ -17,19 +17,27 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from featurestore.clock import instant_of, to_datetime
 from featurestore.types import FeatureType, Float32, Scalar
 
-__all__ = ["order_bytes", "order_value", "place"]
+__all__ = ["order_bytes", "order_value", "place", "read_all", "widening_reader"]
 
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 WIDTH = {"Int32": 4, "Int64": 8, "Date": 4, "Timestamp": 8, "Decimal": 16}
 IEEE = {"Float32": struct.Struct(">f"), "Float64": struct.Struct(">d")}
+WORD, DOUBLE = struct.Struct(">Q"), struct.Struct(">d")
+MANY = 16
+"""Values from which on it is quicker to read them all at once."""
+
+SIGN, ALL = 1 << 63, (1 << 64) - 1
 
 
 def order_bytes(of: FeatureType, value: Scalar) -> bytes:
@@ -40,6 +48,27 @@ def order_bytes(of: FeatureType, value: Scalar) -> bytes:
 def order_value(of: FeatureType, data: bytes) -> Scalar:
     """The canonical scalar that `order_bytes` wrote."""
     return _optional(of, data, 0)[0]
+
+
+def widening_reader(of: FeatureType, to: FeatureType) -> Callable[[bytes], Scalar]:
+    """What reads the bytes of a value of type `of` as one of `to`, which holds every value of it."""
+    if of != to:
+        return lambda data: to.accept(order_value(of, data))
+    if of.kind == "Float64":
+        return _read_float64  # the short way for the numbers that are most in use
+    return partial(order_value, of)
+
+
+def read_all(read: Callable[[bytes], Scalar], data: Sequence[bytes]) -> list[Scalar]:
+    """What a reader of one type reads of many bytes; None where there are none at all."""
+    if read is _read_float64 and len(data) >= MANY and len(whole := b"".join(data)) == 9 * len(data):
+        words = np.frombuffer(whole, [("is", "u1"), ("word", ">u8")])["word"].astype(
+            np.uint64
+        )  # none is null or left out
+        floats = np.where(words >> np.uint64(63), words ^ np.uint64(SIGN), ~words).view(np.float64)
+        values: list[Scalar] = floats.tolist()
+        return values
+    return [read(each) if each else None for each in data]
 
 
 def place(
@@ -89,6 +118,14 @@ def _float(ieee: struct.Struct, value: float) -> bytes:
     if data[0] & 0x80:
         return bytes([byte ^ 0xFF for byte in data])
     return bytes([data[0] | 0x80]) + data[1:]
+
+
+def _read_float64(data: bytes) -> float | None:
+    if not data[0]:
+        return None
+    (word,) = WORD.unpack_from(data, 1)
+    value: float = DOUBLE.unpack(WORD.pack(word ^ SIGN if word & SIGN else word ^ ALL))[0]
+    return value
 
 
 def _whole(of: FeatureType, value: Any) -> int:

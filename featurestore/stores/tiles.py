@@ -1,141 +1,100 @@
 """The record of a key of a continuous view over pushed rows: lanes of tiles, as bytes.
 
-    record   format (u8), instant (i64): the known_at of the newest row in it, known (i64): how many current rows there are;
-             then the lanes
-    lane     how many tiles there are (u32) and, where there are any, for each number of its additive cells shift and width
-             (u16 each), for each other cell its size (u32); the b of each tile (i64), oldest first; then the columns
-    column   of a number, a tile after the other: integers of `width` bytes (0: all are 0), to be multiplied by 2^shift; those
-             wider than 8 bytes as one run of 8 bytes of each, the lowest first. Of another cell the packed states, as runs
-
-Numbers are little-endian. States lie by column, so that a window's sum is one sum of the end of each of its columns; a
-lookup unpacks nothing else.
+record   format (u8), instant (i64): the known_at of the newest row in it, known (i64): how many current rows there are;
+         then the lanes, see `tile_layout`
 """
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, reduce
-from operator import or_
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import NamedTuple, NoReturn
 
 from featurestore.errors import OnlineStoreError
-from featurestore.semantics.folds import Additive, Algebra, Consecutive, State
-from featurestore.semantics.folds.packing import pack_runs, unpack_runs
-from featurestore.semantics.lanes import Lane, Lanes, PushedRow
+from featurestore.semantics.folds import Algebra, State
+from featurestore.semantics.lanes import Cell, Lane, Lanes, PushedRow, Tiles, Wanted
+from featurestore.stores.tile_block import TileBlock
+from featurestore.stores.tile_layout import HEAD, Columns, Form, Lay, names_of
 
-__all__ = ["Kept", "TileCodec"]
+__all__ = ["MANY", "Change", "Kept", "TileCodec"]
 
-FORMAT = 2
-HEAD = struct.Struct("<Bqq")
-COUNT = struct.Struct("<I")
-SIGNED = {1: "b", 2: "h", 4: "i", 8: "q"}
-WIDTHS = (0, 1, 2, 4, 4, 8, 8, 8, 8)
-"""The width of a column by the bytes that its widest number needs."""
+FORMAT = 3
+NEVER = -(1 << 63)
+MANY = 8
+"""Records from which on it is quicker to read them all at once."""
 
 
-@dataclass
-class Kept:
-    """A record: the instant that it is true for, how many current rows there are, and the lanes as they lie in it.
+class _Lifted(NamedTuple):
+    """What a row adds to numbers, by their place among all: an odd integer and a power of two; the states of other cells."""
 
-    `open`: the lanes by number of which a row was merged into, instead of their bytes.
-    """
+    shares: list[tuple[int, int, int]]
+    states: list[State | None]
+
+
+class Kept(NamedTuple):
+    """A record: the instant that it is true for, how many current rows there are, and the lanes as they lie in it."""
 
     instant: int
     known: int
     record: bytes
-    lanes: list[_Lay]
-    open: dict[int, _Columns] = field(default_factory=dict)
+    lanes: list[Lay]
 
 
-class _Lay(NamedTuple):
-    """Where a lane lies in a record: from `begin` to `end`; its tiles, what its head says, where its columns begin."""
+class Change(NamedTuple):
+    """Rows that are to be merged into a record (None: there is none yet), each once, and rows to be taken out of it again,
+    which were merged into it; it is then true for `instant`."""
 
-    begin: int
-    end: int
-    tiles: tuple[int, ...]
-    head: tuple[int, ...]
-    columns: tuple[int, ...]
-
-
-@dataclass
-class _Columns:
-    """A lane taken apart: its tiles, the shift and integers of each number (None: all are 0), the packed states of each
-    other cell."""
-
-    tiles: list[int]
-    shifts: list[int]
-    numbers: list[list[int] | None]
-    states: list[list[bytes]]
-
-    def insert(self, tile: int, b: int, zeros: Sequence[bytes]) -> None:
-        """A tile without rows; `zeros`: the packed states that are no numbers."""
-        self.tiles.insert(tile, b)
-        for values in self.numbers:
-            if values is not None:
-                values.insert(tile, 0)
-        for states, zero in zip(self.states, zeros, strict=True):
-            states.insert(tile, zero)
-
-    def increase(self, number: int, tile: int, by: int) -> None:
-        """Add to a number (`by` is not 0) in units of 2^shift, which becomes lower where it has to."""
-        values, shift = self.numbers[number], self.shifts[number]
-        zeros = (by & -by).bit_length() - 1
-        if values is None:
-            values = self.numbers[number] = [0] * len(self.tiles)
-            self.shifts[number] = shift = zeros
-        elif zeros < shift:
-            values[:] = [value << (shift - zeros) for value in values]
-            self.shifts[number] = shift = zeros
-        values[tile] += by >> shift
-
-    def trim(self, oldest: int) -> None:
-        """Forget the tiles before `oldest`."""
-        gone = bisect_left(self.tiles, oldest)
-        if gone:
-            del self.tiles[:gone]
-            for values in self.numbers:
-                if values is not None:
-                    del values[:gone]
-            for states in self.states:
-                del states[:gone]
+    record: bytes | None
+    instant: int
+    added: Sequence[PushedRow]
+    gone: Sequence[PushedRow]
 
 
-class _Place(NamedTuple):
-    """Where a cell's columns are among its lane's: so many numbers from `at` on, or the states (numbers 0) of number `at`."""
+class _Merging(NamedTuple):
+    """How rows are merged into a lane: the column of each number (None: not in this lane), and of each other cell its
+    algebra, its column and the place of its state."""
 
-    at: int
-    numbers: int
+    columns: list[int | None]
+    others: list[tuple[Algebra, int, int]]
 
 
 class TileCodec:
     """Packs and unpacks the records of one view, and merges rows into them."""
 
     def __init__(self, lanes: Lanes) -> None:
-        self._cells = list(dict.fromkeys(cell for lane in lanes.lanes for cell in lane.cells))
-        self._forms = [_Form(lane, [self._cells.index(cell) for cell in lane.cells]) for lane in lanes.lanes]
+        self._forms = [Form(lane) for lane in lanes.lanes]
+        self._empty = Kept(NEVER, 0, b"", [Lay(0, 0, 0, (), (), (), ()) for _ in self._forms])
+        cells = list(dict.fromkeys(cell for form in self._forms for cell in form.lane.cells))
+        names = list(dict.fromkeys(name for form in self._forms for name in form.names))
+        others = [cell for cell in cells if not names_of(cell)]
+        self._others = others
+        self._additive: list[tuple[Cell, list[tuple[int, int]]]] = []
+        new = set(names)
+        for cell in cells:
+            owned = [(share, names.index(name)) for share, name in enumerate(names_of(cell)) if name in new]
+            new -= {*names_of(cell)}
+            if owned:
+                self._additive.append((cell, owned))
+        self._mergings = [
+            _Merging(
+                [form.names.index(name) if name in form.names else None for name in names],
+                [
+                    (cell.algebra, place.other, others.index(cell))
+                    for cell, place in zip(form.lane.cells, form.places, strict=True)
+                    if not place.numbers
+                ],
+            )
+            for form in self._forms
+        ]
 
-    def empty(self) -> Kept:
-        """A record of no rows."""
-        return Kept(-(1 << 63), 0, b"", [_Lay(0, 0, (), (), ()) for _ in self._forms])
-
-    def pack(self, kept: Kept) -> bytes:
-        """The record as bytes."""
-        parts = [HEAD.pack(FORMAT, kept.instant, kept.known)]
-        for number, (form, lay) in enumerate(zip(self._forms, kept.lanes, strict=True)):
-            if number in kept.open:
-                parts.append(form.packed(kept.open[number]))
-            else:
-                parts.append(kept.record[lay.begin : lay.end] or COUNT.pack(0))
-        return b"".join(parts)
+    def instant(self, record: bytes | None) -> int:
+        """The instant that a record is true for; the least int for none."""
+        return NEVER if record is None else self._head(record)[1]
 
     def unpack(self, record: bytes) -> Kept:
-        """The record that `pack` wrote."""
-        form, instant, known = HEAD.unpack_from(record)
-        if form != FORMAT:
-            raise OnlineStoreError(f"The online store holds records of format {form}, and this version reads {FORMAT}")
+        """A record, taken apart; OnlineStoreError where another version wrote it."""
+        _, instant, known = self._head(record)
         lanes, at = [], HEAD.size
         for lane in self._forms:
             lay = lane.lay(record, at)
@@ -143,243 +102,134 @@ class TileCodec:
             at = lay.end
         return Kept(instant, known, record, lanes)
 
-    def tiles(self, kept: Kept) -> list[LaneTiles]:
-        """Every lane's tiles."""
-        if kept.open:
-            kept = self.unpack(self.pack(kept))
-        return [LaneTiles(form, kept.record, lay) for form, lay in zip(self._forms, kept.lanes, strict=True)]
+    def _head(self, record: bytes) -> tuple[int, int, int]:
+        head: tuple[int, int, int] = HEAD.unpack_from(record)
+        if head[0] != FORMAT:
+            _refuse(head[0])
+        return head
 
-    def add(self, kept: Kept, rows: Sequence[PushedRow]) -> None:
-        """Merge rows into a record, each once; its instant is then the newest known_at, and tiles out of reach are gone."""
-        kept.known += len(rows)
-        kept.instant = max([kept.instant, *(row.known_at for row in rows)])
-        lifted = [[cell.lift(row) for cell in self._cells] for row in rows]
-        for number, form in enumerate(self._forms):
-            columns = kept.open.get(number)
-            if columns is None:
-                columns = kept.open[number] = form.columns(kept.record, kept.lanes[number])
-            form.add(columns, rows, lifted)
-            if form.lane.reach is not None:
-                columns.trim(form.lane.oldest(kept.instant))
+    def read(self, records: Sequence[bytes]) -> Tiles:
+        """The tiles of several records, to merge those of any windows."""
+        if len(records) < MANY:
+            return _Few(self._forms, [self.unpack(record) for record in records])
+        other = {record[0] for record in records} - {FORMAT}
+        if other:
+            _refuse(min(other))
+        return TileBlock(self._forms, records)
 
-    def subtract(self, kept: Kept, rows: Sequence[PushedRow]) -> None:
-        """Take rows out of a record again, which were merged into it; every cell must be additive.
+    def changed(self, changes: Sequence[Change]) -> list[bytes | None]:
+        """The records after changes, without tiles that are out of reach; None of one that has no rows left.
 
-        A tile that is out of reach is gone already, and of one that is there nothing was ever left out.
+        Every cell must be additive where rows are taken out. A tile that is out of reach is gone already, and of one that is
+        there nothing was ever left out. Each step is made for all records before the next, which is half as quick again as
+        all steps for each record.
         """
-        kept.known -= len(rows)
-        lifted = [[cell.lift(row) for cell in self._cells] for row in rows]
-        for number, form in enumerate(self._forms):
-            columns = kept.open.get(number)
-            if columns is None:
-                columns = kept.open[number] = form.columns(kept.record, kept.lanes[number])
-            form.subtract(columns, rows, lifted)
+        kept = [self._empty if change.record is None else self.unpack(change.record) for change in changes]
+        added = [[self._lifted(row) for row in change.added] for change in changes]
+        gone = [[self._lifted(row) for row in change.gone] for change in changes]
+        known = [k.known + len(plus) - len(minus) for k, plus, minus in zip(kept, added, gone, strict=True)]
+        parts = [[HEAD.pack(FORMAT, change.instant, n) for change, n in zip(changes, known, strict=True)]]
+        for number, (form, merging) in enumerate(zip(self._forms, self._mergings, strict=True)):
+            lanes = [form.columns(k.record, k.lanes[number]) for k in kept]
+            for columns, change, plus, minus in zip(lanes, changes, added, gone, strict=True):
+                _add(columns, form.lane, zip(change.added, plus, strict=True), merging)
+                if minus:
+                    _subtract(columns, form.lane, zip(change.gone, minus, strict=True), merging)
+            if form.lane.reach is not None:
+                for columns, change in zip(lanes, changes, strict=True):
+                    columns.trim(form.lane.oldest(change.instant))
+            parts.append([form.packed(columns) for columns in lanes])
+        records = map(b"".join, zip(*parts, strict=True))
+        return [record if n else None for record, n in zip(records, known, strict=True)]
 
-
-class LaneTiles:
-    """A lane of one record, from which states are merged without taking the rest apart."""
-
-    __slots__ = ("_form", "_lay", "_record")
-
-    def __init__(self, form: _Form, record: bytes, lay: _Lay) -> None:
-        self._form, self._record, self._lay = form, record, lay
-
-    def merged(self, cell: int, first: int | None, last: int | None) -> State:
-        """See semantics.lanes.Tiles."""
-        form, lay = self._form, self._lay
-        tiles = lay.tiles
-        low = 0 if first is None else bisect_left(tiles, first)
-        high = len(tiles) if last is None else bisect_right(tiles, last)
-        algebra, place = form.lane.cells[cell].algebra, form.places[cell]
-        if low >= high:
-            return algebra.zero
-        if place.numbers == 1:
-            return form.total(self._record, lay, place.at, low, high)
-        if place.numbers:
-            head, numbers = lay.head, range(place.at, place.at + place.numbers)
-            return tuple([form.total(self._record, lay, n, low, high) if head[2 * n + 1] else 0 for n in numbers])
-        states = unpack_runs(form.runs(self._record, lay, place.at))[low:high]
-        return form.merges[cell](states)
-
-
-class _Form:
-    """How the tiles of one lane are laid out."""
-
-    def __init__(self, lane: Lane, lifted: Sequence[int]) -> None:
-        self.lane = lane
-        numbers = others = 0
-        self.places: list[_Place] = []
-        for cell in lane.cells:
-            count = cell.algebra.numbers if isinstance(cell.algebra, Additive) else 0
-            self.places.append(_Place(numbers if count else others, count))
-            numbers, others = numbers + count, others + (not count)
-        self.numbers, self.others = numbers, others
-        self.merges = [_merge_of(cell.algebra) for cell in lane.cells]
-        self._steps = [
-            (cell.algebra, place, own) for cell, place, own in zip(lane.cells, self.places, lifted, strict=True)
-        ]
-        self._head = struct.Struct("<" + "HH" * numbers + "I" * others)
-        self._zeros = [cell.algebra.pack(cell.algebra.zero) for cell, place in zip(lane.cells, self.places, strict=True)
-                       if not place.numbers]  # fmt: skip
-
-    def lay(self, record: bytes, begin: int) -> _Lay:
-        """How the lane lies in a record."""
-        (count,) = COUNT.unpack_from(record, begin)
-        at = begin + COUNT.size
-        if not count:
-            return _Lay(begin, at, (), (), ())
-        head = self._head.unpack_from(record, at)
-        at += self._head.size
-        tiles = _integers("q", count).unpack_from(record, at)
-        at += 8 * count
-        columns = []
-        for width in head[1 : 2 * self.numbers : 2]:
-            columns.append(at)
-            at += width * count
-        for size in head[2 * self.numbers :]:
-            columns.append(at)
-            at += size
-        return _Lay(begin, at, tiles, head, tuple(columns))
-
-    def total(self, record: bytes, lay: _Lay, number: int, low: int, high: int) -> int:
-        """The sum of a number's column over the tiles [low, high)."""
-        shift, width = lay.head[2 * number : 2 * number + 2]
-        at, count, total = lay.columns[number], high - low, 0
-        if width <= 8:
-            if width:
-                total = sum(_integers(SIGNED[width], count).unpack_from(record, at + low * width))
-        else:
-            for plane in range(width // 8 - 1, -1, -1):
-                of = "q" if plane == width // 8 - 1 else "Q"
-                values = _integers(of, count).unpack_from(record, at + 8 * (plane * len(lay.tiles) + low))
-                total = (total << 64) + sum(values)
-        return total << shift
-
-    def runs(self, record: bytes, lay: _Lay, other: int) -> bytes:
-        """The packed states of a cell that is not additive."""
-        at = lay.columns[self.numbers + other]
-        return record[at : at + lay.head[2 * self.numbers + other]]
-
-    def columns(self, record: bytes, lay: _Lay) -> _Columns:
-        """The lane taken apart."""
-        count = len(lay.tiles)
-        if not count:
-            return _Columns([], [0] * self.numbers, [None] * self.numbers, [[] for _ in range(self.others)])
-        numbers = [_read(record, lay.columns[i], lay.head[2 * i + 1], count) for i in range(self.numbers)]
-        states = [unpack_runs(self.runs(record, lay, i)) for i in range(self.others)]
-        return _Columns(list(lay.tiles), list(lay.head[: 2 * self.numbers : 2]), numbers, states)
-
-    def add(self, columns: _Columns, rows: Sequence[PushedRow], lifted: Sequence[Sequence[State | None]]) -> None:
-        """Merge rows, each into its tile; `lifted` holds the states of each row."""
-        if len(rows) == 1:
-            self._add_to(columns, self.lane.tile(rows[0].event_time), lifted)
-            return
-        by_tile: dict[int, list[Sequence[State | None]]] = {}
-        for row, states in zip(rows, lifted, strict=True):
-            by_tile.setdefault(self.lane.tile(row.event_time), []).append(states)
-        for b, its in by_tile.items():
-            self._add_to(columns, b, its)
-
-    def _add_to(self, columns: _Columns, b: int, lifted: Sequence[Sequence[State | None]]) -> None:
-        tile = bisect_left(columns.tiles, b)
-        if tile == len(columns.tiles) or columns.tiles[tile] != b:
-            columns.insert(tile, b, self._zeros)
-        for algebra, place, own in self._steps:
-            several = [states[own] for states in lifted if states[own] is not None]
-            if not several:
+    def _lifted(self, row: PushedRow) -> _Lifted:
+        shares = []
+        for cell, owned in self._additive:
+            state = cell.lift(row)
+            if state is None:
                 continue
-            state: State = several[0] if len(several) == 1 else reduce(algebra.merge, several)
-            if place.numbers:
-                for number, by in enumerate(state if place.numbers > 1 else (state,), place.at):
-                    if by:
-                        columns.increase(number, tile, by)
-            else:
-                states = columns.states[place.at]
-                if states[tile] != self._zeros[place.at]:
+            numbers = state if isinstance(state, tuple) else (state,)
+            for share, name in owned:
+                value = numbers[share]
+                if value:
+                    zeros = (value & -value).bit_length() - 1
+                    shares.append((name, value >> zeros, zeros))
+        return _Lifted(shares, [cell.lift(row) for cell in self._others])
+
+
+class _Few:
+    """The tiles of a few records, one after the other."""
+
+    def __init__(self, forms: Sequence[Form], kept: Sequence[Kept]) -> None:
+        self._forms, self._kept = forms, kept
+        self.instants = [each.instant for each in kept]
+        self.known = [each.known for each in kept]
+
+    def merged(self, wanted: Sequence[Wanted]) -> list[list[State]]:
+        """See semantics.lanes.Tiles."""
+        found: list[list[State]] = [[] for _ in wanted]
+        for kept in self._kept:
+            windows: dict[tuple[int, int | None, int | None], _Window] = {}
+            for states, (lane, cell, first, last) in zip(found, wanted, strict=True):
+                window = windows.get((lane, first, last))
+                if window is None:
+                    window = _Window(self._forms[lane], kept.record, kept.lanes[lane], first, last)
+                    windows[lane, first, last] = window
+                states.append(window.merged(cell))
+        return found
+
+
+class _Window:
+    """The tiles of one lane of a record whose b is from `first` through `last`."""
+
+    def __init__(self, form: Form, record: bytes, lay: Lay, first: int | None, last: int | None) -> None:
+        self._form, self._record, self._lay = form, record, lay
+        self._low = 0 if first is None else bisect_left(lay.body, first, 0, lay.tiles)
+        self._high = lay.tiles if last is None else bisect_right(lay.body, last, 0, lay.tiles)
+        self._totals: dict[int, int] = {}
+
+    def merged(self, cell: int) -> State:
+        """The state of a cell."""
+        form, (numbers, other) = self._form, self._form.places[cell]
+        if not numbers:
+            states = form.states(self._record, self._lay, other) if self._low < self._high else []
+            return form.merges[cell](states[self._low : self._high])
+        totals = self._totals
+        for number in numbers:
+            if number not in totals:
+                totals[number] = form.total(self._lay, number, self._low, self._high)
+        return totals[numbers[0]] if len(numbers) == 1 else tuple([totals[number] for number in numbers])
+
+
+def _add(columns: Columns, lane: Lane, rows: Iterable[tuple[PushedRow, _Lifted]], merging: _Merging) -> None:
+    """Merge rows into their tiles."""
+    by_tile: dict[int, list[_Lifted]] = {}
+    for row, lifted in rows:
+        by_tile.setdefault(lane.tile(row.event_time), []).append(lifted)
+    for b, its in by_tile.items():
+        tile = columns.found(b)
+        for shares, _ in its:
+            columns.increase(tile, shares, merging.columns)
+        for algebra, other, own in merging.others:
+            several = [states[own] for _, states in its if states[own] is not None]
+            if several:
+                state: State = reduce(algebra.merge, several)
+                states = columns.states[other]
+                if states[tile]:
                     state = algebra.merge(algebra.unpack(states[tile]), state)
                 states[tile] = algebra.pack(state)
 
-    def subtract(self, columns: _Columns, rows: Sequence[PushedRow], lifted: Sequence[Sequence[State | None]]) -> None:
-        """Take rows out, each of its tile where that is still there."""
-        for row, states in zip(rows, lifted, strict=True):
-            b = self.lane.tile(row.event_time)
-            tile = bisect_left(columns.tiles, b)
-            if tile == len(columns.tiles) or columns.tiles[tile] != b:
-                continue
-            for _, place, own in self._steps:
-                state = states[own]
-                if state is None:
-                    continue
-                for number, by in enumerate(state if place.numbers > 1 else (state,), place.at):
-                    if by:
-                        columns.increase(number, tile, -by)
 
-    def packed(self, columns: _Columns) -> bytes:
-        """The lane as bytes: equal tiles are equal bytes, whatever the order in which rows came."""
-        count = len(columns.tiles)
-        if not count:
-            return COUNT.pack(0)
-        head: list[int] = []
-        parts = [b"", _integers("q", count).pack(*columns.tiles)]
-        for shift, values in zip(columns.shifts, columns.numbers, strict=True):
-            if values is None:
-                head += (0, 0)
-                continue
-            below, width, data = _write(shift, values)
-            head += (below, width)
-            parts.append(data)
-        for states in columns.states:
-            runs = pack_runs(states)
-            head.append(len(runs))
-            parts.append(runs)
-        parts[0] = COUNT.pack(count) + self._head.pack(*head)
-        return b"".join(parts)
+def _subtract(columns: Columns, lane: Lane, rows: Iterable[tuple[PushedRow, _Lifted]], merging: _Merging) -> None:
+    """Take rows out of their tiles, where these are still there."""
+    for row, (shares, _) in rows:
+        tile = columns.find(lane.tile(row.event_time))
+        if tile is not None:
+            columns.increase(tile, [(name, -odd, zeros) for name, odd, zeros in shares], merging.columns)
 
 
-@lru_cache(maxsize=4096)
-def _integers(of: str, count: int) -> struct.Struct:
-    return struct.Struct(f"<{count}{of}")
-
-
-def _read(record: bytes, at: int, width: int, count: int) -> list[int] | None:
-    if not width:
-        return None
-    if width <= 8:
-        return list(_integers(SIGNED[width], count).unpack_from(record, at))
-    planes = width // 8
-    values = list(_integers("q", count).unpack_from(record, at + 8 * (planes - 1) * count))
-    for plane in range(planes - 2, -1, -1):
-        lower = _integers("Q", count).unpack_from(record, at + 8 * plane * count)
-        values = [(value << 64) + low for value, low in zip(values, lower, strict=True)]
-    return values
-
-
-def _write(shift: int, values: list[int]) -> tuple[int, int, bytes]:
-    """The shift, the width and the bytes of a column of integers over 2^shift: as few bits as hold them all."""
-    count = len(values)
-    bits = values[0] if count == 1 else reduce(or_, values)
-    if not bits:
-        return 0, 0, b""
-    zeros = (bits & -bits).bit_length() - 1
-    if zeros:
-        values = [value >> zeros for value in values]
-    least, most = (values[0], values[0]) if count == 1 else (min(values), max(values))
-    size = (~least if -least > most else most).bit_length() // 8 + 1
-    if size <= 8:
-        width = WIDTHS[size]
-        return shift + zeros, width, _integers(SIGNED[width], count).pack(*values)
-    planes = (size + 7) // 8
-    lower = (1 << 64) - 1
-    parts = []
-    for _ in range(planes - 1):
-        parts.append(_integers("Q", count).pack(*[value & lower for value in values]))
-        values = [value >> 64 for value in values]
-    parts.append(_integers("q", count).pack(*values))
-    return shift + zeros, 8 * planes, b"".join(parts)
-
-
-def _merge_of(algebra: Algebra) -> Callable[[Sequence[bytes]], State]:
-    """The merge of packed states, oldest first."""
-    if isinstance(algebra, Consecutive):
-        return algebra.merge_packed
-    return lambda states: reduce(algebra.merge, map(algebra.unpack, filter(None, states)), algebra.zero)
+def _refuse(form: int) -> NoReturn:
+    raise OnlineStoreError(
+        f"The online store holds records of format {form}, and this version reads {FORMAT}; run featurestore materialize "
+        "--full, which makes them anew from the push log"
+    )

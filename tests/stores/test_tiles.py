@@ -7,6 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,17 +30,21 @@ from featurestore import (
     Sum,
     Var,
 )
+from featurestore.errors import OnlineStoreError
 from featurestore.semantics.lanes import UNTIL, Cell, Lanes, PushedRow, pushed_place
+from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView, algebra_of
 from featurestore.semantics.windows import Span
 from featurestore.stores.offline import Offline
-from featurestore.stores.tiles import TileCodec
+from featurestore.stores.tiles import MANY, Change, TileCodec
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.semantics.values import of_type
 from tests.world import resolved
 
 TYPES = {"x": Float64, "n": Int64, "s": String}
+THING = Entity("thing", key={"id": Int64})
+ROWS = PushSource("rows", schema={"id": Int64, "at": Timestamp, **TYPES}, event_time="at")
 WINDOWS: list[dict[str, Any]] = [
     {"window": "20us", "hop": "4us"},
     {"window": "7us", "hop": "3us"},
@@ -62,8 +67,7 @@ def _view() -> ResolvedView:
         features[f"distinct_{number}"] = CountDistinct("s", bound=3, **words)
         features[f"approx_{number}"] = ApproxCountDistinct("s", **words)
         features[f"median_{number}"] = ApproxQuantile("x", q=0.5, **words)
-    source = PushSource("rows", schema={"id": Int64, "at": Timestamp, **TYPES}, event_time="at")
-    view = FeatureView("view", entity=Entity("thing", key={"id": Int64}), source=source, features=features)
+    view = FeatureView("view", entity=THING, source=ROWS, features=features)
     return resolved(view, Offline(Path())).parts[0].view
 
 
@@ -86,14 +90,14 @@ def pushed(draw: st.DrawFn) -> list[PushedRow]:
 
 def _record(rows: Sequence[PushedRow], sizes: Sequence[int]) -> bytes:
     """The rows added in portions, the record packed and unpacked in between."""
-    record, at = CODEC.pack(CODEC.empty()), 0
+    record: bytes | None = None
+    at = 0
     for size in (*sizes, len(rows)):
         part = rows[at : at + size]
         at += len(part)
         if part:
-            kept = CODEC.unpack(record)
-            CODEC.add(kept, part)
-            record = CODEC.pack(kept)
+            (record,) = CODEC.changed([Change(record, part[-1].known_at, part, [])])
+    assert record is not None
     return record
 
 
@@ -109,6 +113,15 @@ def _folded(rows: Sequence[PushedRow], as_of: int) -> list[Any]:
     return found
 
 
+def _values(records: Sequence[bytes], as_of: int) -> list[list[Any]]:
+    """Each feature of each record."""
+    columns, statuses = LANES.columns(CODEC.read(records), as_of)
+    found = [
+        list(zip(map(repr, column), status, strict=True)) for column, status in zip(columns, statuses, strict=True)
+    ]
+    return [list(row) for row in zip(*found, strict=True)]
+
+
 @settings(deadline=None, max_examples=150)
 @given(rows=pushed(), sizes=st.lists(st.integers(1, 5), max_size=5), later=st.integers(0, 12))
 def test_a_record_says_what_its_rows_say(rows: list[PushedRow], sizes: list[int], later: int) -> None:
@@ -117,9 +130,20 @@ def test_a_record_says_what_its_rows_say(rows: list[PushedRow], sizes: list[int]
     # What is trimmed goes by known_at, which is the clock's.
     rows = [row._replace(known_at=row.known_at - 1000 + as_of) for row in rows]
     kept = CODEC.unpack(_record(rows, sizes))
-    values, statuses = LANES.values(CODEC.tiles(kept), as_of)
-    assert list(zip(map(repr, values), statuses, strict=True)) == _folded(rows, as_of)
+    assert _values([_record(rows, sizes)], as_of) == [_folded(rows, as_of)]
     assert (kept.known, kept.instant) == (len(rows), rows[-1].known_at)
+
+
+@settings(deadline=None, max_examples=25)
+@given(several=st.lists(pushed(), min_size=MANY, max_size=MANY + 3), later=st.integers(0, 12))
+def test_many_records_say_what_each_says(several: list[list[PushedRow]], later: int) -> None:
+    """Records that are read all at once say the same as one by one: what the rows say, to the bit."""
+    as_of = max(row.event_time for rows in several for row in rows) + later
+    several = [[row._replace(known_at=row.known_at - 1000 + as_of) for row in rows] for rows in several]
+    records = [_record(rows, [3]) for rows in several]
+    assert _values(records, as_of) == [_folded(rows, as_of) for rows in several]
+    tiles = CODEC.read(records)
+    assert [*zip(tiles.known, tiles.instants, strict=True)] == [(len(rows), rows[-1].known_at) for rows in several]
 
 
 @settings(deadline=None, max_examples=60)
@@ -128,7 +152,28 @@ def test_portions_change_no_byte_of_a_record(rows: list[PushedRow], sizes: list[
     """Rows added one by one, in portions or all at once make the same bytes."""
     once = _record(rows, [])
     assert _record(rows, sizes) == _record(rows, [1] * len(rows)) == once
-    assert CODEC.pack(CODEC.unpack(once)) == once
+    assert CODEC.changed([Change(once, rows[-1].known_at, [], [])]) == [once]
+
+
+@pytest.mark.parametrize("features", [{"n": Sum("n", window="1h")}, {"x": Max("x", window="1h")}], ids=["sum", "max"])
+def test_a_lane_may_have_numbers_alone_or_none(features: dict[str, Any]) -> None:
+    """A lane of one fold reads as it was written, one record or many."""
+    view = resolved(FeatureView("view", entity=THING, source=ROWS, features=features), Offline(Path())).parts[0].view
+    lanes = Lanes(view)
+    codec = TileCodec(lanes)
+    rows = [PushedRow((), e, e, pushed_place(e, e), {"x": e / 2, "n": e, UNTIL: END}, {}) for e in range(1, 4)]
+    records = [record for count in range(1, 4) for record in codec.changed([Change(None, 5, rows[:count], [])])] * MANY
+    tiles = codec.read([record for record in records if record is not None])
+    expected = [1, 3, 6] if "n" in features else [0.5, 1.0, 1.5]
+    assert lanes.columns(tiles, 5) == ([expected * MANY], [[Status.PRESENT] * 3 * MANY])
+
+
+def test_records_of_another_format_are_refused() -> None:
+    """The error says what to do; nothing is read as what it is not."""
+    old = b"\x02" + bytes(100)
+    for records in ([old], [old] * MANY):
+        with pytest.raises(OnlineStoreError, match="format 2.*materialize --full"):
+            CODEC.read(records)
 
 
 def test_tiles_out_of_reach_are_forgotten() -> None:

@@ -81,10 +81,12 @@ class Applying:
         merged = [parts for parts in {**added, **gone} if view.exact or parts not in gone]
         columns = [[parts[i] for parts in merged] for i in range(len(view.view.keys))]
         keys = view.keys.keys_of(columns, len(merged))
-        puts: Puts = {
-            key: view.merged(record, added.get(parts, []), gone.get(parts, []))
-            for key, parts, record in zip(keys, merged, self._store.get(keys).values, strict=True)
-        }
+        records = view.merged(
+            self._store.get(keys).values,
+            [added.get(parts, []) for parts in merged],
+            [gone.get(parts, []) for parts in merged],
+        )
+        puts: Puts = dict(zip(keys, records, strict=True))
         if anew:
             puts |= dict.fromkeys(map(view.keys.key, anew))
             puts |= dict(folded_records(view, self._offline, upto=upto, keys=anew))

@@ -21,6 +21,7 @@ from featurestore.semantics.lanes import UNTIL, PushedRow, pushed_place
 from featurestore.semantics.order import place
 from featurestore.semantics.values import canonical, scalars
 from featurestore.stores.offline import Offline, Session
+from featurestore.stores.tiles import Change
 from featurestore.types import FeatureType
 
 __all__ = ["folded_records"]
@@ -41,10 +42,9 @@ def folded_records(
         reader = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys)).to_arrow_reader(BATCH)
         rows = (row for batch in reader for row in _rows(view, batch, types))
         for key, group in groupby(rows, key=itemgetter(0)):
-            kept = view.records.empty()
-            view.records.add(kept, list(group))
-            kept.instant = upto
-            yield view.keys.key(key), view.records.pack(kept)
+            (record,) = view.records.changed([Change(None, upto, list(group), [])])
+            assert record is not None
+            yield view.keys.key(key), record
 
 
 def _types(view: PushedView) -> dict[str, FeatureType]:

@@ -16,7 +16,7 @@ from featurestore.semantics.time import END
 from featurestore.semantics.values import canonical, scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec
-from featurestore.stores.tiles import TileCodec
+from featurestore.stores.tiles import Change, TileCodec
 
 __all__ = ["LoggedRow", "PushedView", "Replaced", "read_rows"]
 
@@ -59,18 +59,25 @@ class PushedView:
         parts = tuple(row.values[column] for column in self._key_columns)
         return None if None in parts else parts
 
-    def merged(self, record: bytes | None, rows: Sequence[PushedRow], replaced: Sequence[Replaced]) -> bytes | None:
-        """The record with the rows that it has not yet, and without those that were replaced since; None where none is left."""
-        kept = self.records.empty() if record is None else self.records.unpack(record)
-        fresh = [row for row in rows if row.known_at > kept.instant]
-        gone = [old for old in replaced if old.since > kept.instant]
-        if not fresh and not gone:
-            return record
-        self.records.add(kept, fresh)
-        if gone:
-            self.records.subtract(kept, [old.row for old in gone])
-            kept.instant = max(kept.instant, *(old.since for old in gone))
-        return self.records.pack(kept) if kept.known else None
+    def merged(
+        self,
+        records: Sequence[bytes | None],
+        added: Sequence[Sequence[PushedRow]],
+        replaced: Sequence[Sequence[Replaced]],
+    ) -> list[bytes | None]:
+        """Each record with the rows that it has not yet, and without those that were replaced since; None where none is left."""
+        found, changes, places = list(records), [], []
+        for place, (record, rows, olds) in enumerate(zip(records, added, replaced, strict=True)):
+            instant = self.records.instant(record)
+            fresh = [row for row in rows if row.known_at > instant]
+            gone = [old for old in olds if old.since > instant]
+            if fresh or gone:
+                upto = max([*[row.known_at for row in fresh], *[old.since for old in gone]])
+                changes.append(Change(record, upto, fresh, [old.row for old in gone]))
+                places.append(place)
+        for place, record in zip(places, self.records.changed(changes), strict=True):
+            found[place] = record
+        return found
 
 
 def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:

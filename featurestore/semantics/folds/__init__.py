@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from featurestore.semantics.folds.algebra import Additive, Algebra, Consecutive, Group, Place, State
+from featurestore.semantics.folds.algebra import Additive, Algebra, Certain, Consecutive, Group, Place, State
 from featurestore.semantics.folds.counts import count, count_result
 from featurestore.semantics.folds.distinct import count_distinct, distinct_result
 from featurestore.semantics.folds.extremes import extreme_result, maximum, minimum
@@ -22,7 +22,7 @@ from featurestore.semantics.folds.quantiles import approx_quantile, quantile_res
 from featurestore.semantics.folds.sums import mean, mean_result, sum_result, total
 from featurestore.types import FeatureType
 
-__all__ = ["FOLDS", "Additive", "Algebra", "Consecutive", "Group", "Meaning", "Place", "State"]
+__all__ = ["FOLDS", "Additive", "Algebra", "Certain", "Consecutive", "Group", "Meaning", "Place", "State"]
 
 
 class Meaning(NamedTuple):

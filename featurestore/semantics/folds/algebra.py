@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from featurestore.semantics.status import Status
 from featurestore.types import Scalar
 
-__all__ = ["Additive", "Algebra", "Consecutive", "Group", "Place", "State"]
+__all__ = ["Additive", "Algebra", "Certain", "Consecutive", "Group", "Place", "State"]
 
 State = Any
 """A plain immutable Python value; each algebra has its own. Equal states pack to equal bytes, and only they."""
@@ -57,8 +57,17 @@ class Additive(Group, Protocol):
     """A group whose states are so many integers, and merging adds them one by one: states of many tiles are sums of columns."""
 
     @property
-    def numbers(self) -> int:
-        """How many integers a state is: itself where it is one, else a tuple of them."""
+    def names(self) -> tuple[str, ...]:
+        """What each integer of a state is, which is a tuple of them, or itself the only one. Folds of one column under one
+        condition have the same number of one name."""
+
+
+@runtime_checkable
+class Certain(Algebra, Protocol):
+    """A fold whose result holds every state: it is never OVERFLOW."""
+
+    def values(self, states: Sequence[State]) -> list[Scalar]:
+        """The values that `finish` gives of each state."""
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featurestore.semantics.folds.algebra import Place
@@ -18,7 +19,7 @@ class Counting:
 
     takes_null: bool
     zero: int = 0
-    numbers: int = 1
+    names: tuple[str, ...] = ("values",)
 
     def lift(self, value: Scalar, place: Place) -> int:  # noqa: ARG002 - one form for every fold
         """One row counts once."""
@@ -35,6 +36,10 @@ class Counting:
     def finish(self, state: int) -> tuple[int, Status]:
         """The count, 0 for no rows."""
         return state, Status.PRESENT
+
+    def values(self, states: Sequence[int]) -> list[Scalar]:
+        """See Certain."""
+        return list(states)
 
     def pack(self, state: int) -> bytes:
         """As one integer."""

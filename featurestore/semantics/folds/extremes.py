@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from featurestore.semantics.columns import widens
 from featurestore.semantics.folds.algebra import Algebra, Place
-from featurestore.semantics.order import order_bytes, order_value
+from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Scalar
 
@@ -23,6 +23,10 @@ class Extreme:
     greatest: bool
     takes_null: bool = False
     zero: bytes = b""
+    read: Callable[[bytes], Scalar] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "read", widening_reader(self.column, self.result))
 
     def lift(self, value: Scalar, place: Place) -> bytes:  # noqa: ARG002 - one form for every fold
         """One value."""
@@ -42,10 +46,11 @@ class Extreme:
 
     def finish(self, state: bytes) -> tuple[Scalar, Status]:
         """The value; null of no values."""
-        if not state:
-            return None, Status.PRESENT
-        value = order_value(self.column, state)
-        return value if self.column == self.result else self.result.accept(value), Status.PRESENT
+        return (self.read(state) if state else None), Status.PRESENT
+
+    def values(self, states: Sequence[bytes]) -> list[Scalar]:
+        """See Certain."""
+        return read_all(self.read, states)
 
     def pack(self, state: bytes) -> bytes:
         """The state is bytes already."""

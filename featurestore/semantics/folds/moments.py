@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featurestore.semantics.folds.algebra import Group, Place
@@ -17,6 +18,14 @@ __all__ = ["Moments", "finish_moments", "spread_result", "stddev", "var"]
 
 Sums = tuple[int, int, int, int]
 
+LONG = 1074
+"""The bits of the measure of Float64."""
+
+SPARE = 900
+"""Bits that are zero in sums of float64s of 2^-122 and more, or of fewer digits; in sums of their squares twice as many."""
+
+LOW, LOW_OF_SQUARES = (1 << SPARE) - 1, (1 << 2 * SPARE) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -28,7 +37,7 @@ class Moments:
     root: bool
     takes_null: bool = False
     zero: Sums = (0, 0, 0, 0)
-    numbers: int = 4
+    names: tuple[str, ...] = ("values", "unbounded", "sum", "squares")
 
     def lift(self, value: Scalar, place: Place) -> Sums:  # noqa: ARG002 - one form for every fold
         """One value."""
@@ -47,12 +56,17 @@ class Moments:
 
     def finish(self, state: Sums) -> tuple[Scalar, Status]:
         """Null unless there are more than ddof values; NaN with any NaN or infinity."""
+        return self._value(state), Status.PRESENT
+
+    def values(self, states: Sequence[Sums]) -> list[Scalar]:
+        """See Certain."""
+        return [self._value(state) for state in states]
+
+    def _value(self, state: Sums) -> float | None:
         values, unbounded, first, second = state
         if values <= self.ddof:
-            return None, Status.PRESENT
-        if unbounded:
-            return math.nan, Status.PRESENT
-        return finish_moments(self, values, first, second), Status.PRESENT
+            return None
+        return math.nan if unbounded else finish_moments(self, values, first, second)
 
     def pack(self, state: Sums) -> bytes:
         """The counts, then each sum without its trailing zero bits, and how many those are."""
@@ -69,8 +83,13 @@ class Moments:
 
 def finish_moments(of: Moments, values: int, first: int, second: int) -> float:
     """(n·Σx² − (Σx)²) / (n·(n − ddof)), or its root, rounded once; the sums are integers in the measure's units."""
+    unit = of.measure.unit
+    if (
+        of.measure.bits == LONG and not first & LOW and not second & LOW_OF_SQUARES
+    ):  # nearly always: integers a fifth as long
+        first, second, unit = first >> SPARE, second >> 2 * SPARE, unit >> SPARE
     numerator = values * second - first * first
-    denominator = values * (values - of.ddof) * of.measure.unit**2
+    denominator = values * (values - of.ddof) * unit * unit
     return (rounded_root if of.root else rounded)(numerator, denominator, of.result)
 
 

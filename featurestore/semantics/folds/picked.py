@@ -5,14 +5,14 @@ A row is its place and its value, the value as `order_bytes` gives it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from featurestore.semantics.columns import widens
 from featurestore.semantics.folds.algebra import Algebra, Place
-from featurestore.semantics.folds.packing import pack_runs, unpack_runs
-from featurestore.semantics.order import order_bytes, order_value
+from featurestore.semantics.folds.packing import LONG, pack_runs, unpack_runs
+from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
 from featurestore.types import Array, FeatureType, Scalar
 
@@ -31,6 +31,10 @@ class OneRow:
     end: Literal["greatest", "least"]
     takes_null: bool = True
     zero: tuple[()] = ()
+    read: Callable[[bytes], Scalar] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "read", widening_reader(self.column, self.result))
 
     def lift(self, value: Scalar, place: Place) -> Picked | tuple[()]:
         """One row, whose value may be null."""
@@ -49,7 +53,11 @@ class OneRow:
 
     def finish(self, state: Picked | tuple[()]) -> tuple[Scalar, Status]:
         """What the row holds, null included; null of no rows."""
-        return (_widened(self.column, self.result, state[1]) if state else None), Status.PRESENT
+        return (self.read(state[1]) if state else None), Status.PRESENT
+
+    def values(self, states: Sequence[Picked | tuple[()]]) -> list[Scalar]:
+        """See Certain."""
+        return read_all(self.read, [state[1] if state else b"" for state in states])
 
     def pack(self, state: Picked | tuple[()]) -> bytes:
         """Nothing, or the place and the value."""
@@ -57,6 +65,8 @@ class OneRow:
 
     def unpack(self, data: bytes) -> Picked | tuple[()]:
         """The state that `pack` wrote."""
+        if data and not data[0] and (size := data[1]) < LONG and data[size + 2] < LONG:
+            return data[2 : size + 2], data[size + 3 :]
         rows = _unpack_rows(data)
         return rows[0] if rows else ()
 
@@ -70,6 +80,11 @@ class LastRows:
     n: int
     distinct: bool
     zero: Rows = ()
+    read: Callable[[bytes], Scalar] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        assert self.result.element is not None
+        object.__setattr__(self, "read", widening_reader(self.column, self.result.element))
 
     @property
     def takes_null(self) -> bool:
@@ -103,8 +118,7 @@ class LastRows:
 
     def finish(self, state: Rows) -> tuple[list[Scalar], Status]:
         """The values, newest first; [] of no rows."""
-        assert self.result.element is not None
-        return [_widened(self.column, self.result.element, value) for _, value in state], Status.PRESENT
+        return [self.read(value) for _, value in state], Status.PRESENT
 
     def pack(self, state: Rows) -> bytes:
         """The rows, greatest first."""
@@ -113,11 +127,6 @@ class LastRows:
     def unpack(self, data: bytes) -> Rows:
         """The state that `pack` wrote."""
         return _unpack_rows(data)
-
-
-def _widened(column: FeatureType, result: FeatureType, data: bytes) -> Scalar:
-    value = order_value(column, data)
-    return value if column == result else result.accept(value)
 
 
 def _pack_rows(rows: Rows) -> bytes:

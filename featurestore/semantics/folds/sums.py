@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal as _Decimal
 
@@ -29,7 +30,7 @@ class WholeTotal:
     mean: bool
     takes_null: bool = False
     zero: Whole = (0, 0)
-    numbers: int = 2
+    names: tuple[str, ...] = ("values", "sum")
 
     def lift(self, value: Scalar, place: Place) -> Whole:  # noqa: ARG002 - one form for every fold
         """One value."""
@@ -80,7 +81,7 @@ class FloatTotal:
     mean: bool
     takes_null: bool = False
     zero: Float = (0, 0, 0, 0, 0)
-    numbers: int = 5
+    names: tuple[str, ...] = ("values", "nan", "plus", "minus", "sum")
 
     def lift(self, value: Scalar, place: Place) -> Float:  # noqa: ARG002 - one form for every fold
         """One value."""
@@ -98,14 +99,21 @@ class FloatTotal:
 
     def finish(self, state: Float) -> tuple[Scalar, Status]:
         """Null of no values; NaN where there is a NaN or both infinities; else the true value, rounded once."""
+        return self._value(state), Status.PRESENT
+
+    def values(self, states: Sequence[Float]) -> list[Scalar]:
+        """See Certain."""
+        return [self._value(state) for state in states]
+
+    def _value(self, state: Float) -> float | None:
         values, nan, plus, minus, whole = state
         if not values:
-            return None, Status.PRESENT
+            return None
         if nan or (plus and minus):
-            return math.nan, Status.PRESENT
+            return math.nan
         if plus or minus:
-            return math.inf if plus else -math.inf, Status.PRESENT
-        return rounded(whole, self.measure.unit * (values if self.mean else 1), self.result), Status.PRESENT
+            return math.inf if plus else -math.inf
+        return rounded(whole, self.measure.unit * values if self.mean else self.measure.unit, self.result)
 
     def pack(self, state: Float) -> bytes:
         """The counts, the odd integer and its exponent."""
