@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from functools import reduce
+from itertools import islice
 from typing import NamedTuple, NoReturn
 
 from featurestore.errors import OnlineStoreError
@@ -21,6 +22,10 @@ __all__ = ["MANY", "Change", "Kept", "TileCodec"]
 
 FORMAT = 3
 NEVER = -(1 << 63)
+AT_ONCE = 16
+"""Records that are changed together, each step for all of them before the next: twice as quick as one by one. With many more
+there would be so many objects at a time that Python goes through all that there are, again and again, to free some."""
+
 MANY = 8
 """Records from which on it is quicker to read them all at once."""
 
@@ -117,13 +122,19 @@ class TileCodec:
             _refuse(min(other))
         return TileBlock(self._forms, records)
 
-    def changed(self, changes: Sequence[Change]) -> list[bytes | None]:
+    def changed(self, changes: Iterable[Change]) -> list[bytes | None]:
         """The records after changes, without tiles that are out of reach; None of one that has no rows left.
 
         Every cell must be additive where rows are taken out. A tile that is out of reach is gone already, and of one that is
-        there nothing was ever left out. Each step is made for all records before the next, which is half as quick again as
-        all steps for each record.
+        there nothing was ever left out.
         """
+        found: list[bytes | None] = []
+        waiting = iter(changes)
+        while some := list(islice(waiting, AT_ONCE)):
+            found += self._changed(some)
+        return found
+
+    def _changed(self, changes: Sequence[Change]) -> list[bytes | None]:
         kept = [self._empty if change.record is None else self.unpack(change.record) for change in changes]
         added = [[self._lifted(row) for row in change.added] for change in changes]
         gone = [[self._lifted(row) for row in change.gone] for change in changes]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.semantics.expressions import evaluate
 from featurestore.semantics.folds import Additive
 from featurestore.semantics.lanes import UNTIL, Lanes, PushedRow, pushed_place
 from featurestore.semantics.time import END
-from featurestore.semantics.values import canonical, scalars
+from featurestore.semantics.values import canonical, instants, scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec
 from featurestore.stores.tiles import Change, TileCodec
@@ -48,6 +48,11 @@ class PushedView:
         self.records = TileCodec(self.lanes)
         self.exact = all(isinstance(cell.algebra, Additive) for lane in self.lanes.lanes for cell in lane.cells)
         self._key_columns = tuple(key.column for key in view.keys)
+        cells = [cell for lane in self.lanes.lanes for cell in lane.cells if cell.column not in {None, UNTIL}]
+        wanted = dict.fromkeys((*self._key_columns, *[cell.column for cell in cells]))
+        types = {**view.columns, **self.source.columns}
+        self.columns = {name: types[name] for name in wanted if name is not None}
+        """What is read of each row, with the type of each."""
 
     @property
     def reading(self) -> tuple[Any, ...]:
@@ -66,16 +71,21 @@ class PushedView:
         replaced: Sequence[Sequence[Replaced]],
     ) -> list[bytes | None]:
         """Each record with the rows that it has not yet, and without those that were replaced since; None where none is left."""
-        found, changes, places = list(records), [], []
-        for place, (record, rows, olds) in enumerate(zip(records, added, replaced, strict=True)):
-            instant = self.records.instant(record)
-            fresh = [row for row in rows if row.known_at > instant]
-            gone = [old for old in olds if old.since > instant]
-            if fresh or gone:
-                upto = max([*[row.known_at for row in fresh], *[old.since for old in gone]])
-                changes.append(Change(record, upto, fresh, [old.row for old in gone]))
-                places.append(place)
-        for place, record in zip(places, self.records.changed(changes), strict=True):
+        places = []
+
+        def changes() -> Iterator[Change]:
+            for place, (record, rows, olds) in enumerate(zip(records, added, replaced, strict=True)):
+                instant = self.records.instant(record)
+                fresh = [row for row in rows if row.known_at > instant]
+                gone = [old for old in olds if old.since > instant]
+                if fresh or gone:
+                    places.append(place)
+                    upto = max([*[row.known_at for row in fresh], *[old.since for old in gone]])
+                    yield Change(record, upto, fresh, [old.row for old in gone])
+
+        found = list(records)
+        changed = self.records.changed(changes())
+        for place, record in zip(places, changed, strict=True):
             found[place] = record
         return found
 
@@ -87,9 +97,7 @@ def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:
     """
     source = views[0].source
     conditions = list(dict.fromkeys(text for view in views for text in view.lanes.conditions))
-    types = dict(source.columns)
-    for view in views:
-        types.update({name: of for name, of in view.view.columns.items() if name in source.derived})
+    types = {name: of for view in views for name, of in view.columns.items()}
     wanted = _derived(views)
     if wanted:
         for name, column in zip(wanted, evaluate(table, wanted).columns, strict=True):
@@ -99,18 +107,20 @@ def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:
     tested = evaluate(table, tests)
     holds = [tested[name].to_pylist() for name in tests]
     known, replaces = table[KNOWN_AT].to_pylist(), table[REPLACES].to_pylist()
-    deletes = [False] * len(known) if source.deleted is None else [value is True for value in columns[source.deleted]]
-    found, names = [], list(columns)
-    for number, values in enumerate(zip(*columns.values(), strict=True)):
-        row = dict(zip(names, values, strict=True))
-        happened = END if row[source.event_time] is None else instant_of(row[source.event_time])
-        until = None if source.until is None else row[source.until]
-        row[UNTIL] = END if until is None else instant_of(until)
-        met = {text: holds[i][number] for i, text in enumerate(conditions)}
-        learned = known[number]
-        place = pushed_place(happened, learned)
-        found.append(LoggedRow(PushedRow((), happened, learned, place, row, met), replaces[number], deletes[number]))
-    return found
+    happened = [END if e is None else e for e in instants(table[source.event_time])]
+    untils = [END] * len(known) if source.until is None else instants(table[source.until])
+    columns[UNTIL] = [END if until is None else until for until in untils]
+    deletes = [False] * len(known)
+    if source.deleted is not None:
+        deletes = pc.fill_null(table[source.deleted], False).to_pylist()
+    met = (
+        [dict(zip(conditions, each, strict=True)) for each in zip(*holds, strict=True)] if holds else [{}] * len(known)
+    )
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [
+        LoggedRow(PushedRow((), e, o, pushed_place(e, o), row, holding), before, gone)
+        for e, o, row, holding, before, gone in zip(happened, known, rows, met, replaces, deletes, strict=True)
+    ]
 
 
 def _derived(views: Iterable[PushedView]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ from featurestore.semantics.values import canonical
 from featurestore.types import FeatureType, from_json
 
 __all__ = ["table_of_rows"]
+
+INT64 = 1 << 63
 
 
 def table_of_rows(source: PushSource, rows: Any, *, json: bool = False) -> pa.Table:
@@ -41,6 +44,31 @@ def _is_column(source: PushSource, name: str, value: Any) -> bool:
 
 
 def _of_mappings(source: PushSource, rows: Sequence[Any], *, json: bool) -> pa.Table:
+    columns = None if json else _plain(source, rows)
+    if columns is None:
+        columns = _accepted(source, rows, json=json)
+    return pa.table({name: canonical(pa.array(columns[name], of.arrow), of) for name, of in source.columns.items()})
+
+
+def _plain(source: PushSource, rows: Sequence[Any]) -> dict[str, list[Any]] | None:
+    """The rows' values by column where all are canonical scalars already; None else."""
+    names = source.columns.keys()
+    if not all(type(row) is dict and row.keys() <= names for row in rows):
+        return None
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return columns if all(_is_plain(source.columns[name], values) for name, values in columns.items()) else None
+
+
+def _is_plain(of: FeatureType, values: list[Any]) -> bool:
+    kinds = {*map(type, values)}
+    if of.kind == "Int64":
+        return kinds == {int} and min(values) >= -INT64 and max(values) < INT64
+    if of.kind == "Timestamp":
+        return kinds == {datetime} and all(value.tzinfo is UTC for value in values)
+    return of.kind == "Float64" and kinds <= {float, type(None)}
+
+
+def _accepted(source: PushSource, rows: Sequence[Any], *, json: bool) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in source.columns}
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
@@ -55,7 +83,7 @@ def _of_mappings(source: PushSource, rows: Sequence[Any], *, json: bool) -> pa.T
                 columns[name].append(from_json(of, value) if json else of.accept(value))
             except (ValueError, TypeError) as error:
                 raise PushError(f"{source.title}: row {number}, column '{name}' must be {of}: {error}") from None
-    return pa.table({name: canonical(pa.array(columns[name], of.arrow), of) for name, of in source.columns.items()})
+    return columns
 
 
 def _of_frame(source: PushSource, rows: Any) -> pa.Table:
