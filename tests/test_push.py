@@ -173,6 +173,34 @@ def test_those_who_wait_for_a_full_turn_are_answered(monkeypatch: pytest.MonkeyP
         assert served(store, 1)["view__count"] == [8]
 
 
+def test_coroutines_share_turns_and_one_that_gives_up_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that waits is answered, beside a thread that pushes; a push that was cancelled before its turn is not kept."""
+    monkeypatch.setattr(pusher, "TURN", 7)
+    with opened(view_over()) as (store, _):
+        store.push("swipes", row(0))
+
+        async def all_at_once() -> None:
+            with store._project.pushing._pusher("swipes").alone():  # so that all of them wait
+                pushes = [asyncio.ensure_future(store.apush("swipes", [row(n)])) for n in range(1, 41)]
+                large = asyncio.ensure_future(store.apush("swipes", [row(n) for n in range(100, 200)]))
+                nothing = asyncio.ensure_future(store.apush("swipes", []))
+                thread = asyncio.ensure_future(asyncio.to_thread(store.push, "swipes", row(50)))
+                await asyncio.sleep(0.2)
+                pushes[-1].cancel()
+                await asyncio.sleep(0)
+            assert await asyncio.gather(*pushes[:-1], thread) == [(1, 0, 0)] * 40
+            assert await asyncio.gather(large, nothing) == [(100, 0, 0), (0, 0, 0)]
+            with pytest.raises(PushError, match="must be Float64"):
+                await store.apush("swipes", [row(60, x="much")])  # type: ignore[arg-type]
+            with pytest.raises(NotFoundError, match="swipe"):
+                await store.apush("swipe", [row(61)])
+            assert await store.apush("swipes", [row(62)]) == (1, 0, 0)
+
+        asyncio.run(all_at_once())
+        assert sorted(each["id"] for each in logged(store)) == [*range(40), 50, 62, *range(100, 200)]
+        assert served(store, 1)["view__count"] == [142]
+
+
 # --- what is kept -------------------------------------------------------------------------------------------------
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 from featurestore.clock import Clock, to_datetime
@@ -28,6 +31,13 @@ __all__ = ["Pushing"]
 
 PATIENCE = 10.0
 """Seconds for which a push waits for the online store's clock, which may stand still, or have been set back."""
+
+
+SOURCES = 256
+"""Sources for which coroutines push at once; each has a thread while anybody waits."""
+
+FEW = 50
+"""Rows that are read as quickly as a thread is found to read them."""
 
 
 class _Known(NamedTuple):
@@ -56,6 +66,7 @@ class Pushing:
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(SOURCES, "push")
         self._known = _Known(None, {}, [])
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
@@ -71,6 +82,17 @@ class Pushing:
     def _notice(self, name: str) -> None:
         for log in self._offline.logs_of(name):
             self._compactor.notice(log)
+
+    async def apush(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
+        """`push` for coroutines: one thread takes the turns of all that wait, however many they are."""
+        loop = asyncio.get_running_loop()
+        pusher = self._pushers.get(name)
+        if pusher is None:
+            pusher = await loop.run_in_executor(None, self._pusher, name)
+        submit = partial(pusher.submit, rows, json=json, start=self._threads.submit)
+        few = isinstance(rows, list) and len(rows) <= FEW
+        answer = submit() if few else await loop.run_in_executor(None, submit)
+        return await asyncio.wrap_future(answer)
 
     def fill(self, view: ResolvedView, *, full: bool) -> list[Run]:
         """Make a view over pushed rows complete online: all of it where it never was, else what a dead pusher left."""

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
-from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -47,9 +46,6 @@ from featurestore.server.problems import (
 from featurestore.store import FeatureStore
 
 __all__ = ["MAX_BODY", "create_app"]
-
-PUSHERS = 256
-"""Pushes that wait for a turn at once; each has a thread, which sleeps."""
 
 MAX_BODY = 16 << 20
 """Bytes of a request's body; a larger one is refused with 413."""
@@ -188,15 +184,11 @@ def _add_push(app: FastAPI, store: FeatureStore) -> None:
     content = {"application/json": {"example": PUSHED}}
     responses: dict[int | str, dict[str, Any]] = {200: {"model": PushResponse, "content": content}, **PUSH_PROBLEMS}
 
-    limiter = CapacityLimiter(PUSHERS)
-
     @app.post("/v1/push", responses=responses, openapi_extra={"requestBody": request_body})
     async def push(request: Request) -> Response:
         """Keep rows of a push source: on the disk, and seen by the next lookup, when it answers."""
         source, rows = read_push(await _body(request))
-        # In threads, where those that push at the same time share one turn of the pusher; in threads of their own, so
-        # that those which wait for it keep nobody else waiting.
-        pushed = await to_thread.run_sync(functools.partial(store.push, source, rows, json=True), limiter=limiter)
+        pushed = await store.apush(source, rows, json=True)
         return Response(orjson.dumps(pushed._asdict()), media_type="application/json")
 
 

@@ -9,6 +9,7 @@ lookups answer for the instant before it until the next turn has applied them.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -82,7 +83,8 @@ class Pusher:
         self._prefix = source_prefix(project, source)
         self._log = offline.log(source)
         self._applying = Applying(offline, store, self._log, project=project)
-        self._waiting: list[_Request] = []
+        self._waiting: deque[_Request] = deque()
+        self._served = False  # whether somebody takes turns for those who submitted
         self._gate, self._turn = threading.Lock(), threading.Lock()
         self._held: bytes | None = None  # the state online, while the log is locked
 
@@ -92,15 +94,42 @@ class Pusher:
         Raises PushError, with nothing of this push kept; OnlineStoreError where the rows may be in the log but not online
         yet: pushing them again is safe where the source has an identity.
         """
-        request = _Request(table_of_rows(self.source, rows, json=json))
-        if not request.table.num_rows:
-            return Pushed(0, 0, 0)
-        with self._gate:
-            self._waiting.append(request)
+        answer = self._lined_up(rows, json=json)
         with self._turn:
-            while not request.answer.done():  # a turn may be full before it comes to this request
+            while not answer.done():  # a turn may be full before it comes to this request
                 self._take_turn()
-        return request.answer.result()
+        return answer.result()
+
+    def submit(self, rows: Any, *, json: bool = False, start: Callable[[Callable[[], None]], object]) -> Future[Pushed]:
+        """`push` that does not wait: what will become of the rows. Raises PushError for rows that cannot be read.
+
+        start: runs a function in another thread, which takes the turns of all who submit until nobody waits any more.
+        """
+        answer = self._lined_up(rows, json=json)
+        with self._gate:
+            idle, self._served = not self._served, True
+        if idle:
+            start(self._serve)
+        return answer
+
+    def _lined_up(self, rows: Any, *, json: bool) -> Future[Pushed]:
+        request = _Request(table_of_rows(self.source, rows, json=json))
+        if request.table.num_rows:
+            with self._gate:
+                self._waiting.append(request)
+        else:
+            request.answer.set_result(Pushed(0, 0, 0))
+        return request.answer
+
+    def _serve(self) -> None:
+        while self._anybody_waits():
+            with self._turn:
+                self._take_turn()
+
+    def _anybody_waits(self) -> bool:
+        with self._gate:
+            self._served = bool(self._waiting)
+            return self._served
 
     def repair(self) -> None:
         """Apply what is in the log and not online yet."""
@@ -164,9 +193,12 @@ class Pusher:
             requests: list[_Request] = []
             rows = 0
             while self._waiting and (not requests or rows + self._waiting[0].table.num_rows <= TURN):
-                request = self._waiting.pop(0)
-                requests.append(request)
-                rows += request.table.num_rows
+                request = self._waiting.popleft()
+                if request.answer.set_running_or_notify_cancel():
+                    requests.append(request)
+                    rows += request.table.num_rows
+        if not requests:
+            return
         try:
             outcomes = self._pushed([request.table for request in requests])
         except BaseException as error:

@@ -66,8 +66,9 @@ def sort_rows(
     """Sort the rows of requests, in order. refused: requests of which nothing is kept, by number, and why."""
     found = Sorted(dict(known.identities))
     first = 0
+    happened = instants(pa.chunked_array([chunk for table in tables for chunk in table[source.event_time].chunks]))
     for number, table in enumerate(tables):
-        times = instants(table[source.event_time])
+        times = happened[first : first + table.num_rows]
         error = refused.get(number) or _ahead(source, times, now)
         if error is not None:
             found.outcomes.append(error)
