@@ -1,4 +1,7 @@
-"""The product's server for the benchmark, with a route that does nothing beside it: python -m benchmarks.app PROJECT PORT [ENV]."""
+"""The product's server for the benchmark, with a route that does nothing beside it: python -m benchmarks.app PROJECT PORT [WORD].
+
+WORD: an environment of the project; or "now", by the store's own clock, and not at the end of the generated history.
+"""
 
 import sys
 
@@ -6,11 +9,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from benchmarks.product import open_store
+from featurestore import FeatureStore
 from featurestore.server import create_app
 
 
-def app(project: str, env: str | None = None) -> FastAPI:
-    served = create_app(open_store(project, env=env))
+def app(store: FeatureStore) -> FastAPI:
+    served = create_app(store)
 
     @served.post("/noop")
     async def noop() -> dict[str, bool]:
@@ -20,6 +24,6 @@ def app(project: str, env: str | None = None) -> FastAPI:
 
 
 if __name__ == "__main__":
-    uvicorn.run(
-        app(sys.argv[1], *sys.argv[3:]), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", access_log=False
-    )
+    project, port, *words = sys.argv[1:]
+    opened = FeatureStore(project) if words == ["now"] else open_store(project, env=words[0] if words else None)
+    uvicorn.run(app(opened), host="127.0.0.1", port=int(port), log_level="warning", access_log=False)

@@ -3,11 +3,21 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 from benchmarks.explaining import CASES
 from benchmarks.pairs import Job
-from benchmarks.servers import Told, empty_redis, filled_redis, filled_tiles, nothing, served, served_twice
+from benchmarks.servers import (
+    Told,
+    empty_redis,
+    filled_redis,
+    filled_tiles,
+    nothing,
+    served,
+    served_pushes,
+    served_twice,
+)
 
 THREADS = 2  # for every engine, whatever the machine has
 
@@ -187,6 +197,10 @@ def _push(_: str) -> list[Comparison]:
         found.append(Comparison(f"push batches of 500, {online}", (batches,), (rows,), setup))
         pushes = Line("pushes_per_s", limit=1_000, at_least=True)
         found.append(Comparison(f"push single rows, 32 threads, {online}", (single,), (pushes,), setup))
+        route = Job("featurestore", "benchmarks.tiles:push_route", {"connections": 32, "seconds": 4.0})
+        requests = Line("requests_per_s", limit=1_000, at_least=True)
+        name = f"push single rows over HTTP, 32 connections, {online}"
+        found.append(Comparison(name, (route,), (requests, Line("p99_ms")), partial(served_pushes, online=online)))
     return found
 
 

@@ -103,12 +103,12 @@ def served_twice(root: str) -> Iterator[Told]:
 
 
 @contextmanager
-def _app(project: str, *env: str) -> Iterator[tuple[str, str]]:
+def _app(project: str, *words: str) -> Iterator[tuple[str, str]]:
     """The URL and the process of the product's server, with one worker."""
     port = _free_port()
     with (
         _folder() as folder,
-        _process([sys.executable, "-m", "benchmarks.app", project, str(port), *env], folder) as process,
+        _process([sys.executable, "-m", "benchmarks.app", project, str(port), *words], folder) as process,
     ):
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
@@ -118,3 +118,13 @@ def _app(project: str, *env: str) -> Iterator[tuple[str, str]]:
                     return
             time.sleep(0.05)
         raise JobError((folder / "log").read_text())
+
+
+@contextmanager
+def served_pushes(root: str, online: str) -> Iterator[Told]:
+    """base_url of the product's server over an empty project that takes pushes, on Redis or LMDB."""
+    with (empty_redis if online == "redis" else nothing)(root) as told, _folder() as project:
+        given = {"project": str(project), "online": told.get("redis_url", "lmdb://online")}
+        measure(Job("apply", "benchmarks.tiles:apply_pushed", given))
+        with _app(str(project), "now") as (base_url, _):
+            yield {"base_url": base_url}

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import redis
 
 from benchmarks.latency import Figures, latencies
+from benchmarks.load import drive
 from featurestore import (
     Count,
     Entity,
@@ -113,6 +115,23 @@ def _with_cpu(call: Callable[[Any], object], arguments: list[Any]) -> Figures:
     started = time.process_time()
     figures = latencies(call, arguments)
     return {**figures, "cpu_ms": (time.process_time() - started) * 1e3 / (len(arguments) + 100)}
+
+
+def apply_pushed(project: str, online: str) -> Callable[[], None]:
+    """A project with the view that is pushed to, and nothing pushed yet."""
+    return partial(_apply, project, online)
+
+
+def _apply(project: str, online: str) -> None:
+    _store(project, online, "few").close()
+
+
+def push_route(base_url: str, connections: int, seconds: float) -> Callable[[], Figures]:
+    """POST /v1/push of single rows, by so many connections."""
+    choice, now = random.Random(4), datetime.now(UTC)
+    rows = [_row(choice, choice.randrange(100_000), now) for _ in range(20_000)]
+    bodies = [orjson.dumps({"source": "payments", "rows": [row]}) for row in rows]
+    return partial(drive, f"{base_url}/v1/push", bodies, connections=connections, seconds=seconds)
 
 
 def push(online: str, batch: int, pushers: int, seconds: float, redis_url: str = "") -> Callable[[], Figures]:
