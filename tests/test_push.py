@@ -156,7 +156,7 @@ def push_together(store: FeatureStore, pushes: list[Any]) -> list[Any]:
     with own._turn:
         for number, thread in enumerate(threads):
             thread.start()
-            while len(own._waiting) <= number:
+            while len(own._line._waiting) <= number:
                 time.sleep(0.001)
     for thread in threads:
         thread.join(20)

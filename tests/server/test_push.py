@@ -148,7 +148,7 @@ def test_pushes_that_wait_at_the_same_time_share_a_turn(
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + 30
-        while len(pusher._waiting) < 11 and time.monotonic() < deadline:  # one may have begun its turn
+        while len(pusher._line._waiting) < 11 and time.monotonic() < deadline:  # one may have begun its turn
             time.sleep(0.01)
     for thread in threads:
         thread.join()

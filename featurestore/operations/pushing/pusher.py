@@ -9,11 +9,9 @@ lookups answer for the instant before it until the next turn has applied them.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -24,6 +22,7 @@ from featurestore.errors import OnlineStoreError, PushError
 from featurestore.operations.pushing.applying import Applying, Reading
 from featurestore.operations.pushing.folding import folded_records
 from featurestore.operations.pushing.identities import IDENTITY, Identity, digests_of, identity_keys
+from featurestore.operations.pushing.line import Line
 from featurestore.operations.pushing.merging import PushedView
 from featurestore.operations.pushing.rows import table_of_rows
 from featurestore.operations.pushing.sorting import Known, Pushed, Sorted, next_version, sort_rows
@@ -35,9 +34,6 @@ from featurestore.stores.offline import LATE, Offline
 from featurestore.stores.online import Guard, OnlineStore
 
 __all__ = ["Applied", "Pushed", "Pusher"]
-
-TURN = 5_000
-"""Rows that one turn takes at most, however many wait."""
 
 MARGIN = 2_000
 """µs by which known_at is reserved ahead of a clock that runs, at least, so that the reservation is seen before it comes.
@@ -52,12 +48,6 @@ class Applied(NamedTuple):
     source: PushSource
     views: list[ResolvedView]
     left: list[ResolvedView]
-
-
-@dataclass
-class _Request:
-    table: pa.Table
-    answer: Future[Pushed] = field(default_factory=Future)
 
 
 class _UnreadableError(Exception):
@@ -83,9 +73,7 @@ class Pusher:
         self._prefix = source_prefix(project, source)
         self._log = offline.log(source)
         self._applying = Applying(offline, store, self._log, project=project)
-        self._waiting: deque[_Request] = deque()
-        self._served = False  # whether somebody takes turns for those who submitted
-        self._gate, self._turn = threading.Lock(), threading.Lock()
+        self._line, self._turn = Line(), threading.Lock()
         self._held: bytes | None = None  # the state online, while the log is locked
 
     def push(self, rows: Any, *, json: bool = False) -> Pushed:
@@ -94,7 +82,7 @@ class Pusher:
         Raises PushError, with nothing of this push kept; OnlineStoreError where the rows may be in the log but not online
         yet: pushing them again is safe where the source has an identity.
         """
-        answer = self._lined_up(rows, json=json)
+        answer = self._line.join(table_of_rows(self.source, rows, json=json))
         with self._turn:
             while not answer.done():  # a turn may be full before it comes to this request
                 self._take_turn()
@@ -105,31 +93,15 @@ class Pusher:
 
         start: runs a function in another thread, which takes the turns of all who submit until nobody waits any more.
         """
-        answer = self._lined_up(rows, json=json)
-        with self._gate:
-            idle, self._served = not self._served, True
-        if idle:
+        answer = self._line.join(table_of_rows(self.source, rows, json=json))
+        if self._line.needs_service():
             start(self._serve)
         return answer
 
-    def _lined_up(self, rows: Any, *, json: bool) -> Future[Pushed]:
-        request = _Request(table_of_rows(self.source, rows, json=json))
-        if request.table.num_rows:
-            with self._gate:
-                self._waiting.append(request)
-        else:
-            request.answer.set_result(Pushed(0, 0, 0))
-        return request.answer
-
     def _serve(self) -> None:
-        while self._anybody_waits():
+        while self._line.goes_on():
             with self._turn:
                 self._take_turn()
-
-    def _anybody_waits(self) -> bool:
-        with self._gate:
-            self._served = bool(self._waiting)
-            return self._served
 
     def repair(self) -> None:
         """Apply what is in the log and not online yet."""
@@ -189,14 +161,7 @@ class Pusher:
     # --- one turn ---------------------------------------------------------------------------
 
     def _take_turn(self) -> None:
-        with self._gate:
-            requests: list[_Request] = []
-            rows = 0
-            while self._waiting and (not requests or rows + self._waiting[0].table.num_rows <= TURN):
-                request = self._waiting.popleft()
-                if request.answer.set_running_or_notify_cancel():
-                    requests.append(request)
-                    rows += request.table.num_rows
+        requests = self._line.take()
         if not requests:
             return
         try:
