@@ -116,6 +116,7 @@ def test_a_simulated_night_has_the_bits_of_training(store, folder):
     assert (found.skewed, found.refused) == (0, {})
     assert found.pushed["pushed_landings"].accepted > 80
     assert found.landed["landings"].rows > 80
-    late = store.simulate(**words, services=["delay_model"], faults=Faults(late=0.5, late_by="2h"))
+    words["start"] = NOON - timedelta(hours=4)
+    late = store.simulate(**words, services=["delay_model"], faults=Faults(late=0.7, late_by="2h"))
     assert late.differing > 0
     assert any("known_after=2m of ParquetSource 'landings' is broken by late rows" in text for text in late.advice)

@@ -36,7 +36,7 @@ from featurestore import (
 )
 from featurestore.errors import NotFoundError, NotMaterializedError, PushError
 from featurestore.operations.push import Pushing
-from featurestore.operations.pushing import pusher
+from featurestore.operations.pushing import line
 from featurestore.operations.pushing.identities import IDENTITY
 from featurestore.operations.pushing.state import source_prefix
 from featurestore.server import create_app
@@ -166,7 +166,7 @@ def push_together(store: FeatureStore, pushes: list[Any]) -> list[Any]:
 
 def test_those_who_wait_for_a_full_turn_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when all who came before them had their rows in an earlier turn."""
-    monkeypatch.setattr(pusher, "TURN", 2)
+    monkeypatch.setattr(line, "TURN", 2)
     with opened(view_over()) as (store, _):
         answers = push_together(store, [[row(3 * n), row(3 * n + 1)] for n in range(4)])
         assert answers == [(2, 0, 0)] * 4
@@ -175,7 +175,7 @@ def test_those_who_wait_for_a_full_turn_are_answered(monkeypatch: pytest.MonkeyP
 
 def test_coroutines_share_turns_and_one_that_gives_up_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each that waits is answered, beside a thread that pushes; a push that was cancelled before its turn is not kept."""
-    monkeypatch.setattr(pusher, "TURN", 7)
+    monkeypatch.setattr(line, "TURN", 7)
     with opened(view_over()) as (store, _):
         store.push("swipes", row(0))
 

@@ -216,7 +216,8 @@ def test_rows_that_come_too_late_are_found_and_named(folder: Path) -> None:
     found = simulated(folder, faults=faults)
     assert found.differing > 100
     assert found.skewed == found.differing
-    assert {"hourly__mean", "hourly__last", "half__n"} <= set(differing(found))
+    assert set(found.audit.causes) == {"late data"}
+    assert {"hourly__x", "hourly__last", "half__n", "half__sum"} <= set(differing(found))
     assert not {"about__name", "now__x", "now__n", "now__most", "rolled__n", "heard__n"} & set(differing(found))
     assert found.landed["measured"].late > 10
     text = "\n".join(found.advice)
@@ -237,8 +238,8 @@ def test_pushed_rows_that_come_too_late_are_kept_aside(folder: Path) -> None:
 
 def test_the_same_seed_gives_the_same_report(folder: Path) -> None:
     """Two runs of one seed agree in every figure and every example; those of another do not."""
-    words: dict[str, Any] = {"services": ["model"], "lookups": 20, "rows": {}, "end": FROM + 2 * HOUR}
-    faults = HARMLESS.model_copy(update={"late": 0.1, "late_by": 3_600_000_000})
+    words: dict[str, Any] = {"services": ["model"], "lookups": 20, "rows": {}, "end": FROM + 3 * HOUR}
+    faults = HARMLESS.model_copy(update={"late": 0.5, "late_by": 7_200_000_000})
     first, again, other = (
         simulated(folder, faults=faults, seed=seed, **words).to_dict() for seed in (3, 3, 4)
     )  # fmt: skip
@@ -382,7 +383,7 @@ def test_without_more_the_last_day_of_the_data_is_taken(folder: Path) -> None:
         views = [FeatureView(f"of_{s.name}", entity=thing, source=s, **slow) for s in (measured, corrected)]
         store._project.add([FeatureService("daily", features=[*views, about])])
         found = store.simulate(faults=Faults.none(), lookups=1)
-    assert {runs.view: runs.completed for runs in found.runs} == {"of_measured": 4, "of_corrected": 4, "about": 0}
+    assert {runs.view: runs.completed for runs in found.runs} == {"of_measured": 4, "of_corrected": 4, "about": 1}
     ends = [max(rows()["learned"].to_pylist()), max(rows()["happened"].to_pylist()) + MINUTE]
     assert found.end == (min(ends) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     assert found.end - found.start == 24 * 3_600_000_000
