@@ -241,7 +241,7 @@ class FeatureStore:
         return self._project.pushing.push(source, rows, json=json)
 
     async def apush(self, source: str, rows: Any, *, json: bool = False) -> Pushed:
-        """`push` for coroutines: those that push at the same time share one thread and its turns."""
+        """`push` for coroutines."""
         return await self._project.pushing.apush(source, rows, json=json)
 
     def repair(self) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,9 +31,6 @@ __all__ = ["Pushing"]
 PATIENCE = 10.0
 """Seconds for which a push waits for the online store's clock, which may stand still, or have been set back."""
 
-
-SOURCES = 256
-"""Sources for which coroutines push at once; each has a thread while anybody waits."""
 
 FEW = 50
 """Rows that are read as quickly as a thread is found to read them."""
@@ -66,7 +62,6 @@ class Pushing:
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(SOURCES, "push")
         self._known = _Known(None, {}, [])
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
@@ -84,12 +79,12 @@ class Pushing:
             self._compactor.notice(log)
 
     async def apush(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
-        """`push` for coroutines: one thread takes the turns of all that wait, however many they are."""
+        """`push` for coroutines."""
         loop = asyncio.get_running_loop()
         pusher = self._pushers.get(name)
         if pusher is None:
             pusher = await loop.run_in_executor(None, self._pusher, name)
-        submit = partial(pusher.submit, rows, json=json, start=self._threads.submit)
+        submit = partial(pusher.submit, rows, json=json)
         few = isinstance(rows, list) and len(rows) <= FEW
         answer = submit() if few else await loop.run_in_executor(None, submit)
         return await asyncio.wrap_future(answer)

@@ -30,7 +30,7 @@ class Line:
 
     def __init__(self) -> None:
         self._waiting: deque[Request] = deque()
-        self._served = False  # whether somebody takes turns for those who do not take them themselves
+        self._served = False  # whether the thread takes turns
         self._gate = threading.Lock()
 
     def join(self, table: pa.Table) -> Future[Pushed]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -74,6 +74,7 @@ class Pusher:
         self._log = offline.log(source)
         self._applying = Applying(offline, store, self._log, project=project)
         self._line, self._turn = Line(), threading.Lock()
+        self._thread = ThreadPoolExecutor(1, f"push {source.name}")
         self._held: bytes | None = None  # the state online, while the log is locked
 
     def push(self, rows: Any, *, json: bool = False) -> Pushed:
@@ -82,23 +83,20 @@ class Pusher:
         Raises PushError, with nothing of this push kept; OnlineStoreError where the rows may be in the log but not online
         yet: pushing them again is safe where the source has an identity.
         """
-        answer = self._line.join(table_of_rows(self.source, rows, json=json))
-        with self._turn:
-            while not answer.done():  # a turn may be full before it comes to this request
-                self._take_turn()
-        return answer.result()
+        return self.submit(rows, json=json).result()
 
-    def submit(self, rows: Any, *, json: bool = False, start: Callable[[Callable[[], None]], object]) -> Future[Pushed]:
+    def submit(self, rows: Any, *, json: bool = False) -> Future[Pushed]:
         """`push` that does not wait: what will become of the rows. Raises PushError for rows that cannot be read.
 
-        start: runs a function in another thread, which takes the turns of all who submit until nobody waits any more.
+        One thread takes the turns of all who wait, which then wake up for their own answer only.
         """
         answer = self._line.join(table_of_rows(self.source, rows, json=json))
         if self._line.needs_service():
-            start(self._serve)
+            self._thread.submit(self._serve)
         return answer
 
     def _serve(self) -> None:
+        """Take turns until nobody waits."""
         while self._line.goes_on():
             with self._turn:
                 self._take_turn()
@@ -166,11 +164,9 @@ class Pusher:
             return
         try:
             outcomes = self._pushed([request.table for request in requests])
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised where each of them is waited for
             for request in requests:
                 request.answer.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
             return
         for request, outcome in zip(requests, outcomes, strict=True):
             if isinstance(outcome, PushError):
