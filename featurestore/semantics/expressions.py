@@ -41,6 +41,8 @@ REFUSED_CLASSES = {
 PLACES = {"query_location", "query_location_length"}
 SORTS = {"list_sort", "array_sort", "list_reverse_sort", "array_reverse_sort", "len", "length", "array_length"}
 """Functions whose result does not hang on the order of their argument's elements."""
+ORDERING = {"list_sort", "array_sort", "list_reverse_sort", "array_reverse_sort"}
+"""Functions that put -0.0 and 0.0, which DuckDB takes for equal, in either order, as it happens to read them."""
 UNORDERED = {"list_distinct", "array_distinct", "list_intersect", "array_intersect"}
 
 
@@ -174,6 +176,10 @@ class _Check:
             raise ValueError(f"an expression cannot use '{name}', which {refused}{hint}")
         for argument in arguments:
             self.node(argument, bound, name)
+        if name in ORDERING and arguments and not _reads(arguments[0], bound):
+            of = self._type(arguments[0]) or ""
+            if "FLOAT" in of or "DOUBLE" in of:
+                raise ValueError(f"an expression cannot use '{name}' over {of}: it puts 0.0 and -0.0 in any order")
         if function.aggregates or name in LIST_AGGREGATES:
             self._aggregate(function.aggregates, arguments, bound)
         elif function.macros:
