@@ -87,6 +87,14 @@ class Session:
         """How SQL in this session reads a source without its derived columns."""
         return self._open(source, f"own_{source.name}")
 
+    def scan_where(self, source: PushSource, wanted: Mapping[str, pa.Array]) -> Scan:
+        """How SQL reads a push source under the log's lock, where only rows matter in which each of these columns of its
+        own has one of its values: of the log those, and what replaces them; of a history everything."""
+        name = f"some_{source.name}"
+        log = self._offline.log(source).scan_where(self.connection, name, wanted, replaces=REPLACES)
+        own = self._beside_history(source, log, name)
+        return _derived(source, own, self.described(own)) if source.derived else own
+
     def _open(self, source: Source, name: str) -> Scan:
         if isinstance(source, ParquetSource):
             paths = [file.path for file in self.files(source)]
@@ -104,17 +112,20 @@ class Session:
                 full = f"{name}_rows"
             return Scan(full, "0", "rowid")
         if isinstance(source, PushSource):
-            log = self._offline.log(source).settled_scan(self.connection, name)
-            if source.history is None:
-                return log
-            history = source.history
-            scan = self._open(history, f"{name}_history")
-            scan = _derived(history, scan, self.described(scan)) if history.derived else scan
-            return with_history(source, log, history, scan, self._offline.raw_types(history))
+            return self._beside_history(source, self._offline.log(source).settled_scan(self.connection, name), name)
         assert isinstance(source, DataFrameSource)
         frame = self._offline.frame(source)
         self.connection.register(name, frame.append_column(FRAME_ROW, pa.array(np.arange(frame.num_rows))))
         return Scan(name, "0", FRAME_ROW)
+
+    def _beside_history(self, source: PushSource, log: Scan, name: str) -> Scan:
+        """The log's rows and those of the source's history, if it has one."""
+        history = source.history
+        if history is None:
+            return log
+        scan = self._open(history, f"{name}_history")
+        scan = _derived(history, scan, self.described(scan)) if history.derived else scan
+        return with_history(source, log, history, scan, self._offline.raw_types(history))
 
     def _arrived(self, source: Source, own: Scan, name: str) -> Scan:
         """The rows of a source's files, each with when its file was first seen."""

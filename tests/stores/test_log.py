@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from featurestore import ManualClock
@@ -286,11 +287,21 @@ def test_damage_in_a_full_segment(tmp_path: Path, sealed: bool) -> None:
         if sealed:
             log.compact()
         path = tmp_path / "log" / log.segments()[0].file
-        data = bytearray(path.read_bytes())
-        data[len(data) // 3] ^= 16
-        path.write_bytes(data)
-        with pytest.raises(LogDamagedError, match=str(path)):
-            log.read()
+        good = path.read_bytes()
+        for at in page_ends(path) if sealed else [len(good) // 3]:
+            data = bytearray(good)
+            data[at] ^= 16
+            path.write_bytes(data)
+            with pytest.raises(LogDamagedError, match=str(path)):
+                log.read()
+
+
+def page_ends(path: Path) -> list[int]:
+    """Where the last byte of each column lies in a Parquet file: in a page, and not in what describes it."""
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    starts = [column.dictionary_page_offset or column.data_page_offset for column in columns]
+    return [start + column.total_compressed_size - 1 for start, column in zip(starts, columns, strict=True)]
 
 
 def test_reading_a_frame_that_changed_after_it_was_indexed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.compile.rows import cell, key_list, rows_sql, until_sql
+from featurestore.compile.rows import Scan, cell, key_list, rows_sql, until_sql
 from featurestore.declare.push import PushSource
 from featurestore.operations.pushing.merging import PushedView
 from featurestore.semantics.columns import read_sql
@@ -28,6 +28,9 @@ __all__ = ["folded_records"]
 
 BATCH = 50_000
 """Rows that are read at once."""
+
+FEW = 200
+"""Keys whose rows are looked for one by one."""
 
 
 def folded_records(
@@ -66,7 +69,7 @@ def _sql(
         f"{read_sql(cell(name), resolved.raw[name], of, zone)} AS x{i}" for i, (name, of) in enumerate(types.items())
     ]
     carried += [f"w{i}" for i in range(len(view.lanes.conditions))]
-    rows = rows_sql(resolved, session.scan(resolved.source), carried=carried, conditions=view.lanes.conditions)
+    rows = rows_sql(resolved, _scan(view, session, keys), carried=carried, conditions=view.lanes.conditions)
     alive = f"v <= {upto}" + (f" AND g > {upto}" if resolved.source.identity else "")
     names = key_list(resolved)
     if keys is None:
@@ -75,6 +78,16 @@ def _sql(
     session.connection.register("wanted", pa.table(columns or {"k0": pa.array([0])}))
     same = " AND ".join(f"r.k{i} = q.k{i}" for i in range(max(1, len(resolved.keys))))
     return f"SELECT * FROM ({rows}) r SEMI JOIN wanted q ON {same} WHERE {alive} ORDER BY {names}"
+
+
+def _scan(view: PushedView, session: Session, keys: Sequence[Sequence[Any]] | None) -> Scan:
+    """The source; of a few keys their rows alone, where its own columns say which these are."""
+    own = {i: key.column for i, key in enumerate(view.view.keys) if key.column in view.source.columns}
+    if keys is None or not own or len(keys) > FEW:
+        return session.scan(view.source)
+    parts = {column: list(dict.fromkeys(key[i] for key in keys)) for i, column in own.items()}
+    wanted = {column: pa.array(values, view.source.columns[column].arrow) for column, values in parts.items()}
+    return session.scan_where(view.source, wanted)
 
 
 def _rows(view: PushedView, batch: pa.RecordBatch, types: dict[str, FeatureType]) -> Iterator[PushedRow]:

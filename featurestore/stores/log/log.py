@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -21,7 +21,8 @@ from featurestore.stores.log.files import Files
 from featurestore.stores.log.frame import MAX_PAYLOAD
 from featurestore.stores.log.lock import attempt, exclusive
 from featurestore.stores.log.manifest import Manifest, Segment
-from featurestore.stores.log.relation import scan_of
+from featurestore.stores.log.recent import Recent
+from featurestore.stores.log.relation import Relation, scan_of, scan_where
 from featurestore.stores.log.schema import KNOWN_AT, check, difference
 from featurestore.stores.log.sealed import read_segment
 from featurestore.stores.log.segment import SegmentFile
@@ -49,6 +50,7 @@ class Log:
         self._now = reader(clock)
         self._holder: tuple[int, int] | None = None  # process and thread
         self.filled = 0
+        self._recent = Recent(folder, self.schema)
         try:
             self._files = Files(folder, self.schema)
         except OSError as error:
@@ -193,6 +195,22 @@ class Log:
                 return scan_of(connection, name, self.schema, sealed=sealed, unsealed=unsealed)
 
             return finish
+
+        return self._files.looked(use)
+
+    def scan_where(
+        self, connection: duckdb.DuckDBPyConnection, name: str, wanted: Mapping[str, pa.Array], *, replaces: str
+    ) -> Scan:
+        """`scan` of the rows in which each of these columns has one of its values, and of those which replace these.
+
+        replaces: the column with the known_at of the row that a row replaces. What is not sealed is kept in memory from
+        then on, so that a look costs what it finds.
+        """
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], Scan]:
+            sealed = [(s.number, self.folder / s.file) for s in manifest.segments if s.sealed]
+            relation = Relation(connection, name, self.schema, sealed, self._recent.tables(manifest, file))
+            return lambda: scan_where(relation, wanted, replaces=replaces)
 
         return self._files.looked(use)
 

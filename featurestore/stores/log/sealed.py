@@ -21,6 +21,9 @@ __all__ = ["read_segment", "seal"]
 ROW_GROUP = 122_880
 """Rows: what DuckDB reads in one piece on one thread."""
 
+PAGE = 2_048
+"""Rows: whoever looks for single rows reads little beside them."""
+
 PIECE = 256
 """Frames that are read at once: reading them, and giving them back, holds the interpreter for a few milliseconds."""
 
@@ -68,8 +71,9 @@ def seal(folder: Path, segment: Segment, schema: pa.Schema, *, rest: Callable[[]
     name = f"{segment.number:08d}.parquet"
     partial = folder / f"{name}.partial"
     pq.write_table(
-        table, partial, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True, use_dictionary=True
-    )
+        table, partial, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True,
+        use_dictionary=_texts(schema), max_rows_per_page=PAGE,
+    )  # fmt: skip
     descriptor = os.open(partial, os.O_RDWR | os.O_CLOEXEC)
     try:
         sync(descriptor)
@@ -78,6 +82,12 @@ def seal(folder: Path, segment: Segment, schema: pa.Schema, *, rest: Callable[[]
     partial.rename(folder / name)
     sync_folder(folder)
     return name
+
+
+def _texts(schema: pa.Schema) -> list[str]:
+    """The columns that get a dictionary. One of numbers, many of which differ, makes the file larger, and must be read as
+    a whole for a single row."""
+    return [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_binary(field.type)]
 
 
 def _read_parquet(path: Path, schema: pa.Schema, after: int | None, upto: int | None) -> list[pa.RecordBatch]:
