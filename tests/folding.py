@@ -117,31 +117,59 @@ def folded_value(
     history: History, view: ViewSpec, spec: FoldSpec, result: str, *, key: tuple[Any, ...], as_of: int, known_by: int
 ) -> tuple[str, Any]:
     """(status, value) of one fold for one key at one instant, from the rows known by `known_by`."""
+    status, value, _ = judged_fold(history, view, spec, result, key=key, as_of=as_of, known_by=known_by)
+    return status, value
+
+
+def judged_fold(
+    history: History, view: ViewSpec, spec: FoldSpec, result: str, *, key: tuple[Any, ...], as_of: int, known_by: int
+) -> tuple[str, Any, bool]:
+    """(status, value, whether a row that was picked tied with a different one in all but its bytes)."""
     source, rows, types = history.source, history.rows, history.types
     if any(part is None for part in key):
-        return MISSING, None
+        return MISSING, None, False
     columns = tuple(view.key.values())
     asked = tuple(sort_key(types[column], part, source.timezone) for column, part in zip(columns, key, strict=True))
     current, _ = current_rows(source, view, rows, types, known_by)
     mine = [i for i in current if in_order(source, rows[i], types, columns) == asked]
     mine = [i for i in mine if event_time(source, rows[i]) <= as_of]
     if not mine:
-        return MISSING, None
+        return MISSING, None, False
     counted = [i for i in mine if spec.where is None or CONDITIONS[spec.where](rows[i])]
     seen = [i for i in counted if visible(event_time(source, rows[i]), view, spec, as_of)]
     if spec.kind == "LastDistinctN":  # to which a null is nothing
         seen = [i for i in seen if rows[i][spec.column] is not None]
     if spec.window is None and view.ttl_us is not None and not seen:
-        return EXPIRED, None
+        return EXPIRED, None, False
     ordered = sorted(seen, key=lambda i: latest_order(source, view, rows[i], types))
     if spec.kind == "Latest" and ordered and source.until is not None:
         end = instant(rows[ordered[-1]][source.until], source)
         if end is not None and end <= as_of:
-            return EXPIRED, None
+            return EXPIRED, None, False
     of = None if spec.column is None else types[spec.column]
     numbered = [(place, None if spec.column is None else rows[i][spec.column]) for place, i in enumerate(ordered)]
     value, status = fold(spec.kind, of, result, numbered, **dict(spec.parameters))
-    return (PRESENT, value) if status == PRESENT else (OVERFLOW, None)
+    if status != PRESENT:
+        return OVERFLOW, None, False
+    order = {i: latest_order(source, view, rows[i], types) for i in ordered}
+    picked = [ordered[place] for place in picked_places(spec, of, numbered)]
+    tied = any(order[i][:-1] == order[p][:-1] and order[i] != order[p] for p in picked for i in ordered)
+    return PRESENT, value, tied
+
+
+def picked_places(spec: FoldSpec, of: str | None, rows: list[tuple[int, Any]]) -> list[int]:
+    """Which of the rows, oldest first, a fold picks."""
+    newest = [place for place, _ in reversed(rows)]
+    if spec.kind == "LastDistinctN":
+        assert of is not None
+        first: dict[Any, int] = {}
+        for place in newest:
+            first.setdefault(repr(sort_key(of, rows[place][1])), place)
+        newest = list(first.values())
+    n = dict(spec.parameters).get("n", 1)
+    return {"First": newest[-1:], "Latest": newest[:1]}.get(
+        spec.kind, newest[:n] if spec.kind.startswith("Last") else []
+    )
 
 
 def visible(happened: float, view: ViewSpec, spec: FoldSpec, as_of: int) -> bool:

@@ -17,7 +17,7 @@ from featurestore.declare.views import FeatureView
 from featurestore.operations.historical import Options, get_historical_features
 from featurestore.stores.offline import Offline
 from featurestore.types import Int64
-from tests.folding import FoldSpec, fold_specs, folded_value, reading
+from tests.folding import FoldSpec, fold_specs, judged_fold, reading
 from tests.histories import History, histories, to_arrow, write_parquet
 from tests.oracle import as_of, sort_key
 from tests.world import declare, resolved, spine_of
@@ -55,16 +55,21 @@ def check(history: History, specs: list[FoldSpec], offline: Offline, *, plain: b
     view = view_of(history, specs, plain=plain, paths=paths)
     service = resolved(view, offline)
     types = {feature.name: str(feature.type).replace(", ", ",") for feature in service.parts[0].view.features}
-    frame = get_historical_features(spine_of(history), service, offline, now=0, options=FULL).to_arrow()
+    trained = get_historical_features(spine_of(history), service, offline, now=0, options=FULL)
+    frame, conflicts = trained.to_arrow(), set()
     read = reading(history, specs, plain=plain)
     for n, (key, t) in enumerate(history.spine):
         instant, known_by = as_of(history.view, t)
         for i, spec in enumerate(specs):
             name = f"fold_{i}"
-            expected = folded_value(history, read, spec, types[name], key=key, as_of=instant, known_by=known_by)
+            *expected, tied = judged_fold(history, read, spec, types[name], key=key, as_of=instant, known_by=known_by)
+            if tied:
+                conflicts.add(n)
             got = frame[f"view__{name}__status"][n].as_py(), frame[f"view__{name}"][n].as_py()
             of = types[name].replace(",", ", ") if types[name].startswith("Array(Float32,") else types[name]
             assert (got[0], sort_key(of, got[1])) == (expected[0], sort_key(of, expected[1])), (n, key, t, spec)
+    if not plain:
+        assert trained.manifest["conflicts"]["view"] == len(conflicts)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

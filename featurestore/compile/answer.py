@@ -46,7 +46,8 @@ class Answer:
 
     rows: for each request whose key is known one with EVENT_TIME and UNTIL (µs) of its newest row, a column a feature, and
     for each folded feature its Status under `status_column`; without folded ones, requests may share a row. index: for
-    each request its row in `rows`, -1 where its key has none. as_of: the instant of each request, µs. conflicted: the requests that only the canonical bytes decided.
+    each request its row in `rows`, -1 where its key has none. as_of: the instant of each request, µs. conflicted: the requests whose newest
+    row only the canonical bytes decided. folds_conflicted: for each fold that picks rows, the same where it is PRESENT.
     """
 
     view: ResolvedView
@@ -54,6 +55,15 @@ class Answer:
     index: Instants
     as_of: Instants
     conflicted: npt.NDArray[np.bool_]
+    folds_conflicted: dict[str, npt.NDArray[np.bool_]]
+
+    @property
+    def conflicts(self) -> npt.NDArray[np.bool_]:
+        """The requests in which the canonical bytes decided any value that is PRESENT."""
+        found: npt.NDArray[np.bool_] = self.conflicted & (self.statuses == Status.PRESENT)
+        for decided in self.folds_conflicted.values():
+            found = found | decided
+        return found
 
     @cached_property
     def statuses(self) -> npt.NDArray[np.uint8]:
@@ -152,7 +162,17 @@ def ask(
         columns |= _folded_columns(folds, numbers, len(as_of))
     index = np.full(len(as_of), -1, np.int64)
     index[numbers] = places
-    return Answer(view, pa.table(columns), index, as_of, conflicted)
+    return Answer(view, pa.table(columns), index, as_of, conflicted, _conflicts(folds, len(as_of)))
+
+
+def _conflicts(folds: FoldedAnswer | None, requests: int) -> dict[str, npt.NDArray[np.bool_]]:
+    """Of each fold that picks rows, the requests that the canonical bytes decided, by number."""
+    found = {}
+    if folds is not None:
+        for name, decided in folds.conflicted.items():
+            found[name] = np.zeros(requests, np.bool_)
+            found[name][folds.n] = decided
+    return found
 
 
 def _plain_columns(view: ResolvedView, plain: tuple[ResolvedFeature, ...], rows: pa.Table) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from featurestore.semantics.folds.columnar import (
     with_specials,
 )
 from featurestore.semantics.folds.moments import Moments
+from featurestore.semantics.folds.picked import LastRows, Rows
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedFeature, algebra_of
 from featurestore.types import FeatureType
@@ -40,10 +41,12 @@ __all__ = ["Folded", "fold"]
 
 
 class Folded(NamedTuple):
-    """A feature's values for n requests, and the requests where the result's type cannot hold the value."""
+    """A feature's values for n requests, the requests where the result's type cannot hold the value, and of a fold that
+    picks rows the places of these, int64[n, rows], -1 where there are fewer."""
 
     values: pa.Array
     overflow: Bits | None = None
+    picked: Ints | None = None
 
 
 def fold(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:
@@ -195,11 +198,13 @@ def _ordered(bits: Ints) -> Ints:
 
 
 def _newest(_: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:
-    return Folded(take(column.values, newest(column.strands, ranges, 1)[:, 0]))
+    places = newest(column.strands, ranges, 1)
+    return Folded(take(column.values, places[:, 0]), picked=places)
 
 
 def _oldest(_: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:
-    return Folded(take(column.values, oldest(column.strands, ranges)))
+    places = oldest(column.strands, ranges)
+    return Folded(take(column.values, places), picked=places[:, np.newaxis])
 
 
 def _last_n(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:
@@ -207,7 +212,7 @@ def _last_n(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -
     there = places >= 0
     offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
     values = column.values.take(pa.array(places[there]))
-    return Folded(pa.ListArray.from_arrays(pa.array(offsets), values, type=feature.type.arrow))
+    return Folded(pa.ListArray.from_arrays(pa.array(offsets), values, type=feature.type.arrow), picked=places)
 
 
 def _merged(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -> Folded:
@@ -217,10 +222,20 @@ def _merged(feature: ResolvedFeature, column: Column, ranges: Sequence[Range]) -
     trees = [column.states(algebra, name, number) for number in range(len(column.strands))]
     bounds = np.stack([edge for part in ranges for edge in part], axis=1)
     distinct, inverse = np.unique(bounds, axis=0, return_inverse=True)
-    finished = [algebra.finish(_state(algebra, trees, row)) for row in distinct.tolist()]
+    states = [_state(algebra, trees, row) for row in distinct.tolist()]
+    finished = [algebra.finish(state) for state in states]
     values = pa.array([value for value, _ in finished], feature.type.arrow)
     overflow = np.array([status == Status.OVERFLOW for _, status in finished], np.bool_)
-    return Folded(values.take(pa.array(inverse)), overflow[inverse])
+    picked = _picked(states, algebra.n)[inverse] if isinstance(algebra, LastRows) else None
+    return Folded(values.take(pa.array(inverse)), overflow[inverse], picked)
+
+
+def _picked(states: Sequence[Rows], n: int) -> Ints:
+    """The places of the rows in each state."""
+    places = np.full((len(states), n), -1, np.int64)
+    for number, state in enumerate(states):
+        places[number, : len(state)] = [place for place, _ in state]
+    return places
 
 
 def _state(algebra: Algebra, trees: Sequence[list[list[Any]]], bounds: Sequence[int]) -> Any:

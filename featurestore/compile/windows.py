@@ -23,7 +23,8 @@ from featurestore.compile.asof import same_key
 from featurestore.compile.folded import Folded, fold
 from featurestore.compile.ranges import Chain, Range, Timeline, chains, range_of
 from featurestore.compile.rows import Scan, cell, order_terms, rows_sql, tiebreak_terms, until_sql
-from featurestore.compile.strands import Column, Ints, Strand, newest
+from featurestore.compile.strands import Bits, Column, Ints, Strand, newest
+from featurestore.compile.ties import Lifetimes, Ties
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.status import Status
@@ -46,13 +47,15 @@ COUNTED = "asof_counted"
 
 class FoldedAnswer(NamedTuple):
     """What the folds of a view say for m requests: n (the request's number), whether its key is known, the event_time of its
-    newest row (µs), and for each feature values and a Status a request."""
+    newest row (µs), for each feature values and a Status a request, and for each that picks rows whether the bytes of tied
+    ones decided."""
 
     n: Ints
     known: npt.NDArray[np.bool_]
     newest: Ints
     values: dict[str, pa.Array]
     statuses: dict[str, npt.NDArray[np.uint8]]
+    conflicted: dict[str, Bits]
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class _Plan:
     @property
     def width(self) -> int:
         """Cells a row, roughly."""
-        return 3 + len(self.columns) + len(self.conditions)
+        return 3 + 2 * self.ordered + len(self.columns) + len(self.conditions)
 
     def statement(self, scan: Scan) -> str:
         """The rows of the numbered keys: `(k, e, v, g, x…, w…, until)` and what rule 2 orders by, where a fold asks."""
@@ -128,16 +131,21 @@ class _Plan:
         """The rows of the keys [first, last), in their order: by event_time, or by all of rule 2."""
         terms = ["k", "e"]
         if self.ordered:
-            terms += [
-                *order_terms(self.view, first=("o",))[:1],
-                *tiebreak_terms(self.view),
-                *order_terms(self.view, first=()),
-            ]
+            columns = order_terms(self.view, first=())
+            own = len(columns)
+            terms += [*order_terms(self.view, first=("o",))[:1], *tiebreak_terms(self.view), *columns]
         names = ["k", "e", "v", *(["g"] if self.view.source.identity else []), *(["until"] if self.until else [])]
         names += [f"x{i}" for i in range(len(self.columns))] + [f"w{i}" for i in range(len(self.conditions))]
+        names += [f"{_hashed(terms[2:-own])} AS before", f"{_hashed(terms[-own:])} AS whole"] if self.ordered else []
         return (
             f"SELECT {', '.join(names)} FROM {self._within(f'k >= {first} AND k < {last}')} ORDER BY {', '.join(terms)}"
         )
+
+
+def _hashed(terms: Sequence[str]) -> str:
+    """A hash of what terms order by; equal where they are. DuckDB gives the null and the empty list one hash."""
+    values = [term.removesuffix(" ASC NULLS FIRST") for term in terms]
+    return f"hash({', '.join([*values, *(f'{value} IS NULL' for value in values)])})"
 
 
 def ask_folds(
@@ -207,7 +215,8 @@ def _no_requests(features: Sequence[ResolvedFeature]) -> FoldedAnswer:
     nothing = np.empty(0, np.int64)
     values = {feature.name: pa.array([], feature.type.arrow) for feature in features}
     statuses = {feature.name: np.empty(0, np.uint8) for feature in features}
-    return FoldedAnswer(nothing, np.empty(0, np.bool_), nothing, values, statuses)
+    conflicted = {feature.name: np.empty(0, np.bool_) for feature in features if FOLDS[feature.fold.kind].ordered}
+    return FoldedAnswer(nothing, np.empty(0, np.bool_), nothing, values, statuses, conflicted)
 
 
 def _joined(answers: Sequence[FoldedAnswer], features: Sequence[ResolvedFeature]) -> FoldedAnswer:
@@ -219,7 +228,9 @@ def _joined(answers: Sequence[FoldedAnswer], features: Sequence[ResolvedFeature]
     names = [feature.name for feature in features]
     values = {name: pa.concat_arrays([answer.values[name] for answer in answers]) for name in names}
     statuses = {name: np.concatenate([answer.statuses[name] for answer in answers]) for name in names}
-    return FoldedAnswer(n, known, times, values, statuses)
+    picking = answers[0].conflicted
+    conflicted = {name: np.concatenate([answer.conflicted[name] for answer in answers]) for name in picking}
+    return FoldedAnswer(n, known, times, values, statuses, conflicted)
 
 
 def _span(view: ResolvedView, feature: ResolvedFeature) -> Span:
@@ -244,6 +255,8 @@ class _Share:
         self._chains: list[Chain] = list(chains(line, keys))
         self._ranges: dict[Span, list[Range]] = {}
         self._columns: dict[tuple[str | None, FeatureType | None, str | None, bool], Column] = {}
+        self._lifetimes = Lifetimes(times["v"], ends)
+        self._ties = Ties(line.key, line.e, *_hashes(rows)) if plan.ordered else None
 
     def answer(self, n: Ints) -> FoldedAnswer:
         """The folds of all features for the requests, numbered `n`."""
@@ -251,10 +264,22 @@ class _Share:
         known = places >= 0
         e = self._rows["e"].to_numpy()
         times = e[np.maximum(places, 0)] if len(e) else np.zeros(len(n), np.int64)
-        values, statuses = {}, {}
+        values, statuses, conflicted = {}, {}, {}
         for feature in self._plan.features:
-            values[feature.name], statuses[feature.name] = self._fold(feature, known)
-        return FoldedAnswer(n, known, times, values, statuses)
+            folded, status = self._fold(feature, known)
+            values[feature.name], statuses[feature.name] = folded.values, status
+            if FOLDS[feature.fold.kind].ordered:
+                conflicted[feature.name] = self._conflicted(feature, folded) & (status == Status.PRESENT)
+        return FoldedAnswer(n, known, times, values, statuses, conflicted)
+
+    def _conflicted(self, feature: ResolvedFeature, folded: Folded) -> Bits:
+        """The requests for which the bytes of tied rows decided what was picked."""
+        if self._ties is None or folded.picked is None:
+            return np.zeros(len(self._as_of), np.bool_)
+        counted = np.zeros(self._rows.num_rows, np.bool_)
+        for strand in self._column(feature).strands:
+            counted[strand.places] = True
+        return self._ties.decided(folded.picked, counted, self._lifetimes, self._as_of)
 
     def _newest(self) -> Ints:
         if not self._chains:
@@ -268,7 +293,7 @@ class _Share:
             self._ranges[span] = [range_of(chain, span, self._key, self._as_of) for chain in self._chains]
         return self._ranges[span]
 
-    def _fold(self, feature: ResolvedFeature, known: npt.NDArray[np.bool_]) -> tuple[pa.Array, npt.NDArray[np.uint8]]:
+    def _fold(self, feature: ResolvedFeature, known: npt.NDArray[np.bool_]) -> tuple[Folded, npt.NDArray[np.uint8]]:
         ttl, span = self._plan.view.ttl, _span(self._plan.view, feature)
         column = self._column(feature)
         ranges = [strand.range(part) for strand, part in zip(column.strands, self._spanned(span), strict=True)]
@@ -285,9 +310,9 @@ class _Share:
             status[folded.overflow & known] = Status.OVERFLOW
         present = status == Status.PRESENT
         values = canonical(folded.values, feature.type)
-        return (
-            values if present.all() else pc.if_else(pa.array(present), values, pa.scalar(None, values.type))
-        ), status
+        if not present.all():
+            values = pc.if_else(pa.array(present), values, pa.scalar(None, values.type))
+        return folded._replace(values=values), status
 
     def _column(self, feature: ResolvedFeature) -> Column:
         plan, fold = self._plan, feature.fold
@@ -308,6 +333,12 @@ class _Share:
             strands = [Strand.of(chain, counted) for chain in self._chains]
             self._columns[named] = Column(values, feature.reads or feature.type, strands)
         return self._columns[named]
+
+
+def _hashes(rows: pa.Table) -> tuple[Ints, Ints]:
+    """What `Ties` compares, as integers."""
+    before, whole = (rows[name].to_numpy().view(np.int64) for name in ("before", "whole"))
+    return before, whole
 
 
 def _of_nothing(feature: ResolvedFeature, requests: int) -> Folded:

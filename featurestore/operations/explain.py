@@ -165,6 +165,7 @@ def _explain(
         ),
         event_time=_moment(chosen.event_time) if chosen is not None and visible else None,
         conflict=bool(answer.conflicted[0]) and visible,
+        conflicts=tuple(name for name, decided in answer.folds_conflicted.items() if decided[0]),
         rows=rows,
         counts={verdict: counted[verdict] for verdict in VERDICTS if verdict in counted},
         counted={feature.name: sum(row[i] for row in found) for i, feature in enumerate(view.folded, 2)},

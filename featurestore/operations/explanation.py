@@ -47,7 +47,7 @@ class Explanation:
     known_by: until when a row may have been learned and still count. status: of the plain columns, which are the newest
     row's; of a view without any, whether the key is known. statuses: of each feature. values: by feature, defaults filled
     in. event_time: of the row that was chosen, even when its validity has ended. conflict: rows were tied in everything
-    but their bytes, which decided. rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included; counted: the
+    but their bytes, which decided; conflicts: the folded features for which that holds of a row that they picked. rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included; counted: the
     same for each folded feature, of the rows that count for it.
     """
 
@@ -61,6 +61,7 @@ class Explanation:
     values: dict[str, Any]
     event_time: datetime | None
     conflict: bool
+    conflicts: tuple[str, ...]
     rows: tuple[ExplainedRow, ...]
     counts: dict[str, int]
     counted: dict[str, int]
@@ -79,12 +80,13 @@ class Explanation:
     @property
     def summary(self) -> str:
         """One sentence: how the status came about."""
-        if self.status == "PRESENT" and not self.resolved.plain:
-            return "PRESENT: the key is known, and each value is the fold of the rows that count for it"
         if self.status == "PRESENT":
+            ties = f"; among rows that tied, bytes decided for {', '.join(self.conflicts)}" if self.conflicts else ""
+            if not self.resolved.plain:
+                return f"PRESENT: the key is known, and each value is the fold of the rows that count for it{ties}"
             tie = "; it tied with others, and the bytes of its columns decided" if self.conflict else ""
             folds = "; folds are of the rows that count for each" if self.resolved.folded else ""
-            return f"PRESENT: the values of the newest row that counts{tie}{folds}"
+            return f"PRESENT: the values of the newest row that counts{tie}{folds}{ties}"
         if any(value is None for value in self.key.values()):
             return "MISSING: a key with a null in it has no values"
         if self.status == "MISSING":
@@ -107,6 +109,7 @@ class Explanation:
             "values": _json(self.values, features),
             "event_time": to_json(Timestamp, self.event_time),
             "conflict": self.conflict,
+            "conflicts": list(self.conflicts),
             "rows": [
                 {
                     "verdict": row.verdict,

@@ -226,7 +226,7 @@ def _invalid(session: Session, view: ResolvedView) -> tuple[int, int]:
 
 def _count(manifest: dict[str, Any], session: Session, part: Part, answer: Answer, now: int) -> None:
     view = part.view
-    conflicts = int((answer.conflicted & (answer.statuses == Status.PRESENT)).sum())
+    conflicts = int(answer.conflicts.sum())
     past = int((answer.as_of > view.timing.as_of(now)).sum())
     later = manifest["spine_rows_past_the_last_complete_instant"]
     later[part.name] = later.get(part.name, 0) + past

@@ -16,7 +16,7 @@ from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
 from featurestore.types import Array, FeatureType, Scalar
 
-__all__ = ["LastRows", "OneRow", "first", "last_distinct_n", "last_n", "latest", "one_result", "rows_result"]
+__all__ = ["LastRows", "OneRow", "Rows", "first", "last_distinct_n", "last_n", "latest", "one_result", "rows_result"]
 
 Picked = tuple[Place, bytes]
 Rows = tuple[Picked, ...]
