@@ -18,6 +18,7 @@ from featurestore import (
     FeatureView,
     Latest,
     ManualClock,
+    Max,
     ParquetSource,
     PushSource,
     Sum,
@@ -27,7 +28,7 @@ from featurestore.clock import instant_of
 from featurestore.declare.sources import Source
 from featurestore.errors import DeclarationError, NotMaterializedError, PushError
 from featurestore.semantics.view import resolve
-from featurestore.types import Float64, Int64, String, Timestamp
+from featurestore.types import Bool, Float64, Int64, String, Timestamp
 from tests.small import NOON, THING, both, hours, opened, raised, spine, table, trained, write
 
 SCHEMA = {"thing": Int64, "swipe": String, "at": Timestamp, "amount": Float64}
@@ -113,6 +114,41 @@ def test_training_and_serving_agree_across_the_cutover(tmp_path: Path, kind: Any
         assert places["b"].endswith(
             {as_frame: "frame row 1", as_files: "1.parquet row 0"}.get(kind, "old.duckdb row 1")
         )
+
+
+def test_a_push_replaces_no_row_of_the_history() -> None:
+    """A pushed row with the identity of one in the history counts beside it, and a deletion deletes nothing there; on both
+    paths, after a fill too."""
+    schema = {**SCHEMA, "void": Bool}
+    batch = BATCH.append_column("void", pa.array([False] * BATCH.num_rows))
+    view = view_of(
+        framed(batch), schema=schema, deleted="void", features={**FEATURES, "most": Max("amount", window="1d")}
+    )
+    with opened(view) as (store, clock):
+        assert both(store, thing=[1])["swiped__total"] == [3.0]
+        assert store.push("swipes", {**swipe(1, "b", -2, 8.0), "void": False}) == (1, 0, 0)  # "b" is 2.0 in the history
+        assert both(store, thing=[1])["swiped__total"] == [11.0]
+        assert store.push("swipes", {**swipe(1, "b", -2, 4.0), "void": False}) == (1, 0, 0)  # replaces what was pushed
+        assert both(store, thing=[1])["swiped__total"] == [7.0]
+        assert store.push("swipes", {**swipe(1, "b", -2, 4.0), "void": True}) == (1, 0, 0)
+        assert store.push("swipes", {**swipe(1, "a", -5, 1.0), "void": True}) == (1, 0, 0)
+        deleted = both(store, thing=[1])
+        assert (deleted["swiped__total"], deleted["swiped__most"]) == ([3.0], [2.0])
+        store.materialize(full=True, progress=False)
+        assert both(store, thing=[1]) == deleted
+        assert trained(store, clock(), thing=[1])["swiped__total"].to_pylist() == [3.0]
+
+
+def test_a_corrected_history_counts_when_the_view_is_filled_again(tmp_path: Path) -> None:
+    """Its file is replaced: training has it at once, serving after a full run."""
+    with opened(view_of(as_files(tmp_path))) as (store, clock):
+        assert both(store, thing=[1])["swiped__total"] == [3.0]
+        write(tmp_path / "1.parquet", rows((1, "b", -2, -1, 8.0)))
+        store.materialize(progress=False)
+        assert store.get_online_features({"thing": 1}, "service").to_dict()["swiped__total"] == [3.0]
+        assert trained(store, clock(), thing=[1])["swiped__total"].to_pylist() == [9.0]
+        store.materialize(full=True, progress=False)
+        assert both(store, thing=[1])["swiped__total"] == [9.0]
 
 
 def test_before_the_cutover_the_history_counts_from_when_it_was_known() -> None:
