@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -66,7 +65,7 @@ def rows(hours: int = 19, seed: int = 0) -> pa.Table:
     for n in range(hours * 4 * THINGS):
         happened = START + MINUTE * (n // THINGS * 15 + drawn.randrange(15))
         learned = happened + MINUTE * drawn.randrange(20)
-        x = drawn.choice([None, math.nan, -0.0, 0.1, 3.5, n / 7])
+        x = drawn.choice([None, -0.0, 0.1, 3.5, n / 7])
         row = {
             "id": n, "thing": n % THINGS, "happened": happened, "learned": learned, "x": x, "label": f"l{n % 7}", "gone": False,
         }  # fmt: skip

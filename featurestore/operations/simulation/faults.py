@@ -26,7 +26,7 @@ class Faults(Declaration):
     to ten minutes later than others. duplicates: the share of rows that come twice, where their source has an identity.
     fail: the share of materialize runs that die in the middle. skip: the share that do not take place.
     restarts: how often the serving process ends and begins anew, every other time with a push that dies on its way.
-    pause: one stretch of that length in which nothing is pushed and no run takes place.
+    pause: for so long, but for half of the stretch at most, nothing is pushed and no run takes place.
     """
 
     late: Share = 0.0

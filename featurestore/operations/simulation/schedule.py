@@ -59,10 +59,9 @@ class Schedule:
 
 def pause_of(span: Span, faults: Faults, seed: int) -> tuple[int, int]:
     """From when to when (µs) nothing is pushed and no run takes place."""
-    if not faults.pause:
-        return span.end, span.end
-    start = span.start + chance(seed, "pause").randint(0, max(span.length - faults.pause, 0))
-    return start, start + faults.pause
+    length = min(faults.pause, span.length // 2)
+    start = span.start + chance(seed, "pause").randint(0, span.length - length)
+    return start, start + length
 
 
 def runs(view: ResolvedView, span: Span) -> Iterable[int]:
