@@ -434,3 +434,18 @@ F32 = float(np.float32(0.1))
 def test_passages(of: FeatureType, served: Any, trained: Any, through: str | None) -> None:
     """What a value went through is told by what it became."""
     assert passage(served, trained, of) == through
+
+
+def test_an_entity_without_keys_is_compared(tmp_path: Path) -> None:
+    """A request then brings nothing, and is still one row."""
+    with ExitStack() as stack:
+        world = World(tmp_path, f"lmdb://{tmp_path}/online", stack)
+        source = world.view().source
+        whole = FeatureView(
+            "whole", entity=Entity("all", key={}), source=source, refresh="1h", features={"n": Count(window="2h")}
+        )
+        world.store.apply([FeatureService("totals", features=[whole])])
+        world.run()
+        assert world.store.get_online_features([{}], "totals").to_dict() == {"whole__n": [2 * THINGS]}
+        audit = world.store.audit(service="totals")
+        assert (audit.compared, audit.exact, audit.skewed) == (1, 1, 0)

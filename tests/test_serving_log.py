@@ -173,7 +173,7 @@ def test_each_segment_says_what_served_it(tmp_path: Path) -> None:
         store.apply([FeatureService("other", features=[drawn])])
         other = store.get_online_features([{"scale": 2.5}], "other")
         found = segments(flushed(store))
-        versions = {name: store_version(files[0]) for (name, _), files in found.items()}
+        versions = {name: store_version(pq.read_schema(files[0]).metadata) for (name, _), files in found.items()}
         model, told = versions["model"], versions["other"]
         assert model is not None
         assert told is not None

@@ -414,3 +414,16 @@ def test_the_command_prints_the_report_and_fails_on_skew(tmp_path: Path) -> None
     assert "hourly__n" in late.stdout
     wrong = CliRunner().invoke(app, [*common, "--late", "3h"])
     assert wrong.exit_code == 2
+
+
+def test_an_entity_without_keys_is_simulated(folder: Path) -> None:
+    """It has one key, which nobody brings, and its values are compared as those of others are."""
+    source = measured.model_copy()
+    alone = FeatureView(
+        "alone", entity=Entity("all", key={}), source=source, refresh="1h", features={"n": Count(window="2h")}
+    )
+    found = simulated(
+        folder, [FeatureService("whole", features=[alone])], faults=Faults.none(), rows={}, end=FROM + 2 * HOUR
+    )
+    assert found.compared > 30
+    assert (found.differing, found.refused) == (0, {})

@@ -9,7 +9,7 @@ as_of:<view>             the instant that the view's values were true for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.store_version import METADATA, StoreVersion
@@ -197,9 +196,9 @@ def _instants(instants: Sequence[int], places: npt.NDArray[np.int64] | None = No
     return pa.array(values if places is None else values[places]).cast(TIME)
 
 
-def store_version(segment: Path) -> StoreVersion | None:
-    """What wrote a segment; None where it does not say. Raises OSError and pyarrow's errors."""
-    metadata = pq.read_schema(segment).metadata or {}
+def store_version(metadata: Mapping[bytes, bytes] | None) -> StoreVersion | None:
+    """What wrote a segment, by its metadata; None where they do not say."""
+    metadata = metadata or {}
     return StoreVersion.unpacked(metadata[METADATA]) if METADATA in metadata else None
 
 

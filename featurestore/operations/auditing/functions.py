@@ -12,7 +12,7 @@ from featurestore.errors import OnDemandError
 from featurestore.operations.auditing.bits import same_bits
 from featurestore.operations.auditing.logged import Logged
 from featurestore.operations.auditing.tally import Compared
-from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
+from featurestore.operations.on_demand import evaluate, input_names
 from featurestore.operations.store_version import StoreVersion
 from featurestore.semantics.service import Column
 
@@ -39,8 +39,7 @@ def _compare(
     item = column.on_demand
     assert item is not None
     names = input_names(item)
-    time = logged.rows["time"].combine_chunks()
-    asked = {**trained, **_columns(logged.asked or logged.brought), REQUEST_TIME: time}
+    asked = {**trained, **_columns(logged.inputs)}
     again, failed = _evaluated(item, {name: asked[name] for name in names}, logged.rows.num_rows)
     same = same_bits(served, again, column.type)
     causes, details = np.full(len(same), "", object), np.full(len(same), "", object)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from featurestore.errors import SpineError
 from featurestore.operations.auditing.asking import Ints, Said
+from featurestore.operations.on_demand import REQUEST_TIME
 from featurestore.operations.served_rows import as_of_column, input_column, status_columns, store_version
 from featurestore.semantics.service import Column, Part, ResolvedService
 from featurestore.semantics.values import canonical
@@ -30,8 +31,8 @@ CHUNK = 200_000
 class Logged:
     """Rows of the log. version: what they are compared with; served: the version served, where it is another one.
 
-    asked: the inputs that training is asked for, where a spine gives others than the requests brought. libraries: the
-    versions of each with which they were served.
+    asked: the inputs that training is asked for, as `brought` has them, where a spine gives others. libraries: the versions
+    of each with which they were served.
     """
 
     version: ResolvedService
@@ -47,8 +48,19 @@ class Logged:
 
     @cached_property
     def brought(self) -> pa.Table:
-        """The keys and request values that the requests brought."""
-        return pa.table({name: self.rows[input_column(name)].combine_chunks() for name in self.version.inputs})
+        """The keys and request values that the requests brought, and their instants, which are always there."""
+        brought = {name: self.rows[input_column(name)].combine_chunks() for name in self.version.inputs}
+        return pa.table({**brought, REQUEST_TIME: self.rows["time"].combine_chunks()})
+
+    @property
+    def inputs(self) -> pa.Table:
+        """What training is asked for: what the requests brought, or what a spine gives."""
+        return self.brought if self.asked is None else self.asked
+
+    @property
+    def lacking(self) -> list[str]:
+        """The inputs of the version compared with that the version served did not take."""
+        return [name for name in self.version.inputs if input_column(name) not in self.rows.column_names]
 
     @property
     def fingerprint(self) -> str:
@@ -97,8 +109,9 @@ def chunks(files: Sequence[Path], since: int | None, until: int | None) -> Itera
     rows = 0
     for path in files:
         waiting.append(str(path))
-        rows += pq.read_metadata(path).num_rows
-        wrote = store_version(path)
+        written = pq.read_metadata(path)
+        rows += written.num_rows
+        wrote = store_version(written.metadata)
         for name, of in (wrote.libraries if wrote is not None else {}).items():
             libraries.setdefault(name, set()).add(of)
         if rows >= CHUNK or path == files[-1]:
@@ -139,7 +152,7 @@ class SpineOfRequests:
         self._left.difference_update(pairs)
         places = pa.array([self._places[pairs[n]] for n in kept], pa.int64())
         matched = rows.take(pa.array(kept, pa.int64()))
-        asked = {}
+        asked = {REQUEST_TIME: matched["time"].combine_chunks()}
         for name, of in version.inputs.items():
             own = self.table[name].take(places) if name in self.table.column_names else matched[input_column(name)]
             asked[name] = own.cast(of.arrow).combine_chunks()

@@ -60,6 +60,8 @@ class Search:
 
     def __init__(self, project: Project, session: Session, question: Question) -> None:
         self.question = question
+        view = question.part.view
+        self._runs = project.registry.run_starts(view.name, view.fingerprint)
         self._project, self._session = project, session
         self._types = {question.part.column(f.name): f.type for f in question.part.features}
         self.causes: dict[str, Texts] = {}
@@ -160,13 +162,11 @@ class Search:
     def _files(self) -> None:
         """Files were written anew or removed after the value was computed, or had not been seen yet."""
         question = self.question
-        view = question.part.view
-        files = files_of(view.source, self._project.offline)
+        files = files_of(question.part.view.source, self._project.offline)
         if files is None:
             return
-        started = self._project.registry.run_starts(view.name, view.fingerprint)
         pairs = zip(question.as_of.tolist(), question.times.tolist(), strict=True)
-        computed = np.array([started.get(as_of, time) for as_of, time in pairs], np.int64)
+        computed = np.array([self._runs.get(as_of, time) for as_of, time in pairs], np.int64)
         for instant in np.unique(computed[self._any_open]).tolist():
             rows = np.flatnonzero(self._any_open & (computed == instant))
             then = files.at(instant)
@@ -206,30 +206,29 @@ class Search:
     def _instants(self) -> None:
         """The value is that of another instant: of an earlier one where rows did not come through, or of a later one."""
         question = self.question
-        view = question.part.view
-        runs = self._project.registry.run_starts(view.name, view.fingerprint)
         rows = np.flatnonzero(self._any_open)
         said = self._ask(rows, np.full(len(rows), NEVER))
         self._settle_same(rows, said, "not materialized", "served as if the key were unknown")
         late = np.full(len(question.times), "not materialized", object)
-        if view.timing.refresh is not None and runs:
-            late[~np.isin(question.as_of, list(runs))] = "as_of untrue"  # no run completed that instant
+        if question.part.view.timing.refresh is not None and self._runs:
+            late[~np.isin(question.as_of, list(self._runs))] = "as_of untrue"  # no run completed that instant
         untrue = np.full(len(question.times), "as_of untrue", object)
-        earlier, later = self._around(np.flatnonzero(self._any_open), np.array(sorted(runs), np.int64))
+        earlier, later = self._around(np.flatnonzero(self._any_open))
         for pair in zip(earlier, later, strict=True):
             for instants, cause in zip(pair, (late, untrue), strict=True):
                 rows = np.flatnonzero(self._any_open & (instants != NEVER))
                 said = self._ask(rows, instants[rows], judged=question.as_of[rows])
                 self._settle_same(rows, said, cause, partial(_value_at, instants))
 
-    def _around(self, rows: Ints, runs: Ints) -> tuple[list[Ints], list[Ints]]:
+    def _around(self, rows: Ints) -> tuple[list[Ints], list[Ints]]:
         """The earlier and the later instants to try for some rows, nearest first; NEVER where a row has none."""
         question = self.question
         refresh, as_of = question.part.view.timing.refresh, question.as_of
         if refresh is not None:
             later = [as_of + refresh * step for step in range(1, STEPS + 1)]
-            if not len(runs):
+            if not self._runs:
                 return [as_of - refresh * step for step in range(1, STEPS + 1)], later
+            runs = np.array(sorted(self._runs), np.int64)
             places = np.searchsorted(runs, as_of)
             return [np.where(places >= s, runs[np.maximum(places - s, 0)], NEVER) for s in range(1, STEPS + 1)], later
         self._ask(rows, as_of[rows])

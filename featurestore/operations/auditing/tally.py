@@ -112,7 +112,7 @@ class Tally:
 
     def _example(self, logged: Logged, compared: Compared, row: int) -> Difference:
         rows, part = logged.rows, compared.part
-        keys = logged.asked or logged.brought
+        keys = logged.inputs
         names = logged.version.key_inputs if part is None else part.inputs
         key = {name: keys[name][row].as_py() for name in names}
         present = Status.PRESENT.name
