@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from featurestore.compile.rows import Scan, cell, key_list, until_sql, words_sql
+from featurestore.compile.rows import Scan, cell, has_key, key_list, until_sql, words_sql
 from featurestore.semantics.view import ResolvedView
 
 __all__ = ["all_keys_sql", "changed_keys_sql"]
 
 
-def _has_key(view: ResolvedView) -> str:
-    return " AND ".join(f"k{i} IS NOT NULL" for i in range(len(view.keys))) or "true"
-
-
 def all_keys_sql(view: ResolvedView, scan: Scan) -> str:
     """Every key that any version of a row ever had, once each, as `(k…)`."""
-    return f"SELECT DISTINCT {key_list(view)} FROM ({words_sql(view, scan)}) WHERE {_has_key(view)}"
+    return f"SELECT DISTINCT {key_list(view)} FROM ({words_sql(view, scan)}) WHERE {has_key(view)}"
 
 
 def changed_keys_sql(view: ResolvedView, scan: Scan, *, after: int, upto: int, new_files: Sequence[int]) -> str:
@@ -35,7 +31,7 @@ def changed_keys_sql(view: ResolvedView, scan: Scan, *, after: int, upto: int, n
     if view.source.identity:
         names = ", ".join(cell(column) for column in view.source.identity)
         touched += f" OR ({names}) IN (SELECT ({names}) FROM ({words}) WHERE {learned})"
-    return f"SELECT DISTINCT {key_list(view)} FROM ({words}) WHERE {_has_key(view)} AND ({touched})"
+    return f"SELECT DISTINCT {key_list(view)} FROM ({words}) WHERE {has_key(view)} AND ({touched})"
 
 
 def _passed(view: ResolvedView, after: int, upto: int) -> list[str]:

@@ -28,11 +28,14 @@ __all__ = [
     "Scan",
     "cell",
     "happened_of",
+    "has_key",
     "identity_terms",
     "invalid_sql",
+    "kept_terms",
     "key_list",
     "known_of",
     "learned_terms",
+    "named_terms",
     "order_terms",
     "own_columns",
     "rows_sql",
@@ -40,6 +43,7 @@ __all__ = [
     "until_sql",
     "visible_known_of",
     "whole_sql",
+    "whole_terms",
     "words_sql",
 ]
 
@@ -59,6 +63,11 @@ def key_list(view: ResolvedView, table: str = "") -> str:
     """The key columns as the as-of query names them, `k0, k1, …`; one constant column for an entity without keys."""
     prefix = f"{table}." if table else ""
     return ", ".join(f"{prefix}k{i}" for i in range(max(1, len(view.keys))))
+
+
+def has_key(view: ResolvedView) -> str:
+    """That no key column is null: a row or a request with such a key belongs to nothing."""
+    return " AND ".join(f"k{i} IS NOT NULL" for i in range(len(view.keys))) or "true"
 
 
 def cell(column: str) -> str:
@@ -159,6 +168,22 @@ def identity_terms(view: ResolvedView) -> str:
     return ", ".join(_grouped(view, column) for column in view.source.identity)
 
 
+def whole_terms(view: ResolvedView, table: str = "") -> list[str]:
+    """That a row of `words_sql` has a key, has happened and is known."""
+    keys = [f"k{i}" for i in range(len(view.keys))]
+    return [f"{table}{name} IS NOT NULL" for name in (*keys, "e", "known")]
+
+
+def named_terms(view: ResolvedView, table: str = "") -> list[str]:
+    """That a row of `words_sql` has an identity, where its source has any."""
+    return [f"{table}{cell(column)} IS NOT NULL" for column in view.source.identity]
+
+
+def kept_terms(view: ResolvedView, table: str = "") -> list[str]:
+    """That a row of `words_sql` is no deletion."""
+    return [f"{table}{cell(view.source.deleted)} IS NOT TRUE"] if view.source.deleted else []
+
+
 def rows_sql(
     view: ResolvedView, scan: Scan, *, carried: Sequence[str] = ("file", "row"), conditions: Sequence[str] = ()
 ) -> str:
@@ -172,14 +197,12 @@ def rows_sql(
     source = view.source
     keys = key_list(view)
     carry = ", ".join(carried)
-    valid = [f"k{i} IS NOT NULL" for i in range(len(view.keys))] + ["e IS NOT NULL", "known IS NOT NULL"]
+    valid = whole_terms(view)
     visible = f"greatest(e, known - {settle}) AS v"
     if not source.identity:
         return f"SELECT {keys}, e, {visible}, {carry} FROM ({words}) WHERE {' AND '.join(valid)}"
     versions = _replaced(words) if isinstance(source, PushSource) else _superseded(view, words)
-    valid.append("superseded > known")
-    if source.deleted:
-        valid.append(f"{cell(source.deleted)} IS NOT TRUE")
+    valid += ["superseded > known", *kept_terms(view)]
     return (
         f"SELECT {keys}, e, {visible}, superseded - {settle} AS g, {carry} FROM ({versions}) "
         f"WHERE {' AND '.join(valid)}"
@@ -188,12 +211,11 @@ def rows_sql(
 
 def _superseded(view: ResolvedView, words: str) -> str:
     """The versions of identities with the instant from which a later one of theirs is known, END where there is none."""
-    named = [f"{cell(column)} IS NOT NULL" for column in view.source.identity]
     superseded = (
         f"coalesce(min(known) OVER (PARTITION BY {identity_terms(view)} ORDER BY {', '.join(learned_terms(view))} "
         f"ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), {END})"
     )
-    return f"SELECT *, {superseded} AS superseded FROM ({words}) WHERE {' AND '.join(['known IS NOT NULL', *named])}"
+    return f"SELECT *, {superseded} AS superseded FROM ({words}) WHERE {' AND '.join(['known IS NOT NULL', *named_terms(view)])}"
 
 
 def _replaced(words: str) -> str:

@@ -15,6 +15,7 @@ from featurestore.compile.rows import (
     happened_of,
     identity_terms,
     learned_terms,
+    named_terms,
     own_columns,
     until_sql,
     words_sql,
@@ -134,7 +135,7 @@ def judged_statement(
     mine = " AND ".join(f"s.k{i} = q.k{i}" for i in range(len(view.keys))) or "true"
     words = words_sql(view, rows.scan, conditions=_conditions(view))
     rows_won = f"SELECT s.*, coalesce({mine}, false) AS mine, {won} AS won FROM ({words}) s, {requests} q"
-    named = " AND ".join(["known IS NOT NULL", *(f"{cell(column)} IS NOT NULL" for column in view.source.identity)])
+    named = " AND ".join(["known IS NOT NULL", *named_terms(view)])
     counted = (
         f"SELECT *, {named} AS named, coalesce({named} AND known <= {known_by}, false) AS counted FROM ({rows_won})"
     )

@@ -18,6 +18,7 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import EVENT_TIME, Answer, ask
 from featurestore.compile.choice import CHOSEN, choose
+from featurestore.compile.rows import has_key
 from featurestore.compile.verdicts import (
     VERDICTS,
     Chosen,
@@ -179,8 +180,7 @@ def _narrowed(session: Session, question: Question, key: dict[str, Any]) -> Narr
     columns = {f"k{i}": pa.array([key[column.name]], column.type.arrow) for i, column in enumerate(view.keys)}
     asked = pa.table({"n": pa.array([0]), **(columns or {"k0": pa.array([0])}), "a": pa.array([question.as_of])})
     session.connection.register("asked", asked)
-    known = " AND ".join(f"k{i} IS NOT NULL" for i in range(len(view.keys))) or "true"
-    execute(f"CREATE OR REPLACE TEMP TABLE requests AS SELECT * FROM asked WHERE {known}")
+    execute(f"CREATE OR REPLACE TEMP TABLE requests AS SELECT * FROM asked WHERE {has_key(view)}")
     session.connection.unregister("asked")
     scan = session.scan(view.source)
     count = cells_sql(view, scan, "requests")

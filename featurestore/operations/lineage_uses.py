@@ -100,8 +100,7 @@ def _views(service: ResolvedService, store: OnlineStore, project: str) -> dict[s
 
 
 def _instants(view: ResolvedView, complete: Sequence[int], now: int) -> dict[str, Any]:
-    wanted = view.timing.as_of(now)
-    served = next((instant for instant in complete if instant <= wanted), None)
+    served = view.timing.served(complete, now)
     shown = [to_datetime(instant).isoformat() for instant in complete]
     return {
         "view": view.name,

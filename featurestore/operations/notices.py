@@ -141,9 +141,7 @@ def _age(session: Session, view: ResolvedView, of: str) -> str:
     timing = view.timing
     lag, served = "greatest(known - e, 0)", "greatest(e, known)"
     if timing.refresh is not None:
-        counts = f"greatest(e, known - {timing.settle})"
-        step = floor_div(f"{counts} - {timing.offset} + {timing.refresh - 1}", timing.refresh)
-        served = f"{step} * {timing.refresh} + {timing.offset} + {timing.ready_after}"
+        served = f"{timing.first_sql(f'greatest(e, known - {timing.settle})')} + {timing.ready_after}"
     quantile = "CAST(quantile_disc({}, {}) AS BIGINT)"
     columns = [quantile.format(lag, 0.5), *(quantile.format(f"{served} - e", q) for q in (0.5, 0.95))]
     known, half, most = map(_rough, _row(session, f"SELECT {', '.join(columns)} FROM times"))

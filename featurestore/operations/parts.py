@@ -85,8 +85,7 @@ class SlotPart:
         self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
     ) -> tuple[PartAnswer, Columns] | None:
         """See LoadedPart."""
-        wanted = self.view.timing.as_of(now)
-        base = next((instant for instant in unpack_watermark(marks[0]) if instant <= wanted), None)
+        base = self.view.timing.served(unpack_watermark(marks[0]), now)
         if base is None:
             raise NotMaterializedError(
                 f"View '{self.view.name}' has no values online at {to_datetime(now).isoformat()}; run "
@@ -97,7 +96,7 @@ class SlotPart:
             statuses, columns = self._judged(records, base)
         except LookupError:
             return None
-        return _answered(self, statuses, columns, as_of=base, stale=base < wanted)
+        return _answered(self, statuses, columns, as_of=base, stale=base < self.view.timing.as_of(now))
 
     def _judged(self, records: Sequence[bytes | None], base: int) -> tuple[list[list[Status]], Columns]:
         """Rule 4: each feature's status for each record, and the columns with their defaults filled in."""

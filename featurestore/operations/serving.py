@@ -43,8 +43,7 @@ PRESENTED = 1_000
 def is_published(view: ResolvedView, store: OnlineStore, project: str) -> bool:
     """Whether a view version has an instant online whose time to be served has come."""
     reading = store.get([ViewCodec(project, view).watermark_key])
-    instants = unpack_watermark(reading.values[0])
-    return any(instant <= view.timing.as_of(reading.now) for instant in instants)
+    return view.timing.served(unpack_watermark(reading.values[0]), reading.now) is not None
 
 
 @dataclass

@@ -112,7 +112,7 @@ def status_of(
     for view, mark, key in zip(listed, marks, states, strict=True):
         state = SourceState() if key is None else SourceState.unpack(held[key])
         complete, wanted = unpack_watermark(held[mark]), view.timing.as_of(reading.now)
-        served = next((instant for instant in complete if instant <= wanted), None)
+        served = view.timing.served(complete, reading.now)
         if takes_pushes(view) and complete:
             served, wanted = served_as_of(state, reading.now), max(wanted, state.applied)
         source, pushes = view.source, None

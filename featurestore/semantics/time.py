@@ -9,6 +9,7 @@ and for a continuous one as_of = known_by = t. Training applies it to every row 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,15 +35,36 @@ class Timing:
 
     def as_of(self, t: Any) -> Any:
         """The instant whose values are right at `t`; int or numpy array."""
-        if self.refresh is None:
-            return t
-        return (t - self.ready_after - self.offset) // self.refresh * self.refresh + self.offset
+        return self.instant(t - self.ready_after) if self.refresh else t
 
     def as_of_sql(self, t: str) -> str:
         """`as_of` of a BIGINT expression."""
-        if self.refresh is None:
-            return t
-        return f"{floor_div(f'{t} - {self.ready_after + self.offset}', self.refresh)} * {self.refresh} + {self.offset}"
+        return self._instant_sql(t, self.ready_after) if self.refresh else t
+
+    def instant(self, t: Any) -> Any:
+        """The last instant of a refreshed view at or before `t`; int or numpy array."""
+        assert self.refresh is not None
+        return (t - self.offset) // self.refresh * self.refresh + self.offset
+
+    def first(self, t: Any) -> Any:
+        """The first instant of a refreshed view at or after `t`; int or numpy array."""
+        assert self.refresh is not None
+        return self.instant(t + self.refresh - 1)
+
+    def first_sql(self, t: str) -> str:
+        """`first` of a BIGINT expression."""
+        assert self.refresh is not None
+        return self._instant_sql(t, 1 - self.refresh)
+
+    def _instant_sql(self, t: str, before: int) -> str:
+        """`instant` of so many µs before a BIGINT expression."""
+        assert self.refresh is not None
+        return f"{floor_div(f'{t} - {before + self.offset}', self.refresh)} * {self.refresh} + {self.offset}"
+
+    def served(self, complete: Iterable[int], now: int) -> int | None:
+        """The instant that lookups at `now` are answered for, of the complete ones, newest first; None where it is none."""
+        wanted = self.as_of(now)
+        return next((instant for instant in complete if instant <= wanted), None)
 
     def known_by(self, as_of: Any) -> Any:
         """Until when (int or numpy array) a row may be learned and still count for `as_of`."""
@@ -54,9 +76,5 @@ class Timing:
         First the one that lookups ask for already, then the one that can be computed early; both only where they are
         newer than `complete`. A continuous view is computed for now.
         """
-        if self.refresh is None:
-            wanted = [now]
-        else:
-            newest = (now - self.settle - self.offset) // self.refresh * self.refresh + self.offset
-            wanted = sorted({self.as_of(now), newest})
+        wanted = [now] if self.refresh is None else sorted({self.as_of(now), self.instant(now - self.settle)})
         return [instant for instant in wanted if complete is None or instant > complete]

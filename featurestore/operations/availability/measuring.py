@@ -9,12 +9,19 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.clock import instant_of
-from featurestore.compile.rows import Scan, cell, happened_of, identity_terms, words_sql
+from featurestore.compile.rows import (
+    Scan,
+    happened_of,
+    identity_terms,
+    kept_terms,
+    named_terms,
+    whole_terms,
+    words_sql,
+)
 from featurestore.declare.push import KNOWN_AT, PushSource
 from featurestore.operations.availability.journals import Completions, Landing
 from featurestore.operations.availability.report import Lag, Settling, Switches
 from featurestore.operations.parts import takes_pushes
-from featurestore.semantics.sql import floor_div
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Session
@@ -87,10 +94,7 @@ def prepare(session: Session, asked: Question) -> None:
             counted, after = "w.e > l.replaced", "l.came - 1"
     elif asked.how not in {"column", "log"}:
         told = "false"
-    valid = ["w.e IS NOT NULL", "w.known IS NOT NULL", *(f"w.k{i} IS NOT NULL" for i in range(len(view.keys)))]
-    valid += [f"w.{cell(column)} IS NOT NULL" for column in source.identity]
-    if source.deleted:
-        valid.append(f"w.{cell(source.deleted)} IS NOT TRUE")
+    valid = [*whole_terms(view, "w."), *named_terms(view, "w."), *kept_terms(view, "w.")]
     if isinstance(source, PushSource):
         valid.append("w.file > 0")  # the log; its history lies below
     session.connection.execute(
@@ -117,11 +121,7 @@ def _first(view: ResolvedView, came: str) -> str:
 def measure_known(session: Session, asked: Question, known_after: int) -> Known:
     """How late the prepared rows became known, and how many of them later than `known_after` (µs) for certain."""
     timing, told = asked.view.timing, "FILTER (WHERE told AND first)"
-    # The first instant of the refresh at or after a row happened.
-    instant = "e"
-    if timing.refresh is not None:
-        step = floor_div(f"e - {timing.offset} + {timing.refresh - 1}", timing.refresh)
-        instant = f"{step} * {timing.refresh} + {timing.offset}"
+    instant = "e" if timing.refresh is None else timing.first_sql("e")
     # For an instant a row counts when it is known as its words say; whoever only promises that has its file there besides.
     rows = f"SELECT *, {instant} AS i, greatest(came, known) AS late, greatest(after, known - 1) AS least FROM measured"
     row = _row(
@@ -175,8 +175,7 @@ def switches(session: Session, asked: Question) -> Switches | None:
         return None
     if not done.instants:
         return Switches(0, 0, 0, Lag())
-    first = max(done.instants[0] + 1, asked.since)
-    low = -(-(first - timing.offset) // timing.refresh) * timing.refresh + timing.offset
+    low = timing.first(max(done.instants[0] + 1, asked.since))
     runs = {"instant": done.instants, "finished": done.finishes}
     session.connection.register("finishes", pa.table({name: pa.array(of, pa.int64()) for name, of in runs.items()}))
     row = _row(

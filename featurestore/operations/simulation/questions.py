@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.clock import to_datetime
-from featurestore.compile.rows import key_list, words_sql
+from featurestore.compile.rows import has_key, key_list, words_sql
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
@@ -73,11 +73,12 @@ class Questions:
 
 
 def _keys_of(view: ResolvedView, offline: Offline) -> list[Key]:
+    if not view.keys:  # there is one, which is ()
+        return []
     keys = key_list(view)
-    valid = " AND ".join(f"k{i} IS NOT NULL" for i in range(len(view.keys)))
     with offline.session() as session:
         table: pa.Table = session.connection.sql(
-            f"SELECT {keys} FROM ({words_sql(view, session.scan(view.source))}) WHERE {valid} GROUP BY ALL "
+            f"SELECT {keys} FROM ({words_sql(view, session.scan(view.source))}) WHERE {has_key(view)} GROUP BY ALL "
             f"ORDER BY max(known) DESC NULLS LAST, {keys} LIMIT {POOL}"
         ).to_arrow_table()
     return list(zip(*(scalars(table[name].combine_chunks()) for name in table.column_names), strict=True))

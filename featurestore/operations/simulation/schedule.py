@@ -14,6 +14,7 @@ from typing import NamedTuple
 from featurestore.declare.durations import parse_duration
 from featurestore.operations.parts import takes_pushes
 from featurestore.operations.simulation.faults import Faults, Span, chance
+from featurestore.semantics.time import Timing
 from featurestore.semantics.view import ResolvedView
 
 __all__ = ["Schedule", "lookups", "pause_of", "restarts", "runs"]
@@ -68,10 +69,8 @@ def runs(view: ResolvedView, span: Span) -> Iterable[int]:
     """When (µs) runs of a view start; none for one that pushes keep up to date."""
     if takes_pushes(view):
         return ()
-    timing = view.timing
-    refresh = timing.refresh or EVERY
-    first = (span.start - timing.settle - timing.offset) // refresh * refresh + timing.offset + timing.settle + refresh
-    return range(first, span.end + 1, refresh)
+    timing = view.timing if view.timing.refresh else Timing(EVERY)
+    return range(timing.first(span.start - timing.settle + 1) + timing.settle, span.end + 1, timing.refresh or EVERY)
 
 
 def lookups(service: str, span: Span, per_hour: float, seed: int) -> Sequence[int]:
