@@ -105,7 +105,7 @@ def test_a_request_is_explained_view_by_view_and_function_by_function(trips: Tri
     for explained in (first, second):
         assert explained.agrees
         assert explained.differing == ()
-        assert explained.summary == "all 6 values compared are what was served, to the bit"
+        assert explained.summary == "all 7 values compared are what was served, to the bit"
         assert [view.name for view in explained.views] == ["origin", "dest", "recent"]
         assert [view.as_of for view in explained.views] == [
             START + HOUR * 7,
@@ -122,14 +122,15 @@ def test_a_request_is_explained_view_by_view_and_function_by_function(trips: Tri
     }
     assert dest.explanation.key == {"airport": "LGA"}
     assert recent.explanation.counted == {"n": 1}
-    unlogged = next(feature for feature in dest.features if feature.column == "dest__mean")
-    assert (unlogged.is_logged, unlogged.agrees) == (False, None)
+    read = next(feature for feature in dest.features if feature.column == "dest__mean")
+    assert "dest__mean" not in first.to_dict()["inputs"]
+    assert (read.served, read.agrees) == (read.now, True), "what only a function reads is logged too"
     scaled, hour = first.functions
-    assert scaled.inputs == {"dest__mean": unlogged.now, "scale": 1.5}
-    assert (scaled.computed, scaled.now) == (("dest__mean",), unlogged.now * 1.5)
+    assert scaled.inputs == {"dest__mean": read.served, "scale": 1.5}
+    assert scaled.now == read.served * 1.5
     assert (hour.inputs, hour.served) == ({"request time": first.time}, 8)
     assert second.views[1].explanation.status == "MISSING"
-    assert [f.served for f in second.views[1].features if f.is_logged] == [-1.0]
+    assert [f.served for f in second.views[1].features] == [-1.0, None]
 
 
 def test_a_null_key_and_a_late_view_are_explained_as_they_were_served(trips: Trips) -> None:
@@ -140,7 +141,7 @@ def test_a_null_key_and_a_late_view_are_explained_as_they_were_served(trips: Tri
     origin, dest, _ = explained.views
     assert origin.explanation.key == {"airport": None}
     assert [(f.status, f.status_now, f.agrees) for f in origin.features] == [("WITHHELD", "MISSING", None)] * 2
-    assert [(f.served, f.status, f.agrees) for f in dest.features if f.is_logged] == [(None, "WITHHELD", None)]
+    assert [(f.served, f.status, f.agrees) for f in dest.features] == [(None, "WITHHELD", None)] * 2
     assert dest.explanation.values["delay"] == 5.0
     assert dest.is_stale
     assert dest.due == START + HOUR * 9
@@ -164,7 +165,7 @@ def test_what_differs_is_named(trips: Trips) -> None:
     request = trips.serve()
     pq.write_table(flights(extra=0.5), trips.folder / "flights.parquet")
     explained = trips.store.explain_request(request)
-    assert explained.differing == ("origin__delay", "origin__mean", "dest__delay", "scaled")
+    assert explained.differing == ("origin__delay", "origin__mean", "dest__delay", "dest__mean")
     assert not explained.agrees
     told = explained.to_dict()
     assert told["differing"] == list(explained.differing)
@@ -172,11 +173,12 @@ def test_what_differs_is_named(trips: Trips) -> None:
     assert told["views"][0]["explanation"]["values"]["delay"] == 4.5
     json.dumps(told, allow_nan=False)
     text = str(explained)
-    assert "4 of 6 values compared are not what was served: origin__delay, origin__mean, dest__delay, scaled" in text
+    assert (
+        "4 of 7 values compared are not what was served: origin__delay, origin__mean, dest__delay, dest__mean" in text
+    )
     assert f"dest__mean  {explained.functions[0].inputs['dest__mean']}" in text
-    assert "computed, since it is not logged" in text
     page = explained._repr_html_()
-    assert "4 of 6 values compared" in page
+    assert "4 of 7 values compared" in page
     assert "which is view delays" in page
 
 

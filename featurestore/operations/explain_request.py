@@ -20,7 +20,7 @@ from featurestore.operations.explain import explain_as_of
 from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
 from featurestore.operations.request_explanation import RequestExplanation, ServedFeature, ServedFunction, ServedView
 from featurestore.operations.served_rows import as_of_column, find_request, input_column, status_columns
-from featurestore.semantics.order import order_bytes
+from featurestore.semantics.order import same_value
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, scalars
@@ -86,12 +86,8 @@ class _Served:
 
     def __init__(self, service: ResolvedService, row: pa.Table) -> None:
         self._row = row
-        self._types = {column.name: column.type for column in service.columns}
+        self._types = {column.name: column.type for column in (*service.columns, *service.hidden)}
         self._inputs = service.inputs
-
-    def has(self, column: str) -> bool:
-        """Whether the value of a feature column was logged."""
-        return column in self._types
 
     def value(self, column: str) -> Any:
         """The value of a feature column, as served."""
@@ -127,11 +123,11 @@ def _view(part: Part, served: _Served, offline: Offline, *, limit: int) -> Serve
     for feature in part.features:
         column = part.column(feature.name)
         status, now, status_now = statuses[column], explanation.values[feature.name], explanation.statuses[feature.name]
-        value = served.value(column) if served.has(column) else None
+        value = served.value(column)
         agrees: bool | None = None
-        if status != Status.WITHHELD.name and served.has(column):
-            agrees = status == status_now and _same(feature.type, value, now)
-        features.append(ServedFeature(column, feature.type, served.has(column), value, status, now, status_now, agrees))
+        if status != Status.WITHHELD.name:
+            agrees = status == status_now and same_value(feature.type, value, now)
+        features.append(ServedFeature(column, feature.type, value, status, now, status_now, agrees))
     due = part.view.timing.as_of(instant_of(served.time))
     return ServedView(part.name, to_datetime(as_of), to_datetime(due), tuple(features), explanation)
 
@@ -140,14 +136,10 @@ def _function(item: OnDemand, served: _Served, views: tuple[ServedView, ...]) ->
     features = {feature.column: feature for view in views for feature in view.features}
     inputs: dict[str, Any] = {}
     types: dict[str, FeatureType] = {}
-    computed = []
     for name, declared in zip(input_names(item), item.inputs, strict=True):
         if name in features:
             feature = features[name]
             types[name], inputs[name] = feature.type, feature.served
-            if not feature.is_logged and feature.status != Status.WITHHELD.name:  # which is null, as it was then
-                computed.append(name)
-                inputs[name] = feature.now
         elif name == REQUEST_TIME:
             types[name], inputs[name] = Timestamp, served.time
         else:
@@ -157,15 +149,10 @@ def _function(item: OnDemand, served: _Served, views: tuple[ServedView, ...]) ->
         now = _evaluated(item, inputs, types)
     except OnDemandError as raised:
         now, error = None, str(raised)
-    agrees = error is None and _same(item.output, value, now)
-    return ServedFunction(item.name, item.output, inputs, types, tuple(computed), value, now, error, agrees)
+    agrees = error is None and same_value(item.output, value, now)
+    return ServedFunction(item.name, item.output, inputs, types, value, now, error, agrees)
 
 
 def _evaluated(item: OnDemand, inputs: Mapping[str, Any], types: Mapping[str, FeatureType]) -> Any:
     arrays = {name: canonical(pa.array([value], types[name].arrow), types[name]) for name, value in inputs.items()}
     return scalars(evaluate(item, arrays, lambda _: "the logged row"))[0]
-
-
-def _same(of: FeatureType, a: Any, b: Any) -> bool:
-    """Whether two canonical scalars are one value: NaN is NaN, -0.0 is not 0.0, null is null alone."""
-    return order_bytes(of, a) == order_bytes(of, b)

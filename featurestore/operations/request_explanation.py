@@ -23,13 +23,11 @@ HEADER = ("feature", "served", "status", "now", "status now", "same bits")
 class ServedFeature:
     """One feature of a view: its value and status as served, and as they are for the as_of that was served.
 
-    is_logged: False where the service reads it for a function only, so that its value is not in the log. agrees: whether
-    both have the same bits and status; None where there is nothing to compare, of what was withheld or is not logged.
+    agrees: whether both have the same bits and status; None where there is nothing to compare, of what was withheld.
     """
 
     column: str
     type: FeatureType
-    is_logged: bool
     served: Any
     status: str
     now: Any
@@ -60,15 +58,14 @@ class ServedView:
 class ServedFunction:
     """One on-demand feature: what the function was given, its value as served, and the one that it gives now.
 
-    inputs: by the name that each has in the service, with its type; those in `computed` are not in the log, and were
-    computed for the as_of that was served. error: why the function gives no value now, None where it does.
+    inputs: as served, by the name that each has in the service, with its type. error: why the function gives no value now,
+    None where it does.
     """
 
     column: str
     type: FeatureType
     inputs: dict[str, Any]
     input_types: dict[str, FeatureType]
-    computed: tuple[str, ...]
     served: Any
     now: Any
     error: str | None
@@ -153,7 +150,7 @@ class RequestExplanation:
         title, *rest = self._top
         parts = [html.table(title, HEADER, self._cells(), note=" · ".join(rest))]
         parts += [
-            html.table(function.column, ("input", "value", ""), _input_cells(function), note=_verdict(function))
+            html.table(function.column, ("input", "value"), _input_cells(function), note=_verdict(function))
             for function in self.functions
         ]
         for view in self.views:
@@ -176,7 +173,7 @@ class RequestExplanation:
     def _cells(self) -> Iterator[tuple[str, ...]]:
         for view in self.views:
             for feature in view.features:
-                served = shown_cell(feature.served, feature.type) if feature.is_logged else "not logged"
+                served = shown_cell(feature.served, feature.type)
                 now = shown_cell(feature.now, feature.type)
                 yield (feature.column, served, feature.status, now, feature.status_now, _word(feature.agrees))
         for function in self.functions:
@@ -206,14 +203,9 @@ def _view_title(view: ServedView) -> str:
     )
 
 
-def _input_cells(function: ServedFunction) -> Iterator[tuple[str, str, str]]:
+def _input_cells(function: ServedFunction) -> Iterator[tuple[str, str]]:
     for name, value in function.inputs.items():
-        of = function.input_types[name]
-        yield (
-            name,
-            shown_cell(value, of),
-            "computed, since it is not logged" if name in function.computed else "as logged",
-        )
+        yield name, shown_cell(value, function.input_types[name])
 
 
 def _function_lines(function: ServedFunction) -> list[str]:
@@ -245,7 +237,6 @@ def _view_json(view: ServedView) -> dict[str, Any]:
         "features": [
             {
                 "feature": feature.column,
-                "logged": feature.is_logged,
                 "served": to_json(feature.type, feature.served),
                 "status": feature.status,
                 "now": to_json(feature.type, feature.now),
@@ -262,7 +253,6 @@ def _function_json(function: ServedFunction) -> dict[str, Any]:
     return {
         "feature": function.column,
         "inputs": _json(function.inputs, function.input_types),
-        "computed": list(function.computed),
         "served": to_json(function.type, function.served),
         "now": to_json(function.type, function.now),
         "error": function.error,

@@ -28,7 +28,7 @@ import numpy as np
 from featurestore.clock import instant_of, to_datetime
 from featurestore.types import FeatureType, Float32, Scalar
 
-__all__ = ["order_bytes", "order_value", "place", "read_all", "widening_reader"]
+__all__ = ["order_bytes", "order_value", "place", "read_all", "same_value", "widening_reader"]
 
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 WIDTH = {"Int32": 4, "Int64": 8, "Date": 4, "Timestamp": 8, "Decimal": 16}
@@ -43,6 +43,11 @@ SIGN, ALL = 1 << 63, (1 << 64) - 1
 def order_bytes(of: FeatureType, value: Scalar) -> bytes:
     """The bytes of a canonical scalar of type `of`, null included."""
     return b"\x00" if value is None else b"\x01" + _bytes(of, value)
+
+
+def same_value(of: FeatureType, a: Scalar, b: Scalar) -> bool:
+    """Whether two canonical scalars are one value, to the bit: NaN is NaN, -0.0 is not 0.0, null is null alone."""
+    return order_bytes(of, a) == order_bytes(of, b)
 
 
 def order_value(of: FeatureType, data: bytes) -> Scalar:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.semantics.order import order_bytes
+from featurestore.semantics.order import same_value
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType
 
@@ -23,10 +23,9 @@ Bits = npt.NDArray[np.bool_]
 
 
 def same_bits(a: pa.Array, b: pa.Array, of: FeatureType) -> Bits:
-    """Where two columns of a type hold the same value: NaN is NaN, -0.0 is not 0.0, null is null alone."""
+    """Where two columns of a type hold one value each: `same_value`, for columns at once."""
     if of.element is not None:
-        pairs = zip(scalars(a), scalars(b), strict=True)
-        return np.array([order_bytes(of, x) == order_bytes(of, y) for x, y in pairs], np.bool_)
+        return np.array([same_value(of, x, y) for x, y in zip(scalars(a), scalars(b), strict=True)], np.bool_)
     if of.is_float:
         bits = pa.int64() if of.kind == "Float64" else pa.int32()
         a, b = a.view(bits), b.view(bits)
@@ -44,20 +43,15 @@ def passage(served: Any, trained: Any, of: FeatureType) -> str | None:
     if of.element is not None and served is not None and trained is not None:
         if len(served) != len(trained):
             return None
-        pairs = [pair for pair in zip(served, trained, strict=True) if order_bytes_differ(of.element, *pair)]
+        pairs = [pair for pair in zip(served, trained, strict=True) if not same_value(of.element, *pair)]
         through = {passage(one, other, of.element) for one, other in pairs}
         return through.pop() if len(through) == 1 else None
     if served is None or trained is None:
         return _of_null(served, trained)
     for name, result in _narrowed(trained, of):
-        if not order_bytes_differ(of, served, result):
+        if same_value(of, served, result):
             return name
     return None
-
-
-def order_bytes_differ(of: FeatureType, one: Any, other: Any) -> bool:
-    """Whether two scalars of a type are different bits."""
-    return order_bytes(of, one) != order_bytes(of, other)
 
 
 def _of_null(served: Any, trained: Any) -> str | None:
