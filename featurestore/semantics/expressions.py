@@ -176,10 +176,11 @@ class _Check:
             raise ValueError(f"an expression cannot use '{name}', which {refused}{hint}")
         for argument in arguments:
             self.node(argument, bound, name)
-        if name in ORDERING and arguments and not _reads(arguments[0], bound):
-            of = self._type(arguments[0]) or ""
-            if "FLOAT" in of or "DOUBLE" in of:
-                raise ValueError(f"an expression cannot use '{name}' over {of}: it puts 0.0 and -0.0 in any order")
+        if name in ORDERING and arguments:
+            of = None if _reads(arguments[0], bound) else self._type(arguments[0])
+            if of is None or "FLOAT" in of or "DOUBLE" in of:
+                shown = of or "the parameter of a lambda, which may be a list of floats"
+                raise ValueError(f"an expression cannot use '{name}' over {shown}: it puts 0.0 and -0.0 in any order")
         if function.aggregates or name in LIST_AGGREGATES:
             self._aggregate(function.aggregates, arguments, bound)
         elif function.macros:

@@ -123,6 +123,8 @@ REFUSED = [
     ("#1", "by its position"),
     ("list_distinct(ns)", "order that nobody gave; sort it"),
     ("list_sort([x, 0.0])", "over DOUBLE[]: it puts 0.0 and -0.0 in any order"),
+    ("list_reverse_sort(emb)", "over FLOAT[3]: it puts 0.0 and -0.0 in any order"),
+    ("list_transform([xs], lambda l: list_sort(l))", "parameter of a lambda, which may be a list of floats"),
     ("list_distinct(ns)[1]", "order that nobody gave"),
     ("array_intersect(ns, ns)", "order that nobody gave"),
     ("list_grade_up(ns)", "order that nobody gave"),
