@@ -181,11 +181,12 @@ def test_a_killed_server_loses_its_tail_and_the_log_says_how_much(tmp_path: Path
         import sys, time
         from pathlib import Path
         import pyarrow as pa
-        from featurestore.stores.serving_log import Served, ServingLog
+        from featurestore.stores.serving_log import ServingLog
+        from tests.serving import request_of
         log = ServingLog(Path(sys.argv[1]), flush=0.02)
         schema = pa.schema([("request", pa.string())])
         for n in range(10**9):
-            log.offer(Served("service", "f", schema, [[str(n)]], 1, n))
+            log.offer(request_of(schema, [[str(n)]], n))
             if n == 500:
                 print("going", flush=True)
             time.sleep(0.0002)

@@ -116,7 +116,7 @@ class ServedRows:
             packed = self._several(result, request, kept)
             size = sum([packed[place].nbytes for place in self._long_groups])
         size += REQUEST + (VALUE if count == 1 else ITEM) * count * len(self.schema)
-        return Served(service.name, service.fingerprint, self.schema, packed, count, result.now, size, self._encode)
+        return Served(service.name, service.fingerprint, self.schema, packed, count, result.now, self._encode, size)
 
     def _one(self, result: OnlineResult, request: str, row: int) -> tuple[Any, ...]:
         packed: list[Any] = [request, result.now, row]
@@ -147,8 +147,8 @@ class ServedRows:
 
     def table(self, requests: Sequence[Served]) -> pa.Table:
         """The rows of several results: first those of one row, then the others."""
-        ones = [request.columns for request in requests if request.rows == 1]
-        several = [request.columns for request in requests if request.rows > 1]
+        ones = [request.packed for request in requests if request.rows == 1]
+        several = [request.packed for request in requests if request.rows > 1]
         tables = [self._of_ones(ones)] if ones else []
         return pa.concat_tables([*tables, self._of_several(several)] if several else tables)
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from featurestore.stores.serving_counts import Counts, Losses, losses
-from featurestore.stores.serving_segments import segment_name, segments, write_durably, write_quickly
+from featurestore.stores.serving_segments import appearing, segment_name, segments, write_quickly
 
 __all__ = ["Losses", "Served", "ServingLog", "losses", "segments"]
 
@@ -46,25 +46,25 @@ CLOSING = 10.0
 UPKEEP = 300.0
 """Seconds between two times that a process looks after what is written."""
 
-FAILURES = (OSError, ValueError, TypeError, ArithmeticError, MemoryError, NotImplementedError)
+FAILURES = (OSError, pa.ArrowException, ValueError, TypeError, ArithmeticError, MemoryError)
 """What may keep rows from being written: the disk, or values that their column's type cannot hold."""
 
 
 class Served(NamedTuple):
-    """One request: where it belongs, its columns' types (one object a service version), and its columns by the row.
+    """One request: where it belongs, its columns' types (one object a service version), and its rows.
 
-    size: bytes that it takes in memory, about. encode: makes the table of the segment out of several requests of one
-    service version, whatever their `columns` are; by default lists of values.
+    encode: makes the table of the segment out of several requests of one service version, whatever their `packed` is.
+    size: bytes that it takes in memory, about.
     """
 
     service: str
     fingerprint: str
     schema: pa.Schema
-    columns: Any
+    packed: Any
     rows: int
     time: int
+    encode: Callable[[Sequence[Served]], pa.Table]
     size: int = 0
-    encode: Callable[[Sequence[Served]], pa.Table] | None = None
 
     @property
     def version(self) -> tuple[str, str]:
@@ -208,11 +208,12 @@ class ServingLog:
         name = segment_name(min(times), max(times), f"{self.process}-{self._segments}")
         written = False
         try:
-            table = (first.encode or _by_column)(requests)
+            table = first.encode(requests)
             buffer = pa.BufferOutputStream()
             write_quickly(table, buffer)
             del table
-            write_durably(folder / name, buffer.getvalue())
+            with appearing(folder / name) as file:
+                file.write(buffer.getvalue())
             written = True
         except FAILURES as error:
             self._failed(error)
@@ -232,15 +233,6 @@ class ServingLog:
         text = os.strerror(number) if number else type(error).__name__
         with self._gate:
             self._counts.failed(text, at=time.time_ns() // 1000)
-
-
-def _by_column(requests: Sequence[Served]) -> pa.Table:
-    schema = requests[0].schema
-    arrays = [
-        pa.array([value for request in requests for value in request.columns[i]], field.type)
-        for i, field in enumerate(schema)
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _parts(requests: Sequence[Served]) -> Iterator[list[Served]]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,12 +21,12 @@ __all__ = [
     "HOUR",
     "REPLACES",
     "SegmentFile",
+    "appearing",
     "live",
     "merged_name",
     "replaced",
     "segment_name",
     "segments",
-    "write_durably",
     "write_quickly",
 ]
 
@@ -71,20 +71,20 @@ def merged_name(first: int, last: int, mark: str) -> str:
     return segment_name(first, last, f"{MERGED}-{mark}")
 
 
-def write_durably(path: Path, data: pa.Buffer) -> None:
-    """A file of these bytes, all at once: under its name it is whole, and on the disk. Raises OSError."""
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that appears all at once: under its name it is whole, and on the disk. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f".{path.name}")
     try:
         with made.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(made, path)  # noqa: PTH105 - atomic, and said so by its name
-    except OSError:
+    finally:
         with suppress(OSError):
             made.unlink(missing_ok=True)
-        raise
 
 
 def write_quickly(table: pa.Table, into: Any) -> None:
@@ -127,10 +127,11 @@ def listed(version: Path) -> list[SegmentFile]:
     return sorted(map(SegmentFile.of, version.glob("[0-9]*.parquet")), key=lambda file: (file.first, file.path.name))
 
 
-def replaced(files: Sequence[SegmentFile]) -> set[str]:
-    """The names of files that merged ones among them stand for. Those that are alone in their hour are not looked into."""
+def replaced(files: Sequence[SegmentFile], of: Callable[[SegmentFile], bool] = lambda _: True) -> set[str]:
+    """The names of files that merged ones among them, such as `of` says, stand for. Those that are alone in their hour are
+    not looked into."""
     hours = Counter(file.hour for file in files)
-    return {name for file in files if file.merged and hours[file.hour] > 1 for name in replaced_by(file)}
+    return {name for file in files if file.merged and hours[file.hour] > 1 and of(file) for name in replaced_by(file)}
 
 
 def replaced_by(file: SegmentFile) -> set[str]:

@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +25,16 @@ import pyarrow.parquet as pq
 
 from featurestore.clock import instant_of
 from featurestore.stores.serving_counts import fold_ended
-from featurestore.stores.serving_segments import HOUR, REPLACES, SegmentFile, listed, merged_name, replaced, replaced_by
+from featurestore.stores.serving_segments import (
+    HOUR,
+    REPLACES,
+    SegmentFile,
+    appearing,
+    listed,
+    merged_name,
+    replaced,
+    replaced_by,
+)
 
 __all__ = ["GRACE", "Limits", "Upkeep", "keep_up"]
 
@@ -120,8 +128,7 @@ def _clean(version: Path, grace: float) -> Upkeep:
 def _replaced_in(version: Path, of: Callable[[SegmentFile], bool] = lambda _: True) -> list[Path]:
     """The files of a service version that its merged ones, such as `of` says, have replaced."""
     files = listed(version)
-    hours = Counter(file.hour for file in files)
-    names = {name for file in files if file.merged and hours[file.hour] > 1 and of(file) for name in replaced_by(file)}
+    names = replaced(files, of)
     return [file.path for file in files if file.path.name in names]
 
 
@@ -166,19 +173,9 @@ def _merge(schema: pa.Schema, files: Sequence[SegmentFile], between: Between) ->
     schema = schema.with_metadata({**(schema.metadata or {}), REPLACES: names})
     first, last = min(file.first for file in files), max(file.last for file in files)
     path = files[0].path.with_name(merged_name(first, last, secrets.token_hex(4)))
-    made = path.with_name(f".{path.name}")
-    try:
-        with made.open("wb") as file:
-            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                for rows in _by_time(files, between):
-                    writer.write_table(rows.replace_schema_metadata(schema.metadata), row_group_size=2 * ROW_GROUP)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(made, path)  # noqa: PTH105 - atomic, and said so by its name
-    except BaseException:
-        with suppress(OSError):
-            made.unlink(missing_ok=True)
-        raise
+    with appearing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for rows in _by_time(files, between):
+            writer.write_table(rows.replace_schema_metadata(schema.metadata), row_group_size=2 * ROW_GROUP)
 
 
 def _by_time(files: Sequence[SegmentFile], between: Between) -> Iterator[pa.Table]:

@@ -17,13 +17,14 @@ import pytest
 
 from featurestore.stores.serving_counts import fold_ended
 from featurestore.stores.serving_log import Losses, Served, ServingLog, losses, segments
+from tests.serving import request_of
 
 SCHEMA = pa.schema([("request", pa.string()), ("time", pa.int64())])
 
 
 def served(n: int, *, text: str = "", size: int = 0) -> Served:
     """A request of one row at the instant n."""
-    return Served("service", "f", SCHEMA, [[text or str(n)], [n]], 1, n, size)
+    return request_of(SCHEMA, [[text or str(n)], [n]], n, size=size)
 
 
 def logged(folder: Path) -> list[int]:
@@ -74,7 +75,7 @@ def test_a_folder_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
 def test_a_value_that_its_column_cannot_hold_costs_its_segment(tmp_path: Path) -> None:
     """The writer goes on, and says what kind of error it was without the value."""
     log = ServingLog(tmp_path, flush=3600)
-    log.offer(served(1)._replace(columns=[["a"], ["secret"]]))
+    log.offer(served(1)._replace(packed=[["a"], ["secret"]]))
     log.flush()
     log.offer(served(2))
     log.close()

@@ -18,6 +18,7 @@ import pytest
 from featurestore.stores.serving_log import Served, ServingLog, losses, segments
 from featurestore.stores.serving_segments import HOUR, SegmentFile
 from featurestore.stores.serving_upkeep import Limits, Upkeep, keep_up
+from tests.serving import request_of
 
 SCHEMA = pa.schema([("request", pa.string()), ("time", pa.timestamp("us", "UTC"))])
 MINUTE = HOUR // 60
@@ -27,7 +28,7 @@ NOW = 4 * HOUR
 
 def served(at: int, schema: pa.Schema = SCHEMA, fingerprint: str = "f") -> Served:
     """A request of two rows at an instant."""
-    return Served("service", fingerprint, schema, [[str(at)] * 2, [at] * 2], 2, at)
+    return request_of(schema, [[str(at)] * 2, [at] * 2], at, fingerprint=fingerprint)
 
 
 def written(folder: Path, *processes: Sequence[int], schema: pa.Schema = SCHEMA) -> None:
