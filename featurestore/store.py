@@ -14,7 +14,7 @@ from typing import Any, Self
 from featurestore.catalog import Catalog, load
 from featurestore.clock import Clock, instant_of
 from featurestore.config import Config, load_config
-from featurestore.declare.durations import parse_duration
+from featurestore.declare.durations import began
 from featurestore.errors import ManifestError
 from featurestore.operations.apply import AppliedVersion, free_leftovers
 from featurestore.operations.auditing import Audit, Audited, audit
@@ -330,16 +330,9 @@ class FeatureStore:
         """
         if self._project.serving_log is not None:
             self._project.serving_log.flush()
-        began = (
-            self._project.now() - parse_duration(since)
-            if isinstance(since, str)
-            else None
-            if since is None
-            else instant_of(since)
-        )
         ended = None if until is None else instant_of(until)
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
-        return audit(self._project, Audited(began, ended, service, trained, spine))
+        return audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
 
     def serving_log_losses(self) -> Losses:
         """How many requests were offered to the serving log, written, dropped and lost, over all processes, and the last

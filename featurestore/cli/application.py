@@ -18,7 +18,10 @@ from featurestore.errors import ConfigError, FeatureStoreError
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
-__all__ = ["AsJson", "Place", "add", "app", "opened", "place_of"]
+__all__ = ["FOUND", "AsJson", "Place", "add", "app", "opened", "place_of"]
+
+FOUND = 3
+"""The exit code of commands that were told to fail on what they find (`--fail-on-…`), and found it."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 

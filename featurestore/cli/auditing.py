@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurestore.cli.application import AsJson, opened
+from featurestore.cli.application import FOUND, AsJson, opened
 from featurestore.cli.output import cell, print_json, print_table
-from featurestore.cli.values import instant
+from featurestore.cli.values import instant, since_of
 
 if TYPE_CHECKING:
-    from featurestore.operations.auditing import Audit
+    from featurestore.operations.auditing import Audit, Difference
 
-__all__ = ["audit"]
-
-SKEWED = 3
-"""The exit code of --fail-on-skew."""
+__all__ = ["audit", "print_example", "print_lateness"]
 
 
 def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -44,7 +40,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
     with opened(context) as store:
         ended = None if until is None else instant(until)
         against = None if manifest is None else store.load_manifest(manifest)
-        found = store.audit(since=_since(since), until=ended, service=service, against=against)
+        found = store.audit(since=since_of(since), until=ended, service=service, against=against)
     if html is not None:
         html.write_text(found.to_html(), encoding="utf-8")
     if as_json:
@@ -52,11 +48,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
     else:
         _print(found)
     if fail_on_skew and found.over_budget:
-        raise typer.Exit(SKEWED)
-
-
-def _since(text: str | None) -> datetime | str | None:
-    return instant(text) if text is not None and "-" in text else text
+        raise typer.Exit(FOUND)
 
 
 def _print(found: Audit) -> None:
@@ -68,16 +60,10 @@ def _print(found: Audit) -> None:
         ]  # fmt: skip
         missing = ("missing when served", "missing in training")
         print_table(("service", "feature", "compared", "exact", "rewritten", "skewed", *missing, "causes"), rows)
-        late = [(v.service, v.view, v.requests, v.stale, _seconds(v.p50), _seconds(v.p99), _seconds(v.greatest), v.early)
-                for v in found.lateness]  # fmt: skip
-        print_table(("service", "view", "rows", "stale", "by p50", "p99", "at most", "early"), late)
+        print_lateness(found)
     for feature in found.features:
         for example in feature.examples:
-            typer.echo(
-                f"{feature.feature} of {example.key} at {cell(example.time)} (request {example.request}): served "
-                f"{cell(example.served)} {example.statuses[0]}, training says {cell(example.trained)} {example.statuses[1]}: "
-                f"{example.cause}: {example.detail}"
-            )
+            print_example(feature.feature, example)
     for version, why in found.not_audited.items():
         typer.echo(f"{version} was not audited: {why}")
     for name, share in found.over_budget.items():
@@ -90,5 +76,17 @@ def _print(found: Audit) -> None:
     )
 
 
-def _seconds(micros: int) -> str:
-    return f"{micros / 1e6:g} s"
+def print_lateness(found: Audit) -> None:
+    """How late each view was, as a table."""
+    late = [(v.service, v.view, v.requests, v.stale, *(f"{us / 1e6:g} s" for us in (v.p50, v.p99, v.greatest)), v.early)
+            for v in found.lateness]  # fmt: skip
+    print_table(("service", "view", "rows", "stale", "by p50", "p99", "at most", "early"), late)
+
+
+def print_example(feature: str, example: Difference) -> None:
+    """A value that differs, as a line."""
+    typer.echo(
+        f"{feature} of {example.key} at {cell(example.time)} (request {example.request}): served "
+        f"{cell(example.served)} {example.statuses[0]}, training says {cell(example.trained)} {example.statuses[1]}: "
+        f"{example.cause}: {example.detail}"
+    )

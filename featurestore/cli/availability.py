@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
-from featurestore.cli.application import AsJson, opened
+from featurestore.cli.application import FOUND, AsJson, opened
 from featurestore.cli.output import print_json, print_table
-from featurestore.cli.values import instant
+from featurestore.cli.values import since_of
 
 __all__ = ["availability"]
-
-BROKEN = 3
-"""The exit code of --fail-on-broken."""
 
 
 def availability(
@@ -34,7 +31,7 @@ def availability(
     from featurestore.operations.availability import HEADER
 
     with opened(context) as store:
-        found = store.availability(views, since=instant(since) if since is not None and "-" in since else since)
+        found = store.availability(views, since=since_of(since))
     if as_json:
         print_json(found.to_dict())
     elif found.views:
@@ -44,4 +41,4 @@ def availability(
     else:
         typer.echo("Nothing is applied.")
     if fail_on_broken and found.broken:
-        raise typer.Exit(BROKEN)
+        raise typer.Exit(FOUND)

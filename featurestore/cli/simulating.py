@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import AsJson, opened
+from featurestore.cli.application import FOUND, AsJson, opened
+from featurestore.cli.auditing import print_example, print_lateness
 from featurestore.cli.output import cell, print_json, print_table
 from featurestore.cli.values import instant
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from featurestore.operations.simulation import Faults, Simulation
 
 __all__ = ["simulate"]
-
-SKEWED = 3
-"""The exit code of --fail-on-skew."""
 
 EXAMPLES = 5
 """Differences that are printed, each of another feature; --json has more."""
@@ -63,7 +61,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go 
     else:
         _print(found)
     if fail_on_skew and found.skewed:
-        raise typer.Exit(SKEWED)
+        raise typer.Exit(FOUND)
 
 
 def _faults(late: str | None, said: dict[str, Any]) -> Faults:
@@ -97,11 +95,7 @@ def _print(found: Simulation) -> None:
         [(f.service, f.feature, f.compared, f.exact, f.compared - f.exact, ", ".join(f"{n} {c}" for c, n in f.causes.items()))
          for f in audit.features],
     )  # fmt: skip
-    print_table(
-        ("service", "view", "rows", "stale", "by p50", "p99", "at most", "early"),
-        [(v.service, v.view, v.requests, v.stale, *(f"{micros / 1e6:g} s" for micros in (v.p50, v.p99, v.greatest)), v.early)
-         for v in audit.lateness],
-    )  # fmt: skip
+    print_lateness(audit)
     print_table(
         ("view", "runs", "died", "skipped", "in the pause", "refused"),
         [(r.view, r.completed, r.failed, r.skipped, r.paused, r.refused) for r in found.runs],
@@ -114,10 +108,7 @@ def _print(found: Simulation) -> None:
     )  # fmt: skip
     examples = [(feature.feature, example) for feature in audit.features for example in feature.examples[:1]]
     for name, example in examples[:EXAMPLES]:
-        typer.echo(
-            f"{name} of {example.key} at {cell(example.time)}: served {cell(example.served)} {example.statuses[0]}, "
-            f"training says {cell(example.trained)} {example.statuses[1]}: {example.cause}"
-        )
+        print_example(name, example)
     for text in (*found.notes, *found.advice):
         typer.echo(text)
     typer.echo(

@@ -11,7 +11,7 @@ import typer
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.types import FeatureType
 
-__all__ = ["instant", "json_row", "json_value"]
+__all__ = ["instant", "json_row", "json_value", "since_of"]
 
 
 def json_row(pairs: Iterable[str], types: Mapping[str, FeatureType]) -> dict[str, Any]:
@@ -79,3 +79,8 @@ def instant(text: str) -> datetime:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no instant such as 2025-01-31T06:30:00Z") from None
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def since_of(text: str | None) -> datetime | str | None:
+    """An ISO 8601 instant, or how long ago, as it is written: only instants have hyphens."""
+    return instant(text) if text is not None and "-" in text else text

@@ -8,9 +8,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
+from featurestore.clock import instant_of
 from featurestore.errors import DeclarationError
 
-__all__ = ["Duration", "PositiveDuration", "parse_duration", "show_duration"]
+__all__ = ["Duration", "PositiveDuration", "began", "parse_duration", "show_duration"]
 
 # Greatest first: the order in which they are written. A day is 24 hours, a week 7 days; there are no calendars here.
 UNITS = {
@@ -52,6 +53,13 @@ def parse_duration(value: object) -> int:
     raise DeclarationError(
         f"Duration {value!r} is a {type(value).__name__}. {RIGHT}, or a datetime.timedelta ({UNITS_SHOWN})."
     )
+
+
+def began(since: dt.datetime | str | None, now: int) -> int | None:
+    """The instant (µs) that an aware datetime is, or a duration before `now` ("1d"); None for None."""
+    if isinstance(since, str):
+        return now - parse_duration(since)
+    return None if since is None else instant_of(since)
 
 
 def show_duration(us: int) -> str:

@@ -9,8 +9,7 @@ from datetime import datetime
 
 import duckdb
 
-from featurestore.clock import instant_of
-from featurestore.declare.durations import parse_duration
+from featurestore.declare.durations import began
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import SourceError
@@ -45,14 +44,14 @@ def availability(
     Nothing is written, and no source is looked at anew. Raises NotFoundError, SourceError, OnlineStoreError.
     """
     now = project.online.get([]).now
-    began = now - parse_duration(since) if isinstance(since, str) else None if since is None else instant_of(since)
+    start = began(since, now)
     found = {}
     for view in project.applied(views):
         try:
-            found[view.name] = _measured(project, view, since=BEGINNING if began is None else began, now=now)
+            found[view.name] = _measured(project, view, since=BEGINNING if start is None else start, now=now)
         except duckdb.Error as error:
             raise SourceError(f"{view.source.title} cannot be read: {error} ({view.source.origin})") from error
-    return Availability(found, began, now)
+    return Availability(found, start, now)
 
 
 def _measured(project: Project, view: ResolvedView, *, since: int, now: int) -> ViewAvailability:
