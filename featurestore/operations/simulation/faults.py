@@ -7,6 +7,7 @@ import zlib
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from featurestore.declare.declaration import Declaration, declares
@@ -43,6 +44,12 @@ class Faults(Declaration):
         self.fill(**words)
         if bool(self.late) != bool(self.late_by):
             raise ValueError("late and late_by go together: which share of the rows, and by how much at most")
+
+    def delays(self, drawn: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
+        """By how much (µs) each of so many rows is late; 0 of those that are not."""
+        if not self.late:
+            return np.zeros(count, np.int64)
+        return np.where(drawn.random(count) < self.late, drawn.integers(1, self.late_by + 1, count), 0)
 
     @classmethod
     def none(cls) -> Faults:

@@ -176,11 +176,7 @@ class Landing:
     def _choose(self, known: Ints, faults: Faults, seed: int) -> None:
         """When each row lands, and by how much that is late; a row that comes twice has -1 there the second time."""
         drawn = chances(seed, f"lateness of {self.source.name}")
-        late = np.zeros(len(known), np.int64)
-        if faults.late:
-            late = np.where(
-                drawn.random(len(known)) < faults.late, drawn.integers(1, faults.late_by + 1, len(known)), 0
-            )
+        late = faults.delays(drawn, len(known))
         rows, at = np.arange(len(known)), known + late
         if self.source.identity and faults.duplicates:
             again = np.flatnonzero(drawn.random(len(known)) < faults.duplicates)

@@ -122,10 +122,9 @@ class PushFeed:
         if faults.disorder:
             behind = drawn.integers(1, min(WITHIN, max(self.source.lateness // 4, 1)) + 1, count)
             at = at + np.where(drawn.random(count) < DISORDERED, behind, 0)
-        if faults.late:
-            late = np.where(drawn.random(count) < faults.late, drawn.integers(1, faults.late_by + 1, count), 0)
-            at = at + late
-            self.done.late, self.done.late_by = int((late > 0).sum()), int(late.max())
+        late = faults.delays(drawn, count)
+        at = at + late
+        self.done.late, self.done.late_by = int((late > 0).sum()), int(late.max())
         # A batch is pushed when its last row is known; batches begin anew where a length of time does.
         length = max(span.length // BATCHES, 1)
         yield from _batches(rows, np.arange(count), at, length)

@@ -106,11 +106,8 @@ class Replay:
     def _run(self, view: ResolvedView) -> None:
         """A run as a scheduler starts it; what has come by now has landed."""
         told, drawn = self.runs[view.name], self._running[view.name]
-        skips, fails, writes = (
-            drawn.random() < self._faults.skip,
-            drawn.random() < self._faults.fail,
-            drawn.randrange(WRITES),
-        )
+        skips, fails = drawn.random() < self._faults.skip, drawn.random() < self._faults.fail
+        writes = drawn.randrange(WRITES)
         if self._pauses(self._now()):
             told.paused += 1
             return
@@ -134,9 +131,8 @@ class Replay:
     def _push(self, feed: PushFeed, batch: Batch) -> None:
         failing, source, dying = self._world.failing, feed.source, self._dying
         assert failing is not None
-        if (
-            dying
-        ):  # before known_at is reserved, or with the rows in the log; which is where no retry would count them twice
+        # Before known_at is reserved, or with the rows in the log, which is where no retry would count them twice.
+        if dying:
             failing.die_after(self._death.randint(0, 1) if source.identity else 1)
         try:
             pushed = self._world.store.push(source.name, batch.rows)
