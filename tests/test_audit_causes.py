@@ -35,7 +35,7 @@ from featurestore import (
 )
 from featurestore.clock import instant_of
 from featurestore.compile.answer import EVENT_TIME, UNTIL, status_column
-from featurestore.operations import store_version
+from featurestore.operations import manifest
 from featurestore.operations.auditing import CAUSES, Audit
 from featurestore.operations.auditing.bits import passage
 from featurestore.semantics.status import Status
@@ -303,7 +303,7 @@ def test_a_library_changed(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     audit = world.store.audit()
     assert causes(audit, "scaled") == {"on-demand code or library changed": THINGS}
     assert "no library that it names has another version" in audit.features[-1].examples[0].detail
-    monkeypatch.setattr(store_version, "version", lambda _: "0.0.1")
+    monkeypatch.setattr(manifest, "version", lambda _: "0.0.1")
     assert "numpy was " in world.store.audit().features[-1].examples[0].detail
 
 

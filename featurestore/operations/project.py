@@ -14,7 +14,7 @@ from featurestore.config import Config
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
-from featurestore.errors import FeatureStoreError, FingerprintError, MaterializeError, RegistryError
+from featurestore.errors import FeatureStoreError, MaterializeError, RegistryError
 from featurestore.operations.at_hand import applied_views, view_at_hand
 from featurestore.operations.free import free_view
 from featurestore.operations.lineage import Direction, Lineage, lineage
@@ -30,7 +30,6 @@ from featurestore.operations.serving import Serving, is_published
 from featurestore.operations.training_frame import TrainingFrame, manifest_beside
 from featurestore.registry.documents import (
     catalog_of,
-    resolved_service,
     resolved_view,
     service_views,
     view_fingerprints,
@@ -198,15 +197,13 @@ class Project:
 
     def served_service(self, name: str, fingerprint: str) -> ResolvedService:
         """A service version that was served, over its sources as they are now."""
-        version = self.serving.served_version(name, fingerprint)
-        return resolve_service(version.declared, {part.view.name: self.at_hand(part.view) for part in version.parts})
+        return self._as_now(self.serving.served_version(name, fingerprint))
 
     def service_version(self, name: str, fingerprint: str) -> ResolvedService:
-        """A service version as it was applied, without its functions; FingerprintError where it never was."""
-        found = self.registry.find_service(name, fingerprint)
-        if found is None:
-            raise FingerprintError(f"Service '{name}' was never applied with fingerprint {fingerprint}")
-        version = resolved_service(found[1], name)
+        """The same without its functions, which may be gone."""
+        return self._as_now(self.serving.applied_version(name, fingerprint))
+
+    def _as_now(self, version: ResolvedService) -> ResolvedService:
         return resolve_service(version.declared, {part.view.name: self.at_hand(part.view) for part in version.parts})
 
     # --- lineage ----------------------------------------------------------------------------

@@ -114,12 +114,16 @@ class Serving:
             result.request = self._recorder.record(result, request_id)
         return result
 
-    def served_version(self, name: str, fingerprint: str) -> ResolvedService:
-        """A service as it was applied under a fingerprint, with its functions; FingerprintError where that cannot be."""
+    def applied_version(self, name: str, fingerprint: str) -> ResolvedService:
+        """A service as it was applied under a fingerprint, without its functions; FingerprintError where it never was."""
         found = self._registry.find_service(name, fingerprint)
         if found is None:
-            raise FingerprintError(f"Service '{name}' was never applied with fingerprint {fingerprint}")
-        return self._with_functions(resolved_service(found[1], name))
+            raise FingerprintError(_never(name, fingerprint))
+        return resolved_service(found[1], name)
+
+    def served_version(self, name: str, fingerprint: str) -> ResolvedService:
+        """`applied_version` with its functions; FingerprintError where these are not at hand."""
+        return self._with_functions(self.applied_version(name, fingerprint))
 
     async def aget(
         self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
@@ -200,8 +204,7 @@ class Serving:
         version = ServiceVersion(name, fingerprint)
         found = self._registry.find_service(name, fingerprint)
         if found is None:
-            why = f"Service '{name}' was never applied with fingerprint {fingerprint}"
-            raise self._refused(version, why, self._presented.get(version))
+            raise self._refused(version, _never(name, fingerprint), self._presented.get(version))
         service = resolved_service(found[1], name)
         record = self._registry.current().document["services"].get(name)
         stays = record is not None and record["fingerprint"] == fingerprint
@@ -246,3 +249,7 @@ class Serving:
             features.append(item)
         declared: FeatureService = service.declared.model_copy(update={"features": tuple(features)})
         return resolve_service(declared, {part.view.name: part.view for part in service.parts})
+
+
+def _never(name: str, fingerprint: str) -> str:
+    return f"Service '{name}' was never applied with fingerprint {fingerprint}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any, NamedTuple
 
+from featurestore.operations.manifest import library_versions
 from featurestore.semantics.service import ResolvedService
 
 __all__ = ["METADATA", "StoreVersion"]
@@ -16,7 +16,6 @@ METADATA = b"featurestore"
 """The key in a segment's Parquet metadata."""
 
 FORMAT = 1
-LIBRARIES = ("duckdb", "numpy", "pandas", "pyarrow")
 
 
 class StoreVersion(NamedTuple):
@@ -36,11 +35,12 @@ class StoreVersion(NamedTuple):
         """The version of this process, for a service with its functions at hand."""
         named = {name for item in service.declared.on_demand for name in item.libraries}
         others = {name: _version_of(name) for name in named - sys.stdlib_module_names - {"featurestore"}}
-        libraries = {name: version(name) for name in LIBRARIES} | {n: v for n, v in others.items() if v is not None}
+        own = library_versions()
+        product, python = own.pop("featurestore"), own.pop("python")
+        libraries = own | {name: of for name, of in others.items() if of is not None}
         return cls(
-            service.name, service.fingerprint, registry_version, version("featurestore"), platform.python_version(),
-            dict(sorted(libraries.items())),
-        )  # fmt: skip
+            service.name, service.fingerprint, registry_version, product, python, dict(sorted(libraries.items()))
+        )
 
     def packed(self) -> bytes:
         """As metadata keep it: a JSON object, with the number of its format."""
