@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,13 @@ def test_1_two_implementations_of_one_feature() -> None:
 def test_2_the_table_changed_after_training(tmp_path: Path) -> None:
     """A row that is corrected in place gives training another value than was served; a correction that says when it was
     learned does not."""
-    served_by_hand = table(thing=[1], x=[1.0])
-    corrected = table(thing=[1], x=[2.0])
-    assert served_by_hand["x"] != corrected["x"]
-    path = write(tmp_path / "rows.parquet", table(thing=[1], at=[hours(-2)], known=[hours(-2)], x=[1.0]))
+    first = table(thing=[1], at=[hours(-2)], known=[hours(-2)], x=[1.0])
+    path = write(tmp_path / "rows.parquet", first)
+    published = pd.read_parquet(path).set_index("thing")["x"].to_dict()
+    write(path, table(thing=[1], at=[hours(-2)], known=[hours(-2)], x=[2.0]))
+    examples = pd.read_parquet(path)
+    assert examples[examples["at"] <= NOON]["x"].tolist() != [published[1]]
+    write(path, first)
     view = view_of(path, ["x"], known_at="known", identity="at")
     with opened(view) as (store, clock):
         assert both(store, thing=[1])["view__x"] == [1.0]
@@ -161,8 +165,10 @@ def scaling(mean: float) -> Any:
 
 def test_10_a_transform_refitted_or_missing_at_serving() -> None:
     """A scaler that is fitted anew on what is served gives another value; a function is part of the service's version."""
-    fitted, refitted = 3.0 - 2.0, 3.0 - 3.0
-    assert fitted != refitted
+    trained_rows, served_rows = np.array([1.0, 2.0, 3.0]), np.array([3.0])
+    fitted, refitted = trained_rows - trained_rows.mean(), served_rows - served_rows.mean()
+    assert fitted[-1] != refitted[-1]
+    assert fitted[-1] != served_rows[-1], "and without the transform"
     with opened(scaling(2.0)) as (store, _):
         assert both(store, thing=[1])["centred"] == [1.0]
         trained_on = store.get_historical_features(spine(NOON, thing=[1]), "service").manifest["fingerprint"]
@@ -176,8 +182,9 @@ def test_10_a_transform_refitted_or_missing_at_serving() -> None:
 def test_11_column_order_and_names() -> None:
     """A dict from JSON has the order in which it was written, and a model takes columns by place; a service has one order."""
     rows = table(thing=[1], at=[hours(-1)], b=[1.0], a=[2.0])
-    trained_order, served_order = list(json.loads('{"a": 2.0, "b": 1.0}')), list(json.loads('{"b": 1.0, "a": 2.0}'))
-    assert trained_order != served_order
+    weights = np.array([10.0, 1.0])
+    by_place = [np.array(list(json.loads(text).values())) @ weights for text in ('{"a": 2, "b": 1}', '{"b": 1, "a": 2}')]
+    assert by_place == [21.0, 12.0]
     view = view_of(rows, ["b", "a"])
     with opened(FeatureService("service", features=[view["a", "b"]])) as (store, _):
         store.materialize(progress=False)
@@ -211,6 +218,10 @@ def test_13_request_values_and_the_clock() -> None:
     def reads_the_clock(x):
         return datetime.now().timestamp() - x  # noqa: DTZ005 - that is what must be refused
 
+    when_served = reads_the_clock(0.0)
+    time.sleep(0.001)
+    in_training = reads_the_clock(0.0)
+    assert in_training != when_served
     assert "clock" in raised(DeclarationError, lambda: on_demand(inputs=[view["x"]], output=Float64)(reads_the_clock))
 
     @on_demand(inputs=[view["x"], Request("bid", Float64), RequestTime()], output=Float64)
@@ -237,13 +248,12 @@ def test_15_a_silent_change_upstream(tmp_path: Path) -> None:
     """Whoever copies a table for training keeps minutes where serving has seconds by now; here both read the same rows, and a
     type that changes is an error that names the column."""
     path = write(tmp_path / "rows.parquet", table(thing=[1], at=[hours(-2)], x=[2.0]))
-    copy = table(thing=[1], at=[hours(-2)], x=[2.0])
+    copied = pd.read_parquet(path).set_index("thing")["x"].to_dict()
     view = view_of(path, ["x"])
     with opened(view) as (store, clock):
         assert both(store, thing=[1])["view__x"] == [2.0]
-        changed = table(thing=[1, 1], at=[hours(-2), hours(1)], x=[2.0, 120.0])
-        write(path, changed)
-        assert copy["x"].to_pylist()[-1] != changed["x"].to_pylist()[-1]
+        write(path, table(thing=[1, 1], at=[hours(-2), hours(1)], x=[2.0, 120.0]))
+        assert pd.read_parquet(path).groupby("thing")["x"].last().to_dict() != copied
         clock.set(hours(2))
         assert both(store, thing=[1])["view__x"] == [120.0]
         write(path, table(thing=[1], at=[hours(-2)], x=["2 min"]))
