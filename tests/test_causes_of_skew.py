@@ -183,7 +183,9 @@ def test_11_column_order_and_names() -> None:
     """A dict from JSON has the order in which it was written, and a model takes columns by place; a service has one order."""
     rows = table(thing=[1], at=[hours(-1)], b=[1.0], a=[2.0])
     weights = np.array([10.0, 1.0])
-    by_place = [np.array(list(json.loads(text).values())) @ weights for text in ('{"a": 2, "b": 1}', '{"b": 1, "a": 2}')]
+    by_place = [
+        np.array(list(json.loads(text).values())) @ weights for text in ('{"a": 2, "b": 1}', '{"b": 1, "a": 2}')
+    ]
     assert by_place == [21.0, 12.0]
     view = view_of(rows, ["b", "a"])
     with opened(FeatureService("service", features=[view["a", "b"]])) as (store, _):
