@@ -128,8 +128,7 @@ class Lookup:
             if answer is None:
                 return None
             parts[loaded.part.name], of_view = answer
-            for name, place in loaded.places.items():
-                columns[name] = of_view[place]
+            columns.update(zip(loaded.places, map(of_view.__getitem__, loaded.places.values()), strict=True))
         if self.service.declared.on_demand:
             self._evaluate(columns, asked, reading.now)
         shown = columns if list(columns) == self._names else {name: columns[name] for name in self._names}

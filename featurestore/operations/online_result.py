@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["OnlineResult", "PartAnswer"]
 
 
+NAMES = tuple(status.name for status in Status)
+
+
 class PartAnswer(NamedTuple):
     """What one view's answer has beside its values: by column a status a row, the as_of served (µs), and whether it is late."""
 
@@ -89,10 +92,12 @@ class OnlineResult:
     def statuses(self) -> dict[str, list[str]]:
         """Column → each row's status: PRESENT, MISSING, EXPIRED, OVERFLOW or WITHHELD; on-demand ones are PRESENT."""
         present = [Status.PRESENT] * len(self)
-        judged = {name: status for answer in self.parts.values() for name, status in answer.statuses.items()}
-        return {
-            column.name: [status.name for status in judged.get(column.name, present)] for column in self.service.columns
-        }
+        judged: dict[str, list[Status]] = {}
+        for answer in self.parts.values():
+            judged.update(answer.statuses)
+        distinct = {id(status): status for status in [present, *judged.values()]}  # a view's features share theirs
+        texts = {number: [NAMES[each] for each in status] for number, status in distinct.items()}
+        return {column.name: texts[id(judged.get(column.name, present))].copy() for column in self.service.columns}
 
     @property
     def as_of(self) -> dict[str, datetime]:

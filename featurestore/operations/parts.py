@@ -137,9 +137,12 @@ class SlotPart:
     def _filled(self, statuses: list[list[Status]], columns: Columns) -> Columns:
         """The columns with null, or the default, in place of what is not PRESENT."""
         rows = len(statuses[0])
-        complete = {id(status): status.count(Status.PRESENT) == rows for status in statuses}
+        distinct = {id(status): status for status in statuses}
+        complete = {number for number, status in distinct.items() if status.count(Status.PRESENT) == rows}
+        if len(complete) == len(distinct):
+            return columns
         return [
-            column if complete[id(status)] else [_value(*each, default) for each in zip(status, column, strict=True)]
+            column if id(status) in complete else [_value(*each, default) for each in zip(status, column, strict=True)]
             for status, column, default in zip(statuses, columns, self._absent, strict=True)
         ]
 

@@ -74,6 +74,14 @@ class ResolvedService:
         )
 
     @cached_property
+    def kinds(self) -> dict[str, list[int]]:
+        """The kinds of its columns' types, and at which places the columns of each kind are."""
+        places: dict[str, list[int]] = {}
+        for place, column in enumerate(self.columns):
+            places.setdefault(column.type.kind, []).append(place)
+        return places
+
+    @cached_property
     def definition(self) -> dict[str, Any]:
         """All that can change what the model is given, as plain JSON."""
         return {

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import request_response
 
 from featurestore.errors import FeatureStoreError, ManifestError, NotFoundError, did_you_mean
 from featurestore.operations.manifest import Manifest
@@ -49,6 +51,9 @@ __all__ = ["MAX_BODY", "create_app"]
 
 MAX_BODY = 16 << 20
 """Bytes of a request's body; a larger one is refused with 413."""
+
+GARBAGE = 10_000
+"""New objects between two looks of the garbage collector; requests make many, and hardly any that only it can free."""
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: described(status, text, kind=kind, detail=detail)
@@ -106,6 +111,7 @@ def create_app(store: FeatureStore, *, manifests: Iterable[Any] = (), close_stor
             await run_in_threadpool(store.repair)
         gc.collect()
         gc.freeze()  # what is loaded by now stays; scanning it again and again would pause requests
+        gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
         yield
         if close_store:
             await run_in_threadpool(store.close)
@@ -143,9 +149,6 @@ def _add_lookup(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest
     content = {"application/json": {"example": RESPONSE}, ARROW: {}}
     responses: dict[int | str, dict[str, Any]] = {200: {"model": LookupResponse, "content": content}, **PROBLEMS}
 
-    @app.post(
-        "/v1/online-features", responses=responses, openapi_extra={"requestBody": request_body, "parameters": [header]}
-    )
     async def online_features(request: Request) -> Response:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
         given = request_id(request.headers)
@@ -158,6 +161,9 @@ def _add_lookup(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest
         if ARROW in request.headers.get("accept", ""):
             return Response(arrow_body(result), media_type=ARROW, headers=headers)
         return Response(json_body(result), media_type="application/json", headers=headers)
+
+    described = {"requestBody": request_body, "parameters": [header]}
+    _add_direct(app, "/v1/online-features", online_features, responses=responses, openapi_extra=described)
 
 
 def _add_manifests(app: FastAPI, store: FeatureStore) -> None:
@@ -184,12 +190,25 @@ def _add_push(app: FastAPI, store: FeatureStore) -> None:
     content = {"application/json": {"example": PUSHED}}
     responses: dict[int | str, dict[str, Any]] = {200: {"model": PushResponse, "content": content}, **PUSH_PROBLEMS}
 
-    @app.post("/v1/push", responses=responses, openapi_extra={"requestBody": request_body})
     async def push(request: Request) -> Response:
         """Keep rows of a push source: on the disk, and seen by the next lookup, when it answers."""
         source, rows = read_push(await _body(request))
         pushed = await store.apush(source, rows, json=True)
         return Response(orjson.dumps(pushed._asdict()), media_type="application/json")
+
+    _add_direct(app, "/v1/push", push, responses=responses, openapi_extra={"requestBody": request_body})
+
+
+class _DirectRoute(APIRoute):
+    """A route whose endpoint takes the request and gives the response, with nothing to be read or checked in between."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], **described: Any) -> None:
+        super().__init__(path, endpoint, **described)
+        self.app = request_response(endpoint)
+
+
+def _add_direct(app: FastAPI, path: str, endpoint: Callable[[Request], Awaitable[Response]], **described: Any) -> None:
+    app.router.add_api_route(path, endpoint, methods=["POST"], route_class_override=_DirectRoute, **described)
 
 
 async def _body(request: Request) -> bytes:

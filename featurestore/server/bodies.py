@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -15,7 +16,7 @@ from featurestore.errors import RequestError, did_you_mean
 from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.recorder import checked_id
 from featurestore.server.problems import BadRequest
-from featurestore.types import FeatureType, Timestamp, to_json
+from featurestore.types import Timestamp, to_json
 
 __all__ = [
     "ARROW",
@@ -39,6 +40,7 @@ __all__ = [
 REQUEST_ID = "X-Request-ID"
 ARROW = "application/vnd.apache.arrow.stream"
 AS_THEY_ARE = {"Bool", "Int32", "Int64", "String"}
+FLOATS = {"Float32", "Float64"}
 
 
 class LookupRequest(BaseModel):
@@ -153,31 +155,39 @@ def _rows(asked: dict[str, Any]) -> list[Any]:
 
 def json_body(result: OnlineResult) -> bytes:
     """The response as JSON."""
-    columns = [_json(column.type, result.columns[column.name]) for column in result.service.columns]
-    statuses = result.statuses
+    service = result.service
+    columns = list(result.columns.values())
+    for kind, places in service.kinds.items():
+        if kind not in AS_THEY_ARE and not (kind in FLOATS and _are_finite([columns[place] for place in places])):
+            for place in places:
+                of = service.columns[place].type
+                columns[place] = [to_json(of, value) for value in columns[place]]
     return orjson.dumps(
         {
-            "service": result.service.name,
-            "fingerprint": result.service.fingerprint,
+            "service": service.name,
+            "fingerprint": service.fingerprint,
             "columns": list(result.columns),
             "rows": list(zip(*columns, strict=True)),
-            "statuses": list(zip(*statuses.values(), strict=True)),
+            "statuses": list(zip(*result.statuses.values(), strict=True)),
             "as_of": _as_of(result),
             "stale": result.stale,
         }
     )
 
 
-def _json(of: FeatureType, values: Sequence[Any]) -> Sequence[Any]:
-    if of.kind in AS_THEY_ARE:
-        return values
-    if of.is_float and all(value is None or math.isfinite(value) for value in values):
-        return values
-    return [to_json(of, value) for value in values]
+def _are_finite(columns: Sequence[Sequence[float | None]]) -> bool:
+    """Whether there is neither NaN nor an infinity among them; False also where their sum overflows."""
+    return math.isfinite(sum([value for values in columns for value in values if value is not None]))
 
 
 def _as_of(result: OnlineResult) -> dict[str, str]:
-    return {name: to_json(Timestamp, to_datetime(answer.as_of)) for name, answer in result.parts.items()}
+    return {name: _instant(answer.as_of) for name, answer in result.parts.items()}
+
+
+@lru_cache(maxsize=256)
+def _instant(micros: int) -> str:
+    text: str = to_json(Timestamp, to_datetime(micros))
+    return text
 
 
 def arrow_body(result: OnlineResult) -> bytes:
