@@ -47,7 +47,7 @@ wide = st.tuples(st.integers(-(1 << 53), 1 << 53), st.integers(0, 880))
 @settings(max_examples=60, deadline=None)
 @given(
     lowest=st.sampled_from([-1074, -1000, -500, 0, 90]) | st.integers(-1074, 90),
-    spread=st.sampled_from([0, 10, 40, 880]),
+    spread=st.sampled_from([0, 10, 33, 40, 880]),
     drawn=st.lists(
         st.tuples(st.integers(0, 3), wide | st.sampled_from([None, "nan", "inf", "-inf", "-0.0"])), max_size=30
     ),
@@ -92,3 +92,18 @@ def test_whole_numbers_need_one_limb() -> None:
     assert FloatSums.over("x", None, None, 0).limbs == 1
     with pytest.raises(ValueError, match="span more than 992 bits"):
         FloatSums.over("x", 5e-324, 1e300, 0)
+
+
+def test_values_of_86_bits_need_one_wide_limb(db: duckdb.DuckDBPyConnection) -> None:
+    """Whole numbers up to the greatest that such a limb holds, of both signs, with every bit of a double in use."""
+    rng = np.random.default_rng(4)
+    x = rng.integers(1 << 52, 1 << 53, size=200_000) * 2.0 ** rng.integers(0, 34, size=200_000)
+    x *= rng.choice([-1.0, 1.0], size=len(x))
+    x[:2] = ((1 << 53) - 1) * 2.0**33, (1 << 52) + 1
+    g = rng.integers(0, 50, size=len(x))
+    sums, by_group = grouped(db, pa.table({"g": g, "x": x}))
+    assert (sums.width, sums.limbs) == (86, 1)
+    assert sums.sums(by_group, "x_").base == 0
+    of_groups = [sum(map(int, x[g == group])) for group in range(50)]
+    assert [int(total) for total in by_group["x_limb0"].to_pylist()] == of_groups
+    assert finished(sums, by_group, Float64) == [float(total).hex() for total in of_groups]
