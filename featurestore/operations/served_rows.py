@@ -88,13 +88,13 @@ class ServedRows:
     """
 
     def __init__(self, service: ResolvedService, version: StoreVersion) -> None:
-        self.service = service
+        self._version = service.name, service.fingerprint
         self.schema = schema_of(service).with_metadata({METADATA: version.packed()})
         columns = (*service.columns, *service.hidden)
         types = [*service.inputs.values(), *(column.type for column in columns)]
         names = [*map(input_column, service.inputs), *(column.name for column in columns)]
         self._values = list(zip(names, (of.arrow for of in types), strict=True))
-        self._statuses = [(part.name, [of[0] for of in status_columns(part).values()]) for part in service.parts]
+        self._judged = [(part.name, of[0]) for part in service.parts for of in status_columns(part).values()]
         self._status_names = [name for part in service.parts for name in status_columns(part)]
         self._as_of_names = [as_of_column(part) for part in service.parts]
         groups: dict[pa.DataType, list[int]] = {}
@@ -108,7 +108,7 @@ class ServedRows:
     def served(self, result: OnlineResult, request: str, rows: Sequence[int] | None = None) -> Served:
         """The result as the log takes it, under an id; rows: only these."""
         kept = range(len(result)) if rows is None else rows
-        count, service = len(kept), self.service
+        count = len(kept)
         if count == 1:
             packed = self._one(result, request, kept[0])
             size = sum([len(packed[place]) for place in self._long if packed[place] is not None])
@@ -116,22 +116,18 @@ class ServedRows:
             packed = self._several(result, request, kept)
             size = sum([packed[place].nbytes for place in self._long_groups])
         size += REQUEST + (VALUE if count == 1 else ITEM) * count * len(self.schema)
-        return Served(service.name, service.fingerprint, self.schema, packed, count, result.now, self._encode, size)
+        return Served(*self._version, self.schema, packed, count, result.now, self._encode, size)
 
     def _one(self, result: OnlineResult, request: str, row: int) -> tuple[Any, ...]:
-        packed: list[Any] = [request, result.now, row]
-        packed += [column[row] for column in result.inputs.values()]
-        packed += [column[row] for column in result.columns.values()]
-        packed += [column[row] for column in result.hidden.values()]
-        for part, names in self._statuses:
-            statuses = result.parts[part].statuses
-            packed += [statuses[name][row].value for name in names]
-        packed += [answer.as_of for answer in result.parts.values()]
-        return tuple(packed)
+        columns = [*result.inputs.values(), *result.columns.values(), *result.hidden.values()]
+        parts = result.parts
+        columns += [parts[part].statuses[name] for part, name in self._judged]
+        about = (request, result.now, row)
+        return (*about, *[column[row] for column in columns], *[part.as_of for part in parts.values()])
 
     def _several(self, result: OnlineResult, request: str, rows: Sequence[int]) -> tuple[Any, ...]:
         columns = [*result.inputs.values(), *result.columns.values(), *result.hidden.values()]
-        judged = [result.parts[part].statuses[name] for part, names in self._statuses for name in names]
+        judged = [result.parts[part].statuses[name] for part, name in self._judged]
         if len(rows) < len(result):
             columns = [[column[row] for row in rows] for column in columns]
             judged = [[column[row] for row in rows] for column in judged]
