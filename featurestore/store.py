@@ -20,24 +20,24 @@ from featurestore.operations.apply import AppliedVersion, free_leftovers
 from featurestore.operations.auditing import Audit, Audited, audit
 from featurestore.operations.availability import Availability, availability
 from featurestore.operations.compact import compact
-from featurestore.operations.explain import explain
-from featurestore.operations.explain_request import explain_request
-from featurestore.operations.explanation import Explanation
-from featurestore.operations.historical import Options, get_historical_features
-from featurestore.operations.lineage import Direction, Lineage
-from featurestore.operations.lookup import Lookup
-from featurestore.operations.manifest import Manifest, load_manifest
+from featurestore.operations.explaining.explain import explain
+from featurestore.operations.explaining.explanation import Explanation
+from featurestore.operations.explaining.request import explain_request
+from featurestore.operations.explaining.request_explanation import RequestExplanation
+from featurestore.operations.lineage.lineage import Direction, Lineage
 from featurestore.operations.manifest_check import ManifestCheck, check_manifest
 from featurestore.operations.materialize import Run, run_record
-from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.planning import Planning
 from featurestore.operations.project import Project
 from featurestore.operations.pushing.pusher import Pushed
-from featurestore.operations.request_explanation import RequestExplanation
+from featurestore.operations.serving.lookup import Lookup
+from featurestore.operations.serving.online_result import OnlineResult
 from featurestore.operations.simulation import Asked, Faults, Real, Simulation, simulate
-from featurestore.operations.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.status import ViewStatus, reads_source, status_of
-from featurestore.operations.training_frame import TrainingFrame
+from featurestore.operations.training.historical import Options, get_historical_features
+from featurestore.operations.training.manifest import Manifest, load_manifest
+from featurestore.operations.training.snapshot import TIMESTAMP, snapshot
+from featurestore.operations.training.training_frame import TrainingFrame
 from featurestore.registry.documents import resolved_view
 from featurestore.registry.plan import Plan
 from featurestore.registry.store import Registry, Version

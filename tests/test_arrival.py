@@ -34,7 +34,7 @@ from featurestore import (
 )
 from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.errors import DeclarationError, MaterializeError, RegistryError
-from featurestore.operations.historical import get_historical_features
+from featurestore.operations.training.historical import get_historical_features
 from featurestore.stores.arrivals import Arrivals, Sighting, Stay
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import open_online

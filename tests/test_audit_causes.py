@@ -35,9 +35,9 @@ from featurestore import (
 )
 from featurestore.clock import instant_of
 from featurestore.compile.answer import EVENT_TIME, UNTIL, status_column
-from featurestore.operations import manifest
 from featurestore.operations.auditing import CAUSES, Audit
 from featurestore.operations.auditing.bits import passage
+from featurestore.operations.training import manifest
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.stores.codec import ViewCodec, pack_watermark

@@ -20,9 +20,9 @@ from featurestore.declare.entity import Entity
 from featurestore.declare.sources import DataFrameSource, ParquetSource
 from featurestore.declare.views import FeatureView
 from featurestore.errors import RequestError, SourceError
-from featurestore.operations import explain as explain_module
-from featurestore.operations.explain import explain, explain_as_of
-from featurestore.operations.explanation import ExplainedRow, Explanation
+from featurestore.operations.explaining import explain as explain_module
+from featurestore.operations.explaining.explain import explain, explain_as_of
+from featurestore.operations.explaining.explanation import ExplainedRow, Explanation
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.offline import Offline
 from featurestore.types import Bytes, Date, Int64, String
@@ -115,7 +115,7 @@ def test_rows_that_are_read_again_give_what_copied_ones_do(offline: Offline, his
     copied = explained(history, offline)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("featurestore.compile.verdicts.FEW", 0)
-        patch.setattr("featurestore.operations.explain.COPIED", -1)
+        patch.setattr("featurestore.operations.explaining.explain.COPIED", -1)
         read = explained(history, offline)
     assert list(map(told, read)) == list(map(told, copied))
 

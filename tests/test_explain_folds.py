@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from featurestore import Count, FeatureView, Latest, PushSource, Sum
-from featurestore.operations.explain import explain
-from featurestore.operations.explanation import ExplainedRow, Explanation
+from featurestore.operations.explaining.explain import explain
+from featurestore.operations.explaining.explanation import ExplainedRow, Explanation
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline
 from featurestore.testing import FeatureTest

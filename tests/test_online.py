@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.errors import NotMaterializedError
-from featurestore.operations.lookup import Lookup
 from featurestore.operations.materialize import materialize_view
 from featurestore.operations.progress import progress_for
+from featurestore.operations.serving.lookup import Lookup
 from featurestore.semantics.service import ResolvedService
 from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.offline import Offline

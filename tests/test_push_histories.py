@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore, ManualClock
 from featurestore.clock import instant_of, to_datetime
 from featurestore.errors import NotMaterializedError, PushError
-from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.push import Pushing
+from featurestore.operations.serving.online_result import OnlineResult
 from featurestore.semantics.view import ResolvedView
 from featurestore.types import parse_type
 from tests.histories import EPOCH, KEY_POOLS, MICROSECOND, NUDGE, pick, rarely

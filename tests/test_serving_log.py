@@ -34,8 +34,8 @@ from featurestore import (
     on_demand,
 )
 from featurestore.errors import ConfigError, RequestError
-from featurestore.operations.recorder import is_logged_key
-from featurestore.operations.served_rows import find_request, store_version
+from featurestore.operations.serving.recorder import is_logged_key
+from featurestore.operations.serving.served_rows import find_request, store_version
 from featurestore.semantics.order import order_bytes
 from featurestore.stores.serving_log import Losses, segments
 from featurestore.stores.serving_upkeep import Upkeep

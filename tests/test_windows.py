@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from featurestore import DataFrameSource, Entity, FeatureStore, Max, Min
 from featurestore.declare.views import FeatureView
-from featurestore.operations.historical import Options, get_historical_features
+from featurestore.operations.training.historical import Options, get_historical_features
 from featurestore.stores.offline import Offline
 from featurestore.types import Int64
 from tests.folding import FoldSpec, fold_specs, judged_fold, reading

@@ -13,8 +13,8 @@ from featurestore.cli.output import cell, print_json, print_table
 from featurestore.cli.values import json_row
 
 if TYPE_CHECKING:
-    from featurestore.operations.manifest import Manifest
-    from featurestore.operations.online_result import OnlineResult
+    from featurestore.operations.serving.online_result import OnlineResult
+    from featurestore.operations.training.manifest import Manifest
     from featurestore.store import FeatureStore
 
 __all__ = ["manifest", "materialize", "online", "serve", "status"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from featurestore.errors import FeatureStoreError, FingerprintError
-from featurestore.operations.manifest import Manifest, library_versions
 from featurestore.operations.project import Project
+from featurestore.operations.training.manifest import Manifest, library_versions
 from featurestore.registry.diff import Change, changes
 from featurestore.registry.store import ServiceVersion
 

@@ -9,8 +9,8 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.operations.notices import data_notices, rule_notices
-from featurestore.operations.parts import takes_pushes
 from featurestore.operations.rollout import Rollout, versions_between
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import PLACES, Document, Record, catalog_of, document_of, merged
 from featurestore.registry.plan import Notice, Plan, Refill, steps_between

@@ -17,17 +17,17 @@ from featurestore.declare.services import FeatureService
 from featurestore.errors import FeatureStoreError, MaterializeError, RegistryError
 from featurestore.operations.at_hand import applied_views, view_at_hand
 from featurestore.operations.free import free_view
-from featurestore.operations.lineage import Direction, Lineage, lineage
-from featurestore.operations.lineage_graph import feature_id, on_demand_id
-from featurestore.operations.lineage_uses import uses_of
+from featurestore.operations.lineage.graph import feature_id, on_demand_id
+from featurestore.operations.lineage.lineage import Direction, Lineage, lineage
+from featurestore.operations.lineage.uses import uses_of
 from featurestore.operations.materialize import Run, materialize_view
-from featurestore.operations.parts import takes_pushes
 from featurestore.operations.progress import progress_for
 from featurestore.operations.push import Pushing
-from featurestore.operations.recorder import Recorder
 from featurestore.operations.rollout import HeldView, Rollout, held_views, rows_served
-from featurestore.operations.serving import Serving, is_published
-from featurestore.operations.training_frame import TrainingFrame, manifest_beside
+from featurestore.operations.serving.parts import takes_pushes
+from featurestore.operations.serving.recorder import Recorder
+from featurestore.operations.serving.serving import Serving, is_published
+from featurestore.operations.training.training_frame import TrainingFrame, manifest_beside
 from featurestore.registry.documents import (
     catalog_of,
     resolved_view,

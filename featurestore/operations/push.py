@@ -15,10 +15,10 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, did_you_mean
 from featurestore.operations.materialize import Run
-from featurestore.operations.parts import takes_pushes
 from featurestore.operations.pushing.compactor import Compactor
 from featurestore.operations.pushing.pusher import MARGIN, Applied, Pushed, Pusher
 from featurestore.operations.rollout import held_views
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.registry.documents import Document, catalog_of, resolved_view, view_fingerprints
 from featurestore.registry.store import Registry, RegistryState
 from featurestore.semantics.view import ResolvedView

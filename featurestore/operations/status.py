@@ -10,8 +10,8 @@ from featurestore.clock import to_datetime
 from featurestore.compile.rows import words_sql
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
-from featurestore.operations.parts import takes_pushes
 from featurestore.operations.pushing.state import NEVER, SourceState, served_as_of, state_key
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.log import Log, Segment

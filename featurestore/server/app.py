@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import request_response
 
 from featurestore.errors import FeatureStoreError, ManifestError, NotFoundError, did_you_mean
-from featurestore.operations.manifest import Manifest
+from featurestore.operations.training.manifest import Manifest
 from featurestore.server.bodies import (
     ARROW,
     FINGERPRINT,

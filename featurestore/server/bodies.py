@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 
 from featurestore.clock import to_datetime
 from featurestore.errors import RequestError, did_you_mean
-from featurestore.operations.online_result import OnlineResult
-from featurestore.operations.recorder import checked_id
+from featurestore.operations.serving.online_result import OnlineResult
+from featurestore.operations.serving.recorder import checked_id
 from featurestore.server.problems import BadRequest
 from featurestore.types import Timestamp, to_json
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from featurestore.errors import FingerprintError, ManifestError, NotFoundError, OnlineUnavailableError
-from featurestore.operations.manifest import Manifest
+from featurestore.operations.training.manifest import Manifest
 from featurestore.store import FeatureStore
 
 __all__ = ["presented", "unready", "versions"]

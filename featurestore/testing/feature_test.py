@@ -21,12 +21,12 @@ from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import ARRIVAL, DataFrameSource, Source
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import NotFoundError, RequestError, SourceError, did_you_mean
-from featurestore.operations.explain import explain
-from featurestore.operations.explanation import Explanation
-from featurestore.operations.historical import Options, get_historical_features
-from featurestore.operations.lookup import Lookup
+from featurestore.operations.explaining.explain import explain
+from featurestore.operations.explaining.explanation import Explanation
 from featurestore.operations.materialize import materialize_view
 from featurestore.operations.progress import progress_for
+from featurestore.operations.serving.lookup import Lookup
+from featurestore.operations.training.historical import Options, get_historical_features
 from featurestore.semantics.expressions import columns_named
 from featurestore.semantics.service import Part, ResolvedService, resolve_service
 from featurestore.semantics.values import scalars

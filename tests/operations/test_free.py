@@ -9,7 +9,7 @@ import pytest
 
 from featurestore.errors import NotMaterializedError
 from featurestore.operations.free import free_project, free_view
-from featurestore.operations.lookup import Lookup
+from featurestore.operations.serving.lookup import Lookup
 from featurestore.stores.online import Guard, OnlineStore, Reading
 from tests.small import NOON, opened, table, view_of
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureService
-from featurestore.operations.historical import Options, get_historical_features
-from featurestore.operations.training_frame import TrainingFrame
+from featurestore.operations.training.historical import Options, get_historical_features
+from featurestore.operations.training.training_frame import TrainingFrame
 from featurestore.semantics.service import resolve_service
 from featurestore.semantics.view import resolve
 from featurestore.stores.offline import Offline
@@ -92,6 +92,6 @@ def test_order_of_the_questions_changes_nothing(
     rows: pa.Table, asked: pa.Table, one_by_one: TrainingFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked backwards and in chunks, every row gets the answer that it gets anyway."""
-    monkeypatch.setattr("featurestore.operations.spine.CHUNK", 7_001)
+    monkeypatch.setattr("featurestore.operations.training.spine.CHUNK", 7_001)
     backwards = train(rows, asked.take(pa.array(range(QUESTIONS))[::-1]), tmp_path, threads=2, files=2)
     assert {name: column[::-1] for name, column in seen(backwards).items()} == seen(one_by_one)

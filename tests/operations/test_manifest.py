@@ -24,7 +24,7 @@ from featurestore import (
     on_demand,
 )
 from featurestore.errors import FingerprintError, ManifestError
-from featurestore.operations.manifest import Manifest, library_versions, load_manifest
+from featurestore.operations.training.manifest import Manifest, library_versions, load_manifest
 from featurestore.types import Float64, Int64, String
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)

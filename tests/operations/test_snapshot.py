@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from featurestore import Entity, FeatureService, RequestTime, on_demand
 from featurestore.declare.on_demand import Request
 from featurestore.errors import SpineError
-from featurestore.operations.historical import Options
-from featurestore.operations.snapshot import snapshot
+from featurestore.operations.training.historical import Options
+from featurestore.operations.training.snapshot import snapshot
 from featurestore.stores.offline import Offline
 from featurestore.types import Int64, String
 from tests import oracle

@@ -19,7 +19,7 @@ import pytest
 
 from featurestore import FeatureService, FeatureStore, FeatureView, Latest
 from featurestore.errors import DeclarationError, SourceError, SpineError
-from featurestore.operations.training_frame import MANIFEST_KEY, TrainingFrame
+from featurestore.operations.training.training_frame import MANIFEST_KEY, TrainingFrame
 from featurestore.types import Array, Float32
 from tests.small import NOON, hours, opened, raised, spine, table, view_of, write
 
@@ -30,7 +30,7 @@ MICROSECOND = timedelta(microseconds=1)
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three rows at once."""
-    monkeypatch.setattr("featurestore.operations.spine.CHUNK", 3)
+    monkeypatch.setattr("featurestore.operations.training.spine.CHUNK", 3)
 
 
 def views(folder: Path) -> list[FeatureView]:
@@ -106,7 +106,7 @@ def test_one_manifest_in_the_frame_the_file_and_beside_it(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, lazy: bool
 ) -> None:
     """Equal in all three, and in the Arrow table, however many chunks were counted."""
-    monkeypatch.setattr("featurestore.operations.spine.CHUNK", chunk)
+    monkeypatch.setattr("featurestore.operations.training.spine.CHUNK", chunk)
     frame = store.get_historical_features(write(tmp_path / "spine.parquet", asked()) if lazy else asked(), "service")
     path = frame.to_parquet(tmp_path / "frame.parquet")
     assert frame.manifest["rows"] == 10

@@ -15,7 +15,7 @@ import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
 from featurestore.errors import FingerprintError, ManifestError
-from featurestore.operations.manifest import Manifest
+from featurestore.operations.training.manifest import Manifest
 from featurestore.server import create_app
 from featurestore.types import String
 from tests.server.test_http import serving

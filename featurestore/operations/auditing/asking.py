@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.compile.rows import words_sql
-from featurestore.operations.historical import answer_part
-from featurestore.operations.spine import SpineChunk, load_chunk
+from featurestore.operations.training.historical import answer_part
+from featurestore.operations.training.spine import SpineChunk, load_chunk
 from featurestore.semantics.service import Part
 from featurestore.semantics.status import Status
 from featurestore.stores.offline import Session

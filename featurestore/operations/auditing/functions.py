@@ -13,7 +13,7 @@ from featurestore.operations.auditing.bits import same_bits
 from featurestore.operations.auditing.logged import Logged
 from featurestore.operations.auditing.tally import Compared
 from featurestore.operations.on_demand import evaluate, input_names
-from featurestore.operations.store_version import StoreVersion
+from featurestore.operations.serving.store_version import StoreVersion
 from featurestore.semantics.service import Column
 
 __all__ = ["compare_functions"]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from featurestore.errors import SpineError
 from featurestore.operations.auditing.asking import Ints, Said
 from featurestore.operations.on_demand import REQUEST_TIME
-from featurestore.operations.served_rows import as_of_column, input_column, status_columns, store_version
+from featurestore.operations.serving.served_rows import as_of_column, input_column, status_columns, store_version
 from featurestore.semantics.service import Column, Part, ResolvedService
 from featurestore.semantics.values import canonical
 from featurestore.types import FeatureType

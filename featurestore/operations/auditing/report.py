@@ -21,7 +21,7 @@ from featurestore.operations.auditing.causes import CAUSES
 from featurestore.stores.serving_log import Losses
 
 if TYPE_CHECKING:
-    from featurestore.operations.explanation import Explanation
+    from featurestore.operations.explaining.explanation import Explanation
 
 __all__ = ["COUNTS", "Audit", "Difference", "FeatureAudit", "HourAudit", "Lateness"]
 

@@ -17,10 +17,10 @@ from featurestore.operations.auditing.bits import Bits
 from featurestore.operations.auditing.causes import REWRITTEN
 from featurestore.operations.auditing.logged import Logged
 from featurestore.operations.auditing.report import COUNTS, Difference, FeatureAudit, HourAudit, Lateness
-from featurestore.operations.explain import explain_as_of
-from featurestore.operations.explanation import Explanation
+from featurestore.operations.explaining.explain import explain_as_of
+from featurestore.operations.explaining.explanation import Explanation
 from featurestore.operations.project import Project
-from featurestore.operations.served_rows import as_of_column
+from featurestore.operations.serving.served_rows import as_of_column
 from featurestore.semantics.service import Column, Part
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars

@@ -26,8 +26,8 @@ from featurestore.operations.availability.measuring import (
     switches,
 )
 from featurestore.operations.availability.report import SIGHTING, Availability, Lag, ViewAvailability
-from featurestore.operations.parts import takes_pushes
 from featurestore.operations.project import Project
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec

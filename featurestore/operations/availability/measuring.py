@@ -21,7 +21,7 @@ from featurestore.compile.rows import (
 from featurestore.declare.push import KNOWN_AT, PushSource
 from featurestore.operations.availability.journals import Completions, Landing
 from featurestore.operations.availability.report import Lag, Settling, Switches
-from featurestore.operations.parts import takes_pushes
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Session

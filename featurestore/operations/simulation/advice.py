@@ -9,7 +9,7 @@ from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.operations.auditing import Audit, FeatureAudit, Lateness
-from featurestore.operations.parts import takes_pushes
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.operations.simulation.faults import Faults, Span
 from featurestore.operations.simulation.feeds import Feeds
 from featurestore.operations.simulation.landing import Landing

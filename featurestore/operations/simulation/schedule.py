@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from featurestore.declare.durations import parse_duration
-from featurestore.operations.parts import takes_pushes
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.operations.simulation.faults import Faults, Span, chance
 from featurestore.semantics.time import Timing
 from featurestore.semantics.view import ResolvedView

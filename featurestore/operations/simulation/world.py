@@ -23,8 +23,8 @@ from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import SourceError
 from featurestore.operations.auditing import Audit
-from featurestore.operations.online_result import OnlineResult
 from featurestore.operations.pushing.pusher import Pushed
+from featurestore.operations.serving.online_result import OnlineResult
 from featurestore.operations.simulation.failing import FailingStore
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve

@@ -35,7 +35,7 @@ from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import RequestError, SourceError, did_you_mean
-from featurestore.operations.explanation import ExplainedRow, Explanation
+from featurestore.operations.explaining.explanation import ExplainedRow, Explanation
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars

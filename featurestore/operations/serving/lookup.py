@@ -19,8 +19,8 @@ from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import OnlineStoreError, RequestError
 from featurestore.operations.on_demand import REQUEST_TIME, evaluate, evaluate_rows, input_names
-from featurestore.operations.online_result import OnlineResult, PartAnswer
-from featurestore.operations.parts import load_part
+from featurestore.operations.serving.online_result import OnlineResult, PartAnswer
+from featurestore.operations.serving.parts import load_part
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.values import scalars
 from featurestore.stores.online import OnlineStore, Reading

@@ -20,10 +20,10 @@ from featurestore.compile.answer import Answer, ask
 from featurestore.compile.rows import invalid_sql, whole_sql
 from featurestore.declare.sources import Source
 from featurestore.errors import SourceError
-from featurestore.operations.manifest import library_versions
 from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
-from featurestore.operations.spine import SpineChunk, chunks_of, load_chunk, pandas_of
-from featurestore.operations.training_frame import Block, TrainingFrame, check_names, statuses_of
+from featurestore.operations.training.manifest import library_versions
+from featurestore.operations.training.spine import SpineChunk, chunks_of, load_chunk, pandas_of
+from featurestore.operations.training.training_frame import Block, TrainingFrame, check_names, statuses_of
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.sql import quote
 from featurestore.semantics.status import Status

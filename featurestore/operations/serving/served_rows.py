@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from featurestore.operations.online_result import OnlineResult
-from featurestore.operations.store_version import METADATA, StoreVersion
+from featurestore.operations.serving.online_result import OnlineResult
+from featurestore.operations.serving.store_version import METADATA, StoreVersion
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.status import Status
 from featurestore.stores.serving_log import Served, segments

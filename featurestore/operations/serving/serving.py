@@ -18,10 +18,10 @@ from featurestore.catalog import Catalog
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, did_you_mean
-from featurestore.operations.lookup import Lookup
-from featurestore.operations.manifest import Manifest
-from featurestore.operations.online_result import OnlineResult
-from featurestore.operations.recorder import Recorder, checked_id
+from featurestore.operations.serving.lookup import Lookup
+from featurestore.operations.serving.online_result import OnlineResult
+from featurestore.operations.serving.recorder import Recorder, checked_id
+from featurestore.operations.training.manifest import Manifest
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import Document, resolved_service
 from featurestore.registry.store import Registry, ServiceVersion

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from featurestore import html
-from featurestore.operations.explanation import Explanation
+from featurestore.operations.explaining.explanation import Explanation
 from featurestore.operations.text import aligned, shown_cell, shown_instant
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Timestamp, to_json

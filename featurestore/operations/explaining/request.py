@@ -16,10 +16,15 @@ from featurestore.clock import instant_of, to_datetime
 from featurestore.config import ServingLogConfig
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import FingerprintError, NotFoundError, OnDemandError, RequestError
-from featurestore.operations.explain import explain_as_of
+from featurestore.operations.explaining.explain import explain_as_of
+from featurestore.operations.explaining.request_explanation import (
+    RequestExplanation,
+    ServedFeature,
+    ServedFunction,
+    ServedView,
+)
 from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
-from featurestore.operations.request_explanation import RequestExplanation, ServedFeature, ServedFunction, ServedView
-from featurestore.operations.served_rows import as_of_column, find_request, input_column, status_columns
+from featurestore.operations.serving.served_rows import as_of_column, find_request, input_column, status_columns
 from featurestore.semantics.order import same_value
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.status import Status

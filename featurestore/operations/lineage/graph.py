@@ -1,7 +1,7 @@
 """The graph of lineage: from the columns of sources through views, features and functions to services.
 
 It is made of the definitions alone, so no data is read for it; what was written and served of services is added by
-`operations.lineage_uses`. Edges run the way that values do.
+`operations.lineage.uses`. Edges run the way that values do.
 """
 
 from __future__ import annotations

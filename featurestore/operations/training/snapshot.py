@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from featurestore.compile.changed import all_keys_sql
 from featurestore.errors import SpineError
-from featurestore.operations.historical import Options, get_historical_features
-from featurestore.operations.training_frame import TrainingFrame
+from featurestore.operations.training.historical import Options, get_historical_features
+from featurestore.operations.training.training_frame import TrainingFrame
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.sql import quote
 from featurestore.stores.offline import Offline

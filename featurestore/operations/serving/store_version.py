@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any, NamedTuple
 
-from featurestore.operations.manifest import library_versions
+from featurestore.operations.training.manifest import library_versions
 from featurestore.semantics.service import ResolvedService
 
 __all__ = ["METADATA", "StoreVersion"]

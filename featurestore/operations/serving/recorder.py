@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from featurestore.errors import RequestError
-from featurestore.operations.online_result import OnlineResult
-from featurestore.operations.served_rows import ServedRows
-from featurestore.operations.store_version import StoreVersion
+from featurestore.operations.serving.online_result import OnlineResult
+from featurestore.operations.serving.served_rows import ServedRows
+from featurestore.operations.serving.store_version import StoreVersion
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.service import ResolvedService
 from featurestore.stores.serving_log import ServingLog

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from featurestore.catalog import Catalog
-from featurestore.operations import lineage_text
-from featurestore.operations.lineage_graph import Graph, Node, Part, found, graph_of
-from featurestore.operations.lineage_uses import Uses, add_uses
+from featurestore.operations.lineage import text as lineage_text
+from featurestore.operations.lineage.graph import Graph, Node, Part, found, graph_of
+from featurestore.operations.lineage.uses import Uses, add_uses
 
 __all__ = ["Direction", "Lineage", "lineage"]
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from featurestore.errors import ManifestError
-from featurestore.operations.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside
+from featurestore.operations.training.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside
 from featurestore.semantics.view import fingerprint_of
 
 __all__ = ["Manifest", "library_versions", "load_manifest"]

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
-from featurestore.operations.online_result import PartAnswer
 from featurestore.operations.pushing.state import NEVER, SourceState, served_as_of, state_key
+from featurestore.operations.serving.online_result import PartAnswer
 from featurestore.semantics.lanes import Lanes
 from featurestore.semantics.service import Part
 from featurestore.semantics.status import Status, expired

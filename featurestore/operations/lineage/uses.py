@@ -13,8 +13,8 @@ import pyarrow.dataset as ds
 from featurestore.catalog import Catalog
 from featurestore.clock import to_datetime
 from featurestore.errors import DeclarationError, FeatureStoreError, RegistryError
-from featurestore.operations.lineage_graph import Graph, service_id
-from featurestore.operations.parts import takes_pushes
+from featurestore.operations.lineage.graph import Graph, service_id
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.registry.documents import resolved_service
 from featurestore.registry.frames import Frame
 from featurestore.registry.store import Registry

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import NamedTuple
 
-from featurestore.operations.lineage_graph import Edge, Node, Part
+from featurestore.operations.lineage.graph import Edge, Node, Part
 
 __all__ = ["Branch", "branches", "mermaid", "page", "text"]
 
