@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 import httpx
 import numpy as np
+import orjson
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ import pytest
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, Request, on_demand
 from featurestore.errors import ConfigError, DeclarationError, OnDemandError, RequestError, SourceError, SpineError
 from featurestore.server import create_app
+from featurestore.server.bodies import json_body
 from featurestore.types import Float64, Int32, Int64, String
 from tests.small import NOON, THING, TIME, apply, both, hours, opened, raised, spine, table, trained, view_of, write
 
@@ -608,6 +610,35 @@ def test_the_garbage_collector_leaves_alone_what_a_server_has_loaded() -> None:
             assert asyncio.run(run()) > 10_000
         finally:
             gc.unfreeze()
+
+
+@pytest.mark.parametrize(("before", "within"), [(700, 10_000), (50_000, 50_000), (0, 0)])
+def test_the_garbage_collector_looks_less_often_while_a_server_runs(before: int, within: int) -> None:
+    """Never more often than the process asked for, nor where it is switched off; and afterwards as before."""
+    with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
+        app = create_app(store)
+
+        async def run() -> int:
+            async with app.router.lifespan_context(app):
+                return gc.get_threshold()[0]
+
+        found = gc.get_threshold()
+        gc.set_threshold(before, *found[1:])
+        try:
+            assert asyncio.run(run()) == within
+            assert gc.get_threshold() == (before, *found[1:])
+        finally:
+            gc.set_threshold(*found)
+            gc.unfreeze()
+
+
+def test_floats_are_json_numbers_where_their_sum_is_none() -> None:
+    """A sum beyond every double, and infinities that cancel each other, beside numbers."""
+    values = {"x": [1.7e308, math.inf], "y": [1.7e308, -math.inf], "z": [0.5, None]}
+    with opened(view_of(table(thing=[1, 2], at=[NOON] * 2, **values), list(values))) as (store, _):
+        store.materialize(progress=False)
+        bodies = [orjson.loads(json_body(store.get_online_features({"thing": n}, "service"))) for n in (1, 2)]
+    assert [body["rows"] for body in bodies] == [[[1.7e308, 1.7e308, 0.5]], [["Infinity", "-Infinity", None]]]
 
 
 @pytest.mark.parametrize(

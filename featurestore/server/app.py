@@ -111,8 +111,11 @@ def create_app(store: FeatureStore, *, manifests: Iterable[Any] = (), close_stor
             await run_in_threadpool(store.repair)
         gc.collect()
         gc.freeze()  # what is loaded by now stays; scanning it again and again would pause requests
-        gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
+        before = gc.get_threshold()
+        if 0 < before[0] < GARBAGE:  # and not where it does not look at all
+            gc.set_threshold(GARBAGE, *before[1:])
         yield
+        gc.set_threshold(*before)
         if close_store:
             await run_in_threadpool(store.close)
 
@@ -162,8 +165,8 @@ def _add_lookup(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest
             return Response(arrow_body(result), media_type=ARROW, headers=headers)
         return Response(json_body(result), media_type="application/json", headers=headers)
 
-    described = {"requestBody": request_body, "parameters": [header]}
-    _add_direct(app, "/v1/online-features", online_features, responses=responses, openapi_extra=described)
+    asks = {"requestBody": request_body, "parameters": [header]}
+    _add_direct(app, "/v1/online-features", online_features, responses=responses, openapi_extra=asks)
 
 
 def _add_manifests(app: FastAPI, store: FeatureStore) -> None:

@@ -40,7 +40,6 @@ __all__ = [
 REQUEST_ID = "X-Request-ID"
 ARROW = "application/vnd.apache.arrow.stream"
 AS_THEY_ARE = {"Bool", "Int32", "Int64", "String"}
-FLOATS = {"Float32", "Float64"}
 
 
 class LookupRequest(BaseModel):
@@ -158,7 +157,8 @@ def json_body(result: OnlineResult) -> bytes:
     service = result.service
     columns = list(result.columns.values())
     for kind, places in service.kinds.items():
-        if kind not in AS_THEY_ARE and not (kind in FLOATS and _are_finite([columns[place] for place in places])):
+        is_float = service.columns[places[0]].type.is_float
+        if kind not in AS_THEY_ARE and not (is_float and _are_finite([columns[place] for place in places])):
             for place in places:
                 of = service.columns[place].type
                 columns[place] = [to_json(of, value) for value in columns[place]]

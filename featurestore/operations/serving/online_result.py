@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OnlineResult", "PartAnswer"]
 
-
 NAMES = tuple(status.name for status in Status)
 
 
