@@ -17,7 +17,8 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ import pyarrow as pa
 from featurestore.stores.serving_counts import Counts, Losses, losses
 from featurestore.stores.serving_segments import appearing, segment_name, segments, write_quickly
 
-__all__ = ["Losses", "Served", "ServingLog", "losses", "segments"]
+__all__ = ["Form", "Losses", "Served", "ServingLog", "losses", "segments"]
 
 FLUSH = 1.0
 """Seconds for which what was served may wait in memory."""
@@ -37,8 +38,11 @@ PENDING = 400_000
 MEMORY = 256 << 20
 """Bytes that they may take at most, about."""
 
+SMALL = 256
+"""Small requests that wait one by one; who brings the last of as many makes one of them."""
+
 SEGMENT = 50_000
-"""Rows of one segment at most, give or take a request; when as many wait, they are written at once."""
+"""Rows of one segment at most, give or take a batch; when as many wait, they are written at once."""
 
 CLOSING = 10.0
 """Seconds for which closing waits for a disk that stalls."""
@@ -50,26 +54,30 @@ FAILURES = (OSError, pa.ArrowException, ValueError, TypeError, ArithmeticError, 
 """What may keep rows from being written: the disk, or values that their column's type cannot hold."""
 
 
-class Served(NamedTuple):
-    """One request: where it belongs, its columns' types (one object a service version), and its rows.
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A service version, and how what it served becomes rows.
 
-    encode: makes the table of the segment out of several requests of one service version, whatever their `packed` is.
-    size: bytes that it takes in memory, about.
+    gather: makes one of many small requests' `what`; batches: the rows of gathered ones and of others.
     """
 
     service: str
     fingerprint: str
-    schema: pa.Schema
-    packed: Any
-    rows: int
-    time: int
-    encode: Callable[[Sequence[Served]], pa.Table]
-    size: int = 0
+    gather: Callable[[Sequence[Any]], Any]
+    batches: Callable[[Sequence[Any]], list[pa.RecordBatch]]
 
-    @property
-    def version(self) -> tuple[str, str]:
-        """What its segment is of."""
-        return self.service, self.fingerprint
+
+class Served(NamedTuple):
+    """Requests of one service version: whatever it makes their rows of, how many rows and requests that is, and when the
+    first and the last was served (µs). size: bytes that they take in memory, about; None for one that is to be gathered."""
+
+    form: Form
+    what: Any
+    rows: int
+    first: int
+    last: int
+    size: int | None
+    requests: int = 1
 
 
 class ServingLog:
@@ -86,10 +94,11 @@ class ServingLog:
         self.folder = folder
         self.process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._flush, self._limits = flush, (pending, memory)
-        self._waiting: deque[Served] = deque()
+        self._small: list[Served] = []
+        self._waiting: list[Served] = []
         self._rows = self._bytes = self._segments = 0
         self._numbers = itertools.count(1)
-        self._gate, self._turn = threading.Lock(), threading.Lock()
+        self._gate, self._gathering, self._turn = threading.Lock(), threading.Lock(), threading.Lock()
         self._wake, self._closed = threading.Event(), False
         self._counts = Counts(folder, self.process)
         self._writer: threading.Thread | None = None
@@ -102,11 +111,11 @@ class ServingLog:
     def offer(self, served: Served) -> bool:
         """Take a request in, without waiting for the disk; False where it was dropped."""
         with self._gate:
-            rows, size = self._rows + served.rows, self._bytes + served.size
+            rows, size = self._rows + served.rows, self._bytes + (served.size or 0)
             taken = not self._closed and rows <= self._limits[0] and size <= self._limits[1]
             self._counts.offered += 1
             if taken:
-                self._waiting.append(served)
+                (self._small if served.size is None else self._waiting).append(served)
                 self._rows, self._bytes = rows, size
             else:
                 self._counts.dropped += 1
@@ -114,9 +123,32 @@ class ServingLog:
             if self._writer is None and taken:
                 self._writer = threading.Thread(target=self._write_on, name="serving log", daemon=True)
                 self._writer.start()
+        if len(self._small) >= SMALL and self._gathering.acquire(blocking=False):
+            try:
+                self._gather()
+            finally:
+                self._gathering.release()
         if rows >= SEGMENT and not self._wake.is_set():
             self._wake.set()
         return taken
+
+    def _gather(self) -> None:
+        """Make few of the small requests that wait; those of which nothing can be made are dropped. One caller at a time."""
+        with self._gate:
+            small, self._small = self._small, []
+        for form, requests in _by_form(small):
+            rows, count = sum(served.rows for served in requests), len(requests)
+            times = [served.first for served in requests]
+            try:
+                made = form.gather([served.what for served in requests])
+            except FAILURES as error:
+                self._failed(error)
+                self._done(rows, 0, dropped=count)
+                continue
+            size = made.get_total_buffer_size()
+            with self._gate:
+                self._waiting.append(Served(form, made, rows, min(times), max(times), size, count))
+                self._bytes += size
 
     @property
     def dropped(self) -> int:
@@ -144,14 +176,12 @@ class ServingLog:
         with self._turn:
             self._flushed = time.monotonic()
             self._map_counts()
-            groups: dict[tuple[str, str], list[Served]] = {}
-            with self._gate:
-                served, self._waiting = self._waiting, deque()
-            for request in served:
-                groups.setdefault(request.version, []).append(request)
-            served.clear()
-            parts = deque(part for requests in groups.values() for part in _parts(requests))
-            groups.clear()
+            with self._gathering:
+                self._gather()
+                with self._gate:
+                    waiting, self._waiting = self._waiting, []
+            parts = deque(part for _, served in _by_form(waiting) for part in _parts(served))
+            waiting.clear()
             while parts:
                 self._write(parts.popleft())
 
@@ -199,31 +229,32 @@ class ServingLog:
             with self._gate:
                 self._counts.keep(made)
 
-    def _write(self, requests: Sequence[Served]) -> None:
+    def _write(self, part: Sequence[Served]) -> None:
         """Write one segment, or count what was in it as dropped."""
-        first = requests[0]
-        folder = self.folder / first.service / first.fingerprint
-        times = [request.time for request in requests]
+        form = part[0].form
+        first, last = min(served.first for served in part), max(served.last for served in part)
         self._segments += 1
-        name = segment_name(min(times), max(times), f"{self.process}-{self._segments}")
-        written = False
+        path = self.folder / form.service / form.fingerprint
+        path /= segment_name(first, last, f"{self.process}-{self._segments}")
+        requests, written = sum(served.requests for served in part), False
         try:
-            table = first.encode(requests)
             buffer = pa.BufferOutputStream()
-            write_quickly(table, buffer)
-            del table
-            with appearing(folder / name) as file:
+            write_quickly(pa.Table.from_batches(form.batches([served.what for served in part])), buffer)
+            with appearing(path) as file:
                 file.write(buffer.getvalue())
             written = True
         except FAILURES as error:
             self._failed(error)
+        rows, size = sum(served.rows for served in part), sum(served.size or 0 for served in part)
+        self._done(rows, size, **{"written" if written else "dropped": requests})
+
+    def _done(self, rows: int, size: int, *, written: int = 0, dropped: int = 0) -> None:
+        """Rows are no longer in memory, and these requests were written or dropped."""
         with self._gate:
-            self._rows -= sum(request.rows for request in requests)
-            self._bytes -= sum(request.size for request in requests)
-            if written:
-                self._counts.written += len(requests)
-            else:
-                self._counts.dropped += len(requests)
+            self._rows -= rows
+            self._bytes -= size
+            self._counts.written += written
+            self._counts.dropped += dropped
             self._counts.save()
 
     def _failed(self, error: BaseException) -> None:
@@ -235,12 +266,19 @@ class ServingLog:
             self._counts.failed(text, at=time.time_ns() // 1000)
 
 
-def _parts(requests: Sequence[Served]) -> Iterator[list[Served]]:
+def _by_form(requests: Iterable[Served]) -> Iterable[tuple[Form, list[Served]]]:
+    forms: dict[Form, list[Served]] = {}
+    for served in requests:
+        forms.setdefault(served.form, []).append(served)
+    return forms.items()
+
+
+def _parts(requests: Iterable[Served]) -> Iterator[list[Served]]:
     part: list[Served] = []
     rows = 0
-    for request in requests:
-        part.append(request)
-        rows += request.rows
+    for served in requests:
+        part.append(served)
+        rows += served.rows
         if rows >= SEGMENT:
             yield part
             part, rows = [], 0

@@ -22,7 +22,7 @@ from tests.serving import request_of
 SCHEMA = pa.schema([("request", pa.string()), ("time", pa.int64())])
 
 
-def served(n: int, *, text: str = "", size: int = 0) -> Served:
+def served(n: int, *, text: str = "", size: int | None = 0) -> Served:
     """A request of one row at the instant n."""
     return request_of(SCHEMA, [[text or str(n)], [n]], n, size=size)
 
@@ -75,12 +75,16 @@ def test_a_folder_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
 def test_a_value_that_its_column_cannot_hold_costs_its_segment(tmp_path: Path) -> None:
     """The writer goes on, and says what kind of error it was without the value."""
     log = ServingLog(tmp_path, flush=3600)
-    log.offer(served(1)._replace(packed=[["a"], ["secret"]]))
+    log.offer(served(1)._replace(what=[["a"], ["secret"]]))
     log.flush()
     log.offer(served(2))
+    log.offer(served(3, size=None)._replace(what=[["a"], ["secret"]]))
+    log.flush()
+    log.offer(served(4, size=None))
     log.close()
-    assert logged(tmp_path) == [2]
-    assert log.losses == Losses(2, 1, 1, 0, "ArrowInvalid")
+    assert logged(tmp_path) == [2, 4]
+    assert log.losses == Losses(4, 2, 2, 0, "ArrowInvalid")
+    assert log._rows == log._bytes == 0
 
 
 class Stall:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from featurestore.errors import RequestError
@@ -68,7 +68,7 @@ class Recorder:
         rate = self._rates.get(service.name, self._rate)
         if rate <= 0 or not len(result):
             return None
-        rows: list[int] | None = None
+        rows: Sequence[int] = range(len(result))
         if rate < 1:
             if self._bys.get(service.name, self._by) == "key" and service.key_inputs:
                 rows = _by_key(result, rate)
@@ -77,8 +77,7 @@ class Recorder:
             elif random.random() >= rate:  # noqa: S311 - no secret
                 return None
         name = self.log.next_request() if request_id is None else request_id
-        taken = self.log.offer(self._form(service).served(result, name, rows))
-        return name if taken else None
+        return name if self.log.offer(self._form(service).served(result, name, rows)) else None
 
     def _form(self, service: ResolvedService) -> ServedRows:
         named = service.name, service.fingerprint

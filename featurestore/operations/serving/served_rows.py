@@ -9,8 +9,8 @@ as_of:<view>             the instant that the view's values were true for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from featurestore.operations.serving.online_result import OnlineResult
 from featurestore.operations.serving.store_version import METADATA, StoreVersion
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.status import Status
-from featurestore.stores.serving_log import Served, segments
+from featurestore.stores.serving_log import Form, Served, segments
 
 __all__ = [
     "LoggedRequest",
@@ -41,8 +41,8 @@ TIME = pa.timestamp("us", "UTC")
 ATTEMPTS = 3
 """Times that a listing of segments is read, where one of them is deleted in between."""
 
-REQUEST, VALUE, ITEM = 1024, 48, 10
-"""Bytes that a request, a value of a single row, and one in an array take in memory, beside a text's own: about."""
+SIZE, ROW = 1024, 24
+"""Bytes that a request of several rows, and one of its rows, take in memory beside the values: about."""
 
 
 def input_column(name: str) -> str:
@@ -82,108 +82,90 @@ class ServedRows:
     be looked through by the garbage collector, and take the place in the processor's cache that the next lookup uses again,
     at a greater cost than all else here. A tuple has
 
-        of one row         the id, the time (µs), the row's number, the inputs, the features, the statuses, the as_ofs (µs)
-        of several rows    the id, the time, the rows' numbers, for each type an array of its columns one after the other,
+        of one row         the id, the row's number, the time (µs), the inputs, the features, the statuses, the as_ofs (µs)
+        of several rows    the id, the rows' numbers, the time, for each type an array of its columns one after the other,
                            the statuses likewise as bytes, and a tuple of the as_ofs
+
+    Single rows become columns many at a time: what the processor does for the first, it has at hand for the others.
     """
 
     def __init__(self, service: ResolvedService, version: StoreVersion) -> None:
-        self._version = service.name, service.fingerprint
         self.schema = schema_of(service).with_metadata({METADATA: version.packed()})
+        self._form = Form(service.name, service.fingerprint, self._of_ones, self._batches)
         columns = (*service.columns, *service.hidden)
-        types = [*service.inputs.values(), *(column.type for column in columns)]
-        names = [*map(input_column, service.inputs), *(column.name for column in columns)]
-        self._values = list(zip(names, (of.arrow for of in types), strict=True))
-        self._judged = [(part.name, of[0]) for part in service.parts for of in status_columns(part).values()]
-        self._status_names = [name for part in service.parts for name in status_columns(part)]
-        self._as_of_names = [as_of_column(part) for part in service.parts]
+        self._values = [of.arrow for of in (*service.inputs.values(), *(column.type for column in columns))]
+        self._judged = [(part.name, [of[0] for of in status_columns(part).values()]) for part in service.parts]
         groups: dict[pa.DataType, list[int]] = {}
-        for place, (_, of) in enumerate(self._values):
+        for place, of in enumerate(self._values):
             groups.setdefault(of, []).append(place)
         self._groups = list(groups.items())
-        self._long = [FIXED + place for place, of in enumerate(types) if of.kind in LONG]
-        self._long_groups = [FIXED + n for n, group in enumerate(self._groups) if FIXED + group[1][0] in self._long]
-        self._encode = self.table  # one object, and not one a request
 
-    def served(self, result: OnlineResult, request: str, rows: Sequence[int] | None = None) -> Served:
-        """The result as the log takes it, under an id; rows: only these."""
-        kept = range(len(result)) if rows is None else rows
-        count = len(kept)
-        if count == 1:
-            packed = self._one(result, request, kept[0])
-            size = sum([len(packed[place]) for place in self._long if packed[place] is not None])
-        else:
-            packed = self._several(result, request, kept)
-            size = sum([packed[place].nbytes for place in self._long_groups])
-        size += REQUEST + (VALUE if count == 1 else ITEM) * count * len(self.schema)
-        return Served(*self._version, self.schema, packed, count, result.now, self._encode, size)
-
-    def _one(self, result: OnlineResult, request: str, row: int) -> tuple[Any, ...]:
+    def served(self, result: OnlineResult, request: str, rows: Sequence[int]) -> Served:
+        """These rows of the result as the log takes them, under an id."""
         columns = [*result.inputs.values(), *result.columns.values(), *result.hidden.values()]
-        parts = result.parts
-        columns += [parts[part].statuses[name] for part, name in self._judged]
-        about = (request, result.now, row)
-        return (*about, *[column[row] for column in columns], *[part.as_of for part in parts.values()])
-
-    def _several(self, result: OnlineResult, request: str, rows: Sequence[int]) -> tuple[Any, ...]:
-        columns = [*result.inputs.values(), *result.columns.values(), *result.hidden.values()]
-        judged = [result.parts[part].statuses[name] for part, name in self._judged]
+        parts, now = result.parts, result.now
+        judged = [parts[part].statuses[name] for part, names in self._judged for name in names]
+        as_ofs = [part.as_of for part in parts.values()]
+        if len(rows) == 1:
+            (row,) = rows
+            fields = (request, row, now, *[column[row] for column in columns], *[of[row] for of in judged], *as_ofs)
+            return Served(self._form, fields, 1, now, now, None)
         if len(rows) < len(result):
             columns = [[column[row] for row in rows] for column in columns]
             judged = [[column[row] for row in rows] for column in judged]
-        packed: list[Any] = [request, result.now, rows]
-        for of, places in self._groups:
-            values: list[Any] = []
-            for place in places:
-                values += columns[place]
-            packed.append(pa.array(values, of))
-        packed.append(b"".join(map(bytes, judged)))
-        packed.append(tuple([answer.as_of for answer in result.parts.values()]))
-        return tuple(packed)
+        groups = [pa.array(list(chain.from_iterable([columns[i] for i in places])), of) for of, places in self._groups]
+        packed = (request, rows, now, *groups, b"".join(map(bytes, judged)), as_ofs)
+        size = SIZE + ROW * len(rows) + sum([group.nbytes for group in groups])
+        return Served(self._form, packed, len(rows), now, now, size)
 
-    def table(self, requests: Sequence[Served]) -> pa.Table:
-        """The rows of several results: first those of one row, then the others."""
-        ones = [request.packed for request in requests if request.rows == 1]
-        several = [request.packed for request in requests if request.rows > 1]
-        tables = [self._of_ones(ones)] if ones else []
-        return pa.concat_tables([*tables, self._of_several(several)] if several else tables)
-
-    def _of_ones(self, packed: Sequence[tuple[Any, ...]]) -> pa.Table:
+    def _of_ones(self, packed: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
         columns = iter(zip(*packed, strict=True))
-        arrays = {"request": pa.array(next(columns), pa.string()), "time": _instants(next(columns))}
-        arrays["row"] = pa.array(next(columns), pa.int32())
-        arrays |= {name: pa.array(next(columns), of) for name, of in self._values}
-        arrays |= {name: STATUSES.take(pa.array(next(columns), pa.uint8())) for name in self._status_names}
-        arrays |= {name: _instants(next(columns)) for name in self._as_of_names}
-        return pa.Table.from_arrays([arrays[name] for name in self.schema.names], schema=self.schema)
+        arrays = [pa.array(next(columns), pa.string()), pa.array(next(columns), pa.int32()), _instants(next(columns))]
+        arrays += [pa.array(next(columns), of) for of in self._values]
+        statuses = [[STATUSES.take(pa.array(next(columns), pa.uint8())) for _ in names] for _, names in self._judged]
+        for of_part, as_ofs in zip(statuses, columns, strict=True):
+            arrays += [*of_part, _instants(as_ofs)]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _of_several(self, packed: Sequence[tuple[Any, ...]]) -> pa.Table:
-        counts = np.array([len(one[2]) for one in packed], np.int64)
+    def _batches(self, packed: Sequence[tuple[Any, ...] | pa.RecordBatch]) -> list[pa.RecordBatch]:
+        """Rows of several results: those of single rows, which are batches by now, before the others."""
+        several = [fields for fields in packed if isinstance(fields, tuple)]
+        batches = [batch for batch in packed if not isinstance(batch, tuple)]
+        return [*batches, self._of_several(several)] if several else batches
+
+    def _of_several(self, packed: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
+        counts = np.array([len(one[1]) for one in packed], np.int64)
         requests = np.repeat(np.arange(len(packed)), counts)
+        every = counts[requests]
+        places = np.arange(len(requests)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+        def columns(joined: pa.Array, many: int) -> Iterator[pa.Array]:
+            """The columns of which each request has one after the other."""
+            starts = np.repeat((np.cumsum(counts) - counts) * many, counts) + places
+            for n in range(many):
+                yield joined.take(pa.array(starts + n * every))
+
         names = pa.array([one[0] for one in packed], pa.string())
-        arrays = {"request": names.take(pa.array(requests)), "time": _instants([one[1] for one in packed], requests)}
-        arrays["row"] = pa.array(np.fromiter(chain.from_iterable([one[2] for one in packed]), np.int32, len(requests)))
-        for number, (_, columns) in enumerate(self._groups):
-            pieces = [(one[FIXED + number], len(one[2])) for one in packed]
-            for n, column in enumerate(columns):
-                arrays[self._values[column][0]] = pa.concat_arrays(
-                    [piece.slice(n * rows, rows) for piece, rows in pieces]
-                )
-        judged = [(one[-2], len(one[2])) for one in packed]
-        for n, name in enumerate(self._status_names):
-            statuses = b"".join([piece[n * rows : (n + 1) * rows] for piece, rows in judged])
-            arrays[name] = STATUSES.take(pa.array(np.frombuffer(statuses, np.uint8)))
-        for n, name in enumerate(self._as_of_names):
-            arrays[name] = _instants([one[-1][n] for one in packed], requests)
-        return pa.Table.from_arrays([arrays[name] for name in self.schema.names], schema=self.schema)
+        rows = np.fromiter(chain.from_iterable([one[1] for one in packed]), np.int32, len(requests))
+        arrays = [names.take(pa.array(requests)), pa.array(rows), _instants([one[2] for one in packed], requests)]
+        values: list[Any] = [None] * len(self._values)
+        for number, (_, of_type) in enumerate(self._groups, FIXED):
+            joined = pa.concat_arrays([one[number] for one in packed])
+            for place, column in zip(of_type, columns(joined, len(of_type)), strict=True):
+                values[place] = column
+        judged = pa.array(np.frombuffer(b"".join([one[-2] for one in packed]), np.uint8))
+        statuses = columns(judged, sum(len(names) for _, names in self._judged))
+        arrays += values
+        for part, (_, of_part) in enumerate(self._judged):
+            arrays += [STATUSES.take(status) for status in islice(statuses, len(of_part))]
+            arrays.append(_instants([one[-1][part] for one in packed], requests))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
 FIXED = 3
 """What a packed result has before its values."""
 
 STATUSES = pa.array([status.name for status in Status], pa.string())
-LONG = {"String", "Bytes", "Array", "Embedding"}
-"""Types whose values are as long as they like."""
 
 
 def _instants(instants: Sequence[int], places: npt.NDArray[np.int64] | None = None) -> pa.Array:
