@@ -115,7 +115,8 @@ class ServedRows:
             judged = [[column[row] for row in rows] for column in judged]
         groups = [pa.array(list(chain.from_iterable([columns[i] for i in places])), of) for of, places in self._groups]
         packed = (request, rows, now, *groups, b"".join(map(bytes, judged)), as_ofs)
-        size = SIZE + ROW * len(rows) + sum([group.nbytes for group in groups])
+        buffers = [buffer.size for group in groups for buffer in group.buffers() if buffer is not None]
+        size = SIZE + ROW * len(rows) + sum(buffers)
         return Served(self._form, packed, len(rows), now, now, size)
 
     def _of_ones(self, packed: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
