@@ -128,6 +128,26 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path, make: Callable[[Pat
     assert "test_sources.py:" in message
 
 
+def test_tables_of_one_file_are_read_together(tmp_path: Path) -> None:
+    """By views that are asked at once, however its path is written."""
+    path = database(tmp_path, "CREATE VIEW seen AS SELECT * FROM sales.kept")
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "link.duckdb").symlink_to(path)
+    places = [
+        (path, "sales.kept"),
+        (tmp_path / "beside" / ".." / path.name, "seen"),
+        (tmp_path / "link.duckdb", "sales.kept"),
+    ]
+    views = [
+        FeatureView(f"v{n}", entity=THING, source=TableSource(f"rows{n}", at, table=name, **WORDS), features=["x"])
+        for n, (at, name) in enumerate(places * 2)
+    ]
+    with opened(*views) as (store, _):
+        found = trained(store, NOON, thing=[1, 2, 3])
+        assert [found[f"v{n}__x"].to_pylist() for n in range(6)] == [[None, 3, None]] * 6
+        assert both(store, thing=[1, 2, 3])["v5__x"] == [None, 3, None]
+
+
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     """A file that is no Parquet says so by its source."""
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 and nothing else")

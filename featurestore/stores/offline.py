@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,22 +53,43 @@ class SourceFile(NamedTuple):
         return Sighting(self.name, self.size, self.modified)
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What the sessions of one instance have in common: by source its files, and by path the names of attached files."""
+
+    files: dict[str, tuple[SourceFile, ...]]
+    attached: dict[Path, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Session:
     """A DuckDB instance of its own for one operation; its temporary tables and attached files vanish with it."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, offline: Offline, files: Mapping[str, tuple[SourceFile, ...]]
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, offline: Offline, shared: _Shared) -> None:
         self.connection = connection
         self._offline = offline
         self._scans: dict[str, Scan] = {}
-        self._files = dict(files)
+        self._shared = shared
+        connection.execute("SET TimeZone = 'UTC'")
+        (shows,) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0]
+        if shows:  # on standard output; in a notebook it is off, and cannot be set without ipywidgets
+            connection.execute("SET enable_progress_bar = false")
+
+    @contextmanager
+    def beside(self) -> Iterator[Session]:
+        """A session for another thread: of the same instance, files and tables, with temporary tables of its own."""
+        connection = self.connection.cursor()
+        try:
+            yield Session(connection, self._offline, self._shared)
+        finally:
+            connection.close()
 
     def files(self, source: Source) -> tuple[SourceFile, ...]:
         """The files of a source as this session reads them: those that were there when it first asked."""
-        if source.name not in self._files:
-            self._files[source.name] = self._offline.files(source)
-        return self._files[source.name]
+        with self._shared.lock:
+            if source.name not in self._shared.files:
+                self._shared.files[source.name] = self._offline.files(source)
+            return self._shared.files[source.name]
 
     def scan(self, source: Source) -> Scan:
         """How SQL in this session reads a source, its derived columns included."""
@@ -105,9 +127,9 @@ class Session:
                 "file_row_number",
             )
         if isinstance(source, TableSource):
-            self.connection.execute(f"ATTACH {literal(self.files(source)[0].path)} AS {name} (READ_ONLY)")
-            full = ".".join([name, *map(quote, source.table.split("."))])
-            if self._is_view(name, source.table.split(".")[-1]):  # a view has no row ids
+            database = self._attached(self.files(source)[0].path)
+            full = ".".join([database, *map(quote, source.table.split("."))])
+            if self._is_view(database, source.table.split(".")[-1]):  # a view has no row ids
                 self.connection.execute(f"CREATE TEMP TABLE {name}_rows AS SELECT * FROM {full}")
                 full = f"{name}_rows"
             return Scan(full, "0", "rowid")
@@ -140,6 +162,16 @@ class Session:
             f"FROM {own.relation} s LEFT JOIN {name} a ON a.number = s.{own.file})"
         )
         return Scan(rows, ROW_FILE, ROW_NUMBER)
+
+    def _attached(self, path: str) -> str:
+        """The name of a DuckDB file in this instance, which has it once."""
+        file = Path(path).resolve()
+        with self._shared.lock:
+            name = self._shared.attached.get(file)
+            if name is None:
+                name = self._shared.attached[file] = f"attached_{len(self._shared.attached)}"
+                self.connection.execute(f"ATTACH {literal(path)} AS {name} (READ_ONLY)")
+            return name
 
     def _is_view(self, database: str, table: str) -> bool:
         sql = "SELECT count(*) FROM duckdb_views() WHERE database_name = ? AND view_name = ?"
@@ -189,11 +221,7 @@ class Offline:
         """A DuckDB instance for one operation. files: source name → the files to read of it, instead of all."""
         connection = duckdb.connect(":memory:", config=self._config)
         try:
-            connection.execute("SET TimeZone = 'UTC'")
-            (shows,) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0]
-            if shows:  # on standard output; in a notebook it is off, and cannot be set without ipywidgets
-                connection.execute("SET enable_progress_bar = false")
-            yield Session(connection, self, files or {})
+            yield Session(connection, self, _Shared(dict(files or {})))
         finally:
             connection.close()
 

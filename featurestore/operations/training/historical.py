@@ -6,9 +6,10 @@ row number; evaluate on-demand features; lay the columns out in the service's or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -31,6 +32,9 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session, SourceFile
 
 __all__ = ["Options", "answer_part", "get_historical_features"]
+
+AT_ONCE = 2
+"""Views that are asked at once."""
 
 STATUS_NAMES = [status.name for status in Status]
 
@@ -98,10 +102,10 @@ def _block(
         from_pandas=from_pandas,
     )  # fmt: skip
     values: dict[str, PartValues] = {}
-    for part in service.parts:
-        answer = answer_part(session, part, times)
-        values[part.name] = part_values(part, answer)
-        _count(manifest, session, part, answer, now)
+    answered = _answered(session, service.parts, times, now=now, counted=manifest["invalid_rows"])
+    for part, (of_part, counts) in zip(service.parts, answered, strict=True):
+        values[part.name] = of_part
+        _count(manifest, part.name, counts)
     manifest["rows"] += chunk.table.num_rows
     features = columns_of(service, values, times, session.connection)
     extra: dict[str, pa.Array] = {}
@@ -114,6 +118,25 @@ def _block(
             extra[f"{part.name}__event_time"] = values[part.name].event_times
     check_names(names, list(extra))
     return Block(chunk.table, features, extra, times)
+
+
+def _answered(
+    session: Session, parts: Sequence[Part], times: npt.NDArray[np.int64], *, now: int, counted: Container[str]
+) -> list[tuple[PartValues, _Counts]]:
+    """The values of parts for the spine, two parts at a time: what one does in a single thread leaves room for the other.
+
+    counted: names of parts whose invalid rows are known.
+    """
+
+    def answered(part: Part) -> tuple[PartValues, _Counts]:
+        with session.beside() as own:
+            answer = answer_part(own, part, times)
+            past = int((answer.as_of > part.view.timing.as_of(now)).sum())
+            invalid = None if part.name in counted else _invalid(own, part.view)
+            return part_values(part, answer), _Counts(int(answer.conflicts.sum()), past, invalid)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(answered, parts))
 
 
 def answer_part(session: Session, part: Part, times: npt.NDArray[np.int64], *, served: str | None = None) -> Answer:
@@ -215,6 +238,15 @@ def _files(source: Source, offline: Offline) -> list[dict[str, Any]]:
     return files
 
 
+class _Counts(NamedTuple):
+    """What the manifest counts of a part's answer: requests that only bytes decided, and past the last complete instant; as
+    `_invalid`, None where that was counted before."""
+
+    conflicts: int
+    past: int
+    invalid: tuple[int, int] | None
+
+
 def _invalid(session: Session, view: ResolvedView) -> tuple[int, int]:
     """How many source rows lack known_at or identity, and how many of the rest lack a key or event_time."""
     scan = session.scan(view.source)
@@ -224,13 +256,10 @@ def _invalid(session: Session, view: ResolvedView) -> tuple[int, int]:
     return dropped, keyless
 
 
-def _count(manifest: dict[str, Any], session: Session, part: Part, answer: Answer, now: int) -> None:
-    view = part.view
-    conflicts = int(answer.conflicts.sum())
-    past = int((answer.as_of > view.timing.as_of(now)).sum())
-    later = manifest["spine_rows_past_the_last_complete_instant"]
-    later[part.name] = later.get(part.name, 0) + past
-    manifest["conflicts"][part.name] = manifest["conflicts"].get(part.name, 0) + conflicts
-    if part.name not in manifest["invalid_rows"]:
-        dropped, keyless = _invalid(session, view)
-        manifest["invalid_rows"][part.name] = {"no known_at or identity": dropped, "no key or event_time": keyless}
+def _count(manifest: dict[str, Any], part: str, counts: _Counts) -> None:
+    later, conflicts = manifest["spine_rows_past_the_last_complete_instant"], manifest["conflicts"]
+    later[part] = later.get(part, 0) + counts.past
+    conflicts[part] = conflicts.get(part, 0) + counts.conflicts
+    if counts.invalid is not None:
+        dropped, keyless = counts.invalid
+        manifest["invalid_rows"][part] = {"no known_at or identity": dropped, "no key or event_time": keyless}

@@ -108,7 +108,7 @@ def load_chunk(
     inputs: dict[str, FeatureType],
     from_pandas: bool,
 ) -> npt.NDArray[np.int64]:
-    """Make the temporary table `spine (n, t, columns of `inputs`)` and return t by n, in µs.
+    """Make the table `spine (n, t, columns of `inputs`)` and return t by n, in µs.
 
     Raises SpineError where a column is missing, is of another type, or a time is null. from_pandas: a numpy-backed
     integer column with nulls has become float64; whole numbers are taken for the integers they were.
@@ -135,7 +135,7 @@ def load_chunk(
             raise SpineError(f"Spine column '{name}' is {raw[name]}, and must be {of}{_hint(raw[name], of)}")
         selected.append(f"{read_sql(quote(name), raw[name], of, timezone)} AS {quote(name)}")
     selected.append("0 AS t" if timestamp is None else f"{_instant(timestamp, raw[timestamp], timezone)} AS t")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE spine AS SELECT {', '.join(selected)} FROM spine_rows")
+    connection.execute(f"CREATE OR REPLACE TABLE spine AS SELECT {', '.join(selected)} FROM spine_rows")
     connection.unregister("spine_rows")
     times: pa.Table = connection.sql("SELECT n, t FROM spine").to_arrow_table()
     if times["t"].null_count:
