@@ -3,11 +3,15 @@ of equal rows counts; Redis without a feature store; a route that does nothing.
 """
 
 import random
+import struct
+import tempfile
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
 import duckdb
+import lmdb
 import polars as pl
 import pyarrow as pa
 import redis
@@ -15,6 +19,9 @@ import redis
 from benchmarks.data import Dataset, opened
 from benchmarks.latency import Figures, latencies
 from benchmarks.load import drive
+
+RECORD = 190
+"""Bytes of a record of 18 features, a sixth of them short texts."""
 
 
 def duckdb_training(data: Dataset, size: str, ttl_days: int | None, threads: int) -> pa.Table:
@@ -59,6 +66,31 @@ def training_polars(root: str, size: str, ttl_days: int | None, threads: int) ->
     if pl.thread_pool_size() != threads:
         raise RuntimeError(f"Polars has {pl.thread_pool_size()} threads; POLARS_MAX_THREADS must say {threads}")
     return partial(polars_training, opened(root), size, ttl_days)
+
+
+def newest_into_lmdb(root: str, threads: int) -> Callable[[], Figures]:
+    """Keys per second of the least that materialize has to do: two statements find which row of each key is the newest and
+    read its columns; as many records of about the size that the product's have, made beforehand, are put into LMDB in one
+    synced transaction. Nothing asks when rows became known or which of equal ones counts; nothing is encoded or read back."""
+    data = opened(root)
+    view, folder = data.served, tempfile.TemporaryDirectory(prefix="benchmark-")
+    source = f"read_parquet('{data.view_path(view)}', file_row_number = true)"
+    newest = f"SELECT {view.key}, max(event_time) AS event_time FROM {source} GROUP BY ALL"
+    chosen = f"SELECT file_row_number AS row FROM {source} JOIN ({newest}) USING ({view.key}, event_time)"
+    columns = ", ".join(view.feature_names())
+    records = [(struct.pack("<9xq", n), bytes(RECORD)) for n in range(view.keys)]
+    connection = duckdb.connect(config={"threads": threads, "preserve_insertion_order": False})
+    environment = lmdb.open(folder.name, map_size=1 << 30)
+
+    def call(_: object = folder) -> Figures:
+        started = time.perf_counter()
+        connection.execute(f"CREATE TABLE chosen AS {chosen}")
+        rows = connection.sql(f"SELECT {columns} FROM {source} JOIN chosen ON file_row_number = row").to_arrow_table()
+        with environment.begin(write=True) as transaction:
+            transaction.cursor().putmulti(records)
+        return {"keys_per_s": view.keys / (time.perf_counter() - started), "rows": rows.num_rows}
+
+    return call
 
 
 def mget(redis_url: str, keys: int, rounds: int) -> Callable[[], Figures]:

@@ -97,6 +97,18 @@ def range_join(root: str, size: str, threads: int, rows: str = "windowed") -> Ca
     return _asked(f"SELECT * EXCLUDE (n) FROM ({inner}) ORDER BY n", threads)
 
 
+def rows_read(root: str, size: str, threads: int, rows: str = "windowed") -> Callable[[], pa.Table]:
+    """The least that any of them does: the spine is read, and the key, instant and value of each row, as Arrow."""
+    data, view, spine_path = _asked_of(root, rows, size)
+    column = view.feature_names()[0]
+
+    def call() -> pa.Table:
+        pq.read_table(spine_path)
+        return _asked(f"SELECT {view.key}, event_time, {column} FROM read_parquet('{data.view_path(view)}')", threads)()
+
+    return call
+
+
 def _terms(column: str, over: str) -> str:
     return ", ".join(
         f"{fold}({column}) {over.format(days=days)} AS {fold}_{name}"
