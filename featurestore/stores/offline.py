@@ -121,11 +121,8 @@ class Session:
         if isinstance(source, ParquetSource):
             paths = [file.path for file in self.files(source)]
             hive = any("=" in part for part in Path(paths[0]).parts[len(self._offline.root.parts) :])
-            return Scan(
-                f"read_parquet({_list(paths)}, hive_partitioning = {str(hive).lower()})",
-                "file_index",
-                "file_row_number",
-            )
+            relation = f"read_parquet({_list(paths)}, hive_partitioning = {str(hive).lower()})"
+            return Scan(relation, "file_index" if len(paths) > 1 else "0", "file_row_number")
         if isinstance(source, TableSource):
             database = self._attached(self.files(source)[0].path)
             full = ".".join([database, *map(quote, source.table.split("."))])
@@ -158,8 +155,8 @@ class Session:
         self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_given")
         # A join costs the same for any number of files; an array that is indexed costs more with each of them.
         rows = (
-            f"(SELECT s.*, s.{own.file} AS {ROW_FILE}, s.{own.row} AS {ROW_NUMBER}, a.{ARRIVED} "
-            f"FROM {own.relation} s LEFT JOIN {name} a ON a.number = s.{own.file})"
+            f"(SELECT s.*, {own.file} AS {ROW_FILE}, s.{own.row} AS {ROW_NUMBER}, a.{ARRIVED} "
+            f"FROM {own.relation} s LEFT JOIN {name} a ON a.number = {own.file})"
         )
         return Scan(rows, ROW_FILE, ROW_NUMBER)
 
