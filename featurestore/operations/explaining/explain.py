@@ -18,7 +18,7 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import EVENT_TIME, Answer, ask
 from featurestore.compile.choice import CHOSEN, choose
-from featurestore.compile.rows import has_key
+from featurestore.compile.rows import Scan, has_key
 from featurestore.compile.verdicts import (
     VERDICTS,
     Chosen,
@@ -195,15 +195,24 @@ def _ask(session: Session, question: Question, own: Narrowed) -> Answer:
     """The as-of query for this key alone, over the rows that it needs."""
     view, scan = question.view, own.scan
     if not view.plain:  # which row is the newest is asked for by plain features alone
-        choose(session.connection, view, scan, "requests", at=question.as_of)
-        newest = session.connection.execute(
-            f"SELECT r.e FROM asof_rows r JOIN {CHOSEN} c ON r.file = c.file AND r.row = c.row"
-        ).fetchall()
         start = earliest(view, view.features, question.as_of)
-        if newest and start is not None:
-            scan = since(view, scan, min(start + 1, newest[0][0]))
+        recent = scan if start is None else since(view, scan, start + 1)
+        newest = _newest(session, question, recent)
+        if newest is None and recent is not scan:
+            newest = _newest(session, question, scan)
+            recent = scan if newest is None else since(view, scan, newest)
+        scan = recent
     instants = np.array([question.as_of], np.int64)
     return ask(session.connection, view, scan, requests="requests", as_of=instants, at=question.as_of)
+
+
+def _newest(session: Session, question: Question, scan: Scan) -> int | None:
+    """Choose among the rows of a scan; the event_time of the chosen row."""
+    choose(session.connection, question.view, scan, "requests", at=question.as_of)
+    found = session.connection.execute(
+        f"SELECT r.e FROM asof_rows r JOIN {CHOSEN} c ON r.file = c.file AND r.row = c.row"
+    ).fetchall()
+    return found[0][0] if found else None
 
 
 def _chosen(session: Session, answer: Answer) -> Chosen | None:
