@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,6 +40,7 @@ MARGIN = 2_000
 It is twice what a reservation has taken of late: one that is seen too late has to be made again."""
 
 Puts = dict[bytes, bytes | None]
+T = TypeVar("T")
 
 
 class Applied(NamedTuple):
@@ -48,6 +49,19 @@ class Applied(NamedTuple):
     source: PushSource
     views: list[ResolvedView]
     left: list[ResolvedView]
+
+
+class _ChangedError(OnlineStoreError):
+    """The state changed before this pusher wrote anything: the last write of one that was killed can show only after its
+    lock is gone, on its way to a server, or until the next writer of an embedded store settles it."""
+
+
+def _twice(attempt: Callable[[], T]) -> T:
+    """What is done under the log's lock; once more where the write of one that was killed came between."""
+    try:
+        return attempt()
+    except _ChangedError:
+        return attempt()
 
 
 class _UnreadableError(Exception):
@@ -76,6 +90,7 @@ class Pusher:
         self._line, self._turn = Line(), threading.Lock()
         self._thread = ThreadPoolExecutor(1, f"push {source.name}")
         self._held: bytes | None = None  # the state online, while the log is locked
+        self._wrote = False  # whether this one has written it since
 
     def push(self, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them; when it returns they are on the disk, and the next lookup sees them.
@@ -104,8 +119,7 @@ class Pusher:
     def repair(self) -> None:
         """Apply what is in the log and not online yet."""
         with self.alone():
-            state, now = self._read_state()
-            self._caught_up(self._applied(), state, now)
+            _twice(lambda: self._caught_up(self._applied(), *self._read_state()))
 
     def forget(self) -> int:
         """Forget the identities of rows that are older than the lateness, which nothing replaces any more; how many."""
@@ -176,29 +190,32 @@ class Pusher:
 
     def _pushed(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:
         with self._log.lock():
-            applied = self._current()
-            state, now = self._read_state()
-            applied.source.check_open(now)
-            state = self._caught_up(applied, state, now)
-            now = max(now, state.applied)
-            if self._log.last_known_at() is None and applied.source.history is None:
-                self._publish_empty(applied, now)
-            views = self._applying.published([*applied.views, *applied.left])
-            whole = pa.concat_tables(tables)
-            known = self._known(applied.source, whole)
-            refused: Mapping[int, PushError] = {}
-            while True:
-                found = sort_rows(applied.source, tables, known, now=now, refused=refused)
-                if not found.fresh:
-                    break
-                try:
-                    self._write(applied.source, whole.take(pa.array(found.fresh)), found, state, views=views)
-                    break
-                except _UnreadableError as error:
-                    refused = self._unreadable(tables, views, refused, str(error))
-            if found.late:
-                self._keep_aside(whole.take(pa.array(found.late)), now)
-            return found.outcomes
+            return _twice(lambda: self._kept(tables))
+
+    def _kept(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:
+        applied = self._current()
+        state, now = self._read_state()
+        applied.source.check_open(now)
+        state = self._caught_up(applied, state, now)
+        now = max(now, state.applied)
+        if self._log.last_known_at() is None and applied.source.history is None:
+            self._publish_empty(applied, now)
+        views = self._applying.published([*applied.views, *applied.left])
+        whole = pa.concat_tables(tables)
+        known = self._known(applied.source, whole)
+        refused: Mapping[int, PushError] = {}
+        while True:
+            found = sort_rows(applied.source, tables, known, now=now, refused=refused)
+            if not found.fresh:
+                break
+            try:
+                self._write(applied.source, whole.take(pa.array(found.fresh)), found, state, views=views)
+                break
+            except _UnreadableError as error:
+                refused = self._unreadable(tables, views, refused, str(error))
+        if found.late:
+            self._keep_aside(whole.take(pa.array(found.late)), now)
+        return found.outcomes
 
     def _current(self) -> Applied:
         applied = self._applied()
@@ -211,7 +228,7 @@ class Pusher:
 
     def _read_state(self) -> tuple[SourceState, int]:
         reading = self._store.get([self._state_key])
-        self._held = reading.values[0]
+        self._held, self._wrote = reading.values[0], False
         return SourceState.unpack(reading.values[0]), reading.now
 
     def _caught_up(self, applied: Applied, state: SourceState, now: int) -> SourceState:
@@ -329,11 +346,11 @@ class Pusher:
         """Write, where the state is still the one that was read when the log was locked."""
         packed, guard = after.pack(), Guard(self._state_key, self._held)
         if not self._store.write({**puts, self._state_key: packed}, guard=guard):
-            raise OnlineStoreError(
+            raise (OnlineStoreError if self._wrote else _ChangedError)(
                 f"{self.source.title}: another pusher changed its state online while this one held the log's lock; do all "
                 "pushers of the project use one folder of logs?"
             )
-        self._held = packed
+        self._held, self._wrote = packed, True
 
     def _publish_empty(self, applied: Applied, now: int) -> None:
         """Before the first row: every view is complete, since there is nothing to fill it with."""
