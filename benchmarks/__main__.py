@@ -1,4 +1,4 @@
-"""python -m benchmarks [training|materialize|lookup|http|serving-log|imports|windows|tiles|push|audit|explain|all]
+"""python -m benchmarks [training|materialize|lookup|http|serving-log|imports|windows|tiles|push|refresh|audit|explain|all]
 
 [--small] [--pairs N] [--json]
 """

@@ -213,6 +213,22 @@ def _audit(root: str) -> list[Comparison]:
     return [Comparison("audit of 1 M logged values", (ours,), (Line(limit=20), Line("cpu_s"), Line("peak_mb")))]
 
 
+def _refresh(root: str) -> list[Comparison]:
+    found = []
+    for keys in (2_000, 20_000):
+        told = {"root": root, "keys": keys, "threads": THREADS}
+        tiled = Job("featurestore", "benchmarks.refreshing:hourly", {**told, "tiles": True})
+        rows = Job("every row read", "benchmarks.refreshing:hourly", {**told, "tiles": False})
+        found.append(Comparison(f"refresh {keys:,} keys an hour later", (tiled, rows), (Line(against=1),)))
+    told = {"root": root, "keys": 20_000, "instants": 24, "threads": THREADS}
+    together = Job("featurestore", "benchmarks.refreshing:backfill", {**told, "together": True})
+    each = Job("one after the other", "benchmarks.refreshing:backfill", {**told, "together": False})
+    return [
+        *found,
+        Comparison("values of 24 instants", (together, each), (Line(against=1), Line("peak_mb", against=1))),
+    ]
+
+
 def _explain(root: str) -> list[Comparison]:
     found = []
     for case in CASES:
@@ -232,6 +248,7 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "windows": _windows,
     "tiles": _tiles,
     "push": _push,
+    "refresh": _refresh,
     "audit": _audit,
     "explain": _explain,
 }

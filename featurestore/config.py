@@ -110,11 +110,13 @@ class Table(BaseModel):
 
 
 class OfflineConfig(Table):
-    """How DuckDB works. memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to the folder `spill`."""
+    """How DuckDB works. memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to the folder `spill`. tiles: the
+    folder of what runs of materialize add up once and use again; false: they read every row again."""
 
     memory_limit: str | None = None
     threads: Annotated[Whole, Field(ge=1)] | None = None
     spill: Path | None = None
+    tiles: Path | Literal[False]
 
 
 class ServingLogConfig(Table):
@@ -155,7 +157,7 @@ class Config(Table):
     compact_after: Annotated[Whole, Field(ge=0)] = 2
     definitions: tuple[Annotated[str, AfterValidator(_glob)], ...] = ("*.py",)
     sources: dict[str, str] = {}
-    offline: OfflineConfig = OfflineConfig()
+    offline: OfflineConfig
     server: ServerConfig = ServerConfig()
     serving_log: ServingLogConfig
     root: Path
@@ -176,6 +178,7 @@ DEFAULTS: dict[str, Any] = {
     "registry": ".featurestore/registry.db",
     "online": "lmdb://.featurestore/online",
     "logs": ".featurestore/logs",
+    "offline": {"tiles": ".featurestore/tiles"},
     "serving_log": {"folder": ".featurestore/served"},
 }
 TABLES: dict[str, type[Table]] = {"offline": OfflineConfig, "server": ServerConfig, "serving_log": ServingLogConfig}
@@ -352,7 +355,7 @@ def _located(text: str, place: Place, root: Path) -> str:
     if place == ("online",) and text.startswith("lmdb://"):
         folder, question, options = text.removeprefix("lmdb://").partition("?")
         return f"lmdb://{_absolute(folder, root)}{question}{options}"
-    if place in {("offline", "spill"), ("logs",), ("serving_log", "folder")} or (
+    if place in {("offline", "spill"), ("offline", "tiles"), ("logs",), ("serving_log", "folder")} or (
         place[:1] == ("sources",) and len(place) == 2 and "://" not in text
     ):
         return _absolute(text, root)

@@ -176,10 +176,12 @@ class FeatureStore:
         frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
         return self._project.journalled(frame, service)
 
-    def snapshot(self, features: Any, *, at: datetime, with_status: bool = False) -> TrainingFrame:
-        """The values of every key as a lookup at `at` would have been served, without a spine."""
+    def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> TrainingFrame:
+        """The values of every key as a lookup at `at` would have been served, without a spine; of several instants, all in
+        one query, the keys of the first, then those of the next."""
         options, service = Options(with_status=with_status), self._project.service(features)
-        frame = snapshot(service, self.offline, at=instant_of(at), now=self._project.now(), options=options)
+        instants = [instant_of(one) for one in ([at] if isinstance(at, datetime) else at)]
+        frame = snapshot(service, self.offline, at=instants, now=self._project.now(), options=options)
         return self._project.journalled(frame, service)
 
     def explain(

@@ -68,18 +68,20 @@ def _print_written(path: Path, manifest: dict[str, Any], *, as_json: bool) -> No
 def snapshot(
     context: typer.Context,
     features: Annotated[list[str], typer.Argument(help="A feature service, or views and view:feature.")],
-    at: Annotated[str, typer.Option(metavar="T", help="The instant, ISO 8601; a naive one is UTC.")],
+    at: Annotated[
+        list[str], typer.Option(metavar="T", help="An instant, ISO 8601; a naive one is UTC. May be repeated.")
+    ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A Parquet file to write.")] = None,
     with_status: WithStatus = False,
     as_json: AsJson = False,
 ) -> None:
-    """The values of every key as a lookup at an instant would have been served.
+    """The values of every key as a lookup at an instant, or at each of several, would have been served.
 
     Example: featurestore snapshot customer_orders --at 2025-01-05T00:00:00Z
     """
-    moment = instant(at)
+    moments = [instant(text) for text in at]
     with opened(context) as store:
-        frame = store.snapshot(features[0] if len(features) == 1 else features, at=moment, with_status=with_status)
+        frame = store.snapshot(features[0] if len(features) == 1 else features, at=moments, with_status=with_status)
         if output is not None:
             _print_written(frame.to_parquet(output), frame.manifest, as_json=as_json)
             return

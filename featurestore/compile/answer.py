@@ -16,7 +16,9 @@ import pyarrow as pa
 from featurestore.compile.asof import keys_statements
 from featurestore.compile.choice import CHOSEN, Choice, choose
 from featurestore.compile.rows import Scan, cell, until_sql, words_sql
-from featurestore.compile.windows import FoldedAnswer, ask_folds
+from featurestore.compile.share import FoldedAnswer
+from featurestore.compile.tiling import Tiling
+from featurestore.compile.windows import ask_folds
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.status import Status, expired
@@ -128,24 +130,26 @@ def ask(
     *,
     requests: str,
     as_of: Instants,
-    at: int | None = None,
     features: tuple[ResolvedFeature, ...] | None = None,
+    tiling: Tiling | None = None,
 ) -> Answer:
     """Run the as-of query over a table of requests `(n, k…, a)`, whose n count from 0 and whose keys are not null.
 
-    as_of: the instant of every request by n, those that the table leaves out because of a null key included. at: the
-    one instant of all of them, where there is only one. features: those to fetch, all by default.
+    as_of: the instant of every request by n, those that the table leaves out because of a null key included. features:
+    those to fetch, all by default. tiling: tiles for the folds where all instants are one, which change nothing but the
+    time that it takes.
     """
     wanted = view.features if features is None else features
     plain = tuple(feature for feature in wanted if feature.plain)
     folded = tuple(feature for feature in wanted if not feature.plain)
     by_rows = bool(plain or not folded)
+    at = int(as_of[0]) if len(as_of) and (as_of == as_of[0]).all() else None
     if by_rows:
         choice = choose(connection, view, scan, requests, at=at)
     else:
         for table, sql in keys_statements(view, requests):
             connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
-    folds = ask_folds(connection, view, scan, folded, at=at) if folded else None
+    folds = ask_folds(connection, view, scan, folded, at=at, tiling=tiling) if folded else None
     conflicted = np.zeros(len(as_of), np.bool_)
     if by_rows:
         conflicted[choice.conflicted] = True

@@ -57,12 +57,14 @@ class Strand:
 class Column:
     """One column's values by place, and its strands for one condition; what folds prepare of them is kept.
 
-    Folds that read the same column under the same condition share one of these.
+    Folds that read the same column under the same condition share one of these. counts: how many values each place stands
+    for, where that is not one.
     """
 
     values: pa.Array
     of: FeatureType
     strands: list[Strand]
+    counts: Ints | None = None
     _kept: dict[Any, Any] = field(default_factory=dict)
 
     def keep(self, what: Any, make: Callable[[], T]) -> T:

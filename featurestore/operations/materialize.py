@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -25,10 +26,12 @@ from featurestore.clock import to_datetime
 from featurestore.compile.answer import ask
 from featurestore.compile.changed import all_keys_sql, changed_keys_sql
 from featurestore.compile.rows import key_list
+from featurestore.compile.tiling import Tiling
 from featurestore.declare.sources import ParquetSource
 from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
 from featurestore.operations.lease import Lease
 from featurestore.operations.progress import Progress
+from featurestore.operations.tiling import tiles_for
 from featurestore.registry.store import Run as RunRecord
 from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
@@ -79,6 +82,19 @@ class Run:
 
 
 @dataclass(frozen=True)
+class _Job:
+    """What is asked of materialize; see `materialize_view`."""
+
+    view: ResolvedView
+    offline: Offline
+    store: OnlineStore
+    codec: ViewCodec
+    progress: Progress
+    full: bool
+    tiles: Path | None
+
+
+@dataclass(frozen=True)
 class _Context:
     """What one run works with."""
 
@@ -89,30 +105,28 @@ class _Context:
     session: Session
     instant: int
     complete: int | None
+    tiling: Tiling | None
 
 
 def materialize_view(
-    view: ResolvedView, offline: Offline, store: OnlineStore, *, project: str, progress: Progress, full: bool = False
-) -> list[Run]:
+    view: ResolvedView, offline: Offline, store: OnlineStore, *, project: str, progress: Progress, full: bool = False,
+    tiles: Path | None = None,
+) -> list[Run]:  # fmt: skip
     """Compute and publish every instant of the view that is due by the online store's clock; none is no error.
 
-    full: ask for every key, not only for those that may have changed.
+    full: ask for every key, not only for those that may have changed, and read every row. tiles: the folder of tiles that
+    runs use and make; None: none.
     """
-    codec = ViewCodec(project, view)
-    reading = store.get([codec.watermark_key])
+    job = _Job(view, offline, store, ViewCodec(project, view), progress, full, None if full else tiles)
+    reading = store.get([job.codec.watermark_key])
     complete = unpack_watermark(reading.values[0])
     offline.see(view.source, now=reading.now, must=True)  # a continuous view's instant is now, and counts what is there
-    return [
-        _run(view, offline, store, codec, instant=instant, progress=progress, full=full)
-        for instant in view.timing.due(reading.now, complete[0] if complete else None)
-    ]
+    return [_run(job, instant) for instant in view.timing.due(reading.now, complete[0] if complete else None)]
 
 
-def _run(
-    view: ResolvedView, offline: Offline, store: OnlineStore, codec: ViewCodec, *, instant: int, progress: Progress,
-    full: bool,
-) -> Run:  # fmt: skip
+def _run(job: _Job, instant: int) -> Run:
     began = time.perf_counter()
+    view, offline, store, codec = job.view, job.offline, job.store, job.codec
     lease = Lease(store, codec.lease_key, view.declared.title)
     try:
         now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
@@ -122,12 +136,13 @@ def _run(
             raise MaterializeError(f"{view.declared.title}: another run completed {to_datetime(complete)} meanwhile")
         files = offline.see(view.source, now=now, known_by=view.timing.known_by(instant), must=True)
         offline.note(view.source, now=now)
-        arrived = None if full or complete is None else _arrived(view, files, state)
+        arrived = None if job.full or complete is None else _arrived(view, files, state)
         with offline.session() as session:
-            context = _Context(view, codec, store, lease, session, instant, complete)
             try:
+                tiling = _tiling(job, session, instant, state)
+                context = _Context(view, codec, store, lease, session, instant, complete, tiling)
                 keys = _collect(context, arrived)
-                rows = _write_all(context, keys, everything=arrived is None, progress=progress)
+                rows = _write_all(context, keys, everything=arrived is None, progress=job.progress)
             except duckdb.Error as error:
                 raise SourceError(
                     f"{view.declared.title} over {view.source.title}: {error} ({view.source.origin})"
@@ -140,8 +155,14 @@ def _run(
     except BaseException:
         _give_up(lease)
         raise
-    progress.done(run)
+    job.progress.done(run)
     return run
+
+
+def _tiling(job: _Job, session: Session, instant: int, state: bytes | None) -> Tiling | None:
+    if job.tiles is None or state is None:
+        return None
+    return tiles_for(job.view, job.offline, session, job.tiles, instant=instant, seen=_files_of(state))
 
 
 def run_record(run: Run, now: int) -> RunRecord:
@@ -239,7 +260,7 @@ def _pass(context: _Context, first: int, count: int) -> Iterator[tuple[list[byte
     )
     answer = ask(
         connection, view, context.session.scan(view.source), requests="requests",
-        as_of=np.full(count, context.instant, np.int64), at=context.instant,
+        as_of=np.full(count, context.instant, np.int64), tiling=context.tiling,
     )  # fmt: skip
     table: pa.Table = connection.sql(f"SELECT n, {key_list(view)} FROM requests").to_arrow_table()
     keys = codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)

@@ -27,6 +27,7 @@ from featurestore.operations.rollout import HeldView, Rollout, held_views, rows_
 from featurestore.operations.serving.parts import takes_pushes
 from featurestore.operations.serving.recorder import Recorder
 from featurestore.operations.serving.serving import Serving, is_published
+from featurestore.operations.tiling import free_tiles
 from featurestore.operations.training.training_frame import TrainingFrame, manifest_beside
 from featurestore.registry.documents import (
     catalog_of,
@@ -273,10 +274,15 @@ class Project:
                 return []
             return self.pushing.fill(view, full=full)
         shown = progress_for(shown=progress)
-        return materialize_view(view, self.offline, self.online, project=self.config.project, progress=shown, full=full)
+        return materialize_view(
+            view, self.offline, self.online, project=self.config.project, progress=shown, full=full,
+            tiles=self.config.offline.tiles or None,
+        )  # fmt: skip
 
     def free(self, view: str, fingerprint: str) -> int:
         """Free what a view version has online; how many keys there were."""
+        if self.config.offline.tiles:
+            free_tiles(self.config.offline.tiles, view, fingerprint)
         with self.pushing.alone(view, fingerprint):
             return free_view(self.online, self.config.project, view, fingerprint)
 

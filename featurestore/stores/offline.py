@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,7 @@ class Session:
         self._offline = offline
         self._scans: dict[str, Scan] = {}
         self._shared = shared
+        self._numbers = itertools.count()
         connection.execute("SET TimeZone = 'UTC'")
         (shows,) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0]
         if shows:  # on standard output; in a notebook it is off, and cannot be set without ipywidgets
@@ -94,11 +96,14 @@ class Session:
     def scan(self, source: Source) -> Scan:
         """How SQL in this session reads a source, its derived columns included."""
         if source.name not in self._scans:
-            own = self._open(source, f"source_{len(self._scans)}")
-            if source.arrives:
-                own = self._arrived(source, own, f"arrived_{len(self._scans)}")
-            self._scans[source.name] = _derived(source, own, self.described(own)) if source.derived else own
+            self._scans[source.name] = self._read(source, f"source_{next(self._numbers)}", self.files(source))
         return self._scans[source.name]
+
+    def _read(self, source: Source, name: str, files: Sequence[SourceFile]) -> Scan:
+        own = self._open(source, name, files)
+        if source.arrives:
+            own = self._arrived(source, own, f"{name}_arrived", files)
+        return _derived(source, own, self.described(own)) if source.derived else own
 
     def described(self, scan: Scan) -> dict[str, str]:
         """The columns of a source, by name, with their DuckDB types."""
@@ -107,7 +112,11 @@ class Session:
 
     def own(self, source: Source) -> Scan:
         """How SQL in this session reads a source without its derived columns."""
-        return self._open(source, f"own_{source.name}")
+        return self._open(source, f"own_{source.name}", self.files(source))
+
+    def scan_files(self, source: ParquetSource, files: Sequence[SourceFile]) -> Scan:
+        """How SQL in this session reads some files of a source, numbered as they are given."""
+        return self._read(source, f"some_{next(self._numbers)}", files)
 
     def scan_where(self, source: PushSource, wanted: Mapping[str, pa.Array]) -> Scan:
         """How SQL reads a push source under the log's lock, where only rows matter in which each of these columns of its
@@ -117,14 +126,14 @@ class Session:
         own = self._beside_history(source, log, name)
         return _derived(source, own, self.described(own)) if source.derived else own
 
-    def _open(self, source: Source, name: str) -> Scan:
+    def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> Scan:
         if isinstance(source, ParquetSource):
-            paths = [file.path for file in self.files(source)]
+            paths = [file.path for file in files]
             hive = any("=" in part for part in Path(paths[0]).parts[len(self._offline.root.parts) :])
             relation = f"read_parquet({_list(paths)}, hive_partitioning = {str(hive).lower()})"
             return Scan(relation, "file_index" if len(paths) > 1 else "0", "file_row_number")
         if isinstance(source, TableSource):
-            database = self._attached(self.files(source)[0].path)
+            database = self._attached(files[0].path)
             full = ".".join([database, *map(quote, source.table.split("."))])
             if self._is_view(database, source.table.split(".")[-1]):  # a view has no row ids
                 self.connection.execute(f"CREATE TEMP TABLE {name}_rows AS SELECT * FROM {full}")
@@ -142,13 +151,13 @@ class Session:
         history = source.history
         if history is None:
             return log
-        scan = self._open(history, f"{name}_history")
+        scan = self._open(history, f"{name}_history", self.files(history))
         scan = _derived(history, scan, self.described(scan)) if history.derived else scan
         return with_history(source, log, history, scan, self._offline.raw_types(history))
 
-    def _arrived(self, source: Source, own: Scan, name: str) -> Scan:
+    def _arrived(self, source: Source, own: Scan, name: str, files: Sequence[SourceFile]) -> Scan:
         """The rows of a source's files, each with when its file was first seen."""
-        seen = self._offline.arrivals.instants(source.name, [file.sighting for file in self.files(source)])
+        seen = self._offline.arrivals.instants(source.name, [file.sighting for file in files])
         instants = pa.array(seen, pa.int64())
         numbers = pa.array(np.arange(len(instants)))
         self.connection.register(f"{name}_given", pa.table({"number": numbers, ARRIVED: instants}))

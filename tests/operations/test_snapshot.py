@@ -45,7 +45,7 @@ def test_a_snapshot_is_training_at_its_instant_for_every_key(offline: Offline, h
     """Each key that any row ever bore, once, with the oracle's value and status at that instant; no other key."""
     at = data.draw(st.sampled_from(history.instants))
     frame = snapshot(
-        resolved(declare(history), offline), offline, at=at, now=at, options=Options(with_status=True)
+        resolved(declare(history), offline), offline, at=[at], now=at, options=Options(with_status=True)
     ).to_arrow()
     names, columns = list(history.view.key), list(history.view.key.values())
     left = keys_of(history)
@@ -103,6 +103,18 @@ def test_a_snapshot_is_in_the_order_of_its_keys_and_bears_its_instant() -> None:
         assert store.snapshot("service", at=hours(0.2)).to_arrow()["view__x"].to_pylist() == [3, 4, 2, 1]
         assert frame.manifest["rows"] == 4
         assert frame.manifest["fingerprint"] == store.lookup("service").service.fingerprint
+
+
+def test_a_snapshot_of_several_instants_is_one_of_each_after_the_other() -> None:
+    """Also of an instant that is asked for twice, and of none."""
+    rows = table(thing=[2, 1, 1], at=[NOON, hours(1), hours(2)], x=[1, 2, 3])
+    with opened(view_of(rows, ["x"], refresh="1h")) as (store, _):
+        instants = [hours(2), hours(0.5), hours(2)]
+        frame = store.snapshot("service", at=instants, with_status=True)
+        each = [store.snapshot("service", at=one, with_status=True).to_arrow() for one in instants]
+        assert frame.to_arrow().equals(pa.concat_tables(each).combine_chunks())
+        assert frame.manifest["rows"] == 6
+        assert store.snapshot("service", at=[]).to_arrow().num_rows == 0
 
 
 def test_an_entity_without_keys_has_one_row() -> None:

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.folds.columnar import (
     Limbs,
+    added,
     decimal_sums,
     limbs_of_decimals,
     limbs_of_floats,
     limbs_of_ints,
     moments,
+    on_grid,
     prefix_sums,
     python_sums,
     round_sums,
@@ -80,6 +82,28 @@ def test_limbs_are_the_numbers_and_their_squares(of: FeatureType, data: st.DataO
     if of.is_float and any(finite):
         assert first.digits[-1].any()
         assert first.digits[0].any()
+
+
+@few
+@pytest.mark.parametrize("of", NUMBERS, ids=str)
+@given(data=st.data())
+def test_sums_over_different_bases_add_up(of: FeatureType, data: st.DataObject) -> None:
+    """Those of two columns, and of their squares: exactly, and on the grid of 32 bits on which tiles are kept."""
+    values = [
+        value
+        for value in (data.draw(of_type(of)) for _ in range(4))
+        if not isinstance(value, float) or math.isfinite(value)
+    ]
+    half = len(values) // 2
+    one, two = values[:half], values[half : 2 * half]
+    for make in (limbs_of, squares_of):
+        a, b = make(of, one), make(of, two)
+        both = added(a, b)
+        assert exactly(both) == [x + y for x, y in zip(exactly(a), exactly(b), strict=True)]
+        grid = on_grid(both)
+        assert grid.base % 32 == 0
+        assert exactly(grid) == exactly(both)
+        assert ((grid.digits[:-1] >= 0) & (grid.digits[:-1] < 1 << 32)).all()
 
 
 def test_limbs_of_many_rows_do_not_depend_on_blocks() -> None:

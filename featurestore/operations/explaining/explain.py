@@ -18,6 +18,7 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import EVENT_TIME, Answer, ask
 from featurestore.compile.choice import CHOSEN, choose
+from featurestore.compile.fold_rows import earliest
 from featurestore.compile.rows import Scan, has_key
 from featurestore.compile.verdicts import (
     VERDICTS,
@@ -30,7 +31,6 @@ from featurestore.compile.verdicts import (
     nearest_sql,
     since,
 )
-from featurestore.compile.windows import earliest
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
@@ -203,7 +203,7 @@ def _ask(session: Session, question: Question, own: Narrowed) -> Answer:
             recent = scan if newest is None else since(view, scan, newest)
         scan = recent
     instants = np.array([question.as_of], np.int64)
-    return ask(session.connection, view, scan, requests="requests", as_of=instants, at=question.as_of)
+    return ask(session.connection, view, scan, requests="requests", as_of=instants)
 
 
 def _newest(session: Session, question: Question, scan: Scan) -> int | None:

@@ -1,7 +1,10 @@
-"""Snapshot: the values of every key at an instant, without a spine."""
+"""Snapshot: the values of every key at one instant or several, without a spine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pyarrow as pa
 
 from featurestore.compile.changed import all_keys_sql
@@ -17,9 +20,12 @@ __all__ = ["TIMESTAMP", "snapshot"]
 TIMESTAMP = "event_timestamp"
 
 
-def snapshot(service: ResolvedService, offline: Offline, *, at: int, now: int, options: Options) -> TrainingFrame:
-    """A frame with a row for every key that any row ever had, as a spine of all of them at `at` (µs) would answer.
+def snapshot(
+    service: ResolvedService, offline: Offline, *, at: Sequence[int], now: int, options: Options
+) -> TrainingFrame:
+    """A frame with a row for every key that any row ever had at each of `at` (µs), as a spine of these would answer.
 
+    The rows of one instant follow each other, in the order of their keys; all are answered together.
     Raises SpineError where the service's views have different keys, or it needs request values.
     """
     keys = list(service.key_inputs)
@@ -39,10 +45,7 @@ def snapshot(service: ResolvedService, offline: Offline, *, at: int, now: int, o
             per_part.append(f"SELECT {selected} FROM ({all_keys_sql(part.view, session.scan(part.view.source))})")
         sql = " UNION BY NAME ".join(per_part)
         order = ", ".join(map(quote, keys)) or "1"
-        spine: pa.Table = session.connection.sql(f"SELECT * FROM ({sql}) ORDER BY {order}").to_arrow_table()
-    instants = (
-        pa.array([at], pa.int64()).cast(pa.timestamp("us", "UTC")).take(pa.array([0] * spine.num_rows, pa.int64()))
-    )
-    return get_historical_features(
-        spine.select(keys).append_column(TIMESTAMP, instants), service, offline, now=now, options=options
-    )
+        every: pa.Table = session.connection.sql(f"SELECT * FROM ({sql}) ORDER BY {order}").to_arrow_table()
+    spine = every.take(pa.array(np.tile(np.arange(every.num_rows), len(at)))).select(keys)
+    instants = pa.array(np.repeat(np.asarray(at, np.int64), every.num_rows)).cast(pa.timestamp("us", "UTC"))
+    return get_historical_features(spine.append_column(TIMESTAMP, instants), service, offline, now=now, options=options)

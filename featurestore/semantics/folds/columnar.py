@@ -31,8 +31,21 @@ from featurestore.semantics.folds.moments import Moments, finish_moments
 from featurestore.types import FeatureType
 
 __all__ = [
-    "Limbs", "decimal_sums", "limbs_of_decimals", "limbs_of_floats", "limbs_of_ints", "moments", "prefix_sums",
-    "python_sums", "round_sums", "squares_of_decimals", "squares_of_floats", "squares_of_ints", "whole_sums",
+    "Limbs",
+    "added",
+    "decimal_sums",
+    "limbs_of_decimals",
+    "limbs_of_floats",
+    "limbs_of_ints",
+    "moments",
+    "on_grid",
+    "prefix_sums",
+    "python_sums",
+    "round_sums",
+    "squares_of_decimals",
+    "squares_of_floats",
+    "squares_of_ints",
+    "whole_sums",
     "with_specials",
 ]  # fmt: skip
 
@@ -91,6 +104,19 @@ def decimal_sums(sums: Ints, of: FeatureType, *, scale: int = 0) -> tuple[pa.Arr
     words = np.ascontiguousarray(digits.T.astype(np.uint32)).astype("<u4", copy=False)
     valid = pa.array(~over).buffers()[1]
     return pa.Array.from_buffers(of.arrow, words.shape[0], [valid, pa.py_buffer(words.tobytes())]), over
+
+
+def added(a: Limbs, b: Limbs) -> Limbs:
+    """The sums of both, place by place: int64[L, m] each, over the lower base."""
+    base = min(a.base, b.base)
+    one, two = (_over(base, limbs.base, limbs.digits) for limbs in (a, b))
+    tall = max(len(one), len(two))
+    return Limbs(base, _taller(one, tall) + _taller(two, tall))
+
+
+def on_grid(sums: Limbs) -> Limbs:
+    """The same sums over a base that is a multiple of 32, all limbs in [0, 2^32) but the last, which has the sign."""
+    return Limbs(sums.base // 32 * 32, _over(sums.base // 32 * 32, sums.base, sums.digits))
 
 
 def with_specials(rounded: npt.NDArray[Any], nan: Ints, plus: Ints, minus: Ints) -> npt.NDArray[Any]:
