@@ -27,7 +27,7 @@ from featurestore import (
     StdDev,
     Sum,
 )
-from featurestore.compile import tiling as compiled
+from featurestore.compile.folding import tiling as compiled
 from featurestore.operations import tiling
 from featurestore.types import Int64
 
@@ -82,7 +82,7 @@ class World:
         self.used: list[bool] = []
         make, use = tiling.count_rows, compiled.use_tiles
         patch.setattr(tiling, "count_rows", lambda c, v, s: self._counted(make(c, v, s)))
-        patch.setattr("featurestore.compile.windows.use_tiles", lambda *a: (self.used.append(True), use(*a))[1])
+        patch.setattr("featurestore.compile.folding.windows.use_tiles", lambda *a: (self.used.append(True), use(*a))[1])
 
     def _counted(self, counted: Any) -> Any:
         self.made.append(len(counted[1]))

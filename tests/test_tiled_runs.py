@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.compile import tile_rows
 from featurestore.compile.answer import Answer, ask
+from featurestore.compile.folding import tile_rows
 from featurestore.operations import tiling
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session

@@ -98,7 +98,7 @@ def test_files_order_and_passes_change_no_fold(
     history, specs, plain = world
     offline = Offline(Path(), threads=threads)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.compile.passes." + bound, width)
+        patch.setattr("featurestore.compile.folding.passes." + bound, width)
         paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)
         check(history, specs, offline, plain=plain, paths=paths)
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from featurestore.compile.asof import keys_statements
 from featurestore.compile.choice import CHOSEN, Choice, choose
+from featurestore.compile.folding.share import FoldedAnswer
+from featurestore.compile.folding.tiling import Tiling
+from featurestore.compile.folding.windows import ask_folds
 from featurestore.compile.rows import Scan, cell, until_sql, words_sql
-from featurestore.compile.share import FoldedAnswer
-from featurestore.compile.tiling import Tiling
-from featurestore.compile.windows import ask_folds
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.status import Status, expired

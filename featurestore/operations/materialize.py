@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import ask
 from featurestore.compile.changed import all_keys_sql, changed_keys_sql
+from featurestore.compile.folding.tiling import Tiling
 from featurestore.compile.rows import key_list
-from featurestore.compile.tiling import Tiling
 from featurestore.declare.sources import ParquetSource
 from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
 from featurestore.operations.lease import Lease

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.compile.tile_rows import can_be_tiled
-from featurestore.compile.tiling import Rest, Tiling, count_rows, joined_sql, make_tiles, width_for
+from featurestore.compile.folding.tile_rows import can_be_tiled
+from featurestore.compile.folding.tiling import Rest, Tiling, count_rows, joined_sql, make_tiles, width_for
 from featurestore.declare.sources import ParquetSource
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session, SourceFile

@@ -1,7 +1,7 @@
 """Tiles of a view over files, kept so that what a run added up need not be read again by the next one.
 
     folder/choice.json      how wide tiles are, and of how many bytes of files that was decided
-    folder/<part>/          the tiles of some files: part.json, which names them, and Parquet files of `compile.tile_rows`
+    folder/<part>/          the tiles of some files: part.json, which names them, and Parquet files of `compile.folding.tile_rows`
 
 A part is a function of its files and of the view's definition, which names the folder. It is right as long as these files are
 there, unchanged; so nothing of it is ever mended, and all of it may be deleted. Only the holder of the view's lease writes.

@@ -18,7 +18,7 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.compile.answer import EVENT_TIME, Answer, ask
 from featurestore.compile.choice import CHOSEN, choose
-from featurestore.compile.fold_rows import earliest
+from featurestore.compile.folding.fold_rows import earliest
 from featurestore.compile.rows import Scan, has_key
 from featurestore.compile.verdicts import (
     VERDICTS,

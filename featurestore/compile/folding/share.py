@@ -10,13 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.compile.fold_rows import ColumnName, FoldRows, column_name, span_of
-from featurestore.compile.folded import Folded, finish, fold
-from featurestore.compile.ranges import Chain, Range, Timeline, chains, range_of
-from featurestore.compile.strands import Bits, Column, Ints, Strand, newest
-from featurestore.compile.ties import Lifetimes, Ties
-from featurestore.compile.tile_rows import TileRows
-from featurestore.compile.totals import NEEDS, merged, totals
+from featurestore.compile.folding.fold_rows import ColumnName, FoldRows, column_name, span_of
+from featurestore.compile.folding.folded import Folded, finish, fold
+from featurestore.compile.folding.ranges import Chain, Range, Timeline, chains, range_of
+from featurestore.compile.folding.strands import Bits, Column, Ints, Strand, newest
+from featurestore.compile.folding.ties import Lifetimes, Ties
+from featurestore.compile.folding.tile_rows import TileRows
+from featurestore.compile.folding.totals import NEEDS, merged, totals
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.compile.ranges import Range
-from featurestore.compile.strands import Bits, Column, Ints, newest, oldest, take
-from featurestore.compile.totals import Totals, codes_of
+from featurestore.compile.folding.ranges import Range
+from featurestore.compile.folding.strands import Bits, Column, Ints, newest, oldest, take
+from featurestore.compile.folding.totals import Totals, codes_of
 from featurestore.semantics.folds import Algebra
 from featurestore.semantics.folds.columnar import decimal_sums, moments, round_sums, whole_sums, with_specials
 from featurestore.semantics.folds.moments import Moments

@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from featurestore.compile.strands import Ints
+from featurestore.compile.folding.strands import Ints
 
 __all__ = ["passes", "shares"]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.compile.ranges import Chain, Range
+from featurestore.compile.folding.ranges import Chain, Range
 from featurestore.semantics.folds import Algebra
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from featurestore.compile.strands import Bits, Ints
+from featurestore.compile.folding.strands import Bits, Ints
 
 __all__ = ["Lifetimes", "Ties"]
 

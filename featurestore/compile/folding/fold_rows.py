@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from featurestore.compile.asof import same_key
-from featurestore.compile.ranges import Chain
+from featurestore.compile.folding.ranges import Chain
+from featurestore.compile.folding.strands import Column, Strand
 from featurestore.compile.rows import Scan, cell, order_terms, rows_sql, tiebreak_terms, until_sql
-from featurestore.compile.strands import Column, Strand
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.time import BEGINNING, END

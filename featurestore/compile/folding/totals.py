@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.compile.ranges import Range
-from featurestore.compile.strands import Bits, Column, Ints, climb, take
+from featurestore.compile.folding.ranges import Range
+from featurestore.compile.folding.strands import Bits, Column, Ints, climb, take
 from featurestore.semantics.folds.columnar import (
     Limbs,
     added,

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from featurestore.compile.fold_rows import ColumnName, FoldRows, column_name
-from featurestore.compile.ranges import Chain, Range, Timeline, chains, range_of
-from featurestore.compile.strands import Column, Ints, Strand
-from featurestore.compile.totals import GREATEST, NEEDS, WHOLE, Totals, totals
+from featurestore.compile.folding.fold_rows import ColumnName, FoldRows, column_name
+from featurestore.compile.folding.ranges import Chain, Range, Timeline, chains, range_of
+from featurestore.compile.folding.strands import Column, Ints, Strand
+from featurestore.compile.folding.totals import GREATEST, NEEDS, WHOLE, Totals, totals
 from featurestore.declare.sources import ParquetSource
 from featurestore.semantics.folds.columnar import Limbs, on_grid
 from featurestore.semantics.time import BEGINNING

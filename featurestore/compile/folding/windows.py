@@ -15,13 +15,13 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from featurestore.compile.fold_rows import COUNTED, FoldRows
-from featurestore.compile.passes import passes, shares
+from featurestore.compile.folding.fold_rows import COUNTED, FoldRows
+from featurestore.compile.folding.passes import passes, shares
+from featurestore.compile.folding.share import FoldedAnswer, Share
+from featurestore.compile.folding.strands import Ints
+from featurestore.compile.folding.tile_rows import TileRows
+from featurestore.compile.folding.tiling import TILES, Tiling, use_tiles
 from featurestore.compile.rows import Scan
-from featurestore.compile.share import FoldedAnswer, Share
-from featurestore.compile.strands import Ints
-from featurestore.compile.tile_rows import TileRows
-from featurestore.compile.tiling import TILES, Tiling, use_tiles
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from featurestore.compile.asof import same_key
 from featurestore.compile.changed import all_keys_sql
-from featurestore.compile.fold_rows import COUNTED, FoldRows, earliest, span_of
-from featurestore.compile.passes import passes, shares
+from featurestore.compile.folding.fold_rows import COUNTED, FoldRows, earliest, span_of
+from featurestore.compile.folding.passes import passes, shares
+from featurestore.compile.folding.tile_rows import joined, tile_starts, tile_table
 from featurestore.compile.rows import Scan, key_list, rows_sql
-from featurestore.compile.tile_rows import joined, tile_starts, tile_table
 from featurestore.semantics.sql import floor_div, literal
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
