@@ -91,7 +91,7 @@ class World:
     @property
     def tiles(self) -> list[Path]:
         """The folders of parts."""
-        return sorted(path.parent for path in self.folder.glob(".featurestore/tiles/view/*/*/*/part.json"))
+        return sorted(path.parent for path in self.folder.glob(".featurestore/tiles/*/view/*/*/*/part.json"))
 
     def run(self, *, hours: float = 1, full: bool = False) -> tuple[list[int], bool]:
         """After so many hours a run, whose values are training's: how many files it made tiles of, and whether it used any."""
@@ -192,6 +192,14 @@ def test_what_a_killed_run_left_is_made_again(world: World) -> None:
     (part.with_name(f".{part.name}") / "0.parquet").write_bytes(b"half")
     assert world.run() == ([4], True)
     assert world.tiles == [part]
+
+
+def test_tiles_that_cannot_be_kept_stop_no_run(world: World) -> None:
+    """Values are there all the same, and a warning says what it cost."""
+    world.run()
+    (world.folder / ".featurestore/tiles").write_text("in the way")
+    with pytest.warns(UserWarning, match="FeatureView 'view': every row is read, since tiles cannot be kept: .*tiles"):
+        assert world.run() == ([], False)
 
 
 def test_a_freed_version_keeps_no_tiles(world: World) -> None:

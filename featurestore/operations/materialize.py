@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -162,7 +163,13 @@ def _run(job: _Job, instant: int) -> Run:
 def _tiling(job: _Job, session: Session, instant: int, state: bytes | None) -> Tiling | None:
     if job.tiles is None or state is None:
         return None
-    return tiles_for(job.view, job.offline, session, job.tiles, instant=instant, seen=_files_of(state))
+    try:
+        return tiles_for(job.view, job.offline, session, job.tiles, instant=instant, seen=_files_of(state))
+    except OSError as error:  # a full disk is no reason to serve old values: what is kept only saves time
+        warnings.warn(
+            f"{job.view.declared.title}: every row is read, since tiles cannot be kept: {error}", stacklevel=2
+        )
+        return None
 
 
 def run_record(run: Run, now: int) -> RunRecord:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, reader
@@ -267,6 +269,15 @@ class Project:
         held = ((one.view.name, one.view.fingerprint) for one in self.held())
         return version in current.items() or version in held or version in self.registry.leftovers()
 
+    @property
+    def _tiles(self) -> Path | None:
+        """The folder of tiles; leases keep writers apart, so each online store, which holds them, has one of its own."""
+        if not self.config.offline.tiles:
+            return None
+        url = urlsplit(self.config.online)
+        place = f"{self.config.project} {url.scheme} {url.hostname} {url.port} {url.path}"
+        return self.config.offline.tiles / sha256(place.encode()).hexdigest()[:12]
+
     def _fill(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
         if takes_pushes(view):
             assert isinstance(view.source, PushSource)
@@ -276,13 +287,13 @@ class Project:
         shown = progress_for(shown=progress)
         return materialize_view(
             view, self.offline, self.online, project=self.config.project, progress=shown, full=full,
-            tiles=self.config.offline.tiles or None,
+            tiles=self._tiles,
         )  # fmt: skip
 
     def free(self, view: str, fingerprint: str) -> int:
         """Free what a view version has online; how many keys there were."""
-        if self.config.offline.tiles:
-            free_tiles(self.config.offline.tiles, view, fingerprint)
+        if self._tiles is not None:
+            free_tiles(self._tiles, view, fingerprint)
         with self.pushing.alone(view, fingerprint):
             return free_view(self.online, self.config.project, view, fingerprint)
 
