@@ -81,6 +81,7 @@ class World:
         self.made: list[int] = []
         self.used: list[bool] = []
         make, use = tiling.count_rows, compiled.use_tiles
+        patch.setattr(compiled, "LEAST", 1)
         patch.setattr(tiling, "count_rows", lambda c, v, s: self._counted(make(c, v, s)))
         patch.setattr("featurestore.compile.folding.windows.use_tiles", lambda *a: (self.used.append(True), use(*a))[1])
 
@@ -157,6 +158,17 @@ def test_many_parts_become_one(world: World, monkeypatch: pytest.MonkeyPatch) ->
         assert len(world.tiles) <= 3
     paths = [file[0] for part in world.tiles for file in orjson.loads((part / "part.json").read_bytes())["files"]]
     assert len(paths) == len(set(paths)) == 11
+
+
+def test_few_rows_are_not_worth_tiles(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor are rows of which hardly any share a tile; both are decided again when the files have doubled."""
+    monkeypatch.setattr(compiled, "LEAST", 801)
+    assert [world.run() for _ in range(3)] == [([], False)] * 3
+    monkeypatch.setattr(compiled, "LEAST", 1)
+    assert world.run() == ([], False)  # decided, and remembered
+    for day in range(4, 9):
+        pq.write_table(day_of_rows(day), world.rows / f"{day}.parquet")
+    assert [world.run() for _ in range(3)] == [([], False), ([9], True), ([], True)]
 
 
 def test_full_reads_rows(world: World) -> None:

@@ -43,6 +43,9 @@ MINUTE, HOUR = 60_000_000, 3_600_000_000
 CANDIDATES = (5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR)
 """Widths of tiles, µs."""
 
+LEAST = 500_000
+"""Rows that are read as quickly as tiles are, all together."""
+
 WORTH = 3
 """So many times fewer tiles and rows must be read than there are rows, or tiles are not worth making."""
 
@@ -177,7 +180,7 @@ def width_for(
     total, first, last, *tiles = connection.execute(
         f"SELECT count(*), min(e), max(e), {counts} FROM {rows}"
     ).fetchall()[0]
-    if not total:
+    if total < LEAST:
         return None
     costs = {}
     for width, count in zip(CANDIDATES, tiles, strict=True):
