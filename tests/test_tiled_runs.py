@@ -75,7 +75,7 @@ def shown(answer: Answer) -> list[object]:
             answer.event_times().to_pylist()]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     world=tileable(),
     files=st.integers(1, 4),

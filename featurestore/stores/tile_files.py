@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import duckdb
 import orjson
@@ -110,7 +110,7 @@ class TileFiles:
             names.append(f"{number}.parquet")
             with (made / names[-1]).open("wb") as file:
                 pq.write_table(table, file, compression="zstd")
-                _sync(file.fileno())
+                _sync(file)
             rows += table.num_rows
         _write(
             made / PART, orjson.dumps({"width": width, "files": list(map(list, files)), "rows": rows, "names": names})
@@ -150,10 +150,11 @@ def _write(path: Path, data: bytes) -> None:
     beside = path.with_suffix(".new")
     with beside.open("wb") as file:
         file.write(data)
-        file.flush()
-        _sync(file.fileno())
+        _sync(file)
     beside.rename(path)
 
 
-def _sync(file: int) -> None:
-    os.fsync(file)
+def _sync(file: BinaryIO) -> None:
+    """What was written is on the disk before its name is."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -24,18 +24,7 @@ from featurestore.compile.rows import Scan, key_list, rows_sql
 from featurestore.semantics.sql import floor_div, literal
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
-__all__ = [
-    "CANDIDATES",
-    "TILES",
-    "Rest",
-    "Tiling",
-    "cut_tiles",
-    "edges",
-    "joined_sql",
-    "make_tiles",
-    "use_tiles",
-    "width_for",
-]
+__all__ = ["TILES", "Rest", "Tiling", "count_rows", "joined_sql", "make_tiles", "use_tiles", "width_for"]
 
 TILES = "asof_tiles"
 
@@ -67,7 +56,7 @@ class Tiling(NamedTuple):
     rest: Callable[[Sequence[int]], Rest]
 
 
-def edges(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> set[int]:
+def _edges(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> set[int]:
     """The instants at which the window of some feature begins or ends at `at`."""
     found = {at}
     for span in {span_of(view, feature) for feature in features}:
@@ -75,9 +64,11 @@ def edges(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> s
     return found
 
 
-def cut_tiles(view: ResolvedView, features: Sequence[ResolvedFeature], at: int, *, width: int, phase: int) -> list[int]:
+def _cut_tiles(
+    view: ResolvedView, features: Sequence[ResolvedFeature], at: int, *, width: int, phase: int
+) -> list[int]:
     """The b of the tiles inside which an edge of a window lies at `at`."""
-    inside = (edge for edge in edges(view, features, at) if (edge - phase) % width)
+    inside = (edge for edge in _edges(view, features, at) if (edge - phase) % width)
     return sorted({tile_starts(edge, width, phase) for edge in inside})
 
 
@@ -86,7 +77,7 @@ def use_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, tiling: Til
     the condition of `FoldRows.statement` on them."""
     view, at = plan.view, plan.at
     assert at is not None
-    cut = cut_tiles(view, plan.features, at, width=tiling.width, phase=tiling.phase)
+    cut = _cut_tiles(view, plan.features, at, width=tiling.width, phase=tiling.phase)
     start = earliest(view, plan.features, at)
     files = ", ".join(map(literal, tiling.files))
     source = (
@@ -184,7 +175,7 @@ def width_for(
         return None
     costs = {}
     for width, count in zip(CANDIDATES, tiles, strict=True):
-        cuts = max(len(cut_tiles(view, view.folded, at, width=width, phase=phase)) for at in ats)
+        cuts = max(len(_cut_tiles(view, view.folded, at, width=width, phase=phase)) for at in ats)
         costs[width] = count + total * min(1.0, cuts * width / max(last - first, 1))
     best = min(costs, key=lambda width: costs[width])
     return best if costs[best] * WORTH <= total else None
