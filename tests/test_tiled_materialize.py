@@ -202,6 +202,17 @@ def test_what_a_killed_run_left_is_made_again(world: World) -> None:
     (part,) = world.tiles
     part.rename(part.with_name(f".{part.name}"))
     (part.with_name(f".{part.name}") / "0.parquet").write_bytes(b"half")
+    part.with_name(".of_other_files").mkdir()
+    assert world.run() == ([4], True)
+    assert world.tiles == [part]
+    assert not list(part.parent.glob(".*"))
+
+
+def test_tiles_of_another_engine_are_not_used(world: World) -> None:
+    """Conditions are the engine's to judge: another version makes its own tiles, and the old ones go."""
+    world.run(), world.run()
+    (part,) = world.tiles
+    part.parent.rename(part.parent.with_name("1-1.9.9"))
     assert world.run() == ([4], True)
     assert world.tiles == [part]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -92,8 +93,11 @@ def test_tiles_change_no_answer(
 ) -> None:  # fmt: skip
     """Tiles of any width, of any files, made at once or one after the other and joined, at any instant."""
     history, specs, plain = world
-    offline = Offline(Path(), threads=2)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with (
+        contextlib.closing(Offline(Path(), threads=2)) as offline,
+        tempfile.TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)
         view = resolved(view_of(history, specs, plain=plain, paths=paths), offline).parts[0].view
         assert tile_rows.can_be_tiled(view)

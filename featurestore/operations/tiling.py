@@ -65,11 +65,7 @@ def tiles_for(
     if not paths:
         return None
     rest = partial(_rest, session, source, files, parts)
-    return Tiling(width, _phase(view, width), paths, lambda cut: rest([(b, b + width) for b in cut]))
-
-
-def _phase(view: ResolvedView, width: int) -> int:
-    return view.timing.offset % width
+    return Tiling(width, paths, lambda cut: rest([(b, b + width) for b in cut]))
 
 
 def _identified(offline: Offline, session: Session, source: ParquetSource) -> list[TiledFile]:
@@ -87,7 +83,7 @@ def _width(kept: TileFiles, view: ResolvedView, session: Session, *, instant: in
     if settled and (choice is None or settled >= GROWN * choice.bytes):
         step = view.timing.refresh or 0
         instants = [instant + number * step for number in range(INSTANTS)]
-        width = width_for(session.connection, view, session.scan(view.source), ats=instants, phase=view.timing.offset)
+        width = width_for(session.connection, view, session.scan(view.source), ats=instants)
         choice = Choice(width, settled)
         kept.choose(choice)
     return None if choice is None else choice.width
@@ -101,7 +97,7 @@ def _made(
         plan, times = count_rows(session.connection, view, session.scan(view.source))
         named = [file._replace(first=first, last=last) for number, (file, _) in enumerate(files)
                  for first, last in [times.get(number, (None, None))]]  # fmt: skip
-        made = make_tiles(session.connection, plan, width=width, phase=_phase(view, width))
+        made = make_tiles(session.connection, plan, width=width)
         return kept.add(width, named, made)
 
 

@@ -81,15 +81,20 @@ class TileFiles:
             return None
 
     def choose(self, choice: Choice) -> None:
-        """Decide anew. Parts of another width are gone."""
+        """Decide anew. Parts of another width, or of another engine, are gone."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        for other in self._versions.iterdir():
+            if other != self._folder:
+                shutil.rmtree(other, ignore_errors=True)
         _write(self._folder / CHOICE, orjson.dumps(list(choice)))
         for part in self._parts():
             if part.width != choice.width:
                 self._remove(part.name)
 
     def parts(self, files: Collection[TiledFile]) -> list[Part]:
-        """The parts whose files are all among these, unchanged. The others are removed."""
+        """The parts whose files are all among these, unchanged. The others are removed, and what a killed run left."""
+        for left in self._folder.glob(".*"):
+            shutil.rmtree(left, ignore_errors=True)
         there = {file.identity for file in files}
         kept = []
         for part in self._parts():
@@ -103,7 +108,6 @@ class TileFiles:
         """Keep the tiles of these files; they are there as a whole or not at all."""
         name = sha256(orjson.dumps([width, sorted(file.identity for file in files)])).hexdigest()[:24]
         made = self._folder / f".{name}"
-        shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
         made.mkdir(parents=True)
         rows, names = 0, []
         for number, table in enumerate(tables):

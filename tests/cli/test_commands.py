@@ -26,7 +26,7 @@ ORDER = [
 ]  # fmt: skip
 PRINTS = {
     "plan": "plan", "apply": "apply", "materialize": "materialize --quiet", "show": "show", "status": "status",
-    "history": "history", "push": "push carts data/carts.jsonl", "compact": "compact", "audit": "audit", "availability": "availability", "simulate": "simulate --lookups 2", "snapshot": "snapshot customer_orders --at 2025-01-05",
+    "history": "history", "push": "push carts data/carts.jsonl", "compact": "compact", "audit": "audit", "availability": "availability", "simulate": "simulate --lookups 2", "snapshot": "snapshot customer_orders --at 2025-01-05 --at 2025-01-06",
     "explain": "explain customer_orders customer=ann", "lineage": "lineage orders.amount", "online": "online order_model customer=ann amount=NaN",
     "historical": "historical data/spine.parquet order_model -o json.parquet", "teardown": "teardown --yes",
     "manifest": "manifest json.parquet",
@@ -118,6 +118,7 @@ def test_json_parses_and_holds_json_forms(repo: Path) -> None:
     assert told["online"]["rows"][0]["amount"] == "NaN"
     assert told["online"]["rows"][0]["customer_orders__amount"] == 27.5
     assert told["snapshot"][0]["event_timestamp"] == "2025-01-05T00:00:00.000000Z"
+    assert told["snapshot"][-1]["event_timestamp"] == "2025-01-06T00:00:00.000000Z"
     assert told["historical"]["rows"] == 6
     assert [view["state"] for view in told["status"]["views"]] == ["fresh", "fresh"]
     assert told["push"] == {"accepted": 9, "unchanged": 0, "late": 0}

@@ -24,11 +24,12 @@ from featurestore.compile.folding.strands import Column, Ints, Strand
 from featurestore.compile.folding.totals import GREATEST, NEEDS, WHOLE, Totals, totals
 from featurestore.declare.sources import ParquetSource
 from featurestore.semantics.folds.columnar import Limbs, on_grid
+from featurestore.semantics.sql import floor_div
 from featurestore.semantics.time import BEGINNING
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 from featurestore.semantics.windows import Span
 
-__all__ = ["TileRows", "can_be_tiled", "joined", "tile_starts", "tile_table"]
+__all__ = ["TileRows", "can_be_tiled", "joined", "tile_starts", "tile_starts_sql", "tile_table"]
 
 ORIGIN = 100
 """What is added to a limb's place, so that names have no sign; the squares of the smallest doubles lie 68 places below."""
@@ -73,9 +74,16 @@ def tracks(features: Sequence[ResolvedFeature]) -> dict[ColumnName, Track]:
     return found
 
 
-def tile_starts(e: Any, width: int, phase: int) -> Any:
-    """The b of the tile (b, b + width] that an instant lies in; int or numpy array. Tiles begin at phase."""
+def tile_starts(view: ResolvedView, e: Any, width: int) -> Any:
+    """The b of the tile (b, b + width] that an instant lies in; int or numpy array. One begins at the refresh offset."""
+    phase = view.timing.offset
     return (e - 1 - phase) // width * width + phase
+
+
+def tile_starts_sql(view: ResolvedView, e: str, width: int) -> str:
+    """`tile_starts` of a BIGINT expression."""
+    phase = view.timing.offset
+    return f"{floor_div(f'{e} - {1 + phase}', width)} * {width} + {phase}"
 
 
 def joined(column: str) -> str:
@@ -83,10 +91,10 @@ def joined(column: str) -> str:
     return JOINED.get(column, JOINED.get(column[0], "sum"))
 
 
-def tile_table(plan: FoldRows, rows: pa.Table, *, width: int, phase: int) -> pa.Table:
+def tile_table(plan: FoldRows, rows: pa.Table, *, width: int) -> pa.Table:
     """The tiles of some rows in the order of their keys and times: (k, b, …), a row a tile."""
     key, e, v = (rows[name].to_numpy() for name in ("k", "e", "v"))
-    b = tile_starts(e, width, phase)
+    b = tile_starts(plan.view, e, width)
     edges = np.flatnonzero((key[1:] != key[:-1]) | (b[1:] != b[:-1])) + 1
     begin, end = np.insert(edges, 0, 0), np.append(edges, len(key))
     every = [Chain(np.arange(len(key)), np.array([0, len(key)]), e, v, None)]

@@ -19,9 +19,9 @@ from featurestore.compile.asof import same_key
 from featurestore.compile.changed import all_keys_sql
 from featurestore.compile.folding.fold_rows import COUNTED, FoldRows, earliest, span_of
 from featurestore.compile.folding.passes import passes, shares
-from featurestore.compile.folding.tile_rows import joined, tile_starts, tile_table
+from featurestore.compile.folding.tile_rows import joined, tile_starts, tile_starts_sql, tile_table
 from featurestore.compile.rows import Scan, key_list, rows_sql
-from featurestore.semantics.sql import floor_div, literal
+from featurestore.semantics.sql import literal
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
 __all__ = ["TILES", "Rest", "Tiling", "count_rows", "joined_sql", "make_tiles", "use_tiles", "width_for"]
@@ -47,11 +47,10 @@ class Rest(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """Tiles (b, b + width], b = phase + a multiple of width; µs. files: where they lie, Parquet of `tile_rows`. rest: what to
-    read beside them when the rows of some tiles (their b) are asked for."""
+    """Tiles (b, b + width], µs. files: where they lie, Parquet of `tile_rows`. rest: what to read beside them when the rows of
+    some tiles (their b) are asked for."""
 
     width: int
-    phase: int
     files: tuple[str, ...]
     rest: Callable[[Sequence[int]], Rest]
 
@@ -64,12 +63,10 @@ def _edges(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> 
     return found
 
 
-def _cut_tiles(
-    view: ResolvedView, features: Sequence[ResolvedFeature], at: int, *, width: int, phase: int
-) -> list[int]:
+def _cut_tiles(view: ResolvedView, features: Sequence[ResolvedFeature], at: int, width: int) -> list[int]:
     """The b of the tiles inside which an edge of a window lies at `at`."""
-    inside = (edge for edge in _edges(view, features, at) if (edge - phase) % width)
-    return sorted({tile_starts(edge, width, phase) for edge in inside})
+    starts = {edge: tile_starts(view, edge, width) for edge in _edges(view, features, at)}
+    return sorted({b for edge, b in starts.items() if edge != b + width})
 
 
 def use_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, tiling: Tiling) -> tuple[Scan, str]:
@@ -77,7 +74,7 @@ def use_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, tiling: Til
     the condition of `FoldRows.statement` on them."""
     view, at = plan.view, plan.at
     assert at is not None
-    cut = _cut_tiles(view, plan.features, at, width=tiling.width, phase=tiling.phase)
+    cut = _cut_tiles(view, plan.features, at, tiling.width)
     start = earliest(view, plan.features, at)
     files = ", ".join(map(literal, tiling.files))
     source = (
@@ -102,7 +99,7 @@ def use_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, tiling: Til
     )
     apart = [b for (b,) in connection.execute("SELECT DISTINCT b FROM asof_apart").fetchall()]
     rest = tiling.rest(sorted({*apart, *cut}))
-    b = f"{floor_div(f'r.e - {1 + tiling.phase}', tiling.width)} * {tiling.width} + {tiling.phase}"
+    b = tile_starts_sql(view, "r.e", tiling.width)
     return rest.scan, f"(r.file < {rest.first} OR (x.k - 1, {b}) IN (SELECT (k, b) FROM asof_apart))"
 
 
@@ -121,7 +118,7 @@ def count_rows(
     return plan, {file: (first, last) for file, first, last in times}
 
 
-def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, *, width: int, phase: int) -> Iterator[pa.Table]:
+def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, *, width: int) -> Iterator[pa.Table]:
     """The tiles of the rows that were counted, some keys at a time, in order of their b."""
     (count,) = connection.execute("SELECT count(*) FROM asof_keys").fetchall()[0]
     if not count:
@@ -135,7 +132,7 @@ def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, *, width: 
             parts = [rows.slice(begin, end - begin) for begin, end in bounds if begin < end]
             if not parts:
                 continue
-            tables = pool.map(partial(tile_table, plan, width=width, phase=phase), parts)
+            tables = pool.map(partial(tile_table, plan, width=width), parts)
             made = pa.concat_tables(tables, promote_options="default")
             connection.register("made_tiles", made)
             yield connection.sql(
@@ -155,7 +152,7 @@ def joined_sql(view: ResolvedView, files: Sequence[str], columns: Sequence[str])
 
 
 def width_for(
-    connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, *, ats: Sequence[int], phase: int
+    connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, *, ats: Sequence[int]
 ) -> int | None:
     """The width of tiles for which least is to be read at instants like `ats`; None where rows are as good.
 
@@ -165,7 +162,7 @@ def width_for(
     start = earliest(view, view.folded, ats[0])
     rows = f"({rows_sql(view, scan)})" + (f" WHERE e > {start}" if start is not None else "")
     counts = ", ".join(
-        f"approx_count_distinct(hash({keys}, {floor_div(f'e - {1 + phase}', width)})) AS {name}"
+        f"approx_count_distinct(hash({keys}, {tile_starts_sql(view, 'e', width)})) AS {name}"
         for name, width in zip(names, CANDIDATES, strict=True)
     )
     total, first, last, *tiles = connection.execute(
@@ -175,7 +172,7 @@ def width_for(
         return None
     costs = {}
     for width, count in zip(CANDIDATES, tiles, strict=True):
-        cuts = max(len(_cut_tiles(view, view.folded, at, width=width, phase=phase)) for at in ats)
+        cuts = max(len(_cut_tiles(view, view.folded, at, width)) for at in ats)
         costs[width] = count + total * min(1.0, cuts * width / max(last - first, 1))
     best = min(costs, key=lambda width: costs[width])
     return best if costs[best] * WORTH <= total else None
