@@ -37,8 +37,9 @@ from featurestore.registry.store import Run as RunRecord
 from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark, unpack_watermark
-from featurestore.stores.offline import Offline, Session, SourceFile
+from featurestore.stores.offline import Offline, Session
 from featurestore.stores.online import OnlineStore
+from featurestore.stores.source_files import SourceFile
 from featurestore.stores.wire import cut
 
 __all__ = ["Run", "materialize_view", "run_record"]

@@ -17,7 +17,8 @@ from featurestore.compile.folding.tile_rows import can_be_tiled
 from featurestore.compile.folding.tiling import Rest, Tiling, count_rows, joined_sql, make_tiles, width_for
 from featurestore.declare.sources import ParquetSource
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.offline import Offline, Session, SourceFile
+from featurestore.stores.offline import Offline, Session
+from featurestore.stores.source_files import SourceFile
 from featurestore.stores.tile_files import Choice, Part, TiledFile, TileFiles
 
 __all__ = ["free_tiles", "tiles_for"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import shutil
 import tempfile
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -23,11 +22,12 @@ from featurestore.declare.sources import DataFrameSource, ParquetSource, Source,
 from featurestore.errors import SourceError
 from featurestore.semantics.expressions import guarded, normalised, settled
 from featurestore.semantics.sql import literal, quote
-from featurestore.stores.arrivals import Arrivals, Sighting
+from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import ROW, SEGMENT, Log
+from featurestore.stores.source_files import Places, SourceFile
 
-__all__ = ["LATE", "Offline", "Session", "SourceFile"]
+__all__ = ["LATE", "Offline", "Session"]
 
 ROWS, LATE = "rows", "late"
 """The logs of a push source: of what counts, and of what came too late to."""
@@ -37,21 +37,6 @@ ROW_FILE, ROW_NUMBER = "__row_file", "__row_number"
 """Where a row lies, of a source to whose own columns some were added."""
 BESIDE = {FRAME_ROW, SEGMENT, ROW, ROW_FILE, ROW_NUMBER, ARRIVED}
 """Columns of a scan that are none of its source."""
-
-
-class SourceFile(NamedTuple):
-    """A file as it was found: its size in bytes and time of modification in ns, which change when its content does, and
-    its path below the place that its source declares."""
-
-    path: str
-    size: int
-    modified: int
-    name: str = ""
-
-    @property
-    def sighting(self) -> Sighting:
-        """The file as the journal of arrivals knows it, wherever its source lies."""
-        return Sighting(self.name, self.size, self.modified)
 
 
 @dataclass(frozen=True)
@@ -209,6 +194,7 @@ class Offline:
         self._logs: dict[str, Log] = {}
         self._opening = threading.Lock()
         self.located = dict(located or {})
+        self._places = Places(root, self.located)
         self._own_spill = tempfile.mkdtemp(prefix="featurestore-") if spill is None else None
         config: dict[str, Any] = {
             "temp_directory": str(spill or self._own_spill),
@@ -273,14 +259,11 @@ class Offline:
         if isinstance(source, PushSource):
             beside = () if source.history is None else self.files(source.history)
             return (SourceFile(f"log:{source.name}", 0, 0), *beside)
-        found = []
-        for path, name in self._named(source).items():
-            try:
-                status = Path(path).stat()
-            except FileNotFoundError:
-                raise SourceError(f"{source.title}: there is no file {path} ({source.origin})") from None
-            found.append(SourceFile(path, status.st_size, status.st_mtime_ns, name))
-        return tuple(found)
+        return self._places.files(source)
+
+    def paths(self, source: Source) -> list[str]:
+        """The files of a source that lies in files, each once; SourceError where there is none."""
+        return list(self._places.named(source))
 
     def see(
         self, source: Source, *, now: int | None = None, known_by: int | None = None, must: bool = False
@@ -304,32 +287,6 @@ class Offline:
         self.arrivals.see(
             source.name, lambda: [file.sighting for file in self.files(source)], now=now, known_by=known_by, must=must
         )
-
-    def paths(self, source: Source) -> list[str]:
-        """The files of a source that lies in files, each once; SourceError where there is none."""
-        return list(self._named(source))
-
-    def _named(self, source: Source) -> dict[str, str]:
-        """The paths of a source's files, in order, each with its part below the place that is declared or located."""
-        assert isinstance(source, (ParquetSource, TableSource))
-        declared = (self.located[source.name],) if source.name in self.located else source.path
-        patterns = (declared,) if isinstance(declared, str) else declared
-        found: dict[str, str] = {}
-        for pattern in patterns:
-            path = self.root / Path(pattern).expanduser()
-            place = path
-            if path.is_dir():
-                matches = sorted(str(p) for p in path.rglob("*.parquet"))
-            elif glob.has_magic(str(path)):
-                matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-                place = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
-            else:
-                matches, place = [str(path)], path.parent
-            if not matches:
-                raise SourceError(f"{source.title}: no Parquet file matches {path} ({source.origin})")
-            for match in matches:
-                found.setdefault(match, Path(match).relative_to(place).as_posix())
-        return found
 
     def raw_types(self, source: Source) -> dict[str, str]:
         """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""

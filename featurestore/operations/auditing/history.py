@@ -11,7 +11,8 @@ from featurestore.errors import SourceError
 from featurestore.operations.project import Project
 from featurestore.registry.documents import resolved_view
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.offline import Offline, SourceFile
+from featurestore.stores.offline import Offline
+from featurestore.stores.source_files import SourceFile
 
 __all__ = ["Files", "Then", "files_of", "other_versions"]
 

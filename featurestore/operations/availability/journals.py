@@ -19,7 +19,7 @@ from featurestore.registry.documents import resolved_view
 from featurestore.semantics.time import BEGINNING, END, Timing
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.arrivals import Stay
-from featurestore.stores.offline import SourceFile
+from featurestore.stores.source_files import SourceFile
 
 __all__ = ["Completions", "Landing", "completions_of", "landings", "looks_at"]
 

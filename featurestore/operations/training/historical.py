@@ -29,7 +29,8 @@ from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.sql import quote
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.offline import Offline, Session, SourceFile
+from featurestore.stores.offline import Offline, Session
+from featurestore.stores.source_files import SourceFile
 
 __all__ = ["Options", "answer_part", "get_historical_features"]
 
