@@ -93,6 +93,7 @@ def test_means_the_same_however_written(expression: str, chosen: random.Random) 
         ("LOWER(a)='X'", "lower( a ) = 'X'"),
         ("x'0a'", "X'0a'"),
         ("a -- the end", "a"),
+        ("a //* one more */ b", "a / b"),
     ],
 )
 def test_written_differently(one: str, other: str) -> None:
