@@ -137,10 +137,10 @@ def judged_fold(
         return MISSING, None, False
     counted = [i for i in mine if spec.where is None or CONDITIONS[spec.where](rows[i])]
     seen = [i for i in counted if visible(event_time(source, rows[i]), view, spec, as_of)]
-    if spec.kind == "LastDistinctN":  # to which a null is nothing
-        seen = [i for i in seen if rows[i][spec.column] is not None]
     if spec.window is None and view.ttl_us is not None and not seen:
         return EXPIRED, None, False
+    if spec.kind == "LastDistinctN":  # to which a null is nothing
+        seen = [i for i in seen if rows[i][spec.column] is not None]
     ordered = sorted(seen, key=lambda i: latest_order(source, view, rows[i], types))
     if spec.kind == "Latest" and ordered and source.until is not None:
         end = instant(rows[ordered[-1]][source.until], source)

@@ -99,7 +99,9 @@ def with_hop(spec: FoldSpec) -> FoldSpec:
         return spec
     window = spec.window
     if spec.kind in SKETCHES:
-        return replace(spec, hop=next((hop for hop in SKETCH_HOPS if 32 * hop >= window), -(-window // 32)))
+        return replace(
+            spec, hop=min(window, next((hop for hop in SKETCH_HOPS if 32 * hop >= window), -(-window // 32)))
+        )
     return replace(spec, hop=next((hop for least, hop in DEFAULT_HOPS if window >= least), window))
 
 

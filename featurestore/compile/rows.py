@@ -17,7 +17,7 @@ from typing import NamedTuple
 from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import Source
-from featurestore.semantics.columns import instant_sql, order_sql, read_sql
+from featurestore.semantics.columns import floored_sql, instant_sql, order_sql, read_sql
 from featurestore.semantics.expressions import guarded
 from featurestore.semantics.sql import quote
 from featurestore.semantics.time import BEGINNING, END
@@ -115,7 +115,7 @@ def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ())
     each column that the view reads as `cell` names it, and whether each of the conditions is true, `w0, w1, …`."""
     zone = view.source.timezone or "UTC"
     keys = [read_sql(quote(key.column), view.raw[key.column], key.type, zone) for key in view.keys] or ["0"]
-    cells = [f"{quote(column)} AS {cell(column)}" for column in view.columns]
+    cells = [f"{floored_sql(quote(column), view.raw[column])} AS {cell(column)}" for column in view.columns]
     tests = [f"(({text}) IS TRUE) AS w{i}" for i, text in enumerate(conditions)]
     source, file, row = scan
     if conditions:  # over columns of which DuckDB knows no statistics: see `guarded`

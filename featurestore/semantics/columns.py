@@ -24,6 +24,9 @@ from featurestore.types import (
 )
 
 __all__ = [
+    "finer_than_micros",
+    "floored_sql",
+    "floored_type",
     "instant_expression",
     "instant_sql",
     "order_sql",
@@ -39,6 +42,12 @@ SIMPLE = {
     "BLOB": Bytes, "DATE": Date,
 }  # fmt: skip
 NAIVE = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}
+NANOSECONDS = {
+    "TIMESTAMP_NS": "TIMESTAMP",
+    "TIMESTAMPTZ_NS": "TIMESTAMP WITH TIME ZONE",
+    "TIMESTAMP_NS WITH TIME ZONE": "TIMESTAMP WITH TIME ZONE",
+}
+"""Types of more digits than µs, and what their values are read as before anything else looks at them."""
 ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ", "TIMESTAMPTZ_NS", "TIMESTAMP_NS WITH TIME ZONE"}
 
 
@@ -94,6 +103,30 @@ def widens(source: FeatureType, target: FeatureType) -> bool:
     if source.element is not None and target.element is not None:
         return widens(source.element, target.element) and (source.length is None or target.length is None)
     return (source.kind, target.kind) in {("Int32", "Int64"), ("Int32", "Float64"), ("Float32", "Float64")}
+
+
+def finer_than_micros(raw: str) -> bool:
+    """Whether a DuckDB type holds timestamps of more digits than µs, alone or in lists."""
+    return raw.partition("[")[0] in NANOSECONDS
+
+
+def floored_sql(column: str, raw: str) -> str:
+    """A column with its timestamps floored to µs, as TIMESTAMP with or without a zone; any other column as it is.
+
+    What reads a column of type `raw` reads the floored one alike, to the same instant.
+    """
+    if not finer_than_micros(raw):
+        return column
+    if raw.endswith("]"):
+        return f"list_transform({column}, lambda x: {floored_sql('x', raw[: raw.rindex('[')])})"
+    micros = f"make_timestamp({_micros(column, raw, 'UTC')})"
+    return micros if raw in NAIVE else f"timezone('UTC', {micros})"
+
+
+def floored_type(raw: str) -> str:
+    """The DuckDB type of `floored_sql` of a column of type `raw`."""
+    base, bracket, lists = raw.partition("[")
+    return NANOSECONDS.get(base, base) + bracket + lists
 
 
 def _micros(column: str, raw: str, zone: str) -> str:

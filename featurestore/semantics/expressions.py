@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featurestore.errors import did_you_mean
+from featurestore.semantics.columns import finer_than_micros, floored_sql, floored_type
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
 from featurestore.semantics.sql import quote
 from featurestore.semantics.tokens import normalised
@@ -47,12 +48,17 @@ UNORDERED = {"list_distinct", "array_distinct", "list_intersect", "array_interse
 
 
 def guarded(columns: Mapping[str, str]) -> str:
-    """A select list of columns, by name and DuckDB type, of which DuckDB knows no statistics; values keep their bits.
+    """A select list of columns, by name and DuckDB type, of which DuckDB knows no statistics; values keep their bits, and
+    timestamps finer than µs are floored.
 
     Expressions must be evaluated over `SELECT {guarded(columns)} FROM source`, in conditions too.
     """
     return ", ".join(
-        f"TRY({quote(name)}) AS {quote(name)}" if "FLOAT" in of or "DOUBLE" in of else quote(name)
+        f"TRY({quote(name)}) AS {quote(name)}"
+        if "FLOAT" in of or "DOUBLE" in of
+        else f"{floored_sql(quote(name), of)} AS {quote(name)}"
+        if finer_than_micros(of)
+        else quote(name)
         for name, of in columns.items()
     )
 
@@ -74,7 +80,7 @@ def check(connection: duckdb.DuckDBPyConnection, expression: str, columns: Mappi
 
 
 def _type(connection: duckdb.DuckDBPyConnection, sql: str, columns: Mapping[str, str]) -> str:
-    nulls = ", ".join(f"CAST(NULL AS {of}) AS {quote(name)}" for name, of in columns.items()) or "NULL"
+    nulls = ", ".join(f"CAST(NULL AS {floored_type(of)}) AS {quote(name)}" for name, of in columns.items()) or "NULL"
     of: str = connection.execute(f"DESCRIBE SELECT ({sql}) FROM (SELECT {nulls})").fetchall()[0][1]
     return of
 

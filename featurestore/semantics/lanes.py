@@ -99,13 +99,15 @@ class Lane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Which of the merged states is a feature's, and which says when the validity of its row ends (None: none); how its
-    values are read where they never overflow."""
+    """Which of the merged states is a feature's; which has the newest row that its condition lets through, where its own
+    does not say what the ttl is judged on, and which says when the validity of its row ends (None: none); how its values are
+    read where they never overflow."""
 
     feature: ResolvedFeature
     algebra: Algebra
     values: Callable[[Sequence[State]], list[Scalar]] | None
     state: int
+    newest: int | None
     until: int | None
 
 
@@ -121,11 +123,13 @@ class Lanes:
             span = feature.span or Span(None)
             cells = found.setdefault(span.hop, {})
             own = _index(cells, _named(feature), Cell(algebra_of(feature), feature.fold.column, feature.where))
-            until = None
+            newest = until = None
+            latest = Cell(UNTIL_FOLD, UNTIL, feature.where)
+            if view.ttl is not None and feature.ttl_counts_nulls:
+                newest = _index(cells, ("Latest", UNTIL, feature.where), latest)
             if feature.fold.kind == "Latest" and view.source.until is not None:
-                latest = Cell(UNTIL_FOLD, UNTIL, feature.where)
                 until = _index(cells, ("Latest", UNTIL, feature.where), latest)
-            places.append((feature, algebra_of(feature), span.hop, own, until))
+            places.append((feature, algebra_of(feature), span.hop, own, newest, until))
             if span.length is None:
                 reach[span.hop] = None
             elif span.hop not in reach or reach[span.hop] is not None:
@@ -136,8 +140,9 @@ class Lanes:
         self._spans: list[Span | None] = []
         self._readings = tuple(
             _Reading(f, of, of.values if isinstance(of, Certain) else None, self._merge(hops.index(hop), own, f.span),
+                     None if newest is None else self._merge(hops.index(hop), newest, f.span),
                      None if until is None else self._merge(hops.index(hop), until, f.span))
-            for f, of, hop, own, until in places
+            for f, of, hop, own, newest, until in places
         )  # fmt: skip
         self.conditions = tuple(dict.fromkeys(f.where for f in view.features if f.where is not None))
 
@@ -165,7 +170,10 @@ class Lanes:
         if feature.span is None and self.view.ttl is not None:
             earliest = as_of - self.view.ttl
             own = [_within_ttl(state, earliest) for state in own]
-            expired = {row for row, state in enumerate(own) if state == algebra.zero}
+            judged = (
+                own if reading.newest is None else [_within_ttl(state, earliest) for state in states[reading.newest]]
+            )
+            expired = {row for row, state in enumerate(judged) if not state}
         if reading.until is not None:
             ends = map(UNTIL_FOLD.finish, states[reading.until])
             expired |= {row for row, (until, _) in enumerate(ends) if until is not None and until <= as_of}

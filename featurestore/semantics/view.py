@@ -15,7 +15,7 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, SourceError, did_you_mean
-from featurestore.semantics.columns import instant_sql, type_of_column, widens
+from featurestore.semantics.columns import finer_than_micros, instant_sql, type_of_column, widens
 from featurestore.semantics.expressions import normalised, settled
 from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.semantics.status import Status
@@ -58,6 +58,11 @@ class ResolvedFeature:
         return Status.OVERFLOW if self.fold.needs_window else Status.EXPIRED
 
     @property
+    def ttl_counts_nulls(self) -> bool:
+        """Whether a row within the ttl can keep it from being EXPIRED and yet add nothing to its value."""
+        return self.span is None and not algebra_of(self).takes_null
+
+    @property
     def plain(self) -> bool:
         """Whether its value is a column of the view's newest visible row, as all plain columns of the view are."""
         return self.fold.kind == "Latest" and self.span is None and self.where is None
@@ -91,11 +96,13 @@ class ResolvedView:
         source = self.source
         timing = self.timing
         derived = {name: normalised(text) for name, text in source.derived.items() if name in self.columns}
+        floored = sorted(name for name, of in self.raw.items() if finer_than_micros(of))
         return {
             "view": self.name,
             "source": {**_source_words(source), **_history_words(source)},
             "columns": {name: str(of) for name, of in sorted(self.columns.items())},
             **({"derived": derived} if derived else {}),
+            **({"floored": floored} if floored else {}),
             "keys": [[key.name, str(key.type), key.column] for key in self.keys],
             "refresh": None if timing.refresh is None else show_duration(timing.refresh),
             "refresh_offset": show_duration(timing.offset),
@@ -103,7 +110,7 @@ class ResolvedView:
             "ready_after": show_duration(timing.ready_after),
             "ttl": None if self.ttl is None else show_duration(self.ttl),
             "stale": self.declared.stale,
-            "features": {feature.name: _feature_definition(feature) for feature in self.features},
+            "features": {feature.name: _feature_definition(feature, self.ttl) for feature in self.features},
         }
 
     @cached_property
@@ -143,7 +150,7 @@ def _history_words(source: Source) -> dict[str, Any]:
     return {"cutover": source.cutover.isoformat(), "history": words}
 
 
-def _feature_definition(feature: ResolvedFeature) -> dict[str, Any]:
+def _feature_definition(feature: ResolvedFeature, ttl: int | None) -> dict[str, Any]:
     said = feature.fold.model_dump(mode="json", exclude_defaults=True, exclude={"default", "type", "where", "hop"})
     span = feature.span
     return {
@@ -154,6 +161,7 @@ def _feature_definition(feature: ResolvedFeature) -> dict[str, Any]:
         "default": to_json(feature.type, feature.default),
         **({"hop": show_duration(span.hop)} if span is not None and span.hop else {}),
         **({"where": feature.where} if feature.where else {}),
+        **({"ttl": "of rows"} if ttl is not None and feature.ttl_counts_nulls else {}),
     }
 
 

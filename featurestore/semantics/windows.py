@@ -48,7 +48,7 @@ class Span:
 
 
 def default_hop(length: int, *, few: bool) -> int:
-    """The hop of a continuous window of `length` µs; `few`: of a fold whose tiles are large."""
+    """The hop of a continuous window of `length` µs, never longer than that; `few`: of a fold whose tiles are large."""
     if few:
-        return next((hop for hop in FINE_HOPS if length <= hop * FEW), -(-length // FEW))
+        return min(length, next((hop for hop in FINE_HOPS if length <= hop * FEW), -(-length // FEW)))
     return next((hop for least, hop in HOPS if length >= least), length)

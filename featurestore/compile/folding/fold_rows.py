@@ -18,9 +18,9 @@ from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.semantics.windows import Span
-from featurestore.types import FeatureType
+from featurestore.types import FeatureType, Int64
 
-__all__ = ["COUNTED", "ColumnName", "FoldRows", "column_name", "earliest", "span_of"]
+__all__ = ["COUNTED", "ColumnName", "FoldRows", "column_name", "earliest", "rows_name", "span_of"]
 
 COUNTED = "asof_counted"
 
@@ -31,6 +31,11 @@ ColumnName = tuple[str | None, FeatureType | None, str | None, bool]
 def column_name(feature: ResolvedFeature) -> ColumnName:
     """Which column a feature reads, and under which condition; features of one name share a `Column`."""
     return feature.fold.column, feature.reads, feature.where, not algebra_of(feature).takes_null
+
+
+def rows_name(feature: ResolvedFeature) -> ColumnName:
+    """The rows that a feature's condition lets through, whatever its column holds there."""
+    return None, None, feature.where, False
 
 
 def span_of(view: ResolvedView, feature: ResolvedFeature) -> Span:
@@ -133,9 +138,9 @@ class FoldRows:
             f"SELECT {', '.join(names)} FROM {self._within(f'k >= {first} AND k < {last}')} ORDER BY {', '.join(terms)}"
         )
 
-    def column(self, rows: pa.Table, feature: ResolvedFeature, chains: Sequence[Chain]) -> Column:
-        """What a feature reads of rows that were read, along their chains."""
-        column, reads, where, skips = column_name(feature)
+    def column(self, rows: pa.Table, name: ColumnName, chains: Sequence[Chain]) -> Column:
+        """One column of rows that were read, under its condition, along their chains."""
+        column, reads, where, skips = name
         counted, values = None, pa.nulls(rows.num_rows, pa.int64())
         if column is not None:
             assert reads is not None
@@ -145,7 +150,7 @@ class FoldRows:
         if skips and values.null_count:
             valid = values.is_valid().to_numpy(zero_copy_only=False)
             counted = valid if counted is None else counted & valid
-        return Column(values, reads or feature.type, [Strand.of(chain, counted) for chain in chains])
+        return Column(values, reads or Int64, [Strand.of(chain, counted) for chain in chains])
 
 
 def _hashed(terms: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.compile.folding.fold_rows import ColumnName, FoldRows, column_name, span_of
+from featurestore.compile.folding.fold_rows import ColumnName, FoldRows, column_name, rows_name, span_of
 from featurestore.compile.folding.folded import Folded, finish, fold
 from featurestore.compile.folding.ranges import Chain, Range, Timeline, chains, range_of
 from featurestore.compile.folding.strands import Bits, Column, Ints, Strand, newest
@@ -75,7 +75,7 @@ class Share:
         if self._ties is None or folded.picked is None:
             return np.zeros(len(self._as_of), np.bool_)
         counted = np.zeros(self._rows.num_rows, np.bool_)
-        for strand in self._column(feature).strands:
+        for strand in self._column(column_name(feature)).strands:
             counted[strand.places] = True
         return self._ties.decided(folded.picked, counted, self._lifetimes, self._as_of)
 
@@ -108,12 +108,14 @@ class Share:
 
     def _fold(self, feature: ResolvedFeature, known: npt.NDArray[np.bool_]) -> tuple[Folded, npt.NDArray[np.uint8]]:
         ttl, span = self._plan.view.ttl, span_of(self._plan.view, feature)
-        column = self._column(feature)
+        column = self._column(column_name(feature))
         ranges = [strand.range(part) for strand, part in zip(column.strands, self._spanned(span), strict=True)]
         folded = self._folded(feature, column, ranges, span) or _of_nothing(feature, len(known))
         status = np.where(known, np.uint8(Status.PRESENT), np.uint8(Status.MISSING))
         if feature.span is None and ttl is not None:
-            some = sum((part.high > part.low for part in ranges), np.zeros(len(known), np.bool_))
+            rows = self._column(rows_name(feature)).strands
+            within = [strand.range(part) for strand, part in zip(rows, self._spanned(span), strict=True)]
+            some = sum((part.high > part.low for part in within), np.zeros(len(known), np.bool_))
             status[known & ~some] = Status.EXPIRED
         if self._plan.until and feature.fold.kind == "Latest" and ranges:
             place = newest(column.strands, ranges, 1)[:, 0]
@@ -137,10 +139,9 @@ class Share:
             parts.append(self._tiles.totals(feature, tiled, span))
         return finish(feature, column, reduce(merged, parts)) if parts else None
 
-    def _column(self, feature: ResolvedFeature) -> Column:
-        name = column_name(feature)
+    def _column(self, name: ColumnName) -> Column:
         if name not in self._columns:
-            self._columns[name] = self._plan.column(self._rows, feature, self._chains)
+            self._columns[name] = self._plan.column(self._rows, name, self._chains)
         return self._columns[name]
 
 

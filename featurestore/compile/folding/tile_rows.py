@@ -103,7 +103,7 @@ def tile_table(plan: FoldRows, rows: pa.Table, *, width: int) -> pa.Table:
         "v_first": np.minimum.reduceat(v, begin), "v_last": np.maximum.reduceat(v, begin), "e": e[end - 1],
     }  # fmt: skip
     for number, track in enumerate(tracks(plan.features).values()):
-        column = plan.column(rows, track.feature, every)
+        column = plan.column(rows, column_name(track.feature), every)
         ranges = [strand.range(Range(begin, end)) for strand in column.strands]
         made |= _columns(number, totals(column, ranges, track.needs, WHOLE_LIFE))
     return pa.table({name: pa.array(values, pa.int64()) for name, values in made.items()})
