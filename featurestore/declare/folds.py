@@ -13,10 +13,11 @@ What each one means stands in `featurestore.semantics.folds`, a row a fold. Word
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict, Unpack
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from featurestore.declare.declaration import Declaration, TypeField, declares
 from featurestore.declare.durations import Duration, PositiveDuration, show_duration
@@ -78,7 +79,7 @@ class Fold(Declaration):
     offset: Duration = 0
     hop: PositiveDuration | None = None
     where: Condition | None = None
-    default: Any = None
+    default: Annotated[Any, BeforeValidator(copy.deepcopy)] = None
     type: TypeField | None = None
 
     @model_validator(mode="after")

@@ -1,17 +1,27 @@
 """Frames of every kind as Arrow tables: pandas, polars, Arrow and whatever else speaks the Arrow C stream.
 
 A NaN in a numpy-backed pandas column is null, because pandas cannot tell them apart; in Arrow and polars it is NaN.
+
+What is taken is a copy. Arrow and polars wrap memory of others (numpy's, a bytearray) without a sign of it, and whoever
+still holds that can write there: `pl.Series(array)` shows what is written into `array` later. So there is no frame of a
+caller whose memory is known not to change, and all of it is copied once.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import sys
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["content_digest", "is_pandas", "table_of"]
+__all__ = ["content_digest", "is_pandas", "own_cells", "own_pandas", "own_table", "table_of"]
+
+UNCHANGING = (str, bytes, int, float, complex, type(None), date, time, timedelta, Decimal)
+"""Kinds of values in a pandas column of objects that nobody can change."""
 
 
 def is_pandas(frame: object) -> bool:
@@ -20,11 +30,45 @@ def is_pandas(frame: object) -> bool:
     return pandas is not None and isinstance(frame, pandas.DataFrame)
 
 
-def table_of(frame: Any) -> pa.Table:
-    """The Arrow table of a frame, its index left out; TypeError where it is no frame.
+def own_pandas(frame: Any) -> Any:
+    """A pandas frame that nothing in another one can change: neither numpy's memory nor lists in its cells."""
+    own = frame.copy(deep=True)
+    own.index = frame.index.copy(deep=True)
+    return own_cells(own)
 
-    String views and large strings become plain strings, in lists too; dictionaries become their values.
+
+def own_cells(frame: Any) -> Any:
+    """A pandas frame with lists and the like in its cells of its own; the rest is shared until one side changes."""
+    own = frame.copy(deep=False)
+    for place, of in enumerate(own.dtypes):
+        if str(of) == "object" and not all(issubclass(kind, UNCHANGING) for kind in {*map(type, own.iloc[:, place])}):
+            own.isetitem(place, own.iloc[:, place].map(copy.deepcopy))
+    return own
+
+
+def own_table(table: pa.Table) -> pa.Table:
+    """The table in memory of its own."""
+    columns = [pa.chunked_array(map(_own, column.chunks), column.type) for column in table.columns]
+    return pa.table(columns, schema=table.schema) if columns else table
+
+
+def _own(chunk: pa.Array) -> pa.Array:
+    if chunk.get_total_buffer_size() > 2 * chunk.nbytes:  # a slice, of which no more than itself is copied
+        chunk = pa.concat_arrays([chunk, chunk.slice(0, 0)])
+    return chunk.copy_to(pa.default_cpu_memory_manager())
+
+
+def table_of(frame: Any, *, owned: bool = False) -> pa.Table:
+    """The Arrow table of a frame, its index left out, in memory of its own; TypeError where it is no frame.
+
+    String views and large strings become plain strings, in lists too; dictionaries become their values. owned: nobody
+    else holds the frame, so it is not copied.
     """
+    table = _plain_table(frame)
+    return table if owned else own_table(table)
+
+
+def _plain_table(frame: Any) -> pa.Table:
     if is_pandas(frame):
         table = pa.Table.from_pandas(frame, preserve_index=False)
     elif isinstance(frame, pa.Table):

@@ -23,6 +23,7 @@ __all__ = [
     "fill",
     "instants",
     "matrix_of",
+    "own_lists",
     "scalars",
     "take",
     "to_numpy",
@@ -133,6 +134,13 @@ def scalars(array: pa.Array) -> list[Any]:
     return values
 
 
+def own_lists(values: Sequence[Any], of: FeatureType) -> list[Any]:
+    """The canonical scalars for somebody who may change them: the lists among them are copies."""
+    if of.element is None:
+        return list(values)
+    return [None if value is None else own_lists(value, of.element) for value in values]
+
+
 def instants(column: pa.Array | pa.ChunkedArray) -> list[int | None]:
     """µs of a timestamp column."""
     values: list[int | None] = column.cast(pa.int64()).to_pylist()
@@ -183,7 +191,8 @@ def matrix_of(
     """What `to_numpy` gives, from columns of canonical scalars: the short way for a lookup of a few rows."""
     target = np.dtype(np.float64 if dtype is None else dtype)
     if target.kind == "O":
-        values = np.fromiter(chain.from_iterable(columns.values()), object)  # which takes a list as one value
+        own = [own_lists(column, of) for column, of in zip(columns.values(), types, strict=True)]
+        values = np.fromiter(chain.from_iterable(own), object)  # which takes a list as one value
         return values.reshape(len(columns), -1 if columns else 0).T
     for (name, column), of in zip(columns.items(), types, strict=True):
         if of.kind not in TO_FLOAT:

@@ -88,7 +88,7 @@ def _accepted(source: PushSource, rows: Sequence[Any], *, json: bool) -> dict[st
 
 def _of_frame(source: PushSource, rows: Any) -> pa.Table:
     try:
-        table = table_of(rows)
+        table = table_of(rows, owned=True)  # whose columns are copied below, each into one chunk
     except TypeError:
         raise PushError(
             f"{source.title}: {type(rows).__name__} is neither rows nor a frame; pass a list of dicts, or a frame"

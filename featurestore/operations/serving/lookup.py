@@ -22,7 +22,7 @@ from featurestore.operations.on_demand import REQUEST_TIME, evaluate, evaluate_r
 from featurestore.operations.serving.online_result import OnlineResult, PartAnswer
 from featurestore.operations.serving.parts import load_part
 from featurestore.semantics.service import ResolvedService
-from featurestore.semantics.values import scalars
+from featurestore.semantics.values import own_lists, scalars
 from featurestore.stores.online import OnlineStore, Reading
 from featurestore.stores.online.coalesce import CoalescingReader
 from featurestore.types import FeatureType, Timestamp, from_json
@@ -151,7 +151,8 @@ def _evaluated(
         return ", ".join(f"{name}={column[row]!r}" for name, column in asked.inputs.items()) or f"row {row}"
 
     if item.mode == "row":
-        return evaluate_rows(item, list(arguments.values()), asked.rows, row_name)
+        own = [own_lists(column, types[name]) for name, column in arguments.items()]  # a function may sort what it gets
+        return evaluate_rows(item, own, asked.rows, row_name)
     arrays = {name: pa.array(column, types[name].arrow) for name, column in arguments.items()}
     return scalars(evaluate(item, arrays, row_name))
 
@@ -163,7 +164,7 @@ def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> Rows:
     if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):
         return rows
     try:
-        table = table_of(rows)
+        table = table_of(rows, owned=True)  # of which Python's own scalars are made
     except TypeError:
         raise RequestError(
             f"{type(rows).__name__} is neither rows nor a frame; pass a list of dicts, or a frame"

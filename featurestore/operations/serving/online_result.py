@@ -13,7 +13,7 @@ from featurestore import html
 from featurestore.clock import to_datetime
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.status import Status
-from featurestore.semantics.values import canonical, matrix_of, to_pandas
+from featurestore.semantics.values import canonical, matrix_of, own_lists, to_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,8 @@ class OnlineResult:
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Column → list of Python values, the request's inputs first, then the features in order."""
-        return {name: list(values) for name, values in {**self.inputs, **self.columns}.items()}
+        types = {**self.service.inputs, **self._types()}
+        return {name: own_lists(values, types[name]) for name, values in {**self.inputs, **self.columns}.items()}
 
     def to_arrow(self) -> pa.Table:
         """The features as an Arrow table."""

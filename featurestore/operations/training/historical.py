@@ -63,19 +63,20 @@ def get_historical_features(
     spine: Any, service: ResolvedService, offline: Offline, *, now: int, options: Options
 ) -> TrainingFrame:
     """The training frame of a service for a spine; `now`, µs, tells which rows lie past the last complete instant."""
+    pandas = pandas_of(spine)
     files = {part.view.source.name: offline.see(part.view.source) for part in service.parts}
     manifest = manifest_of(service, offline, now=now, options=options)
 
     def blocks() -> Iterator[Block]:
         manifest.update(rows=0, spine_rows_past_the_last_complete_instant={}, conflicts={}, invalid_rows={})
-        for chunk in chunks_of(spine):
+        for chunk in chunks_of(spine if pandas is None else pandas):
             with offline.session() as session:
-                yield _block(session, chunk, service, options=options, from_pandas=pandas_of(spine) is not None,
+                yield _block(session, chunk, service, options=options, from_pandas=pandas is not None,
                              manifest=manifest, now=now)  # fmt: skip
             _check_unchanged(service, offline, files)
 
     types = {column.name: column.type for column in service.columns}
-    frame = TrainingFrame(types, manifest, blocks, pandas_of(spine))
+    frame = TrainingFrame(types, manifest, blocks, pandas)
     if (
         not hasattr(spine, "to_arrow_reader")
         and not isinstance(spine, (str, bytes))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.declare.frames import is_pandas, table_of
+from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
 from featurestore.errors import SpineError, did_you_mean
 from featurestore.semantics.columns import instant_expression, read_sql, type_of_column, widens
 from featurestore.semantics.sql import literal, quote
@@ -37,7 +37,8 @@ class SpineChunk:
 
 
 def chunks_of(spine: Any) -> Iterator[SpineChunk]:
-    """The spine in order, in chunks: pandas, polars, Arrow, a Parquet path or a DuckDB relation."""
+    """The spine in order, in chunks of their own: polars, Arrow, a Parquet path or a DuckDB relation; pandas where nobody
+    else holds it, as `pandas_of` gives it."""
     if isinstance(spine, (str, Path)):
         yield from _chunks_of_reader(_parquet_reader(Path(spine)))
         return
@@ -45,12 +46,12 @@ def chunks_of(spine: Any) -> Iterator[SpineChunk]:
         yield from _chunks_of_reader(spine.to_arrow_reader(min(BATCH, CHUNK)))
         return
     if isinstance(spine, pa.RecordBatchReader):
-        yield from _chunks_of_reader(spine)
+        yield from (SpineChunk(own_table(chunk.table), chunk.first) for chunk in _chunks_of_reader(spine))
         return
     if is_pandas(spine):
         _check_distinct([str(name) for name in spine.columns])
     try:
-        table = table_of(spine)
+        table = table_of(spine, owned=True)
     except pa.ArrowException as error:  # first: an ArrowTypeError is a TypeError as well
         raise SpineError(f"The spine cannot be read: {error}") from None
     except TypeError:
@@ -59,7 +60,8 @@ def chunks_of(spine: Any) -> Iterator[SpineChunk]:
         ) from None
     _check_distinct(table.column_names)
     for first in range(0, max(1, table.num_rows), CHUNK):
-        yield SpineChunk(table.slice(first, CHUNK), first)
+        rows = table.slice(first, CHUNK)
+        yield SpineChunk(rows if is_pandas(spine) else own_table(rows), first)
 
 
 def _parquet_reader(path: Path) -> pa.RecordBatchReader:
@@ -81,10 +83,10 @@ def _chunks_of_reader(reader: pa.RecordBatchReader) -> Iterator[SpineChunk]:
         pending.append(batch)
         rows += batch.num_rows
         if rows >= CHUNK:
-            yield SpineChunk(table_of(pa.Table.from_batches(pending)), first)
+            yield SpineChunk(table_of(pa.Table.from_batches(pending), owned=True), first)
             first, rows, pending = first + rows, 0, []
     if pending or not first:
-        yield SpineChunk(table_of(pa.Table.from_batches(pending, reader.schema)), first)
+        yield SpineChunk(table_of(pa.Table.from_batches(pending, reader.schema), owned=True), first)
 
 
 def _check_distinct(names: list[str]) -> None:
@@ -95,8 +97,8 @@ def _check_distinct(names: list[str]) -> None:
 
 
 def pandas_of(spine: Any) -> Any:
-    """The spine itself where it is a pandas frame, so that its index and dtypes come back untouched; else None."""
-    return spine if is_pandas(spine) else None
+    """The spine as it is now where it is a pandas frame, so that its index and dtypes come back untouched; else None."""
+    return own_pandas(spine) if is_pandas(spine) else None
 
 
 def load_chunk(

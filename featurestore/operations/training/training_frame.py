@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from featurestore import html
 from featurestore.clock import instant_of
 from featurestore.declare.durations import parse_duration
+from featurestore.declare.frames import own_cells
 from featurestore.errors import SpineError
 from featurestore.semantics.values import to_numpy, to_pandas
 from featurestore.types import FeatureType
@@ -96,7 +97,7 @@ class TrainingFrame:
         block = self._block()
         added = self._pandas(block, dtypes)
         if self.pandas is not None:
-            left = self.pandas
+            left = own_cells(self.pandas)
             added.index = left.index
         else:
             left = block.spine.to_pandas(types_mapper=pd.ArrowDtype)
@@ -117,7 +118,7 @@ class TrainingFrame:
         """The service's columns alone, in its order: what a model is fitted on, and what serving hands to it."""
         frame = to_pandas(self._block().features, self.types)
         if self.pandas is not None:
-            frame.index = self.pandas.index
+            frame.index = self.pandas.index.copy()
         return frame
 
     def to_numpy(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
