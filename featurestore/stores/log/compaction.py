@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+from featurestore.stores.checks import checks_of
 from featurestore.stores.log.files import Files
 from featurestore.stores.log.manifest import Manifest, Retired, Segment
 from featurestore.stores.log.sealed import seal
@@ -48,18 +49,30 @@ def compact(
         if stop():
             break
         name = seal(files.folder, segment, manifest.schema, rest=rest)
+        checks = checks_of(files.folder / name)
         with lock(), files.mutex:
-            _swap(files, segment, name, now())
+            _swap(files, segment._replace(file=name, checks=checks), now())
         sealed.append(segment)
+    _take_checks(files, lock, manifest)
     deleted = _delete(files, lock, now() - grace)
     return Compaction(len(sealed), sum(segment.rows or 0 for segment in sealed), deleted)
 
 
-def _swap(files: Files, segment: Segment, name: str, now: int) -> None:
+def _swap(files: Files, sealed: Segment, now: int) -> None:
     manifest = files.in_force()
-    segments = tuple(s._replace(file=name) if s.number == segment.number else s for s in manifest.segments)
-    retired = (*manifest.retired, Retired(segment.file, now))
-    files.replace(manifest._replace(segments=segments, retired=retired))
+    frames = tuple(Retired(s.file, now) for s in manifest.segments if s.number == sealed.number)
+    segments = tuple(sealed if s.number == sealed.number else s for s in manifest.segments)
+    files.replace(manifest._replace(segments=segments, retired=(*manifest.retired, *frames)))
+
+
+def _take_checks(files: Files, lock: Lock, manifest: Manifest) -> None:
+    """Give checksums to segments that were sealed without: from now on they stay what they are found to be."""
+    taken = {s.number: checks_of(files.folder / s.file) for s in manifest.segments if s.sealed and s.checks is None}
+    if taken:
+        with lock(), files.mutex:
+            manifest = files.in_force()
+            segments = tuple(s._replace(checks=taken.get(s.number, s.checks)) for s in manifest.segments)
+            files.replace(manifest._replace(segments=segments))
 
 
 def _delete(files: Files, lock: Lock, before: int) -> int:

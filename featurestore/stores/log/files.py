@@ -94,9 +94,9 @@ class Files:
         for look in range(LOOKS):
             try:
                 with self.mutex:
-                    manifest = self.in_force()
-                    file = self._current(manifest, self.tip().cuts)
-                    if file.extend() == "damaged":
+                    manifest, tip = self.in_force(), self.tip()
+                    file = self._current(manifest, tip.cuts)
+                    if file.extend() == "damaged" or file.end < tip.acknowledged(file.number):
                         self._look_again(file, last=look == LOOKS - 1)
                     finish = use(manifest, file)
                 return finish()
@@ -136,7 +136,7 @@ class Files:
         tip = self.tip()
         file = self._current(self.in_force(), tip.cuts)
         followed = file.extend()
-        acknowledged = tip.size if tip.number == file.number else 0
+        acknowledged = tip.acknowledged(file.number)
         if followed == "damaged" or file.end < acknowledged:
             file.forget(tip.cuts)  # the index may be what is wrong
             followed = file.extend()

@@ -24,7 +24,7 @@ from featurestore.stores.log.manifest import Manifest, Segment
 from featurestore.stores.log.recent import Recent
 from featurestore.stores.log.relation import Relation, scan_of, scan_where
 from featurestore.stores.log.schema import KNOWN_AT, check, difference
-from featurestore.stores.log.sealed import read_segment
+from featurestore.stores.log.sealed import look_at, read_segment
 from featurestore.stores.log.segment import SegmentFile
 
 __all__ = ["Log"]
@@ -185,9 +185,7 @@ class Log:
             recent = file.read(self.schema)
 
             def finish() -> Scan:
-                sealed = [(s.number, self.folder / s.file) for s in manifest.segments if s.sealed]
-                for _, path in sealed:
-                    path.stat()
+                sealed = self._sealed(manifest)
                 unsealed = [
                     (s.number, read_segment(self.folder, s, self.schema)) for s in manifest.segments[len(sealed) : -1]
                 ]
@@ -208,11 +206,23 @@ class Log:
         """
 
         def use(manifest: Manifest, file: SegmentFile) -> Callable[[], Scan]:
-            sealed = [(s.number, self.folder / s.file) for s in manifest.segments if s.sealed]
-            relation = Relation(connection, name, self.schema, sealed, self._recent.tables(manifest, file))
-            return lambda: scan_where(relation, wanted, replaces=replaces)
+            recent = self._recent.tables(manifest, file)
+
+            def finish() -> Scan:
+                relation = Relation(connection, name, self.schema, self._sealed(manifest), recent)
+                return scan_where(relation, wanted, replaces=replaces)
+
+            return finish
 
         return self._files.looked(use)
+
+    def _sealed(self, manifest: Manifest) -> list[tuple[int, Path]]:
+        """The number and file of each sealed segment, all of which are there and undamaged."""
+        sealed = [segment for segment in manifest.segments if segment.sealed]
+        for segment in sealed:
+            (self.folder / segment.file).stat()
+        look_at(self.folder, sealed)
+        return [(segment.number, self.folder / segment.file) for segment in sealed]
 
     def settled_scan(self, connection: duckdb.DuckDBPyConnection, name: str) -> Scan:
         """`scan` when nobody appends: no row that was reserved before now can still be on its way."""

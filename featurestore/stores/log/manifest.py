@@ -10,18 +10,21 @@ from typing import NamedTuple
 import orjson
 import pyarrow as pa
 
-from featurestore.errors import LogError
+from featurestore.errors import LogDamagedError, LogError
+from featurestore.stores.checks import CHECK, signed, unsigned
 from featurestore.stores.log.disk import replace
 
 __all__ = ["Manifest", "ManifestFile", "Retired", "Segment"]
 
-VERSION = 1
+VERSION = 2
+"""2: with checksums of its own words and of sealed segments. 1, which has none, is still read."""
 
 
 class Segment(NamedTuple):
     """A file of the log. The last one is open: its rows, first, last and size are None.
 
-    number: 1, 2, …; stays when the segment is sealed. first, last: known_at of its first and last row.
+    number: 1, 2, …; stays when the segment is sealed. first, last: known_at of its first and last row. checks: those of a
+    sealed one's file, see `checks_of`; None where it was sealed without.
     """
 
     number: int
@@ -30,6 +33,7 @@ class Segment(NamedTuple):
     first: int | None = None
     last: int | None = None
     size: int | None = None
+    checks: str | None = None
 
     @property
     def sealed(self) -> bool:
@@ -69,14 +73,14 @@ class Manifest(NamedTuple):
 
     def encode(self) -> bytes:
         """As it is written."""
-        return orjson.dumps(
+        return signed(
             {
                 "version": VERSION,
                 "schema": base64.b64encode(self.schema.serialize()).decode(),
                 "segments": [segment._asdict() for segment in self.segments],
                 "retired": [retired._asdict() for retired in self.retired],
             },
-            option=orjson.OPT_INDENT_2,
+            indent=True,
         )
 
 
@@ -115,15 +119,19 @@ class ManifestFile:
     def _decode(self, data: bytes) -> Manifest:
         try:
             read = orjson.loads(data)
-            if read["version"] != VERSION:
+            if read["version"] not in {1, VERSION}:
                 raise LogError(
                     f"{self.path} is of version {read['version']}; this program reads version {VERSION}. "
                     "Use the program that wrote it, or a newer one."
                 )
+            if read["version"] != 1 or CHECK in read:
+                read = unsigned(data)
             return Manifest(
                 pa.ipc.read_schema(pa.py_buffer(base64.b64decode(read["schema"]))),
                 tuple(Segment(**segment) for segment in read["segments"]),
                 tuple(Retired(**retired) for retired in read["retired"]),
             )
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
-            raise LogError(f"{self.path} is no manifest of a push log: {error}.") from error
+            raise LogDamagedError(
+                f"The push log is damaged in {self.path}, which says what is in force: {error}. Restore the file from a copy."
+            ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import LogDamagedError
+from featurestore.stores.checks import BLOCK, first_damage
 from featurestore.stores.log.disk import sync, sync_folder
 from featurestore.stores.log.manifest import Segment
 from featurestore.stores.log.schema import KNOWN_AT
 from featurestore.stores.log.segment import SegmentFile
 
-__all__ = ["read_segment", "seal"]
+__all__ = ["look_at", "read_segment", "seal"]
 
 ROW_GROUP = 122_880
 """Rows: what DuckDB reads in one piece on one thread."""
@@ -36,9 +37,26 @@ def read_segment(
     FileNotFoundError where it was sealed since and deleted; LogDamagedError where it is not what the manifest says.
     """
     if segment.sealed:
+        look_at(folder, [segment])
         return _read_parquet(folder / segment.file, schema, after, upto)
     with _opened(folder, segment) as file:
         return file.read(schema, after, upto)
+
+
+def look_at(folder: Path, segments: Sequence[Segment]) -> None:
+    """Make sure that sealed segments are what was written, down to the bit; what this process has looked at is not read again.
+
+    FileNotFoundError where one was deleted; LogDamagedError where one has changed.
+    """
+    found = first_damage(
+        [(folder / segment.file, segment.checks) for segment in segments if segment.checks is not None]
+    )
+    if found is not None:
+        path, offset = found
+        raise LogDamagedError(
+            f"The push log is damaged in {path}, in the {BLOCK:,} bytes from byte {offset} on: they are not what was written. "
+            "Nothing was removed; restore the file from a copy."
+        )
 
 
 @contextmanager

@@ -27,6 +27,10 @@ class Tip(NamedTuple):
     size: int = 0
     cuts: int = 0
 
+    def acknowledged(self, number: int) -> int:
+        """How many bytes of a segment were certainly acknowledged."""
+        return self.size if self.number == number else 0
+
 
 class TipFile:
     """The file that holds the tip."""
