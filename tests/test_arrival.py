@@ -427,7 +427,7 @@ def test_it_is_for_files() -> None:
     assert "known_at=ARRIVAL is for Parquet files" in refused
     words: dict[str, Any] = {"known_at": ARRIVAL}
     pushed = lambda: PushSource("rows", schema={"at": Timestamp}, event_time="at", **words)  # noqa: E731
-    assert "known_at=ARRIVAL is for Parquet files" in raised(DeclarationError, pushed)
+    assert "has no argument 'known_at': the store says when it learned" in raised(DeclarationError, pushed)
     assert DataFrameSource("rows", table(at=[NOON]), event_time="at").known_at is None
 
 

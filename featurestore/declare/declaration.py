@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -19,15 +19,17 @@ from pydantic import (
     ValidationError,
 )
 
+from featurestore.declare.words import elsewhere, words_of
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type
 
-__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares", "problems"]
+__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares", "problems", "takes_words"]
 
 PACKAGE = str(Path(__file__).parents[1])
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="Declaration")
+T = TypeVar("T")
 
 
 class Origin(str):
@@ -96,9 +98,6 @@ class Declaration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, ignored_types=(Origin,))
 
-    other_words: ClassVar[tuple[str, ...]] = ()
-    """Words of its `__init__` that bear another name than the field they fill."""
-
     _origin: Origin = PrivateAttr(default=Origin("<unknown>"))
 
     def fill(self, **fields: Any) -> None:
@@ -121,9 +120,11 @@ class Declaration(BaseModel):
 
 
 def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
-    """Make an `__init__` record where it was called, and turn its mistakes into DeclarationErrors with a hint."""
-    parameters = list(inspect.signature(init).parameters.values())[1:]
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    """Make an `__init__` record where it was called, and turn its mistakes into DeclarationErrors with a hint.
+
+    It takes its own parameters and those of `**words: Unpack[…]`; a field that is none of these is not for callers to set.
+    """
+    parameters = _parameters(init)
 
     @functools.wraps(init)
     def checked(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -131,15 +132,12 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
         kind = type(self).__name__
         named = args[0] if args and isinstance(args[0], str) else getattr(args[0] if args else None, "__name__", None)
         title = kind if named is None else f"{kind} '{named}'"
-        known = (
-            [*type(self).other_words, *(name for name in type(self).model_fields if name != "kind")]
-            if open_ended
-            else [p.name for p in parameters]
-        )
+        known = [*parameters, *words_of(init)]
         for name in kwargs:
-            if name != "kind" and name not in known and name not in {p.name for p in parameters}:
-                hint = did_you_mean(name, known, noun="It takes")
-                raise DeclarationError(f"{title} has no argument '{name}'.{hint} ({origin})")
+            if name not in known:
+                raise DeclarationError(
+                    f"{title} has no argument '{name}'{_instead(type(self), name, known)} ({origin})"
+                )
         try:
             init(self, *args, **kwargs)
         except ValueError as error:  # pydantic's own among them
@@ -152,6 +150,34 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
         self._origin = origin
 
     return cast("Callable[Concatenate[S, P], None]", checked)
+
+
+def takes_words(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Make a method of a definition refuse the words that it does not have, as a definition does."""
+    parameters = _parameters(method)
+
+    @functools.wraps(method)
+    def checked(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        for name in kwargs:
+            if name not in parameters:
+                instead = _instead(method.__name__, name, parameters)
+                raise DeclarationError(
+                    f"{self.title}: {method.__name__} has no argument '{name}'{instead} ({caller()})"
+                )
+        return method(self, *args, **kwargs)
+
+    return cast("Callable[Concatenate[S, P], T]", checked)
+
+
+def _parameters(function: Callable[..., object]) -> list[str]:
+    every = list(inspect.signature(function).parameters.values())[1:]
+    return [p.name for p in every if p.kind is not p.VAR_KEYWORD]
+
+
+def _instead(kind: type | str, word: str, known: list[str]) -> str:
+    """The end of the message about a word that a declaration does not have."""
+    advice = elsewhere(kind, word)
+    return f".{did_you_mean(word, known, noun='It takes')}" if advice is None else f": {advice}"
 
 
 def problems(error: ValidationError) -> str:

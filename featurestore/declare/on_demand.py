@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from pydantic import Field
 
@@ -44,6 +44,14 @@ class RequestTime(Declaration):
 Input = Selection | Request | RequestTime
 
 
+class OnDemandWords(TypedDict, total=False):
+    """What an on-demand feature may say beside what it computes."""
+
+    owner: str
+    description: str
+    tags: dict[str, str]
+
+
 class OnDemand(Declaration):
     """A feature computed by a function when it is asked for; made by `on_demand`.
 
@@ -74,7 +82,7 @@ class OnDemand(Declaration):
         inputs: Sequence[Any],
         output: FeatureType,
         mode: str = "row",
-        **words: Any,
+        **words: Unpack[OnDemandWords],
     ) -> None:
         where = _where(function)
         title = getattr(function, "__name__", str(function))

@@ -56,7 +56,6 @@ class PushSource(Source):
     otherwise.
     """
 
-    other_words = ("schema",)
     kind: Literal["push"] = "push"
     columns: Annotated[dict[ColumnName, TypeField], Field(min_length=1)]
     event_time: str

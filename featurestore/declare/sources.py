@@ -216,9 +216,6 @@ class DataFrameSource(Source):
 
     @declares
     def __init__(self, name: str, frame: Any, **words: Unpack[SourceWords]) -> None:
-        if frame is None:  # read back from the registry, which keeps definitions and no data
-            self.fill(name=name, frame=None, **words)
-            return
         try:
             table = table_of(frame)
         except TypeError as error:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Required, Self, Unpack
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from featurestore import html
-from featurestore.declare.declaration import ColumnName, Declaration, Name, declares
+from featurestore.declare.declaration import ColumnName, Declaration, Name, declares, takes_words
 from featurestore.declare.durations import Duration, PositiveDuration
 from featurestore.declare.entity import Entity
 from featurestore.declare.folds import Condition, Fold, Latest, expanded
@@ -113,6 +113,7 @@ class FeatureView(Declaration):
         """One feature (or a list of them), to be listed in a service or read by an on-demand function."""
         return Selection(view=self)[feature]
 
+    @takes_words
     def alias(self, name: str, *, key: Mapping[str, str] | None = None) -> Selection:
         """The same view under another name, its entity's keys read from other columns of the spine or request."""
         for own in key or {}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,19 @@ __all__ = ["Faults", "Span", "chance", "chances"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PAUSE = parse_duration("2h")
+
+
+class FaultWords(TypedDict, total=False):
+    """What may go wrong; see Faults."""
+
+    late: float
+    late_by: Any
+    disorder: bool
+    duplicates: float
+    fail: float
+    skip: float
+    restarts: int
+    pause: Any
 
 
 class Faults(Declaration):
@@ -40,7 +53,7 @@ class Faults(Declaration):
     pause: Duration = PAUSE
 
     @declares
-    def __init__(self, /, **words: Any) -> None:
+    def __init__(self, /, **words: Unpack[FaultWords]) -> None:
         self.fill(**words)
         if bool(self.late) != bool(self.late_by):
             raise ValueError("late and late_by go together: which share of the rows, and by how much at most")
