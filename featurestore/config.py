@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -29,7 +30,7 @@ from pydantic import (
 
 from featurestore.errors import ConfigError, did_you_mean
 
-__all__ = ["FILE", "Config", "OfflineConfig", "ServerConfig", "ServingLogConfig", "load_config"]
+__all__ = ["FILE", "Config", "OfflineConfig", "ServerConfig", "ServingLogConfig", "lmdb_url", "load_config"]
 
 FILE = "featurestore.toml"
 
@@ -354,12 +355,17 @@ def _located(text: str, place: Place, root: Path) -> str:
         return _absolute(rest[1:] if separator else text, root)
     if place == ("online",) and text.startswith("lmdb://"):
         folder, question, options = text.removeprefix("lmdb://").partition("?")
-        return f"lmdb://{_absolute(folder, root)}{question}{options}"
+        return lmdb_url(_absolute(unquote(folder), root)) + question + options
     if place in {("offline", "spill"), ("offline", "tiles"), ("logs",), ("serving_log", "folder")} or (
         place[:1] == ("sources",) and len(place) == 2 and "://" not in text
     ):
         return _absolute(text, root)
     return text
+
+
+def lmdb_url(folder: Path | str) -> str:
+    """The URL of the embedded online store in a folder, whatever signs its path has that mean something in a URL."""
+    return "lmdb://" + re.sub(r"[%?#\x00-\x20\x7f]", lambda found: f"%{ord(found[0]):02X}", str(folder))
 
 
 def _absolute(path: str, root: Path) -> str:

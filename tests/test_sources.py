@@ -14,6 +14,7 @@ import pytest
 
 from featurestore import DataFrameSource, FeatureView, ParquetSource, TableSource
 from featurestore.errors import SourceError
+from featurestore.types import Int64
 from tests.small import NOON, THING, both, hours, opened, raised, table, trained, write
 
 ROWS = table(
@@ -78,12 +79,15 @@ def test_rows_are_the_same_wherever_they_lie(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_names_of_hive_partitions_are_columns(tmp_path: Path) -> None:
-    """A feature, a key and a time may lie in the folders' names; a partition that arrives is read by the next run."""
+    """A feature, a key and a time may lie in the folders' names; a partition that arrives is read by the next run.
+
+    A key's type is stated in `partitions`, since what is not stated is text, whatever the folders are called today.
+    """
     for day, x in (("2024-04-29", 1), ("2024-04-30", 2)):
         folder = tmp_path / f"day={day}" / "region=7"
         folder.mkdir(parents=True)
         write(folder / "rows.parquet", pa.table({"x": [x]}))
-    source = ParquetSource("rows", tmp_path, event_time="day", refresh="1d")
+    source = ParquetSource("rows", tmp_path, event_time="day", refresh="1d", partitions={"region": Int64})
     view = FeatureView("view", entity=THING, source=source, key={"thing": "region"}, features=["x", "day"])
     with opened(view) as (store, clock):
         answer = both(store, thing=[7, 8])

@@ -23,7 +23,7 @@ from featurestore.declare.words import elsewhere, words_of
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type
 
-__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares", "problems", "takes_words"]
+__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares", "problems", "takes_words", "type_of"]
 
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -80,7 +80,8 @@ def _identifier(value: str) -> str:
     return value
 
 
-def _type(value: Any) -> FeatureType:
+def type_of(value: Any) -> FeatureType:
+    """The type that is meant, itself or as it is written; ValueError where it is none."""
     if isinstance(value, FeatureType):
         return value
     if isinstance(value, str):
@@ -90,7 +91,7 @@ def _type(value: Any) -> FeatureType:
 
 Name = Annotated[str, AfterValidator(_identifier)]
 ColumnName = Annotated[str, AfterValidator(_column)]
-TypeField = Annotated[FeatureType, PlainValidator(_type), PlainSerializer(str, return_type=str)]
+TypeField = Annotated[FeatureType, PlainValidator(type_of), PlainSerializer(str, return_type=str)]
 
 
 class Declaration(BaseModel):

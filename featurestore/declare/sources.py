@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Required, Self, TypedDict, Unpack
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
-from featurestore.declare.declaration import ColumnName, Declaration, Name, declares
+from featurestore.declare.declaration import ColumnName, Declaration, Name, declares, type_of
 from featurestore.declare.durations import Duration, PositiveDuration
 from featurestore.declare.frames import content_digest, table_of
+from featurestore.types import FeatureType
 
 __all__ = [
     "ARRIVAL",
@@ -180,19 +181,42 @@ def _paths(value: Any) -> Any:
     return tuple(str(item) for item in value)
 
 
+def _partition(value: Any) -> FeatureType | None:
+    of = None if value is None else type_of(value)
+    if of is not None and of.kind in {"Bytes", "Array", "Embedding"}:
+        raise ValueError(f"the name of a folder holds no {of}")
+    return of
+
+
+PartitionType = Annotated[
+    FeatureType | None, PlainValidator(_partition), PlainSerializer(lambda of: None if of is None else str(of))
+]
+
+
 class ParquetSource(Source):
-    """Parquet files: a file, a glob, a directory (hive partitions are columns), or a list of them.
+    """Parquet files: a file, a glob, a directory, or a list of them.
 
     `ParquetSource("landings", "data/landings.parquet", event_time="landed_at")`; a relative path is relative to the
     repository's featurestore.toml, which may also say that the source lies elsewhere.
+
+    Folders `name=value` below a directory, or from a glob's first pattern on, are columns of text, and of Date where a word
+    of time names them. partitions: name → the type of such a column; None where it is none.
     """
 
     kind: Literal["parquet"] = "parquet"
     path: Annotated[tuple[str, ...], BeforeValidator(_paths), Field(min_length=1)]
+    partitions: dict[str, PartitionType] = {}
 
     @declares
-    def __init__(self, name: str, path: str | Path | list[str] | tuple[str, ...], **words: Unpack[SourceWords]) -> None:
-        self.fill(name=name, path=path, **words)
+    def __init__(
+        self,
+        name: str,
+        path: str | Path | list[str] | tuple[str, ...],
+        *,
+        partitions: Mapping[str, FeatureType | str | None] | None = None,
+        **words: Unpack[SourceWords],
+    ) -> None:
+        self.fill(name=name, path=path, partitions=dict(partitions or {}), **words)
 
 
 class TableSource(Source):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from featurestore.catalog import Catalog
 from featurestore.declare.push import PushSource
-from featurestore.declare.sources import DataFrameSource, Source
+from featurestore.declare.sources import DataFrameSource, ParquetSource, Source
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.operations.notices import data_notices, rule_notices
 from featurestore.operations.rollout import Rollout, versions_between
@@ -86,7 +86,11 @@ def _read_from(source: Source, offline: Offline) -> str:
     if isinstance(source, PushSource):
         return f"read from the push log of '{source.name}'"
     first, *others = offline.paths(source)
-    return f"read from {first}" + (f" and {len(others)} files more" if others else "")
+    read = f"read from {first}" + (f" and {len(others)} files more" if others else "")
+    types = offline.guessed_partitions(source) if isinstance(source, ParquetSource) else {}
+    said = ", ".join(f'"{name}": {of}' for name, of in types.items())
+    hint = f"; what the names of folders say is text unless the source says, such as partitions={{{said}}}"
+    return read + hint if said else read
 
 
 def _fills(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:

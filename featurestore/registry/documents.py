@@ -111,6 +111,9 @@ def _entity_record(item: Entity) -> Record:
 def _source_record(item: Source) -> Record:
     beside = dict.fromkeys(BESIDE, True)
     definition = item.model_dump(mode="json", exclude={**beside, "history": beside})  # of a push source's history too
+    for said in (definition, definition.get("history") or {}):
+        if not said.get("partitions", True):  # nothing was said, as before there was such a word
+            del said["partitions"]
     return _record(dump(item), definition, item)
 
 

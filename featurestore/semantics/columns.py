@@ -24,6 +24,7 @@ from featurestore.types import (
 )
 
 __all__ = [
+    "ZONED",
     "finer_than_micros",
     "floored_sql",
     "floored_type",

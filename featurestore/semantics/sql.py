@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["floor_div", "literal", "quote"]
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["file_list", "floor_div", "literal", "quote"]
+
+_LITERAL = {ord(sign): f"[{sign}]" for sign in "*?["}
+"""What a reader of files takes for a pattern, written so that it matches only itself."""
 
 
 def quote(name: str) -> str:
@@ -13,6 +19,11 @@ def quote(name: str) -> str:
 def literal(text: str) -> str:
     """A string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def file_list(paths: Iterable[str | Path]) -> str:
+    """A list of files for DuckDB's readers, each by its very name: they take every string for a pattern."""
+    return "[" + ", ".join(literal(str(path).translate(_LITERAL)) for path in paths) + "]"
 
 
 def floor_div(expression: str, divisor: int) -> str:

@@ -21,11 +21,13 @@ from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
 from featurestore.errors import SourceError
 from featurestore.semantics.expressions import guarded, normalised, settled
-from featurestore.semantics.sql import literal, quote
+from featurestore.semantics.sql import file_list, literal, quote
 from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import ROW, SEGMENT, Log
-from featurestore.stores.source_files import Places, SourceFile
+from featurestore.stores.partitions import check_own_columns, guessed_types, partition_columns, values_table
+from featurestore.stores.source_files import Places, SourceFile, source_error
+from featurestore.types import FeatureType
 
 __all__ = ["LATE", "Offline", "Session"]
 
@@ -113,11 +115,14 @@ class Session:
 
     def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> Scan:
         if isinstance(source, ParquetSource):
-            paths = [file.path for file in files]
-            hive = any("=" in part for part in Path(paths[0]).parts[len(self._offline.root.parts) :])
-            relation = f"read_parquet({_list(paths)}, hive_partitioning = {str(hive).lower()})"
-            return Scan(relation, "file_index" if len(paths) > 1 else "0", "file_row_number")
+            own = _parquet(files)
+            partitions = partition_columns(source, files)
+            return self._partitioned(source, own, name, files, partitions) if partitions else own
         if isinstance(source, TableSource):
+            if any(sign in files[0].path for sign in "?\\"):
+                raise source_error(
+                    source, f"DuckDB opens no file whose path has ? or \\ in it: {files[0].path}; give it another name"
+                )
             database = self._attached(files[0].path)
             full = ".".join([database, *map(quote, source.table.split("."))])
             if self._is_view(database, source.table.split(".")[-1]):  # a view has no row ids
@@ -148,9 +153,27 @@ class Session:
         self.connection.register(f"{name}_given", pa.table({"number": numbers, ARRIVED: instants}))
         self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_given")
         # A join costs the same for any number of files; an array that is indexed costs more with each of them.
+        pointer = "" if own.row == ROW_NUMBER else f"{own.file} AS {ROW_FILE}, s.{own.row} AS {ROW_NUMBER}, "
+        rows = f"(SELECT s.*, {pointer}a.{ARRIVED} FROM {own.relation} s LEFT JOIN {name} a ON a.number = {own.file})"
+        return Scan(rows, ROW_FILE, ROW_NUMBER)
+
+    def _partitioned(
+        self, source: ParquetSource, own: Scan, name: str, files: Sequence[SourceFile],
+        partitions: dict[str, tuple[FeatureType, list[str | None]]],
+    ) -> Scan:  # fmt: skip
+        """The rows of files, each with what the names of the folders say that its file lies in."""
+        stored = self.described(own)
+        check_own_columns(self.connection, source, files, partitions, stored, self._offline.agreed)
+        added = {column: of for column, of in partitions.items() if column not in stored}
+        if not added:
+            return own
+        self.connection.register(f"{name}_named", values_table(source, files, added))
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_folders AS FROM {name}_named")
+        self.connection.unregister(f"{name}_named")
+        values = ", ".join(f"p.p{place} AS {quote(column)}" for place, column in enumerate(added))
         rows = (
-            f"(SELECT s.*, {own.file} AS {ROW_FILE}, s.{own.row} AS {ROW_NUMBER}, a.{ARRIVED} "
-            f"FROM {own.relation} s LEFT JOIN {name} a ON a.number = {own.file})"
+            f"(SELECT s.*, {own.file} AS {ROW_FILE}, s.{own.row} AS {ROW_NUMBER}, {values} "
+            f"FROM {own.relation} s LEFT JOIN {name}_folders p ON p.number = {own.file})"
         )
         return Scan(rows, ROW_FILE, ROW_NUMBER)
 
@@ -207,6 +230,7 @@ class Offline:
         self._config = config
         self._raw: dict[tuple[Any, ...], dict[str, str]] = {}
         self._frames: dict[str, pa.Table] = {}
+        self.agreed: set[tuple[str, SourceFile]] = set()  # files whose own columns say what their folders say
 
     @contextmanager
     def session(self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None) -> Iterator[Session]:
@@ -288,6 +312,10 @@ class Offline:
             source.name, lambda: [file.sighting for file in self.files(source)], now=now, known_by=known_by, must=must
         )
 
+    def guessed_partitions(self, source: ParquetSource) -> dict[str, FeatureType]:
+        """As what the text in folders' names could be declared, by column, where that is more than text."""
+        return guessed_types(source, self.files(source))
+
     def raw_types(self, source: Source) -> dict[str, str]:
         """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""
         files = self.files(source)
@@ -321,7 +349,7 @@ class Offline:
         """DuckDB would cast every file to the first one's types, whatever that loses; so files must agree."""
         shape = "name, type, converted_type, logical_type::VARCHAR, scale, precision"
         rows = session.connection.execute(
-            f"SELECT {shape}, min(file_name), count(*) FROM parquet_schema({_list(paths)}) "
+            f"SELECT {shape}, min(file_name), count(*) FROM parquet_schema({file_list(paths)}) "
             f"WHERE num_children IS NULL GROUP BY ALL HAVING count(*) < {len(paths)} ORDER BY name, min(file_name)"
         ).fetchall()
         if rows:
@@ -333,6 +361,11 @@ class Offline:
                 f"{source.title}: its files disagree on column '{column}': {shown}; all {len(paths)} files must have the "
                 f"same columns and types ({source.origin})"
             )
+
+
+def _parquet(files: Sequence[SourceFile]) -> Scan:
+    relation = f"read_parquet({file_list(file.path for file in files)}, hive_partitioning = false)"
+    return Scan(relation, "file_index" if len(files) > 1 else "0", "file_row_number")
 
 
 def _derived(source: Source, own: Scan, columns: Mapping[str, str]) -> Scan:
@@ -351,7 +384,3 @@ def _checked(source: Source, name: str, columns: Mapping[str, str]) -> str:
         return settled(source.derived[name], own).type
     except ValueError as error:
         raise source.error(f"derived column '{name}': {error}") from None
-
-
-def _list(paths: list[str]) -> str:
-    return "[" + ", ".join(map(literal, paths)) + "]"

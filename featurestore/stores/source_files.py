@@ -1,9 +1,17 @@
-"""Where sources lie: which files there are of each, and how each of them was found."""
+"""Where sources lie: which files there are of each, and how each of them was found.
+
+A path is a path: only what a user wrote is read as a pattern, and only where there is nothing of that very name. What
+lies below a folder is data where every reader of such folders takes it for data: names that begin with `_` or `.` are what
+a writer has not finished, or its notes.
+"""
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +19,22 @@ from featurestore.declare.sources import ParquetSource, Source, TableSource
 from featurestore.errors import SourceError
 from featurestore.stores.arrivals import Sighting
 
-__all__ = ["Places", "SourceFile"]
+__all__ = ["PlaceError", "Places", "SourceFile", "files_below", "source_error"]
+
+SUFFIX = ".parquet"
+DEEP = "**"
+
+LISTINGS = 3
+"""How often files are listed where one of them goes away meanwhile."""
+
+FORMATS = (("Delta", "_delta_log"), ("Hudi", ".hoodie"))
+"""What a folder is that holds a folder of this name."""
+
+ICEBERG = ("metadata", ".metadata.json")
+
+
+class PlaceError(ValueError):
+    """What lies at a place cannot be taken for files of rows; the message says why."""
 
 
 class SourceFile(NamedTuple):
@@ -39,33 +62,188 @@ class Places:
 
     def files(self, source: Source) -> tuple[SourceFile, ...]:
         """The files of a source as they are now; SourceError where there is none."""
-        found = []
-        for path, name in self.named(source).items():
+        for _ in range(LISTINGS):
             try:
-                status = Path(path).stat()
+                return tuple(_status(path, name) for path, name in self.named(source).items())
+            except FileNotFoundError as error:  # since it was listed
+                gone = error.filename
+            except UnicodeEncodeError as error:
+                raise source_error(source, f"the name of {error.object!r} is not UTF-8; rename it") from None
+            except OSError as error:
+                raise source_error(source, f"{error.filename} cannot be read: {error.strerror}") from None
+        raise source_error(source, f"there is no file {gone}")
+
+    def changed(self, source: Source, files: Sequence[SourceFile]) -> str | None:
+        """What became of the first of these files that is not as it was found; None where all are. Others may have come."""
+        for file in files:
+            try:
+                now = _status(file.path, file.name)
             except FileNotFoundError:
-                raise SourceError(f"{source.title}: there is no file {path} ({source.origin})") from None
-            found.append(SourceFile(path, status.st_size, status.st_mtime_ns, name))
-        return tuple(found)
+                return f"{file.path} is gone"
+            except OSError as error:
+                raise source_error(source, f"{file.path} cannot be read: {error.strerror}") from None
+            if now != file:
+                return f"{file.path} was written anew"
+        return None
 
     def named(self, source: Source) -> dict[str, str]:
         """The paths of a source's files, in order, each with its part below the place that is declared or located."""
         assert isinstance(source, (ParquetSource, TableSource))
         declared = (self._located[source.name],) if source.name in self._located else source.path
-        patterns = (declared,) if isinstance(declared, str) else declared
+        if isinstance(source, TableSource):
+            path = self._root / Path(str(declared if isinstance(declared, str) else declared[0])).expanduser()
+            return {str(path): path.name}
         found: dict[str, str] = {}
-        for pattern in patterns:
-            path = self._root / Path(pattern).expanduser()
-            place = path
-            if path.is_dir():
-                matches = sorted(str(p) for p in path.rglob("*.parquet"))
-            elif glob.has_magic(str(path)):
-                matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-                place = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
-            else:
-                matches, place = [str(path)], path.parent
+        for written in declared:
+            base, part = self._written(Path(written).expanduser())
+            try:
+                place, matches = _found(base, part)
+            except (PlaceError, OSError) as error:
+                said = str(error) if isinstance(error, PlaceError) else f"{error.filename}: {error.strerror}"
+                raise source_error(source, said) from None
             if not matches:
-                raise SourceError(f"{source.title}: no Parquet file matches {path} ({source.origin})")
+                raise source_error(source, f"no Parquet file matches {base / part}")
             for match in matches:
                 found.setdefault(match, Path(match).relative_to(place).as_posix())
         return found
+
+    def _written(self, path: Path) -> tuple[Path, Path]:
+        """A path as the folder that nobody wrote, and the part that somebody did: below the repository, whose own name
+        is never a pattern, even where the whole path is written."""
+        whole = self._root / path
+        base = self._root if whole.is_relative_to(self._root) else Path(whole.anchor)
+        return base, whole.relative_to(base)
+
+
+def source_error(source: Source, problem: str) -> SourceError:
+    """An error about a source's data that says where it was declared."""
+    return SourceError(f"{source.title}: {problem} ({source.origin})")
+
+
+def _status(path: str, name: str) -> SourceFile:
+    path.encode()
+    status = Path(path).stat()
+    return SourceFile(path, status.st_size, status.st_mtime_ns, name)
+
+
+def files_below(folder: Path) -> list[str]:
+    """The Parquet files below a folder that are data, sorted. Raises PlaceError, and OSError."""
+    found = sorted(_below(folder))
+    _check_plain(folder, found)
+    return found
+
+
+def _found(base: Path, part: Path) -> tuple[Path, list[str]]:
+    """The place that a written path names, and the files there, sorted."""
+    path = base / part
+    if path.is_dir():
+        return path, files_below(path)
+    if not any(map(_is_pattern, part.parts)):
+        return path.parent, [str(path)]
+    if path.exists():
+        _check_alone(path)
+        return path.parent, [str(path)]
+    place, pattern = _split(base, part)
+    matches: set[str] = set()
+    for match in _matches(place, pattern):
+        matches.update(_below(match) if match.is_dir() else (str(match),))
+    _check_plain(place, matches)
+    return place, sorted(matches)
+
+
+def _split(base: Path, part: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder that a pattern starts from, and the names and patterns below it. What has brackets and is there is a name."""
+    place, rest = base, part.parts
+    while len(rest) > 1 and _is_name(place, rest[0]):
+        place, rest = place / rest[0], rest[1:]
+    return place, rest
+
+
+def _is_name(folder: Path, text: str) -> bool:
+    if not _is_pattern(text):
+        return True
+    return "*" not in text and "?" not in text and (folder / text).exists()
+
+
+def _check_alone(file: Path) -> None:
+    """PlaceError where a file is called like a pattern that finds others beside it: `*.parquet` is rarely meant as a name."""
+    if "*" not in file.name and "?" not in file.name:
+        return
+    others = [match for match in _matches(file.parent, [file.name]) if match != file]
+    if others:
+        raise PlaceError(
+            f"{file} is the name of a file, and as a pattern it finds {others[0]} too; write {escape(file.name)!r} for that "
+            "file alone, or give it another name"
+        )
+
+
+def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
+    """What lies below a folder and matches; a `*` finds no hidden name, unless the pattern says how it begins."""
+    if not pattern:
+        yield folder
+        return
+    head, rest = pattern[0], pattern[1:]
+    if head == DEEP:
+        yield from _matches(folder, rest or ("*",))
+        for name in _names(folder):
+            if not _is_hidden(name) and (folder / name).is_dir():
+                yield from _matches(folder / name, pattern)
+    elif not _is_pattern(head):
+        if (folder / head).exists():
+            yield from _matches(folder / head, rest)
+    else:
+        for name in _names(folder):
+            if fnmatchcase(name, head) and (not _is_hidden(name) or head[0] == name[0]):
+                yield from _matches(folder / name, rest)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """The files below a folder that a writer has finished; linked folders are not entered."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_hidden(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                with suppress(FileNotFoundError):  # it went away
+                    yield from _below(Path(entry.path))
+            elif entry.name.endswith(SUFFIX):
+                yield entry.path
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(("_", "."))
+
+
+def _check_plain(place: Path, files: Iterable[str]) -> None:
+    """PlaceError where a log says which of the files count, at the place or between it and a file."""
+    while "=" in place.name or place.name == "data":  # a part of a table's folder
+        place = place.parent
+    folders = {place}
+    for folder in {Path(file).parent for file in files}:
+        folders.update(parent for parent in (folder, *folder.parents) if place in parent.parents)
+    for folder in folders:
+        kind = _format_of(folder)
+        if kind:
+            raise PlaceError(
+                f"{folder} is a {kind} table, whose log says which of its files count; that cannot be read yet. Export its "
+                "rows to Parquet files, and name these"
+            )
+
+
+def _format_of(folder: Path) -> str | None:
+    for kind, log in FORMATS:
+        if (folder / log).is_dir():
+            return kind
+    metadata, suffix = folder / ICEBERG[0], ICEBERG[1]
+    return "Iceberg" if any(name.endswith(suffix) for name in _names(metadata)) else None

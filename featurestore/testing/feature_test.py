@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from featurestore.catalog import Catalog
 from featurestore.clock import ManualClock, instant_of, to_datetime
+from featurestore.config import lmdb_url
 from featurestore.declare.frames import table_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.push import KNOWN_AT, PushSource
@@ -56,7 +57,7 @@ class _Online:
     def __init__(self) -> None:
         self.clock = ManualClock(to_datetime(0))
         folder = tempfile.mkdtemp(prefix="featurestore-test-")
-        self.store: OnlineStore = open_online(f"lmdb://{folder}/online", clock=self.clock)
+        self.store: OnlineStore = open_online(lmdb_url(f"{folder}/online"), clock=self.clock)
         weakref.finalize(self, _discard, self.store, folder)
 
 

@@ -21,7 +21,7 @@ from featurestore.compile.folding.fold_rows import COUNTED, FoldRows, earliest, 
 from featurestore.compile.folding.passes import passes, shares
 from featurestore.compile.folding.tile_rows import joined, tile_starts, tile_starts_sql, tile_table
 from featurestore.compile.rows import Scan, key_list, rows_sql
-from featurestore.semantics.sql import literal
+from featurestore.semantics.sql import file_list
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
 __all__ = ["TILES", "Rest", "Tiling", "count_rows", "joined_sql", "make_tiles", "use_tiles", "width_for"]
@@ -76,9 +76,9 @@ def use_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, tiling: Til
     assert at is not None
     cut = _cut_tiles(view, plan.features, at, tiling.width)
     start = earliest(view, plan.features, at)
-    files = ", ".join(map(literal, tiling.files))
     source = (
-        f"(SELECT x.k - 1 AS k, t.* EXCLUDE ({key_list(view)}) FROM read_parquet([{files}], union_by_name = true) t "
+        f"(SELECT x.k - 1 AS k, t.* EXCLUDE ({key_list(view)}) FROM read_parquet({file_list(tiling.files)}, "
+        f"union_by_name = true, hive_partitioning = false) t "
         f"JOIN asof_keys x ON {same_key(view, 't')} WHERE t.v_first <= {at})"
     )
     seen, older = (
@@ -145,10 +145,10 @@ def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, *, width: 
 def joined_sql(view: ResolvedView, files: Sequence[str], columns: Sequence[str]) -> str:
     """The tiles of several files, of which those of one key and b become one. columns: those that any of them has."""
     keys = key_list(view)
-    listed = ", ".join(map(literal, files))
     named = {"b", *keys.split(", ")}
+    read = f"read_parquet({file_list(files)}, union_by_name = true, hive_partitioning = false)"
     kept = ", ".join(f"CAST({joined(name)}({name}) AS BIGINT) AS {name}" for name in columns if name not in named)
-    return f"SELECT {keys}, b, {kept} FROM read_parquet([{listed}], union_by_name = true) GROUP BY {keys}, b ORDER BY b"
+    return f"SELECT {keys}, b, {kept} FROM {read} GROUP BY {keys}, b ORDER BY b"
 
 
 def width_for(

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, ManualClock, to_datetime
-from featurestore.config import Config, ServingLogConfig
+from featurestore.config import Config, ServingLogConfig, lmdb_url
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
@@ -80,7 +80,7 @@ class World:
         self._config = Config(
             project=real.project,
             registry=self.folder / "registry.db",
-            online=f"lmdb://{self.folder}/online",
+            online=lmdb_url(self.folder / "online"),
             logs=self.folder / "logs",
             definitions=(),
             offline=real.offline,

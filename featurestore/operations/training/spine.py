@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
 from featurestore.errors import SpineError, did_you_mean
 from featurestore.semantics.columns import instant_expression, read_sql, type_of_column, widens
-from featurestore.semantics.sql import literal, quote
+from featurestore.semantics.sql import file_list, quote
+from featurestore.stores.source_files import PlaceError, files_below
 from featurestore.types import FeatureType
 
 __all__ = ["CHUNK", "SpineChunk", "chunks_of", "load_chunk", "pandas_of"]
@@ -69,9 +70,15 @@ def _parquet_reader(path: Path) -> pa.RecordBatchReader:
         raise SpineError(f"The spine's file {path} does not exist")
     connection = duckdb.connect(":memory:")
     connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-    pattern = str(path / "**" / "*.parquet") if path.is_dir() else str(path)
     try:
-        return connection.sql(f"SELECT * FROM read_parquet({literal(pattern)})").to_arrow_reader(min(BATCH, CHUNK))
+        files = files_below(path) if path.is_dir() else [str(path)]
+    except PlaceError as error:
+        raise SpineError(f"The spine cannot be read: {error}") from None
+    if not files:
+        raise SpineError(f"The spine's folder {path} has no Parquet file")
+    read = f"read_parquet({file_list(files)}, hive_partitioning = false)"
+    try:
+        return connection.sql(f"SELECT * FROM {read}").to_arrow_reader(min(BATCH, CHUNK))
     except duckdb.Error as error:
         raise SpineError(f"The spine's file {path} cannot be read: {error}") from error
 

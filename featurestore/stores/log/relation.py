@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.compile.rows import Scan
-from featurestore.semantics.sql import literal, quote
+from featurestore.semantics.sql import file_list, quote
 from featurestore.stores.log.schema import KNOWN_AT
 
 __all__ = ["ROW", "SEGMENT", "Relation", "numbered", "scan_of", "scan_where"]
@@ -50,7 +50,7 @@ def sealed_sql(
     connection: duckdb.DuckDBPyConnection, like: str, schema: pa.Schema, sealed: Sequence[tuple[int, Path]]
 ) -> str:
     """A SELECT of the rows of sealed segments, with the types of the relation `like`."""
-    files = f"read_parquet([{', '.join(literal(str(path)) for _, path in sealed)}], hive_partitioning = false)"
+    files = f"read_parquet({file_list(path for _, path in sealed)}, hive_partitioning = false)"
     wanted = _types(connection, quote(like))
     stored = _types(connection, files)
     columns = [

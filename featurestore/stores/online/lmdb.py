@@ -23,6 +23,7 @@ from weakref import WeakValueDictionary
 import lmdb
 
 from featurestore.clock import Clock, reader
+from featurestore.config import lmdb_url
 from featurestore.errors import ConfigError, FeatureStoreError, OnlineStoreError, OnlineUnavailableError
 from featurestore.stores.online.contract import Guard, Reading
 from featurestore.stores.online.url import Parser, byte_count, parse_options
@@ -94,7 +95,7 @@ class _Environment:
         """What an error of LMDB or the file system means for this directory."""
         where = f"The online store in {self.path}"
         code = getattr(error, "code", None) or getattr(error, "errno", None)
-        larger = f"lmdb://{self.path}?map_size={max(2, 2 * self.map_size >> 30)}GiB"
+        larger = f"{lmdb_url(self.path)}?map_size={max(2, 2 * self.map_size >> 30)}GiB"
         if isinstance(error, lmdb.MapFullError):
             return OnlineStoreError(
                 f"{where} is full: its map_size is {self.map_size} bytes. Open it with a larger one everywhere, "
@@ -115,7 +116,7 @@ class _Environment:
         if code == errno.ENOMEM:
             return OnlineStoreError(
                 f"{where} cannot have {self.map_size} bytes of address space ({error}). Lift the process's limit, "
-                f"or open it with a smaller map_size, such as lmdb://{self.path}?map_size=1GiB."
+                f"or open it with a smaller map_size, such as {lmdb_url(self.path)}?map_size=1GiB."
             )
         return OnlineStoreError(f"{where} failed: {error}.")
 
