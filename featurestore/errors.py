@@ -5,6 +5,7 @@
     ├── ConfigError             featurestore.toml or an environment variable is wrong
     ├── NotFoundError           a name that nothing declared or applied bears
     ├── SourceError             a source's files or columns are not what its definition says
+    │   └── FilesChangedError         a file was written anew, or vanished, while it was read
     ├── SpineError              the frame that asks for training rows is wrong
     ├── RequestError            a lookup's keys or request values are wrong
     ├── PushError               pushed rows are not what their source declares; nothing of them was kept
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigError",
     "DeclarationError",
     "FeatureStoreError",
+    "FilesChangedError",
     "FingerprintError",
     "LogDamagedError",
     "LogError",
@@ -75,6 +77,12 @@ class NotFoundError(FeatureStoreError, LookupError):
 
 class SourceError(FeatureStoreError):
     """A source's files or columns are not what its definition says."""
+
+
+class FilesChangedError(SourceError):
+    """A file of a source was written anew, or vanished, each time that it was read."""
+
+    retry = True
 
 
 class SpineError(FeatureStoreError, ValueError):

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark, unpack_watermark
 from featurestore.stores.offline import Offline, Session
 from featurestore.stores.online import OnlineStore
-from featurestore.stores.source_files import SourceFile
+from featurestore.stores.source_files import SourceFile, again
 from featurestore.stores.wire import cut
 
 __all__ = ["Run", "materialize_view", "run_record"]
@@ -123,7 +124,8 @@ def materialize_view(
     reading = store.get([job.codec.watermark_key])
     complete = unpack_watermark(reading.values[0])
     offline.see(view.source, now=reading.now, must=True)  # a continuous view's instant is now, and counts what is there
-    return [_run(job, instant) for instant in view.timing.due(reading.now, complete[0] if complete else None)]
+    due = view.timing.due(reading.now, complete[0] if complete else None)
+    return [again(partial(_run, job, instant)) for instant in due]
 
 
 def _run(job: _Job, instant: int) -> Run:
@@ -139,7 +141,7 @@ def _run(job: _Job, instant: int) -> Run:
         files = offline.see(view.source, now=now, known_by=view.timing.known_by(instant), must=True)
         offline.note(view.source, now=now)
         arrived = None if job.full or complete is None else _arrived(view, files, state)
-        with offline.session() as session:
+        with offline.session(files=offline.listing(view.source, files)) as session, session.reading():
             try:
                 tiling = _tiling(job, session, instant, state)
                 context = _Context(view, codec, store, lease, session, instant, complete, tiling)
@@ -149,8 +151,6 @@ def _run(job: _Job, instant: int) -> Run:
                 raise SourceError(
                     f"{view.declared.title} over {view.source.title}: {error} ({view.source.origin})"
                 ) from error
-        if offline.files(view.source) != files:
-            raise MaterializeError(f"{view.source.title}: its files changed while they were read; run again")
         seconds = time.perf_counter() - began
         run = Run(view.name, view.fingerprint, instant, now, keys, rows, arrived is None, seconds, files)
         lease.release({codec.watermark_key: pack_watermark([instant, *instants]), codec.state_key: _state(run)})

@@ -25,6 +25,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark
 from featurestore.stores.offline import LATE, Offline
 from featurestore.stores.online import OnlineStore
+from featurestore.stores.source_files import again
 
 __all__ = ["Pushing"]
 
@@ -105,7 +106,7 @@ class Pushing:
             instant = upto
             return {codec.watermark_key: pack_watermark([upto])}
 
-        keys = pusher.fill(view, publish)
+        keys = again(lambda: pusher.fill(view, publish))
         seconds = time.perf_counter() - began
         return [
             Run(view.name, view.fingerprint, instant, reading.now, keys, keys, full=True, seconds=seconds, files=())

@@ -43,9 +43,10 @@ BESIDE = {FRAME_ROW, SEGMENT, ROW, ROW_FILE, ROW_NUMBER, ARRIVED}
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the sessions of one instance have in common: by source its files, and by path the names of attached files."""
+    """What the sessions of one instance have in common: by source its files and which were asked for, and by path the names of attached files."""
 
     files: dict[str, tuple[SourceFile, ...]]
+    read: dict[str, Source] = field(default_factory=dict)
     attached: dict[Path, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -78,7 +79,23 @@ class Session:
         with self._shared.lock:
             if source.name not in self._shared.files:
                 self._shared.files[source.name] = self._offline.files(source)
+            self._shared.read[source.name] = source
             return self._shared.files[source.name]
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is read within is one state of the files that this session found first: FilesChangedError where one of them
+        changed or vanished meanwhile, whatever else went wrong then. Files that land are left to others."""
+        try:
+            yield
+        except (duckdb.Error, SourceError):
+            self._check_unchanged()
+            raise
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        for name, source in self._shared.read.items():
+            self._offline.check_unchanged(source, self._shared.files[name])
 
     def scan(self, source: Source) -> Scan:
         """How SQL in this session reads a source, its derived columns included."""
@@ -284,6 +301,19 @@ class Offline:
             beside = () if source.history is None else self.files(source.history)
             return (SourceFile(f"log:{source.name}", 0, 0), *beside)
         return self._places.files(source)
+
+    def listing(self, source: Source, files: tuple[SourceFile, ...]) -> dict[str, tuple[SourceFile, ...]]:
+        """What `session` is to read where a source has these files, its history's among them."""
+        history = source.history if isinstance(source, PushSource) else None
+        return {source.name: files} if history is None else {source.name: files, history.name: files[1:]}
+
+    def check_unchanged(self, source: Source, files: Sequence[SourceFile]) -> None:
+        """FilesChangedError where one of these files of a source is not as it was found."""
+        if isinstance(source, PushSource):
+            if source.history is not None:
+                self.check_unchanged(source.history, files[1:])
+        elif not isinstance(source, DataFrameSource):
+            self._places.check_unchanged(source, files)
 
     def paths(self, source: Source) -> list[str]:
         """The files of a source that lies in files, each once; SourceError where there is none."""

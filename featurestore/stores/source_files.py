@@ -8,18 +8,23 @@ a writer has not finished, or its notes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from featurestore.declare.sources import ParquetSource, Source, TableSource
-from featurestore.errors import SourceError
+from featurestore.errors import FilesChangedError, SourceError
 from featurestore.stores.arrivals import Sighting
 
-__all__ = ["PlaceError", "Places", "SourceFile", "files_below", "source_error"]
+__all__ = ["PlaceError", "Places", "SourceFile", "again", "files_below", "source_error"]
+
+T = TypeVar("T")
+
+ATTEMPTS = 3
+"""How often files are read anew that change meanwhile."""
 
 SUFFIX = ".parquet"
 DEEP = "**"
@@ -73,18 +78,19 @@ class Places:
                 raise source_error(source, f"{error.filename} cannot be read: {error.strerror}") from None
         raise source_error(source, f"there is no file {gone}")
 
-    def changed(self, source: Source, files: Sequence[SourceFile]) -> str | None:
-        """What became of the first of these files that is not as it was found; None where all are. Others may have come."""
+    def check_unchanged(self, source: Source, files: Sequence[SourceFile]) -> None:
+        """FilesChangedError where one of these files is not as it was found. Others may have come."""
         for file in files:
             try:
-                now = _status(file.path, file.name)
+                became = "was written anew" if _status(file.path, file.name) != file else None
             except FileNotFoundError:
-                return f"{file.path} is gone"
+                became = "is gone"
             except OSError as error:
                 raise source_error(source, f"{file.path} cannot be read: {error.strerror}") from None
-            if now != file:
-                return f"{file.path} was written anew"
-        return None
+            if became:
+                raise FilesChangedError(
+                    f"{source.title}: its files changed while they were read; ask again: {file.path} {became} ({source.origin})"
+                )
 
     def named(self, source: Source) -> dict[str, str]:
         """The paths of a source's files, in order, each with its part below the place that is declared or located."""
@@ -124,6 +130,14 @@ def _status(path: str, name: str) -> SourceFile:
     path.encode()
     status = Path(path).stat()
     return SourceFile(path, status.st_size, status.st_mtime_ns, name)
+
+
+def again(read: Callable[[], T]) -> T:
+    """What `read` returns; where a file of its changed meanwhile it begins anew, a few times."""
+    for _ in range(ATTEMPTS - 1):
+        with suppress(FilesChangedError):
+            return read()
+    return read()
 
 
 def files_below(folder: Path) -> list[str]:

@@ -23,6 +23,7 @@ from featurestore.semantics.service import Column, Part
 from featurestore.semantics.status import Status
 from featurestore.stores.offline import Session
 from featurestore.stores.serving_log import losses, segments
+from featurestore.stores.source_files import again
 
 __all__ = ["Audited", "audit"]
 
@@ -82,20 +83,29 @@ def _audit_rows(project: Project, logged: Logged, tally: Tally) -> None:
         return
     if logged.lacking:
         raise NotFoundError(f"the log has no '{logged.lacking[0]}', which the version that it is compared with takes")
-    trained: dict[str, pa.Array] = {}
-    compared: dict[str, Compared] = {}
-    with project.offline.session() as session:
-        for part in logged.version.parts:
-            as_of = logged.as_of(part)
-            if as_of is not None:
-                tally.late(logged.version.name, part, logged.times, as_of)
-                said = ask_keys(session, part, logged.inputs, as_of, inputs=logged.version.inputs)
-                trained |= said.columns
-                compared |= _compare(project, session, logged, (part, as_of, said))
+    for part in logged.version.parts:
+        as_of = logged.as_of(part)
+        if as_of is not None:
+            tally.late(logged.version.name, part, logged.times, as_of)
+    trained, compared = again(lambda: _asked(project, logged))
     compared |= compare_functions(logged, trained, compared)
     for column in logged.version.columns:
         if column.name in compared:
             tally.add(logged, compared[column.name])
+
+
+def _asked(project: Project, logged: Logged) -> tuple[dict[str, pa.Array], dict[str, Compared]]:
+    """What training says of logged rows, and how that compares; of one state of the sources' files."""
+    trained: dict[str, pa.Array] = {}
+    compared: dict[str, Compared] = {}
+    with project.offline.session() as session, session.reading():
+        for part in logged.version.parts:
+            as_of = logged.as_of(part)
+            if as_of is not None:
+                said = ask_keys(session, part, logged.inputs, as_of, inputs=logged.version.inputs)
+                trained |= said.columns
+                compared |= _compare(project, session, logged, (part, as_of, said))
+    return trained, compared
 
 
 def _compare(project: Project, session: Session, logged: Logged, asked: tuple[Part, Ints, Said]) -> dict[str, Compared]:

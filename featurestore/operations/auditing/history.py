@@ -11,7 +11,7 @@ from featurestore.errors import SourceError
 from featurestore.operations.project import Project
 from featurestore.registry.documents import resolved_view
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.offline import Offline
+from featurestore.stores.offline import Offline, Session
 from featurestore.stores.source_files import SourceFile
 
 __all__ = ["Files", "Then", "files_of", "other_versions"]
@@ -29,9 +29,9 @@ class Then:
 class Files:
     """The files of a source that lies in files, over time: as they are now and as the journal of arrivals knows them."""
 
-    def __init__(self, source: Source, offline: Offline) -> None:
+    def __init__(self, source: Source, offline: Offline, now: tuple[SourceFile, ...]) -> None:
         self.source = source
-        self.now = offline.files(source)
+        self.now = now
         stays = offline.arrivals.stays(source.name)
         seen = {stay.file: stay.seen for stay in stays}
         present = {file.sighting for file in self.now}
@@ -46,10 +46,10 @@ class Files:
         return Then(changed, there)
 
 
-def files_of(source: Source, offline: Offline) -> Files | None:
-    """The files of a source, or of a push source's history; None where its rows lie in none."""
+def files_of(source: Source, offline: Offline, session: Session) -> Files | None:
+    """The files of a source, or of a push source's history, as a session reads them; None where its rows lie in none."""
     of = source.history if isinstance(source, PushSource) else source
-    return None if of is None or isinstance(of, DataFrameSource) else Files(of, offline)
+    return None if of is None or isinstance(of, DataFrameSource) else Files(of, offline, session.files(of))
 
 
 def other_versions(project: Project, view: ResolvedView) -> Iterator[ResolvedView]:

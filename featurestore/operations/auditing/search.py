@@ -162,7 +162,7 @@ class Search:
     def _files(self) -> None:
         """Files were written anew or removed after the value was computed, or had not been seen yet."""
         question = self.question
-        files = files_of(question.part.view.source, self._project.offline)
+        files = files_of(question.part.view.source, self._project.offline, self._session)
         if files is None:
             return
         pairs = zip(question.as_of.tolist(), question.times.tolist(), strict=True)

@@ -41,6 +41,7 @@ from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
+from featurestore.stores.source_files import again
 from featurestore.types import Timestamp
 
 __all__ = ["explain", "explain_as_of"]
@@ -85,15 +86,16 @@ def _answered(question: Question, offline: Offline, key: Mapping[str, Any], *, l
         raise RequestError(f"limit is {limit}; it is a number of rows, 0 or more")
     view = question.view
     checked = _checked(view, key)
-    with offline.session() as session:
-        source, files = view.source, session.files(view.source)
-        try:
-            explanation = _explain(session, question, checked, paths=_paths(view, offline, session), limit=limit)
-        except duckdb.Error as error:
-            raise SourceError(f"{view.declared.title} over {source.title}: {error} ({source.origin})") from error
-        if offline.files(source) != files:
-            raise SourceError(f"{source.title}: its files changed while they were read; ask again ({source.origin})")
-    return explanation
+
+    def explained() -> Explanation:
+        with offline.session() as session, session.reading():
+            source = view.source
+            try:
+                return _explain(session, question, checked, paths=_paths(view, offline, session), limit=limit)
+            except duckdb.Error as error:
+                raise SourceError(f"{view.declared.title} over {source.title}: {error} ({source.origin})") from error
+
+    return again(explained)
 
 
 def _checked(view: ResolvedView, key: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def folded_records(
 
     Each record's instant is `upto`: all that was known by then is in it.
     """
-    with offline.session() as session:
+    with offline.session() as session, session.reading():
         types = _types(view)
         reader = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys)).to_arrow_reader(BATCH)
         rows = (row for batch in reader for row in _rows(view, batch, types))

@@ -20,10 +20,10 @@ from featurestore.clock import to_datetime
 from featurestore.compile.answer import Answer, ask
 from featurestore.compile.rows import invalid_sql, whole_sql
 from featurestore.declare.sources import Source
-from featurestore.errors import SourceError
+from featurestore.errors import FilesChangedError, SourceError
 from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
 from featurestore.operations.training.manifest import library_versions
-from featurestore.operations.training.spine import SpineChunk, chunks_of, load_chunk, pandas_of
+from featurestore.operations.training.spine import SpineChunk, chunks_of, load_chunk, pandas_of, stays
 from featurestore.operations.training.training_frame import Block, TrainingFrame, check_names, statuses_of
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.sql import quote
@@ -32,7 +32,10 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
 from featurestore.stores.source_files import SourceFile
 
-__all__ = ["Options", "answer_part", "get_historical_features"]
+__all__ = ["Options", "answer_part", "get_historical_features", "listing_of"]
+
+Listing = dict[str, tuple[SourceFile, ...]]
+"""By source its files, each as it was found."""
 
 AT_ONCE = 2
 """Views that are asked at once."""
@@ -60,23 +63,37 @@ class PartValues:
 
 
 def get_historical_features(
-    spine: Any, service: ResolvedService, offline: Offline, *, now: int, options: Options
+    spine: Any,
+    service: ResolvedService,
+    offline: Offline,
+    *,
+    now: int,
+    options: Options,
+    listing: Listing | None = None,
 ) -> TrainingFrame:
-    """The training frame of a service for a spine; `now`, µs, tells which rows lie past the last complete instant."""
+    """The training frame of a service for a spine; `now`, µs, tells which rows lie past the last complete instant.
+
+    listing: the files to read, and no others; else those that are there now, or when the frame is read anew because one
+    of these changed.
+    """
     pandas = pandas_of(spine)
-    files = {part.view.source.name: offline.see(part.view.source) for part in service.parts}
-    manifest = manifest_of(service, offline, now=now, options=options)
+    given, reading = listing, listing or listing_of(service, offline)
+    manifest = manifest_of(service, offline, reading, now=now, options=options)
 
     def blocks() -> Iterator[Block]:
-        manifest.update(rows=0, spine_rows_past_the_last_complete_instant={}, conflicts={}, invalid_rows={})
+        nonlocal reading
+        if given is None and _changed(service, offline, reading):
+            reading = listing_of(service, offline)
+        manifest.update(sources=_sources(service, offline, reading), rows=0, conflicts={}, invalid_rows={},
+                        spine_rows_past_the_last_complete_instant={})  # fmt: skip
         for chunk in chunks_of(spine if pandas is None else pandas):
-            with offline.session() as session:
-                yield _block(session, chunk, service, options=options, from_pandas=pandas is not None,
-                             manifest=manifest, now=now)  # fmt: skip
-            _check_unchanged(service, offline, files)
+            with offline.session(files=reading) as session, session.reading():
+                block = _block(session, chunk, service, options=options, from_pandas=pandas is not None,
+                               manifest=manifest, now=now)  # fmt: skip
+            yield block
 
     types = {column.name: column.type for column in service.columns}
-    frame = TrainingFrame(types, manifest, blocks, pandas)
+    frame = TrainingFrame(types, manifest, blocks, pandas, once=given is not None or not stays(spine))
     if (
         not hasattr(spine, "to_arrow_reader")
         and not isinstance(spine, (str, bytes))
@@ -86,11 +103,22 @@ def get_historical_features(
     return frame
 
 
-def _check_unchanged(service: ResolvedService, offline: Offline, files: dict[str, tuple[SourceFile, ...]]) -> None:
+def listing_of(service: ResolvedService, offline: Offline) -> Listing:
+    """The files of every source of a service as they are now, those that are new being journalled."""
+    listing: Listing = {}
     for part in service.parts:
-        source = part.view.source
-        if offline.files(source) != files[source.name]:
-            raise SourceError(f"{source.title}: its files changed while they were read; ask again ({source.origin})")
+        if part.view.source.name not in listing:
+            listing |= offline.listing(part.view.source, offline.see(part.view.source))
+    return listing
+
+
+def _changed(service: ResolvedService, offline: Offline, listing: Listing) -> bool:
+    try:
+        for part in service.parts:
+            offline.check_unchanged(part.view.source, listing[part.view.source.name])
+    except FilesChangedError:
+        return True
+    return False
 
 
 def _block(
@@ -208,7 +236,9 @@ def _row_name(service: ResolvedService, connection: duckdb.DuckDBPyConnection, r
     return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
-def manifest_of(service: ResolvedService, offline: Offline, *, now: int, options: Options) -> dict[str, Any]:
+def manifest_of(
+    service: ResolvedService, offline: Offline, listing: Listing, *, now: int, options: Options
+) -> dict[str, Any]:
     """What a frame is made of: definitions by fingerprint, source files, versions; counts are added as rows are made."""
     sources = {part.view.source.name: part.view.source for part in service.parts}
     return {
@@ -219,16 +249,20 @@ def manifest_of(service: ResolvedService, offline: Offline, *, now: int, options
         "created": to_datetime(now).isoformat(),
         "timestamp": options.timestamp,
         "timezone": options.timezone,
-        "sources": {name: _files(source, offline) for name, source in sources.items()},
+        "sources": _sources(service, offline, listing),
         "without_history": sorted(name for name, source in sources.items() if source.event_time is None),
         "versions": library_versions(),
         "definition": service.definition,
     }
 
 
-def _files(source: Source, offline: Offline) -> list[dict[str, Any]]:
+def _sources(service: ResolvedService, offline: Offline, listing: Listing) -> dict[str, list[dict[str, Any]]]:
+    sources = {part.view.source.name: part.view.source for part in service.parts}
+    return {name: _files(source, offline, listing[name]) for name, source in sources.items()}
+
+
+def _files(source: Source, offline: Offline, found: Sequence[SourceFile]) -> list[dict[str, Any]]:
     """The files of a source for the manifest, with when each was first seen where that is when its rows are known."""
-    found = offline.files(source)
     files: list[dict[str, Any]] = [
         {"path": file.path, "size": file.size, "modified_ns": file.modified} for file in found
     ]

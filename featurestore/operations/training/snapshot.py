@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from featurestore.compile.changed import all_keys_sql
 from featurestore.errors import SpineError
-from featurestore.operations.training.historical import Options, get_historical_features
+from featurestore.operations.training.historical import Options, get_historical_features, listing_of
 from featurestore.operations.training.training_frame import TrainingFrame
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.sql import quote
 from featurestore.stores.offline import Offline
+from featurestore.stores.source_files import again
 
 __all__ = ["TIMESTAMP", "snapshot"]
 
@@ -38,7 +39,15 @@ def snapshot(
     if service.request_inputs:
         names = ", ".join(service.request_inputs)
         raise SpineError(f"Service '{service.name}' needs request values ({names}), which a snapshot has not")
-    with offline.session() as session:
+    return again(lambda: _snapshot(service, offline, keys, at=at, now=now, options=options))
+
+
+def _snapshot(
+    service: ResolvedService, offline: Offline, keys: Sequence[str], *, at: Sequence[int], now: int, options: Options
+) -> TrainingFrame:
+    """The keys and their values, of the same files."""
+    listing = listing_of(service, offline)
+    with offline.session(files=listing) as session, session.reading():
         per_part = []
         for part in service.parts:
             selected = ", ".join(f"k{i} AS {quote(name)}" for i, name in enumerate(part.inputs)) or "k0 AS nothing"
@@ -48,4 +57,6 @@ def snapshot(
         every: pa.Table = session.connection.sql(f"SELECT * FROM ({sql}) ORDER BY {order}").to_arrow_table()
     spine = every.take(pa.array(np.tile(np.arange(every.num_rows), len(at)))).select(keys)
     instants = pa.array(np.repeat(np.asarray(at, np.int64), every.num_rows)).cast(pa.timestamp("us", "UTC"))
-    return get_historical_features(spine.append_column(TIMESTAMP, instants), service, offline, now=now, options=options)
+    return get_historical_features(
+        spine.append_column(TIMESTAMP, instants), service, offline, now=now, options=options, listing=listing
+    )

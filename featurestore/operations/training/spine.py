@@ -20,7 +20,7 @@ from featurestore.semantics.sql import file_list, quote
 from featurestore.stores.source_files import PlaceError, files_below
 from featurestore.types import FeatureType
 
-__all__ = ["CHUNK", "SpineChunk", "chunks_of", "load_chunk", "pandas_of"]
+__all__ = ["CHUNK", "SpineChunk", "chunks_of", "load_chunk", "pandas_of", "stays"]
 
 CHUNK = 2_000_000
 """Rows that are answered at once: what bounds the memory of a spine that is larger."""
@@ -106,6 +106,12 @@ def _check_distinct(names: list[str]) -> None:
 def pandas_of(spine: Any) -> Any:
     """The spine as it is now where it is a pandas frame, so that its index and dtypes come back untouched; else None."""
     return own_pandas(spine) if is_pandas(spine) else None
+
+
+def stays(spine: Any) -> bool:
+    """Whether a spine is sure to have the same rows when it is read again; those of a stream are gone by then."""
+    kept = (str, Path, pa.Table, pa.RecordBatch)
+    return isinstance(spine, kept) or is_pandas(spine) or type(spine).__module__.startswith("polars.dataframe")
 
 
 def load_chunk(

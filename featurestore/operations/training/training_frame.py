@@ -22,6 +22,7 @@ from featurestore.declare.durations import parse_duration
 from featurestore.declare.frames import own_cells
 from featurestore.errors import SpineError
 from featurestore.semantics.values import to_numpy, to_pandas
+from featurestore.stores.source_files import again
 from featurestore.types import FeatureType
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ class TrainingFrame:
     on_written: Callable[[Path, dict[str, Any]], object] | None = field(
         default=None, repr=False
     )  # where a frame is journalled
+    once: bool = field(default=False, repr=False)  # whether blocks can be asked for a single time
 
     def _block(self) -> Block:
         if self._whole is None:
-            blocks = list(self.blocks())
+            blocks = list(self.blocks()) if self.once else again(lambda: list(self.blocks()))
             self._whole = blocks[0] if len(blocks) == 1 else _joined(blocks)
         return self._whole
 
@@ -133,7 +135,7 @@ class TrainingFrame:
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
         try:
-            self._write(partial)
+            self._write(partial) if self.once else again(lambda: self._write(partial))
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
