@@ -21,8 +21,9 @@ from featurestore import (
     ParquetSource,
     PushSource,
 )
-from featurestore.errors import FilesChangedError
+from featurestore.errors import FilesChangedError, SourceError
 from featurestore.operations.training import spine as spines
+from featurestore.operations.training.historical import Options, get_historical_features
 from featurestore.stores import source_files
 from featurestore.stores.offline import Session
 from featurestore.types import Int64, Timestamp
@@ -226,3 +227,29 @@ def test_a_file_that_vanishes_between_listing_and_looking_is_not_there(
 
     monkeypatch.setattr(source_files.Places, "named", named)
     assert counts(trained(store, NOON, thing=THINGS)) == [1, 0, 0]
+
+
+def test_a_file_of_another_type_that_lands_meanwhile_is_refused(landing: Landing, tmp_path: Path) -> None:
+    """After the types were looked at, before the files are read: it is named, and never cut to what the others have."""
+    view = FeatureView(
+        "view",
+        entity=THING,
+        source=ParquetSource("rows", landing.folder, event_time="at"),
+        refresh="1h",
+        features=["x"],
+    )
+    for name in ("a.parquet", "b.parquet"):
+        write(landing.folder / name, table(thing=[1], at=[hours(-2)], x=pa.array([1], pa.int32())))
+    (tmp_path / "featurestore.toml").write_text('project = "p"\ndefinitions = []\n')
+    with FeatureStore(tmp_path, clock=ManualClock(NOON)) as store:
+        store.apply([FeatureService("service", features=[view])])
+        settled = store._project.service("service")
+        write(landing.folder / "c.parquet", table(thing=[1], at=[hours(-1)], x=[2.5]))
+        said = raised(
+            SourceError,
+            lambda: get_historical_features(
+                spine(NOON, thing=[1]), settled, store.offline, now=store._project.now(), options=Options()
+            ),
+        )
+        assert "disagree on column 'x'" in said
+        assert "c.parquet" in said

@@ -82,6 +82,23 @@ def test_a_source_is_what_its_path_says(odd: Path) -> None:
     assert found.to_dict("list") == {f"v{n}__{feature}": [1] for n in range(len(views)) for feature in ("n", "x")}
 
 
+def test_a_place_beside_the_repository_is_a_path_too(tmp_path: Path) -> None:
+    """A pattern in the configuration that leads up and down again: the folder above keeps its name."""
+    for name, x in (("a*b", 1), ("aXb", 1_000)):
+        (tmp_path / name / "data").mkdir(parents=True)
+        write(tmp_path / name / "data" / "rows.parquet", rows(x))
+    repository = tmp_path / "a*b" / "repository"
+    repository.mkdir()
+    (repository / "featurestore.toml").write_text(
+        'project = "odd"\ndefinitions = []\n[sources]\nrows = "../data/*.parquet"\n'
+    )
+    view = FeatureView(
+        "view", entity=THING, source=ParquetSource("rows", "x", **WORDS), features={"n": Count(window="1d")}
+    )
+    with FeatureStore(repository, clock=ManualClock(NOON)) as store:
+        assert store.get_historical_features(spine(NOON, thing=[1]), [view]).to_arrow()["view__n"].to_pylist() == [1]
+
+
 @pytest.mark.parametrize("odd", ["brackets", "question", "percent", "all"], indirect=True)
 def test_a_project_works_in_any_folder(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Registry, journal, online store, sealed push log, serving log, audit, spines, exports: all lie in it, and the same

@@ -100,6 +100,10 @@ class Session:
     def scan(self, source: Source) -> Scan:
         """How SQL in this session reads a source, its derived columns included."""
         if source.name not in self._scans:
+            if isinstance(source, ParquetSource):
+                self._offline.raw_types(
+                    source, self.files(source)
+                )  # they may have come since a view was settled over them
             self._scans[source.name] = self._read(source, f"source_{next(self._numbers)}", self.files(source))
         return self._scans[source.name]
 
@@ -346,9 +350,10 @@ class Offline:
         """As what the text in folders' names could be declared, by column, where that is more than text."""
         return guessed_types(source, self.files(source))
 
-    def raw_types(self, source: Source) -> dict[str, str]:
-        """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""
-        files = self.files(source)
+    def raw_types(self, source: Source, files: tuple[SourceFile, ...] | None = None) -> dict[str, str]:
+        """Column → DuckDB type, the same in every file (of these, else of all); SourceError where files differ or cannot be
+        read."""
+        files = self.files(source) if files is None else files
         known = self._raw.get((source.name, files, tuple(source.derived.items())))
         if known is None:
             with self.session() as session:

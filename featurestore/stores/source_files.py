@@ -8,9 +8,10 @@ a writer has not finished, or its notes.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from glob import escape
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -109,15 +110,17 @@ class Places:
                 raise source_error(source, said) from None
             if not matches:
                 raise source_error(source, f"no Parquet file matches {base / part}")
+            above = len(str(place / "_")) - 1
             for match in matches:
-                found.setdefault(match, Path(match).relative_to(place).as_posix())
+                found.setdefault(match, match[above:])
         return found
 
     def _written(self, path: Path) -> tuple[Path, Path]:
-        """A path as the folder that nobody wrote, and the part that somebody did: below the repository, whose own name
-        is never a pattern, even where the whole path is written."""
+        """A path as the folder that nobody wrote, and the part that somebody did: below the repository, or what it shares with
+        that. Names of folders in which the repository lies are never patterns, even where the whole path is written."""
         whole = self._root / path
-        base = self._root if whole.is_relative_to(self._root) else Path(whole.anchor)
+        above = (self._root, *self._root.parents)
+        base = next((folder for folder in above if whole.is_relative_to(folder)), Path(whole.anchor))
         return base, whole.relative_to(base)
 
 
@@ -128,7 +131,7 @@ def source_error(source: Source, problem: str) -> SourceError:
 
 def _status(path: str, name: str) -> SourceFile:
     path.encode()
-    status = Path(path).stat()
+    status = os.stat(path)  # noqa: PTH116 - there may be many
     return SourceFile(path, status.st_size, status.st_mtime_ns, name)
 
 
@@ -159,8 +162,8 @@ def _found(base: Path, part: Path) -> tuple[Path, list[str]]:
         return path.parent, [str(path)]
     place, pattern = _split(base, part)
     matches: set[str] = set()
-    for match in _matches(place, pattern):
-        matches.update(_below(match) if match.is_dir() else (str(match),))
+    for match, is_folder in _matches(place, pattern):
+        matches.update(_below(Path(match)) if is_folder else (match,))
     _check_plain(place, matches)
     return place, sorted(matches)
 
@@ -183,7 +186,7 @@ def _check_alone(file: Path) -> None:
     """PlaceError where a file is called like a pattern that finds others beside it: `*.parquet` is rarely meant as a name."""
     if "*" not in file.name and "?" not in file.name:
         return
-    others = [match for match in _matches(file.parent, [file.name]) if match != file]
+    others = sorted(match for match, _ in _matches(file.parent, [file.name]) if match != str(file))
     if others:
         raise PlaceError(
             f"{file} is the name of a file, and as a pattern it finds {others[0]} too; write {escape(file.name)!r} for that "
@@ -191,29 +194,35 @@ def _check_alone(file: Path) -> None:
         )
 
 
-def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
-    """What lies below a folder and matches; a `*` finds no hidden name, unless the pattern says how it begins."""
-    if not pattern:
-        yield folder
-        return
+def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """What lies below a folder and matches, and whether it is a folder; a `*` finds no hidden name, unless the pattern says
+    how it begins."""
     head, rest = pattern[0], pattern[1:]
     if head == DEEP:
         yield from _matches(folder, rest or ("*",))
-        for name in _names(folder):
-            if not _is_hidden(name) and (folder / name).is_dir():
-                yield from _matches(folder / name, pattern)
+        for entry in _entries(folder):
+            if not _is_hidden(entry.name) and entry.is_dir():
+                yield from _matches(Path(entry.path), pattern)
     elif not _is_pattern(head):
-        if (folder / head).exists():
-            yield from _matches(folder / head, rest)
+        path = folder / head
+        if rest:
+            yield from _matches(path, rest)
+        elif path.exists():
+            yield str(path), path.is_dir()
     else:
-        for name in _names(folder):
-            if fnmatchcase(name, head) and (not _is_hidden(name) or head[0] == name[0]):
-                yield from _matches(folder / name, rest)
+        fits = re.compile(translate(head)).match
+        for entry in _entries(folder):
+            if fits(entry.name) and (not _is_hidden(entry.name) or head[0] == entry.name[0]):
+                if not rest:
+                    yield entry.path, entry.is_dir()
+                elif entry.is_dir():
+                    yield from _matches(Path(entry.path), rest)
 
 
-def _names(folder: Path) -> list[str]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        return sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths
+        with os.scandir(folder) as entries:
+            return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -244,7 +253,7 @@ def _check_plain(place: Path, files: Iterable[str]) -> None:
     while "=" in place.name or place.name == "data":  # a part of a table's folder
         place = place.parent
     folders = {place}
-    for folder in {Path(file).parent for file in files}:
+    for folder in map(Path, {os.path.dirname(file) for file in files}):  # noqa: PTH120 - there may be many
         folders.update(parent for parent in (folder, *folder.parents) if place in parent.parents)
     for folder in folders:
         kind = _format_of(folder)
@@ -260,4 +269,4 @@ def _format_of(folder: Path) -> str | None:
         if (folder / log).is_dir():
             return kind
     metadata, suffix = folder / ICEBERG[0], ICEBERG[1]
-    return "Iceberg" if any(name.endswith(suffix) for name in _names(metadata)) else None
+    return "Iceberg" if any(entry.name.endswith(suffix) for entry in _entries(metadata)) else None
