@@ -25,7 +25,13 @@ from featurestore.semantics.sql import file_list, literal, quote
 from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import ROW, SEGMENT, Log
-from featurestore.stores.partitions import check_own_columns, guessed_types, partition_columns, values_table
+from featurestore.stores.partitions import (
+    FILE_NUMBER,
+    check_own_columns,
+    guessed_types,
+    partition_columns,
+    values_table,
+)
 from featurestore.stores.source_files import Places, SourceFile, source_error
 from featurestore.types import FeatureType
 
@@ -170,7 +176,7 @@ class Session:
         """The rows of a source's files, each with when its file was first seen."""
         seen = self._offline.arrivals.instants(source.name, [file.sighting for file in files])
         instants = pa.array(seen, pa.int64())
-        numbers = pa.array(np.arange(len(instants)))
+        numbers = pa.array(np.arange(len(instants)), FILE_NUMBER)
         self.connection.register(f"{name}_given", pa.table({"number": numbers, ARRIVED: instants}))
         self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_given")
         # A join costs the same for any number of files; an array that is indexed costs more with each of them.

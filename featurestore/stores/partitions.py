@@ -24,10 +24,21 @@ from featurestore.semantics.sql import file_list, literal, quote
 from featurestore.stores.source_files import SourceFile, source_error
 from featurestore.types import Date, FeatureType, Int64, String, Timestamp, from_json
 
-__all__ = ["check_own_columns", "folder_values", "guessed_types", "partition_columns", "value_of", "values_table"]
+__all__ = [
+    "FILE_NUMBER",
+    "check_own_columns",
+    "folder_values",
+    "guessed_types",
+    "partition_columns",
+    "value_of",
+    "values_table",
+]
 
 WHOLE = re.compile(r"-?\d{1,18}")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+FILE_NUMBER = pa.uint64()
+"""As DuckDB numbers the files that it reads: a join of another type casts both sides for each row."""
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -140,7 +151,7 @@ def values_table(
     source: ParquetSource, files: Sequence[SourceFile], columns: Mapping[str, tuple[FeatureType, list[str | None]]]
 ) -> pa.Table:
     """The values by number of a file: `number`, then `p0, p1, …`, the columns in order."""
-    arrays: dict[str, pa.Array] = {"number": pa.array(range(len(files)), pa.int64())}
+    arrays: dict[str, pa.Array] = {"number": pa.array(range(len(files)), FILE_NUMBER)}
     for place, (name, (of, texts)) in enumerate(columns.items()):
         values = []
         for file, text in zip(files, texts, strict=True):
