@@ -52,7 +52,8 @@ ARRIVED = "__arrived"
 
 
 class Scan(NamedTuple):
-    """How SQL reads a source: a FROM item, and the two expressions that together point at one of its rows."""
+    """How SQL reads a source: a FROM item, and the two of its columns, as SQL names them, that together point at one of its
+    rows; no column of the source has their names, whatever these are."""
 
     relation: str
     file: str
@@ -121,8 +122,7 @@ def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ())
     if conditions:  # over columns of which DuckDB knows no statistics: see `guarded`
         columns = {column: view.raw[column] for column in view.columns}
         columns |= dict.fromkeys(own_columns(view.source), "BIGINT")
-        source = f"(SELECT {guarded(columns)}, {file} AS __file, {row} AS __row FROM {source})"
-        file, row = "__file", "__row"
+        source = f"(SELECT {guarded(columns)}, {file}, {row} FROM {source})"
     replaces = [f"{REPLACES} AS replaces"] if isinstance(view.source, PushSource) else []
     selected = ", ".join([f"{sql} AS k{i}" for i, sql in enumerate(keys)] + cells + tests + replaces)
     return (

@@ -87,11 +87,11 @@ def narrowed(view: ResolvedView, scan: Scan, requests: str, *, copied: bool) -> 
     that have versions, which all columns tell apart, are copied, and those of a push log, which lie everywhere.
     """
     columns = ", ".join(map(quote, [*sorted(view.columns), *own_columns(view.source)]))
-    rows = f"(SELECT {columns}, {scan.file} AS {FILE}, {scan.row} AS {ROW} FROM {scan.relation}) s"
+    rows = f"(SELECT {columns}, {scan.file}, {scan.row} FROM {scan.relation}) s"
     mine = f"SELECT * FROM {rows}{_of_key(view, requests)}"
     if not copied:
-        return Narrowed(Scan(f"({mine})", FILE, ROW), (), scan)
-    table = Scan("explain_rows", FILE, ROW)
+        return Narrowed(scan._replace(relation=f"({mine})"), (), scan)
+    table = scan._replace(relation="explain_rows")
     made = [f"CREATE OR REPLACE TEMP TABLE {table.relation} AS {mine}"]
     if view.source.identity and view.keys:
         identity = " AND ".join(f"s.{quote(column)} = i.{quote(column)}" for column in view.source.identity)
@@ -108,7 +108,7 @@ def since(view: ResolvedView, scan: Scan, instant: int) -> Scan:
     if view.source.identity:
         return scan
     happened = happened_of(view.source, view.raw)
-    return Scan(f"(SELECT * FROM {scan.relation} WHERE {happened} >= {instant})", scan.file, scan.row)
+    return scan._replace(relation=f"(SELECT * FROM {scan.relation} WHERE {happened} >= {instant})")
 
 
 def _of_key(view: ResolvedView, requests: str) -> str:

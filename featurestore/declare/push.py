@@ -88,8 +88,13 @@ class PushSource(Source):
 
     @model_validator(mode="after")
     def _pushed(self) -> Self:
-        if KNOWN_AT in self.columns:
-            raise ValueError("a pushed row has no column 'known_at': the store says when it learned of it")
+        lower: dict[str, str] = {}
+        for column in self.columns:
+            if column.lower() == KNOWN_AT:
+                raise ValueError(f"a pushed row has no column '{column}': the store says when it learned of it")
+            other = lower.setdefault(column.lower(), column)
+            if other != column:
+                raise ValueError(f"columns '{other}' and '{column}' differ in case alone, which SQL cannot tell apart")
         for column in self.word_columns:
             if column not in self.columns:
                 raise ValueError(f"the schema has no column '{column}', which its words name")

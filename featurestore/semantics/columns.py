@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -25,6 +26,7 @@ from featurestore.types import (
 
 __all__ = [
     "ZONED",
+    "RawColumns",
     "finer_than_micros",
     "floored_sql",
     "floored_type",
@@ -50,6 +52,20 @@ NANOSECONDS = {
 }
 """Types of more digits than µs, and what their values are read as before anything else looks at them."""
 ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ", "TIMESTAMPTZ_NS", "TIMESTAMP_NS WITH TIME ZONE"}
+
+
+class RawColumns(dict[str, str]):
+    """The columns of a source by name, with their DuckDB types. faults: of those that cannot be read, why: what each of
+    them is, as words that follow its name."""
+
+    def __init__(self, types: Mapping[str, str], *, faults: Mapping[str, str] | None = None) -> None:
+        super().__init__(types)
+        self.faults = dict(faults or {})
+
+    @staticmethod
+    def fault(raw: Mapping[str, str], name: str) -> str | None:
+        """Why a column cannot be read; None where it can, or where no such column is known."""
+        return raw.faults.get(name) if isinstance(raw, RawColumns) else None
 
 
 def type_of_column(raw: str) -> FeatureType | None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featurestore.errors import did_you_mean
-from featurestore.semantics.columns import finer_than_micros, floored_sql, floored_type
+from featurestore.semantics.columns import RawColumns, finer_than_micros, floored_sql, floored_type
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
 from featurestore.semantics.sql import quote
 from featurestore.semantics.tokens import normalised
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["check", "columns_named", "evaluate", "guarded", "normalised", "settled"]
+__all__ = ["check", "check_faults", "columns_named", "evaluate", "guarded", "normalised", "settled"]
 
 Node = dict[str, Any]
 
@@ -270,6 +270,16 @@ class Settled(NamedTuple):
 
     type: str
     columns: tuple[str, ...]
+
+
+def check_faults(expression: str, columns: Mapping[str, str]) -> None:
+    """ValueError where an expression reads a column that is there, and cannot be read; it says why."""
+    if not isinstance(columns, RawColumns) or not columns.faults:
+        return
+    named = {name.lower() for name in columns_named(expression)}
+    for column, fault in columns.faults.items():
+        if column.lower() in named:
+            raise ValueError(f"column '{column}' {fault}")
 
 
 def settled(expression: str, columns: Mapping[str, str]) -> Settled:

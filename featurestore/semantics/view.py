@@ -15,8 +15,8 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, SourceError, did_you_mean
-from featurestore.semantics.columns import finer_than_micros, instant_sql, type_of_column, widens
-from featurestore.semantics.expressions import normalised, settled
+from featurestore.semantics.columns import RawColumns, finer_than_micros, instant_sql, type_of_column, widens
+from featurestore.semantics.expressions import check_faults, normalised, settled
 from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import Timing
@@ -258,6 +258,7 @@ def _condition(
     said = [text for text in (view.where, fold.where) if text is not None]
     for text in said:
         try:
+            check_faults(text, raw)
             of, read = settled(text, raw)
             if of != "BOOLEAN":
                 raise ValueError(f"it is {of}, and a condition must be BOOLEAN")
@@ -269,6 +270,11 @@ def _condition(
 
 
 def _own_type(view: FeatureView, raw: dict[str, str], column: str, role: str) -> FeatureType:
+    fault = RawColumns.fault(raw, column)
+    if fault is not None:
+        raise SourceError(
+            f"{view.title}: {role}: column '{column}' of source '{view.source.name}' {fault} ({view.origin})"
+        )
     if column not in raw:
         hint = did_you_mean(column, raw, noun="Columns")
         raise view.error(f"source '{view.source.name}' has no column '{column}' for its {role}.{hint}")

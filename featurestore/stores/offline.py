@@ -6,11 +6,11 @@ import itertools
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -20,11 +20,12 @@ from featurestore.compile.rows import ARRIVED, Scan, own_columns
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
 from featurestore.errors import SourceError
-from featurestore.semantics.expressions import guarded, normalised, settled
+from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
 from featurestore.semantics.sql import file_list, literal, quote
 from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.history import check_history, with_history
-from featurestore.stores.log import ROW, SEGMENT, Log
+from featurestore.stores.log import Log
 from featurestore.stores.partitions import (
     FILE_NUMBER,
     check_own_columns,
@@ -32,6 +33,8 @@ from featurestore.stores.partitions import (
     partition_columns,
     values_table,
 )
+from featurestore.stores.pointers import folded, numbered_columns, placed
+from featurestore.stores.schemas import columns_of_file, pushed_types, readable
 from featurestore.stores.source_files import Places, SourceFile, source_error
 from featurestore.types import FeatureType
 
@@ -40,11 +43,12 @@ __all__ = ["LATE", "Offline", "Session"]
 ROWS, LATE = "rows", "late"
 """The logs of a push source: of what counts, and of what came too late to."""
 
-FRAME_ROW = "__frame_row"
-ROW_FILE, ROW_NUMBER = "__row_file", "__row_number"
-"""Where a row lies, of a source to whose own columns some were added."""
-BESIDE = {FRAME_ROW, SEGMENT, ROW, ROW_FILE, ROW_NUMBER, ARRIVED}
-"""Columns of a scan that are none of its source."""
+
+class Opened(NamedTuple):
+    """How SQL reads a source without its derived columns, and the columns that it reads."""
+
+    scan: Scan
+    columns: RawColumns
 
 
 @dataclass(frozen=True)
@@ -116,16 +120,15 @@ class Session:
     def _read(self, source: Source, name: str, files: Sequence[SourceFile]) -> Scan:
         own = self._open(source, name, files)
         if source.arrives:
-            own = self._arrived(source, own, f"{name}_arrived", files)
-        return _derived(source, own, self.described(own)) if source.derived else own
+            own = own._replace(scan=self._arrived(source, own.scan, f"{name}_arrived", files))
+        return _derived(source, own)
 
-    def described(self, scan: Scan) -> dict[str, str]:
-        """The columns of a source, by name, with their DuckDB types."""
-        rows = self.connection.execute(f"DESCRIBE SELECT * FROM {scan.relation}").fetchall()
-        return {name: of for name, of, *_ in rows if name not in BESIDE}
+    def described(self, relation: str) -> list[tuple[str, str]]:
+        """The columns of a relation as DuckDB names them, in their order, with its types."""
+        return [(name, of) for name, of, *_ in self.connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]
 
-    def own(self, source: Source) -> Scan:
-        """How SQL in this session reads a source without its derived columns."""
+    def own(self, source: Source) -> Opened:
+        """How SQL in this session reads a source without its derived columns, and these columns."""
         return self._open(source, f"own_{source.name}", self.files(source))
 
     def scan_files(self, source: ParquetSource, files: Sequence[SourceFile]) -> Scan:
@@ -137,13 +140,12 @@ class Session:
         own has one of its values: of the log those, and what replaces them; of a history everything."""
         name = f"some_{source.name}"
         log = self._offline.log(source).scan_where(self.connection, name, wanted, replaces=REPLACES)
-        own = self._beside_history(source, log, name)
-        return _derived(source, own, self.described(own)) if source.derived else own
+        return _derived(source, self._beside_history(source, log, name))
 
-    def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> Scan:
+    def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> Opened:
         if isinstance(source, ParquetSource):
-            own = _parquet(files)
             partitions = partition_columns(source, files)
+            own = self._parquet(source, files, beside=partitions)
             return self._partitioned(source, own, name, files, partitions) if partitions else own
         if isinstance(source, TableSource):
             if any(sign in files[0].path for sign in "?\\"):
@@ -155,22 +157,36 @@ class Session:
             if self._is_view(database, source.table.split(".")[-1]):  # a view has no row ids
                 self.connection.execute(f"CREATE TEMP TABLE {name}_rows AS SELECT * FROM {full}")
                 full = f"{name}_rows"
-            return Scan(full, "0", "rowid")
+            named = self.described(full)
+            columns = readable(source, named)
+            return Opened(placed(full, [of for of, _ in named], columns, beside=(), file="0", row="rowid"), columns)
         if isinstance(source, PushSource):
             return self._beside_history(source, self._offline.log(source).settled_scan(self.connection, name), name)
         assert isinstance(source, DataFrameSource)
         frame = self._offline.frame(source)
-        self.connection.register(name, frame.append_column(FRAME_ROW, pa.array(np.arange(frame.num_rows))))
-        return Scan(name, "0", FRAME_ROW)
+        self.connection.register(name, frame.append_column("", pa.array(np.arange(frame.num_rows))))
+        names = [*frame.schema.names, ""]
+        types = [of for _, of in self.described(numbered_columns(name, len(names)))]
+        columns = readable(source, list(zip(frame.schema.names, types, strict=False)))
+        return Opened(placed(name, names, columns, beside=(), file="0", row=f"c{frame.num_columns}"), columns)
 
-    def _beside_history(self, source: PushSource, log: Scan, name: str) -> Scan:
+    def _beside_history(self, source: PushSource, log: Scan, name: str) -> Opened:
         """The log's rows and those of the source's history, if it has one."""
         history = source.history
+        columns = RawColumns(pushed_types(source))
         if history is None:
-            return log
-        scan = self._open(history, f"{name}_history", self.files(history))
-        scan = _derived(history, scan, self.described(scan)) if history.derived else scan
-        return with_history(source, log, history, scan, self._offline.raw_types(history))
+            return Opened(log, columns)
+        scan = _derived(history, self._open(history, f"{name}_history", self.files(history)))
+        return Opened(with_history(source, log, history, scan, self._offline.raw_types(history)), columns)
+
+    def _parquet(self, source: ParquetSource, files: Sequence[SourceFile], *, beside: Iterable[str]) -> Opened:
+        """The rows of files, numbered as they are given."""
+        relation = f"read_parquet({file_list(file.path for file in files)}, hive_partitioning = false)"
+        names = columns_of_file(source, files[0].path).names
+        types = [of for _, of in self.described(numbered_columns(relation, len(names)))]
+        columns = readable(source, list(zip(names, types, strict=True)))
+        file = "file_index" if len(files) > 1 else "0"
+        return Opened(placed(relation, names, columns, beside=beside, file=file, row="file_row_number"), columns)
 
     def _arrived(self, source: Source, own: Scan, name: str, files: Sequence[SourceFile]) -> Scan:
         """The rows of a source's files, each with when its file was first seen."""
@@ -180,16 +196,15 @@ class Session:
         self.connection.register(f"{name}_given", pa.table({"number": numbers, ARRIVED: instants}))
         self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_given")
         # A join costs the same for any number of files; an array that is indexed costs more with each of them.
-        pointer = "" if own.row == ROW_NUMBER else f"{own.file} AS {ROW_FILE}, s.{own.row} AS {ROW_NUMBER}, "
-        rows = f"(SELECT s.*, {pointer}a.{ARRIVED} FROM {own.relation} s LEFT JOIN {name} a ON a.number = {own.file})"
-        return Scan(rows, ROW_FILE, ROW_NUMBER)
+        rows = f"(SELECT s.*, a.{ARRIVED} FROM {own.relation} s LEFT JOIN {name} a ON a.number = s.{own.file})"
+        return own._replace(relation=rows)
 
     def _partitioned(
-        self, source: ParquetSource, own: Scan, name: str, files: Sequence[SourceFile],
+        self, source: ParquetSource, own: Opened, name: str, files: Sequence[SourceFile],
         partitions: dict[str, tuple[FeatureType, list[str | None]]],
-    ) -> Scan:  # fmt: skip
+    ) -> Opened:  # fmt: skip
         """The rows of files, each with what the names of the folders say that its file lies in."""
-        stored = self.described(own)
+        scan, stored = own
         check_own_columns(self.connection, source, files, partitions, stored, self._offline.agreed)
         added = {column: of for column, of in partitions.items() if column not in stored}
         if not added:
@@ -198,11 +213,9 @@ class Session:
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_folders AS FROM {name}_named")
         self.connection.unregister(f"{name}_named")
         values = ", ".join(f"p.p{place} AS {quote(column)}" for place, column in enumerate(added))
-        rows = (
-            f"(SELECT s.*, {own.file} AS {ROW_FILE}, s.{own.row} AS {ROW_NUMBER}, {values} "
-            f"FROM {own.relation} s LEFT JOIN {name}_folders p ON p.number = {own.file})"
-        )
-        return Scan(rows, ROW_FILE, ROW_NUMBER)
+        rows = f"(SELECT s.*, {values} FROM {scan.relation} s LEFT JOIN {name}_folders p ON p.number = s.{scan.file})"
+        types = {column: of.duckdb for column, (of, _) in added.items()}
+        return Opened(scan._replace(relation=rows), RawColumns({**stored, **types}, faults=stored.faults))
 
     def _attached(self, path: str) -> str:
         """The name of a DuckDB file in this instance, which has it once."""
@@ -255,7 +268,7 @@ class Offline:
         if threads:
             config["threads"] = threads
         self._config = config
-        self._raw: dict[tuple[Any, ...], dict[str, str]] = {}
+        self._raw: dict[tuple[Any, ...], RawColumns] = {}
         self._frames: dict[str, pa.Table] = {}
         self.agreed: set[tuple[str, SourceFile]] = set()  # files whose own columns say what their folders say
 
@@ -356,7 +369,7 @@ class Offline:
         """As what the text in folders' names could be declared, by column, where that is more than text."""
         return guessed_types(source, self.files(source))
 
-    def raw_types(self, source: Source, files: tuple[SourceFile, ...] | None = None) -> dict[str, str]:
+    def raw_types(self, source: Source, files: tuple[SourceFile, ...] | None = None) -> RawColumns:
         """Column → DuckDB type, the same in every file (of these, else of all); SourceError where files differ or cannot be
         read."""
         files = self.files(source) if files is None else files
@@ -370,21 +383,21 @@ class Offline:
             self._raw[source.name, files, tuple(source.derived.items())] = known
         return known
 
-    def _describe(self, session: Session, source: Source, files: tuple[SourceFile, ...]) -> dict[str, str]:
+    def _describe(self, session: Session, source: Source, files: tuple[SourceFile, ...]) -> RawColumns:
         if isinstance(source, PushSource):
-            described = {name: of.duckdb for name, of in source.columns.items()}
-            described |= {KNOWN_AT: "BIGINT", REPLACES: "BIGINT"}
+            columns = RawColumns({**pushed_types(source), KNOWN_AT: "BIGINT", REPLACES: "BIGINT"})
             if source.history is not None:
                 check_history(source, source.history, self.raw_types(source.history))
         else:
-            described = session.described(session.own(source))
+            columns = session.own(source).columns
+        taken = {folded(name) for name in (*columns, *columns.faults)}
         for name in source.derived:
-            if name in described:
+            if folded(name) in taken:
                 raise source.error(f"derived column '{name}' has the name of a column of its own; give it another")
-        described |= {name: _checked(source, name, described) for name in source.derived}
+        derived = {name: _checked(source, name, columns) for name in source.derived}
         if isinstance(source, ParquetSource) and len(files) > 1:
             self._check_alike(session, source, [file.path for file in files])
-        return described
+        return RawColumns({**columns, **derived}, faults=columns.faults)
 
     def _check_alike(self, session: Session, source: Source, paths: list[str]) -> None:
         """DuckDB would cast every file to the first one's types, whatever that loses; so files must agree."""
@@ -404,24 +417,20 @@ class Offline:
             )
 
 
-def _parquet(files: Sequence[SourceFile]) -> Scan:
-    relation = f"read_parquet({file_list(file.path for file in files)}, hive_partitioning = false)"
-    return Scan(relation, "file_index" if len(files) > 1 else "0", "file_row_number")
-
-
-def _derived(source: Source, own: Scan, columns: Mapping[str, str]) -> Scan:
+def _derived(source: Source, own: Opened) -> Scan:
     """The source with its derived columns beside its own; what is not read of either is not computed."""
+    scan, columns = own
+    if not source.derived:
+        return scan
     added = ", ".join(f"({normalised(expression)}) AS {quote(name)}" for name, expression in source.derived.items())
-    kept = ", ".join([guarded(columns), *(name for name in own_columns(source) if name not in columns)])
-    rows = f"SELECT {kept}, {own.file} AS {ROW_FILE}, {own.row} AS {ROW_NUMBER} FROM {own.relation}"
-    relation = f"(SELECT *, {added} FROM ({rows}))"
-    return Scan(relation, ROW_FILE, ROW_NUMBER)
+    kept = ", ".join([*filter(None, [guarded(columns)]), *own_columns(source), scan.file, scan.row])
+    return scan._replace(relation=f"(SELECT *, {added} FROM (SELECT {kept} FROM {scan.relation}))")
 
 
-def _checked(source: Source, name: str, columns: Mapping[str, str]) -> str:
+def _checked(source: Source, name: str, columns: RawColumns) -> str:
     """The DuckDB type of a derived column; DeclarationError where its expression is none over the source's columns."""
-    own = {column: of for column, of in columns.items() if column not in source.derived}
     try:
-        return settled(source.derived[name], own).type
+        check_faults(source.derived[name], columns)
+        return settled(source.derived[name], columns).type
     except ValueError as error:
         raise source.error(f"derived column '{name}': {error}") from None

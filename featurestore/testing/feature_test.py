@@ -30,6 +30,7 @@ from featurestore.operations.serving.lookup import Lookup
 from featurestore.operations.training.historical import Options, get_historical_features
 from featurestore.semantics.expressions import columns_named
 from featurestore.semantics.service import Part, ResolvedService, resolve_service
+from featurestore.semantics.sql import quote
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import resolve
 from featurestore.stores.offline import Offline
@@ -282,7 +283,9 @@ class FeatureTest:
             return None
         self._offline.raw_types(source)  # tells what is wrong with files that cannot be read
         with self._offline.session() as session:
-            empty = session.connection.sql(f"SELECT * FROM {session.own(source).relation} LIMIT 0").to_arrow_table()
+            scan, columns = session.own(source)
+            named = ", ".join(map(quote, columns)) or "NULL"
+            empty = session.connection.sql(f"SELECT {named} FROM {scan.relation} LIMIT 0").to_arrow_table()
         schema = table_of(empty).schema
         arrival = {ARRIVAL: pa.timestamp("us", "UTC")} if source.arrives else {}
         return {**dict(zip(schema.names, schema.types, strict=True)), **arrival}

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from featurestore.compile.rows import Scan
 from featurestore.semantics.sql import file_list, quote
 from featurestore.stores.log.schema import KNOWN_AT
+from featurestore.stores.pointers import numbered_columns
 
 __all__ = ["ROW", "SEGMENT", "Relation", "numbered", "scan_of", "scan_where"]
 
@@ -51,18 +52,17 @@ def sealed_sql(
 ) -> str:
     """A SELECT of the rows of sealed segments, with the types of the relation `like`."""
     files = f"read_parquet({file_list(path for _, path in sealed)}, hive_partitioning = false)"
+    relation = numbered_columns(files, len(schema.names))  # a file has the schema's columns, in its order
     wanted = _types(connection, quote(like))
-    stored = _types(connection, files)
-    columns = [
+    stored = _types(connection, relation)
+    columns = ", ".join(
         # Parquet knows no arrays of fixed length; a cast where none is needed would keep filters from the files.
-        quote(column)
-        if stored[column] == wanted[column]
-        else f"CAST({quote(column)} AS {wanted[column]}) AS {quote(column)}"
-        for column in schema.names
-    ]
+        f"c{place} AS {quote(column)}" if stored[place] == of else f"CAST(c{place} AS {of}) AS {quote(column)}"
+        for place, (column, of) in enumerate(zip(schema.names, wanted, strict=False))
+    )
     first = sealed[0][0]
     pointer = f"CAST(file_index + {first} AS BIGINT) AS {SEGMENT}, CAST(file_row_number AS BIGINT) AS {ROW}"
-    return f"SELECT {', '.join(columns)}, {pointer} FROM {files}"
+    return f"SELECT {columns}, {pointer} FROM {relation}"
 
 
 class Relation(NamedTuple):
@@ -112,5 +112,5 @@ def numbered(number: int, batches: Sequence[pa.RecordBatch], schema: pa.Schema, 
     return table.append_column(ROW, pa.array(np.arange(first, first + table.num_rows, dtype=np.int64)))
 
 
-def _types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
-    return {name: of for name, of, *_ in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
+def _types(connection: duckdb.DuckDBPyConnection, relation: str) -> list[str]:
+    return [of for _, of, *_ in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]

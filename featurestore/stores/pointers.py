@@ -1,0 +1,61 @@
+"""Where a row lies: two columns beside those of its source, the file's number and the row's within it.
+
+The engine knows both under names of its own (`file_row_number`, `rowid`, …), which a column of the data hides, in any case
+of its letters. So columns are read by position, under names that the engine has for nothing, and where a row lies is named
+as no column of the data is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from featurestore.compile.rows import Scan
+from featurestore.semantics.sql import quote
+
+__all__ = ["Pointer", "folded", "numbered_columns", "placed", "pointer_beside"]
+
+
+class Pointer(NamedTuple):
+    """The names, as SQL writes them, of the two columns that say where a row lies."""
+
+    file: str
+    row: str
+
+
+def folded(name: str) -> str:
+    """A name as the engine compares it with others: it tells no case of ASCII letters apart."""
+    return "".join(chr(ord(sign) | 0x20) if "A" <= sign <= "Z" else sign for sign in name)
+
+
+def pointer_beside(names: Iterable[str]) -> Pointer:
+    """A pointer that has the name of none of these columns."""
+    taken = {folded(name) for name in names}
+    return Pointer(*(quote(_free(name, taken)) for name in ("__file", "__row")))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def numbered_columns(relation: str, count: int) -> str:
+    """A relation whose columns, so many, are named `c0, c1, …`, so that they hide nothing that the engine adds."""
+    return f"{relation} p({', '.join(f'c{place}' for place in range(count))})" if count else f"{relation} p"
+
+
+def placed(
+    relation: str, names: Sequence[str], columns: Iterable[str], *, beside: Iterable[str], file: str, row: str
+) -> Scan:
+    """The rows of a relation with the pointer that `file` and `row` are, expressions of the engine's own names.
+
+    names: all of its columns, in their order. columns: those that are read. beside: names that are to come beside them.
+    """
+    pointer = pointer_beside([*names, *beside])
+    place = {name: f"c{number}" for number, name in enumerate(names)}
+    read = "".join(f"{place[name]} AS {quote(name)}, " for name in columns)
+    rows = (
+        f"(SELECT {read}{file} AS {pointer.file}, {row} AS {pointer.row} FROM {numbered_columns(relation, len(names))})"
+    )
+    return Scan(rows, *pointer)
