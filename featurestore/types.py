@@ -109,9 +109,23 @@ class FeatureType:
         """The canonical Python scalar that `value` is, exactly; ValueError says why it is none of this type."""
         if value is None:
             return None
-        if not isinstance(value, PLAIN) and hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-            value = value.item()  # a numpy or Arrow scalar
-        return TABLE[self.kind].accept(self, value)
+        if not isinstance(value, PLAIN):
+            value = _plain(value)
+        return None if value is None else TABLE[self.kind].accept(self, value)
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of numpy, Arrow or pandas as Python's own; their NaT and NA are null, finer instants floor to µs."""
+    if hasattr(value, "as_py"):
+        return value.as_py()
+    if type(value).__name__ in {"NaTType", "NAType"}:
+        return None
+    if not hasattr(value, "item") or getattr(value, "ndim", 0) != 0:
+        return value
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind == "M" and not isinstance(value.item(), date):  # else it would be a bare number
+        return value.astype("datetime64[us]").item()
+    return value if kind == "m" else value.item()
 
 
 def _float32(value: float) -> float:

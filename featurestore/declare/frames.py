@@ -59,12 +59,20 @@ def _own(chunk: pa.Array) -> pa.Array:
 
 
 def table_of(frame: Any, *, owned: bool = False) -> pa.Table:
-    """The Arrow table of a frame, its index left out, in memory of its own; TypeError where it is no frame.
+    """The Arrow table of a frame, its index left out, in memory of its own.
+
+    Raises TypeError where it is no frame, ValueError where it is one that Arrow cannot hold, or has a column twice.
 
     String views and large strings become plain strings, in lists too; dictionaries become their values. owned: nobody
     else holds the frame, so it is not copied.
     """
-    table = _plain_table(frame)
+    try:
+        table = _plain_table(frame)
+    except (pa.ArrowException, OverflowError) as error:  # some of which are TypeErrors as well
+        raise ValueError(str(error)) from None
+    twice = [name for name in table.column_names if table.column_names.count(name) > 1]
+    if twice:
+        raise ValueError(f"it has a column '{twice[0]}' twice; rename or drop one of the two")
     return table if owned else own_table(table)
 
 

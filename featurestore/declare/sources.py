@@ -242,8 +242,8 @@ class DataFrameSource(Source):
     def __init__(self, name: str, frame: Any, **words: Unpack[SourceWords]) -> None:
         try:
             table = table_of(frame)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"frame: {error}") from None
         self.fill(name=name, content=content_digest(table), frame=table, **words)
 
     def __eq__(self, other: object) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "EXACT_IN_FLOAT64",
     "canonical",
     "canonical_chunks",
     "fill",

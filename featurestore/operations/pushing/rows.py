@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.push import PushSource
 from featurestore.errors import PushError, did_you_mean
-from featurestore.semantics.columns import type_of_arrow, widens
+from featurestore.semantics.taken import WrongTypeError, WrongValueError, taken
 from featurestore.semantics.values import canonical
 from featurestore.types import FeatureType, from_json
 
@@ -93,6 +93,8 @@ def _of_frame(source: PushSource, rows: Any) -> pa.Table:
         raise PushError(
             f"{source.title}: {type(rows).__name__} is neither rows nor a frame; pass a list of dicts, or a frame"
         ) from None
+    except ValueError as error:
+        raise PushError(f"{source.title}: the frame cannot be read: {error}") from None
     for name in table.column_names:
         if name not in source.columns:
             hint = did_you_mean(name, source.columns, noun="Its columns")
@@ -105,21 +107,12 @@ def _of_frame(source: PushSource, rows: Any) -> pa.Table:
 
 
 def _column(source: PushSource, name: str, of: FeatureType, column: Any, *, from_pandas: bool) -> pa.Array:
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if from_pandas and of.kind.startswith("Int") and pa.types.is_floating(whole.type):
-        try:
-            whole = whole.cast(pa.int64()).cast(of.arrow)  # a numpy-backed integer column with nulls has become float64
-        except pa.ArrowInvalid as error:
-            raise PushError(f"{source.title}: column '{name}' must be {of}: {error}") from None
-    own = of if pa.types.is_null(whole.type) else type_of_arrow(whole.type)
-    if own is None or not widens(own, of):
-        raise PushError(f"{source.title}: column '{name}' is {whole.type}, and must be {of}")
-    if pa.types.is_timestamp(whole.type) and whole.type.tz is None:
-        whole = whole.cast(pa.timestamp("us"), safe=False).cast(pa.timestamp("us", "UTC"))
     try:
-        return canonical(whole, of)
-    except ValueError as error:
-        raise PushError(f"{source.title}: column '{name}': {error}") from None
+        return taken(column, of, from_pandas=from_pandas)
+    except WrongValueError as error:
+        raise PushError(f"{source.title}: row {error.row}, column '{name}' must be {of}: {error}") from None
+    except WrongTypeError:
+        raise PushError(f"{source.title}: column '{name}' is {column.type}, and must be {of}") from None
 
 
 def _check_nulls(source: PushSource, table: pa.Table) -> None:

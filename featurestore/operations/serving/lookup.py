@@ -22,7 +22,7 @@ from featurestore.operations.on_demand import REQUEST_TIME, evaluate, evaluate_r
 from featurestore.operations.serving.online_result import OnlineResult, PartAnswer
 from featurestore.operations.serving.parts import load_part
 from featurestore.semantics.service import ResolvedService
-from featurestore.semantics.values import own_lists, scalars
+from featurestore.semantics.values import EXACT_IN_FLOAT64, own_lists, scalars
 from featurestore.stores.online import OnlineStore, Reading
 from featurestore.stores.online.coalesce import CoalescingReader
 from featurestore.types import FeatureType, Timestamp, from_json
@@ -169,6 +169,8 @@ def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> Rows:
         raise RequestError(
             f"{type(rows).__name__} is neither rows nor a frame; pass a list of dicts, or a frame"
         ) from None
+    except ValueError as error:
+        raise RequestError(f"The frame cannot be read: {error}") from None
     wanted = [name for name in inputs if name in table.column_names]
     plain: list[dict[str, Any]] = table.select(wanted).to_pylist()
     if is_pandas(rows):  # a numpy-backed integer column with nulls has become float64
@@ -177,7 +179,7 @@ def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> Rows:
         ]
         for row in plain:
             for name in whole:
-                if row[name] is not None and row[name].is_integer():
+                if row[name] is not None and row[name].is_integer() and abs(row[name]) <= EXACT_IN_FLOAT64:
                     row[name] = int(row[name])
     return plain
 

@@ -53,7 +53,7 @@ def chunks_of(spine: Any) -> Iterator[SpineChunk]:
         _check_distinct([str(name) for name in spine.columns])
     try:
         table = table_of(spine, owned=True)
-    except pa.ArrowException as error:  # first: an ArrowTypeError is a TypeError as well
+    except ValueError as error:
         raise SpineError(f"The spine cannot be read: {error}") from None
     except TypeError:
         raise SpineError(

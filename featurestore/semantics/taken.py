@@ -1,0 +1,133 @@
+"""Columns that a caller brings, as columns of a type: what is exactly of the type, in whichever form it comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.semantics.columns import type_of_arrow, widens
+from featurestore.semantics.values import EXACT_IN_FLOAT64, canonical, scalars
+from featurestore.types import FeatureType
+
+__all__ = ["WrongTypeError", "WrongValueError", "taken"]
+
+NARROWED = {
+    "Int32": (pa.types.is_integer,),
+    "Int64": (pa.types.is_integer,),
+    "Float32": (pa.types.is_integer, pa.types.is_floating),
+    "Float64": (pa.types.is_integer, pa.types.is_floating),
+    "Decimal": (pa.types.is_integer, pa.types.is_decimal),
+}
+"""The columns of which each value is asked whether it is one of the type, as it is where it comes alone."""
+
+
+class WrongTypeError(ValueError):
+    """A column of values that are none of the type, whatever they are."""
+
+
+class WrongValueError(ValueError):
+    """One value of a column, in row `row`, is none of the type."""
+
+    def __init__(self, row: int, why: str) -> None:
+        super().__init__(why)
+        self.row = row
+
+
+def taken(column: pa.ChunkedArray | pa.Array, of: FeatureType, *, from_pandas: bool = False) -> pa.Array:
+    """The column in the type's own Arrow type; WrongTypeError, or WrongValueError for its first value that is none.
+
+    A column without a value is one of any type. Finer timestamps floor to µs, naive ones are UTC. Numbers of another width
+    are taken where each is exactly one of the type. from_pandas: a numpy-backed integer column with nulls has become
+    float64; whole numbers are taken for the integers they were.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if array.null_count == len(array):
+        return pa.nulls(len(array), of.arrow)
+    if from_pandas and of.kind in {"Int32", "Int64"} and pa.types.is_floating(array.type):
+        array = whole_numbers(array)
+    if not _fits(array.type, of):
+        raise WrongTypeError(f"it is {array.type}, and must be {of}")
+    try:
+        return _exact(array, of)
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        raise _first_wrong(array, of, error) from None
+
+
+def whole_numbers(array: pa.Array) -> pa.Array:
+    """Integers that numpy made floats for want of a null; WrongValueError for the first that may be none."""
+    values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
+    with np.errstate(invalid="ignore"):
+        wrong = (values != np.floor(values)) | ~(np.abs(values) <= EXACT_IN_FLOAT64)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        why = f"{float(values[row])!r} is no integer that float64 holds exactly; use a dtype that has nulls, such as Int64"
+        raise WrongValueError(row, why)
+    return pa.array(values.astype(np.int64), mask=pc.is_null(array).to_numpy(zero_copy_only=False))
+
+
+def _fits(arrow: pa.DataType, of: FeatureType) -> bool:
+    """Whether a value of this Arrow type can be one of the type."""
+    if pa.types.is_null(arrow):
+        return True
+    if of.element is not None:
+        return _is_list(arrow) and _fits(arrow.value_type, of.element)
+    own = type_of_arrow(arrow)
+    return (own is not None and widens(own, of)) or any(test(arrow) for test in NARROWED.get(of.kind, ()))
+
+
+def _is_list(arrow: pa.DataType) -> bool:
+    return any(test(arrow) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def _exact(array: pa.Array, of: FeatureType) -> pa.Array:
+    own = type_of_arrow(array.type)
+    if pa.types.is_timestamp(array.type):
+        return micros(array)
+    if own is not None and widens(own, of) and not _has_timestamps(of):
+        return canonical(array, of)
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), of.arrow)
+    if of.kind == "Array":
+        assert of.element is not None
+        values = _exact(array.flatten(), of.element)
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+        return pa.ListArray.from_arrays(offsets, values, mask=pc.is_null(array), type=of.arrow)
+    return canonical(pa.array([of.accept(value) for value in scalars(array)], of.arrow), of)
+
+
+def _has_timestamps(of: FeatureType) -> bool:
+    return of.kind == "Timestamp" or (of.element is not None and _has_timestamps(of.element))
+
+
+def micros(array: pa.Array) -> pa.Array:
+    """Timestamps in µs and UTC: finer ones floor, naive ones are read as UTC; ArrowInvalid where one is out of reach."""
+    if array.type.unit == "ns":
+        numbers = pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False) // 1000
+        array = pa.array(numbers, mask=pc.is_null(array).to_numpy(zero_copy_only=False))
+    else:
+        array = array.cast(pa.timestamp("us", array.type.tz)).cast(pa.int64())
+    return array.cast(pa.timestamp("us", "UTC"))
+
+
+def _first_wrong(array: pa.Array, of: FeatureType, error: Exception) -> ValueError:
+    """Which row is the first whose value is none of the type, and why."""
+    for row in range(len(array)):
+        try:
+            of.accept(scalars(array.slice(row, 1))[0])
+        except (ValueError, TypeError, OverflowError) as why:
+            return WrongValueError(row, f"{why}{_advice(array.type, of)}")
+    return WrongTypeError(str(error))
+
+
+def _advice(arrow: Any, of: FeatureType) -> str:
+    """How a column is made one of the type, where that loses something."""
+    while _is_list(arrow):
+        arrow = arrow.value_type
+    kind = of.kind if of.element is None else of.element.kind
+    if kind == "Float32" and arrow == pa.float64():
+        return '; or round the column first, as .astype("float32") and .cast(pa.float32()) do'
+    return ""
