@@ -14,7 +14,8 @@
 | `Array(Float32, n)` | list of n floats      | fixed_size_list       | FLOAT[n]      | 4·n bytes   | array                       |
 
 Every type has null beside its values. NaN is a value of the float types and has one bit pattern, 0x7ff8000000000000;
--0.0 and 0.0 are different values. Numbers on the wire are little-endian.
+-0.0 and 0.0 are different values. Numbers on the wire are little-endian. What Python's dates and times cannot hold, before the
+year 1 and after 9999, is a FarDate or a FarTimestamp in Python and ISO 8601's signed year in JSON: "+12013-12-01".
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as _Decimal
 from decimal import InvalidOperation
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +41,8 @@ __all__ = [
     "Bytes",
     "Date",
     "Decimal",
+    "FarDate",
+    "FarTimestamp",
     "FeatureType",
     "Float32",
     "Float64",
@@ -47,14 +50,76 @@ __all__ = [
     "Int64",
     "String",
     "Timestamp",
+    "date_of",
+    "days_of",
     "from_json",
+    "micros_of",
     "parse_type",
+    "timestamp_of",
     "to_json",
 ]
 
 JsonValue = Any
 PLAIN = (int, str, float, bytes, list)
 """What most values are already; numpy's own kinds of float, str and bytes are converted by their type."""
+
+EPOCH, EPOCH_DAY = datetime(1970, 1, 1, tzinfo=UTC), date(1970, 1, 1)
+MICROSECOND = timedelta(microseconds=1)
+DAY = 86_400_000_000
+ERA = 146_097
+"""Days of 400 years."""
+FAR = re.compile(r"([+-]\d{4,7})-(\d\d-\d\d)(?:T(\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z)?")
+FIRST_DAY, LAST_DAY = (date.min - EPOCH_DAY).days, (date.max - EPOCH_DAY).days
+FIRST_MICRO, LAST_MICRO = FIRST_DAY * DAY, (LAST_DAY + 1) * DAY - 1
+
+
+class FarTimestamp(int):
+    """A Timestamp before the year 1 or after 9999, which Python's datetime cannot hold: µs since the epoch.
+
+    DuckDB's infinity is 2^63 - 1, and -infinity that number negated.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"FarTimestamp({int(self)})"
+
+    __str__ = __repr__
+
+
+class FarDate(int):
+    """A Date before the year 1 or after 9999, which Python's date cannot hold: days since the epoch.
+
+    DuckDB's infinity is 2^31 - 1, and -infinity that number negated.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"FarDate({int(self)})"
+
+    __str__ = __repr__
+
+
+def timestamp_of(micros: int) -> datetime | FarTimestamp:
+    """The canonical scalar of a Timestamp."""
+    return EPOCH + timedelta(microseconds=micros) if FIRST_MICRO <= micros <= LAST_MICRO else FarTimestamp(micros)
+
+
+def micros_of(value: datetime | FarTimestamp) -> int:
+    """µs since the epoch of a canonical scalar."""
+    return int(value) if isinstance(value, FarTimestamp) else (value - EPOCH) // MICROSECOND
+
+
+def date_of(days: int) -> date | FarDate:
+    """The canonical scalar of a Date."""
+    return EPOCH_DAY + timedelta(days=days) if FIRST_DAY <= days <= LAST_DAY else FarDate(days)
+
+
+def days_of(value: date | FarDate) -> int:
+    """Days since the epoch of a canonical scalar."""
+    return int(value) if isinstance(value, FarDate) else (value - EPOCH_DAY).days
+
 
 Scalar = Any  # None, or a Python object of the kind that the table's second column names
 
@@ -123,9 +188,25 @@ def _plain(value: Any) -> Any:
     if not hasattr(value, "item") or getattr(value, "ndim", 0) != 0:
         return value
     kind = getattr(getattr(value, "dtype", None), "kind", "")
-    if kind == "M" and not isinstance(value.item(), date):  # else it would be a bare number
-        return value.astype("datetime64[us]").item()
+    if kind == "M":
+        return _of_datetime64(value)
     return value if kind == "m" else value.item()
+
+
+def _of_datetime64(value: Any) -> Any:
+    """A date or datetime, or what stands for one that Python cannot hold."""
+    item = value.item()
+    if item is None or isinstance(item, date):
+        return item
+    days = str(value.dtype) in {"datetime64[D]", "datetime64[W]", "datetime64[M]", "datetime64[Y]"}
+    number = value.astype("datetime64[D]" if days else "datetime64[us]").astype("int64").item()
+    return date_of(number) if days else timestamp_of(number)
+
+
+def _within(of: FeatureType, value: int, bits: int) -> int:
+    if not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
+        raise ValueError(f"{value!r} does not fit {of}")
+    return int(value)
 
 
 def _float32(value: float) -> float:
@@ -183,17 +264,25 @@ def _accept_bytes(_: FeatureType, value: Any) -> bytes:
     return bytes(value)
 
 
-def _accept_date(_: FeatureType, value: Any) -> date:
+def _accept_date(of: FeatureType, value: Any) -> date | FarDate:
+    if isinstance(value, FarDate):
+        return date_of(_within(of, value, 32))
     if isinstance(value, datetime) or not isinstance(value, date):
         raise ValueError(f"{value!r} is no date")
     return value
 
 
-def _accept_timestamp(_: FeatureType, value: Any) -> datetime:
+def _accept_timestamp(of: FeatureType, value: Any) -> datetime | FarTimestamp:
+    if isinstance(value, FarTimestamp):
+        return timestamp_of(_within(of, value, 64))
     if not isinstance(value, datetime):
         raise ValueError(f"{value!r} is no timestamp")
     plain = datetime(*value.timetuple()[:6], value.microsecond, tzinfo=value.tzinfo or UTC, fold=value.fold)
-    return plain.astimezone(UTC)
+    try:
+        return plain.astimezone(UTC)
+    except OverflowError:  # in its own zone it is within Python's years
+        offset = plain.utcoffset() or timedelta()
+        return timestamp_of((plain.replace(tzinfo=UTC) - EPOCH - offset) // MICROSECOND)
 
 
 def _accept_decimal(of: FeatureType, value: Any) -> _Decimal:
@@ -234,8 +323,38 @@ def _json_float(_: FeatureType, value: float) -> JsonValue:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _json_timestamp(_: FeatureType, value: datetime) -> str:
+def _json_timestamp(_: FeatureType, value: datetime | FarTimestamp) -> str:
+    if isinstance(value, FarTimestamp):
+        days, micros = divmod(int(value), DAY)
+        seconds, micros = divmod(micros, 1_000_000)
+        time = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{micros:06}"
+        return f"{_far_day(days)}T{time}Z"
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+
+
+def _json_date(_: FeatureType, value: date | FarDate) -> str:
+    return _far_day(int(value)) if isinstance(value, FarDate) else value.isoformat()
+
+
+def _far_day(days: int) -> str:
+    """A day of any year as ISO 8601 writes it: the year with a sign, year 0 being 1 BC. The calendar repeats every 400 years."""
+    eras, rest = divmod(days - FIRST_DAY, ERA)
+    near = date.min + timedelta(days=rest)
+    year = near.year + 400 * eras
+    return f"{'-' if year < 0 else '+'}{abs(year):04}-{near.month:02}-{near.day:02}"
+
+
+def _read_far(of: FeatureType, text: str) -> FarDate | FarTimestamp:
+    """The far time that `to_json` wrote; ValueError where it is none."""
+    found = FAR.fullmatch(text)
+    if found is None or (found[3] is None) != (of.kind == "Date"):
+        raise ValueError(text)
+    eras, year = divmod(int(found[1]) - 1, 400)
+    days = (date.fromisoformat(f"{year + 1:04}-{found[2]}") - EPOCH_DAY).days + eras * ERA
+    if of.kind == "Date":
+        return FarDate(days)
+    moment = datetime.fromisoformat(f"1970-01-01T{found[3]}+00:00")
+    return FarTimestamp(days * DAY + (moment - EPOCH) // MICROSECOND)
 
 
 def _json_array(of: FeatureType, value: list[Scalar]) -> list[JsonValue]:
@@ -262,16 +381,17 @@ def _read_bytes(_: FeatureType, value: JsonValue) -> bytes:
         raise ValueError(f"{value!r} is not base64") from None
 
 
-def _read_date(_: FeatureType, value: JsonValue) -> date:
+def _read_date(of: FeatureType, value: JsonValue) -> date | FarDate:
     try:
-        return date.fromisoformat(value)
+        return _accept_date(of, _read_far(of, value) if value[:1] in {"+", "-"} else date.fromisoformat(value))
     except (TypeError, ValueError):
         raise ValueError(f"{value!r} is no date such as '2013-12-01'") from None
 
 
-def _read_timestamp(of: FeatureType, value: JsonValue) -> datetime:
+def _read_timestamp(of: FeatureType, value: JsonValue) -> datetime | FarTimestamp:
     try:
-        return _accept_timestamp(of, datetime.fromisoformat(value))
+        read = _read_far(of, value) if value[:1] in {"+", "-"} else datetime.fromisoformat(value)
+        return _accept_timestamp(of, read)
     except (TypeError, ValueError):
         raise ValueError(f"{value!r} is no timestamp such as '2013-12-01T06:30:00Z'") from None
 
@@ -350,7 +470,7 @@ TABLE: dict[str, Form] = {
     ),
     "Date": Form(
         _arrow("date32"), _named("DATE"), "datetime64[us]", "i", _accept_date,
-        lambda _, value: value.isoformat(), _read_date,
+        _json_date, _read_date,
     ),
     "Timestamp": Form(
         _arrow("timestamp", "us", "UTC"), _named("TIMESTAMP WITH TIME ZONE"), "datetime64[us]", "q",

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore import DataFrameSource, Entity, FeatureService, FeatureStore, FeatureView, ManualClock, ParquetSource
+from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType, Int64
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -102,7 +103,7 @@ def both(store: FeatureStore, features: str = "service", **keys: Any) -> dict[st
     for column in online.service.columns:
         left, right = offline[column.name].combine_chunks(), served[column.name].combine_chunks()
         assert left.type == right.type == column.type.arrow
-        assert bits(column.type, left.to_pylist()) == bits(column.type, right.to_pylist()), column.name
+        assert bits(column.type, scalars(left)) == bits(column.type, scalars(right)), column.name
         result[column.name] = online.to_dict()[column.name]
         if column.part is not None:
             statuses = online.statuses[column.name]

@@ -25,7 +25,7 @@ from featurestore.operations.explaining.explain import explain, explain_as_of
 from featurestore.operations.explaining.explanation import ExplainedRow, Explanation
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.offline import Offline
-from featurestore.types import Bytes, Date, Int64, String
+from featurestore.types import Bytes, Date, FarTimestamp, Int64, String
 from tests.histories import History, answers_of, histories, to_arrow, write_parquet
 from tests.oracle import Answer, columns_read, event_time, known_at, sort_key
 from tests.world import bits, declare, resolved
@@ -368,13 +368,14 @@ def test_json_and_html_hold_any_value(offline: Offline) -> None:
     assert "a" * 50 not in str(explanation)
 
 
-def test_times_beyond_pythons_years_are_shown_as_their_edge(offline: Offline) -> None:
+def test_times_beyond_pythons_years_are_shown_as_they_are(offline: Offline) -> None:
     """A source may say that a row holds until the year 20000; the report goes on."""
     far = pa.array([1 << 59], pa.int64()).cast(pa.timestamp("us", "UTC"))
     table = landings(landed_at=[at(9)], delay=[1.0]).append_column("valid_until", far)
     explanation = explain(view_of(table, offline, until="valid_until"), offline, {"carrier": "UA"}, at=micros(NOON))
     assert explanation.values == {"delay": 1.0}
-    assert explanation.rows[0].values["valid_until"].year == 9999
+    assert explanation.rows[0].values["valid_until"] == FarTimestamp(1 << 59)
+    assert "+20237-04-25T10:45:03" in str(explanation)
 
 
 def test_files_that_change_while_they_are_read_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

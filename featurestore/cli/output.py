@@ -30,7 +30,8 @@ def json_of(value: Any) -> Any:
         return [json_of(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): json_of(item) for key, item in value.items()}
-    forms = ((datetime, types.Timestamp), (date, types.Date), (bytes, types.Bytes), (float, types.Float64))
+    far = ((types.FarTimestamp, types.Timestamp), (types.FarDate, types.Date))
+    forms = (*far, (datetime, types.Timestamp), (date, types.Date), (bytes, types.Bytes), (float, types.Float64))
     for kind, of in forms:
         if isinstance(value, kind):
             return types.to_json(of, value)
@@ -77,14 +78,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def rows_of_table(table: pa.Table) -> list[dict[str, Any]]:
     """An Arrow table as rows of Python values, instants in UTC."""
-    import pyarrow as pa
+    from featurestore.semantics.values import scalars
 
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        fits = pa.types.is_timestamp(column.type)
-        columns[name] = column.cast(pa.timestamp("us", "UTC"), safe=False) if fits else column
-    rows: list[dict[str, Any]] = pa.table(columns).to_pylist()
-    return rows
+    columns = [scalars(column) for column in table.columns]
+    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def print_rows(table: pa.Table) -> None:

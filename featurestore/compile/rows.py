@@ -108,7 +108,9 @@ def until_sql(view: ResolvedView) -> str:
     until = view.source.until
     if until is None:
         return f"CAST({END} AS BIGINT)"
-    return f"coalesce({instant_sql(view.source, cell(until), view.raw[until])}, {END})"
+    epoch = "DATE '1970-01-01'" if view.raw[until] == "DATE" else "TIMESTAMP '1970-01-01'"
+    infinite = f"CASE WHEN {cell(until)} < {epoch} THEN {BEGINNING} ELSE {END} END"  # it has no µs
+    return f"coalesce({instant_sql(view.source, cell(until), view.raw[until])}, {infinite})"
 
 
 def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ()) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from featurestore.types import Array, FeatureType, Timestamp
+from featurestore.types import Array, FarDate, FarTimestamp, FeatureType, Timestamp, to_json
 
 __all__ = ["aligned", "shown_cell", "shown_instant"]
 
@@ -23,6 +23,8 @@ def shown_cell(value: Any, of: FeatureType) -> str:
     """A canonical value of a type, with all of its digits."""
     if value is None:
         return "null"
+    if isinstance(value, (FarDate, FarTimestamp)):
+        return str(to_json(of, value))
     if of == Timestamp:
         return shown_instant(value)
     plain = of.kind in {"Bool", "Int32", "Int64", "Date", "Decimal"} or of == Array(Timestamp)

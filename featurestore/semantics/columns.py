@@ -174,8 +174,8 @@ def instant_sql(source: Source, column: str, raw: str, *, happened: bool = False
     """
     zone = source.timezone or "UTC"
     if raw == "DATE":
-        day = f"({column} + 1)" if source.date == "end" else column
-        return _micros(f"CAST({day} AS TIMESTAMP)", "TIMESTAMP", zone)
+        day = f"CASE WHEN {column} < DATE '290000-01-01' THEN {column} + 1 END" if source.date == "end" else column
+        return _micros(f"TRY_CAST({day} AS TIMESTAMP)", "TIMESTAMP", zone)  # null beyond the instants that there are
     if raw not in NAIVE and raw not in ZONED:
         raise ValueError(f"it is {raw}, and a time is a DATE or a TIMESTAMP")
     micros = _micros(column, raw, zone)
@@ -187,7 +187,8 @@ def read_sql(column: str, raw: str, target: FeatureType, zone: str) -> str:
     if target == Timestamp:
         if raw in {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ"}:
             return column
-        return f"CAST(make_timestamp({_micros(column, raw, zone)}) AS TIMESTAMP WITH TIME ZONE)"
+        moment = f"CAST(make_timestamp({_micros(column, raw, zone)}) AS TIMESTAMP WITH TIME ZONE)"
+        return f"coalesce({moment}, timezone('UTC', CAST({column} AS TIMESTAMP)))"  # an infinity has no µs
     if target.element is not None and target.element == Timestamp:
         return f"list_transform({column}, lambda x: {read_sql('x', raw.removesuffix('[]'), Timestamp, zone)})"
     if target.length is not None:  # read as a list, whose length is checked value by value

@@ -18,19 +18,16 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from featurestore.clock import instant_of, to_datetime
-from featurestore.types import FeatureType, Float32, Scalar
+from featurestore.types import FeatureType, Float32, Scalar, date_of, days_of, micros_of, timestamp_of
 
 __all__ = ["order_bytes", "order_value", "place", "read_all", "same_value", "widening_reader"]
 
-EPOCH_DAY = date(1970, 1, 1).toordinal()
 WIDTH = {"Int32": 4, "Int64": 8, "Date": 4, "Timestamp": 8, "Decimal": 16}
 IEEE = {"Float32": struct.Struct(">f"), "Float64": struct.Struct(">d")}
 WORD, DOUBLE = struct.Struct(">Q"), struct.Struct(">d")
@@ -136,10 +133,9 @@ def _read_float64(data: bytes) -> float | None:
 def _whole(of: FeatureType, value: Any) -> int:
     """The integer that orders as the value does."""
     if of.kind == "Date":
-        days: int = value.toordinal() - EPOCH_DAY
-        return days
+        return days_of(value)
     if of.kind == "Timestamp":
-        return instant_of(value)
+        return micros_of(value)
     if of.kind == "Decimal":
         numerator, denominator = value.as_integer_ratio()
         scaled: int = numerator * (10**of.scale // denominator)
@@ -180,9 +176,9 @@ def _value(of: FeatureType, data: bytes, at: int) -> tuple[Scalar, int]:
 
 def _of_whole(of: FeatureType, whole: int) -> Scalar:
     if of.kind == "Date":
-        return date.fromordinal(whole + EPOCH_DAY)
+        return date_of(whole)
     if of.kind == "Timestamp":
-        return to_datetime(whole)
+        return timestamp_of(whole)
     return Decimal(f"{whole}E-{of.scale}") if of.kind == "Decimal" else whole
 
 

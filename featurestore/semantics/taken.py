@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.semantics.columns import type_of_arrow, widens
-from featurestore.semantics.values import EXACT_IN_FLOAT64, canonical, scalars
+from featurestore.semantics.values import EXACT_IN_FLOAT64, canonical, is_list, micros, scalars
 from featurestore.types import FeatureType
 
 __all__ = ["WrongTypeError", "WrongValueError", "taken"]
@@ -73,13 +73,9 @@ def _fits(arrow: pa.DataType, of: FeatureType) -> bool:
     if pa.types.is_null(arrow):
         return True
     if of.element is not None:
-        return _is_list(arrow) and _fits(arrow.value_type, of.element)
+        return is_list(arrow) and _fits(arrow.value_type, of.element)
     own = type_of_arrow(arrow)
     return (own is not None and widens(own, of)) or any(test(arrow) for test in NARROWED.get(of.kind, ()))
-
-
-def _is_list(arrow: pa.DataType) -> bool:
-    return any(test(arrow) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
 def _exact(array: pa.Array, of: FeatureType) -> pa.Array:
@@ -103,16 +99,6 @@ def _has_timestamps(of: FeatureType) -> bool:
     return of.kind == "Timestamp" or (of.element is not None and _has_timestamps(of.element))
 
 
-def micros(array: pa.Array) -> pa.Array:
-    """Timestamps in µs and UTC: finer ones floor, naive ones are read as UTC; ArrowInvalid where one is out of reach."""
-    if array.type.unit == "ns":
-        numbers = pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False) // 1000
-        array = pa.array(numbers, mask=pc.is_null(array).to_numpy(zero_copy_only=False))
-    else:
-        array = array.cast(pa.timestamp("us", array.type.tz)).cast(pa.int64())
-    return array.cast(pa.timestamp("us", "UTC"))
-
-
 def _first_wrong(array: pa.Array, of: FeatureType, error: Exception) -> ValueError:
     """Which row is the first whose value is none of the type, and why."""
     for row in range(len(array)):
@@ -125,7 +111,7 @@ def _first_wrong(array: pa.Array, of: FeatureType, error: Exception) -> ValueErr
 
 def _advice(arrow: Any, of: FeatureType) -> str:
     """How a column is made one of the type, where that loses something."""
-    while _is_list(arrow):
+    while is_list(arrow):
         arrow = arrow.value_type
     kind = of.kind if of.element is None else of.element.kind
     if kind == "Float32" and arrow == pa.float64():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.types import FeatureType
+from featurestore.types import FeatureType, date_of, timestamp_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +22,9 @@ __all__ = [
     "canonical_chunks",
     "fill",
     "instants",
+    "is_list",
     "matrix_of",
+    "micros",
     "own_lists",
     "scalars",
     "take",
@@ -123,16 +124,45 @@ def fill(array: pa.Array, where: npt.NDArray[np.bool_], of: FeatureType, default
     return extended.take(pa.array(chosen))
 
 
-def scalars(array: pa.Array) -> list[Any]:
+def scalars(array: pa.Array | pa.ChunkedArray) -> list[Any]:
     """The canonical Python scalars of an array; instants in UTC as `datetime.UTC` has it, in lists too."""
+    of = array.type
+    if is_list(of) and _holds_times(of):
+        if isinstance(array, pa.ChunkedArray):
+            return [value for chunk in array.chunks for value in scalars(chunk)]
+        items = iter(scalars(array.flatten()))
+        counts = pc.list_value_length(array).to_pylist()
+        return [None if count is None else list(islice(items, count)) for count in counts]
+    if pa.types.is_timestamp(of):
+        numbers = micros(array).cast(pa.int64()).to_pylist()
+        return [None if number is None else timestamp_of(number) for number in numbers]
+    if pa.types.is_date32(of):
+        return [None if number is None else date_of(number) for number in array.cast(pa.int32()).to_pylist()]
     values: list[Any] = array.to_pylist()
-    if pa.types.is_timestamp(array.type):
-        return [None if value is None else value.astimezone(UTC) for value in values]
-    if pa.types.is_list(array.type) and pa.types.is_timestamp(array.type.value_type):
-        return [
-            None if value is None else [None if x is None else x.astimezone(UTC) for x in value] for value in values
-        ]
     return values
+
+
+def micros(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Timestamps in µs and UTC: finer ones floor, naive ones are read as UTC; ArrowInvalid where one is out of reach."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if array.type.unit == "ns":
+        numbers = pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False) // 1000
+        array = pa.array(numbers, mask=pc.is_null(array).to_numpy(zero_copy_only=False))
+    elif array.type.unit != "us":
+        array = array.cast(pa.timestamp("us", array.type.tz))
+    return array.cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
+
+
+def is_list(of: pa.DataType) -> bool:
+    """Whether it is a type of lists, of any length or one."""
+    return any(test(of) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def _holds_times(of: pa.DataType) -> bool:
+    while is_list(of):
+        of = of.value_type
+    return bool(pa.types.is_timestamp(of) or pa.types.is_date32(of))
 
 
 def own_lists(values: Sequence[Any], of: FeatureType) -> list[Any]:
@@ -223,6 +253,9 @@ def _numpy_column(name: str, array: pa.Array, of: FeatureType) -> npt.NDArray[An
         filled: npt.NDArray[Any] = pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False)
         return np.where(null, NAN[of.kind], filled).astype(of.numpy)
     if of.kind in {"Timestamp", "Date"}:
-        plain = array.cast(pa.timestamp("us", "UTC")) if of.kind == "Timestamp" else array.cast(pa.timestamp("us"))
+        try:
+            plain = array.cast(pa.timestamp("us", "UTC")) if of.kind == "Timestamp" else array.cast(pa.timestamp("us"))
+        except pa.ArrowInvalid:
+            raise ValueError(f"column '{name}' holds a day that datetime64[us] cannot hold; use Arrow dtypes") from None
         return np.asarray(plain.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), dtype="datetime64[us]")
     return np.array([*scalars(array), None], dtype=object)[:-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from datetime import date, timedelta
 from decimal import Decimal
 from functools import partial
 from itertools import pairwise
@@ -15,12 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.clock import instant_of, to_datetime
-from featurestore.types import FeatureType
+from featurestore.semantics.values import scalars
+from featurestore.types import FeatureType, date_of, days_of, micros_of, timestamp_of
 
 __all__ = ["FROM_WIRE", "KEY_WIRE", "as_binary", "cut", "fixed_column", "key_pieces", "tails_column", "wire_dtype"]
-
-EPOCH_DAY = date(1970, 1, 1)
 
 Packer: TypeAlias = Callable[[FeatureType], Callable[[Any], bytes]]
 """For a type, how one value of it is packed."""
@@ -61,7 +58,7 @@ def tails_column(of: FeatureType, column: pa.Array) -> pa.Array:
         tails = column.cast(pa.large_binary())
         return pc.fill_null(tails, b"") if tails.null_count else tails
     assert of.element is not None
-    packed = [b"" if value is None else pack_array(of.element, value) for value in column.to_pylist()]
+    packed = [b"" if value is None else pack_array(of.element, value) for value in scalars(column)]
     return pa.array(packed, pa.large_binary())
 
 
@@ -154,8 +151,8 @@ KEY_WIRE: dict[str, Packer] = {
     "Int64": _packer("<q"),
     "Float32": _packer("<f"),
     "Float64": _packer("<d"),
-    "Date": _packer("<i", lambda value: (value - EPOCH_DAY).days),
-    "Timestamp": _packer("<q", instant_of),
+    "Date": _packer("<i", days_of),
+    "Timestamp": _packer("<q", micros_of),
     "Decimal": _unscaled,
     "String": _sized,
     "Bytes": _sized,
@@ -181,8 +178,8 @@ def _array(of: FeatureType) -> Callable[[bytes], list[Any]]:
 
 FROM_WIRE: dict[str, Callable[[FeatureType], Callable[[Any], Any]]] = {
     "String": lambda _: bytes.decode,
-    "Date": lambda _: lambda days: EPOCH_DAY + timedelta(days=days),
-    "Timestamp": lambda _: to_datetime,
+    "Date": lambda _: date_of,
+    "Timestamp": lambda _: timestamp_of,
     "Decimal": _decimal,
     "Array": _array,
     "Embedding": lambda of: lambda data: list(struct.unpack(f"<{of.length}f", data)),

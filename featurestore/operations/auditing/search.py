@@ -149,12 +149,13 @@ class Search:
             said = self._ask(rows, question.as_of[rows])
 
             def detail(row: int) -> str:
-                pairs = [
-                    f"{name} was {question.keys[name][row].as_py()!r} and is {table[name][row].as_py()!r}"
+                sides = {
+                    name: [scalars(of[name].slice(row, 1))[0] for of in (question.keys, table)]
                     for name in question.part.inputs
-                    if question.keys[name][row].as_py() != table[name][row].as_py()
-                ]
-                return "; ".join(pairs)
+                }
+                return "; ".join(
+                    f"{name} was {old!r} and is {new!r}" for name, (old, new) in sides.items() if old != new
+                )
 
             table = question.trained_keys
             self._settle_same(rows, said, "request value differed", detail)

@@ -114,7 +114,7 @@ class Tally:
         rows, part = logged.rows, compared.part
         keys = logged.inputs
         names = logged.version.key_inputs if part is None else part.inputs
-        key = {name: keys[name][row].as_py() for name in names}
+        key = {name: scalars(keys[name].slice(row, 1))[0] for name in names}
         present = Status.PRESENT.name
         statuses = (present, present) if compared.statuses is None else tuple(str(s[row]) for s in compared.statuses)
         served, trained = (scalars(side.slice(row, 1))[0] for side in (compared.served, compared.trained))

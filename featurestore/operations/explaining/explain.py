@@ -42,7 +42,6 @@ from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
 from featurestore.stores.source_files import again
-from featurestore.types import Timestamp
 
 __all__ = ["explain", "explain_as_of"]
 
@@ -231,15 +230,7 @@ def _rows(session: Session, question: Question, paths: list[str | None], made: l
         session.connection.execute(sql)
     table: pa.Table = session.connection.sql(last).to_arrow_table()
     types = sorted(question.view.columns.items())
-    read = []
-    for i, (_, of) in enumerate(types):
-        column = table[f"v{i}"]
-        if of == Timestamp:  # µs first: Python's datetime ends in the year 9999, a source's timestamps do not
-            read.append(
-                [_moment(value) for value in column.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_pylist()]
-            )
-        else:
-            read.append(column.to_pylist())
+    read = [scalars(table[f"v{i}"]) for i in range(len(types))]
     words = table.select([name for name in table.column_names if not name.startswith("v") or name == "verdict"])
     found_rows = words.to_pylist()
     explained = []

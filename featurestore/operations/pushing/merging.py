@@ -12,7 +12,7 @@ from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.semantics.expressions import evaluate
 from featurestore.semantics.folds import Additive
 from featurestore.semantics.lanes import UNTIL, Lanes, PushedRow, pushed_place
-from featurestore.semantics.time import END
+from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical, instants, scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec
@@ -109,7 +109,7 @@ def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:
     known, replaces = table[KNOWN_AT].to_pylist(), table[REPLACES].to_pylist()
     happened = [END if e is None else e for e in instants(table[source.event_time])]
     untils = [END] * len(known) if source.until is None else instants(table[source.until])
-    columns[UNTIL] = [END if until is None else until for until in untils]
+    columns[UNTIL] = [END if until is None else max(BEGINNING, min(until, END)) for until in untils]
     deletes = [False] * len(known)
     if source.deleted is not None:
         deletes = pc.fill_null(table[source.deleted], False).to_pylist()

@@ -13,6 +13,7 @@ from featurestore.declare.push import PushSource
 from featurestore.errors import PushError
 from featurestore.operations.pushing.identities import NO_TIME, Identity
 from featurestore.semantics.values import instants
+from featurestore.types import Timestamp, timestamp_of, to_json
 
 __all__ = ["Known", "Mine", "Pushed", "Sorted", "next_version", "sort_rows"]
 
@@ -85,7 +86,7 @@ def _ahead(source: PushSource, times: Sequence[int | None], now: int) -> PushErr
         if happened is not None and happened > now + source.tolerance:
             return PushError(
                 f"{source.title}: row {row}, column '{source.event_time}': it happened at "
-                f"{to_datetime(happened).isoformat()}, and the store's clock is at {to_datetime(now).isoformat()}; a row may "
+                f"{to_json(Timestamp, timestamp_of(happened))}, and the store's clock is at {to_datetime(now).isoformat()}; a row may "
                 f"be at most {source.tolerance / 1e6:g} s ahead of it"
             )
     return None

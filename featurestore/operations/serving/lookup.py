@@ -172,7 +172,10 @@ def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> Rows:
     except ValueError as error:
         raise RequestError(f"The frame cannot be read: {error}") from None
     wanted = [name for name in inputs if name in table.column_names]
-    plain: list[dict[str, Any]] = table.select(wanted).to_pylist()
+    columns = [scalars(table[name]) for name in wanted]
+    plain = [dict(zip(wanted, values, strict=True)) for values in zip(*columns, strict=True)]
+    if not wanted:
+        return [{} for _ in range(table.num_rows)]
     if is_pandas(rows):  # a numpy-backed integer column with nulls has become float64
         whole = [
             name for name in wanted if inputs[name].kind.startswith("Int") and pa.types.is_floating(table[name].type)

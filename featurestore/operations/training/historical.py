@@ -28,6 +28,7 @@ from featurestore.operations.training.training_frame import Block, TrainingFrame
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.sql import quote
 from featurestore.semantics.status import Status
+from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
 from featurestore.stores.source_files import SourceFile
@@ -232,8 +233,8 @@ def _row_name(service: ResolvedService, connection: duckdb.DuckDBPyConnection, r
         return f"row {row}"
     selected = ", ".join(map(quote, names))
     found: pa.Table = connection.sql(f"SELECT {selected} FROM spine WHERE n = {row}").to_arrow_table()
-    values = found.to_pylist()[0]
-    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+    values = [scalars(column)[0] for column in found.columns]
+    return ", ".join(f"{name}={value!r}" for name, value in zip(names, values, strict=True))
 
 
 def manifest_of(

@@ -21,7 +21,7 @@ from featurestore.clock import instant_of
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.frames import own_cells
 from featurestore.errors import SpineError
-from featurestore.semantics.values import to_numpy, to_pandas
+from featurestore.semantics.values import scalars, to_numpy, to_pandas
 from featurestore.stores.source_files import again
 from featurestore.types import FeatureType
 
@@ -191,11 +191,11 @@ class TrainingFrame:
 
     def _repr_html_(self) -> str:
         table = self.to_arrow()
-        head = table.slice(0, 10).to_pylist()
+        head = table.slice(0, 10)
         note = (
             f"{table.num_rows} rows × {table.num_columns} columns · service {self.manifest['service']} · fingerprint "
         )
-        rows = [[row[name] for name in table.column_names] for row in head]
+        rows = zip(*[scalars(column) for column in head.columns], strict=True)
         return html.table("Training frame", table.column_names, rows, note=note + self.manifest["fingerprint"])
 
 

@@ -92,10 +92,16 @@ def scan_where(relation: Relation, wanted: Mapping[str, pa.Array], *, replaces: 
     found = list(relation.recent)
     for column, values in wanted.items():
         found = [table.filter(pc.is_in(table[column], values)) for table in found]
-    among = " AND ".join(f"{quote(column)} IN ({', '.join('?' * len(values))})" for column, values in wanted.items())
-    mine = pa.concat_tables(
-        found + relation.sealed_rows(among, [value for values in wanted.values() for value in values.to_pylist()])
-    )
+    tests: list[str] = []
+    parameters: list[Any] = []
+    for n, (column, values) in enumerate(wanted.items()):
+        if pa.types.is_temporal(values.type):  # of which Python cannot hold all
+            connection.register(f"{name}_among_{n}", pa.table({"value": values}))
+            tests.append(f"{quote(column)} IN (SELECT value FROM {quote(f'{name}_among_{n}')})")
+        else:
+            tests.append(f"{quote(column)} IN ({', '.join('?' * len(values))})")
+            parameters += values.to_pylist()
+    mine = pa.concat_tables(found + relation.sealed_rows(" AND ".join(tests), parameters))
     known = mine[KNOWN_AT].combine_chunks()
     connection.register(f"{name}_known", pa.table({KNOWN_AT: known}))
     among = f"{quote(replaces)} IN (SELECT {KNOWN_AT} FROM {quote(f'{name}_known')})"
