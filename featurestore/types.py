@@ -180,9 +180,12 @@ class FeatureType:
 
 
 def _plain(value: Any) -> Any:
-    """A scalar of numpy, Arrow or pandas as Python's own; their NaT and NA are null, finer instants floor to µs."""
+    """A scalar of numpy, Arrow or pandas as Python's own; their NaT and NA are null, a UUID is its text, and finer instants
+    floor to µs."""
     if hasattr(value, "as_py"):
-        return value.as_py()
+        value = value.as_py()
+    if type(value).__name__ == "UUID":
+        return str(value)
     if type(value).__name__ in {"NaTType", "NAType"}:
         return None
     if not hasattr(value, "item") or getattr(value, "ndim", 0) != 0:

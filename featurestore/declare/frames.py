@@ -77,8 +77,11 @@ def table_of(frame: Any, *, owned: bool = False) -> pa.Table:
 
 
 def _plain_table(frame: Any) -> pa.Table:
+    polars = sys.modules.get("polars")
+    if polars is not None and isinstance(frame, polars.LazyFrame):
+        frame = frame.collect()
     if is_pandas(frame):
-        table = pa.Table.from_pandas(frame, preserve_index=False)
+        table = pa.Table.from_pandas(_dense(frame), preserve_index=False)
     elif isinstance(frame, pa.Table):
         table = frame
     elif isinstance(frame, pa.RecordBatch):
@@ -92,6 +95,16 @@ def _plain_table(frame: Any) -> pa.Table:
     return pa.table([_plain(column) for column in table.columns], names=table.column_names).replace_schema_metadata(
         None
     )
+
+
+def _dense(frame: Any) -> Any:
+    """A pandas frame whose sparse columns are written out; Arrow takes no others."""
+    sparse = [place for place, of in enumerate(frame.dtypes) if str(of).startswith("Sparse[")]
+    if sparse:
+        frame = frame.copy(deep=False)
+        for place in sparse:
+            frame.isetitem(place, frame.iloc[:, place].sparse.to_dense())
+    return frame
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

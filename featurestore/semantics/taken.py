@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from featurestore.types import FeatureType
 __all__ = ["WrongTypeError", "WrongValueError", "taken"]
 
 NARROWED = {
-    "Int32": (pa.types.is_integer,),
-    "Int64": (pa.types.is_integer,),
+    "Int32": (pa.types.is_integer, pa.types.is_decimal),
+    "Int64": (pa.types.is_integer, pa.types.is_decimal),
     "Float32": (pa.types.is_integer, pa.types.is_floating),
     "Float64": (pa.types.is_integer, pa.types.is_floating),
     "Decimal": (pa.types.is_integer, pa.types.is_decimal),
+    "String": (lambda arrow: arrow == pa.uuid(),),
+    "Bytes": (pa.types.is_fixed_size_binary,),
 }
 """The columns of which each value is asked whether it is one of the type, as it is where it comes alone."""
 
@@ -92,7 +95,13 @@ def _exact(array: pa.Array, of: FeatureType) -> pa.Array:
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         return pa.ListArray.from_arrays(offsets, values, mask=pc.is_null(array), type=of.arrow)
-    return canonical(pa.array([of.accept(value) for value in scalars(array)], of.arrow), of)
+    return canonical(pa.array([_accepted(of, value) for value in scalars(array)], of.arrow), of)
+
+
+def _accepted(of: FeatureType, value: Any) -> Any:
+    """The canonical scalar of a column's value; DuckDB gives its HUGEINT to Arrow as decimals."""
+    whole = of.kind in {"Int32", "Int64"} and isinstance(value, Decimal) and value == value.to_integral_value()
+    return of.accept(int(value) if whole else value)
 
 
 def _has_timestamps(of: FeatureType) -> bool:
@@ -103,7 +112,7 @@ def _first_wrong(array: pa.Array, of: FeatureType, error: Exception) -> ValueErr
     """Which row is the first whose value is none of the type, and why."""
     for row in range(len(array)):
         try:
-            of.accept(scalars(array.slice(row, 1))[0])
+            _accepted(of, scalars(array.slice(row, 1))[0])
         except (ValueError, TypeError, OverflowError) as why:
             return WrongValueError(row, f"{why}{_advice(array.type, of)}")
     return WrongTypeError(str(error))

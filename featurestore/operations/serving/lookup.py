@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -176,15 +177,20 @@ def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> Rows:
     plain = [dict(zip(wanted, values, strict=True)) for values in zip(*columns, strict=True)]
     if not wanted:
         return [{} for _ in range(table.num_rows)]
-    if is_pandas(rows):  # a numpy-backed integer column with nulls has become float64
-        whole = [
-            name for name in wanted if inputs[name].kind.startswith("Int") and pa.types.is_floating(table[name].type)
-        ]
-        for row in plain:
-            for name in whole:
-                if row[name] is not None and row[name].is_integer() and abs(row[name]) <= EXACT_IN_FLOAT64:
-                    row[name] = int(row[name])
+    for name in wanted:
+        numbers = table[name].type
+        floats = is_pandas(rows) and pa.types.is_floating(numbers)  # a numpy-backed integer column with nulls
+        if inputs[name].kind in INTEGERS and (floats or pa.types.is_decimal(numbers)):  # or DuckDB's HUGEINT
+            for row in plain:
+                row[name] = _whole(row[name])
     return plain
+
+
+def _whole(value: float | Decimal | None) -> float | Decimal | int | None:
+    """The integer that a number surely is; else the number."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else value
+    return int(value) if value is not None and value.is_integer() and abs(value) <= EXACT_IN_FLOAT64 else value
 
 
 def _column(rows: Rows, name: str, of: FeatureType, *, json: bool) -> list[Any]:

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
 from featurestore.errors import SpineError, did_you_mean
-from featurestore.semantics.columns import instant_expression, read_sql, type_of_column, widens
+from featurestore.semantics.columns import instant_expression, read_sql, type_of_arrow, type_of_column, widens
 from featurestore.semantics.sql import file_list, quote
+from featurestore.semantics.taken import WrongTypeError, WrongValueError, taken
 from featurestore.stores.source_files import PlaceError, files_below
 from featurestore.types import FeatureType
 
@@ -139,6 +140,8 @@ def load_chunk(
         column = chunk.table[name]
         if from_pandas and name in inputs and pa.types.is_floating(column.type):
             column = _whole(column, name, inputs[name], chunk.first)
+        if name in inputs:
+            column = _taken(column, name, inputs[name], chunk.first)
         columns[name] = column
     numbers = pa.array(np.arange(chunk.table.num_rows))
     connection.register("spine_rows", pa.table({**columns, "__n": numbers}))
@@ -159,6 +162,19 @@ def load_chunk(
     result = np.empty(times.num_rows, np.int64)
     result[times["n"].to_numpy()] = times["t"].to_numpy()
     return result
+
+
+def _taken(column: pa.ChunkedArray, name: str, of: FeatureType, first: int) -> pa.ChunkedArray:
+    """An input column of another type than its own, where each value is exactly one of that; else as it is."""
+    own = type_of_arrow(column.type)
+    if column.null_count < len(column) and own is not None and widens(own, of):
+        return column
+    try:
+        return pa.chunked_array([taken(column, of)])
+    except WrongValueError as error:
+        raise SpineError(f"Row {error.row + first} of the spine: '{name}' must be {of}: {error}") from None
+    except WrongTypeError:
+        return column  # which is refused by its own name
 
 
 def _instant(name: str, raw: str, timezone: str) -> str:
