@@ -19,6 +19,7 @@ from featurestore.declare.folds import Latest
 from featurestore.declare.on_demand import Request, RequestTime, on_demand
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import DataFrameSource, ParquetSource
+from featurestore.declare.stored import read_source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import NotFoundError, RequestError, SourceError
 from featurestore.operations.materialize import materialize_view
@@ -191,7 +192,9 @@ def test_every_type_is_read_from_plain_values() -> None:
         "flag": True, "count": 2**53 + 1, "small": 0.5, "text": "2013-01-01", "raw": b"\xff", "day": "2013-01-01",
         "moment": "2013-01-01T00:00Z", "price": "1.10", "list": [1, None], "vector": [1.0, 2.0],
     }  # fmt: skip
-    source = DataFrameSource("rows", None, event_time="at", content="")
+    source = read_source(
+        {"kind": "frame", "name": "rows", "event_time": "at", "content": ""}
+    )  # whose rows are elsewhere
     thing = Entity("thing", key={"day": Date})
     view = FeatureView("view", entity=thing, source=source, features=list(types), refresh="continuous")
     test = FeatureTest(view).rows("rows", [{"at": "2013-01-01T00:00Z", **values}], schema=types)
