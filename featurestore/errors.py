@@ -16,7 +16,8 @@
     ├── PlanOutdatedError       the plan shown is no longer what apply would do
     ├── RegistryError           the registry cannot be read or written
     ├── OnlineStoreError        the online store refused or answered nonsense
-    │   └── OnlineUnavailableError    it cannot be reached just now
+    │   ├── OnlineUnavailableError    it cannot be reached just now
+    │   └── OnlineDamagedError        what it holds under a key is not what was written
     ├── MaterializeError        a run could not complete; what was served before still is
     ├── LogError                a push log cannot be read or written
     │   └── LogDamagedError           bytes that were acknowledged have changed on the disk
@@ -45,6 +46,7 @@ __all__ = [
     "NotFoundError",
     "NotMaterializedError",
     "OnDemandError",
+    "OnlineDamagedError",
     "OnlineStoreError",
     "OnlineUnavailableError",
     "PlanOutdatedError",
@@ -139,6 +141,19 @@ class OnlineUnavailableError(OnlineStoreError):
     """The online store cannot be reached just now."""
 
     retry = True
+
+
+class OnlineDamagedError(OnlineStoreError):
+    """What the online store holds under some keys is not what was written there; `keys` are these."""
+
+    def __init__(self, where: str, keys: Iterable[bytes]) -> None:
+        self.keys = tuple(keys)
+        others = f", and {len(self.keys) - 1} more keys" if len(self.keys) > 1 else ""
+        super().__init__(
+            f"{where} is damaged: what it holds under {self.keys[0]!r}{others} is not what was written. Nothing was removed; "
+            "run featurestore materialize --full, which writes records anew. Where that fails too, restore it from a copy, or "
+            "empty it and run featurestore materialize, which makes everything in it anew"
+        )
 
 
 class MaterializeError(FeatureStoreError):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from featurestore.stores.codec import WATERMARK, ViewCodec, project_prefix
 from featurestore.stores.online import OnlineStore
+from featurestore.stores.online.sealing import read_past_damage
 
 __all__ = ["free_project", "free_view"]
 
@@ -24,7 +25,8 @@ def free_project(store: OnlineStore, project: str, versions: Iterable[tuple[str,
 
 def _free(store: OnlineStore, prefix: bytes, *, first: list[bytes]) -> int:
     """Watermarks go first: who still asks for what is freed learns that it is gone, and never that its keys are MISSING."""
-    deleted = sum(value is not None for value in store.get(first).values)
+    values, damaged = read_past_damage(store, first)
+    deleted = len(damaged) + sum(value is not None for value in values)
     store.write(dict.fromkeys(first))
     for keys in store.scan(prefix):
         store.write(dict.fromkeys(keys))

@@ -40,6 +40,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark, unpack_watermark
 from featurestore.stores.offline import Offline, Session
 from featurestore.stores.online import OnlineStore
+from featurestore.stores.online.sealing import read_past_damage
 from featurestore.stores.source_files import SourceFile, again
 from featurestore.stores.wire import cut
 
@@ -317,9 +318,12 @@ def _puts(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | No
         return dict(zip(keys, records, strict=True))
     nothing, nothing_yet = codec.empty(complete), codec.record([codec.empty(context.instant)])
     puts: dict[bytes, bytes | None] = {}
-    for key, record, held in zip(keys, records, context.store.get(keys).values, strict=True):
+    before, damaged = read_past_damage(context.store, keys)
+    for key, record, held in zip(keys, records, before, strict=True):
         older = None if held is None else codec.slot(held, complete)
-        if record is None and (older is None or older.row is None):
+        if key in damaged:
+            puts[key] = record or nothing_yet  # what it answered before is not known; until the switch its lookups fail
+        elif record is None and (older is None or older.row is None):
             puts[key] = None  # without a record the key is MISSING, then as now
         else:
             puts[key] = codec.with_older(record or nothing_yet, nothing if older is None else older.data)

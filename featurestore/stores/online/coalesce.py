@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from featurestore.errors import OnlineDamagedError
 from featurestore.stores.online.contract import OnlineStore, Reading
 
 __all__ = ["CoalescingReader"]
@@ -74,7 +75,14 @@ class CoalescingReader:
         keys = {key: None for request in requests for key in request.keys}
         reading = asyncio.get_running_loop().run_in_executor(None, self._store.get, [*first, *keys])
         await asyncio.wait([reading])
-        if (error := reading.exception()) is not None:  # whatever it is, it belongs to the callers
+        error = reading.exception()
+        if isinstance(
+            error, OnlineDamagedError
+        ):  # it belongs to those who asked for these keys; the others go once more
+            hit = {*error.keys}
+            self._waiting[:0] = [each for each in requests if hit.isdisjoint((*each.first, *each.keys))]
+            requests = [each for each in requests if not hit.isdisjoint((*each.first, *each.keys))]
+        if error is not None:  # whatever it is, it belongs to the callers
             for request in requests:
                 if not request.answer.done():
                     request.answer.set_exception(error)

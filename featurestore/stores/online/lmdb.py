@@ -3,6 +3,9 @@
 A directory holds one environment with two databases: `keys` has the keys that LMDB can take as they are, and
 `long` the others (empty, or above 511 bytes) under their first bytes and a digest, with the whole key before the
 value, so that prefixes still lie together and nothing depends on digests being distinct by luck.
+
+LMDB has no checksums of its own pages. Every value has one, which covers its key; and before a key is said to be absent, its
+two neighbours are looked at, where it would lie if a bit of it had changed.
 """
 
 from __future__ import annotations
@@ -24,8 +27,15 @@ import lmdb
 
 from featurestore.clock import Clock, reader
 from featurestore.config import lmdb_url
-from featurestore.errors import ConfigError, FeatureStoreError, OnlineStoreError, OnlineUnavailableError
+from featurestore.errors import (
+    ConfigError,
+    FeatureStoreError,
+    OnlineDamagedError,
+    OnlineStoreError,
+    OnlineUnavailableError,
+)
 from featurestore.stores.online.contract import Guard, Reading
+from featurestore.stores.online.sealing import is_sound, opened, opened_one, sealed
 from featurestore.stores.online.url import Parser, byte_count, parse_options
 
 __all__ = ["LmdbStore"]
@@ -91,9 +101,14 @@ class _Environment:
         finally:
             self.running.pop()
 
+    @property
+    def where(self) -> str:
+        """The store's name in messages."""
+        return f"The online store in {self.path}"
+
     def error(self, error: Exception) -> FeatureStoreError:
         """What an error of LMDB or the file system means for this directory."""
-        where = f"The online store in {self.path}"
+        where = self.where
         code = getattr(error, "code", None) or getattr(error, "errno", None)
         larger = f"{lmdb_url(self.path)}?map_size={max(2, 2 * self.map_size >> 30)}GiB"
         if isinstance(error, lmdb.MapFullError):
@@ -220,15 +235,17 @@ class LmdbStore:
                     values = list(map(txn.get, keys))
                 except lmdb.BadValsizeError:  # an empty key is among them
                     values = [_read(environment, txn, key) for key in keys]
-                if None in values:  # LMDB finds nothing under a key that is too long for it
+                if None in values:
                     for index, key in enumerate(keys):
-                        if len(key) > MAX_KEY:
+                        if len(key) > MAX_KEY:  # LMDB finds nothing under a key that is too long for it
                             values[index] = _read(environment, txn, key)
+                    absent = [key for key, value in zip(keys, values, strict=True) if value is None]
+                    _check_absent(environment, txn, absent)
         except lmdb.Error as error:
             raise environment.error(error) from error
         finally:
             environment.running.pop()
-        return Reading(now, values)
+        return Reading(now, opened(keys, values, where=environment.where))
 
     def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
         """Write the batch in one transaction, synced to disk, where the guard holds; see the contract."""
@@ -237,8 +254,10 @@ class LmdbStore:
         with environment.entered() as env:
             env.reader_check()  # what killed readers had in view would never be reused
             with env.begin(environment.keys, write=True) as txn:
-                if guard is not None and _read(environment, txn, guard.key) != guard.value:
-                    return False
+                if guard is not None:
+                    held = opened_one(guard.key, _read(environment, txn, guard.key), where=environment.where)
+                    if held != guard.value:
+                        return False
                 _apply(environment, txn, keys, puts)
         return True
 
@@ -279,14 +298,48 @@ def _read(environment: _Environment, txn: _Transaction, key: bytes) -> bytes | N
     if stored is None:
         return None
     found, value = _split_long(stored)
-    return value if found == key else None
+    if found != key:
+        raise OnlineDamagedError(environment.where, [key])
+    return value
+
+
+def _check_absent(environment: _Environment, txn: _Transaction, keys: Sequence[bytes]) -> None:
+    """Look at the neighbours of keys that were not found; OnlineDamagedError where one of them is not what was written, or
+    they lie in another order: it may be the key itself, or hide it."""
+    cursors: dict[bool, Any] = {}
+    for key in keys:
+        long = not _is_plain(key)
+        place = _long_key(key) if long else key
+        cursor = cursors.get(long)
+        if cursor is None:
+            cursor = cursors[long] = txn.cursor(environment.long if long else environment.keys)
+        if cursor.set_range(place):
+            after, stored = cursor.item()
+            sound = after > place and _is_sound(after, stored, long=long)
+            there = sound and cursor.prev()
+        else:
+            sound, there = True, cursor.last()
+        if there:
+            before, stored = cursor.item()
+            sound = before < place and _is_sound(before, stored, long=long)
+        if not sound:
+            raise OnlineDamagedError(environment.where, [key])
+
+
+def _is_sound(place: bytes, stored: bytes, *, long: bool) -> bool:
+    """Whether what lies at a place of the database belongs there as it is."""
+    if not long:
+        return is_sound(place, stored)
+    key, value = _split_long(stored)
+    return is_sound(key, value) and _long_key(key) == place
 
 
 def _apply(
     environment: _Environment, txn: _Transaction, keys: Sequence[bytes], puts: Mapping[bytes, bytes | None]
 ) -> None:
     if None not in puts.values() and all(map(_is_plain, keys)):
-        txn.cursor(environment.keys).putmulti(zip(keys, map(puts.__getitem__, keys), strict=True))  # type: ignore[arg-type]
+        values = map(sealed, keys, map(puts.__getitem__, keys))  # type: ignore[arg-type]
+        txn.cursor(environment.keys).putmulti(zip(keys, values, strict=True))
         return
     for key in keys:
         value = puts[key]
@@ -294,11 +347,11 @@ def _apply(
             if value is None:
                 txn.delete(key, db=environment.keys)
             else:
-                txn.put(key, value, db=environment.keys)
+                txn.put(key, sealed(key, value), db=environment.keys)
         elif value is None:
             txn.delete(_long_key(key), db=environment.long)
         else:
-            txn.put(_long_key(key), _pack_long(key, value), db=environment.long)
+            txn.put(_long_key(key), _pack_long(key, sealed(key, value)), db=environment.long)
 
 
 def _scan(environment: _Environment, prefix: bytes) -> Iterator[list[bytes]]:

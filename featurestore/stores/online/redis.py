@@ -24,6 +24,7 @@ from featurestore.clock import Clock, reader
 from featurestore.errors import ConfigError, OnlineStoreError, OnlineUnavailableError
 from featurestore.stores.online.contract import Guard, Reading
 from featurestore.stores.online.pool import Pool
+from featurestore.stores.online.sealing import opened, opened_one, sealed
 from featurestore.stores.online.url import Parser, file_path, parse_options, seconds, whole_number
 
 __all__ = ["RedisStore"]
@@ -83,6 +84,10 @@ class RedisStore:
     def __repr__(self) -> str:
         return f"RedisStore('{self._name}')"
 
+    @property
+    def _where(self) -> str:
+        return f"The online store {self._name}"
+
     def get(self, keys: Sequence[bytes]) -> Reading:
         """The server's clock and the values of `keys` in one round trip, all of one moment; see the contract."""
         if not self._ready:
@@ -99,7 +104,8 @@ class RedisStore:
         if self._clock is None:
             time, *answers = answers
             now = int(time[0]) * 1_000_000 + int(time[1])
-        return Reading(now, answers[0] if len(answers) == 1 else list(chain.from_iterable(answers)))
+        stored = answers[0] if len(answers) == 1 else list(chain.from_iterable(answers))
+        return Reading(now, opened(keys, stored, where=self._where))
 
     def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
         """Write the batch in one transaction where the guard holds; see the contract.
@@ -191,7 +197,7 @@ class RedisStore:
         sent = False
         try:
             while True:
-                if guard is not None and not _watch(connection, guard):
+                if guard is not None and not _watch(connection, guard, self._where):
                     return False
                 connection.send_packed_command((batch,))
                 sent = True
@@ -228,7 +234,7 @@ class RedisStore:
             raise self._error(error, text) from error
 
     def _error(self, error: Exception, text: str) -> OnlineStoreError:
-        name = f"The online store {self._name}"
+        name = self._where
         if isinstance(error.__context__, queue.Empty):
             return OnlineUnavailableError(
                 f"{name} has all {self._pool_size} connections of this process in use, and none became free in "
@@ -298,11 +304,11 @@ def _is_tls_fault(error: Exception) -> bool:
     return isinstance(fault, ssl.SSLError) and not isinstance(fault, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
-def _watch(connection: Any, guard: Guard) -> bool:
+def _watch(connection: Any, guard: Guard, where: str) -> bool:
     """Watch the guard key and say whether it holds; where it does not, stop watching."""
     connection.send_packed_command((_pack(("WATCH", guard.key)) + _pack(("GET", guard.key)),))
     connection.read_response()
-    if connection.read_response() == guard.value:
+    if opened_one(guard.key, connection.read_response(), where=where) == guard.value:
         return True
     connection.send_packed_command((_UNWATCH,))
     connection.read_response()
@@ -312,7 +318,7 @@ def _watch(connection: Any, guard: Guard) -> bool:
 def _transaction(puts: Mapping[bytes, bytes | None]) -> tuple[bytes, int]:
     """A packed transaction that applies `puts`, and the number of replies it brings."""
     commands = [_MULTI]
-    kept = [item for item in puts.items() if item[1] is not None]
+    kept = [(key, sealed(key, value)) for key, value in puts.items() if value is not None]
     commands.extend(_pack(("MSET", *chain.from_iterable(chunk))) for chunk in _chunks(kept))
     if len(kept) < len(puts):
         gone = [key for key, value in puts.items() if value is None]
