@@ -35,6 +35,8 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Compare what was served and logged with what training says for it, bit by bit.
 
+    Damaged files of the log are left out and named, and the command then exits with 3.
+
     Example: featurestore audit --since 1d
     """
     with opened(context) as store:
@@ -47,7 +49,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
         print_json(found.to_dict())
     else:
         _print(found)
-    if fail_on_skew and found.over_budget:
+    if found.damaged or (fail_on_skew and found.over_budget):
         raise typer.Exit(FOUND)
 
 
@@ -66,13 +68,15 @@ def _print(found: Audit) -> None:
             print_example(feature.feature, example)
     for version, why in found.not_audited.items():
         typer.echo(f"{version} was not audited: {why}")
+    for what, why in found.damaged.items():
+        typer.echo(f"{what} is damaged: {why}")
     for name, share in found.over_budget.items():
         allowed = found.budgets.get(name, 0.0)
         typer.echo(f"{name} is over its skew budget: {share:.4%} of its values, where {allowed:.4%} are allowed")
     lost = found.losses
     typer.echo(
         f"{found.compared} values compared, {found.skewed} skewed; of {lost.offered} requests {lost.written} logged, "
-        f"{lost.dropped} dropped, {lost.lost} lost"
+        f"{lost.dropped} dropped, {lost.lost} lost" + (f"; {len(found.damaged)} damaged" if found.damaged else "")
     )
 
 

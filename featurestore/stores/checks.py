@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["BLOCK", "CHECK", "checks_of", "damaged_at", "first_damage", "signed", "unsigned"]
+__all__ = ["BLOCK", "CHECK", "check_of", "checks_of", "damaged_at", "first_damage", "is_whole", "signed", "unsigned"]
 
 BLOCK = 1 << 20
 """Bytes of which there is one checksum: what an error names the place of damage by."""
@@ -44,11 +44,40 @@ def _blocks(path: Path) -> Iterator[str]:
             yield f"{zlib.crc32(block):0{DIGITS}x}"
 
 
+def check_of(path: Path) -> str:
+    """One checksum of a whole file, as short as a name can hold it."""
+    check = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            check = zlib.crc32(block, check)
+    return f"{check:0{DIGITS}x}"
+
+
+def is_whole(path: Path, check: str) -> bool:
+    """Whether a file is what it was when `check_of` was taken. OSError where it cannot be read."""
+    identity = _identity(path, check)
+    if _LOOKED_AT.get(str(path)) != identity:
+        if check_of(path) != check:
+            return False
+        _remember(path, identity)
+    return True
+
+
+def _identity(path: Path, checks: str) -> _Identity:
+    there = path.stat()
+    return there.st_size, there.st_mtime_ns, there.st_ino, checks
+
+
+def _remember(path: Path, identity: _Identity) -> None:
+    if len(_LOOKED_AT) >= REMEMBERED:
+        _LOOKED_AT.clear()
+    _LOOKED_AT[str(path)] = identity
+
+
 def damaged_at(path: Path, checks: str) -> int | None:
     """The offset of the first block that is not what it was when `checks` were taken; None where all are. OSError where the
     file cannot be read."""
-    there = path.stat()
-    identity = there.st_size, there.st_mtime_ns, there.st_ino, checks
+    identity = _identity(path, checks)
     if _LOOKED_AT.get(str(path)) == identity:
         return None
     number = 0
@@ -56,10 +85,8 @@ def damaged_at(path: Path, checks: str) -> int | None:
         if block != checks[(number - 1) * DIGITS : number * DIGITS]:
             return (number - 1) * BLOCK
     if number * DIGITS != len(checks):  # it is shorter than it was
-        return there.st_size
-    if len(_LOOKED_AT) >= REMEMBERED:
-        _LOOKED_AT.clear()
-    _LOOKED_AT[str(path)] = identity
+        return identity[0]
+    _remember(path, identity)
     return None
 
 

@@ -1,7 +1,9 @@
 """What became of the requests that a process served: counters in a file, which outlive the process however it ends.
 
     <folder>/processes/<process>    u64 each: requests offered, written, dropped; then when an error last cost some
-                                    (µs, 0: never), and what it was (UTF-8, to the first zero byte)
+                                    (µs, 0: never), and what it was (UTF-8, to the first zero byte); a CRC-32 of the
+                                    three counters (u32), and four zero bytes
+    <folder>/processes/ended.json   the sum of processes that ended, with its own checksum
 
 The process holds a lock on its file as long as it lives, so that nobody takes what still waits in it for lost. Where
 the folder cannot be written, the counts are in memory until it can.
@@ -14,18 +16,33 @@ import fcntl
 import mmap
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from featurestore.stores.checks import signed, unsigned
 
 __all__ = ["Counts", "Losses", "fold_ended", "losses"]
 
 COUNTERS = struct.Struct("<QQQ")
 ERROR = struct.Struct("<Q200s")
-SIZE = COUNTERS.size + ERROR.size
+CHECK = struct.Struct("<I4x")
+UNCHECKED = COUNTERS.size + ERROR.size
+"""Bytes of a file of an earlier version, which has no checksum."""
+
+SIZE = UNCHECKED + CHECK.size
 PROCESSES = "processes"
-ENDED = "ended"
+ENDED = "ended.json"
 """The sum of processes that ended, with their names, so that a process whose file is still there is not counted twice."""
+
+OLD_ENDED = "ended"
+"""That of an earlier version, whose counts are among those of `ENDED` where both are there."""
+
+LOOKS = 5
+"""Times that a file is read whose counters are just being written."""
+
+LAST = (1 << 63) - 1
 
 
 class Losses(NamedTuple):
@@ -76,7 +93,9 @@ class Counts:
     def save(self) -> None:
         """Put the counters where they outlive the process."""
         if self._kept is not None:
-            COUNTERS.pack_into(self._kept, 0, self.offered, self.written, self.dropped)
+            counters = COUNTERS.pack(self.offered, self.written, self.dropped)
+            self._kept[: COUNTERS.size] = counters
+            CHECK.pack_into(self._kept, UNCHECKED, zlib.crc32(counters))
 
     def failed(self, error: str, *, at: int) -> None:
         """Remember what went wrong at an instant (µs)."""
@@ -103,12 +122,18 @@ class Counts:
 
 
 class _Counted(NamedTuple):
-    """A file of counts as it was read. names: the processes that it is about."""
+    """A file of counts as it was read. names: the processes that it is about. damaged: the counts are not what was written."""
 
     names: tuple[str, ...]
     counts: tuple[int, int, int, int]
     at: int
     error: str
+    damaged: bool = False
+
+
+def _damaged(path: Path) -> _Counted:
+    error = f"the counts in {path} are damaged, and not among these"
+    return _Counted((path.name,), (0, 0, 0, 0), LAST, error, damaged=True)
 
 
 def losses(folder: Path) -> Losses:
@@ -126,21 +151,23 @@ def losses(folder: Path) -> Losses:
 def fold_ended(folder: Path) -> int:
     """Put the counts of the processes that ended into one file, and remove theirs; how many there were.
 
-    Killed on the way it counts none twice: the file names those that it counts. One caller at a time.
+    Killed on the way it counts none twice: the file names those that it counts. What is damaged stays where it is, and nothing
+    is put where that is damaged. One caller at a time.
     """
     processes = folder / PROCESSES
     read = list(_read(processes))
-    dead = [counted for counted, alive in read if not alive]
+    if any(counted.damaged for counted, _ in read if counted.names == (ENDED,)):
+        return 0
+    dead = [counted for counted, alive in read if not alive and not counted.damaged]
     names = [name for counted in dead for name in counted.names if (processes / name).exists()]
     if not names:
         return 0
     last = max(dead, key=lambda counted: counted.at)
     totals = [sum(column) for column in zip(*(counted.counts for counted in dead), strict=True)]
-    lines = [" ".join(map(str, totals)), f"{last.at} {last.error}", *names]
     made = processes / f".{ENDED}"
-    made.write_text("\n".join(lines))
+    made.write_bytes(signed({"counts": totals, "at": last.at, "error": last.error, "names": names}))
     os.replace(made, processes / ENDED)  # noqa: PTH105 - atomic, and said so by its name
-    for name in names:
+    for name in (*names, OLD_ENDED):
         (processes / name).unlink(missing_ok=True)
     return len(names)
 
@@ -148,7 +175,7 @@ def fold_ended(folder: Path) -> int:
 def _read(processes: Path) -> Iterator[tuple[_Counted, bool]]:
     """Each file of counts, with whether its process lives; a process is in one of them."""
     found = [read for path in sorted(processes.glob("[0-9]*")) if (read := _read_one(path)) is not None]
-    ended = _read_ended(processes / ENDED)  # after the others: what was put into it meanwhile is in its names
+    ended = _read_ended(processes)  # after the others: what was put into it meanwhile is in its names
     if ended is not None:
         yield ended, False
     known = () if ended is None else ended.names
@@ -156,14 +183,19 @@ def _read(processes: Path) -> Iterator[tuple[_Counted, bool]]:
 
 
 def _read_one(path: Path) -> tuple[_Counted, bool] | None:
-    try:
-        with path.open("rb") as file:
-            alive = _is_locked(file.fileno())
-            data = file.read(SIZE)
-    except FileNotFoundError:
-        return None
-    if len(data) < SIZE:  # just made
-        return None
+    for _ in range(LOOKS):
+        try:
+            with path.open("rb") as file:
+                alive = _is_locked(file.fileno())
+                data = file.read(SIZE)
+        except FileNotFoundError:
+            return None
+        if len(data) < UNCHECKED:  # just made
+            return None
+        if len(data) < SIZE or not any(data) or _check(data) == CHECK.unpack_from(data, UNCHECKED)[0]:
+            break
+    else:
+        return _damaged(path), alive
     offered, written, dropped = COUNTERS.unpack_from(data)
     at, text = ERROR.unpack_from(data, COUNTERS.size)
     error = text.partition(b"\0")[0].decode(errors="ignore")
@@ -171,9 +203,20 @@ def _read_one(path: Path) -> tuple[_Counted, bool] | None:
     return _Counted((path.name,), (offered, written, dropped, lost), at, error), alive
 
 
-def _read_ended(path: Path) -> _Counted | None:
+def _check(data: bytes) -> int:
+    return zlib.crc32(data[: COUNTERS.size])
+
+
+def _read_ended(processes: Path) -> _Counted | None:
     try:
-        counts, error, *names = path.read_text().split("\n")
+        words = unsigned((processes / ENDED).read_bytes())
+        return _Counted(tuple(words["names"]), tuple(words["counts"]), words["at"], words["error"])
+    except ValueError:
+        return _damaged(processes / ENDED)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    try:
+        counts, error, *names = (processes / OLD_ENDED).read_text().split("\n")
     except (FileNotFoundError, NotADirectoryError):
         return None
     offered, written, dropped, lost = map(int, counts.split())

@@ -1,7 +1,7 @@
 """The serving log: what was served, in Parquet segments, written beside the lookups and never in their way.
 
-    <folder>/<service>/<fingerprint>/<first>-<last>-<process>-<number>.parquet    one row a row served, typed columns;
-                                                                                 first and last time in it, µs
+    <folder>/<service>/<fingerprint>/<first>-<last>-<process>-<number>.<check>.parquet    one row a row served, typed
+                                                                 columns; first and last time in it, µs; its checksum
     <folder>/processes/<process>                                                  what became of its requests
 
 A lookup puts a request into memory and goes on; a thread writes what has come together every second. Memory is
@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from featurestore.stores.serving_counts import Counts, Losses, losses
-from featurestore.stores.serving_segments import appearing, segment_name, segments, write_quickly
+from featurestore.stores.serving_segments import appearing, is_sound, segment_name, segments, write_quickly
 
-__all__ = ["Form", "Losses", "Served", "ServingLog", "losses", "segments"]
+__all__ = ["Form", "Losses", "Served", "ServingLog", "is_sound", "losses", "segments"]
 
 FLUSH = 1.0
 """Seconds for which what was served may wait in memory."""

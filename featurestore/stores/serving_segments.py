@@ -1,5 +1,8 @@
 """The files of the serving log: how they are called, how one appears, and which of them count.
 
+A file's name ends with a checksum of all its bytes, so that whoever reads it can tell whether they are what was written. Those
+of an earlier version have none.
+
 A merged file (see `serving_upkeep`) says in its metadata which files it replaces. They stay for a while, for readers that
 listed them before; whoever lists the files now leaves them out.
 """
@@ -18,11 +21,14 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.stores.checks import check_of, is_whole
+
 __all__ = [
     "HOUR",
     "REPLACES",
     "SegmentFile",
     "appearing",
+    "is_sound",
     "live",
     "merged_name",
     "replaced",
@@ -63,7 +69,7 @@ class SegmentFile(NamedTuple):
 
 
 def segment_name(first: int, last: int, by: str) -> str:
-    """The name of a segment with rows from `first` to `last` (µs)."""
+    """The name of a segment with rows from `first` to `last` (µs), which `appearing` puts the checksum into."""
     return f"{first}-{last}-{by}.parquet"
 
 
@@ -74,7 +80,8 @@ def merged_name(first: int, last: int, mark: str) -> str:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that appears all at once: under its name it is whole, and on the disk. Raises OSError."""
+    """A file to write that appears all at once: it is whole then, and on the disk, and its name ends with its checksum.
+    Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f".{path.name}")
     try:
@@ -82,10 +89,21 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(made, path)  # noqa: PTH105 - atomic, and said so by its name
+        os.replace(made, path.with_suffix(f".{check_of(made)}{path.suffix}"))  # noqa: PTH105 - atomic, and named so
     finally:
         with suppress(OSError):
             made.unlink(missing_ok=True)
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file is what was written, as far as its name can tell. Raises FileNotFoundError."""
+    _, *checks, _ = path.name.split(".")
+    try:
+        return all(is_whole(path, check) for check in checks)
+    except FileNotFoundError:
+        raise
+    except OSError:  # the disk cannot read it
+        return False
 
 
 def write_quickly(table: pa.Table, into: Any) -> None:
@@ -136,9 +154,10 @@ def replaced(files: Sequence[SegmentFile], of: Callable[[SegmentFile], bool] = l
 
 
 def replaced_by(file: SegmentFile) -> set[str]:
-    """The names of the files that a merged one stands for; none where it is gone."""
+    """The names of the files that a merged one stands for; none where it is gone, or damaged: they count again then, those
+    that are still there."""
     try:
-        metadata = pq.read_schema(file.path).metadata or {}
-    except FileNotFoundError:
+        metadata = pq.read_schema(file.path).metadata or {} if is_sound(file.path) else {}
+    except (FileNotFoundError, pa.ArrowException):
         return set()
     return set(json.loads(metadata.get(REPLACES, b"[]")))

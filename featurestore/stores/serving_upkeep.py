@@ -30,6 +30,7 @@ from featurestore.stores.serving_segments import (
     REPLACES,
     SegmentFile,
     appearing,
+    is_sound,
     listed,
     merged_name,
     replaced,
@@ -154,6 +155,8 @@ def _merge_hour(files: Sequence[SegmentFile], between: Between) -> Upkeep:
     """Merge the files of an hour that were written alike."""
     groups: dict[tuple[str, bytes], tuple[pa.Schema, list[SegmentFile]]] = {}
     for file in files:
+        if not is_sound(file.path):  # it stays as it is, for the audit to name
+            continue
         schema = pq.read_schema(file.path)
         metadata = {name: value for name, value in (schema.metadata or {}).items() if name != REPLACES}
         schema = schema.with_metadata(metadata)

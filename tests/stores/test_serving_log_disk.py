@@ -165,7 +165,7 @@ def test_processes_that_ended_are_counted_once(tmp_path: Path) -> None:
     logs[2].close()
     assert fold_ended(tmp_path) == 1
     assert losses(tmp_path) == Losses(6, 6, 0, 0)
-    assert [path.name for path in (tmp_path / "processes").iterdir()] == ["ended"]
+    assert [path.name for path in (tmp_path / "processes").iterdir()] == ["ended.json"]
 
 
 KILLED = """
@@ -199,4 +199,4 @@ def test_killed_while_it_puts_counts_together_it_counts_none_twice(tmp_path: Pat
             break
     assert killed.returncode == 0
     assert step > 4
-    assert [path.name for path in (tmp_path / "processes").iterdir()] == ["ended"]
+    assert [path.name for path in (tmp_path / "processes").iterdir()] == ["ended.json"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from featurestore.declare.frames import table_of
-from featurestore.errors import FeatureStoreError, NotFoundError, SpineError
+from featurestore.errors import FeatureStoreError, LogDamagedError, NotFoundError, OnlineDamagedError, SpineError
 from featurestore.operations.auditing.asking import Ints, Said, ask_keys
 from featurestore.operations.auditing.bits import Bits, same_bits
 from featurestore.operations.auditing.functions import compare_functions
@@ -48,6 +50,7 @@ def audit(project: Project, what: Audited) -> Audit:
     folder = project.config.serving_log.folder
     spine = None if what.spine is None else SpineOfRequests(table_of(what.spine))
     tally, left_out, budgets = Tally(project), {}, {}
+    damaged: dict[str, str] = {}
     listed = segments(folder, service=what.service, since=what.since, until=what.until)
     for (name, fingerprint), files in listed.items():
         title = f"{name} {fingerprint}"
@@ -55,7 +58,7 @@ def audit(project: Project, what: Audited) -> Audit:
             version = project.served_service(name, what.against.get(name, fingerprint))
             served = None if version.fingerprint == fingerprint else project.service_version(name, fingerprint)
             budgets[name] = version.declared.skew_budget
-            for rows, libraries in chunks(files, what.since, what.until):
+            for rows, libraries in chunks(files, what.since, what.until, damaged=partial(_note, damaged)):
                 matched = (rows, None) if spine is None else spine.match(rows, version)
                 _audit_rows(project, Logged(version, served, matched[0], matched[1], libraries), tally)
         except SpineError:
@@ -63,13 +66,20 @@ def audit(project: Project, what: Audited) -> Audit:
         except FileNotFoundError:  # by the log's retention; what was read of the version is counted
             left_out[title] = "a file of its log was deleted while it was read; audit again"
             continue
+        except (LogDamagedError, OnlineDamagedError) as error:
+            damaged[title] = str(error)
+            continue
         except FeatureStoreError as error:  # the rest can be audited all the same
             left_out[title] = str(error)
             continue
         if served is not None:
             left_out |= _lacking(title, version.declared.columns, served.declared.columns)
     unmatched = (0, 0) if spine is None else (spine.not_served, spine.not_trained)
-    return Audit(tally.features(), tally.lateness(), losses(folder), left_out, budgets, *unmatched)
+    return Audit(tally.features(), tally.lateness(), losses(folder), left_out, budgets, *unmatched, damaged)
+
+
+def _note(damaged: dict[str, str], path: Path) -> None:
+    damaged[str(path)] = "its bytes are not what was written, so that its rows were not audited; restore it from a copy"
 
 
 def _lacking(title: str, wanted: tuple[str, ...], served: tuple[str, ...]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from featurestore.errors import SpineError
 from featurestore.operations.auditing.asking import Ints, Said
@@ -19,6 +18,7 @@ from featurestore.operations.on_demand import REQUEST_TIME
 from featurestore.operations.serving.served_rows import as_of_column, input_column, status_columns, store_version
 from featurestore.semantics.service import Column, Part, ResolvedService
 from featurestore.semantics.values import canonical
+from featurestore.stores.serving_log import is_sound
 from featurestore.types import FeatureType
 
 __all__ = ["Logged", "SpineOfRequests", "chunks"]
@@ -96,28 +96,46 @@ Libraries = dict[str, set[str]]
 """Library → the versions of it that wrote some segments."""
 
 
-def chunks(files: Sequence[Path], since: int | None, until: int | None) -> Iterator[tuple[pa.Table, Libraries]]:
-    """The rows that were answered from `since` to before `until` (µs), some at a time, with what served them."""
+def chunks(
+    files: Sequence[Path], since: int | None, until: int | None, *, damaged: Callable[[Path], object]
+) -> Iterator[tuple[pa.Table, Libraries]]:
+    """The rows that were answered from `since` to before `until` (µs), some at a time, with what served them.
+
+    damaged: told of each file that is not what was written, which is left out.
+    """
     of = pa.timestamp("us", "UTC")
     condition = pc.scalar(True)
     if since is not None:
         condition &= pc.field("time") >= pa.scalar(since).cast(of)
     if until is not None:
         condition &= pc.field("time") < pa.scalar(until).cast(of)
-    waiting: list[str] = []
+    waiting: list[pa.Table] = []
     libraries: Libraries = {}
-    rows = 0
     for path in files:
-        waiting.append(str(path))
-        written = pq.read_metadata(path)
-        rows += written.num_rows
-        wrote = store_version(written.metadata)
+        try:
+            if not is_sound(path):
+                raise OSError
+            found = ds.dataset(str(path), format="parquet").to_table(filter=condition)
+            wrote = store_version(found.schema.metadata)
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException, ValueError):  # one without a checksum shows its damage when it is read
+            damaged(path)
+            continue
+        waiting.append(found)
         for name, of in (wrote.libraries if wrote is not None else {}).items():
             libraries.setdefault(name, set()).add(of)
-        if rows >= CHUNK or path == files[-1]:
-            table = ds.dataset(waiting, format="parquet").to_table(filter=condition)
-            yield from ((table.slice(first, CHUNK), libraries) for first in range(0, table.num_rows, CHUNK))
-            waiting, libraries, rows = [], {}, 0
+        if sum(table.num_rows for table in waiting) >= CHUNK:
+            yield from _cut(waiting, libraries)
+            waiting, libraries = [], {}
+    yield from _cut(waiting, libraries)
+
+
+def _cut(tables: Sequence[pa.Table], libraries: Libraries) -> Iterator[tuple[pa.Table, Libraries]]:
+    if tables:
+        plain = [table.replace_schema_metadata() for table in tables]
+        table = pa.concat_tables(plain, promote_options="default")
+        yield from ((table.slice(first, CHUNK), libraries) for first in range(0, table.num_rows, CHUNK))
 
 
 class SpineOfRequests:

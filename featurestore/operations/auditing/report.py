@@ -124,7 +124,8 @@ class Audit:
 
     not_audited: what is left out, and why: service versions whose definitions or sources are not at hand, features that
     one side has not. budgets: service → share of its values that may be skewed. not_served, not_trained: rows of a given
-    spine that the log has not, and logged rows that the spine has not.
+    spine that the log has not, and logged rows that the spine has not. damaged: files of the log, and service versions over
+    damaged push logs, whose rows were left out, and why.
     """
 
     features: tuple[FeatureAudit, ...]
@@ -134,6 +135,7 @@ class Audit:
     budgets: Mapping[str, float] = field(default_factory=dict)
     not_served: int = 0
     not_trained: int = 0
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def compared(self) -> int:
@@ -191,6 +193,7 @@ class Audit:
             "not_served": self.not_served,
             "not_trained": self.not_trained,
             "not_audited": self.not_audited,
+            "damaged": self.damaged,
         }
 
     def to_html(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
@@ -22,7 +23,7 @@ from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.online import OnlineStore
-from featurestore.stores.serving_log import segments
+from featurestore.stores.serving_log import is_sound, segments
 
 __all__ = ["ServedVersion", "Uses", "add_uses", "uses_of"]
 
@@ -114,7 +115,10 @@ def _requests(files: Sequence[Path]) -> int:
     """How many requests lie in segments of the log."""
     if not files:
         return 0
-    column = ds.dataset([str(path) for path in files], format="parquet").to_table(columns=["request"])["request"]
+    try:
+        column = ds.dataset([str(path) for path in files], format="parquet").to_table(columns=["request"])["request"]
+    except (OSError, pa.ArrowException):  # damaged files show it mostly; their requests are not counted
+        return _requests([path for path in files if is_sound(path)]) if not all(map(is_sound, files)) else 0
     count: int = pc.count_distinct(column).as_py()
     return count
 

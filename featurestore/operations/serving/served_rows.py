@@ -24,7 +24,7 @@ from featurestore.operations.serving.online_result import OnlineResult
 from featurestore.operations.serving.store_version import METADATA, StoreVersion
 from featurestore.semantics.service import Part, ResolvedService
 from featurestore.semantics.status import Status
-from featurestore.stores.serving_log import Form, Served, segments
+from featurestore.stores.serving_log import Form, Served, is_sound, segments
 
 __all__ = [
     "LoggedRequest",
@@ -163,6 +163,9 @@ class ServedRows:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
+FILE = "\0file"
+"""A column of the file that a row lies in; no other column's name has a zero byte."""
+
 FIXED = 3
 """What a packed result has before its values."""
 
@@ -207,10 +210,27 @@ def find_request(folder: Path, request: str) -> LoggedRequest | None:
 def _find(folder: Path, request: str) -> LoggedRequest | None:
     found = []
     for (service, fingerprint), files in segments(folder).items():
-        dataset = ds.dataset([str(path) for path in files], format="parquet")
-        rows = dataset.to_table(filter=pc.field("request") == request)
+        rows = _rows_of(files, request)
         if rows.num_rows:
             found.append(
                 LoggedRequest(service, fingerprint, rows.sort_by([("time", "ascending"), ("row", "ascending")]))
             )
     return max(found, key=lambda logged: logged.rows["time"][-1].as_py(), default=None)
+
+
+def _rows_of(files: Sequence[Path], request: str) -> pa.Table:
+    """The rows under an id. Only what may have some is read; where that is damaged, the files that are not."""
+    try:
+        dataset = ds.dataset([str(path) for path in files], format="parquet")
+        columns = {name: pc.field(name) for name in dataset.schema.names} | {FILE: pc.field("__filename")}
+        rows = dataset.to_table(columns=columns, filter=pc.field("request") == request)
+        if all(is_sound(Path(path)) for path in pc.unique(rows[FILE]).to_pylist()):
+            return rows.drop_columns([FILE])
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException):
+        pass
+    sound = [str(path) for path in files if is_sound(path)]
+    return (
+        ds.dataset(sound, format="parquet").to_table(filter=pc.field("request") == request) if sound else pa.table({})
+    )
