@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from featurestore.errors import FeatureStoreError
 
-__all__ = ["flipped", "outcome", "places"]
+__all__ = ["flip", "flipped", "outcome", "places"]
 
 T = TypeVar("T")
 
@@ -31,15 +31,15 @@ def places(size: int, count: int, *, seed: str) -> list[int]:
 @contextmanager
 def flipped(path: Path, bit: int) -> Iterator[None]:
     """The file with one bit flipped, in its place; as it was afterwards."""
-    _flip(path, bit)
+    flip(path, bit)
     try:
         yield
     finally:
         if path.exists():
-            _flip(path, bit)
+            flip(path, bit)
 
 
-def _flip(path: Path, bit: int) -> None:
+def flip(path: Path, bit: int) -> None:
     """Flip a bit; the file's time of modification is one that it never had, however coarse the system's clock."""
     descriptor = os.open(path, os.O_RDWR)
     try:

@@ -30,6 +30,7 @@ from featurestore import (
 from featurestore.compile.folding import tiling as compiled
 from featurestore.operations import tiling
 from featurestore.types import Int64
+from tests.damage import flip, places
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")
@@ -206,6 +207,23 @@ def test_what_a_killed_run_left_is_made_again(world: World) -> None:
     assert world.run() == ([4], True)
     assert world.tiles == [part]
     assert not list(part.parent.glob(".*"))
+
+
+def test_damaged_tiles_are_made_again(world: World) -> None:
+    """A bit that changes anywhere in them changes no value: what is damaged goes, and is made anew."""
+    world.run(), world.run()
+    for file in ("0.parquet", "part.json", "../choice.json"):
+        for number in range(4):
+            (part,) = world.tiles
+            path = (part / file).resolve()
+            flip(path, places(path.stat().st_size, 12, seed=file)[number])
+            made, used = world.run()
+            assert used
+            assert made == [4] or file == "../choice.json"  # of which the next choice may be the same
+            assert world.run() == ([], True)
+    (part,) = world.tiles
+    (part / "0.parquet").unlink()
+    assert world.run() == ([4], True)
 
 
 def test_tiles_of_another_engine_are_not_used(world: World) -> None:

@@ -1,10 +1,11 @@
 """Tiles of a view over files, kept so that what a run added up need not be read again by the next one.
 
     folder/choice.json      how wide tiles are, and of how many bytes of files that was decided
-    folder/<part>/          the tiles of some files: part.json, which names them, and Parquet files of `compile.folding.tile_rows`
+    folder/<part>/          the tiles of some files: part.json, which names them, and Parquet files of `compile.folding.tile_rows`,
+                            whose checksums are in part.json; both JSON files have checksums of their own words
 
 A part is a function of its files and of the view's definition, which names the folder. It is right as long as these files are
-there, unchanged; so nothing of it is ever mended, and all of it may be deleted. Only the holder of the view's lease writes.
+there, unchanged; so nothing of it is ever mended, and all of it may be deleted. What is damaged is deleted, and made anew. Only the holder of the view's lease writes.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.stores.checks import checks_of, first_damage, signed, unsigned
+
 __all__ = ["Choice", "Part", "TileFiles", "TiledFile"]
 
-FORMAT = 1
+FORMAT = 2
 
 CHOICE, PART = "choice.json", "part.json"
 
@@ -57,13 +60,14 @@ class Choice(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The tiles of some files: how wide, and where they lie."""
+    """The tiles of some files: how wide, and where they lie. checks: those of each Parquet file, see `checks_of`."""
 
     name: str
     width: int
     files: tuple[TiledFile, ...]
     rows: int
     paths: tuple[str, ...]
+    checks: tuple[str, ...]
 
 
 class TileFiles:
@@ -74,10 +78,10 @@ class TileFiles:
         self._folder = self._versions / f"{FORMAT}-{duckdb.__version__}"  # whose engine evaluated the conditions
 
     def choice(self) -> Choice | None:
-        """What was decided, None where nothing was."""
+        """What was decided, None where nothing was, or that cannot be told any more."""
         try:
-            return Choice(*orjson.loads((self._folder / CHOICE).read_bytes()))
-        except FileNotFoundError:
+            return Choice(**unsigned((self._folder / CHOICE).read_bytes()))
+        except (FileNotFoundError, ValueError):
             return None
 
     def choose(self, choice: Choice) -> None:
@@ -86,19 +90,20 @@ class TileFiles:
         for other in self._versions.iterdir():
             if other != self._folder:
                 shutil.rmtree(other, ignore_errors=True)
-        _write(self._folder / CHOICE, orjson.dumps(list(choice)))
+        _write(self._folder / CHOICE, signed(choice._asdict()))
         for part in self._parts():
             if part.width != choice.width:
                 self._remove(part.name)
 
     def parts(self, files: Collection[TiledFile]) -> list[Part]:
-        """The parts whose files are all among these, unchanged. The others are removed, and what a killed run left."""
+        """The parts whose files are all among these, unchanged. The others are removed, and what a killed run left, and parts
+        that are not what was written."""
         for left in self._folder.glob(".*"):
             shutil.rmtree(left, ignore_errors=True)
         there = {file.identity for file in files}
         kept = []
         for part in self._parts():
-            if all(file.identity in there for file in part.files):
+            if all(file.identity in there for file in part.files) and _is_sound(part):
                 kept.append(part)
             else:
                 self._remove(part.name)
@@ -109,19 +114,19 @@ class TileFiles:
         name = sha256(orjson.dumps([width, sorted(file.identity for file in files)])).hexdigest()[:24]
         made = self._folder / f".{name}"
         made.mkdir(parents=True)
-        rows, names = 0, []
+        rows, names, checks = 0, [], []
         for number, table in enumerate(tables):
             names.append(f"{number}.parquet")
             with (made / names[-1]).open("wb") as file:
                 pq.write_table(table, file, compression="zstd")
                 _sync(file)
+            checks.append(checks_of(made / names[-1]))
             rows += table.num_rows
-        _write(
-            made / PART, orjson.dumps({"width": width, "files": list(map(list, files)), "rows": rows, "names": names})
-        )
+        words = {"width": width, "files": list(map(list, files)), "rows": rows, "names": names, "checks": checks}
+        _write(made / PART, signed(words))
         shutil.rmtree(self._folder / name, ignore_errors=True)
         made.rename(self._folder / name)
-        return self._part(self._folder / name)
+        return _part(self._folder / name)
 
     def replace(self, parts: Sequence[Part], tables: Iterable[pa.Table]) -> Part:
         """One part instead of several, whose tiles are joined in `tables`."""
@@ -137,17 +142,32 @@ class TileFiles:
 
     def _parts(self) -> list[Part]:
         found = self._folder.iterdir() if self._folder.exists() else ()
-        return [self._part(folder) for folder in sorted(found) if (folder / PART).exists() and folder.name[0] != "."]
-
-    def _part(self, folder: Path) -> Part:
-        said = orjson.loads((folder / PART).read_bytes())
-        files = tuple(TiledFile(*file) for file in said["files"])
-        return Part(
-            folder.name, said["width"], files, said["rows"], tuple(str(folder / name) for name in said["names"])
-        )
+        parts = []
+        for folder in sorted(found):
+            if (folder / PART).exists() and folder.name[0] != ".":
+                try:
+                    parts.append(_part(folder))
+                except ValueError:
+                    self._remove(folder.name)
+        return parts
 
     def _remove(self, name: str) -> None:
         shutil.rmtree(self._folder / name, ignore_errors=True)
+
+
+def _part(folder: Path) -> Part:
+    """What part.json says. ValueError where that is not what was written."""
+    said = unsigned((folder / PART).read_bytes())
+    files = tuple(TiledFile(*file) for file in said["files"])
+    paths = tuple(str(folder / name) for name in said["names"])
+    return Part(folder.name, said["width"], files, said["rows"], paths, tuple(said["checks"]))
+
+
+def _is_sound(part: Part) -> bool:
+    try:
+        return first_damage((Path(path), checks) for path, checks in zip(part.paths, part.checks, strict=True)) is None
+    except OSError:  # one is gone, or the disk cannot read it
+        return False
 
 
 def _write(path: Path, data: bytes) -> None:
