@@ -476,6 +476,7 @@ def test_a_journal_of_an_earlier_version_is_read_and_goes_on(tmp_path: Path) -> 
     journal.see("x", lambda: [A], now=10)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE gone")
+        connection.execute("DROP TABLE checks")
         connection.execute("PRAGMA user_version = 1")
         connection.commit()
     assert journal.stays("x") == [Stay(A, 10, None)]

@@ -21,12 +21,13 @@ from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
 from featurestore.registry.frames import Frame, add_frame, frames_in
 from featurestore.registry.records import Freed, Kept, RegistryState, Run, ServiceVersion, Version
-from featurestore.stores.sqlite_file import is_set_up
+from featurestore.stores.sqlite_file import is_set_up, row_check
 
 __all__ = ["Freed", "Kept", "Registry", "RegistryState", "Run", "ServiceVersion", "Version"]
 
-SCHEMA = 2
-"""The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
+SCHEMA = 4
+"""The version of the tables below; it is counted up when they change, and an older program then refuses the file. There is no 3:
+a bit of 4 that changes makes no version that was ever written."""
 
 APPLICATION = 0x46535247
 """SQLite's mark of what a file is: "FSRG"."""
@@ -44,7 +45,8 @@ TABLES = (
         applied_at INTEGER NOT NULL,    -- µs since the epoch
         document BLOB NOT NULL,         -- JSON
         digest TEXT NOT NULL,
-        note TEXT NOT NULL
+        note TEXT NOT NULL,
+        of_row INTEGER                  -- a checksum of the others, the document by its digest; null before schema 4
     )""",
     """CREATE TABLE services (
         name TEXT NOT NULL, fingerprint TEXT NOT NULL, version INTEGER NOT NULL REFERENCES versions (number),
@@ -57,15 +59,29 @@ TABLES = (
         view TEXT NOT NULL, fingerprint TEXT NOT NULL,
         instant INTEGER NOT NULL, started INTEGER NOT NULL, finished INTEGER NOT NULL,  -- µs since the epoch
         rows INTEGER NOT NULL, keys INTEGER NOT NULL,
-        status TEXT NOT NULL, detail TEXT NOT NULL
+        status TEXT NOT NULL, detail TEXT NOT NULL,
+        of_row INTEGER                  -- a checksum of the others but for id; null before schema 4
     )""",
     "CREATE INDEX runs_of_view ON runs (view, id)",
     "CREATE TABLE owner (project TEXT)",  # one row: whose registry this is, null where nobody said
     f"CREATE {KEPT}",
 )
 
-UPGRADES: dict[int, tuple[str, ...]] = {1: (f"CREATE {KEPT}",)}
+UPGRADES: dict[int, tuple[str, ...]] = {
+    1: (f"CREATE {KEPT}",),
+    2: ("ALTER TABLE versions ADD COLUMN of_row INTEGER", "ALTER TABLE runs ADD COLUMN of_row INTEGER"),
+    3: (),
+}
 """What makes of each older schema the one after it; a file is upgraded when it is next written."""
+
+READ_AS = {
+    1: (f"CREATE TEMP {KEPT}",),
+    2: tuple(f"CREATE TEMP VIEW {of} AS SELECT *, NULL AS of_row FROM main.{of}" for of in ("versions", "runs")),
+    3: (),
+}
+"""The same for whoever only reads, for as long as he does."""
+
+RUN = "view, fingerprint, instant, started, finished, rows, keys, status, detail"
 
 
 class Registry:
@@ -90,7 +106,10 @@ class Registry:
     def current(self) -> Version:
         """The newest version; number 0 with an empty document where nothing has been applied."""
         found = self._versions("ORDER BY number DESC LIMIT 1")
-        return found[0] if found else _nothing()
+        current = found[0] if found else _nothing()
+        if self._read("SELECT 1 FROM services WHERE version > ?", current.number):
+            raise self._damaged(f"a version after {current.number} is gone")
+        return current
 
     def version(self, number: int) -> Version:
         """One version; NotFoundError where there is none of that number."""
@@ -143,8 +162,9 @@ class Registry:
                 )
             held = {*view_fingerprints(old).items(), *_held(connection)}
             now = self._now()
-            row = (number + 1, now, orjson.dumps(document), digest_of(document), note)
-            connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?)", row)
+            digest = digest_of(document)
+            row = (number + 1, now, orjson.dumps(document), digest, note, row_check((number + 1, now, digest, note)))
+            connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
             services = [(name, item["fingerprint"], number + 1) for name, item in document["services"].items()]
             connection.executemany("INSERT INTO services VALUES (?, ?, ?)", services)
             kept = [(*version, number, now) for version in keep]
@@ -168,6 +188,8 @@ class Registry:
         if not rows or rows[0][0] is None:
             return None
         found = self.version(rows[0][0])
+        if found.document["services"].get(name, {}).get("fingerprint") != fingerprint:
+            raise self._damaged(f"version {found.number} has no service '{name}' {fingerprint}, as another place says")
         return found.number, found.document
 
     def services(self, name: str) -> tuple[str, ...]:
@@ -191,22 +213,20 @@ class Registry:
     def record_run(self, run: Run) -> int:
         """Append a run to the journal; its id."""
         row = (run.view, run.fingerprint, run.instant, run.started, run.finished, run.rows, run.keys, run.status)
+        words = (*row, orjson.dumps(run.detail).decode())
         with self._write() as connection:
             added = connection.execute(
-                "INSERT INTO runs (view, fingerprint, instant, started, finished, rows, keys, status, detail) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*row, orjson.dumps(run.detail).decode()),
+                f"INSERT INTO runs ({RUN}, of_row) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*words, row_check(words))
             )
             assert added.lastrowid is not None
             return added.lastrowid
 
     def runs(self, view: str | None = None, *, limit: int = 100) -> tuple[Run, ...]:
         """The last runs, of one view or of all, newest first."""
-        columns = "view, fingerprint, instant, started, finished, rows, keys, status, detail, id"
         where = "" if view is None else "WHERE view = ?"
         values = (limit,) if view is None else (view, limit)
-        rows = self._read(f"SELECT {columns} FROM runs {where} ORDER BY id DESC LIMIT ?", *values)
-        return tuple(Run(*(*row[:8], orjson.loads(row[8]), row[9])) for row in rows)
+        rows = self._runs(f"{where} ORDER BY id DESC LIMIT ?", *values)
+        return tuple(Run(*(*row[:8], orjson.loads(row[8]), number)) for number, *row in rows)
 
     def run_starts(self, view: str, fingerprint: str) -> dict[int, int]:
         """Instant → when (µs) the run that completed it for a view version began, the last one where there are several."""
@@ -214,11 +234,21 @@ class Registry:
 
     def completions(self, view: str, fingerprint: str) -> list[tuple[int, int, int]]:
         """(instant, started, finished), µs, of every complete run of a view version, in the order of instants."""
-        sql = (
-            "SELECT instant, started, finished FROM runs WHERE view = ? AND fingerprint = ? AND status = 'complete' "
-            "ORDER BY instant, id"
-        )
-        return [(int(i), int(s), int(f)) for i, s, f in self._read(sql, view, fingerprint)]
+        runs = self._runs("WHERE view = ? ORDER BY instant, id", view)  # a condition would pass over what has changed
+        return [
+            (int(instant), int(started), int(finished))
+            for _, _, of, instant, started, finished, _, _, status, _ in runs
+            if of == fingerprint and status == "complete"
+        ]
+
+    def _runs(self, rest: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The id and the columns of runs, each of which is what was written."""
+        found = []
+        for check, number, *row in self._read(f"SELECT of_row, id, {RUN} FROM runs {rest}", *values):
+            if check is not None and check != row_check(row):
+                raise self._damaged(f"run {number} is not what was written")
+            found.append((number, *row))
+        return found
 
     # --- training frames --------------------------------------------------------------------
 
@@ -237,17 +267,20 @@ class Registry:
 
     # --- the file ---------------------------------------------------------------------------
 
+    def _damaged(self, how: str) -> RegistryError:
+        return RegistryError(f"The registry {self.path} is damaged: {how}; restore it from a copy")
+
     def _versions(self, rest: str, *values: Any) -> list[Version]:
         found = []
-        for number, applied_at, text, digest, note in self._read(f"SELECT * FROM versions {rest}", *values):
+        for number, applied_at, text, digest, note, check in self._read(f"SELECT * FROM versions {rest}", *values):
             try:
                 document = orjson.loads(text)
             except orjson.JSONDecodeError:
                 document = None
             if document is None or digest_of(document) != digest:
-                raise RegistryError(
-                    f"{self.path}: version {number} is damaged, its digest is not {digest}; restore a backup"
-                )
+                raise self._damaged(f"version {number} is damaged, its digest is not {digest}")
+            if check is not None and check != row_check((number, applied_at, digest, note)):
+                raise self._damaged(f"version {number} is damaged, it is not what was written")
             found.append(Version(number, applied_at, document, digest, note))
         return found
 
@@ -258,8 +291,9 @@ class Registry:
             connection.execute("BEGIN")
             if not self._is_set_up(connection):
                 return []
-            if _schema(connection) < SCHEMA:  # of an older version, which reading does not change
-                connection.execute(f"CREATE TEMP {KEPT}")
+            for schema in range(_schema(connection), SCHEMA):  # of an older version, which reading does not change
+                for made in READ_AS[schema]:
+                    connection.execute(made)
             return connection.execute(sql, values).fetchall()
 
     @contextmanager
@@ -332,7 +366,7 @@ class Registry:
     def _failing(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second for what SQLite says of a damaged name
             raise RegistryError(f"The registry {self.path} cannot be used: {error}") from error
         except OSError as error:
             raise RegistryError(f"The registry {self.path} cannot be used: {error.strerror}") from error

@@ -17,16 +17,16 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from featurestore.clock import wall_clock
 from featurestore.errors import RegistryError
 from featurestore.semantics.time import BEGINNING
-from featurestore.stores.sqlite_file import is_set_up
+from featurestore.stores.sqlite_file import is_set_up, row_check, tables_of
 
 __all__ = ["Arrivals", "Sighting", "Stay"]
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
 
 APPLICATION = 0x46534152
@@ -45,6 +45,8 @@ TABLES = (
     ) WITHOUT ROWID""",
     # Up to when (µs) a run of materialize counted what was there.
     "CREATE TABLE IF NOT EXISTS counted (source TEXT PRIMARY KEY, upto INTEGER NOT NULL)",
+    # The checksum of all rows of a source.
+    "CREATE TABLE IF NOT EXISTS checks (source TEXT PRIMARY KEY, of_rows INTEGER NOT NULL)",
 )
 
 
@@ -99,7 +101,7 @@ class Arrivals:
             return
         try:
             with self._write() as connection:
-                known, found = _known(connection, source), look()
+                known, found = self._known(connection, source), look()
                 at = max(self._now() if now is None else now, known.counted + 1)
                 new, missed, back = _news(known, found)
                 connection.executemany(
@@ -115,10 +117,11 @@ class Arrivals:
                 if known_by is not None:
                     row = (source, max(known_by, known.counted))
                     connection.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", row)
+                _take_check(connection, source)
         except (sqlite3.OperationalError, OSError) as error:
             if must:
                 raise self._error(error) from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second for what SQLite says of a damaged name
             raise self._error(error) from error
 
     def seen(self, source: str, sightings: Sequence[Sighting]) -> list[int | None]:
@@ -140,7 +143,7 @@ class Arrivals:
 
     # --- the file ---------------------------------------------------------------------------
 
-    def _error(self, error: sqlite3.Error | OSError) -> RegistryError:
+    def _error(self, error: sqlite3.Error | OSError | UnicodeDecodeError) -> RegistryError:
         said = error.strerror if isinstance(error, OSError) else error
         return RegistryError(f"The journal of arrivals {self.path} cannot be used: {said}")
 
@@ -150,9 +153,25 @@ class Arrivals:
         try:
             with closing(self._connect(f"{self.path.absolute().as_uri()}?mode=ro")) as connection:
                 connection.execute("BEGIN")
-                return _known(connection, source) if self._is_set_up(connection) else _Known({}, {}, BEGINNING)
-        except sqlite3.Error as error:
+                return self._known(connection, source) if self._is_set_up(connection) else _Known({}, {}, BEGINNING)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._error(error) from error
+
+    def _known(self, connection: sqlite3.Connection, source: str) -> _Known:
+        """What is journalled of a source. RegistryError where that is not what was written."""
+        tables = tables_of(connection)
+        seen, missed, counted = rows = _rows(connection, source, tables)
+        if "checks" in tables:  # an earlier version had none
+            kept = connection.execute("SELECT of_rows FROM checks WHERE source = ?", (source,)).fetchone()
+            if any(rows) if kept is None else kept[0] != row_check(rows):
+                raise RegistryError(
+                    f"The journal of arrivals {self.path} is damaged: what it says of source '{source}' is not what was "
+                    "written. Rows would count from other instants; restore it from a copy"
+                )
+        return _Known(
+            {Sighting(*row[:3]): int(row[3]) for row in seen}, {Sighting(*row[:3]): int(row[3]) for row in missed},
+            int(counted[0][0]) if counted else BEGINNING,
+        )  # fmt: skip
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -163,6 +182,9 @@ class Arrivals:
             if not self._is_set_up(connection) or _schema(connection) < SCHEMA:
                 for sql in TABLES:
                     connection.execute(sql)
+                sources = "SELECT source FROM arrivals UNION SELECT source FROM counted"
+                for (source,) in connection.execute(sources).fetchall():
+                    _take_check(connection, source)
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA}")
             yield connection
@@ -182,16 +204,23 @@ def _schema(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _known(connection: sqlite3.Connection, source: str) -> _Known:
-    def told(sql: str) -> dict[Sighting, int]:
-        return {Sighting(*row[:3]): int(row[3]) for row in connection.execute(sql, (source,))}
+def _rows(connection: sqlite3.Connection, source: str, tables: set[str]) -> tuple[list[Any], list[Any], list[Any]]:
+    """All that is journalled of a source: when files were seen, when missed, and up to when all was counted."""
 
-    seen = told("SELECT name, size, modified, seen FROM arrivals WHERE source = ?")
-    missed = {}
-    if _schema(connection) > 1:
-        missed = told("SELECT name, size, modified, missed FROM gone WHERE source = ?")
-    counted = connection.execute("SELECT upto FROM counted WHERE source = ?", (source,)).fetchone()
-    return _Known(seen, missed, BEGINNING if counted is None else int(counted[0]))
+    def told(sql: str) -> list[Any]:
+        return connection.execute(sql, (source,)).fetchall()
+
+    seen = told("SELECT name, size, modified, seen FROM arrivals WHERE source = ? ORDER BY 1, 2, 3")
+    missed = []
+    if "gone" in tables:  # an earlier version had none
+        missed = told("SELECT name, size, modified, missed FROM gone WHERE source = ? ORDER BY 1, 2, 3")
+    return seen, missed, told("SELECT upto FROM counted WHERE source = ?")
+
+
+def _take_check(connection: sqlite3.Connection, source: str) -> None:
+    """Keep the checksum of a source's rows as they are in this transaction."""
+    check = row_check(_rows(connection, source, tables_of(connection)))
+    connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?)", (source, check))
 
 
 def _news(known: _Known, found: Sequence[Sighting]) -> tuple[list[Sighting], list[Sighting], list[Sighting]]:
