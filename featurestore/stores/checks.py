@@ -15,7 +15,19 @@ from typing import Any
 
 import orjson
 
-__all__ = ["BLOCK", "CHECK", "check_of", "checks_of", "damaged_at", "first_damage", "is_whole", "signed", "unsigned"]
+__all__ = [
+    "BLOCK",
+    "CHECK",
+    "check_of",
+    "checks_of",
+    "damaged_at",
+    "decoded",
+    "encoded",
+    "first_damage",
+    "is_whole",
+    "signed",
+    "unsigned",
+]
 
 BLOCK = 1 << 20
 """Bytes of which there is one checksum: what an error names the place of damage by."""
@@ -104,18 +116,30 @@ def first_damage(files: Iterable[tuple[Path, str]]) -> tuple[Path, int] | None:
     return None
 
 
-def signed(words: Mapping[str, Any], *, indent: bool = False) -> bytes:
-    """A small file of JSON, with a checksum of what it says."""
-    check = zlib.crc32(orjson.dumps(words))
-    return orjson.dumps({**words, CHECK: check}, option=orjson.OPT_INDENT_2 if indent else None)
+def signed(words: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of a small file of JSON, with a checksum of what they say, in whatever order."""
+    return {**words, CHECK: _of_words(words)}
 
 
-def unsigned(data: bytes) -> dict[str, Any]:
+def encoded(words: Mapping[str, Any], *, indent: bool = False) -> bytes:
+    """`signed` words as JSON."""
+    return orjson.dumps(signed(words), option=orjson.OPT_INDENT_2 if indent else None)
+
+
+def unsigned(words: Any) -> dict[str, Any]:
     """What `signed` was given. ValueError where that cannot be told any more."""
-    words = orjson.loads(data)
-    if not isinstance(words, dict) or CHECK not in words:
+    if not isinstance(words, Mapping) or CHECK not in words:
         raise ValueError("it has no checksum")
-    check = words.pop(CHECK)
-    if check != zlib.crc32(orjson.dumps(words)):
-        raise ValueError("its checksum is of something else")
-    return words
+    told = {name: value for name, value in words.items() if name != CHECK}
+    if words[CHECK] != _of_words(told):
+        raise ValueError("it is not what was written")
+    return told
+
+
+def decoded(data: bytes) -> dict[str, Any]:
+    """What `encoded` was given. ValueError where that cannot be told any more."""
+    return unsigned(orjson.loads(data))
+
+
+def _of_words(words: Mapping[str, Any]) -> int:
+    return zlib.crc32(orjson.dumps(dict(words), option=orjson.OPT_SORT_KEYS))

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from featurestore.stores.checks import signed, unsigned
+from featurestore.stores.checks import decoded, encoded
 
 __all__ = ["Counts", "Losses", "fold_ended", "losses"]
 
@@ -165,7 +165,7 @@ def fold_ended(folder: Path) -> int:
     last = max(dead, key=lambda counted: counted.at)
     totals = [sum(column) for column in zip(*(counted.counts for counted in dead), strict=True)]
     made = processes / f".{ENDED}"
-    made.write_bytes(signed({"counts": totals, "at": last.at, "error": last.error, "names": names}))
+    made.write_bytes(encoded({"counts": totals, "at": last.at, "error": last.error, "names": names}))
     os.replace(made, processes / ENDED)  # noqa: PTH105 - atomic, and said so by its name
     for name in (*names, OLD_ENDED):
         (processes / name).unlink(missing_ok=True)
@@ -209,7 +209,7 @@ def _check(data: bytes) -> int:
 
 def _read_ended(processes: Path) -> _Counted | None:
     try:
-        words = unsigned((processes / ENDED).read_bytes())
+        words = decoded((processes / ENDED).read_bytes())
         return _Counted(tuple(words["names"]), tuple(words["counts"]), words["at"], words["error"])
     except ValueError:
         return _damaged(processes / ENDED)

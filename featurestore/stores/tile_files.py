@@ -22,7 +22,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.stores.checks import checks_of, first_damage, signed, unsigned
+from featurestore.stores.checks import checks_of, decoded, encoded, first_damage
 
 __all__ = ["Choice", "Part", "TileFiles", "TiledFile"]
 
@@ -80,7 +80,7 @@ class TileFiles:
     def choice(self) -> Choice | None:
         """What was decided, None where nothing was, or that cannot be told any more."""
         try:
-            return Choice(**unsigned((self._folder / CHOICE).read_bytes()))
+            return Choice(**decoded((self._folder / CHOICE).read_bytes()))
         except (FileNotFoundError, ValueError):
             return None
 
@@ -90,7 +90,7 @@ class TileFiles:
         for other in self._versions.iterdir():
             if other != self._folder:
                 shutil.rmtree(other, ignore_errors=True)
-        _write(self._folder / CHOICE, signed(choice._asdict()))
+        _write(self._folder / CHOICE, encoded(choice._asdict()))
         for part in self._parts():
             if part.width != choice.width:
                 self._remove(part.name)
@@ -123,7 +123,7 @@ class TileFiles:
             checks.append(checks_of(made / names[-1]))
             rows += table.num_rows
         words = {"width": width, "files": list(map(list, files)), "rows": rows, "names": names, "checks": checks}
-        _write(made / PART, signed(words))
+        _write(made / PART, encoded(words))
         shutil.rmtree(self._folder / name, ignore_errors=True)
         made.rename(self._folder / name)
         return _part(self._folder / name)
@@ -157,7 +157,7 @@ class TileFiles:
 
 def _part(folder: Path) -> Part:
     """What part.json says. ValueError where that is not what was written."""
-    said = unsigned((folder / PART).read_bytes())
+    said = decoded((folder / PART).read_bytes())
     files = tuple(TiledFile(*file) for file in said["files"])
     paths = tuple(str(folder / name) for name in said["names"])
     return Part(folder.name, said["width"], files, said["rows"], paths, tuple(said["checks"]))

@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureService, FeatureStore, FeatureView, Latest
-from featurestore.errors import DeclarationError, SourceError, SpineError
+from featurestore.errors import DeclarationError, ManifestError, SourceError, SpineError
+from featurestore.operations.training.manifest import load_manifest
 from featurestore.operations.training.training_frame import MANIFEST_KEY, TrainingFrame
+from featurestore.stores.checks import unsigned
 from featurestore.types import Array, Float32
 from tests.small import NOON, hours, opened, raised, spine, table, view_of, write
 
@@ -63,7 +65,7 @@ def asked() -> pa.Table:
 
 
 def manifest_in(path: Path) -> Any:
-    return json.loads(pq.read_schema(path).metadata[MANIFEST_KEY])
+    return unsigned(json.loads(pq.read_schema(path).metadata[MANIFEST_KEY]))
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -111,8 +113,11 @@ def test_one_manifest_in_the_frame_the_file_and_beside_it(
     path = frame.to_parquet(tmp_path / "frame.parquet")
     assert frame.manifest["rows"] == 10
     assert manifest_in(path) == frame.manifest
-    assert json.loads(path.with_name("frame.parquet.manifest.json").read_text()) == frame.manifest
-    assert json.loads(frame.to_arrow().schema.metadata[MANIFEST_KEY]) == frame.manifest
+    beside = json.loads(path.with_name("frame.parquet.manifest.json").read_text())
+    assert unsigned(beside) == frame.manifest
+    assert unsigned(json.loads(frame.to_arrow().schema.metadata[MANIFEST_KEY])) == frame.manifest
+    with pytest.raises(ManifestError, match="damaged, or was changed by hand"):
+        load_manifest({**beside, "columns": {}})
 
 
 def test_the_manifest_says_what_the_frame_was_made_from(store: FeatureStore, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from featurestore.errors import ManifestError
 from featurestore.operations.training.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside
 from featurestore.semantics.view import fingerprint_of
+from featurestore.stores.checks import CHECK, unsigned
 
 __all__ = ["Manifest", "library_versions", "load_manifest"]
 
@@ -133,6 +134,10 @@ def _stamped(schema: pa.Schema, origin: str) -> Manifest | None:
 def _manifest(said: Any, origin: str) -> Manifest:
     if not isinstance(said, Mapping):
         raise ManifestError(f"{origin} is no manifest: it is {type(said).__name__} and no object")
+    try:
+        said = unsigned(said) if CHECK in said else said
+    except ValueError as error:
+        raise ManifestError(f"{origin} is damaged, or was changed by hand: {error}") from None
     try:
         return Manifest(**{**said, "raw": dict(said), "origin": origin})
     except ValidationError as error:

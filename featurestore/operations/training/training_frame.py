@@ -22,6 +22,7 @@ from featurestore.declare.durations import parse_duration
 from featurestore.declare.frames import own_cells
 from featurestore.errors import SpineError
 from featurestore.semantics.values import scalars, to_numpy, to_pandas
+from featurestore.stores.checks import signed
 from featurestore.stores.source_files import again
 from featurestore.types import FeatureType
 
@@ -139,7 +140,7 @@ class TrainingFrame:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-        manifest_beside(target).write_text(json.dumps(self.manifest, indent=2) + "\n")
+        manifest_beside(target).write_text(json.dumps(signed(self.manifest), indent=2) + "\n")
         if self.on_written is not None:
             self.on_written(target, self.manifest)
         return target
@@ -163,7 +164,7 @@ class TrainingFrame:
                 writer.close()
 
     def _stamped(self, table: pa.Table) -> pa.Table:
-        return table.replace_schema_metadata({MANIFEST_KEY: json.dumps(self.manifest).encode()})
+        return table.replace_schema_metadata({MANIFEST_KEY: json.dumps(signed(self.manifest)).encode()})
 
     def split_by_time(self, at: str | datetime, *, gap: Any = "0s") -> tuple[TrainingFrame, TrainingFrame]:
         """Two frames: rows before `at`, and rows from `at` + `gap` on; rows in the gap are in neither.

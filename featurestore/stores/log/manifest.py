@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 
 from featurestore.errors import LogDamagedError, LogError
-from featurestore.stores.checks import CHECK, signed, unsigned
+from featurestore.stores.checks import CHECK, encoded, unsigned
 from featurestore.stores.log.disk import replace
 
 __all__ = ["Manifest", "ManifestFile", "Retired", "Segment"]
@@ -73,7 +73,7 @@ class Manifest(NamedTuple):
 
     def encode(self) -> bytes:
         """As it is written."""
-        return signed(
+        return encoded(
             {
                 "version": VERSION,
                 "schema": base64.b64encode(self.schema.serialize()).decode(),
@@ -125,7 +125,7 @@ class ManifestFile:
                     "Use the program that wrote it, or a newer one."
                 )
             if read["version"] != 1 or CHECK in read:
-                read = unsigned(data)
+                read = unsigned(read)
             return Manifest(
                 pa.ipc.read_schema(pa.py_buffer(base64.b64decode(read["schema"]))),
                 tuple(Segment(**segment) for segment in read["segments"]),
