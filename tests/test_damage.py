@@ -9,6 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import redis
+
+from featurestore.errors import OnlineDamagedError, OnlineStoreError
+from featurestore.registry.documents import resolved_view
+from featurestore.stores.codec import ViewCodec
+from tests.test_audit import HOUR, World
+
 KINDS = (
     "frame.parquet.manifest.json .json", "logs .log", "logs .json", "logs .parquet", "logs tip", "online .mdb",
     "registry.arrivals.db .db", "registry.db .db", "served .parquet", "served counts", "tiles .json", "tiles .parquet",
@@ -25,3 +33,30 @@ def test_no_bit_changes_a_value(tmp_path: Path) -> None:
     assert set(KINDS) <= set(told)
     assert sum("error" in what for what in told.values()) >= 4
     assert not any("wrong" in what for what in told.values())
+
+
+def test_a_damaged_record_is_written_anew(tmp_path: Path, redis_url: str) -> None:
+    """Its key fails until the next run's switch, and other keys go on; then it has training's values again."""
+    world = World(tmp_path, redis_url)
+    with world.store as store, redis.Redis.from_url(redis_url) as client:
+        world.serve(1)
+        codec = ViewCodec(store.config.project, resolved_view(store.registry.current().document, "view"))
+        one, other = codec.key([1]), codec.key([2])
+        stored = bytearray(client.get(one))
+        stored[20] ^= 4
+        client.set(one, bytes(stored))
+        with pytest.raises(OnlineDamagedError) as raised:
+            store.get_online_features([{"thing": 1, "scale": 1.0}], "service")
+        assert raised.value.keys == (one,)
+        assert store.get_online_features([{"thing": 2, "scale": 1.0}], "service").statuses["view__x"] == ["PRESENT"]
+        store.materialize(full=True, progress=False)  # for 13:00, which is served from 13:10 on
+        with pytest.raises(OnlineStoreError, match="no slot for the watermark"):
+            store.get_online_features([{"thing": 1, "scale": 1.0}], "service")
+        world.clock.advance(HOUR / 2)
+        result = store.get_online_features([{"thing": 1, "scale": 1.0}], "service")
+        assert result.statuses["view__x"] == ["PRESENT"]
+        audit = store.audit()
+        assert (audit.skewed, audit.not_audited) == (0, {})
+        client.set(other, client.get(one))  # a record under another key
+        with pytest.raises(OnlineDamagedError):
+            store.get_online_features([{"thing": 2, "scale": 1.0}], "service")
