@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from featurestore import FeatureStore, ManualClock
 from featurestore.compile.folding import tiling
 from featurestore.errors import FeatureStoreError
+from featurestore.operations.training.manifest import Manifest
 from featurestore.stores.log import Log
 from tests.damage import flip, places
 
@@ -108,6 +109,12 @@ def spine() -> pa.Table:
     return pa.table({"thing": [*range(THINGS)] * 4, "event_timestamp": pa.array(times, pa.timestamp("us", "UTC"))})
 
 
+def said_by(manifest: Manifest) -> str:
+    return repr(
+        (str(manifest), manifest.definition, manifest.columns, manifest.views, manifest.sources, manifest.versions)
+    )
+
+
 def outcomes(folder: Path) -> dict[str, Any]:
     """What each operation gives: ("same form for same values", …), or ("error", its message)."""
     found: dict[str, Any] = {}
@@ -145,7 +152,7 @@ def outcomes(folder: Path) -> dict[str, Any]:
 
     frame = folder / ".featurestore" / "frame.parquet"
     run(3.6, {"lookup": looked_up, "training": trained, "explain": explained, "audit": audited,
-              "manifest": lambda store: repr(store.load_manifest(frame.with_name(f"{frame.name}.manifest.json")).raw),
+              "manifest": lambda store: said_by(store.load_manifest(frame.with_name(f"{frame.name}.manifest.json"))),
               "history": lambda store: repr([(v.number, v.digest) for v in store.history()])})  # fmt: skip
     run(4.6, {"materialize": lambda store: len(store.materialize(progress=False)), "lookup": looked_up,
               "push": lambda store: repr(store.push("pushed", pushes(900, START + timedelta(hours=4))).__class__),

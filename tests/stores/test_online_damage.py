@@ -81,7 +81,7 @@ def in_a_process(of: Callable[[], str]) -> str:
 
 def test_a_flipped_bit_of_lmdb(tmp_path: Path) -> None:
     """Each key has its value, or is absent, as before; or there is an error. LMDB's own structure has no checksums: a bit of it
-    may bring a process down or hide keys, but never makes one answer with another value."""
+    may bring a process down."""
     url, values = f"lmdb://{tmp_path}/online", held()
     with closing(open_online(url)) as store:
         for start in range(0, len(values), 100):
@@ -96,7 +96,7 @@ def test_a_flipped_bit_of_lmdb(tmp_path: Path) -> None:
         with flipped(file, bit):
             outcomes.append(in_a_process(lambda: states(url, values)))
     assert {*outcomes[:90]} == {"same", "error"}
-    assert {*outcomes[90:]} <= {"same", "error", "vanished", "crash"}
+    assert {*outcomes[90:]} <= {"same", "error", "crash"}
     assert outcomes.count("error") > 30
 
 

@@ -5,7 +5,8 @@ A directory holds one environment with two databases: `keys` has the keys that L
 value, so that prefixes still lie together and nothing depends on digests being distinct by luck.
 
 LMDB has no checksums of its own pages. Every value has one, which covers its key; and before a key is said to be absent, its
-two neighbours are looked at, where it would lie if a bit of it had changed.
+two neighbours are looked at, where it would lie if a bit of it had changed. When a process first finds a key absent, it walks over all
+keys, up to a million, which must be in order and as many as LMDB has counted: a page that hides some is found so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice, takewhile
+from operator import lt
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import unquote
@@ -48,6 +50,7 @@ MAX_KEY = 511  # bytes; LMDB's own limit
 DIGEST = 32
 STEM = MAX_KEY - DIGEST
 PAGE = 1000  # keys that a scan reads in one transaction
+COUNTED = 1_000_000  # keys that are counted before one is said to be absent, which takes up to half a second once
 FORK_PATIENCE = 5.0  # seconds that a fork waits for transactions to end
 
 _Key = tuple[int, int]
@@ -71,6 +74,7 @@ class _Environment:
         self._gate = threading.Lock()
         self.keys: Any = None
         self.long: Any = None
+        self.counted = False  # whether this process has seen that no key is hidden
         self._open()
 
     def _open(self) -> lmdb.Environment:
@@ -240,7 +244,8 @@ class LmdbStore:
                         if len(key) > MAX_KEY:  # LMDB finds nothing under a key that is too long for it
                             values[index] = _read(environment, txn, key)
                     absent = [key for key, value in zip(keys, values, strict=True) if value is None]
-                    _check_absent(environment, txn, absent)
+                    if absent:
+                        _check_absent(environment, txn, absent)
         except lmdb.Error as error:
             raise environment.error(error) from error
         finally:
@@ -306,6 +311,10 @@ def _read(environment: _Environment, txn: _Transaction, key: bytes) -> bytes | N
 def _check_absent(environment: _Environment, txn: _Transaction, keys: Sequence[bytes]) -> None:
     """Look at the neighbours of keys that were not found; OnlineDamagedError where one of them is not what was written, or
     they lie in another order: it may be the key itself, or hide it."""
+    if not environment.counted:
+        if not all(_has_all(txn, database) for database in (environment.keys, environment.long)):
+            raise OnlineDamagedError(environment.where, keys)
+        environment.counted = True
     cursors: dict[bool, Any] = {}
     for key in keys:
         long = not _is_plain(key)
@@ -324,6 +333,19 @@ def _check_absent(environment: _Environment, txn: _Transaction, keys: Sequence[b
             sound = before < place and _is_sound(before, stored, long=long)
         if not sound:
             raise OnlineDamagedError(environment.where, [key])
+
+
+def _has_all(txn: _Transaction, database: Any) -> bool:
+    """Whether all keys of a database can be reached, in their order, as far as there are not too many to look."""
+    entries = txn.stat(database)["entries"]
+    if entries > COUNTED:
+        return True
+    count, last, found = 0, b"", txn.cursor(database).iternext(values=False)
+    while part := list(islice(found, PAGE)):
+        if part[0] <= last or not all(map(lt, part, part[1:])):
+            return False
+        count, last = count + len(part), part[-1]
+    return count == entries
 
 
 def _is_sound(place: bytes, stored: bytes, *, long: bool) -> bool:
