@@ -10,12 +10,10 @@ import pyarrow as pa
 from featurestore.declare.on_demand import OnDemand, Request
 from featurestore.declare.views import Selection
 from featurestore.errors import OnDemandError
+from featurestore.semantics.service import REQUEST_TIME
 from featurestore.semantics.values import canonical, scalars
 
 __all__ = ["evaluate", "input_names"]
-
-REQUEST_TIME = "request time"
-"""Under which name the instants of the requests are among the inputs; no column can bear it."""
 
 
 def input_names(item: OnDemand) -> list[str]:

@@ -14,7 +14,10 @@ from featurestore.errors import DeclarationError
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, fingerprint_of
 from featurestore.types import FeatureType
 
-__all__ = ["Column", "Part", "ResolvedService", "resolve_service"]
+__all__ = ["REQUEST_TIME", "Column", "Part", "ResolvedService", "resolve_service"]
+
+REQUEST_TIME = "request time"
+"""Under which name the instants of the requests are among the inputs of functions; no input can bear it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +144,23 @@ def resolve_service(service: FeatureService, views: Mapping[str, ResolvedView]) 
                 raise service.error(f"request value '{request.name}' is {of} and {request.type}; give them one type")
             if request.name not in keys:
                 requests[request.name] = request.type
-    clash = sorted({*keys, *requests} & set(names))
+    _check_apart(service, parts, {*keys, *requests})
+    return ResolvedService(service, parts, tuple(columns), keys, requests)
+
+
+def _check_apart(service: FeatureService, parts: tuple[Part, ...], inputs: set[str]) -> None:
+    """DeclarationError where one name stands for two of what functions and results are given by name: the inputs, the
+    features of views, those that only functions read among them, and the functions' own."""
+    of_views = {part.column(feature.name) for part in parts for feature in part.features}
+    functions = {item.name for item in service.on_demand}
+    both = sorted(functions & of_views)
+    if both:
+        raise service.error(f"'{both[0]}' is both an on-demand feature and a feature of a view; rename one")
+    clash = sorted(inputs & (of_views | functions))
     if clash:
         raise service.error(f"'{clash[0]}' is both an input column and a feature; rename one")
-    return ResolvedService(service, parts, tuple(columns), keys, requests)
+    if REQUEST_TIME in inputs:
+        raise service.error(f"no input column can be called '{REQUEST_TIME}', which is RequestTime()'s; rename it")
 
 
 def _parts(service: FeatureService, views: Mapping[str, ResolvedView]) -> tuple[Part, ...]:

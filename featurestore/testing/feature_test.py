@@ -46,7 +46,7 @@ Served = tuple[dict[str, Any], dict[str, str]]
 """Values and statuses by column name."""
 
 ASKED_AT = "asked at"
-"""The spine's column of instants; no input can bear the name."""
+"""The spine's column of instants, where no input bears the name."""
 
 
 PROJECT = "test"
@@ -206,8 +206,11 @@ class FeatureTest:
         instant = _instant(at)
         values = _typed(inputs, service.inputs, needed=service.inputs)
         spine = {name: pa.array([values[name]], of.arrow) for name, of in service.inputs.items()}
-        spine[ASKED_AT] = pa.array([instant], pa.int64()).cast(pa.timestamp("us", "UTC"))
-        options = Options(timestamp=ASKED_AT, with_status=True)
+        asked_at = ASKED_AT
+        while asked_at in spine:
+            asked_at += "_"
+        spine[asked_at] = pa.array([instant], pa.int64()).cast(pa.timestamp("us", "UTC"))
+        options = Options(timestamp=asked_at, with_status=True)
         frame = get_historical_features(pa.table(spine), service, self._rows_at_hand(), now=instant, options=options)
         table = frame.to_arrow()
         row = [scalars(table[column.name].combine_chunks())[0] for column in service.columns]

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from featurestore.compile.rows import words_sql
 from featurestore.operations.training.historical import answer_part
-from featurestore.operations.training.spine import SpineChunk, load_chunk
+from featurestore.operations.training.spine import SpineChunk
+from featurestore.operations.training.spine_table import load_chunk
 from featurestore.semantics.service import Part
 from featurestore.semantics.status import Status
 from featurestore.stores.offline import Session
@@ -49,11 +50,11 @@ def ask_keys(
     judged: Ints | None = None,
 ) -> Said:  # fmt: skip
     """What training says of each row of keys at its as_of. judged: the instants to judge ttl and until at instead."""
-    load_chunk(
+    spine = load_chunk(
         session.connection, SpineChunk(keys, 0), timestamp=None, timezone="UTC", inputs=inputs, from_pandas=False
     )
     session.connection.register("served_for", pa.table({"n": np.arange(len(as_of)), "a": as_of}))
-    answer = answer_part(session, part, as_of, served="served_for")
+    answer = answer_part(session, part, spine, served=as_of)
     session.connection.unregister("served_for")
     if judged is not None:
         answer = replace(answer, as_of=judged)

@@ -14,14 +14,22 @@ import pyarrow.dataset as ds
 
 from featurestore.errors import SpineError
 from featurestore.operations.auditing.asking import Ints, Said
-from featurestore.operations.on_demand import REQUEST_TIME
-from featurestore.operations.serving.served_rows import as_of_column, input_column, status_columns, store_version
-from featurestore.semantics.service import Column, Part, ResolvedService
+from featurestore.operations.serving.served_rows import (
+    as_of_column,
+    feature_column,
+    input_column,
+    status_columns,
+    store_version,
+)
+from featurestore.semantics.service import REQUEST_TIME, Column, Part, ResolvedService
 from featurestore.semantics.values import canonical
 from featurestore.stores.serving_log import is_sound
 from featurestore.types import FeatureType
 
 __all__ = ["Logged", "SpineOfRequests", "chunks"]
+
+NAMING = ("request", "row")
+"""The columns of a spine that name logged rows."""
 
 CHUNK = 200_000
 """Logged rows that are compared at once."""
@@ -74,9 +82,10 @@ class Logged:
 
     def column(self, name: str, of: FeatureType) -> pa.Array | None:
         """What was served of a column; None where it is of another type, or was not served."""
-        if name not in self.rows.column_names or self.rows[name].type != of.arrow:
+        logged = feature_column(name)
+        if logged not in self.rows.column_names or self.rows[logged].type != of.arrow:
             return None
-        return canonical(self.rows[name], of)
+        return canonical(self.rows[logged], of)
 
     def of_part(self, part: Part) -> tuple[list[Column], Said]:
         """The service's columns of a part that were served, those that only functions read among them, and what was."""
@@ -142,7 +151,7 @@ class SpineOfRequests:
     """The rows that training was asked for, each naming the logged row that it stands for.
 
     table: columns `request` and, where requests had several rows, `row`, beside inputs whose values may be others than
-    the request brought. not_served: its rows that were not logged; not_trained: logged rows that it has not; both so far.
+    the request brought; an input that is itself called request or row is there as `input:request`. not_served: its rows that were not logged; not_trained: logged rows that it has not; both so far.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -172,7 +181,8 @@ class SpineOfRequests:
         matched = rows.take(pa.array(kept, pa.int64()))
         asked = {REQUEST_TIME: matched["time"].combine_chunks()}
         for name, of in version.inputs.items():
-            own = self.table[name].take(places) if name in self.table.column_names else matched[input_column(name)]
+            there = [own for own in (input_column(name), name) if own in self.table.column_names and own not in NAMING]
+            own = self.table[there[0]].take(places) if there else matched[input_column(name)]
             asked[name] = own.cast(of.arrow).combine_chunks()
         return matched, pa.table(asked)
 

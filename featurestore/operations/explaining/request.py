@@ -23,10 +23,16 @@ from featurestore.operations.explaining.request_explanation import (
     ServedFunction,
     ServedView,
 )
-from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
-from featurestore.operations.serving.served_rows import as_of_column, find_request, input_column, status_columns
+from featurestore.operations.on_demand import evaluate, input_names
+from featurestore.operations.serving.served_rows import (
+    as_of_column,
+    feature_column,
+    find_request,
+    input_column,
+    status_columns,
+)
 from featurestore.semantics.order import same_value
-from featurestore.semantics.service import Part, ResolvedService
+from featurestore.semantics.service import REQUEST_TIME, Part, ResolvedService
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, scalars
 from featurestore.stores.offline import Offline
@@ -96,7 +102,7 @@ class _Served:
 
     def value(self, column: str) -> Any:
         """The value of a feature column, as served."""
-        return self._scalar(column, self._types[column])
+        return self._scalar(feature_column(column), self._types[column])
 
     def input(self, name: str) -> Any:
         """A key or request value."""

@@ -19,10 +19,10 @@ from featurestore.clock import to_datetime
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import OnlineStoreError, RequestError
-from featurestore.operations.on_demand import REQUEST_TIME, evaluate, evaluate_rows, input_names
+from featurestore.operations.on_demand import evaluate, evaluate_rows, input_names
 from featurestore.operations.serving.online_result import OnlineResult, PartAnswer
 from featurestore.operations.serving.parts import load_part
-from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.service import REQUEST_TIME, ResolvedService
 from featurestore.semantics.values import EXACT_IN_FLOAT64, own_lists, scalars
 from featurestore.stores.online import OnlineStore, Reading
 from featurestore.stores.online.coalesce import CoalescingReader

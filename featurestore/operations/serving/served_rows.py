@@ -2,7 +2,7 @@
 
 request                  the request's id; row: the row's number in it; time: when it was answered (UTC, µs)
 input:<name>             every key and request value
-<feature column>         what was served
+<feature column>         what was served; feature:<name> of an on-demand feature that is called request, row or time
 status:<view>            the status of the view's plain features; status:<feature column> of each folded one
 as_of:<view>             the instant that the view's values were true for
 """
@@ -30,6 +30,7 @@ __all__ = [
     "LoggedRequest",
     "ServedRows",
     "as_of_column",
+    "feature_column",
     "find_request",
     "input_column",
     "schema_of",
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 TIME = pa.timestamp("us", "UTC")
+OWN = (pa.field("request", pa.string()), pa.field("row", pa.int32()), pa.field("time", TIME))
+"""The log's own columns; the others have a colon in their names, which no feature has."""
+
 ATTEMPTS = 3
 """Times that a listing of segments is read, where one of them is deleted in between."""
 
@@ -48,6 +52,12 @@ SIZE, ROW = 1024, 24
 def input_column(name: str) -> str:
     """The log's column of a key or a request value."""
     return f"input:{name}"
+
+
+def feature_column(name: str) -> str:
+    """The log's column of a feature column's values. Those of views have `__` in their names, on-demand features may have
+    any name."""
+    return f"feature:{name}" if name in {field.name for field in OWN} else name
 
 
 def as_of_column(part: Part) -> str:
@@ -66,9 +76,9 @@ def status_columns(part: Part) -> dict[str, list[str]]:
 
 def schema_of(service: ResolvedService) -> pa.Schema:
     """The columns of a service version's log."""
-    fields = [("request", pa.string()), ("row", pa.int32()), ("time", TIME)]
+    fields: list[Any] = [*OWN]
     fields += [(input_column(name), of.arrow) for name, of in service.inputs.items()]
-    fields += [(column.name, column.type.arrow) for column in (*service.columns, *service.hidden)]
+    fields += [(feature_column(column.name), column.type.arrow) for column in (*service.columns, *service.hidden)]
     for part in service.parts:
         fields += [(name, pa.string()) for name in status_columns(part)]
         fields.append((as_of_column(part), TIME))

@@ -20,15 +20,14 @@ from featurestore.clock import to_datetime
 from featurestore.compile.answer import Answer, ask
 from featurestore.compile.rows import invalid_sql, whole_sql
 from featurestore.declare.sources import Source
-from featurestore.errors import FilesChangedError, SourceError
-from featurestore.operations.on_demand import REQUEST_TIME, evaluate, input_names
+from featurestore.errors import FilesChangedError, SourceError, SpineError
+from featurestore.operations.on_demand import evaluate, input_names
 from featurestore.operations.training.manifest import library_versions
-from featurestore.operations.training.spine import SpineChunk, chunks_of, load_chunk, pandas_of, stays
+from featurestore.operations.training.spine import SpineChunk, chunks_of, pandas_of, stays
+from featurestore.operations.training.spine_table import SpineTable, load_chunk
 from featurestore.operations.training.training_frame import Block, TrainingFrame, check_names, statuses_of
-from featurestore.semantics.service import Part, ResolvedService
-from featurestore.semantics.sql import quote
+from featurestore.semantics.service import REQUEST_TIME, Column, Part, ResolvedService
 from featurestore.semantics.status import Status
-from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
 from featurestore.stores.source_files import SourceFile
@@ -40,6 +39,8 @@ Listing = dict[str, tuple[SourceFile, ...]]
 
 AT_ONCE = 2
 """Views that are asked at once."""
+
+Instants = npt.NDArray[np.int64]
 
 STATUS_NAMES = [status.name for status in Status]
 
@@ -78,6 +79,7 @@ def get_historical_features(
     of these changed.
     """
     pandas = pandas_of(spine)
+    _check_extra(service, options)
     given, reading = listing, listing or listing_of(service, offline)
     manifest = manifest_of(service, offline, reading, now=now, options=options)
 
@@ -104,6 +106,29 @@ def get_historical_features(
     return frame
 
 
+def status_name(column: Column) -> str:
+    """The column of a frame with a feature's statuses."""
+    return f"{column.name}__status"
+
+
+def event_time_name(part: Part) -> str:
+    """The column of a frame with the event_time of a view's rows."""
+    return f"{part.name}__event_time"
+
+
+def _check_extra(service: ResolvedService, options: Options) -> None:
+    """SpineError where a column that is asked for beside the features has the name of one of them."""
+    names = {column.name for column in service.columns}
+    asked = {"with_status": [status_name(column) for column in service.columns if column.part] * options.with_status}
+    asked["with_event_time"] = [event_time_name(part) for part in service.parts] * options.with_event_time
+    for word, added in asked.items():
+        for name in added:
+            if name in names:
+                raise SpineError(
+                    f"{word} adds a column '{name}', which is a feature too; rename the feature, or leave it out"
+                )
+
+
 def listing_of(service: ResolvedService, offline: Offline) -> Listing:
     """The files of every source of a service as they are now, those that are new being journalled."""
     listing: Listing = {}
@@ -128,31 +153,31 @@ def _block(
 ) -> Block:  # fmt: skip
     names = chunk.table.column_names
     check_names(names, [column.name for column in service.columns])
-    times = load_chunk(
+    table = load_chunk(
         session.connection, chunk, timestamp=options.timestamp, timezone=options.timezone, inputs=service.inputs,
         from_pandas=from_pandas,
     )  # fmt: skip
     values: dict[str, PartValues] = {}
-    answered = _answered(session, service.parts, times, now=now, counted=manifest["invalid_rows"])
+    answered = _answered(session, service.parts, table, now=now, counted=manifest["invalid_rows"])
     for part, (of_part, counts) in zip(service.parts, answered, strict=True):
         values[part.name] = of_part
         _count(manifest, part.name, counts)
     manifest["rows"] += chunk.table.num_rows
-    features = columns_of(service, values, times, session.connection)
+    features = columns_of(service, values, table, session.connection)
     extra: dict[str, pa.Array] = {}
     if options.with_status:
         for column in service.columns:
             if column.part is not None:
-                extra[f"{column.name}__status"] = statuses_of(values[column.part].statuses[column.name], STATUS_NAMES)
+                extra[status_name(column)] = statuses_of(values[column.part].statuses[column.name], STATUS_NAMES)
     if options.with_event_time:
         for part in service.parts:
-            extra[f"{part.name}__event_time"] = values[part.name].event_times
+            extra[event_time_name(part)] = values[part.name].event_times
     check_names(names, list(extra))
-    return Block(chunk.table, features, extra, times)
+    return Block(chunk.table, features, extra, table.times)
 
 
 def _answered(
-    session: Session, parts: Sequence[Part], times: npt.NDArray[np.int64], *, now: int, counted: Container[str]
+    session: Session, parts: Sequence[Part], spine: SpineTable, *, now: int, counted: Container[str]
 ) -> list[tuple[PartValues, _Counts]]:
     """The values of parts for the spine, two parts at a time: what one does in a single thread leaves room for the other.
 
@@ -161,7 +186,7 @@ def _answered(
 
     def answered(part: Part) -> tuple[PartValues, _Counts]:
         with session.beside() as own:
-            answer = answer_part(own, part, times)
+            answer = answer_part(own, part, spine)
             past = int((answer.as_of > part.view.timing.as_of(now)).sum())
             invalid = None if part.name in counted else _invalid(own, part.view)
             return part_values(part, answer), _Counts(int(answer.conflicts.sum()), past, invalid)
@@ -170,20 +195,21 @@ def _answered(
         return list(pool.map(answered, parts))
 
 
-def answer_part(session: Session, part: Part, times: npt.NDArray[np.int64], *, served: str | None = None) -> Answer:
-    """Ask one view for the temporary table `spine`; `times` holds each row's t.
+def answer_part(session: Session, part: Part, spine: SpineTable, *, served: Instants | None = None) -> Answer:
+    """Ask one view for the temporary table `spine`.
 
-    served: a table (n, a) of the as_of of each row, where it is not rule 0 that gives it; `times` are those then.
+    served: the as_of of each row, where it is not rule 0 that gives it; the table `served_for (n, a)` has them too.
     """
     view = part.view
-    keys = ", ".join(f"{quote(column)} AS k{i}" for i, column in enumerate(part.inputs)) or "0 AS k0"
-    known = " AND ".join(f"{quote(column)} IS NOT NULL" for column in part.inputs) or "true"
+    columns = [spine.columns[name] for name in part.inputs]
+    keys = ", ".join(f"{column} AS k{i}" for i, column in enumerate(columns)) or "0 AS k0"
+    known = " AND ".join(f"{column} IS NOT NULL" for column in columns) or "true"
     as_of = view.timing.as_of_sql("t") if served is None else "a"
-    rows = "spine" if served is None else f"spine JOIN {served} USING (n)"
+    rows = "spine" if served is None else "spine JOIN served_for USING (n)"
     session.connection.execute(
         f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n, {keys}, {as_of} AS a FROM {rows} WHERE {known}"
     )
-    instants = view.timing.as_of(times) if served is None else times
+    instants = view.timing.as_of(spine.times) if served is None else served
     try:
         return ask(
             session.connection, view, session.scan(view.source), requests="requests", as_of=instants, features=part.features,
@@ -202,39 +228,23 @@ def part_values(part: Part, answer: Answer) -> PartValues:
 
 
 def columns_of(
-    service: ResolvedService,
-    values: dict[str, PartValues],
-    times: npt.NDArray[np.int64],
-    connection: duckdb.DuckDBPyConnection,
+    service: ResolvedService, values: dict[str, PartValues], spine: SpineTable, connection: duckdb.DuckDBPyConnection
 ) -> dict[str, pa.Array]:
     """The service's columns in its order, on-demand features evaluated over the spine's values."""
     inputs: dict[str, pa.Array] = {name: array for part in values.values() for name, array in part.columns.items()}
     wanted = {name for item in service.declared.on_demand for name in input_names(item)}
-    brought = [name for name in service.inputs if name in wanted]
-    if brought:
-        selected = ", ".join(map(quote, brought))
-        table: pa.Table = connection.sql(f"SELECT n, {selected} FROM spine").to_arrow_table()
-        order = pa.array(np.argsort(table["n"].to_numpy()))
-        inputs.update({name: table[name].take(order).combine_chunks() for name in brought})
+    inputs |= spine.values(connection, [name for name in service.inputs if name in wanted])
     if REQUEST_TIME in wanted:
-        inputs[REQUEST_TIME] = pa.array(times).cast(pa.timestamp("us", "UTC"))
+        inputs[REQUEST_TIME] = pa.array(spine.times).cast(pa.timestamp("us", "UTC"))
     result = {}
     for column in service.columns:
         if column.on_demand is None:
             result[column.name] = inputs[column.name]
         else:
-            result[column.name] = evaluate(column.on_demand, inputs, lambda i: _row_name(service, connection, i))
+            result[column.name] = evaluate(
+                column.on_demand, inputs, lambda i: spine.row(connection, list(service.key_inputs), i)
+            )
     return result
-
-
-def _row_name(service: ResolvedService, connection: duckdb.DuckDBPyConnection, row: int) -> str:
-    names = list(service.key_inputs)
-    if not names:
-        return f"row {row}"
-    selected = ", ".join(map(quote, names))
-    found: pa.Table = connection.sql(f"SELECT {selected} FROM spine WHERE n = {row}").to_arrow_table()
-    values = [scalars(column)[0] for column in found.columns]
-    return ", ".join(f"{name}={value!r}" for name, value in zip(names, values, strict=True))
 
 
 def manifest_of(

@@ -12,7 +12,6 @@ from featurestore.errors import SpineError
 from featurestore.operations.training.historical import Options, get_historical_features, listing_of
 from featurestore.operations.training.training_frame import TrainingFrame
 from featurestore.semantics.service import ResolvedService
-from featurestore.semantics.sql import quote
 from featurestore.stores.offline import Offline
 from featurestore.stores.source_files import again
 
@@ -39,6 +38,11 @@ def snapshot(
     if service.request_inputs:
         names = ", ".join(service.request_inputs)
         raise SpineError(f"Service '{service.name}' needs request values ({names}), which a snapshot has not")
+    if TIMESTAMP in keys:
+        raise SpineError(
+            f"A snapshot has a column '{TIMESTAMP}' of its own, and service '{service.name}' reads a key of this name; take the "
+            "snapshot of view.alias(…, key={…}), which gives the key another name"
+        )
     return again(lambda: _snapshot(service, offline, keys, at=at, now=now, options=options))
 
 
@@ -50,12 +54,13 @@ def _snapshot(
     with offline.session(files=listing) as session, session.reading():
         per_part = []
         for part in service.parts:
-            selected = ", ".join(f"k{i} AS {quote(name)}" for i, name in enumerate(part.inputs)) or "k0 AS nothing"
+            places = [part.inputs.index(name) for name in keys] or [0]
+            selected = ", ".join(f"k{i} AS c{column}" for column, i in enumerate(places))
             per_part.append(f"SELECT {selected} FROM ({all_keys_sql(part.view, session.scan(part.view.source))})")
-        sql = " UNION BY NAME ".join(per_part)
-        order = ", ".join(map(quote, keys)) or "1"
-        every: pa.Table = session.connection.sql(f"SELECT * FROM ({sql}) ORDER BY {order}").to_arrow_table()
-    spine = every.take(pa.array(np.tile(np.arange(every.num_rows), len(at)))).select(keys)
+        sql = f"SELECT * FROM ({' UNION '.join(per_part)}) ORDER BY ALL"
+        every: pa.Table = session.connection.sql(sql).to_arrow_table()
+    spine = every.take(pa.array(np.tile(np.arange(every.num_rows), len(at))))
+    spine = spine.rename_columns(keys) if keys else spine.select([])
     instants = pa.array(np.repeat(np.asarray(at, np.int64), every.num_rows)).cast(pa.timestamp("us", "UTC"))
     return get_historical_features(
         spine.append_column(TIMESTAMP, instants), service, offline, now=now, options=options, listing=listing
