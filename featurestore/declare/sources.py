@@ -134,6 +134,12 @@ class Source(Declaration):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        alike = {name.lower(): name for name in self.derived}
+        for name in self.derived:
+            if alike[name.lower()] != name:
+                raise ValueError(
+                    f"derived columns '{name}' and '{alike[name.lower()]}' differ in case alone, which SQL cannot tell apart"
+                )
         if self.deleted and not self.identity:
             raise ValueError("deleted needs identity: the columns that say which row vanishes")
         if self.identity and not (self.known_at or self.version or self.kind == "push"):

@@ -20,7 +20,7 @@ from featurestore.errors import did_you_mean
 from featurestore.semantics.columns import RawColumns, finer_than_micros, floored_sql, floored_type
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
 from featurestore.semantics.sql import quote
-from featurestore.semantics.tokens import normalised
+from featurestore.semantics.tokens import normalised, quoted_names
 
 if TYPE_CHECKING:
     import duckdb
@@ -72,7 +72,7 @@ def check(connection: duckdb.DuckDBPyConnection, expression: str, columns: Mappi
     import duckdb
 
     node = _parsed(connection, expression)
-    _Check(connection, columns).node(node, frozenset())
+    _Check(connection, columns, quoted_names(expression)).node(node, frozenset())
     try:
         return _type(connection, normalised(expression), columns)
     except duckdb.Error as error:
@@ -126,10 +126,13 @@ def _placeless(value: Any) -> Any:
 class _Check:
     """Walks a tree; ValueError at the first node that may not be there."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str], quoted: frozenset[str] = frozenset()
+    ) -> None:
         self._connection = connection
         self._columns = columns
-        self._names = {name.lower() for name in columns}
+        self._names = {name.lower(): name for name in columns}
+        self._quoted = quoted
 
     def node(self, node: Node, bound: frozenset[str], within: str = "") -> None:
         """bound: the parameters of the lambdas around, in lower case. within: the function whose argument it is."""
@@ -148,7 +151,13 @@ class _Check:
 
     def _column(self, names: list[str], bound: frozenset[str]) -> None:
         name = names[0].lower()
-        if name in self._names or name in bound:
+        if name in bound:
+            return
+        if name in self._names:
+            if names[0] in self._quoted and names[0] not in self._columns:
+                raise ValueError(
+                    f"there is no column '{names[0]}'; there is '{self._names[name]}', and a quoted name is exact"
+                )
             return
         if name in REFUSED:
             raise ValueError(f"an expression cannot use '{names[0]}', which {REFUSED[name]}")

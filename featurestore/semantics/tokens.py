@@ -6,8 +6,9 @@ It does not come from the engine, whose own way of printing SQL changes between 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-__all__ = ["normalised"]
+__all__ = ["normalised", "quoted_names"]
 
 TOKEN = re.compile(
     r"""
@@ -30,6 +31,16 @@ def normalised(expression: str) -> str:
     quoted name is in lower case. It means what the expression means. ValueError where a comment or text has no end.
     """
     found: list[str] = []
+    for token, kind in _tokens(expression):
+        if kind in {"text", "dollar", "quoted"} or ESCAPED.fullmatch(token):
+            found.append(token[0].lower() + token[1:] if token[0] in "eExXbB" else token)
+        else:
+            found.append(token.lower())
+    return " ".join(found)
+
+
+def _tokens(expression: str) -> Iterator[tuple[str, str | None]]:
+    """The tokens and what each is; without blanks and comments."""
     at = 0
     while at < len(expression):
         match = ESCAPED.match(expression, at) or TOKEN.match(expression, at)
@@ -38,13 +49,15 @@ def normalised(expression: str) -> str:
         kind = match.lastgroup
         if kind == "comment":
             at = _comment_end(expression, at)
-        elif kind in {"text", "dollar", "quoted"} or ESCAPED.fullmatch(token):
-            found.append(token[0].lower() + token[1:] if token[0] in "eExXbB" else token)
         elif kind != "blank":
             if token in {"'", '"'}:
                 raise ValueError(f"the text that begins with {expression[at - 1 : at + 20]!r} has no end")
-            found.append(token.lower())
-    return " ".join(found)
+            yield token, kind
+
+
+def quoted_names(expression: str) -> frozenset[str]:
+    """The names that an expression writes in quotes; ValueError as of `normalised`."""
+    return frozenset(token[1:-1].replace('""', '"') for token, kind in _tokens(expression) if kind == "quoted")
 
 
 def _comment_end(expression: str, at: int) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
 from featurestore.errors import SpineError
-from featurestore.semantics.sql import file_list
 from featurestore.stores.source_files import PlaceError, files_below
 
 __all__ = ["CHUNK", "SpineChunk", "chunks_of", "pandas_of", "stays"]
@@ -61,24 +61,62 @@ def chunks_of(spine: Any) -> Iterator[SpineChunk]:
 
 
 def _parquet_reader(path: Path) -> pa.RecordBatchReader:
+    """The rows of a file, or of the files below a folder, one after the other, with the names and types that they have."""
     if not path.exists():
         raise SpineError(f"The spine's file {path} does not exist")
-    connection = duckdb.connect(":memory:")
-    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     try:
         files = files_below(path) if path.is_dir() else [str(path)]
     except PlaceError as error:
         raise SpineError(f"The spine cannot be read: {error}") from None
     if not files:
         raise SpineError(f"The spine's folder {path} has no Parquet file")
-    read = f"read_parquet({file_list(files)}, hive_partitioning = false)"
+    schema = _schema_of(files)
+    return pa.RecordBatchReader.from_batches(schema, _batches(files, schema))
+
+
+def _schema_of(files: Sequence[str]) -> pa.Schema:
+    """The columns of the first file, which the others must have too; one that is all null in a file is no other type."""
+    fields: dict[str, pa.Field] = {}
+    where: dict[str, str] = {}
+    for file in files:
+        with _opened(file) as opened:
+            schema = opened.schema_arrow
+        _check_distinct(schema.names)
+        odd = sorted({*fields} ^ {*schema.names}) if file != files[0] else []
+        if odd:
+            has = file if odd[0] in schema.names else files[0]
+            raise SpineError(f"The spine's files differ: of {files[0]} and {file}, only {has} has a column '{odd[0]}'")
+        for field in schema:
+            known = fields.get(field.name)
+            if known is None or pa.types.is_null(known.type):
+                fields[field.name], where[field.name] = field.with_nullable(True), file
+            elif field.type != known.type and not pa.types.is_null(field.type):
+                raise SpineError(
+                    f"The spine's files differ: column '{field.name}' is {known.type} in {where[field.name]} and {field.type} "
+                    f"in {file}"
+                )
+    return pa.schema(list(fields.values()))
+
+
+def _batches(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for file in files:
+        with _opened(file) as opened:
+            try:
+                for batch in opened.iter_batches(min(BATCH, CHUNK)):
+                    yield batch.select(schema.names).cast(schema)
+            except (pa.ArrowException, OSError) as error:
+                raise SpineError(f"The spine's file {file} cannot be read: {error}") from error
+
+
+def _opened(file: str) -> pq.ParquetFile:
     try:
-        return connection.sql(f"SELECT * FROM {read}").to_arrow_reader(min(BATCH, CHUNK))
-    except duckdb.Error as error:
-        raise SpineError(f"The spine's file {path} cannot be read: {error}") from error
+        return pq.ParquetFile(file, arrow_extensions_enabled=True)
+    except (pa.ArrowException, OSError) as error:
+        raise SpineError(f"The spine's file {file} cannot be read: {error}") from error
 
 
 def _chunks_of_reader(reader: pa.RecordBatchReader) -> Iterator[SpineChunk]:
+    _check_distinct(reader.schema.names)
     pending: list[pa.RecordBatch] = []
     rows = first = 0
     for batch in reader:
