@@ -3,6 +3,8 @@
 What is due is decided from the online watermark. A run for an instant writes two slots into each key that may have
 changed since the newest complete instant, reads every batch back, and moves the watermark last; so a run that is
 killed anywhere changes nothing that a lookup can see, and the next one completes its work. Lookups go on meanwhile.
+
+A full run first computes again what is served: its slots are of the next edition, which the watermark switches to.
 """
 
 from __future__ import annotations
@@ -15,34 +17,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
-import numpy as np
-import numpy.typing as npt
 import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.clock import to_datetime
-from featurestore.compile.answer import ask
 from featurestore.compile.changed import all_keys_sql, changed_keys_sql
 from featurestore.compile.folding.tiling import Tiling
-from featurestore.compile.rows import key_list
 from featurestore.declare.sources import ParquetSource
 from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
 from featurestore.operations.lease import Lease
 from featurestore.operations.progress import Progress
+from featurestore.operations.records import Asked, collect, existing
 from featurestore.operations.tiling import tiles_for
 from featurestore.registry.store import Run as RunRecord
-from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.codec import ViewCodec, pack_watermark, unpack_watermark
+from featurestore.stores.codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
 from featurestore.stores.offline import Offline, Session
 from featurestore.stores.online import OnlineStore
 from featurestore.stores.online.sealing import read_past_damage
-from featurestore.stores.source_files import SourceFile, again
-from featurestore.stores.wire import cut
+from featurestore.stores.source_files import SourceFile
+from featurestore.stores.source_files import again as once_more
 
 __all__ = ["Run", "materialize_view", "run_record"]
 
@@ -53,9 +49,6 @@ EMBEDDED_BATCH = 40_000
 """The same for an embedded store, whose readers never wait, and for which each batch means waiting for the disk.
 So many keys are encoded at once, whatever the store."""
 
-PASS = 1_000_000
-"""Keys that are asked for at once: what bounds the memory of a run."""
-
 STATE_FORMAT = 1
 
 
@@ -63,7 +56,7 @@ STATE_FORMAT = 1
 class Run:
     """One completed instant of one view: how many keys were asked for, and how many of them have a row that counts.
 
-    instant, started: µs; the second by the online store's clock.
+    instant, started: µs; the second by the online store's clock. again: it was complete before, and was computed anew.
     """
 
     view: str
@@ -75,9 +68,10 @@ class Run:
     full: bool
     seconds: float
     files: tuple[SourceFile, ...]
+    again: bool = False
 
     def __str__(self) -> str:
-        kind = "all keys" if self.full else "changed keys"
+        kind = f"all keys{' again' if self.again else ''}" if self.full else "changed keys"
         rate = self.keys / self.seconds if self.seconds else 0
         return (
             f"{self.view} as of {to_datetime(self.instant):%Y-%m-%d %H:%M:%S}Z: {self.keys:,} {kind}, {self.rows:,} with "
@@ -107,9 +101,16 @@ class _Context:
     store: OnlineStore
     lease: Lease
     session: Session
-    instant: int
-    complete: int | None
+    marks: _Marks
     tiling: Tiling | None
+
+
+class _Marks(NamedTuple):
+    """The instant to compute and its edition; `kept`: those that each record keeps a slot for, newest first."""
+
+    instant: int
+    edition: int
+    kept: tuple[tuple[int, int], ...]
 
 
 def materialize_view(
@@ -118,48 +119,71 @@ def materialize_view(
 ) -> list[Run]:  # fmt: skip
     """Compute and publish every instant of the view that is due by the online store's clock; none is no error.
 
-    full: ask for every key, not only for those that may have changed, and read every row. tiles: the folder of tiles that
-    runs use and make; None: none.
+    full: ask for every key, not only for those that may have changed, read every row, and compute what is served again.
+    tiles: the folder of tiles that runs use and make; None: none.
     """
-    job = _Job(view, offline, store, ViewCodec(project, view), progress, full, None if full else tiles)
-    reading = store.get([job.codec.watermark_key])
-    complete = unpack_watermark(reading.values[0])
-    offline.see(view.source, now=reading.now, must=True)  # a continuous view's instant is now, and counts what is there
-    due = view.timing.due(reading.now, complete[0] if complete else None)
-    return [again(partial(_run, job, instant)) for instant in due]
+    codec = ViewCodec(project, view)
+    now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
+    complete = unpack_watermark(watermark)
+    due = view.timing.due(now, complete[0] if complete else None)
+    full = full or _is_unfinished(state) or (bool(due) and _are_gone(view, store, codec, state))
+    job = _Job(view, offline, store, codec, progress, full, None if full else tiles)
+    offline.see(view.source, now=now, must=True)  # a continuous view's instant is now, and counts what is there
+    runs = []
+    if full and complete and complete[0] >= view.timing.as_of(now):
+        served = view.timing.served(complete, now)
+        instants = [instant for instant in reversed(complete) if served is None or instant >= served]
+        runs += once_more(partial(_run, job, instants, again=True))
+    for instant in due:
+        runs += once_more(partial(_run, job, [instant]))
+    return runs
 
 
-def _run(job: _Job, instant: int) -> Run:
-    began = time.perf_counter()
+def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run]:
+    """Compute instants, oldest first, and switch to them at once; again: they are complete, and get the next edition."""
     view, offline, store, codec = job.view, job.offline, job.store, job.codec
     lease = Lease(store, codec.lease_key, view.declared.title)
     try:
         now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
-        instants = unpack_watermark(watermark)
-        complete = instants[0] if instants else None
-        if complete is not None and complete >= instant:
-            raise MaterializeError(f"{view.declared.title}: another run completed {to_datetime(complete)} meanwhile")
-        files = offline.see(view.source, now=now, known_by=view.timing.known_by(instant), must=True)
+        complete = unpack_watermark(watermark)
+        if complete[:1] != (instants[-1],) if again else complete and complete[0] >= instants[-1]:
+            raise MaterializeError(f"{view.declared.title}: another run changed what is complete meanwhile; run again")
+        files = offline.see(view.source, now=now, known_by=view.timing.known_by(instants[-1]), must=True)
         offline.note(view.source, now=now)
-        arrived = None if job.full or complete is None else _arrived(view, files, state)
+        last = complete[0] if complete else None
+        arrived = None if job.full or last is None else _arrived(view, files, state)
+        present = None
+        if arrived is not None and (present := _records_of(state)) is None:
+            present = len(existing(store, codec))
+        if state is not None:  # what whoever comes after this run is to know, if it is killed
+            lease.write({codec.state_key: _begun(state, full=job.full)})
+        edition = edition_of(watermark)
+        kept = [(instant, edition) for instant in (complete if again else complete[:1])]
+        runs = []
         with offline.session(files=offline.listing(view.source, files)) as session, session.reading():
             try:
-                tiling = _tiling(job, session, instant, state)
-                context = _Context(view, codec, store, lease, session, instant, complete, tiling)
-                keys = _collect(context, arrived)
-                rows = _write_all(context, keys, everything=arrived is None, progress=job.progress)
+                tiling = _tiling(job, session, instants[-1], state)
+                keys = collect(session, view, _keys_sql(job, session, arrived, (last, instants[-1])))
+                for instant in instants:
+                    began = time.perf_counter()
+                    marks = _Marks(instant, edition + again, tuple(kept))
+                    context = _Context(view, codec, store, lease, session, marks, tiling)
+                    rows, records = _write_all(context, keys, present=present, progress=job.progress)
+                    numbers = (instant, now, keys, rows, arrived is None, time.perf_counter() - began)
+                    runs.append(Run(view.name, view.fingerprint, *numbers, files, again))
+                    kept.insert(0, (instant, edition + again))
             except duckdb.Error as error:
                 raise SourceError(
                     f"{view.declared.title} over {view.source.title}: {error} ({view.source.origin})"
                 ) from error
-        seconds = time.perf_counter() - began
-        run = Run(view.name, view.fingerprint, instant, now, keys, rows, arrived is None, seconds, files)
-        lease.release({codec.watermark_key: pack_watermark([instant, *instants]), codec.state_key: _state(run)})
+        mark = pack_watermark(complete if again else [*instants, *complete], edition + again)
+        lease.release({codec.watermark_key: mark, codec.state_key: _state(runs[-1], records)})
     except BaseException:
         _give_up(lease)
         raise
-    job.progress.done(run)
-    return run
+    for run in runs:
+        job.progress.done(run)
+    return runs
 
 
 def _tiling(job: _Job, session: Session, instant: int, state: bytes | None) -> Tiling | None:
@@ -177,7 +201,7 @@ def _tiling(job: _Job, session: Session, instant: int, state: bytes | None) -> T
 def run_record(run: Run, now: int) -> RunRecord:
     """A run as the registry's journal keeps it; `now`, µs, is when it was finished."""
     numbers = (run.instant, run.started, max(now, run.started), run.rows, run.keys)
-    return RunRecord(run.view, run.fingerprint, *numbers, "complete", {"full": run.full})
+    return RunRecord(run.view, run.fingerprint, *numbers, "complete", {"full": run.full, "again": run.again})
 
 
 def _give_up(lease: Lease) -> None:
@@ -186,10 +210,42 @@ def _give_up(lease: Lease) -> None:
         lease.release({})
 
 
-def _state(run: Run) -> bytes:
+def _state(run: Run, records: int) -> bytes:
+    files = [list(file) for file in run.files]
     return orjson.dumps(
-        {"format": STATE_FORMAT, "keys": run.keys, "rows": run.rows, "files": [list(file) for file in run.files]}
+        {"format": STATE_FORMAT, "keys": run.keys, "rows": run.rows, "files": files, "records": records}
     )
+
+
+def _is_unfinished(state: bytes | None) -> bool:
+    """Whether a run over all keys was begun, and no run was completed since."""
+    return state is not None and bool(orjson.loads(state).get("unfinished"))
+
+
+def _begun(state: bytes, *, full: bool) -> bytes:
+    """The state while a run goes on: how many records there are is not known."""
+    return orjson.dumps({**orjson.loads(state), "records": None, "unfinished": full})
+
+
+def _records_of(state: bytes | None) -> int | None:
+    """How many records the last run left; None where that is not known."""
+    records: int | None = None if state is None else orjson.loads(state).get("records")
+    return records
+
+
+def _are_gone(view: ResolvedView, store: OnlineStore, codec: ViewCodec, state: bytes | None) -> bool:
+    """Whether there are fewer records than were written: the store threw keys away, or somebody did."""
+    written = _records_of(state)
+    found = 0 if written is None else len(existing(store, codec))
+    if written is None or found >= written:
+        return False
+    warnings.warn(
+        f"{view.declared.title}: the online store has {found} of the {written} records that were written; until now the "
+        "others were served as MISSING. All keys are written again. Does the store evict keys, or does another program "
+        "delete them? `featurestore verify` compares all that is online",
+        stacklevel=3,
+    )
+    return True
 
 
 def _arrived(view: ResolvedView, files: tuple[SourceFile, ...], state: bytes | None) -> list[int] | None:
@@ -207,44 +263,42 @@ def _files_of(state: bytes) -> set[SourceFile]:
     return {SourceFile(*file) for file in orjson.loads(state)["files"]}
 
 
-def _collect(context: _Context, arrived: list[int] | None) -> int:
-    """Fill the temporary table `asked (n, k…)` with the keys to ask for."""
-    view, scan = context.view, context.session.scan(context.view.source)
-    if arrived is None or context.complete is None:
-        sql = all_keys_sql(view, scan)
-    else:
-        sql = changed_keys_sql(view, scan, after=context.complete, upto=context.instant, new_files=arrived)
-    connection = context.session.connection
-    connection.execute(
-        f"CREATE TEMP TABLE asked AS SELECT row_number() OVER () - 1 AS n, {key_list(view)} FROM ({sql})"
-    )
-    return int(connection.execute("SELECT count(*) FROM asked").fetchall()[0][0])
+def _keys_sql(job: _Job, session: Session, arrived: list[int] | None, between: tuple[int | None, int]) -> str:
+    """The keys to ask for; between: the complete instant, and the one due."""
+    view, scan = job.view, session.scan(job.view.source)
+    after, upto = between
+    if arrived is None or after is None:
+        return all_keys_sql(view, scan)
+    return changed_keys_sql(view, scan, after=after, upto=upto, new_files=arrived)
 
 
-def _write_all(context: _Context, keys: int, *, everything: bool, progress: Progress) -> int:
-    """Ask for all keys and write their records, in the order of their keys; the number of keys that have a row."""
-    rows = 0
-    progress.start(context.view.name, context.instant, keys)
-    before: Future[None] | None = None
+def _write_all(context: _Context, keys: int, *, present: int | None, progress: Progress) -> tuple[int, int]:
+    """Ask for all keys and write their records, in the order of their keys; the number of keys that have a row, and of
+    the records that there are then. present: how many there are before; None: every record is written."""
+    rows, everything = 0, present is None
+    count = present or 0
+    progress.start(context.view.name, context.marks.instant, keys)
+    before: Future[int] | None = None
     with ThreadPoolExecutor(max_workers=1) as writer:  # which waits for the store while the next batch is encoded
         for batch, records in _batches(context, keys, everything=everything):
             if before is not None:
-                before.result()
-            before = writer.submit(_write, context, batch, records)
+                count += before.result()
+            before = writer.submit(_write, context, batch, records, everything)
             rows += len(records) - records.count(None)
             progress.advance(len(batch))
         if before is not None:
-            before.result()
-    return rows
+            count += before.result()
+    return rows, count
 
 
 def _batches(context: _Context, keys: int, *, everything: bool) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
     """Store keys and the record of each with one slot, None where it has no row; `everything`: those that vanished too."""
-    vanished = _existing(context) if everything else set()
-    for first in range(0, keys, PASS):
-        for batch, records in _pass(context, first, min(PASS, keys - first)):
-            vanished.difference_update(batch)
-            yield batch, records
+    vanished = existing(context.store, context.codec) if everything else set()
+    instant, edition, _ = context.marks
+    asked = Asked(context.session, context.view, context.codec, context.store.blocking, context.tiling)
+    for batch, records in asked.records(keys, instant, edition, size=EMBEDDED_BATCH):
+        vanished.difference_update(batch)
+        yield batch, records
     gone = sorted(vanished)
     for start in range(0, len(gone), EMBEDDED_BATCH):
         part = gone[start : start + EMBEDDED_BATCH]
@@ -255,52 +309,14 @@ def _batch_size(store: OnlineStore) -> int:
     return BATCH if store.blocking else EMBEDDED_BATCH
 
 
-def _existing(context: _Context) -> set[bytes]:
-    return {key for keys in context.store.scan(context.codec.record_prefix) for key in keys}
-
-
-def _pass(context: _Context, first: int, count: int) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
-    """The batches of the asked keys from `first` on: for an embedded store in the order of their store keys, whose
-    neighbours share pages; for another, which has none, as the query gave their rows, which are then read in order."""
-    view, codec, connection = context.view, context.codec, context.session.connection
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n - {first} AS n, {key_list(view)}, "
-        f"CAST({context.instant} AS BIGINT) AS a FROM asked WHERE n >= {first} AND n < {first + count}"
-    )
-    answer = ask(
-        connection, view, context.session.scan(view.source), requests="requests",
-        as_of=np.full(count, context.instant, np.int64), tiling=context.tiling,
-    )  # fmt: skip
-    table: pa.Table = connection.sql(f"SELECT n, {key_list(view)} FROM requests").to_arrow_table()
-    keys = codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
-    index = answer.index[table["n"].to_numpy()]
-    order = np.argsort(index) if context.store.blocking else pc.sort_indices(keys).to_numpy()
-    index, names = index[order], [feature.name for feature in view.features]
-    for start in range(0, count, EMBEDDED_BATCH):
-        batch = cut(keys.take(pa.array(order[start : start + EMBEDDED_BATCH])))
-        places = index[start : start + EMBEDDED_BATCH]
-        found = np.flatnonzero(places >= 0)
-        encoded = codec.records(context.instant, _rows(answer.rows, places[found]), names)
-        records: list[bytes | None] = encoded  # type: ignore[assignment]
-        if len(found) < len(batch):
-            records = [None] * len(batch)
-            for place, record in zip(found.tolist(), encoded, strict=True):
-                records[place] = record
-        yield batch, records
-
-
-def _rows(rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
-    """The rows at the places, without a copy where they follow each other."""
-    if len(places) and (np.diff(places) == 1).all():
-        return rows.slice(int(places[0]), len(places))
-    return pa.table({name: take(rows[name], places) for name in rows.column_names})
-
-
-def _write(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | None]) -> None:
-    """Write records, in batches as the store takes them, and read each batch back."""
-    size = _batch_size(context.store)
+def _write(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | None], everything: bool) -> int:
+    """Write records, in batches as the store takes them, and read each batch back; how many records there are more, or, where
+    every one is written, how many these are."""
+    size, more = _batch_size(context.store), 0
     for start in range(0, len(keys), size):
-        puts = _puts(context, keys[start : start + size], records[start : start + size])
+        batch = keys[start : start + size]
+        puts, there = _puts(context, batch, records[start : start + size])
+        more += len(batch) - list(puts.values()).count(None) - (0 if everything else there)
         context.lease.write(puts)
         written = context.store.get(list(puts)).values
         if written != list(puts.values()):
@@ -309,25 +325,32 @@ def _write(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | N
                 f"{context.view.declared.title}: {wrong} of {len(puts)} records read back differ from what was written; "
                 "is another program writing to this store, or does it evict keys?"
             )
+    return more
 
 
-def _puts(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | None]) -> dict[bytes, bytes | None]:
-    """What to write: each record with the slot of the newest complete instant behind its own."""
-    codec, complete = context.codec, context.complete
-    if complete is None:
-        return dict(zip(keys, records, strict=True))
-    nothing, nothing_yet = codec.empty(complete), codec.record([codec.empty(context.instant)])
+def _puts(
+    context: _Context, keys: Sequence[bytes], records: Sequence[bytes | None]
+) -> tuple[dict[bytes, bytes | None], int]:
+    """What to write: each record with the slots that are kept of the one before behind its own; and how many there were."""
+    codec, (now, edition, kept) = context.codec, context.marks
+    if not kept:
+        return dict(zip(keys, records, strict=True)), 0
+    nothing_yet = codec.record([codec.empty(now, edition)])
     puts: dict[bytes, bytes | None] = {}
     before, damaged = read_past_damage(context.store, keys)
     for key, record, held in zip(keys, records, before, strict=True):
-        older = None if held is None else codec.slot(held, complete)
         if key in damaged:
             puts[key] = record or nothing_yet  # what it answered before is not known; until the switch its lookups fail
-        elif record is None and (older is None or older.row is None):
+            continue
+        older = [None if held is None else codec.slot(held, instant, edition=of) for instant, of in kept]
+        if record is None and all(slot is None or slot.row is None for slot in older):
             puts[key] = None  # without a record the key is MISSING, then as now
-        else:
-            puts[key] = codec.with_older(record or nothing_yet, nothing if older is None else older.data)
-    return puts
+            continue
+        slots = [codec.of_edition(slot, of) for slot, (_, of) in zip(older, kept, strict=True) if slot is not None]
+        if held is None:  # the key had no row until now
+            slots.append(codec.empty(*kept[-1]))
+        puts[key] = codec.with_older(record or nothing_yet, *dict.fromkeys(slots))
+    return puts, len(keys) - before.count(None) + len(damaged)
 
 
 def describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -340,6 +363,7 @@ def describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "keys": run.keys,
             "rows": run.rows,
             "full": run.full,
+            "again": run.again,
             "seconds": round(run.seconds, 3),
         }
         for run in runs

@@ -228,10 +228,6 @@ class Registry:
         rows = self._runs(f"{where} ORDER BY id DESC LIMIT ?", *values)
         return tuple(Run(*(*row[:8], orjson.loads(row[8]), number)) for number, *row in rows)
 
-    def run_starts(self, view: str, fingerprint: str) -> dict[int, int]:
-        """Instant → when (µs) the run that completed it for a view version began, the last one where there are several."""
-        return {instant: started for instant, started, _ in self.completions(view, fingerprint)}
-
     def completions(self, view: str, fingerprint: str) -> list[tuple[int, int, int]]:
         """(instant, started, finished), µs, of every complete run of a view version, in the order of instants."""
         runs = self._runs("WHERE view = ? ORDER BY instant, id", view)  # a condition would pass over what has changed

@@ -2,16 +2,20 @@
 
     key         project ":" view id (8 bytes) kind (1 byte) entity key
     entity key  each column in order: fixed-width values as they are, others behind their length (u32)
-    watermark   format (u8), then the last two complete instants, newest first (i64 each)
-    record      format (u8), then one or two slots, newest first
-    slot        instant (i64), 1 if it has a row else 0 (u8); with a row: event_time (i64), until (i64, where the source
-                has one), a bit a null (least significant first) and then one for each folded feature whose status is not
-                PRESENT, every feature's fixed-width value or the length of its
+    watermark   format (u8), then the last two complete instants, newest first (i64 each); with an edition, format 2 and
+                the edition (u32) before the instants
+    record      format (u8), then its slots, those of later editions first, within an edition newest first
+    slot        instant (i64), 1 if it has a row else 0, and twice its edition modulo 128 (u8); with a row: event_time
+                (i64), until (i64, where the source has one), a bit a null (least significant first) and then one for
+                each folded feature whose status is not PRESENT, every feature's fixed-width value or the length of its
                 bytes (u32), then those bytes
 
 Numbers are little-endian. The view id stands for the view's name and value fingerprint, so that the types of a record
 are known from its key, and two versions of a view never share one. A slot is what the view answers from its instant
-until the next slot's; without a row, the key had no row that counts.
+until the next slot's; without a row, the key had no row that counts. Instants that are computed again, after their rows
+were corrected, get an edition of their own: its slots lie before the older ones, and the watermark switches to them all.
+A reader passes by slots of an edition after its watermark's. A record has slots of two editions at most, which follow each
+other, so a few bits tell which comes first.
 """
 
 from __future__ import annotations
@@ -40,12 +44,26 @@ from featurestore.stores.wire import (
     fixed_column,
     key_pieces,
     tails_column,
+    unpack_key,
     wire_dtype,
 )
 
-__all__ = ["FORMAT", "Row", "Rows", "Slot", "ViewCodec", "pack_watermark", "project_prefix", "unpack_watermark"]
+__all__ = [
+    "FORMAT",
+    "Row",
+    "Rows",
+    "Slot",
+    "ViewCodec",
+    "edition_of",
+    "pack_watermark",
+    "project_prefix",
+    "unpack_watermark",
+]
 
 FORMAT = 1
+EDITED = struct.Struct("<BI")  # how a watermark with an edition begins
+EDITED_FORMAT = 2
+EDITIONS = 128  # that a slot can tell apart; one of the following half of them is a later one
 WATERMARK = b"w"  # follows the prefix of a view version
 HEAD = struct.Struct("<qB")
 _NOTHING = pa.scalar(b"", pa.large_binary())
@@ -56,17 +74,41 @@ def project_prefix(project: str) -> bytes:
     return project.encode() + b":"
 
 
-def pack_watermark(instants: Sequence[int]) -> bytes:
-    """The last complete instants, newest first, two at most."""
-    return struct.pack(f"<B{len(instants[:2])}q", FORMAT, *instants[:2])
+def pack_watermark(instants: Sequence[int], edition: int = 0) -> bytes:
+    """The last complete instants, newest first, two at most, and how often what was complete was computed again."""
+    head = EDITED.pack(EDITED_FORMAT, edition) if edition else bytes([FORMAT])
+    return head + struct.pack(f"<{len(instants[:2])}q", *instants[:2])
 
 
 def unpack_watermark(data: bytes | None) -> tuple[int, ...]:
     """The complete instants, newest first; none where nothing was ever completed."""
     if data is None:
         return ()
+    start = EDITED.size if _is_edited(data) else 1
+    return struct.unpack_from(f"<{(len(data) - start) // 8}q", data, start)
+
+
+def edition_of(data: bytes | None) -> int:
+    """The edition of the slots that a watermark is about."""
+    if data is None or not _is_edited(data):
+        return 0
+    edition: int = EDITED.unpack_from(data)[1]
+    return edition
+
+
+def _is_edited(data: bytes) -> bool:
+    if data and data[0] == EDITED_FORMAT:
+        return True
     _check(data)
-    return struct.unpack_from(f"<{(len(data) - 1) // 8}q", data, 1)
+    return False
+
+
+def _flags(edition: int, has_row: int) -> int:
+    return edition % EDITIONS << 1 | has_row
+
+
+def _is_later(flags: int, edition: int) -> bool:
+    return 0 < ((flags >> 1) - edition) % EDITIONS < EDITIONS // 2
 
 
 def _check(data: bytes) -> None:
@@ -153,19 +195,27 @@ class ViewCodec:
             pieces += key_pieces(of, column)
         return pc.binary_join_element_wise(*pieces, _NOTHING)
 
-    def empty(self, instant: int) -> bytes:
-        """A slot without a row."""
-        return HEAD.pack(instant, 0)
+    def values_of(self, key: bytes) -> list[Any]:
+        """The key scalars of a record's key: what `key` packed."""
+        return unpack_key(self._keys, key, len(self.record_prefix))
 
-    def records(self, instant: int, rows: pa.Table, features: Sequence[str]) -> list[bytes]:
+    def empty(self, instant: int, edition: int = 0) -> bytes:
+        """A slot without a row."""
+        return HEAD.pack(instant, _flags(edition, 0))
+
+    def of_edition(self, slot: Slot, edition: int) -> bytes:
+        """A slot as one of another edition."""
+        return HEAD.pack(slot.instant, _flags(edition, slot.row is not None)) + slot.data[HEAD.size :]
+
+    def records(self, instant: int, rows: pa.Table, features: Sequence[str], *, edition: int = 0) -> list[bytes]:
         """A record of one slot for each of the rows `(e, until, feature…)`, all of which count at `instant`."""
         count = rows.num_rows
-        fields: list[tuple[str, Any]] = [("format", "u1"), ("instant", "<i8"), ("row", "u1"), ("e", "<i8")]
+        fields: list[tuple[str, Any]] = [("format", "u1"), ("instant", "<i8"), ("flags", "u1"), ("e", "<i8")]
         fields += [("until", "<i8")] if self._has_until else []
         fields += [("nulls", "u1", (self._nulls,))] if self._nulls else []  # type: ignore[list-item]
         fields += [(f"f{i}", wire_dtype(of)) for i, of in enumerate(self._types)]
         block = np.zeros(count, np.dtype(fields))
-        block["format"], block["instant"], block["row"] = FORMAT, instant, 1
+        block["format"], block["instant"], block["flags"] = FORMAT, instant, _flags(edition, 1)
         block["e"] = rows[EVENT_TIME].to_numpy()
         if self._has_until:
             block["until"] = rows[UNTIL].to_numpy()
@@ -186,25 +236,26 @@ class ViewCodec:
         fixed = as_binary(block)
         return cut(pc.binary_join_element_wise(fixed, *tails, _NOTHING) if tails else fixed)
 
-    def with_older(self, record: bytes, older: bytes) -> bytes:
-        """A record of one slot, with an older slot behind it."""
-        return record + older
+    def with_older(self, record: bytes, *older: bytes) -> bytes:
+        """A record of one slot, with older slots behind it."""
+        return b"".join((record, *older))
 
     def record(self, slots: Sequence[bytes]) -> bytes:
-        """A record of one or two slots, newest first."""
+        """A record of these slots, newest first."""
         return b"\x01" + b"".join(slots)
 
-    def rows(self, records: Sequence[bytes], base: int) -> Rows:
-        """The row of each record's newest slot that is not after `base`: what a lookup asks for.
+    def rows(self, records: Sequence[bytes], base: int, *, edition: int = 0) -> Rows:
+        """The row of each record's newest slot that is not after `base`, in an edition: what a lookup asks for.
 
         Raises LookupError where a record has no such slot.
         """
         try:
-            formats, instants, has_row, *columns = map(list, zip(*map(self._first.unpack_from, records), strict=True))
+            formats, instants, flags, *columns = map(list, zip(*map(self._first.unpack_from, records), strict=True))
         except (struct.error, ValueError):  # a slot without a row is shorter, or there is no record
-            return self._one_by_one(records, base)
-        if formats.count(FORMAT) < len(records) or max(instants) > base or not all(has_row):
-            return self._one_by_one(records, base)
+            return self._one_by_one(records, base, edition)
+        usual = formats.count(FORMAT) == flags.count(_flags(edition, 1)) == len(records)
+        if not usual or max(instants) > base:
+            return self._one_by_one(records, base, edition)
         # Every record's first slot is the one asked for, and has a row: as `slot` reads it, but all of them at once.
         event_times = columns.pop(0)
         untils = columns.pop(0) if self._has_until else [END] * len(records)
@@ -225,8 +276,8 @@ class ViewCodec:
                         odd.append((row, self._folded[i - len(columns)]))
         return Rows(event_times, untils, columns, odd)
 
-    def _one_by_one(self, records: Sequence[bytes], base: int) -> Rows:
-        slots = [self.slot(record, base) for record in records]
+    def _one_by_one(self, records: Sequence[bytes], base: int, edition: int) -> Rows:
+        slots = [self.slot(record, base, edition=edition) for record in records]
         if None in slots:
             raise LookupError(base)
         nothing = (None, END, (None,) * len(self._types), ())
@@ -237,12 +288,13 @@ class ViewCodec:
         places = [(row, i) for row, features in enumerate(odd) for i in features]
         return Rows(event_times, untils, list(zip(*values, strict=True)), places)
 
-    def slot(self, record: bytes, base: int) -> Slot | None:
-        """The newest slot whose instant is not after `base`; None where the record has none."""
+    def slot(self, record: bytes, base: int, *, edition: int = 0) -> Slot | None:
+        """The newest slot that an edition has whose instant is not after `base`; None where the record has none."""
         _check(record)
         start = 1
         while start < len(record):
-            instant, has_row = HEAD.unpack_from(record, start)
+            instant, flags = HEAD.unpack_from(record, start)
+            has_row = flags & 1
             end = start + HEAD.size
             fixed: tuple[Any, ...] = ()
             if has_row:
@@ -251,7 +303,7 @@ class ViewCodec:
                 tail = end
                 for i in self._long:
                     end += fixed[self._lead + 1 + i]
-            if instant <= base:
+            if instant <= base and not _is_later(flags, edition):
                 row = self._decoded(fixed, record, tail) if has_row else None
                 return Slot(instant, row, record[start:end])
             start = end

@@ -16,7 +16,7 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.operations.auditing.asking import NEVER, Ints, Said, ask_keys, neighbours
 from featurestore.operations.auditing.bits import Bits, passage, same_bits
-from featurestore.operations.auditing.history import files_of, other_versions
+from featurestore.operations.auditing.history import files_of, other_versions, runs_of
 from featurestore.operations.project import Project
 from featurestore.semantics.service import Part
 from featurestore.semantics.status import Status
@@ -61,7 +61,7 @@ class Search:
     def __init__(self, project: Project, session: Session, question: Question) -> None:
         self.question = question
         view = question.part.view
-        self._runs = project.registry.run_starts(view.name, view.fingerprint)
+        self._runs = runs_of(project, view)
         self._project, self._session = project, session
         self._types = {question.part.column(f.name): f.type for f in question.part.features}
         self.causes: dict[str, Texts] = {}
@@ -167,7 +167,7 @@ class Search:
         if files is None:
             return
         pairs = zip(question.as_of.tolist(), question.times.tolist(), strict=True)
-        computed = np.array([self._runs.get(as_of, time) for as_of, time in pairs], np.int64)
+        computed = np.array([self._runs.began(as_of, time) for as_of, time in pairs], np.int64)
         for instant in np.unique(computed[self._any_open]).tolist():
             rows = np.flatnonzero(self._any_open & (computed == instant))
             then = files.at(instant)
@@ -211,8 +211,8 @@ class Search:
         said = self._ask(rows, np.full(len(rows), NEVER))
         self._settle_same(rows, said, "not materialized", "served as if the key were unknown")
         late = np.full(len(question.times), "not materialized", object)
-        if question.part.view.timing.refresh is not None and self._runs:
-            late[~np.isin(question.as_of, list(self._runs))] = "as_of untrue"  # no run completed that instant
+        if question.part.view.timing.refresh is not None and self._runs.instants:
+            late[~np.isin(question.as_of, self._runs.instants)] = "as_of untrue"  # no run completed that instant
         untrue = np.full(len(question.times), "as_of untrue", object)
         earlier, later = self._around(np.flatnonzero(self._any_open))
         for pair in zip(earlier, later, strict=True):
@@ -227,9 +227,9 @@ class Search:
         refresh, as_of = question.part.view.timing.refresh, question.as_of
         if refresh is not None:
             later = [as_of + refresh * step for step in range(1, STEPS + 1)]
-            if not self._runs:
+            if not self._runs.instants:
                 return [as_of - refresh * step for step in range(1, STEPS + 1)], later
-            runs = np.array(sorted(self._runs), np.int64)
+            runs = np.array(self._runs.instants, np.int64)
             places = np.searchsorted(runs, as_of)
             return [np.where(places >= s, runs[np.maximum(places - s, 0)], NEVER) for s in range(1, STEPS + 1)], later
         self._ask(rows, as_of[rows])

@@ -17,7 +17,7 @@ from featurestore.semantics.lanes import Lanes
 from featurestore.semantics.service import Part
 from featurestore.semantics.status import Status, expired
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.codec import Rows, ViewCodec, unpack_watermark
+from featurestore.stores.codec import Rows, ViewCodec, edition_of, unpack_watermark
 from featurestore.stores.tiles import TileCodec
 
 __all__ = ["Columns", "LoadedPart", "load_part", "takes_pushes"]
@@ -93,15 +93,15 @@ class SlotPart:
                 f"{self.view.fingerprint[:12]}, its first values are served {_first(self.view, marks[0])}"
             )
         try:
-            statuses, columns = self._judged(records, base)
+            statuses, columns = self._judged(records, base, edition_of(marks[0]))
         except LookupError:
             return None
         return _answered(self, statuses, columns, as_of=base, stale=base < self.view.timing.as_of(now))
 
-    def _judged(self, records: Sequence[bytes | None], base: int) -> tuple[list[list[Status]], Columns]:
+    def _judged(self, records: Sequence[bytes | None], base: int, edition: int) -> tuple[list[list[Status]], Columns]:
         """Rule 4: each feature's status for each record, and the columns with their defaults filled in."""
         held = [record for record in records if record is not None]
-        rows = self.codec.rows(held, base)
+        rows = self.codec.rows(held, base, edition=edition)
         times = [time for time in rows.event_times if time is not None]
         if times and len(times) == len(held) and not expired(min(times), min(rows.untils), base, self.view.ttl):
             judged = [Status.PRESENT] * len(held)  # where the earliest times have not expired, none has
