@@ -38,6 +38,7 @@ from featurestore.operations.training.historical import Options, get_historical_
 from featurestore.operations.training.manifest import Manifest, load_manifest
 from featurestore.operations.training.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.training.training_frame import TrainingFrame
+from featurestore.operations.verify import Verification, verify
 from featurestore.registry.documents import resolved_view
 from featurestore.registry.plan import Plan
 from featurestore.registry.store import Registry, Version
@@ -222,8 +223,8 @@ class FeatureStore:
     ) -> list[Run]:
         """Compute and publish what is due up to now of the applied views; what was served before stays until then.
 
-        views: only these. full: every key, not only those that may have changed. progress: a bar on a terminal, lines
-        elsewhere. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
+        views: only these. full: every key, not only those that may have changed, and what is served already once more, in
+        one switch. progress: a bar on a terminal, lines elsewhere. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
         """
         runs = []
         for view in self._project.applied(views):
@@ -232,6 +233,14 @@ class FeatureStore:
                 runs.append(run)
         free_leftovers(self.registry, free=self._project.free, published=self._project.is_published)
         return runs
+
+    def verify(self, views: Sequence[str] | None = None, *, repair: bool = False) -> Verification:
+        """What is online, compared with what offline data say it has to be: every key and byte of each view with values.
+
+        views: only these. repair: write all of a view again where it is not so. Raises SourceError, MaterializeError,
+        LogError and OnlineStoreError.
+        """
+        return verify(self._project, views, repair=repair)
 
     def push(self, source: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows of a push source: on the disk and seen by the next lookup when it returns.

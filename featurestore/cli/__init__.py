@@ -12,7 +12,7 @@ from featurestore.cli.definitions import apply, history, plan, show, teardown
 from featurestore.cli.lineage import lineage
 from featurestore.cli.pushing import compact, push
 from featurestore.cli.scaffold import init
-from featurestore.cli.serving import manifest, materialize, online, serve, status
+from featurestore.cli.serving import manifest, materialize, online, serve, status, verify
 from featurestore.cli.simulating import simulate
 from featurestore.cli.training import explain, historical, snapshot
 
@@ -25,6 +25,7 @@ add(
     historical,
     snapshot,
     materialize,
+    verify,
     push,
     online,
     manifest,

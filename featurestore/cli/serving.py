@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import AsJson, opened, place_of
+from featurestore.cli.application import FOUND, AsJson, opened, place_of
 from featurestore.cli.output import cell, print_json, print_table
 from featurestore.cli.values import json_row
 
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from featurestore.operations.training.manifest import Manifest
     from featurestore.store import FeatureStore
 
-__all__ = ["manifest", "materialize", "online", "serve", "status"]
+__all__ = ["manifest", "materialize", "online", "serve", "status", "verify"]
 
 
 def materialize(
     context: typer.Context,
     views: Annotated[list[str] | None, typer.Argument(help="Only these views; by default all.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Every key, not only those that may have changed.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every key, not only those that may have changed; what is served again.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,6 +41,26 @@ def materialize(
         print_json(describe(runs))
     elif not quiet and not runs:
         typer.echo("Nothing is due.")
+
+
+def verify(
+    context: typer.Context,
+    views: Annotated[list[str] | None, typer.Argument(help="Only these views; by default all.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Write all of a view again where it is not right.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every record online with what offline data say; exit code 3 where one is missing, extra or different.
+
+    Example: featurestore verify --repair
+    """
+    with opened(context) as store:
+        found = store.verify(views, repair=repair)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        typer.echo(str(found))
+    if not found.ok:
+        raise typer.Exit(FOUND)
 
 
 def online(

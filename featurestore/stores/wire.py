@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import pairwise
@@ -17,7 +17,17 @@ import pyarrow.compute as pc
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType, date_of, days_of, micros_of, timestamp_of
 
-__all__ = ["FROM_WIRE", "KEY_WIRE", "as_binary", "cut", "fixed_column", "key_pieces", "tails_column", "wire_dtype"]
+__all__ = [
+    "FROM_WIRE",
+    "KEY_WIRE",
+    "as_binary",
+    "cut",
+    "fixed_column",
+    "key_pieces",
+    "tails_column",
+    "unpack_key",
+    "wire_dtype",
+]
 
 Packer: TypeAlias = Callable[[FeatureType], Callable[[Any], bytes]]
 """For a type, how one value of it is packed."""
@@ -101,6 +111,21 @@ def unpack_array(of: FeatureType, data: bytes) -> list[Any]:
             (raw,) = struct.unpack_from("<" + of.wire, data, start)
             start += struct.calcsize("<" + of.wire)
         result.append(None if bits >> i & 1 else convert(raw) if convert else raw)
+    return result
+
+
+def unpack_key(types: Sequence[FeatureType], data: bytes, start: int) -> list[Any]:
+    """The canonical scalars of a key, which begins at `start`."""
+    result: list[Any] = []
+    for of in types:
+        if of.wire is None:
+            size = int.from_bytes(data[start : start + 4], "little")
+            raw: Any = data[start + 4 : start + 4 + size]
+            start += 4 + size
+        else:
+            (raw,) = struct.unpack_from("<" + of.wire, data, start)
+            start += struct.calcsize("<" + of.wire)
+        result.append(FROM_WIRE[of.kind](of)(raw) if of.kind in FROM_WIRE else raw)
     return result
 
 

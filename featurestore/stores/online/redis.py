@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import re
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar, TypeVar, cast
@@ -39,6 +40,7 @@ _UNWATCH = _pack(("UNWATCH",))
 _COMMAND_KEYS = 50_000  # keys in one command: Redis takes 1,048,576 arguments
 _SCAN_COUNT = 1000  # keys that the server looks at in one step of a scan
 _GLOB = re.compile(rb"([*?\[\]\\])")
+_POLICY_EVERY = 5.0  # seconds after which a server is asked again whether it may throw keys away
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.025, 1.0  # seconds before a retry: doubled each time, with jitter
 
 _SILENT = (redis.ConnectionError, redis.TimeoutError)
@@ -78,7 +80,7 @@ class RedisStore:
         )
         self._retry = Retry(EqualJitterBackoff(_LONGEST_PAUSE, _FIRST_PAUSE), options.get("retries", 2), _SILENT)
         self._clock = None if clock is None else reader(clock)
-        self._ready = False
+        self._check_at = 0.0  # by the monotonic clock; at the first use
         self._closed = False
 
     def __repr__(self) -> str:
@@ -90,7 +92,7 @@ class RedisStore:
 
     def get(self, keys: Sequence[bytes]) -> Reading:
         """The server's clock and the values of `keys` in one round trip, all of one moment; see the contract."""
-        if not self._ready:
+        if time.monotonic() >= self._check_at:
             self._check()
         now = 0 if self._clock is None else self._clock()
         commands = [_TIME] if self._clock is None else []
@@ -102,8 +104,8 @@ class RedisStore:
             request = b"".join(commands)
             answers = self._persist(lambda: self._ask(request, len(commands))) if commands else []
         if self._clock is None:
-            time, *answers = answers
-            now = int(time[0]) * 1_000_000 + int(time[1])
+            (whole, micros), *answers = answers
+            now = int(whole) * 1_000_000 + int(micros)
         stored = answers[0] if len(answers) == 1 else list(chain.from_iterable(answers))
         return Reading(now, opened(keys, stored, where=self._where))
 
@@ -115,7 +117,7 @@ class RedisStore:
         its way. Where the guard no longer holds by then, that copy or another writer changed it, and only the
         caller can tell which.
         """
-        if not self._ready:
+        if time.monotonic() >= self._check_at:
             self._check()
         batch, replies = _transaction(puts)
         repeatable = guard is not None and puts.get(guard.key, guard.value) != guard.value
@@ -147,13 +149,13 @@ class RedisStore:
         When that connection breaks, the scan starts over: the server may have been restarted, after which an old
         cursor could pass keys by.
         """
-        if not self._ready:
+        if time.monotonic() >= self._check_at:
             self._check()
         return self._scan(_GLOB.sub(rb"\\\1", prefix) + b"*")
 
     def close(self) -> None:
         """Close the connections that nobody uses now; those in use are closed when they come back."""
-        self._ready, self._closed = False, True
+        self._check_at, self._closed = 0.0, True
         self._pool.disconnect(inuse_connections=False)
 
     def _scan(self, pattern: bytes) -> Iterator[list[bytes]]:
@@ -260,17 +262,18 @@ class RedisStore:
         )
 
     def _check(self) -> None:
-        """Refuse a server that may throw keys away when its memory is full; once, at the first use."""
+        """Refuse a server that may throw keys away when its memory is full; at the first use, and every few seconds, since
+        that can be changed while it runs."""
         if self._closed:
             raise OnlineStoreError(f"The online store {self._name} was closed.")
         policy = self._persist(self._policy)
         if policy != "noeviction":
             raise OnlineStoreError(
-                f"The online store {self._name} has maxmemory-policy {policy}: it would silently drop features when "
-                "its memory is full. Set it to noeviction, in redis.conf or with: CONFIG SET maxmemory-policy "
-                "noeviction."
+                f"The online store {self._name} has maxmemory-policy {policy}: it silently drops features when its "
+                "memory is full. Set it to noeviction, in redis.conf or with: CONFIG SET maxmemory-policy "
+                "noeviction; then `featurestore verify --repair` finds and fills what it has dropped."
             )
-        self._ready = True
+        self._check_at = time.monotonic() + _POLICY_EVERY
 
     def _policy(self) -> str:
         try:
