@@ -658,7 +658,8 @@ def test_files_that_disagree_on_a_columns_type_are_refused_by_name(tmp_path: Pat
     write(tmp_path / "b.parquet", table(thing=[2], at=[NOON], x=pa.array([1.5])))
     with FeatureStore.local() as store:
         message = raised(SourceError, lambda: store.plan([view_of(tmp_path, ["x"])]))
-    assert "disagree on column 'x'" in message
+    said = f"its files disagree on it: int64 in {tmp_path}/a.parquet, double in {tmp_path}/b.parquet"
+    assert f"column 'x' of source 'view_rows' is not one column: {said}" in message
     assert "a.parquet" in message
     assert "b.parquet" in message
 

@@ -20,6 +20,9 @@ import pyarrow as pa
 
 __all__ = ["content_digest", "is_pandas", "own_cells", "own_pandas", "own_table", "table_of"]
 
+PLAIN_BYTES = 1 << 31
+"""From so many bytes on, a chunk of text is no plain one."""
+
 UNCHANGING = (str, bytes, int, float, complex, type(None), date, time, timedelta, Decimal)
 """Kinds of values in a pandas column of objects that nobody can change."""
 
@@ -114,7 +117,17 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
                   for c in column.chunks]  # fmt: skip
         return pa.chunked_array([chunk.dictionary_decode() for chunk in chunks], _plain_type(of.value_type))
     plain = _plain_type(of)
-    return column if plain == of else column.cast(plain)
+    if plain == of:
+        return column
+    return pa.chunked_array([part.cast(plain) for chunk in column.chunks for part in _parts(chunk)], plain)
+
+
+def _parts(chunk: pa.Array) -> list[pa.Array]:
+    """A chunk in parts of which a plain column holds each: its offsets are of 32 bits, and a slice keeps those of the whole."""
+    if chunk.nbytes < PLAIN_BYTES or len(chunk) < 2:
+        return [pa.concat_arrays([chunk, chunk.slice(0, 0)])] if chunk.offset else [chunk]
+    half = len(chunk) // 2
+    return _parts(chunk.slice(0, half)) + _parts(chunk.slice(half))
 
 
 def _plain_type(of: pa.DataType) -> pa.DataType:

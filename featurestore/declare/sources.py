@@ -206,12 +206,14 @@ class ParquetSource(Source):
     repository's featurestore.toml, which may also say that the source lies elsewhere.
 
     Folders `name=value` below a directory, or from a glob's first pattern on, are columns of text, and of Date where a word
-    of time names them. partitions: name → the type of such a column; None where it is none.
+    of time names them. partitions: name → the type of such a column; None where it is none. optional: the columns that a
+    file may lack; they are null in its rows.
     """
 
     kind: Literal["parquet"] = "parquet"
     path: Annotated[tuple[str, ...], BeforeValidator(_paths), Field(min_length=1)]
     partitions: dict[str, PartitionType] = {}
+    optional: Columns = ()
 
     @declares
     def __init__(
@@ -220,9 +222,10 @@ class ParquetSource(Source):
         path: str | Path | list[str] | tuple[str, ...],
         *,
         partitions: Mapping[str, FeatureType | str | None] | None = None,
+        optional: str | list[str] | tuple[str, ...] = (),
         **words: Unpack[SourceWords],
     ) -> None:
-        self.fill(name=name, path=path, partitions=dict(partitions or {}), **words)
+        self.fill(name=name, path=path, partitions=dict(partitions or {}), optional=optional, **words)
 
 
 class TableSource(Source):

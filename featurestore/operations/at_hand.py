@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Sequence
 
 from featurestore.catalog import Catalog
+from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, NotFoundError, SourceError, did_you_mean
 from featurestore.registry.documents import Document, resolved_view
+from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.offline import Offline
 
@@ -41,15 +43,19 @@ def view_at_hand(applied: ResolvedView, catalog: Catalog, offline: Offline) -> R
     moved = None if source is None else applied.declared.model_copy(update={"source": source})
     for declared in (own, moved):
         with contextlib.suppress(DeclarationError, SourceError):  # of another version, or over a source that is
-            view = None if declared is None else resolve(declared, offline.raw_types(declared.source))
+            view = None if declared is None else _settled(declared, applied, offline)
             if view is not None and view.fingerprint == applied.fingerprint:
                 return view
-    view = resolve(applied.declared, offline.raw_types(applied.source))
+    view = _settled(applied.declared, applied, offline)
     if view.fingerprint == applied.fingerprint:
         return view
-    was = {column: of for column, of in applied.raw.items() if view.raw.get(column) != of}
+    was = {column: of for column, of in applied.raw.items() if view.named_raw.get(column) != of}
     changed = ", ".join(f"'{column}' was {of} and is {view.raw.get(column)}" for column, of in was.items())
     raise SourceError(
         f"{applied.source.title} is not what it was when view '{applied.name}' was applied: {changed}; run featurestore "
         f"plan ({applied.source.origin})"
     )
+
+
+def _settled(declared: FeatureView, applied: ResolvedView, offline: Offline) -> ResolvedView:
+    return resolve(declared, RawColumns.named_as(offline.raw_types(declared.source), applied.raw))

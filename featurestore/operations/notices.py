@@ -14,15 +14,16 @@ import duckdb
 from featurestore.compile.rows import words_sql
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
-from featurestore.declare.sources import Source
+from featurestore.declare.sources import ParquetSource, Source
 from featurestore.errors import SourceError
 from featurestore.registry.plan import Notice
 from featurestore.semantics.columns import NAIVE
+from featurestore.semantics.expressions import columns_named
 from featurestore.semantics.sql import floor_div
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
 
-__all__ = ["SAMPLE", "data_notices", "rule_notices"]
+__all__ = ["SAMPLE", "column_notices", "data_notices", "rule_notices"]
 
 SAMPLE = 500_000
 """The most rows of one source that ages are measured on; enough for a percentile, and quick on any source."""
@@ -40,6 +41,32 @@ def rule_notices(views: Iterable[ResolvedView]) -> Iterator[Notice]:
     for name, readers in sources.items():
         for text in _words(readers[0].source, {column: raw for view in readers for column, raw in view.raw.items()}):
             yield Notice("sources", name, text)
+
+
+def column_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
+    """How the files of sources differ in their columns."""
+    sources: dict[str, list[ResolvedView]] = {}
+    for view in views:
+        sources.setdefault(view.source.name, []).append(view)
+    for name, readers in sources.items():
+        source = readers[0].source
+        raw = offline.raw_types(source)
+        read = {column for view in readers for column in view.columns}
+        read |= {column for text in source.derived.values() for column in columns_named(text)}
+        for column, mix in raw.mixed.items():
+            if column in read:
+                yield Notice(
+                    "sources",
+                    name,
+                    f"column '{column}' is {mix.shown}; it is read as {raw[column]}, which holds all of them",
+                )
+        for column, path in raw.missing.items():
+            if column in read and column in raw:
+                yield Notice("sources", name, f"column '{column}' is null in files without it, such as {path}")
+        others = [column for column in (*raw.faults, *raw.mixed, *raw.missing) if column not in read]
+        if others and isinstance(source, ParquetSource):
+            listed = ", ".join(f"'{column}'" for column in dict.fromkeys(others))
+            yield Notice("sources", name, f"its files differ in columns that no view reads: {listed}")
 
 
 def _timing(view: ResolvedView) -> Iterator[str]:

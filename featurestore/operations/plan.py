@@ -8,13 +8,14 @@ from featurestore.catalog import Catalog
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source
 from featurestore.errors import DeclarationError, SourceError
-from featurestore.operations.notices import data_notices, rule_notices
+from featurestore.operations.notices import column_notices, data_notices, rule_notices
 from featurestore.operations.rollout import Rollout, versions_between
 from featurestore.operations.serving.parts import takes_pushes
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import PLACES, Document, Record, catalog_of, document_of, merged
 from featurestore.registry.plan import Notice, Plan, Refill, steps_between
 from featurestore.registry.store import Registry
+from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.offline import Offline
@@ -43,7 +44,7 @@ def make_plan(
     not fit its source; each names the view, the feature, the column and the file.
     """
     current = registry.current()
-    views = resolve_views(catalog, offline)
+    views = resolve_views(catalog, offline, current.document)
     services = {name: resolve_service(service, views) for name, service in catalog.services.items()}
     document = document_of(catalog, views, services)
     if not remove_missing:
@@ -59,7 +60,8 @@ def make_plan(
         current.document, document, leftovers=registry.leftovers(), versions=versions.steps, held=versions.held,
         holds=versions.holds,
     )  # fmt: skip
-    notices = [*rule_notices(views.values()), *_moved(current.document, document)]
+    notices = [*rule_notices(views.values()), *column_notices(views.values(), offline)]
+    notices += _moved(current.document, document)
     if read_data:
         refilled = [views[step.view] for step in steps if isinstance(step, Refill) and step.view in views]
         notices += _fills(refilled, offline)
@@ -68,11 +70,12 @@ def make_plan(
     return Plan(current.number, document, steps, sorted_notices, versions.kept)
 
 
-def resolve_views(catalog: Catalog, offline: Offline) -> dict[str, ResolvedView]:
+def resolve_views(catalog: Catalog, offline: Offline, applied: Document) -> dict[str, ResolvedView]:
     """Every view of the catalog, by name, over its source's real columns; errors name the file too."""
     resolved = {}
     for name, view in catalog.views.items():
-        raw = offline.raw_types(view.source)
+        before = applied["views"].get(name)
+        raw = RawColumns.named_as(offline.raw_types(view.source), {} if before is None else before["raw"])
         try:
             resolved[name] = resolve(view, raw)
         except (DeclarationError, SourceError) as error:
@@ -119,7 +122,7 @@ def _check_types(view: ResolvedView, applied: Record, offline: Offline) -> None:
         return
     if before.fingerprint != applied["fingerprint"] or view.fingerprint == before.fingerprint:
         return
-    differing = [name for name, of in before.columns.items() if view.columns[name] != of]
+    differing = [name for name, of in before.named_columns.items() if view.named_columns[name] != of]
     shown = "; ".join(
         f"column '{name}' ({', '.join(_readers(view, name))}) was {before.columns[name]} ({before.raw[name]}) when it was "
         f"applied and is {view.columns[name]} ({view.raw[name]}) now"

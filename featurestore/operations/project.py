@@ -39,6 +39,7 @@ from featurestore.registry.documents import (
 )
 from featurestore.registry.frames import Frame
 from featurestore.registry.store import Registry
+from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.arrivals import Arrivals
@@ -166,7 +167,11 @@ class Project:
     def view(self, view: Any) -> ResolvedView:
         """A view, by name or itself, over its source as it is now."""
         declared = self.definitions.view(view) if isinstance(view, str) else view
-        return resolve(declared, self.offline.raw_types(declared.source))
+        raw = self.offline.raw_types(declared.source)
+        if raw.mixed:
+            applied = self.registry.current().document["views"].get(declared.name)
+            return resolve(declared, RawColumns.named_as(raw, {} if applied is None else applied["raw"]))
+        return resolve(declared, raw)
 
     def service(self, features: Any) -> ResolvedService:
         """A service, by name or itself, or what a list of features makes, over the sources as they are now."""

@@ -24,6 +24,7 @@ from featurestore.declare.sources import Source
 from featurestore.declare.stored import dump, read, read_fold, read_on_demand, read_service, read_source, read_view
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import DeclarationError, NotFoundError, RegistryError, did_you_mean
+from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, fingerprint_of, resolve
 from featurestore.types import from_json, parse_type, to_json
@@ -112,8 +113,9 @@ def _source_record(item: Source) -> Record:
     beside = dict.fromkeys(BESIDE, True)
     definition = item.model_dump(mode="json", exclude={**beside, "history": beside})  # of a push source's history too
     for said in (definition, definition.get("history") or {}):
-        if not said.get("partitions", True):  # nothing was said, as before there was such a word
-            del said["partitions"]
+        for word in ("partitions", "optional"):
+            if not said.get(word, True):  # nothing was said, as before there was such a word
+                del said[word]
     return _record(dump(item), definition, item)
 
 
@@ -129,7 +131,7 @@ def _view_record(view: ResolvedView) -> Record:
     }
     written = dump(declared, without={"entity", "source", "features"})
     written |= {"entity": declared.entity.name, "source": declared.source.name, "features": folds}
-    return _record(written, view.definition, declared, raw=dict(sorted(view.raw.items())))
+    return _record(written, view.definition, declared, raw=dict(sorted(view.named_raw.items())))
 
 
 def _on_demand_record(item: OnDemand) -> Record:
@@ -309,7 +311,8 @@ def merged(current: Document, listed: Document, *, raw_of: Callable[[str], dict[
             except RegistryError as error:
                 changes = f"entity '{declared['entity']}' and source '{declared['source']}' as they would be"
                 raise DeclarationError(f"Applied feature view '{name}' does not fit {changes}: {error}") from None
-            document["views"][name] = _view_record(resolve(view, raw_of(declared["source"])))
+            raw = RawColumns.named_as(raw_of(declared["source"]), current["views"][name]["raw"])
+            document["views"][name] = _view_record(resolve(view, raw))
     for name in current["services"].keys() - listed["services"].keys():
         service = service_from(current, name)
         if any(changed("views", item.view.name) for item in service.selections()) or any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -26,6 +27,7 @@ from featurestore.types import (
 
 __all__ = [
     "ZONED",
+    "Mixed",
     "RawColumns",
     "finer_than_micros",
     "floored_sql",
@@ -42,7 +44,7 @@ __all__ = [
 SIMPLE = {
     "BOOLEAN": Bool, "TINYINT": Int32, "SMALLINT": Int32, "INTEGER": Int32, "UTINYINT": Int32, "USMALLINT": Int32,
     "BIGINT": Int64, "UINTEGER": Int64, "FLOAT": Float32, "DOUBLE": Float64, "VARCHAR": String, "UUID": String,
-    "BLOB": Bytes, "DATE": Date,
+    "BLOB": Bytes, "DATE": Date, "JSON": String,
 }  # fmt: skip
 NAIVE = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}
 NANOSECONDS = {
@@ -54,18 +56,56 @@ NANOSECONDS = {
 ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ", "TIMESTAMPTZ_NS", "TIMESTAMP_NS WITH TIME ZONE"}
 
 
-class RawColumns(dict[str, str]):
-    """The columns of a source by name, with their DuckDB types. faults: of those that cannot be read, why: what each of
-    them is, as words that follow its name."""
+class Mixed(NamedTuple):
+    """A column that is stored in several types, and read as the one that holds them all.
 
-    def __init__(self, types: Mapping[str, str], *, faults: Mapping[str, str] | None = None) -> None:
+    types: the DuckDB type of each with its feature type. first: the one by which the column goes in the identity of a view, so
+    that files of another type change nothing. shown: which file has which.
+    """
+
+    types: dict[str, FeatureType]
+    first: str
+    shown: str
+
+
+class RawColumns(dict[str, str]):
+    """The columns of a source by name, with their DuckDB types.
+
+    faults: of those that cannot be read, why: words that follow the column's name. mixed: those of several types.
+    missing: those that not every file has, with the file that has none.
+    """
+
+    def __init__(
+        self, types: Mapping[str, str], *, faults: Mapping[str, str] | None = None,
+        mixed: Mapping[str, Mixed] | None = None, missing: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(types)
-        self.faults = dict(faults or {})
+        self.faults, self.mixed, self.missing = dict(faults or {}), dict(mixed or {}), dict(missing or {})
+
+    def with_types(self, types: Mapping[str, str]) -> RawColumns:
+        """These columns, and others beside them."""
+        return RawColumns({**self, **types}, faults=self.faults, mixed=self.mixed, missing=self.missing)
+
+    @staticmethod
+    def named_as(raw: dict[str, str], applied: Mapping[str, str]) -> dict[str, str]:
+        """The columns, of which those of several types go by the one that they had when a view was applied."""
+        if not isinstance(raw, RawColumns) or not raw.mixed:
+            return raw
+        mixed = {
+            name: mix._replace(first=applied[name]) if applied.get(name) in mix.types else mix
+            for name, mix in raw.mixed.items()
+        }
+        return RawColumns(raw, faults=raw.faults, mixed=mixed, missing=raw.missing)
 
     @staticmethod
     def fault(raw: Mapping[str, str], name: str) -> str | None:
         """Why a column cannot be read; None where it can, or where no such column is known."""
         return raw.faults.get(name) if isinstance(raw, RawColumns) else None
+
+    @staticmethod
+    def mix(raw: Mapping[str, str], name: str) -> Mixed | None:
+        """The several types that a column is stored in; None where it is one."""
+        return raw.mixed.get(name) if isinstance(raw, RawColumns) else None
 
 
 def type_of_column(raw: str) -> FeatureType | None:

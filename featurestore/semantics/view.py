@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -70,7 +71,10 @@ class ResolvedFeature:
 
 @dataclass(frozen=True)
 class ResolvedView:
-    """A view whose types are settled. `columns` has the type as which each source column is read, `raw` DuckDB's own."""
+    """A view whose types are settled. `columns` has the type as which each source column is read, `raw` DuckDB's own.
+
+    first: of columns that files have in several types, the DuckDB type by which its identity names them.
+    """
 
     declared: FeatureView
     keys: tuple[KeyColumn, ...]
@@ -79,6 +83,18 @@ class ResolvedView:
     ttl: int | None
     columns: dict[str, FeatureType]
     raw: dict[str, str]
+    first: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def named_raw(self) -> dict[str, str]:
+        """`raw` as its identity names it."""
+        return {**self.raw, **self.first}
+
+    @property
+    def named_columns(self) -> dict[str, FeatureType]:
+        """`columns` as its identity names them."""
+        narrow = {name: of for name, raw in self.first.items() if (of := type_of_column(raw)) is not None}
+        return {**self.columns, **narrow}
 
     @property
     def name(self) -> str:
@@ -96,11 +112,11 @@ class ResolvedView:
         source = self.source
         timing = self.timing
         derived = {name: normalised(text) for name, text in source.derived.items() if name in self.columns}
-        floored = sorted(name for name, of in self.raw.items() if finer_than_micros(of))
+        floored = sorted(name for name, of in self.named_raw.items() if finer_than_micros(of))
         return {
             "view": self.name,
             "source": {**_source_words(source), **_history_words(source)},
-            "columns": {name: str(of) for name, of in sorted(self.columns.items())},
+            "columns": {name: str(of) for name, of in sorted(self.named_columns.items())},
             **({"derived": derived} if derived else {}),
             **({"floored": floored} if floored else {}),
             "keys": [[key.name, str(key.type), key.column] for key in self.keys],
@@ -203,7 +219,16 @@ def resolve(view: FeatureView, raw: dict[str, str]) -> ResolvedView:
         ttl=view.said("ttl"),
         columns=columns,
         raw={name: raw[name] for name in columns},
+        first=_first(raw, columns, features),
     )
+
+
+def _first(raw: Mapping[str, str], columns: Iterable[str], features: Sequence[ResolvedFeature]) -> dict[str, str]:
+    """The columns of several types whose wider type is no part of a view's identity: those of which no state is kept, so
+    that files of a wider type change no value."""
+    kept = {feature.fold.column for feature in features if not feature.plain}
+    mixed = {name: mix for name in columns if name not in kept and (mix := RawColumns.mix(raw, name)) is not None}
+    return {name: mix.first for name, mix in mixed.items()}
 
 
 def _feature(
@@ -215,6 +240,8 @@ def _feature(
     meaning = FOLDS[fold.kind]
     if fold.kind == "Latest" and fold.column is not None and fold.type is not None:
         _read(view, raw, columns, fold.column, fold.type, role)
+    if fold.column is not None and fold.type is None:
+        _check_one_type(view, raw, fold, role)
     try:
         result = fold.type or meaning.result(own, **fold.parameters)
         meaning.algebra(own, result, **fold.parameters)
@@ -226,6 +253,23 @@ def _feature(
         columns[fold.column] = own
     where = _condition(view, raw, columns, fold, role)
     return ResolvedFeature(name, fold, result, _default(view, name, fold, result), own, _span(view, fold), where)
+
+
+def _check_one_type(view: FeatureView, raw: Mapping[str, str], fold: Fold, role: str) -> None:
+    """DeclarationError where a fold's type would hang on which of a source's files there are."""
+    assert fold.column is not None
+    mix = RawColumns.mix(raw, fold.column)
+    if mix is None:
+        return
+    try:
+        results = {FOLDS[fold.kind].result(of, **fold.parameters) for of in mix.types.values()}
+    except ValueError:  # which is said where the column is read
+        return
+    if len(results) > 1:
+        raise view.error(
+            f"{role}: the files of source '{view.source.name}' have column '{fold.column}' in several types: {mix.shown}. "
+            f"State one that holds them: {fold.kind}({fold.column!r}, type={type_of_column(raw[fold.column])}, …)"
+        )
 
 
 def algebra_of(feature: ResolvedFeature) -> Algebra:

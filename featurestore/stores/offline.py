@@ -19,10 +19,10 @@ import pyarrow as pa
 from featurestore.compile.rows import ARRIVED, Scan, own_columns
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
-from featurestore.errors import SourceError
+from featurestore.errors import FilesChangedError, SourceError
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
-from featurestore.semantics.sql import file_list, literal, quote
+from featurestore.semantics.sql import literal, quote
 from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import Log
@@ -33,8 +33,9 @@ from featurestore.stores.partitions import (
     partition_columns,
     values_table,
 )
-from featurestore.stores.pointers import folded, numbered_columns, placed
-from featurestore.stores.schemas import columns_of_file, pushed_types, readable
+from featurestore.stores.pointers import folded
+from featurestore.stores.scans import rows_of_files, rows_of_table
+from featurestore.stores.schemas import FileColumns, Schemas, agreed_columns, pushed_types, readable, taken_columns
 from featurestore.stores.source_files import Places, SourceFile, source_error
 from featurestore.types import FeatureType
 
@@ -42,6 +43,9 @@ __all__ = ["LATE", "Offline", "Session"]
 
 ROWS, LATE = "rows", "late"
 """The logs of a push source: of what counts, and of what came too late to."""
+
+AGREED = 64
+"""How many sets of files are remembered with what their columns are as a whole."""
 
 
 class Opened(NamedTuple):
@@ -111,9 +115,7 @@ class Session:
         """How SQL in this session reads a source, its derived columns included."""
         if source.name not in self._scans:
             if isinstance(source, ParquetSource):
-                self._offline.raw_types(
-                    source, self.files(source)
-                )  # they may have come since a view was settled over them
+                self._offline.check_settled(self.connection, source, self.files(source))
             self._scans[source.name] = self._read(source, f"source_{next(self._numbers)}", self.files(source))
         return self._scans[source.name]
 
@@ -145,7 +147,7 @@ class Session:
     def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> Opened:
         if isinstance(source, ParquetSource):
             partitions = partition_columns(source, files)
-            own = self._parquet(source, files, beside=partitions)
+            own = self._parquet(source, name, files, beside=partitions)
             return self._partitioned(source, own, name, files, partitions) if partitions else own
         if isinstance(source, TableSource):
             if any(sign in files[0].path for sign in "?\\"):
@@ -157,18 +159,25 @@ class Session:
             if self._is_view(database, source.table.split(".")[-1]):  # a view has no row ids
                 self.connection.execute(f"CREATE TEMP TABLE {name}_rows AS SELECT * FROM {full}")
                 full = f"{name}_rows"
-            named = self.described(full)
-            columns = readable(source, named)
-            return Opened(placed(full, [of for of, _ in named], columns, beside=(), file="0", row="rowid"), columns)
+            stored = self.described(full)
+            columns = readable(source, stored)
+            return Opened(rows_of_table(source, full, stored, columns, row="rowid"), columns)
         if isinstance(source, PushSource):
             return self._beside_history(source, self._offline.log(source).settled_scan(self.connection, name), name)
         assert isinstance(source, DataFrameSource)
-        frame = self._offline.frame(source)
-        self.connection.register(name, frame.append_column("", pa.array(np.arange(frame.num_rows))))
-        names = [*frame.schema.names, ""]
-        types = [of for _, of in self.described(numbered_columns(name, len(names)))]
-        columns = readable(source, list(zip(frame.schema.names, types, strict=False)))
-        return Opened(placed(name, names, columns, beside=(), file="0", row=f"c{frame.num_columns}"), columns)
+        return self._framed(source, name, self._offline.frame(source))
+
+    def _framed(self, source: DataFrameSource, name: str, frame: pa.Table) -> Opened:
+        """The rows of a frame, which the store numbers itself."""
+        taken = taken_columns(frame)
+        rows = pa.array(np.arange(frame.num_rows))
+        given = (
+            pa.table([column for column, _ in taken.values()], names=["c"] * len(taken)) if taken else frame.select([])
+        )
+        self.connection.register(name, given.append_column("", rows))
+        stored = [(frame.schema.names[place], raw) for place, (_, raw) in taken.items()]
+        columns = readable(source, stored, frame.schema)
+        return Opened(rows_of_table(source, name, stored, columns, row=f"c{len(taken)}", more=1), columns)
 
     def _beside_history(self, source: PushSource, log: Scan, name: str) -> Opened:
         """The log's rows and those of the source's history, if it has one."""
@@ -179,14 +188,16 @@ class Session:
         scan = _derived(history, self._open(history, f"{name}_history", self.files(history)))
         return Opened(with_history(source, log, history, scan, self._offline.raw_types(history)), columns)
 
-    def _parquet(self, source: ParquetSource, files: Sequence[SourceFile], *, beside: Iterable[str]) -> Opened:
+    def _parquet(
+        self, source: ParquetSource, name: str, files: Sequence[SourceFile], *, beside: Iterable[str]
+    ) -> Opened:
         """The rows of files, numbered as they are given."""
-        relation = f"read_parquet({file_list(file.path for file in files)}, hive_partitioning = false)"
-        names = columns_of_file(source, files[0].path).names
-        types = [of for _, of in self.described(numbered_columns(relation, len(names)))]
-        columns = readable(source, list(zip(names, types, strict=True)))
-        file = "file_index" if len(files) > 1 else "0"
-        return Opened(placed(relation, names, columns, beside=beside, file=file, row="file_row_number"), columns)
+        stored = self._offline.columns_of(self.connection, source, files)
+        columns = self._offline.agreed_columns(self.connection, source, files)
+        rows = rows_of_files(
+            self.connection, name, source, list(zip(files, stored, strict=True)), columns, beside=beside
+        )
+        return Opened(rows, columns)
 
     def _arrived(self, source: Source, own: Scan, name: str, files: Sequence[SourceFile]) -> Scan:
         """The rows of a source's files, each with when its file was first seen."""
@@ -205,8 +216,14 @@ class Session:
     ) -> Opened:  # fmt: skip
         """The rows of files, each with what the names of the folders say that its file lies in."""
         scan, stored = own
-        check_own_columns(self.connection, source, files, partitions, stored, self._offline.agreed)
-        added = {column: of for column, of in partitions.items() if column not in stored}
+        check_own_columns(
+            self.connection, source, files, partitions, stored, self._offline.agreed,
+            read=lambda some: self._parquet(source, f"{name}_own", some, beside=()).scan,
+        )  # fmt: skip
+        unclear = {folded(column) for column in stored.faults}  # which a folder's text does not replace either
+        added = {
+            column: of for column, of in partitions.items() if column not in stored and folded(column) not in unclear
+        }
         if not added:
             return own
         self.connection.register(f"{name}_named", values_table(source, files, added))
@@ -215,7 +232,7 @@ class Session:
         values = ", ".join(f"p.p{place} AS {quote(column)}" for place, column in enumerate(added))
         rows = f"(SELECT s.*, {values} FROM {scan.relation} s LEFT JOIN {name}_folders p ON p.number = s.{scan.file})"
         types = {column: of.duckdb for column, (of, _) in added.items()}
-        return Opened(scan._replace(relation=rows), RawColumns({**stored, **types}, faults=stored.faults))
+        return Opened(scan._replace(relation=rows), stored.with_types(types))
 
     def _attached(self, path: str) -> str:
         """The name of a DuckDB file in this instance, which has it once."""
@@ -270,6 +287,9 @@ class Offline:
         self._config = config
         self._raw: dict[tuple[Any, ...], RawColumns] = {}
         self._frames: dict[str, pa.Table] = {}
+        self._schemas = Schemas()
+        self._settled: dict[str, tuple[SourceFile, ...]] = {}  # source → its files when its types were last asked for
+        self._agreed: dict[tuple[Any, ...], RawColumns] = {}
         self.agreed: set[tuple[str, SourceFile]] = set()  # files whose own columns say what their folders say
 
     @contextmanager
@@ -369,21 +389,65 @@ class Offline:
         """As what the text in folders' names could be declared, by column, where that is more than text."""
         return guessed_types(source, self.files(source))
 
-    def raw_types(self, source: Source, files: tuple[SourceFile, ...] | None = None) -> RawColumns:
-        """Column → DuckDB type, the same in every file (of these, else of all); SourceError where files differ or cannot be
-        read."""
-        files = self.files(source) if files is None else files
-        known = self._raw.get((source.name, files, tuple(source.derived.items())))
+    def raw_types(self, source: Source) -> RawColumns:
+        """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""
+        files = self.files(source)
+        self._settled[source.name] = files
+        said = (source.derived, getattr(source, "partitions", None), getattr(source, "optional", None), source.known_at)
+        key = (source.name, files, repr(said))
+        known = self._raw.get(key)
         if known is None:
             with self.session() as session:
                 try:
-                    known = self._describe(session, source, files)
+                    known = self._describe(session, source)
                 except duckdb.Error as error:
                     raise SourceError(f"{source.title} cannot be read: {error} ({source.origin})") from error
-            self._raw[source.name, files, tuple(source.derived.items())] = known
+            self._raw[key] = known
         return known
 
-    def _describe(self, session: Session, source: Source, files: tuple[SourceFile, ...]) -> RawColumns:
+    def columns_of(
+        self, connection: duckdb.DuckDBPyConnection, source: Source, files: Iterable[SourceFile]
+    ) -> list[FileColumns]:
+        """The columns of each of these Parquet files."""
+        return [self._schemas.of(connection, source, file) for file in files]
+
+    def agreed_columns(
+        self, connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: Iterable[SourceFile]
+    ) -> RawColumns:
+        """The columns of a source whose files these are, or some of them: those of all that were last asked for the types
+        of its columns count too, so that what is read of some files has the types that definitions were settled with."""
+        every = tuple(dict.fromkeys((*self._settled.get(source.name, ()), *files)))
+        return self._agreed_columns(connection, source, every)
+
+    def _agreed_columns(
+        self, connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: tuple[SourceFile, ...]
+    ) -> RawColumns:
+        key = (source.name, source.optional, source.arrives, files)
+        known = self._agreed.get(key)
+        if known is None:
+            found = zip(files, self.columns_of(connection, source, files), strict=True)
+            if len(self._agreed) >= AGREED:
+                self._agreed.clear()
+            known = self._agreed[key] = agreed_columns(source, list(found))
+        return known
+
+    def check_settled(
+        self, connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: tuple[SourceFile, ...]
+    ) -> None:
+        """FilesChangedError where files have come, since definitions were settled, with which a column is another."""
+        settled_ = self._settled.get(source.name)
+        if settled_ is None or set(files) <= set(settled_):
+            return
+        before = self._agreed_columns(connection, source, settled_)
+        now = self.agreed_columns(connection, source, files)
+        for column, of in before.items():
+            if now.get(column) != of:
+                said = now.faults.get(column, f"is {now.get(column)}")
+                raise FilesChangedError(
+                    f"{source.title}: files came with which column '{column}' {said} ({source.origin})"
+                )
+
+    def _describe(self, session: Session, source: Source) -> RawColumns:
         if isinstance(source, PushSource):
             columns = RawColumns({**pushed_types(source), KNOWN_AT: "BIGINT", REPLACES: "BIGINT"})
             if source.history is not None:
@@ -395,26 +459,7 @@ class Offline:
             if folded(name) in taken:
                 raise source.error(f"derived column '{name}' has the name of a column of its own; give it another")
         derived = {name: _checked(source, name, columns) for name in source.derived}
-        if isinstance(source, ParquetSource) and len(files) > 1:
-            self._check_alike(session, source, [file.path for file in files])
-        return RawColumns({**columns, **derived}, faults=columns.faults)
-
-    def _check_alike(self, session: Session, source: Source, paths: list[str]) -> None:
-        """DuckDB would cast every file to the first one's types, whatever that loses; so files must agree."""
-        shape = "name, type, converted_type, logical_type::VARCHAR, scale, precision"
-        rows = session.connection.execute(
-            f"SELECT {shape}, min(file_name), count(*) FROM parquet_schema({file_list(paths)}) "
-            f"WHERE num_children IS NULL GROUP BY ALL HAVING count(*) < {len(paths)} ORDER BY name, min(file_name)"
-        ).fetchall()
-        if rows:
-            column = rows[0][0]
-            shown = "; ".join(
-                f"{row[1]} {row[2] or ''} in {row[-2]}".replace("  ", " ") for row in rows if row[0] == column
-            )
-            raise SourceError(
-                f"{source.title}: its files disagree on column '{column}': {shown}; all {len(paths)} files must have the "
-                f"same columns and types ({source.origin})"
-            )
+        return columns.with_types(derived)
 
 
 def _derived(source: Source, own: Opened) -> Scan:

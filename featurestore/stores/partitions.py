@@ -8,7 +8,7 @@ other files there are. Names and values are written as Hive, Spark and Arrow wri
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -17,10 +17,11 @@ from urllib.parse import unquote
 import duckdb
 import pyarrow as pa
 
+from featurestore.compile.rows import Scan
 from featurestore.declare.sources import ParquetSource
 from featurestore.errors import SourceError, did_you_mean
 from featurestore.semantics.columns import ZONED, type_of_column
-from featurestore.semantics.sql import file_list, literal, quote
+from featurestore.semantics.sql import literal, quote
 from featurestore.stores.source_files import SourceFile, source_error
 from featurestore.types import Date, FeatureType, Int64, String, Timestamp, from_json
 
@@ -172,11 +173,12 @@ def values_table(
 def check_own_columns(
     connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: Sequence[SourceFile],
     partitions: Mapping[str, tuple[FeatureType, list[str | None]]], stored: Mapping[str, str],
-    agreed: set[tuple[str, SourceFile]],
+    agreed: set[tuple[str, SourceFile]], *, read: Callable[[Sequence[SourceFile]], Scan],
 ) -> None:  # fmt: skip
     """SourceError where files have a column of their own that says something else than the folder that they lie in.
 
     stored: the files' own columns with their DuckDB types. agreed: (partition, file) that were looked at before; it grows.
+    read: how SQL reads some of the files.
     """
     lower = {name.lower(): name for name in stored}
     for name, (_, texts) in partitions.items():
@@ -199,13 +201,13 @@ def check_own_columns(
             )
         new = [(file, text) for file, text in zip(files, texts, strict=True) if (name, file) not in agreed]
         if new:
-            _check_equal(connection, source, (name, stored[name], of), new)
+            _check_equal(connection, source, (name, stored[name], of), new, scan=read([file for file, _ in new]))
         agreed.update((name, file) for file, _ in new)
 
 
 def _check_equal(
     connection: duckdb.DuckDBPyConnection, source: ParquetSource, column: tuple[str, str, FeatureType],
-    files: Sequence[tuple[SourceFile, str | None]],
+    files: Sequence[tuple[SourceFile, str | None]], *, scan: Scan,
 ) -> None:  # fmt: skip
     """SourceError where a row of some file says something else in a column (its name and types) than the folder's text."""
     name = column[0]
@@ -217,10 +219,9 @@ def _check_equal(
         except ValueError:
             raise _differs(source, name, file, "other values", text) from None
     connection.register("folder_says", pa.table({"n": range(len(files)), "v": pa.array(values, compared.arrow)}))
-    relation = f"read_parquet({file_list(file.path for file, _ in files)}, hive_partitioning = false)"
     found = connection.execute(
-        f"SELECT r.n, r.shown FROM (SELECT {'file_index' if len(files) > 1 else '0'} AS n, {read} AS v, "
-        f"CAST({quote(name)} AS VARCHAR) AS shown FROM {relation}) r JOIN folder_says s ON s.n = r.n "
+        f"SELECT r.n, r.shown FROM (SELECT {scan.file} AS n, {read} AS v, "
+        f"CAST({quote(name)} AS VARCHAR) AS shown FROM {scan.relation}) r JOIN folder_says s ON s.n = r.n "
         "WHERE r.v IS DISTINCT FROM s.v LIMIT 1"
     ).fetchall()
     connection.unregister("folder_says")

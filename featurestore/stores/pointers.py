@@ -7,10 +7,9 @@ as no column of the data is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from featurestore.compile.rows import Scan
 from featurestore.semantics.sql import quote
 
 __all__ = ["Pointer", "folded", "numbered_columns", "placed", "pointer_beside"]
@@ -45,17 +44,8 @@ def numbered_columns(relation: str, count: int) -> str:
     return f"{relation} p({', '.join(f'c{place}' for place in range(count))})" if count else f"{relation} p"
 
 
-def placed(
-    relation: str, names: Sequence[str], columns: Iterable[str], *, beside: Iterable[str], file: str, row: str
-) -> Scan:
-    """The rows of a relation with the pointer that `file` and `row` are, expressions of the engine's own names.
-
-    names: all of its columns, in their order. columns: those that are read. beside: names that are to come beside them.
-    """
-    pointer = pointer_beside([*names, *beside])
-    place = {name: f"c{number}" for number, name in enumerate(names)}
-    read = "".join(f"{place[name]} AS {quote(name)}, " for name in columns)
-    rows = (
-        f"(SELECT {read}{file} AS {pointer.file}, {row} AS {pointer.row} FROM {numbered_columns(relation, len(names))})"
-    )
-    return Scan(rows, *pointer)
+def placed(relation: str, count: int, read: Mapping[str, str], pointer: Pointer, *, file: str, row: str) -> str:
+    """A SELECT of the rows of a relation of so many columns, with the pointer that `file` and `row` are, in the engine's own
+    names. read: the columns that it gives, by name, as SQL over `c0, c1, …`."""
+    given = "".join(f"{sql} AS {quote(name)}, " for name, sql in read.items())
+    return f"SELECT {given}{file} AS {pointer.file}, {row} AS {pointer.row} FROM {numbered_columns(relation, count)}"
