@@ -10,6 +10,7 @@ import redis
 
 from featurestore.errors import OnlineUnavailableError
 from featurestore.stores.online import Guard, open_online
+from featurestore.stores.online.pool import Deadline
 from featurestore.stores.online.redis import RedisStore, _UnansweredError
 from tests.servers import Front
 
@@ -50,15 +51,15 @@ class Scripted(RedisStore):
         super().__init__(url)
         self.script = script
 
-    def _write_once(self, batch: bytes, replies: int, guard: Guard | None) -> bool:
+    def _write_once(self, batch: bytes, replies: int, guard: Guard | None, deadline: Deadline) -> bool:
         event = self.script.pop(0)
         if event == "applied, unanswered":
-            assert super()._write_once(batch, replies, guard)
+            assert super()._write_once(batch, replies, guard, deadline)
         if event.endswith("unanswered"):
             raise _UnansweredError(redis.ConnectionError("gone"))
         if event == "not sent":
             raise redis.ConnectionError("gone")
-        return super()._write_once(batch, replies, guard)
+        return super()._write_once(batch, replies, guard, deadline)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,21 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from featurestore.catalog import Catalog
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
-from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, did_you_mean
+from featurestore.errors import (
+    FingerprintError,
+    NotFoundError,
+    NotMaterializedError,
+    OnlineUnavailableError,
+    did_you_mean,
+)
 from featurestore.operations.serving.lookup import Lookup
 from featurestore.operations.serving.online_result import OnlineResult
 from featurestore.operations.serving.recorder import Recorder, checked_id
@@ -71,6 +79,7 @@ class Serving:
         self._recorder = recorder
         self._loaded: dict[tuple[str, str | None], _Loaded] = {}
         self._presented: dict[ServiceVersion, Document] = {}
+        self._silence: tuple[float, str] | None = None  # when the store was last found silent, and what it said
         self._lock = threading.Lock()
 
     def reload(self) -> None:
@@ -78,13 +87,16 @@ class Serving:
         with self._lock:
             self._loaded.clear()
 
-    def lookup(self, name: str, fingerprint: str | None = None) -> Lookup:
-        """The loaded service; NotFoundError, FingerprintError or RegistryError."""
+    def lookup(self, name: str, fingerprint: str | None = None, *, since: float | None = None) -> Lookup:
+        """The loaded service; NotFoundError, FingerprintError, RegistryError or OnlineStoreError.
+
+        since: when the caller began to wait, by the monotonic clock. Nobody waits for two silences of the online store.
+        """
         loaded = self._loaded.get((name, fingerprint))
         now = time.monotonic()
         if loaded is not None and now - loaded.checked < RELOAD:
             return loaded.lookup
-        with self._lock:
+        with self._waited(now if since is None else since):
             loaded = self._loaded.get((name, fingerprint))
             if loaded is not None and now - loaded.checked < RELOAD:
                 return loaded.lookup
@@ -94,6 +106,18 @@ class Serving:
                 self._loaded[name, fingerprint] = loaded
             loaded.checked = now
             return loaded.lookup
+
+    @contextmanager
+    def _waited(self, since: float) -> Iterator[None]:
+        """Alone; OnlineUnavailableError where the store was found silent since an instant of the monotonic clock."""
+        with self._lock:
+            if self._silence is not None and self._silence[0] >= since:
+                raise OnlineUnavailableError(self._silence[1])
+            try:
+                yield
+            except OnlineUnavailableError as error:
+                self._silence = time.monotonic(), str(error)
+                raise
 
     def get(
         self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
@@ -135,7 +159,8 @@ class Serving:
         if loaded is not None and time.monotonic() - loaded.checked < RELOAD:
             lookup = loaded.lookup
         else:
-            lookup = await loop.run_in_executor(None, self.lookup, name, fingerprint)
+            look = partial(self.lookup, name, fingerprint, since=time.monotonic())
+            lookup = await loop.run_in_executor(None, look)
         try:
             return self._recorded(await lookup.aget(rows, json=json), request_id)
         except NotMaterializedError:
@@ -146,7 +171,7 @@ class Serving:
 
     def _again(self, name: str, fingerprint: str | None) -> Lookup:
         """The version to be served now, whenever it was looked for last."""
-        with self._lock:
+        with self._waited(time.monotonic()):
             loaded = self._load(name, fingerprint, self._registry.generation(), self._loaded.get((name, fingerprint)))
             loaded.checked = time.monotonic()
             self._loaded[name, fingerprint] = loaded

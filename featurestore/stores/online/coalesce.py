@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from featurestore.errors import OnlineDamagedError
+from featurestore.errors import OnlineDamagedError, OnlineUnavailableError
 from featurestore.stores.online.contract import OnlineStore, Reading
 
 __all__ = ["CoalescingReader"]
@@ -25,7 +25,8 @@ class CoalescingReader:
 
     A store that does not block is read at once. Of a store that blocks, at most one `get` is under way, in a worker
     thread; requests that arrive meanwhile wait and go together as the next one, each distinct key once. So the
-    number of round trips does not grow with the number of callers, and nobody is answered from before they asked.
+    number of round trips does not grow with the number of callers, and nobody is answered from before they asked. Where
+    the store cannot be reached, all who wait are told so: nobody waits for two silences.
     """
 
     def __init__(self, store: OnlineStore, *, max_keys: int = 10_000) -> None:
@@ -82,6 +83,8 @@ class CoalescingReader:
             hit = {*error.keys}
             self._waiting[:0] = [each for each in requests if hit.isdisjoint((*each.first, *each.keys))]
             requests = [each for each in requests if not hit.isdisjoint((*each.first, *each.keys))]
+        if isinstance(error, OnlineUnavailableError):  # who came meanwhile has waited long enough to be told so too
+            requests, self._waiting = [*requests, *self._waiting], []
         if error is not None:  # whatever it is, it belongs to the callers
             for request in requests:
                 if not request.answer.done():

@@ -1,14 +1,38 @@
-"""Connections to Redis, each used by one thread at a time."""
+"""Connections to Redis, each used by one thread at a time, and how long a call may take over all that it does."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
+import time
 from typing import Any
 
 import redis
 
-__all__ = ["Pool"]
+__all__ = ["Deadline", "Pool", "brought_up"]
+
+LEAST = 0.001
+"""Seconds that a socket is given at least: 0 would mean not to wait at all, and to fail in another way."""
+
+
+class Deadline:
+    """When a caller is to be answered: what is left of its seconds is all that each step may take, a retry included."""
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds that are left; a little where there are none."""
+        return max(LEAST, self._at - time.monotonic())
+
+    def allows(self, pause: float) -> bool:
+        """Whether anything would be left after a pause of so many seconds."""
+        return time.monotonic() + pause < self._at
+
+    def limit(self, connection: Any) -> None:
+        """Let what a connection sends or reads next take no longer than what is left."""
+        if connection._sock is not None:
+            connection._sock.settimeout(self.left())
 
 
 class Pool(redis.BlockingConnectionPool):  # type: ignore[misc]
@@ -17,25 +41,26 @@ class Pool(redis.BlockingConnectionPool):  # type: ignore[misc]
     That took a tenth of the time of a lookup of one key.
     """
 
-    def get_connection(self, *_: Any, **__: Any) -> Any:
+    def take(self, deadline: Deadline, *, connect: float) -> Any:
         """A connection that is up and holds no rest of an earlier reply, waited for where all are in use.
 
-        Raises ConnectionError, in the context of queue.Empty where none became free in time.
+        deadline: by when it has to be up. connect: seconds that the network may take to make one, at most. Raises
+        ConnectionError, in the context of queue.Empty where none became free in time.
         """
         self._checkpid()
         try:
-            connection = self.pool.get(timeout=self.timeout) or self.make_connection()
+            connection = self.pool.get(timeout=min(self.timeout, deadline.left())) or self.make_connection()
         except queue.Empty:
             raise redis.ConnectionError("No connection available.")  # noqa: B904 - its context tells the cause
         try:
-            connection.connect()
+            brought_up(connection, deadline, connect=connect)
             try:
                 usable = not connection.can_read()
             except (redis.ConnectionError, redis.TimeoutError, OSError):
                 usable = False
             if not usable:  # the server closed it meanwhile, or more came than was read
                 connection.disconnect()
-                connection.connect()
+                brought_up(connection, deadline, connect=connect)
         except BaseException:
             self.release(connection)
             raise
@@ -49,3 +74,11 @@ class Pool(redis.BlockingConnectionPool):  # type: ignore[misc]
             connection = None
         with contextlib.suppress(queue.Full):
             self.pool.put_nowait(connection)
+
+
+def brought_up(connection: Any, deadline: Deadline, *, connect: float) -> None:
+    """Connect where that is not so, and let what is sent or read next end by the deadline."""
+    left = deadline.left()
+    connection.socket_timeout, connection.socket_connect_timeout = left, min(connect, left)
+    connection.connect()
+    deadline.limit(connection)

@@ -11,20 +11,20 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import hiredis
 import redis
 from redis.backoff import EqualJitterBackoff
 from redis.exceptions import AuthorizationError, NoPermissionError
-from redis.retry import Retry
 
 from featurestore.clock import Clock, reader
 from featurestore.errors import ConfigError, OnlineStoreError, OnlineUnavailableError
 from featurestore.stores.online.contract import Guard, Reading
-from featurestore.stores.online.pool import Pool
+from featurestore.stores.online.pool import Deadline, Pool, brought_up
 from featurestore.stores.online.sealing import opened, opened_one, sealed
 from featurestore.stores.online.url import Parser, file_path, parse_options, seconds, whole_number
 
@@ -51,9 +51,9 @@ _REPLIES = (*_REFUSED, redis.BusyLoadingError)  # redis-py calls some of the ser
 class RedisStore:
     """The online store on one server: `redis://[user][:password@]host[:port][/db][?options]`, `rediss://` for TLS.
 
-    Options: `timeout` (seconds to wait for a reply, 5), `connect_timeout` (seconds, 1), `pool_size` (connections at
-    most, 32), `pool_timeout` (seconds to wait for a free one, 5), `retries` (after connection errors, 2); with TLS
-    also `ca_file`, `cert_file` and `key_file`. The clock is the server's unless one is injected.
+    Options: `timeout` (seconds that a call takes at most, connecting and retries included, 5), and within it
+    `connect_timeout` (seconds, 1), `pool_size` (connections at most, 32), `pool_timeout` (seconds to wait for a free
+    one, 5), `retries` (after connection errors, 2); with TLS also `ca_file`, `cert_file` and `key_file`. The clock is the server's unless one is injected.
     """
 
     blocking: ClassVar[bool] = True
@@ -78,7 +78,10 @@ class RedisStore:
             connection_class=self._connection_class,
             **connection,
         )
-        self._retry = Retry(EqualJitterBackoff(_LONGEST_PAUSE, _FIRST_PAUSE), options.get("retries", 2), _SILENT)
+        self._timeout: float = connection["socket_timeout"]
+        self._connect_timeout: float = connection["socket_connect_timeout"]
+        self._retries: int = options.get("retries", 2)
+        self._pauses = EqualJitterBackoff(_LONGEST_PAUSE, _FIRST_PAUSE)
         self._clock = None if clock is None else reader(clock)
         self._check_at = 0.0  # by the monotonic clock; at the first use
         self._closed = False
@@ -92,17 +95,19 @@ class RedisStore:
 
     def get(self, keys: Sequence[bytes]) -> Reading:
         """The server's clock and the values of `keys` in one round trip, all of one moment; see the contract."""
+        deadline = Deadline(self._timeout)
         if time.monotonic() >= self._check_at:
-            self._check()
+            self._check(deadline)
         now = 0 if self._clock is None else self._clock()
         commands = [_TIME] if self._clock is None else []
         commands += [_pack(("MGET", *chunk)) for chunk in _chunks(keys)]
         if len(keys) > _COMMAND_KEYS:  # else nobody writes between two of them
             request = b"".join([_MULTI, *commands, _EXEC])
-            answers = self._persist(lambda: self._ask(request, len(commands) + 2))[-1]
+            answers = self._persist(lambda: self._ask(request, len(commands) + 2, deadline), deadline)[-1]
         else:
             request = b"".join(commands)
-            answers = self._persist(lambda: self._ask(request, len(commands))) if commands else []
+            ask = partial(self._ask, request, len(commands), deadline)
+            answers = self._persist(ask, deadline) if commands else []
         if self._clock is None:
             (whole, micros), *answers = answers
             now = int(whole) * 1_000_000 + int(micros)
@@ -117,8 +122,9 @@ class RedisStore:
         its way. Where the guard no longer holds by then, that copy or another writer changed it, and only the
         caller can tell which.
         """
+        deadline = Deadline(self._timeout)
         if time.monotonic() >= self._check_at:
-            self._check()
+            self._check(deadline)
         batch, replies = _transaction(puts)
         repeatable = guard is not None and puts.get(guard.key, guard.value) != guard.value
         unanswered = False
@@ -126,7 +132,7 @@ class RedisStore:
         def attempt() -> bool:
             nonlocal unanswered
             try:
-                return self._write_once(batch, replies, guard)
+                return self._write_once(batch, replies, guard, deadline)
             except _UnansweredError as error:
                 unanswered = True
                 if repeatable:
@@ -134,7 +140,7 @@ class RedisStore:
                 raise
 
         try:
-            written = self._persist(attempt)
+            written = self._persist(attempt, deadline)
         except (_UnansweredError, OnlineStoreError) as error:
             if not unanswered:
                 raise
@@ -149,8 +155,9 @@ class RedisStore:
         When that connection breaks, the scan starts over: the server may have been restarted, after which an old
         cursor could pass keys by.
         """
+        deadline = Deadline(self._timeout)
         if time.monotonic() >= self._check_at:
-            self._check()
+            self._check(deadline)
         return self._scan(_GLOB.sub(rb"\\\1", prefix) + b"*")
 
     def close(self) -> None:
@@ -160,11 +167,12 @@ class RedisStore:
 
     def _scan(self, pattern: bytes) -> Iterator[list[bytes]]:
         connection: Any = self._connection_class(**self._connection_options)
-        cursor = b"0"
+        cursor, deadline = b"0", Deadline(self._timeout)
 
         def step() -> tuple[bytes, list[bytes]]:
             nonlocal cursor
             try:
+                brought_up(connection, deadline, connect=self._connect_timeout)
                 connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
                 following, keys = connection.read_response()
             except _SILENT:
@@ -175,7 +183,8 @@ class RedisStore:
 
         try:
             while True:
-                cursor, keys = self._persist(step)
+                deadline = Deadline(self._timeout)
+                cursor, keys = self._persist(step, deadline)
                 if keys:
                     yield keys
                 if cursor == b"0":
@@ -183,29 +192,27 @@ class RedisStore:
         finally:
             connection.disconnect()
 
-    def _ask(self, request: bytes, replies: int) -> list[Any]:
-        connection = self._pool.get_connection()
+    def _ask(self, request: bytes, replies: int, deadline: Deadline) -> list[Any]:
+        connection = self._pool.take(deadline, connect=self._connect_timeout)
         try:
             connection.send_packed_command((request,))
-            return [connection.read_response() for _ in range(replies)]
+            return _replies(connection, replies, deadline)
         except BaseException:
             connection.disconnect()  # replies to this request may still come
             raise
         finally:
             self._release(connection)
 
-    def _write_once(self, batch: bytes, replies: int, guard: Guard | None) -> bool:
-        connection = self._pool.get_connection()
+    def _write_once(self, batch: bytes, replies: int, guard: Guard | None, deadline: Deadline) -> bool:
+        connection = self._pool.take(deadline, connect=self._connect_timeout)
         sent = False
         try:
             while True:
-                if guard is not None and not _watch(connection, guard, self._where):
+                if guard is not None and not self._watch(connection, guard, deadline):
                     return False
                 connection.send_packed_command((batch,))
                 sent = True
-                for _ in range(replies - 1):
-                    connection.read_response()
-                results = connection.read_response()
+                results = _replies(connection, replies, deadline)[-1]
                 if results is not None:
                     return _all_done(results)
                 sent = False  # the guard key was written since it was looked at; it may hold the same value
@@ -220,20 +227,37 @@ class RedisStore:
         finally:
             self._release(connection)
 
+    def _watch(self, connection: Any, guard: Guard, deadline: Deadline) -> bool:
+        """Watch the guard key and say whether it holds; where it does not, stop watching."""
+        connection.send_packed_command((_pack(("WATCH", guard.key)) + _pack(("GET", guard.key)),))
+        if opened_one(guard.key, _replies(connection, 2, deadline)[1], where=self._where) == guard.value:
+            return True
+        connection.send_packed_command((_UNWATCH,))
+        _replies(connection, 1, deadline)
+        return False
+
     def _release(self, connection: Any) -> None:
         if self._closed:
             connection.disconnect()
         self._pool.release(connection)
 
-    def _persist(self, attempt: Callable[[], T]) -> T:
-        """The result of `attempt`, tried again after connection errors; what redis-py raises, in our words."""
-        try:
-            return cast("T", self._retry.call_with_retry(attempt, _ignore, is_retryable=_is_passing))
-        except (redis.RedisError, OSError) as error:
-            text = str(error)
-            if self._secret and self._secret in text:  # a server may quote what it did not understand
-                raise self._error(error, text.replace(self._secret, "***")) from None
-            raise self._error(error, text) from error
+    def _persist(self, attempt: Callable[[], T], deadline: Deadline) -> T:
+        """The result of `attempt`, tried again after connection errors while time is left; what redis-py raises, in our
+        words."""
+        failures = 0
+        while True:
+            try:
+                return attempt()
+            except (redis.RedisError, OSError) as error:
+                failures += 1
+                pause = self._pauses.compute(failures)
+                passing = isinstance(error, _SILENT) and _is_passing(error)
+                if not passing or failures > self._retries or not deadline.allows(pause):
+                    text = str(error)
+                    if self._secret and self._secret in text:  # a server may quote what it did not understand
+                        raise self._error(error, text.replace(self._secret, "***")) from None
+                    raise self._error(error, text) from error
+            time.sleep(pause)
 
     def _error(self, error: Exception, text: str) -> OnlineStoreError:
         name = self._where
@@ -261,12 +285,12 @@ class RedisStore:
             "applied. Read its keys to know."
         )
 
-    def _check(self) -> None:
+    def _check(self, deadline: Deadline) -> None:
         """Refuse a server that may throw keys away when its memory is full; at the first use, and every few seconds, since
         that can be changed while it runs."""
         if self._closed:
             raise OnlineStoreError(f"The online store {self._name} was closed.")
-        policy = self._persist(self._policy)
+        policy = self._persist(lambda: self._policy(deadline), deadline)
         if policy != "noeviction":
             raise OnlineStoreError(
                 f"The online store {self._name} has maxmemory-policy {policy}: it silently drops features when its "
@@ -275,11 +299,11 @@ class RedisStore:
             )
         self._check_at = time.monotonic() + _POLICY_EVERY
 
-    def _policy(self) -> str:
+    def _policy(self, deadline: Deadline) -> str:
         try:
-            return str(self._ask(_pack(("CONFIG", "GET", "maxmemory-policy")), 1)[0][1], "ascii")
+            return str(self._ask(_pack(("CONFIG", "GET", "maxmemory-policy")), 1, deadline)[0][1], "ascii")
         except (redis.ResponseError, IndexError):  # forbidden, renamed or empty, as hosted servers have it
-            memory = self._ask(_pack(("INFO", "memory")), 1)[0]
+            memory = self._ask(_pack(("INFO", "memory")), 1, deadline)[0]
         found = re.search(rb"^maxmemory_policy:(\S+)", memory, re.MULTILINE)
         return str(found[1], "ascii") if found else "unknown"
 
@@ -292,8 +316,13 @@ class _UnansweredError(Exception):
         self.cause = cause
 
 
-def _ignore(_: Exception) -> None:
-    """Nothing is left to clean when an attempt failed."""
+def _replies(connection: Any, count: int, deadline: Deadline) -> list[Any]:
+    """The next replies, each waited for no longer than what is left."""
+    found = []
+    for _ in range(count):
+        deadline.limit(connection)
+        found.append(connection.read_response())
+    return found
 
 
 def _is_passing(error: Exception) -> bool:
@@ -305,17 +334,6 @@ def _is_tls_fault(error: Exception) -> bool:
     """Whether TLS itself failed, and not the connection under it."""
     fault = error.__context__
     return isinstance(fault, ssl.SSLError) and not isinstance(fault, ssl.SSLEOFError | ssl.SSLZeroReturnError)
-
-
-def _watch(connection: Any, guard: Guard, where: str) -> bool:
-    """Watch the guard key and say whether it holds; where it does not, stop watching."""
-    connection.send_packed_command((_pack(("WATCH", guard.key)) + _pack(("GET", guard.key)),))
-    connection.read_response()
-    if opened_one(guard.key, connection.read_response(), where=where) == guard.value:
-        return True
-    connection.send_packed_command((_UNWATCH,))
-    connection.read_response()
-    return False
 
 
 def _transaction(puts: Mapping[bytes, bytes | None]) -> tuple[bytes, int]:
