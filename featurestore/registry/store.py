@@ -8,9 +8,8 @@ creates nothing: where there is no file, nothing has been applied.
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
 from featurestore.registry.frames import Frame, add_frame, frames_in
 from featurestore.registry.records import Freed, Kept, RegistryState, Run, ServiceVersion, Version
-from featurestore.stores.sqlite_file import is_set_up, row_check
+from featurestore.stores.sqlite_file import SQLiteFile, row_check, schema_of
 
 __all__ = ["Freed", "Kept", "Registry", "RegistryState", "Run", "ServiceVersion", "Version"]
 
@@ -96,7 +95,7 @@ class Registry:
         self.path = path
         self._project = project
         self._now = now
-        self._timeout = timeout
+        self._file = SQLiteFile(path, "registry", application=APPLICATION, schema=SCHEMA, timeout=timeout, ahead=True)
 
     def __repr__(self) -> str:
         return f"Registry({str(self.path)!r})"
@@ -255,11 +254,8 @@ class Registry:
 
     def frames(self) -> tuple[Frame, ...]:
         """The training frames that were written, the last one first."""
-        if not self.path.exists():
-            return ()
-        with self._failing(), closing(self._connect()) as connection:
-            connection.execute("BEGIN")
-            return frames_in(connection) if self._is_set_up(connection) else ()
+        with self._reading() as connection:
+            return () if connection is None else frames_in(connection)
 
     # --- the file ---------------------------------------------------------------------------
 
@@ -281,60 +277,31 @@ class Registry:
         return found
 
     def _read(self, sql: str, *values: Any) -> Sequence[tuple[Any, ...]]:
-        if not self.path.exists():
-            return []
-        with self._failing(), closing(self._connect()) as connection:
-            connection.execute("BEGIN")
-            if not self._is_set_up(connection):
+        with self._reading() as connection:
+            if connection is None:
                 return []
-            for schema in range(_schema(connection), SCHEMA):  # of an older version, which reading does not change
+            for schema in range(schema_of(connection), SCHEMA):  # of an older version, which reading does not change
                 for made in READ_AS[schema]:
                     connection.execute(made)
             return connection.execute(sql, values).fetchall()
 
     @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        with self._file.reading() as connection:
+            if connection is not None:
+                self._check_owner(connection)
+            yield connection
+
+    @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One transaction that excludes every other writer from its beginning."""
-        with self._failing():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as connection:
-                connection.execute("BEGIN")
-                is_new = not self._is_set_up(connection)
-                connection.execute("COMMIT")
-                if is_new:
-                    self._write_ahead(connection)
-                connection.execute("BEGIN IMMEDIATE")
-                if not self._is_set_up(connection):
-                    self._set_up(connection)
-                self._upgrade(connection)
-                yield connection
-                connection.execute("COMMIT")  # where an error comes before, closing rolls back
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=self._timeout, isolation_level=None)
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        return connection
-
-    def _write_ahead(self, connection: sqlite3.Connection) -> None:
-        """Switch a new file to WAL. SQLite does not wait for other processes that do the same, so this does."""
-        deadline = time.monotonic() + self._timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        with self._file.writing() as (connection, is_set_up):
+            if is_set_up:
+                self._check_owner(connection)
             else:
-                return
-
-    def _is_set_up(self, connection: sqlite3.Connection) -> bool:
-        """Whether the tables are there; to be asked within a transaction, since another process may be making them."""
-        if not is_set_up(connection, self.path, application=APPLICATION, schema=SCHEMA, what="registry"):
-            return False
-        self._check_owner(connection)
-        return True
+                self._set_up(connection)
+            self._upgrade(connection)
+            yield connection
 
     def _check_owner(self, connection: sqlite3.Connection) -> None:
         owner = connection.execute("SELECT project FROM owner").fetchone()
@@ -348,28 +315,14 @@ class Registry:
         for sql in TABLES:
             connection.execute(sql)
         connection.execute("INSERT INTO owner VALUES (?)", (self._project,))
-        connection.execute(f"PRAGMA application_id = {APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        self._file.mark(connection)
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
         """Bring the tables of an older version to this one's, within the transaction of whoever writes."""
-        for schema in range(_schema(connection), SCHEMA):
+        for schema in range(schema_of(connection), SCHEMA):
             for sql in UPGRADES[schema]:
                 connection.execute(sql)
             connection.execute(f"PRAGMA user_version = {schema + 1}")
-
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second for what SQLite says of a damaged name
-            raise RegistryError(f"The registry {self.path} cannot be used: {error}") from error
-        except OSError as error:
-            raise RegistryError(f"The registry {self.path} cannot be used: {error.strerror}") from error
-
-
-def _schema(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _held(connection: sqlite3.Connection) -> set[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """The journal of arrivals: when the store first saw each file of a source whose rows are known from then on.
 
 It is an SQLite file of its own beside the registry. Several threads and processes may use it at once; a connection lives
-as long as one call. Reading creates nothing, and needs no right to write.
+as long as one call. Reading creates nothing, and needs no right to write; where there is one, it heals what a dead writer left.
 
 Files of other sources are journalled too, when rows of theirs are materialized: an audit asks which files there were when
 something was served. What is not there any more stays in the journal, with when it was first missed.
@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.clock import wall_clock
 from featurestore.errors import RegistryError
 from featurestore.semantics.time import BEGINNING
-from featurestore.stores.sqlite_file import is_set_up, row_check, tables_of
+from featurestore.stores.sqlite_file import SQLiteFile, row_check, schema_of, tables_of
 
 __all__ = ["Arrivals", "Sighting", "Stay"]
 
@@ -80,7 +80,7 @@ class Arrivals:
     def __init__(self, path: Path, *, now: Callable[[], int] = wall_clock, timeout: float = 30) -> None:
         self.path = path
         self._now = now
-        self._timeout = timeout
+        self._file = SQLiteFile(path, "journal of arrivals", application=APPLICATION, schema=SCHEMA, timeout=timeout)
 
     def see(
         self,
@@ -118,11 +118,9 @@ class Arrivals:
                     row = (source, max(known_by, known.counted))
                     connection.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", row)
                 _take_check(connection, source)
-        except (sqlite3.OperationalError, OSError) as error:
-            if must:
-                raise self._error(error) from error
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second for what SQLite says of a damaged name
-            raise self._error(error) from error
+        except RegistryError as error:
+            if must or not isinstance(error.__cause__, (sqlite3.OperationalError, OSError)):
+                raise
 
     def seen(self, source: str, sightings: Sequence[Sighting]) -> list[int | None]:
         """When (µs) each was first seen, None where nobody has journalled it. Raises RegistryError."""
@@ -143,19 +141,9 @@ class Arrivals:
 
     # --- the file ---------------------------------------------------------------------------
 
-    def _error(self, error: sqlite3.Error | OSError | UnicodeDecodeError) -> RegistryError:
-        said = error.strerror if isinstance(error, OSError) else error
-        return RegistryError(f"The journal of arrivals {self.path} cannot be used: {said}")
-
     def _read(self, source: str) -> _Known:
-        if not self.path.exists():
-            return _Known({}, {}, BEGINNING)
-        try:
-            with closing(self._connect(f"{self.path.absolute().as_uri()}?mode=ro")) as connection:
-                connection.execute("BEGIN")
-                return self._known(connection, source) if self._is_set_up(connection) else _Known({}, {}, BEGINNING)
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise self._error(error) from error
+        with self._file.reading() as connection:
+            return _Known({}, {}, BEGINNING) if connection is None else self._known(connection, source)
 
     def _known(self, connection: sqlite3.Connection, source: str) -> _Known:
         """What is journalled of a source. RegistryError where that is not what was written."""
@@ -176,32 +164,15 @@ class Arrivals:
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One transaction that excludes every other writer from its beginning."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._connect(self.path.absolute().as_uri())) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            if not self._is_set_up(connection) or _schema(connection) < SCHEMA:
+        with self._file.writing() as (connection, is_set_up):
+            if not is_set_up or schema_of(connection) < SCHEMA:
                 for sql in TABLES:
                     connection.execute(sql)
                 sources = "SELECT source FROM arrivals UNION SELECT source FROM counted"
                 for (source,) in connection.execute(sources).fetchall():
                     _take_check(connection, source)
-                connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA}")
+                self._file.mark(connection)
             yield connection
-            connection.execute("COMMIT")  # where an error comes before, closing rolls back
-
-    def _connect(self, uri: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(uri, timeout=self._timeout, isolation_level=None, uri=True)
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
-
-    def _is_set_up(self, connection: sqlite3.Connection) -> bool:
-        """Whether the tables are there; to be asked within a transaction, since another process may be making them."""
-        return is_set_up(connection, self.path, application=APPLICATION, schema=SCHEMA, what="journal of arrivals")
-
-
-def _schema(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _rows(connection: sqlite3.Connection, source: str, tables: set[str]) -> tuple[list[Any], list[Any], list[Any]]:

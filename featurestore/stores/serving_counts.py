@@ -165,7 +165,10 @@ def fold_ended(folder: Path) -> int:
     last = max(dead, key=lambda counted: counted.at)
     totals = [sum(column) for column in zip(*(counted.counts for counted in dead), strict=True)]
     made = processes / f".{ENDED}"
-    made.write_bytes(encoded({"counts": totals, "at": last.at, "error": last.error, "names": names}))
+    with made.open("wb") as file:
+        file.write(encoded({"counts": totals, "at": last.at, "error": last.error, "names": names}))
+        file.flush()
+        os.fsync(file.fileno())  # on the disk before its name is: a crash of the machine leaves one of the two, whole
     os.replace(made, processes / ENDED)  # noqa: PTH105 - atomic, and said so by its name
     for name in (*names, OLD_ENDED):
         (processes / name).unlink(missing_ok=True)

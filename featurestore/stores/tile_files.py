@@ -96,15 +96,19 @@ class TileFiles:
                 self._remove(part.name)
 
     def parts(self, files: Collection[TiledFile]) -> list[Part]:
-        """The parts whose files are all among these, unchanged. The others are removed, and what a killed run left, and parts
-        that are not what was written."""
+        """The parts whose files are all among these, unchanged, each file in one of them. The others are removed, and what a
+        killed run left: parts that were joined into another, or whose removal had begun, and parts that
+        are not what was written."""
         for left in self._folder.glob(".*"):
             shutil.rmtree(left, ignore_errors=True)
         there = {file.identity for file in files}
-        kept = []
-        for part in self._parts():
-            if all(file.identity in there for file in part.files) and _is_sound(part):
+        kept: list[Part] = []
+        tiled: set[tuple[str, int, int, int | None]] = set()
+        for part in sorted(self._parts(), key=lambda part: -len(part.files)):
+            own = {file.identity for file in part.files}
+            if own <= there and tiled.isdisjoint(own) and _is_sound(part):
                 kept.append(part)
+                tiled |= own
             else:
                 self._remove(part.name)
         return kept

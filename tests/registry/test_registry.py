@@ -134,7 +134,9 @@ def test_a_lock_that_is_not_released_is_told(tmp_path):
     registry.commit(state(), expected=0)
     with closing(sqlite3.connect(registry.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(RegistryError, match=r"r\.db cannot be used: database is locked"):
+        with pytest.raises(
+            RegistryError, match=r"r\.db cannot be used: other processes have been writing to it for 0\.05 s; try again"
+        ):
             registry.commit(state(), expected=1)
         other.execute("ROLLBACK")
     assert registry.commit(state(), expected=1) == 2
