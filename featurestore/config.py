@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
@@ -167,7 +169,9 @@ class Config(Table):
     @classmethod
     def local(cls, root: Path) -> Config:
         """The configuration of an embedded store that lies wholly in the folder `root`, without a file."""
-        return _build({"project": "local"}, root=root, where=str(root), environment=None, override={})
+        return _build(
+            _with_defaults({"project": "local"}, DATA), root=root, where=str(root), environment=None, override={}
+        )
 
     def definition_files(self) -> tuple[Path, ...]:
         """The files that `definitions` matches now, sorted, each once."""
@@ -175,13 +179,23 @@ class Config(Table):
         return tuple(sorted(found))
 
 
-DEFAULTS: dict[str, Any] = {
-    "registry": ".featurestore/registry.db",
-    "online": "lmdb://.featurestore/online",
-    "logs": ".featurestore/logs",
-    "offline": {"tiles": ".featurestore/tiles"},
-    "serving_log": {"folder": ".featurestore/served"},
-}
+DATA = ".featurestore"
+"""The folder of all that is not said to lie elsewhere, of the project that the file names."""
+
+REGISTRY = "registry.db"
+
+
+def _defaults(folder: str) -> dict[str, Any]:
+    """Where a project's data lies that nobody said a place for."""
+    return {
+        "registry": f"{folder}/{REGISTRY}",
+        "online": f"lmdb://{folder}/online",
+        "logs": f"{folder}/logs",
+        "offline": {"tiles": f"{folder}/tiles"},
+        "serving_log": {"folder": f"{folder}/served"},
+    }
+
+
 TABLES: dict[str, type[Table]] = {"offline": OfflineConfig, "server": ServerConfig, "serving_log": ServingLogConfig}
 KEYS = [name for name in Config.model_fields if name not in {"root", "environment"}]
 
@@ -206,6 +220,7 @@ def load_config(path: Path | str, env: str | None = None) -> Config:
         raise ConfigError(f"{file}: there is no [env.{env}].{hint}")
     override = environments[env] if env is not None else {}
     merged = _merged(raw, override)
+    merged = _with_defaults(merged, _data_folder(file.parent, raw.get("project"), merged.get("project")))
     return _build(merged, root=file.parent, where=str(file), environment=env, override=override)
 
 
@@ -280,7 +295,7 @@ def _build(
         except ValueError as error:
             raise refuse(place, str(error)) from None
 
-    values = value_of(_with_defaults(raw), ())
+    values = value_of(raw, ())
     try:
         config = Config(**values, root=root, environment=environment)
     except ValidationError as error:
@@ -295,13 +310,53 @@ def _build(
     raise ConfigError("; ".join([first, *(other.removeprefix(f"{where}: ") for other in others)]))
 
 
-def _with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _data_folder(root: Path, own: Any, project: Any) -> str:
+    """Where a project's data lies by default: that of an environment with a project of its own lies below it.
+
+    own: the project that the file names, whatever the environment. A repository in which another project's data lies in
+    the place of the file's own, as it did once, keeps it there.
+    """
+    names = [_spoken(name) for name in (own, project)]
+    if names[1] is None or names[0] == names[1] or _registry_of(root / DATA / REGISTRY) in {names[1], ANYBODY}:
+        return DATA
+    return f"{DATA}/{names[1]}"
+
+
+ANYBODY = ""
+"""The owner of a registry that does not say whose it is."""
+
+
+def _spoken(name: Any) -> str | None:
+    """A project's name with its variables; None where it is none, which is told later."""
+    try:
+        return _project(_interpolated(name)) if isinstance(name, str) else None
+    except ValueError:
+        return None
+
+
+def _registry_of(path: Path) -> str | None:
+    """Whose registry lies there; None where there is none, ANYBODY where it cannot be read, which whoever opens it is told."""
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=30)) as connection:
+            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return None  # it was just being made
+            found = connection.execute("SELECT project FROM owner").fetchone()
+    except sqlite3.Error:
+        return ANYBODY
+    return ANYBODY if found is None or found[0] is None else str(found[0])
+
+
+def _with_defaults(raw: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """What a file says, over what it does not say."""
+    defaults = _defaults(folder)
     tables = {
-        key: {**DEFAULTS[key], **raw[key]}
+        key: {**defaults[key], **raw[key]}
         for key in raw
-        if isinstance(DEFAULTS.get(key), dict) and isinstance(raw[key], dict)
+        if isinstance(defaults.get(key), dict) and isinstance(raw[key], dict)
     }
-    return {**DEFAULTS, **raw, **tables}
+    return {**defaults, **raw, **tables}
 
 
 def _hidden(found: re.Match[str]) -> str:

@@ -205,7 +205,7 @@ class FeatureStore:
         """
         if self._project.serving_log is not None:
             self._project.serving_log.flush()
-        said = self.config.serving_log
+        said = self.config.serving_log.model_copy(update={"folder": self._project.served})
         return explain_request(request, said, self.offline, self._project.served_service, row=row, limit=limit)
 
     def lineage(self, of: Any, *, direction: Direction = "both") -> Lineage:

@@ -17,7 +17,7 @@ from featurestore import Count, Entity, FeatureService, FeatureStore, FeatureVie
 from featurestore.errors import LogError
 from featurestore.operations.pushing import compactor
 from featurestore.stores.log import Log
-from featurestore.stores.offline import LATE
+from featurestore.stores.push_logs import LATE
 from featurestore.types import Int64, Timestamp
 from tests.compact_worker import SEGMENT
 from tests.test_push import start_and_stop

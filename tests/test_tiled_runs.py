@@ -17,6 +17,7 @@ from featurestore.compile.folding import tile_rows
 from featurestore.operations import tiling
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
+from featurestore.stores.owner import OwnedFolder
 from tests.folding import FoldSpec, fold_specs
 from tests.histories import History, histories, to_arrow, write_parquet
 from tests.test_windows import view_of
@@ -108,7 +109,8 @@ def test_tiles_change_no_answer(
             with offline.session() as session:
                 there = session.files(view.source)
                 found = [there[i] for i in seen[number % len(seen)] if i < len(there)]
-                tiles = tiling.tiles_for(view, offline, session, Path(folder, "tiles"), instant=at, seen=found)
+                kept = OwnedFolder(Path(folder, "tiles"), None, what="folder of tiles", key="offline.tiles")
+                tiles = tiling.tiles_for(view, offline, session, kept, instant=at, seen=found)
                 assert shown(asked(session, view, history, at, tiled=tiles)) == shown(
                     asked(session, view, history, at, tiled=None)
                 )

@@ -21,10 +21,8 @@ project = "{project}"
 # registry = ".featurestore/registry.db"
 # online = "lmdb://.featurestore/online"
 
-[env.staging]
+[env.staging]  # a project of its own: all that is not said to lie elsewhere lies in .featurestore/{project}_staging
 project = "{project}_staging"
-registry = ".featurestore/staging.db"
-online = "lmdb://.featurestore/staging"
 """
 
 DEFINITIONS = '''\

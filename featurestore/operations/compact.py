@@ -8,7 +8,8 @@ from featurestore.catalog import Catalog
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotFoundError, did_you_mean
 from featurestore.stores.log import Compaction
-from featurestore.stores.offline import LATE, Offline
+from featurestore.stores.offline import Offline
+from featurestore.stores.push_logs import LATE
 
 __all__ = ["compact"]
 
@@ -28,7 +29,7 @@ def compact(
     for name in names or known:
         source = known[name]
         done[name] = offline.log(source).compact()
-        if offline.has_late(source):
+        if offline.logs.has(source.name, LATE):
             done[name] = done[name].beside(offline.log(source, LATE).compact())
         forget(name)
     return done

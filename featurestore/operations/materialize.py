@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
@@ -37,6 +36,7 @@ from featurestore.stores.codec import ViewCodec, edition_of, pack_watermark, unp
 from featurestore.stores.offline import Offline, Session
 from featurestore.stores.online import OnlineStore
 from featurestore.stores.online.sealing import read_past_damage
+from featurestore.stores.owner import OwnedFolder
 from featurestore.stores.source_files import SourceFile
 from featurestore.stores.source_files import again as once_more
 
@@ -89,7 +89,7 @@ class _Job:
     codec: ViewCodec
     progress: Progress
     full: bool
-    tiles: Path | None
+    tiles: OwnedFolder | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class _Marks(NamedTuple):
 
 def materialize_view(
     view: ResolvedView, offline: Offline, store: OnlineStore, *, project: str, progress: Progress, full: bool = False,
-    tiles: Path | None = None,
+    tiles: OwnedFolder | None = None,
 ) -> list[Run]:  # fmt: skip
     """Compute and publish every instant of the view that is due by the online store's clock; none is no error.
 

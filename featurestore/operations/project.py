@@ -45,6 +45,8 @@ from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.arrivals import Arrivals
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
+from featurestore.stores.owner import OwnedFolder
+from featurestore.stores.push_logs import PushLogs
 from featurestore.stores.serving_log import Losses, ServingLog, losses
 from featurestore.stores.serving_upkeep import Limits, Upkeep, keep_up
 
@@ -82,10 +84,13 @@ class Project:
             memory_limit=limits.memory_limit,
             threads=limits.threads,
             spill=limits.spill,
-            logs=config.logs,
-            arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), now=self.now),
+            logs=PushLogs(config.logs, config.project),
+            arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), project=config.project, now=self.now),
         )
         self.serving_log: ServingLog | None = None
+        self._served = OwnedFolder(
+            config.serving_log.folder, config.project, what="serving log", key="serving_log.folder"
+        )
         self._before = before
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
@@ -132,21 +137,29 @@ class Project:
         said = self.config.serving_log
         if not said.rate and not any(said.rates.values()):
             return None
-        self.serving_log = ServingLog(said.folder, upkeep=self.keep_up_log)
+        self.serving_log = ServingLog(self.served, upkeep=self.keep_up_log, claim=self._served.claim)
         return Recorder(
             self.serving_log, rate=said.rate, rates=said.rates, by=said.by, bys=said.bys,
             registry_version=self._registry_version,
         )  # fmt: skip
 
+    @property
+    def served(self) -> Path:
+        """The folder of the serving log, which is this project's or nobody's; ConfigError where it is another's."""
+        self._served.check()
+        return self._served.path
+
     def keep_up_log(self, between: Callable[[], None] = lambda: None) -> Upkeep | None:
         """Merge the serving log's past hours and delete what is too old or too much; None where another process is at it."""
         said = self.config.serving_log
+        if self.served.is_dir():
+            self._served.claim()
         limits = Limits(None if said.retention is None else parse_duration(said.retention), said.max_bytes)
         return keep_up(said.folder, limits, now=self.now(), between=between)
 
     def losses(self) -> Losses:
         """What became of the requests that were to be logged."""
-        return losses(self.config.serving_log.folder) if self.serving_log is None else self.serving_log.all_losses()
+        return losses(self.served) if self.serving_log is None else self.serving_log.all_losses()
 
     def _registry_version(self, service: str, fingerprint: str) -> int | None:
         found = self.registry.find_service(service, fingerprint)
@@ -192,7 +205,7 @@ class Project:
 
     def rollout(self, *, keep: bool, retire: str | Iterable[str]) -> Rollout:
         """What a plan is to do with versions of services; retire: one name, or several."""
-        log, since = self.config.serving_log.folder, self.now() - DAY
+        log, since = self.served, self.now() - DAY
 
         def served(service: str, fingerprint: str) -> int | None:
             return rows_served(log, service, fingerprint, since=since) if log.exists() else None
@@ -248,7 +261,7 @@ class Project:
         for name in self.catalog.services:
             with contextlib.suppress(FeatureStoreError):  # its data is not at hand: what was applied is told
                 own[name] = self.service(name).fingerprint
-        uses = uses_of(self.registry, lambda: self.online, self.config.project, self.config.serving_log.folder, own)
+        uses = uses_of(self.registry, lambda: self.online, self.config.project, self.served, own)
         return lineage(catalog, uses, asked, direction=direction)
 
     # --- view versions online ---------------------------------------------------------------
@@ -275,13 +288,14 @@ class Project:
         return version in current.items() or version in held or version in self.registry.leftovers()
 
     @property
-    def _tiles(self) -> Path | None:
+    def _tiles(self) -> OwnedFolder | None:
         """The folder of tiles; leases keep writers apart, so each online store, which holds them, has one of its own."""
         if not self.config.offline.tiles:
             return None
         url = urlsplit(self.config.online)
         place = f"{self.config.project} {url.scheme} {url.hostname} {url.port} {url.path}"
-        return self.config.offline.tiles / sha256(place.encode()).hexdigest()[:12]
+        folder = self.config.offline.tiles / sha256(place.encode()).hexdigest()[:12]
+        return OwnedFolder(folder, self.config.project, what="folder of tiles", key="offline.tiles")
 
     def _fill(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
         if takes_pushes(view):

@@ -23,8 +23,9 @@ from featurestore.registry.documents import Document, catalog_of, resolved_view,
 from featurestore.registry.store import Registry, RegistryState
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, pack_watermark
-from featurestore.stores.offline import LATE, Offline
+from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore
+from featurestore.stores.push_logs import LATE
 from featurestore.stores.source_files import again
 
 __all__ = ["Pushing"]
@@ -76,7 +77,7 @@ class Pushing:
         self._compactor.close()
 
     def _notice(self, name: str) -> None:
-        for log in self._offline.logs_of(name):
+        for log in self._offline.logs.opened(name):
             self._compactor.notice(log)
 
     async def apush(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
@@ -115,9 +116,9 @@ class Pushing:
     def repair(self) -> None:
         """Apply what dead pushers left in the logs of all sources. Raises LogError and OnlineStoreError."""
         for name, source in self._read().sources.items():
-            if isinstance(source, PushSource) and (self._offline.logs / name).exists():
+            if isinstance(source, PushSource) and self._offline.logs.has(name):
                 self._pusher(name).repair()
-                if self._offline.has_late(source):
+                if self._offline.logs.has(source.name, LATE):
                     self._offline.log(source, LATE)
                 self._notice(name)
 

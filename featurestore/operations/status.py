@@ -15,8 +15,9 @@ from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.log import Log, Segment
-from featurestore.stores.offline import LATE, Offline
+from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore
+from featurestore.stores.push_logs import LATE
 
 __all__ = ["PushStatus", "ViewStatus", "described", "reads_source", "status_of"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +17,7 @@ from featurestore.compile.folding.tiling import Rest, Tiling, count_rows, joined
 from featurestore.declare.sources import ParquetSource
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
+from featurestore.stores.owner import OwnedFolder
 from featurestore.stores.source_files import SourceFile
 from featurestore.stores.tile_files import Choice, Part, TiledFile, TileFiles
 
@@ -33,14 +33,16 @@ INSTANTS = 24
 """Refresh instants from a run's on for which a width of tiles is to be good."""
 
 
-def free_tiles(folder: Path, view: str, fingerprint: str) -> None:
+def free_tiles(folder: OwnedFolder, view: str, fingerprint: str) -> None:
     """Forget the tiles of a view version."""
-    TileFiles(folder, view, fingerprint).remove()
+    folder.check()
+    TileFiles(folder.path, view, fingerprint).remove()
 
 
 def tiles_for(
-    view: ResolvedView, offline: Offline, session: Session, folder: Path, *, instant: int, seen: Collection[SourceFile]
-) -> Tiling | None:
+    view: ResolvedView, offline: Offline, session: Session, folder: OwnedFolder, *, instant: int,
+    seen: Collection[SourceFile],
+) -> Tiling | None:  # fmt: skip
     """The tiles for a view's folds at an instant, of the files that were there before (`seen`); None where rows are read.
 
     Tiles that are missing are made. The view's lease must be held.
@@ -48,7 +50,8 @@ def tiles_for(
     source = view.source
     if not can_be_tiled(view) or not isinstance(source, ParquetSource) or not seen:
         return None
-    kept = TileFiles(folder, view.name, view.fingerprint)
+    folder.claim()
+    kept = TileFiles(folder.path, view.name, view.fingerprint)
     files = dict(zip(_identified(offline, session, source), session.files(source), strict=True))
     settled = [file for file, found in files.items() if found in seen]
     width = _width(kept, view, session, instant=instant, settled=sum(file.size for file in settled))

@@ -26,7 +26,7 @@ from featurestore.stores.sqlite_file import SQLiteFile, row_check, schema_of, ta
 
 __all__ = ["Arrivals", "Sighting", "Stay"]
 
-SCHEMA = 3
+SCHEMA = 4
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
 
 APPLICATION = 0x46534152
@@ -47,6 +47,7 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS counted (source TEXT PRIMARY KEY, upto INTEGER NOT NULL)",
     # The checksum of all rows of a source.
     "CREATE TABLE IF NOT EXISTS checks (source TEXT PRIMARY KEY, of_rows INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS owner (project TEXT NOT NULL)",  # one row: whose it is; none while nobody said
 )
 
 
@@ -75,10 +76,16 @@ class _Known(NamedTuple):
 
 
 class Arrivals:
-    """The journal in the file `path`; `now` reads the store's clock in µs, `timeout` in s waits for a lock."""
+    """The journal in the file `path`; `now` reads the store's clock in µs, `timeout` in s waits for a lock.
 
-    def __init__(self, path: Path, *, now: Callable[[], int] = wall_clock, timeout: float = 30) -> None:
+    project: whose it is; another's is refused.
+    """
+
+    def __init__(
+        self, path: Path, *, project: str | None = None, now: Callable[[], int] = wall_clock, timeout: float = 30
+    ) -> None:
         self.path = path
+        self._project = project
         self._now = now
         self._file = SQLiteFile(path, "journal of arrivals", application=APPLICATION, schema=SCHEMA, timeout=timeout)
 
@@ -143,7 +150,10 @@ class Arrivals:
 
     def _read(self, source: str) -> _Known:
         with self._file.reading() as connection:
-            return _Known({}, {}, BEGINNING) if connection is None else self._known(connection, source)
+            if connection is None:
+                return _Known({}, {}, BEGINNING)
+            self._check_owner(connection)
+            return self._known(connection, source)
 
     def _known(self, connection: sqlite3.Connection, source: str) -> _Known:
         """What is journalled of a source. RegistryError where that is not what was written."""
@@ -172,7 +182,19 @@ class Arrivals:
                 for (source,) in connection.execute(sources).fetchall():
                     _take_check(connection, source)
                 self._file.mark(connection)
+            self._check_owner(connection)
+            if self._project is not None:
+                sql = "INSERT INTO owner SELECT ? WHERE NOT EXISTS (SELECT 1 FROM owner)"
+                connection.execute(sql, (self._project,))
             yield connection
+
+    def _check_owner(self, connection: sqlite3.Connection) -> None:
+        owner = connection.execute("SELECT project FROM owner").fetchone() if "owner" in tables_of(connection) else None
+        if owner is not None and self._project is not None and owner[0] != self._project:
+            raise RegistryError(
+                f"{self.path} is the journal of arrivals of project '{owner[0]}', and this is project "
+                f"'{self._project}'; give each project a registry of its own (featurestore.toml, registry)"
+            )
 
 
 def _rows(connection: sqlite3.Connection, source: str, tables: set[str]) -> tuple[list[Any], list[Any], list[Any]]:

@@ -34,15 +34,13 @@ from featurestore.stores.partitions import (
     values_table,
 )
 from featurestore.stores.pointers import folded
+from featurestore.stores.push_logs import ROWS, PushLogs
 from featurestore.stores.scans import rows_of_files, rows_of_table
 from featurestore.stores.schemas import FileColumns, Schemas, agreed_columns, pushed_types, readable, taken_columns
 from featurestore.stores.source_files import Places, SourceFile, source_error
 from featurestore.types import FeatureType
 
-__all__ = ["LATE", "Offline", "Session"]
-
-ROWS, LATE = "rows", "late"
-"""The logs of a push source: of what counts, and of what came too late to."""
+__all__ = ["Offline", "Session"]
 
 AGREED = 64
 """How many sets of files are remembered with what their columns are as a whole."""
@@ -253,7 +251,7 @@ class Offline:
     """Finds sources and gives out DuckDB sessions; safe to use from several threads.
 
     root: the folder that relative paths start from. located: source name → where it lies, over what it declares.
-    memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to `spill`, a folder. logs: the folder of push logs.
+    memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to `spill`, a folder. logs: those of push sources.
     arrivals: the journal of when files were first seen.
     """
 
@@ -265,14 +263,12 @@ class Offline:
         memory_limit: str | None = None,
         threads: int | None = None,
         spill: Path | None = None,
-        logs: Path | None = None,
+        logs: PushLogs | None = None,
         arrivals: Arrivals | None = None,
     ) -> None:
         self.root = root
-        self.logs = logs or root / "logs"
+        self.logs = logs or PushLogs(root / "logs")
         self.arrivals = arrivals or Arrivals(root / "arrivals.db")
-        self._logs: dict[str, Log] = {}
-        self._opening = threading.Lock()
         self.located = dict(located or {})
         self._places = Places(root, self.located)
         self._own_spill = tempfile.mkdtemp(prefix="featurestore-") if spill is None else None
@@ -303,30 +299,13 @@ class Offline:
 
     def close(self) -> None:
         """Close the push logs, and remove the spill folder where it is our own; idempotent."""
-        for log in self._logs.values():
-            log.close()
-        self._logs.clear()
+        self.logs.close()
         if self._own_spill:
             shutil.rmtree(self._own_spill, ignore_errors=True)
 
     def log(self, source: PushSource, part: str = ROWS) -> Log:
         """The log of a push source; part LATE: of the rows that came too late to count."""
-        folder = self.logs / source.name / part
-        with self._opening:
-            if str(folder) not in self._logs:
-                columns = [pa.field(name, of.arrow) for name, of in source.columns.items()]
-                own = [pa.field(KNOWN_AT, pa.int64(), nullable=False), pa.field(REPLACES, pa.int64())]
-                self._logs[str(folder)] = Log(folder, pa.schema(columns + own))
-            return self._logs[str(folder)]
-
-    def logs_of(self, name: str) -> list[Log]:
-        """The logs of a push source that were opened here, that of late rows among them; by its name."""
-        folders = [str(self.logs / name / part) for part in (ROWS, LATE)]
-        return [self._logs[folder] for folder in folders if folder in self._logs]
-
-    def has_late(self, source: PushSource) -> bool:
-        """Whether any row of a push source came too late."""
-        return (self.logs / source.name / LATE).exists()
+        return self.logs.log(source, part)
 
     def frame(self, source: DataFrameSource) -> pa.Table:
         """The rows of a frame source, of one that was read back from the registry too, where this process has seen them."""

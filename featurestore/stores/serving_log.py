@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from featurestore.errors import ConfigError
 from featurestore.stores.serving_counts import Counts, Losses, losses
 from featurestore.stores.serving_segments import appearing, is_sound, segment_name, segments, write_quickly
 
@@ -83,13 +84,14 @@ class Served(NamedTuple):
 class ServingLog:
     """Writes what one process serves; safe to use from several threads. See the module for the files.
 
-    upkeep: looks after what is written, every few minutes, and calls what it is given now and then on the way.
+    upkeep: looks after what is written, every few minutes, and calls what it is given now and then on the way. claim: called
+    before anything is written; what it raises costs what was to be written.
     Nothing is touched on the disk, and no thread runs, before the first request.
     """
 
     def __init__(
         self, folder: Path, *, flush: float = FLUSH, pending: int = PENDING, memory: int = MEMORY,
-        upkeep: Callable[[Callable[[], None]], object] | None = None,
+        upkeep: Callable[[Callable[[], None]], object] | None = None, claim: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.process = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -101,6 +103,7 @@ class ServingLog:
         self._gate, self._gathering, self._turn = threading.Lock(), threading.Lock(), threading.Lock()
         self._wake, self._closed = threading.Event(), False
         self._counts = Counts(folder, self.process)
+        self._claim = claim
         self._writer: threading.Thread | None = None
         self._upkeep, self._kept_up, self._flushed = upkeep, time.monotonic(), 0.0
 
@@ -221,8 +224,9 @@ class ServingLog:
 
     def _map_counts(self) -> None:
         try:
+            self._claim()
             made = self._counts.map()
-        except OSError as error:
+        except FAILURES as error:
             self._failed(error)
             return
         if made is not None:
@@ -239,6 +243,7 @@ class ServingLog:
         requests, written = sum(served.requests for served in part), False
         try:
             buffer = pa.BufferOutputStream()
+            self._claim()
             write_quickly(pa.Table.from_batches(form.batches([served.what for served in part])), buffer)
             with appearing(path) as file:
                 file.write(buffer.getvalue())
@@ -261,7 +266,7 @@ class ServingLog:
         """Keep what went wrong: of the system its own words, which name no file; of anything else its kind, for values
         may stand in its words."""
         number = error.errno if isinstance(error, OSError) else None
-        text = os.strerror(number) if number else type(error).__name__
+        text = os.strerror(number) if number else str(error) if isinstance(error, ConfigError) else type(error).__name__
         with self._gate:
             self._counts.failed(text, at=time.time_ns() // 1000)
 

@@ -47,7 +47,7 @@ class Audited:
 
 def audit(project: Project, what: Audited) -> Audit:
     """Compare what was served with training. Raises SpineError where a spine does not name requests."""
-    folder = project.config.serving_log.folder
+    folder = project.served
     spine = None if what.spine is None else SpineOfRequests(table_of(what.spine))
     tally, left_out, budgets = Tally(project), {}, {}
     damaged: dict[str, str] = {}

@@ -30,8 +30,9 @@ from featurestore.operations.pushing.state import NEVER, SourceState, source_pre
 from featurestore.semantics.values import instants
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import pack_watermark
-from featurestore.stores.offline import LATE, Offline
+from featurestore.stores.offline import Offline
 from featurestore.stores.online import Guard, OnlineStore
+from featurestore.stores.push_logs import LATE
 
 __all__ = ["Applied", "Pushed", "Pusher"]
 

@@ -151,7 +151,7 @@ def _schema(source: PushSource) -> pa.Schema:
 
 def _logged(source: PushSource, offline: Offline) -> pa.Table:
     """The rows of the source's log; a log that is not there is not made."""
-    if not (offline.logs / source.name / "rows").exists():
+    if not offline.logs.has(source.name):
         return _schema(source).empty_table()
     return offline.log(source).read().cast(_schema(source))
 

@@ -39,15 +39,18 @@ class Log:
 
     filled: how many segments were full when this object appended. folder: made where it is missing. schema: with `known_at`, int64, which increases strictly over the whole log.
     segment_bytes: a segment that has reached this size is full. clock: says how long a file has been out of force.
+    claim: called under a lock before anything is kept, with whether there are rows; what it raises keeps it from that.
     """
 
     def __init__(
-        self, folder: Path, schema: pa.Schema, *, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None
-    ) -> None:
+        self, folder: Path, schema: pa.Schema, *, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None,
+        claim: Callable[[bool], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.schema = check(schema)
         self._segment_bytes = segment_bytes
         self._now = reader(clock)
+        self._claim = claim
         self._holder: tuple[int, int] | None = None  # process and thread
         self.filled = 0
         self._recent = Recent(folder, self.schema)
@@ -109,6 +112,7 @@ class Log:
             if table.num_rows == 0:
                 return
             try:
+                self._claim(self._files.last(self._files.in_force(), self._files.open) is not None)
                 if self._files.open.end >= self._segment_bytes:
                     self._files.roll()
                     self.filled += 1
@@ -249,6 +253,7 @@ class Log:
         """
         try:
             with exclusive(self.folder / "compaction"):
+                self._claim(self.last_known_at() is not None)
                 if everything:
                     with self.lock(), self._files.mutex:
                         if self._files.open.rows:
@@ -266,6 +271,7 @@ class Log:
             with attempt(self.folder / "compaction") as alone:
                 if not alone:
                     return Compaction()
+                self._claim(self.last_known_at() is not None)
                 grace = round(GRACE * 1_000_000)
                 return compact(self._files, self.lock, now=self._now, grace=grace, stop=stop, rest=rest)
         except OSError as error:
