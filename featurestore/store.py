@@ -32,6 +32,7 @@ from featurestore.operations.project import Project
 from featurestore.operations.pushing.pusher import Pushed
 from featurestore.operations.serving.lookup import Lookup
 from featurestore.operations.serving.online_result import OnlineResult
+from featurestore.operations.serving.serving import ServiceBehind
 from featurestore.operations.simulation import Asked, Faults, Real, Simulation, simulate
 from featurestore.operations.status import ViewStatus, reads_source, status_of
 from featurestore.operations.training.historical import Options, get_historical_features
@@ -394,6 +395,10 @@ class FeatureStore:
     def reload(self) -> None:
         """Notice a newly applied or published version now, and not within seconds."""
         self._project.serving.reload()
+
+    def behind(self) -> list[ServiceBehind]:
+        """The applied services that this process serves in an older version, or in none, for want of their functions' code."""
+        return self._project.serving.behind()
 
     def status(self) -> list[ViewStatus]:
         """How far each applied view has come online, and each that a kept service reads; what lies in the logs of pushes."""

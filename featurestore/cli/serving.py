@@ -162,10 +162,11 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     from featurestore.operations.status import described
 
     with opened(context) as store:
-        found, losses = store.status(), store.serving_log_losses()
+        found, losses, behind = store.status(), store.serving_log_losses(), store.behind()
     views = [view.to_dict() for view in found]
     if as_json:
-        print_json({"views": views, "serving_log": losses._asdict()})
+        told = {"views": views, "behind": [service._asdict() for service in behind], "serving_log": losses._asdict()}
+        print_json(told)
     elif views:
         rows = [
             (view["view"], view["fingerprint"][:12], view["state"], view["as_of"], view["wanted"],
@@ -177,6 +178,9 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
             typer.echo(line)
     else:
         typer.echo("Nothing is applied.")
+    for service in behind if not as_json else ():
+        served = "in no version" if service.served is None else f"as {service.served}"
+        typer.echo(f"{service.service}: applied as {service.applied}, and served by this code {served}. {service.why}")
     if losses.offered and not as_json:
         error = "" if losses.last_error is None else f"; the last error was: {losses.last_error}"
         typer.echo(

@@ -284,6 +284,8 @@ def _add_health(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest
     def readyz() -> Response:
         """Whether lookups can be answered: services applied, every view materialized, the online store reachable.
 
+        A service that was applied with other functions than this process has is served in the version whose code it has, and
+        named in `behind`; where it has the code of none, the server is not ready.
         A server that was started with manifests answers in their versions, and is ready when these can be served.
         """
         if pinned:
@@ -298,4 +300,9 @@ def _add_health(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest
         if missing:
             detail = f"These views have no values online: {', '.join(missing)}"
             return problem(503, "Not ready", detail, kind="NotMaterialized", path="/readyz")
-        return Response(orjson.dumps({"status": "ready"}), media_type="application/json")
+        behind = store.behind()
+        refused = [service.why for service in behind if service.served is None]
+        if refused:
+            return problem(503, "Not ready", "; ".join(refused), kind="Fingerprint", path="/readyz")
+        told = {"status": "ready"} | ({"behind": [service._asdict() for service in behind]} if behind else {})
+        return Response(orjson.dumps(told), media_type="application/json")

@@ -1,4 +1,4 @@
-"""Which version of a service is served: the newest whose views are all complete online.
+"""Which version of a service is served: the newest whose views are all complete online, and whose functions this process has.
 
 A changed view is filled beside the version that is served, and takes its place in one step, when its first values may
 be served. A model that names a fingerprint gets exactly those definitions, or is refused with the difference; those of
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
 from featurestore.declare.on_demand import OnDemand
@@ -38,7 +38,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.online import OnlineStore
 
-__all__ = ["RELOAD", "Serving", "is_published"]
+__all__ = ["RELOAD", "ServiceBehind", "Serving", "is_published"]
 
 RELOAD = 2.0
 """Seconds after which a loaded service looks whether a newer version is to be served."""
@@ -54,12 +54,23 @@ def is_published(view: ResolvedView, store: OnlineStore, project: str) -> bool:
     return view.timing.served(unpack_watermark(reading.values[0]), reading.now) is not None
 
 
+class ServiceBehind(NamedTuple):
+    """A service that this process does not serve as it is applied, for want of the code. served: the fingerprint of the older
+    version that it serves to whoever names none; None where it has the code of none. why: with the step that helps."""
+
+    service: str
+    applied: str
+    served: str | None
+    why: str
+
+
 @dataclass
 class _Loaded:
     lookup: Lookup
     generation: int
     newest: bool
     checked: float
+    catalog: Catalog
 
 
 class Serving:
@@ -101,7 +112,7 @@ class Serving:
             if loaded is not None and now - loaded.checked < RELOAD:
                 return loaded.lookup
             generation = self._registry.generation()
-            if loaded is None or not loaded.newest or loaded.generation != generation:
+            if loaded is None or not loaded.newest or loaded.generation != generation or self._has_other_code(loaded):
                 loaded = self._load(name, fingerprint, generation, loaded)
                 self._loaded[name, fingerprint] = loaded
             loaded.checked = now
@@ -178,15 +189,20 @@ class Serving:
             return loaded.lookup
 
     def _load(self, name: str, fingerprint: str | None, generation: int, before: _Loaded | None) -> _Loaded:
+        catalog = self._functions()
         if fingerprint is not None:
             service, newest = self._pinned(name, fingerprint), True
         else:
             service, newest = self._served(name)
         if before is not None and before.lookup.service.fingerprint == service.fingerprint:
-            return _Loaded(before.lookup, generation, newest, before.checked)
+            return _Loaded(before.lookup, generation, newest, before.checked, catalog)
         if self._recorder is not None:
             self._recorder.prepare(service)
-        return _Loaded(Lookup(service, self._store, project=self._project), generation, newest, 0.0)
+        return _Loaded(Lookup(service, self._store, project=self._project), generation, newest, 0.0, catalog)
+
+    def _has_other_code(self, loaded: _Loaded) -> bool:
+        """Whether definitions were taken in since, among which may be the functions of a newer version."""
+        return self._functions() is not loaded.catalog
 
     def _versions(self, name: str) -> Iterator[Document]:
         """The documents that hold distinct versions of the service, newest first."""
@@ -198,18 +214,43 @@ class Serving:
                 yield version.document
 
     def _served(self, name: str) -> tuple[ResolvedService, bool]:
-        """The version to serve, and whether it is the newest applied; the newest where none is complete."""
+        """The version to serve, and whether no newer one waits to be filled: the newest that is complete and whose functions
+        are at hand. The newest with its functions where none is complete, but none that is older than one without."""
         current = self._registry.current().document
         if name not in current["services"]:
             raise NotFoundError(f"No feature service '{name}' was applied.{did_you_mean(name, current['services'])}")
         first: ResolvedService | None = None
+        lacking: FingerprintError | None = None
         for document in self._versions(name):
             service = resolved_service(document, name)
+            try:
+                service = self._with_functions(service)
+            except FingerprintError as error:  # code reaches a process when it is deployed, not when it is applied
+                lacking = lacking or error
+                continue
             if all(is_published(part.view, self._store, self._project) for part in service.parts):
-                return self._with_functions(service), first is None
-            first = first or service
-        assert first is not None
-        return self._with_functions(first), False
+                return service, first is None
+            if lacking is None:
+                first = first or service
+        if first is None:
+            assert lacking is not None
+            raise lacking
+        return first, False
+
+    def behind(self) -> list[ServiceBehind]:
+        """The applied services that are not served as they are applied since their functions have other code here."""
+        found = []
+        for name in self._registry.current().document["services"]:
+            try:
+                self._with_functions(resolved_service(self._registry.current().document, name))
+            except FingerprintError as error:
+                try:
+                    served, why = self._served(name)[0].fingerprint, str(error)
+                except FingerprintError as refused:
+                    served, why = None, str(refused)
+                applied = self._registry.current().document["services"][name]["fingerprint"]
+                found.append(ServiceBehind(name, applied, served, why))
+        return found
 
     def present(self, manifest: Manifest) -> ServiceVersion:
         """The version that a manifest names; what it was made with is remembered, for the refusal to say what changed."""
@@ -265,15 +306,23 @@ class Serving:
             if isinstance(item, OnDemand):
                 own = have.get(item.name)
                 if own is None or own.code != item.code:
-                    state = "is not declared here" if own is None else "has other code here"
-                    raise FingerprintError(
-                        f"On-demand feature '{item.name}' of service '{service.name}' {state} than in the version to be "
-                        f"served ({service.fingerprint}); deploy the code that was applied, or materialize the new version"
-                    )
+                    raise _other_code(service, item, own)
                 item = item.model_copy(update={"function": own.function, "libraries": own.libraries})  # noqa: PLW2901
             features.append(item)
         declared: FeatureService = service.declared.model_copy(update={"features": tuple(features)})
         return resolve_service(declared, {part.view.name: part.view for part in service.parts})
+
+
+def _other_code(service: ResolvedService, applied: OnDemand, own: OnDemand | None) -> FingerprintError:
+    """The refusal of a version whose function this process has not."""
+    state = "is not declared in the code of this process" if own is None else "has other code in this process"
+    field = f"on_demand.{applied.name}.code"
+    return FingerprintError(
+        f"On-demand feature '{applied.name}' of service '{service.name}' {state} than in the version to be served "
+        f"({service.fingerprint}). Deploy the code that was applied and restart (a process keeps the code that it began with), "
+        "or apply the code that is here",
+        changes=[(field, applied.source, None if own is None else own.source)],
+    )
 
 
 def _never(name: str, fingerprint: str) -> str:
