@@ -32,6 +32,7 @@ from featurestore.server.bodies import (
     PushResponse,
     arrow_body,
     json_body,
+    read_object,
     read_push,
     read_request,
     request_id,
@@ -180,8 +181,8 @@ def _add_manifests(app: FastAPI, store: FeatureStore) -> None:
         then say what changed even where it was never applied."""
         body = await _body(request)
         try:
-            manifest = store.load_manifest(orjson.loads(body))
-        except (orjson.JSONDecodeError, ManifestError) as error:
+            manifest = store.load_manifest(read_object(body, "{} is no manifest, which is an object"))
+        except (BadRequest, ManifestError) as error:
             raise BadRequest(f"The body is no manifest: {error}") from None
         check = await run_in_threadpool(store.check_manifest, manifest)
         return Response(orjson.dumps(check.to_dict()), media_type="application/json")

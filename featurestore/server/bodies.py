@@ -32,6 +32,7 @@ __all__ = [
     "PushResponse",
     "arrow_body",
     "json_body",
+    "read_object",
     "read_push",
     "read_request",
     "request_id",
@@ -132,13 +133,20 @@ def read_push(body: bytes) -> tuple[str, list[Any]]:
     return source, _rows(asked)
 
 
-def _read(body: bytes, fields: Sequence[str], of: str) -> dict[str, Any]:
+def read_object(body: bytes, of: str) -> dict[str, Any]:
+    """The object that a body is, never anything else that a library might take for a path; BadRequest. of: the refusal of
+    what is none, with {} for its type."""
     try:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is no JSON: {error}") from None
     if not isinstance(asked, dict):
-        raise BadRequest(f"The body must be an object with {of} and rows")
+        raise BadRequest(of.format(type(asked).__name__))
+    return asked
+
+
+def _read(body: bytes, fields: Sequence[str], of: str) -> dict[str, Any]:
+    asked = read_object(body, f"The body must be an object with {of} and rows")
     for name in asked:
         if name not in fields:
             raise BadRequest(f"The body has no field '{name}'.{did_you_mean(name, fields, noun='Fields')}")

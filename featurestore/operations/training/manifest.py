@@ -91,6 +91,8 @@ def load_manifest(given: Any) -> Manifest:
 
 
 def _of_path(path: Path) -> Manifest:
+    if not path.name:
+        raise ManifestError(f"'{path}' is no file; give a Parquet or JSON file, a training frame or a dict")
     beside = manifest_beside(path)
     if not path.is_file():
         if beside.is_file():
