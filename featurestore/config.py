@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from featurestore.errors import ConfigError, did_you_mean
+from featurestore.hidden import hidden
 
 __all__ = ["FILE", "Config", "OfflineConfig", "ServerConfig", "ServingLogConfig", "lmdb_url", "load_config"]
 
@@ -38,7 +39,6 @@ FILE = "featurestore.toml"
 
 VARIABLE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-PASSWORD = re.compile(r"(://[^/?#@:]*:)((?:\$\{[^{}]*\}|[^/?#@])*)@")
 
 MESSAGES = {
     "missing": "must be given",
@@ -92,24 +92,35 @@ def _retention(value: str) -> str:
     return value
 
 
+def _without_passwords(value: Any) -> Any:
+    """A value as it is shown, where nobody kept how it was written."""
+    if isinstance(value, str):
+        return hidden(value)
+    if isinstance(value, Mapping):
+        return {key: _without_passwords(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_without_passwords, value))
+    return value
+
+
 Whole = Annotated[int, Strict(), BeforeValidator(_digits)]
 
 
 class Table(BaseModel):
     """A table of the file. `shown` has what to print in place of values that hold a variable's content or a password."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     _shown: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, self._shown.get(name or "", value)
+            yield name, self._shown.get(name or "", _without_passwords(value))
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = handler(self)
-        return {name: self._shown.get(name, value) for name, value in dumped.items()}
+        return {name: self._shown.get(name, _without_passwords(value)) for name, value in dumped.items()}
 
 
 class OfflineConfig(Table):
@@ -287,7 +298,7 @@ def _build(
             return [value_of(item, (*place, i)) for i, item in enumerate(value)]
         if not isinstance(value, str):
             return value
-        shown = PASSWORD.sub(_hidden, value)
+        shown = hidden(value)
         if shown != value or VARIABLE.search(value):
             written[place] = shown
         try:
@@ -357,12 +368,6 @@ def _with_defaults(raw: Mapping[str, Any], folder: str) -> dict[str, Any]:
         if isinstance(defaults.get(key), dict) and isinstance(raw[key], dict)
     }
     return {**defaults, **raw, **tables}
-
-
-def _hidden(found: re.Match[str]) -> str:
-    """A URL's password as it is shown: a variable by its name, all else as stars."""
-    named = re.fullmatch(r"\$\{[A-Za-z0-9_]*\}", found[2])
-    return found[0] if named else f"{found[1]}***@"
 
 
 def _place(loc: tuple[str | int, ...]) -> Place:

@@ -15,7 +15,7 @@ import featurestore
 
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
-    {"errors", "clock", "types", "html"},
+    {"errors", "clock", "types", "html", "hidden"},
     {"declare", "config"},
     {"semantics"},
     {"catalog"},

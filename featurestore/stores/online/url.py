@@ -24,6 +24,10 @@ Parser = Callable[[str], Any]
 def parse_options(query: str, parsers: Mapping[str, Parser], *, scheme: str) -> dict[str, Any]:
     """The options in `query`, each read by its parser; ConfigError for one that is unknown, twice there or wrong."""
     options: dict[str, Any] = {}
+    if "@" in query and any(name not in parsers for name, _ in parse_qsl(query, keep_blank_values=True)):
+        raise ConfigError(  # of which no part is shown: it may be one of a password
+            f"The {scheme}:// URL has an @ among its options. In a user or password, write @ : / ? # % as %40 %3A %2F %3F %23 %25."
+        )
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in parsers:
             hint = did_you_mean(name, parsers, noun="Options")
