@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -48,6 +45,7 @@ from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore
 from featurestore.stores.serving_log import Losses
 from featurestore.stores.serving_upkeep import Upkeep
+from featurestore.stores.temporary import TemporaryFolder
 
 __all__ = ["FeatureStore"]
 
@@ -73,9 +71,9 @@ class FeatureStore:
     def local(cls, *, clock: Clock | None = None) -> Self:
         """A store for a notebook: temporary, embedded, no files to write; it vanishes with the process or `close`."""
         store = cls.__new__(cls)
-        folder = tempfile.mkdtemp(prefix="featurestore-")
-        store._open(Project(Config.local(Path(folder)), Catalog(), clock))
-        store._remove = weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+        folder = TemporaryFolder()
+        store._open(Project(Config.local(folder.path), Catalog(), clock))
+        store._remove = folder.remove
         return store
 
     def __repr__(self) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
 from featurestore.semantics.sql import literal, quote
 from featurestore.stores.arrivals import Arrivals
+from featurestore.stores.disk import told
 from featurestore.stores.history import check_history, with_history
 from featurestore.stores.log import Log
 from featurestore.stores.partitions import (
@@ -38,6 +37,7 @@ from featurestore.stores.push_logs import ROWS, PushLogs
 from featurestore.stores.scans import rows_of_files, rows_of_table
 from featurestore.stores.schemas import FileColumns, Schemas, agreed_columns, pushed_types, readable, taken_columns
 from featurestore.stores.source_files import Places, SourceFile, source_error
+from featurestore.stores.temporary import TemporaryFolder
 from featurestore.types import FeatureType
 
 __all__ = ["Offline", "Session"]
@@ -271,11 +271,10 @@ class Offline:
         self.arrivals = arrivals or Arrivals(root / "arrivals.db")
         self.located = dict(located or {})
         self._places = Places(root, self.located)
-        self._own_spill = tempfile.mkdtemp(prefix="featurestore-") if spill is None else None
-        config: dict[str, Any] = {
-            "temp_directory": str(spill or self._own_spill),
-            "preserve_insertion_order": False,  # results are placed by row number
-        }
+        self._spill_place = spill
+        self._spill: TemporaryFolder | None = None  # made when something is read for the first time
+        self._opening = threading.Lock()
+        config: dict[str, Any] = {"preserve_insertion_order": False}  # results are placed by row number
         if memory_limit:
             config["memory_limit"] = memory_limit
         if threads:
@@ -291,17 +290,30 @@ class Offline:
     @contextmanager
     def session(self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None) -> Iterator[Session]:
         """A DuckDB instance for one operation. files: source name → the files to read of it, instead of all."""
-        connection = duckdb.connect(":memory:", config=self._config)
+        connection = duckdb.connect(":memory:", config={**self._config, "temp_directory": self._spill_folder()})
         try:
             yield Session(connection, self, _Shared(dict(files or {})))
         finally:
             connection.close()
 
+    def _spill_folder(self) -> str:
+        with self._opening:
+            if self._spill is None:
+                try:
+                    self._spill = TemporaryFolder(self._spill_place)
+                except OSError as error:
+                    raise SourceError(
+                        f"No folder for what does not fit into memory can be made: {told(error)}. `offline.spill`, or "
+                        "TMPDIR in the environment, names another place"
+                    ) from error
+            return str(self._spill.path)
+
     def close(self) -> None:
-        """Close the push logs, and remove the spill folder where it is our own; idempotent."""
+        """Close the push logs, and remove the folder that is spilled to; idempotent."""
         self.logs.close()
-        if self._own_spill:
-            shutil.rmtree(self._own_spill, ignore_errors=True)
+        if self._spill is not None:
+            self._spill.remove()
+            self._spill = None
 
     def log(self, source: PushSource, part: str = ROWS) -> Log:
         """The log of a push source; part LATE: of the rows that came too late to count."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -35,6 +33,7 @@ from featurestore.semantics.values import scalars
 from featurestore.semantics.view import resolve
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
+from featurestore.stores.temporary import TemporaryFolder
 from featurestore.testing.columns import column_of, inferred, time_type
 from featurestore.testing.replay import PushedRows, Replay
 from featurestore.types import FeatureType, from_json
@@ -57,14 +56,14 @@ class _Online:
 
     def __init__(self) -> None:
         self.clock = ManualClock(to_datetime(0))
-        folder = tempfile.mkdtemp(prefix="featurestore-test-")
-        self.store: OnlineStore = open_online(lmdb_url(f"{folder}/online"), clock=self.clock)
+        folder = TemporaryFolder()
+        self.store: OnlineStore = open_online(lmdb_url(folder.path / "online"), clock=self.clock)
         weakref.finalize(self, _discard, self.store, folder)
 
 
-def _discard(store: OnlineStore, folder: str) -> None:
+def _discard(store: OnlineStore, folder: TemporaryFolder) -> None:
     store.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.remove()
 
 
 class FeatureTest:
@@ -78,9 +77,7 @@ class FeatureTest:
     def __init__(self, features: Any, *, root: str | Path | None = None) -> None:
         self._declared = Catalog().service_of(features)
         self._catalog = Catalog.of([self._declared])
-        self._offline = Offline(
-            Path.cwd() if root is None else Path(root), spill=Path(tempfile.gettempdir()), threads=1
-        )
+        self._offline = Offline(Path.cwd() if root is None else Path(root), threads=1)
         self._tables: dict[str, pa.Table] = {}
         self._pushes: dict[str, list[PushedRows]] = {}
         self._known: ResolvedService | None = None

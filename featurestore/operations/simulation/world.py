@@ -7,8 +7,6 @@ beside them.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +29,7 @@ from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.stores.arrivals import Sighting
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore
+from featurestore.stores.temporary import TemporaryFolder
 
 __all__ = ["Open", "Store", "World", "check_alike", "reading", "settled"]
 
@@ -72,7 +71,8 @@ class World:
     """A folder, a clock and a store, which may be opened anew. Close it when it is over; the folder goes with it."""
 
     def __init__(self, real: Config, open_store: Open) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="featurestore-simulation-"))
+        self._temporary = TemporaryFolder()
+        self.folder = self._temporary.path
         self.sources = self.folder / "sources"
         self.clock = ManualClock(to_datetime(0))
         self.failing: FailingStore | None = None
@@ -126,7 +126,7 @@ class World:
         """Close the store and remove the folder; idempotent."""
         if self._store is not None:
             self._store.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._temporary.remove()
 
 
 def reading(services: Sequence[FeatureService], sources: Mapping[str, Source]) -> list[FeatureService]:
