@@ -42,8 +42,13 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
-        except (FeatureStoreError, OSError) as error:
+        except FeatureStoreError as error:
             typer.echo(f"{type(error).__name__}: {error}", err=True)
+            raise typer.Exit(1) from None
+        except OSError as error:
+            from featurestore.stores.disk import told
+
+            typer.echo(f"{type(error).__name__}: {told(error)}", err=True)
             raise typer.Exit(1) from None
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 
-__all__ = ["is_full", "is_read_only", "told"]
+__all__ = ["is_full", "is_read_only", "told", "unwritable"]
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -20,9 +22,11 @@ def is_read_only(error: OSError) -> bool:
     return error.errno in CLOSED
 
 
-def told(error: OSError) -> str:
-    """The error in words, with the path where it names one."""
-    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+def told(error: OSError, path: Path | None = None) -> str:
+    """The error in words, with the path that it names, or this one where it names none."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None] or (
+        [] if path is None else [str(path)]
+    )
     where = f" ({' → '.join(names)})" if names else ""
     if error.errno == errno.EFBIG:
         return f"disk full: the process's limit of a file's size is reached{where}"
@@ -31,3 +35,11 @@ def told(error: OSError) -> str:
     if error.errno == errno.EROFS:
         return f"read-only file system{where}"
     return f"{error.strerror or error}{where}"
+
+
+def unwritable(path: Path) -> bool:
+    """Whether a file that is there lies on a file system that is mounted read-only, on which nobody changes it from here."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False

@@ -3,14 +3,14 @@ was written, and what becomes of what a dead writer left.
 
 A writer that is killed leaves a journal, or a log of what it wrote ahead, beside the file. Only somebody who may write can
 put that right, so whoever reads opens the file for reading and writing, and SQLite heals it on the way. Where the disk is
-read-only, and that is needed, a copy is healed and read.
+read-only, and that is needed, a copy is healed and read. Where there is no room either for what SQLite makes beside a file,
+one that has nothing beside it is read as a file that nobody changes.
 """
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
-import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.errors import RegistryError
+from featurestore.stores.disk import told, unwritable
+from featurestore.stores.temporary import TemporaryFolder
 
 __all__ = ["SQLiteFile", "row_check", "schema_of", "tables_of"]
 
@@ -34,6 +36,9 @@ BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL}
 
 READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 """What it says to a reader where the file system lets it heal nothing, or make nothing beside the file."""
+
+NO_ROOM = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+"""What it says where the disk is full."""
 
 PAUSE = 0.01
 """Seconds between two attempts."""
@@ -67,9 +72,12 @@ class SQLiteFile:
             try:
                 connection = self._begun(self.path, "BEGIN")
             except sqlite3.OperationalError as error:
-                if _code(error) not in READ_ONLY:
+                if _code(error) in READ_ONLY:
+                    connection = self._begun(stack.enter_context(self._copy(error)), "BEGIN")
+                elif _code(error) in NO_ROOM and not any(self._beside()):
+                    connection = self._begun(self.path, "BEGIN", mode="ro&immutable=1")
+                else:
                     raise
-                connection = self._begun(stack.enter_context(self._copy(error)), "BEGIN")
             stack.enter_context(closing(connection))
             yield connection if self._is_set_up(connection) else None
 
@@ -79,9 +87,11 @@ class SQLiteFile:
         error comes before its end, nothing of it is kept. Whoever makes tables calls `mark`."""
         with self._failing():
             self._make_folder()
+            if unwritable(self.path if self.path.exists() else self.path.parent):
+                raise RegistryError(f"The {self.what} {self.path} cannot be written: read-only file system")
             if self.ahead:
                 self._write_ahead()
-            with closing(self._begun(self.path, "BEGIN IMMEDIATE", create=True)) as connection:
+            with closing(self._begun(self.path, "BEGIN IMMEDIATE", mode="rwc")) as connection:
                 yield connection, self._is_set_up(connection)
                 connection.execute("COMMIT")  # where an error comes before, closing rolls back
 
@@ -90,9 +100,8 @@ class SQLiteFile:
         connection.execute(f"PRAGMA application_id = {self.application}")
         connection.execute(f"PRAGMA user_version = {self.schema}")
 
-    def _begun(self, path: Path, begin: str, *, create: bool = False) -> sqlite3.Connection:
+    def _begun(self, path: Path, begin: str, *, mode: str = "rw") -> sqlite3.Connection:
         """A connection whose transaction has begun, and which sees the file as it is whole."""
-        mode = "rwc" if create else "rw"
         deadline = time.monotonic() + self.timeout
         while True:
             connection = sqlite3.connect(
@@ -116,7 +125,7 @@ class SQLiteFile:
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                with closing(self._begun(self.path, "BEGIN", create=True)) as connection:
+                with closing(self._begun(self.path, "BEGIN", mode="rwc")) as connection:
                     is_new = not self._is_set_up(connection)
                     connection.execute("COMMIT")
                     if is_new:
@@ -132,8 +141,9 @@ class SQLiteFile:
         """A copy of the file, with what a writer left beside it, where it may be healed."""
         with ExitStack() as stack:
             try:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="featurestore-")))
-                copy = self._copied(folder / "copy.db")
+                folder = TemporaryFolder()
+                stack.callback(folder.remove)
+                copy = self._copied(folder.path / "copy.db")
             except OSError:
                 raise refused from None
             yield copy
@@ -159,6 +169,10 @@ class SQLiteFile:
                 stat = Path(f"{self.path}{end}").stat()
                 found[end] = stat.st_ino, stat.st_size, stat.st_mtime_ns
         return found
+
+    def _beside(self) -> list[int]:
+        """How many bytes lie in what belongs to the file's content besides itself."""
+        return [stat[1] for end, stat in self._stamps().items() if end]
 
     def _is_set_up(self, connection: sqlite3.Connection) -> bool:
         """Whether the tables are there; asked within a transaction, since another process may be making them."""
@@ -196,7 +210,7 @@ class SQLiteFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RegistryError(f"The {self.what} {self.path} cannot be used: {error.strerror}") from error
+            raise RegistryError(f"The {self.what} {self.path} cannot be used: {told(error)}") from error
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -208,6 +222,8 @@ class SQLiteFile:
     def _said(self, error: sqlite3.Error | UnicodeDecodeError) -> str:
         if _code(error) in BUSY:
             return f"other processes have been writing to it for {self.timeout:g} s; try again"
+        if _code(error) in NO_ROOM:
+            return f"{error}: the disk is full, or failing"
         return str(error)
 
 

@@ -20,9 +20,10 @@ from featurestore import html
 from featurestore.clock import instant_of
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.frames import own_cells
-from featurestore.errors import SpineError
+from featurestore.errors import FeatureStoreError, SpineError
 from featurestore.semantics.values import scalars, to_numpy, to_pandas
 from featurestore.stores.checks import signed
+from featurestore.stores.disk import is_full, is_read_only, told
 from featurestore.stores.source_files import again
 from featurestore.types import FeatureType
 
@@ -131,19 +132,28 @@ class TrainingFrame:
     def to_parquet(self, path: str | Path) -> Path:
         """Write the frame chunk by chunk, its manifest into the file and beside it as `<path>.manifest.json`.
 
-        What lay there before stays until all is written.
+        What lay there before stays until all is written. FeatureStoreError where the disk is full, or read-only.
         """
         target = Path(path)
+        try:
+            self._put(target)
+        except OSError as error:
+            if not is_full(error) and not is_read_only(error):
+                raise
+            raise FeatureStoreError(f"The training frame cannot be written: {told(error, target)}") from error
+        if self.on_written is not None:
+            self.on_written(target, self.manifest)
+        return target
+
+    def _put(self, target: Path) -> None:
         partial = target.with_name(target.name + ".partial")
         try:
             self._write(partial) if self.once else again(lambda: self._write(partial))
             partial.replace(target)
         finally:
-            partial.unlink(missing_ok=True)
+            if partial.exists():
+                partial.unlink()
         manifest_beside(target).write_text(json.dumps(signed(self.manifest), indent=2) + "\n")
-        if self.on_written is not None:
-            self.on_written(target, self.manifest)
-        return target
 
     def _write(self, path: Path) -> None:
         """The schema comes last, by our own hand, since the manifest in it counts all chunks."""

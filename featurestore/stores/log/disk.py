@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from featurestore.errors import LogError
+from featurestore.stores.disk import told
 
-__all__ = ["error_of", "replace", "sync", "sync_folder", "write_all"]
+__all__ = ["error_of", "open_file", "replace", "sync", "sync_folder", "write_all"]
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -41,6 +42,16 @@ def write_all(descriptor: int, data: bytes | memoryview, at: int) -> None:
         view, at = view[written:], at + written
 
 
+def open_file(path: Path, *, create: bool = False) -> int:
+    """The descriptor of a file to be read and written; on a read-only file system, of one that is there, to be read."""
+    try:
+        return os.open(path, os.O_RDWR | (os.O_CREAT if create else 0) | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Put a file in the place of another at once: a reader, and a crash, find the old one or the new one, whole."""
     partial = path.with_name(path.name + ".partial")
@@ -61,4 +72,6 @@ def error_of(error: OSError, path: Path) -> LogError:
             f"The push log cannot write {path}: the disk, a quota or a file size limit is full ({error.strerror}). "
             "Nothing of this append was kept, and all that was there stays; make room and append again."
         )
-    return LogError(f"The push log failed at {path}: {error}.")
+    if error.errno == errno.EROFS:
+        return LogError(f"The push log cannot write {path}: read-only file system. All that was there can be read.")
+    return LogError(f"The push log failed at {path}: {told(error)}.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 from featurestore.clock import Clock, reader
 from featurestore.compile.rows import Scan
 from featurestore.errors import LogError
+from featurestore.stores.disk import unwritable
 from featurestore.stores.log.compaction import Compaction, compact
 from featurestore.stores.log.disk import error_of
 from featurestore.stores.log.files import Files
@@ -84,10 +86,12 @@ class Log:
         """
         if self._holds():
             raise RuntimeError("this thread holds the lock of the push log already")
-        with exclusive(self._files.lock):
+        closed = unwritable(self.folder)  # then nobody writes, and there is nothing that could be cut off
+        with nullcontext() if closed else self._exclusive():
             try:
                 with self._files.mutex:
-                    self._files.recover()
+                    if not closed:
+                        self._files.recover()
             except OSError as error:
                 raise error_of(error, self.folder) from error
             self._holder = os.getpid(), threading.get_ident()
@@ -95,6 +99,15 @@ class Log:
                 yield
             finally:
                 self._holder = None
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(exclusive(self._files.lock))
+            except OSError as error:
+                raise error_of(error, self._files.lock) from error
+            yield
 
     def _holds(self) -> bool:
         return self._holder == (os.getpid(), threading.get_ident())
@@ -107,6 +120,8 @@ class Log:
         """
         if not self._holds():
             raise RuntimeError("a push log is appended to under its lock: with log.lock(): log.append(…)")
+        if unwritable(self.folder):
+            raise error_of(OSError(errno.EROFS, os.strerror(errno.EROFS)), self.folder)
         with self._files.mutex:
             table = self._checked(list(batches))
             if table.num_rows == 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore.stores.log.disk import sync, write_all
+from featurestore.stores.log.disk import open_file, sync, write_all
 from featurestore.stores.log.frame import HEADER, Scanned, encode, scan
 
 __all__ = ["ChangedError", "SegmentFile"]
@@ -30,7 +30,7 @@ class SegmentFile:
     def __init__(self, path: Path, number: int, cuts: int = 0) -> None:
         self.path = path
         self.number = number
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._descriptor = open_file(path)
         self.forget(cuts)
 
     def forget(self, cuts: int) -> None:

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from featurestore.stores.log.disk import write_all
+from featurestore.stores.log.disk import open_file, write_all
 
 __all__ = ["Tip", "TipFile"]
 
@@ -36,7 +36,7 @@ class TipFile:
     """The file that holds the tip."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = open_file(path, create=True)
 
     def read(self) -> Tip | None:
         """The tip, or None where none was written or a crash of the machine spoiled it."""

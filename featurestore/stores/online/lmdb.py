@@ -36,6 +36,7 @@ from featurestore.errors import (
     OnlineStoreError,
     OnlineUnavailableError,
 )
+from featurestore.stores.disk import unwritable
 from featurestore.stores.online.contract import Guard, Reading
 from featurestore.stores.online.sealing import is_sound, opened, opened_one, sealed
 from featurestore.stores.online.url import Parser, byte_count, parse_options
@@ -78,10 +79,15 @@ class _Environment:
         self._open()
 
     def _open(self) -> lmdb.Environment:
+        closed = unwritable(
+            self.path
+        )  # then nobody writes, and readers need no lock, which could not be written either
+        words: dict[str, Any] = {"readonly": True, "lock": False} if closed else {}
         try:
-            env = lmdb.open(str(self.path), map_size=self.map_size, max_dbs=2, max_readers=MAX_READERS)
-            env.reader_check()
-            self.keys, self.long = env.open_db(b"keys.v1"), env.open_db(b"long.v1")
+            env = lmdb.open(str(self.path), map_size=self.map_size, max_dbs=2, max_readers=MAX_READERS, **words)
+            if not closed:
+                env.reader_check()
+            self.keys, self.long = (env.open_db(name, create=not closed) for name in (b"keys.v1", b"long.v1"))
         except (lmdb.Error, OSError) as error:
             raise self.error(error) from error
         self.env = env
@@ -132,6 +138,8 @@ class _Environment:
                 f"{where} cannot be written: the disk, a quota or a file size limit is full, or the disk is failing "
                 f"({error}). Nothing of the batch was written; make room and write again."
             )
+        if unwritable(self.path):
+            return OnlineStoreError(f"{where} cannot be written: read-only file system ({self.path}); lookups go on.")
         if code == errno.ENOMEM:
             return OnlineStoreError(
                 f"{where} cannot have {self.map_size} bytes of address space ({error}). Lift the process's limit, "
