@@ -159,7 +159,8 @@ class Config(Table):
 
     project: part of every online key, so that two projects on one store never meet. registry: the SQLite file of what
     was applied. online: the URL of the online store. logs: the folder of the logs of pushed rows.
-    compact_after: how many full segments of one are sealed in the background; 0: none. definitions: globs of the Python files that declare features.
+    compact_after: how many full segments of one are sealed in the background; 0: none. lock_timeout: seconds for which the lock
+    of a log is waited for. definitions: globs of the Python files that declare features.
     sources: source name → where it lies, over what its definition says. root: the folder of the file. environment: the
     `[env.NAME]` that was chosen.
     """
@@ -169,6 +170,7 @@ class Config(Table):
     online: Annotated[str, AfterValidator(_url)]
     logs: Path
     compact_after: Annotated[Whole, Field(ge=0)] = 2
+    lock_timeout: Annotated[float, Field(gt=0)] = 60.0
     definitions: tuple[Annotated[str, AfterValidator(_glob)], ...] = ("*.py",)
     sources: dict[str, str] = {}
     offline: OfflineConfig

@@ -20,6 +20,7 @@
     │   └── OnlineDamagedError        what it holds under a key is not what was written
     ├── MaterializeError        a run could not complete; what was served before still is
     ├── LogError                a push log cannot be read or written
+    │   ├── LogBusyError              somebody else has held its lock for too long
     │   └── LogDamagedError           bytes that were acknowledged have changed on the disk
     └── MissingPackageError     an optional package that the call needs is not installed
 
@@ -38,6 +39,7 @@ __all__ = [
     "FeatureStoreError",
     "FilesChangedError",
     "FingerprintError",
+    "LogBusyError",
     "LogDamagedError",
     "LogError",
     "ManifestError",
@@ -164,6 +166,12 @@ class MaterializeError(FeatureStoreError):
 
 class LogError(FeatureStoreError):
     """A push log cannot be read or written; what was acknowledged before is still there."""
+
+
+class LogBusyError(LogError):
+    """Somebody else has held the lock of a push log for longer than one waits; the message says who."""
+
+    retry = True
 
 
 class LogDamagedError(LogError):

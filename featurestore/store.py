@@ -261,6 +261,13 @@ class FeatureStore:
         """
         self._project.pushing.repair()
 
+    def confirm_pushes(self) -> None:
+        """Go on saying online that all of the logs at hand is there, a few times a second, as a server does.
+
+        Those who look up on machines without the logs are then answered for now, and not for the last push.
+        """
+        self._project.pushing.serve()
+
     def compact(self, sources: Sequence[str] | None = None) -> dict[str, Compaction]:
         """Seal the full segments of push logs into Parquet, beside whoever reads and writes; by source.
 
@@ -404,4 +411,6 @@ class FeatureStore:
         views = [*(resolved_view(document, name) for name in document["views"]), *(one.view for one in held)]
         views = [self._project.at_hand(view) if reads_source(view) else view for view in views]
         kept = {one.view.fingerprint: tuple(map(str, one.services)) for one in held}
-        return status_of(views, self.online, self.config.project, offline=self.offline, kept=kept)
+        return status_of(
+            views, self.online, self.config.project, offline=self.offline, kept=kept, vouched=self._project.pushing
+        )

@@ -14,8 +14,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from featurestore import Entity, FeatureService, FeatureView, PushSource
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.declare.declaration import Declaration
+from featurestore.stores.codec import project_prefix
 from featurestore.stores.online import Guard, OnlineStore, Reading
 from featurestore.types import parse_type
 from tests.folding import FoldSpec, fold_specs, folded_value
@@ -193,6 +194,18 @@ class DyingStore:
 
     def close(self) -> None:
         self._store.close()
+
+
+def kept(store: FeatureStore) -> dict[bytes, bytes]:
+    """All that a project has online."""
+    keys = [key for batch in store.online.scan(project_prefix(store.config.project)) for key in batch]
+    values = store.online.get(keys).values
+    return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+
+
+def put_back(store: FeatureStore, before: Mapping[bytes, bytes]) -> None:
+    """The online store comes back as it was."""
+    store.online.write({**dict.fromkeys(kept(store)), **before})
 
 
 PROJECTS = (f"push{n}" for n in itertools.count())

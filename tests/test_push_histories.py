@@ -20,10 +20,22 @@ from featurestore.errors import NotMaterializedError, PushError
 from featurestore.operations.push import Pushing
 from featurestore.operations.serving.online_result import OnlineResult
 from featurestore.semantics.view import ResolvedView
+from featurestore.stores.codec import ViewCodec
 from featurestore.types import parse_type
 from tests.histories import EPOCH, KEY_POOLS, MICROSECOND, NUDGE, pick, rarely
 from tests.oracle import sort_key
-from tests.pushing import DyingStore, Killed, PushWorld, Row, a_row, configure, push_worlds, with_hop
+from tests.pushing import (
+    DyingStore,
+    Killed,
+    PushWorld,
+    Row,
+    a_row,
+    configure,
+    kept,
+    push_worlds,
+    put_back,
+    with_hop,
+)
 
 
 @pytest.fixture(scope="module", params=["lmdb", "redis"])
@@ -46,6 +58,8 @@ class Story:
         self.store.apply(world.declare())
         self.pushed: list[Row] = []
         self.pending = False
+        self.unfilled = False  # whether the store came back from before the view was filled
+        self.old: dict[bytes, bytes] | None = None  # what was online at some time before
         views = {name: self.view(name) for name in ("view", "rolled") if name == "view" or world.refresh is not None}
         self.types = {feature.name: str(feature.type).replace(", ", ",") for feature in views["view"].features}
         self.source = views["view"].source
@@ -167,9 +181,17 @@ class Story:
         self.store.close()
         self.store = FeatureStore(self.folder, clock=self.clock)
 
+    def go_back(self) -> None:
+        """The online store comes back as it was when it was kept last."""
+        if self.old is not None:
+            put_back(self.store, self.old)
+            self.pending = True
+            self.unfilled = ViewCodec(self.store.config.project, self.view("view")).watermark_key not in self.old
+            self.served = dict.fromkeys(self.served, -(1 << 63))
+
     def materialize(self, *, full: bool) -> None:
         self.store.materialize(full=full, progress=False)
-        self.pending = False
+        self.pending = self.unfilled = False
 
     # --- what is served ---------------------------------------------------------------------
 
@@ -188,7 +210,7 @@ class Story:
             try:
                 online = self.store.get_online_features(rows, name)
             except NotMaterializedError:
-                assert name == "rolled" or not self.logged() or self.pending
+                assert name == "rolled" or not self.logged() or self.pending or self.unfilled
                 continue
             as_of = instant_of(online.as_of[name])
             wanted = self.view(name).timing.as_of(self.now)
@@ -221,7 +243,10 @@ class Story:
                 assert got == (status, sort_key(shown, value)), (key, as_of, spec, logged)
 
 
-ACTIONS = ("push",) * 8 + ("again", "again", "move", "move", "die", "die", "restart", "compact", "fill", "full", "look")
+ACTIONS = (
+    ("push",) * 8 + ("again", "again", "move", "move", "die", "die", "restart", "compact", "fill", "full", "look")
+    + ("keep", "keep", "back", "back")
+)  # fmt: skip
 
 
 def act(story: Story, draw: st.DrawFn, action: str, number: int) -> None:
@@ -243,6 +268,10 @@ def act(story: Story, draw: st.DrawFn, action: str, number: int) -> None:
         story.restart()
     elif action == "compact":
         story.store.offline.log(story.source).compact(everything=True, grace=0 if rarely(draw, 2) else 3600)
+    elif action == "keep":
+        story.old = kept(story.store)
+    elif action == "back":
+        story.go_back()
     elif action in {"fill", "full"}:
         story.materialize(full=action == "full")
 
@@ -250,7 +279,8 @@ def act(story: Story, draw: st.DrawFn, action: str, number: int) -> None:
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_what_is_served_is_training_and_the_oracle(online_url: str, data: st.DataObject) -> None:
-    """Pushes that are late, early, tied, corrected, deleted and repeated, among crashes, restarts, compactions and fills."""
+    """Pushes that are late, early, tied, corrected, deleted and repeated, among crashes, restarts, compactions, fills and
+    online stores that come back older."""
     world = data.draw(push_worlds())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

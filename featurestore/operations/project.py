@@ -84,7 +84,7 @@ class Project:
             memory_limit=limits.memory_limit,
             threads=limits.threads,
             spill=limits.spill,
-            logs=PushLogs(config.logs, config.project),
+            logs=PushLogs(config.logs, config.project, patience=config.lock_timeout),
             arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), project=config.project, now=self.now),
         )
         self.serving_log: ServingLog | None = None
@@ -125,11 +125,13 @@ class Project:
                 if self._opened is None:
                     online, project = open_online(self.config.online, clock=self.clock), self.config.project
                     online = self._before(online) if self._before is not None else online
-                    serving = Serving(self.registry, online, project, lambda: self.catalog, recorder=self._recorder())
                     pushing = Pushing(
                         self.registry, self.offline, online, project=project, clock=self.clock,
                         compact_after=self.config.compact_after,
                     )  # fmt: skip
+                    serving = Serving(
+                        self.registry, online, project, lambda: self.catalog, recorder=self._recorder(), vouched=pushing
+                    )
                     self._opened = _Opened(online, serving, pushing)
         return self._opened
 

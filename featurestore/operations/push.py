@@ -16,13 +16,16 @@ from featurestore.declare.sources import Source
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, did_you_mean
 from featurestore.operations.materialize import Run
 from featurestore.operations.pushing.compactor import Compactor
-from featurestore.operations.pushing.pusher import MARGIN, Applied, Pushed, Pusher
+from featurestore.operations.pushing.heartbeat import Heartbeat
+from featurestore.operations.pushing.pusher import Applied, Pushed, Pusher
+from featurestore.operations.pushing.state import LAG, Witness
+from featurestore.operations.pushing.witness import EVERY, LogWitness
 from featurestore.operations.rollout import held_views
 from featurestore.operations.serving.parts import takes_pushes
 from featurestore.registry.documents import Document, catalog_of, resolved_view, view_fingerprints
 from featurestore.registry.store import Registry, RegistryState
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.codec import ViewCodec, pack_watermark
+from featurestore.stores.codec import ViewCodec, pack_watermark, watermark_key
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore
 from featurestore.stores.push_logs import LATE
@@ -60,7 +63,10 @@ class Pushing:
         self._registry, self._offline, self._store, self._project = registry, offline, store, project
         own = getattr(clock, "wait_until", None)
         self._wait: Callable[[int], None] = own or self._wait_for_the_clock
-        self._margin = 0 if own else MARGIN
+        self._stands = own is not None  # a clock that moves only when it is told to
+        self._witnesses: dict[str, LogWitness] = {}
+        self._heartbeat = Heartbeat(self._at_hand)
+        self._serves = False
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
         self._lock = threading.Lock()
@@ -68,13 +74,46 @@ class Pushing:
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
-        pushed = self._pusher(name).push(rows, json=json)
+        pusher = self._pusher(name)
+        self._beat()
+        pushed = pusher.push(rows, json=json)
         self._notice(name)
         return pushed
 
     def close(self) -> None:
-        """End the compaction that goes on in the background."""
+        """End what goes on in the background."""
+        self._heartbeat.close()
         self._compactor.close()
+
+    def witness(self, source: PushSource) -> Witness:
+        """Who vouches for what is read of a source online, where its log is at hand."""
+        with self._lock:
+            if source.name not in self._witnesses:
+                every = 0 if self._stands else EVERY
+                self._witnesses[source.name] = LogWitness(source, self._offline, every=every)
+            return self._witnesses[source.name]
+
+    @property
+    def lag(self) -> int:
+        """µs that an answer over pushed rows may be behind the clock without being stale."""
+        return 0 if self._stands else LAG
+
+    def serve(self) -> None:
+        """Confirm online what every log at hand holds, from now on, for servers that have none."""
+        self._serves = True
+        self._beat()
+
+    def _beat(self) -> None:
+        if not self._stands:  # there is no time between two instants of a clock that does
+            self._heartbeat.start()
+
+    def _at_hand(self) -> list[Pusher]:
+        """The pushers to confirm: those that were used here; of a server, of every source whose log is here."""
+        if self._serves:
+            for name, source in self._read().sources.items():
+                if isinstance(source, PushSource) and self._offline.logs.has(name):
+                    self._pusher(name)
+        return list(self._pushers.values())
 
     def _notice(self, name: str) -> None:
         for log in self._offline.logs.opened(name):
@@ -86,6 +125,7 @@ class Pushing:
         pusher = self._pushers.get(name)
         if pusher is None:
             pusher = await loop.run_in_executor(None, self._pusher, name)
+        self._beat()
         submit = partial(pusher.submit, rows, json=json)
         few = isinstance(rows, list) and len(rows) <= FEW
         answer = submit() if few else await loop.run_in_executor(None, submit)
@@ -134,7 +174,7 @@ class Pushing:
             pusher = self._pusher(sources[0]) if sources else None
         except (NotFoundError, PushError):  # a source that takes no pushes any more
             pusher = None
-        with pusher.alone() if pusher is not None else nullcontext():
+        with pusher.alone(f"freeing view '{view}'") if pusher is not None else nullcontext():
             yield
 
     def _pusher(self, name: str) -> Pusher:
@@ -142,7 +182,7 @@ class Pushing:
             if name not in self._pushers:
                 self._pushers[name] = Pusher(
                     _source_of(self._read().sources, name), self._offline, self._store, project=self._project,
-                    applied=lambda: self._applied(name), wait=self._wait, margin=self._margin,
+                    applied=lambda: self._applied(name), wait=self._wait,
                 )  # fmt: skip
             return self._pushers[name]
 
@@ -154,7 +194,18 @@ class Pushing:
             _source_of(known.sources, name),
             [view for view, left in versions if not left],
             [view for view, left in versions if left],
+            lambda: self._gone(name, {(view.name, view.fingerprint) for view, _ in versions}),
         )
+
+    def _gone(self, source: str, there: set[tuple[str, str]]) -> list[bytes]:
+        """The watermark keys of versions that were ever applied over a source, but for those that are."""
+        found = {
+            (view, record["fingerprint"])
+            for version in self._registry.history()
+            for view, record in version.document["views"].items()
+            if record["declared"]["source"] == source and _is_pushed(version.document, view)
+        }
+        return [watermark_key(self._project, *version) for version in sorted(found - there)]
 
     def _read(self) -> _Known:
         """What is applied and still to be freed; the definitions are read again only where that has changed."""
@@ -191,9 +242,8 @@ class Pushing:
                 return
             if time.monotonic() > deadline or instant - now > PATIENCE * 1e6:
                 raise OnlineUnavailableError(
-                    f"The online store's clock stands at {to_datetime(now).isoformat()}, and what was pushed is known from "
-                    f"{to_datetime(instant).isoformat()} on; it is in the log, and applied by the next push or run of "
-                    "materialize"
+                    f"The online store's clock stands at {to_datetime(now).isoformat()}, and rows of the log are known from "
+                    f"{to_datetime(instant).isoformat()} on, by a clock that was ahead of it."
                 )
             time.sleep(min((instant - now) / 1e6, 0.01))
 

@@ -11,7 +11,7 @@ from featurestore.compile.rows import words_sql
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.operations.pushing.state import NEVER, SourceState, served_as_of, state_key
-from featurestore.operations.serving.parts import takes_pushes
+from featurestore.operations.serving.parts import Vouched, takes_pushes
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.log import Log, Segment
@@ -51,7 +51,8 @@ class ViewStatus:
 
     pushes: the log of its source, None where it is read from files. freshness: how old the newest row of its source may
     be (µs), None where the view does not say or is refreshed; age: how old it is, None where it was not asked or there is none.
-    kept_for: the service versions for which it is kept where another version is the applied one.
+    kept_for: the service versions for which it is kept where another version is the applied one. lag: µs that `served` may
+    be behind `wanted` without being stale.
     """
 
     view: str
@@ -63,13 +64,14 @@ class ViewStatus:
     freshness: int | None = None
     age: int | None = None
     kept_for: tuple[str, ...] = ()
+    lag: int = 0
 
     @property
     def state(self) -> str:
         """ "not materialized", "stale" or "fresh"."""
         if self.served is None:
             return "not materialized"
-        return "fresh" if self.served == self.wanted else "stale"
+        return "fresh" if self.wanted - self.served <= self.lag else "stale"
 
     @property
     def overdue(self) -> bool:
@@ -99,7 +101,7 @@ def _iso(instant: int | None) -> str | None:
 
 def status_of(
     views: Iterable[ResolvedView], store: OnlineStore, project: str, *, offline: Offline,
-    kept: Mapping[str, tuple[str, ...]] | None = None,
+    kept: Mapping[str, tuple[str, ...]] | None = None, vouched: Vouched | None = None,
 ) -> list[ViewStatus]:  # fmt: skip
     """The status of each view, all read at once; kept: fingerprint → for whom it is kept. SourceError where the source of one that says freshness cannot be read."""
     listed = list(views)
@@ -115,7 +117,11 @@ def status_of(
         complete, wanted = unpack_watermark(held[mark]), view.timing.as_of(reading.now)
         served = view.timing.served(complete, reading.now)
         if takes_pushes(view) and complete:
-            served, wanted = served_as_of(state, reading.now), max(wanted, state.applied)
+            assert key is not None
+            assert isinstance(view.source, PushSource)
+            witness = None if vouched is None else vouched.witness(view.source)
+            served = served_as_of(held[key], reading.now, filled=max(complete), witness=witness)
+            wanted = max(wanted, state.applied)
         source, pushes = view.source, None
         if isinstance(source, PushSource):
             pushes = logs.get(source.name) or _log_status(source, offline, state)
@@ -123,9 +129,10 @@ def status_of(
         freshness = _freshness(view)
         newest = None if freshness is None else _newest(view, offline)
         age = None if newest is None else max(0, reading.now - newest)
+        lag = vouched.lag if vouched is not None and takes_pushes(view) else 0
         kept_for = (kept or {}).get(view.fingerprint, ())
         result.append(
-            ViewStatus(view.name, view.fingerprint, complete, served, wanted, pushes, freshness, age, kept_for)
+            ViewStatus(view.name, view.fingerprint, complete, served, wanted, pushes, freshness, age, kept_for, lag)
         )
     return result
 

@@ -110,6 +110,8 @@ def create_app(store: FeatureStore, *, manifests: Iterable[Any] = (), close_stor
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with contextlib.suppress(FeatureStoreError):  # a server starts without its online store, and says so when asked
             await run_in_threadpool(store.repair)
+        with contextlib.suppress(FeatureStoreError):
+            await run_in_threadpool(store.confirm_pushes)
         gc.collect()
         gc.freeze()  # what is loaded by now stays; scanning it again and again would pause requests
         before = gc.get_threshold()

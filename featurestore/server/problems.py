@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from featurestore.errors import (
     FeatureStoreError,
     FingerprintError,
+    LogBusyError,
     NotFoundError,
     NotMaterializedError,
     OnDemandError,
@@ -45,6 +46,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (OnDemandError, 422, "An on-demand feature failed"),
     (OnlineUnavailableError, 503, "The online store cannot be reached"),
     (OnlineStoreError, 500, "The online store failed"),
+    (LogBusyError, 503, "The push log is held by another process"),
     (FeatureStoreError, 500, "The feature store failed"),
 )
 """The first row whose error fits decides."""

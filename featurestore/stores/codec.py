@@ -58,6 +58,7 @@ __all__ = [
     "pack_watermark",
     "project_prefix",
     "unpack_watermark",
+    "watermark_key",
 ]
 
 FORMAT = 1
@@ -72,6 +73,11 @@ _NOTHING = pa.scalar(b"", pa.large_binary())
 def project_prefix(project: str) -> bytes:
     """What every key of a project begins with."""
     return project.encode() + b":"
+
+
+def watermark_key(project: str, view: str, fingerprint: str) -> bytes:
+    """The key of a view version's watermark."""
+    return ViewCodec.prefix_of(project, view, fingerprint) + WATERMARK
 
 
 def pack_watermark(instants: Sequence[int], edition: int = 0) -> bytes:
@@ -152,7 +158,7 @@ class ViewCodec:
 
     def __init__(self, project: str, view: ResolvedView) -> None:
         self.prefix = self.prefix_of(project, view.name, view.fingerprint)
-        self.watermark_key = self.prefix + WATERMARK
+        self.watermark_key = watermark_key(project, view.name, view.fingerprint)
         self.state_key = self.prefix + b"s"
         self.lease_key = self.prefix + b"l"
         self.record_prefix = self.prefix + b"r"

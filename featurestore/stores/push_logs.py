@@ -10,6 +10,7 @@ import pyarrow as pa
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.errors import ConfigError
 from featurestore.stores.log import Log
+from featurestore.stores.log.lock import PATIENCE
 from featurestore.stores.owner import OwnedFolder
 
 __all__ = ["LATE", "ROWS", "PushLogs"]
@@ -20,11 +21,13 @@ ROWS, LATE = "rows", "late"
 class PushLogs:
     """Opens logs below a folder and keeps them; safe to use from several threads.
 
-    project: whose they are; a log of another's is refused, with ConfigError.
+    project: whose they are; a log of another's is refused, with ConfigError. patience: seconds for which their locks are
+    waited for.
     """
 
-    def __init__(self, folder: Path, project: str | None = None) -> None:
+    def __init__(self, folder: Path, project: str | None = None, *, patience: float = PATIENCE) -> None:
         self.folder = folder
+        self.patience = patience
         self._project = project
         self._logs: dict[Path, Log] = {}
         self._opening = threading.Lock()
@@ -37,7 +40,7 @@ class PushLogs:
 
     def log(self, source: PushSource, part: str = ROWS) -> Log:
         """The log of a push source; part LATE: of the rows that came too late to count."""
-        folder = self.folder / source.name / part
+        folder = self.place(source.name, part)
         with self._opening:
             if folder not in self._logs:
                 columns = [pa.field(name, of.arrow) for name, of in source.columns.items()]
@@ -45,7 +48,7 @@ class PushLogs:
                 owner = OwnedFolder(folder.parent, self._project, what=f"push log of '{source.name}'", key="logs")
                 owner.check()
                 self._check_place(source.name)
-                self._logs[folder] = Log(folder, pa.schema(columns + own), claim=owner.claim)
+                self._logs[folder] = Log(folder, pa.schema(columns + own), claim=owner.claim, patience=self.patience)
             return self._logs[folder]
 
     def _check_place(self, name: str) -> None:
@@ -60,11 +63,15 @@ class PushLogs:
                 f"[env.…] in featurestore.toml to go on with all of that, or make the folder {self.folder} to begin without it"
             )
 
+    def place(self, name: str, part: str = ROWS) -> Path:
+        """Where the log of a push source lies, or is to lie; by its name."""
+        return self.folder / name / part
+
     def opened(self, name: str) -> list[Log]:
         """The logs of a push source that were opened here, that of late rows among them; by its name."""
-        folders = [self.folder / name / part for part in (ROWS, LATE)]
+        folders = [self.place(name, part) for part in (ROWS, LATE)]
         return [self._logs[folder] for folder in folders if folder in self._logs]
 
     def has(self, name: str, part: str = ROWS) -> bool:
         """Whether a push source has a log, of rows that count or of late ones; by its name."""
-        return (self.folder / name / part).exists()
+        return self.place(name, part).exists()

@@ -159,7 +159,7 @@ def test_nothing_is_lost_or_doubled(rounds: list[list[dict[str, Any]]], tmp_path
         check(watched, folder)
         check_sql(watched)
         names = {path.name for path in folder.iterdir()} - {"manifest.json.partial"}
-        assert names == {s.file for s in watched.segments()} | {"manifest.json", "tip"} | {
+        assert names == {s.file for s in watched.segments()} | {"manifest.json", "tip", "confirmed"} | {
             lock + turn for lock in ("lock", "compaction") for turn in ("", ".turn")
         }
 

@@ -20,7 +20,7 @@ from featurestore.stores.online.url import byte_count, seconds, whole_number
         ("data/online", "begins with a scheme"),
         ("ldmb://data", r"the scheme 'ldmb'\. Did you mean 'lmdb'\? Schemes: lmdb, redis, rediss"),
         ("lmdb://", "names a directory"),
-        ("lmdb://d?mapsize=1GiB", r"no option 'mapsize'\. Did you mean 'map_size'\? Options: map_size\."),
+        ("lmdb://d?mapsize=1GiB", r"no option 'mapsize'\. Did you mean 'map_size'\? Options: lock_timeout, map_size\."),
         ("lmdb://d?map_size=1GiB&map_size=2GiB", "'map_size'.* twice"),
         ("lmdb://d?map_size=lots", "'lots' is not a size such as"),
         ("redis://h?poolsize=3", r"Did you mean 'pool_size'\?"),

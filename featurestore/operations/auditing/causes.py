@@ -10,6 +10,7 @@ CAUSES = {
     "definition changed": "it is what another version of the definition gives",
     "request value differed": "training used other keys or request values than the request brought",
     "type or encoding": "it is training's value, gone through a narrower type or a default",
+    "online store went back": "it is what training says for the instant to which the online store was found to have gone back",
     "not materialized": "it is what the key had before: rows that were known did not reach the online store",
     "as_of untrue": "it is what training says for another instant than the one that it was served for",
     "expiry": "serving and training judge differently whether the value has expired",

@@ -14,10 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.clock import to_datetime
+from featurestore.declare.push import PushSource
 from featurestore.operations.auditing.asking import NEVER, Ints, Said, ask_keys, neighbours
 from featurestore.operations.auditing.bits import Bits, passage, same_bits
 from featurestore.operations.auditing.history import files_of, other_versions, runs_of
 from featurestore.operations.project import Project
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.service import Part
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
@@ -72,7 +74,10 @@ class Search:
 
     def run(self) -> None:
         """Try every cause, until all values have one."""
-        steps = (self._version_served, self._request, self._files, self._type, self._instants, self._other_versions)
+        steps = (
+            self._version_served, self._request, self._files, self._type, self._returns, self._instants,
+            self._other_versions,
+        )  # fmt: skip
         for step in steps:
             if self._any_open.any():
                 step()
@@ -203,6 +208,19 @@ class Search:
                     where = np.zeros(len(question.times), np.bool_)
                     where[row] = True
                     self._settle(name, where, "type or encoding", through)
+
+    def _returns(self) -> None:
+        """The value is that of the instant to which the online store went back, before that was found."""
+        question = self.question
+        source = question.part.view.source
+        if not takes_pushes(question.part.view) or not isinstance(source, PushSource):
+            return
+        for found in self._project.offline.log(source).returns():
+            within = (question.as_of > found.to) & (question.as_of <= found.noticed)
+            rows = np.flatnonzero(self._any_open & within)
+            said = self._ask(rows, np.full(len(rows), found.to), judged=question.as_of[rows])
+            told = f"it went back to {to_datetime(found.to)}, which was found at {to_datetime(found.noticed)}"
+            self._settle_same(rows, said, "online store went back", told)
 
     def _instants(self) -> None:
         """The value is that of another instant: of an earlier one where rows did not come through, or of a later one."""

@@ -20,6 +20,8 @@ from featurestore.operations.auditing.report import COUNTS, Difference, FeatureA
 from featurestore.operations.explaining.explain import explain_as_of
 from featurestore.operations.explaining.explanation import Explanation
 from featurestore.operations.project import Project
+from featurestore.operations.pushing.state import LAG
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.operations.serving.served_rows import as_of_column
 from featurestore.semantics.service import Column, Part
 from featurestore.semantics.status import Status
@@ -66,11 +68,13 @@ class Tally:
         self._features: dict[tuple[str, str, str], FeatureAudit] = {}
         self._hours: dict[tuple[str, str, str], dict[int, npt.NDArray[np.int64]]] = {}
         self._behind: dict[tuple[str, str], list[Ints]] = {}
+        self._lags: dict[tuple[str, str], int] = {}
         self._explained: set[tuple[str, str]] = set()
 
     def late(self, service: str, part: Part, times: Ints, as_of: Ints) -> None:
         """Count how far the as_of that were served lie behind those of rule 0."""
         self._behind.setdefault((service, part.name), []).append(part.view.timing.as_of(times) - as_of)
+        self._lags[service, part.name] = LAG if takes_pushes(part.view) else 0
 
     def add(self, logged: Logged, compared: Compared) -> None:
         """Count one column of logged rows."""
@@ -108,7 +112,7 @@ class Tally:
 
     def lateness(self) -> tuple[Lateness, ...]:
         """How late each view of each service was."""
-        return tuple(_lateness(*key, np.concatenate(found)) for key, found in self._behind.items())
+        return tuple(_lateness(*key, np.concatenate(found), lag=self._lags[key]) for key, found in self._behind.items())
 
     def _example(self, logged: Logged, compared: Compared, row: int) -> Difference:
         rows, part = logged.rows, compared.part
@@ -139,7 +143,7 @@ class Tally:
             return None
 
 
-def _lateness(service: str, view: str, behind: Ints) -> Lateness:
-    late = behind[behind > 0]
+def _lateness(service: str, view: str, behind: Ints, *, lag: int) -> Lateness:
+    late = behind[behind > lag]
     p50, p99, greatest = (int(np.percentile(late, q, method="higher")) if len(late) else 0 for q in (50, 99, 100))
     return Lateness(service, view, len(behind), len(late), int((behind < 0).sum()), p50, p99, greatest)

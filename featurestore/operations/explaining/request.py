@@ -7,6 +7,7 @@ logged. What comes out is put beside what the log holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,8 @@ from featurestore.operations.explaining.request_explanation import (
     ServedView,
 )
 from featurestore.operations.on_demand import evaluate, input_names
+from featurestore.operations.pushing.state import LAG
+from featurestore.operations.serving.parts import takes_pushes
 from featurestore.operations.serving.served_rows import (
     as_of_column,
     feature_column,
@@ -140,7 +143,8 @@ def _view(part: Part, served: _Served, offline: Offline, *, limit: int) -> Serve
             agrees = status == status_now and same_value(feature.type, value, now)
         features.append(ServedFeature(column, feature.type, value, status, now, status_now, agrees))
     due = part.view.timing.as_of(instant_of(served.time))
-    return ServedView(part.name, to_datetime(as_of), to_datetime(due), tuple(features), explanation)
+    lag = timedelta(microseconds=LAG if takes_pushes(part.view) else 0)
+    return ServedView(part.name, to_datetime(as_of), to_datetime(due), tuple(features), explanation, lag)
 
 
 def _function(item: OnDemand, served: _Served, views: tuple[ServedView, ...]) -> ServedFunction:

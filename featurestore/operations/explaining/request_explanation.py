@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import escape
 from typing import Any
 
@@ -39,7 +39,8 @@ class ServedFeature:
 class ServedView:
     """One view of a service, under the name that the service has for it.
 
-    as_of: as served; due: what rule 0 gives for the instant of the request, later where the values were late.
+    as_of: as served; due: what rule 0 gives for the instant of the request, later where the values were late. lag: by how
+    much less that is not told.
     """
 
     name: str
@@ -47,11 +48,12 @@ class ServedView:
     due: datetime
     features: tuple[ServedFeature, ...]
     explanation: Explanation
+    lag: timedelta = timedelta(0)
 
     @property
     def is_stale(self) -> bool:
         """Whether the values were older than the view's refresh asks for."""
-        return self.as_of < self.due
+        return self.as_of < self.due - self.lag
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
 """One pusher a source: those who push at the same time share one turn, and turns follow each other in every process.
 
-A turn holds the log's lock and goes: read the state → apply what a dead pusher left → sort out retries, late rows and
-rows from the future → reserve known_at → append to the log (fsync) → wait until the clock has come there → write all
-records, identities and the state at once. A pusher that dies on the way leaves a reservation, and perhaps rows in the log;
-lookups answer for the instant before it until the next turn has applied them.
+A turn holds the log's lock and goes: read the state → apply what the log has and the records have not → sort out
+retries, late rows and rows from the future → reserve known_at → append to the log (fsync) → wait until the clock has come
+there → write all records, identities and the state at once. A pusher that dies on the way leaves a reservation, and perhaps
+rows in the log; lookups answer for the last confirmed instant, which is before it, until the next turn has applied them.
+
+What is confirmed is only ever raised under the lock, when the records have all of the log, and every known_at lies
+beyond all that was. So it is true of each state that the store was ever in, also of one that it goes back to.
 """
 
 from __future__ import annotations
@@ -12,57 +15,82 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore.clock import to_datetime
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
-from featurestore.errors import OnlineStoreError, PushError
+from featurestore.errors import LogBusyError, LogError, OnlineStoreError, OnlineUnavailableError, PushError
 from featurestore.operations.pushing.applying import Applying, Reading
 from featurestore.operations.pushing.folding import folded_records
 from featurestore.operations.pushing.identities import IDENTITY, Identity, digests_of, identity_keys
 from featurestore.operations.pushing.line import Line
 from featurestore.operations.pushing.merging import PushedView
+from featurestore.operations.pushing.missing import missing_rows
 from featurestore.operations.pushing.rows import table_of_rows
 from featurestore.operations.pushing.sorting import Known, Pushed, Sorted, next_version, sort_rows
 from featurestore.operations.pushing.state import NEVER, SourceState, source_prefix, state_key
 from featurestore.semantics.values import instants
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import pack_watermark
+from featurestore.stores.log import Return
 from featurestore.stores.offline import Offline
 from featurestore.stores.online import Guard, OnlineStore
 from featurestore.stores.push_logs import LATE
 
 __all__ = ["Applied", "Pushed", "Pusher"]
 
-MARGIN = 2_000
-"""µs by which known_at is reserved ahead of a clock that runs, at least, so that the reservation is seen before it comes.
-It is twice what a reservation has taken of late: one that is seen too late has to be made again."""
-
 Puts = dict[bytes, bytes | None]
 T = TypeVar("T")
 
 
 class Applied(NamedTuple):
-    """A push source as it is applied now, the view versions over it, and those that are replaced and not freed yet."""
+    """A push source as it is applied now, the view versions over it, and those that are replaced and not freed yet.
+
+    gone: the watermark keys of the versions over it that were applied once and are none of these.
+    """
 
     source: PushSource
     views: list[ResolvedView]
     left: list[ResolvedView]
+    gone: Callable[[], list[bytes]] = list
 
 
-class _ChangedError(OnlineStoreError):
-    """The state changed before this pusher wrote anything: the last write of one that was killed can show only after its
-    lock is gone, on its way to a server, or until the next writer of an embedded store settles it."""
+class _ChangedError(Exception):
+    """The state changed under the hands of this pusher: the last write of one that was killed can show only after its
+    lock is gone, on its way to a server, or until the next writer of an embedded store settles it; or the store lost it.
+
+    error: what to say where it happens again.
+    """
+
+    def __init__(self, error: OnlineStoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def _twice(attempt: Callable[[], T]) -> T:
-    """What is done under the log's lock; once more where the write of one that was killed came between."""
+    """What is done under the log's lock; once more where the state changed before anything was kept."""
     try:
         return attempt()
     except _ChangedError:
-        return attempt()
+        try:
+            return attempt()
+        except _ChangedError as again:
+            raise again.error from None
+
+
+class Fate(Enum):
+    """What becomes of the rows of a turn that fails, in words."""
+
+    REFUSED = "Nothing of this push was kept; push the rows again."
+    LOGGED = (
+        "The rows are kept: they are in the log, and the next push to the source, run of materialize or start of a server "
+        "applies them."
+    )
+    SERVED = "The rows are kept and applied; only those that came too late were not kept aside."
 
 
 class _UnreadableError(Exception):
@@ -78,12 +106,11 @@ class Pusher:
 
     def __init__(
         self, source: PushSource, offline: Offline, store: OnlineStore, *, project: str,
-        applied: Callable[[], Applied], wait: Callable[[int], None], margin: int = MARGIN,
+        applied: Callable[[], Applied], wait: Callable[[int], None],
     ) -> None:  # fmt: skip
         self.source = source
         self._offline, self._store, self._project = offline, store, project
         self._applied, self._wait = applied, wait
-        self._least, self._margin = margin, margin * 10  # µs: at least, and now; nothing is known of the store yet
         self._state_key = state_key(project, source)
         self._prefix = source_prefix(project, source)
         self._log = offline.log(source)
@@ -91,13 +118,13 @@ class Pusher:
         self._line, self._turn = Line(), threading.Lock()
         self._thread = ThreadPoolExecutor(1, f"push {source.name}")
         self._held: bytes | None = None  # the state online, while the log is locked
-        self._wrote = False  # whether this one has written it since
+        self._fate = Fate.REFUSED  # what has become of the rows of this turn
 
     def push(self, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them; when it returns they are on the disk, and the next lookup sees them.
 
-        Raises PushError, with nothing of this push kept; OnlineStoreError where the rows may be in the log but not online
-        yet: pushing them again is safe where the source has an identity.
+        Raises PushError, with nothing of this push kept; OnlineStoreError and LogError, which say whether the rows were
+        kept. Pushing them again is safe where the source has an identity.
         """
         return self.submit(rows, json=json).result()
 
@@ -119,14 +146,36 @@ class Pusher:
 
     def repair(self) -> None:
         """Apply what is in the log and not online yet."""
-        with self.alone():
-            _twice(lambda: self._caught_up(self._applied(), *self._read_state()))
+        with self.alone("bringing online what is in it"):
+            _twice(self._confirmed)
+
+    def confirm(self, *, older: int) -> None:
+        """Say online that all of the log is there by now, where that was said longer ago than `older` (µs).
+
+        What is not there is brought there first. Nothing is done where anybody works on the log, who says it then.
+        """
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            state, now = self._read_state()
+            if self._held is not None and now - state.complete < older:
+                return
+            with self._log.attempt("confirming that all of it is online") as alone:
+                if alone:
+                    _twice(self._confirmed)
+        finally:
+            self._turn.release()
+
+    def _confirmed(self) -> None:
+        state, now = self._read_state()
+        state = self._caught_up(self._applied(), state, now)
+        self._swap({}, state._replace(confirmed=max(state.complete, now, self._log.confirmed().served)))
 
     def forget(self) -> int:
         """Forget the identities of rows that are older than the lateness, which nothing replaces any more; how many."""
         count = 0
         for keys in self._store.scan(self._prefix + IDENTITY):
-            with self.alone():
+            with self.alone("forgetting old identities"):
                 now, values = self._store.get(keys)
                 earliest = now - self._applied().source.lateness
                 held = zip(keys, values, strict=True)
@@ -137,39 +186,48 @@ class Pusher:
         return count
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep every pusher of the source waiting, in all processes."""
-        with self._turn, self._log.lock():
-            yield
+    def alone(self, doing: str = "working on it") -> Iterator[None]:
+        """Keep every pusher of the source waiting, in all processes; doing: what for, for those who give up waiting."""
+        if not self._turn.acquire(timeout=self._offline.logs.patience):
+            raise LogBusyError(
+                f"{self.source.title}: this process has been working on its log for more than {self._offline.logs.patience:g} s"
+            )
+        try:
+            with self._log.lock(doing):
+                yield
+        finally:
+            self._turn.release()
 
     def fill(self, view: ResolvedView, publish: Callable[[int], Puts], batch: int = 4_000) -> int:
         """Make every record of a view version from the log, and publish it in one step; the number of keys.
 
         publish: what to write last, for the instant that the records are true for. Pushes wait meanwhile, lookups do not.
         """
-        pushed = PushedView(self._project, view)
-        with self.alone():
+        with self.alone(f"filling view '{view.name}'"):
             state, now = self._read_state()
             state = self._caught_up(self._applied(), state, now)
-            upto = max(state.applied, now)
-            self._swap({}, SourceState(upto))  # before records of that instant are there to be looked up
-            left = {key for keys in self._store.scan(pushed.keys.record_prefix) for key in keys}
+            upto = max(state.complete, now)
+            state = state._replace(applied=upto, confirmed=upto)
+            self._swap({}, state)  # before records of that instant are there to be looked up
             puts: Puts = {}
             count = 0
-            for key, record in folded_records(pushed, self._offline, upto=upto):
+            for key, record in self._filled(PushedView(self._project, view), upto=upto):
                 puts[key] = record
-                left.discard(key)
-                count += 1
+                count += record is not None
                 if len(puts) == batch:
-                    self._store.write(puts)
+                    state = state._replace(confirmed=max(upto, self._store.get([]).now))  # nobody pushes meanwhile
+                    self._swap(puts, state)
                     puts = {}
-            for key in left:  # of keys whose rows were deleted since a fill that never came to its end
-                puts[key] = None
-                if len(puts) == batch:
-                    self._store.write(puts)
-                    puts = {}
-            self._swap({**puts, **publish(upto)}, SourceState(upto))
+            self._swap({**puts, **publish(upto)}, state)
             return count
+
+    def _filled(self, view: PushedView, *, upto: int) -> Iterator[tuple[bytes, bytes | None]]:
+        """Each record, then None for keys whose rows were deleted since a fill that never came to its end."""
+        left = {key for keys in self._store.scan(view.keys.record_prefix) for key in keys}
+        for key, record in folded_records(view, self._offline, upto=upto):
+            left.discard(key)
+            yield key, record
+        yield from dict.fromkeys(left).items()
 
     # --- one turn ---------------------------------------------------------------------------
 
@@ -180,8 +238,10 @@ class Pusher:
         try:
             outcomes = self._pushed([request.table for request in requests])
         except BaseException as error:  # noqa: BLE001 - raised where each of them is waited for
-            for request in requests:
-                request.answer.set_exception(error)
+            while requests:
+                for request in requests:
+                    request.answer.set_exception(error)
+                requests = self._line.take() if isinstance(error, LogBusyError) else []  # who waited as long
             return
         for request, outcome in zip(requests, outcomes, strict=True):
             if isinstance(outcome, PushError):
@@ -190,17 +250,21 @@ class Pusher:
                 request.answer.set_result(outcome)
 
     def _pushed(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:
-        with self._log.lock():
-            return _twice(lambda: self._kept(tables))
+        self._fate = Fate.REFUSED
+        try:
+            with self._log.lock("pushing rows"):
+                return _twice(lambda: self._kept(tables))
+        except (OnlineStoreError, LogError) as error:
+            raise type(error)(f"{error} {self._fate.value}") from error
 
     def _kept(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:
         applied = self._current()
-        state, now = self._read_state()
-        applied.source.check_open(now)
-        state = self._caught_up(applied, state, now)
-        now = max(now, state.applied)
+        state, clock = self._read_state()
+        applied.source.check_open(clock)
+        state = self._caught_up(applied, state, clock)
+        now = max(clock, state.applied)
         if self._log.last_known_at() is None and applied.source.history is None:
-            self._publish_empty(applied, now)
+            state = self._publish_empty(applied, state, now)
         views = self._applying.published([*applied.views, *applied.left])
         whole = pa.concat_tables(tables)
         known = self._known(applied.source, whole)
@@ -210,7 +274,7 @@ class Pusher:
             if not found.fresh:
                 break
             try:
-                self._write(applied.source, whole.take(pa.array(found.fresh)), found, state, views=views)
+                self._write(applied, whole.take(pa.array(found.fresh)), found, (state, clock), views=views)
                 break
             except _UnreadableError as error:
                 refused = self._unreadable(tables, views, refused, str(error))
@@ -229,26 +293,64 @@ class Pusher:
 
     def _read_state(self) -> tuple[SourceState, int]:
         reading = self._store.get([self._state_key])
-        self._held, self._wrote = reading.values[0], False
+        self._held = reading.values[0]
         return SourceState.unpack(reading.values[0]), reading.now
 
     def _caught_up(self, applied: Applied, state: SourceState, now: int) -> SourceState:
-        """Apply what the log has and the records have not; a reservation without rows is given up."""
+        """Apply what the log has and the records have not; a reservation without rows is given up.
+
+        That is what a pusher left that died, or what an online store lacks that came back older.
+        """
         last = self._log.last_known_at()
-        if state.reserved is None and (last is None or last <= state.applied):
+        if state.is_old:
+            state = state._replace(confirmed=state.applied, last=last)
+            if last is not None and last > state.applied:
+                state = state._replace(last=state.applied)
+            self._swap({}, state)
+        self._check_log(state.last, last)
+        if self._held is not None and state.complete < self._log.confirmed().written:
+            self._unpublish(applied.gone())
+        if state.reserved is None and last == state.last:
             return state
         views = self._applying.published([*applied.views, *applied.left])
         if state.applied == NEVER and not views:
             state = self._remembered(applied.source, state, now)
-        elif (rows := self._log.tail(state.applied)).num_rows:
-            settled = _settled(applied.source, rows)
+        else:
+            state = self._applied_since(applied.source, state, views, now)
+        if state.reserved is not None:
+            state = state._replace(reserved=None)
+            self._swap({}, state)
+        return state
+
+    def _check_log(self, online: int | None, last: int | None) -> None:
+        """OnlineStoreError where the records have rows that this log has not."""
+        if online is not None and (last is None or last < online):
+            raise OnlineStoreError(
+                f"{self.source.title}: the online store has rows up to known_at {to_datetime(online).isoformat()}, and the "
+                f"log in {self._log.folder} {'is empty' if last is None else f'ends at {to_datetime(last).isoformat()}'}: it "
+                "was filled from another log. All pushers of a project use one folder of logs; restore the one that it was "
+                "filled from, or, to go on with this one, run featurestore teardown, plan, apply and materialize."
+            )
+
+    def _unpublish(self, marks: list[bytes]) -> None:
+        """Take away what an older store may have brought back: view versions that are applied no more. No push would reach
+        them, and what is confirmed would be said of them, too."""
+        there = [key for key, mark in zip(marks, self._store.get(marks).values, strict=True) if mark is not None]
+        if there:
+            self._store.write(dict.fromkeys(there))
+
+    def _applied_since(self, source: PushSource, state: SourceState, views: list[PushedView], now: int) -> SourceState:
+        """Apply the rows after the last that is in the records, so many at once."""
+        came_back: Return | None = Return(state.complete, now)
+        for rows in missing_rows(self._log, state.last, event_time=source.event_time):
+            if came_back is not None and rows[KNOWN_AT][0].as_py() != state.reserved:  # these are no dead pusher's
+                self._log.note_return(came_back)
+            came_back = None
+            settled = _settled(source, rows)
             self._wait(settled)
             puts = self._applying.records(self._applying.read(views, rows), upto=settled)
-            state = SourceState(settled)
-            self._swap({**puts, **self._identities_of(applied.source, rows)}, state)
-        if state.reserved is not None:
-            state = SourceState(state.applied)
-            self._swap({}, state)
+            state = SourceState(settled, None, max(state.complete, settled), rows[KNOWN_AT][-1].as_py())
+            self._swap({**puts, **self._identities_of(source, rows)}, state)
         return state
 
     def _remembered(self, source: PushSource, state: SourceState, now: int) -> SourceState:
@@ -261,10 +363,10 @@ class Pusher:
                 settled = _settled(source, rows)
                 self._wait(settled)
                 done = segment.last == last
-                state = SourceState(settled) if done else SourceState(segment.last, segment.last + 1)
+                state = SourceState(settled if done else segment.last, last=segment.last)
                 self._swap(self._identities_of(source, rows), state)
                 after = segment.last
-        return state
+        return state._replace(last=last)
 
     def _known(self, source: PushSource, rows: pa.Table) -> Known:
         """What is remembered of each row's identity."""
@@ -305,7 +407,7 @@ class Pusher:
 
     def _keep_aside(self, rows: pa.Table, now: int) -> None:
         log = self._offline.log(self.source, LATE)
-        with log.lock():
+        with log.lock("keeping late rows aside"):
             last = log.last_known_at()
             first = now if last is None else max(now, last + 1)
             stamped = _stamped(rows, range(first, first + rows.num_rows), [None] * rows.num_rows)
@@ -314,51 +416,69 @@ class Pusher:
     # --- reserve, append, apply -------------------------------------------------------------
 
     def _write(
-        self, source: PushSource, rows: pa.Table, found: Sorted, state: SourceState, *, views: Sequence[PushedView]
-    ) -> None:
-        first = self._reserve(state)
+        self, applied: Applied, rows: pa.Table, found: Sorted, read: tuple[SourceState, int], *,
+        views: Sequence[PushedView],
+    ) -> None:  # fmt: skip
+        source, (state, clock) = applied.source, read
+        first = self._first(state, clock)
+        state = state._replace(reserved=first, confirmed=first - 1)
+        self._swap({}, state)
         table = _stamped(rows, range(first, first + rows.num_rows), found.replaced(first))
         try:
             reading: Reading = self._applying.read(views, table)  # what fails must never come into the log
         except ValueError as error:
-            self._swap({}, SourceState(state.applied))
+            self._swap({}, state._replace(reserved=None))
             raise _UnreadableError(str(error)) from error
         self._log.append(_batches(table, self._log.schema))
+        self._fate = Fate.LOGGED
         settled = _settled(source, table)
         puts = self._applying.records(reading, upto=settled)
         self._wait(settled)
-        self._swap({**puts, **found.renewed(first)}, SourceState(settled))
+        try:
+            self._swap({**puts, **found.renewed(first)}, SourceState(settled, None, settled, first + rows.num_rows - 1))
+        except _ChangedError:  # what is online now lacks rows of the log, these among them, whatever it was
+            try:
+                self._caught_up(applied, *self._read_state())
+            except _ChangedError as again:
+                raise again.error from None
+        self._fate = Fate.SERVED
 
-    def _reserve(self, state: SourceState) -> int:
-        """The first instant of a turn, reserved before the clock has come there."""
-        if state.applied != NEVER:
-            self._wait(state.applied)  # a clock that is behind is waited for before anything is kept
-        last = self._log.last_known_at()
-        while True:
-            now = self._store.get([]).now
-            first = max(now, state.applied, *([] if last is None else [last])) + 1 + self._margin
-            self._swap({}, SourceState(state.applied, first))
-            seen = self._store.get([]).now
-            self._margin = max(self._least, 2 * (seen - now), self._margin * 9 // 10)
-            if seen < first:
-                return first
+    def _first(self, state: SourceState, now: int) -> int:
+        """The first known_at of a turn: after the clock, and after all that was ever confirmed or served."""
+        last, said = self._log.last_known_at(), self._log.confirmed()
+        least = max(state.complete, said.written, said.served, NEVER if last is None else last)
+        if least > now:
+            self._wait(least)  # a clock that is behind is waited for before anything is kept
+        return max(least, now) + 1
 
     def _swap(self, puts: Puts, after: SourceState) -> None:
         """Write, where the state is still the one that was read when the log was locked."""
         packed, guard = after.pack(), Guard(self._state_key, self._held)
+        self._log.confirm(written=after.complete)  # before the store is told
         if not self._store.write({**puts, self._state_key: packed}, guard=guard):
-            raise (OnlineStoreError if self._wrote else _ChangedError)(
-                f"{self.source.title}: another pusher changed its state online while this one held the log's lock; do all "
-                "pushers of the project use one folder of logs?"
-            )
-        self._held, self._wrote = packed, True
+            raise _ChangedError(self._told())
+        self._held = packed
 
-    def _publish_empty(self, applied: Applied, now: int) -> None:
+    def _told(self) -> OnlineStoreError:
+        """What to say of a state that is not the one that was written."""
+        held = self._store.get([self._state_key]).values[0]
+        if held is None or SourceState.unpack(held).complete < SourceState.unpack(self._held).complete:
+            return OnlineUnavailableError(
+                f"{self.source.title}: the online store was emptied, or came back older, while rows were pushed; try again."
+            )
+        return OnlineStoreError(
+            f"{self.source.title}: another pusher changed its state online while this one held the log's lock; do all "
+            "pushers of the project use one folder of logs?"
+        )
+
+    def _publish_empty(self, applied: Applied, state: SourceState, now: int) -> SourceState:
         """Before the first row: every view is complete, since there is nothing to fill it with."""
         marks = [PushedView(self._project, view).keys.watermark_key for view in applied.views]
         unset = [mark for mark, held in zip(marks, self._store.get(marks).values, strict=True) if held is None]
         if unset:
-            self._store.write(dict.fromkeys(unset, pack_watermark([now])))
+            state = state._replace(confirmed=max(state.complete, now))
+            self._swap(dict.fromkeys(unset, pack_watermark([now])), state)
+        return state
 
     def _identities_of(self, source: PushSource, rows: pa.Table) -> Puts:
         """What is to be remembered of rows that the log has and a dead pusher did not get to say."""

@@ -21,7 +21,7 @@ from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import OnlineStoreError, RequestError
 from featurestore.operations.on_demand import evaluate, evaluate_rows, input_names
 from featurestore.operations.serving.online_result import OnlineResult, PartAnswer
-from featurestore.operations.serving.parts import load_part
+from featurestore.operations.serving.parts import Vouched, load_part
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService
 from featurestore.semantics.values import EXACT_IN_FLOAT64, own_lists, scalars
 from featurestore.stores.online import OnlineStore, Reading
@@ -53,10 +53,12 @@ class _Asked:
 class Lookup:
     """A service, loaded: safe to use from several threads and coroutines."""
 
-    def __init__(self, service: ResolvedService, store: OnlineStore, *, project: str) -> None:
+    def __init__(
+        self, service: ResolvedService, store: OnlineStore, *, project: str, vouched: Vouched | None = None
+    ) -> None:
         self.service = service
         self._store = store
-        self._parts = [load_part(part, project) for part in service.parts]
+        self._parts = [load_part(part, project, vouched=vouched) for part in service.parts]
         self._marks = [key for loaded in self._parts for key in loaded.marks]
         self._inputs = service.inputs
         self._names = [column.name for column in service.columns]

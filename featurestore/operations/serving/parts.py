@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
-from featurestore.operations.pushing.state import NEVER, SourceState, served_as_of, state_key
+from featurestore.operations.pushing.state import LAG, NEVER, Witness, served_as_of, state_key
 from featurestore.operations.serving.online_result import PartAnswer
 from featurestore.semantics.lanes import Lanes
 from featurestore.semantics.service import Part
@@ -20,7 +20,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import Rows, ViewCodec, edition_of, unpack_watermark
 from featurestore.stores.tiles import TileCodec
 
-__all__ = ["Columns", "LoadedPart", "load_part", "takes_pushes"]
+__all__ = ["Columns", "LoadedPart", "Vouched", "load_part", "takes_pushes"]
 
 Columns = Sequence[Sequence[Any]]
 
@@ -42,14 +42,25 @@ class LoadedPart(Protocol):
         """
 
 
+class Vouched(Protocol):
+    """What a process knows of push sources beside what is online."""
+
+    @property
+    def lag(self) -> int:
+        """µs that an answer may be behind the clock without being stale."""
+
+    def witness(self, source: PushSource) -> Witness:
+        """Who vouches for readings of a source."""
+
+
 def takes_pushes(view: ResolvedView) -> bool:
     """Whether the view's records are kept up to date by pushes, and not by materialize."""
     return isinstance(view.source, PushSource) and view.timing.refresh is None
 
 
-def load_part(part: Part, project: str) -> LoadedPart:
+def load_part(part: Part, project: str, *, vouched: Vouched | None = None) -> LoadedPart:
     """The part, ready to be looked up."""
-    return TilePart(part, project) if takes_pushes(part.view) else SlotPart(part, project)
+    return TilePart(part, project, vouched) if takes_pushes(part.view) else SlotPart(part, project)
 
 
 def _places(part: Part) -> dict[str, int]:
@@ -161,9 +172,9 @@ def _first(view: ResolvedView, watermark: bytes | None) -> str:
 
 
 class TilePart:
-    """A part over pushed rows: tiles, merged for now, or for the instant before what is reserved and not yet applied."""
+    """A part over pushed rows: tiles, merged for the instant up to which they are confirmed to hold all of the log."""
 
-    def __init__(self, part: Part, project: str) -> None:
+    def __init__(self, part: Part, project: str, vouched: Vouched | None = None) -> None:
         assert isinstance(part.view.source, PushSource)
         self.part = part
         self.view = part.view
@@ -172,7 +183,8 @@ class TilePart:
         self.places = _places(part)
         self._lanes = Lanes(part.view)
         self._records = TileCodec(self._lanes)
-        self._served = NEVER
+        self._witness = None if vouched is None else vouched.witness(part.view.source)
+        self._lag = LAG if vouched is None else vouched.lag
         self._defaults = [feature.default for feature in part.view.features]
 
     def answer(
@@ -184,7 +196,8 @@ class TilePart:
                 f"View '{self.view.name}' ({self.view.fingerprint[:12]}) was not filled from its push log yet; run "
                 "featurestore materialize"
             )
-        as_of = self._as_of(SourceState.unpack(marks[0]), now)
+        filled = max(unpack_watermark(marks[1]), default=NEVER)
+        as_of = served_as_of(marks[0], now, filled=filled, witness=self._witness)
         tiles = self._records.read([record for record in records if record is not None])
         if max(tiles.instants, default=as_of) > as_of:
             return None
@@ -197,16 +210,4 @@ class TilePart:
                 for column, default in zip(columns, self._defaults, strict=True)
             ]
             statuses = [[Status.MISSING if place is None else status[place] for place in places] for status in statuses]
-        return _answered(self, statuses, columns, as_of=as_of, stale=as_of < now)
-
-    def _as_of(self, state: SourceState, now: int) -> int:
-        """The instant to answer for, which does not go back.
-
-        A reservation of an instant that was answered before was seen too late to be kept: its pusher, who looks at the
-        clock once it can be seen, gives it up and reserves a later one. So the answer of before is still true.
-        """
-        as_of = served_as_of(state, now)
-        if state.reserved is not None and state.reserved <= self._served <= now:
-            as_of = max(as_of, self._served)
-        self._served = as_of
-        return as_of
+        return _answered(self, statuses, columns, as_of=as_of, stale=as_of < now - self._lag)

@@ -28,6 +28,7 @@ from featurestore.errors import (
 )
 from featurestore.operations.serving.lookup import Lookup
 from featurestore.operations.serving.online_result import OnlineResult
+from featurestore.operations.serving.parts import Vouched
 from featurestore.operations.serving.recorder import Recorder, checked_id
 from featurestore.operations.training.manifest import Manifest
 from featurestore.registry.diff import changes
@@ -81,13 +82,13 @@ class Serving:
 
     def __init__(
         self, registry: Registry, store: OnlineStore, project: str, functions: Callable[[], Catalog],
-        *, recorder: Recorder | None = None,
+        *, recorder: Recorder | None = None, vouched: Vouched | None = None,
     ) -> None:  # fmt: skip
         self._registry = registry
         self._store = store
         self._project = project
         self._functions = functions
-        self._recorder = recorder
+        self._recorder, self._vouched = recorder, vouched
         self._loaded: dict[tuple[str, str | None], _Loaded] = {}
         self._presented: dict[ServiceVersion, Document] = {}
         self._silence: tuple[float, str] | None = None  # when the store was last found silent, and what it said
@@ -198,7 +199,8 @@ class Serving:
             return _Loaded(before.lookup, generation, newest, before.checked, catalog)
         if self._recorder is not None:
             self._recorder.prepare(service)
-        return _Loaded(Lookup(service, self._store, project=self._project), generation, newest, 0.0, catalog)
+        lookup = Lookup(service, self._store, project=self._project, vouched=self._vouched)
+        return _Loaded(lookup, generation, newest, 0.0, catalog)
 
     def _has_other_code(self, loaded: _Loaded) -> bool:
         """Whether definitions were taken in since, among which may be the functions of a newer version."""

@@ -4,5 +4,6 @@ from featurestore.stores.log.compaction import Compaction
 from featurestore.stores.log.log import Log
 from featurestore.stores.log.manifest import Segment
 from featurestore.stores.log.relation import ROW, SEGMENT
+from featurestore.stores.log.returns import Return
 
-__all__ = ["ROW", "SEGMENT", "Compaction", "Log", "Segment"]
+__all__ = ["ROW", "SEGMENT", "Compaction", "Log", "Return", "Segment"]

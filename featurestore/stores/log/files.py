@@ -13,8 +13,9 @@ from weakref import WeakSet
 import pyarrow as pa
 
 from featurestore.errors import LogDamagedError, LogError
+from featurestore.stores.log.confirmed import NEVER, Confirmed, ConfirmedFile
 from featurestore.stores.log.disk import sync_folder
-from featurestore.stores.log.lock import exclusive
+from featurestore.stores.log.lock import PATIENCE, exclusive
 from featurestore.stores.log.manifest import Manifest, ManifestFile, Segment
 from featurestore.stores.log.schema import KNOWN_AT
 from featurestore.stores.log.segment import ChangedError, SegmentFile
@@ -34,7 +35,7 @@ class Files:
     mutex: held by a thread that uses what is remembered here. Whoever changes a file holds the log's lock besides.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, *, patience: float = PATIENCE) -> None:
         self.folder = folder
         self.lock = folder / "lock"
         self.mutex = threading.Lock()
@@ -42,8 +43,9 @@ class Files:
         self._manifest = ManifestFile(folder / "manifest.json")
         folder.mkdir(parents=True, exist_ok=True)
         self._tip = TipFile(folder / "tip")
+        self._confirmed = ConfirmedFile(folder / "confirmed")
         if self._manifest.read() is None:
-            with exclusive(self.lock):
+            with exclusive(self.lock, doing="making the log", patience=patience):
                 if self._manifest.read() is None:
                     sync_folder(folder.parent)
                     self._begin(1, Manifest(schema, ()))
@@ -54,6 +56,7 @@ class Files:
         with self.mutex:
             self._manifest.close()
             self._tip.close()
+            self._confirmed.close()
             if self._file is not None:
                 self._file.close()
                 self._file = None
@@ -129,7 +132,20 @@ class Files:
             "changed. Nothing was removed; restore the file from a copy."
         )
 
-    # What follows is called under the log's lock and the mutex.
+    # What follows is called under the log's lock.
+
+    def confirmed(self) -> Confirmed:
+        """What was ever confirmed of the log."""
+        return self._confirmed.read()
+
+    def confirm(self, *, written: int = NEVER, served: int = NEVER) -> None:
+        """Remember what is confirmed, where it is more than before."""
+        before = self._confirmed.read()
+        after = Confirmed(max(before.written, written), max(before.served, served))
+        if after != before:
+            self._confirmed.write(after)
+
+    # What follows is called under the mutex, too.
 
     def recover(self) -> None:
         """Cut off what a dead appender left unfinished, and make sure that the rest is on the disk."""

@@ -3,19 +3,37 @@
 Two files, as in a turnstile: whoever wants the lock first takes the turn, then waits for the lock, then gives up the
 turn. So the one that has just released the lock waits behind the one that holds the turn, and nobody starves.
 Every holder has a descriptor of its own, which is what `flock` goes by: threads exclude each other like processes.
+
+A process that is stopped keeps its locks, and nothing can be done in its place: what it was about to write it writes
+when it goes on. So nobody waits for ever, and whoever gives up is told who holds the lock; the holder says so in the file.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["attempt", "exclusive"]
+from featurestore.clock import to_datetime, wall_clock
+
+__all__ = ["PATIENCE", "BusyError", "attempt", "exclusive"]
+
+PATIENCE = 60.0
+"""Seconds for which a lock is waited for, unless something else is said."""
 
 _OPEN: set[int] = set()
+_SHORT, _LONG, _SOON = 0.0002, 0.01, 0.1
+"""Seconds between two looks, at first and at last, and how long it is before looks become rare."""
+
+
+class BusyError(Exception):
+    """Somebody else has held a lock for longer than one waits; the text says who, where, since when and what for."""
 
 
 def _forget() -> None:
@@ -29,14 +47,19 @@ os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock of a path, waiting for it. The files stay; not for network file systems without `flock`."""
+def exclusive(path: Path, *, doing: str, patience: float = PATIENCE) -> Iterator[None]:
+    """Hold the lock of a path, waiting for it. The files stay; not for network file systems without `flock`.
+
+    doing: what for, told to those that give up waiting. patience: seconds until this one does, with BusyError.
+    """
+    deadline = time.monotonic() + patience
     turn = _open(path.with_name(path.name + ".turn"))
     try:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+        _wait(turn, path, deadline, patience)
         held = _open(path)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX)
+            _wait(held, path, deadline, patience)
+            _sign(held, doing)
             _give(turn)
             yield
         finally:
@@ -46,13 +69,15 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def attempt(path: Path) -> Iterator[bool]:
+def attempt(path: Path, *, doing: str) -> Iterator[bool]:
     """Hold the lock of a path where nobody holds it or waits for it; yields whether that is so."""
     turn = _open(path.with_name(path.name + ".turn"))
     try:
         held = _open(path) if _taken(turn) else None
         try:
             taken = held is not None and _taken(held)
+            if held is not None and taken:
+                _sign(held, doing)
             _give(turn)
             yield taken
         finally:
@@ -60,6 +85,43 @@ def attempt(path: Path) -> Iterator[bool]:
                 _close(held)
     finally:
         _close(turn)
+
+
+def _wait(descriptor: int, path: Path, deadline: float, patience: float) -> None:
+    """Take a descriptor's lock. It is asked for again and again: the kernel's own queue has no deadline."""
+    began, pause = time.monotonic(), _SHORT
+    while not _taken(descriptor):
+        now = time.monotonic()
+        if now >= deadline:
+            raise BusyError(f"{path} is locked, and was not free within {patience:g} s; {_holder(path)}")
+        time.sleep(min(pause, max(0.0, deadline - now)))
+        pause = min(2 * pause, _LONG if now - began > _SOON else _LONG / 10)
+
+
+def _sign(descriptor: int, doing: str) -> None:
+    """Say who holds the lock. That is for people: where the disk is full, the lock holds all the same."""
+    said = json.dumps(
+        {"pid": os.getpid(), "host": socket.gethostname(), "since": wall_clock(), "doing": doing}
+    ).encode()
+    try:
+        os.write(descriptor, said)  # it was opened just now, and stands at the beginning
+        os.ftruncate(descriptor, len(said))
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+            raise
+
+
+def _holder(path: Path) -> str:
+    """Who holds the lock of a path, by what the file says."""
+    try:
+        said = json.loads(path.read_bytes())
+        since = to_datetime(said["since"]).isoformat(timespec="seconds")
+        return (
+            f"process {said['pid']} on {said['host']} holds it since {since}, {said['doing']}. Where that process was "
+            "stopped or hangs, let it go on or end it: its lock goes with it"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its file does not say who holds it"
 
 
 def _taken(descriptor: int) -> bool:

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -15,16 +15,18 @@ import pyarrow as pa
 
 from featurestore.clock import Clock, reader
 from featurestore.compile.rows import Scan
-from featurestore.errors import LogError
+from featurestore.errors import LogBusyError, LogError
 from featurestore.stores.disk import unwritable
 from featurestore.stores.log.compaction import Compaction, compact
+from featurestore.stores.log.confirmed import NEVER, Confirmed
 from featurestore.stores.log.disk import error_of
 from featurestore.stores.log.files import Files
 from featurestore.stores.log.frame import MAX_PAYLOAD
-from featurestore.stores.log.lock import attempt, exclusive
+from featurestore.stores.log.lock import PATIENCE, BusyError, attempt, exclusive
 from featurestore.stores.log.manifest import Manifest, Segment
 from featurestore.stores.log.recent import Recent
 from featurestore.stores.log.relation import Relation, scan_of, scan_where
+from featurestore.stores.log.returns import Return, read_returns, write_return
 from featurestore.stores.log.schema import KNOWN_AT, check, difference
 from featurestore.stores.log.sealed import look_at, read_segment
 from featurestore.stores.log.segment import SegmentFile
@@ -32,6 +34,7 @@ from featurestore.stores.log.segment import SegmentFile
 __all__ = ["Log"]
 
 SEGMENT_BYTES = 64 * 1024**2
+SEALING = "sealing full segments"
 GRACE = 3600.0
 """Seconds for which a file that is no longer in force stays: longer than a query that has found it may run."""
 
@@ -42,24 +45,28 @@ class Log:
     filled: how many segments were full when this object appended. folder: made where it is missing. schema: with `known_at`, int64, which increases strictly over the whole log.
     segment_bytes: a segment that has reached this size is full. clock: says how long a file has been out of force.
     claim: called under a lock before anything is kept, with whether there are rows; what it raises keeps it from that.
+    patience: seconds for which its locks are waited for.
     """
 
     def __init__(
         self, folder: Path, schema: pa.Schema, *, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None,
         claim: Callable[[bool], None] = lambda _: None,
+        patience: float = PATIENCE,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.schema = check(schema)
-        self._segment_bytes = segment_bytes
+        self._segment_bytes, self._patience = segment_bytes, patience
         self._now = reader(clock)
         self._claim = claim
         self._holder: tuple[int, int] | None = None  # process and thread
         self.filled = 0
         self._recent = Recent(folder, self.schema)
         try:
-            self._files = Files(folder, self.schema)
+            self._files = Files(folder, self.schema, patience=patience)
         except OSError as error:
             raise error_of(error, folder) from error
+        except BusyError as error:
+            raise _busy(error) from None
         differs = difference(self._files.in_force().schema, self.schema)
         if differs:
             self.close()
@@ -79,35 +86,56 @@ class Log:
         self.close()
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the log alone, among all threads and processes of the machine; waits in turn, for as long as it takes.
+    def lock(self, doing: str = "writing to it") -> Iterator[None]:
+        """Hold the log alone, among all threads and processes of the machine; waits in turn.
 
-        What a dead process left unfinished is cut off. LogDamagedError where acknowledged bytes have changed.
+        doing: what for, as those are told who give up waiting, with LogBusyError. What a dead process left unfinished is
+        cut off. LogDamagedError where acknowledged bytes have changed.
         """
         if self._holds():
             raise RuntimeError("this thread holds the lock of the push log already")
         closed = unwritable(self.folder)  # then nobody writes, and there is nothing that could be cut off
-        with nullcontext() if closed else self._exclusive():
-            try:
-                with self._files.mutex:
-                    if not closed:
-                        self._files.recover()
-            except OSError as error:
-                raise error_of(error, self.folder) from error
-            self._holder = os.getpid(), threading.get_ident()
-            try:
-                yield
-            finally:
-                self._holder = None
+        with ExitStack() as stack:
+            if not closed:
+                try:
+                    stack.enter_context(exclusive(self._files.lock, doing=doing, patience=self._patience))
+                except BusyError as error:
+                    raise _busy(error) from None
+                except OSError as error:
+                    raise error_of(error, self._files.lock) from error
+            stack.enter_context(self._taken(recover=not closed))
+            yield
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(exclusive(self._files.lock))
-            except OSError as error:
-                raise error_of(error, self._files.lock) from error
+    def attempt(self, doing: str) -> Iterator[bool]:
+        """`lock` where nobody holds it or waits for it; yields whether that is so."""
+        if self._holds():
+            yield False
+            return
+        with attempt(self._files.lock, doing=doing) as alone, self._taken() if alone else nullcontext():
+            yield alone
+
+    @contextmanager
+    def _taken(self, *, recover: bool = True) -> Iterator[None]:
+        try:
+            with self._files.mutex:
+                if recover:
+                    self._files.recover()
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+        self._holder = os.getpid(), threading.get_ident()
+        try:
             yield
+        finally:
+            self._holder = None
+
+    def confirmed(self) -> Confirmed:
+        """What was ever confirmed of the log; under the lock."""
+        return self._files.confirmed()
+
+    def confirm(self, *, written: int = NEVER, served: int = NEVER) -> None:
+        """Remember what is confirmed, where it is more than before; under the lock."""
+        self._files.confirm(written=written, served=served)
 
     def _holds(self) -> bool:
         return self._holder == (os.getpid(), threading.get_ident())
@@ -157,6 +185,17 @@ class Log:
                 f"begin at {values[0]} and end at {values[-1]}."
             )
         return table
+
+    def note_return(self, found: Return) -> None:
+        """Keep that the online store came back older; under the lock."""
+        try:
+            write_return(self.folder / "returns", found)
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    def returns(self) -> list[Return]:
+        """When the online store was found to have come back older."""
+        return read_returns(self.folder / "returns")
 
     def last_known_at(self) -> int | None:
         """known_at of the last row, None while there is none; reads no rows."""
@@ -247,7 +286,7 @@ class Log:
         """`scan` when nobody appends: no row that was reserved before now can still be on its way."""
         if self._holds():
             return self.scan(connection, name)
-        with self.lock():
+        with self.lock("reading it"):
             return self.scan(connection, name)
 
     @property
@@ -267,13 +306,15 @@ class Log:
         One process at a time does it; killed anywhere, the next call completes it.
         """
         try:
-            with exclusive(self.folder / "compaction"):
+            with exclusive(self.folder / "compaction", doing=SEALING, patience=self._patience):
                 self._claim(self.last_known_at() is not None)
                 if everything:
-                    with self.lock(), self._files.mutex:
+                    with self.lock(SEALING), self._files.mutex:
                         if self._files.open.rows:
                             self._files.roll()
-                return compact(self._files, self.lock, now=self._now, grace=round(grace * 1_000_000))
+                return compact(self._files, self._sealing, now=self._now, grace=round(grace * 1_000_000))
+        except BusyError as error:
+            raise _busy(error) from None
         except OSError as error:
             raise error_of(error, self.folder) from error
 
@@ -283,11 +324,18 @@ class Log:
         Ends early, between two segments, where `stop` says so; calls `rest` every few milliseconds.
         """
         try:
-            with attempt(self.folder / "compaction") as alone:
+            with attempt(self.folder / "compaction", doing=SEALING) as alone:
                 if not alone:
                     return Compaction()
                 self._claim(self.last_known_at() is not None)
                 grace = round(GRACE * 1_000_000)
-                return compact(self._files, self.lock, now=self._now, grace=grace, stop=stop, rest=rest)
+                return compact(self._files, self._sealing, now=self._now, grace=grace, stop=stop, rest=rest)
         except OSError as error:
             raise error_of(error, self.folder) from error
+
+    def _sealing(self) -> AbstractContextManager[None]:
+        return self.lock(SEALING)
+
+
+def _busy(error: BusyError) -> LogBusyError:
+    return LogBusyError(f"The push log is busy: {error}")

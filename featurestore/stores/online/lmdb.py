@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from itertools import islice, takewhile
 from operator import lt
@@ -37,9 +37,10 @@ from featurestore.errors import (
     OnlineUnavailableError,
 )
 from featurestore.stores.disk import unwritable
+from featurestore.stores.log.lock import PATIENCE, BusyError, exclusive
 from featurestore.stores.online.contract import Guard, Reading
 from featurestore.stores.online.sealing import is_sound, opened, opened_one, sealed
-from featurestore.stores.online.url import Parser, byte_count, parse_options
+from featurestore.stores.online.url import Parser, byte_count, parse_options, seconds
 
 __all__ = ["LmdbStore"]
 
@@ -66,9 +67,10 @@ class _Environment:
     transaction runs (`running` counts them), and the child closes what it inherited and opens its own on first use.
     """
 
-    def __init__(self, path: Path, map_size: int) -> None:
+    def __init__(self, path: Path, map_size: int, lock_timeout: float) -> None:
         self.path = path
         self.map_size = map_size
+        self.lock_timeout = lock_timeout
         self.running: list[None] = []  # a list, because its append and pop are atomic and quicker than a lock
         self.env: lmdb.Environment | None = None  # None during a fork and, after it, in the child
         self._parked: lmdb.Environment | None = None
@@ -85,13 +87,29 @@ class _Environment:
         words: dict[str, Any] = {"readonly": True, "lock": False} if closed else {}
         try:
             env = lmdb.open(str(self.path), map_size=self.map_size, max_dbs=2, max_readers=MAX_READERS, **words)
-            if not closed:
+            if closed:
+                self.keys, self.long = (env.open_db(name, create=False) for name in (b"keys.v1", b"long.v1"))
+            else:
                 env.reader_check()
-            self.keys, self.long = (env.open_db(name, create=not closed) for name in (b"keys.v1", b"long.v1"))
+                with self.writing():  # which it is where they are missing, and takes LMDB's lock in any case
+                    self.keys, self.long = env.open_db(b"keys.v1"), env.open_db(b"long.v1")
         except (lmdb.Error, OSError) as error:
             raise self.error(error) from error
         self.env = env
         return env
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Alone among all writers. LMDB would wait for ever for one that was stopped; this names it."""
+        with ExitStack() as stack:
+            doing, patience = "writing to the online store", self.lock_timeout
+            try:
+                stack.enter_context(exclusive(self.path / "writer", doing=doing, patience=patience))
+            except BusyError as error:
+                raise OnlineUnavailableError(f"The online store in {self.path} is busy: {error}.") from None
+            except OSError as error:
+                raise self.error(error) from error
+            yield
 
     def resume(self) -> lmdb.Environment:
         """For a caller that is counted in `running` and found no `env`: wait for the fork to end, then open."""
@@ -172,7 +190,7 @@ _ENVIRONMENTS_LOCK = threading.Lock()
 _FORKING: list[_Environment] = []
 
 
-def _environment(path: Path, map_size: int | None) -> _Environment:
+def _environment(path: Path, map_size: int | None, lock_timeout: float) -> _Environment:
     """This process's environment for a directory, which is made where it is missing."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -183,7 +201,7 @@ def _environment(path: Path, map_size: int | None) -> _Environment:
         key = (status.st_dev, status.st_ino)  # not the path, which may lead here through a link
         environment = _ENVIRONMENTS.get(key)
         if environment is None:
-            environment = _ENVIRONMENTS[key] = _Environment(path, map_size or MAP_SIZE)
+            environment = _ENVIRONMENTS[key] = _Environment(path, map_size or MAP_SIZE, lock_timeout)
     if map_size not in {None, environment.map_size}:
         raise ConfigError(
             f"The online store in {path} is open in this process with map_size={environment.map_size}; "
@@ -221,7 +239,7 @@ class LmdbStore:
     """
 
     blocking: ClassVar[bool] = False
-    OPTIONS: ClassVar[dict[str, Parser]] = {"map_size": byte_count}
+    OPTIONS: ClassVar[dict[str, Parser]] = {"map_size": byte_count, "lock_timeout": seconds}
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         place, _, query = url.removeprefix("lmdb://").partition("?")
@@ -230,7 +248,9 @@ class LmdbStore:
             raise ConfigError("An lmdb:// URL names a directory, such as lmdb://data/online.")
         self._path = Path(unquote(place)).absolute()
         self._now = reader(clock)
-        self._environment: _Environment | None = _environment(self._path, options.get("map_size"))
+        self._environment: _Environment | None = _environment(
+            self._path, options.get("map_size"), options.get("lock_timeout", PATIENCE)
+        )
 
     def __repr__(self) -> str:
         return f"LmdbStore('lmdb://{self._path}')"
@@ -264,7 +284,9 @@ class LmdbStore:
         """Write the batch in one transaction, synced to disk, where the guard holds; see the contract."""
         environment = self._environment or self._refuse()
         keys = sorted(puts)  # neighbours share pages, which a batch then touches once
-        with environment.entered() as env:
+        with environment.entered():
+            pass  # a child opens its own, which takes the lock, too
+        with environment.writing(), environment.entered() as env:
             env.reader_check()  # what killed readers had in view would never be reused
             with env.begin(environment.keys, write=True) as txn:
                 if guard is not None:
