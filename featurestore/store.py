@@ -26,7 +26,7 @@ from featurestore.operations.manifest_check import ManifestCheck, check_manifest
 from featurestore.operations.materialize import Run, run_record
 from featurestore.operations.planning import Planning
 from featurestore.operations.project import Project
-from featurestore.operations.pushing.pusher import Pushed
+from featurestore.operations.pushing.pusher import Pushed, TakenBack
 from featurestore.operations.serving.lookup import Lookup
 from featurestore.operations.serving.online_result import OnlineResult
 from featurestore.operations.serving.serving import ServiceBehind
@@ -260,6 +260,14 @@ class FeatureStore:
         The next push to the source and `materialize` do it too; until then lookups answer for the instant before.
         """
         self._project.pushing.repair()
+
+    def take_back(self, source: str) -> TakenBack:
+        """Take rows out of a push log that are known further ahead of the store's clock than a push waits for, 10 s.
+
+        They were pushed by a clock that was ahead, and nothing can be pushed until the store's has come there. They are put
+        into a file, to be pushed again. All that is online of the source is given up, until `materialize` fills it again.
+        """
+        return self._project.pushing.take_back(source)
 
     def confirm_pushes(self) -> None:
         """Go on saying online that all of the logs at hand is there, a few times a second, as a server does.

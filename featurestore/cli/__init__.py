@@ -10,7 +10,7 @@ from featurestore.cli.auditing import audit
 from featurestore.cli.availability import availability
 from featurestore.cli.definitions import apply, history, plan, show, teardown
 from featurestore.cli.lineage import lineage
-from featurestore.cli.pushing import compact, push
+from featurestore.cli.pushing import compact, push, take_back
 from featurestore.cli.scaffold import init
 from featurestore.cli.serving import manifest, materialize, online, serve, status, verify
 from featurestore.cli.simulating import simulate
@@ -35,6 +35,7 @@ add(
     show,
     status,
     compact,
+    take_back,
     audit,
     availability,
     simulate,

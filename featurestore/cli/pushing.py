@@ -1,4 +1,4 @@
-"""Commands about logs: push, compact."""
+"""Commands about logs: push, take-back, compact."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import typer
 
 from featurestore.cli.application import AsJson, opened
 from featurestore.cli.output import print_json, print_table
-from featurestore.errors import PushError
+from featurestore.errors import FeatureStoreError, LogError, OnlineStoreError, PushError
 
-__all__ = ["compact", "push"]
+__all__ = ["compact", "push", "take_back"]
 
 PART = 5_000
 """Rows that are kept at a time; a mistake leaves those of the parts before it kept."""
@@ -41,8 +41,8 @@ def push(
         for rows, count, plain in _parts(stream, str(file)):
             try:
                 pushed = store.push(source, rows, json=plain)
-            except PushError as error:
-                raise PushError(_placed(error, first, told["accepted"])) from None
+            except (PushError, OnlineStoreError, LogError) as error:
+                raise type(error)(_placed(error, first, told["accepted"])) from None
             told = {name: count + getattr(pushed, name) for name, count in told.items()}
             first += count
     if as_json:
@@ -51,7 +51,7 @@ def push(
         typer.echo(", ".join(f"{count} {name}" for name, count in told.items()))
 
 
-def _placed(error: PushError, first: int, kept: int) -> str:
+def _placed(error: FeatureStoreError, first: int, kept: int) -> str:
     """The error of a part, with where the part begins and what is kept of the others."""
     if not first:
         return str(error)
@@ -118,6 +118,26 @@ def _json_rows(head: bytes, stream: BinaryIO, name: str) -> Iterator[Any]:
                 f'{name}, line {number} is no JSON: {error}. Each line is a row, such as {{"customer": "ann"}}, or the '
                 "whole is a list of them"
             ) from None
+
+
+def take_back(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="A push source.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take rows out of a push log that a clock pushed which was ahead, and give up what is online of the source.
+
+    Nothing can be pushed before the store's clock has come to the last row. The rows are put into a file.
+
+    Example: featurestore take-back carts
+    """
+    with opened(context) as store:
+        taken = store.take_back(source)
+    if as_json:
+        print_json({"rows": taken.rows, "file": None if taken.file is None else str(taken.file)})
+        return
+    beside = f"{taken.rows} rows taken back" + (f", into {taken.file}; push that file again" if taken.file else "")
+    typer.echo(f"{beside}. Run featurestore materialize to fill the views over {source} where anything was ahead.")
 
 
 def compact(

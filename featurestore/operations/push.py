@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.clock import Clock, to_datetime
@@ -17,7 +18,7 @@ from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError
 from featurestore.operations.materialize import Run
 from featurestore.operations.pushing.compactor import Compactor
 from featurestore.operations.pushing.heartbeat import Heartbeat
-from featurestore.operations.pushing.pusher import Applied, Pushed, Pusher
+from featurestore.operations.pushing.pusher import Applied, Pushed, Pusher, TakenBack
 from featurestore.operations.pushing.state import LAG, Witness
 from featurestore.operations.pushing.witness import EVERY, LogWitness
 from featurestore.operations.rollout import held_views
@@ -161,6 +162,16 @@ class Pushing:
                 if self._offline.logs.has(source.name, LATE):
                     self._offline.log(source, LATE)
                 self._notice(name)
+
+    def take_back(self, name: str) -> TakenBack:
+        """Take rows out of a log that are further ahead of the clock than a push waits for; see Pusher."""
+        pusher = self._pusher(name)
+        folder = self._offline.folder(pusher.source).parent
+
+        def place(now: int) -> Path:
+            return folder / f"taken-back-{to_datetime(now):%Y%m%dT%H%M%S%f}Z.parquet"
+
+        return pusher.take_back(place, ahead=round(PATIENCE * 1e6))
 
     def forget(self, name: str) -> int:
         """Forget the identities of a source's rows that are older than its lateness; how many."""

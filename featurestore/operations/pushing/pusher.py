@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -30,7 +31,7 @@ from featurestore.operations.pushing.identities import IDENTITY, Identity, diges
 from featurestore.operations.pushing.line import Line
 from featurestore.operations.pushing.merging import PushedView
 from featurestore.operations.pushing.missing import missing_rows
-from featurestore.operations.pushing.rows import table_of_rows
+from featurestore.operations.pushing.rows import table_of_rows, write_rows
 from featurestore.operations.pushing.sorting import Known, Pushed, Sorted, next_version, sort_rows
 from featurestore.operations.pushing.state import NEVER, SourceState, source_prefix, state_key
 from featurestore.semantics.values import instants
@@ -41,7 +42,7 @@ from featurestore.stores.offline import Offline
 from featurestore.stores.online import Guard, OnlineStore
 from featurestore.stores.push_logs import LATE
 
-__all__ = ["Applied", "Pushed", "Pusher"]
+__all__ = ["Applied", "Pushed", "Pusher", "TakenBack"]
 
 Puts = dict[bytes, bytes | None]
 T = TypeVar("T")
@@ -57,6 +58,13 @@ class Applied(NamedTuple):
     views: list[ResolvedView]
     left: list[ResolvedView]
     gone: Callable[[], list[bytes]] = list
+
+
+class TakenBack(NamedTuple):
+    """How many rows were taken out of a log, and the Parquet file in which they are now, which can be pushed again."""
+
+    rows: int
+    file: Path | None
 
 
 class _ChangedError(Exception):
@@ -220,6 +228,30 @@ class Pusher:
                     puts = {}
             self._swap({**puts, **publish(upto)}, state)
             return count
+
+    def take_back(self, place: Callable[[int], Path], *, ahead: int) -> TakenBack:
+        """Take the rows out of the log that are known further ahead of the clock than `ahead` (µs), as a clock says that was
+        wrong, into a file; and all that is online of the source, which is to be filled again.
+
+        place: the file for an instant (µs). Killed anywhere, the next call completes it.
+        """
+        with self.alone("taking back rows that are ahead of the clock"):
+            applied, (state, now) = self._applied(), self._read_state()
+            said, last = self._log.confirmed(), self._log.last_known_at()
+            if max(state.complete, *said, NEVER if last is None else last) <= now + ahead:
+                return TakenBack(0, None)
+            rows = self._log.ahead_of(now)
+            file = place(now) if rows.num_rows else None
+            if file is not None:
+                write_rows(rows.drop_columns([KNOWN_AT, REPLACES]), file)
+            marks = [PushedView(self._project, view).keys.watermark_key for view in [*applied.views, *applied.left]]
+            gone: Puts = dict.fromkeys([*marks, *applied.gone(), self._state_key])
+            if not self._store.write(gone, guard=Guard(self._state_key, self._held)):
+                raise self._told()
+            for keys in self._store.scan(self._prefix + IDENTITY):
+                self._store.write(dict.fromkeys(keys))
+            self._log.take_back(now)  # last: until then, all of this is done again
+            return TakenBack(rows.num_rows, file)
 
     def _filled(self, view: PushedView, *, upto: int) -> Iterator[tuple[bytes, bytes | None]]:
         """Each record, then None for keys whose rows were deleted since a fill that never came to its end."""
@@ -447,8 +479,12 @@ class Pusher:
         """The first known_at of a turn: after the clock, and after all that was ever confirmed or served."""
         last, said = self._log.last_known_at(), self._log.confirmed()
         least = max(state.complete, said.written, said.served, NEVER if last is None else last)
-        if least > now:
-            self._wait(least)  # a clock that is behind is waited for before anything is kept
+        if least > now:  # a clock that is behind is waited for before anything is kept
+            try:
+                self._wait(least)
+            except OnlineUnavailableError as error:
+                way = f"To push before that, take back what is ahead: featurestore take-back {self.source.name}"
+                raise type(error)(f"{error} {way}.") from error
         return max(least, now) + 1
 
     def _swap(self, puts: Puts, after: SourceState) -> None:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.push import PushSource
 from featurestore.errors import PushError, did_you_mean
 from featurestore.semantics.taken import WrongTypeError, WrongValueError, taken
 from featurestore.semantics.values import canonical
+from featurestore.stores.log.disk import replace
 from featurestore.types import FeatureType, from_json
 
-__all__ = ["table_of_rows"]
+__all__ = ["table_of_rows", "write_rows"]
 
 INT64 = 1 << 63
+
+
+def write_rows(rows: pa.Table, file: Path) -> None:
+    """Rows into a Parquet file that can be pushed; whole and on the disk when it returns."""
+    written = io.BytesIO()
+    pq.write_table(rows, written)
+    replace(file, written.getvalue())
 
 
 def table_of_rows(source: PushSource, rows: Any, *, json: bool = False) -> pa.Table:

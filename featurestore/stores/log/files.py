@@ -145,6 +145,11 @@ class Files:
         if after != before:
             self._confirmed.write(after)
 
+    def confirm_only(self, upto: int) -> None:
+        """Forget what was confirmed beyond an instant."""
+        before = self._confirmed.read()
+        self._confirmed.write(Confirmed(min(before.written, upto), min(before.served, upto)))
+
     # What follows is called under the mutex, too.
 
     def recover(self) -> None:
@@ -181,6 +186,14 @@ class Files:
         tip = self.tip()
         self._tip.write(tip._replace(cuts=tip.cuts + 1))
         file.cuts = tip.cuts + 1
+        file.cut()
+
+    def take_back(self, upto: int) -> None:
+        """Cut off the appends with rows known after an instant; killed in the middle, they are there still."""
+        file, tip = self.open, self.tip()
+        file.keep(upto)
+        file.cuts = tip.cuts + 1
+        self._tip.write(Tip(file.number, file.end, file.cuts))
         file.cut()
 
     def roll(self) -> None:

@@ -163,6 +163,31 @@ class Log:
             except OSError as error:
                 raise error_of(error, self._files.open.path) from error
 
+    def ahead_of(self, upto: int) -> pa.Table:
+        """The rows that `take_back` takes: those of appends with any row known after an instant; under the lock.
+
+        LogError where some are in a segment that is full already.
+        """
+        kept = [segment.last for segment in self.segments()[:-1] if segment.last is not None]
+        if kept and kept[-1] > upto:
+            raise LogError(
+                f"The push log in {self.folder} has rows ahead of the clock in a full segment, which is never changed."
+            )
+        with self._files.mutex:
+            last = self._files.open.last_until(upto)
+        return self.read(kept[-1] if last is None and kept else last)
+
+    def take_back(self, upto: int) -> None:
+        """Take `ahead_of` out of the log, and forget what was confirmed of that time; under the lock."""
+        if not self._holds():
+            raise RuntimeError("a push log is changed under its lock")
+        try:
+            with self._files.mutex:
+                self._files.take_back(upto)
+            self._files.confirm_only(upto)
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
     def _checked(self, batches: list[pa.RecordBatch]) -> pa.Table:
         for batch in batches:
             differs = difference(self.schema, batch.schema)

@@ -77,6 +77,23 @@ class SegmentFile:
         self.rows += batch.num_rows
         self.end += len(data)
 
+    def last_until(self, upto: int) -> int | None:
+        """known_at of the last row of the frames that `keep` keeps; None where that is none."""
+        count = bisect_right(self._lasts, upto)
+        return self._lasts[count - 1] if count else None
+
+    def keep(self, upto: int) -> None:
+        """Leave the frames out of the index whose last row is known after an instant; `cut` removes them."""
+        count = bisect_right(self._lasts, upto)
+        if count < len(self._lasts):
+            self.end = self._offsets[count]
+            del self._offsets[count:], self._lasts[count:]
+            self.rows = self._rows_until(self.end)
+            self.first = self.first if count else None
+
+    def _rows_until(self, end: int) -> int:
+        return sum(frame.rows for frame in scan(self._bytes(0, end), self.number, 0).frames)
+
     def cut(self) -> None:
         """Cut off what follows the last whole frame."""
         os.ftruncate(self._descriptor, self.end)
