@@ -166,7 +166,7 @@ class Pushing:
     def take_back(self, name: str) -> TakenBack:
         """Take rows out of a log that are further ahead of the clock than a push waits for; see Pusher."""
         pusher = self._pusher(name)
-        folder = self._offline.folder(pusher.source).parent
+        folder = self._offline.logs.place(name).parent
 
         def place(now: int) -> Path:
             return folder / f"taken-back-{to_datetime(now):%Y%m%dT%H%M%S%f}Z.parquet"

@@ -108,8 +108,8 @@ class Log:
 
     @contextmanager
     def attempt(self, doing: str) -> Iterator[bool]:
-        """`lock` where nobody holds it or waits for it; yields whether that is so."""
-        if self._holds():
+        """`lock` where nobody holds it or waits for it, and it can be written; yields whether that is so."""
+        if self._holds() or unwritable(self.folder):
             yield False
             return
         with attempt(self._files.lock, doing=doing) as alone, self._taken() if alone else nullcontext():
@@ -135,7 +135,15 @@ class Log:
 
     def confirm(self, *, written: int = NEVER, served: int = NEVER) -> None:
         """Remember what is confirmed, where it is more than before; under the lock."""
-        self._files.confirm(written=written, served=served)
+        self._check_writable()
+        try:
+            self._files.confirm(written=written, served=served)
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    def _check_writable(self) -> None:
+        if unwritable(self.folder):
+            raise error_of(OSError(errno.EROFS, os.strerror(errno.EROFS)), self.folder)
 
     def _holds(self) -> bool:
         return self._holder == (os.getpid(), threading.get_ident())
@@ -148,8 +156,7 @@ class Log:
         """
         if not self._holds():
             raise RuntimeError("a push log is appended to under its lock: with log.lock(): log.append(…)")
-        if unwritable(self.folder):
-            raise error_of(OSError(errno.EROFS, os.strerror(errno.EROFS)), self.folder)
+        self._check_writable()
         with self._files.mutex:
             table = self._checked(list(batches))
             if table.num_rows == 0:

@@ -81,9 +81,8 @@ class _Environment:
         self._open()
 
     def _open(self) -> lmdb.Environment:
-        closed = unwritable(
-            self.path
-        )  # then nobody writes, and readers need no lock, which could not be written either
+        # Where it cannot be written nobody writes, and readers need no lock, which could not be written either.
+        closed = unwritable(self.path)
         words: dict[str, Any] = {"readonly": True, "lock": False} if closed else {}
         try:
             env = lmdb.open(str(self.path), map_size=self.map_size, max_dbs=2, max_readers=MAX_READERS, **words)
@@ -101,6 +100,8 @@ class _Environment:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Alone among all writers. LMDB would wait for ever for one that was stopped; this names it."""
+        if unwritable(self.path):
+            raise self.error(OSError(errno.EROFS, os.strerror(errno.EROFS)))
         with ExitStack() as stack:
             doing, patience = "writing to the online store", self.lock_timeout
             try:
