@@ -38,6 +38,7 @@ class RedisServer:
         self.settings = settings
         self.port = free_port()
         self._directory = tempfile.mkdtemp(prefix="redis-")
+        self.directory = Path(self._directory)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
