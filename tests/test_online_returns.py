@@ -355,7 +355,7 @@ def test_the_audit_names_a_store_that_went_back(tmp_path: Path, monkeypatch: pyt
         put_back(store, old)
         clock.advance(SECOND)
         with monkeypatch.context() as patch:
-            patch.setattr(parts, "served_as_of", lambda held, now, **_: now)
+            patch.setattr(parts, "served_as_of", lambda state, now, **_: now)
             assert store.get_online_features({"thing": 1}, "service").to_dict()["view__last"] == [5.0]
         store.repair()
         assert last(store) == 12.0

@@ -120,7 +120,7 @@ def status_of(
             assert key is not None
             assert isinstance(view.source, PushSource)
             witness = None if vouched is None else vouched.witness(view.source)
-            served = served_as_of(held[key], reading.now, filled=max(complete), witness=witness)
+            served = served_as_of(state, reading.now, held=held[key], filled=max(complete), witness=witness)
             wanted = max(wanted, state.applied)
         source, pushes = view.source, None
         if isinstance(source, PushSource):

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from featurestore.clock import to_datetime
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
-from featurestore.errors import LogBusyError, LogError, OnlineStoreError, OnlineUnavailableError, PushError
+from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreError, OnlineUnavailableError, PushError
 from featurestore.operations.pushing.applying import Applying, Reading
 from featurestore.operations.pushing.folding import folded_records
 from featurestore.operations.pushing.identities import IDENTITY, Identity, digests_of, identity_keys
@@ -162,12 +162,12 @@ class Pusher:
 
         What is not there is brought there first. Nothing is done where anybody works on the log, who says it then.
         """
+        now, (held,) = self._store.get([self._state_key])
+        if held is not None and now - SourceState.unpack(held).complete < older:
+            return
         if not self._turn.acquire(blocking=False):
             return
         try:
-            state, now = self._read_state()
-            if self._held is not None and now - state.complete < older:
-                return
             with self._log.attempt("confirming that all of it is online") as alone:
                 if alone:
                     _twice(self._confirmed)
@@ -286,7 +286,9 @@ class Pusher:
         try:
             with self._log.lock("pushing rows"):
                 return _twice(lambda: self._kept(tables))
-        except (OnlineStoreError, LogError) as error:
+        except PushError:
+            raise
+        except FeatureStoreError as error:
             raise type(error)(f"{error} {self._fate.value}") from error
 
     def _kept(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:

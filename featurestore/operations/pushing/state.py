@@ -81,14 +81,15 @@ def _known(instant: int) -> int | None:
     return None if instant == NEVER else instant
 
 
-def served_as_of(held: bytes | None, now: int, *, filled: int, witness: Witness | None) -> int:
+def served_as_of(
+    state: SourceState, now: int, *, held: bytes | None, filled: int, witness: Witness | None
+) -> int:  # fmt: skip
     """Rule 6: the instant that records are true for at `now` (µs), which were read together with this state.
 
     It is never later than what is confirmed, by the state itself or by a witness, who has the log at hand; and never
     before the last row that was applied: a clock that is behind it, by a step backwards, is that instant. filled: the
-    instant for which the view was filled.
+    instant for which the view was filled. held: the state's bytes.
     """
-    state = SourceState.unpack(held)
     complete = max(state.complete, filled)
     if complete < now and witness is not None:
         complete = max(complete, witness(held, now))

@@ -6,12 +6,12 @@ A view that is materialized answers from slots, a continuous view over pushed ro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
-from featurestore.operations.pushing.state import LAG, NEVER, Witness, served_as_of, state_key
+from featurestore.operations.pushing.state import LAG, NEVER, SourceState, Witness, served_as_of, state_key
 from featurestore.operations.serving.online_result import PartAnswer
 from featurestore.semantics.lanes import Lanes
 from featurestore.semantics.service import Part
@@ -184,6 +184,7 @@ class TilePart:
         self._lanes = Lanes(part.view)
         self._records = TileCodec(self._lanes)
         self._witness = None if vouched is None else vouched.witness(part.view.source)
+        self._known: _Marks | None = None
         self._lag = LAG if vouched is None else vouched.lag
         self._defaults = [feature.default for feature in part.view.features]
 
@@ -196,8 +197,7 @@ class TilePart:
                 f"View '{self.view.name}' ({self.view.fingerprint[:12]}) was not filled from its push log yet; run "
                 "featurestore materialize"
             )
-        filled = max(unpack_watermark(marks[1]), default=NEVER)
-        as_of = served_as_of(marks[0], now, filled=filled, witness=self._witness)
+        as_of = self._as_of(marks[0], marks[1], now)
         tiles = self._records.read([record for record in records if record is not None])
         if max(tiles.instants, default=as_of) > as_of:
             return None
@@ -211,3 +211,20 @@ class TilePart:
             ]
             statuses = [[Status.MISSING if place is None else status[place] for place in places] for status in statuses]
         return _answered(self, statuses, columns, as_of=as_of, stale=as_of < now - self._lag)
+
+    def _as_of(self, held: bytes | None, mark: bytes, now: int) -> int:
+        """The instant to answer for. Between two pushes the marks stay as they are, and are not decoded again."""
+        known = self._known
+        if known is None or known.held != held or known.mark != mark:
+            filled = max(unpack_watermark(mark), default=NEVER)
+            known = self._known = _Marks(held, mark, SourceState.unpack(held), filled)
+        return served_as_of(known.state, now, held=held, filled=known.filled, witness=self._witness)
+
+
+class _Marks(NamedTuple):
+    """The state of a source and the watermark of a view over it, as they were read and as they say."""
+
+    held: bytes | None
+    mark: bytes
+    state: SourceState
+    filled: int
