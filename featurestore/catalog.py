@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from featurestore.errors import DeclarationError, NotFoundError, did_you_mean
 __all__ = ["Catalog", "load"]
 
 D = TypeVar("D", bound=Declaration)
+
+_RUNNING: ContextVar[Path | None] = ContextVar("running", default=None)  # the file of definitions that is being run
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,12 @@ def load(files: Iterable[Path], directory: Path) -> Catalog:
 
     directory: where they lie, from which they may import each other.
     """
+    running = _RUNNING.get()
+    if running is not None:  # a script beside featurestore.toml, which would run itself over and over
+        raise DeclarationError(
+            f"{running} opens a store, and is run itself as a file of definitions. Name the files that declare features in "
+            f'featurestore.toml, such as definitions = ["definitions.py"], or keep scripts in another folder'
+        )
     found: list[Any] = []
     kinds = (Entity, Source, FeatureView, OnDemand, FeatureService)
     sys.path.insert(0, str(directory))
@@ -139,10 +148,13 @@ def _run(path: Path, directory: Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    before = _RUNNING.set(path)
     try:
         spec.loader.exec_module(module)
     except DeclarationError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that reads its arguments ends with the latter
         raise DeclarationError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    finally:
+        _RUNNING.reset(before)
     return module

@@ -17,6 +17,7 @@ __all__ = ["init"]
 
 CONFIGURATION = """\
 project = "{project}"
+definitions = ["definitions.py"]  # what declares features: each of these files is run by every command
 
 # registry = ".featurestore/registry.db"
 # online = "lmdb://.featurestore/online"
