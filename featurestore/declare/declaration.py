@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -19,11 +19,12 @@ from pydantic import (
     ValidationError,
 )
 
+from featurestore.declare.problems import problems
 from featurestore.declare.words import elsewhere, words_of
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type
 
-__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares", "problems", "takes_words", "type_of"]
+__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares", "takes_words", "type_of"]
 
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -84,9 +85,12 @@ def type_of(value: Any) -> FeatureType:
     """The type that is meant, itself or as it is written; ValueError where it is none."""
     if isinstance(value, FeatureType):
         return value
-    if isinstance(value, str):
-        return parse_type(value)
-    raise ValueError(f"{value!r} is no type; types are Bool, Int64, Float64, String, … from featurestore.types")
+    try:
+        return parse_type(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is no type; types are Bool, Int64, Float64, String, … from featurestore.types"
+        ) from None
 
 
 Name = Annotated[str, AfterValidator(_identifier)]
@@ -96,6 +100,8 @@ TypeField = Annotated[FeatureType, PlainValidator(type_of), PlainSerializer(str,
 
 class Declaration(BaseModel):
     """A frozen definition; `str(origin)` is where the user's code declared it."""
+
+    SAID_AS: ClassVar[Mapping[str, str]] = {}  # field → the word by which callers say it, where that is another
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, ignored_types=(Origin,))
 
@@ -126,6 +132,7 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
     It takes its own parameters and those of `**words: Unpack[…]`; a field that is none of these is not for callers to set.
     """
     parameters = _parameters(init)
+    in_place = _parameters(init, in_place=True)
 
     @functools.wraps(init)
     def checked(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -134,6 +141,8 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
         named = args[0] if args and isinstance(args[0], str) else getattr(args[0] if args else None, "__name__", None)
         title = kind if named is None else f"{kind} '{named}'"
         known = [*parameters, *words_of(init)]
+        if len(args) > len(in_place):
+            raise DeclarationError(f"{title}: {_by_name(in_place, known)} ({origin})")
         for name in kwargs:
             if name not in known:
                 raise DeclarationError(
@@ -142,12 +151,12 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
         try:
             init(self, *args, **kwargs)
         except ValueError as error:  # pydantic's own among them
-            said = problems(error) if isinstance(error, ValidationError) else str(error)
+            said = problems(error, self.SAID_AS) if isinstance(error, ValidationError) else str(error)
             raise DeclarationError(f"{title}: {said} ({origin})") from None
         except TypeError as error:
-            if "argument" not in str(error):
+            if not re.search(r"argument|keywords", str(error)):
                 raise
-            raise DeclarationError(f"{title}: {str(error).split('__init__() ')[-1]} ({origin})") from None
+            raise DeclarationError(f"{title}: {_missing(error)} ({origin})") from None
         self._origin = origin
 
     return cast("Callable[Concatenate[S, P], None]", checked)
@@ -170,24 +179,26 @@ def takes_words(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[
     return cast("Callable[Concatenate[S, P], T]", checked)
 
 
-def _parameters(function: Callable[..., object]) -> list[str]:
+def _parameters(function: Callable[..., object], *, in_place: bool = False) -> list[str]:
     every = list(inspect.signature(function).parameters.values())[1:]
-    return [p.name for p in every if p.kind is not p.VAR_KEYWORD]
+    return [p.name for p in every if p.kind is not p.VAR_KEYWORD and not (in_place and p.kind is p.KEYWORD_ONLY)]
+
+
+def _by_name(in_place: list[str], known: list[str]) -> str:
+    """What to write instead where more is given without names than there are places."""
+    others = [name for name in known if name not in in_place]
+    told = f"all but {' and '.join(in_place)} is" if in_place else "all is"
+    return f"{told} said by name: {', '.join(f'{name}=…' for name in others)}"
+
+
+def _missing(error: TypeError) -> str:
+    """What was left out, of a call that lacks something; Python's own words otherwise."""
+    text = str(error).split("__init__() ")[-1]
+    left_out = re.findall(r"'(\w+)'", text) if text.startswith("missing") else []
+    return f"{' and '.join(f'{name}=…' for name in left_out)} must be given" if left_out else text
 
 
 def _instead(kind: type | str, word: str, known: list[str]) -> str:
     """The end of the message about a word that a declaration does not have."""
     advice = elsewhere(kind, word)
     return f".{did_you_mean(word, known, noun='It takes')}" if advice is None else f": {advice}"
-
-
-def problems(error: ValidationError) -> str:
-    """What pydantic found wrong, each with the field's name, in one line."""
-    texts = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
-        text = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "missing":
-            text = "must be given"
-        texts.append(f"{where}: {text}" if where else text)
-    return "; ".join(dict.fromkeys(texts))

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from featurestore.declare.code import FunctionCode, code_of
 from featurestore.declare.declaration import ColumnName, Declaration, TypeField, declares
+from featurestore.declare.problems import shown
 from featurestore.declare.views import Selection
 from featurestore.types import FeatureType, Timestamp
 
@@ -84,6 +85,13 @@ class OnDemand(Declaration):
         mode: str = "row",
         **words: Unpack[OnDemandWords],
     ) -> None:
+        if not isinstance(inputs, (list, tuple)):
+            raise ValueError("inputs is a list of features and request values: inputs=[…]")
+        for item in inputs:
+            if not isinstance(item, (Selection, Request, RequestTime)):
+                raise ValueError(
+                    f"an input is view['name'], Request('x', type) or RequestTime(), and not {shown(item)}"
+                )
         where = _where(function)
         title = getattr(function, "__name__", str(function))
         code: FunctionCode = code_of(function, where=where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, Required, Self, Unpack
+from typing import Annotated, Any, ClassVar, Literal, Required, Self, Unpack
 
 from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
@@ -56,6 +56,8 @@ class PushSource(Source):
     otherwise.
     """
 
+    SAID_AS: ClassVar[Mapping[str, str]] = {"columns": "schema"}
+
     kind: Literal["push"] = "push"
     columns: Annotated[dict[ColumnName, TypeField], Field(min_length=1)]
     event_time: str
@@ -67,7 +69,7 @@ class PushSource(Source):
     @declares
     def __init__(self, name: Name, **words: Unpack[PushWords]) -> None:
         said: dict[str, Any] = {"refresh": "continuous", **words}
-        self.fill(name=name, columns=dict(said.pop("schema", {})), **said)
+        self.fill(name=name, columns=said.pop("schema", {}), **said)
 
     @property
     def cutover_instant(self) -> int | None:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 from featurestore.declare.declaration import ColumnName, Declaration, Name, declares, type_of
 from featurestore.declare.durations import Duration, PositiveDuration
 from featurestore.declare.frames import content_digest, table_of
+from featurestore.declare.problems import shown
 from featurestore.types import FeatureType
 
 __all__ = [
@@ -184,6 +185,8 @@ class Source(Declaration):
 def _paths(value: Any) -> Any:
     if isinstance(value, (str, Path)):
         return (str(value),)
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"must be text, a Path or a list of them, and is {shown(value)}")
     return tuple(str(item) for item in value)
 
 
@@ -225,7 +228,7 @@ class ParquetSource(Source):
         optional: str | list[str] | tuple[str, ...] = (),
         **words: Unpack[SourceWords],
     ) -> None:
-        self.fill(name=name, path=path, partitions=dict(partitions or {}), optional=optional, **words)
+        self.fill(name=name, path=path, partitions=partitions or {}, optional=optional, **words)
 
 
 class TableSource(Source):

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from featurestore.declare.declaration import Declaration, Origin, problems
+from featurestore.declare.declaration import Declaration, Origin
 from featurestore.declare.entity import Entity
 from featurestore.declare.folds import Fold
 from featurestore.declare.on_demand import Input, OnDemand
+from featurestore.declare.problems import problems
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource

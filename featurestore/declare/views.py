@@ -38,8 +38,15 @@ def _features(value: Any) -> Any:
     if isinstance(value, Sequence):
         if len(set(value)) != len(value):
             raise ValueError("a feature is listed twice")
+        if any(isinstance(item, Fold) for item in value):
+            raise ValueError("a fold has a name of its own: features={'total': Sum('x', window='7d')}")
         return {column: Latest(column) for column in value}
-    return expanded(value) if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        return value
+    for name, fold in value.items():
+        if isinstance(fold, str):
+            raise ValueError(f"'{name}' is {fold!r}, which is no fold; a column's newest value is Latest({fold!r})")
+    return expanded(value)
 
 
 class FeatureView(Declaration):
@@ -72,7 +79,7 @@ class FeatureView(Declaration):
     @declares
     def __init__(self, name: str, **words: Unpack[ViewWords]) -> None:
         key = words.pop("key", None)
-        self.fill(name=name, key=dict(key or {}), **words)
+        self.fill(name=name, key=key or {}, **words)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

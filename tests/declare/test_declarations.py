@@ -52,7 +52,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: ParquetSource("s", "x", event_time="t", version="v"), "version needs identity"),
     (lambda: ParquetSource("s", "x", event_time=None, known_at="k"), "known_at needs event_time"),
     (lambda: ParquetSource("s", "x", event_time="t", valid_from="f"), "valid_from is for a table without time"),
-    (lambda: TableSource("s", "x.duckdb", event_time="t"), "TableSource 's': missing 1 required keyword-only argument: 'table'"),
+    (lambda: TableSource("s", "x.duckdb", event_time="t"), "TableSource 's': table=… must be given"),
     (lambda: DataFrameSource("s", 3, event_time="t"), "DataFrameSource 's': "),
     (lambda: view(features=[]), "features: "),
     (lambda: view(feature=["x"]), "has no argument 'feature'. Did you mean 'features'?"),

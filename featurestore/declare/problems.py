@@ -1,0 +1,93 @@
+"""What is wrong with a declaration, in the words of whoever wrote it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+__all__ = ["problems", "shown"]
+
+MUST = {
+    "string_type": "text",
+    "dict_type": "a dict",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "bool_type": "True or False",
+    "bool_parsing": "True or False",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    **dict.fromkeys(
+        ("datetime_type", "datetime_parsing", "datetime_from_date_parsing", "datetime_object_invalid"),
+        "an instant, such as '2026-03-01T00:00:00Z' or a datetime with a zone",
+    ),
+}
+
+
+def problems(error: ValidationError, said_as: Mapping[str, str] = {}) -> str:
+    """What pydantic found wrong, each with the field's name, in one line.
+
+    said_as: field → the word by which callers say it. A field that may be one of several kinds is one problem.
+    """
+    places: dict[str, list[ErrorDetails]] = {}
+    for item in error.errors():
+        places.setdefault(_place(item, said_as), []).append(item)
+    texts = [(where, _problem(items)) for where, items in places.items()]
+    return "; ".join(f"{where}: {text}" if where else text for where, text in texts)
+
+
+def _place(item: ErrorDetails, said_as: Mapping[str, str]) -> str:
+    """The field, without what pydantic adds for the kinds that it may be: validators, literals and classes."""
+    kind = str(item.get("ctx", {}).get("class_name", ""))
+    parts = [str(part) for part in item["loc"]]
+    own = [part for part in parts if part != kind and not re.match(r"(function-\w+|literal|lax-or-strict)\[", part)]
+    return ".".join([said_as.get(part, part) for part in own[:1]] + own[1:])
+
+
+def _problem(items: list[ErrorDetails]) -> str:
+    kinds = [kind for item in items if (kind := _kind(item)) is not None]
+    own = list(dict.fromkeys(_own(item) for item in items if _kind(item) is None))
+    if not own:
+        *most, last = dict.fromkeys(kinds)
+        return f"must be {', '.join(most)}{' or ' if most else ''}{last}, and is {shown(items[0]['input'])}"
+    said = "; ".join(own)
+    return f"{said.rstrip('.')}. Or it is {' or '.join(kinds)}" if kinds else said
+
+
+def _kind(item: ErrorDetails) -> str | None:
+    """What the value must be, where that is all there is to say."""
+    context: dict[str, Any] = item.get("ctx", {})
+    if item["type"] in {"model_type", "is_instance_of"}:
+        name = str(context.get("class_name", context.get("class")))
+        return _article(name)
+    must = MUST.get(item["type"])
+    return None if must is None else must.format(**context)
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1].upper() in 'AEIOU' else 'a'} {name}"
+
+
+def _own(item: ErrorDetails) -> str:
+    if item["type"] == "missing":
+        return "must be given"
+    if item["type"] == "too_short":
+        return "must not be empty"
+    return item["msg"].removeprefix("Value error, ")
+
+
+def shown(value: Any) -> str:
+    """A value as its writer knows it: short ones as they are written, others by their type."""
+    text = repr(value) if isinstance(value, (str, int, float, list, tuple, dict, type(None))) else ""
+    return text if text and len(text) <= 60 else _article(type(value).__name__)
