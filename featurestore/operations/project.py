@@ -295,7 +295,13 @@ class Project:
         if not self.config.offline.tiles:
             return None
         url = urlsplit(self.config.online)
-        place = f"{self.config.project} {url.scheme} {url.hostname} {url.port} {url.path}"
+        try:
+            port = url.port
+        except (
+            ValueError
+        ):  # it names what was read as the port, which may be a part of a password; opening it says what is wrong
+            port = None
+        place = f"{self.config.project} {url.scheme} {url.hostname} {port} {url.path}"
         folder = self.config.offline.tiles / sha256(place.encode()).hexdigest()[:12]
         return OwnedFolder(folder, self.config.project, what="folder of tiles", key="offline.tiles")
 
