@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from featurestore import FeatureService, FeatureStore, Latest, ManualClock
 from featurestore.errors import FeatureStoreError, LogBusyError, LogError, OnlineUnavailableError
 from featurestore.server.problems import STATUS
 from featurestore.stores.log import Log
+from featurestore.stores.log.confirmed import Confirmed, ConfirmedFile
 from featurestore.stores.log.lock import BusyError, exclusive
 from tests.small import NOON, raised
 from tests.test_push import SWIPES, row, view_over
@@ -145,3 +147,25 @@ def test_logs_that_are_made_at_the_same_time_wait_no_longer_than_they_may(tmp_pa
     Log(tmp_path / "log", schema).close()
     assert issubclass(LogBusyError, LogError)
     assert issubclass(LogBusyError, FeatureStoreError)
+
+
+def test_what_was_confirmed_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system that is read-only, a log of before too, which has no such file yet."""
+    said = Confirmed(written=5, served=7)
+    file = ConfirmedFile(tmp_path / "confirmed")
+    file.write(said)
+    file.close()
+    real = os.open
+
+    def read_only(path: Any, flags: int, *more: Any) -> int:
+        if flags & (os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    for name, expected in (("confirmed", said), ("missing", Confirmed())):
+        file = ConfirmedFile(tmp_path / name)
+        assert file.read() == expected
+        file.close()

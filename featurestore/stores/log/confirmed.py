@@ -6,13 +6,14 @@ written under the log's lock and never synced: within one run of the machine it 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from featurestore.stores.log.disk import write_all
+from featurestore.stores.log.disk import open_file, write_all
 
 __all__ = ["NEVER", "Confirmed", "ConfirmedFile"]
 
@@ -29,14 +30,19 @@ class Confirmed(NamedTuple):
 
 
 class ConfirmedFile:
-    """The file that holds it; made where it is missing."""
+    """The file that holds it; made where it is missing and anything can be written."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor: int | None = None
+        try:
+            self._descriptor = open_file(path, create=True)
+        except OSError as error:
+            if error.errno != errno.EROFS:  # of a log of before, that nobody writes to
+                raise
 
     def read(self) -> Confirmed:
         """What was confirmed; nothing where a crash of the machine spoiled it."""
-        data = os.pread(self._descriptor, FIELDS.size, 0)
+        data = b"" if self._descriptor is None else os.pread(self._descriptor, FIELDS.size, 0)
         if len(data) == FIELDS.size:
             written, served, check = FIELDS.unpack(data)
             if check == zlib.crc32(data[:-4]):
@@ -45,9 +51,11 @@ class ConfirmedFile:
 
     def write(self, confirmed: Confirmed) -> None:
         """Put it in the place of what was there before."""
+        assert self._descriptor is not None  # the log's lock is held, which is written to
         fields = FIELDS.pack(*confirmed, 0)[:-4]
         write_all(self._descriptor, fields + struct.pack("<I", zlib.crc32(fields)), 0)
 
     def close(self) -> None:
         """Give the descriptor up."""
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
