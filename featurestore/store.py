@@ -11,8 +11,10 @@ from typing import Any, Self
 from featurestore.catalog import Catalog, load
 from featurestore.clock import Clock, instant_of
 from featurestore.config import Config, load_config
+from featurestore.declare.declaration import Declaration
 from featurestore.declare.durations import began
-from featurestore.errors import ManifestError
+from featurestore.declare.services import FeatureService
+from featurestore.errors import ManifestError, RequestError
 from featurestore.operations.apply import AppliedVersion, free_leftovers
 from featurestore.operations.auditing import Audit, Audited, audit
 from featurestore.operations.availability import Availability, availability
@@ -309,9 +311,12 @@ class FeatureStore:
         """The loaded service that lookups use; for a server that keeps it at hand."""
         return self._project.serving.lookup(*self._asked(service, fingerprint))
 
-    def _asked(self, service: str | Manifest, fingerprint: str | None) -> tuple[str, str | None]:
+    def _asked(self, service: object, fingerprint: str | None) -> tuple[str, str | None]:
         if isinstance(service, str):
             return service, fingerprint
+        if isinstance(service, (Declaration, list, tuple)):
+            named = f": '{service.name}'" if isinstance(service, FeatureService) else ", which lists views and features"
+            raise RequestError(f"A lookup asks for a feature service that was applied, by its name{named}")
         manifest = load_manifest(service)
         if fingerprint not in {None, manifest.fingerprint}:
             raise ManifestError(

@@ -183,6 +183,9 @@ def test_history_rewritten(world: World) -> None:
     audit = world.store.audit()
     assert causes(audit, "view__x") == {"history rewritten": THINGS}
     assert (audit.skewed, audit.features[0].rewritten) == (0, THINGS)
+    detail = next(told for told in audit.features if told.feature == "view__x").examples[0].detail
+    assert detail.startswith("computed at ")
+    assert detail.endswith(", since when a file was written anew or removed")
     world.write("other", rows(0, 10))
     (world.folder / "data" / "first.parquet").unlink()
     assert causes(world.store.audit(), "view__x") == {"history rewritten": THINGS}

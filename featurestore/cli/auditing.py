@@ -74,6 +74,10 @@ def _print(found: Audit) -> None:
         allowed = found.budgets.get(name, 0.0)
         typer.echo(f"{name} is over its skew budget: {share:.4%} of its values, where {allowed:.4%} are allowed")
     lost = found.losses
+    if not lost.offered:
+        typer.echo(
+            "No lookup was offered to the log: [serving_log] in featurestore.toml says how many are kept, rate = 1.0 all."
+        )
     typer.echo(
         f"{found.compared} values compared, {found.skewed} skewed; of {lost.offered} requests {lost.written} logged, "
         f"{lost.dropped} dropped, {lost.lost} lost" + (f"; {len(found.damaged)} damaged" if found.damaged else "")

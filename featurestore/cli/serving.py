@@ -40,7 +40,7 @@ def materialize(
     if as_json:
         print_json(describe(runs))
     elif not quiet and not runs:
-        typer.echo("Nothing is due.")
+        typer.echo("Nothing is due. (Files that were corrected reach what is served by --full.)")
 
 
 def verify(

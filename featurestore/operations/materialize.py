@@ -71,10 +71,10 @@ class Run:
     again: bool = False
 
     def __str__(self) -> str:
-        kind = f"all keys{' again' if self.again else ''}" if self.full else "changed keys"
+        kind = ("all, computed again" if self.again else "all") if self.full else "those that may have changed"
         rate = self.keys / self.seconds if self.seconds else 0
         return (
-            f"{self.view} as of {to_datetime(self.instant):%Y-%m-%d %H:%M:%S}Z: {self.keys:,} {kind}, {self.rows:,} with "
+            f"{self.view} as of {to_datetime(self.instant):%Y-%m-%d %H:%M:%S}Z: {self.keys:,} keys ({kind}), {self.rows:,} with "
             f"values, {self.seconds:.1f} s, {rate:,.0f} keys/s"
         )
 

@@ -109,7 +109,13 @@ class Verification:
         return all(view.ok for view in self.views)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.views)) or "Nothing is applied."
+        lines = [*map(str, self.views)] or ["Nothing is applied."]
+        if any(view.missing + view.extra + view.different and not view.repaired for view in self.views):
+            lines.append(
+                "What is not right is written again by featurestore verify --repair; featurestore materialize --full"
+            )
+            lines.append("also publishes files that were corrected.")
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -77,7 +77,19 @@ class Places:
                 raise source_error(source, f"the name of {error.object!r} is not UTF-8; rename it") from None
             except OSError as error:
                 raise source_error(source, f"{error.filename} cannot be read: {error.strerror}") from None
-        raise source_error(source, f"there is no file {gone}")
+        raise source_error(source, f"there is no file {gone}{self._begin(source)}")
+
+    def _begin(self, source: Source) -> str:
+        """What to know of a path that leads nowhere: in which folder a relative one begins."""
+        absolute = all(Path(path).expanduser().is_absolute() for path in self._declared(source))
+        return "" if absolute else f"; relative paths begin in the project's folder, {self._root}"
+
+    def _declared(self, source: Source) -> tuple[str, ...]:
+        """The paths of a source, as they are written."""
+        assert isinstance(source, (ParquetSource, TableSource))
+        if source.name in self._located:
+            return (self._located[source.name],)
+        return (source.path,) if isinstance(source, TableSource) else source.path
 
     def check_unchanged(self, source: Source, files: Sequence[SourceFile]) -> None:
         """FilesChangedError where one of these files is not as it was found. Others may have come."""
@@ -95,10 +107,9 @@ class Places:
 
     def named(self, source: Source) -> dict[str, str]:
         """The paths of a source's files, in order, each with its part below the place that is declared or located."""
-        assert isinstance(source, (ParquetSource, TableSource))
-        declared = (self._located[source.name],) if source.name in self._located else source.path
+        declared = self._declared(source)
         if isinstance(source, TableSource):
-            path = self._root / Path(str(declared if isinstance(declared, str) else declared[0])).expanduser()
+            path = self._root / Path(declared[0]).expanduser()
             return {str(path): path.name}
         found: dict[str, str] = {}
         for written in declared:
@@ -109,7 +120,7 @@ class Places:
                 said = str(error) if isinstance(error, PlaceError) else f"{error.filename}: {error.strerror}"
                 raise source_error(source, said) from None
             if not matches:
-                raise source_error(source, f"no Parquet file matches {base / part}")
+                raise source_error(source, f"no Parquet file matches {base / part}{self._begin(source)}")
             above = len(str(place / "_")) - 1
             for match in matches:
                 found.setdefault(match, match[above:])

@@ -180,7 +180,8 @@ class Search:
                 where = np.zeros(len(computed), np.bool_)
                 where[rows] = True
                 for name in self.causes:
-                    self._settle(name, where, "history rewritten", f"computed at {to_datetime(instant)}, before that")
+                    since = f"computed at {to_datetime(instant)}, since when a file was written anew or removed"
+                    self._settle(name, where, "history rewritten", since)
             elif len(then.there) < len(files.now):
                 late = [file.name or file.path for file in files.now if file not in then.there]
                 shown = ", ".join(late[:STEPS]) + (f" and {len(late) - STEPS} more" if len(late) > STEPS else "")

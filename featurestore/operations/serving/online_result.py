@@ -118,6 +118,10 @@ class OnlineResult:
             for column in self.service.columns
         }
 
+    def __repr__(self) -> str:
+        as_of = {name: f"{instant:%Y-%m-%d %H:%M:%S}Z" for name, instant in self.as_of.items()}
+        return f"OnlineResult(service={self.service.name!r}, rows={len(self)}, columns={list(self.columns)}, as_of={as_of})"
+
     def _repr_html_(self) -> str:
         shown = self.to_dict()
         as_of = ", ".join(f"{name} as of {instant:%Y-%m-%d %H:%M:%S}Z" for name, instant in self.as_of.items())

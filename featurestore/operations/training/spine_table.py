@@ -95,7 +95,8 @@ def _give(
         if name not in table.column_names:
             role = "input" if len(given) < len(inputs) else "timestamp"
             hint = did_you_mean(name, table.column_names, noun="Its columns")
-            raise SpineError(f"The spine has no {role} column '{name}'.{hint}")
+            other = "" if role == "input" else " timestamp= names another."
+            raise SpineError(f"The spine has no {role} column '{name}'.{hint}{other}")
         column = table[name]
         if len(given) < len(inputs):
             if from_pandas and pa.types.is_floating(column.type):
@@ -133,6 +134,8 @@ def _instant(name: str, place: str, raw: str, timezone: str) -> str:
         return instant_expression(place, raw, timezone)
     except ValueError:
         hint = "; a day is no instant: say which moment of the day is meant" if raw == "DATE" else ""
+        if raw == "VARCHAR":
+            hint = f"; convert it, as pandas does by pd.to_datetime(spine['{name}'], utc=True)"
         raise SpineError(f"Spine column '{name}' is {raw}, and must be a timestamp{hint}") from None
 
 

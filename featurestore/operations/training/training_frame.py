@@ -200,6 +200,13 @@ class TrainingFrame:
         manifest = {**self.manifest, "rows": int(chosen.sum())}
         return TrainingFrame(self.types, manifest, lambda: iter([part]), pandas, part, self.on_written)
 
+    def __repr__(self) -> str:
+        rows = (
+            "" if self._whole is None else f"rows={len(self)}, "
+        )  # a spine that is a path is read when it is asked for
+        of = {name: self.manifest.get(name) for name in ("service", "fingerprint")}
+        return f"TrainingFrame({rows}columns={list(self.types)}, {', '.join(f'{k}={v!r}' for k, v in of.items())})"
+
     def _repr_html_(self) -> str:
         table = self.to_arrow()
         head = table.slice(0, 10)

@@ -1,0 +1,127 @@
+"""What a first day meets: objects that are printed, things asked for in other words, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from featurestore import (
+    DataFrameSource,
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    ManualClock,
+    ParquetSource,
+    TableSource,
+)
+from featurestore.errors import RequestError, SourceError, SpineError
+from featurestore.types import String
+from tests.cli.test_commands import run
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CARRIER = Entity("carrier", key={"carrier": String})
+ROWS = pd.DataFrame({"carrier": ["UA"], "at": pd.to_datetime(["2026-03-01T09:00Z"]), "delay": [12.0]})
+DELAYS = FeatureView(
+    "delays", entity=CARRIER, source=DataFrameSource("rows", ROWS, event_time="at"), refresh="1h", features=["delay"]
+)
+MODEL = FeatureService("model", features=[DELAYS])
+SPINE = pd.DataFrame({"carrier": ["UA", "ZZ"], "event_timestamp": [NOW, NOW]})
+
+
+@pytest.fixture
+def store() -> Iterator[FeatureStore]:
+    with FeatureStore.local(clock=ManualClock(NOW)) as store:
+        store.apply([MODEL])
+        store.materialize(progress=False)
+        yield store
+
+
+def test_frames_and_answers_are_printed_in_a_line(store: FeatureStore) -> None:
+    """Not with their whole manifest, nor by their address."""
+    frame = store.get_historical_features(SPINE, "model")
+    fingerprint = frame.manifest["fingerprint"]
+    end = f"columns=['delays__delay'], service='model', fingerprint='{fingerprint}')"
+    assert repr(frame).endswith(end)
+    assert len(frame) == 2
+    assert repr(frame) == f"TrainingFrame(rows=2, {end}"
+    online = store.get_online_features({"carrier": "UA"}, "model")
+    told = "columns=['delays__delay'], as_of={'delays': '2026-03-01 12:00:00Z'}"
+    assert repr(online) == f"OnlineResult(service='model', rows=1, {told})"
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (MODEL, "by its name: 'model'"),
+        (DELAYS, "by its name, which lists views and features"),
+        (["delays:delay"], "by its name, which lists views and features"),
+    ],
+)
+def test_a_lookup_asks_for_a_service_by_its_name(store: FeatureStore, asked: object, says: str) -> None:
+    """What training takes beside a name is no manifest that is damaged."""
+    with pytest.raises(RequestError, match="A lookup asks for a feature service that was applied") as caught:
+        store.get_online_features({"carrier": "UA"}, asked)  # type: ignore[arg-type]
+    assert str(caught.value).endswith(says)
+
+
+def test_a_spine_without_instants_says_how_to_give_them(store: FeatureStore) -> None:
+    with pytest.raises(SpineError, match=r"is VARCHAR.*pd\.to_datetime\(spine\['event_timestamp'\], utc=True\)"):
+        store.get_historical_features(SPINE.assign(event_timestamp="2026-03-01"), "model")
+    with pytest.raises(SpineError, match=r"no timestamp column 'event_timestamp'\..* timestamp= names another\."):
+        store.get_historical_features(SPINE.rename(columns={"event_timestamp": "ts"}), "model")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ParquetSource("rows", "rows.parquet", event_time="at"),
+        ParquetSource("rows", ["rows.parquet"], event_time="at"),
+        ParquetSource("rows", "rows/*.parquet", event_time="at"),
+        TableSource("rows", "rows.duckdb", table="rows", event_time="at"),
+    ],
+    ids=["file", "list", "pattern", "table"],
+)
+def test_a_relative_path_that_leads_nowhere_says_where_it_begins(source: ParquetSource | TableSource) -> None:
+    """A store without a featurestore.toml has a folder of its own, and not the working directory."""
+    view = FeatureView("delays", entity=CARRIER, source=source, refresh="1h", features=["delay"])
+    with FeatureStore.local(clock=ManualClock(NOW)) as store:
+        root = store.config.root
+        with pytest.raises(SourceError) as caught:
+            store.plan([view])
+        assert f"relative paths begin in the project's folder, {root}" in str(caught.value)
+
+
+def test_an_absolute_path_that_leads_nowhere_does_not(tmp_path: Path) -> None:
+    source = ParquetSource("rows", tmp_path / "rows.parquet", event_time="at")
+    view = FeatureView("delays", entity=CARRIER, source=source, refresh="1h", features=["delay"])
+    with FeatureStore.local(clock=ManualClock(NOW)) as store, pytest.raises(SourceError) as caught:
+        store.plan([view])
+    assert "there is no file" in str(caught.value)
+    assert "relative" not in str(caught.value)
+
+
+def test_commands_say_what_leads_on(tmp_path: Path) -> None:
+    """Nothing due beside a corrected file, and an audit of a log that keeps nothing."""
+    run(tmp_path, "init", "shop")
+    shop = tmp_path / "shop"
+    weekly = (shop / "definitions.py").read_text().replace('refresh="1h"', 'refresh="1w"')  # whatever hour it is
+    (shop / "definitions.py").write_text(weekly)
+    run(shop, "apply")
+    ran = run(shop, "materialize").stderr
+    assert "customer_orders as of" in ran
+    assert ": 3 keys (all), 3 with values" in ran
+    assert "--full" in run(shop, "materialize").stdout
+    orders = pd.read_parquet(shop / "data/orders.parquet")
+    orders.assign(amount=orders["amount"] + 1000).to_parquet(shop / "data/orders.parquet")
+    found = run(shop, "verify", code=3).stdout
+    assert "3 records, 0 missing, 0 extra, 3 different" in found
+    assert "featurestore materialize --full" in found
+    assert ": 3 keys (all, computed again), 3 with values" in run(shop, "materialize", "--full").stderr
+    assert "featurestore" not in run(shop, "verify").stdout
+    audited = run(shop, "audit").stdout
+    assert "[serving_log] in featurestore.toml" in audited
