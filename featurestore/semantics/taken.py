@@ -52,11 +52,25 @@ def taken(column: pa.ChunkedArray | pa.Array, of: FeatureType, *, from_pandas: b
     if from_pandas and of.kind in {"Int32", "Int64"} and pa.types.is_floating(array.type):
         array = whole_numbers(array)
     if not _fits(array.type, of):
-        raise WrongTypeError(f"it is {array.type}, and must be {of}")
+        raise WrongTypeError(f"is {array.type}, and must be {of}{_conversion(array.type, of)}")
     try:
         return _exact(array, of)
     except (ValueError, OverflowError, pa.ArrowException) as error:
         raise _first_wrong(array, of, error) from None
+
+
+def _conversion(given: pa.DataType, of: FeatureType) -> str:
+    """How a column of another type becomes one of this, for what frames usually have instead."""
+    is_text = pa.types.is_string(given) or pa.types.is_large_string(given) or pa.types.is_string_view(given)
+    if of.kind == "Timestamp" and is_text:
+        return "; text is never taken for another type: convert it, as pd.to_datetime(…, utc=True) does"
+    if of.kind == "Date" and pa.types.is_timestamp(given):
+        return "; say which day an instant is of, as .dt.date does in pandas"
+    if of.kind == "String" and (pa.types.is_integer(given) or pa.types.is_floating(given)):
+        return "; numbers are never taken for text: convert it, as .astype('string') does in pandas"
+    if of.kind == "Decimal" and pa.types.is_floating(given):
+        return "; a float is no exact decimal: give it decimal.Decimal values, or Arrow's decimal128"
+    return "; text is never taken for another type, so convert it first" if is_text else ""
 
 
 def whole_numbers(array: pa.Array) -> pa.Array:

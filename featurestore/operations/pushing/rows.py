@@ -122,8 +122,8 @@ def _column(source: PushSource, name: str, of: FeatureType, column: Any, *, from
         return taken(column, of, from_pandas=from_pandas)
     except WrongValueError as error:
         raise PushError(f"{source.title}: row {error.row}, column '{name}' must be {of}: {error}") from None
-    except WrongTypeError:
-        raise PushError(f"{source.title}: column '{name}' is {column.type}, and must be {of}") from None
+    except WrongTypeError as error:
+        raise PushError(f"{source.title}: column '{name}' {error}") from None
 
 
 def _check_nulls(source: PushSource, table: pa.Table) -> None:
