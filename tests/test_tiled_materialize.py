@@ -186,6 +186,18 @@ def test_rows_that_are_learned_late_are_read(world: World) -> None:
     assert [world.run() for _ in range(7)][2:] == [([], True)] * 5
 
 
+def test_a_tile_whose_first_row_counts_from_this_instant_is_read(world: World) -> None:
+    """Not before, and from exactly then on: the row of the key 0 is alone in its tile."""
+    at = world.clock() + timedelta(hours=4)
+    alone = day_of_rows(9)[:1].set_column(0, "id", pa.array([0]))
+    for name, field in (("at", 1), ("known", 2)):
+        alone = alone.set_column(field, name, pa.array([at], TIME))
+    pq.write_table(alone, world.rows / "9.parquet")
+    assert [world.run() for _ in range(3)][2] == ([], True)
+    assert world.run(hours=1 + 5 / 60) == ([], True)  # the instant `at` itself, which is ready five minutes after
+    assert world.run() == ([], True)
+
+
 def test_rows_count_from_the_arrival_of_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles hold when a file was first seen; one that is written anew has another arrival."""
     world = World(tmp_path, monkeypatch, known_at=ARRIVAL)
