@@ -251,5 +251,6 @@ def test_a_file_of_another_type_that_lands_meanwhile_is_refused(landing: Landing
                 spine(NOON, thing=[1]), settled, store.offline, now=store._project.now(), options=Options()
             ),
         )
-        assert "disagree on column 'x'" in said
+        assert "files came with which column 'x' is DOUBLE, and was INTEGER: " in said
         assert "c.parquet" in said
+        assert "a.parquet" not in said

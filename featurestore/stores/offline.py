@@ -434,8 +434,9 @@ class Offline:
         for column, of in before.items():
             if now.get(column) != of:
                 said = now.faults.get(column, f"is {now.get(column)}")
+                came = ", ".join(file.path for file in files if file not in settled_)
                 raise FilesChangedError(
-                    f"{source.title}: files came with which column '{column}' {said} ({source.origin})"
+                    f"{source.title}: files came with which column '{column}' {said}, and was {of}: {came} ({source.origin})"
                 )
 
     def _describe(self, session: Session, source: Source) -> RawColumns:

@@ -8,6 +8,7 @@ be others' too.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -61,7 +62,10 @@ class OwnedFolder:
         if self._claimed or self._project is None:
             return
         with self._lock:
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path)) from None
             if self._owner() is None:
                 folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
                 try:
