@@ -28,7 +28,7 @@ from featurestore.declare.sources import ParquetSource
 from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
 from featurestore.operations.lease import Lease
 from featurestore.operations.progress import Progress
-from featurestore.operations.records import Asked, collect, existing
+from featurestore.operations.records import RecordQuery, collect, existing
 from featurestore.operations.tiling import tiles_for
 from featurestore.registry.store import Run as RunRecord
 from featurestore.semantics.view import ResolvedView
@@ -101,11 +101,11 @@ class _Context:
     store: OnlineStore
     lease: Lease
     session: Session
-    marks: _Marks
+    marks: _RunInstants
     tiling: Tiling | None
 
 
-class _Marks(NamedTuple):
+class _RunInstants(NamedTuple):
     """The instant to compute and its edition; `kept`: those that each record keeps a slot for, newest first."""
 
     instant: int
@@ -166,7 +166,7 @@ def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run
                 keys = collect(session, view, _keys_sql(job, session, arrived, (last, instants[-1])))
                 for instant in instants:
                     began = time.perf_counter()
-                    marks = _Marks(instant, edition + again, tuple(kept))
+                    marks = _RunInstants(instant, edition + again, tuple(kept))
                     context = _Context(view, codec, store, lease, session, marks, tiling)
                     rows, records = _write_all(context, keys, present=present, progress=job.progress)
                     numbers = (instant, now, keys, rows, arrived is None, time.perf_counter() - began)
@@ -295,7 +295,7 @@ def _batches(context: _Context, keys: int, *, everything: bool) -> Iterator[tupl
     """Store keys and the record of each with one slot, None where it has no row; `everything`: those that vanished too."""
     vanished = existing(context.store, context.codec) if everything else set()
     instant, edition, _ = context.marks
-    asked = Asked(context.session, context.view, context.codec, context.store.blocking, context.tiling)
+    asked = RecordQuery(context.session, context.view, context.codec, context.store.blocking, context.tiling)
     for batch, records in asked.records(keys, instant, edition, size=EMBEDDED_BATCH):
         vanished.difference_update(batch)
         yield batch, records

@@ -23,7 +23,7 @@ from featurestore.stores.offline import Session
 from featurestore.stores.online import OnlineStore
 from featurestore.stores.wire import cut
 
-__all__ = ["Asked", "collect", "existing"]
+__all__ = ["RecordQuery", "collect", "existing"]
 
 PASS = 1_000_000
 """Keys that are asked for at once: what bounds the memory of a run."""
@@ -47,7 +47,7 @@ def collect(session: Session, view: ResolvedView, sql: str) -> int:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecordQuery:
     """The keys that were collected in a session. blocking: as the online store says it; tiling: see `ask`."""
 
     session: Session

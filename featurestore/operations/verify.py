@@ -19,7 +19,7 @@ from featurestore.operations.project import Project
 from featurestore.operations.pushing.folding import folded_records
 from featurestore.operations.pushing.merging import PushedView
 from featurestore.operations.pushing.state import SourceState, state_key
-from featurestore.operations.records import Asked, collect, existing
+from featurestore.operations.records import RecordQuery, collect, existing
 from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import HEAD, ViewCodec, edition_of, unpack_watermark
@@ -148,7 +148,7 @@ def _compared(project: Project, view: ResolvedView) -> Verified:
 
 
 @dataclass
-class _Found:
+class _ViewFindings:
     """What is not so, as it is found."""
 
     codec: ViewCodec
@@ -182,8 +182,8 @@ class _Found:
         return Verified(view.name, view.fingerprint, tuple(instants), self.records, *counts, tuple(self.examples))
 
 
-def _found(codec: ViewCodec, view: ResolvedView) -> _Found:
-    return _Found(codec, tuple(key.name for key in view.keys))
+def _found(codec: ViewCodec, view: ResolvedView) -> _ViewFindings:
+    return _ViewFindings(codec, tuple(key.name for key in view.keys))
 
 
 class _MovedError(Exception):
@@ -210,7 +210,7 @@ def _slots_compared(project: Project, view: ResolvedView) -> Verified:
 
 
 def _compare_slots(
-    project: Project, view: ResolvedView, found: _Found, watermark: bytes, instants: Sequence[int]
+    project: Project, view: ResolvedView, found: _ViewFindings, watermark: bytes, instants: Sequence[int]
 ) -> None:
     codec, edition = found.codec, edition_of(watermark)
     left = existing(project.online, codec)
@@ -224,7 +224,7 @@ def _compare_slots(
 
     with project.offline.session() as session:
         keys = collect(session, view, all_keys_sql(view, session.scan(view.source)))
-        asked = Asked(session, view, codec, project.online.blocking)
+        asked = RecordQuery(session, view, codec, project.online.blocking)
         for instant in instants:
             for batch, records in asked.records(keys, instant, edition, size=BATCH):
                 left.difference_update(batch)
@@ -273,7 +273,7 @@ def _tiles_compared(project: Project, view: ResolvedView) -> Verified:
     return found.told(view, (upto,))
 
 
-def _compare_tiles(project: Project, pushed: PushedView, found: _Found, upto: int, keys: list[bytes]) -> None:
+def _compare_tiles(project: Project, pushed: PushedView, found: _ViewFindings, upto: int, keys: list[bytes]) -> None:
     wanted: dict[bytes, bytes] = {}
     for batch in _folded(project, pushed, upto, [pushed.keys.values_of(key) for key in keys]):
         wanted.update(batch)

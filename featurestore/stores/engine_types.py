@@ -18,7 +18,7 @@ from featurestore.semantics.columns import NAIVE, ZONED, finer_than_micros, floo
 from featurestore.semantics.sql import literal
 from featurestore.types import Decimal, FeatureType
 
-__all__ = ["NOTHING", "Change", "change_in", "common_type", "converted_sql", "given_type", "type_tree"]
+__all__ = ["NOTHING", "EngineChange", "change_in", "common_type", "converted_sql", "given_type", "type_tree"]
 
 NOTHING = '"NULL"'
 """The type of a column that holds nothing but nulls."""
@@ -71,7 +71,7 @@ EXACT: dict[str, Callable[[pa.DataType], bool]] = {
 EXTENSIONS = {"arrow.uuid": "uuid", "arrow.json": "varchar", "arrow.bool8": "boolean"}
 
 
-class Change(NamedTuple):
+class EngineChange(NamedTuple):
     """A part of a type that the engine would change: where in the type it lies, what it is, and as what it is read, None
     where the engine does not take it. `str()` is what follows the name of the column."""
 
@@ -91,14 +91,14 @@ def type_tree(raw: str) -> Tree:
         return connection.type(raw)
 
 
-def change_in(own: pa.DataType, read: Tree, path: str = "") -> Change | None:
+def change_in(own: pa.DataType, read: Tree, path: str = "") -> EngineChange | None:
     """The first part of an Arrow type that the engine changes; None where it reads all values exactly."""
     own = _values(own)
     if isinstance(own, pa.BaseExtensionType):
         if EXTENSIONS.get(own.extension_name) == read.id:
             return None
         if own.extension_name in EXTENSIONS:
-            return Change(path, str(own), str(read))
+            return EngineChange(path, str(own), str(read))
         own = own.storage_type
     parts = list(_parts(own, read, path))
     if parts:
@@ -107,7 +107,7 @@ def change_in(own: pa.DataType, read: Tree, path: str = "") -> Change | None:
         exact = [("precision", own.precision), ("scale", own.scale)] == read.children
     else:
         exact = read.id in EXACT and EXACT[read.id](own)
-    return None if exact else Change(path, str(own), str(read))
+    return None if exact else EngineChange(path, str(own), str(read))
 
 
 def _values(own: pa.DataType) -> pa.DataType:

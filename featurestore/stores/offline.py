@@ -46,7 +46,7 @@ AGREED = 64
 """How many sets of files are remembered with what their columns are as a whole."""
 
 
-class Opened(NamedTuple):
+class OpenedSource(NamedTuple):
     """How SQL reads a source without its derived columns, and the columns that it reads."""
 
     scan: Scan
@@ -127,7 +127,7 @@ class Session:
         """The columns of a relation as DuckDB names them, in their order, with its types."""
         return [(name, of) for name, of, *_ in self.connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]
 
-    def own(self, source: Source) -> Opened:
+    def own(self, source: Source) -> OpenedSource:
         """How SQL in this session reads a source without its derived columns, and these columns."""
         return self._open(source, f"own_{source.name}", self.files(source))
 
@@ -142,7 +142,7 @@ class Session:
         log = self._offline.log(source).scan_where(self.connection, name, wanted, replaces=REPLACES)
         return _derived(source, self._beside_history(source, log, name))
 
-    def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> Opened:
+    def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> OpenedSource:
         if isinstance(source, ParquetSource):
             partitions = partition_columns(source, files)
             own = self._parquet(source, name, files, beside=partitions)
@@ -159,13 +159,13 @@ class Session:
                 full = f"{name}_rows"
             stored = self.described(full)
             columns = readable(source, stored)
-            return Opened(rows_of_table(source, full, stored, columns, row="rowid"), columns)
+            return OpenedSource(rows_of_table(source, full, stored, columns, row="rowid"), columns)
         if isinstance(source, PushSource):
             return self._beside_history(source, self._offline.log(source).settled_scan(self.connection, name), name)
         assert isinstance(source, DataFrameSource)
         return self._framed(source, name, self._offline.frame(source))
 
-    def _framed(self, source: DataFrameSource, name: str, frame: pa.Table) -> Opened:
+    def _framed(self, source: DataFrameSource, name: str, frame: pa.Table) -> OpenedSource:
         """The rows of a frame, which the store numbers itself."""
         taken = taken_columns(frame)
         rows = pa.array(np.arange(frame.num_rows))
@@ -175,27 +175,27 @@ class Session:
         self.connection.register(name, given.append_column("", rows))
         stored = [(frame.schema.names[place], raw) for place, (_, raw) in taken.items()]
         columns = readable(source, stored, frame.schema)
-        return Opened(rows_of_table(source, name, stored, columns, row=f"c{len(taken)}", more=1), columns)
+        return OpenedSource(rows_of_table(source, name, stored, columns, row=f"c{len(taken)}", more=1), columns)
 
-    def _beside_history(self, source: PushSource, log: Scan, name: str) -> Opened:
+    def _beside_history(self, source: PushSource, log: Scan, name: str) -> OpenedSource:
         """The log's rows and those of the source's history, if it has one."""
         history = source.history
         columns = RawColumns(pushed_types(source))
         if history is None:
-            return Opened(log, columns)
+            return OpenedSource(log, columns)
         scan = _derived(history, self._open(history, f"{name}_history", self.files(history)))
-        return Opened(with_history(source, log, history, scan, self._offline.raw_types(history)), columns)
+        return OpenedSource(with_history(source, log, history, scan, self._offline.raw_types(history)), columns)
 
     def _parquet(
         self, source: ParquetSource, name: str, files: Sequence[SourceFile], *, beside: Iterable[str]
-    ) -> Opened:
+    ) -> OpenedSource:
         """The rows of files, numbered as they are given."""
         stored = self._offline.columns_of(self.connection, source, files)
         columns = self._offline.agreed_columns(self.connection, source, files)
         rows = rows_of_files(
             self.connection, name, source, list(zip(files, stored, strict=True)), columns, beside=beside
         )
-        return Opened(rows, columns)
+        return OpenedSource(rows, columns)
 
     def _arrived(self, source: Source, own: Scan, name: str, files: Sequence[SourceFile]) -> Scan:
         """The rows of a source's files, each with when its file was first seen."""
@@ -209,9 +209,9 @@ class Session:
         return own._replace(relation=rows)
 
     def _partitioned(
-        self, source: ParquetSource, own: Opened, name: str, files: Sequence[SourceFile],
+        self, source: ParquetSource, own: OpenedSource, name: str, files: Sequence[SourceFile],
         partitions: dict[str, tuple[FeatureType, list[str | None]]],
-    ) -> Opened:  # fmt: skip
+    ) -> OpenedSource:  # fmt: skip
         """The rows of files, each with what the names of the folders say that its file lies in."""
         scan, stored = own
         check_own_columns(
@@ -230,7 +230,7 @@ class Session:
         values = ", ".join(f"p.p{place} AS {quote(column)}" for place, column in enumerate(added))
         rows = f"(SELECT s.*, {values} FROM {scan.relation} s LEFT JOIN {name}_folders p ON p.number = s.{scan.file})"
         types = {column: of.duckdb for column, (of, _) in added.items()}
-        return Opened(scan._replace(relation=rows), stored.with_types(types))
+        return OpenedSource(scan._replace(relation=rows), stored.with_types(types))
 
     def _attached(self, path: str) -> str:
         """The name of a DuckDB file in this instance, which has it once."""
@@ -454,7 +454,7 @@ class Offline:
         return columns.with_types(derived)
 
 
-def _derived(source: Source, own: Opened) -> Scan:
+def _derived(source: Source, own: OpenedSource) -> Scan:
     """The source with its derived columns beside its own; what is not read of either is not computed."""
     scan, columns = own
     if not source.derived:

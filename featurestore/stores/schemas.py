@@ -21,7 +21,7 @@ from featurestore.declare.sources import ParquetSource, Source
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import Mixed, RawColumns, finer_than_micros, type_of_column, widens
 from featurestore.semantics.sql import file_list
-from featurestore.stores.engine_types import NOTHING, Change, change_in, common_type, given_type, type_tree
+from featurestore.stores.engine_types import NOTHING, EngineChange, change_in, common_type, given_type, type_tree
 from featurestore.stores.pointers import folded, numbered_columns
 from featurestore.stores.source_files import SourceFile
 
@@ -115,7 +115,7 @@ def readable(source: Source, stored: Sequence[tuple[str, str]], schema: pa.Schem
         change = (
             change_in(field.type, type_tree(engine[field.name]))
             if field.name in engine
-            else Change("", str(field.type), None)
+            else EngineChange("", str(field.type), None)
         )
         if change is not None:
             faults.setdefault(field.name, f"{change}; cast it in the data")
