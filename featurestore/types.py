@@ -66,6 +66,9 @@ PLAIN = (int, str, float, bytes, list)
 EPOCH, EPOCH_DAY = datetime(1970, 1, 1, tzinfo=UTC), date(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
 DAY = 86_400_000_000
+MICROS = {"us": 1, "ms": 1000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
+DAYS = {"D": 1, "W": 7}
+"""How long one of numpy's units is."""
 ERA = 146_097
 """Days of 400 years."""
 FAR = re.compile(r"([+-]\d{4,7})-(\d\d-\d\d)(?:T(\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z)?")
@@ -76,7 +79,7 @@ FIRST_MICRO, LAST_MICRO = FIRST_DAY * DAY, (LAST_DAY + 1) * DAY - 1
 class FarTimestamp(int):
     """A Timestamp before the year 1 or after 9999, which Python's datetime cannot hold: µs since the epoch.
 
-    DuckDB's infinity is 2^63 - 1, and -infinity that number negated.
+    DuckDB's infinity is 2^63 - 1, and -infinity that number negated; there is none in ns.
     """
 
     __slots__ = ()
@@ -201,9 +204,24 @@ def _of_datetime64(value: Any) -> Any:
     item = value.item()
     if item is None or isinstance(item, date):
         return item
-    days = str(value.dtype) in {"datetime64[D]", "datetime64[W]", "datetime64[M]", "datetime64[Y]"}
-    number = value.astype("datetime64[D]" if days else "datetime64[us]").astype("int64").item()
-    return date_of(number) if days else timestamp_of(number)
+    unit, count = _unit(value.dtype)
+    number = value.astype("int64").item() * count
+    if unit in MICROS:  # not by numpy, whose own conversion goes round beyond 2^63 without a word
+        return timestamp_of(number * MICROS[unit])
+    if unit in DAYS:
+        return date_of(number * DAYS[unit])
+    if unit in {"M", "Y"}:
+        days = value.astype("datetime64[D]")
+        if days.astype(value.dtype) != value:
+            raise ValueError(f"{value!r} is beyond every date")
+        return date_of(days.astype("int64").item())
+    return timestamp_of(value.astype("datetime64[us]").astype("int64").item())
+
+
+def _unit(dtype: Any) -> tuple[str, int]:
+    """The unit of a dtype such as datetime64[s] or datetime64[25s], and how many of it are one."""
+    count, unit = re.fullmatch(r"datetime64\[(\d*)([a-zA-Z]+)\]", str(dtype)).groups()  # type: ignore[union-attr]
+    return unit, int(count or 1)
 
 
 def _within(of: FeatureType, value: int, bits: int) -> int:
@@ -306,8 +324,8 @@ def _accept_decimal(of: FeatureType, value: Any) -> _Decimal:
 
 
 def _accept_array(of: FeatureType, value: Any) -> list[Scalar]:
-    if hasattr(value, "tolist"):
-        value = value.tolist()
+    if hasattr(value, "tolist"):  # numpy makes numbers of its finer times
+        value = list(value) if getattr(getattr(value, "dtype", None), "kind", "") == "M" else value.tolist()
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{value!r} is no list")
     assert of.element is not None

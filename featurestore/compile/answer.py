@@ -18,9 +18,8 @@ from featurestore.compile.choice import CHOSEN, Choice, choose
 from featurestore.compile.folding.share import FoldedAnswer
 from featurestore.compile.folding.tiling import Tiling
 from featurestore.compile.folding.windows import ask_folds
-from featurestore.compile.rows import Scan, cell, until_sql, words_sql
+from featurestore.compile.rows import Scan, read_cell, until_sql, words_sql
 from featurestore.errors import SourceError
-from featurestore.semantics.columns import read_sql
 from featurestore.semantics.status import Status, expired
 from featurestore.semantics.time import END
 from featurestore.semantics.values import canonical_chunks, fill, take
@@ -210,9 +209,8 @@ def _gather(
     features: tuple[ResolvedFeature, ...],
 ) -> tuple[Instants, pa.Table]:
     """The chosen rows, once each, with their times and feature columns, and for each request of the choice its row's place."""
-    zone = view.source.timezone or "UTC"
     selected = ", ".join(
-        f"{read_sql('s.' + cell(column), view.raw[column], feature.type, zone)} AS f{i}"
+        f"{read_cell(view, column, feature.type, table='s.')} AS f{i}"
         for i, feature in enumerate(features)
         if (column := feature.fold.column) is not None
     )

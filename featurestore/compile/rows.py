@@ -17,16 +17,18 @@ from typing import NamedTuple
 from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import Source
-from featurestore.semantics.columns import floored_sql, instant_sql, order_sql, read_sql
+from featurestore.semantics.columns import floored_sql, floored_type, instant_sql, order_sql, read_sql
 from featurestore.semantics.expressions import guarded
 from featurestore.semantics.sql import quote
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
+from featurestore.types import FeatureType
 
 __all__ = [
     "ARRIVED",
     "Scan",
     "cell",
+    "cell_sql",
     "happened_of",
     "has_key",
     "identity_terms",
@@ -38,6 +40,7 @@ __all__ = [
     "named_terms",
     "order_terms",
     "own_columns",
+    "read_cell",
     "rows_sql",
     "tiebreak_terms",
     "until_sql",
@@ -110,7 +113,17 @@ def until_sql(view: ResolvedView) -> str:
         return f"CAST({END} AS BIGINT)"
     epoch = "DATE '1970-01-01'" if view.raw[until] == "DATE" else "TIMESTAMP '1970-01-01'"
     infinite = f"CASE WHEN {cell(until)} < {epoch} THEN {BEGINNING} ELSE {END} END"  # it has no µs
-    return f"coalesce({instant_sql(view.source, cell(until), view.raw[until])}, {infinite})"
+    return f"coalesce({instant_sql(view.source, cell(until), floored_type(view.raw[until]))}, {infinite})"
+
+
+def cell_sql(view: ResolvedView, column: str) -> str:
+    """A column as `cell` names it, its timestamps floored to µs."""
+    return f"{floored_sql(quote(column), view.raw[column])} AS {cell(column)}"
+
+
+def read_cell(view: ResolvedView, column: str, of: FeatureType, *, table: str = "") -> str:
+    """A cell as a value of a type."""
+    return read_sql(table + cell(column), floored_type(view.raw[column]), of, view.source.timezone or "UTC")
 
 
 def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ()) -> str:
@@ -118,7 +131,7 @@ def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ())
     each column that the view reads as `cell` names it, and whether each of the conditions is true, `w0, w1, …`."""
     zone = view.source.timezone or "UTC"
     keys = [read_sql(quote(key.column), view.raw[key.column], key.type, zone) for key in view.keys] or ["0"]
-    cells = [f"{floored_sql(quote(column), view.raw[column])} AS {cell(column)}" for column in view.columns]
+    cells = [cell_sql(view, column) for column in view.columns]
     tests = [f"(({text}) IS TRUE) AS w{i}" for i, text in enumerate(conditions)]
     source, file, row = scan
     if conditions:  # over columns of which DuckDB knows no statistics: see `guarded`

@@ -12,11 +12,13 @@ from typing import NamedTuple
 from featurestore.compile.rows import (
     Scan,
     cell,
+    cell_sql,
     happened_of,
     identity_terms,
     learned_terms,
     named_terms,
     own_columns,
+    read_cell,
     until_sql,
     words_sql,
 )
@@ -221,12 +223,11 @@ def nearest_sql(view: ResolvedView, rows: Narrowed, *, anchor: int, limit: int) 
     anchor: the event_time that nearness is measured from, in µs. Which rows they are is found first; only of those the
     other columns are read.
     """
-    zone = view.source.timezone or "UTC"
     values = "".join(
-        f", {read_sql(f's.{cell(column)}', view.raw[column], of, zone)} AS v{i}"
+        f", {read_cell(view, column, of, table='s.')} AS v{i}"
         for i, (column, of) in enumerate(sorted(view.columns.items()))
     )
-    cells = "".join(f", {quote(column)} AS {cell(column)}" for column in view.columns)
+    cells = "".join(f", {cell_sql(view, column)}" for column in view.columns)
     names = ["verdict", "mine", "e", "o", "known", "until", "file", "row", "last_file", "last_row", "last_o", "won"]
     names += [f"f{i}" for i in range(len(view.folded))]
     order = f"won DESC, abs(e - {anchor}) ASC NULLS LAST, e DESC, o DESC NULLS LAST, file DESC, row DESC"

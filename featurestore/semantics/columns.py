@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from featurestore.declare.sources import Source
-from featurestore.semantics.sql import floor_div, literal
+from featurestore.semantics.sql import literal
 from featurestore.types import (
     Array,
     Bool,
@@ -189,14 +189,27 @@ def floored_type(raw: str) -> str:
 def _micros(column: str, raw: str, zone: str) -> str:
     """BIGINT µs since the epoch of a timestamp column; finer ones floor, an ambiguous local time is the later one."""
     if raw in {"TIMESTAMPTZ_NS", "TIMESTAMP_NS WITH TIME ZONE"}:
-        return floor_div(f"epoch_ns({column})", 1000)
+        return _micros_of_nanos(column)
     if raw in ZONED:
         return f"epoch_us({column})"
     if raw == "TIMESTAMP_NS":
-        micros = floor_div(f"epoch_ns({column})", 1000)
+        micros = _micros_of_nanos(column)
         return micros if zone == "UTC" else f"epoch_us(timezone({literal(zone)}, make_timestamp({micros})))"
     plain = column if raw == "TIMESTAMP" else f"CAST({column} AS TIMESTAMP)"
     return f"epoch_us({plain})" if zone == "UTC" else f"epoch_us(timezone({literal(zone)}, {plain}))"
+
+
+def _micros_of_nanos(column: str) -> str:
+    """BIGINT µs of a column of ns, floored.
+
+    The greatest and the least number are instants of the years 2262 and 1677 to whoever else writes ns (pandas has them as
+    `Timestamp.max` and `min`); the engine takes them for infinities, which have no µs.
+    """
+    furthest = (1 << 63) // 1000
+    infinite = f"CASE WHEN {column} = 'infinity' THEN {furthest} WHEN {column} = '-infinity' THEN {-furthest - 1} END"
+    nanos = f"epoch_ns({column})"
+    floored = f"{nanos} // 1000 - CASE WHEN {nanos} % 1000 < 0 THEN 1 ELSE 0 END"  # no sum that leaves 64 bits
+    return f"coalesce({floored}, {infinite})"
 
 
 def instant_expression(column: str, raw: str, zone: str) -> str:
@@ -228,6 +241,8 @@ def read_sql(column: str, raw: str, target: FeatureType, zone: str) -> str:
         if raw in {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ"}:
             return column
         moment = f"CAST(make_timestamp({_micros(column, raw, zone)}) AS TIMESTAMP WITH TIME ZONE)"
+        if raw in NANOSECONDS:
+            return moment
         return f"coalesce({moment}, timezone('UTC', CAST({column} AS TIMESTAMP)))"  # an infinity has no µs
     if target.element is not None and target.element == Timestamp:
         return f"list_transform({column}, lambda x: {read_sql('x', raw.removesuffix('[]'), Timestamp, zone)})"

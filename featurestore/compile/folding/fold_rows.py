@@ -11,8 +11,7 @@ import pyarrow as pa
 from featurestore.compile.asof import same_key
 from featurestore.compile.folding.ranges import Chain
 from featurestore.compile.folding.strands import Column, Strand
-from featurestore.compile.rows import Scan, cell, order_terms, rows_sql, tiebreak_terms, until_sql
-from featurestore.semantics.columns import read_sql
+from featurestore.compile.rows import Scan, cell, order_terms, read_cell, rows_sql, tiebreak_terms, until_sql
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical
@@ -86,11 +85,8 @@ class FoldRows:
 
         only: a condition on the key `x` and on the row `r`, its `file` included.
         """
-        view, zone = self.view, self.view.source.timezone or "UTC"
-        carried = [
-            f"{read_sql(cell(column), view.raw[column], of, zone)} AS x{i}"
-            for i, (column, of) in enumerate(self.columns)
-        ]
+        view = self.view
+        carried = [f"{read_cell(view, column, of)} AS x{i}" for i, (column, of) in enumerate(self.columns)]
         carried += [f"w{i}" for i in range(len(self.conditions))]
         carried += [f"{until_sql(view)} AS until"] if self.until else []
         carried += ["o", *(cell(column) for column in sorted(view.columns))] if self.ordered else []
