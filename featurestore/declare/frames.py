@@ -76,13 +76,14 @@ def table_of(frame: Any, *, owned: bool = False) -> pa.Table:
     twice = [name for name in table.column_names if table.column_names.count(name) > 1]
     if twice:
         raise ValueError(f"it has a column '{twice[0]}' twice; rename or drop one of the two")
+    _check_text(table)
     return table if owned else own_table(table)
 
 
 def _plain_table(frame: Any) -> pa.Table:
     polars = sys.modules.get("polars")
-    if polars is not None and isinstance(frame, polars.LazyFrame):
-        frame = frame.collect()
+    if polars is not None and isinstance(frame, (polars.LazyFrame, polars.DataFrame)):
+        frame = _collected(frame, polars)
     if is_pandas(frame):
         table = pa.Table.from_pandas(_dense(frame), preserve_index=False)
     elif isinstance(frame, pa.Table):
@@ -91,13 +92,51 @@ def _plain_table(frame: Any) -> pa.Table:
         table = pa.Table.from_batches([frame])
     elif isinstance(frame, pa.RecordBatchReader):
         table = frame.read_all()
-    elif isinstance(frame, dict) or hasattr(frame, "__arrow_c_stream__"):
+    elif isinstance(frame, dict) or (hasattr(frame, "__arrow_c_stream__") and not hasattr(frame, "to_frame")):
         table = pa.table(frame)
     else:
         raise TypeError(f"{type(frame).__name__} is no frame; pandas, polars and Arrow are")
     return pa.table([_plain(column) for column in table.columns], names=table.column_names).replace_schema_metadata(
         None
     )
+
+
+def _collected(frame: Any, polars: Any) -> Any:
+    """A polars frame as one that Arrow holds; ValueError where it cannot be made, or holds what Arrow has no type for."""
+    if isinstance(frame, polars.LazyFrame):
+        try:
+            frame = frame.collect()
+        except (polars.exceptions.PolarsError, OSError) as error:
+            raise ValueError(f"the lazy frame cannot be collected: {error}") from error
+    for name, of in frame.schema.items():
+        if "Object" in str(of):  # of which polars gives the addresses in memory
+            raise ValueError(f"column '{name}' is {of}: Python's own objects are no values; cast or drop it")
+        if of in (polars.Int128, polars.UInt128):
+            narrow = frame[name].cast(polars.Int64, strict=False)
+            beyond = (narrow.is_null() & frame[name].is_not_null()).arg_true()
+            if len(beyond):
+                row = beyond[0]
+                raise ValueError(f"row {row}, column '{name}': {frame[name][row]} is beyond Int64; cast or drop it")
+            frame = frame.with_columns(narrow)
+        elif "Int128" in str(of):
+            raise ValueError(f"column '{name}' is {of}, which Arrow has no type for; cast or drop it")
+    return frame
+
+
+def _check_text(table: pa.Table) -> None:
+    """ValueError where text is no UTF-8: Arrow takes a producer's word for it, and nobody could read the value."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if not _has_text(column.type):
+            continue
+        for chunk in column.chunks:
+            try:
+                chunk.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"column '{name}' holds text that is not UTF-8: {error}") from None
+
+
+def _has_text(of: pa.DataType) -> bool:
+    return bool(pa.types.is_string(of)) or any(_has_text(of.field(place).type) for place in range(of.num_fields))
 
 
 def _dense(frame: Any) -> Any:

@@ -107,6 +107,8 @@ class FeatureTest:
                 raise SourceError(
                     f"{known[source].title}: {type(rows).__name__} is neither a list of dicts nor a frame"
                 ) from None
+            except ValueError as error:
+                raise SourceError(f"{known[source].title}: the frame cannot be read: {error}") from None
         pushed = known[source]
         if isinstance(pushed, PushSource):
             self._pushes[source] = PushedRows.of(pushed, self._tables[source])

@@ -45,10 +45,17 @@ class Audited:
     spine: Any = None
 
 
+def _table_of_spine(frame: Any) -> pa.Table:
+    try:
+        return table_of(frame)
+    except (TypeError, ValueError) as error:
+        raise SpineError(f"The spine cannot be read: {error}") from None
+
+
 def audit(project: Project, what: Audited) -> Audit:
     """Compare what was served with training. Raises SpineError where a spine does not name requests."""
     folder = project.served
-    spine = None if what.spine is None else SpineOfRequests(table_of(what.spine))
+    spine = None if what.spine is None else SpineOfRequests(_table_of_spine(what.spine))
     tally, left_out, budgets = Tally(project), {}, {}
     damaged: dict[str, str] = {}
     listed = segments(folder, service=what.service, since=what.since, until=what.until)

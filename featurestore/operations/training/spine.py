@@ -123,10 +123,17 @@ def _chunks_of_reader(reader: pa.RecordBatchReader) -> Iterator[SpineChunk]:
         pending.append(batch)
         rows += batch.num_rows
         if rows >= CHUNK:
-            yield SpineChunk(table_of(pa.Table.from_batches(pending), owned=True), first)
+            yield _chunk(pa.Table.from_batches(pending), first)
             first, rows, pending = first + rows, 0, []
     if pending or not first:
-        yield SpineChunk(table_of(pa.Table.from_batches(pending, reader.schema), owned=True), first)
+        yield _chunk(pa.Table.from_batches(pending, reader.schema), first)
+
+
+def _chunk(table: pa.Table, first: int) -> SpineChunk:
+    try:
+        return SpineChunk(table_of(table, owned=True), first)
+    except ValueError as error:
+        raise SpineError(f"The spine cannot be read, from row {first} on: {error}") from None
 
 
 def _check_distinct(names: list[str]) -> None:
