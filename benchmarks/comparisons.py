@@ -11,6 +11,7 @@ from benchmarks.pairs import Job
 from benchmarks.servers import (
     Told,
     empty_redis,
+    filled_ranking,
     filled_redis,
     filled_tiles,
     nothing,
@@ -113,6 +114,17 @@ def _lookup(root: str) -> list[Comparison]:
             bare = Job("redis-py MGET", "benchmarks.floors:mget", told)
             lines = (Line("p50_ms", against=1, limit=2.0), Line("p99_ms", against=1))
             found.append(Comparison(f"lookup {keys} × 18, {form}", (ours, bare), lines, filled_redis))
+    return [*found, *_shared_keys()]
+
+
+def _shared_keys() -> list[Comparison]:
+    found = []
+    users = {"few": "8 windowed", "many": "30 windowed", "materialized": "18", "on_demand": "a function"}
+    for service, user in users.items():
+        ours = Job("with the user", "benchmarks.ranking:rank", {"service": service, "rounds": 300})
+        items = Job("items alone", "benchmarks.ranking:rank", {"service": "items", "rounds": 300})
+        lines = (Line("p50_ms", against=1, limit=1.2), Line("p99_ms", against=1), Line("cpu_ms", against=1))
+        found.append(Comparison(f"shared key, 500 items and {user} of a user", (ours, items), lines, filled_ranking))
     return found
 
 

@@ -157,7 +157,7 @@ def _view_batches(view: View) -> Iterator[pa.RecordBatch]:
     for start in range(0, view.rows, BATCH):
         part = slice(start, min(start + BATCH, view.rows))
         rows = part.stop - part.start
-        values = [_values(rng, field.type, rows, words) for field in view.columns()]
+        values = [values_of(rng, field.type, rows, words) for field in view.columns()]
         times = [pa.array(column[part]).cast(TIMESTAMP) for column in (event_time, known_at)]
         yield pa.record_batch([pa.array(key[part]), *times, *values], schema=_view_schema(view))
 
@@ -179,7 +179,8 @@ def _history(rng: np.random.Generator, view: View) -> tuple[Ints, Ints, Ints]:
     return key[order], event_time[order], known_at[order]
 
 
-def _values(rng: np.random.Generator, kind: pa.DataType, rows: int, words: pa.Array) -> pa.Array:
+def values_of(rng: np.random.Generator, kind: pa.DataType, rows: int, words: pa.Array) -> pa.Array:
+    """A value column, one in fifty null."""
     missing = rng.random(rows) < 0.02
     if pa.types.is_string(kind):
         return words.take(pa.array(rng.integers(0, len(words), rows), mask=missing))

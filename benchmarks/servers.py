@@ -89,6 +89,15 @@ def filled_tiles(root: str) -> Iterator[Told]:
 
 
 @contextmanager
+def filled_ranking(root: str) -> Iterator[Told]:
+    """redis_url, and project: the folder of a project with users and items to rank."""
+    with empty_redis(root) as told, _folder() as folder:
+        filled = {**told, "project": str(folder)}
+        measure(Job("fill", "benchmarks.ranking:fill", filled))
+        yield filled
+
+
+@contextmanager
 def served(root: str) -> Iterator[Told]:
     """base_url of the product's server over a filled Redis: one worker, with a route `/noop` beside the product's own."""
     with filled_redis(root) as told, _app(told["project"]) as (base_url, _):

@@ -51,27 +51,28 @@ VIEWS: dict[str, tuple[list[str], dict[str, type[Fold]]]] = {
 """Name → the windows over which each of the folds is declared, to which "many" adds a count of large amounts."""
 
 
-def _view(name: str) -> FeatureView:
-    windows, folds = VIEWS[name]
+def payments(of: str, name: str = "account") -> FeatureView:
+    """A view `of` VIEWS."""
+    windows, folds = VIEWS[of]
     source = PushSource(
         "payments", schema={"account": Int64, "at": Timestamp, "amount": Float64}, event_time="at", lateness="60d"
     )
     features: dict[str, Fold] = {fold: made("amount", windows=windows) for fold, made in folds.items()}
-    if name == "many":
+    if of == "many":
         features["large"] = Count("amount", where="amount > 100", windows=windows)
-    return FeatureView("account", entity=Entity("account", key={"account": Int64}), source=source, features=features)
+    return FeatureView(name, entity=Entity("account", key={"account": Int64}), source=source, features=features)
 
 
 def _store(folder: str, online: str, name: str) -> FeatureStore:
     lines = ['project = "benchmark"', 'registry = "registry.db"', f'online = "{online}"', "definitions = []"]
     Path(folder, "featurestore.toml").write_text("\n".join([*lines, ""]))
     store = FeatureStore(folder)
-    view = _view(name)
+    view = payments(name)
     store.apply([view, FeatureService(SERVICE, features=[view])])
     return store
 
 
-def _row(choice: random.Random, account: int, now: datetime) -> dict[str, Any]:
+def payment(choice: random.Random, account: int, now: datetime) -> dict[str, Any]:
     """A payment of the last 30 days: as many in the last hour as in the day before, and as in the month before that."""
     back = choice.uniform(0, choice.choice((3600, 86_400, 30 * 86_400)))
     return {"account": account, "at": now - timedelta(seconds=back), "amount": choice.lognormvariate(3, 2)}
@@ -83,7 +84,7 @@ def fill_tiles(redis_url: str, project: str) -> Callable[[], None]:
 
     def call() -> None:
         choice, now = random.Random(3), datetime.now(UTC)
-        rows = [_row(choice, account, now) for account in range(KEYS) for _ in range(ROWS)]
+        rows = [payment(choice, account, now) for account in range(KEYS) for _ in range(ROWS)]
         for start in range(0, len(rows), 5_000):
             store.push("payments", rows[start : start + 5_000])
 
@@ -99,7 +100,7 @@ def lookup_tiles(project: str, keys: int, rounds: int) -> Callable[[], Figures]:
     def call(rows: list[dict[str, int]]) -> object:
         return store.get_online_features(rows, SERVICE).to_dict()
 
-    return partial(_with_cpu, call, asked)
+    return partial(with_cpu, call, asked)
 
 
 def mget_tiles(redis_url: str, keys: int, rounds: int) -> Callable[[], Figures]:
@@ -108,10 +109,11 @@ def mget_tiles(redis_url: str, keys: int, rounds: int) -> Callable[[], Figures]:
     found = list(client.scan_iter(count=10_000, _type="STRING"))
     stored = [key for key in found if client.strlen(key) > 1_000]
     choice = random.Random(1)
-    return partial(_with_cpu, client.mget, [choice.sample(stored, keys) for _ in range(rounds)])
+    return partial(with_cpu, client.mget, [choice.sample(stored, keys) for _ in range(rounds)])
 
 
-def _with_cpu(call: Callable[[Any], object], arguments: list[Any]) -> Figures:
+def with_cpu(call: Callable[[Any], object], arguments: list[Any]) -> Figures:
+    """`latencies`, and the time on the processor of one call."""
     started = time.process_time()
     figures = latencies(call, arguments)
     return {**figures, "cpu_ms": (time.process_time() - started) * 1e3 / (len(arguments) + 100)}
@@ -129,7 +131,7 @@ def _apply(project: str, online: str) -> None:
 def push_route(base_url: str, connections: int, seconds: float) -> Callable[[], Figures]:
     """POST /v1/push of single rows, by so many connections."""
     choice, now = random.Random(4), datetime.now(UTC)
-    rows = [_row(choice, choice.randrange(100_000), now) for _ in range(20_000)]
+    rows = [payment(choice, choice.randrange(100_000), now) for _ in range(20_000)]
     bodies = [orjson.dumps({"source": "payments", "rows": [row]}) for row in rows]
     return partial(drive, f"{base_url}/v1/push", bodies, connections=connections, seconds=seconds)
 
@@ -141,7 +143,7 @@ def push(online: str, batch: int, pushers: int, seconds: float, redis_url: str =
     folder = tempfile.TemporaryDirectory(prefix="benchmark-")
     store = _store(folder.name, redis_url if online == "redis" else "lmdb://online", "few")
     choice, now = random.Random(4), datetime.now(UTC)
-    made = [_row(choice, choice.randrange(100_000), now) for _ in range(max(20_000, batch))]
+    made = [payment(choice, choice.randrange(100_000), now) for _ in range(max(20_000, batch))]
     batches = [made[start : start + batch] for start in range(0, len(made) - batch + 1, batch)]
     store.push("payments", made[:1])
 

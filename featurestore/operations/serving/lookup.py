@@ -1,7 +1,8 @@
 """Lookup: the function of key and instant, asked for now, in one round trip.
 
 Everything is resolved once, when the service is loaded. A lookup then encodes keys, reads watermarks and records
-(watermarks first), chooses each view's base, decodes, and applies rules 0, 4 and 5. No SQL, no registry.
+(watermarks first), chooses each view's base, decodes, and applies rules 0, 4 and 5. No SQL, no registry. Where rows share a
+key, its record is read and worked out once, and each of them is given what it says.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from featurestore.errors import OnlineStoreError, RequestError
 from featurestore.operations.on_demand import evaluate, evaluate_rows, input_names
 from featurestore.operations.serving.online_result import OnlineResult, PartAnswer
 from featurestore.operations.serving.parts import Vouched, load_part
+from featurestore.operations.serving.repeats import Repeats, repeats_of
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService
 from featurestore.semantics.values import EXACT_IN_FLOAT64, own_lists, scalars
 from featurestore.stores.online import OnlineStore, Reading
@@ -33,8 +35,14 @@ __all__ = ["Lookup", "rows_of"]
 ATTEMPTS = 20
 """Round trips that a lookup makes at most, when records are rewritten under its hands."""
 
+ONE_INT, ONE_STR = {int}, {str}
+"""Types of values of which two that are equal are the same; a bool is equal to an int."""
+
 INTEGERS = {"Int32": 31, "Int64": 63}
 """Bits of the value of each integer type."""
+
+EQUAL_IS_SAME = {"Bool", "Int32", "Int64", "String", "Bytes", "Date", "Timestamp"}
+"""Types of which two values that are equal are the same; 0.0 equals -0.0, a function may tell them apart, and lists have no hash."""
 
 Rows = Sequence[Mapping[str, Any]]
 Columns = Sequence[Sequence[Any]]
@@ -42,10 +50,13 @@ Columns = Sequence[Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request, encoded: the keys to read (watermarks first), each part's record keys, and the canonical inputs."""
+    """A request, encoded: the keys to read (watermarks first), each once; of each part the places of its records' keys among
+    them (-1: a null key), a place for each distinct one of its rows; by the part's inputs which rows are alike in them
+    (None: no two are); and the canonical inputs."""
 
     keys: list[bytes]
     records: list[Sequence[int]]
+    repeats: dict[tuple[str, ...], Repeats | None]
     inputs: dict[str, list[Any]]
     rows: int
 
@@ -59,7 +70,9 @@ class Lookup:
         self.service = service
         self._store = store
         self._parts = [load_part(part, project, vouched=vouched) for part in service.parts]
-        self._marks = [key for loaded in self._parts for key in loaded.marks]
+        self._marks = list(dict.fromkeys(key for loaded in self._parts for key in loaded.marks))
+        self._marks_of = [[self._marks.index(key) for key in loaded.marks] for loaded in self._parts]
+        self._part_of = {column: loaded.part for loaded in self._parts for column in loaded.places}
         self._inputs = service.inputs
         self._names = [column.name for column in service.columns]
         self._hidden = [column.name for column in service.hidden]
@@ -107,31 +120,41 @@ class Lookup:
         inputs = {name: _column(rows, name, of, json=json) for name, of in self._inputs.items()}
         keys = list(self._marks)
         records: list[Sequence[int]] = []
+        repeats: dict[tuple[str, ...], Repeats | None] = {}
         for loaded in self._parts:
-            columns = [inputs[name] for name in loaded.part.inputs]
-            null = {row for column in columns if None in column for row in range(len(rows)) if column[row] is None}
-            places: Sequence[int] = range(len(keys), len(keys) + len(rows))
+            names, count = loaded.part.inputs, len(rows)
+            columns = [inputs[name] for name in names]
+            if names not in repeats:
+                repeats[names] = repeats_of(columns, count)  # of keys, which are the same bytes where they are equal
+            alike = repeats[names]
+            if alike is not None:
+                columns, count = [alike.distinct(column) for column in columns], len(alike.firsts)
+            null = {row for column in columns if None in column for row in range(count) if column[row] is None}
+            places: Sequence[int] = range(len(keys), len(keys) + count)
             if null:
                 number = iter(places)
-                places = [-1 if row in null else next(number) for row in range(len(rows))]
+                places = [-1 if row in null else next(number) for row in range(count)]
                 columns = [[value for row, value in enumerate(column) if row not in null] for column in columns]
-            keys += loaded.codec.keys_of(columns, len(rows) - len(null))
+            keys += loaded.codec.keys_of(columns, count - len(null))
             records.append(places)
-        return _Asked(keys, records, inputs, len(rows))
+        return _Asked(keys, records, repeats, inputs, len(rows))
 
     def _answer(self, asked: _Asked, reading: Reading) -> OnlineResult | None:
         values = reading.values
         parts: dict[str, PartAnswer] = {}
         columns: dict[str, Sequence[Any]] = {}
-        mark = 0
-        for loaded, places in zip(self._parts, asked.records, strict=True):
+        for loaded, marks, places in zip(self._parts, self._marks_of, asked.records, strict=True):
             records = [values[place] if place >= 0 else None for place in places]
-            last, mark = mark, mark + len(loaded.marks)
-            answer = loaded.answer(reading.now, values[last:mark], records)
+            answer = loaded.answer(reading.now, [values[mark] for mark in marks], records)
             if answer is None:
                 return None
-            parts[loaded.part.name], of_view = answer
-            columns.update(zip(loaded.places, map(of_view.__getitem__, loaded.places.values()), strict=True))
+            judged, of_view = answer
+            of_columns = map(of_view.__getitem__, loaded.places.values())
+            alike = asked.repeats[loaded.part.inputs]
+            if alike is not None:
+                judged, of_columns = judged.spread(alike), map(alike.spread, of_columns)
+            parts[loaded.part.name] = judged
+            columns.update(zip(loaded.places, of_columns, strict=True))
         if self.service.declared.on_demand:
             self._evaluate(columns, asked, reading.now)
         shown = columns if list(columns) == self._names else {name: columns[name] for name in self._names}
@@ -144,18 +167,41 @@ class Lookup:
         available = {**asked.inputs, **columns, REQUEST_TIME: [to_datetime(now)] * asked.rows}
         for item in self.service.declared.on_demand:
             arguments = {name: available[name] for name in input_names(item)}
-            columns[item.name] = _evaluated(item, arguments, asked, self._input_types)
+            alike = self._alike(arguments, asked) if item.mode == "row" else None
+            columns[item.name] = _evaluated(item, arguments, asked, types=self._input_types, alike=alike)
+
+    def _alike(self, arguments: Mapping[str, Sequence[Any]], asked: _Asked) -> Repeats | None:
+        """Which rows give a function the same arguments, bit for bit, as far as that is seen without a look at the features."""
+        read = {self._part_of[name].inputs for name in arguments if name in self._part_of}
+        columns: list[Sequence[Any]] = []
+        for repeats in map(asked.repeats.__getitem__, read):
+            if repeats is None:
+                return None
+            if len(repeats.firsts) > 1:
+                columns.append(repeats.spread(repeats.firsts))
+        for name, column in arguments.items():
+            if name in asked.inputs and name not in self._part_of:
+                of = self._inputs[name]
+                if of.element is not None or len({*column}) == asked.rows:
+                    return None
+                columns.append(column if of.kind in EQUAL_IS_SAME else list(map(repr, column)))
+        return repeats_of(columns, asked.rows)
 
 
 def _evaluated(
-    item: OnDemand, arguments: dict[str, Sequence[Any]], asked: _Asked, types: Mapping[str, FeatureType]
-) -> Sequence[Any]:
+    item: OnDemand, arguments: dict[str, Sequence[Any]], asked: _Asked, *, types: Mapping[str, FeatureType],
+    alike: Repeats | None,
+) -> Sequence[Any]:  # fmt: skip
     def row_name(row: int) -> str:
         return ", ".join(f"{name}={column[row]!r}" for name, column in asked.inputs.items()) or f"row {row}"
 
     if item.mode == "row":
-        own = [own_lists(column, types[name]) for name, column in arguments.items()]  # a function may sort what it gets
-        return evaluate_rows(item, own, asked.rows, row_name)
+        firsts = range(asked.rows) if alike is None else alike.firsts
+        taken = arguments if alike is None else {name: alike.distinct(column) for name, column in arguments.items()}
+        own = [own_lists(column, types[name]) for name, column in taken.items()]  # a function may sort what it gets
+        # The first row of all that fails is unlike those before it, so that it is the one that is named.
+        values = evaluate_rows(item, own, len(firsts), lambda number: row_name(firsts[number]))
+        return values if alike is None else alike.spread(values)
     arrays = {name: pa.array(column, types[name].arrow) for name, column in arguments.items()}
     return scalars(evaluate(item, arrays, row_name))
 
@@ -198,15 +244,24 @@ def _whole(value: float | Decimal | None) -> float | Decimal | int | None:
 def _column(rows: Rows, name: str, of: FeatureType, *, json: bool) -> list[Any]:
     """One input's canonical scalars."""
     try:
-        if json:
-            return [from_json(of, row[name]) for row in rows]
         values = [row[name] for row in rows]
+        kinds = {*map(type, values)}
+        if len(values) > 1 and kinds in (ONE_INT, ONE_STR) and _is_shared(values):
+            value = from_json(of, values[0]) if json else of.accept(values[0])
+            return [value] * len(values)  # which is no list, since it came of none
+        if json:
+            return [from_json(of, value) for value in values]
         bits = INTEGERS.get(of.kind)
-        if bits and {*map(type, values)} == {int} and -1 << bits <= min(values) and max(values) < 1 << bits:
+        if bits and kinds == ONE_INT and -1 << bits <= min(values) and max(values) < 1 << bits:
             return values  # which `accept` would give back, each as it is
         return list(map(of.accept, values))
     except (KeyError, TypeError, ValueError):
         raise _input_error(rows, name, of, json=json) from None
+
+
+def _is_shared(values: Sequence[Any]) -> bool:
+    """Whether several rows have one value between them; where the last has another than the first, that is seen at once."""
+    return bool(values[0] == values[-1] and values.count(values[0]) == len(values))
 
 
 def _input_error(rows: Sequence[Any], name: str, of: FeatureType, *, json: bool) -> RequestError:

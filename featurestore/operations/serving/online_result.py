@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from featurestore import html
 from featurestore.clock import to_datetime
+from featurestore.operations.serving.repeats import Repeats
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, matrix_of, own_lists, to_pandas
@@ -29,6 +31,13 @@ class PartAnswer(NamedTuple):
     statuses: dict[str, list[Status]]
     as_of: int
     stale: bool
+
+    def spread(self, repeats: Repeats) -> PartAnswer:
+        """The answer for all rows, of one for those that are unlike; columns that shared their statuses still do."""
+        names = id if len(repeats.firsts) > 1 else itemgetter(0)  # of one row, columns share what is the same
+        every = {names(status): status for status in self.statuses.values()}
+        spread = {name: repeats.spread(status) for name, status in every.items()}
+        return self._replace(statuses={column: spread[names(status)] for column, status in self.statuses.items()})
 
 
 class OnlineResult:
