@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 from featurestore.errors import did_you_mean
 from featurestore.semantics.columns import RawColumns, finer_than_micros, floored_sql, floored_type
@@ -254,24 +255,35 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", maxsplit=1)[0]
 
 
+class _Held:
+    """A connection of one thread."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self.process = os.getpid()
+
+
 class _Engine(threading.local):
     """A connection for each thread; a forked child makes its own."""
 
-    process = 0
-    connection: Any = None
+    held: _Held | None = None
 
     def get(self) -> duckdb.DuckDBPyConnection:
         import duckdb
 
-        if self.process != os.getpid():
-            self.process = os.getpid()
-            self.connection = duckdb.connect(":memory:", config={"threads": 1})
-            self.connection.sql("SET TimeZone = 'UTC'")
-        found: duckdb.DuckDBPyConnection = self.connection
-        return found
+        if self.held is None or self.held.process != os.getpid():
+            self.held = _Held(duckdb.connect(":memory:", config={"threads": 1}))
+            self.held.connection.sql("SET TimeZone = 'UTC'")
+            _HELD.add(self.held)
+        return self.held.connection
 
 
+_HELD: WeakSet[_Held] = WeakSet()
+_KEPT: list[_Held] = []
+"""What a forked child never gives up: threads stay behind in the parent, and to end their connections there crashes."""
 _ENGINE = _Engine()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=lambda: _KEPT.extend(_HELD), after_in_parent=_KEPT.clear)
 
 
 class Settled(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import duckdb
@@ -255,3 +257,27 @@ def test_evaluate_keeps_rows_and_order() -> None:
     assert found["b"].to_pylist() == list(range(10_000))
     assert evaluate(given.slice(0, 0), {"z": "a * 2"}).schema == pa.schema([("z", pa.int64())])
     assert evaluate(given, {}).num_columns == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_forks_while_threads_have_evaluated() -> None:
+    """Each thread has a connection of its own, which a forked child has to leave alone, and it evaluates by another."""
+    rows = pa.table({"x": [1.0, 2.0]})
+    evaluated, goes_on = threading.Barrier(4), threading.Event()
+
+    def work() -> None:
+        evaluate(rows, {"y": "x + 1"})
+        evaluated.wait(60)
+        goes_on.wait(60)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    evaluated.wait(60)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if evaluate(rows, {"y": "x + 1"})["y"].to_pylist() == [2.0, 3.0] else 1)
+    goes_on.set()
+    for thread in threads:
+        thread.join()
+    assert os.waitpid(pid, 0)[1] == 0

@@ -138,18 +138,26 @@ def test_pushes_that_wait_at_the_same_time_share_a_turn(
     statuses = []
 
     def post(n: int) -> None:
-        with httpx.Client(base_url=client.base_url, timeout=30) as own:
+        with httpx.Client(base_url=client.base_url, timeout=120) as own:
             body = {"source": "swipes", "rows": [swipe(f"row {n}")]}
             statuses.append(own.post("/v1/push", json=body).json()["accepted"])
 
     threads = [threading.Thread(target=post, args=(n,)) for n in range(12)]
-    pusher = store._project.pushing._pushers["swipes"]
+    line = store._project.pushing._pushers["swipes"]._line
+    joined, join = [], line.join
+
+    def counted_join(table: Any) -> Any:
+        answer = join(table)
+        joined.append(answer)
+        return answer
+
+    monkeypatch.setattr(line, "join", counted_join)
     store._project.pushing._heartbeat.close()  # which may hold the first up, so that it does not begin alone
     with store.offline.log(SWIPES).lock():
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + 30
-        while len(pusher._line._waiting) < 11 and time.monotonic() < deadline:  # one may have begun its turn
+        deadline = time.monotonic() + 60
+        while len(joined) < 12 and time.monotonic() < deadline:  # the first of them may have begun their turn
             time.sleep(0.01)
     for thread in threads:
         thread.join()
