@@ -7,8 +7,10 @@ a writer has not finished, or its notes.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import translate
@@ -143,6 +145,12 @@ def source_error(source: Source, problem: str) -> SourceError:
 def _status(path: str, name: str) -> SourceFile:
     path.encode()
     status = os.stat(path)  # noqa: PTH116 - there may be many
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe is to wait for whoever writes to it
+        raise OSError(errno.EINVAL, "it is no file", path)
+    if "\\" in path and any(sign in path for sign in "*?["):
+        raise OSError(
+            errno.EINVAL, "the engine finds no file with a backslash and one of * ? [ in its path; rename it", path
+        )
     return SourceFile(path, status.st_size, status.st_mtime_ns, name)
 
 
@@ -156,7 +164,7 @@ def again(read: Callable[[], T]) -> T:
 
 def files_below(folder: Path) -> list[str]:
     """The Parquet files below a folder that are data, sorted. Raises PlaceError, and OSError."""
-    found = sorted(_below(folder))
+    found = _once(folder, _below(_root(folder)))
     _check_plain(folder, found)
     return found
 
@@ -172,11 +180,12 @@ def _found(base: Path, part: Path) -> tuple[Path, list[str]]:
         _check_alone(path)
         return path.parent, [str(path)]
     place, pattern = _split(base, part)
-    matches: set[str] = set()
-    for match, is_folder in _matches(place, pattern):
-        matches.update(_below(Path(match)) if is_folder else (match,))
-    _check_plain(place, matches)
-    return place, sorted(matches)
+    matches: list[_Entry] = []
+    for match in _matches(_root(place), pattern):
+        matches.extend(_below(match) if match.is_folder else [match])
+    found = _once(place, matches)
+    _check_plain(place, found)
+    return place, found
 
 
 def _split(base: Path, part: Path) -> tuple[Path, tuple[str, ...]]:
@@ -197,7 +206,7 @@ def _check_alone(file: Path) -> None:
     """PlaceError where a file is called like a pattern that finds others beside it: `*.parquet` is rarely meant as a name."""
     if "*" not in file.name and "?" not in file.name:
         return
-    others = sorted(match for match, _ in _matches(file.parent, [file.name]) if match != str(file))
+    others = sorted(match.path for match in _matches(_root(file.parent), [file.name]) if match.path != str(file))
     if others:
         raise PlaceError(
             f"{file} is the name of a file, and as a pattern it finds {others[0]} too; write {escape(file.name)!r} for that "
@@ -205,29 +214,102 @@ def _check_alone(file: Path) -> None:
         )
 
 
-def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """What lies below a folder and matches, and whether it is a folder; a `*` finds no hidden name, unless the pattern says
-    how it begins."""
+class _Entry(NamedTuple):
+    """A file or folder that was come to. entered: the real paths of the folders that links led into on the way, the place
+    itself first."""
+
+    path: str
+    is_folder: bool
+    entered: tuple[str, ...]
+    linked: bool = False
+
+    def below(self) -> Iterator[_Entry]:
+        """What lies in the folder; of links, those that lead to a file, or to a folder that we are not in already."""
+        try:
+            with os.scandir(self.path) as entries:
+                listed = list(entries)
+        except (FileNotFoundError, NotADirectoryError):  # it went away
+            return
+        for entry in listed:
+            if entry.is_symlink():
+                yield from self.at(entry.name)
+            else:
+                yield _Entry(entry.path, entry.is_dir(), self.entered, self.linked)
+
+    def at(self, name: str) -> Iterator[_Entry]:
+        """What has a name in the folder, if it is there."""
+        path = os.path.join(self.path, name)  # noqa: PTH118 - there may be many
+        is_link, is_folder = os.path.islink(path), os.path.isdir(path)  # noqa: PTH112, PTH114
+        if not is_link and not os.path.exists(path):  # noqa: PTH110
+            return
+        entered = self.entered
+        if is_link and is_folder:
+            real, here = os.path.realpath(path), os.path.realpath(self.path)
+            if real in entered or f"{here}/".startswith(f"{real.rstrip('/')}/"):
+                return  # round and round
+            entered = (*entered, real)
+        yield _Entry(path, is_folder, entered, self.linked or is_link)
+
+
+def _root(folder: Path) -> _Entry:
+    return _Entry(str(folder), is_folder=True, entered=(os.path.realpath(folder),))
+
+
+def _matches(folder: _Entry, pattern: Sequence[str]) -> Iterator[_Entry]:
+    """What lies below a folder and matches; a `*` finds no hidden name, unless the pattern says how it begins."""
     head, rest = pattern[0], pattern[1:]
     if head == DEEP:
         yield from _matches(folder, rest or ("*",))
-        for entry in _entries(folder):
-            if not _is_hidden(entry.name) and entry.is_dir():
-                yield from _matches(Path(entry.path), pattern)
-    elif not _is_pattern(head):
-        path = folder / head
-        if rest:
-            yield from _matches(path, rest)
-        elif path.exists():
-            yield str(path), path.is_dir()
-    else:
-        fits = re.compile(translate(head)).match
-        for entry in _entries(folder):
-            if fits(entry.name) and (not _is_hidden(entry.name) or head[0] == entry.name[0]):
-                if not rest:
-                    yield entry.path, entry.is_dir()
-                elif entry.is_dir():
-                    yield from _matches(Path(entry.path), rest)
+        for entry in folder.below():
+            if entry.is_folder and not _is_hidden(_name(entry)):
+                yield from _matches(entry, pattern)
+        return
+    fits = re.compile(translate(head)).match
+    for entry in folder.below() if _is_pattern(head) else folder.at(head):
+        name = _name(entry)
+        if _is_pattern(head) and (not fits(name) or (_is_hidden(name) and head[0] != name[0])):
+            continue
+        if not rest:
+            yield entry
+        elif entry.is_folder:
+            yield from _matches(entry, rest)
+
+
+def _below(folder: _Entry) -> Iterator[_Entry]:
+    """The files below a folder that a writer has finished."""
+    for entry in folder.below():
+        name = _name(entry)
+        if _is_hidden(name):
+            continue
+        if entry.is_folder:
+            yield from _below(entry)
+        elif name.endswith(SUFFIX):
+            yield entry
+
+
+def _name(entry: _Entry) -> str:
+    return entry.path[entry.path.rindex("/") + 1 :]
+
+
+def _once(place: Path, found: Iterable[_Entry]) -> list[str]:
+    """The files, sorted, each once by its own name, however many links lead to it; PlaceError where a link makes other
+    rows of one, by the partitions on its way."""
+    entries = {entry.path: entry for entry in found}
+    paths = {path for path, entry in entries.items() if not entry.linked}
+    if len(paths) == len(entries):
+        return sorted(paths)
+    by_real = {os.path.realpath(path): path for path in paths}
+    for path in sorted(entries.keys() - paths):
+        known = by_real.setdefault(os.path.realpath(path), path)
+        if known == path:
+            paths.add(path)
+        elif not _partitions(place, path) <= _partitions(place, known):
+            raise PlaceError(f"{path} leads to {known}, which is read already, in a folder of other partitions")
+    return sorted(paths)
+
+
+def _partitions(place: Path, path: str) -> set[str]:
+    return {folder for folder in Path(path).relative_to(place).parts[:-1] if "=" in folder}
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -236,19 +318,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _below(folder: Path) -> Iterator[str]:
-    """The files below a folder that a writer has finished; linked folders are not entered."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _is_hidden(entry.name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                with suppress(FileNotFoundError):  # it went away
-                    yield from _below(Path(entry.path))
-            elif entry.name.endswith(SUFFIX):
-                yield entry.path
 
 
 def _is_pattern(name: str) -> bool:

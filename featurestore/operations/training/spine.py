@@ -70,6 +70,9 @@ def _parquet_reader(path: Path) -> pa.RecordBatchReader:
         raise SpineError(f"The spine cannot be read: {error}") from None
     if not files:
         raise SpineError(f"The spine's folder {path} has no Parquet file")
+    for file in files:
+        if not Path(file).is_file():  # to open a pipe is to wait for whoever writes to it
+            raise SpineError(f"The spine's file {file} cannot be read: it is no file")
     schema = _schema_of(files)
     return pa.RecordBatchReader.from_batches(schema, _batches(files, schema))
 
