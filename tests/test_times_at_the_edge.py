@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import Entity, FeatureView, LastN, Latest, PushSource
-from featurestore.errors import PushError, RequestError
+from featurestore.errors import DeclarationError, PushError, RequestError, SpineError
 from featurestore.types import Array, Date, FarDate, FarTimestamp, Int64, Timestamp, timestamp_of
 from tests.small import NOON, both, hours, opened, table, trained, view_of
 
@@ -108,3 +108,42 @@ def test_a_row_valid_since_the_least_timestamp_of_pandas_counts() -> None:
     with opened(view) as (store, _):
         assert both(store, thing=[1])["view__x"] == [7]
         assert trained(store, hours(-1_000_000), thing=[1])["view__x"].to_pylist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("unit", "number", "why"),
+    [
+        ("s", 2**62, f"Row 1 of the spine: 'event_timestamp' is {2**62} s from 1970, which is no instant in µs"),
+        ("ms", -(2**62), f"Row 1 of the spine: 'event_timestamp' is {-(2**62)} ms from 1970"),
+        ("us", -(2**63), "Row 1 of the spine has event_timestamp = .*, which is no instant that a value can be asked for"),
+        ("us", 2**63 - 2, "Row 1 of the spine has event_timestamp = .*, which is no instant that a value can be asked for"),
+    ],
+)  # fmt: skip
+def test_a_spine_whose_time_is_out_of_reach_is_refused_by_its_row(unit: str, number: int, why: str) -> None:
+    times = pa.array([0, number]).cast(pa.timestamp(unit, "UTC"))
+    view = view_of(table(thing=[1], at=[hours(-1)], x=[1]), ["x"], refresh="1h")
+    with opened(view) as (store, _), pytest.raises(SpineError, match=why):
+        store.get_historical_features(pa.table({"thing": [1, 1], "event_timestamp": times}), "service").to_arrow()
+
+
+def test_a_key_of_a_spine_that_is_no_instant_is_refused_by_its_row() -> None:
+    view = view_of(table(k=[NOON], at=[hours(-1)], x=[1]), ["x"], entity=Entity("spot", key={"k": Timestamp}))
+    asked = pa.table({"k": pa.array([2**62]).cast(pa.timestamp("s")), "event_timestamp": pa.array([NOON])})
+    with opened(view) as (store, _), pytest.raises(SpineError, match="Row 0 of the spine: 'k' (is|must be)"):
+        store.get_historical_features(asked, "service").to_arrow()
+
+
+MIXED = pd.Series([datetime(2024, 5, 1, 11, 45, tzinfo=UTC), datetime(2024, 5, 1, 13, 30)], dtype=object)  # noqa: DTZ001
+
+
+def test_instants_with_a_zone_and_without_are_not_mixed_where_a_zone_is_declared() -> None:
+    """Those without were read as UTC, whatever the source or the spine said."""
+    frame = pd.DataFrame({"thing": [1, 1], "at": MIXED, "x": [1, 2]})
+    with pytest.raises(DeclarationError, match="'at' mixes instants with a timezone and without"):
+        view_of(frame, ["x"], timezone="Europe/Berlin")
+    with opened(view_of(frame, ["x"])) as (store, _):
+        assert both(store, thing=[1])["view__x"] == [1]  # 13:30 UTC is not yet
+        spine = pd.DataFrame({"thing": [1, 1], "event_timestamp": MIXED})
+        with pytest.raises(SpineError, match="'event_timestamp' mixes instants with a timezone and without"):
+            store.get_historical_features(spine, "service", timezone="Europe/Berlin").to_arrow()
+        assert store.get_historical_features(spine, "service").to_arrow()["view__x"].to_pylist() == [1, 2]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -61,14 +61,16 @@ def _own(chunk: pa.Array) -> pa.Array:
     return chunk.copy_to(pa.default_cpu_memory_manager())
 
 
-def table_of(frame: Any, *, owned: bool = False) -> pa.Table:
+def table_of(frame: Any, *, owned: bool = False, zone: str = "UTC") -> pa.Table:
     """The Arrow table of a frame, its index left out, in memory of its own.
 
     Raises TypeError where it is no frame, ValueError where it is one that Arrow cannot hold, or has a column twice.
 
     String views and large strings become plain strings, in lists too; dictionaries become their values. owned: nobody
-    else holds the frame, so it is not copied.
+    else holds the frame, so it is not copied. zone: as which naive timestamps are to be read.
     """
+    if zone != "UTC" and is_pandas(frame):
+        _check_zones(frame, zone)
     try:
         table = _plain_table(frame)
     except (pa.ArrowException, OverflowError) as error:  # some of which are TypeErrors as well
@@ -99,6 +101,21 @@ def _plain_table(frame: Any) -> pa.Table:
     return pa.table([_plain(column) for column in table.columns], names=table.column_names).replace_schema_metadata(
         None
     )
+
+
+def _check_zones(frame: Any, zone: str) -> None:
+    """ValueError where a pandas column of objects mixes instants with a zone and without: Arrow reads the others as UTC."""
+    for place, (name, of) in enumerate(frame.dtypes.items()):
+        if str(of) == "object":
+            moments = [
+                value
+                for value in frame.iloc[:, place]
+                if isinstance(value, datetime) and type(value).__name__ != "NaTType"
+            ]
+            if len({moment.tzinfo is None for moment in moments}) > 1:
+                raise ValueError(
+                    f"column '{name}' mixes instants with a timezone and without; give those without theirs ({zone})"
+                )
 
 
 def _collected(frame: Any, polars: Any) -> Any:

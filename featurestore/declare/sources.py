@@ -253,7 +253,7 @@ class DataFrameSource(Source):
     @declares
     def __init__(self, name: str, frame: Any, **words: Unpack[SourceWords]) -> None:
         try:
-            table = table_of(frame)
+            table = table_of(frame, zone=words.get("timezone") or "UTC")
         except (TypeError, ValueError) as error:
             raise ValueError(f"frame: {error}") from None
         self.fill(name=name, content=content_digest(table), frame=table, **words)

@@ -89,7 +89,7 @@ def get_historical_features(
             reading = listing_of(service, offline)
         manifest.update(sources=_sources(service, offline, reading), rows=0, conflicts={}, invalid_rows={},
                         spine_rows_past_the_last_complete_instant={})  # fmt: skip
-        for chunk in chunks_of(spine if pandas is None else pandas):
+        for chunk in chunks_of(spine if pandas is None else pandas, zone=options.timezone):
             with offline.session(files=reading) as session, session.reading():
                 block = _block(session, chunk, service, options=options, from_pandas=pandas is not None,
                                manifest=manifest, now=now)  # fmt: skip

@@ -32,9 +32,9 @@ class SpineChunk:
     first: int
 
 
-def chunks_of(spine: Any) -> Iterator[SpineChunk]:
+def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
     """The spine in order, in chunks of their own: polars, Arrow, a Parquet path or a DuckDB relation; pandas where nobody
-    else holds it, as `pandas_of` gives it."""
+    else holds it, as `pandas_of` gives it. zone: as which naive timestamps are to be read."""
     if isinstance(spine, (str, Path)):
         yield from _chunks_of_reader(_parquet_reader(Path(spine)))
         return
@@ -47,7 +47,7 @@ def chunks_of(spine: Any) -> Iterator[SpineChunk]:
     if is_pandas(spine):
         _check_distinct([str(name) for name in spine.columns])
     try:
-        table = table_of(spine, owned=True)
+        table = table_of(spine, owned=True, zone=zone)
     except ValueError as error:
         raise SpineError(f"The spine cannot be read: {error}") from None
     except TypeError:

@@ -15,13 +15,18 @@ from featurestore.errors import SpineError, did_you_mean
 from featurestore.operations.training.spine import SpineChunk
 from featurestore.semantics.columns import instant_expression, read_sql, type_of_arrow, type_of_column, widens
 from featurestore.semantics.taken import WrongTypeError, WrongValueError, taken
+from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars
-from featurestore.types import FeatureType
+from featurestore.types import FeatureType, timestamp_of
 
 __all__ = ["SpineTable", "load_chunk"]
 
 GIVEN = "spine_given"
 """The chunk as it came: `n` and the columns that are read, `c0, c1, …`."""
+
+
+COARSER = {"s": 1_000_000, "ms": 1000}
+"""Units of timestamps in µs, of which some values are none."""
 
 
 class SpineTable(NamedTuple):
@@ -81,6 +86,13 @@ def load_chunk(
         raise SpineError(f"Row {row} of the spine has no time in column '{timestamp}'")
     result = np.empty(times.num_rows, np.int64)
     result[times["n"].to_numpy()] = times["t"].to_numpy()
+    beyond = (result < BEGINNING) | (result > END)
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        raise SpineError(
+            f"Row {row + chunk.first} of the spine has {timestamp} = {timestamp_of(int(result[row]))}, which is no instant that a "
+            "value can be asked for"
+        )
     return SpineTable(result, columns)
 
 
@@ -98,6 +110,7 @@ def _give(
             other = "" if role == "input" else " timestamp= names another."
             raise SpineError(f"The spine has no {role} column '{name}'.{hint}{other}")
         column = table[name]
+        _check_micros(column, name, chunk.first)
         if len(given) < len(inputs):
             if from_pandas and pa.types.is_floating(column.type):
                 column = _whole(column, name, inputs[name], chunk.first)
@@ -105,6 +118,20 @@ def _give(
         given[f"c{len(given)}"] = column
     connection.register(GIVEN, pa.table({**given, "n": np.arange(table.num_rows)}))
     return [of for _, of, *_ in connection.execute(f"DESCRIBE {GIVEN}").fetchall()][: len(given)]
+
+
+def _check_micros(column: pa.ChunkedArray, name: str, first: int) -> None:
+    """SpineError where a time of a coarser unit is none in µs."""
+    if not pa.types.is_timestamp(column.type) or column.type.unit not in COARSER:
+        return
+    reach = ((1 << 63) - 1) // COARSER[column.type.unit]
+    numbers = column.cast(pa.int64())
+    beyond = pc.or_(pc.greater(numbers, reach), pc.less(numbers, -reach))
+    row = pc.index(beyond, True).as_py()
+    if row >= 0:
+        raise SpineError(
+            f"Row {row + first} of the spine: '{name}' is {numbers[row]} {column.type.unit} from 1970, which is no instant in µs"
+        )
 
 
 def _read(column: tuple[str, str, str], of: FeatureType, zone: str) -> str:
