@@ -23,7 +23,7 @@ from featurestore.operations.explaining.explain import explain
 from featurestore.operations.explaining.explanation import Explanation
 from featurestore.operations.explaining.request import explain_request
 from featurestore.operations.explaining.request_explanation import RequestExplanation
-from featurestore.operations.lineage.lineage import Direction, Lineage
+from featurestore.operations.lineage.lineage import Direction, Lineage, lineage_of
 from featurestore.operations.manifest_check import ManifestCheck, check_manifest
 from featurestore.operations.materialize import Run, run_record
 from featurestore.operations.planning import Planning
@@ -35,6 +35,7 @@ from featurestore.operations.serving.serving import ServiceBehind
 from featurestore.operations.simulation import Asked, Faults, Real, Simulation, simulate
 from featurestore.operations.status import ViewStatus, reads_source, status_of
 from featurestore.operations.training.historical import Options, get_historical_features
+from featurestore.operations.training.journal import journalled
 from featurestore.operations.training.manifest import Manifest, load_manifest
 from featurestore.operations.training.snapshot import TIMESTAMP, snapshot
 from featurestore.operations.training.training_frame import TrainingFrame
@@ -176,7 +177,7 @@ class FeatureStore:
         options = Options(timestamp, timezone, with_status, with_event_time)
         service = self._project.service(features)
         frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
-        return self._project.journalled(frame, service)
+        return journalled(frame, service, self._project.registry, self._project.now)
 
     def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> TrainingFrame:
         """The values of every key as a lookup at `at` would have been served, without a spine; of several instants, all in
@@ -184,7 +185,7 @@ class FeatureStore:
         options, service = Options(with_status=with_status), self._project.service(features)
         instants = [instant_of(one) for one in ([at] if isinstance(at, datetime) else at)]
         frame = snapshot(service, self.offline, at=instants, now=self._project.now(), options=options)
-        return self._project.journalled(frame, service)
+        return journalled(frame, service, self._project.registry, self._project.now)
 
     def explain(
         self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
@@ -215,7 +216,7 @@ class FeatureStore:
         of: "view:feature", "view__feature", "source.column", the name of a view, an on-demand feature, a service or a
         source, or a definition. direction: "upstream" or "downstream" alone. Raises NotFoundError with the nearest name.
         """
-        return self._project.lineage(of, direction)
+        return lineage_of(self._project, of, direction=direction)
 
     # --- serving ----------------------------------------------------------------------------
 

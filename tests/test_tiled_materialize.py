@@ -81,10 +81,10 @@ class World:
         self.store.apply([FeatureService("model", features=[self.view])])
         self.made: list[int] = []
         self.used: list[bool] = []
-        make, use = tiling.count_rows, compiled.use_tiles
+        make, use = tiling.count_rows, compiled.FileTiles.use
         patch.setattr(compiled, "LEAST", 1)
         patch.setattr(tiling, "count_rows", lambda c, v, s: self._counted(make(c, v, s)))
-        patch.setattr("featurestore.compile.folding.windows.use_tiles", lambda *a: (self.used.append(True), use(*a))[1])
+        patch.setattr(compiled.FileTiles, "use", lambda *a: (self.used.append(True), use(*a))[1])
 
     def _counted(self, counted: Any) -> Any:
         self.made.append(len(counted[1]))

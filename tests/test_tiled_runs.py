@@ -56,7 +56,7 @@ def _adds_up(history: History, spec: FoldSpec) -> bool:
     return spec.kind in ADDING and (spec.kind not in ("Min", "Max") or of in NUMBERED)
 
 
-def asked(session: Session, view: ResolvedView, history: History, at: int, *, tiled: tiling.Tiling | None) -> Answer:
+def asked(session: Session, view: ResolvedView, history: History, at: int, *, tiled: tiling.FileTiles | None) -> Answer:
     """Every key of the spine at one instant."""
     keys = [key for key in dict.fromkeys(key for key, _ in history.spine) if None not in key]
     columns = {f"k{i}": pa.array([key[i] for key in keys], of.type.arrow) for i, of in enumerate(view.keys)}

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pytest
 
 from featurestore import Entity, FeatureView
-from featurestore.compile.answer import EVENT_TIME, UNTIL
 from featurestore.semantics.values import canonical
-from featurestore.semantics.view import resolve
+from featurestore.semantics.view import EVENT_TIME, UNTIL, resolve
 from featurestore.stores.codec import ViewCodec
 from featurestore.stores.offline import Offline
 from featurestore.types import (

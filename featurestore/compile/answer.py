@@ -16,29 +16,21 @@ import pyarrow as pa
 from featurestore.compile.asof import keys_statements
 from featurestore.compile.choice import CHOSEN, Choice, choose
 from featurestore.compile.folding.share import FoldedAnswer
-from featurestore.compile.folding.tiling import Tiling
+from featurestore.compile.folding.tiled import Tiling
 from featurestore.compile.folding.windows import ask_folds
 from featurestore.compile.rows import Scan, read_cell, until_sql, words_sql
 from featurestore.errors import SourceError
 from featurestore.semantics.status import Status, expired
 from featurestore.semantics.time import END
 from featurestore.semantics.values import canonical_chunks, fill, take
-from featurestore.semantics.view import ResolvedFeature, ResolvedView
+from featurestore.semantics.view import EVENT_TIME, UNTIL, ResolvedFeature, ResolvedView, status_column
 
-__all__ = ["EVENT_TIME", "UNTIL", "Answer", "ask", "status_column"]
+__all__ = ["Answer", "ask"]
 
 FEW = 10_000
 """Requests for which a pool of threads costs more than it saves."""
 
 Instants = npt.NDArray[np.int64]
-
-EVENT_TIME, UNTIL = "event time", "until when"
-"""Columns of an answer's rows beside the features; no feature can bear such a name."""
-
-
-def status_column(feature: str) -> str:
-    """The column of an answer's rows with a folded feature's Status."""
-    return f"status of {feature}"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import orjson
 
 from featurestore.clock import to_datetime
 from featurestore.compile.changed import all_keys_sql, changed_keys_sql
-from featurestore.compile.folding.tiling import Tiling
+from featurestore.compile.folding.tiled import Tiling
 from featurestore.declare.sources import ParquetSource
 from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
 from featurestore.operations.lease import Lease

@@ -10,7 +10,6 @@ from featurestore.declare.sources import DataFrameSource, ParquetSource, Source
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.operations.notices import column_notices, data_notices, rule_notices
 from featurestore.operations.rollout import Rollout, versions_between
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import PLACES, Document, Record, catalog_of, document_of, merged
 from featurestore.registry.plan import Notice, Plan, Refill, steps_between
@@ -100,7 +99,7 @@ def _fills(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
     """What filling views over pushed rows will take."""
     for view in views:
         source = view.source
-        if not isinstance(source, PushSource) or not takes_pushes(view):
+        if not isinstance(source, PushSource) or not view.is_pushed:
             continue
         rows = sum(segment.rows or 0 for segment in offline.log(source).segments())
         of = f"the log of push source '{source.name}', {rows:,} rows"

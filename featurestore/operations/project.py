@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
@@ -16,28 +15,22 @@ from featurestore.config import Config
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
-from featurestore.errors import FeatureStoreError, MaterializeError, RegistryError
+from featurestore.errors import MaterializeError
 from featurestore.operations.at_hand import applied_views, view_at_hand
 from featurestore.operations.free import free_view
-from featurestore.operations.lineage.graph import feature_id, on_demand_id
-from featurestore.operations.lineage.lineage import Direction, Lineage, lineage
-from featurestore.operations.lineage.uses import uses_of
 from featurestore.operations.materialize import Run, materialize_view
 from featurestore.operations.progress import progress_for
 from featurestore.operations.push import Pushing
-from featurestore.operations.rollout import HeldView, Rollout, held_views, rows_served
-from featurestore.operations.serving.parts import takes_pushes
+from featurestore.operations.rollout import HeldView, Rollout, held_views
 from featurestore.operations.serving.recorder import Recorder
 from featurestore.operations.serving.serving import Serving, is_published
 from featurestore.operations.tiling import free_tiles
-from featurestore.operations.training.training_frame import TrainingFrame, manifest_beside
 from featurestore.registry.documents import (
     catalog_of,
     resolved_view,
     service_views,
     view_fingerprints,
 )
-from featurestore.registry.frames import Frame
 from featurestore.registry.store import Registry
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService, resolve_service
@@ -47,7 +40,7 @@ from featurestore.stores.offline import Offline
 from featurestore.stores.online import OnlineStore, open_online
 from featurestore.stores.owner import OwnedFolder
 from featurestore.stores.push_logs import PushLogs
-from featurestore.stores.serving_log import Losses, ServingLog, losses
+from featurestore.stores.serving_log import Losses, ServingLog, losses, rows_served
 from featurestore.stores.serving_upkeep import Limits, Upkeep, keep_up
 
 __all__ = ["Project"]
@@ -229,43 +222,6 @@ class Project:
     def _as_now(self, version: ResolvedService) -> ResolvedService:
         return resolve_service(version.declared, {part.view.name: self.at_hand(part.view) for part in version.parts})
 
-    # --- lineage ----------------------------------------------------------------------------
-
-    def journalled(self, frame: TrainingFrame, service: ResolvedService) -> TrainingFrame:
-        """The frame, which enters the registry when it is written; one that cannot be written to stops nobody."""
-        reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
-        reads += [on_demand_id(item.name) for item in service.declared.on_demand]
-
-        def journal(path: Path, manifest: dict[str, Any]) -> None:
-            place = path.absolute()
-            beside = manifest_beside(place)
-            with contextlib.suppress(RegistryError):
-                self.registry.record_frame(
-                    Frame(
-                        str(place),
-                        service.name,
-                        service.fingerprint,
-                        manifest["rows"],
-                        self.now(),
-                        str(beside),
-                        tuple(reads),
-                    )
-                )
-
-        frame.on_written = journal
-        return frame
-
-    def lineage(self, asked: Any, direction: Direction) -> Lineage:
-        """The lineage of a name or a definition at hand, or applied."""
-        if self.serving_log is not None:
-            self.serving_log.flush()
-        catalog, own = self.definitions, {}
-        for name in self.catalog.services:
-            with contextlib.suppress(FeatureStoreError):  # its data is not at hand: what was applied is told
-                own[name] = self.service(name).fingerprint
-        uses = uses_of(self.registry, lambda: self.online, self.config.project, self.served, own)
-        return lineage(catalog, uses, asked, direction=direction)
-
     # --- view versions online ---------------------------------------------------------------
 
     def materialize(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
@@ -306,7 +262,7 @@ class Project:
         return OwnedFolder(folder, self.config.project, what="folder of tiles", key="offline.tiles")
 
     def _fill(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
-        if takes_pushes(view):
+        if view.is_pushed:
             assert isinstance(view.source, PushSource)
             if not view.source.is_open(self.online.get([]).now):  # what its history will know is not known yet
                 return []

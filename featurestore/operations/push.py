@@ -22,7 +22,6 @@ from featurestore.operations.pushing.pusher import Applied, Pushed, Pusher, Take
 from featurestore.operations.pushing.state import LAG, Witness
 from featurestore.operations.pushing.witness import EVERY, LogWitness
 from featurestore.operations.rollout import held_views
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.registry.documents import Document, catalog_of, resolved_view, view_fingerprints
 from featurestore.registry.store import Registry, RegistryState
 from featurestore.semantics.view import ResolvedView
@@ -231,7 +230,7 @@ class Pushing:
             known = {name: source for one in sources for name, source in one.items()} | catalog_of(current).sources
             held = [held.view for held in held_views(self._registry, view_fingerprints(current), state.kept)]
             versions = self._versions(current, set(state.leftovers))
-            versions += [(view, False) for view in held if takes_pushes(view)]
+            versions += [(view, False) for view in held if view.is_pushed]
             self._known = _Known(state, known, versions)
         return self._known
 
@@ -242,7 +241,7 @@ class Pushing:
                 if (view, record["fingerprint"]) in left:
                     found.setdefault((view, record["fingerprint"]), (version.document, True))
         pushed = ((resolved_view(of, view), old) for (view, _), (of, old) in found.items() if _is_pushed(of, view))
-        return [(view, old) for view, old in pushed if takes_pushes(view)]
+        return [(view, old) for view, old in pushed if view.is_pushed]
 
     def _wait_for_the_clock(self, instant: int) -> None:
         """Return when the online store's clock has come to an instant."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.compile.answer import ask
-from featurestore.compile.folding.tiling import Tiling
+from featurestore.compile.folding.tiled import Tiling
 from featurestore.compile.rows import key_list
 from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView

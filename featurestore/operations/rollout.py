@@ -6,23 +6,17 @@ whoever names its fingerprint. What is kept is in the registry, and changes only
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore.errors import NotFoundError
 from featurestore.registry.documents import Document, resolved_view, service_views, view_fingerprints
 from featurestore.registry.plan import KeepVersion, RetireVersion, VersionStep
 from featurestore.registry.store import Kept, Registry, ServiceVersion
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.serving_log import segments
 
-__all__ = ["ALL", "HeldView", "Rollout", "Versions", "held_views", "rows_served", "versions_between"]
+__all__ = ["ALL", "HeldView", "Rollout", "Versions", "held_views", "versions_between"]
 
 ALL = "all"
 """What retires every version that is kept."""
@@ -132,15 +126,3 @@ def held_views(registry: Registry, current: Mapping[str, str], kept: Iterable[Ke
     return [
         HeldView(resolved_view(document, name), tuple(services)) for (name, _), (document, services) in found.items()
     ]
-
-
-def rows_served(folder: Path, service: str, fingerprint: str, *, since: int) -> int:
-    """The rows of a service version that lie in the serving log from `since` (µs) on, to a segment.
-
-    Segments that cannot be read are not counted: a plan does not fail for them.
-    """
-    rows = 0
-    for path in segments(folder, service=service, since=since).get((service, fingerprint), []):
-        with contextlib.suppress(OSError, pa.ArrowException):
-            rows += pq.read_metadata(path).num_rows
-    return rows

@@ -11,7 +11,7 @@ from featurestore.compile.rows import words_sql
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.operations.pushing.state import NEVER, SourceState, served_as_of, state_key
-from featurestore.operations.serving.parts import Vouched, takes_pushes
+from featurestore.operations.serving.parts import Vouched
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec, unpack_watermark
 from featurestore.stores.log import Log, Segment
@@ -116,7 +116,7 @@ def status_of(
         state = SourceState() if key is None else SourceState.unpack(held[key])
         complete, wanted = unpack_watermark(held[mark]), view.timing.as_of(reading.now)
         served = view.timing.served(complete, reading.now)
-        if takes_pushes(view) and complete:
+        if view.is_pushed and complete:
             assert key is not None
             assert isinstance(view.source, PushSource)
             witness = None if vouched is None else vouched.witness(view.source)
@@ -129,7 +129,7 @@ def status_of(
         freshness = _freshness(view)
         newest = None if freshness is None else _newest(view, offline)
         age = None if newest is None else max(0, reading.now - newest)
-        lag = vouched.lag if vouched is not None and takes_pushes(view) else 0
+        lag = vouched.lag if vouched is not None and view.is_pushed else 0
         kept_for = (kept or {}).get(view.fingerprint, ())
         result.append(
             ViewStatus(view.name, view.fingerprint, complete, served, wanted, pushes, freshness, age, kept_for, lag)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.compile.folding.tile_rows import can_be_tiled
-from featurestore.compile.folding.tiling import Rest, Tiling, count_rows, joined_sql, make_tiles, width_for
+from featurestore.compile.folding.tiling import FileTiles, Rest, count_rows, joined_sql, make_tiles, width_for
 from featurestore.declare.sources import ParquetSource
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Offline, Session
@@ -42,7 +42,7 @@ def free_tiles(folder: OwnedFolder, view: str, fingerprint: str) -> None:
 def tiles_for(
     view: ResolvedView, offline: Offline, session: Session, folder: OwnedFolder, *, instant: int,
     seen: Collection[SourceFile],
-) -> Tiling | None:  # fmt: skip
+) -> FileTiles | None:  # fmt: skip
     """The tiles for a view's folds at an instant, of the files that were there before (`seen`); None where rows are read.
 
     Tiles that are missing are made. The view's lease must be held.
@@ -69,7 +69,7 @@ def tiles_for(
     if not paths:
         return None
     rest = partial(_rest, session, source, files, parts)
-    return Tiling(width, paths, lambda cut: rest([(b, b + width) for b in cut]))
+    return FileTiles(width, paths, lambda cut: rest([(b, b + width) for b in cut]))
 
 
 def _identified(offline: Offline, session: Session, source: ParquetSource) -> list[TiledFile]:

@@ -20,7 +20,6 @@ from featurestore.operations.pushing.folding import folded_records
 from featurestore.operations.pushing.merging import PushedView
 from featurestore.operations.pushing.state import SourceState, state_key
 from featurestore.operations.records import RecordQuery, collect, existing
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import HEAD, ViewCodec, edition_of, unpack_watermark
 from featurestore.stores.online.sealing import read_past_damage
@@ -144,7 +143,7 @@ def _verified(project: Project, view: ResolvedView, *, repair: bool) -> Verified
 
 
 def _compared(project: Project, view: ResolvedView) -> Verified:
-    return _tiles_compared(project, view) if takes_pushes(view) else _slots_compared(project, view)
+    return _tiles_compared(project, view) if view.is_pushed else _slots_compared(project, view)
 
 
 @dataclass

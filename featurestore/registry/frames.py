@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-__all__ = ["Frame", "add_frame", "frames_in"]
+__all__ = ["Frame", "add_frame", "feature_id", "frames_in", "on_demand_id"]
 
 TABLE = """CREATE TABLE IF NOT EXISTS frames (
     path TEXT PRIMARY KEY,
@@ -51,3 +51,13 @@ def frames_in(connection: sqlite3.Connection) -> tuple[Frame, ...]:
         Frame(path, service, fingerprint, count, written, manifest, tuple(orjson.loads(reads)))
         for path, service, fingerprint, count, written, manifest, reads in rows
     )
+
+
+def feature_id(view: str, feature: str) -> str:
+    """The id of a view's feature."""
+    return f"feature:{view}:{feature}"
+
+
+def on_demand_id(name: str) -> str:
+    """The id of an on-demand feature."""
+    return f"on_demand:{name}"

@@ -24,7 +24,25 @@ from featurestore.semantics.time import Timing
 from featurestore.semantics.windows import Span, default_hop
 from featurestore.types import FeatureType, to_json
 
-__all__ = ["KeyColumn", "ResolvedFeature", "ResolvedView", "algebra_of", "fingerprint_of", "resolve"]
+__all__ = [
+    "EVENT_TIME",
+    "UNTIL",
+    "KeyColumn",
+    "ResolvedFeature",
+    "ResolvedView",
+    "algebra_of",
+    "fingerprint_of",
+    "resolve",
+    "status_column",
+]
+
+EVENT_TIME, UNTIL = "event time", "until when"
+"""Columns of an answer's rows beside the features; no feature can bear such a name."""
+
+
+def status_column(feature: str) -> str:
+    """The column of an answer's rows with a folded feature's Status."""
+    return f"status of {feature}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +123,11 @@ class ResolvedView:
     def source(self) -> Source:
         """Where its rows come from."""
         return self.declared.source
+
+    @property
+    def is_pushed(self) -> bool:
+        """Whether its records online are kept up to date by pushes, and not by materialize."""
+        return isinstance(self.source, PushSource) and self.timing.refresh is None
 
     @cached_property
     def definition(self) -> dict[str, Any]:

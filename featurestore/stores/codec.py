@@ -31,11 +31,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.compile.answer import EVENT_TIME, UNTIL, status_column
 from featurestore.errors import OnlineStoreError
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
-from featurestore.semantics.view import ResolvedView
+from featurestore.semantics.view import EVENT_TIME, UNTIL, ResolvedView, status_column
 from featurestore.stores.wire import (
     FROM_WIRE,
     KEY_WIRE,

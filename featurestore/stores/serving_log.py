@@ -26,9 +26,9 @@ import pyarrow as pa
 
 from featurestore.errors import ConfigError
 from featurestore.stores.serving_counts import Counts, Losses, losses
-from featurestore.stores.serving_segments import appearing, is_sound, segment_name, segments, write_quickly
+from featurestore.stores.serving_segments import appearing, is_sound, rows_served, segment_name, segments, write_quickly
 
-__all__ = ["Form", "Losses", "Served", "ServingLog", "is_sound", "losses", "segments"]
+__all__ = ["Form", "Losses", "Served", "ServingLog", "is_sound", "losses", "rows_served", "segments"]
 
 FLUSH = 1.0
 """Seconds for which what was served may wait in memory."""

@@ -32,6 +32,7 @@ __all__ = [
     "live",
     "merged_name",
     "replaced",
+    "rows_served",
     "segment_name",
     "segments",
     "write_quickly",
@@ -161,3 +162,15 @@ def replaced_by(file: SegmentFile) -> set[str]:
     except (FileNotFoundError, pa.ArrowException):
         return set()
     return set(json.loads(metadata.get(REPLACES, b"[]")))
+
+
+def rows_served(folder: Path, service: str, fingerprint: str, *, since: int) -> int:
+    """The rows of a service version that lie in the serving log from `since` (µs) on, to a segment.
+
+    Segments that cannot be read are not counted: a plan does not fail for them.
+    """
+    rows = 0
+    for path in segments(folder, service=service, since=since).get((service, fingerprint), []):
+        with suppress(OSError, pa.ArrowException):
+            rows += pq.read_metadata(path).num_rows
+    return rows

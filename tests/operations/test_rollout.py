@@ -13,8 +13,9 @@ from small_repository import Repository
 
 from featurestore.errors import NotFoundError, PlanOutdatedError
 from featurestore.operations.apply import apply_plan
-from featurestore.operations.rollout import Rollout, rows_served
+from featurestore.operations.rollout import Rollout
 from featurestore.registry.plan import FreeOnline, KeepVersion, Refill, RetireVersion
+from featurestore.stores.serving_log import rows_served
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from featurestore.compile.folding.folded import Folded, finish, fold
 from featurestore.compile.folding.ranges import Chain, Range, Timeline, chains, range_of
 from featurestore.compile.folding.strands import Bits, Column, Ints, Strand, newest
 from featurestore.compile.folding.ties import Lifetimes, Ties
-from featurestore.compile.folding.tile_rows import TileRows
+from featurestore.compile.folding.tiled import TiledRows
 from featurestore.compile.folding.totals import NEEDS, merged, totals
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.status import Status
@@ -45,7 +45,7 @@ class Share:
 
     def __init__(
         self, plan: FoldRows, rows: pa.Table, *, keys: int, first: int, key: Ints, as_of: Ints,
-        tiles: TileRows | None = None,
+        tiles: TiledRows | None = None,
     ) -> None:  # fmt: skip
         self._plan, self._rows, self._key, self._as_of = plan, rows, key, as_of
         times = {name: rows[name].to_numpy() for name in ("e", "v")}

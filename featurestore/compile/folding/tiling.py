@@ -19,14 +19,13 @@ from featurestore.compile.asof import same_key
 from featurestore.compile.changed import all_keys_sql
 from featurestore.compile.folding.fold_rows import COUNTED, FoldRows, earliest, span_of
 from featurestore.compile.folding.passes import passes, shares
-from featurestore.compile.folding.tile_rows import joined, tile_starts, tile_starts_sql, tile_table
+from featurestore.compile.folding.tile_rows import TileRows, joined, tile_starts, tile_starts_sql, tile_table
+from featurestore.compile.folding.tiled import TILES
 from featurestore.compile.rows import Scan, key_list, rows_sql
 from featurestore.semantics.sql import file_list
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
-__all__ = ["TILES", "Rest", "Tiling", "count_rows", "joined_sql", "make_tiles", "use_tiles", "width_for"]
-
-TILES = "asof_tiles"
+__all__ = ["FileTiles", "Rest", "count_rows", "joined_sql", "make_tiles", "width_for"]
 
 MINUTE, HOUR = 60_000_000, 3_600_000_000
 CANDIDATES = (5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR)
@@ -46,13 +45,54 @@ class Rest(NamedTuple):
     first: int
 
 
-class Tiling(NamedTuple):
-    """Tiles (b, b + width], µs. files: where they lie, Parquet of `tile_rows`. rest: what to read beside them when the rows of
-    some tiles (their b) are asked for."""
+class FileTiles(NamedTuple):
+    """Tiles (b, b + width] of files: the query's `Tiling`."""
 
     width: int
+    """µs"""
+
     files: tuple[str, ...]
+    """Where they lie, Parquet of `tile_rows`."""
+
     rest: Callable[[Sequence[int]], Rest]
+    """What to read beside them when the rows of some tiles (their b) are asked for."""
+
+    def use(self, connection: duckdb.DuckDBPyConnection, plan: FoldRows) -> tuple[Scan, str]:
+        """Fill `TILES` with the tiles that answer at `plan.at` for the keys of `asof_keys`; what reads the other rows: a scan, and
+        the condition of `FoldRows.statement` on them."""
+        view, at = plan.view, plan.at
+        assert at is not None
+        cut = _cut_tiles(view, plan.features, at, self.width)
+        start = earliest(view, plan.features, at)
+        source = (
+            f"(SELECT x.k - 1 AS k, t.* EXCLUDE ({key_list(view)}) FROM read_parquet({file_list(self.files)}, "
+            f"union_by_name = true, hive_partitioning = false) t "
+            f"JOIN asof_keys x ON {same_key(view, 't')} WHERE t.v_first <= {at})"
+        )
+        seen, older = (
+            ("true", "false") if start is None else (f"b > {start - self.width}", f"b <= {start - self.width}")
+        )
+        part = f"v_last > {at}" + (f" OR b IN ({', '.join(map(str, cut))})" if cut else "")
+        run = connection.execute
+        run(f"CREATE OR REPLACE TEMP TABLE {TILES} AS FROM {source} WHERE {seen}")
+        run(f"CREATE OR REPLACE TEMP TABLE asof_older AS SELECT k, b, v_last, e FROM {source} WHERE {older}")
+        run(
+            f"CREATE OR REPLACE TEMP TABLE asof_apart AS SELECT DISTINCT k, b FROM (SELECT k, b FROM {TILES} WHERE {part} "
+            f"UNION ALL SELECT k, b FROM asof_older WHERE {part})"
+        )
+        whole = "(FROM {}) ANTI JOIN asof_apart USING (k, b)"
+        run(
+            f"CREATE OR REPLACE TEMP TABLE {TILES} AS SELECT * EXCLUDE (v_first, v_last) FROM {whole.format(TILES)} "
+            f"UNION ALL BY NAME SELECT k, max(b) AS b, max(e) AS e FROM {whole.format('asof_older')} GROUP BY k"
+        )
+        apart = [b for (b,) in connection.execute("SELECT DISTINCT b FROM asof_apart").fetchall()]
+        rest = self.rest(sorted({*apart, *cut}))
+        b = tile_starts_sql(view, "r.e", self.width)
+        return rest.scan, f"(r.file < {rest.first} OR (x.k - 1, {b}) IN (SELECT (k, b) FROM asof_apart))"
+
+    def rows(self, plan: FoldRows, table: pa.Table, *, keys: int, first: int) -> TileRows:
+        """The tiles in a part of `TILES`, of `keys` keys numbered from `first`."""
+        return TileRows(plan, table, keys=keys, first=first, width=self.width)
 
 
 def _edges(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> set[int]:
@@ -67,40 +107,6 @@ def _cut_tiles(view: ResolvedView, features: Sequence[ResolvedFeature], at: int,
     """The b of the tiles inside which an edge of a window lies at `at`."""
     starts = {edge: tile_starts(view, edge, width) for edge in _edges(view, features, at)}
     return sorted({b for edge, b in starts.items() if edge != b + width})
-
-
-def use_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, tiling: Tiling) -> tuple[Scan, str]:
-    """Fill `TILES` with the tiles that answer at `plan.at` for the keys of `asof_keys`; what reads the other rows: a scan, and
-    the condition of `FoldRows.statement` on them."""
-    view, at = plan.view, plan.at
-    assert at is not None
-    cut = _cut_tiles(view, plan.features, at, tiling.width)
-    start = earliest(view, plan.features, at)
-    source = (
-        f"(SELECT x.k - 1 AS k, t.* EXCLUDE ({key_list(view)}) FROM read_parquet({file_list(tiling.files)}, "
-        f"union_by_name = true, hive_partitioning = false) t "
-        f"JOIN asof_keys x ON {same_key(view, 't')} WHERE t.v_first <= {at})"
-    )
-    seen, older = (
-        ("true", "false") if start is None else (f"b > {start - tiling.width}", f"b <= {start - tiling.width}")
-    )
-    part = f"v_last > {at}" + (f" OR b IN ({', '.join(map(str, cut))})" if cut else "")
-    run = connection.execute
-    run(f"CREATE OR REPLACE TEMP TABLE {TILES} AS FROM {source} WHERE {seen}")
-    run(f"CREATE OR REPLACE TEMP TABLE asof_older AS SELECT k, b, v_last, e FROM {source} WHERE {older}")
-    run(
-        f"CREATE OR REPLACE TEMP TABLE asof_apart AS SELECT DISTINCT k, b FROM (SELECT k, b FROM {TILES} WHERE {part} "
-        f"UNION ALL SELECT k, b FROM asof_older WHERE {part})"
-    )
-    whole = "(FROM {}) ANTI JOIN asof_apart USING (k, b)"
-    run(
-        f"CREATE OR REPLACE TEMP TABLE {TILES} AS SELECT * EXCLUDE (v_first, v_last) FROM {whole.format(TILES)} "
-        f"UNION ALL BY NAME SELECT k, max(b) AS b, max(e) AS e FROM {whole.format('asof_older')} GROUP BY k"
-    )
-    apart = [b for (b,) in connection.execute("SELECT DISTINCT b FROM asof_apart").fetchall()]
-    rest = tiling.rest(sorted({*apart, *cut}))
-    b = tile_starts_sql(view, "r.e", tiling.width)
-    return rest.scan, f"(r.file < {rest.first} OR (x.k - 1, {b}) IN (SELECT (k, b) FROM asof_apart))"
 
 
 def count_rows(

@@ -19,8 +19,7 @@ from featurestore.compile.folding.fold_rows import COUNTED, FoldRows
 from featurestore.compile.folding.passes import passes, shares
 from featurestore.compile.folding.share import FoldedAnswer, Share
 from featurestore.compile.folding.strands import Ints
-from featurestore.compile.folding.tile_rows import TileRows
-from featurestore.compile.folding.tiling import TILES, Tiling, use_tiles
+from featurestore.compile.folding.tiled import TILES, Tiling
 from featurestore.compile.rows import Scan
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
@@ -43,7 +42,7 @@ def ask_folds(
     """
     plan, only, tables = FoldRows.of(view, features, at), None, [COUNTED]
     if tiling is not None:
-        scan, only = use_tiles(connection, plan, tiling)
+        scan, only = tiling.use(connection, plan)
         tables.append(TILES)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {COUNTED} AS {plan.statement(scan, only=only)}")
     asked: pa.Table = connection.sql("SELECT n, k - 1 AS k, a FROM asof_requests ORDER BY k, a").to_arrow_table()
@@ -65,7 +64,7 @@ def ask_folds(
                 part = slice(*np.searchsorted(key, keys).tolist())
                 beside = None
                 if tiles is not None and tiling is not None:
-                    beside = TileRows(plan, tiles.of_keys(keys), keys=count, first=first, width=tiling.width)
+                    beside = tiling.rows(plan, tiles.of_keys(keys), keys=count, first=first)
                 share = Share(
                     plan, rows.of_keys(keys), keys=count, first=first, key=key[part] - first, as_of=as_of[part],
                     tiles=beside,

@@ -19,7 +19,6 @@ from featurestore.operations.auditing.asking import NEVER, Ints, Said, ask_keys,
 from featurestore.operations.auditing.bits import Bits, passage, same_bits
 from featurestore.operations.auditing.history import files_of, other_versions, runs_of
 from featurestore.operations.project import Project
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.service import Part
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
@@ -214,7 +213,7 @@ class Search:
         """The value is that of the instant to which the online store went back, before that was found."""
         question = self.question
         source = question.part.view.source
-        if not takes_pushes(question.part.view) or not isinstance(source, PushSource):
+        if not question.part.view.is_pushed or not isinstance(source, PushSource):
             return
         for found in self._project.offline.log(source).returns():
             within = (question.as_of > found.to) & (question.as_of <= found.noticed)

@@ -21,7 +21,6 @@ from featurestore.operations.explaining.explain import explain_as_of
 from featurestore.operations.explaining.explanation import Explanation
 from featurestore.operations.project import Project
 from featurestore.operations.pushing.state import LAG
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.operations.serving.served_rows import as_of_column
 from featurestore.semantics.service import Column, Part
 from featurestore.semantics.status import Status
@@ -74,7 +73,7 @@ class Tally:
     def late(self, service: str, part: Part, times: Ints, as_of: Ints) -> None:
         """Count how far the as_of that were served lie behind those of rule 0."""
         self._behind.setdefault((service, part.name), []).append(part.view.timing.as_of(times) - as_of)
-        self._lags[service, part.name] = LAG if takes_pushes(part.view) else 0
+        self._lags[service, part.name] = LAG if part.view.is_pushed else 0
 
     def add(self, logged: Logged, compared: Compared) -> None:
         """Count one column of logged rows."""

@@ -27,7 +27,6 @@ from featurestore.operations.availability.measuring import (
 )
 from featurestore.operations.availability.report import SIGHTING, Availability, Lag, ViewAvailability
 from featurestore.operations.project import Project
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import ViewCodec
@@ -112,7 +111,7 @@ def _promised(source: Source, how: str) -> int | None:
 
 def _begin(project: Project, view: ResolvedView, done: Completions) -> int:
     """Since when (µs) what happens can be served by the view version: its first complete instant; END where it is none."""
-    if takes_pushes(view):
+    if view.is_pushed:
         (mark,) = project.online.get([ViewCodec(project.config.project, view).watermark_key]).values
         if mark is None:
             return END

@@ -21,7 +21,6 @@ from featurestore.compile.rows import (
 from featurestore.declare.push import KNOWN_AT, PushSource
 from featurestore.operations.availability.journals import Completions, Landing
 from featurestore.operations.availability.report import Lag, Settling, Switches
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.stores.offline import Session
@@ -147,7 +146,7 @@ def measure_served(session: Session, asked: Question) -> Served:
     the run begins. Rows that are pushed into records count as soon as they are known.
     """
     done, timing = asked.completions, asked.view.timing
-    if takes_pushes(asked.view):
+    if asked.view.is_pushed:
         rows, absent = "SELECT e, greatest(e, came) AS used FROM measured WHERE first", "false"
     else:
         runs = {"instant": done.instants, "served": done.served}

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.clock import to_datetime
-from featurestore.compile.answer import EVENT_TIME, Answer, ask
+from featurestore.compile.answer import Answer, ask
 from featurestore.compile.choice import CHOSEN, choose
 from featurestore.compile.folding.fold_rows import earliest
 from featurestore.compile.rows import Scan, has_key
@@ -39,7 +39,7 @@ from featurestore.operations.explaining.explanation import ExplainedRow, Explana
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars
-from featurestore.semantics.view import ResolvedView
+from featurestore.semantics.view import EVENT_TIME, ResolvedView
 from featurestore.stores.offline import Offline, Session
 from featurestore.stores.source_files import again
 

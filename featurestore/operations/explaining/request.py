@@ -26,7 +26,6 @@ from featurestore.operations.explaining.request_explanation import (
 )
 from featurestore.operations.on_demand import evaluate, input_names
 from featurestore.operations.pushing.state import LAG
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.operations.serving.served_rows import (
     as_of_column,
     feature_column,
@@ -143,7 +142,7 @@ def _view(part: Part, served: _Served, offline: Offline, *, limit: int) -> Serve
             agrees = status == status_now and same_value(feature.type, value, now)
         features.append(ServedFeature(column, feature.type, value, status, now, status_now, agrees))
     due = part.view.timing.as_of(instant_of(served.time))
-    lag = timedelta(microseconds=LAG if takes_pushes(part.view) else 0)
+    lag = timedelta(microseconds=LAG if part.view.is_pushed else 0)
     return ServedView(part.name, to_datetime(as_of), to_datetime(due), tuple(features), explanation, lag)
 
 

@@ -19,9 +19,10 @@ from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import NotFoundError, did_you_mean
+from featurestore.registry.frames import feature_id, on_demand_id
 from featurestore.semantics.expressions import columns_named
 
-__all__ = ["Edge", "Graph", "Node", "Part", "feature_id", "found", "graph_of", "on_demand_id", "service_id"]
+__all__ = ["Edge", "Graph", "Node", "Part", "found", "graph_of", "service_id"]
 
 
 @dataclass(frozen=True)
@@ -98,16 +99,6 @@ def column_id(source: str, column: str) -> str:
 
 def view_id(name: str) -> str:
     return f"view:{name}"
-
-
-def feature_id(view: str, feature: str) -> str:
-    """The id of a view's feature."""
-    return f"feature:{view}:{feature}"
-
-
-def on_demand_id(name: str) -> str:
-    """The id of an on-demand feature."""
-    return f"on_demand:{name}"
 
 
 def service_id(name: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 from featurestore.catalog import Catalog
+from featurestore.errors import FeatureStoreError
 from featurestore.operations.lineage import text as lineage_text
 from featurestore.operations.lineage.graph import Graph, Node, Part, found, graph_of
-from featurestore.operations.lineage.uses import Uses, add_uses
+from featurestore.operations.lineage.uses import Uses, add_uses, uses_of
+from featurestore.operations.project import Project
 
-__all__ = ["Direction", "Lineage", "lineage"]
+__all__ = ["Direction", "Lineage", "lineage", "lineage_of"]
 
 Direction = Literal["both", "upstream", "downstream"]
 
@@ -70,3 +73,15 @@ def lineage(catalog: Catalog, uses: Uses, asked: Any, *, direction: Direction = 
     roots = found(graph, catalog, asked)
     add_uses(graph, catalog, uses)
     return Lineage.of(graph, roots, direction)
+
+
+def lineage_of(project: Project, asked: Any, *, direction: Direction = "both") -> Lineage:
+    """The lineage of a name or a definition, at hand or applied, with what became of services in this project."""
+    if project.serving_log is not None:
+        project.serving_log.flush()
+    own = {}
+    for name in project.catalog.services:
+        with contextlib.suppress(FeatureStoreError):  # its data is not at hand: what was applied is told
+            own[name] = project.service(name).fingerprint
+    uses = uses_of(project.registry, lambda: project.online, project.config.project, project.served, own)
+    return lineage(project.definitions, uses, asked, direction=direction)

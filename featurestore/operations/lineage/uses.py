@@ -15,7 +15,6 @@ from featurestore.catalog import Catalog
 from featurestore.clock import to_datetime
 from featurestore.errors import DeclarationError, FeatureStoreError, RegistryError
 from featurestore.operations.lineage.graph import Graph, service_id
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.registry.documents import resolved_service
 from featurestore.registry.frames import Frame
 from featurestore.registry.store import Registry
@@ -107,7 +106,7 @@ def _instants(view: ResolvedView, complete: Sequence[int], now: int) -> dict[str
         "view": view.name,
         "as_of": None if served is None else to_datetime(served).isoformat(),
         "instants": shown,
-        "pushed": takes_pushes(view),
+        "pushed": view.is_pushed,
     }
 
 

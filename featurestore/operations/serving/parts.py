@@ -20,7 +20,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.stores.codec import Rows, ViewCodec, edition_of, unpack_watermark
 from featurestore.stores.tiles import TileCodec
 
-__all__ = ["Columns", "LoadedPart", "Vouched", "load_part", "takes_pushes"]
+__all__ = ["Columns", "LoadedPart", "Vouched", "load_part"]
 
 Columns = Sequence[Sequence[Any]]
 
@@ -53,14 +53,9 @@ class Vouched(Protocol):
         """Who vouches for readings of a source."""
 
 
-def takes_pushes(view: ResolvedView) -> bool:
-    """Whether the view's records are kept up to date by pushes, and not by materialize."""
-    return isinstance(view.source, PushSource) and view.timing.refresh is None
-
-
 def load_part(part: Part, project: str, *, vouched: Vouched | None = None) -> LoadedPart:
     """The part, ready to be looked up."""
-    return TilePart(part, project, vouched) if takes_pushes(part.view) else SlotPart(part, project)
+    return TilePart(part, project, vouched) if part.view.is_pushed else SlotPart(part, project)
 
 
 def _places(part: Part) -> dict[str, int]:

@@ -9,7 +9,6 @@ from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.operations.auditing import Audit, FeatureAudit, Lateness
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.operations.simulation.faults import Faults, Span
 from featurestore.operations.simulation.feeds import Feeds
 from featurestore.operations.simulation.landing import Landing
@@ -131,7 +130,7 @@ def _stale(view: ResolvedView, told: Sequence[Lateness], runs: ViewRuns) -> str:
     rows, asked = sum(found.stale for found in told), sum(found.requests for found in told)
     most = show_duration(max(found.greatest for found in told) // SECOND * SECOND)
     said = f"{view.declared.title} was stale in {rows} of {asked} rows, by up to {most}"
-    if takes_pushes(view):
+    if view.is_pushed:
         return f"{said}: until a push that died was repaired"
     if view.timing.refresh is None:
         return f"{said}: it is continuous over a batch source, and so as old as its last run, here every hour"

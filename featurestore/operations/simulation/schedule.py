@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from featurestore.declare.durations import parse_duration
-from featurestore.operations.serving.parts import takes_pushes
 from featurestore.operations.simulation.faults import Faults, Span, chance
 from featurestore.semantics.time import Timing
 from featurestore.semantics.view import ResolvedView
@@ -67,7 +66,7 @@ def pause_of(span: Span, faults: Faults, seed: int) -> tuple[int, int]:
 
 def runs(view: ResolvedView, span: Span) -> Iterable[int]:
     """When (µs) runs of a view start; none for one that pushes keep up to date."""
-    if takes_pushes(view):
+    if view.is_pushed:
         return ()
     timing = view.timing if view.timing.refresh else Timing(EVERY)
     return range(timing.first(span.start - timing.settle + 1) + timing.settle, span.end + 1, timing.refresh or EVERY)
