@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import typer
 
-from featurestore.stores.log import Log
+from featurestore.sources.log import Log
 
 SCHEMA = pa.schema(
     [

@@ -35,7 +35,7 @@ from feature_repo.comparison import differing
 from feature_repo.model import Model, Quality, evaluate, fit, measure
 from feature_repo.prepare import prepare
 from featurestore import FeatureStore, ManualClock
-from featurestore.operations.auditing import Audit
+from featurestore.reports.audit import Audit
 from featurestore.types import from_json
 
 HERE = Path(__file__).parent

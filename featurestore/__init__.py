@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from featurestore.declare.sources import ARRIVAL, DataFrameSource, ParquetSource, TableSource
     from featurestore.declare.views import FeatureView
     from featurestore.errors import FeatureStoreError
-    from featurestore.operations.simulation.faults import Faults
+    from featurestore.reports.simulation.faults import Faults
     from featurestore.store import FeatureStore
 
 __all__ = [
@@ -77,7 +77,7 @@ _HOMES = {
     "CountDistinct": "declare.folds",
     "DataFrameSource": "declare.sources",
     "Entity": "declare.entity",
-    "Faults": "operations.simulation.faults",
+    "Faults": "reports.simulation.faults",
     "FeatureService": "declare.services",
     "FeatureStore": "store",
     "FeatureStoreError": "errors",

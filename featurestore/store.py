@@ -14,41 +14,41 @@ from featurestore.config import Config, load_config
 from featurestore.declare.declaration import Declaration
 from featurestore.declare.durations import began
 from featurestore.declare.services import FeatureService
+from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ManifestError, RequestError
-from featurestore.operations.apply import AppliedVersion, free_leftovers
-from featurestore.operations.auditing import Audit, Audited, audit
-from featurestore.operations.availability import Availability, availability
-from featurestore.operations.compact import compact
-from featurestore.operations.explaining.explain import explain
-from featurestore.operations.explaining.explanation import Explanation
-from featurestore.operations.explaining.request import explain_request
-from featurestore.operations.explaining.request_explanation import RequestExplanation
-from featurestore.operations.lineage.lineage import Direction, Lineage, lineage_of
-from featurestore.operations.manifest_check import ManifestCheck, check_manifest
-from featurestore.operations.materialize import Run, run_record
-from featurestore.operations.planning import Planning
-from featurestore.operations.project import Project
-from featurestore.operations.pushing.pusher import Pushed, TakenBack
-from featurestore.operations.serving.lookup import Lookup
-from featurestore.operations.serving.online_result import OnlineResult
-from featurestore.operations.serving.serving import ServiceBehind
-from featurestore.operations.simulation import Asked, Faults, Real, Simulation, simulate
-from featurestore.operations.status import ViewStatus, reads_source, status_of
-from featurestore.operations.training.historical import Options, get_historical_features
-from featurestore.operations.training.journal import journalled
-from featurestore.operations.training.manifest import Manifest, load_manifest
-from featurestore.operations.training.snapshot import TIMESTAMP, snapshot
-from featurestore.operations.training.training_frame import TrainingFrame
-from featurestore.operations.verify import Verification, verify
+from featurestore.materialize.materialize import Run, run_record
+from featurestore.online import OnlineStore
+from featurestore.planning import Planning
+from featurestore.project import Project
+from featurestore.push.compact import compact
+from featurestore.push.pusher import Pushed, TakenBack
+from featurestore.registry.apply import AppliedVersion, free_leftovers
 from featurestore.registry.documents import resolved_view
-from featurestore.registry.plan import Plan
+from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
-from featurestore.stores.log import Compaction
-from featurestore.stores.offline import Offline
-from featurestore.stores.online import OnlineStore
-from featurestore.stores.serving_log import Losses
-from featurestore.stores.serving_upkeep import Upkeep
-from featurestore.stores.temporary import TemporaryFolder
+from featurestore.reports.audit import Audit, Audited, audit
+from featurestore.reports.availability import Availability, availability
+from featurestore.reports.explain.explain import explain
+from featurestore.reports.explain.explanation import Explanation
+from featurestore.reports.explain.request import explain_request
+from featurestore.reports.explain.request_explanation import RequestExplanation
+from featurestore.reports.lineage.lineage import Direction, Lineage, lineage_of
+from featurestore.reports.manifest_check import ManifestCheck, check_manifest
+from featurestore.reports.simulation import Asked, Faults, Real, Simulation, simulate
+from featurestore.reports.status import ViewStatus, reads_source, status_of
+from featurestore.reports.verify import Verification, verify
+from featurestore.serving.log.serving_log import Losses
+from featurestore.serving.log.upkeep import Upkeep
+from featurestore.serving.lookup import Lookup
+from featurestore.serving.online_result import OnlineResult
+from featurestore.serving.serving import ServiceBehind
+from featurestore.sources.log import Compaction
+from featurestore.sources.offline import Offline
+from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.journal import journalled
+from featurestore.training.manifest import Manifest, load_manifest
+from featurestore.training.snapshot import TIMESTAMP, snapshot
+from featurestore.training.training_frame import TrainingFrame
 
 __all__ = ["FeatureStore"]
 
@@ -352,7 +352,7 @@ class FeatureStore:
         self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,
         against: Mapping[str, str] | Manifest | None = None, spine: Any = None,
     ) -> Audit:  # fmt: skip
-        """What was served and logged, compared with what training says, bit by bit; see `operations.audit`.
+        """What was served and logged, compared with what training says, bit by bit; see `reports.audit`.
 
         since: an aware datetime, or how long ago, "1d"; all that was logged by default. until: an aware datetime.
         service: only this one. against: what a model was trained on, where that may not be what it was served: a manifest,

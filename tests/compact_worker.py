@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from featurestore import FeatureStore
-from featurestore.operations.pushing.compactor import THREAD
-from featurestore.stores.log import Log
-from tests.stores.log_workers import STEPS, plant
+from featurestore.push.compactor import THREAD
+from featurestore.sources.log import Log
+from tests.sources.log_workers import STEPS, plant
 
 SEGMENT = 6_000
 """Bytes after which a segment is full: some ten pushes."""

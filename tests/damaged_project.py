@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore import FeatureStore, ManualClock
-from featurestore.compile.folding import tiling
 from featurestore.errors import FeatureStoreError
-from featurestore.operations.training.manifest import Manifest
-from featurestore.stores.log import Log
+from featurestore.sources.log import Log
+from featurestore.tiles import tiling
+from featurestore.training.manifest import Manifest
 from tests.damage import flip, places
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from featurestore import Entity, FeatureView
-from featurestore.compile.asof import Statement, near_sql, newest_statement, rows_statements, ties_statements
-from featurestore.compile.rows import Scan
+from featurestore.online.codec import ViewCodec, pack_watermark
+from featurestore.query.asof import Statement, near_sql, newest_statement, rows_statements, ties_statements
+from featurestore.semantics.rows import Scan
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import EVENT_TIME, UNTIL, resolve
-from featurestore.stores.codec import ViewCodec, pack_watermark
 from featurestore.types import FeatureType, Int64, String, from_json, parse_type
 from tests.small import TIME, table, view_of
 

@@ -70,7 +70,7 @@ def main(folder: str, who: str, pushes: str, skew: str, clock: str, kill: str) -
     time.time_ns = lambda: REAL() + ahead
     from featurestore import FeatureStore
     from featurestore.clock import to_datetime
-    from featurestore.stores.log import Log
+    from featurestore.sources.log import Log
 
     def now() -> datetime:
         return to_datetime(time.time_ns() // 1000)

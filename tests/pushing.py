@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.declare.declaration import Declaration
-from featurestore.stores.codec import project_prefix
-from featurestore.stores.online import Guard, OnlineStore, Reading
+from featurestore.online import Guard, OnlineStore, Reading
+from featurestore.online.codec import project_prefix
 from featurestore.types import parse_type
 from tests.folding import FoldSpec, fold_specs, folded_value
 from tests.histories import EPOCH, HOUR, KEY_POOLS, KEY_SHAPES, MICROSECOND, NUDGE, VALUE_POOLS, History, pick, rarely

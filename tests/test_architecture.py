@@ -16,13 +16,20 @@ import featurestore
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
     {"errors", "clock", "types", "html", "hidden"},
+    {"durable"},
     {"declare", "config"},
     {"semantics"},
     {"catalog"},
-    {"compile"},
-    {"stores"},
+    {"query", "sources", "online"},
+    {"tiles"},
     {"registry"},
-    {"operations"},
+    {"training"},
+    {"materialize"},
+    {"push"},
+    {"serving"},
+    {"project"},
+    {"planning"},
+    {"reports"},
     {"store"},
     {"server", "cli", "ui", "integrations", "testing"},
 ]
@@ -88,6 +95,23 @@ def test_edges_do_not_import_each_other() -> None:
 def test_there_are_no_cycles() -> None:
     """Neither at import nor inside functions."""
     graphlib.TopologicalSorter(GRAPH).prepare()
+
+
+FOLDERS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_folder_says_what_it_is(folder: str) -> None:
+    """In the first sentence of its `__init__`."""
+    says = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text())) or ""
+    assert says.split("\n\n")[0].endswith((".", "?")), folder
+
+
+def test_the_map_lists_every_folder() -> None:
+    """docs/how-it-works.md has a line for each part of the package."""
+    page = (ROOT.parent / "docs" / "how-it-works.md").read_text()
+    for part in sorted(set(FLOOR) & {path.name for path in ROOT.iterdir() if path.is_dir()}):
+        assert f"| `{part}/` |" in page, part
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -34,11 +34,11 @@ from featurestore import (
 )
 from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.errors import DeclarationError, MaterializeError, RegistryError
-from featurestore.operations.training.historical import get_historical_features
-from featurestore.stores.arrivals import Arrivals, Sighting, Stay
-from featurestore.stores.offline import Offline
-from featurestore.stores.online import open_online
+from featurestore.online import open_online
+from featurestore.sources.arrivals import Arrivals, Sighting, Stay
+from featurestore.sources.offline import Offline
 from featurestore.testing import FeatureTest
+from featurestore.training.historical import get_historical_features
 from featurestore.types import Timestamp
 from tests.histories import History, answers_of, histories, seen, to_arrow
 from tests.oracle import ALWAYS
@@ -542,7 +542,7 @@ def test_another_file_is_not_taken_for_a_journal(tmp_path: Path) -> None:
 SEEING = """
 import sys
 from pathlib import Path
-from featurestore.stores.arrivals import Arrivals, Sighting
+from featurestore.sources.arrivals import Arrivals, Sighting
 journal = Arrivals(Path(sys.argv[1]), now=lambda: int(sys.argv[2]))
 for n in range(40):
     journal.see("x", lambda: [Sighting(f"{m}.parquet", m, m) for m in range(n + 1)])

@@ -31,9 +31,9 @@ from featurestore import (
     RequestTime,
     on_demand,
 )
+from featurestore.online.codec import ViewCodec
 from featurestore.registry.documents import resolved_view
-from featurestore.stores.codec import ViewCodec
-from featurestore.stores.serving_log import losses
+from featurestore.serving.log.serving_log import losses
 from featurestore.types import Float64, Int64, Timestamp
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -181,8 +181,8 @@ def test_a_killed_server_loses_its_tail_and_the_log_says_how_much(tmp_path: Path
         import sys, time
         from pathlib import Path
         import pyarrow as pa
-        from featurestore.stores.serving_log import ServingLog
-        from tests.serving import request_of
+        from featurestore.serving.log.serving_log import ServingLog
+        from tests.serving.requests import request_of
         log = ServingLog(Path(sys.argv[1]), flush=0.02)
         schema = pa.schema([("request", pa.string())])
         for n in range(10**9):

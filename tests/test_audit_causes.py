@@ -34,13 +34,13 @@ from featurestore import (
     on_demand,
 )
 from featurestore.clock import instant_of
-from featurestore.operations.auditing import CAUSES, Audit
-from featurestore.operations.auditing.bits import passage
-from featurestore.operations.training import manifest
+from featurestore.online.codec import ViewCodec, pack_watermark
+from featurestore.reports.audit import CAUSES, Audit
+from featurestore.reports.audit.bits import passage
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import EVENT_TIME, UNTIL, status_column
-from featurestore.stores.codec import ViewCodec, pack_watermark
+from featurestore.training import manifest
 from featurestore.types import Array, FeatureType, Float64, Int64, String, Timestamp
 from tests.server.test_http import serving
 

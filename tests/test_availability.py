@@ -33,8 +33,8 @@ from featurestore.cli import app
 from featurestore.clock import instant_of, to_datetime
 from featurestore.declare.durations import parse_duration, show_duration
 from featurestore.errors import NotFoundError
-from featurestore.operations.availability import Lag, ViewAvailability
-from featurestore.operations.availability.journals import Completions
+from featurestore.reports.availability import Lag, ViewAvailability
+from featurestore.reports.availability.journals import Completions
 from featurestore.semantics.time import END, Timing
 from featurestore.types import Int64, Timestamp
 from tests.small import NOON, THING, hours, table, view_of, write

@@ -15,9 +15,9 @@ import pytest
 
 from featurestore import Count, Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.errors import LogError
-from featurestore.operations.pushing import compactor
-from featurestore.stores.log import Log
-from featurestore.stores.push_logs import LATE
+from featurestore.push import compactor
+from featurestore.sources.log import Log
+from featurestore.sources.push_logs import LATE
 from featurestore.types import Int64, Timestamp
 from tests.compact_worker import SEGMENT
 from tests.test_push import start_and_stop

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, ManualClock, ParquetSource
-from featurestore.operations.serving.online_result import OnlineResult
+from featurestore.serving.online_result import OnlineResult
 from featurestore.types import Int64
 
 ROOT = Path(__file__).parents[1]

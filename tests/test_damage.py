@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from featurestore.errors import OnlineDamagedError
+from featurestore.online.codec import ViewCodec
 from featurestore.registry.documents import resolved_view
-from featurestore.stores.codec import ViewCodec
 from tests.test_audit import HOUR, World
 
 KINDS = (

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from featurestore import Count, FeatureService, FeatureStore, FeatureView, Latest, PushSource, Sum
-from featurestore.operations.pushing.merging import PushedView, Replaced, read_rows
-from featurestore.operations.serving.lookup import Lookup
-from featurestore.stores.online import OnlineStore, Reading
+from featurestore.online import OnlineStore, Reading
+from featurestore.push.merge_rows import PushedView, Replaced, read_rows
+from featurestore.serving.lookup import Lookup
 from featurestore.types import Float64, Int64, Timestamp
 from tests.small import NOON, THING, both, hours, opened, table, trained, view_of
 

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.compile.verdicts import VERDICTS
 from featurestore.declare.entity import Entity
 from featurestore.declare.sources import DataFrameSource, ParquetSource
 from featurestore.declare.views import FeatureView
 from featurestore.errors import RequestError, SourceError
-from featurestore.operations.explaining import explain as explain_module
-from featurestore.operations.explaining.explain import explain, explain_as_of
-from featurestore.operations.explaining.explanation import ExplainedRow, Explanation
+from featurestore.query.row_verdicts import VERDICTS
+from featurestore.reports.explain import explain as explain_module
+from featurestore.reports.explain.explain import explain, explain_as_of
+from featurestore.reports.explain.explanation import ExplainedRow, Explanation
 from featurestore.semantics.view import ResolvedView, resolve
-from featurestore.stores.offline import Offline
+from featurestore.sources.offline import Offline
 from featurestore.types import Bytes, Date, FarTimestamp, Int64, String
 from tests.histories import History, answers_of, histories, to_arrow, write_parquet
 from tests.oracle import Answer, columns_read, event_time, known_at, sort_key
@@ -114,8 +114,8 @@ def test_rows_that_are_read_again_give_what_copied_ones_do(offline: Offline, his
 
     copied = explained(history, offline)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.compile.verdicts.FEW", 0)
-        patch.setattr("featurestore.operations.explaining.explain.COPIED", -1)
+        patch.setattr("featurestore.query.row_verdicts.FEW", 0)
+        patch.setattr("featurestore.reports.explain.explain.COPIED", -1)
         read = explained(history, offline)
     assert list(map(told, read)) == list(map(told, copied))
 

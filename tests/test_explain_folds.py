@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from featurestore import Count, FeatureView, Latest, PushSource, Sum
-from featurestore.operations.explaining.explain import explain
-from featurestore.operations.explaining.explanation import ExplainedRow, Explanation
+from featurestore.reports.explain.explain import explain
+from featurestore.reports.explain.explanation import ExplainedRow, Explanation
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.offline import Offline
+from featurestore.sources.offline import Offline
 from featurestore.testing import FeatureTest
 from featurestore.types import Bool, Float64, Int64, Timestamp
 from tests.folding import CONDITIONS, FoldSpec, folded_value, reading, visible

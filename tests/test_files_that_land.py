@@ -22,10 +22,10 @@ from featurestore import (
     PushSource,
 )
 from featurestore.errors import FilesChangedError, SourceError
-from featurestore.operations.training import spine as spines
-from featurestore.operations.training.historical import Options, get_historical_features
-from featurestore.stores import source_files
-from featurestore.stores.offline import Session
+from featurestore.sources import source_files
+from featurestore.sources.offline import Session
+from featurestore.training import spine as spines
+from featurestore.training.historical import Options, get_historical_features
 from featurestore.types import Int64, Timestamp
 from tests.small import NOON, THING, hours, raised, spine, table, trained, write
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from featurestore.config import Config, load_config
 from featurestore.errors import FeatureStoreError
 from featurestore.hidden import hidden
-from featurestore.stores.online import open_online
+from featurestore.online import open_online
 
 SPELLINGS = (
     "redis://:{}@host:6379/0",

@@ -12,7 +12,7 @@ import pytest
 from featurestore.errors import FeatureStoreError, NotFoundError, RegistryError
 from featurestore.registry.documents import empty_document
 from featurestore.registry.store import Registry, Run
-from featurestore.stores.arrivals import Arrivals, Sighting
+from featurestore.sources.arrivals import Arrivals, Sighting
 from tests.damage import flipped, outcome, places
 
 MANY = 400

@@ -22,7 +22,7 @@ KEYS = 3_000
 VICTIM = """
 import sys
 from datetime import datetime
-import featurestore.operations.materialize as m
+import featurestore.materialize.materialize as m
 from featurestore import FeatureStore
 m.BATCH = m.EMBEDDED_BATCH = 10
 print("started", flush=True)

@@ -28,7 +28,7 @@ from featurestore import (
     on_demand,
 )
 from featurestore.errors import NotFoundError
-from featurestore.operations.lineage.lineage import Lineage
+from featurestore.reports.lineage.lineage import Lineage
 from featurestore.types import Bool, Float64, String, Timestamp
 
 START = datetime(2024, 5, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 
 from featurestore import Count, Latest
 from featurestore.errors import SourceError, SpineError
-from featurestore.stores.source_files import files_below
+from featurestore.sources.source_files import files_below
 from tests.small import both, hours, opened, table, view_of, write
 
 HOW = {"n": Count(window="lifetime"), "x": Latest("x")}

@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 
 from featurestore import FeatureService, FeatureStore, Latest, ManualClock
+from featurestore.durable.lock import BusyError, exclusive
 from featurestore.errors import FeatureStoreError, LogBusyError, LogError, OnlineUnavailableError
 from featurestore.server.problems import STATUS
-from featurestore.stores.log import Log
-from featurestore.stores.log.confirmed import Confirmed, ConfirmedFile
-from featurestore.stores.log.lock import BusyError, exclusive
+from featurestore.sources.log import Log
+from featurestore.sources.log.confirmed import Confirmed, ConfirmedFile
 from tests.small import NOON, raised
 from tests.test_push import SWIPES, row, view_over
 
@@ -28,8 +28,8 @@ STOPPED = """
 import os, signal, sys
 from datetime import datetime, UTC
 from featurestore import FeatureStore, ManualClock
-from featurestore.stores.log import Log
-from featurestore.stores.online import lmdb
+from featurestore.sources.log import Log
+from featurestore.online import lmdb
 
 def stopping(call):
     def stop(*args, **words):

@@ -15,8 +15,8 @@ import pytest
 from featurestore import Count, Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
 from featurestore.clock import instant_of
 from featurestore.errors import MaterializeError
-from featurestore.stores.codec import ViewCodec, edition_of
-from featurestore.stores.online import Guard
+from featurestore.online import Guard
+from featurestore.online.codec import ViewCodec, edition_of
 from featurestore.types import Int64
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -83,8 +83,8 @@ class World:
 @pytest.fixture(params=["lmdb", "redis"])
 def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Two keys a batch."""
-    monkeypatch.setattr("featurestore.operations.materialize.BATCH", 2)
-    monkeypatch.setattr("featurestore.operations.materialize.EMBEDDED_BATCH", 2)
+    monkeypatch.setattr("featurestore.materialize.materialize.BATCH", 2)
+    monkeypatch.setattr("featurestore.materialize.materialize.EMBEDDED_BATCH", 2)
     url = f"lmdb://{tmp_path}/online" if request.param == "lmdb" else request.getfixturevalue("redis_url")
     made = World(tmp_path, url)
     with made.store:

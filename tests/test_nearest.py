@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from featurestore import FeatureView
-from featurestore.compile import choice
-from featurestore.compile.nearest import STEPS, Requests, Times, newest
+from featurestore.query import row_choice as choice
+from featurestore.query.nearest import STEPS, Requests, Times, newest
 from featurestore.semantics.time import BEGINNING, END
 from tests.small import NOON, hours, opened, spine, table, view_of
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.errors import NotMaterializedError
-from featurestore.operations.materialize import materialize_view
-from featurestore.operations.progress import progress_for
-from featurestore.operations.serving.lookup import Lookup
+from featurestore.materialize.materialize import materialize_view
+from featurestore.materialize.progress import progress_for
+from featurestore.online import Guard, OnlineStore, Reading, open_online
+from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.semantics.service import ResolvedService
-from featurestore.stores.codec import ViewCodec, unpack_watermark
-from featurestore.stores.offline import Offline
-from featurestore.stores.online import Guard, OnlineStore, Reading, open_online
+from featurestore.serving.lookup import Lookup
+from featurestore.sources.offline import Offline
 from tests import oracle
 from tests.histories import History, histories
 from tests.world import bits, declare, resolved
@@ -62,8 +62,8 @@ class Dying:
 def small_batches() -> Iterator[None]:
     """Two keys a batch, so that a run can die between any two."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.operations.materialize.BATCH", 2)
-        patch.setattr("featurestore.operations.materialize.EMBEDDED_BATCH", 2)
+        patch.setattr("featurestore.materialize.materialize.BATCH", 2)
+        patch.setattr("featurestore.materialize.materialize.EMBEDDED_BATCH", 2)
         yield
 
 

@@ -16,10 +16,10 @@ import pytest
 from featurestore import FeatureService, FeatureStore, FeatureView, Latest, ManualClock, Max
 from featurestore.clock import instant_of, to_datetime
 from featurestore.errors import FeatureStoreError, NotMaterializedError, OnlineStoreError
-from featurestore.operations.push import Pushing
-from featurestore.operations.pushing.state import NEVER, SourceState, state_key
-from featurestore.operations.serving import parts
-from featurestore.stores.online import Guard, OnlineStore, Reading
+from featurestore.online import Guard, OnlineStore, Reading
+from featurestore.online.source_state import NEVER, SourceState, state_key
+from featurestore.push.pushing import Pushing
+from featurestore.serving import view_readers as parts
 from tests.pushing import DyingStore, Killed, kept, put_back
 from tests.servers import RedisServer
 from tests.small import NOON, raised, trained
@@ -247,7 +247,7 @@ def test_a_heartbeat_that_lands_after_the_store_went_back_changes_nothing(tmp_pa
 @pytest.mark.parametrize("writes", range(4))
 def test_the_holder_that_repairs_may_die_anywhere(writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two pieces of the log, and before the last word; the next one goes on from there."""
-    monkeypatch.setattr("featurestore.operations.pushing.missing.missing_rows.__kwdefaults__", {"least": 1})
+    monkeypatch.setattr("featurestore.push.missing.missing_rows.__kwdefaults__", {"least": 1})
     clock = ManualClock(NOON)
     with project(tmp_path, "lmdb://online", clock=clock) as store:
         apply(store)

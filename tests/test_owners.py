@@ -25,9 +25,9 @@ from featurestore import (
     PushSource,
 )
 from featurestore.config import load_config
+from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ConfigError, LogError, RegistryError
-from featurestore.stores.log import Log
-from featurestore.stores.owner import OwnedFolder
+from featurestore.sources.log import Log
 from featurestore.types import Int64, String, Timestamp
 from tests.small import NOON, THING, hours, raised, spine, table, write
 

@@ -25,7 +25,7 @@ from featurestore import (
 )
 from featurestore.config import load_config
 from featurestore.errors import SourceError, SpineError
-from featurestore.stores.log import Log
+from featurestore.sources.log import Log
 from featurestore.types import Int64, Timestamp
 from tests.compact_worker import SEGMENT
 from tests.small import NOON, THING, hours, opened, raised, spine, table, trained, write

@@ -35,10 +35,10 @@ from featurestore import (
     TableSource,
 )
 from featurestore.errors import NotFoundError, NotMaterializedError, PushError
-from featurestore.operations.push import Pushing
-from featurestore.operations.pushing import line
-from featurestore.operations.pushing.identities import IDENTITY
-from featurestore.operations.pushing.state import source_prefix
+from featurestore.online.source_state import source_prefix
+from featurestore.push import push_queue as line
+from featurestore.push.identities import IDENTITY
+from featurestore.push.pushing import Pushing
 from featurestore.server import create_app
 from featurestore.types import Array, Bool, Float64, Int32, Int64, String, Timestamp
 from tests.pushing import DyingStore, Killed

@@ -18,10 +18,10 @@ from featurestore.errors import (
     OnlineUnavailableError,
     PushError,
 )
-from featurestore.operations.pushing.state import SourceState, state_key
+from featurestore.online.redis import RedisStore
+from featurestore.online.source_state import SourceState, state_key
 from featurestore.server.problems import STATUS
-from featurestore.stores.log import Log
-from featurestore.stores.online.redis import RedisStore
+from featurestore.sources.log import Log
 from tests.pushing import kept, put_back
 from tests.servers import RedisServer
 from tests.small import NOON, raised

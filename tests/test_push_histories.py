@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore, ManualClock
 from featurestore.clock import instant_of, to_datetime
 from featurestore.errors import NotMaterializedError, PushError
-from featurestore.operations.push import Pushing
-from featurestore.operations.serving.online_result import OnlineResult
+from featurestore.online.codec import ViewCodec
+from featurestore.push.pushing import Pushing
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.codec import ViewCodec
+from featurestore.serving.online_result import OnlineResult
 from featurestore.types import parse_type
 from tests.histories import EPOCH, KEY_POOLS, MICROSECOND, NUDGE, pick, rarely
 from tests.oracle import sort_key

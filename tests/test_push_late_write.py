@@ -9,8 +9,8 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import OnlineStoreError
-from featurestore.operations.pushing.pusher import Pusher
-from featurestore.operations.pushing.state import SourceState
+from featurestore.online.source_state import SourceState
+from featurestore.push.pusher import Pusher
 from tests.test_push import opened, row, view_over
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from featurestore import Entity, FeatureView, Latest, PushSource
 from featurestore.errors import DeclarationError, PushError, RequestError, SpineError
-from featurestore.operations.pushing.rows import table_of_rows
+from featurestore.push.rows import table_of_rows
 from featurestore.types import (
     Array,
     Bool,

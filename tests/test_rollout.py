@@ -25,9 +25,9 @@ from featurestore import (
     PushSource,
     Sum,
 )
+from featurestore.online.codec import ViewCodec
 from featurestore.registry.documents import view_fingerprints
-from featurestore.registry.plan import KeepVersion
-from featurestore.stores.codec import ViewCodec
+from featurestore.registry.steps import KeepVersion
 from featurestore.types import Float64, String, Timestamp, from_json
 from tests.server.test_http import serving
 

@@ -34,11 +34,11 @@ from featurestore import (
     on_demand,
 )
 from featurestore.errors import ConfigError, RequestError
-from featurestore.operations.serving.recorder import is_logged_key
-from featurestore.operations.serving.served_rows import find_request, store_version
 from featurestore.semantics.order import order_bytes
-from featurestore.stores.serving_log import Losses, segments
-from featurestore.stores.serving_upkeep import Upkeep
+from featurestore.serving.log.serving_log import Losses, segments
+from featurestore.serving.log.upkeep import Upkeep
+from featurestore.serving.recorder import is_logged_key
+from featurestore.serving.served_rows import find_request, store_version
 from featurestore.types import Float64, Int64, String
 from tests.server.test_http import serving
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from featurestore import FeatureStore
 from featurestore.cli import auditing
-from featurestore.operations.auditing import Audit
-from featurestore.operations.serving.served_rows import find_request
-from featurestore.stores.serving_counts import Counts, fold_ended, losses
-from featurestore.stores.serving_log import is_sound, segments
-from featurestore.stores.serving_upkeep import Limits, keep_up
+from featurestore.reports.audit import Audit
+from featurestore.serving.log.counts import Counts, fold_ended, losses
+from featurestore.serving.log.serving_log import is_sound, segments
+from featurestore.serving.log.upkeep import Limits, keep_up
+from featurestore.serving.served_rows import find_request
 from tests.damage import flipped, places
 from tests.test_audit import HOUR, START, World
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from featurestore import FeatureService, FeatureStore, ManualClock
-from featurestore.stores.serving_log import segments
+from featurestore.serving.log.serving_log import segments
 from tests.small import NOON, table, view_of
 from tests.test_values import EDGES, TYPES, arrow
 

@@ -31,10 +31,10 @@ from featurestore import (
     on_demand,
 )
 from featurestore.errors import OnDemandError
-from featurestore.operations.serving import lookup as lookups
-from featurestore.operations.serving.lookup import Lookup
-from featurestore.operations.serving.online_result import OnlineResult
-from featurestore.stores.online import Guard, OnlineStore, Reading
+from featurestore.online import Guard, OnlineStore, Reading
+from featurestore.serving import lookup as lookups
+from featurestore.serving.lookup import Lookup
+from featurestore.serving.online_result import OnlineResult
 from featurestore.types import Array, Bool, Date, Float64, String, Timestamp
 from featurestore.types import Decimal as Dec
 from tests.small import NOON, bits, hours, opened, raised

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-import featurestore.operations.project as project
+import featurestore.project as project
 from featurestore import (
     ARRIVAL,
     Count,
@@ -40,9 +40,9 @@ from featurestore import (
 )
 from featurestore.cli import app
 from featurestore.errors import NotFoundError, PushError, RequestError
-from featurestore.operations.simulation import Simulation
-from featurestore.stores.codec import ViewCodec
-from featurestore.stores.online import Guard, OnlineStore
+from featurestore.online import Guard, OnlineStore
+from featurestore.online.codec import ViewCodec
+from featurestore.reports.simulation import Simulation
 from featurestore.types import Bool, Float64, Int64, String, Timestamp
 
 START = datetime(2024, 5, 1, tzinfo=UTC)

@@ -23,7 +23,7 @@ from featurestore import (
     PushSource,
     on_demand,
 )
-from featurestore.operations.pushing.rows import table_of_rows
+from featurestore.push.rows import table_of_rows
 from featurestore.types import Array, Float64, Int64, Timestamp
 from tests.small import NOON, TIME, apply, both, hours, opened, table, view_of
 

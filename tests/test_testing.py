@@ -22,10 +22,10 @@ from featurestore.declare.sources import DataFrameSource, ParquetSource
 from featurestore.declare.stored import read_source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import NotFoundError, RequestError, SourceError
-from featurestore.operations.materialize import materialize_view
-from featurestore.operations.progress import progress_for
+from featurestore.materialize.materialize import materialize_view
+from featurestore.materialize.progress import progress_for
 from featurestore.semantics.view import resolve
-from featurestore.stores.offline import Offline
+from featurestore.sources.offline import Offline
 from featurestore.testing import FeatureTest
 from featurestore.testing.feature_test import PROJECT, _Online
 from featurestore.types import Array, Bool, Bytes, Date, Float32, Float64, Int64, String, Timestamp

@@ -27,8 +27,8 @@ from featurestore import (
     StdDev,
     Sum,
 )
-from featurestore.compile.folding import tiling as compiled
-from featurestore.operations import tiling
+from featurestore.tiles import of_files as tiling
+from featurestore.tiles import tiling as compiled
 from featurestore.types import Int64
 from tests.damage import flip, places
 

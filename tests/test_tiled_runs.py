@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.compile.answer import Answer, ask
-from featurestore.compile.folding import tile_rows
-from featurestore.operations import tiling
+from featurestore.durable.owner import OwnedFolder
+from featurestore.query.answer import Answer, ask
 from featurestore.semantics.view import ResolvedView
-from featurestore.stores.offline import Offline, Session
-from featurestore.stores.owner import OwnedFolder
+from featurestore.sources.offline import Offline, Session
+from featurestore.tiles import of_files as tiling
+from featurestore.tiles import tile_rows
 from tests.folding import FoldSpec, fold_specs
 from tests.histories import History, histories, to_arrow, write_parquet
 from tests.test_windows import view_of

@@ -15,9 +15,9 @@ from featurestore.clock import instant_of
 from featurestore.declare.entity import Entity
 from featurestore.declare.sources import DataFrameSource
 from featurestore.declare.views import FeatureView
-from featurestore.operations.training.historical import Options, get_historical_features
-from featurestore.operations.training.training_frame import TrainingFrame
-from featurestore.stores.offline import Offline
+from featurestore.sources.offline import Offline
+from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Int64
 from tests.histories import History, answers_of, histories, seen, to_arrow, write_parquet
 from tests.oracle import ALWAYS

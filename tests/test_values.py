@@ -14,10 +14,10 @@ import pyarrow as pa
 import pytest
 
 from featurestore import Entity, FeatureView
+from featurestore.online.codec import ViewCodec
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import EVENT_TIME, UNTIL, resolve
-from featurestore.stores.codec import ViewCodec
-from featurestore.stores.offline import Offline
+from featurestore.sources.offline import Offline
 from featurestore.types import (
     Array,
     Bool,

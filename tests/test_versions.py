@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource, project
 from featurestore.catalog import Catalog
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, PlanOutdatedError
-from featurestore.operations import project
-from featurestore.operations.progress import Silent
-from featurestore.stores.codec import ViewCodec
+from featurestore.materialize.progress import Silent
+from featurestore.online.codec import ViewCodec
 from featurestore.types import String
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)

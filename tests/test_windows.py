@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from featurestore import DataFrameSource, Entity, FeatureStore, Max, Min
 from featurestore.declare.views import FeatureView
-from featurestore.operations.training.historical import Options, get_historical_features
-from featurestore.stores.offline import Offline
+from featurestore.sources.offline import Offline
+from featurestore.training.historical import Options, get_historical_features
 from featurestore.types import Int64
 from tests.folding import FoldSpec, fold_specs, judged_fold, reading
 from tests.histories import History, histories, to_arrow, write_parquet
@@ -98,7 +98,7 @@ def test_files_order_and_passes_change_no_fold(
     history, specs, plain = world
     offline = Offline(Path(), threads=threads)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.compile.folding.passes." + bound, width)
+        patch.setattr("featurestore.query.windows.batching." + bound, width)
         paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)
         check(history, specs, offline, plain=plain, paths=paths)
 

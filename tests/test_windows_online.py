@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.errors import NotMaterializedError
-from featurestore.operations.materialize import materialize_view
-from featurestore.operations.progress import progress_for
-from featurestore.operations.serving.lookup import Lookup
+from featurestore.materialize.materialize import materialize_view
+from featurestore.materialize.progress import progress_for
+from featurestore.online import OnlineStore, open_online
 from featurestore.semantics.service import ResolvedService
-from featurestore.stores.offline import Offline
-from featurestore.stores.online import OnlineStore, open_online
+from featurestore.serving.lookup import Lookup
+from featurestore.sources.offline import Offline
 from tests.folding import FoldSpec, folded_value, reading
 from tests.histories import History
 from tests.oracle import sort_key

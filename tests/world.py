@@ -15,7 +15,7 @@ from featurestore.declare.sources import DataFrameSource, ParquetSource, Source
 from featurestore.declare.views import FeatureView
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import resolve
-from featurestore.stores.offline import Offline
+from featurestore.sources.offline import Offline
 from featurestore.types import parse_type
 from tests.histories import History, to_arrow
 from tests.oracle import sort_key

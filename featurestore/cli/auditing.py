@@ -12,7 +12,7 @@ from featurestore.cli.output import cell, print_json, print_table
 from featurestore.cli.values import instant, since_of
 
 if TYPE_CHECKING:
-    from featurestore.operations.auditing import Audit, Difference
+    from featurestore.reports.audit import Audit, Difference
 
 __all__ = ["audit", "print_example", "print_lateness"]
 

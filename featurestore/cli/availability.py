@@ -28,7 +28,7 @@ def availability(
 
     Example: featurestore availability --since 7d
     """
-    from featurestore.operations.availability import HEADER
+    from featurestore.reports.availability import HEADER
 
     with opened(context) as store:
         found = store.availability(views, since=since_of(since))

@@ -13,7 +13,7 @@ from featurestore.cli.output import cell, print_json, print_table
 from featurestore.errors import NotFoundError, did_you_mean
 
 if TYPE_CHECKING:
-    from featurestore.operations.apply import AppliedVersion
+    from featurestore.registry.apply import AppliedVersion
 
 __all__ = ["apply", "history", "plan", "show", "teardown"]
 

@@ -13,8 +13,8 @@ from featurestore.cli.output import print_json
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from featurestore.operations.lineage.lineage import Lineage
-    from featurestore.operations.lineage.text import Branch
+    from featurestore.reports.lineage.lineage import Lineage
+    from featurestore.reports.lineage.text import Branch
 
 __all__ = ["lineage"]
 
@@ -52,7 +52,7 @@ def _show(found: Lineage) -> None:
     from rich.text import Text
     from rich.tree import Tree
 
-    from featurestore.operations.lineage.text import branches
+    from featurestore.reports.lineage.text import branches
 
     def grow(tree: Tree, branch: Branch) -> Tree:
         for below in branch.below:

@@ -13,9 +13,9 @@ from featurestore.cli.output import cell, print_json, print_table
 from featurestore.cli.values import json_row
 
 if TYPE_CHECKING:
-    from featurestore.operations.serving.online_result import OnlineResult
-    from featurestore.operations.training.manifest import Manifest
+    from featurestore.serving.online_result import OnlineResult
     from featurestore.store import FeatureStore
+    from featurestore.training.manifest import Manifest
 
 __all__ = ["manifest", "materialize", "online", "serve", "status", "verify"]
 
@@ -33,7 +33,7 @@ def materialize(
 
     Example: featurestore materialize
     """
-    from featurestore.operations.materialize import describe
+    from featurestore.materialize.materialize import describe
 
     with opened(context) as store:
         runs = store.materialize(views, full=full, progress=not quiet)
@@ -159,7 +159,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
     Example: featurestore status
     """
-    from featurestore.operations.status import described
+    from featurestore.reports.status import described
 
     with opened(context) as store:
         found, losses, behind = store.status(), store.serving_log_losses(), store.behind()

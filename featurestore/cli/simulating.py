@@ -13,7 +13,7 @@ from featurestore.cli.output import cell, print_json, print_table
 from featurestore.cli.values import instant
 
 if TYPE_CHECKING:
-    from featurestore.operations.simulation import Faults, Simulation
+    from featurestore.reports.simulation import Faults, Simulation
 
 __all__ = ["simulate"]
 
@@ -65,7 +65,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go 
 
 
 def _faults(late: str | None, said: dict[str, Any]) -> Faults:
-    from featurestore.operations.simulation import Faults
+    from featurestore.reports.simulation import Faults
 
     if late is None:
         return Faults(**said)

@@ -14,8 +14,8 @@ from featurestore.errors import RequestError, SpineError
 from featurestore.types import from_json
 
 if TYPE_CHECKING:
-    from featurestore.operations.explaining.explanation import Explanation
-    from featurestore.operations.explaining.request_explanation import RequestExplanation
+    from featurestore.reports.explain.explanation import Explanation
+    from featurestore.reports.explain.request_explanation import RequestExplanation
 
 __all__ = ["explain", "historical", "snapshot"]
 

@@ -1,1 +1,1 @@
-"""What the user writes: entities, sources, feature views, on-demand functions and services."""
+"""What a user writes: entities, sources, feature views, on-demand functions and services."""

@@ -1,1 +1,1 @@
-"""What has been applied: every version as one document, the difference of two as a plan."""
+"""What was applied, version by version, and the plan that leads from one version to the next."""

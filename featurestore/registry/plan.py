@@ -1,358 +1,169 @@
-"""A plan: the steps from what was applied to what is declared. What is printed is what `apply` executes."""
+"""plan: what `apply` would change, from the definitions, the registry and the sources' real columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from featurestore import html
-from featurestore.registry.diff import Change, changes, code_changes
-from featurestore.registry.documents import BESIDE, KINDS, Document, Record, view_fingerprints
-from featurestore.registry.store import Kept, ServiceVersion
-from featurestore.semantics.view import fingerprint_of
+from featurestore.catalog import Catalog
+from featurestore.declare.push import PushSource
+from featurestore.declare.sources import DataFrameSource, ParquetSource, Source
+from featurestore.errors import DeclarationError, SourceError
+from featurestore.registry.diff import changes
+from featurestore.registry.documents import PLACES, Document, Record, catalog_of, document_of, merged
+from featurestore.registry.rollout import Rollout, versions_between
+from featurestore.registry.steps import Notice, Plan, Refill, steps_between
+from featurestore.registry.store import Registry
+from featurestore.registry.warnings import column_notices, data_notices, rule_notices
+from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.service import resolve_service
+from featurestore.semantics.view import ResolvedView, resolve
+from featurestore.sources.offline import Offline
 
-__all__ = [
-    "AddDefinition",
-    "ChangeLabel",
-    "ChangeValue",
-    "FreeOnline",
-    "KeepVersion",
-    "Notice",
-    "Plan",
-    "Refill",
-    "RemoveDefinition",
-    "RetireVersion",
-    "Step",
-    "steps_between",
-]
+__all__ = ["make_plan", "resolve_views"]
 
 
-@dataclass(frozen=True)
-class AddDefinition:
-    """A definition that was not there. `kind` is a part of the document: "views", "services", …"""
-
-    kind: str
-    name: str
-    fingerprint: str
-
-    def lines(self) -> list[str]:
-        """What is printed of it."""
-        return [f"+ {self.name}"]
-
-
-@dataclass(frozen=True)
-class ChangeValue:
-    """A definition whose values may be others from now on."""
-
-    kind: str
-    name: str
-    before: str
-    after: str
-    changes: tuple[Change, ...]
-    code: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        """What is printed of it: each field, and of an on-demand feature's code each line."""
-        head = f"~ {self.name}  {self.before[:8]} → {self.after[:8]}"
-        return [head, *(f"    {change}" for change in self.changes), *(f"    {line}" for line in self.code)]
-
-
-@dataclass(frozen=True)
-class ChangeLabel:
-    """A change that changes no value: description, owner, tags, where the data lies, how a file stores the same type."""
-
-    kind: str
-    name: str
-    changes: tuple[Change, ...]
-
-    def lines(self) -> list[str]:
-        """What is printed of it."""
-        return [f"~ {self.name}  no value changes", *(f"    {change}" for change in self.changes)]
-
-
-@dataclass(frozen=True)
-class RemoveDefinition:
-    """A definition that is declared no more."""
-
-    kind: str
-    name: str
-    fingerprint: str
-
-    def lines(self) -> list[str]:
-        """What is printed of it."""
-        return [f"- {self.name}"]
-
-
-@dataclass(frozen=True)
-class Refill:
-    """A view version that has no values online until materialize has filled it for the first time."""
-
-    view: str
-    fingerprint: str
-    reason: str
-
-    def lines(self) -> list[str]:
-        """What is printed of it."""
-        return [f"refill {self.view} {self.fingerprint[:8]}: {self.reason}"]
-
-
-@dataclass(frozen=True)
-class FreeOnline:
-    """The online keys of a view version that is served no more; `replaced_by` must be served before they are freed."""
-
-    view: str
-    fingerprint: str
-    replaced_by: str | None = None
-
-    def lines(self) -> list[str]:
-        """What is printed of it."""
-        when = f"once {self.replaced_by[:8]} is served" if self.replaced_by else "it was removed"
-        return [f"free {self.view} {self.fingerprint[:8]}: {when}"]
-
-
-@dataclass(frozen=True)
-class KeepVersion:
-    """A service version that another takes the place of, and that is served on to whoever names its fingerprint.
-
-    code: its on-demand features whose code changes: only a process that has the code as it was can evaluate them.
-    """
-
-    service: str
-    fingerprint: str
-    code: tuple[str, ...] = ()
-
-    @property
-    def version(self) -> ServiceVersion:
-        """The service version."""
-        return ServiceVersion(self.service, self.fingerprint)
-
-    def lines(self) -> list[str]:
-        """What is printed of it."""
-        head = f"keep {self.service} {self.fingerprint[:8]}: served on to whoever names its fingerprint"
-        return [head, *(f"    only by a process that has the code of {name} as it was" for name in self.code)]
-
-
-@dataclass(frozen=True)
-class RetireVersion:
-    """A service version that is served no more. frees: the names of its views that are freed then; the others are read by
-    services that stay. successor: the version that takes its place, None where no service of the name is left.
-
-    rows: how many rows of it were logged as served in the last day, None where nothing is logged; no part of a digest.
-    """
-
-    service: str
-    fingerprint: str
-    successor: str | None
-    frees: tuple[str, ...]
-    rows: int | None = field(default=None, compare=False)
-
-    @property
-    def version(self) -> ServiceVersion:
-        """The service version."""
-        return ServiceVersion(self.service, self.fingerprint)
-
-    def lines(self) -> list[str]:
-        """What is printed of it."""
-        if not self.frees:
-            when = "nothing is freed; whoever names it is answered while its views are read by others"
-        elif self.successor is None:
-            when = "no service of that name is left"
-        else:
-            when = f"freed once its successor {self.successor[:8]} is served"
-        head = f"retire {self.service} {self.fingerprint[:8]}: {when}"
-        return [head] if not self.rows else [head, f"    {self.rows:,} rows of it were logged in the last day"]
-
-
-Definition = AddDefinition | ChangeValue | ChangeLabel | RemoveDefinition
-VersionStep = KeepVersion | RetireVersion
-Step = Definition | Refill | VersionStep | FreeOnline
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something to know about a definition, computed from it or its data; it changes nothing and stops nothing."""
-
-    kind: str
-    name: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{KINDS[self.kind]} '{self.name}': {self.text}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `apply` will do. `base` is the registry's version that it was made against.
-
-    kept: the service versions that were kept before and stay so.
-    """
-
-    base: int
-    document: Document
-    steps: tuple[Step, ...]
-    notices: tuple[Notice, ...] = ()
-    kept: tuple[Kept, ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to do; notices may be there nevertheless."""
-        return not self.steps
-
-    @cached_property
-    def digest(self) -> str:
-        """Equal for two plans that do the same to the same version; what notices say about the data is no part of it."""
-        return fingerprint_of(
-            [self.base, self.document, [{**step, "rows": None} if "rows" in step else step for step in self._steps()]]
-        )
-
-    def _steps(self) -> list[dict[str, Any]]:
-        return [{"step": type(step).__name__, **_plain(asdict(step))} for step in self.steps]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: base, digest, is_empty, steps, kept and notices; the document itself is left out."""
-        return {
-            "base": self.base,
-            "digest": self.digest,
-            "is_empty": self.is_empty,
-            "steps": self._steps(),
-            "kept": [{"service": kept.service, "fingerprint": kept.fingerprint} for kept in self.kept],
-            "notices": [asdict(notice) for notice in self.notices],
-        }
-
-    def of_kind(self, kind: str) -> tuple[Definition, ...]:
-        """The steps about one part of the document."""
-        return tuple(step for step in self.steps if isinstance(step, Definition) and step.kind == kind)
-
-    def _sections(self) -> Iterator[tuple[str, list[str]]]:
-        """Titles and the lines below them, in the order of printing, which is that of executing."""
-        for kind, noun in KINDS.items():
-            title = f"{noun[0].upper()}{noun[1:-1]}ies" if noun.endswith("y") else f"{noun[0].upper()}{noun[1:]}s"
-            yield title, [line for step in self.of_kind(kind) for line in step.lines()]
-        stays = [f"kept {kept.service} {kept.fingerprint[:8]}: since version {kept.version + 1}" for kept in self.kept]
-        yield (
-            "Versions",
-            [line for step in self.steps if isinstance(step, VersionStep) for line in step.lines()] + stays,
-        )
-        others = [step for step in self.steps if isinstance(step, (Refill, FreeOnline))]
-        yield "Online", [line for step in others for line in step.lines()]
-        yield "Notices", [f"! {notice}" for notice in self.notices]
-
-    def _summary(self) -> str:
-        if self.is_empty:
-            count = sum(len(self.document[kind]) for kind in KINDS)
-            return f"Nothing to change: {count} definitions are as applied (version {self.base})."
-        counts = [
-            (sum(isinstance(step, of) for step in self.steps), what)
-            for of, what in (
-                (AddDefinition, "to add"),
-                (ChangeValue, "to change"),
-                (ChangeLabel, "to change without changing a value"),
-                (RemoveDefinition, "to remove"),
-                (KeepVersion, "to keep"),
-                (RetireVersion, "to retire"),
-                (Refill, "to refill"),
-                (FreeOnline, "to free"),
-            )
-        ]
-        return ", ".join(f"{count} {what}" for count, what in counts if count) + "."
-
-    def __str__(self) -> str:
-        text = [f"Plan {self.digest[:8]} against version {self.base}"]
-        for title, lines in self._sections():
-            if lines:
-                text += ["", title, *(f"  {line}" for line in lines)]
-        return "\n".join([*text, "", self._summary()])
-
-    def _repr_html_(self) -> str:
-        rows = [(title, line) for title, lines in self._sections() for line in lines]
-        title = f"Plan {self.digest[:8]} against version {self.base}"
-        return html.table(title, ("part", "step"), rows, note=self._summary())
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    """A step's fields as plain JSON: each Change as its three texts."""
-    if "changes" in fields:
-        fields["changes"] = [list(change) for change in fields["changes"]]
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-
-
-def steps_between(
-    before: Document,
-    after: Document,
+def make_plan(
+    catalog: Catalog,
+    registry: Registry,
     *,
-    leftovers: Iterable[tuple[str, str]] = (),
-    versions: Sequence[VersionStep] = (),
-    held: Iterable[tuple[str, str]] = (),
-    holds: Iterable[tuple[str, str]] = (),
-) -> tuple[Step, ...]:
-    """The steps from one document to another.
+    offline: Offline,
+    remove_missing: bool = True,
+    accept_types: bool = False,
+    read_data: bool = True,
+    rollout: Rollout | None = None,
+) -> Plan:
+    """The plan from what was applied to `catalog`; nothing is written.
 
-    leftovers: view versions (name, fingerprint) whose keys an earlier apply was to free and did not, because it died.
-    versions: what becomes of service versions. held, holds: the view versions that kept service versions read before,
-    and will read then.
+    remove_missing: what was applied and is not in the catalog is removed; otherwise it stays as it is, unless it stands
+    on something that changes. accept_types: a column whose type changed under an unchanged definition changes its views
+    instead of being an error. read_data: measure ages and loads in the data, for the notices. rollout: which versions of
+    services to keep and to retire; by default those that are replaced are retired, and those that are kept stay so.
+
+    Raises NotFoundError where `rollout` retires what is not kept, SourceError where a source cannot be read or a column's type changed, DeclarationError where a definition does
+    not fit its source; each names the view, the feature, the column and the file.
     """
-    definitions = [step for kind in KINDS for step in _definition_steps(kind, before[kind], after[kind])]
-    old, new = view_fingerprints(before), view_fingerprints(after)
-    online, live = {*old.items(), *held}, {*new.items(), *holds}
-    refills = [
-        Refill(name, fingerprint, "its definition changes" if name in old else "it is new")
-        for name, fingerprint in new.items()
-        if (name, fingerprint) not in online
-    ]
-    gone = online - live
-    dead = {version for version in leftovers if version[0] not in new and version not in live}
-    frees = [FreeOnline(name, fingerprint, new.get(name)) for name, fingerprint in sorted(gone | dead)]
-    return (*definitions, *refills, *versions, *frees)
+    current = registry.current()
+    views = resolve_views(catalog, offline, current.document)
+    services = {name: resolve_service(service, views) for name, service in catalog.services.items()}
+    document = document_of(catalog, views, services)
+    if not remove_missing:
+        sources = {**catalog_of(current.document).sources, **catalog.sources}
+        document = merged(current.document, document, raw_of=lambda name: offline.raw_types(sources[name]))
+    _keep_listings(document, current.document)
+    if not accept_types:
+        for view in views.values():
+            if view.name in current.document["views"]:
+                _check_types(view, current.document["views"][view.name], offline)
+    versions = versions_between(registry, current.document, document, rollout or Rollout())
+    steps = steps_between(
+        current.document, document, leftovers=registry.leftovers(), versions=versions.steps, held=versions.held,
+        holds=versions.holds,
+    )  # fmt: skip
+    notices = [*rule_notices(views.values()), *column_notices(views.values(), offline)]
+    notices += _moved(current.document, document)
+    if read_data:
+        refilled = [views[step.view] for step in steps if isinstance(step, Refill) and step.view in views]
+        notices += _fills(refilled, offline)
+        notices += data_notices(views.values(), offline)
+    sorted_notices = tuple(sorted(notices, key=lambda notice: (notice.kind, notice.name)))
+    return Plan(current.number, document, steps, sorted_notices, versions.kept)
 
 
-def _definition_steps(kind: str, before: dict[str, Record], after: dict[str, Record]) -> Iterator[Definition]:
-    for name in sorted({**before, **after}):
-        if name not in before:
-            yield AddDefinition(kind, name, after[name]["fingerprint"])
-        elif name not in after:
-            yield RemoveDefinition(kind, name, before[name]["fingerprint"])
-        elif before[name]["fingerprint"] != after[name]["fingerprint"]:
-            yield _change(kind, name, before[name], after[name])
-        elif beside := changes(_written(before[name]), _written(after[name])):
-            yield ChangeLabel(kind, name, beside)
+def resolve_views(catalog: Catalog, offline: Offline, applied: Document) -> dict[str, ResolvedView]:
+    """Every view of the catalog, by name, over its source's real columns; errors name the file too."""
+    resolved = {}
+    for name, view in catalog.views.items():
+        before = applied["views"].get(name)
+        raw = RawColumns.named_as(offline.raw_types(view.source), {} if before is None else before["raw"])
+        try:
+            resolved[name] = resolve(view, raw)
+        except (DeclarationError, SourceError) as error:
+            raise type(error)(f"{error} [{_read_from(view.source, offline)}]") from None
+    return resolved
 
 
-def _written(record: Record) -> dict[str, Any]:
-    """All that may differ between two records of one fingerprint; the listing of equal code differs by Python version."""
-    declared = {
-        name: value
-        for name, value in record["declared"].items()
-        if name != "source" or "code" not in record["declared"]
-    }
-    return {**declared, "raw": record.get("raw", {})}
+def _read_from(source: Source, offline: Offline) -> str:
+    if isinstance(source, DataFrameSource):
+        return "read from a frame in memory"
+    if isinstance(source, PushSource):
+        return f"read from the push log of '{source.name}'"
+    first, *others = offline.paths(source)
+    read = f"read from {first}" + (f" and {len(others)} files more" if others else "")
+    types = offline.guessed_partitions(source) if isinstance(source, ParquetSource) else {}
+    said = ", ".join(f'"{name}": {of}' for name, of in types.items())
+    hint = f"; what the names of folders say is text unless the source says, such as partitions={{{said}}}"
+    return read + hint if said else read
 
 
-def _change(kind: str, name: str, before: Record, after: Record) -> ChangeValue:
-    old, new = before["definition"], after["definition"]
-    found = _service_changes(old, new) if kind == "services" else changes(old, new)
-    code: tuple[str, ...] = ()
-    if kind == "on_demand":
-        found = tuple(change for change in found if change.field != "code")  # two hashes; the lines say more
-        code = code_changes(before["declared"]["source"], after["declared"]["source"])
-    beside = changes(_beside(before), _beside(after))
-    return ChangeValue(kind, name, before["fingerprint"], after["fingerprint"], (*found, *beside), code)
+def _fills(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
+    """What filling views over pushed rows will take."""
+    for view in views:
+        source = view.source
+        if not isinstance(source, PushSource) or not view.is_pushed:
+            continue
+        rows = sum(segment.rows or 0 for segment in offline.log(source).segments())
+        of = f"the log of push source '{source.name}', {rows:,} rows"
+        if source.cutover is not None and source.history is not None:
+            of += f", and its history '{source.history.name}'; not before the cutover, {source.cutover.isoformat()}"
+        yield Notice(
+            "views",
+            view.name,
+            f"materialize fills it in one step from {of}. Pushes wait meanwhile; until then lookups answer with the version "
+            "that was served before, or that it is not materialized",
+        )
 
 
-def _beside(record: Record) -> dict[str, Any]:
-    return {word: value for word, value in record["declared"].items() if word in BESIDE}
+def _check_types(view: ResolvedView, applied: Record, offline: Offline) -> None:
+    """SourceError where the definition is as it was applied, and yet the types of its columns are not."""
+    try:
+        before = resolve(view.declared, applied["raw"])
+    except DeclarationError:  # it reads other columns than before
+        return
+    if before.fingerprint != applied["fingerprint"] or view.fingerprint == before.fingerprint:
+        return
+    differing = [name for name, of in before.named_columns.items() if view.named_columns[name] != of]
+    shown = "; ".join(
+        f"column '{name}' ({', '.join(_readers(view, name))}) was {before.columns[name]} ({before.raw[name]}) when it was "
+        f"applied and is {view.columns[name]} ({view.raw[name]}) now"
+        for name in differing
+    )
+    raise SourceError(
+        f"{view.declared.title}: in source '{view.source.name}' {shown}, and the definition did not change. Restore the type "
+        f"in the data, or plan with accept_types=True to make it a change of the view ({view.declared.origin}) "
+        f"[{_read_from(view.source, offline)}]"
+    )
 
 
-def _service_changes(old: dict[str, Any], new: dict[str, Any]) -> tuple[Change, ...]:
-    """A service's own changes; of a view or function that changed only the fingerprint, since it has its own step."""
+def _readers(view: ResolvedView, column: str) -> Iterator[str]:
+    """What reads a column, for messages."""
+    yield from (f"key '{key.name}'" for key in view.keys if key.column == column)
+    yield from (f"feature '{feature.name}'" for feature in view.features if feature.fold.column == column)
+    if column in view.source.word_columns:
+        yield "a word of the source"
 
-    def short(definition: dict[str, Any]) -> dict[str, Any]:
-        parts = {
-            name: {**part, "view": f"{part['view']['view']} {fingerprint_of(part['view'])[:8]}"}
-            for name, part in definition["parts"].items()
-        }
-        code = {name: {**item, "code": item["code"][:8]} for name, item in definition["on_demand"].items()}
-        return {**definition, "parts": parts, "on_demand": code}
 
-    return changes(short(old), short(new))
+def _keep_listings(document: Document, current: Document) -> None:
+    """The listing of equal code may differ between Python versions; the one that was applied stays."""
+    for name, record in document["on_demand"].items():
+        before = current["on_demand"].get(name)
+        if before is not None and before["definition"]["code"] == record["definition"]["code"]:
+            record["declared"]["source"] = before["declared"]["source"]
+
+
+def _moved(before: Document, after: Document) -> Iterator[Notice]:
+    """Sources whose rows are read from elsewhere than before."""
+    for name, record in after["sources"].items():
+        if name not in before["sources"]:
+            continue
+        old, new = (
+            {word: value for word, value in item["declared"].items() if word in PLACES}
+            for item in (before["sources"][name], record)
+        )
+        if old != new:
+            what = "; ".join(map(str, changes(old, new)))
+            yield Notice(
+                "sources",
+                name,
+                f"it is read from elsewhere ({what}): where data lies is no part of a definition, so nothing is refilled; "
+                "where its rows differ, materialize in full",
+            )

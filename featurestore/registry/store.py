@@ -16,11 +16,11 @@ from typing import Any
 import orjson
 
 from featurestore.clock import wall_clock
+from featurestore.durable.sqlite_file import SQLiteFile, row_check, schema_of
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
 from featurestore.registry.frames import Frame, add_frame, frames_in
 from featurestore.registry.records import Freed, Kept, RegistryState, Run, ServiceVersion, Version
-from featurestore.stores.sqlite_file import SQLiteFile, row_check, schema_of
 
 __all__ = ["Freed", "Kept", "Registry", "RegistryState", "Run", "ServiceVersion", "Version"]
 

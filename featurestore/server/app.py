@@ -17,7 +17,6 @@ from starlette.exceptions import HTTPException
 from starlette.routing import request_response
 
 from featurestore.errors import FeatureStoreError, ManifestError, NotFoundError, did_you_mean
-from featurestore.operations.training.manifest import Manifest
 from featurestore.server.bodies import (
     ARROW,
     FINGERPRINT,
@@ -47,6 +46,7 @@ from featurestore.server.problems import (
     problem,
 )
 from featurestore.store import FeatureStore
+from featurestore.training.manifest import Manifest
 
 __all__ = ["MAX_BODY", "create_app"]
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field
 
 from featurestore.clock import to_datetime
 from featurestore.errors import RequestError, did_you_mean
-from featurestore.operations.serving.online_result import OnlineResult
-from featurestore.operations.serving.recorder import checked_id
 from featurestore.server.problems import BadRequest
+from featurestore.serving.online_result import OnlineResult
+from featurestore.serving.recorder import checked_id
 from featurestore.types import Timestamp, to_json
 
 __all__ = [

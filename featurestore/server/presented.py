@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from featurestore.errors import FingerprintError, ManifestError, NotFoundError, OnlineUnavailableError
-from featurestore.operations.training.manifest import Manifest
 from featurestore.store import FeatureStore
+from featurestore.training.manifest import Manifest
 
 __all__ = ["presented", "unready", "versions"]
 

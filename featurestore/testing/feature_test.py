@@ -19,23 +19,23 @@ from featurestore.declare.push import KNOWN_AT, PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import ARRIVAL, DataFrameSource, Source
 from featurestore.declare.views import FeatureView, Selection
+from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import NotFoundError, RequestError, SourceError, did_you_mean
-from featurestore.operations.explaining.explain import explain
-from featurestore.operations.explaining.explanation import Explanation
-from featurestore.operations.materialize import materialize_view
-from featurestore.operations.progress import progress_for
-from featurestore.operations.serving.lookup import Lookup
-from featurestore.operations.training.historical import Options, get_historical_features
+from featurestore.materialize.materialize import materialize_view
+from featurestore.materialize.progress import progress_for
+from featurestore.online import OnlineStore, open_online
+from featurestore.reports.explain.explain import explain
+from featurestore.reports.explain.explanation import Explanation
 from featurestore.semantics.expressions import columns_named
 from featurestore.semantics.service import Part, ResolvedService, resolve_service
 from featurestore.semantics.sql import quote
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import resolve
-from featurestore.stores.offline import Offline
-from featurestore.stores.online import OnlineStore, open_online
-from featurestore.stores.temporary import TemporaryFolder
+from featurestore.serving.lookup import Lookup
+from featurestore.sources.offline import Offline
 from featurestore.testing.columns import column_of, inferred, time_type
 from featurestore.testing.replay import PushedRows, Replay
+from featurestore.training.historical import Options, get_historical_features
 from featurestore.types import FeatureType, from_json
 
 __all__ = ["FeatureTest"]

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from featurestore import FeatureStore
 from featurestore.errors import FeatureStoreError
-from featurestore.operations.pushing.state import NEVER
+from featurestore.online.source_state import NEVER
 from tests.chaos.world import KEYS, PUSHERS, Pushes, temporary, versions
 from tests.small import bits
 

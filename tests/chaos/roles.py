@@ -17,7 +17,7 @@ from typing import Any
 from featurestore import FeatureStore
 from featurestore.errors import FeatureStoreError
 from featurestore.server.run import serve
-from featurestore.stores.log import Log
+from featurestore.sources.log import Log
 from tests.chaos.world import KEYS, SEGMENT, Pushes, land, temporary
 
 Turn = Callable[[], object]

@@ -9,7 +9,7 @@ import pytest
 from featurestore.declare.folds import Latest
 from featurestore.registry.diff import Change, changes, code_changes, diff_text
 from featurestore.registry.documents import empty_document
-from featurestore.registry.plan import (
+from featurestore.registry.steps import (
     AddDefinition,
     ChangeLabel,
     ChangeValue,

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.semantics.expressions import check, evaluate, guarded, normalised
-from tests.stores.log_rows import SCHEMA, batch, bits
+from tests.sources.log_rows import SCHEMA, batch, bits
 
 COLUMNS = {
     "a": "BIGINT", "b": "VARCHAR", "x": "DOUBLE", "xs": "DOUBLE[]", "ns": "BIGINT[]", "ds": "DECIMAL(10,2)[]", "emb": "FLOAT[3]",

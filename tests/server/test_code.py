@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.operations.serving.serving import RELOAD
+from featurestore.serving.serving import RELOAD
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]

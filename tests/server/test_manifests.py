@@ -15,8 +15,8 @@ import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
 from featurestore.errors import FingerprintError, ManifestError
-from featurestore.operations.training.manifest import Manifest
 from featurestore.server import create_app
+from featurestore.training.manifest import Manifest
 from featurestore.types import String
 from tests.server.test_http import serving
 

@@ -27,7 +27,7 @@ from featurestore import (
 )
 from featurestore.server.app import MAX_BODY
 from featurestore.server.bodies import PushResponse, read_push
-from featurestore.stores.log import Log
+from featurestore.sources.log import Log
 from featurestore.types import Decimal, Float64, String, Timestamp
 from tests.server.test_http import PROBLEM, PROBLEM_FIELDS, serving
 

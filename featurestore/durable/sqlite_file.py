@@ -1,0 +1,247 @@
+"""The one place where SQLite files are opened: whose each is, who wrote it, whether it still is what
+was written, and what becomes of what a dead writer left.
+
+A writer that is killed leaves a journal, or a log of what it wrote ahead, beside the file. Only somebody who may write can
+put that right, so whoever reads opens the file for reading and writing, and SQLite heals it on the way. Where the disk is
+read-only, and that is needed, a copy is healed and read. Where there is no room either for what SQLite makes beside a file,
+one that has nothing beside it is read as a file that nobody changes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurestore.durable.disk_errors import told, unwritable
+from featurestore.durable.temporary import TemporaryFolder
+from featurestore.errors import RegistryError
+
+__all__ = ["SQLiteFile", "row_check", "schema_of", "tables_of"]
+
+LARGE = 1 << 20
+"""Bytes up to which a file's tables and indexes are looked through whenever it has changed, which takes up to 6 ms; larger ones once a
+process."""
+
+_Identity = tuple[int, int, int]
+_LOOKED_AT: dict[str, _Identity] = {}
+
+BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL}
+"""What SQLite says while others hold the file. It mostly waits by itself, but not for one who heals it or sets it up."""
+
+READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+"""What it says to a reader where the file system lets it heal nothing, or make nothing beside the file."""
+
+NO_ROOM = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+"""What it says where the disk is full."""
+
+PAUSE = 0.01
+"""Seconds between two attempts."""
+
+BESIDE = ("-wal", "-journal")
+"""What belongs to a file's content besides itself."""
+
+
+@dataclass(frozen=True)
+class SQLiteFile:
+    """An SQLite file. what: its noun in messages. application, schema: the marks that this version gives it. timeout: how
+    long (s) others are waited for. ahead: it is written ahead (WAL), so that readers and the writer do not wait.
+
+    A connection lives as long as one `with`. Everything wrong is a RegistryError that names the file.
+    """
+
+    path: Path
+    what: str
+    application: int
+    schema: int
+    timeout: float
+    ahead: bool = False
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection | None]:
+        """A connection within a transaction; None where there is no file, or nothing was ever written. Creates nothing."""
+        with self._failing(), ExitStack() as stack:
+            if not self.path.exists():
+                yield None
+                return
+            try:
+                connection = self._begun(self.path, "BEGIN")
+            except sqlite3.OperationalError as error:
+                if _code(error) in READ_ONLY:
+                    connection = self._begun(stack.enter_context(self._copy(error)), "BEGIN")
+                elif _code(error) in NO_ROOM and not any(self._beside()):
+                    connection = self._begun(self.path, "BEGIN", mode="ro&immutable=1")
+                else:
+                    raise
+            stack.enter_context(closing(connection))
+            yield connection if self._is_set_up(connection) else None
+
+    @contextmanager
+    def writing(self) -> Iterator[tuple[sqlite3.Connection, bool]]:
+        """One transaction that excludes every other writer from its beginning, and whether the file has tables; where an
+        error comes before its end, nothing of it is kept. Whoever makes tables calls `mark`."""
+        with self._failing():
+            self._make_folder()
+            if unwritable(self.path if self.path.exists() else self.path.parent):
+                raise RegistryError(f"The {self.what} {self.path} cannot be written: read-only file system")
+            if self.ahead:
+                self._write_ahead()
+            with closing(self._begun(self.path, "BEGIN IMMEDIATE", mode="rwc")) as connection:
+                yield connection, self._is_set_up(connection)
+                connection.execute("COMMIT")  # where an error comes before, closing rolls back
+
+    def mark(self, connection: sqlite3.Connection) -> None:
+        """Say in the file whose it is, and that its tables are this version's."""
+        connection.execute(f"PRAGMA application_id = {self.application}")
+        connection.execute(f"PRAGMA user_version = {self.schema}")
+
+    def _begun(self, path: Path, begin: str, *, mode: str = "rw") -> sqlite3.Connection:
+        """A connection whose transaction has begun, and which sees the file as it is whole."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}", timeout=self.timeout, isolation_level=None, uri=True
+            )
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute(begin)
+                connection.execute("PRAGMA user_version").fetchone()  # the transaction begins with the first look
+            except sqlite3.Error as error:
+                connection.close()
+                if _code(error) not in BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(PAUSE)
+            else:
+                return connection
+
+    def _write_ahead(self) -> None:
+        """Switch a new file to WAL. SQLite does not wait for others that do the same, so this does."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                with closing(self._begun(self.path, "BEGIN", mode="rwc")) as connection:
+                    is_new = not self._is_set_up(connection)
+                    connection.execute("COMMIT")
+                    if is_new:
+                        connection.execute("PRAGMA journal_mode = WAL")
+                    return
+            except sqlite3.OperationalError as error:
+                if _code(error) not in BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(PAUSE)
+
+    @contextmanager
+    def _copy(self, refused: sqlite3.OperationalError) -> Iterator[Path]:
+        """A copy of the file, with what a writer left beside it, where it may be healed."""
+        with ExitStack() as stack:
+            try:
+                folder = TemporaryFolder()
+                stack.callback(folder.remove)
+                copy = self._copied(folder.path / "copy.db")
+            except OSError:
+                raise refused from None
+            yield copy
+
+    def _copied(self, copy: Path) -> Path:
+        """The copy, of one state of the file; TimeoutError where it changes all the time."""
+        deadline = time.monotonic() + self.timeout
+        while time.monotonic() <= deadline:
+            before = self._stamps()
+            for end in ("", *BESIDE):
+                Path(f"{copy}{end}").unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(f"{self.path}{end}", f"{copy}{end}")
+            if before == self._stamps():
+                return copy
+        raise TimeoutError
+
+    def _stamps(self) -> dict[str, tuple[int, int, int]]:
+        """What changes when somebody else, of another machine perhaps, writes the file."""
+        found = {}
+        for end in ("", *BESIDE):
+            with suppress(FileNotFoundError):
+                stat = Path(f"{self.path}{end}").stat()
+                found[end] = stat.st_ino, stat.st_size, stat.st_mtime_ns
+        return found
+
+    def _beside(self) -> list[int]:
+        """How many bytes lie in what belongs to the file's content besides itself."""
+        return [stat[1] for end, stat in self._stamps().items() if end]
+
+    def _is_set_up(self, connection: sqlite3.Connection) -> bool:
+        """Whether the tables are there; asked within a transaction, since another process may be making them."""
+        found = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = schema_of(connection)
+        if found == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return False
+        if found != self.application:
+            raise RegistryError(f"{self.path} is an SQLite file of something else, no {self.what}")
+        if version < 1:
+            raise RegistryError(f"{self.path} is damaged: it says that no version wrote it; restore it from a copy")
+        if version > self.schema:
+            raise RegistryError(
+                f"{self.path} was written by a newer version of featurestore (schema {version}; this one reads "
+                f"{self.schema}); upgrade it here"
+            )
+        self._look_through(connection)
+        return True
+
+    def _look_through(self, connection: sqlite3.Connection) -> None:
+        """RegistryError where tables and indexes contradict each other, or lie in another order than they must."""
+        there = self.path.stat()
+        changing = there.st_size <= LARGE
+        identity = there.st_ino, there.st_size if changing else 0, there.st_mtime_ns if changing else 0
+        if _LOOKED_AT.get(str(self.path)) == identity:
+            return
+        (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise RegistryError(
+                f"The {self.what} {self.path} is damaged: {' '.join(found.split())}; restore it from a copy"
+            )
+        _LOOKED_AT[str(self.path)] = identity
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RegistryError(f"The {self.what} {self.path} cannot be used: {told(error)}") from error
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second for what SQLite says of a damaged name
+            raise RegistryError(f"The {self.what} {self.path} cannot be used: {self._said(error)}") from error
+
+    def _said(self, error: sqlite3.Error | UnicodeDecodeError) -> str:
+        if _code(error) in BUSY:
+            return f"other processes have been writing to it for {self.timeout:g} s; try again"
+        if _code(error) in NO_ROOM:
+            return f"{error}: the disk is full, or failing"
+        return str(error)
+
+
+def schema_of(connection: sqlite3.Connection) -> int:
+    """The version of the tables that a file has."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def row_check(values: Iterable[object]) -> int:
+    """A checksum of what rows say, which SQLite has none of."""
+    return zlib.crc32(repr(tuple(values)).encode("utf-8", "surrogatepass"))
+
+
+def tables_of(connection: sqlite3.Connection) -> set[str]:
+    """The names of the tables that are there."""
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _code(error: Exception) -> int:
+    """What went wrong, as SQLite numbers it; 0 where Python's module itself refused."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

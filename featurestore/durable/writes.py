@@ -1,0 +1,77 @@
+"""What makes a file or a name in a folder last beyond a crash of the machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+from featurestore.durable.disk_errors import told
+from featurestore.errors import LogError
+
+__all__ = ["error_of", "open_file", "replace", "sync", "sync_folder", "write_all"]
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def sync(descriptor: int) -> None:
+    """Return when what was written to a file, and its length, are on the disk."""
+    if sys.platform == "darwin":  # fsync there stops at the disk's own cache
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes | memoryview, at: int) -> None:
+    """Write all bytes at an offset; the system may take fewer at once."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, at)
+        view, at = view[written:], at + written
+
+
+def open_file(path: Path, *, create: bool = False) -> int:
+    """The descriptor of a file to be read and written; on a read-only file system, of one that is there, to be read."""
+    try:
+        return os.open(path, os.O_RDWR | (os.O_CREAT if create else 0) | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put a file in the place of another at once: a reader, and a crash, find the old one or the new one, whole."""
+    partial = path.with_name(path.name + ".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(descriptor, content, 0)
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+    partial.rename(path)
+    sync_folder(path.parent)
+
+
+def error_of(error: OSError, path: Path) -> LogError:
+    """What an error of the file system means for a file of the log."""
+    if error.errno in FULL:
+        return LogError(
+            f"The push log cannot write {path}: the disk, a quota or a file size limit is full ({error.strerror}). "
+            "Nothing of this append was kept, and all that was there stays; make room and append again."
+        )
+    if error.errno == errno.EROFS:
+        return LogError(f"The push log cannot write {path}: read-only file system. All that was there can be read.")
+    return LogError(f"The push log failed at {path}: {told(error)}.")

@@ -1,0 +1,99 @@
+"""What the records of a view have to be: the as-of query, asked for many keys at one instant, encoded.
+
+Materialize writes these, and verify compares them with what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.online import OnlineStore
+from featurestore.online.codec import ViewCodec
+from featurestore.online.wire import cut
+from featurestore.query.answer import ask
+from featurestore.query.windows.tiled import Tiling
+from featurestore.semantics.rows import key_list
+from featurestore.semantics.values import take
+from featurestore.semantics.view import ResolvedView
+from featurestore.sources.offline import Session
+
+__all__ = ["RecordQuery", "collect", "existing"]
+
+PASS = 1_000_000
+"""Keys that are asked for at once: what bounds the memory of a run."""
+
+Batch = tuple[list[bytes], list[bytes | None]]
+"""Store keys, and the record of each."""
+
+
+def existing(store: OnlineStore, codec: ViewCodec) -> set[bytes]:
+    """The keys under which a view version has records."""
+    return {key for keys in store.scan(codec.record_prefix) for key in keys}
+
+
+def collect(session: Session, view: ResolvedView, sql: str) -> int:
+    """Fill the temporary table `asked (n, k…)` of a session with the keys that a query gives; how many there are."""
+    connection = session.connection
+    connection.execute(
+        f"CREATE TEMP TABLE asked AS SELECT row_number() OVER () - 1 AS n, {key_list(view)} FROM ({sql})"
+    )
+    return int(connection.execute("SELECT count(*) FROM asked").fetchall()[0][0])
+
+
+@dataclass(frozen=True)
+class RecordQuery:
+    """The keys that were collected in a session. blocking: as the online store says it; tiling: see `ask`."""
+
+    session: Session
+    view: ResolvedView
+    codec: ViewCodec
+    blocking: bool
+    tiling: Tiling | None = None
+
+    def records(self, keys: int, instant: int, edition: int, *, size: int) -> Iterator[Batch]:
+        """The record of each of the collected keys with one slot, None where it has no row; `size` keys at a time."""
+        for first in range(0, keys, PASS):
+            yield from self._pass(first, min(PASS, keys - first), (instant, edition), size)
+
+    def _pass(self, first: int, count: int, mark: tuple[int, int], size: int) -> Iterator[Batch]:
+        """The batches of the asked keys from `first` on: for an embedded store in the order of their store keys, whose
+        neighbours share pages; for another, which has none, as the query gave their rows, which are then read in order."""
+        view, codec, connection = self.view, self.codec, self.session.connection
+        instant, edition = mark
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n - {first} AS n, {key_list(view)}, "
+            f"CAST({instant} AS BIGINT) AS a FROM asked WHERE n >= {first} AND n < {first + count}"
+        )
+        answer = ask(
+            connection, view, self.session.scan(view.source), requests="requests",
+            as_of=np.full(count, instant, np.int64), tiling=self.tiling,
+        )  # fmt: skip
+        table: pa.Table = connection.sql(f"SELECT n, {key_list(view)} FROM requests").to_arrow_table()
+        keys = codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
+        index = answer.index[table["n"].to_numpy()]
+        order = np.argsort(index) if self.blocking else pc.sort_indices(keys).to_numpy()
+        index, names = index[order], [feature.name for feature in view.features]
+        for start in range(0, count, size):
+            batch = cut(keys.take(pa.array(order[start : start + size])))
+            places = index[start : start + size]
+            found = np.flatnonzero(places >= 0)
+            encoded = codec.records(instant, _rows(answer.rows, places[found]), names, edition=edition)
+            records: list[bytes | None] = encoded  # type: ignore[assignment]
+            if len(found) < len(batch):
+                records = [None] * len(batch)
+                for place, record in zip(found.tolist(), encoded, strict=True):
+                    records[place] = record
+            yield batch, records
+
+
+def _rows(rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
+    """The rows at the places, without a copy where they follow each other."""
+    if len(places) and (np.diff(places) == 1).all():
+        return rows.slice(int(places[0]), len(places))
+    return pa.table({name: take(rows[name], places) for name in rows.column_names})

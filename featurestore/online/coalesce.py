@@ -1,0 +1,99 @@
+"""Reading from asyncio: callers that come while a read is under way share the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from featurestore.errors import OnlineDamagedError, OnlineUnavailableError
+from featurestore.online.contract import OnlineStore, Reading
+
+__all__ = ["CoalescingReader"]
+
+_Answer = asyncio.Future[Reading]
+
+
+class _Request(NamedTuple):
+    first: Sequence[bytes]
+    keys: Sequence[bytes]
+    answer: _Answer
+
+
+class CoalescingReader:
+    """`get` for the coroutines of one event loop.
+
+    A store that does not block is read at once. Of a store that blocks, at most one `get` is under way, in a worker
+    thread; requests that arrive meanwhile wait and go together as the next one, each distinct key once. So the
+    number of round trips does not grow with the number of callers, and nobody is answered from before they asked. Where
+    the store cannot be reached, all who wait are told so: nobody waits for two silences.
+    """
+
+    def __init__(self, store: OnlineStore, *, max_keys: int = 10_000) -> None:
+        """`max_keys`: a shared `get` takes in no further request once it has so many keys."""
+        self._store = store
+        self._max_keys = max_keys
+        self._waiting: list[_Request] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def get(self, keys: Sequence[bytes], *, first: Sequence[bytes] = ()) -> Reading:
+        """The store's clock and the values of `first`, then of `keys`; all of `first` are read no later than `keys`.
+
+        Raises what the store's `get` raises. Call it from one event loop only.
+        """
+        if not self._store.blocking:
+            return self._store.get([*first, *keys])
+        answer: _Answer = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Request(first, keys, answer))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._serve())
+        return await answer
+
+    async def _serve(self) -> None:
+        """Read for the waiting requests until none is left."""
+        requests: list[_Request] = []
+        try:
+            while requests := self._take():
+                await self._read(requests)
+        finally:  # only a loop that shuts down cancels this; its callers must not wait for ever
+            for request in [*requests, *self._waiting]:
+                request.answer.cancel()
+            self._waiting.clear()
+
+    def _take(self) -> list[_Request]:
+        """The requests that the next `get` answers: the oldest ones whose callers still wait."""
+        waiting = [request for request in self._waiting if not request.answer.done()]
+        size = count = 0
+        while count < len(waiting) and (count == 0 or size < self._max_keys):
+            size += len(waiting[count].first) + len(waiting[count].keys)
+            count += 1
+        self._waiting = waiting[count:]
+        return waiting[:count]
+
+    async def _read(self, requests: list[_Request]) -> None:
+        # A key that one caller reads first and another later is read twice: each place keeps its own promise.
+        first = {key: None for request in requests for key in request.first}
+        keys = {key: None for request in requests for key in request.keys}
+        reading = asyncio.get_running_loop().run_in_executor(None, self._store.get, [*first, *keys])
+        await asyncio.wait([reading])
+        error = reading.exception()
+        if isinstance(
+            error, OnlineDamagedError
+        ):  # it belongs to those who asked for these keys; the others go once more
+            hit = {*error.keys}
+            self._waiting[:0] = [each for each in requests if hit.isdisjoint((*each.first, *each.keys))]
+            requests = [each for each in requests if not hit.isdisjoint((*each.first, *each.keys))]
+        if isinstance(error, OnlineUnavailableError):  # who came meanwhile has waited long enough to be told so too
+            requests, self._waiting = [*requests, *self._waiting], []
+        if error is not None:  # whatever it is, it belongs to the callers
+            for request in requests:
+                if not request.answer.done():
+                    request.answer.set_exception(error)
+            return
+        now, values = reading.result()
+        early = dict(zip(first, values, strict=False))
+        late = dict(zip(keys, values[len(first) :], strict=True))
+        for request in requests:
+            if not request.answer.done():
+                found = [*map(early.__getitem__, request.first), *map(late.__getitem__, request.keys)]
+                request.answer.set_result(Reading(now, found))

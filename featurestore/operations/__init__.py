@@ -1,1 +1,0 @@
-"""The verbs, one a file. `featurestore.store` gives them their public names."""

@@ -1,8 +1,0 @@
-"""simulate: a stretch of history replayed on a settable clock through push, materialize and lookup, with faults; then
-the audit of it."""
-
-from featurestore.operations.simulation.faults import Faults
-from featurestore.operations.simulation.report import Simulation
-from featurestore.operations.simulation.simulate import Asked, Real, simulate
-
-__all__ = ["Asked", "Faults", "Real", "Simulation", "simulate"]

@@ -1,0 +1,84 @@
+"""Plans as a store makes and carries them out: of the definitions at hand, or of some that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from featurestore.catalog import Catalog
+from featurestore.project import Project
+from featurestore.registry.apply import AppliedVersion, apply_plan, first_sight
+from featurestore.registry.delete_online import free_project
+from featurestore.registry.documents import empty_document, view_fingerprints
+from featurestore.registry.plan import make_plan
+from featurestore.registry.steps import Plan
+
+__all__ = ["Planning"]
+
+
+class Planning:
+    """Makes plans, and remembers how each one that was shown is made again, so that an outdated one is refused."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._made: dict[str, Callable[[], Plan]] = {}
+
+    def plan(
+        self, definitions: Iterable[Any] | None, *, accept_types: bool = False, keep: bool, retire: str | Sequence[str]
+    ) -> Plan:
+        """The plan of the definitions given, which removes nothing, or of all at hand; see FeatureStore.plan."""
+        listed = None if definitions is None else list(definitions)
+        rollout = self._project.rollout(keep=keep, retire=retire)
+
+        def make() -> Plan:
+            return make_plan(
+                self._project.catalog if listed is None else Catalog.of(listed),
+                self._project.registry,
+                offline=self._project.offline,
+                remove_missing=listed is None,
+                accept_types=accept_types,
+                rollout=rollout,
+            )
+
+        plan = make()
+        self._made[plan.digest] = make
+        return plan
+
+    def apply(
+        self, definitions: Iterable[Any] | Plan | None, *, note: str, keep: bool, retire: str | Sequence[str]
+    ) -> AppliedVersion:
+        """Carry out a plan that was made, or the one of these definitions; see FeatureStore.apply."""
+        if isinstance(definitions, Plan):
+            if keep or retire:
+                raise ValueError("keep and retire are said when the plan is made: apply(plan(keep=True))")
+            make = self._made.get(definitions.digest)
+            return self._apply(definitions, note, again=None if make is None else make())
+        listed = None if definitions is None else list(definitions)
+        plan = self.plan(listed, keep=keep, retire=retire)
+        if listed is not None:
+            self._project.add(listed)
+        return self._apply(plan, note)
+
+    def _apply(self, plan: Plan, note: str, *, again: Plan | None = None) -> AppliedVersion:
+        project = self._project
+        applied = apply_plan(
+            plan, project.registry, free=project.free, published=project.is_published, again=again, note=note
+        )
+        first_sight(plan, project.offline)
+        project.serving.reload()
+        return applied
+
+    def teardown(self) -> int:
+        """Free everything of the project online and remove all definitions from the registry; how many keys there were."""
+        project, registry = self._project, self._project.registry
+        current, kept = registry.current(), registry.kept()
+        held = [(held.view.name, held.view.fingerprint) for held in project.held()]
+        versions = {*view_fingerprints(current.document).items(), *held, *registry.leftovers()}
+        deleted = free_project(project.online, project.config.project, versions)
+        if kept or current.document != empty_document():
+            retired = [one.named for one in kept]
+            registry.commit(empty_document(), expected=current.number, note="teardown", retire=retired)
+        for view, fingerprint in registry.leftovers():
+            registry.freed(view, fingerprint)
+        project.serving.reload()
+        return deleted

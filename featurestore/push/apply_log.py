@@ -1,0 +1,102 @@
+"""Logged rows into the records of every view version over a source that is complete online."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.declare.push import KNOWN_AT
+from featurestore.online import OnlineStore
+from featurestore.push.merge_rows import LoggedRow, PushedView, Replaced, read_rows
+from featurestore.push.rebuild_records import folded_records
+from featurestore.semantics.view import ResolvedView
+from featurestore.sources.log import Log
+from featurestore.sources.offline import Offline
+from featurestore.tiles.series import PushedRow
+
+__all__ = ["Applying", "Reading"]
+
+Puts = dict[bytes, bytes | None]
+Reading = list[tuple[list[PushedView], list[LoggedRow]]]
+"""The rows of a turn, read once for the views that can share the reading."""
+
+
+class Applying:
+    """Makes the records of a turn's rows; to be used under the log's lock."""
+
+    def __init__(self, offline: Offline, store: OnlineStore, log: Log, *, project: str) -> None:
+        self._offline, self._store, self._log, self._project = offline, store, log, project
+        self._views: dict[str, PushedView] = {}
+
+    def published(self, versions: Iterable[ResolvedView]) -> list[PushedView]:
+        """The view versions that are complete online; the others read the log when they are filled."""
+        self._views = {v.fingerprint: self._views.get(v.fingerprint) or PushedView(self._project, v) for v in versions}
+        views = list(self._views.values())
+        marks = self._store.get([view.keys.watermark_key for view in views]).values
+        return [view for view, mark in zip(views, marks, strict=True) if mark is not None]
+
+    def read(self, views: Iterable[PushedView], rows: pa.Table) -> Reading:
+        """Logged rows, or rows to be logged, as the views take them; ValueError where an expression fails for one."""
+        groups: dict[Any, list[PushedView]] = {}
+        for view in views:
+            groups.setdefault(view.reading, []).append(view)
+        return [(group, read_rows(group, rows)) for group in groups.values()]
+
+    def records(self, reading: Reading, *, upto: int) -> Puts:
+        """The records with these rows in them; upto: the instant (µs) by which all of them are known and have happened."""
+        puts: Puts = {}
+        for views, logged in reading:
+            replaced = self._replaced(views, logged)
+            for view in views:
+                puts.update(self._records(view, logged, replaced if view.source.identity else [], upto=upto))
+        return puts
+
+    def _replaced(self, views: Sequence[PushedView], logged: Sequence[LoggedRow]) -> list[Replaced]:
+        """The rows that these replace, deletions left out, which never counted."""
+        since = {one.replaces: one.row.known_at for one in logged if one.replaces is not None}
+        if not since:
+            return []
+        wanted, tables = sorted(since), []
+        for segment in self._log.segments():
+            within = [n for n in wanted if segment.rows and segment.first <= n <= segment.last]  # type: ignore[operator]
+            if within:
+                rows = self._log.read(within[0] - 1, within[-1])
+                tables.append(rows.filter(pc.is_in(rows[KNOWN_AT], pa.array(within, pa.int64()))))
+        before = read_rows(views, pa.concat_tables(tables))
+        return [Replaced(old.row, since[old.row.known_at]) for old in before if not old.deletes]
+
+    def _records(
+        self, view: PushedView, logged: Sequence[LoggedRow], replaced: Sequence[Replaced], *, upto: int
+    ) -> Puts:
+        added = _by_key((one.row for one in logged if not one.deletes), view)
+        gone: dict[tuple[Any, ...], list[Replaced]] = {}
+        for old in replaced:
+            parts = view.parts_of(old.row)
+            if parts is not None:
+                gone.setdefault(parts, []).append(old)
+        anew = [] if view.exact else list(gone)
+        merged = [parts for parts in {**added, **gone} if view.exact or parts not in gone]
+        columns = [[parts[i] for parts in merged] for i in range(len(view.view.keys))]
+        keys = view.keys.keys_of(columns, len(merged))
+        records = view.merged(
+            self._store.get(keys).values,
+            [added.get(parts, []) for parts in merged],
+            [gone.get(parts, []) for parts in merged],
+        )
+        puts: Puts = dict(zip(keys, records, strict=True))
+        if anew:
+            puts |= dict.fromkeys(map(view.keys.key, anew))
+            puts |= dict(folded_records(view, self._offline, upto=upto, keys=anew))
+        return puts
+
+
+def _by_key(rows: Iterable[PushedRow], view: PushedView) -> dict[tuple[Any, ...], list[PushedRow]]:
+    groups: dict[tuple[Any, ...], list[PushedRow]] = {}
+    for row in rows:
+        parts = view.parts_of(row)
+        if parts is not None:
+            groups.setdefault(parts, []).append(row)
+    return groups

@@ -1,0 +1,57 @@
+"""Says a few times a second that all of the logs is online, for those who look up without a log at hand.
+
+One thread a project, in processes that push and in servers. It also brings online what a dead pusher left, or what a store
+lacks that came back older, within a second of that.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+
+from featurestore.errors import FeatureStoreError
+from featurestore.push.pusher import Pusher
+
+__all__ = ["Heartbeat"]
+
+BEAT = 0.3
+"""Seconds between two beats."""
+
+_LOGGER = logging.getLogger("featurestore")
+
+
+class Heartbeat:
+    """Confirms the sources of `pushers`, which is asked at each beat, from `start` to `close`."""
+
+    def __init__(self, pushers: Callable[[], Iterable[Pusher]]) -> None:
+        self._pushers = pushers
+        self._thread: threading.Thread | None = None
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._told = ""
+
+    def start(self) -> None:
+        """Begin, where it has not yet; returns at once."""
+        if self._thread is not None or self._stopped.is_set():
+            return
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="featurestore-heartbeat", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the beat that is under way, if any, and wait for that; idempotent."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while not self._stopped.wait(BEAT):
+            try:
+                for pusher in self._pushers():
+                    pusher.confirm(older=round(BEAT * 500_000))
+                self._told = ""
+            except FeatureStoreError as error:  # the next beat tries again; lookups say that they are stale
+                if self._told != type(error).__name__:
+                    self._told = type(error).__name__
+                    _LOGGER.warning("What was pushed could not be confirmed online: %s", error)

@@ -1,0 +1,128 @@
+"""Rows into the records of one view version over a push source, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.online.codec import ViewCodec
+from featurestore.semantics.expressions import evaluate
+from featurestore.semantics.folds import Additive
+from featurestore.semantics.time import BEGINNING, END
+from featurestore.semantics.values import canonical, instants, scalars
+from featurestore.semantics.view import ResolvedView
+from featurestore.tiles.codec import Change, TileCodec
+from featurestore.tiles.series import UNTIL, Lanes, PushedRow, pushed_place
+
+__all__ = ["LoggedRow", "PushedView", "Replaced", "read_rows"]
+
+
+class LoggedRow(NamedTuple):
+    """A row of the log, beside the known_at of the version that it replaces, and whether it deletes."""
+
+    row: PushedRow
+    replaces: int | None
+    deletes: bool
+
+
+class Replaced(NamedTuple):
+    """A row that counted until a later version of it was known, at `since`."""
+
+    row: PushedRow
+    since: int
+
+
+class PushedView:
+    """A view version over a push source: its lanes, and how its keys and records are written."""
+
+    def __init__(self, project: str, view: ResolvedView) -> None:
+        assert isinstance(view.source, PushSource)
+        self.view = view
+        self.source: PushSource = view.source
+        self.lanes = Lanes(view)
+        self.keys = ViewCodec(project, view)
+        self.records = TileCodec(self.lanes)
+        self.exact = all(isinstance(cell.algebra, Additive) for lane in self.lanes.lanes for cell in lane.cells)
+        self._key_columns = tuple(key.column for key in view.keys)
+        cells = [cell for lane in self.lanes.lanes for cell in lane.cells if cell.column not in {None, UNTIL}]
+        wanted = dict.fromkeys((*self._key_columns, *[cell.column for cell in cells]))
+        types = {**view.columns, **self.source.columns}
+        self.columns = {name: types[name] for name in wanted if name is not None}
+        """What is read of each row, with the type of each."""
+
+    @property
+    def reading(self) -> tuple[Any, ...]:
+        """What decides how the source's rows are read; equal for views that can share the reading."""
+        return tuple(self.source.derived.items()), self.source.event_time, self.source.until, self.source.deleted
+
+    def parts_of(self, row: PushedRow) -> tuple[Any, ...] | None:
+        """The values of a row's key; None where one is null."""
+        parts = tuple(row.values[column] for column in self._key_columns)
+        return None if None in parts else parts
+
+    def merged(
+        self,
+        records: Sequence[bytes | None],
+        added: Sequence[Sequence[PushedRow]],
+        replaced: Sequence[Sequence[Replaced]],
+    ) -> list[bytes | None]:
+        """Each record with the rows that it has not yet, and without those that were replaced since; None where none is left."""
+        places = []
+
+        def changes() -> Iterator[Change]:
+            for place, (record, rows, olds) in enumerate(zip(records, added, replaced, strict=True)):
+                instant = self.records.instant(record)
+                fresh = [row for row in rows if row.known_at > instant]
+                gone = [old for old in olds if old.since > instant]
+                if fresh or gone:
+                    places.append(place)
+                    upto = max([*[row.known_at for row in fresh], *[old.since for old in gone]])
+                    yield Change(record, upto, fresh, [old.row for old in gone])
+
+        found = list(records)
+        changed = self.records.changed(changes())
+        for place, record in zip(places, changed, strict=True):
+            found[place] = record
+        return found
+
+
+def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:
+    """The rows of a log, in order, as the lanes of views with one `reading` take them.
+
+    ValueError where a derived column or a condition of one of the views cannot be computed for a row.
+    """
+    source = views[0].source
+    conditions = list(dict.fromkeys(text for view in views for text in view.lanes.conditions))
+    types = {name: of for view in views for name, of in view.columns.items()}
+    wanted = _derived(views)
+    if wanted:
+        for name, column in zip(wanted, evaluate(table, wanted).columns, strict=True):
+            table = table.append_column(name, column)
+    columns = {name: scalars(canonical(table[name], of)) for name, of in types.items()}
+    tests = {f"w{i}": f"({text}) IS TRUE" for i, text in enumerate(conditions)}
+    tested = evaluate(table, tests)
+    holds = [tested[name].to_pylist() for name in tests]
+    known, replaces = table[KNOWN_AT].to_pylist(), table[REPLACES].to_pylist()
+    happened = [END if e is None else e for e in instants(table[source.event_time])]
+    untils = [END] * len(known) if source.until is None else instants(table[source.until])
+    columns[UNTIL] = [END if until is None else max(BEGINNING, min(until, END)) for until in untils]
+    deletes = [False] * len(known)
+    if source.deleted is not None:
+        deletes = pc.fill_null(table[source.deleted], False).to_pylist()
+    met = (
+        [dict(zip(conditions, each, strict=True)) for each in zip(*holds, strict=True)] if holds else [{}] * len(known)
+    )
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [
+        LoggedRow(PushedRow((), e, o, pushed_place(e, o), row, holding), before, gone)
+        for e, o, row, holding, before, gone in zip(happened, known, rows, met, replaces, deletes, strict=True)
+    ]
+
+
+def _derived(views: Iterable[PushedView]) -> dict[str, str]:
+    """The derived columns that the views read, those of their conditions included."""
+    return {name: text for view in views for name, text in view.source.derived.items() if name in view.view.columns}

@@ -1,0 +1,68 @@
+"""The line of those who push to one source, of whom a turn takes as many as it has room for."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from featurestore.push.deduplicate import Pushed
+
+__all__ = ["Line", "Request"]
+
+TURN = 5_000
+"""Rows that one turn takes at most, however many wait."""
+
+
+@dataclass
+class Request:
+    """Rows that wait, and what becomes of them."""
+
+    table: pa.Table
+    answer: Future[Pushed] = field(default_factory=Future)
+
+
+class Line:
+    """Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Request] = deque()
+        self._served = False  # whether the thread takes turns
+        self._gate = threading.Lock()
+
+    def join(self, table: pa.Table) -> Future[Pushed]:
+        """Stand at the end with some rows; without any, there is nothing to wait for."""
+        request = Request(table)
+        if table.num_rows:
+            with self._gate:
+                self._waiting.append(request)
+        else:
+            request.answer.set_result(Pushed(0, 0, 0))
+        return request.answer
+
+    def take(self) -> list[Request]:
+        """Those of the next turn, out of the line; the others of it gave up waiting."""
+        with self._gate:
+            requests: list[Request] = []
+            rows = 0
+            while self._waiting and (not requests or rows + self._waiting[0].table.num_rows <= TURN):
+                request = self._waiting.popleft()
+                if request.answer.set_running_or_notify_cancel():
+                    requests.append(request)
+                    rows += request.table.num_rows
+            return requests
+
+    def needs_service(self) -> bool:
+        """Whether nobody served the line until now; whoever asks does from now on."""
+        with self._gate:
+            idle, self._served = not self._served, True
+            return idle
+
+    def goes_on(self) -> bool:
+        """Whether anybody waits; where nobody does, it is served no more."""
+        with self._gate:
+            self._served = bool(self._waiting)
+            return self._served

@@ -1,0 +1,273 @@
+"""push: rows into a source's log and the records of every view over it; see `push`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from featurestore.clock import Clock, to_datetime
+from featurestore.declare.push import PushSource
+from featurestore.declare.sources import Source
+from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, did_you_mean
+from featurestore.materialize.materialize import Run
+from featurestore.online import OnlineStore
+from featurestore.online.codec import ViewCodec, pack_watermark, watermark_key
+from featurestore.online.source_state import LAG, Witness
+from featurestore.push.compactor import Compactor
+from featurestore.push.heartbeat import Heartbeat
+from featurestore.push.pusher import Applied, Pushed, Pusher, TakenBack
+from featurestore.push.witness import EVERY, LogWitness
+from featurestore.registry.documents import Document, catalog_of, resolved_view, view_fingerprints
+from featurestore.registry.rollout import held_views
+from featurestore.registry.store import Registry, RegistryState
+from featurestore.semantics.view import ResolvedView
+from featurestore.sources.offline import Offline
+from featurestore.sources.push_logs import LATE
+from featurestore.sources.source_files import again
+
+__all__ = ["Pushing"]
+
+PATIENCE = 10.0
+"""Seconds for which a push waits for the online store's clock, which may stand still, or have been set back."""
+
+
+FEW = 50
+"""Rows that are read as quickly as a thread is found to read them."""
+
+
+class _Known(NamedTuple):
+    """The registry's state, the sources that are applied or of services that are kept, and every view version that takes
+    pushes, beside whether it is left to be freed."""
+
+    state: RegistryState | None
+    sources: Mapping[str, Source]
+    versions: list[tuple[ResolvedView, bool]]
+
+
+class Pushing:
+    """The pushers of a project, one a source, made when they are first needed; safe to use from several threads.
+
+    compact_after: how many full segments of a log are sealed in the background; 0: none.
+    """
+
+    def __init__(
+        self, registry: Registry, offline: Offline, store: OnlineStore, *, project: str, clock: Clock | None,
+        compact_after: int = 0,
+    ) -> None:  # fmt: skip
+        self._registry, self._offline, self._store, self._project = registry, offline, store, project
+        own = getattr(clock, "wait_until", None)
+        self._wait: Callable[[int], None] = own or self._wait_for_the_clock
+        self._stands = own is not None  # a clock that moves only when it is told to
+        self._witnesses: dict[str, LogWitness] = {}
+        self._heartbeat = Heartbeat(self._at_hand)
+        self._serves = False
+        self._pushers: dict[str, Pusher] = {}
+        self._compactor = Compactor(compact_after)
+        self._lock = threading.Lock()
+        self._known = _Known(None, {}, [])
+
+    def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
+        """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
+        pusher = self._pusher(name)
+        self._beat()
+        pushed = pusher.push(rows, json=json)
+        self._notice(name)
+        return pushed
+
+    def close(self) -> None:
+        """End what goes on in the background."""
+        self._heartbeat.close()
+        self._compactor.close()
+
+    def witness(self, source: PushSource) -> Witness:
+        """Who vouches for what is read of a source online, where its log is at hand."""
+        with self._lock:
+            if source.name not in self._witnesses:
+                every = 0 if self._stands else EVERY
+                self._witnesses[source.name] = LogWitness(source, self._offline, every=every)
+            return self._witnesses[source.name]
+
+    @property
+    def lag(self) -> int:
+        """µs that an answer over pushed rows may be behind the clock without being stale."""
+        return 0 if self._stands else LAG
+
+    def serve(self) -> None:
+        """Confirm online what every log at hand holds, from now on, for servers that have none."""
+        self._serves = True
+        self._beat()
+
+    def _beat(self) -> None:
+        if not self._stands:  # there is no time between two instants of a clock that does
+            self._heartbeat.start()
+
+    def _at_hand(self) -> list[Pusher]:
+        """The pushers to confirm: those that were used here; of a server, of every source whose log is here."""
+        if self._serves:
+            for name, source in self._read().sources.items():
+                if isinstance(source, PushSource) and self._offline.logs.has(name):
+                    self._pusher(name)
+        return list(self._pushers.values())
+
+    def _notice(self, name: str) -> None:
+        for log in self._offline.logs.opened(name):
+            self._compactor.notice(log)
+
+    async def apush(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
+        """`push` for coroutines."""
+        loop = asyncio.get_running_loop()
+        pusher = self._pushers.get(name)
+        if pusher is None:
+            pusher = await loop.run_in_executor(None, self._pusher, name)
+        self._beat()
+        submit = partial(pusher.submit, rows, json=json)
+        few = isinstance(rows, list) and len(rows) <= FEW
+        answer = submit() if few else await loop.run_in_executor(None, submit)
+        return await asyncio.wrap_future(answer)
+
+    def fill(self, view: ResolvedView, *, full: bool) -> list[Run]:
+        """Make a view over pushed rows complete online: all of it where it never was, else what a dead pusher left."""
+        assert isinstance(view.source, PushSource)
+        pusher, codec = self._pusher(view.source.name), ViewCodec(self._project, view)
+        reading = self._store.get([codec.watermark_key])
+        self._offline.note(view.source, now=reading.now)
+        if reading.values[0] is not None and not full:
+            pusher.repair()
+            return []
+        began, instant = time.perf_counter(), reading.now
+
+        def publish(upto: int) -> dict[bytes, bytes | None]:
+            nonlocal instant
+            instant = upto
+            return {codec.watermark_key: pack_watermark([upto])}
+
+        keys = again(lambda: pusher.fill(view, publish))
+        seconds = time.perf_counter() - began
+        return [
+            Run(view.name, view.fingerprint, instant, reading.now, keys, keys, full=True, seconds=seconds, files=())
+        ]
+
+    def repair(self) -> None:
+        """Apply what dead pushers left in the logs of all sources. Raises LogError and OnlineStoreError."""
+        for name, source in self._read().sources.items():
+            if isinstance(source, PushSource) and self._offline.logs.has(name):
+                self._pusher(name).repair()
+                if self._offline.logs.has(source.name, LATE):
+                    self._offline.log(source, LATE)
+                self._notice(name)
+
+    def take_back(self, name: str) -> TakenBack:
+        """Take rows out of a log that are further ahead of the clock than a push waits for; see Pusher."""
+        pusher = self._pusher(name)
+        folder = self._offline.logs.place(name).parent
+
+        def place(now: int) -> Path:
+            return folder / f"taken-back-{to_datetime(now):%Y%m%dT%H%M%S%f}Z.parquet"
+
+        return pusher.take_back(place, ahead=round(PATIENCE * 1e6))
+
+    def forget(self, name: str) -> int:
+        """Forget the identities of a source's rows that are older than its lateness; how many."""
+        return self._pusher(name).forget()
+
+    @contextmanager
+    def alone(self, view: str, fingerprint: str) -> Iterator[None]:
+        """Keep pushes away from a view version, where it takes any, while its records are freed."""
+        sources = [v.source.name for v, _ in self._read().versions if (v.name, v.fingerprint) == (view, fingerprint)]
+        try:
+            pusher = self._pusher(sources[0]) if sources else None
+        except (NotFoundError, PushError):  # a source that takes no pushes any more
+            pusher = None
+        with pusher.alone(f"freeing view '{view}'") if pusher is not None else nullcontext():
+            yield
+
+    def _pusher(self, name: str) -> Pusher:
+        with self._lock:
+            if name not in self._pushers:
+                self._pushers[name] = Pusher(
+                    _source_of(self._read().sources, name), self._offline, self._store, project=self._project,
+                    applied=lambda: self._applied(name), wait=self._wait,
+                )  # fmt: skip
+            return self._pushers[name]
+
+    def _applied(self, name: str) -> Applied:
+        """The source and the view versions that may be online over it: those applied, and those that are to be freed."""
+        known = self._read()
+        versions = [(view, left) for view, left in known.versions if view.source.name == name]
+        return Applied(
+            _source_of(known.sources, name),
+            [view for view, left in versions if not left],
+            [view for view, left in versions if left],
+            lambda: self._gone(name, {(view.name, view.fingerprint) for view, _ in versions}),
+        )
+
+    def _gone(self, source: str, there: set[tuple[str, str]]) -> list[bytes]:
+        """The watermark keys of versions that were ever applied over a source, but for those that are."""
+        found = {
+            (view, record["fingerprint"])
+            for version in self._registry.history()
+            for view, record in version.document["views"].items()
+            if record["declared"]["source"] == source and _is_pushed(version.document, view)
+        }
+        return [watermark_key(self._project, *version) for version in sorted(found - there)]
+
+    def _read(self) -> _Known:
+        """What is applied and still to be freed; the definitions are read again only where that has changed."""
+        state = self._registry.state()
+        if self._known.state != state:
+            documents = {
+                number: self._registry.version(number).document
+                for number in {state.generation, *(kept.version for kept in state.kept)}
+            }
+            current = documents[state.generation]
+            sources = [catalog_of(documents[kept.version]).sources for kept in state.kept]
+            known = {name: source for one in sources for name, source in one.items()} | catalog_of(current).sources
+            held = [held.view for held in held_views(self._registry, view_fingerprints(current), state.kept)]
+            versions = self._versions(current, set(state.leftovers))
+            versions += [(view, False) for view in held if view.is_pushed]
+            self._known = _Known(state, known, versions)
+        return self._known
+
+    def _versions(self, current: Document, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:
+        found = {(view, record["fingerprint"]): (current, False) for view, record in current["views"].items()}
+        for version in self._registry.history() if left else ():
+            for view, record in version.document["views"].items():
+                if (view, record["fingerprint"]) in left:
+                    found.setdefault((view, record["fingerprint"]), (version.document, True))
+        pushed = ((resolved_view(of, view), old) for (view, _), (of, old) in found.items() if _is_pushed(of, view))
+        return [(view, old) for view, old in pushed if view.is_pushed]
+
+    def _wait_for_the_clock(self, instant: int) -> None:
+        """Return when the online store's clock has come to an instant."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            now = self._store.get([]).now
+            if now >= instant:
+                return
+            if time.monotonic() > deadline or instant - now > PATIENCE * 1e6:
+                raise OnlineUnavailableError(
+                    f"The online store's clock stands at {to_datetime(now).isoformat()}, and rows of the log are known from "
+                    f"{to_datetime(instant).isoformat()} on, by a clock that was ahead of it."
+                )
+            time.sleep(min((instant - now) / 1e6, 0.01))
+
+
+def _source_of(sources: Mapping[str, Source], name: str) -> PushSource:
+    pushed = [known for known, source in sources.items() if isinstance(source, PushSource)]
+    if name not in sources:
+        raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, pushed, noun='Push sources')}")
+    source = sources[name]
+    if not isinstance(source, PushSource):
+        raise PushError(f"{source.title} is read from files; only a PushSource takes rows")
+    return source
+
+
+def _is_pushed(document: Document, view: str) -> bool:
+    declared = document["views"][view]["declared"]["source"]
+    return bool(document["sources"][declared]["declared"]["kind"] == "push")

@@ -1,0 +1,144 @@
+"""What was pushed, as a table of the source's columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from featurestore.declare.frames import is_pandas, table_of
+from featurestore.declare.push import PushSource
+from featurestore.durable.writes import replace
+from featurestore.errors import PushError, did_you_mean
+from featurestore.semantics.taken import WrongTypeError, WrongValueError, taken
+from featurestore.semantics.values import canonical
+from featurestore.types import FeatureType, from_json
+
+__all__ = ["table_of_rows", "write_rows"]
+
+INT64 = 1 << 63
+
+
+def write_rows(rows: pa.Table, file: Path) -> None:
+    """Rows into a Parquet file that can be pushed; whole and on the disk when it returns."""
+    written = io.BytesIO()
+    pq.write_table(rows, written)
+    replace(file, written.getvalue())
+
+
+def table_of_rows(source: PushSource, rows: Any, *, json: bool = False) -> pa.Table:
+    """The rows as the source's columns, in their canonical Arrow types.
+
+    rows: a list of mappings (or one), or a frame. A column that is left out is null. `json`: values are in their JSON
+    forms. Raises PushError, naming the row and the column, for an unknown column, a value of another type, or a null
+    where the row could then not be placed: in event_time (but for a deletion) and in the identity.
+    """
+    if isinstance(rows, Mapping) and not any(_is_column(source, name, value) for name, value in rows.items()):
+        rows = [rows]
+    if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):
+        table = _of_mappings(source, rows, json=json)
+    else:
+        table = _of_frame(source, rows)
+    _check_nulls(source, table)
+    return table
+
+
+def _is_column(source: PushSource, name: str, value: Any) -> bool:
+    """Whether a mapping's value holds a value for each of several rows, and is not the one value of an array column."""
+    return isinstance(value, (list, tuple)) and (name not in source.columns or source.columns[name].element is None)
+
+
+def _of_mappings(source: PushSource, rows: Sequence[Any], *, json: bool) -> pa.Table:
+    columns = None if json else _plain(source, rows)
+    if columns is None:
+        columns = _accepted(source, rows, json=json)
+    return pa.table({name: canonical(pa.array(columns[name], of.arrow), of) for name, of in source.columns.items()})
+
+
+def _plain(source: PushSource, rows: Sequence[Any]) -> dict[str, list[Any]] | None:
+    """The rows' values by column where all are canonical scalars already; None else."""
+    names = source.columns.keys()
+    if not all(type(row) is dict and row.keys() <= names for row in rows):
+        return None
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return columns if all(_is_plain(source.columns[name], values) for name, values in columns.items()) else None
+
+
+def _is_plain(of: FeatureType, values: list[Any]) -> bool:
+    kinds = {*map(type, values)}
+    if of.kind == "Int64":
+        return kinds == {int} and min(values) >= -INT64 and max(values) < INT64
+    if of.kind == "Timestamp":
+        return kinds == {datetime} and all(value.tzinfo is UTC for value in values)
+    return of.kind == "Float64" and kinds <= {float, type(None)}
+
+
+def _accepted(source: PushSource, rows: Sequence[Any], *, json: bool) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {name: [] for name in source.columns}
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise PushError(f"{source.title}: row {number} is {type(row).__name__}, and must map columns to values")
+        for name in row:
+            if name not in columns:
+                hint = did_you_mean(str(name), columns, noun="Its columns")
+                raise PushError(f"{source.title}: row {number} has a column '{name}' that the source has not.{hint}")
+        for name, of in source.columns.items():
+            value = row.get(name)
+            try:
+                columns[name].append(from_json(of, value) if json else of.accept(value))
+            except (ValueError, TypeError) as error:
+                raise PushError(f"{source.title}: row {number}, column '{name}' must be {of}: {error}") from None
+    return columns
+
+
+def _of_frame(source: PushSource, rows: Any) -> pa.Table:
+    try:
+        table = table_of(rows, owned=True)  # whose columns are copied below, each into one chunk
+    except TypeError:
+        raise PushError(
+            f"{source.title}: {type(rows).__name__} is neither rows nor a frame; pass a list of dicts, or a frame"
+        ) from None
+    except ValueError as error:
+        raise PushError(f"{source.title}: the frame cannot be read: {error}") from None
+    for name in table.column_names:
+        if name not in source.columns:
+            hint = did_you_mean(name, source.columns, noun="Its columns")
+            raise PushError(f"{source.title} has no column '{name}'.{hint}")
+    columns = {}
+    for name, of in source.columns.items():
+        column = table[name] if name in table.column_names else pa.nulls(table.num_rows, of.arrow)
+        columns[name] = _column(source, name, of, column, from_pandas=is_pandas(rows))
+    return pa.table(columns)
+
+
+def _column(source: PushSource, name: str, of: FeatureType, column: Any, *, from_pandas: bool) -> pa.Array:
+    try:
+        return taken(column, of, from_pandas=from_pandas)
+    except WrongValueError as error:
+        raise PushError(f"{source.title}: row {error.row}, column '{name}' must be {of}: {error}") from None
+    except WrongTypeError as error:
+        raise PushError(f"{source.title}: column '{name}' {error}") from None
+
+
+def _check_nulls(source: PushSource, table: pa.Table) -> None:
+    deleted = None
+    if source.deleted is not None:
+        deleted = pc.fill_null(table[source.deleted], False)
+    for name in source.identity:
+        _refuse_null(source, table[name], name, "identity")
+    times = table[source.event_time]
+    if deleted is not None:
+        times = pc.if_else(deleted, pa.scalar(0).cast(times.type), times)
+    _refuse_null(source, times, source.event_time, "event_time")
+
+
+def _refuse_null(source: PushSource, column: Any, name: str, role: str) -> None:
+    if column.null_count:
+        row = pc.index(pc.is_null(column), True).as_py()
+        raise PushError(f"{source.title}: row {row} has no '{name}', which is its {role}")

@@ -1,0 +1,50 @@
+"""Rule 6 as SQL: the keys whose values may have changed since a complete instant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from featurestore.semantics.rows import Scan, cell, has_key, key_list, until_sql, words_sql
+from featurestore.semantics.view import ResolvedView
+
+__all__ = ["all_keys_sql", "changed_keys_sql"]
+
+
+def all_keys_sql(view: ResolvedView, scan: Scan) -> str:
+    """Every key that any version of a row ever had, once each, as `(k…)`."""
+    return f"SELECT DISTINCT {key_list(view)} FROM ({words_sql(view, scan)}) WHERE {has_key(view)}"
+
+
+def changed_keys_sql(view: ResolvedView, scan: Scan, *, after: int, upto: int, new_files: Sequence[int]) -> str:
+    """The keys that may answer differently at `upto` than at `after` (µs), once each, as `(k…)`.
+
+    Those of any version of a row that was learned in between, of rows that happened in between, of rows that an edge of a
+    window passed in between, and of all versions of rows in files that arrived since (`new_files`, by number in the scan).
+    The ttl and the `until` of plain features need no mention: both are judged at lookup.
+    """
+    settle = view.timing.settle
+    learned = f"(known > {after + settle} AND known <= {upto + settle})"
+    if new_files:
+        learned = f"({learned} OR file IN ({', '.join(map(str, new_files))}))"
+    touched = " OR ".join([learned, *_passed(view, after, upto)])
+    words = words_sql(view, scan)
+    if view.source.identity:
+        names = ", ".join(cell(column) for column in view.source.identity)
+        touched += f" OR ({names}) IN (SELECT ({names}) FROM ({words}) WHERE {learned})"
+    return f"SELECT DISTINCT {key_list(view)} FROM ({words}) WHERE {has_key(view)} AND ({touched})"
+
+
+def _passed(view: ResolvedView, after: int, upto: int) -> list[str]:
+    """Conditions on the rows that came into sight of a fold, or went out of it, between two instants."""
+    edges = {(after, upto)}
+    for span in {feature.span for feature in view.folded if feature.span is not None}:
+        edges.add((span.end(after), span.end(upto)))
+        if span.length is not None:
+            edges.add((span.start(after), span.start(upto)))
+    passed = [f"(e > {low} AND e <= {high})" for low, high in sorted(edges) if low < high]
+    if view.ttl is not None and any(feature.span is None for feature in view.folded):
+        passed.append(f"(e >= {after - view.ttl} AND e < {upto - view.ttl})")
+    if view.source.until is not None and any(feature.fold.kind == "Latest" for feature in view.folded):
+        until = until_sql(view)
+        passed.append(f"({until} > {after} AND {until} <= {upto})")
+    return passed

@@ -1,0 +1,52 @@
+"""How the rows of many keys are cut: into passes that memory holds, and these into shares for one thread. No key is split."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from featurestore.query.windows.filtered_rows import Ints
+
+__all__ = ["passes", "shares"]
+
+PASS = 20_000_000
+"""Cells (rows × columns) that are folded at once: what bounds the memory beside DuckDB's."""
+
+SHARE = 1 << 17
+"""Rows and requests that one thread folds at once."""
+
+
+def passes(
+    connection: duckdb.DuckDBPyConnection, tables: Sequence[str], *, keys: int, width: int
+) -> Iterator[tuple[int, int]]:
+    """Ranges of keys whose rows are few enough. tables: of rows `(k, …)`, k from 0 on; width: cells a row, roughly."""
+    every = " UNION ALL ".join(f"SELECT k FROM {table}" for table in tables)
+    (total,) = connection.execute(f"SELECT count(*) FROM ({every})").fetchall()[0]
+    limit = max(1, PASS // width)
+    if total <= limit:
+        yield 0, keys
+        return
+    counted: pa.Table = connection.sql(f"SELECT k, count(*) AS c FROM ({every}) GROUP BY k").to_arrow_table()
+    counts = np.zeros(keys, np.int64)
+    counts[counted["k"].to_numpy()] = counted["c"].to_numpy()
+    yield from _cut(0, counts, limit)
+
+
+def shares(first: int, last: int, sorted_keys: Sequence[Ints]) -> Iterator[tuple[int, int]]:
+    """The keys [first, last) as ranges with about as much work each. sorted_keys: the key of each row and request."""
+    counts = np.zeros(last - first, np.int64)
+    for keys in sorted_keys:
+        here = keys[slice(*np.searchsorted(keys, [first, last]))]
+        counts += np.bincount(here - first, minlength=last - first)
+    yield from _cut(first, counts, SHARE)
+
+
+def _cut(first: int, counts: Ints, limit: int) -> Iterator[tuple[int, int]]:
+    """Ranges of keys, numbered from `first`, whose counts add up to about `limit`."""
+    number = np.cumsum(counts) // limit
+    edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(counts)]
+    yield from ((first + low, first + high) for low, high in itertools.pairwise(edges) if low < high)

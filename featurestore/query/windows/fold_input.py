@@ -1,0 +1,155 @@
+"""The rows that folds of many rows read, as SQL and as columns: of each its times, the columns and conditions that the folds
+name, and what rule 2 orders by where a fold asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from featurestore.query.asof import same_key
+from featurestore.query.windows.filtered_rows import Column, Strand
+from featurestore.query.windows.ranges import Chain
+from featurestore.semantics.folds import FOLDS
+from featurestore.semantics.rows import Scan, cell, order_terms, read_cell, rows_sql, tiebreak_terms, until_sql
+from featurestore.semantics.time import BEGINNING, END
+from featurestore.semantics.values import canonical
+from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
+from featurestore.semantics.windows import Span
+from featurestore.types import FeatureType, Int64
+
+__all__ = ["COUNTED", "ColumnName", "FoldRows", "column_name", "earliest", "rows_name", "span_of"]
+
+COUNTED = "asof_counted"
+
+ColumnName = tuple[str | None, FeatureType | None, str | None, bool]
+"""One column under one condition: its name, the type it is read as, the condition, and whether nulls are left out."""
+
+
+def column_name(feature: ResolvedFeature) -> ColumnName:
+    """Which column a feature reads, and under which condition; features of one name share a `Column`."""
+    return feature.fold.column, feature.reads, feature.where, not algebra_of(feature).takes_null
+
+
+def rows_name(feature: ResolvedFeature) -> ColumnName:
+    """The rows that a feature's condition lets through, whatever its column holds there."""
+    return None, None, feature.where, False
+
+
+def span_of(view: ResolvedView, feature: ResolvedFeature) -> Span:
+    """How far back a feature sees: its window, else the view's ttl, which is inclusive, as a window is not."""
+    return feature.span or Span(None if view.ttl is None else view.ttl + 1)
+
+
+def earliest(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> int | None:
+    """The instant after which rows may count for a feature at `at`; None where one counts them however old they are."""
+    spans = [span_of(view, feature) for feature in features]
+    return None if any(span.length is None for span in spans) else min(span.start(at) for span in spans)
+
+
+@dataclass(frozen=True)
+class FoldRows:
+    """What is read of each row: the columns, each with the type it is read as, and the conditions.
+
+    at: the one instant of all requests, where there is only one. Then no row is read that does not count for it.
+    """
+
+    view: ResolvedView
+    features: tuple[ResolvedFeature, ...]
+    columns: list[tuple[str, FeatureType]]
+    conditions: list[str]
+    ordered: bool
+    until: bool
+    at: int | None = None
+
+    @classmethod
+    def of(cls, view: ResolvedView, features: tuple[ResolvedFeature, ...], at: int | None = None) -> FoldRows:
+        """What these features read."""
+        columns: dict[tuple[str, FeatureType], None] = {}
+        for feature in features:
+            if feature.fold.column is not None and feature.reads is not None:
+                columns[feature.fold.column, feature.reads] = None
+        conditions = dict.fromkeys(feature.where for feature in features if feature.where is not None)
+        ordered = any(FOLDS[feature.fold.kind].ordered for feature in features)
+        until = view.source.until is not None and any(feature.fold.kind == "Latest" for feature in features)
+        return cls(view, features, list(columns), list(conditions), ordered, until, at)
+
+    @property
+    def width(self) -> int:
+        """Cells a row, roughly."""
+        return 3 + 2 * self.ordered + len(self.columns) + len(self.conditions)
+
+    def statement(self, scan: Scan, *, only: str | None = None) -> str:
+        """The rows of the numbered keys: `(k, e, v, g, x…, w…, until)` and what rule 2 orders by, where a fold asks.
+
+        only: a condition on the key `x` and on the row `r`, its `file` included.
+        """
+        view = self.view
+        carried = [f"{read_cell(view, column, of)} AS x{i}" for i, (column, of) in enumerate(self.columns)]
+        carried += [f"w{i}" for i in range(len(self.conditions))]
+        carried += [f"{until_sql(view)} AS until"] if self.until else []
+        carried += ["o", *(cell(column) for column in sorted(view.columns))] if self.ordered else []
+        carried += ["file"] if only is not None else []
+        rows = rows_sql(view, scan, carried=carried or ["0 AS nothing"], conditions=self.conditions)
+        if self.at is not None:
+            rows = self._counting(rows, self.at)
+        return (
+            f"SELECT x.k - 1 AS k, r.* EXCLUDE ({self._keys}) FROM ({rows}) r JOIN asof_keys x ON {same_key(view, 'r')}"
+            + ("" if only is None else f" WHERE {only}")
+        )
+
+    def _counting(self, rows: str, at: int) -> str:
+        """The rows that count at an instant, as if they always had and would: then one chain holds them all."""
+        times, counts = f"CAST({BEGINNING} AS BIGINT) AS v", f"v <= {at}"
+        if self.view.source.identity:
+            times, counts = f"{times}, CAST({END} AS BIGINT) AS g", f"{counts} AND g > {at}"
+        return f"SELECT * REPLACE ({times}) FROM ({rows}) WHERE {counts}"
+
+    def _within(self, keys: str) -> str:
+        """Of the rows of some keys those that may count: at one instant, only those of the longest window, and of each key
+        that has none there the newest, which says that it is known."""
+        rows = f"FROM {COUNTED} WHERE {keys}"
+        start = None if self.at is None else earliest(self.view, self.features, self.at)
+        if start is None:
+            return f"({rows})"
+        older = f"SELECT k, max(e) AS e {rows} GROUP BY k HAVING max(e) <= {start}"
+        return f"({rows} AND e > {start} UNION ALL SELECT * FROM (FROM {COUNTED} WHERE {keys}) SEMI JOIN ({older}) USING (k, e))"
+
+    @property
+    def _keys(self) -> str:
+        return ", ".join(f"k{i}" for i in range(max(1, len(self.view.keys))))
+
+    def rows(self, first: int, last: int) -> str:
+        """The rows of the keys [first, last), in their order: by event_time, or by all of rule 2."""
+        terms = ["k", "e"]
+        if self.ordered:
+            columns = order_terms(self.view, first=())
+            own = len(columns)
+            terms += [*order_terms(self.view, first=("o",))[:1], *tiebreak_terms(self.view), *columns]
+        names = ["k", "e", "v", *(["g"] if self.view.source.identity else []), *(["until"] if self.until else [])]
+        names += [f"x{i}" for i in range(len(self.columns))] + [f"w{i}" for i in range(len(self.conditions))]
+        names += [f"{_hashed(terms[2:-own])} AS before", f"{_hashed(terms[-own:])} AS whole"] if self.ordered else []
+        return (
+            f"SELECT {', '.join(names)} FROM {self._within(f'k >= {first} AND k < {last}')} ORDER BY {', '.join(terms)}"
+        )
+
+    def column(self, rows: pa.Table, name: ColumnName, chains: Sequence[Chain]) -> Column:
+        """One column of rows that were read, under its condition, along their chains."""
+        column, reads, where, skips = name
+        counted, values = None, pa.nulls(rows.num_rows, pa.int64())
+        if column is not None:
+            assert reads is not None
+            values = canonical(rows[f"x{self.columns.index((column, reads))}"], reads)
+        if where is not None:
+            counted = rows[f"w{self.conditions.index(where)}"].to_numpy(zero_copy_only=False)
+        if skips and values.null_count:
+            valid = values.is_valid().to_numpy(zero_copy_only=False)
+            counted = valid if counted is None else counted & valid
+        return Column(values, reads or Int64, [Strand.of(chain, counted) for chain in chains])
+
+
+def _hashed(terms: Sequence[str]) -> str:
+    """A hash of what terms order by; equal where they are. DuckDB gives the null and the empty list one hash."""
+    values = [term.removesuffix(" ASC NULLS FIRST") for term in terms]
+    return f"hash({', '.join([*values, *(f'{value} IS NULL' for value in values)])})"

@@ -1,0 +1,51 @@
+"""What the query needs of tiles, which stand for the rows of some files; `tiles` makes and keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import duckdb
+import pyarrow as pa
+
+from featurestore.query.windows.filtered_rows import Ints
+from featurestore.query.windows.fold_input import FoldRows
+from featurestore.query.windows.partial_sums import Totals
+from featurestore.query.windows.ranges import Chain, Range
+from featurestore.semantics.rows import Scan
+from featurestore.semantics.view import ResolvedFeature
+from featurestore.semantics.windows import Span
+
+__all__ = ["TILES", "TiledRows", "Tiling"]
+
+TILES = "asof_tiles"
+"""The temporary table of tiles that a query reads: `k`, the number of a key, `b`, `e`, and what the tiles add up to."""
+
+
+class TiledRows(Protocol):
+    """The tiles of some keys, as the rows that they stand for are folded."""
+
+    @property
+    def chains(self) -> list[Chain]:
+        """The tiles in the order of their keys and times: one chain, or none."""
+
+    @property
+    def e(self) -> Ints:
+        """The newest event_time (µs) of each tile's rows."""
+
+    def ranges(self, span: Span, key: Ints, as_of: Ints) -> list[Range]:
+        """The tiles within a window, for each request; no edge of it lies inside a tile."""
+
+    def totals(self, feature: ResolvedFeature, ranges: Sequence[Range], span: Span) -> Totals:
+        """What the tiles in these ranges add up to."""
+
+
+class Tiling(Protocol):
+    """Tiles that answer for rows at one instant, and the rows that are read beside them."""
+
+    def use(self, connection: duckdb.DuckDBPyConnection, plan: FoldRows) -> tuple[Scan, str]:
+        """Fill `TILES` with the tiles that answer at `plan.at` for the keys of `asof_keys`. What reads the other rows: a
+        scan, and a condition on them for `FoldRows.statement`."""
+
+    def rows(self, plan: FoldRows, table: pa.Table, *, keys: int, first: int) -> TiledRows:
+        """The tiles in `table`, a part of `TILES`, of `keys` keys numbered from `first`."""

@@ -1,0 +1,142 @@
+"""apply: carry out the steps of a plan, once, and only while it is still what would be planned."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from featurestore.errors import PlanOutdatedError, SourceError
+from featurestore.registry.documents import catalog_of, digest_of, view_fingerprints
+from featurestore.registry.steps import FreeOnline, KeepVersion, Plan, Refill, RetireVersion
+from featurestore.registry.store import Registry, ServiceVersion
+from featurestore.sources.offline import Offline
+
+__all__ = ["AppliedVersion", "Free", "Published", "apply_plan", "first_sight", "free_leftovers"]
+
+Free = Callable[[str, str], int]
+"""Frees the online keys of a view version, by name and fingerprint, and returns how many there were."""
+
+Published = Callable[[str, str], bool]
+"""Whether a view version, by name and fingerprint, is complete online and served."""
+
+
+@dataclass(frozen=True)
+class AppliedVersion:
+    """What apply did. `number` is the registry's version now; `changed`: whether this call made it.
+
+    freed: (view, fingerprint, online keys freed) each. waiting: to be freed once what replaces it is served. refill:
+    what materialize has to fill before it can be served. kept, retired: what became of service versions.
+    """
+
+    number: int
+    changed: bool
+    freed: tuple[tuple[str, str, int], ...] = ()
+    waiting: tuple[FreeOnline, ...] = ()
+    refill: tuple[Refill, ...] = ()
+    kept: tuple[KeepVersion, ...] = ()
+    retired: tuple[RetireVersion, ...] = ()
+
+
+def _never(_view: str, _fingerprint: str) -> bool:
+    return False
+
+
+def apply_plan(
+    plan: Plan,
+    registry: Registry,
+    *,
+    free: Free,
+    published: Published = _never,
+    again: Plan | None = None,
+    note: str = "",
+) -> AppliedVersion:
+    """Make the plan's document the registry's current version, then free what is served no more.
+
+    again: the same plan made once more just now; where its digest differs, the definitions or a source's columns changed
+    since `plan` was shown. Applying a plan that was applied already, by whomever, changes nothing and frees what is left.
+
+    Raises PlanOutdatedError, with nothing done, where the registry or the definitions are not those of the plan.
+    """
+    if again is not None and again.digest != plan.digest:
+        raise PlanOutdatedError(
+            f"The plan shown ({plan.digest[:8]}, against version {plan.base}) is not what would be done now "
+            f"({again.digest[:8]}, against version {again.base}): a definition, a source's columns or the registry "
+            "changed since. Look at the new plan, and apply that"
+        )
+    number, changed = _commit(plan, registry, note)
+    wanted = [step for step in plan.steps if isinstance(step, FreeOnline)]
+    freed, left = [], set(registry.leftovers())
+    for step in wanted:
+        ready = step.replaced_by is None or published(step.view, step.replaced_by)
+        if ready and (step.view, step.fingerprint) in left:
+            freed.append(_free(registry, free, step.view, step.fingerprint))
+    done = {(view, fingerprint) for view, fingerprint, _ in freed}
+    return AppliedVersion(
+        number,
+        changed,
+        tuple(freed),
+        waiting=tuple(step for step in wanted if (step.view, step.fingerprint) in left - done),
+        refill=tuple(step for step in plan.steps if isinstance(step, Refill)),
+        kept=tuple(step for step in plan.steps if isinstance(step, KeepVersion)),
+        retired=tuple(step for step in plan.steps if isinstance(step, RetireVersion)),
+    )
+
+
+def first_sight(plan: Plan, offline: Offline) -> None:
+    """Journal the files that lie in the sources whose rows are known from their arrival; RegistryError where it fails."""
+    for source in catalog_of(plan.document).sources.values():
+        if source.arrives:
+            with contextlib.suppress(SourceError):  # a source of an earlier version whose files are gone
+                offline.see(source, must=True)
+
+
+def _commit(plan: Plan, registry: Registry, note: str) -> tuple[int, bool]:
+    """The registry's version with the plan's document, and whether this call made it rather than one before or beside it."""
+    keep, retire = _versions(plan)
+    if not _is_applied(plan, registry):
+        try:
+            number = registry.commit(plan.document, expected=plan.base, note=note, keep=keep, retire=retire)
+        except PlanOutdatedError:
+            if not _is_applied(plan, registry):
+                raise
+        else:
+            return number, True
+    return registry.generation(), False
+
+
+def _versions(plan: Plan) -> tuple[list[ServiceVersion], list[ServiceVersion]]:
+    """The service versions that the plan's steps keep and retire."""
+    return (
+        [step.version for step in plan.steps if isinstance(step, KeepVersion)],
+        [step.version for step in plan.steps if isinstance(step, RetireVersion)],
+    )
+
+
+def _is_applied(plan: Plan, registry: Registry) -> bool:
+    current = registry.current()
+    if current.number not in {plan.base, plan.base + 1} or current.digest != digest_of(plan.document):
+        return False
+    keep, retire = map(set, _versions(plan))
+    kept = {one.named for one in registry.kept()}
+    return keep <= kept and not retire & kept
+
+
+def _free(registry: Registry, free: Free, view: str, fingerprint: str) -> tuple[str, str, int]:
+    """Free first and strike from the list afterwards, so that whoever dies in between only frees again."""
+    keys = free(view, fingerprint)
+    registry.freed(view, fingerprint)
+    return view, fingerprint, keys
+
+
+def free_leftovers(registry: Registry, *, free: Free, published: Published) -> tuple[tuple[str, str, int], ...]:
+    """Free the view versions that were removed, or whose successor is served by now; (view, fingerprint, keys) each.
+
+    For materialize to call when it has published a view; what still waits stays on the registry's list.
+    """
+    live = view_fingerprints(registry.current().document)
+    return tuple(
+        _free(registry, free, view, fingerprint)
+        for view, fingerprint in registry.leftovers()
+        if view not in live or published(view, live[view])
+    )

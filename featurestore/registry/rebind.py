@@ -1,0 +1,61 @@
+"""What was applied, over the sources as they are now."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from featurestore.catalog import Catalog
+from featurestore.declare.views import FeatureView
+from featurestore.errors import DeclarationError, NotFoundError, SourceError, did_you_mean
+from featurestore.registry.documents import Document, resolved_view
+from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.view import ResolvedView, resolve
+from featurestore.sources.offline import Offline
+
+__all__ = ["applied_views", "view_at_hand"]
+
+
+def applied_views(
+    document: Document, catalog: Catalog, offline: Offline, *, names: Sequence[str] | None = None,
+    held: Sequence[ResolvedView] = (),
+) -> list[ResolvedView]:  # fmt: skip
+    """The applied views (only those named), then those `held` beside them, over their sources as they are now.
+
+    Raises NotFoundError, SourceError.
+    """
+    known = {*document["views"], *(view.name for view in held)}
+    for name in names or ():
+        if name not in known:
+            raise NotFoundError(f"No feature view '{name}' was applied.{did_you_mean(name, known)}")
+    applied = [resolved_view(document, name) for name in document["views"] if not names or name in names]
+    wanted = [*applied, *(view for view in held if not names or view.name in names)]
+    return [view_at_hand(view, catalog, offline) for view in wanted]
+
+
+def view_at_hand(applied: ResolvedView, catalog: Catalog, offline: Offline) -> ResolvedView:
+    """The applied view over its source as it is now: the definition at hand where it is the one applied.
+
+    Of a version that another took the place of, the source at hand is read where it says the same: it knows where the
+    rows lie now.
+    """
+    own, source = catalog.views.get(applied.name), catalog.sources.get(applied.source.name)
+    moved = None if source is None else applied.declared.model_copy(update={"source": source})
+    for declared in (own, moved):
+        with contextlib.suppress(DeclarationError, SourceError):  # of another version, or over a source that is
+            view = None if declared is None else _settled(declared, applied, offline)
+            if view is not None and view.fingerprint == applied.fingerprint:
+                return view
+    view = _settled(applied.declared, applied, offline)
+    if view.fingerprint == applied.fingerprint:
+        return view
+    was = {column: of for column, of in applied.raw.items() if view.named_raw.get(column) != of}
+    changed = ", ".join(f"'{column}' was {of} and is {view.raw.get(column)}" for column, of in was.items())
+    raise SourceError(
+        f"{applied.source.title} is not what it was when view '{applied.name}' was applied: {changed}; run featurestore "
+        f"plan ({applied.source.origin})"
+    )
+
+
+def _settled(declared: FeatureView, applied: ResolvedView, offline: Offline) -> ResolvedView:
+    return resolve(declared, RawColumns.named_as(offline.raw_types(declared.source), applied.raw))

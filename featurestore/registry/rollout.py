@@ -1,0 +1,128 @@
+"""Which versions of services are served beside each other: kept when another takes their place, until they are retired.
+
+A service version that is kept holds its views: they are materialized, pushed to and served as the current ones are, to
+whoever names its fingerprint. What is kept is in the registry, and changes only by the steps of a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from featurestore.errors import NotFoundError
+from featurestore.registry.documents import Document, resolved_view, service_views, view_fingerprints
+from featurestore.registry.steps import KeepVersion, RetireVersion, VersionStep
+from featurestore.registry.store import Kept, Registry, ServiceVersion
+from featurestore.semantics.view import ResolvedView
+
+__all__ = ["ALL", "HeldView", "Rollout", "Versions", "held_views", "versions_between"]
+
+ALL = "all"
+"""What retires every version that is kept."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a plan is to do with versions. keep: those that it replaces are served on. retire: kept ones that are not any
+    more, as "service@fingerprint", the beginning of a fingerprint where it fits one, or "all".
+
+    rows_served: how many rows of a service version (name, fingerprint) were logged as served in the last day; None: not known.
+    """
+
+    keep: bool = False
+    retire: tuple[str, ...] = ()
+    rows_served: Callable[[str, str], int | None] = lambda _service, _fingerprint: None
+
+
+class HeldView(NamedTuple):
+    """A view version that is not the current one, and the kept service versions that read it."""
+
+    view: ResolvedView
+    services: tuple[ServiceVersion, ...]
+
+
+class Versions(NamedTuple):
+    """The steps of versions, the versions that stay kept, and the view versions that are held before and after."""
+
+    steps: tuple[VersionStep, ...]
+    kept: tuple[Kept, ...]
+    held: frozenset[tuple[str, str]]
+    holds: frozenset[tuple[str, str]]
+
+
+def versions_between(registry: Registry, before: Document, after: Document, rollout: Rollout) -> Versions:
+    """What becomes of each version that is served now. NotFoundError where `rollout.retire` names none, or several."""
+    had = registry.kept()
+    documents = {kept.version: registry.version(kept.version).document for kept in had}
+    views = {kept.named: _views(documents[kept.version], kept.service) for kept in had}
+    current, next_ = _services(before), _services(after)
+    views |= {version: _views(before, version.service) for version in current}
+    retired = named(had, rollout.retire)
+    replaced = [version for version in current if version not in next_]
+    keeps = replaced if rollout.keep else []
+    stays = tuple(kept for kept in had if kept.named not in retired and kept.named not in next_)
+    holds = frozenset(view for version in [*keeps, *(kept.named for kept in stays)] for view in views[version])
+    live = holds | view_fingerprints(after).items()
+    over = [*([] if rollout.keep else replaced), *(version for version in retired if version not in next_)]
+    steps: list[VersionStep] = [
+        KeepVersion(*version, code=_other_code(before, after, version.service)) for version in keeps
+    ]
+    successors = {version.service: version.fingerprint for version in next_}
+    for version in over:
+        frees = tuple(sorted(name for name, fingerprint in views[version] - live))
+        rows = rollout.rows_served(*version)
+        steps.append(RetireVersion(*version, successors.get(version.service), frees, rows))
+    held = frozenset(view for kept in had for view in views[kept.named])
+    return Versions(tuple(steps), stays, held, holds)
+
+
+def _services(document: Document) -> dict[ServiceVersion, None]:
+    return {ServiceVersion(name, record["fingerprint"]): None for name, record in document["services"].items()}
+
+
+def _views(document: Document, service: str) -> frozenset[tuple[str, str]]:
+    return frozenset(service_views(document, service).items())
+
+
+def _other_code(before: Document, after: Document, service: str) -> tuple[str, ...]:
+    """The on-demand features of a service whose code is another afterwards, or gone."""
+    refs = before["services"][service]["declared"]["features"]
+    names = [ref["on_demand"] for ref in refs if "on_demand" in ref]
+
+    def code(document: Document, name: str) -> str | None:
+        record = document["on_demand"].get(name)
+        return None if record is None else str(record["definition"]["code"])
+
+    return tuple(name for name in names if code(before, name) != code(after, name))
+
+
+def named(kept: Sequence[Kept], names: Iterable[str]) -> list[ServiceVersion]:
+    """The kept versions that "service@fingerprint" (or its beginning) and "all" name; NotFoundError."""
+    found: dict[ServiceVersion, None] = {}
+    for name in names:
+        service, separator, start = name.partition("@")
+        fits = [
+            one.named
+            for one in kept
+            if name == ALL or (separator and one.service == service and one.fingerprint.startswith(start))
+        ]
+        if name != ALL and (len(fits) != 1 or not start):
+            listed = ", ".join(str(one.named) for one in kept) or "none"
+            what = f"fits {len(fits)} kept versions" if len(fits) > 1 else "is no version that is kept"
+            raise NotFoundError(f"'{name}' {what}; say service@fingerprint, or all. Kept: {listed}")
+        found.update(dict.fromkeys(fits))
+    return list(found)
+
+
+def held_views(registry: Registry, current: Mapping[str, str], kept: Iterable[Kept]) -> list[HeldView]:
+    """The views of kept service versions that are not current (`current`: name → fingerprint), each once."""
+    found: dict[tuple[str, str], tuple[Document, list[ServiceVersion]]] = {}
+    for one in kept:
+        document = registry.version(one.version).document
+        for view in service_views(document, one.service).items():
+            if current.get(view[0]) != view[1]:
+                found.setdefault(view, (document, []))[1].append(one.named)
+    return [
+        HeldView(resolved_view(document, name), tuple(services)) for (name, _), (document, services) in found.items()
+    ]

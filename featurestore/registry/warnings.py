@@ -1,0 +1,220 @@
+"""What a plan says about its definitions: what their rules cost, and what in the data may surprise.
+
+Ages are measured: for the rows of a source, how long after it happened a row is served for the first time. That is the
+first instant of the view's refresh by which the row has happened and is known, plus `ready_after`, minus its event_time;
+for a continuous view, when it is known. A source of more rows than `SAMPLE` is measured on a sample chosen by row number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import duckdb
+
+from featurestore.declare.durations import show_duration
+from featurestore.declare.push import PushSource
+from featurestore.declare.sources import ParquetSource, Source
+from featurestore.errors import SourceError
+from featurestore.registry.steps import Notice
+from featurestore.semantics.columns import NAIVE
+from featurestore.semantics.expressions import columns_named
+from featurestore.semantics.rows import words_sql
+from featurestore.semantics.sql import floor_div
+from featurestore.semantics.view import ResolvedView
+from featurestore.sources.offline import Offline, Session
+
+__all__ = ["SAMPLE", "column_notices", "data_notices", "rule_notices"]
+
+SAMPLE = 500_000
+"""The most rows of one source that ages are measured on; enough for a percentile, and quick on any source."""
+
+MINUTE = 60_000_000
+
+
+def rule_notices(views: Iterable[ResolvedView]) -> Iterator[Notice]:
+    """What follows from the definitions alone."""
+    sources: dict[str, list[ResolvedView]] = {}
+    for view in views:
+        sources.setdefault(view.source.name, []).append(view)
+        for text in _timing(view):
+            yield Notice("views", view.name, text)
+    for name, readers in sources.items():
+        for text in _words(readers[0].source, {column: raw for view in readers for column, raw in view.raw.items()}):
+            yield Notice("sources", name, text)
+
+
+def column_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
+    """How the files of sources differ in their columns."""
+    sources: dict[str, list[ResolvedView]] = {}
+    for view in views:
+        sources.setdefault(view.source.name, []).append(view)
+    for name, readers in sources.items():
+        source = readers[0].source
+        raw = offline.raw_types(source)
+        read = {column for view in readers for column in view.columns}
+        read |= {column for text in source.derived.values() for column in columns_named(text)}
+        for column, mix in raw.mixed.items():
+            if column in read:
+                yield Notice(
+                    "sources",
+                    name,
+                    f"column '{column}' is {mix.shown}; it is read as {raw[column]}, which holds all of them",
+                )
+        for column, path in raw.missing.items():
+            if column in read and column in raw:
+                yield Notice("sources", name, f"column '{column}' is null in files without it, such as {path}")
+        others = [column for column in (*raw.faults, *raw.mixed, *raw.missing) if column not in read]
+        if others and isinstance(source, ParquetSource):
+            listed = ", ".join(f"'{column}'" for column in dict.fromkeys(others))
+            yield Notice("sources", name, f"its files differ in columns that no view reads: {listed}")
+
+
+def _timing(view: ResolvedView) -> Iterator[str]:
+    timing = view.timing
+    if timing.refresh is None and isinstance(view.source, PushSource):
+        return
+    if timing.refresh is None:
+        yield (
+            "it is continuous over a batch source: training answers for the very instant of each row, serving for the "
+            "instant up to which it was last materialized, so what is served is older than what was trained on; every "
+            "run of materialize reads the source again. Say refresh='1h', or how often it runs, to train on what is served"
+        )
+        return
+    settle, ready, refresh = (
+        show_duration(timing.settle),
+        show_duration(timing.ready_after),
+        show_duration(timing.refresh),
+    )
+    if timing.ready_after == timing.settle:
+        yield (
+            f"ready_after is settle ({settle}): values of an instant I are asked for as soon as its rows are complete, at "
+            f"I + {ready}, which leaves the job no time; until it is done, values are reported as stale. "
+            "Say a longer ready_after"
+        )
+    if view.ttl is not None and view.ttl < timing.refresh:
+        unseen = show_duration(timing.refresh - view.ttl)
+        yield (
+            f"ttl {show_duration(view.ttl)} is shorter than refresh {refresh}: a row expires between refreshes, and those "
+            f"that happen in the first {unseen} after an instant are never served"
+        )
+
+
+def _words(source: Source, raw: Mapping[str, str]) -> Iterator[str]:
+    naive = sorted(column for column, of in raw.items() if of in NAIVE)
+    if naive and source.timezone is None:
+        names = ", ".join(f"'{column}'" for column in naive)
+        yield f"timestamps without a zone are read as UTC: {names}; say timezone= where they are local"
+    if source.arrives:
+        yield from _arrival(source)
+    if source.event_time is None and source.valid_from is None:
+        yield (
+            "it has no event_time: its history is not point-in-time, training sees the table as it is now at every instant"
+        )
+    elif source.event_time is None:
+        yield (
+            f"it has no event_time: a row counts from '{source.valid_from}' on, but what it held before it was changed in "
+            "place is not known; its history is point-in-time only where rows are never changed"
+        )
+
+
+def _arrival(source: Source) -> Iterator[str]:
+    earlier = (
+        "training sees none of them at earlier instants; say history_until= for rows that were known before"
+        if source.history_until is None
+        else f"those that happened up to {source.history_until.isoformat()} count {show_duration(source.known_after)} after "
+        "they happened, as history_until says"
+    )
+    yield (
+        f"known_at=ARRIVAL: the rows of a file count from when the store first saw it. What lies there at the first apply is "
+        f"known from then on: {earlier}. A file that is written anew is another file: its rows count from then on, and what "
+        "it held before is gone from the past too; add files, and change none"
+    )
+
+
+def data_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
+    """What the data says; reads the time columns of each source once. SourceError where they cannot be read."""
+    sources: dict[str, list[ResolvedView]] = {}
+    for view in views:
+        if view.source.event_time is not None:
+            sources.setdefault(view.source.name, []).append(view)
+    for name, readers in sources.items():
+        source = readers[0].source
+        with offline.session() as session:
+            try:
+                total, kept = _measure(session, readers[0])
+                if kept:
+                    of = f"{total:,} rows" if kept == total else f"{kept:,} of {total:,} rows, a sample"
+                    yield from (Notice("views", view.name, _age(session, view, of)) for view in readers)
+                    yield from (Notice("sources", name, text) for text in _loads(session, source))
+                yield from (Notice("sources", name, text) for text in _unseen(source, offline))
+            except duckdb.Error as error:
+                raise SourceError(f"{source.title} cannot be read: {error} ({source.origin})") from error
+
+
+def _measure(session: Session, view: ResolvedView) -> tuple[int, int]:
+    """Fill `times` (e, known, loaded in µs) from the view's source; the rows there are, and those that were kept."""
+    scan = session.scan(view.source)
+    total = _row(session, f"SELECT count(*) FROM {scan.relation}")[0]
+    every = -(-total // SAMPLE)
+    some = f"AND hash(row) % {every} = 0" if every > 1 else ""
+    session.connection.execute(
+        "CREATE OR REPLACE TEMP TABLE times AS SELECT e, known, o AS loaded FROM "
+        f"({words_sql(view, scan)}) WHERE e IS NOT NULL AND known IS NOT NULL {some}"
+    )
+    return total, _row(session, "SELECT count(*) FROM times")[0]
+
+
+def _age(session: Session, view: ResolvedView, of: str) -> str:
+    timing = view.timing
+    lag, served = "greatest(known - e, 0)", "greatest(e, known)"
+    if timing.refresh is not None:
+        served = f"{timing.first_sql(f'greatest(e, known - {timing.settle})')} + {timing.ready_after}"
+    quantile = "CAST(quantile_disc({}, {}) AS BIGINT)"
+    columns = [quantile.format(lag, 0.5), *(quantile.format(f"{served} - e", q) for q in (0.5, 0.95))]
+    known, half, most = map(_rough, _row(session, f"SELECT {', '.join(columns)} FROM times"))
+    if timing.refresh is None:
+        return f"a row can be used {half} after it happened, 95 % of them within {most} (when they are known; {of})"
+    bounds = f"{_rough(timing.ready_after)} to {_rough(timing.ready_after + timing.refresh)}"
+    return (
+        f"a row is first served {half} after it happened, 95 % of them within {most}: known after {known} (medians of {of}), "
+        f"then at the next refresh; the instant that is served is {bounds} old"
+    )
+
+
+def _loads(session: Session, source: Source) -> Iterator[str]:
+    """Whether one minute holds most of the known_at values, of rows that happened over a longer time than that."""
+    if source.known_column is None or source.history_until is not None:
+        return
+    minute = floor_div("loaded", MINUTE)
+    rows = session.connection.execute(
+        f"SELECT {minute} AS minute, count(*) / (SELECT count(*) FROM times) AS share, "
+        "strftime(make_timestamp(min(loaded)), '%Y-%m-%d %H:%M') FROM times "
+        f"GROUP BY minute HAVING share > 0.5 AND max(e) - min(e) > {MINUTE}"
+    ).fetchall()
+    for _, share, at in rows:
+        yield (
+            f"one load holds most of its rows: {share:.0%} of '{source.known_column}' lies in the minute {at} UTC, so before then "
+            "training sees few of them; say history_until= where rows were loaded later than they were known"
+        )
+
+
+def _unseen(source: Source, offline: Offline) -> Iterator[str]:
+    """How many files of a source whose rows count from their arrival nobody has journalled."""
+    if source.arrives:
+        seen = offline.arrivals.seen(source.name, [file.sighting for file in offline.files(source)])
+        if None in seen:
+            yield f"{seen.count(None)} of {len(seen)} files were not seen before: their rows are known from the apply on"
+
+
+def _row(session: Session, sql: str) -> tuple[int, ...]:
+    row: tuple[int, ...] = session.connection.execute(sql).fetchall()[0]
+    return row
+
+
+def _rough(us: int) -> str:
+    """A duration to the precision that a person reads: its two greatest units at most."""
+    units = (86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000, 1_000, 1)
+    for greatest, next_one in zip(units, (*units[1:], 1), strict=True):
+        if us >= greatest:
+            return show_duration(us // next_one * next_one)
+    return "0s"

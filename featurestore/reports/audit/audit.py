@@ -1,0 +1,163 @@
+"""The audit's flow: serving log → (key, as_of as served) → the as-of query → compare bits → causes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore.declare.frames import table_of
+from featurestore.errors import FeatureStoreError, LogDamagedError, NotFoundError, OnlineDamagedError, SpineError
+from featurestore.project import Project
+from featurestore.reports.audit.bits import Bits, same_bits
+from featurestore.reports.audit.counts import Compared, Tally
+from featurestore.reports.audit.functions import compare_functions
+from featurestore.reports.audit.logged import Logged, SpineOfRequests, chunks
+from featurestore.reports.audit.recompute import Ints, Said, ask_keys
+from featurestore.reports.audit.report import Audit
+from featurestore.reports.audit.search import Question, Search
+from featurestore.semantics.service import Column, Part
+from featurestore.semantics.status import Status
+from featurestore.serving.log.serving_log import losses, segments
+from featurestore.sources.offline import Session
+from featurestore.sources.source_files import again
+
+__all__ = ["Audited", "audit"]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What to audit: requests answered from `since` to before `until` (µs), of one service or of all.
+
+    against: service → the fingerprint whose definitions training follows, where that is not the one that was served.
+    spine: a frame of what training was asked for; see SpineOfRequests.
+    """
+
+    since: int | None = None
+    until: int | None = None
+    service: str | None = None
+    against: Mapping[str, str] = field(default_factory=dict)
+    spine: Any = None
+
+
+def _table_of_spine(frame: Any) -> pa.Table:
+    try:
+        return table_of(frame)
+    except (TypeError, ValueError) as error:
+        raise SpineError(f"The spine cannot be read: {error}") from None
+
+
+def audit(project: Project, what: Audited) -> Audit:
+    """Compare what was served with training. Raises SpineError where a spine does not name requests."""
+    folder = project.served
+    spine = None if what.spine is None else SpineOfRequests(_table_of_spine(what.spine))
+    tally, left_out, budgets = Tally(project), {}, {}
+    damaged: dict[str, str] = {}
+    listed = segments(folder, service=what.service, since=what.since, until=what.until)
+    for (name, fingerprint), files in listed.items():
+        title = f"{name} {fingerprint}"
+        try:
+            version = project.served_service(name, what.against.get(name, fingerprint))
+            served = None if version.fingerprint == fingerprint else project.service_version(name, fingerprint)
+            budgets[name] = version.declared.skew_budget
+            for rows, libraries in chunks(files, what.since, what.until, damaged=partial(_note, damaged)):
+                matched = (rows, None) if spine is None else spine.match(rows, version)
+                _audit_rows(project, Logged(version, served, matched[0], matched[1], libraries), tally)
+        except SpineError:
+            raise
+        except FileNotFoundError:  # by the log's retention; what was read of the version is counted
+            left_out[title] = "a file of its log was deleted while it was read; audit again"
+            continue
+        except (LogDamagedError, OnlineDamagedError) as error:
+            damaged[title] = str(error)
+            continue
+        except FeatureStoreError as error:  # the rest can be audited all the same
+            left_out[title] = str(error)
+            continue
+        if served is not None:
+            left_out |= _lacking(title, version.declared.columns, served.declared.columns)
+    unmatched = (0, 0) if spine is None else (spine.not_served, spine.not_trained)
+    return Audit(tally.features(), tally.lateness(), losses(folder), left_out, budgets, *unmatched, damaged)
+
+
+def _note(damaged: dict[str, str], path: Path) -> None:
+    damaged[str(path)] = "its bytes are not what was written, so that its rows were not audited; restore it from a copy"
+
+
+def _lacking(title: str, wanted: tuple[str, ...], served: tuple[str, ...]) -> dict[str, str]:
+    """The features that only one of two versions has."""
+    missing = {f"{title} {name}": "it was not served" for name in wanted if name not in served}
+    return missing | {f"{title} {name}": "training has no such feature" for name in served if name not in wanted}
+
+
+def _audit_rows(project: Project, logged: Logged, tally: Tally) -> None:
+    if not logged.rows.num_rows:
+        return
+    if logged.lacking:
+        raise NotFoundError(f"the log has no '{logged.lacking[0]}', which the version that it is compared with takes")
+    for part in logged.version.parts:
+        as_of = logged.as_of(part)
+        if as_of is not None:
+            tally.late(logged.version.name, part, logged.times, as_of)
+    trained, compared = again(lambda: _asked(project, logged))
+    compared |= compare_functions(logged, trained, compared)
+    for column in logged.version.columns:
+        if column.name in compared:
+            tally.add(logged, compared[column.name])
+
+
+def _asked(project: Project, logged: Logged) -> tuple[dict[str, pa.Array], dict[str, Compared]]:
+    """What training says of logged rows, and how that compares; of one state of the sources' files."""
+    trained: dict[str, pa.Array] = {}
+    compared: dict[str, Compared] = {}
+    with project.offline.session() as session, session.reading():
+        for part in logged.version.parts:
+            as_of = logged.as_of(part)
+            if as_of is not None:
+                said = ask_keys(session, part, logged.inputs, as_of, inputs=logged.version.inputs)
+                trained |= said.columns
+                compared |= _compare(project, session, logged, (part, as_of, said))
+    return trained, compared
+
+
+def _compare(project: Project, session: Session, logged: Logged, asked: tuple[Part, Ints, Said]) -> dict[str, Compared]:
+    """A part's columns: where value or status differ, and why. What was withheld is no value."""
+    part, as_of, trained = asked
+    columns, served = logged.of_part(part)
+    differs = {column.name: _differs(column, served, trained) for column in columns}
+    causes = {name: np.full(len(as_of), "", object) for name in differs}
+    details = {name: np.full(len(as_of), "", object) for name in differs}
+    rows = np.flatnonzero(np.logical_or.reduce(list(differs.values()))) if differs else np.empty(0, np.int64)
+    if len(rows):
+        index = pa.array(rows)
+        own = {other.name: other for other in (logged.served.parts if logged.served else ())}
+        question = Question(
+            part, logged.version.inputs, logged.brought.take(index), logged.times[rows], as_of[rows],
+            served.at(rows), trained.at(rows), {name: where[rows] for name, where in differs.items()},
+            None if logged.asked is None else logged.asked.take(index), own.get(part.name),
+        )  # fmt: skip
+        found = Search(project, session, question)
+        found.run()
+        for name in differs:
+            causes[name][rows], details[name][rows] = found.causes[name], found.details[name]
+    return {
+        column.name: Compared(
+            column, part, served.columns[column.name], trained.columns[column.name], causes[column.name],
+            details[column.name], (served.statuses[column.name], trained.statuses[column.name]),
+        )
+        for column in columns
+    }  # fmt: skip
+
+
+def _differs(column: Column, served: Said, trained: Said) -> Bits:
+    own, status = served.columns[column.name], served.statuses[column.name]
+    if own.type != column.type.arrow:
+        return np.ones(len(own), np.bool_)
+    same = same_bits(own, trained.columns[column.name], column.type) & (status == trained.statuses[column.name])
+    differs: Bits = ~same & (status != Status.WITHHELD.name)
+    return differs

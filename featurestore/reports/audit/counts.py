@@ -1,0 +1,148 @@
+"""Counts compared values by feature and hour, keeps examples, and says how late each view was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from featurestore.clock import to_datetime
+from featurestore.errors import FeatureStoreError
+from featurestore.online.source_state import LAG
+from featurestore.project import Project
+from featurestore.reports.audit.bits import Bits
+from featurestore.reports.audit.causes import REWRITTEN
+from featurestore.reports.audit.logged import Logged
+from featurestore.reports.audit.recompute import Ints
+from featurestore.reports.audit.report import COUNTS, Difference, FeatureAudit, HourAudit, Lateness
+from featurestore.reports.explain.explain import explain_as_of
+from featurestore.reports.explain.explanation import Explanation
+from featurestore.semantics.service import Column, Part
+from featurestore.semantics.status import Status
+from featurestore.semantics.values import scalars
+from featurestore.serving.served_rows import as_of_column
+
+__all__ = ["Compared", "Tally"]
+
+EXAMPLES = 2
+"""Differences of one feature and cause that a report shows."""
+
+EXPLAINED = 20
+"""Examples whose rows are shown, over the whole report: one of each view and cause, the first ones."""
+
+HOUR = 3_600_000_000
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One column of logged rows, on both sides; causes and details are "" where there is no difference.
+
+    statuses: served, trained; None of an on-demand feature.
+    """
+
+    column: Column
+    part: Part | None
+    served: pa.Array
+    trained: pa.Array
+    causes: npt.NDArray[np.object_]
+    details: npt.NDArray[np.object_]
+    statuses: tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]] | None = None
+
+    @property
+    def differs(self) -> Bits:
+        """The rows with a cause."""
+        differs: Bits = self.causes != ""
+        return differs
+
+
+class Tally:
+    """What was compared so far."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._features: dict[tuple[str, str, str], FeatureAudit] = {}
+        self._hours: dict[tuple[str, str, str], dict[int, npt.NDArray[np.int64]]] = {}
+        self._behind: dict[tuple[str, str], list[Ints]] = {}
+        self._lags: dict[tuple[str, str], int] = {}
+        self._explained: set[tuple[str, str]] = set()
+
+    def late(self, service: str, part: Part, times: Ints, as_of: Ints) -> None:
+        """Count how far the as_of that were served lie behind those of rule 0."""
+        self._behind.setdefault((service, part.name), []).append(part.view.timing.as_of(times) - as_of)
+        self._lags[service, part.name] = LAG if part.view.is_pushed else 0
+
+    def add(self, logged: Logged, compared: Compared) -> None:
+        """Count one column of logged rows."""
+        key = (logged.version.name, logged.fingerprint, compared.column.name)
+        told = self._features.setdefault(key, FeatureAudit(*key))
+        hours = self._hours.setdefault(key, {})
+        differs = compared.differs
+        rewritten = np.isin(compared.causes, list(REWRITTEN))
+        served, trained = (
+            side.is_valid().to_numpy(zero_copy_only=False) for side in (compared.served, compared.trained)
+        )
+        flags = (np.ones(len(differs), np.bool_), ~differs, rewritten, differs & ~rewritten,
+                 differs & trained & ~served, differs & served & ~trained)  # fmt: skip
+        numbers, where = np.unique(logged.times // HOUR, return_inverse=True)
+        counts = np.stack([np.bincount(where, weights=flag, minlength=len(numbers)) for flag in flags], 1)
+        for number, row in zip(numbers.tolist(), counts.astype(np.int64), strict=True):
+            hours[number] = hours.get(number, 0) + row
+        for cause, count in Counter(compared.causes[differs].tolist()).items():
+            told.causes[cause] = told.causes.get(cause, 0) + count
+        shown = Counter(example.cause for example in told.examples)
+        for row in np.flatnonzero(differs).tolist():
+            cause = compared.causes[row]
+            if shown[cause] < EXAMPLES:
+                shown[cause] += 1
+                told.examples.append(self._example(logged, compared, row))
+
+    def features(self) -> tuple[FeatureAudit, ...]:
+        """Every feature that was compared, in the order of services and columns."""
+        for key, told in self._features.items():
+            told.hours = [
+                HourAudit(to_datetime(number * HOUR), **dict(zip(COUNTS, counts.tolist(), strict=True)))
+                for number, counts in sorted(self._hours[key].items())
+            ]
+        return tuple(self._features.values())
+
+    def lateness(self) -> tuple[Lateness, ...]:
+        """How late each view of each service was."""
+        return tuple(_lateness(*key, np.concatenate(found), lag=self._lags[key]) for key, found in self._behind.items())
+
+    def _example(self, logged: Logged, compared: Compared, row: int) -> Difference:
+        rows, part = logged.rows, compared.part
+        keys = logged.inputs
+        names = logged.version.key_inputs if part is None else part.inputs
+        key = {name: scalars(keys[name].slice(row, 1))[0] for name in names}
+        present = Status.PRESENT.name
+        statuses = (present, present) if compared.statuses is None else tuple(str(s[row]) for s in compared.statuses)
+        served, trained = (scalars(side.slice(row, 1))[0] for side in (compared.served, compared.trained))
+        as_of = None if part is None else rows[as_of_column(part)][row].as_py()
+        cause, detail = compared.causes[row], compared.details[row]
+        explanation = None if part is None else self._explanation(logged, part, key, row, cause)
+        return Difference(
+            rows["request"][row].as_py(), rows["row"][row].as_py(), rows["time"][row].as_py(), key, as_of, served, trained,
+            (statuses[0], statuses[1]), cause, detail, explanation,
+        )  # fmt: skip
+
+    def _explanation(self, logged: Logged, part: Part, key: dict[str, Any], row: int, cause: str) -> Explanation | None:
+        if (part.view.name, cause) in self._explained or len(self._explained) >= EXPLAINED:
+            return None
+        self._explained.add((part.view.name, cause))
+        own = {column.name: value for column, value in zip(part.view.keys, key.values(), strict=True)}
+        as_of = logged.as_of(part)
+        assert as_of is not None
+        try:
+            return explain_as_of(part.view, self._project.offline, own, as_of=int(as_of[row]), limit=10)
+        except FeatureStoreError:  # a report without these rows is better than none
+            return None
+
+
+def _lateness(service: str, view: str, behind: Ints, *, lag: int) -> Lateness:
+    late = behind[behind > lag]
+    p50, p99, greatest = (int(np.percentile(late, q, method="higher")) if len(late) else 0 for q in (50, 99, 100))
+    return Lateness(service, view, len(behind), len(late), int((behind < 0).sum()), p50, p99, greatest)

@@ -1,0 +1,90 @@
+"""What there was when a value was computed: the files of its source, and the runs and versions of its view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from featurestore.declare.push import PushSource
+from featurestore.declare.sources import DataFrameSource, Source
+from featurestore.errors import SourceError
+from featurestore.project import Project
+from featurestore.registry.documents import resolved_view
+from featurestore.semantics.view import ResolvedView
+from featurestore.sources.offline import Offline, Session
+from featurestore.sources.source_files import SourceFile
+
+__all__ = ["Files", "Runs", "Then", "files_of", "other_versions", "runs_of"]
+
+
+@dataclass(frozen=True)
+class Then:
+    """The files of a source at an instant, against those of now: whether any of them was written anew or removed since,
+    and those of now that were there already."""
+
+    changed: bool
+    there: tuple[SourceFile, ...]
+
+
+class Files:
+    """The files of a source that lies in files, over time: as they are now and as the journal of arrivals knows them."""
+
+    def __init__(self, source: Source, offline: Offline, now: tuple[SourceFile, ...]) -> None:
+        self.source = source
+        self.now = now
+        stays = offline.arrivals.stays(source.name)
+        seen = {stay.file: stay.seen for stay in stays}
+        present = {file.sighting for file in self.now}
+        # A file that nobody journalled is taken to have come when it was written.
+        self._since = [seen.get(file.sighting, file.modified // 1000) for file in self.now]
+        self._gone = [(stay.seen, stay.missed) for stay in stays if stay.file not in present]
+
+    def at(self, instant: int) -> Then:
+        """The files at an instant, in µs."""
+        changed = any(seen <= instant and (missed is None or missed > instant) for seen, missed in self._gone)
+        there = tuple(file for file, since in zip(self.now, self._since, strict=True) if since <= instant)
+        return Then(changed, there)
+
+
+def files_of(source: Source, offline: Offline, session: Session) -> Files | None:
+    """The files of a source, or of a push source's history, as a session reads them; None where its rows lie in none."""
+    of = source.history if isinstance(source, PushSource) else source
+    return None if of is None or isinstance(of, DataFrameSource) else Files(of, offline, session.files(of))
+
+
+class Runs:
+    """The complete runs of a view version: (instant, started, finished), µs, an instant's in the order in which they ran."""
+
+    def __init__(self, runs: Sequence[tuple[int, int, int]]) -> None:
+        self._of: dict[int, list[tuple[int, int]]] = {}
+        for instant, started, finished in runs:
+            self._of.setdefault(instant, []).append((started, finished))
+        self.instants = sorted(self._of)
+
+    def began(self, instant: int, served: int) -> int:
+        """When the run began whose values of an instant were served at `served`: the last that was finished before. Where
+        none was, the first one, which was served before it was journalled; without any, `served` itself."""
+        runs = self._of.get(instant)
+        if runs is None:
+            return served
+        return max((started for started, finished in runs if finished < served), default=runs[0][0])
+
+
+def runs_of(project: Project, view: ResolvedView) -> Runs:
+    """The runs of a view version that are journalled."""
+    return Runs(project.registry.completions(view.name, view.fingerprint))
+
+
+def other_versions(project: Project, view: ResolvedView) -> Iterator[ResolvedView]:
+    """The other versions of a view that were ever applied, newest first, over its sources as they are now."""
+    seen = {view.fingerprint}
+    for version in project.registry.history():
+        record = version.document["views"].get(view.name)
+        if record is not None and record["fingerprint"] not in seen:
+            seen.add(record["fingerprint"])
+            try:
+                other = project.at_hand(resolved_view(version.document, view.name))
+            except SourceError:  # what it read is not there any more
+                continue
+            if [key.type for key in other.keys] == [key.type for key in view.keys]:
+                yield other

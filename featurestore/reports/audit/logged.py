@@ -1,0 +1,192 @@
+"""Logged rows of one service version, as the audit compares them: inputs, times, and what was served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from featurestore.errors import SpineError
+from featurestore.reports.audit.recompute import Ints, Said
+from featurestore.semantics.service import REQUEST_TIME, Column, Part, ResolvedService
+from featurestore.semantics.values import canonical
+from featurestore.serving.log.serving_log import is_sound
+from featurestore.serving.served_rows import (
+    as_of_column,
+    feature_column,
+    input_column,
+    status_columns,
+    store_version,
+)
+from featurestore.types import FeatureType
+
+__all__ = ["Logged", "SpineOfRequests", "chunks"]
+
+NAMING = ("request", "row")
+"""The columns of a spine that name logged rows."""
+
+CHUNK = 200_000
+"""Logged rows that are compared at once."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Rows of the log. version: what they are compared with; served: the version served, where it is another one.
+
+    asked: the inputs that training is asked for, as `brought` has them, where a spine gives others. libraries: the versions
+    of each with which they were served.
+    """
+
+    version: ResolvedService
+    served: ResolvedService | None
+    rows: pa.Table
+    asked: pa.Table | None = None
+    libraries: Mapping[str, set[str]] = field(default_factory=dict)
+
+    @cached_property
+    def times(self) -> Ints:
+        """When each was answered, µs."""
+        return _instants(self.rows["time"])
+
+    @cached_property
+    def brought(self) -> pa.Table:
+        """The keys and request values that the requests brought, and their instants, which are always there."""
+        brought = {name: self.rows[input_column(name)].combine_chunks() for name in self.version.inputs}
+        return pa.table({**brought, REQUEST_TIME: self.rows["time"].combine_chunks()})
+
+    @property
+    def inputs(self) -> pa.Table:
+        """What training is asked for: what the requests brought, or what a spine gives."""
+        return self.brought if self.asked is None else self.asked
+
+    @property
+    def lacking(self) -> list[str]:
+        """The inputs of the version compared with that the version served did not take."""
+        return [name for name in self.version.inputs if input_column(name) not in self.rows.column_names]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the version that was served."""
+        return (self.served or self.version).fingerprint
+
+    def as_of(self, part: Part) -> Ints | None:
+        """The as_of that a view's values were served for, µs; None where the log has no such view."""
+        name = as_of_column(part)
+        return _instants(self.rows[name]) if name in self.rows.column_names else None
+
+    def column(self, name: str, of: FeatureType) -> pa.Array | None:
+        """What was served of a column; None where it is of another type, or was not served."""
+        logged = feature_column(name)
+        if logged not in self.rows.column_names or self.rows[logged].type != of.arrow:
+            return None
+        return canonical(self.rows[logged], of)
+
+    def of_part(self, part: Part) -> tuple[list[Column], Said]:
+        """The service's columns of a part that were served, those that only functions read among them, and what was."""
+        status_of = {name: own for own, names in status_columns(part).items() for name in names}
+        names = set(self.rows.column_names)
+        own = [c for c in (*self.version.columns, *self.version.hidden) if c.part == part.name]
+        columns = [column for column in own if {column.name, status_of[column.name]} <= names]
+        values, statuses = {}, {}
+        for column in columns:
+            found = self.column(column.name, column.type)
+            values[column.name] = pa.nulls(self.rows.num_rows, pa.null()) if found is None else found
+            statuses[column.name] = np.asarray(self.rows[status_of[column.name]].to_pylist())
+        return columns, Said(values, statuses)
+
+
+Libraries = dict[str, set[str]]
+"""Library → the versions of it that wrote some segments."""
+
+
+def chunks(
+    files: Sequence[Path], since: int | None, until: int | None, *, damaged: Callable[[Path], object]
+) -> Iterator[tuple[pa.Table, Libraries]]:
+    """The rows that were answered from `since` to before `until` (µs), some at a time, with what served them.
+
+    damaged: told of each file that is not what was written, which is left out.
+    """
+    of = pa.timestamp("us", "UTC")
+    condition = pc.scalar(True)
+    if since is not None:
+        condition &= pc.field("time") >= pa.scalar(since).cast(of)
+    if until is not None:
+        condition &= pc.field("time") < pa.scalar(until).cast(of)
+    waiting: list[pa.Table] = []
+    libraries: Libraries = {}
+    for path in files:
+        try:
+            if not is_sound(path):
+                raise OSError
+            found = ds.dataset(str(path), format="parquet").to_table(filter=condition)
+            wrote = store_version(found.schema.metadata)
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException, ValueError):  # one without a checksum shows its damage when it is read
+            damaged(path)
+            continue
+        waiting.append(found)
+        for name, of in (wrote.libraries if wrote is not None else {}).items():
+            libraries.setdefault(name, set()).add(of)
+        if sum(table.num_rows for table in waiting) >= CHUNK:
+            yield from _cut(waiting, libraries)
+            waiting, libraries = [], {}
+    yield from _cut(waiting, libraries)
+
+
+def _cut(tables: Sequence[pa.Table], libraries: Libraries) -> Iterator[tuple[pa.Table, Libraries]]:
+    if tables:
+        plain = [table.replace_schema_metadata() for table in tables]
+        table = pa.concat_tables(plain, promote_options="default")
+        yield from ((table.slice(first, CHUNK), libraries) for first in range(0, table.num_rows, CHUNK))
+
+
+class SpineOfRequests:
+    """The rows that training was asked for, each naming the logged row that it stands for.
+
+    table: columns `request` and, where requests had several rows, `row`, beside inputs whose values may be others than
+    the request brought; an input that is itself called request or row is there as `input:request`. not_served: its rows that were not logged; not_trained: logged rows that it has not; both so far.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        if "request" not in table.column_names:
+            raise SpineError("The spine has no column 'request' with the ids under which its rows were logged")
+        requests = table["request"].to_pylist()
+        numbers = table["row"].to_pylist() if "row" in table.column_names else [0] * len(requests)
+        self.table = table
+        self._places = {pair: place for place, pair in enumerate(zip(requests, numbers, strict=True))}
+        if len(self._places) < len(requests):
+            raise SpineError("The spine names a logged row twice; `request` and `row` together name one")
+        self._left = set(self._places)
+        self.not_trained = 0
+
+    @property
+    def not_served(self) -> int:
+        """Its rows that no log has shown yet."""
+        return len(self._left)
+
+    def match(self, rows: pa.Table, version: ResolvedService) -> tuple[pa.Table, pa.Table]:
+        """The logged rows that it has, and the inputs that training was asked for, row by row."""
+        pairs = list(zip(rows["request"].to_pylist(), rows["row"].to_pylist(), strict=True))
+        kept = [n for n, pair in enumerate(pairs) if pair in self._places]
+        self.not_trained += len(pairs) - len(kept)
+        self._left.difference_update(pairs)
+        places = pa.array([self._places[pairs[n]] for n in kept], pa.int64())
+        matched = rows.take(pa.array(kept, pa.int64()))
+        asked = {REQUEST_TIME: matched["time"].combine_chunks()}
+        for name, of in version.inputs.items():
+            there = [own for own in (input_column(name), name) if own in self.table.column_names and own not in NAMING]
+            own = self.table[there[0]].take(places) if there else matched[input_column(name)]
+            asked[name] = own.cast(of.arrow).combine_chunks()
+        return matched, pa.table(asked)
+
+
+def _instants(column: pa.ChunkedArray) -> Ints:
+    values: Ints = column.cast(pa.int64()).to_numpy()
+    return values

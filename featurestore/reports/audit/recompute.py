@@ -1,0 +1,84 @@
+"""What training says of logged keys, at any instant and under any version of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from featurestore.semantics.rows import words_sql
+from featurestore.semantics.service import Part
+from featurestore.semantics.status import Status
+from featurestore.sources.offline import Session
+from featurestore.training.historical import answer_part
+from featurestore.training.spine import SpineChunk
+from featurestore.training.spine_table import load_chunk
+from featurestore.types import FeatureType
+
+__all__ = ["NEVER", "STATUSES", "Ints", "Said", "ask_keys", "neighbours"]
+
+Ints = npt.NDArray[np.int64]
+
+NEVER = -(1 << 60)
+"""An instant at which no row is known, µs."""
+
+STATUSES = np.array([status.name for status in Status])
+"""The names of statuses by their numbers."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A part's columns and the names of their statuses, by column name."""
+
+    columns: Mapping[str, pa.Array]
+    statuses: Mapping[str, npt.NDArray[np.str_]]
+
+    def at(self, rows: Ints) -> Said:
+        """Only these rows, in this order."""
+        index = pa.array(rows)
+        return Said(
+            {name: column.take(index) for name, column in self.columns.items()},
+            {name: status[rows] for name, status in self.statuses.items()},
+        )
+
+
+def ask_keys(
+    session: Session, part: Part, keys: pa.Table, as_of: Ints, *, inputs: dict[str, FeatureType],
+    judged: Ints | None = None,
+) -> Said:  # fmt: skip
+    """What training says of each row of keys at its as_of. judged: the instants to judge ttl and until at instead."""
+    spine = load_chunk(
+        session.connection, SpineChunk(keys, 0), timestamp=None, timezone="UTC", inputs=inputs, from_pandas=False
+    )
+    session.connection.register("served_for", pa.table({"n": np.arange(len(as_of)), "a": as_of}))
+    answer = answer_part(session, part, spine, served=as_of)
+    session.connection.unregister("served_for")
+    if judged is not None:
+        answer = replace(answer, as_of=judged)
+    statuses = answer.statuses_of(part.features)
+    columns = answer.columns(part.features, statuses)
+    return Said(
+        {part.column(feature.name): column for feature, column in zip(part.features, columns, strict=True)},
+        {part.column(name): STATUSES[status] for name, status in statuses.items()},
+    )
+
+
+def neighbours(session: Session, part: Part, as_of: Ints, steps: int) -> tuple[list[Ints], list[Ints]]:
+    """The instants just before the last rows that each key had at its as_of, and those of the next rows; NEVER where
+    there are fewer. It is asked of the keys that `ask_keys` was asked for last."""
+    view = part.view
+    names = [f"k{i}" for i in range(max(1, len(view.keys)))]
+    visible = f"SELECT {', '.join(names)}, greatest(e, known) AS v FROM ({words_sql(view, session.scan(view.source))})"
+    sql = (
+        f"SELECT n, max(v, {steps}) FILTER (v <= a) AS before, min(v, {steps}) FILTER (v > a) AS after "
+        f"FROM requests JOIN ({visible}) USING ({', '.join(names)}) GROUP BY n"
+    )
+    earlier, later = ([np.full(len(as_of), NEVER) for _ in range(steps)] for _ in range(2))
+    for n, before, after in session.connection.sql(sql).fetchall():
+        for found, instants, shift in ((earlier, before, -1), (later, after, 0)):
+            for step, instant in enumerate(instants or ()):
+                found[step][n] = instant + shift
+    return earlier, later

@@ -1,0 +1,219 @@
+"""Explanations: the value of one key at an instant, the rows that made it, and the rows left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from featurestore import html
+from featurestore.reports.text import aligned, shown_cell, shown_instant
+from featurestore.semantics.view import ResolvedView
+from featurestore.types import FeatureType, Timestamp, to_json
+
+__all__ = ["ExplainedRow", "Explanation"]
+
+
+@dataclass(frozen=True)
+class ExplainedRow:
+    """A row of the source and what became of it.
+
+    values: every column that the view reads. event_time and known_at: None where the row has none, or its table has no
+    time. file: the path of its file, None for a frame in memory; row: its number there, from 0. counts_for: the folded
+    features whose window it lies in and whose condition it meets (a null in it may still be nothing to the fold).
+    """
+
+    verdict: str
+    reason: str
+    values: dict[str, Any]
+    event_time: datetime | None
+    known_at: datetime | None
+    file: str | None
+    row: int
+    counts_for: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where it lies: "data/landings.parquet row 17"."""
+        return f"{self.file or 'frame'} row {self.row}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The value of one key of a view as a lookup or a spine row at `at` is answered, and how it came about.
+
+    at: None where an as_of was asked for itself. as_of: the instant whose value is asked for, by the view's refresh;
+    known_by: until when a row may have been learned and still count. status: of the plain columns, which are the newest
+    row's; of a view without any, whether the key is known. statuses: of each feature. values: by feature, defaults filled
+    in. event_time: of the row that was chosen, even when its validity has ended. conflict: rows were tied in everything
+    but their bytes, which decided; conflicts: the folded features for which that holds of a row that they picked. rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included; counted: the
+    same for each folded feature, of the rows that count for it.
+    """
+
+    view: str
+    key: dict[str, Any]
+    at: datetime | None
+    as_of: datetime
+    known_by: datetime
+    status: str
+    statuses: dict[str, str]
+    values: dict[str, Any]
+    event_time: datetime | None
+    conflict: bool
+    conflicts: tuple[str, ...]
+    rows: tuple[ExplainedRow, ...]
+    counts: dict[str, int]
+    counted: dict[str, int]
+    resolved: ResolvedView = field(repr=False, compare=False)
+
+    @property
+    def hidden(self) -> int:
+        """How many rows are not shown."""
+        return sum(self.counts.values()) - len(self.rows)
+
+    @property
+    def chosen(self) -> ExplainedRow | None:
+        """The row that holds the values (or held them, until it ended); None where there is none."""
+        return next((row for row in self.rows if row.verdict in {"chosen", "ended"}), None)
+
+    @property
+    def summary(self) -> str:
+        """One sentence: how the status came about."""
+        if self.status == "PRESENT":
+            ties = f"; among rows that tied, bytes decided for {', '.join(self.conflicts)}" if self.conflicts else ""
+            if not self.resolved.plain:
+                return f"PRESENT: the key is known, and each value is the fold of the rows that count for it{ties}"
+            tie = "; it tied with others, and the bytes of its columns decided" if self.conflict else ""
+            folds = "; folds are of the rows that count for each" if self.resolved.folded else ""
+            return f"PRESENT: the values of the newest row that counts{tie}{folds}{ties}"
+        if any(value is None for value in self.key.values()):
+            return "MISSING: a key with a null in it has no values"
+        if self.status == "MISSING":
+            return "MISSING: no row of this key had happened, was known and was still current"
+        if self.counts.get("ended"):
+            return "EXPIRED: the validity of the newest row had ended, and no older row is tried"
+        return "EXPIRED: the key is known, but every row of it is older than the ttl"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: instants as RFC 3339, NaN and infinities as strings, bytes as base64."""
+        features = {feature.name: feature.type for feature in self.resolved.features}
+        return {
+            "view": self.view,
+            "key": _json(self.key, {key.name: key.type for key in self.resolved.keys}),
+            "at": to_json(Timestamp, self.at),
+            "as_of": to_json(Timestamp, self.as_of),
+            "known_by": to_json(Timestamp, self.known_by),
+            "status": self.status,
+            "statuses": self.statuses,
+            "values": _json(self.values, features),
+            "event_time": to_json(Timestamp, self.event_time),
+            "conflict": self.conflict,
+            "conflicts": list(self.conflicts),
+            "rows": [
+                {
+                    "verdict": row.verdict,
+                    "reason": row.reason,
+                    "values": _json(row.values, self.resolved.columns),
+                    "event_time": to_json(Timestamp, row.event_time),
+                    "known_at": to_json(Timestamp, row.known_at),
+                    "file": row.file,
+                    "row": row.row,
+                    "counts_for": list(row.counts_for),
+                }
+                for row in self.rows
+            ],
+            "counts": self.counts,
+            "counted": self.counted,
+            "hidden": self.hidden,
+        }
+
+    def __str__(self) -> str:
+        features = {feature.name: feature.type for feature in self.resolved.features}
+        lines = [self._title, self._times, self.summary]
+        lines += [
+            f"  {name} = {shown_cell(value, features[name])}{self._beside(name)}" for name, value in self.values.items()
+        ]
+        if self.rows:
+            lines += ["", *aligned([self._header, *self._cells()])]
+        if self.hidden:
+            lines += ["", self._note]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        features = {feature.name: feature.type for feature in self.resolved.features}
+        values = [
+            (name, f"{shown_cell(value, features[name])}{self._beside(name)}") for name, value in self.values.items()
+        ]
+        top = html.table(self._title, ("feature", "value"), values, note=f"{self.summary} · {self._times}")
+        return top + html.table("Rows", self._header, self._cells(), note=self._note) if self.rows else top
+
+    def _beside(self, name: str) -> str:
+        """What is worth saying of a feature beside its value: its status where it differs, and its number of rows."""
+        own, count = self.statuses[name], self.counted.get(name)
+        status = "" if own == self.status else f", {own}"
+        return status if count is None else f"{status}, of {count} row{'' if count == 1 else 's'}"
+
+    @property
+    def _title(self) -> str:
+        types = {key.name: key.type for key in self.resolved.keys}
+        key = ", ".join(f"{name}={shown_cell(value, types[name])}" for name, value in self.key.items())
+        return f"{self.view} of {key}" if key else self.view
+
+    @property
+    def _times(self) -> str:
+        asked = "" if self.at is None else f"asked at {shown_instant(self.at)}, answered "
+        times = f"{asked}as of {shown_instant(self.as_of)}"
+        return (
+            times if self.known_by == self.as_of else f"{times} with what was known by {shown_instant(self.known_by)}"
+        )
+
+    @property
+    def _note(self) -> str:
+        if not self.hidden:
+            return ""
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
+        return f"{self.hidden} more rows are not shown; in all: {counts}"
+
+    @property
+    def _columns(self) -> list[str]:
+        """The source's columns to print: a time word's own column is left out where it says the same again."""
+        source = self.resolved.source
+        said = [(source.event_time, "event_time"), (source.known_column, "known_at")]
+        again = {
+            name
+            for name, word in said
+            if name is not None and all(row.values[name] == getattr(row, word) for row in self.rows)
+        }
+        return [name for name in self.resolved.columns if name not in again]
+
+    @property
+    def _header(self) -> tuple[str, ...]:
+        counts = ("counts for",) if self.counted else ()
+        return ("verdict", "reason", *counts, "event_time", "known_at", *self._columns, "where")
+
+    def _cells(self) -> Iterator[tuple[str, ...]]:
+        columns = [(name, self.resolved.columns[name]) for name in self._columns]
+        for row in self.rows:
+            values = [shown_cell(row.values[name], of) for name, of in columns]
+            counts = (_listed(row.counts_for, len(self.counted)),) if self.counted else ()
+            yield (
+                row.verdict,
+                row.reason,
+                *counts,
+                shown_instant(row.event_time),
+                shown_instant(row.known_at),
+                *values,
+                row.place,
+            )
+
+
+def _listed(names: Sequence[str], of: int) -> str:
+    """The features that a row counts for, in few words where it is all of them or none."""
+    if not names:
+        return "-"
+    return "all" if len(names) == of > 1 else ", ".join(names)
+
+
+def _json(values: Mapping[str, Any], types: Mapping[str, FeatureType]) -> dict[str, Any]:
+    return {name: to_json(types[name], value) for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""lineage: from source columns through views, functions and services to training frames and serving."""

@@ -1,0 +1,87 @@
+"""Lineage: what a feature, a function, a service or a column is made of, and where it goes, up to frames and serving."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Literal
+
+from featurestore.catalog import Catalog
+from featurestore.errors import FeatureStoreError
+from featurestore.project import Project
+from featurestore.reports.lineage import text as lineage_text
+from featurestore.reports.lineage.graph import Graph, Node, Part, found, graph_of
+from featurestore.reports.lineage.uses import Uses, add_uses, uses_of
+
+__all__ = ["Direction", "Lineage", "lineage", "lineage_of"]
+
+Direction = Literal["both", "upstream", "downstream"]
+
+
+class Lineage(Part):
+    """What some nodes, the roots, are made of and what is made of them: nodes by id, and edges between them."""
+
+    @classmethod
+    def of(cls, graph: Graph, roots: tuple[str, ...], direction: Direction) -> Lineage:
+        """The part of a graph that is upstream of the roots, downstream of them, or both."""
+        parts = [graph.closure(roots, upstream=way == "upstream") for way in ("upstream", "downstream")
+                 if direction in {"both", way}]  # fmt: skip
+        kept = set().union(*parts)
+        edges = tuple(edge for edge in graph.edges if any({edge.start, edge.end} <= part for part in parts))
+        return cls(roots, {name: node for name, node in graph.nodes.items() if name in kept}, edges)
+
+    def of_kind(self, kind: str) -> tuple[Node, ...]:
+        """Its nodes of one kind."""
+        return tuple(node for node in self.nodes.values() if node.kind == kind)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "roots": list(self.roots),
+            "nodes": [
+                {
+                    "id": node.id,
+                    "kind": node.kind,
+                    "name": node.name,
+                    **({"detail": node.detail} if node.detail else {}),
+                }
+                for node in self.nodes.values()
+            ],
+            "edges": [
+                {"from": edge.start, "to": edge.end, "role": edge.role, **({"name": edge.name} if edge.name else {})}
+                for edge in self.edges
+            ],
+        }
+
+    def to_mermaid(self) -> str:
+        """A Mermaid flow chart."""
+        return lineage_text.mermaid(self)
+
+    def __str__(self) -> str:
+        return lineage_text.text(self)
+
+    def _repr_html_(self) -> str:
+        return lineage_text.page(self)
+
+
+def lineage(catalog: Catalog, uses: Uses, asked: Any, *, direction: Direction = "both") -> Lineage:
+    """The lineage of a name or a definition: see `lineage_graph.found` for the names.
+
+    direction: only what it is made of ("upstream"), or only what is made of it ("downstream"). Raises NotFoundError with
+    the nearest name.
+    """
+    graph = graph_of(catalog)
+    roots = found(graph, catalog, asked)
+    add_uses(graph, catalog, uses)
+    return Lineage.of(graph, roots, direction)
+
+
+def lineage_of(project: Project, asked: Any, *, direction: Direction = "both") -> Lineage:
+    """The lineage of a name or a definition, at hand or applied, with what became of services in this project."""
+    if project.serving_log is not None:
+        project.serving_log.flush()
+    own = {}
+    for name in project.catalog.services:
+        with contextlib.suppress(FeatureStoreError):  # its data is not at hand: what was applied is told
+            own[name] = project.service(name).fingerprint
+    uses = uses_of(project.registry, lambda: project.online, project.config.project, project.served, own)
+    return lineage(project.definitions, uses, asked, direction=direction)

@@ -1,0 +1,126 @@
+"""Check a manifest: is what a model was trained on what is applied, what is at hand and what is served, and what differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from featurestore.errors import FeatureStoreError, FingerprintError
+from featurestore.project import Project
+from featurestore.registry.diff import Change, changes
+from featurestore.registry.store import ServiceVersion
+from featurestore.training.manifest import Manifest, library_versions
+
+__all__ = ["ManifestCheck", "check_manifest"]
+
+State = Literal["applied", "kept", "replaced", "never applied"]
+
+
+@dataclass(frozen=True)
+class ManifestCheck:
+    """A manifest compared with a store.
+
+    state: what the registry says of its service version. refusal: why it is refused when it is presented, None where it is
+    served. unfilled: those of its views that have no values online yet. applied, at_hand: what is another in the service
+    that is applied, and in the one that is declared here, now; empty where they are the same, None where there is none of
+    the name, or its definition is not known. libraries: name → (version that it was made with, version here), where they
+    differ; None where it is not there. notes: what could not be compared, and why.
+    """
+
+    manifest: Manifest
+    state: State
+    refusal: str | None
+    unfilled: tuple[str, ...]
+    applied: tuple[Change, ...] | None
+    at_hand: tuple[Change, ...] | None
+    libraries: dict[str, tuple[str | None, str | None]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Whether the definitions that are applied are those of the manifest."""
+        return self.state == "applied"
+
+    @property
+    def served(self) -> bool:
+        """Whether whoever presents it gets values now."""
+        return self.refusal is None and not self.unfilled
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "service": self.manifest.service,
+            "fingerprint": self.manifest.fingerprint,
+            "state": self.state,
+            "served": self.served,
+            "refusal": self.refusal,
+            "unfilled": list(self.unfilled),
+            "applied": _plain(self.applied),
+            "at_hand": _plain(self.at_hand),
+            "libraries": {name: list(pair) for name, pair in self.libraries.items()},
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"Manifest {self.manifest}: {self.state}, {'served' if self.served else 'not served'}"]
+        if self.unfilled:
+            lines.append(f"  without values online: {', '.join(self.unfilled)}; run featurestore materialize")
+        for title, found in (("applied", self.applied), ("at hand", self.at_hand)):
+            lines.append(f"  {title}: {'nothing to compare' if found is None else 'other' if found else 'the same'}")
+            lines += [f"    {change}" for change in found or ()]
+        lines += [
+            f"  library {name}: made with {made or 'none'}, here {here or 'none'}"
+            for name, (made, here) in self.libraries.items()
+        ]
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def _plain(found: tuple[Change, ...] | None) -> list[dict[str, str | None]] | None:
+    return None if found is None else [change._asdict() for change in found]
+
+
+def check_manifest(manifest: Manifest, project: Project) -> ManifestCheck:
+    """Compare a manifest with what is applied, at hand and online. Raises RegistryError, OnlineStoreError."""
+    version = project.serving.present(manifest)
+    found = project.registry.find_service(*version)
+    definition = manifest.definition
+    if definition is None and found is not None:
+        definition = found[1]["services"][version.service]["definition"]
+    record = project.registry.current().document["services"].get(version.service)
+    refusal, unfilled = None, []
+    try:
+        unfilled = project.serving.unfilled(project.serving.lookup(*version).service)
+    except FingerprintError as error:
+        refusal = str(error)
+    at_hand, notes = None, []
+    try:
+        declared = project.catalog.services.get(version.service)
+        if declared is not None:
+            at_hand = _changes(definition, project.service(declared).definition)
+    except FeatureStoreError as error:
+        notes.append(f"the service at hand cannot be settled: {error}")
+    here = library_versions()
+    made = manifest.versions
+    return ManifestCheck(
+        manifest,
+        _state(version, project, known=found is not None),
+        refusal,
+        tuple(unfilled),
+        None if record is None else _changes(definition, record["definition"]),
+        at_hand,
+        {name: (made.get(name), here.get(name)) for name in {**made, **here} if made.get(name) != here.get(name)},
+        tuple(notes),
+    )
+
+
+def _changes(definition: dict[str, Any] | None, other: dict[str, Any]) -> tuple[Change, ...] | None:
+    return None if definition is None else changes(definition, other)
+
+
+def _state(version: ServiceVersion, project: Project, *, known: bool) -> State:
+    record = project.registry.current().document["services"].get(version.service)
+    if record is not None and record["fingerprint"] == version.fingerprint:
+        return "applied"
+    if any(kept.named == version for kept in project.registry.kept()):
+        return "kept"
+    return "replaced" if known else "never applied"

@@ -1,0 +1,205 @@
+"""Status: what is applied, how far the online store has come, and how much lies in the logs of pushed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from featurestore.clock import to_datetime
+from featurestore.declare.durations import show_duration
+from featurestore.declare.push import PushSource
+from featurestore.online import OnlineStore
+from featurestore.online.codec import ViewCodec, unpack_watermark
+from featurestore.online.source_state import NEVER, SourceState, served_as_of, state_key
+from featurestore.semantics.rows import words_sql
+from featurestore.semantics.view import ResolvedView
+from featurestore.serving.view_readers import Vouched
+from featurestore.sources.log import Log, Segment
+from featurestore.sources.offline import Offline
+from featurestore.sources.push_logs import LATE
+
+__all__ = ["PushStatus", "ViewStatus", "described", "reads_source", "status_of"]
+
+
+@dataclass(frozen=True)
+class PushStatus:
+    """The log of a push source, and how much of it is in the records online.
+
+    applied: the known_at (µs) of the last row that is, None where none is. pending: rows that are not yet. rows, bytes, segments: what lies in the log; late: the rows that came too late to count and are kept aside.
+    """
+
+    source: str
+    applied: int | None
+    pending: int
+    rows: int
+    bytes: int
+    segments: int
+    late: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, instants as ISO text."""
+        return {
+            "source": self.source, "applied": _iso(self.applied), "pending": self.pending, "rows": self.rows,
+            "bytes": self.bytes, "segments": self.segments, "late": self.late,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ViewStatus:
+    """One view online: the complete instants (µs), the one that lookups are served, and the one they ask for.
+
+    pushes: the log of its source, None where it is read from files. freshness: how old the newest row of its source may
+    be (µs), None where the view does not say or is refreshed; age: how old it is, None where it was not asked or there is none.
+    kept_for: the service versions for which it is kept where another version is the applied one. lag: µs that `served` may
+    be behind `wanted` without being stale.
+    """
+
+    view: str
+    fingerprint: str
+    complete: tuple[int, ...]
+    served: int | None
+    wanted: int
+    pushes: PushStatus | None = None
+    freshness: int | None = None
+    age: int | None = None
+    kept_for: tuple[str, ...] = ()
+    lag: int = 0
+
+    @property
+    def state(self) -> str:
+        """ "not materialized", "stale" or "fresh"."""
+        if self.served is None:
+            return "not materialized"
+        return "fresh" if self.wanted - self.served <= self.lag else "stale"
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the newest row of the source is older than the view's freshness allows."""
+        return self.freshness is not None and self.age is not None and self.age > self.freshness
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, instants as ISO text, durations as they are declared."""
+        return {
+            "view": self.view,
+            "fingerprint": self.fingerprint,
+            "state": self.state,
+            "as_of": _iso(self.served),
+            "wanted": to_datetime(self.wanted).isoformat(),
+            "computed": [to_datetime(instant).isoformat() for instant in self.complete],
+            "pushes": None if self.pushes is None else self.pushes.to_dict(),
+            "freshness": None if self.freshness is None else show_duration(self.freshness),
+            "age": None if self.age is None else show_duration(self.age),
+            "overdue": self.overdue,
+            "kept_for": list(self.kept_for),
+        }
+
+
+def _iso(instant: int | None) -> str | None:
+    return None if instant is None else to_datetime(instant).isoformat()
+
+
+def status_of(
+    views: Iterable[ResolvedView], store: OnlineStore, project: str, *, offline: Offline,
+    kept: Mapping[str, tuple[str, ...]] | None = None, vouched: Vouched | None = None,
+) -> list[ViewStatus]:  # fmt: skip
+    """The status of each view, all read at once; kept: fingerprint → for whom it is kept. SourceError where the source of one that says freshness cannot be read."""
+    listed = list(views)
+    marks = [ViewCodec(project, view).watermark_key for view in listed]
+    states = [state_key(project, view.source) if isinstance(view.source, PushSource) else None for view in listed]
+    keys = list(dict.fromkeys([*marks, *(key for key in states if key is not None)]))
+    reading = store.get(keys)
+    held = dict(zip(keys, reading.values, strict=True))
+    logs: dict[str, PushStatus] = {}
+    result = []
+    for view, mark, key in zip(listed, marks, states, strict=True):
+        state = SourceState() if key is None else SourceState.unpack(held[key])
+        complete, wanted = unpack_watermark(held[mark]), view.timing.as_of(reading.now)
+        served = view.timing.served(complete, reading.now)
+        if view.is_pushed and complete:
+            assert key is not None
+            assert isinstance(view.source, PushSource)
+            witness = None if vouched is None else vouched.witness(view.source)
+            served = served_as_of(state, reading.now, held=held[key], filled=max(complete), witness=witness)
+            wanted = max(wanted, state.applied)
+        source, pushes = view.source, None
+        if isinstance(source, PushSource):
+            pushes = logs.get(source.name) or _log_status(source, offline, state)
+            logs[source.name] = pushes
+        freshness = _freshness(view)
+        newest = None if freshness is None else _newest(view, offline)
+        age = None if newest is None else max(0, reading.now - newest)
+        lag = vouched.lag if vouched is not None and view.is_pushed else 0
+        kept_for = (kept or {}).get(view.fingerprint, ())
+        result.append(
+            ViewStatus(view.name, view.fingerprint, complete, served, wanted, pushes, freshness, age, kept_for, lag)
+        )
+    return result
+
+
+def _freshness(view: ResolvedView) -> int | None:
+    said: int | None = view.declared.said("freshness") if view.timing.refresh is None else None
+    return said
+
+
+def reads_source(view: ResolvedView) -> bool:
+    """Whether the status of a view is told from the rows of its source: how old the newest is."""
+    return _freshness(view) is not None
+
+
+def _log_status(source: PushSource, offline: Offline, state: SourceState) -> PushStatus:
+    log = offline.log(source)
+    segments = log.segments()
+    late = offline.log(source, LATE).segments()
+    return PushStatus(
+        source.name,
+        None if state.applied == NEVER else state.applied,
+        _pending(log, state.applied),
+        sum(segment.rows or 0 for segment in segments),
+        sum(_size(log, segment) for segment in segments),
+        len(segments),
+        sum(segment.rows or 0 for segment in late),
+    )
+
+
+def _size(log: Log, segment: Segment) -> int:
+    """Bytes on the disk; a sealed segment remembers those that it had before."""
+    return (log.folder / segment.file).stat().st_size if segment.sealed else segment.size or 0
+
+
+def _pending(log: Log, applied: int) -> int:
+    """The rows of a log after an instant; only the segment in which it lies is read."""
+    count = 0
+    for segment in log.segments():
+        if not segment.rows or segment.first is None or segment.last is None or segment.last <= applied:
+            continue
+        count += segment.rows if segment.first > applied else log.read(applied, segment.last).num_rows
+    return count
+
+
+def _newest(view: ResolvedView, offline: Offline) -> int | None:
+    """The greatest known_at of a view's source (µs); None where it has no rows."""
+    if isinstance(view.source, PushSource) and view.source.history is None:
+        return offline.log(view.source).last_known_at()
+    with offline.session() as session:
+        words = words_sql(view, session.scan(view.source))
+        found: list[tuple[int | None]] = session.connection.execute(f"SELECT max(known) FROM ({words})").fetchall()
+    return found[0][0]
+
+
+def described(views: Sequence[ViewStatus]) -> list[str]:
+    """What is worth a sentence: each log of pushed rows once, and sources that are older than a view allows."""
+    logs = {view.pushes.source: view.pushes for view in views if view.pushes is not None}
+    lines = []
+    for log in logs.values():
+        upto = "nothing is applied" if log.applied is None else f"applied up to {_iso(log.applied)}"
+        lines.append(
+            f"push source '{log.source}': {upto}, {log.pending} rows pending, {log.late} late rows kept aside; its log has "
+            f"{log.rows} rows in {log.segments} segments, {log.bytes} bytes"
+        )
+    lines += [
+        f"view '{view.view}': the newest row of its source is {show_duration(view.age or 0)} old, and its freshness is "
+        f"{show_duration(view.freshness or 0)}"
+        for view in views if view.overdue
+    ]  # fmt: skip
+    return lines

@@ -1,0 +1,278 @@
+"""Lookup: the function of key and instant, asked for now, in one round trip.
+
+Everything is resolved once, when the service is loaded. A lookup then encodes keys, reads watermarks and records
+(watermarks first), chooses each view's base, decodes, and applies rules 0, 4 and 5. No SQL, no registry. Where rows share a
+key, its record is read and worked out once, and each of them is given what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pyarrow as pa
+
+from featurestore.clock import to_datetime
+from featurestore.declare.frames import is_pandas, table_of
+from featurestore.declare.on_demand import OnDemand
+from featurestore.errors import OnlineStoreError, RequestError
+from featurestore.online import OnlineStore, Reading
+from featurestore.online.coalesce import CoalescingReader
+from featurestore.semantics.evaluate import evaluate, evaluate_rows, input_names
+from featurestore.semantics.service import REQUEST_TIME, ResolvedService
+from featurestore.semantics.values import EXACT_IN_FLOAT64, own_lists, scalars
+from featurestore.serving.online_result import OnlineResult, PartAnswer
+from featurestore.serving.repeats import Repeats, repeats_of
+from featurestore.serving.view_readers import Vouched, load_part
+from featurestore.types import FeatureType, Timestamp, from_json
+
+__all__ = ["Lookup", "rows_of"]
+
+ATTEMPTS = 20
+"""Round trips that a lookup makes at most, when records are rewritten under its hands."""
+
+ONE_INT, ONE_STR = {int}, {str}
+"""Types of values of which two that are equal are the same; a bool is equal to an int."""
+
+INTEGERS = {"Int32": 31, "Int64": 63}
+"""Bits of the value of each integer type."""
+
+EQUAL_IS_SAME = {"Bool", "Int32", "Int64", "String", "Bytes", "Date", "Timestamp"}
+"""Types of which two values that are equal are the same; 0.0 equals -0.0, a function may tell them apart, and lists have no hash."""
+
+Rows = Sequence[Mapping[str, Any]]
+Columns = Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, encoded: the keys to read (watermarks first), each once; of each part the places of its records' keys among
+    them (-1: a null key), a place for each distinct one of its rows; by the part's inputs which rows are alike in them
+    (None: no two are); and the canonical inputs."""
+
+    keys: list[bytes]
+    records: list[Sequence[int]]
+    repeats: dict[tuple[str, ...], Repeats | None]
+    inputs: dict[str, list[Any]]
+    rows: int
+
+
+class Lookup:
+    """A service, loaded: safe to use from several threads and coroutines."""
+
+    def __init__(
+        self, service: ResolvedService, store: OnlineStore, *, project: str, vouched: Vouched | None = None
+    ) -> None:
+        self.service = service
+        self._store = store
+        self._parts = [load_part(part, project, vouched=vouched) for part in service.parts]
+        self._marks = list(dict.fromkeys(key for loaded in self._parts for key in loaded.marks))
+        self._marks_of = [[self._marks.index(key) for key in loaded.marks] for loaded in self._parts]
+        self._part_of = {column: loaded.part for loaded in self._parts for column in loaded.places}
+        self._inputs = service.inputs
+        self._names = [column.name for column in service.columns]
+        self._hidden = [column.name for column in service.hidden]
+        features = {part.column(feature.name): feature.type for part in service.parts for feature in part.features}
+        self._input_types = {**self._inputs, **features, REQUEST_TIME: Timestamp}
+        self._readers: WeakKeyDictionary[asyncio.AbstractEventLoop, CoalescingReader] = WeakKeyDictionary()
+
+    def get(self, rows: Any, *, json: bool = False) -> OnlineResult:
+        """The features of each row of keys and request values; `json`: they are in their JSON forms.
+
+        Raises RequestError for a missing or wrongly typed value, NotMaterializedError, OnDemandError.
+        """
+        asked = self._encode(rows_of(rows, self._inputs), json=json)
+        for _ in range(ATTEMPTS):
+            result = self._answer(asked, self._store.get(asked.keys))
+            if result is not None:
+                return result
+        raise self._torn()
+
+    async def aget(self, rows: Any, *, json: bool = False) -> OnlineResult:
+        """`get` for coroutines: round trips are shared with those that wait at the same time."""
+        asked = self._encode(rows_of(rows, self._inputs), json=json)
+        count, reader = len(self._marks), self._reader()
+        for _ in range(ATTEMPTS):
+            result = self._answer(asked, await reader.get(asked.keys[count:], first=asked.keys[:count]))
+            if result is not None:
+                return result
+        raise self._torn()
+
+    def _reader(self) -> CoalescingReader:
+        """The reader of the running event loop; each loop has its own."""
+        loop = asyncio.get_running_loop()
+        reader = self._readers.get(loop)
+        if reader is None:
+            reader = self._readers[loop] = CoalescingReader(self._store)
+        return reader
+
+    def _torn(self) -> OnlineStoreError:
+        return OnlineStoreError(
+            f"Service '{self.service.name}': records have no slot for the watermark after {ATTEMPTS} readings; the store "
+            "holds records of another history. Run featurestore materialize --full"
+        )
+
+    def _encode(self, rows: Rows, *, json: bool) -> _Asked:
+        inputs = {name: _column(rows, name, of, json=json) for name, of in self._inputs.items()}
+        keys = list(self._marks)
+        records: list[Sequence[int]] = []
+        repeats: dict[tuple[str, ...], Repeats | None] = {}
+        for loaded in self._parts:
+            names, count = loaded.part.inputs, len(rows)
+            columns = [inputs[name] for name in names]
+            if names not in repeats:
+                repeats[names] = repeats_of(columns, count)  # of keys, which are the same bytes where they are equal
+            alike = repeats[names]
+            if alike is not None:
+                columns, count = [alike.distinct(column) for column in columns], len(alike.firsts)
+            null = {row for column in columns if None in column for row in range(count) if column[row] is None}
+            places: Sequence[int] = range(len(keys), len(keys) + count)
+            if null:
+                number = iter(places)
+                places = [-1 if row in null else next(number) for row in range(count)]
+                columns = [[value for row, value in enumerate(column) if row not in null] for column in columns]
+            keys += loaded.codec.keys_of(columns, count - len(null))
+            records.append(places)
+        return _Asked(keys, records, repeats, inputs, len(rows))
+
+    def _answer(self, asked: _Asked, reading: Reading) -> OnlineResult | None:
+        values = reading.values
+        parts: dict[str, PartAnswer] = {}
+        columns: dict[str, Sequence[Any]] = {}
+        for loaded, marks, places in zip(self._parts, self._marks_of, asked.records, strict=True):
+            records = [values[place] if place >= 0 else None for place in places]
+            answer = loaded.answer(reading.now, [values[mark] for mark in marks], records)
+            if answer is None:
+                return None
+            judged, of_view = answer
+            of_columns = map(of_view.__getitem__, loaded.places.values())
+            alike = asked.repeats[loaded.part.inputs]
+            if alike is not None:
+                judged, of_columns = judged.spread(alike), map(alike.spread, of_columns)
+            parts[loaded.part.name] = judged
+            columns.update(zip(loaded.places, of_columns, strict=True))
+        if self.service.declared.on_demand:
+            self._evaluate(columns, asked, reading.now)
+        shown = columns if list(columns) == self._names else {name: columns[name] for name in self._names}
+        result = OnlineResult(self.service, shown, asked.inputs, parts, reading.now)
+        if self._hidden:
+            result.hidden = {name: columns[name] for name in self._hidden}
+        return result
+
+    def _evaluate(self, columns: dict[str, Sequence[Any]], asked: _Asked, now: int) -> None:
+        available = {**asked.inputs, **columns, REQUEST_TIME: [to_datetime(now)] * asked.rows}
+        for item in self.service.declared.on_demand:
+            arguments = {name: available[name] for name in input_names(item)}
+            alike = self._alike(arguments, asked) if item.mode == "row" else None
+            columns[item.name] = _evaluated(item, arguments, asked, types=self._input_types, alike=alike)
+
+    def _alike(self, arguments: Mapping[str, Sequence[Any]], asked: _Asked) -> Repeats | None:
+        """Which rows give a function the same arguments, bit for bit, as far as that is seen without a look at the features."""
+        read = {self._part_of[name].inputs for name in arguments if name in self._part_of}
+        columns: list[Sequence[Any]] = []
+        for repeats in map(asked.repeats.__getitem__, read):
+            if repeats is None:
+                return None
+            if len(repeats.firsts) > 1:
+                columns.append(repeats.spread(repeats.firsts))
+        for name, column in arguments.items():
+            if name in asked.inputs and name not in self._part_of:
+                of = self._inputs[name]
+                if of.element is not None or len({*column}) == asked.rows:
+                    return None
+                columns.append(column if of.kind in EQUAL_IS_SAME else list(map(repr, column)))
+        return repeats_of(columns, asked.rows)
+
+
+def _evaluated(
+    item: OnDemand, arguments: dict[str, Sequence[Any]], asked: _Asked, *, types: Mapping[str, FeatureType],
+    alike: Repeats | None,
+) -> Sequence[Any]:  # fmt: skip
+    def row_name(row: int) -> str:
+        return ", ".join(f"{name}={column[row]!r}" for name, column in asked.inputs.items()) or f"row {row}"
+
+    if item.mode == "row":
+        firsts = range(asked.rows) if alike is None else alike.firsts
+        taken = arguments if alike is None else {name: alike.distinct(column) for name, column in arguments.items()}
+        own = [own_lists(column, types[name]) for name, column in taken.items()]  # a function may sort what it gets
+        # The first row of all that fails is unlike those before it, so that it is the one that is named.
+        values = evaluate_rows(item, own, len(firsts), lambda number: row_name(firsts[number]))
+        return values if alike is None else alike.spread(values)
+    arrays = {name: pa.array(column, types[name].arrow) for name, column in arguments.items()}
+    return scalars(evaluate(item, arrays, row_name))
+
+
+def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> Rows:
+    """Rows of a request: a list of mappings as it is, one mapping as one row, any frame row by row."""
+    if isinstance(rows, Mapping) and not any(isinstance(value, (list, tuple)) for value in rows.values()):
+        return [rows]
+    if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):
+        return rows
+    try:
+        table = table_of(rows, owned=True)  # of which Python's own scalars are made
+    except TypeError:
+        raise RequestError(
+            f"{type(rows).__name__} is neither rows nor a frame; pass a list of dicts, or a frame"
+        ) from None
+    except ValueError as error:
+        raise RequestError(f"The frame cannot be read: {error}") from None
+    wanted = [name for name in inputs if name in table.column_names]
+    columns = [scalars(table[name]) for name in wanted]
+    plain = [dict(zip(wanted, values, strict=True)) for values in zip(*columns, strict=True)]
+    if not wanted:
+        return [{} for _ in range(table.num_rows)]
+    for name in wanted:
+        numbers = table[name].type
+        floats = is_pandas(rows) and pa.types.is_floating(numbers)  # a numpy-backed integer column with nulls
+        if inputs[name].kind in INTEGERS and (floats or pa.types.is_decimal(numbers)):  # or DuckDB's HUGEINT
+            for row in plain:
+                row[name] = _whole(row[name])
+    return plain
+
+
+def _whole(value: float | Decimal | None) -> float | Decimal | int | None:
+    """The integer that a number surely is; else the number."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else value
+    return int(value) if value is not None and value.is_integer() and abs(value) <= EXACT_IN_FLOAT64 else value
+
+
+def _column(rows: Rows, name: str, of: FeatureType, *, json: bool) -> list[Any]:
+    """One input's canonical scalars."""
+    try:
+        values = [row[name] for row in rows]
+        kinds = {*map(type, values)}
+        if len(values) > 1 and kinds in (ONE_INT, ONE_STR) and _is_shared(values):
+            value = from_json(of, values[0]) if json else of.accept(values[0])
+            return [value] * len(values)  # which is no list, since it came of none
+        if json:
+            return [from_json(of, value) for value in values]
+        bits = INTEGERS.get(of.kind)
+        if bits and kinds == ONE_INT and -1 << bits <= min(values) and max(values) < 1 << bits:
+            return values  # which `accept` would give back, each as it is
+        return list(map(of.accept, values))
+    except (KeyError, TypeError, ValueError):
+        raise _input_error(rows, name, of, json=json) from None
+
+
+def _is_shared(values: Sequence[Any]) -> bool:
+    """Whether several rows have one value between them; where the last has another than the first, that is seen at once."""
+    return bool(values[0] == values[-1] and values.count(values[0]) == len(values))
+
+
+def _input_error(rows: Sequence[Any], name: str, of: FeatureType, *, json: bool) -> RequestError:
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            return RequestError(f"Row {number} is {type(row).__name__}, and must map names to values")
+        if name not in row:
+            brought = ", ".join(map(str, row)) or "nothing"
+            return RequestError(f"Row {number} has no '{name}' ({of}); it brings {brought}")
+        try:
+            from_json(of, row[name]) if json else of.accept(row[name])
+        except (TypeError, ValueError) as error:
+            return RequestError(f"Row {number}: '{name}' must be {of}: {error}")
+    return RequestError(f"'{name}' must be {of}")

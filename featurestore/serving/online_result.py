@@ -1,0 +1,137 @@
+"""What a lookup answers: values, statuses, and the instant that each view's values are true for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy.typing as npt
+import pyarrow as pa
+
+from featurestore import html
+from featurestore.clock import to_datetime
+from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.status import Status
+from featurestore.semantics.values import canonical, matrix_of, own_lists, to_pandas
+from featurestore.serving.repeats import Repeats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["OnlineResult", "PartAnswer"]
+
+NAMES = tuple(status.name for status in Status)
+
+
+class PartAnswer(NamedTuple):
+    """What one view's answer has beside its values: by column a status a row, the as_of served (µs), and whether it is late."""
+
+    statuses: dict[str, list[Status]]
+    as_of: int
+    stale: bool
+
+    def spread(self, repeats: Repeats) -> PartAnswer:
+        """The answer for all rows, of one for those that are unlike; columns that shared their statuses still do."""
+        names = id if len(repeats.firsts) > 1 else itemgetter(0)  # of one row, columns share what is the same
+        every = {names(status): status for status in self.statuses.values()}
+        spread = {name: repeats.spread(status) for name, status in every.items()}
+        return self._replace(statuses={column: spread[names(status)] for column, status in self.statuses.items()})
+
+
+class OnlineResult:
+    """The features of a lookup, in the service's order, in whichever form a model takes them."""
+
+    def __init__(
+        self,
+        service: ResolvedService,
+        columns: dict[str, Sequence[Any]],
+        inputs: Mapping[str, Sequence[Any]],
+        parts: Mapping[str, PartAnswer],
+        now: int,
+        request: str | None = None,
+    ) -> None:
+        self.service = service
+        self.columns = columns
+        self.inputs = inputs
+        self.parts = parts
+        self.now = now
+        self.request = request  # the id under which it is logged, None where it is not
+        self.hidden: Mapping[str, Sequence[Any]] = {}  # by column, the features that only on-demand features read
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Column → list of Python values, the request's inputs first, then the features in order."""
+        types = {**self.service.inputs, **self._types()}
+        return {name: own_lists(values, types[name]) for name, values in {**self.inputs, **self.columns}.items()}
+
+    def to_arrow(self) -> pa.Table:
+        """The features as an Arrow table."""
+        return pa.table(self._arrays())
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The Arrow PyCapsule interface: `polars.DataFrame(result)` and the like."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def to_pandas(self, *, dtypes: Literal["arrow", "numpy"] = "arrow") -> pd.DataFrame:
+        """A pandas frame: the request's inputs, then the features."""
+        import pandas as pd
+
+        inputs = {name: canonical(pa.array(values, of.arrow), of) for (name, of), values in
+                  zip(self.service.inputs.items(), self.inputs.values(), strict=True)}  # fmt: skip
+        features = to_pandas(self._arrays(), self._types(), dtypes=dtypes)
+        if not inputs:
+            return features
+        frame: pd.DataFrame = pd.concat([to_pandas(inputs, self.service.inputs, dtypes=dtypes), features], axis=1)
+        return frame
+
+    @property
+    def features(self) -> pd.DataFrame:
+        """The service's columns alone: the same columns, order and dtypes as a training frame's `features`."""
+        return to_pandas(self._arrays(), self._types())
+
+    def to_numpy(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+        """A matrix (rows, features) of the service's columns; null is NaN. float64 unless `dtype` says otherwise."""
+        return matrix_of(self.columns, (column.type for column in self.service.columns), dtype)
+
+    @property
+    def statuses(self) -> dict[str, list[str]]:
+        """Column → each row's status: PRESENT, MISSING, EXPIRED, OVERFLOW or WITHHELD; on-demand ones are PRESENT."""
+        present = [Status.PRESENT] * len(self)
+        judged: dict[str, list[Status]] = {}
+        for answer in self.parts.values():
+            judged.update(answer.statuses)
+        distinct = {id(status): status for status in [present, *judged.values()]}  # a view's features share theirs
+        texts = {number: [NAMES[each] for each in status] for number, status in distinct.items()}
+        return {column.name: texts[id(judged.get(column.name, present))].copy() for column in self.service.columns}
+
+    @property
+    def as_of(self) -> dict[str, datetime]:
+        """View → the instant that its values are true for."""
+        return {name: to_datetime(answer.as_of) for name, answer in self.parts.items()}
+
+    @property
+    def stale(self) -> dict[str, bool]:
+        """View → whether its values are older than its refresh asks for."""
+        return {name: answer.stale for name, answer in self.parts.items()}
+
+    def _types(self) -> dict[str, Any]:
+        return {column.name: column.type for column in self.service.columns}
+
+    def _arrays(self) -> dict[str, pa.Array]:
+        return {
+            column.name: canonical(pa.array(self.columns[column.name], column.type.arrow), column.type)
+            for column in self.service.columns
+        }
+
+    def __repr__(self) -> str:
+        as_of = {name: f"{instant:%Y-%m-%d %H:%M:%S}Z" for name, instant in self.as_of.items()}
+        return f"OnlineResult(service={self.service.name!r}, rows={len(self)}, columns={list(self.columns)}, as_of={as_of})"
+
+    def _repr_html_(self) -> str:
+        shown = self.to_dict()
+        as_of = ", ".join(f"{name} as of {instant:%Y-%m-%d %H:%M:%S}Z" for name, instant in self.as_of.items())
+        return html.table(f"Service {self.service.name}", list(shown), zip(*shown.values(), strict=True), note=as_of)

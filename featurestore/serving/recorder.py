@@ -1,0 +1,94 @@
+"""Which lookups are logged: whole requests by chance, or rows by their keys.
+
+By request, `rate` is how many of the requests are logged. By key, a row is logged where a hash of its entity keys falls
+below the rate: all rows of a key are then logged together, by every process and for ever, and those of a higher rate
+include those of a lower one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from featurestore.errors import RequestError
+from featurestore.semantics.order import order_bytes
+from featurestore.semantics.service import ResolvedService
+from featurestore.serving.log.serving_log import ServingLog
+from featurestore.serving.online_result import OnlineResult
+from featurestore.serving.served_rows import ServedRows
+from featurestore.serving.store_version import StoreVersion
+
+__all__ = ["By", "Recorder", "checked_id", "is_logged_key"]
+
+By = Literal["request", "key"]
+
+ID = re.compile(r"[ -~]{1,128}")
+
+
+def checked_id(request_id: str) -> str:
+    """The id that a client gives its request; RequestError where it is not 1 to 128 printable ASCII characters."""
+    if not isinstance(request_id, str) or not ID.fullmatch(request_id):
+        raise RequestError("A request's id must be 1 to 128 printable ASCII characters")
+    return request_id
+
+
+def is_logged_key(key: bytes, rate: float) -> bool:
+    """Whether rows of a key (its values in `order_bytes`, joined) are logged at a rate."""
+    place = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
+    return place < int(rate * 2**64)
+
+
+class Recorder:
+    """Offers what is served to the log. rates, bys: by service; `rate` and `by` are those of the others.
+
+    registry_version: the registry's version that a service version was loaded from, by its fingerprint.
+    """
+
+    def __init__(
+        self, log: ServingLog, *, rate: float, rates: Mapping[str, float], by: By = "request",
+        bys: Mapping[str, By] | None = None, registry_version: Callable[[str, str], int | None] = lambda *_: None,
+    ) -> None:  # fmt: skip
+        self.log = log
+        self._rate, self._rates = rate, dict(rates)
+        self._by, self._bys = by, dict(bys or {})
+        self._registry_version = registry_version
+        self._forms: dict[tuple[str, str], ServedRows] = {}
+
+    def prepare(self, service: ResolvedService) -> None:
+        """Find out beforehand what the segments of a service version say of it."""
+        if self._rates.get(service.name, self._rate) > 0:
+            self._form(service)
+
+    def record(self, result: OnlineResult, request_id: str | None = None) -> str | None:
+        """The id under which a request is logged, its own or a new one; None where it is not."""
+        service = result.service
+        rate = self._rates.get(service.name, self._rate)
+        if rate <= 0 or not len(result):
+            return None
+        rows: Sequence[int] = range(len(result))
+        if rate < 1:
+            if self._bys.get(service.name, self._by) == "key" and service.key_inputs:
+                rows = _by_key(result, rate)
+                if not rows:
+                    return None
+            elif random.random() >= rate:  # noqa: S311 - no secret
+                return None
+        name = self.log.next_request() if request_id is None else request_id
+        return name if self.log.offer(self._form(service).served(result, name, rows)) else None
+
+    def _form(self, service: ResolvedService) -> ServedRows:
+        named = service.name, service.fingerprint
+        form = self._forms.get(named)
+        if form is None:
+            form = self._forms[named] = ServedRows(service, StoreVersion.of(service, self._registry_version(*named)))
+        return form
+
+
+def _by_key(result: OnlineResult, rate: float) -> list[int]:
+    """The rows whose keys are logged."""
+    keys = result.service.key_inputs
+    columns = [[order_bytes(of, value) for value in result.inputs[name]] for name, of in keys.items()]
+    return [row for row, key in enumerate(zip(*columns, strict=True)) if is_logged_key(b"".join(key), rate)]

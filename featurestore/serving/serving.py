@@ -1,0 +1,331 @@
+"""Which version of a service is served: the newest whose views are all complete online, and whose functions this process has.
+
+A changed view is filled beside the version that is served, and takes its place in one step, when its first values may
+be served. A model that names a fingerprint gets exactly those definitions, or is refused with the difference; those of
+kept versions are filled and pushed to for as long as they are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from featurestore.catalog import Catalog
+from featurestore.declare.on_demand import OnDemand
+from featurestore.declare.services import FeatureService
+from featurestore.errors import (
+    FingerprintError,
+    NotFoundError,
+    NotMaterializedError,
+    OnlineUnavailableError,
+    did_you_mean,
+)
+from featurestore.online import OnlineStore
+from featurestore.online.codec import ViewCodec, unpack_watermark
+from featurestore.registry.diff import changes
+from featurestore.registry.documents import Document, resolved_service
+from featurestore.registry.store import Registry, ServiceVersion
+from featurestore.semantics.service import ResolvedService, resolve_service
+from featurestore.semantics.view import ResolvedView
+from featurestore.serving.lookup import Lookup
+from featurestore.serving.online_result import OnlineResult
+from featurestore.serving.recorder import Recorder, checked_id
+from featurestore.serving.view_readers import Vouched
+from featurestore.training.manifest import Manifest
+
+__all__ = ["RELOAD", "ServiceBehind", "Serving", "is_published"]
+
+RELOAD = 2.0
+"""Seconds after which a loaded service looks whether a newer version is to be served."""
+
+
+PRESENTED = 1_000
+"""Definitions of manifests that are remembered at most; the one presented first is forgotten first."""
+
+
+def is_published(view: ResolvedView, store: OnlineStore, project: str) -> bool:
+    """Whether a view version has an instant online whose time to be served has come."""
+    reading = store.get([ViewCodec(project, view).watermark_key])
+    return view.timing.served(unpack_watermark(reading.values[0]), reading.now) is not None
+
+
+class ServiceBehind(NamedTuple):
+    """A service that this process does not serve as it is applied, for want of the code. served: the fingerprint of the older
+    version that it serves to whoever names none; None where it has the code of none. why: with the step that helps."""
+
+    service: str
+    applied: str
+    served: str | None
+    why: str
+
+
+@dataclass
+class _Loaded:
+    lookup: Lookup
+    generation: int
+    newest: bool
+    checked: float
+    catalog: Catalog
+
+
+class Serving:
+    """Loads services from the registry and keeps them up to date; safe to use from several threads.
+
+    functions: gives the definitions at hand, whose on-demand functions are run where their code is what was applied.
+    """
+
+    def __init__(
+        self, registry: Registry, store: OnlineStore, project: str, functions: Callable[[], Catalog],
+        *, recorder: Recorder | None = None, vouched: Vouched | None = None,
+    ) -> None:  # fmt: skip
+        self._registry = registry
+        self._store = store
+        self._project = project
+        self._functions = functions
+        self._recorder, self._vouched = recorder, vouched
+        self._loaded: dict[tuple[str, str | None], _Loaded] = {}
+        self._presented: dict[ServiceVersion, Document] = {}
+        self._silence: tuple[float, str] | None = None  # when the store was last found silent, and what it said
+        self._lock = threading.Lock()
+
+    def reload(self) -> None:
+        """Forget what was loaded; the next lookup reads the registry."""
+        with self._lock:
+            self._loaded.clear()
+
+    def lookup(self, name: str, fingerprint: str | None = None, *, since: float | None = None) -> Lookup:
+        """The loaded service; NotFoundError, FingerprintError, RegistryError or OnlineStoreError.
+
+        since: when the caller began to wait, by the monotonic clock. Nobody waits for two silences of the online store.
+        """
+        loaded = self._loaded.get((name, fingerprint))
+        now = time.monotonic()
+        if loaded is not None and now - loaded.checked < RELOAD:
+            return loaded.lookup
+        with self._waited(now if since is None else since):
+            loaded = self._loaded.get((name, fingerprint))
+            if loaded is not None and now - loaded.checked < RELOAD:
+                return loaded.lookup
+            generation = self._registry.generation()
+            if loaded is None or not loaded.newest or loaded.generation != generation or self._has_other_code(loaded):
+                loaded = self._load(name, fingerprint, generation, loaded)
+                self._loaded[name, fingerprint] = loaded
+            loaded.checked = now
+            return loaded.lookup
+
+    @contextmanager
+    def _waited(self, since: float) -> Iterator[None]:
+        """Alone; OnlineUnavailableError where the store was found silent since an instant of the monotonic clock."""
+        with self._lock:
+            if self._silence is not None and self._silence[0] >= since:
+                raise OnlineUnavailableError(self._silence[1])
+            try:
+                yield
+            except OnlineUnavailableError as error:
+                self._silence = time.monotonic(), str(error)
+                raise
+
+    def get(
+        self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
+    ) -> OnlineResult:
+        """A lookup; where the loaded version is gone by now, one of the version that took its place."""
+        request_id = None if request_id is None else checked_id(request_id)
+        lookup = self.lookup(name, fingerprint)
+        try:
+            return self._recorded(lookup.get(rows, json=json), request_id)
+        except NotMaterializedError:
+            newer = self._again(name, fingerprint)
+            if newer is lookup:
+                raise
+        return self._recorded(newer.get(rows, json=json), request_id)
+
+    def _recorded(self, result: OnlineResult, request_id: str | None) -> OnlineResult:
+        if self._recorder is not None:
+            result.request = self._recorder.record(result, request_id)
+        return result
+
+    def applied_version(self, name: str, fingerprint: str) -> ResolvedService:
+        """A service as it was applied under a fingerprint, without its functions; FingerprintError where it never was."""
+        found = self._registry.find_service(name, fingerprint)
+        if found is None:
+            raise FingerprintError(_never(name, fingerprint))
+        return resolved_service(found[1], name)
+
+    def served_version(self, name: str, fingerprint: str) -> ResolvedService:
+        """`applied_version` with its functions; FingerprintError where these are not at hand."""
+        return self._with_functions(self.applied_version(name, fingerprint))
+
+    async def aget(
+        self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
+    ) -> OnlineResult:
+        """`get` for coroutines; what reads the registry does so in a worker thread."""
+        request_id = None if request_id is None else checked_id(request_id)
+        loop = asyncio.get_running_loop()
+        loaded = self._loaded.get((name, fingerprint))
+        if loaded is not None and time.monotonic() - loaded.checked < RELOAD:
+            lookup = loaded.lookup
+        else:
+            look = partial(self.lookup, name, fingerprint, since=time.monotonic())
+            lookup = await loop.run_in_executor(None, look)
+        try:
+            return self._recorded(await lookup.aget(rows, json=json), request_id)
+        except NotMaterializedError:
+            newer = await loop.run_in_executor(None, self._again, name, fingerprint)
+            if newer is lookup:
+                raise
+        return self._recorded(await newer.aget(rows, json=json), request_id)
+
+    def _again(self, name: str, fingerprint: str | None) -> Lookup:
+        """The version to be served now, whenever it was looked for last."""
+        with self._waited(time.monotonic()):
+            loaded = self._load(name, fingerprint, self._registry.generation(), self._loaded.get((name, fingerprint)))
+            loaded.checked = time.monotonic()
+            self._loaded[name, fingerprint] = loaded
+            return loaded.lookup
+
+    def _load(self, name: str, fingerprint: str | None, generation: int, before: _Loaded | None) -> _Loaded:
+        catalog = self._functions()
+        if fingerprint is not None:
+            service, newest = self._pinned(name, fingerprint), True
+        else:
+            service, newest = self._served(name)
+        if before is not None and before.lookup.service.fingerprint == service.fingerprint:
+            return _Loaded(before.lookup, generation, newest, before.checked, catalog)
+        if self._recorder is not None:
+            self._recorder.prepare(service)
+        lookup = Lookup(service, self._store, project=self._project, vouched=self._vouched)
+        return _Loaded(lookup, generation, newest, 0.0, catalog)
+
+    def _has_other_code(self, loaded: _Loaded) -> bool:
+        """Whether definitions were taken in since, among which may be the functions of a newer version."""
+        return self._functions() is not loaded.catalog
+
+    def _versions(self, name: str) -> Iterator[Document]:
+        """The documents that hold distinct versions of the service, newest first."""
+        seen = set()
+        for version in self._registry.history():
+            record = version.document["services"].get(name)
+            if record is not None and record["fingerprint"] not in seen:
+                seen.add(record["fingerprint"])
+                yield version.document
+
+    def _served(self, name: str) -> tuple[ResolvedService, bool]:
+        """The version to serve, and whether no newer one waits to be filled: the newest that is complete and whose functions
+        are at hand. The newest with its functions where none is complete, but none that is older than one without."""
+        current = self._registry.current().document
+        if name not in current["services"]:
+            raise NotFoundError(f"No feature service '{name}' was applied.{did_you_mean(name, current['services'])}")
+        first: ResolvedService | None = None
+        lacking: FingerprintError | None = None
+        for document in self._versions(name):
+            service = resolved_service(document, name)
+            try:
+                service = self._with_functions(service)
+            except FingerprintError as error:  # code reaches a process when it is deployed, not when it is applied
+                lacking = lacking or error
+                continue
+            if all(is_published(part.view, self._store, self._project) for part in service.parts):
+                return service, first is None
+            if lacking is None:
+                first = first or service
+        if first is None:
+            assert lacking is not None
+            raise lacking
+        return first, False
+
+    def behind(self) -> list[ServiceBehind]:
+        """The applied services that are not served as they are applied since their functions have other code here."""
+        found = []
+        for name in self._registry.current().document["services"]:
+            try:
+                self._with_functions(resolved_service(self._registry.current().document, name))
+            except FingerprintError as error:
+                try:
+                    served, why = self._served(name)[0].fingerprint, str(error)
+                except FingerprintError as refused:
+                    served, why = None, str(refused)
+                applied = self._registry.current().document["services"][name]["fingerprint"]
+                found.append(ServiceBehind(name, applied, served, why))
+        return found
+
+    def present(self, manifest: Manifest) -> ServiceVersion:
+        """The version that a manifest names; what it was made with is remembered, for the refusal to say what changed."""
+        version = ServiceVersion(manifest.service, manifest.fingerprint)
+        if manifest.definition is not None and version not in self._presented:
+            with self._lock:
+                self._presented[version] = manifest.definition
+                while len(self._presented) > PRESENTED:
+                    del self._presented[next(iter(self._presented))]
+        return version
+
+    def unfilled(self, service: ResolvedService) -> list[str]:
+        """The names of its views that have no values online to be served."""
+        return [part.name for part in service.parts if not is_published(part.view, self._store, self._project)]
+
+    def _pinned(self, name: str, fingerprint: str) -> ResolvedService:
+        version = ServiceVersion(name, fingerprint)
+        found = self._registry.find_service(name, fingerprint)
+        if found is None:
+            raise self._refused(version, _never(name, fingerprint), self._presented.get(version))
+        service = resolved_service(found[1], name)
+        record = self._registry.current().document["services"].get(name)
+        stays = record is not None and record["fingerprint"] == fingerprint
+        if not stays and all(kept.named != version for kept in self._registry.kept()):
+            gone = self.unfilled(service)
+            if gone:
+                why = (
+                    f"Service '{name}' is no longer served as the model was trained on it ({fingerprint}): that version was "
+                    f"retired, and these views of it are not online any more: {', '.join(gone)}"
+                )
+                raise self._refused(version, why, service.definition)
+        return self._with_functions(service)
+
+    def _refused(self, version: ServiceVersion, why: str, definition: Document | None) -> FingerprintError:
+        """The refusal of a version, with what differs between it and the one that is applied."""
+        current = self._registry.current().document["services"].get(version.service)
+        if current is None:
+            return FingerprintError(f"{why}; no service of that name is applied")
+        why += f"; the one applied is {current['fingerprint']}"
+        if definition is None:
+            return FingerprintError(f"{why}. Present the manifest itself to be told what differs")
+        found = changes(definition, current["definition"])
+        text = "\n".join(f"  {change}" for change in found)
+        return FingerprintError(f"{why}. What changed since:\n{text}", changes=found)
+
+    def _with_functions(self, service: ResolvedService) -> ResolvedService:
+        """The service with the functions at hand, where they are the code that was applied."""
+        if not service.declared.on_demand:
+            return service
+        have = self._functions().on_demand
+        features = []
+        for item in service.declared.features:
+            if isinstance(item, OnDemand):
+                own = have.get(item.name)
+                if own is None or own.code != item.code:
+                    raise _other_code(service, item, own)
+                item = item.model_copy(update={"function": own.function, "libraries": own.libraries})  # noqa: PLW2901
+            features.append(item)
+        declared: FeatureService = service.declared.model_copy(update={"features": tuple(features)})
+        return resolve_service(declared, {part.view.name: part.view for part in service.parts})
+
+
+def _other_code(service: ResolvedService, applied: OnDemand, own: OnDemand | None) -> FingerprintError:
+    """The refusal of a version whose function this process has not."""
+    state = "is not declared in the code of this process" if own is None else "has other code in this process"
+    field = f"on_demand.{applied.name}.code"
+    return FingerprintError(
+        f"On-demand feature '{applied.name}' of service '{service.name}' {state} than in the version to be served "
+        f"({service.fingerprint}). Deploy the code that was applied and restart (a process keeps the code that it began with), "
+        "or apply the code that is here",
+        changes=[(field, applied.source, None if own is None else own.source)],
+    )
+
+
+def _never(name: str, fingerprint: str) -> str:
+    return f"Service '{name}' was never applied with fingerprint {fingerprint}"

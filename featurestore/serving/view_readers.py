@@ -1,0 +1,225 @@
+"""The parts of a service, ready to be looked up: what to read first, and what a reading answers.
+
+A view that is materialized answers from slots, a continuous view over pushed rows from tiles; nobody else can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from featurestore.clock import to_datetime
+from featurestore.declare.push import PushSource
+from featurestore.errors import NotMaterializedError
+from featurestore.online.codec import Rows, ViewCodec, edition_of, unpack_watermark
+from featurestore.online.source_state import LAG, NEVER, SourceState, Witness, served_as_of, state_key
+from featurestore.semantics.service import Part
+from featurestore.semantics.status import Status, expired
+from featurestore.semantics.view import ResolvedView
+from featurestore.serving.online_result import PartAnswer
+from featurestore.tiles.codec import TileCodec
+from featurestore.tiles.series import Lanes
+
+__all__ = ["Columns", "LoadedPart", "Vouched", "load_part"]
+
+Columns = Sequence[Sequence[Any]]
+
+
+class LoadedPart(Protocol):
+    """One view as a service reads it. `marks`: the keys to read before any record; `places`: column → number of its feature."""
+
+    part: Part
+    codec: ViewCodec
+    marks: tuple[bytes, ...]
+    places: dict[str, int]
+
+    def answer(
+        self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
+    ) -> tuple[PartAnswer, Columns] | None:
+        """The statuses and the columns of the view's features; None where a record was rewritten between two reads.
+
+        now: the online store's clock (µs). Raises NotMaterializedError where the view has no values for it.
+        """
+
+
+class Vouched(Protocol):
+    """What a process knows of push sources beside what is online."""
+
+    @property
+    def lag(self) -> int:
+        """µs that an answer may be behind the clock without being stale."""
+
+    def witness(self, source: PushSource) -> Witness:
+        """Who vouches for readings of a source."""
+
+
+def load_part(part: Part, project: str, *, vouched: Vouched | None = None) -> LoadedPart:
+    """The part, ready to be looked up."""
+    return TilePart(part, project, vouched) if part.view.is_pushed else SlotPart(part, project)
+
+
+def _places(part: Part) -> dict[str, int]:
+    names = [feature.name for feature in part.view.features]
+    return {part.column(feature.name): names.index(feature.name) for feature in part.features}
+
+
+def _answered(
+    loaded: LoadedPart, statuses: list[list[Status]], columns: Columns, *, as_of: int, stale: bool
+) -> tuple[PartAnswer, Columns]:
+    """The answer, withheld where the view says so of values that are late."""
+    if stale and loaded.part.view.declared.stale == "withhold":
+        rows = len(statuses[0])
+        statuses = [[Status.WITHHELD] * rows] * len(statuses)
+        columns = [[None] * rows] * len(columns)
+    by_column = {name: statuses[place] for name, place in loaded.places.items()}
+    return PartAnswer(by_column, as_of, stale), columns
+
+
+class SlotPart:
+    """A part whose values were materialized: slots, judged at the newest watermark that rule 0 allows."""
+
+    def __init__(self, part: Part, project: str) -> None:
+        self.part = part
+        self.view = part.view
+        self.codec = ViewCodec(project, part.view)
+        self.marks: tuple[bytes, ...] = (self.codec.watermark_key,)
+        self.places = _places(part)
+        self._absent = tuple(feature.default for feature in part.view.features)
+        self._folded = tuple(i for i, feature in enumerate(part.view.features) if not feature.plain)
+
+    def answer(
+        self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
+    ) -> tuple[PartAnswer, Columns] | None:
+        """See LoadedPart."""
+        base = self.view.timing.served(unpack_watermark(marks[0]), now)
+        if base is None:
+            raise NotMaterializedError(
+                f"View '{self.view.name}' has no values online at {to_datetime(now).isoformat()}; run "
+                "featurestore materialize. Its definition is "
+                f"{self.view.fingerprint[:12]}, its first values are served {_first(self.view, marks[0])}"
+            )
+        try:
+            statuses, columns = self._judged(records, base, edition_of(marks[0]))
+        except LookupError:
+            return None
+        return _answered(self, statuses, columns, as_of=base, stale=base < self.view.timing.as_of(now))
+
+    def _judged(self, records: Sequence[bytes | None], base: int, edition: int) -> tuple[list[list[Status]], Columns]:
+        """Rule 4: each feature's status for each record, and the columns with their defaults filled in."""
+        held = [record for record in records if record is not None]
+        rows = self.codec.rows(held, base, edition=edition)
+        times = [time for time in rows.event_times if time is not None]
+        if times and len(times) == len(held) and not expired(min(times), min(rows.untils), base, self.view.ttl):
+            judged = [Status.PRESENT] * len(held)  # where the earliest times have not expired, none has
+        else:
+            judged = [self._status(*row, base) for row in zip(rows.event_times, rows.untils, strict=True)]
+        statuses = [judged] * len(self._absent)
+        if self._folded:
+            statuses = self._with_folded(judged, rows)
+        columns = rows.columns
+        if len(held) < len(records):
+            number = iter(range(len(held)))
+            places = [-1 if record is None else next(number) for record in records]
+            distinct = {id(status): [Status.MISSING if p < 0 else status[p] for p in places] for status in statuses}
+            statuses = [distinct[id(status)] for status in statuses]
+            columns = [[None if p < 0 else column[p] for p in places] for column in columns]
+        return statuses, self._filled(statuses, columns)
+
+    def _status(self, event_time: int | None, until: int, base: int) -> Status:
+        if event_time is None:
+            return Status.MISSING
+        return Status.EXPIRED if expired(event_time, until, base, self.view.ttl) else Status.PRESENT
+
+    def _with_folded(self, judged: list[Status], rows: Rows) -> list[list[Status]]:
+        """The statuses with those of the folded features, which were settled when they were materialized."""
+        known = [Status.MISSING if time is None else Status.PRESENT for time in rows.event_times]
+        statuses = [known if i in self._folded else judged for i in range(len(self._absent))]
+        for row, i in rows.odd:
+            if statuses[i] is known:
+                statuses[i] = list(known)
+            statuses[i][row] = self.view.features[i].odd
+        return statuses
+
+    def _filled(self, statuses: list[list[Status]], columns: Columns) -> Columns:
+        """The columns with null, or the default, in place of what is not PRESENT."""
+        rows = len(statuses[0])
+        distinct = {id(status): status for status in statuses}
+        complete = {number for number, status in distinct.items() if status.count(Status.PRESENT) == rows}
+        if len(complete) == len(distinct):
+            return columns
+        return [
+            column if id(status) in complete else [_value(*each, default) for each in zip(status, column, strict=True)]
+            for status, column, default in zip(statuses, columns, self._absent, strict=True)
+        ]
+
+
+def _value(status: Status, value: Any, default: Any) -> Any:
+    if status is Status.PRESENT:
+        return value
+    return None if status is Status.OVERFLOW else default
+
+
+def _first(view: ResolvedView, watermark: bytes | None) -> str:
+    instants = unpack_watermark(watermark)
+    if not instants:
+        return "after the first run"
+    return f"from {to_datetime(min(instants) + view.timing.ready_after).isoformat()} on"
+
+
+class TilePart:
+    """A part over pushed rows: tiles, merged for the instant up to which they are confirmed to hold all of the log."""
+
+    def __init__(self, part: Part, project: str, vouched: Vouched | None = None) -> None:
+        assert isinstance(part.view.source, PushSource)
+        self.part = part
+        self.view = part.view
+        self.codec = ViewCodec(project, part.view)
+        self.marks: tuple[bytes, ...] = (state_key(project, part.view.source), self.codec.watermark_key)
+        self.places = _places(part)
+        self._lanes = Lanes(part.view)
+        self._records = TileCodec(self._lanes)
+        self._witness = None if vouched is None else vouched.witness(part.view.source)
+        self._known: _Marks | None = None
+        self._lag = LAG if vouched is None else vouched.lag
+        self._defaults = [feature.default for feature in part.view.features]
+
+    def answer(
+        self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
+    ) -> tuple[PartAnswer, Columns] | None:
+        """See LoadedPart."""
+        if marks[1] is None:
+            raise NotMaterializedError(
+                f"View '{self.view.name}' ({self.view.fingerprint[:12]}) was not filled from its push log yet; run "
+                "featurestore materialize"
+            )
+        as_of = self._as_of(marks[0], marks[1], now)
+        tiles = self._records.read([record for record in records if record is not None])
+        if max(tiles.instants, default=as_of) > as_of:
+            return None
+        columns, statuses = self._lanes.columns(tiles, as_of)
+        if len(tiles.known) < len(records) or not all(tiles.known):
+            known = iter([row if known else None for row, known in enumerate(tiles.known)])
+            places = [None if record is None else next(known) for record in records]
+            columns = [
+                [default if place is None else column[place] for place in places]
+                for column, default in zip(columns, self._defaults, strict=True)
+            ]
+            statuses = [[Status.MISSING if place is None else status[place] for place in places] for status in statuses]
+        return _answered(self, statuses, columns, as_of=as_of, stale=as_of < now - self._lag)
+
+    def _as_of(self, held: bytes | None, mark: bytes, now: int) -> int:
+        """The instant to answer for. Between two pushes the marks stay as they are, and are not decoded again."""
+        known = self._known
+        if known is None or known.held != held or known.mark != mark:
+            filled = max(unpack_watermark(mark), default=NEVER)
+            known = self._known = _Marks(held, mark, SourceState.unpack(held), filled)
+        return served_as_of(known.state, now, held=held, filled=known.filled, witness=self._witness)
+
+
+class _Marks(NamedTuple):
+    """The state of a source and the watermark of a view over it, as they were read and as they say."""
+
+    held: bytes | None
+    mark: bytes
+    state: SourceState
+    filled: int

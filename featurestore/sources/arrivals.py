@@ -1,0 +1,224 @@
+"""The journal of arrivals: when the store first saw each file of a source whose rows are known from then on.
+
+It is an SQLite file of its own beside the registry. Several threads and processes may use it at once; a connection lives
+as long as one call. Reading creates nothing, and needs no right to write; where there is one, it heals what a dead writer left.
+
+Files of other sources are journalled too, when rows of theirs are materialized: an audit asks which files there were when
+something was served. What is not there any more stays in the journal, with when it was first missed.
+
+A file is what its name within the source, its size and its time of modification say: where one of them differs, it is
+another file. A run of materialize says up to when it counts what is there. Whatever is seen after that is journalled as
+later, however slow the clock of whoever sees it, so that an instant once served keeps its rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from featurestore.clock import wall_clock
+from featurestore.durable.sqlite_file import SQLiteFile, row_check, schema_of, tables_of
+from featurestore.errors import RegistryError
+from featurestore.semantics.time import BEGINNING
+
+__all__ = ["Arrivals", "Sighting", "Stay"]
+
+SCHEMA = 4
+"""The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
+
+APPLICATION = 0x46534152
+"""SQLite's mark of what a file is: "FSAR"."""
+
+TABLES = (
+    """CREATE TABLE IF NOT EXISTS arrivals (
+        source TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, modified INTEGER NOT NULL,  -- bytes, ns
+        seen INTEGER NOT NULL,  -- µs since the epoch
+        PRIMARY KEY (source, name, size, modified)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS gone (
+        source TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, modified INTEGER NOT NULL,  -- bytes, ns
+        missed INTEGER NOT NULL,  -- µs since the epoch
+        PRIMARY KEY (source, name, size, modified)
+    ) WITHOUT ROWID""",
+    # Up to when (µs) a run of materialize counted what was there.
+    "CREATE TABLE IF NOT EXISTS counted (source TEXT PRIMARY KEY, upto INTEGER NOT NULL)",
+    # The checksum of all rows of a source.
+    "CREATE TABLE IF NOT EXISTS checks (source TEXT PRIMARY KEY, of_rows INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS owner (project TEXT NOT NULL)",  # one row: whose it is; none while nobody said
+)
+
+
+class Sighting(NamedTuple):
+    """A file as a source names it: its path below the place that is declared, its size in bytes, its mtime in ns."""
+
+    name: str
+    size: int
+    modified: int
+
+
+class Stay(NamedTuple):
+    """A file as it was from when it was first seen until it was first missed (µs), None where it still lies there."""
+
+    file: Sighting
+    seen: int
+    missed: int | None
+
+
+class _Known(NamedTuple):
+    """What is journalled of a source: when each file was first seen, when first missed, and up to when all was counted."""
+
+    seen: dict[Sighting, int]
+    missed: dict[Sighting, int]
+    counted: int
+
+
+class Arrivals:
+    """The journal in the file `path`; `now` reads the store's clock in µs, `timeout` in s waits for a lock.
+
+    project: whose it is; another's is refused.
+    """
+
+    def __init__(
+        self, path: Path, *, project: str | None = None, now: Callable[[], int] = wall_clock, timeout: float = 30
+    ) -> None:
+        self.path = path
+        self._project = project
+        self._now = now
+        self._file = SQLiteFile(path, "journal of arrivals", application=APPLICATION, schema=SCHEMA, timeout=timeout)
+
+    def see(
+        self,
+        source: str,
+        look: Callable[[], Sequence[Sighting]],
+        *,
+        now: int | None = None,
+        known_by: int | None = None,
+        must: bool = True,
+    ) -> None:
+        """Journal what `look` finds and was not seen before, as seen at `now` (µs, the clock's by default).
+
+        known_by: what is seen after this call is journalled as later than that. must: False for a reader, who may be
+        unable to write; nothing is journalled then. Raises RegistryError.
+        """
+        known = self._read(source)
+        if not any(_news(known, look())) and (known_by is None or known_by <= known.counted):
+            return
+        try:
+            with self._write() as connection:
+                known, found = self._known(connection, source), look()
+                at = max(self._now() if now is None else now, known.counted + 1)
+                new, missed, back = _news(known, found)
+                connection.executemany(
+                    "INSERT OR IGNORE INTO arrivals VALUES (?, ?, ?, ?, ?)", [(source, *file, at) for file in new]
+                )
+                connection.executemany(
+                    "INSERT OR REPLACE INTO gone VALUES (?, ?, ?, ?, ?)", [(source, *file, at) for file in missed]
+                )
+                connection.executemany(
+                    "DELETE FROM gone WHERE (source, name, size, modified) = (?, ?, ?, ?)",
+                    [(source, *file) for file in back],
+                )
+                if known_by is not None:
+                    row = (source, max(known_by, known.counted))
+                    connection.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", row)
+                _take_check(connection, source)
+        except RegistryError as error:
+            if must or not isinstance(error.__cause__, (sqlite3.OperationalError, OSError)):
+                raise
+
+    def seen(self, source: str, sightings: Sequence[Sighting]) -> list[int | None]:
+        """When (µs) each was first seen, None where nobody has journalled it. Raises RegistryError."""
+        known = self._read(source)
+        return [known.seen.get(sighting) for sighting in sightings]
+
+    def instants(self, source: str, sightings: Sequence[Sighting]) -> list[int]:
+        """From when (µs) the rows of each are known: since it was first seen, else from now on. Raises RegistryError."""
+        known = self._read(source)
+        at = max(self._now(), known.counted + 1)
+        return [known.seen.get(sighting, at) for sighting in sightings]
+
+    def stays(self, source: str) -> list[Stay]:
+        """Every file of a source that was ever journalled, in order of name and arrival. Raises RegistryError."""
+        known = self._read(source)
+        stays = [Stay(file, seen, known.missed.get(file)) for file, seen in known.seen.items()]
+        return sorted(stays, key=lambda stay: (stay.file.name, stay.seen))
+
+    # --- the file ---------------------------------------------------------------------------
+
+    def _read(self, source: str) -> _Known:
+        with self._file.reading() as connection:
+            if connection is None:
+                return _Known({}, {}, BEGINNING)
+            self._check_owner(connection)
+            return self._known(connection, source)
+
+    def _known(self, connection: sqlite3.Connection, source: str) -> _Known:
+        """What is journalled of a source. RegistryError where that is not what was written."""
+        tables = tables_of(connection)
+        seen, missed, counted = rows = _rows(connection, source, tables)
+        if "checks" in tables:  # an earlier version had none
+            kept = connection.execute("SELECT of_rows FROM checks WHERE source = ?", (source,)).fetchone()
+            if any(rows) if kept is None else kept[0] != row_check(rows):
+                raise RegistryError(
+                    f"The journal of arrivals {self.path} is damaged: what it says of source '{source}' is not what was "
+                    "written. Rows would count from other instants; restore it from a copy"
+                )
+        return _Known(
+            {Sighting(*row[:3]): int(row[3]) for row in seen}, {Sighting(*row[:3]): int(row[3]) for row in missed},
+            int(counted[0][0]) if counted else BEGINNING,
+        )  # fmt: skip
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that excludes every other writer from its beginning."""
+        with self._file.writing() as (connection, is_set_up):
+            if not is_set_up or schema_of(connection) < SCHEMA:
+                for sql in TABLES:
+                    connection.execute(sql)
+                sources = "SELECT source FROM arrivals UNION SELECT source FROM counted"
+                for (source,) in connection.execute(sources).fetchall():
+                    _take_check(connection, source)
+                self._file.mark(connection)
+            self._check_owner(connection)
+            if self._project is not None:
+                sql = "INSERT INTO owner SELECT ? WHERE NOT EXISTS (SELECT 1 FROM owner)"
+                connection.execute(sql, (self._project,))
+            yield connection
+
+    def _check_owner(self, connection: sqlite3.Connection) -> None:
+        owner = connection.execute("SELECT project FROM owner").fetchone() if "owner" in tables_of(connection) else None
+        if owner is not None and self._project is not None and owner[0] != self._project:
+            raise RegistryError(
+                f"{self.path} is the journal of arrivals of project '{owner[0]}', and this is project "
+                f"'{self._project}'; give each project a registry of its own (featurestore.toml, registry)"
+            )
+
+
+def _rows(connection: sqlite3.Connection, source: str, tables: set[str]) -> tuple[list[Any], list[Any], list[Any]]:
+    """All that is journalled of a source: when files were seen, when missed, and up to when all was counted."""
+
+    def told(sql: str) -> list[Any]:
+        return connection.execute(sql, (source,)).fetchall()
+
+    seen = told("SELECT name, size, modified, seen FROM arrivals WHERE source = ? ORDER BY 1, 2, 3")
+    missed = []
+    if "gone" in tables:  # an earlier version had none
+        missed = told("SELECT name, size, modified, missed FROM gone WHERE source = ? ORDER BY 1, 2, 3")
+    return seen, missed, told("SELECT upto FROM counted WHERE source = ?")
+
+
+def _take_check(connection: sqlite3.Connection, source: str) -> None:
+    """Keep the checksum of a source's rows as they are in this transaction."""
+    check = row_check(_rows(connection, source, tables_of(connection)))
+    connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?)", (source, check))
+
+
+def _news(known: _Known, found: Sequence[Sighting]) -> tuple[list[Sighting], list[Sighting], list[Sighting]]:
+    """Files that were never seen, those that are missed for the first time, and those that are back."""
+    there = set(found)
+    new = [file for file in found if file not in known.seen]
+    missed = [file for file in known.seen if file not in there and file not in known.missed]
+    return new, missed, [file for file in known.missed if file in there]

@@ -1,0 +1,57 @@
+"""The batch history of a push source: its rows beside the log's, as one relation.
+
+A row of the history counts from when it was known by the history's own words, where that and its event_time lie at or
+before the cutover; a pushed row is known after it. Pointers tell them apart: segments of a log count from 1, files of a
+history from -1 down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.declare.sources import Source
+from featurestore.errors import did_you_mean
+from featurestore.semantics.columns import read_sql, type_of_column, widens
+from featurestore.semantics.rows import Scan, cell, happened_of, known_of, visible_known_of
+from featurestore.semantics.sql import quote
+from featurestore.sources.log import ROW, SEGMENT
+
+__all__ = ["check_history", "with_history"]
+
+
+def check_history(source: PushSource, history: Source, raw: Mapping[str, str]) -> None:
+    """DeclarationError where the history's columns, by name and DuckDB type, do not hold what the schema says."""
+    for name, of in source.columns.items():
+        if name not in raw:
+            hint = did_you_mean(name, raw, noun="Its columns")
+            raise source.error(f"its history, {history.title}, has no column '{name}', which the schema names.{hint}")
+        own = type_of_column(raw[name])
+        if own is None or not widens(own, of):
+            raise source.error(
+                f"column '{name}' of its history, {history.title}, is {raw[name]}, which does not fit {of} of the schema "
+                "without loss"
+            )
+
+
+def with_history(source: PushSource, log: Scan, history: Source, scan: Scan, raw: Mapping[str, str]) -> Scan:
+    """The log's rows and those of the history that lie before the cutover, with the columns of the log.
+
+    scan, raw: how SQL reads the history, and its columns by name and DuckDB type.
+    """
+    zone = history.timezone or "UTC"
+    columns = ", ".join(
+        f"CAST({read_sql(quote(name), raw[name], of, zone)} AS {of.duckdb}) AS {cell(name)}"
+        for name, of in source.columns.items()
+    )
+    words = (
+        f"SELECT {columns}, {happened_of(history, raw)} AS e, {known_of(history, raw)} AS o, {scan.file} AS file, "
+        f"{scan.row} AS row FROM {scan.relation}"
+    )
+    named = ", ".join(f"{cell(name)} AS {quote(name)}" for name in source.columns)
+    rows = (
+        f"SELECT {named}, known AS {KNOWN_AT}, CAST(NULL AS BIGINT) AS {REPLACES}, CAST(-1 - file AS BIGINT) AS {SEGMENT}, "
+        f"CAST(row AS BIGINT) AS {ROW} FROM (SELECT *, {visible_known_of(history)} AS known FROM ({words})) "
+        f"WHERE greatest(e, known) <= {source.cutover_instant} AND e IS NOT NULL AND known IS NOT NULL"
+    )
+    return Scan(f"(SELECT * FROM {log.relation} UNION ALL BY NAME {rows})", log.file, log.row)

@@ -1,0 +1,97 @@
+"""Compaction: full segments become Parquet, the manifest swaps the two, and old files are deleted when nobody can
+still have them in hand.
+
+At each step the manifest in force names whole files only. A run that is killed leaves a file that no manifest names,
+which the next run deletes, or one that the manifest calls retired, which a later run deletes in its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from featurestore.durable.checksums import checks_of
+from featurestore.sources.log.files import Files
+from featurestore.sources.log.manifest import Manifest, Retired, Segment
+from featurestore.sources.log.sealed import seal
+
+__all__ = ["Compaction", "compact"]
+
+Lock = Callable[[], AbstractContextManager[None]]
+
+
+class Compaction(NamedTuple):
+    """What a compaction did: how many segments it sealed, their rows, and how many old files it deleted."""
+
+    segments: int = 0
+    rows: int = 0
+    deleted: int = 0
+
+    def beside(self, other: Compaction) -> Compaction:
+        """What two of them did."""
+        return Compaction(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+
+def compact(
+    files: Files, lock: Lock, *, now: Callable[[], int], grace: int, stop: Callable[[], bool] = bool,
+    rest: Callable[[], object] = bool,
+) -> Compaction:  # fmt: skip
+    """Seal the full segments, oldest first. now, grace: in µs. stop: asked before each. rest: see `seal`.
+
+    At most one runs at a time.
+    """
+    with files.mutex:
+        manifest = files.in_force()
+    _remove_strays(files, manifest)
+    sealed = []
+    for segment in manifest.unsealed:
+        if stop():
+            break
+        name = seal(files.folder, segment, manifest.schema, rest=rest)
+        checks = checks_of(files.folder / name)
+        with lock(), files.mutex:
+            _swap(files, segment._replace(file=name, checks=checks), now())
+        sealed.append(segment)
+    _take_checks(files, lock, manifest)
+    deleted = _delete(files, lock, now() - grace)
+    return Compaction(len(sealed), sum(segment.rows or 0 for segment in sealed), deleted)
+
+
+def _swap(files: Files, sealed: Segment, now: int) -> None:
+    manifest = files.in_force()
+    frames = tuple(Retired(s.file, now) for s in manifest.segments if s.number == sealed.number)
+    segments = tuple(sealed if s.number == sealed.number else s for s in manifest.segments)
+    files.replace(manifest._replace(segments=segments, retired=(*manifest.retired, *frames)))
+
+
+def _take_checks(files: Files, lock: Lock, manifest: Manifest) -> None:
+    """Give checksums to segments that were sealed without: from now on they stay what they are found to be."""
+    taken = {s.number: checks_of(files.folder / s.file) for s in manifest.segments if s.sealed and s.checks is None}
+    if taken:
+        with lock(), files.mutex:
+            manifest = files.in_force()
+            segments = tuple(s._replace(checks=taken.get(s.number, s.checks)) for s in manifest.segments)
+            files.replace(manifest._replace(segments=segments))
+
+
+def _delete(files: Files, lock: Lock, before: int) -> int:
+    with lock(), files.mutex:
+        manifest = files.in_force()
+        old = [retired for retired in manifest.retired if retired.since <= before]
+        if old:
+            kept = tuple(retired for retired in manifest.retired if retired.since > before)
+            files.replace(manifest._replace(retired=kept))
+    for retired in old:
+        (files.folder / retired.file).unlink(missing_ok=True)
+    return len(old)
+
+
+def _remove_strays(files: Files, manifest: Manifest) -> None:
+    """Delete what a killed compaction left: Parquet that was never in force, frames that are no longer named."""
+    named = {segment.file for segment in manifest.segments} | {retired.file for retired in manifest.retired}
+    for path in list(files.folder.iterdir()):
+        unfinished = path.name.endswith((".parquet", ".parquet.partial"))
+        dropped = path.suffix == ".log" and int(path.stem) < manifest.open.number  # a later one is being begun
+        if path.name not in named and (unfinished or dropped):
+            path.unlink(missing_ok=True)

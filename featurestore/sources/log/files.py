@@ -1,0 +1,225 @@
+"""The files of a log as one process sees them: which are in force, and how far the open one is whole."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakSet
+
+import pyarrow as pa
+
+from featurestore.durable.lock import PATIENCE, exclusive
+from featurestore.durable.writes import sync_folder
+from featurestore.errors import LogDamagedError, LogError
+from featurestore.sources.log.commit_pointer import Tip, TipFile
+from featurestore.sources.log.confirmed import NEVER, Confirmed, ConfirmedFile
+from featurestore.sources.log.manifest import Manifest, ManifestFile, Segment
+from featurestore.sources.log.schema import KNOWN_AT
+from featurestore.sources.log.segment import ChangedError, SegmentFile
+
+__all__ = ["Files"]
+
+LOOKS = 50  # times that a reader looks again
+PAUSE = 0.01  # seconds between two of them
+
+Found = TypeVar("Found")
+
+
+class Files:
+    """The folder of a log; made, with its first segment, where it is missing.
+
+    mutex: held by a thread that uses what is remembered here. Whoever changes a file holds the log's lock besides.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, *, patience: float = PATIENCE) -> None:
+        self.folder = folder
+        self.lock = folder / "lock"
+        self.mutex = threading.Lock()
+        self._file: SegmentFile | None = None
+        self._manifest = ManifestFile(folder / "manifest.json")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._tip = TipFile(folder / "tip")
+        self._confirmed = ConfirmedFile(folder / "confirmed")
+        if self._manifest.read() is None:
+            with exclusive(self.lock, doing="making the log", patience=patience):
+                if self._manifest.read() is None:
+                    sync_folder(folder.parent)
+                    self._begin(1, Manifest(schema, ()))
+        _FILES.add(self)
+
+    def close(self) -> None:
+        """Give the descriptors up."""
+        with self.mutex:
+            self._manifest.close()
+            self._tip.close()
+            self._confirmed.close()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def in_force(self) -> Manifest:
+        """The manifest as it is now."""
+        manifest = self._manifest.read()
+        if manifest is None:
+            raise LogError(f"{self._manifest.path} has vanished; restore it from a copy.")
+        return manifest
+
+    def replace(self, manifest: Manifest) -> None:
+        """Put another manifest in force, durably."""
+        self._manifest.write(manifest)
+
+    def tip(self) -> Tip:
+        """How far the log was acknowledged, as far as this run of the machine knows."""
+        return self._tip.read() or Tip()
+
+    @property
+    def open(self) -> SegmentFile:
+        """The segment that is appended to; under the lock, after `recover`."""
+        assert self._file is not None
+        return self._file
+
+    def last(self, manifest: Manifest, file: SegmentFile) -> int | None:
+        """known_at of the log's last row, None while there is none."""
+        if file.last is not None:
+            return file.last
+        return manifest.segments[-2].last if len(manifest.segments) > 1 else None
+
+    def looked(self, use: Callable[[Manifest, SegmentFile], Callable[[], Found]]) -> Found:
+        """Call `use` with what is in force, under the mutex, and then what it returns; again where files have moved.
+
+        Without the lock, a look may come between the halves of a write, between a cut and the next append, or after
+        a file was deleted. None of these lasts.
+        """
+        for look in range(LOOKS):
+            try:
+                with self.mutex:
+                    manifest, tip = self.in_force(), self.tip()
+                    file = self._current(manifest, tip.cuts)
+                    if file.extend() == "damaged" or file.end < tip.acknowledged(file.number):
+                        self._look_again(file, last=look == LOOKS - 1)
+                    finish = use(manifest, file)
+                return finish()
+            except (ChangedError, FileNotFoundError) as error:
+                if look == LOOKS - 1:
+                    raise LogError(f"The push log in {self.folder} cannot be read: {error!r}.") from error
+                time.sleep(PAUSE if isinstance(error, ChangedError) else 0)
+        raise AssertionError
+
+    def _look_again(self, file: SegmentFile, *, last: bool) -> None:
+        if last:
+            raise self._damaged(file)
+        file.forget(file.cuts)
+        raise ChangedError
+
+    def _current(self, manifest: Manifest, cuts: int) -> SegmentFile:
+        """The open segment, with an index that holds for the log as it was cut so often."""
+        if self._file is None or self._file.number != manifest.open.number:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            self._file = SegmentFile(self.folder / manifest.open.file, manifest.open.number, cuts)
+        elif self._file.cuts != cuts:
+            self._file.forget(cuts)
+        return self._file
+
+    def _damaged(self, file: SegmentFile) -> LogDamagedError:
+        return LogDamagedError(
+            f"The push log is damaged in {file.path} at byte {file.end}: what was acknowledged there is missing or has "
+            "changed. Nothing was removed; restore the file from a copy."
+        )
+
+    # What follows is called under the log's lock.
+
+    def confirmed(self) -> Confirmed:
+        """What was ever confirmed of the log."""
+        return self._confirmed.read()
+
+    def confirm(self, *, written: int = NEVER, served: int = NEVER) -> None:
+        """Remember what is confirmed, where it is more than before."""
+        before = self._confirmed.read()
+        after = Confirmed(max(before.written, written), max(before.served, served))
+        if after != before:
+            self._confirmed.write(after)
+
+    def confirm_only(self, upto: int) -> None:
+        """Forget what was confirmed beyond an instant."""
+        before = self._confirmed.read()
+        self._confirmed.write(Confirmed(min(before.written, upto), min(before.served, upto)))
+
+    # What follows is called under the mutex, too.
+
+    def recover(self) -> None:
+        """Cut off what a dead appender left unfinished, and make sure that the rest is on the disk."""
+        tip = self.tip()
+        file = self._current(self.in_force(), tip.cuts)
+        followed = file.extend()
+        acknowledged = tip.acknowledged(file.number)
+        if followed == "damaged" or file.end < acknowledged:
+            file.forget(tip.cuts)  # the index may be what is wrong
+            followed = file.extend()
+            if followed == "damaged" or file.end < acknowledged:
+                raise self._damaged(file)
+        if followed == "torn":
+            self._cut(file)
+        if acknowledged != file.end:
+            file.sync()  # whoever wrote it may have died before it did
+        if tip != (file.number, file.end, file.cuts):
+            self._tip.write(Tip(file.number, file.end, file.cuts))
+
+    def append(self, table: pa.Table) -> None:
+        """Write one frame with the rows of a table, durably; where that fails nothing of it stays."""
+        file, known = self.open, table.column(KNOWN_AT)
+        batch = table.combine_chunks().to_batches()[0]
+        try:
+            file.append(batch, first=known[0].as_py(), last=known[-1].as_py())
+        except BaseException:
+            self._cut(file)
+            raise
+        self._tip.write(Tip(file.number, file.end, file.cuts))
+
+    def _cut(self, file: SegmentFile) -> None:
+        """Cut off what is no acknowledged frame; readers hear of it first, lest they take what comes next for it."""
+        tip = self.tip()
+        self._tip.write(tip._replace(cuts=tip.cuts + 1))
+        file.cuts = tip.cuts + 1
+        file.cut()
+
+    def take_back(self, upto: int) -> None:
+        """Cut off the appends with rows known after an instant; killed in the middle, they are there still."""
+        file, tip = self.open, self.tip()
+        file.keep(upto)
+        file.cuts = tip.cuts + 1
+        self._tip.write(Tip(file.number, file.end, file.cuts))
+        file.cut()
+
+    def roll(self) -> None:
+        """Take the open segment for full and begin the next."""
+        file, manifest = self.open, self.in_force()
+        full = manifest.open._replace(rows=file.rows, first=file.first, last=file.last, size=file.end)
+        self._begin(file.number + 1, manifest._replace(segments=(*manifest.segments[:-1], full)))
+
+    def _begin(self, number: int, manifest: Manifest) -> None:
+        segment = Segment(number, f"{number:08d}.log")
+        path = self.folder / segment.file
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644))
+        sync_folder(self.folder)
+        self.replace(manifest._replace(segments=(*manifest.segments, segment)))
+        cuts = self.tip().cuts
+        self._current(self.in_force(), cuts)
+        self._tip.write(Tip(number, 0, cuts))
+
+
+_FILES: WeakSet[Files] = WeakSet()
+
+
+def _renew() -> None:
+    """In a child, a mutex that another thread of the parent held at the fork would never be released."""
+    for files in _FILES:
+        files.mutex = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)

@@ -1,0 +1,373 @@
+"""The log of a push source: batches of rows of one schema, kept in the order of known_at and never changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Self
+
+import duckdb
+import pyarrow as pa
+
+from featurestore.clock import Clock, reader
+from featurestore.durable.disk_errors import unwritable
+from featurestore.durable.lock import PATIENCE, BusyError, attempt, exclusive
+from featurestore.durable.writes import error_of
+from featurestore.errors import LogBusyError, LogError
+from featurestore.semantics.rows import Scan
+from featurestore.sources.log.compaction import Compaction, compact
+from featurestore.sources.log.confirmed import NEVER, Confirmed
+from featurestore.sources.log.files import Files
+from featurestore.sources.log.frame import MAX_PAYLOAD
+from featurestore.sources.log.manifest import Manifest, Segment
+from featurestore.sources.log.relation import Relation, scan_of, scan_where
+from featurestore.sources.log.returns import Return, read_returns, write_return
+from featurestore.sources.log.schema import KNOWN_AT, check, difference
+from featurestore.sources.log.sealed import look_at, read_segment
+from featurestore.sources.log.segment import SegmentFile
+from featurestore.sources.log.unsealed_cache import Recent
+
+__all__ = ["Log"]
+
+SEGMENT_BYTES = 64 * 1024**2
+SEALING = "sealing full segments"
+GRACE = 3600.0
+"""Seconds for which a file that is no longer in force stays: longer than a query that has found it may run."""
+
+
+class Log:
+    """A folder that holds the log; safe to use from several threads and processes of one machine.
+
+    filled: how many segments were full when this object appended. folder: made where it is missing. schema: with `known_at`, int64, which increases strictly over the whole log.
+    segment_bytes: a segment that has reached this size is full. clock: says how long a file has been out of force.
+    claim: called under a lock before anything is kept, with whether there are rows; what it raises keeps it from that.
+    patience: seconds for which its locks are waited for.
+    """
+
+    def __init__(
+        self, folder: Path, schema: pa.Schema, *, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None,
+        claim: Callable[[bool], None] = lambda _: None,
+        patience: float = PATIENCE,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        self.schema = check(schema)
+        self._segment_bytes, self._patience = segment_bytes, patience
+        self._now = reader(clock)
+        self._claim = claim
+        self._holder: tuple[int, int] | None = None  # process and thread
+        self.filled = 0
+        self._recent = Recent(folder, self.schema)
+        try:
+            self._files = Files(folder, self.schema, patience=patience)
+        except OSError as error:
+            raise error_of(error, folder) from error
+        except BusyError as error:
+            raise _busy(error) from None
+        differs = difference(self._files.in_force().schema, self.schema)
+        if differs:
+            self.close()
+            raise LogError(
+                f"The push log in {self.folder} holds rows of other columns: {differs}. A log keeps the columns that it "
+                "began with; give the source another name, or declare its columns as they were."
+            )
+
+    def close(self) -> None:
+        """Give its descriptors up. What was appended is safe without it."""
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def lock(self, doing: str = "writing to it") -> Iterator[None]:
+        """Hold the log alone, among all threads and processes of the machine; waits in turn.
+
+        doing: what for, as those are told who give up waiting, with LogBusyError. What a dead process left unfinished is
+        cut off. LogDamagedError where acknowledged bytes have changed.
+        """
+        if self._holds():
+            raise RuntimeError("this thread holds the lock of the push log already")
+        closed = unwritable(self.folder)  # then nobody writes, and there is nothing that could be cut off
+        with ExitStack() as stack:
+            if not closed:
+                try:
+                    stack.enter_context(exclusive(self._files.lock, doing=doing, patience=self._patience))
+                except BusyError as error:
+                    raise _busy(error) from None
+                except OSError as error:
+                    raise error_of(error, self._files.lock) from error
+            stack.enter_context(self._taken(recover=not closed))
+            yield
+
+    @contextmanager
+    def attempt(self, doing: str) -> Iterator[bool]:
+        """`lock` where nobody holds it or waits for it, and it can be written; yields whether that is so."""
+        if self._holds() or unwritable(self.folder):
+            yield False
+            return
+        with attempt(self._files.lock, doing=doing) as alone, self._taken() if alone else nullcontext():
+            yield alone
+
+    @contextmanager
+    def _taken(self, *, recover: bool = True) -> Iterator[None]:
+        try:
+            with self._files.mutex:
+                if recover:
+                    self._files.recover()
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+        self._holder = os.getpid(), threading.get_ident()
+        try:
+            yield
+        finally:
+            self._holder = None
+
+    def confirmed(self) -> Confirmed:
+        """What was ever confirmed of the log; under the lock."""
+        return self._files.confirmed()
+
+    def confirm(self, *, written: int = NEVER, served: int = NEVER) -> None:
+        """Remember what is confirmed, where it is more than before; under the lock."""
+        self._check_writable()
+        try:
+            self._files.confirm(written=written, served=served)
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    def _check_writable(self) -> None:
+        if unwritable(self.folder):
+            raise error_of(OSError(errno.EROFS, os.strerror(errno.EROFS)), self.folder)
+
+    def _holds(self) -> bool:
+        return self._holder == (os.getpid(), threading.get_ident())
+
+    def append(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Keep rows, all of them or none, under the lock; when it returns they are on the disk.
+
+        batches: of the log's schema; known_at without nulls, strictly increasing, above that of all rows before.
+        Together at most 1 GiB. ValueError where they are not so; LogError where they cannot be written.
+        """
+        if not self._holds():
+            raise RuntimeError("a push log is appended to under its lock: with log.lock(): log.append(…)")
+        self._check_writable()
+        with self._files.mutex:
+            table = self._checked(list(batches))
+            if table.num_rows == 0:
+                return
+            try:
+                self._claim(self._files.last(self._files.in_force(), self._files.open) is not None)
+                if self._files.open.end >= self._segment_bytes:
+                    self._files.roll()
+                    self.filled += 1
+                self._files.append(table)
+            except OSError as error:
+                raise error_of(error, self._files.open.path) from error
+
+    def ahead_of(self, upto: int) -> pa.Table:
+        """The rows that `take_back` takes: those of appends with any row known after an instant; under the lock.
+
+        LogError where some are in a segment that is full already.
+        """
+        kept = [segment.last for segment in self.segments()[:-1] if segment.last is not None]
+        if kept and kept[-1] > upto:
+            raise LogError(
+                f"The push log in {self.folder} has rows ahead of the clock in a full segment, which is never changed."
+            )
+        with self._files.mutex:
+            last = self._files.open.last_until(upto)
+        return self.read(kept[-1] if last is None and kept else last)
+
+    def take_back(self, upto: int) -> None:
+        """Take `ahead_of` out of the log, and forget what was confirmed of that time; under the lock."""
+        if not self._holds():
+            raise RuntimeError("a push log is changed under its lock")
+        try:
+            with self._files.mutex:
+                self._files.take_back(upto)
+            self._files.confirm_only(upto)
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    def _checked(self, batches: list[pa.RecordBatch]) -> pa.Table:
+        for batch in batches:
+            differs = difference(self.schema, batch.schema)
+            if differs:
+                raise ValueError(f"The push log in {self.folder} holds other columns: {differs}.")
+        table = pa.Table.from_batches([batch.cast(self.schema) for batch in batches], self.schema)
+        if table.nbytes > MAX_PAYLOAD:
+            raise ValueError(f"{table.nbytes} bytes are too many for one append; give at most {MAX_PAYLOAD} at once.")
+        for field in self.schema:
+            if not field.nullable and table.column(field.name).null_count:
+                raise ValueError(f"'{field.name}' is null in a row for the push log.")
+        known = table.column(KNOWN_AT)
+        if known.null_count:
+            raise ValueError("known_at is null in a row for the push log.")
+        last = self._files.last(self._files.in_force(), self._files.open)
+        values = known.to_numpy()
+        if len(values) and ((values[1:] <= values[:-1]).any() or (last is not None and values[0] <= last)):
+            raise ValueError(
+                f"known_at must increase strictly over the whole push log, whose last row has {last}; the rows for it "
+                f"begin at {values[0]} and end at {values[-1]}."
+            )
+        return table
+
+    def note_return(self, found: Return) -> None:
+        """Keep that the online store came back older; under the lock."""
+        try:
+            write_return(self.folder / "returns", found)
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    def returns(self) -> list[Return]:
+        """When the online store was found to have come back older."""
+        return read_returns(self.folder / "returns")
+
+    def last_known_at(self) -> int | None:
+        """known_at of the last row, None while there is none; reads no rows."""
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], int | None]:
+            last = self._files.last(manifest, file)
+            return lambda: last
+
+        return self._files.looked(use)
+
+    def tail(self, after: int) -> pa.Table:
+        """The rows learned after an instant; when they are few and recent, nothing else is read."""
+        return self.read(after)
+
+    def read(self, after: int | None = None, upto: int | None = None) -> pa.Table:
+        """The rows with after < known_at ≤ upto, in order; takes no lock, and sees whole appends only."""
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], pa.Table]:
+            recent = file.read(self.schema, after, upto)
+
+            def finish() -> pa.Table:
+                batches = []
+                for segment in manifest.segments[:-1]:
+                    if segment.meets(after, upto):
+                        batches += read_segment(self.folder, segment, self.schema, after=after, upto=upto)
+                return pa.Table.from_batches(batches + recent, self.schema)
+
+            return finish
+
+        return self._files.looked(use)
+
+    def segments(self) -> tuple[Segment, ...]:
+        """The files in force, in order; the last one is open and described as far as it was written."""
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], tuple[Segment, ...]]:
+            written = manifest.open._replace(rows=file.rows, first=file.first, last=file.last, size=file.end)
+            return lambda: (*manifest.segments[:-1], written)
+
+        return self._files.looked(use)
+
+    def scan(self, connection: duckdb.DuckDBPyConnection, name: str) -> Scan:
+        """The log as it is now, for SQL on a connection: makes a temporary view of that name; see `scan_of`."""
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], Scan]:
+            recent = file.read(self.schema)
+
+            def finish() -> Scan:
+                sealed = self._sealed(manifest)
+                unsealed = [
+                    (s.number, read_segment(self.folder, s, self.schema)) for s in manifest.segments[len(sealed) : -1]
+                ]
+                unsealed.append((manifest.open.number, recent))
+                return scan_of(connection, name, self.schema, sealed=sealed, unsealed=unsealed)
+
+            return finish
+
+        return self._files.looked(use)
+
+    def scan_where(
+        self, connection: duckdb.DuckDBPyConnection, name: str, wanted: Mapping[str, pa.Array], *, replaces: str
+    ) -> Scan:
+        """`scan` of the rows in which each of these columns has one of its values, and of those which replace these.
+
+        replaces: the column with the known_at of the row that a row replaces. What is not sealed is kept in memory from
+        then on, so that a look costs what it finds.
+        """
+
+        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], Scan]:
+            recent = self._recent.tables(manifest, file)
+
+            def finish() -> Scan:
+                relation = Relation(connection, name, self.schema, self._sealed(manifest), recent)
+                return scan_where(relation, wanted, replaces=replaces)
+
+            return finish
+
+        return self._files.looked(use)
+
+    def _sealed(self, manifest: Manifest) -> list[tuple[int, Path]]:
+        """The number and file of each sealed segment, all of which are there and undamaged."""
+        sealed = [segment for segment in manifest.segments if segment.sealed]
+        for segment in sealed:
+            (self.folder / segment.file).stat()
+        look_at(self.folder, sealed)
+        return [(segment.number, self.folder / segment.file) for segment in sealed]
+
+    def settled_scan(self, connection: duckdb.DuckDBPyConnection, name: str) -> Scan:
+        """`scan` when nobody appends: no row that was reserved before now can still be on its way."""
+        if self._holds():
+            return self.scan(connection, name)
+        with self.lock("reading it"):
+            return self.scan(connection, name)
+
+    @property
+    def cuts(self) -> int:
+        """How often an append that was never acknowledged was cut off the end of the log."""
+        return self._files.tip().cuts
+
+    def unsealed(self) -> int:
+        """How many segments are full and not sealed yet."""
+        with self._files.mutex:
+            return len(self._files.in_force().unsealed)
+
+    def compact(self, *, grace: float = GRACE, everything: bool = False) -> Compaction:
+        """Seal the full segments into Parquet, and delete files that have been out of force for `grace` seconds.
+
+        Appenders are held up only while the manifest is swapped. everything: the open segment is taken for full.
+        One process at a time does it; killed anywhere, the next call completes it.
+        """
+        try:
+            with exclusive(self.folder / "compaction", doing=SEALING, patience=self._patience):
+                self._claim(self.last_known_at() is not None)
+                if everything:
+                    with self.lock(SEALING), self._files.mutex:
+                        if self._files.open.rows:
+                            self._files.roll()
+                return compact(self._files, self._sealing, now=self._now, grace=round(grace * 1_000_000))
+        except BusyError as error:
+            raise _busy(error) from None
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    def compact_beside(self, *, stop: Callable[[], bool], rest: Callable[[], object]) -> Compaction:
+        """`compact` in a thread beside busy ones, or nothing where another does it.
+
+        Ends early, between two segments, where `stop` says so; calls `rest` every few milliseconds.
+        """
+        try:
+            with attempt(self.folder / "compaction", doing=SEALING) as alone:
+                if not alone:
+                    return Compaction()
+                self._claim(self.last_known_at() is not None)
+                grace = round(GRACE * 1_000_000)
+                return compact(self._files, self._sealing, now=self._now, grace=grace, stop=stop, rest=rest)
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    def _sealing(self) -> AbstractContextManager[None]:
+        return self.lock(SEALING)
+
+
+def _busy(error: BusyError) -> LogBusyError:
+    return LogBusyError(f"The push log is busy: {error}")

@@ -1,0 +1,122 @@
+"""A log as one relation for DuckDB: its sealed segments as Parquet files, the others from memory.
+
+A row is pointed at by (segment, row within the segment), which stays true for as long as the log does: sealing keeps
+a segment's number and the order of its rows. Sealed segments are a prefix of the log, without gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.semantics.rows import Scan
+from featurestore.semantics.sql import file_list, quote
+from featurestore.sources.log.schema import KNOWN_AT
+from featurestore.sources.pointers import numbered_columns
+
+__all__ = ["ROW", "SEGMENT", "Relation", "numbered", "scan_of", "scan_where"]
+
+SEGMENT, ROW = "__log_segment", "__log_row"
+
+
+def scan_of(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    schema: pa.Schema,
+    *,
+    sealed: Sequence[tuple[int, Path]],
+    unsealed: Sequence[tuple[int, Sequence[pa.RecordBatch]]],
+) -> Scan:
+    """Make the temporary view `name`: the log's columns, SEGMENT and ROW; the tables that it reads bear its name too.
+
+    sealed: (number, Parquet file). unsealed: (number, all rows in order). The view is the log as it was when it was
+    made: Parquet files are never deleted, and the rest it holds in memory.
+    """
+    recent = pa.concat_tables([numbered(number, batches, schema) for number, batches in unsealed])
+    connection.register(f"{name}_recent", recent)
+    parts = [f"SELECT * FROM {quote(f'{name}_recent')}"]
+    if sealed:
+        parts.insert(0, sealed_sql(connection, f"{name}_recent", schema, sealed))
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {' UNION ALL '.join(parts)}")
+    return Scan(quote(name), SEGMENT, ROW)
+
+
+def sealed_sql(
+    connection: duckdb.DuckDBPyConnection, like: str, schema: pa.Schema, sealed: Sequence[tuple[int, Path]]
+) -> str:
+    """A SELECT of the rows of sealed segments, with the types of the relation `like`."""
+    files = f"read_parquet({file_list(path for _, path in sealed)}, hive_partitioning = false)"
+    relation = numbered_columns(files, len(schema.names))  # a file has the schema's columns, in its order
+    wanted = _types(connection, quote(like))
+    stored = _types(connection, relation)
+    columns = ", ".join(
+        # Parquet knows no arrays of fixed length; a cast where none is needed would keep filters from the files.
+        f"c{place} AS {quote(column)}" if stored[place] == of else f"CAST(c{place} AS {of}) AS {quote(column)}"
+        for place, (column, of) in enumerate(zip(schema.names, wanted, strict=False))
+    )
+    first = sealed[0][0]
+    pointer = f"CAST(file_index + {first} AS BIGINT) AS {SEGMENT}, CAST(file_row_number AS BIGINT) AS {ROW}"
+    return f"SELECT {columns}, {pointer} FROM {relation}"
+
+
+class Relation(NamedTuple):
+    """A log as SQL is to read it on a connection, under a name. sealed: (number, Parquet file). recent: `numbered` rows
+    of what is not sealed, one table at least."""
+
+    connection: duckdb.DuckDBPyConnection
+    name: str
+    schema: pa.Schema
+    sealed: Sequence[tuple[int, Path]]
+    recent: Sequence[pa.Table]
+
+    def sealed_rows(self, condition: str, parameters: Sequence[Any] = ()) -> list[pa.Table]:
+        """The sealed rows for which a condition holds; no table where nothing is sealed."""
+        if not self.sealed:
+            return []
+        like = f"{self.name}_like"
+        self.connection.register(like, self.recent[0].slice(0, 0))
+        rows = f"{sealed_sql(self.connection, like, self.schema, self.sealed)} WHERE {condition}"
+        found: pa.Table = self.connection.sql(rows, params=list(parameters)).to_arrow_table()
+        return [found.cast(self.recent[0].schema)]
+
+
+def scan_where(relation: Relation, wanted: Mapping[str, pa.Array], *, replaces: str) -> Scan:
+    """The rows in which each `wanted` column has one of its values, and those that name one of these in `replaces`."""
+    connection, name = relation.connection, relation.name
+    found = list(relation.recent)
+    for column, values in wanted.items():
+        found = [table.filter(pc.is_in(table[column], values)) for table in found]
+    tests: list[str] = []
+    parameters: list[Any] = []
+    for n, (column, values) in enumerate(wanted.items()):
+        if pa.types.is_temporal(values.type):  # of which Python cannot hold all
+            connection.register(f"{name}_among_{n}", pa.table({"value": values}))
+            tests.append(f"{quote(column)} IN (SELECT value FROM {quote(f'{name}_among_{n}')})")
+        else:
+            tests.append(f"{quote(column)} IN ({', '.join('?' * len(values))})")
+            parameters += values.to_pylist()
+    mine = pa.concat_tables(found + relation.sealed_rows(" AND ".join(tests), parameters))
+    known = mine[KNOWN_AT].combine_chunks()
+    connection.register(f"{name}_known", pa.table({KNOWN_AT: known}))
+    among = f"{quote(replaces)} IN (SELECT {KNOWN_AT} FROM {quote(f'{name}_known')})"
+    later = [table.filter(pc.is_in(table[replaces], known)) for table in relation.recent] + relation.sealed_rows(among)
+    others = pa.concat_tables(later)
+    connection.register(name, pa.concat_tables([mine, others.filter(pc.invert(pc.is_in(others[KNOWN_AT], known)))]))
+    return Scan(quote(name), SEGMENT, ROW)
+
+
+def numbered(number: int, batches: Sequence[pa.RecordBatch], schema: pa.Schema, *, first: int = 0) -> pa.Table:
+    """Rows of one segment, from its row `first` on, with SEGMENT and ROW, in one piece."""
+    table = pa.Table.from_batches(batches, schema).combine_chunks()
+    table = table.append_column(SEGMENT, pa.array(np.full(table.num_rows, number, np.int64)))
+    return table.append_column(ROW, pa.array(np.arange(first, first + table.num_rows, dtype=np.int64)))
+
+
+def _types(connection: duckdb.DuckDBPyConnection, relation: str) -> list[str]:
+    return [of for _, of, *_ in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]

@@ -1,0 +1,77 @@
+"""The logs of a project's push sources, in one folder: of each the rows that count, and those that came too late to."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+
+from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.durable.lock import PATIENCE
+from featurestore.durable.owner import OwnedFolder
+from featurestore.errors import ConfigError
+from featurestore.sources.log import Log
+
+__all__ = ["LATE", "ROWS", "PushLogs"]
+
+ROWS, LATE = "rows", "late"
+
+
+class PushLogs:
+    """Opens logs below a folder and keeps them; safe to use from several threads.
+
+    project: whose they are; a log of another's is refused, with ConfigError. patience: seconds for which their locks are
+    waited for.
+    """
+
+    def __init__(self, folder: Path, project: str | None = None, *, patience: float = PATIENCE) -> None:
+        self.folder = folder
+        self.patience = patience
+        self._project = project
+        self._logs: dict[Path, Log] = {}
+        self._opening = threading.Lock()
+
+    def close(self) -> None:
+        """Close the logs that were opened; idempotent."""
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
+
+    def log(self, source: PushSource, part: str = ROWS) -> Log:
+        """The log of a push source; part LATE: of the rows that came too late to count."""
+        folder = self.place(source.name, part)
+        with self._opening:
+            if folder not in self._logs:
+                columns = [pa.field(name, of.arrow) for name, of in source.columns.items()]
+                own = [pa.field(KNOWN_AT, pa.int64(), nullable=False), pa.field(REPLACES, pa.int64())]
+                owner = OwnedFolder(folder.parent, self._project, what=f"push log of '{source.name}'", key="logs")
+                owner.check()
+                self._check_place(source.name)
+                self._logs[folder] = Log(folder, pa.schema(columns + own), claim=owner.claim, patience=self.patience)
+            return self._logs[folder]
+
+    def _check_place(self, name: str) -> None:
+        """ConfigError where a project would begin an empty log, while its rows may lie where it once shared one with others."""
+        if self._project is None or self.folder.exists() or self.folder.parent.name != self._project:
+            return
+        shared = self.folder.parents[1] / self.folder.name
+        if OwnedFolder(shared / name, self._project, what="push log", key="logs").is_mixed:
+            raise ConfigError(
+                f"PushSource '{name}': project '{self._project}' keeps its logs in {self.folder} now, and what it pushed "
+                f'before may lie in {shared}, among what other projects pushed. Write logs = "{shared}" into its '
+                f"[env.…] in featurestore.toml to go on with all of that, or make the folder {self.folder} to begin without it"
+            )
+
+    def place(self, name: str, part: str = ROWS) -> Path:
+        """Where the log of a push source lies, or is to lie; by its name."""
+        return self.folder / name / part
+
+    def opened(self, name: str) -> list[Log]:
+        """The logs of a push source that were opened here, that of late rows among them; by its name."""
+        folders = [self.place(name, part) for part in (ROWS, LATE)]
+        return [self._logs[folder] for folder in folders if folder in self._logs]
+
+    def has(self, name: str, part: str = ROWS) -> bool:
+        """Whether a push source has a log, of rows that count or of late ones; by its name."""
+        return self.place(name, part).exists()

@@ -1,1 +1,0 @@
-"""Where values lie: offline as rows that SQL reads, online as bytes that a codec packs."""

@@ -1,0 +1,188 @@
+"""Tiles of a view over files, kept so that what a run added up need not be read again by the next one.
+
+    folder/choice.json      how wide tiles are, and of how many bytes of files that was decided
+    folder/<part>/          the tiles of some files: part.json, which names them, and Parquet files of `tiles.tile_rows`,
+                            whose checksums are in part.json; both JSON files have checksums of their own words
+
+A part is a function of its files and of the view's definition, which names the folder. It is right as long as these files are
+there, unchanged; so nothing of it is ever mended, and all of it may be deleted. What is damaged is deleted, and made anew. Only the holder of the view's lease writes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.durable.checksums import checks_of, decoded, encoded, first_damage
+
+__all__ = ["Choice", "Part", "TileFiles", "TiledFile"]
+
+FORMAT = 2
+
+CHOICE, PART = "choice.json", "part.json"
+
+
+class TiledFile(NamedTuple):
+    """A file of a source as it was read: its path, size (bytes), time of modification (ns) and, where rows count from their
+    file's arrival, that (µs); then the event_time of its oldest and its newest row (µs), None where it has none."""
+
+    path: str
+    size: int
+    modified: int
+    arrived: int | None
+    first: int | None = None
+    last: int | None = None
+
+    @property
+    def identity(self) -> tuple[str, int, int, int | None]:
+        """What changes when its rows do."""
+        return self[:4]
+
+    def meets(self, low: int, high: int) -> bool:
+        """Whether it may hold a row with low < event_time ≤ high."""
+        return self.first is not None and self.last is not None and self.first <= high and self.last > low
+
+
+class Choice(NamedTuple):
+    """How wide tiles are (µs; None: none are made), decided when the files had so many bytes."""
+
+    width: int | None
+    bytes: int
+
+
+class Part(NamedTuple):
+    """The tiles of some files: how wide, and where they lie. checks: those of each Parquet file, see `checks_of`."""
+
+    name: str
+    width: int
+    files: tuple[TiledFile, ...]
+    rows: int
+    paths: tuple[str, ...]
+    checks: tuple[str, ...]
+
+
+class TileFiles:
+    """The tiles of one view version, below a folder of all views' tiles."""
+
+    def __init__(self, folder: Path, view: str, fingerprint: str) -> None:
+        self._versions = folder / view / fingerprint[:16]
+        self._folder = self._versions / f"{FORMAT}-{duckdb.__version__}"  # whose engine evaluated the conditions
+
+    def choice(self) -> Choice | None:
+        """What was decided, None where nothing was, or that cannot be told any more."""
+        try:
+            return Choice(**decoded((self._folder / CHOICE).read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def choose(self, choice: Choice) -> None:
+        """Decide anew. Parts of another width, or of another engine, are gone."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for other in self._versions.iterdir():
+            if other != self._folder:
+                shutil.rmtree(other, ignore_errors=True)
+        _write(self._folder / CHOICE, encoded(choice._asdict()))
+        for part in self._parts():
+            if part.width != choice.width:
+                self._remove(part.name)
+
+    def parts(self, files: Collection[TiledFile]) -> list[Part]:
+        """The parts whose files are all among these, unchanged, each file in one of them. The others are removed, and what a
+        killed run left: parts that were joined into another, or whose removal had begun, and parts that
+        are not what was written."""
+        for left in self._folder.glob(".*"):
+            shutil.rmtree(left, ignore_errors=True)
+        there = {file.identity for file in files}
+        kept: list[Part] = []
+        tiled: set[tuple[str, int, int, int | None]] = set()
+        for part in sorted(self._parts(), key=lambda part: -len(part.files)):
+            own = {file.identity for file in part.files}
+            if own <= there and tiled.isdisjoint(own) and _is_sound(part):
+                kept.append(part)
+                tiled |= own
+            else:
+                self._remove(part.name)
+        return kept
+
+    def add(self, width: int, files: Sequence[TiledFile], tables: Iterable[pa.Table]) -> Part:
+        """Keep the tiles of these files; they are there as a whole or not at all."""
+        name = sha256(orjson.dumps([width, sorted(file.identity for file in files)])).hexdigest()[:24]
+        made = self._folder / f".{name}"
+        made.mkdir(parents=True)
+        rows, names, checks = 0, [], []
+        for number, table in enumerate(tables):
+            names.append(f"{number}.parquet")
+            with (made / names[-1]).open("wb") as file:
+                pq.write_table(table, file, compression="zstd")
+                _sync(file)
+            checks.append(checks_of(made / names[-1]))
+            rows += table.num_rows
+        words = {"width": width, "files": list(map(list, files)), "rows": rows, "names": names, "checks": checks}
+        _write(made / PART, encoded(words))
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+        made.rename(self._folder / name)
+        return _part(self._folder / name)
+
+    def replace(self, parts: Sequence[Part], tables: Iterable[pa.Table]) -> Part:
+        """One part instead of several, whose tiles are joined in `tables`."""
+        files = [file for part in parts for file in part.files]
+        joined = self.add(parts[0].width, files, tables)
+        for part in parts:
+            self._remove(part.name)
+        return joined
+
+    def remove(self) -> None:
+        """Forget all tiles of the view version."""
+        shutil.rmtree(self._versions, ignore_errors=True)
+
+    def _parts(self) -> list[Part]:
+        found = self._folder.iterdir() if self._folder.exists() else ()
+        parts = []
+        for folder in sorted(found):
+            if (folder / PART).exists() and folder.name[0] != ".":
+                try:
+                    parts.append(_part(folder))
+                except ValueError:
+                    self._remove(folder.name)
+        return parts
+
+    def _remove(self, name: str) -> None:
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+
+
+def _part(folder: Path) -> Part:
+    """What part.json says. ValueError where that is not what was written."""
+    said = decoded((folder / PART).read_bytes())
+    files = tuple(TiledFile(*file) for file in said["files"])
+    paths = tuple(str(folder / name) for name in said["names"])
+    return Part(folder.name, said["width"], files, said["rows"], paths, tuple(said["checks"]))
+
+
+def _is_sound(part: Part) -> bool:
+    try:
+        return first_damage((Path(path), checks) for path, checks in zip(part.paths, part.checks, strict=True)) is None
+    except OSError:  # one is gone, or the disk cannot read it
+        return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    beside = path.with_suffix(".new")
+    with beside.open("wb") as file:
+        file.write(data)
+        _sync(file)
+    beside.rename(path)
+
+
+def _sync(file: BinaryIO) -> None:
+    """What was written is on the disk before its name is."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,267 @@
+"""How the tiles of one lane lie in a record.
+
+    lane     how many tiles there are (u32) and, where there are any, for each number of its additive cells shift and width
+             (u16 each), for each other cell its size and how long each of its states is (u32 each; the greatest u32 where
+             they differ); the b of each tile (i64), oldest first; then the columns
+    column   of a number, a tile after the other: integers of `width` bytes (0: all are 0), to be multiplied by 2^shift; those
+             wider than 8 bytes as one run of 8 bytes of each, the lowest first. Of another cell the packed states, as runs
+             where they differ in length
+
+Numbers are little-endian. States lie by column, so that a window's sum is one sum of the end of each of its columns.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from operator import or_
+from typing import NamedTuple
+
+from featurestore.semantics.folds import Additive, Algebra, Consecutive, State
+from featurestore.semantics.folds.packing import pack_runs, unpack_runs
+from featurestore.tiles.series import Cell, Lane
+
+__all__ = ["COUNT", "HEAD", "UNEVEN", "Columns", "Form", "Lay", "Name", "Place", "names_of"]
+
+HEAD = struct.Struct("<Bqq")
+"""What comes before the lanes: format, instant, known."""
+
+COUNT = struct.Struct("<I")
+UNEVEN = (1 << 32) - 1
+"""Stands for the length of states that differ in length."""
+
+CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
+WIDTHS = (0, 1, 2, 4, 4, 8, 8, 8, 8)
+"""The width of a column by the bytes that its widest number needs."""
+
+WORD = 8
+LOW = (1 << 64) - 1
+
+Name = tuple[str | None, str | None, str]
+"""What a number is: of which column, under which condition, and what of it. Cells share the numbers of one name."""
+
+
+class Lay(NamedTuple):
+    """Where a lane lies in a record: from `begin` to `end`; how many tiles it has, what its head says, its tiles and the
+    columns of its numbers as one run of integers, at which of them each column starts, and at which byte each other cell."""
+
+    begin: int
+    end: int
+    tiles: int
+    head: tuple[int, ...]
+    body: tuple[int, ...]
+    starts: tuple[int, ...]
+    others: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Columns:
+    """A lane taken apart: its tiles; of each number that is not 0 in all of them its shift and integers; the packed states
+    of each other cell."""
+
+    tiles: list[int]
+    shifts: dict[int, int]
+    numbers: dict[int, list[int]]
+    states: list[list[bytes]]
+
+    def find(self, b: int) -> int | None:
+        """The number of a tile; None where there is none."""
+        tile = bisect_left(self.tiles, b)
+        return tile if tile < len(self.tiles) and self.tiles[tile] == b else None
+
+    def found(self, b: int) -> int:
+        """The number of a tile, which is made without rows where there is none."""
+        tiles = self.tiles
+        tile = bisect_left(tiles, b)
+        if tile == len(tiles) or tiles[tile] != b:
+            tiles.insert(tile, b)
+            for values in self.numbers.values():
+                values.insert(tile, 0)
+            for states in self.states:
+                states.insert(tile, b"")
+        return tile
+
+    def increase(self, tile: int, shares: Sequence[tuple[int, int, int]], columns: Sequence[int | None]) -> None:
+        """Add to the numbers of a tile: each share a name, an odd integer and a power of two; `columns`: those of the names."""
+        for name, odd, zeros in shares:
+            number = columns[name]
+            if number is None:
+                continue
+            values = self.numbers.get(number)
+            if values is None:
+                values = self.numbers[number] = [0] * len(self.tiles)
+                shift = self.shifts[number] = zeros
+            else:
+                shift = self.shifts[number]
+                if zeros < shift:
+                    values[:] = [value << (shift - zeros) for value in values]
+                    shift = self.shifts[number] = zeros
+            values[tile] += odd << (zeros - shift)
+
+    def trim(self, oldest: int) -> None:
+        """Forget the tiles before `oldest`."""
+        gone = bisect_left(self.tiles, oldest)
+        if gone:
+            del self.tiles[:gone]
+            for values in self.numbers.values():
+                del values[:gone]
+            for states in self.states:
+                del states[:gone]
+
+
+class Place(NamedTuple):
+    """Which of its lane's columns are a cell's: those of its numbers, else the one of its states."""
+
+    numbers: tuple[int, ...]
+    other: int
+
+
+class Form:
+    """How the tiles of one lane are laid out."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.places: list[Place] = []
+        columns: dict[Name, int] = {}
+        self.others = 0
+        for cell in lane.cells:
+            names = names_of(cell)
+            numbers = tuple([columns.setdefault(name, len(columns)) for name in names])
+            self.places.append(Place(numbers, -1 if names else self.others))
+            self.others += not names
+        self.numbers, self.names = len(columns), tuple(columns)
+        self.merges = [merge_of(cell.algebra) for cell in lane.cells]
+        self.head = struct.Struct("<" + "HH" * self.numbers + "II" * self.others)
+
+    def lay(self, record: bytes, begin: int) -> Lay:
+        """How the lane lies in a record."""
+        (count,) = COUNT.unpack_from(record, begin)
+        at = begin + COUNT.size
+        if not count:
+            return Lay(begin, at, 0, (), (), (), ())
+        head = self.head.unpack_from(record, at)
+        at += self.head.size
+        of, starts = _body(count, head[1 : 2 * self.numbers : 2])
+        body = of.unpack_from(record, at)
+        at += of.size
+        others = []
+        for size in head[2 * self.numbers :: 2]:
+            others.append(at)
+            at += size
+        return Lay(begin, at, count, head, body, starts, tuple(others))
+
+    def total(self, lay: Lay, number: int, low: int, high: int) -> int:
+        """The sum of a number's column over the tiles [low, high)."""
+        if low >= high:
+            return 0
+        shift, width = lay.head[2 * number : 2 * number + 2]
+        if not width:
+            return 0
+        start, count, total = lay.starts[number], lay.tiles, 0
+        for plane in range(max(width // 8, 1) - 1, -1, -1):
+            total = (total << 64) + sum(lay.body[start + plane * count + low : start + plane * count + high])
+        return total << shift
+
+    def states(self, record: bytes, lay: Lay, other: int) -> list[bytes]:
+        """The packed states of a cell that is not additive, of every tile."""
+        at = lay.others[other]
+        size, step = lay.head[2 * (self.numbers + other) : 2 * (self.numbers + other) + 2]
+        if step == UNEVEN:
+            return unpack_runs(record[at : at + size])
+        return [record[i : i + step] for i in range(at, at + size, step)] if step else [b""] * lay.tiles
+
+    def columns(self, record: bytes, lay: Lay) -> Columns:
+        """The lane taken apart."""
+        count, head = lay.tiles, lay.head
+        if not count:
+            return Columns([], {}, {}, [[] for _ in range(self.others)])
+        shifts, numbers = {}, {}
+        for number, width in enumerate(head[1 : 2 * self.numbers : 2]):
+            if width:
+                shifts[number] = head[2 * number]
+                numbers[number] = _joined(lay, number, width)
+        return Columns(
+            list(lay.body[:count]), shifts, numbers, [self.states(record, lay, i) for i in range(self.others)]
+        )
+
+    def packed(self, columns: Columns) -> bytes:
+        """The lane as bytes: equal tiles are equal bytes, whatever the order in which rows came."""
+        count = len(columns.tiles)
+        if not count:
+            return COUNT.pack(0)
+        head, body, parts = [0] * (2 * self.numbers), columns.tiles.copy(), [b""]
+        for number in range(self.numbers):
+            if number in columns.numbers:
+                head[2 * number : 2 * number + 2] = _narrowed(columns.shifts[number], columns.numbers[number], body)
+        of, _ = _body(count, tuple(head[1::2]))
+        for states in columns.states:
+            step = len(states[0])
+            if any(len(state) != step for state in states):
+                step = UNEVEN
+            parts.append(states[0] if count == 1 else pack_runs(states) if step == UNEVEN else b"".join(states))
+            head += (len(parts[-1]), step)
+        parts[0] = COUNT.pack(count) + self.head.pack(*head) + of.pack(*body)
+        return b"".join(parts)
+
+
+def merge_of(algebra: Algebra) -> Callable[[Sequence[bytes]], State]:
+    """The merge of packed states, oldest first."""
+    if isinstance(algebra, Consecutive):
+        return algebra.merge_packed
+    return lambda states: reduce(algebra.merge, map(algebra.unpack, filter(None, states)), algebra.zero)
+
+
+def names_of(cell: Cell) -> list[Name]:
+    """The names of a cell's numbers among those of all lanes; none where it is not additive."""
+    names = cell.algebra.names if isinstance(cell.algebra, Additive) else ()
+    return [(cell.column, cell.where, name) for name in names]
+
+
+@lru_cache(maxsize=1 << 14)
+def _body(count: int, widths: tuple[int, ...]) -> tuple[struct.Struct, tuple[int, ...]]:
+    """The tiles and the columns of numbers of a lane, and at which of its integers each column starts."""
+    codes, starts, at = [f"<{count}q"], [], count
+    for width in widths:
+        starts.append(at)
+        planes = max(width // 8, 1) if width else 0
+        at += planes * count
+        if planes:
+            codes.append(f"{(planes - 1) * count}Q{count}{CODES[min(width, WORD)]}")
+    return struct.Struct("".join(codes)), tuple(starts)
+
+
+def _joined(lay: Lay, number: int, width: int) -> list[int]:
+    """The integers of a column."""
+    start, count = lay.starts[number], lay.tiles
+    if width <= WORD:
+        return list(lay.body[start : start + count])
+    end = start + width // WORD * count
+    values = list(lay.body[end - count : end])
+    for at in range(end - 2 * count, start - 1, -count):
+        values = [(value << 64) + low for value, low in zip(values, lay.body[at : at + count], strict=True)]
+    return values
+
+
+def _narrowed(shift: int, values: list[int], body: list[int]) -> tuple[int, int]:
+    """The shift and the width of a column of integers over 2^shift, as few bits as hold them all; appends it to `body`."""
+    bits = values[0] if len(values) == 1 else reduce(or_, values)
+    if not bits:
+        return 0, 0
+    if not bits & 1:
+        zeros = (bits & -bits).bit_length() - 1
+        values, bits, shift = [value >> zeros for value in values], bits >> zeros, shift + zeros
+    if bits < 0:  # some are negative, and as many bits as the greatest and the least need are not those of all together
+        bits = max(*values, ~min(values))
+    size = bits.bit_length() // 8 + 1
+    if size <= WORD:
+        body += values
+        return shift, WIDTHS[size]
+    planes = (size + 7) // WORD
+    for _ in range(planes - 1):
+        body += [value & LOW for value in values]
+        values = [value >> 64 for value in values]
+    body += values
+    return shift, WORD * planes

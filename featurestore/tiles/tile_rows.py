@@ -1,0 +1,178 @@
+"""Tiles as rows of a table: what the rows of one key in (b, b + width] add up to, a row a tile.
+
+    k…, b           the key, and the instant (µs) after which the tile begins
+    v_first, v_last the instants from which the first and from which all of its rows count; e: its newest event_time
+    c0, c1 …        of each track how many values there are
+    s0_100 …        the sum of a track's finite values as limbs of 32 bits: Σ_m s0_m · 2^(32 · (m - 100)); q0_…: of their squares
+    p0_0 …          how many values are NaN, inf and -inf, where any is not finite
+    l0, g0 …        the least code, and the least of ~code (see `totals`)
+
+A *track* is one column under one condition. Totals add up, so that several rows may stand for parts of one tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore.declare.sources import ParquetSource
+from featurestore.query.windows.filtered_rows import Column, Ints, Strand
+from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name
+from featurestore.query.windows.partial_sums import GREATEST, NEEDS, WHOLE, Totals, totals
+from featurestore.query.windows.ranges import Chain, Range, Timeline, chains, range_of
+from featurestore.semantics.folds.columnar import Limbs, on_grid
+from featurestore.semantics.sql import floor_div
+from featurestore.semantics.time import BEGINNING
+from featurestore.semantics.view import ResolvedFeature, ResolvedView
+from featurestore.semantics.windows import Span
+
+__all__ = ["TileRows", "can_be_tiled", "joined", "tile_starts", "tile_starts_sql", "tile_table"]
+
+ORIGIN = 100
+"""What is added to a limb's place, so that names have no sign; the squares of the smallest doubles lie 68 places below."""
+
+JOINED = {"v_first": "min", "v_last": "max", "e": "max", "l": "min", "g": "min"}
+"""What becomes of a column where several rows stand for parts of one tile, by its name or its letter; others add up."""
+
+WHOLE_LIFE = Span(None)
+
+
+class Track(NamedTuple):
+    """One column under one condition, a feature that reads it, and the totals that are kept of it."""
+
+    feature: ResolvedFeature
+    needs: tuple[str, ...]
+
+
+def can_be_tiled(view: ResolvedView) -> bool:
+    """Whether tiles of some of a view's files can stand for their rows.
+
+    They cannot where a row of another file may replace one of theirs, where a fold picks rows or keeps sets or sketches,
+    and where a least or greatest value is no number.
+    """
+    source = view.source
+    if not isinstance(source, ParquetSource) or source.event_time is None or source.identity or not view.folded:
+        return False
+    return all(feature.fold.kind in NEEDS and _numbered(feature) for feature in view.folded)
+
+
+def _numbered(feature: ResolvedFeature) -> bool:
+    of = feature.reads
+    return feature.fold.kind not in ("Min", "Max") or (of is not None and (of.is_float or of.kind in WHOLE))
+
+
+def tracks(features: Sequence[ResolvedFeature]) -> dict[ColumnName, Track]:
+    """The tracks of a view's folds; their order is that of the numbers in names."""
+    found: dict[ColumnName, Track] = {}
+    for feature in features:
+        before = found.get(column_name(feature))
+        needs = (*(before.needs if before else ()), *NEEDS[feature.fold.kind])
+        found[column_name(feature)] = Track(before.feature if before else feature, tuple(dict.fromkeys(needs)))
+    return found
+
+
+def tile_starts(view: ResolvedView, e: Any, width: int) -> Any:
+    """The b of the tile (b, b + width] that an instant lies in; int or numpy array. One begins at the refresh offset."""
+    phase = view.timing.offset
+    return (e - 1 - phase) // width * width + phase
+
+
+def tile_starts_sql(view: ResolvedView, e: str, width: int) -> str:
+    """`tile_starts` of a BIGINT expression."""
+    phase = view.timing.offset
+    return f"{floor_div(f'{e} - {1 + phase}', width)} * {width} + {phase}"
+
+
+def joined(column: str) -> str:
+    """The SQL aggregate that makes one of the parts of a tile, of a column."""
+    return JOINED.get(column, JOINED.get(column[0], "sum"))
+
+
+def tile_table(plan: FoldRows, rows: pa.Table, *, width: int) -> pa.Table:
+    """The tiles of some rows in the order of their keys and times: (k, b, …), a row a tile."""
+    key, e, v = (rows[name].to_numpy() for name in ("k", "e", "v"))
+    b = tile_starts(plan.view, e, width)
+    edges = np.flatnonzero((key[1:] != key[:-1]) | (b[1:] != b[:-1])) + 1
+    begin, end = np.insert(edges, 0, 0), np.append(edges, len(key))
+    every = [Chain(np.arange(len(key)), np.array([0, len(key)]), e, v, None)]
+    made: dict[str, Any] = {
+        "k": key[begin], "b": b[begin],
+        "v_first": np.minimum.reduceat(v, begin), "v_last": np.maximum.reduceat(v, begin), "e": e[end - 1],
+    }  # fmt: skip
+    for number, track in enumerate(tracks(plan.features).values()):
+        column = plan.column(rows, column_name(track.feature), every)
+        ranges = [strand.range(Range(begin, end)) for strand in column.strands]
+        made |= _columns(number, totals(column, ranges, track.needs, WHOLE_LIFE))
+    return pa.table({name: pa.array(values, pa.int64()) for name, values in made.items()})
+
+
+def _columns(number: int, of: Totals) -> Iterator[tuple[str, Ints]]:
+    yield f"c{number}", of.values
+    for letter, limbs in (("s", of.sums), ("q", of.squares)):
+        if limbs is not None:
+            grid = on_grid(limbs)
+            for place, digits in enumerate(grid.digits, grid.base // 32 + ORIGIN):
+                if digits.any():
+                    yield f"{letter}{number}_{place}", digits
+    for place, marks in enumerate(of.special if of.special is not None else ()):
+        yield f"p{number}_{place}", marks
+    for letter, codes in (("l", of.least), ("g", of.greatest)):
+        if codes is not None:
+            yield f"{letter}{number}", codes
+
+
+class TileRows:
+    """The tiles of some keys, numbered from `first`: rows in the order of key, b and e, each a row whose totals are given."""
+
+    def __init__(self, plan: FoldRows, rows: pa.Table, *, keys: int, first: int, width: int) -> None:
+        self._rows, self._tracks = rows, list(tracks(plan.features))
+        self.e = rows["e"].to_numpy()
+        ends = rows["b"].to_numpy() + width
+        line = Timeline(rows["k"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
+        self.chains = list(chains(line, keys))  # one, or none
+        self._columns: dict[ColumnName, Column] = {}
+
+    def ranges(self, span: Span, key: Ints, as_of: Ints) -> list[Range]:
+        """The part of the tiles that lies within a window, for each request; no edge of it lies inside a tile."""
+        return [range_of(chain, span, key, as_of) for chain in self.chains]
+
+    def totals(self, feature: ResolvedFeature, ranges: Sequence[Range], span: Span) -> Totals:
+        """Of the tiles in these ranges."""
+        return totals(self._column(feature), ranges, NEEDS[feature.fold.kind], span)
+
+    def _column(self, feature: ResolvedFeature) -> Column:
+        name = column_name(feature)
+        if name not in self._columns:
+            number = self._tracks.index(name)
+            strands = [Strand.of(chain, None) for chain in self.chains]
+            of = feature.reads or feature.type
+            column = Column(pa.nulls(0, pa.int64()), of, strands, self._ints(f"c{number}", empty=0))
+            for what, letter in (("sums", "s"), ("squares", "q")):
+                column.keep(what, lambda start=f"{letter}{number}_": self._limbs(start))  # type: ignore[misc]
+            column.keep("special", lambda: self._special(number))
+            for what, letter in (("least", "l"), ("greatest", "g")):
+                column.keep(what, lambda name=f"{letter}{number}": self._ints(name, empty=GREATEST))  # type: ignore[misc]
+            self._columns[name] = column
+        return self._columns[name]
+
+    def _limbs(self, start: str) -> Limbs:
+        places = [int(name.removeprefix(start)) for name in self._rows.column_names if name.startswith(start)]
+        low, high = min(places, default=ORIGIN), max(places, default=ORIGIN)
+        digits = [self._ints(f"{start}{place}", empty=0) for place in range(low, high + 1)]
+        return Limbs(32 * (low - ORIGIN), np.stack(digits))
+
+    def _special(self, number: int) -> Ints | None:
+        names = [f"p{number}_{place}" for place in range(3)]
+        if not set(names) & set(self._rows.column_names):
+            return None
+        return np.stack([self._ints(name, empty=0) for name in names])
+
+    def _ints(self, name: str, *, empty: int) -> Ints:
+        """A column by place; `empty` where a part has no such column."""
+        if name not in self._rows.column_names:
+            return np.full(self._rows.num_rows, empty, np.int64)
+        found: Ints = self._rows[name].fill_null(empty).to_numpy()
+        return found

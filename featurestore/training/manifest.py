@@ -1,0 +1,150 @@
+"""Manifests: what a training frame was made of, read back to be presented to a server, which serves that or refuses."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from featurestore.durable.checksums import CHECK, unsigned
+from featurestore.errors import ManifestError
+from featurestore.semantics.view import fingerprint_of
+from featurestore.training.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside
+
+__all__ = ["Manifest", "library_versions", "load_manifest"]
+
+LIBRARIES = ("featurestore", "duckdb", "numpy", "pandas", "pyarrow")
+PARQUET = b"PAR1"
+"""How a Parquet file begins."""
+
+
+class Manifest(BaseModel):
+    """What a training frame was made of. It cannot be changed.
+
+    service, fingerprint: the service version that a model was trained on. definition: all that can change what that gives,
+    as plain JSON; None in manifests of old. columns: name → type, in order. views: name in the service → value fingerprint.
+    sources: name → the files read, each with path, size and modified_ns. versions: library → version. created: when.
+    raw: all that the manifest says. origin: where it was read from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
+
+    service: str = Field(min_length=1)
+    fingerprint: str = Field(pattern="^[0-9a-f]{32}$")
+    definition: dict[str, Any] | None = Field(default=None, repr=False)
+    columns: dict[str, str] = Field(default_factory=dict, repr=False)
+    views: dict[str, str] = Field(default_factory=dict, repr=False)
+    sources: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict, repr=False)
+    versions: dict[str, str] = Field(default_factory=dict, repr=False)
+    created: datetime | None = None
+    raw: dict[str, Any] = Field(default_factory=dict, repr=False)
+    origin: str = ""
+
+    @model_validator(mode="after")
+    def _holds_what_it_says(self) -> Self:
+        if self.definition is not None and fingerprint_of(self.definition) != self.fingerprint:
+            raise ValueError(
+                f"its definition has fingerprint {fingerprint_of(self.definition)} and not {self.fingerprint}, which it "
+                "says; it was changed since it was written"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.service}@{self.fingerprint}"
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that values pass through, here."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def load_manifest(given: Any) -> Manifest:
+    """The manifest of a training frame.
+
+    given: a Parquet file that `to_parquet` wrote, whose manifest is read from it, or from beside it where it was written
+    anew by another program; a JSON file; a TrainingFrame or its Arrow table; a manifest as a dict. Raises ManifestError.
+    """
+    if isinstance(given, Manifest):
+        return given
+    if isinstance(given, Mapping):
+        return _manifest(given, "a dict")
+    if isinstance(given, TrainingFrame):
+        return _manifest(given.manifest, "a training frame")
+    if isinstance(given, pa.Table):
+        found = _stamped(given.schema, "an Arrow table")
+        if found is None:
+            raise ManifestError("The Arrow table has no manifest in its schema's metadata; was it made by to_arrow()?")
+        return found
+    if isinstance(given, (str, Path)):
+        return _of_path(Path(given))
+    raise ManifestError(
+        f"{type(given).__name__} is no manifest; give a Parquet or JSON file, a training frame or a dict"
+    )
+
+
+def _of_path(path: Path) -> Manifest:
+    if not path.name:
+        raise ManifestError(f"'{path}' is no file; give a Parquet or JSON file, a training frame or a dict")
+    beside = manifest_beside(path)
+    if not path.is_file():
+        if beside.is_file():
+            return _of_json(beside)
+        raise ManifestError(f"There is no file {path}, nor {beside.name} beside it")
+    with path.open("rb") as file:
+        if file.read(len(PARQUET)) != PARQUET:
+            return _of_json(path)
+    try:
+        within = _stamped(pq.read_schema(path), str(path))
+    except (pa.ArrowException, OSError) as error:
+        raise ManifestError(f"{path} cannot be read: {error}") from None
+    written = _of_json(beside) if beside.is_file() else None
+    if within is None and written is None:
+        raise ManifestError(f"{path} has no manifest in its metadata, and there is no {beside.name} beside it")
+    if within is not None and written is not None and within.fingerprint != written.fingerprint:
+        raise ManifestError(
+            f"{path} says {within}, and {beside.name} beside it says {written}; one of them is of another training frame"
+        )
+    return within or written  # type: ignore[return-value]
+
+
+def _of_json(path: Path) -> Manifest:
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError) as error:  # of JSON, or of UTF-8
+        raise ManifestError(f"{path} is neither a Parquet file nor JSON: {error}") from None
+    return _manifest(said, str(path))
+
+
+def _stamped(schema: pa.Schema, origin: str) -> Manifest | None:
+    text = (schema.metadata or {}).get(MANIFEST_KEY)
+    if text is None:
+        return None
+    try:
+        return _manifest(json.loads(text), origin)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{origin}: the manifest in its metadata is no JSON: {error}") from None
+
+
+def _manifest(said: Any, origin: str) -> Manifest:
+    if not isinstance(said, Mapping):
+        raise ManifestError(f"{origin} is no manifest: it is {type(said).__name__} and no object")
+    try:
+        said = unsigned(said) if CHECK in said else said
+    except ValueError as error:
+        raise ManifestError(f"{origin} is damaged, or was changed by hand: {error}") from None
+    try:
+        return Manifest(**{**said, "raw": dict(said), "origin": origin})
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" if one["loc"] else str(one["ctx"]["error"])
+            for one in error.errors()
+        )
+        raise ManifestError(f"{origin} is no manifest of a training frame: {wrong}") from None

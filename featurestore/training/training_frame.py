@@ -1,0 +1,244 @@
+"""Training frames: the spine as it came, the service's features beside it, and the manifest of how they were made."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from featurestore import html
+from featurestore.clock import instant_of
+from featurestore.declare.durations import parse_duration
+from featurestore.declare.frames import own_cells
+from featurestore.durable.checksums import signed
+from featurestore.durable.disk_errors import is_full, is_read_only, told
+from featurestore.errors import FeatureStoreError, SpineError
+from featurestore.semantics.values import scalars, to_numpy, to_pandas
+from featurestore.sources.source_files import again
+from featurestore.types import FeatureType
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["MANIFEST_KEY", "Block", "TrainingFrame", "manifest_beside"]
+
+MANIFEST_KEY = b"featurestore.manifest"
+"""Where a frame's manifest is in the metadata of its schema."""
+
+
+def manifest_beside(path: Path) -> Path:
+    """Where the manifest of a Parquet file is written beside it."""
+    return path.with_name(path.name + ".manifest.json")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows: the spine's columns, the features', the extra columns asked for, and each row's instant in µs."""
+
+    spine: pa.Table
+    features: dict[str, pa.Array]
+    extra: dict[str, pa.Array]
+    instants: npt.NDArray[np.int64]
+
+    def table(self) -> pa.Table:
+        """All columns side by side."""
+        columns = dict(zip(self.spine.column_names, self.spine.columns, strict=True))
+        return pa.table({**columns, **self.features, **self.extra})
+
+
+@dataclass
+class TrainingFrame:
+    """The rows of a spine with the features of a service; made by `get_historical_features`.
+
+    Every spine row comes back once, in order. A spine in memory is answered when the frame is made; one that is a path
+    or a DuckDB relation when the frame is read, chunk by chunk, so that `to_parquet` never holds it all.
+    """
+
+    types: dict[str, FeatureType]
+    manifest: dict[str, Any]
+    blocks: Callable[[], Iterator[Block]] = field(repr=False)
+    pandas: Any = field(default=None, repr=False)
+    _whole: Block | None = field(default=None, repr=False)
+    on_written: Callable[[Path, dict[str, Any]], object] | None = field(
+        default=None, repr=False
+    )  # where a frame is journalled
+    once: bool = field(default=False, repr=False)  # whether blocks can be asked for a single time
+
+    def _block(self) -> Block:
+        if self._whole is None:
+            blocks = list(self.blocks()) if self.once else again(lambda: list(self.blocks()))
+            self._whole = blocks[0] if len(blocks) == 1 else _joined(blocks)
+        return self._whole
+
+    def __len__(self) -> int:
+        return int(self._block().spine.num_rows)
+
+    def to_arrow(self) -> pa.Table:
+        """An Arrow table: the spine's columns, then the features; the manifest is in its schema's metadata."""
+        return self._stamped(self._block().table())
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The Arrow PyCapsule interface: `polars.DataFrame(frame)` and the like."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def to_pandas(self, *, dtypes: Literal["arrow", "numpy"] = "arrow") -> pd.DataFrame:
+        """A pandas frame; a pandas spine comes back with its own index, columns and dtypes.
+
+        dtypes: of the feature columns; see `features`.
+        """
+        import pandas as pd
+
+        block = self._block()
+        added = self._pandas(block, dtypes)
+        if self.pandas is not None:
+            left = own_cells(self.pandas)
+            added.index = left.index
+        else:
+            left = block.spine.to_pandas(types_mapper=pd.ArrowDtype)
+        frame: pd.DataFrame = pd.concat([left, added], axis=1)
+        return frame
+
+    def _pandas(self, block: Block, dtypes: Literal["arrow", "numpy"]) -> pd.DataFrame:
+        import pandas as pd
+
+        features = to_pandas(block.features, self.types, dtypes=dtypes)
+        if not block.extra:
+            return features
+        extra: pd.DataFrame = pa.table(block.extra).to_pandas(types_mapper=pd.ArrowDtype)
+        return pd.concat([features, extra], axis=1)
+
+    @property
+    def features(self) -> pd.DataFrame:
+        """The service's columns alone, in its order: what a model is fitted on, and what serving hands to it."""
+        frame = to_pandas(self._block().features, self.types)
+        if self.pandas is not None:
+            frame.index = self.pandas.index.copy()
+        return frame
+
+    def to_numpy(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+        """A matrix (rows, features) of the service's columns; null is NaN. float64 unless `dtype` says otherwise."""
+        return to_numpy(self._block().features, self.types, dtype=dtype)
+
+    def to_parquet(self, path: str | Path) -> Path:
+        """Write the frame chunk by chunk, its manifest into the file and beside it as `<path>.manifest.json`.
+
+        What lay there before stays until all is written. FeatureStoreError where the disk is full, or read-only.
+        """
+        target = Path(path)
+        try:
+            self._put(target)
+        except OSError as error:
+            if not is_full(error) and not is_read_only(error):
+                raise
+            raise FeatureStoreError(f"The training frame cannot be written: {told(error, target)}") from error
+        if self.on_written is not None:
+            self.on_written(target, self.manifest)
+        return target
+
+    def _put(self, target: Path) -> None:
+        partial = target.with_name(target.name + ".partial")
+        try:
+            self._write(partial) if self.once else again(lambda: self._write(partial))
+            partial.replace(target)
+        finally:
+            if partial.exists():
+                partial.unlink()
+        manifest_beside(target).write_text(json.dumps(signed(self.manifest), indent=2) + "\n")
+
+    def _write(self, path: Path) -> None:
+        """The schema comes last, by our own hand, since the manifest in it counts all chunks."""
+        writer: pq.ParquetWriter | None = None
+        try:
+            for block in [self._whole] if self._whole is not None else self.blocks():
+                table = block.table()
+                if writer is None:
+                    writer = pq.ParquetWriter(path, table.schema, store_schema=False)
+                writer.write_table(table)
+            assert writer is not None, "there is a block even where there is no row"
+            schema = self._stamped(table.slice(0, 0)).schema
+            writer.add_key_value_metadata(
+                {**schema.metadata, b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes())}
+            )
+        finally:
+            if writer is not None:
+                writer.close()
+
+    def _stamped(self, table: pa.Table) -> pa.Table:
+        return table.replace_schema_metadata({MANIFEST_KEY: json.dumps(signed(self.manifest)).encode()})
+
+    def split_by_time(self, at: str | datetime, *, gap: Any = "0s") -> tuple[TrainingFrame, TrainingFrame]:
+        """Two frames: rows before `at`, and rows from `at` + `gap` on; rows in the gap are in neither.
+
+        at: an aware datetime, or ISO text; naive means UTC. gap: a duration, so that labels of the first rows cannot
+        overlap the second ones.
+        """
+        moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+        instant = instant_of(moment)
+        times = self._block().instants
+        return self._part(times < instant), self._part(times >= instant + parse_duration(gap))
+
+    def _part(self, chosen: npt.NDArray[np.bool_]) -> TrainingFrame:
+        block = self._block()
+        mask = pa.array(chosen)
+        part = Block(
+            block.spine.filter(mask),
+            {name: array.filter(mask) for name, array in block.features.items()},
+            {name: array.filter(mask) for name, array in block.extra.items()},
+            block.instants[chosen],
+        )
+        pandas = None if self.pandas is None else self.pandas[chosen]
+        manifest = {**self.manifest, "rows": int(chosen.sum())}
+        return TrainingFrame(self.types, manifest, lambda: iter([part]), pandas, part, self.on_written)
+
+    def __repr__(self) -> str:
+        rows = (
+            "" if self._whole is None else f"rows={len(self)}, "
+        )  # a spine that is a path is read when it is asked for
+        of = {name: self.manifest.get(name) for name in ("service", "fingerprint")}
+        return f"TrainingFrame({rows}columns={list(self.types)}, {', '.join(f'{k}={v!r}' for k, v in of.items())})"
+
+    def _repr_html_(self) -> str:
+        table = self.to_arrow()
+        head = table.slice(0, 10)
+        note = (
+            f"{table.num_rows} rows × {table.num_columns} columns · service {self.manifest['service']} · fingerprint "
+        )
+        rows = zip(*[scalars(column) for column in head.columns], strict=True)
+        return html.table("Training frame", table.column_names, rows, note=note + self.manifest["fingerprint"])
+
+
+def _joined(blocks: list[Block]) -> Block:
+    def concat(parts: list[dict[str, pa.Array]]) -> dict[str, pa.Array]:
+        return {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
+
+    return Block(
+        pa.concat_tables([block.spine for block in blocks]),
+        concat([block.features for block in blocks]),
+        concat([block.extra for block in blocks]),
+        np.concatenate([block.instants for block in blocks]),
+    )
+
+
+def check_names(spine: list[str], added: list[str]) -> None:
+    """Refuse a spine that already has a column of a name that is about to be added."""
+    clash = [name for name in added if name in spine]
+    if clash:
+        raise SpineError(
+            f"The spine has a column '{clash[0]}', which is also the name of a feature column; rename the spine's column, "
+            "or give the view an alias"
+        )
+
+
+def statuses_of(values: npt.NDArray[np.uint8], names: list[str]) -> pa.Array:
+    """Status numbers as a dictionary column of their names."""
+    return pc.cast(pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int8)), pa.array(names)), pa.string())

@@ -1,0 +1,108 @@
+"""Status: how far views have come online, what lies in push logs, and whether a source is older than a view allows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from featurestore import Count, FeatureStore, FeatureView, ManualClock, PushSource
+from featurestore.reports.status import ViewStatus, described
+from featurestore.sources.log import Log
+from featurestore.types import Float64, Int64, Timestamp
+from tests.small import NOON, THING, hours, opened, table, view_of
+
+SWIPES = PushSource(
+    "swipes", schema={"thing": Int64, "swipe": Int64, "at": Timestamp, "amount": Float64}, event_time="at",
+    identity="swipe", freshness="1h",
+)  # fmt: skip
+
+
+def pushed_view(**words: Any) -> FeatureView:
+    return FeatureView("swiped", entity=THING, source=SWIPES, features={"n": Count(window="1d")}, **words)
+
+
+def swipe(number: int, at: Any = NOON) -> dict[str, Any]:
+    return {"thing": 1, "swipe": number, "at": at, "amount": 1.0}
+
+
+def only(store: FeatureStore) -> ViewStatus:
+    (status,) = store.status()
+    return status
+
+
+def test_a_view_over_pushed_rows_is_fresh_as_long_as_nothing_is_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty, then with rows, then with rows that a dead pusher left in the log, then repaired."""
+    with opened(pushed_view()) as (store, clock):
+        assert (only(store).state, only(store).pushes.rows) == ("not materialized", 0)
+        store.push("swipes", [swipe(1), swipe(2), swipe(3, hours(-24 * 8))])
+        status = only(store)
+        assert status.state == "fresh"
+        assert (status.pushes.rows, status.pushes.pending, status.pushes.late, status.pushes.segments) == (2, 0, 1, 1)
+        assert status.pushes.bytes > 0
+        append = Log.append
+
+        def killed(log: Log, batches: Any) -> None:
+            append(log, batches)
+            raise OSError("killed")
+
+        monkeypatch.setattr(Log, "append", killed)
+        with pytest.raises(OSError, match="killed"):
+            store.push("swipes", [swipe(4)])
+        monkeypatch.undo()
+        clock.advance(timedelta(seconds=1))
+        status = only(store)
+        assert (status.state, status.pushes.pending, status.pushes.rows) == ("stale", 1, 3)
+        assert status.pushes.applied <= status.served < status.wanted
+        assert "1 rows pending" in described([status])[0]
+        store.materialize(progress=False)
+        assert (only(store).state, only(store).pushes.pending) == ("fresh", 0)
+
+
+def test_a_compacted_log_says_what_lies_on_the_disk() -> None:
+    """Rows stay counted when their segment is sealed into Parquet."""
+    with opened(pushed_view()) as (store, _):
+        store.push("swipes", [swipe(n) for n in range(50)])
+        store.offline.log(SWIPES).compact(everything=True)
+        log = only(store).pushes
+        assert (log.rows, log.segments, log.pending) == (50, 2, 0)
+        sealed = [path for path in store.offline.log(SWIPES).folder.iterdir() if path.suffix == ".parquet"]
+        assert log.bytes == sum(path.stat().st_size for path in sealed)
+
+
+def test_a_source_that_is_older_than_freshness_allows_is_reported() -> None:
+    """For pushed rows by when the last was learned; exactly at the limit it is not."""
+    with opened(pushed_view()) as (store, clock):
+        store.push("swipes", swipe(1))
+        learned = store.offline.log(SWIPES).last_known_at()
+        clock.advance(timedelta(hours=1) + (NOON - clock()))
+        assert learned is not None
+        clock.wait_until(learned + 3_600_000_000)
+        assert (only(store).age, only(store).overdue) == (3_600_000_000, False)
+        clock.advance(timedelta(microseconds=1))
+        assert only(store).overdue
+        assert only(store).state == "fresh"
+        assert "is 1h1us old, and its freshness is 1h" in described(store.status())[-1]
+        assert only(store).to_dict()["overdue"] is True
+
+
+@pytest.mark.parametrize("words", [{"refresh": "continuous"}, {"refresh": "1h"}])
+def test_freshness_is_of_continuous_views_over_files_too(words: dict[str, Any]) -> None:
+    """By the greatest known_at of the rows; a refreshed view has none, and its source is not read."""
+    rows = table(thing=pa.array([1, 1]), at=[hours(-9), hours(-8)], v=pa.array([1.0, 2.0]))
+    with opened(view_of(rows, ["v"], known_after="2h", freshness="5h", **words)) as (store, _):
+        status = only(store)
+        continuous = words["refresh"] == "continuous"
+        assert status.age == (6 * 3_600_000_000 if continuous else None)
+        assert status.overdue is continuous
+        assert status.pushes is None
+
+
+def test_a_view_without_rows_is_not_overdue() -> None:
+    """Before the first row there is nothing to be old."""
+    with opened(pushed_view()) as (store, clock):
+        assert isinstance(clock, ManualClock)
+        assert (only(store).age, only(store).overdue) == (None, False)
+        assert "nothing is applied" in described(store.status())[0]
