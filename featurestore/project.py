@@ -28,7 +28,7 @@ from featurestore.registry.documents import (
     service_views,
     view_fingerprints,
 )
-from featurestore.registry.rebind import applied_views, view_at_hand
+from featurestore.registry.rebind import applied_views, rebind
 from featurestore.registry.rollout import HeldView, Rollout, held_views
 from featurestore.registry.store import Registry
 from featurestore.semantics.columns import RawColumns
@@ -209,7 +209,7 @@ class Project:
 
     def at_hand(self, applied: ResolvedView) -> ResolvedView:
         """An applied view over its source as it is now."""
-        return view_at_hand(applied, self.catalog, self.offline)
+        return rebind(applied, self.catalog, self.offline)
 
     def served_service(self, name: str, fingerprint: str) -> ResolvedService:
         """A service version that was served, over its sources as they are now."""

@@ -435,7 +435,7 @@ def _same(_: FeatureType, value: Scalar) -> JsonValue:
     return value
 
 
-class Form(NamedTuple):
+class TypeForms(NamedTuple):
     """A row of the table: what one kind of type is in each place where its values appear."""
 
     arrow: Callable[[FeatureType], pa.DataType]
@@ -478,31 +478,31 @@ def _duckdb_list(of: FeatureType) -> str:
     return f"{of.element.duckdb}[{'' if of.length is None else of.length}]"
 
 
-TABLE: dict[str, Form] = {
-    "Bool": Form(_arrow("bool_"), _named("BOOLEAN"), "float64", "?", _accept_bool),
-    "Int32": Form(_arrow("int32"), _named("INTEGER"), "float64", "i", _accept_int(32)),
-    "Int64": Form(_arrow("int64"), _named("BIGINT"), "float64", "q", _accept_int(64)),
-    "Float32": Form(_arrow("float32"), _named("FLOAT"), "float32", "f", _accept_float, _json_float, _read_float),
-    "Float64": Form(_arrow("float64"), _named("DOUBLE"), "float64", "d", _accept_float, _json_float, _read_float),
-    "String": Form(_arrow("string"), _named("VARCHAR"), "object", None, _accept_string),
-    "Bytes": Form(
+TABLE: dict[str, TypeForms] = {
+    "Bool": TypeForms(_arrow("bool_"), _named("BOOLEAN"), "float64", "?", _accept_bool),
+    "Int32": TypeForms(_arrow("int32"), _named("INTEGER"), "float64", "i", _accept_int(32)),
+    "Int64": TypeForms(_arrow("int64"), _named("BIGINT"), "float64", "q", _accept_int(64)),
+    "Float32": TypeForms(_arrow("float32"), _named("FLOAT"), "float32", "f", _accept_float, _json_float, _read_float),
+    "Float64": TypeForms(_arrow("float64"), _named("DOUBLE"), "float64", "d", _accept_float, _json_float, _read_float),
+    "String": TypeForms(_arrow("string"), _named("VARCHAR"), "object", None, _accept_string),
+    "Bytes": TypeForms(
         _arrow("binary"), _named("BLOB"), "object", None, _accept_bytes,
         lambda _, value: base64.b64encode(value).decode(), _read_bytes,
     ),
-    "Date": Form(
+    "Date": TypeForms(
         _arrow("date32"), _named("DATE"), "datetime64[us]", "i", _accept_date,
         _json_date, _read_date,
     ),
-    "Timestamp": Form(
+    "Timestamp": TypeForms(
         _arrow("timestamp", "us", "UTC"), _named("TIMESTAMP WITH TIME ZONE"), "datetime64[us]", "q",
         _accept_timestamp, _json_timestamp, _read_timestamp,
     ),
-    "Decimal": Form(
+    "Decimal": TypeForms(
         _arrow_decimal, lambda of: f"DECIMAL({of.precision},{of.scale})", "object", "16s", _accept_decimal,
         lambda _, value: format(value, "f"), _read_decimal,
     ),
-    "Array": Form(_arrow_list, _duckdb_list, "object", None, _accept_array, _json_array, _read_array),
-    "Embedding": Form(_arrow_list, _duckdb_list, "object", None, _accept_array, _json_array, _read_array),
+    "Array": TypeForms(_arrow_list, _duckdb_list, "object", None, _accept_array, _json_array, _read_array),
+    "Embedding": TypeForms(_arrow_list, _duckdb_list, "object", None, _accept_array, _json_array, _read_array),
 }  # fmt: skip
 
 _SIMPLE = {kind: FeatureType(kind) for kind in TABLE if kind not in {"Decimal", "Array", "Embedding"}}

@@ -11,7 +11,7 @@ import pytest
 
 from featurestore.errors import FeatureStoreError, NotFoundError, RegistryError
 from featurestore.registry.documents import empty_document
-from featurestore.registry.store import Registry, Run
+from featurestore.registry.store import Registry, RunRecord
 from featurestore.sources.arrivals import Arrivals, Sighting
 from tests.damage import flipped, outcome, places
 
@@ -76,7 +76,9 @@ def test_the_registry(tmp_path: Path) -> None:
         document["views"] = {"v": {"fingerprint": f"v{number}" * 8}}
         registry.commit(document, expected=number, note=f"the {number}th")
     for number in range(30):
-        registry.record_run(Run("v", "v3" * 8, number, number + 1, number + 2, 10, 20, "complete", {"full": True}))
+        registry.record_run(
+            RunRecord("v", "v3" * 8, number, number + 1, number + 2, 10, 20, "complete", {"full": True})
+        )
 
     def told() -> Any:
         document = registry.current().document

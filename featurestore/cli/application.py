@@ -18,7 +18,7 @@ from featurestore.errors import ConfigError, FeatureStoreError
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
-__all__ = ["FOUND", "AsJson", "Place", "add", "app", "opened", "place_of"]
+__all__ = ["FOUND", "AsJson", "Repository", "add", "app", "opened", "place_of"]
 
 FOUND = 3
 """The exit code of commands that were told to fail on what they find (`--fail-on-…`), and found it."""
@@ -69,7 +69,7 @@ def _hoisted(args: list[str]) -> tuple[list[str], list[str]]:
 
 
 @dataclass(frozen=True)
-class Place:
+class Repository:
     """Which repository a command is about, and which of its environments."""
 
     repo: Path
@@ -99,7 +99,7 @@ def settings(
 
     --repo and --env may stand before the command or after it.
     """
-    context.obj = Place(repo, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
+    context.obj = Repository(repo, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
 
 
 def add(*functions: Callable[..., None]) -> None:
@@ -109,10 +109,10 @@ def add(*functions: Callable[..., None]) -> None:
         app.command(help=text.replace("\n\nExample:", "\n\n\b\nExample:"))(function)
 
 
-def place_of(context: typer.Context) -> Place:
+def place_of(context: typer.Context) -> Repository:
     """What --repo and --env say."""
     place = context.obj
-    assert isinstance(place, Place)
+    assert isinstance(place, Repository)
     return place
 
 

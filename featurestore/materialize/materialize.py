@@ -33,7 +33,7 @@ from featurestore.online.codec import ViewCodec, edition_of, pack_watermark, unp
 from featurestore.online.sealing import read_past_damage
 from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
 from featurestore.query.windows.tiled import Tiling
-from featurestore.registry.store import Run as RunRecord
+from featurestore.registry.store import RunRecord
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline, Session
 from featurestore.sources.source_files import SourceFile

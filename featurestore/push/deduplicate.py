@@ -15,7 +15,7 @@ from featurestore.push.identities import NO_TIME, Identity
 from featurestore.semantics.values import instants
 from featurestore.types import Timestamp, timestamp_of, to_json
 
-__all__ = ["Known", "Mine", "Pushed", "Sorted", "next_version", "sort_rows"]
+__all__ = ["Deduplicated", "KnownIdentities", "PendingKnownAt", "Pushed", "deduplicate", "next_version"]
 
 
 class Pushed(NamedTuple):
@@ -26,13 +26,13 @@ class Pushed(NamedTuple):
     late: int
 
 
-class Mine(NamedTuple):
+class PendingKnownAt(NamedTuple):
     """The known_at that a fresh row of this turn will have, before it is reserved."""
 
     place: int
 
 
-class Known(NamedTuple):
+class KnownIdentities(NamedTuple):
     """What is remembered of the identities of some rows: by its key; each row's key; each row's digest."""
 
     identities: dict[bytes, Identity | None]
@@ -41,13 +41,13 @@ class Known(NamedTuple):
 
 
 @dataclass
-class Sorted:
+class Deduplicated:
     """The numbers of the rows that are new, beside what each replaces, and of those that came too late; the identities
     after them; what becomes of each request."""
 
     identities: dict[bytes, Identity | None]
     fresh: list[int] = field(default_factory=list)
-    replaces: list[int | Mine | None] = field(default_factory=list)
+    replaces: list[int | PendingKnownAt | None] = field(default_factory=list)
     late: list[int] = field(default_factory=list)
     outcomes: list[Pushed | PushError] = field(default_factory=list)
 
@@ -58,14 +58,19 @@ class Sorted:
 
     def replaced(self, first: int) -> list[int | None]:
         """The known_at of what each fresh row replaces, likewise."""
-        return [first + n.place if isinstance(n, Mine) else n for n in self.replaces]
+        return [first + n.place if isinstance(n, PendingKnownAt) else n for n in self.replaces]
 
 
-def sort_rows(
-    source: PushSource, tables: Sequence[pa.Table], known: Known, *, now: int, refused: Mapping[int, PushError]
-) -> Sorted:
+def deduplicate(
+    source: PushSource,
+    tables: Sequence[pa.Table],
+    known: KnownIdentities,
+    *,
+    now: int,
+    refused: Mapping[int, PushError],
+) -> Deduplicated:
     """Sort the rows of requests, in order. refused: requests of which nothing is kept, by number, and why."""
-    found = Sorted(dict(known.identities))
+    found = Deduplicated(dict(known.identities))
     first = 0
     happened = instants(pa.chunked_array([chunk for table in tables for chunk in table[source.event_time].chunks]))
     for number, table in enumerate(tables):
@@ -92,7 +97,7 @@ def _ahead(source: PushSource, times: Sequence[int | None], now: int) -> PushErr
     return None
 
 
-def _sort(found: Sorted, times: list[int | None], rows: range, known: Known, earliest: int) -> Pushed:
+def _sort(found: Deduplicated, times: list[int | None], rows: range, known: KnownIdentities, earliest: int) -> Pushed:
     """Sort one request's rows. A row that is a deletion without a time belongs to the time of the row that it deletes."""
     accepted = unchanged = late = 0
     for row, happened in zip(rows, times, strict=True):
@@ -106,7 +111,7 @@ def _sort(found: Sorted, times: list[int | None], rows: range, known: Known, ear
             found.late.append(row)
             late += 1
             continue
-        mine: Any = Mine(len(found.fresh))
+        mine: Any = PendingKnownAt(len(found.fresh))
         found.fresh.append(row)
         found.replaces.append(None if held is None or forgotten else held.known_at)
         if key is not None:
@@ -124,7 +129,7 @@ def next_version(held: Identity | None, known_at: int, event_time: int | None, d
 
 def _is_mine(identity: Identity) -> bool:
     known_at: Any = identity.known_at
-    return isinstance(known_at, Mine)
+    return isinstance(known_at, PendingKnownAt)
 
 
 def _placed(identity: Identity, first: int) -> Identity:

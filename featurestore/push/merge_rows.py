@@ -15,8 +15,8 @@ from featurestore.semantics.folds import Additive
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical, instants, scalars
 from featurestore.semantics.view import ResolvedView
-from featurestore.tiles.codec import Change, TileCodec
-from featurestore.tiles.series import UNTIL, Lanes, PushedRow, pushed_place
+from featurestore.tiles.codec import RecordChange, TileCodec
+from featurestore.tiles.series import UNTIL, PushedRow, ViewTiles, pushed_place
 
 __all__ = ["LoggedRow", "PushedView", "Replaced", "read_rows"]
 
@@ -43,7 +43,7 @@ class PushedView:
         assert isinstance(view.source, PushSource)
         self.view = view
         self.source: PushSource = view.source
-        self.lanes = Lanes(view)
+        self.lanes = ViewTiles(view)
         self.keys = ViewCodec(project, view)
         self.records = TileCodec(self.lanes)
         self.exact = all(isinstance(cell.algebra, Additive) for lane in self.lanes.lanes for cell in lane.cells)
@@ -73,7 +73,7 @@ class PushedView:
         """Each record with the rows that it has not yet, and without those that were replaced since; None where none is left."""
         places = []
 
-        def changes() -> Iterator[Change]:
+        def changes() -> Iterator[RecordChange]:
             for place, (record, rows, olds) in enumerate(zip(records, added, replaced, strict=True)):
                 instant = self.records.instant(record)
                 fresh = [row for row in rows if row.known_at > instant]
@@ -81,7 +81,7 @@ class PushedView:
                 if fresh or gone:
                     places.append(place)
                     upto = max([*[row.known_at for row in fresh], *[old.since for old in gone]])
-                    yield Change(record, upto, fresh, [old.row for old in gone])
+                    yield RecordChange(record, upto, fresh, [old.row for old in gone])
 
         found = list(records)
         changed = self.records.changed(changes())

@@ -11,31 +11,31 @@ import pyarrow as pa
 
 from featurestore.push.deduplicate import Pushed
 
-__all__ = ["Line", "Request"]
+__all__ = ["PushQueue", "QueuedPush"]
 
 TURN = 5_000
 """Rows that one turn takes at most, however many wait."""
 
 
 @dataclass
-class Request:
+class QueuedPush:
     """Rows that wait, and what becomes of them."""
 
     table: pa.Table
     answer: Future[Pushed] = field(default_factory=Future)
 
 
-class Line:
+class PushQueue:
     """Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[QueuedPush] = deque()
         self._served = False  # whether the thread takes turns
         self._gate = threading.Lock()
 
     def join(self, table: pa.Table) -> Future[Pushed]:
         """Stand at the end with some rows; without any, there is nothing to wait for."""
-        request = Request(table)
+        request = QueuedPush(table)
         if table.num_rows:
             with self._gate:
                 self._waiting.append(request)
@@ -43,10 +43,10 @@ class Line:
             request.answer.set_result(Pushed(0, 0, 0))
         return request.answer
 
-    def take(self) -> list[Request]:
+    def take(self) -> list[QueuedPush]:
         """Those of the next turn, out of the line; the others of it gave up waiting."""
         with self._gate:
-            requests: list[Request] = []
+            requests: list[QueuedPush] = []
             rows = 0
             while self._waiting and (not requests or rows + self._waiting[0].table.num_rows <= TURN):
                 request = self._waiting.popleft()

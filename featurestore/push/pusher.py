@@ -29,11 +29,11 @@ from featurestore.online import Guard, OnlineStore
 from featurestore.online.codec import pack_watermark
 from featurestore.online.source_state import NEVER, SourceState, source_prefix, state_key
 from featurestore.push.apply_log import Applying, Reading
-from featurestore.push.deduplicate import Known, Pushed, Sorted, next_version, sort_rows
+from featurestore.push.deduplicate import Deduplicated, KnownIdentities, Pushed, deduplicate, next_version
 from featurestore.push.identities import IDENTITY, Identity, digests_of, identity_keys
 from featurestore.push.merge_rows import PushedView
 from featurestore.push.missing import missing_rows
-from featurestore.push.push_queue import Line
+from featurestore.push.push_queue import PushQueue
 from featurestore.push.rebuild_records import folded_records
 from featurestore.push.rows import table_of_rows, write_rows
 from featurestore.semantics.values import instants
@@ -123,7 +123,7 @@ class Pusher:
         self._prefix = source_prefix(project, source)
         self._log = offline.log(source)
         self._applying = Applying(offline, store, self._log, project=project)
-        self._line, self._turn = Line(), threading.Lock()
+        self._line, self._turn = PushQueue(), threading.Lock()
         self._thread = ThreadPoolExecutor(1, f"push {source.name}")
         self._held: bytes | None = None  # the state online, while the log is locked
         self._fate = Fate.REFUSED  # what has become of the rows of this turn
@@ -304,7 +304,7 @@ class Pusher:
         known = self._known(applied.source, whole)
         refused: Mapping[int, PushError] = {}
         while True:
-            found = sort_rows(applied.source, tables, known, now=now, refused=refused)
+            found = deduplicate(applied.source, tables, known, now=now, refused=refused)
             if not found.fresh:
                 break
             try:
@@ -402,15 +402,15 @@ class Pusher:
                 after = segment.last
         return state._replace(last=last)
 
-    def _known(self, source: PushSource, rows: pa.Table) -> Known:
+    def _known(self, source: PushSource, rows: pa.Table) -> KnownIdentities:
         """What is remembered of each row's identity."""
         if not source.identity:
-            return Known({}, [], [])
+            return KnownIdentities({}, [], [])
         keys = identity_keys(source, self._prefix, rows)
         distinct = list(dict.fromkeys(keys))
         held = self._store.get(distinct).values
         known = {key: None if data is None else Identity.unpack(data) for key, data in zip(distinct, held, strict=True)}
-        return Known(known, keys, digests_of(source, rows))
+        return KnownIdentities(known, keys, digests_of(source, rows))
 
     def _unreadable(
         self, tables: Sequence[pa.Table], views: Sequence[PushedView], refused: Mapping[int, PushError], why: str
@@ -450,7 +450,7 @@ class Pusher:
     # --- reserve, append, apply -------------------------------------------------------------
 
     def _write(
-        self, applied: Applied, rows: pa.Table, found: Sorted, read: tuple[SourceState, int], *,
+        self, applied: Applied, rows: pa.Table, found: Deduplicated, read: tuple[SourceState, int], *,
         views: Sequence[PushedView],
     ) -> None:  # fmt: skip
         source, (state, clock) = applied.source, read

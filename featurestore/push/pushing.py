@@ -41,7 +41,7 @@ FEW = 50
 """Rows that are read as quickly as a thread is found to read them."""
 
 
-class _Known(NamedTuple):
+class _Applied(NamedTuple):
     """The registry's state, the sources that are applied or of services that are kept, and every view version that takes
     pushes, beside whether it is left to be freed."""
 
@@ -70,7 +70,7 @@ class Pushing:
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
         self._lock = threading.Lock()
-        self._known = _Known(None, {}, [])
+        self._known = _Applied(None, {}, [])
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
@@ -217,7 +217,7 @@ class Pushing:
         }
         return [watermark_key(self._project, *version) for version in sorted(found - there)]
 
-    def _read(self) -> _Known:
+    def _read(self) -> _Applied:
         """What is applied and still to be freed; the definitions are read again only where that has changed."""
         state = self._registry.state()
         if self._known.state != state:
@@ -231,7 +231,7 @@ class Pushing:
             held = [held.view for held in held_views(self._registry, view_fingerprints(current), state.kept)]
             versions = self._versions(current, set(state.leftovers))
             versions += [(view, False) for view in held if view.is_pushed]
-            self._known = _Known(state, known, versions)
+            self._known = _Applied(state, known, versions)
         return self._known
 
     def _versions(self, current: Document, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:

@@ -20,7 +20,7 @@ from featurestore.semantics.order import place
 from featurestore.semantics.rows import Scan, cell, key_list, rows_sql, until_sql
 from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline, Session
-from featurestore.tiles.codec import Change
+from featurestore.tiles.codec import RecordChange
 from featurestore.tiles.series import UNTIL, PushedRow, pushed_place
 from featurestore.types import FeatureType
 
@@ -45,7 +45,7 @@ def folded_records(
         reader = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys)).to_arrow_reader(BATCH)
         rows = (row for batch in reader for row in _rows(view, batch, types))
         for key, group in groupby(rows, key=itemgetter(0)):
-            (record,) = view.records.changed([Change(None, upto, list(group), [])])
+            (record,) = view.records.changed([RecordChange(None, upto, list(group), [])])
             assert record is not None
             yield view.keys.key(key), record
 

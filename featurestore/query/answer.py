@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from featurestore.errors import SourceError
 from featurestore.query.asof import keys_statements
-from featurestore.query.row_choice import CHOSEN, Choice, choose
+from featurestore.query.row_choice import CHOSEN, RowChoice, choose
 from featurestore.query.windows.ask import ask_folds
 from featurestore.query.windows.key_batch import FoldedAnswer
 from featurestore.query.windows.tiled import Tiling
@@ -197,7 +197,7 @@ def _gather(
     connection: duckdb.DuckDBPyConnection,
     view: ResolvedView,
     scan: Scan,
-    choice: Choice,
+    choice: RowChoice,
     features: tuple[ResolvedFeature, ...],
 ) -> tuple[Instants, pa.Table]:
     """The chosen rows, once each, with their times and feature columns, and for each request of the choice its row's place."""

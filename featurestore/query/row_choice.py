@@ -21,7 +21,7 @@ from featurestore.query.nearest import Requests, Times, newest
 from featurestore.semantics.rows import Scan
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["CHOSEN", "Choice", "choose"]
+__all__ = ["CHOSEN", "RowChoice", "choose"]
 
 PASS = 1_000_000
 """Rows that are searched at once: what bounds the memory beside DuckDB's."""
@@ -34,7 +34,7 @@ CHOSEN = "asof_chosen"
 Ints = npt.NDArray[np.int64]
 
 
-class Choice(NamedTuple):
+class RowChoice(NamedTuple):
     """n: the requests that have a row, by number; place: which of the table `CHOSEN (c, file, row)` it is, c counting from 0,
     and some rows may answer several requests; conflicted: the n that only the canonical bytes decided."""
 
@@ -55,7 +55,7 @@ class _Part(NamedTuple):
 
 def choose(
     connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, requests: str, *, at: int | None
-) -> Choice:
+) -> RowChoice:
     """Run the program for a table of requests `(n, k…, a)` whose keys are not null; `at`: the one instant of all of them."""
     for table, sql in rows_statements(view, scan, requests, at=at):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
@@ -73,7 +73,7 @@ def choose(
         conflicted = ties.filter(ties["conflict"])["n"].to_numpy()
     chosen = pa.concat_tables(rows)
     connection.register(CHOSEN, chosen.append_column("c", pa.array(np.arange(chosen.num_rows))))
-    return Choice(np.concatenate(n), np.concatenate(place), conflicted)
+    return RowChoice(np.concatenate(n), np.concatenate(place), conflicted)
 
 
 def _ties(

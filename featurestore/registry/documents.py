@@ -207,7 +207,7 @@ def resolved_view(document: Document, name: str) -> ResolvedView:
 
 def service_from(document: Document, name: str) -> FeatureService:
     """The service as it was declared, over the document's views; its on-demand features have no functions."""
-    reader = _Reader(document)
+    reader = _DefinitionReader(document)
     return reader.service(name)
 
 
@@ -223,7 +223,7 @@ def resolved_service(document: Document, name: str) -> ResolvedService:
 
 def catalog_of(document: Document) -> Catalog:
     """Everything that was applied, as definitions."""
-    reader = _Reader(document)
+    reader = _DefinitionReader(document)
     return Catalog(
         entities={name: read(Entity, record["declared"]) for name, record in document["entities"].items()},
         sources={name: read_source(record["declared"]) for name, record in document["sources"].items()},
@@ -246,7 +246,7 @@ def service_views(document: Document, name: str) -> dict[str, str]:
     return {ref["view"]: document["views"][ref["view"]]["fingerprint"] for ref in refs if "view" in ref}
 
 
-class _Reader:
+class _DefinitionReader:
     """Reads definitions that refer to each other, each once."""
 
     def __init__(self, document: Document) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-__all__ = ["Frame", "add_frame", "feature_id", "frames_in", "on_demand_id"]
+__all__ = ["WrittenFrame", "add_frame", "feature_id", "frames_in", "on_demand_id"]
 
 TABLE = """CREATE TABLE IF NOT EXISTS frames (
     path TEXT PRIMARY KEY,
@@ -20,7 +20,7 @@ TABLE = """CREATE TABLE IF NOT EXISTS frames (
 
 
 @dataclass(frozen=True)
-class Frame:
+class WrittenFrame:
     """A training frame in a file; `written` in µs. service "adhoc": made of a list of features, under the fingerprint that
     a service of them has. reads: the ids that its features have in a lineage."""
 
@@ -33,7 +33,7 @@ class Frame:
     reads: tuple[str, ...]
 
 
-def add_frame(connection: sqlite3.Connection, frame: Frame) -> None:
+def add_frame(connection: sqlite3.Connection, frame: WrittenFrame) -> None:
     """Journal a frame; what was written to its path before is gone."""
     connection.execute(TABLE)
     row = (frame.path, frame.service, frame.fingerprint, frame.rows, frame.written, frame.manifest)
@@ -42,13 +42,13 @@ def add_frame(connection: sqlite3.Connection, frame: Frame) -> None:
     )
 
 
-def frames_in(connection: sqlite3.Connection) -> tuple[Frame, ...]:
+def frames_in(connection: sqlite3.Connection) -> tuple[WrittenFrame, ...]:
     """All frames, the last written first."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'frames'").fetchall():
         return ()
     rows = connection.execute("SELECT * FROM frames ORDER BY written DESC, path").fetchall()
     return tuple(
-        Frame(path, service, fingerprint, count, written, manifest, tuple(orjson.loads(reads)))
+        WrittenFrame(path, service, fingerprint, count, written, manifest, tuple(orjson.loads(reads)))
         for path, service, fingerprint, count, written, manifest, reads in rows
     )
 

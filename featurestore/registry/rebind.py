@@ -13,7 +13,7 @@ from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.sources.offline import Offline
 
-__all__ = ["applied_views", "view_at_hand"]
+__all__ = ["applied_views", "rebind"]
 
 
 def applied_views(
@@ -30,10 +30,10 @@ def applied_views(
             raise NotFoundError(f"No feature view '{name}' was applied.{did_you_mean(name, known)}")
     applied = [resolved_view(document, name) for name in document["views"] if not names or name in names]
     wanted = [*applied, *(view for view in held if not names or view.name in names)]
-    return [view_at_hand(view, catalog, offline) for view in wanted]
+    return [rebind(view, catalog, offline) for view in wanted]
 
 
-def view_at_hand(applied: ResolvedView, catalog: Catalog, offline: Offline) -> ResolvedView:
+def rebind(applied: ResolvedView, catalog: Catalog, offline: Offline) -> ResolvedView:
     """The applied view over its source as it is now: the definition at hand where it is the one applied.
 
     Of a version that another took the place of, the source at hand is read where it says the same: it knows where the

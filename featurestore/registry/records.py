@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from featurestore.clock import to_datetime
 from featurestore.registry.documents import Document
 
-__all__ = ["Freed", "Kept", "RegistryState", "Run", "ServiceVersion", "Version"]
+__all__ = ["Freed", "KeptVersion", "RegistryState", "RunRecord", "ServiceVersion", "Version"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ServiceVersion(NamedTuple):
         return f"{self.service}@{self.fingerprint[:12]}"
 
 
-class Kept(NamedTuple):
+class KeptVersion(NamedTuple):
     """A service version that is served on; `version`: the registry's last version that held it; `since`: µs."""
 
     service: str
@@ -58,7 +58,7 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """One run of materialize over one view: for which instant, when (µs), how many rows read and keys written."""
 
     view: str
@@ -78,4 +78,4 @@ class RegistryState(NamedTuple):
 
     generation: int
     leftovers: tuple[Freed, ...]
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptVersion, ...] = ()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from featurestore.errors import NotFoundError
 from featurestore.registry.documents import Document, resolved_view, service_views, view_fingerprints
 from featurestore.registry.steps import KeepVersion, RetireVersion, VersionStep
-from featurestore.registry.store import Kept, Registry, ServiceVersion
+from featurestore.registry.store import KeptVersion, Registry, ServiceVersion
 from featurestore.semantics.view import ResolvedView
 
 __all__ = ["ALL", "HeldView", "Rollout", "Versions", "held_views", "versions_between"]
@@ -46,7 +46,7 @@ class Versions(NamedTuple):
     """The steps of versions, the versions that stay kept, and the view versions that are held before and after."""
 
     steps: tuple[VersionStep, ...]
-    kept: tuple[Kept, ...]
+    kept: tuple[KeptVersion, ...]
     held: frozenset[tuple[str, str]]
     holds: frozenset[tuple[str, str]]
 
@@ -97,7 +97,7 @@ def _other_code(before: Document, after: Document, service: str) -> tuple[str, .
     return tuple(name for name in names if code(before, name) != code(after, name))
 
 
-def named(kept: Sequence[Kept], names: Iterable[str]) -> list[ServiceVersion]:
+def named(kept: Sequence[KeptVersion], names: Iterable[str]) -> list[ServiceVersion]:
     """The kept versions that "service@fingerprint" (or its beginning) and "all" name; NotFoundError."""
     found: dict[ServiceVersion, None] = {}
     for name in names:
@@ -115,7 +115,7 @@ def named(kept: Sequence[Kept], names: Iterable[str]) -> list[ServiceVersion]:
     return list(found)
 
 
-def held_views(registry: Registry, current: Mapping[str, str], kept: Iterable[Kept]) -> list[HeldView]:
+def held_views(registry: Registry, current: Mapping[str, str], kept: Iterable[KeptVersion]) -> list[HeldView]:
     """The views of kept service versions that are not current (`current`: name → fingerprint), each once."""
     found: dict[tuple[str, str], tuple[Document, list[ServiceVersion]]] = {}
     for one in kept:

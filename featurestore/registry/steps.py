@@ -10,7 +10,7 @@ from typing import Any
 from featurestore import html
 from featurestore.registry.diff import Change, changes, code_changes
 from featurestore.registry.documents import BESIDE, KINDS, Document, Record, view_fingerprints
-from featurestore.registry.store import Kept, ServiceVersion
+from featurestore.registry.store import KeptVersion, ServiceVersion
 from featurestore.semantics.view import fingerprint_of
 
 __all__ = [
@@ -193,7 +193,7 @@ class Plan:
     document: Document
     steps: tuple[Step, ...]
     notices: tuple[Notice, ...] = ()
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptVersion, ...] = ()
 
     @property
     def is_empty(self) -> bool:

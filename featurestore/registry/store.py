@@ -19,10 +19,10 @@ from featurestore.clock import wall_clock
 from featurestore.durable.sqlite_file import SQLiteFile, row_check, schema_of
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
-from featurestore.registry.frames import Frame, add_frame, frames_in
-from featurestore.registry.records import Freed, Kept, RegistryState, Run, ServiceVersion, Version
+from featurestore.registry.frames import WrittenFrame, add_frame, frames_in
+from featurestore.registry.records import Freed, KeptVersion, RegistryState, RunRecord, ServiceVersion, Version
 
-__all__ = ["Freed", "Kept", "Registry", "RegistryState", "Run", "ServiceVersion", "Version"]
+__all__ = ["Freed", "KeptVersion", "Registry", "RegistryState", "RunRecord", "ServiceVersion", "Version"]
 
 SCHEMA = 4
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file. There is no 3:
@@ -138,7 +138,7 @@ class Registry:
         if not rows:
             return RegistryState(0, ())
         left = tuple(Freed(row[1], row[2]) for row in rows if row[0] == 1)
-        return RegistryState(int(rows[0][3]), left, tuple(Kept(*row[1:]) for row in rows if row[0] == 2))
+        return RegistryState(int(rows[0][3]), left, tuple(KeptVersion(*row[1:]) for row in rows if row[0] == 2))
 
     def commit(
         self, document: Document, *, expected: int, note: str = "", keep: Iterable[ServiceVersion] = (),
@@ -175,10 +175,10 @@ class Registry:
             connection.executemany("DELETE FROM leftovers WHERE view = ? AND fingerprint = ?", live)
         return number + 1
 
-    def kept(self) -> tuple[Kept, ...]:
+    def kept(self) -> tuple[KeptVersion, ...]:
         """The service versions that are served on although another took their place, by name and age."""
         sql = "SELECT service, fingerprint, version, since FROM kept ORDER BY service, since, fingerprint"
-        return tuple(Kept(*row) for row in self._read(sql))
+        return tuple(KeptVersion(*row) for row in self._read(sql))
 
     def find_service(self, name: str, fingerprint: str) -> tuple[int, Document] | None:
         """The newest version in which the service had this fingerprint, with its document; None where none had."""
@@ -209,7 +209,7 @@ class Registry:
 
     # --- runs -------------------------------------------------------------------------------
 
-    def record_run(self, run: Run) -> int:
+    def record_run(self, run: RunRecord) -> int:
         """Append a run to the journal; its id."""
         row = (run.view, run.fingerprint, run.instant, run.started, run.finished, run.rows, run.keys, run.status)
         words = (*row, orjson.dumps(run.detail).decode())
@@ -220,12 +220,12 @@ class Registry:
             assert added.lastrowid is not None
             return added.lastrowid
 
-    def runs(self, view: str | None = None, *, limit: int = 100) -> tuple[Run, ...]:
+    def runs(self, view: str | None = None, *, limit: int = 100) -> tuple[RunRecord, ...]:
         """The last runs, of one view or of all, newest first."""
         where = "" if view is None else "WHERE view = ?"
         values = (limit,) if view is None else (view, limit)
         rows = self._runs(f"{where} ORDER BY id DESC LIMIT ?", *values)
-        return tuple(Run(*(*row[:8], orjson.loads(row[8]), number)) for number, *row in rows)
+        return tuple(RunRecord(*(*row[:8], orjson.loads(row[8]), number)) for number, *row in rows)
 
     def completions(self, view: str, fingerprint: str) -> list[tuple[int, int, int]]:
         """(instant, started, finished), µs, of every complete run of a view version, in the order of instants."""
@@ -247,12 +247,12 @@ class Registry:
 
     # --- training frames --------------------------------------------------------------------
 
-    def record_frame(self, frame: Frame) -> None:
+    def record_frame(self, frame: WrittenFrame) -> None:
         """Journal a training frame that was written, in place of what was written to its path before."""
         with self._write() as connection:
             add_frame(connection, frame)
 
-    def frames(self) -> tuple[Frame, ...]:
+    def frames(self) -> tuple[WrittenFrame, ...]:
         """The training frames that were written, the last one first."""
         with self._reading() as connection:
             return () if connection is None else frames_in(connection)

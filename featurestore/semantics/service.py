@@ -14,14 +14,14 @@ from featurestore.errors import DeclarationError
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, fingerprint_of
 from featurestore.types import FeatureType
 
-__all__ = ["REQUEST_TIME", "Column", "Part", "ResolvedService", "resolve_service"]
+__all__ = ["REQUEST_TIME", "ResolvedService", "ServiceColumn", "ServiceView", "resolve_service"]
 
 REQUEST_TIME = "request time"
 """Under which name the instants of the requests are among the inputs of functions; no input can bear it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ServiceView:
     """A view as one service reads it: under a name, its keys taken from `inputs`, the features that are needed."""
 
     name: str
@@ -35,7 +35,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ServiceColumn:
     """One column of the result: a feature of a part, or an on-demand feature."""
 
     name: str
@@ -50,8 +50,8 @@ class ResolvedService:
     """What one model eats, column by column."""
 
     declared: FeatureService
-    parts: tuple[Part, ...]
-    columns: tuple[Column, ...]
+    parts: tuple[ServiceView, ...]
+    columns: tuple[ServiceColumn, ...]
     key_inputs: dict[str, FeatureType]
     request_inputs: dict[str, FeatureType]
 
@@ -66,11 +66,11 @@ class ResolvedService:
         return {**self.key_inputs, **self.request_inputs}
 
     @cached_property
-    def hidden(self) -> tuple[Column, ...]:
+    def hidden(self) -> tuple[ServiceColumn, ...]:
         """The features that only on-demand features read: looked up and logged, and no column of the result."""
         shown = {column.name for column in self.columns}
         return tuple(
-            Column(part.column(feature.name), feature.type, part.name, feature.name, None)
+            ServiceColumn(part.column(feature.name), feature.type, part.name, feature.name, None)
             for part in self.parts
             for feature in part.features
             if part.column(feature.name) not in shown
@@ -121,10 +121,10 @@ def resolve_service(service: FeatureService, views: Mapping[str, ResolvedView]) 
     columns = []
     for item in service.features:
         if isinstance(item, OnDemand):
-            columns.append(Column(item.name, item.output, None, None, item))
+            columns.append(ServiceColumn(item.name, item.output, None, None, item))
             continue
         types = {feature.name: feature.type for feature in views[item.view.name].features}
-        columns += [Column(f"{item.name}__{name}", types[name], item.name, name, None) for name in item.features]
+        columns += [ServiceColumn(f"{item.name}__{name}", types[name], item.name, name, None) for name in item.features]
     names = [column.name for column in columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -148,7 +148,7 @@ def resolve_service(service: FeatureService, views: Mapping[str, ResolvedView]) 
     return ResolvedService(service, parts, tuple(columns), keys, requests)
 
 
-def _check_apart(service: FeatureService, parts: tuple[Part, ...], inputs: set[str]) -> None:
+def _check_apart(service: FeatureService, parts: tuple[ServiceView, ...], inputs: set[str]) -> None:
     """DeclarationError where one name stands for two of what functions and results are given by name: the inputs, the
     features of views, those that only functions read among them, and the functions' own."""
     of_views = {part.column(feature.name) for part in parts for feature in part.features}
@@ -163,7 +163,7 @@ def _check_apart(service: FeatureService, parts: tuple[Part, ...], inputs: set[s
         raise service.error(f"no input column can be called '{REQUEST_TIME}', which is RequestTime()'s; rename it")
 
 
-def _parts(service: FeatureService, views: Mapping[str, ResolvedView]) -> tuple[Part, ...]:
+def _parts(service: FeatureService, views: Mapping[str, ResolvedView]) -> tuple[ServiceView, ...]:
     chosen: dict[str, tuple[Selection, dict[str, None]]] = {}
     for item in service.selections():
         first, features = chosen.setdefault(item.name, (item, {}))
@@ -177,5 +177,5 @@ def _parts(service: FeatureService, views: Mapping[str, ResolvedView]) -> tuple[
     for name, (item, features) in chosen.items():
         view = views[item.view.name]
         needed = tuple(feature for feature in view.features if feature.name in features)
-        parts.append(Part(name, view, tuple(item.key[key.name] for key in view.keys), needed))
+        parts.append(ServiceView(name, view, tuple(item.key[key.name] for key in view.keys), needed))
     return tuple(parts)

@@ -27,7 +27,7 @@ from featurestore.semantics.service import REQUEST_TIME, ResolvedService
 from featurestore.semantics.values import EXACT_IN_FLOAT64, own_lists, scalars
 from featurestore.serving.online_result import OnlineResult, PartAnswer
 from featurestore.serving.repeats import Repeats, repeats_of
-from featurestore.serving.view_readers import Vouched, load_part
+from featurestore.serving.view_readers import Vouched, reader_of
 from featurestore.types import FeatureType, Timestamp, from_json
 
 __all__ = ["Lookup", "rows_of"]
@@ -69,7 +69,7 @@ class Lookup:
     ) -> None:
         self.service = service
         self._store = store
-        self._parts = [load_part(part, project, vouched=vouched) for part in service.parts]
+        self._parts = [reader_of(part, project, vouched=vouched) for part in service.parts]
         self._marks = list(dict.fromkeys(key for loaded in self._parts for key in loaded.marks))
         self._marks_of = [[self._marks.index(key) for key in loaded.marks] for loaded in self._parts]
         self._part_of = {column: loaded.part for loaded in self._parts for column in loaded.places}

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from featurestore.semantics.service import Part, ResolvedService
+from featurestore.semantics.service import ResolvedService, ServiceView
 from featurestore.semantics.status import Status
-from featurestore.serving.log.serving_log import Form, Served, is_sound, segments
+from featurestore.serving.log.serving_log import SegmentForm, ServedRequests, is_sound, segments
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.store_version import METADATA, StoreVersion
 
@@ -60,12 +60,12 @@ def feature_column(name: str) -> str:
     return f"feature:{name}" if name in {field.name for field in OWN} else name
 
 
-def as_of_column(part: Part) -> str:
+def as_of_column(part: ServiceView) -> str:
     """The log's column of the instants that a view's values were true for."""
     return f"as_of:{part.name}"
 
 
-def status_columns(part: Part) -> dict[str, list[str]]:
+def status_columns(part: ServiceView) -> dict[str, list[str]]:
     """The log's status columns of a view, each with the feature columns that it speaks of."""
     columns: dict[str, list[str]] = {}
     for feature in part.features:
@@ -101,7 +101,7 @@ class ServedRows:
 
     def __init__(self, service: ResolvedService, version: StoreVersion) -> None:
         self.schema = schema_of(service).with_metadata({METADATA: version.packed()})
-        self._form = Form(service.name, service.fingerprint, self._of_ones, self._batches)
+        self._form = SegmentForm(service.name, service.fingerprint, self._of_ones, self._batches)
         columns = (*service.columns, *service.hidden)
         self._values = [of.arrow for of in (*service.inputs.values(), *(column.type for column in columns))]
         self._judged = [(part.name, [of[0] for of in status_columns(part).values()]) for part in service.parts]
@@ -110,7 +110,7 @@ class ServedRows:
             groups.setdefault(of, []).append(place)
         self._groups = list(groups.items())
 
-    def served(self, result: OnlineResult, request: str, rows: Sequence[int]) -> Served:
+    def served(self, result: OnlineResult, request: str, rows: Sequence[int]) -> ServedRequests:
         """These rows of the result as the log takes them, under an id."""
         columns = [*result.inputs.values(), *result.columns.values(), *result.hidden.values()]
         parts, now = result.parts, result.now
@@ -119,7 +119,7 @@ class ServedRows:
         if len(rows) == 1:
             (row,) = rows
             fields = (request, row, now, *[column[row] for column in columns], *[of[row] for of in judged], *as_ofs)
-            return Served(self._form, fields, 1, now, now, None)
+            return ServedRequests(self._form, fields, 1, now, now, None)
         if len(rows) < len(result):
             columns = [[column[row] for row in rows] for column in columns]
             judged = [[column[row] for row in rows] for column in judged]
@@ -127,7 +127,7 @@ class ServedRows:
         packed = (request, rows, now, *groups, b"".join(map(bytes, judged)), as_ofs)
         buffers = [buffer.size for group in groups for buffer in group.buffers() if buffer is not None]
         size = SIZE + ROW * len(rows) + sum(buffers)
-        return Served(self._form, packed, len(rows), now, now, size)
+        return ServedRequests(self._form, packed, len(rows), now, now, size)
 
     def _of_ones(self, packed: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
         columns = iter(zip(*packed, strict=True))

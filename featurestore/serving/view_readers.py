@@ -13,22 +13,22 @@ from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
 from featurestore.online.codec import Rows, ViewCodec, edition_of, unpack_watermark
 from featurestore.online.source_state import LAG, NEVER, SourceState, Witness, served_as_of, state_key
-from featurestore.semantics.service import Part
+from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status, expired
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.online_result import PartAnswer
 from featurestore.tiles.codec import TileCodec
-from featurestore.tiles.series import Lanes
+from featurestore.tiles.series import ViewTiles
 
-__all__ = ["Columns", "LoadedPart", "Vouched", "load_part"]
+__all__ = ["Columns", "ViewReader", "Vouched", "reader_of"]
 
 Columns = Sequence[Sequence[Any]]
 
 
-class LoadedPart(Protocol):
+class ViewReader(Protocol):
     """One view as a service reads it. `marks`: the keys to read before any record; `places`: column → number of its feature."""
 
-    part: Part
+    part: ServiceView
     codec: ViewCodec
     marks: tuple[bytes, ...]
     places: dict[str, int]
@@ -53,18 +53,18 @@ class Vouched(Protocol):
         """Who vouches for readings of a source."""
 
 
-def load_part(part: Part, project: str, *, vouched: Vouched | None = None) -> LoadedPart:
+def reader_of(part: ServiceView, project: str, *, vouched: Vouched | None = None) -> ViewReader:
     """The part, ready to be looked up."""
-    return TilePart(part, project, vouched) if part.view.is_pushed else SlotPart(part, project)
+    return PushedReader(part, project, vouched) if part.view.is_pushed else MaterializedReader(part, project)
 
 
-def _places(part: Part) -> dict[str, int]:
+def _places(part: ServiceView) -> dict[str, int]:
     names = [feature.name for feature in part.view.features]
     return {part.column(feature.name): names.index(feature.name) for feature in part.features}
 
 
 def _answered(
-    loaded: LoadedPart, statuses: list[list[Status]], columns: Columns, *, as_of: int, stale: bool
+    loaded: ViewReader, statuses: list[list[Status]], columns: Columns, *, as_of: int, stale: bool
 ) -> tuple[PartAnswer, Columns]:
     """The answer, withheld where the view says so of values that are late."""
     if stale and loaded.part.view.declared.stale == "withhold":
@@ -75,10 +75,10 @@ def _answered(
     return PartAnswer(by_column, as_of, stale), columns
 
 
-class SlotPart:
+class MaterializedReader:
     """A part whose values were materialized: slots, judged at the newest watermark that rule 0 allows."""
 
-    def __init__(self, part: Part, project: str) -> None:
+    def __init__(self, part: ServiceView, project: str) -> None:
         self.part = part
         self.view = part.view
         self.codec = ViewCodec(project, part.view)
@@ -166,17 +166,17 @@ def _first(view: ResolvedView, watermark: bytes | None) -> str:
     return f"from {to_datetime(min(instants) + view.timing.ready_after).isoformat()} on"
 
 
-class TilePart:
+class PushedReader:
     """A part over pushed rows: tiles, merged for the instant up to which they are confirmed to hold all of the log."""
 
-    def __init__(self, part: Part, project: str, vouched: Vouched | None = None) -> None:
+    def __init__(self, part: ServiceView, project: str, vouched: Vouched | None = None) -> None:
         assert isinstance(part.view.source, PushSource)
         self.part = part
         self.view = part.view
         self.codec = ViewCodec(project, part.view)
         self.marks: tuple[bytes, ...] = (state_key(project, part.view.source), self.codec.watermark_key)
         self.places = _places(part)
-        self._lanes = Lanes(part.view)
+        self._lanes = ViewTiles(part.view)
         self._records = TileCodec(self._lanes)
         self._witness = None if vouched is None else vouched.witness(part.view.source)
         self._known: _Marks | None = None

@@ -67,7 +67,7 @@ class Stay(NamedTuple):
     missed: int | None
 
 
-class _Known(NamedTuple):
+class _Journal(NamedTuple):
     """What is journalled of a source: when each file was first seen, when first missed, and up to when all was counted."""
 
     seen: dict[Sighting, int]
@@ -148,14 +148,14 @@ class Arrivals:
 
     # --- the file ---------------------------------------------------------------------------
 
-    def _read(self, source: str) -> _Known:
+    def _read(self, source: str) -> _Journal:
         with self._file.reading() as connection:
             if connection is None:
-                return _Known({}, {}, BEGINNING)
+                return _Journal({}, {}, BEGINNING)
             self._check_owner(connection)
             return self._known(connection, source)
 
-    def _known(self, connection: sqlite3.Connection, source: str) -> _Known:
+    def _known(self, connection: sqlite3.Connection, source: str) -> _Journal:
         """What is journalled of a source. RegistryError where that is not what was written."""
         tables = tables_of(connection)
         seen, missed, counted = rows = _rows(connection, source, tables)
@@ -166,7 +166,7 @@ class Arrivals:
                     f"The journal of arrivals {self.path} is damaged: what it says of source '{source}' is not what was "
                     "written. Rows would count from other instants; restore it from a copy"
                 )
-        return _Known(
+        return _Journal(
             {Sighting(*row[:3]): int(row[3]) for row in seen}, {Sighting(*row[:3]): int(row[3]) for row in missed},
             int(counted[0][0]) if counted else BEGINNING,
         )  # fmt: skip
@@ -216,7 +216,7 @@ def _take_check(connection: sqlite3.Connection, source: str) -> None:
     connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?)", (source, check))
 
 
-def _news(known: _Known, found: Sequence[Sighting]) -> tuple[list[Sighting], list[Sighting], list[Sighting]]:
+def _news(known: _Journal, found: Sequence[Sighting]) -> tuple[list[Sighting], list[Sighting], list[Sighting]]:
     """Files that were never seen, those that are missed for the first time, and those that are back."""
     there = set(found)
     new = [file for file in found if file not in known.seen]

@@ -27,7 +27,7 @@ from featurestore.online import OnlineStore, open_online
 from featurestore.reports.explain.explain import explain
 from featurestore.reports.explain.explanation import Explanation
 from featurestore.semantics.expressions import columns_named
-from featurestore.semantics.service import Part, ResolvedService, resolve_service
+from featurestore.semantics.service import ResolvedService, ServiceView, resolve_service
 from featurestore.semantics.sql import quote
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import resolve
@@ -361,7 +361,7 @@ class FeatureTest:
         return {name: of for name, of in said.items() if name not in source.time_columns and name not in source.derived}
 
 
-def _part(service: ResolvedService, view: str | None) -> Part:
+def _part(service: ResolvedService, view: str | None) -> ServiceView:
     names = [part.name for part in service.parts]
     if view is None and len(names) == 1:
         return service.parts[0]

@@ -13,8 +13,8 @@ from featurestore.semantics.folds import State
 from featurestore.semantics.folds.extremes import Extreme
 from featurestore.semantics.folds.packing import unpack_runs
 from featurestore.semantics.folds.picked import OneRow
-from featurestore.tiles.layout import COUNT, HEAD, UNEVEN, Form
-from featurestore.tiles.series import Wanted
+from featurestore.tiles.layout import COUNT, HEAD, UNEVEN, TileFormat
+from featurestore.tiles.series import TileRange
 
 __all__ = ["TileBlock"]
 
@@ -31,7 +31,7 @@ SIGNED = np.array([0, 1, 2, 0, 3, 0, 0, 0, 4])
 class TileBlock:
     """The tiles of many records of one view; see semantics.lanes.Tiles."""
 
-    def __init__(self, forms: Sequence[Form], records: Sequence[bytes]) -> None:
+    def __init__(self, forms: Sequence[TileFormat], records: Sequence[bytes]) -> None:
         spare = max(8, *[form.head.size for form in forms])  # so that a head or eight bytes may be read anywhere
         self._records = len(records)
         self.bytes = b"".join([*records, bytes(spare)])
@@ -51,7 +51,7 @@ class TileBlock:
         of = np.dtype(dtype)
         return np.ndarray(len(self.bytes) - of.itemsize + 1, of, self.bytes, strides=(1,))
 
-    def merged(self, wanted: Sequence[Wanted]) -> list[Sequence[State]]:
+    def merged(self, wanted: Sequence[TileRange]) -> list[Sequence[State]]:
         """See semantics.lanes.Tiles."""
         windows = dict.fromkeys((lane, first, last) for lane, _, first, last in wanted)
         ranges = {window: self._lanes[window[0]].within(*window[1:]) for window in windows}
@@ -148,7 +148,7 @@ class _Pieces(NamedTuple):
 class _Lane:
     """One lane of every record: how many tiles each has, where its columns begin, and what its head says."""
 
-    def __init__(self, form: Form, block: TileBlock, at: Ints) -> None:
+    def __init__(self, form: TileFormat, block: TileBlock, at: Ints) -> None:
         self.form, self._block = form, block
         self.count = block.view("<u4")[at].astype(np.int64)
         used = self.count > 0

@@ -15,10 +15,10 @@ from typing import NamedTuple, NoReturn
 from featurestore.errors import OnlineStoreError
 from featurestore.semantics.folds import Algebra, State
 from featurestore.tiles.block import TileBlock
-from featurestore.tiles.layout import HEAD, Columns, Form, Lay, names_of
-from featurestore.tiles.series import Cell, Lane, Lanes, PushedRow, Tiles, Wanted
+from featurestore.tiles.layout import HEAD, Columns, SeriesLayout, TileFormat, names_of
+from featurestore.tiles.series import PartialAggregate, PushedRow, TileRange, TileReader, TileSeries, ViewTiles
 
-__all__ = ["MANY", "Change", "Kept", "TileCodec"]
+__all__ = ["MANY", "RecordChange", "TileCodec", "TileRecord"]
 
 FORMAT = 3
 NEVER = -(1 << 63)
@@ -37,16 +37,16 @@ class _Lifted(NamedTuple):
     states: list[State | None]
 
 
-class Kept(NamedTuple):
+class TileRecord(NamedTuple):
     """A record: the instant that it is true for, how many current rows there are, and the lanes as they lie in it."""
 
     instant: int
     known: int
     record: bytes
-    lanes: list[Lay]
+    lanes: list[SeriesLayout]
 
 
-class Change(NamedTuple):
+class RecordChange(NamedTuple):
     """Rows that are to be merged into a record (None: there is none yet), each once, and rows to be taken out of it again,
     which were merged into it; it is then true for `instant`."""
 
@@ -67,14 +67,14 @@ class _Merging(NamedTuple):
 class TileCodec:
     """Packs and unpacks the records of one view, and merges rows into them."""
 
-    def __init__(self, lanes: Lanes) -> None:
-        self._forms = [Form(lane) for lane in lanes.lanes]
-        self._empty = Kept(NEVER, 0, b"", [Lay(0, 0, 0, (), (), (), ()) for _ in self._forms])
+    def __init__(self, lanes: ViewTiles) -> None:
+        self._forms = [TileFormat(lane) for lane in lanes.lanes]
+        self._empty = TileRecord(NEVER, 0, b"", [SeriesLayout(0, 0, 0, (), (), (), ()) for _ in self._forms])
         cells = list(dict.fromkeys(cell for form in self._forms for cell in form.lane.cells))
         names = list(dict.fromkeys(name for form in self._forms for name in form.names))
         others = [cell for cell in cells if not names_of(cell)]
         self._others = others
-        self._additive: list[tuple[Cell, list[tuple[int, int]]]] = []
+        self._additive: list[tuple[PartialAggregate, list[tuple[int, int]]]] = []
         new = set(names)
         for cell in cells:
             owned = [(share, names.index(name)) for share, name in enumerate(names_of(cell)) if name in new]
@@ -97,7 +97,7 @@ class TileCodec:
         """The instant that a record is true for; the least int for none."""
         return NEVER if record is None else self._head(record)[1]
 
-    def unpack(self, record: bytes) -> Kept:
+    def unpack(self, record: bytes) -> TileRecord:
         """A record, taken apart; OnlineStoreError where another version wrote it."""
         _, instant, known = self._head(record)
         lanes, at = [], HEAD.size
@@ -105,7 +105,7 @@ class TileCodec:
             lay = lane.lay(record, at)
             lanes.append(lay)
             at = lay.end
-        return Kept(instant, known, record, lanes)
+        return TileRecord(instant, known, record, lanes)
 
     def _head(self, record: bytes) -> tuple[int, int, int]:
         head: tuple[int, int, int] = HEAD.unpack_from(record)
@@ -113,7 +113,7 @@ class TileCodec:
             _refuse(head[0])
         return head
 
-    def read(self, records: Sequence[bytes]) -> Tiles:
+    def read(self, records: Sequence[bytes]) -> TileReader:
         """The tiles of several records, to merge those of any windows."""
         if len(records) < MANY:
             return _Few(self._forms, [self.unpack(record) for record in records])
@@ -122,7 +122,7 @@ class TileCodec:
             _refuse(min(other))
         return TileBlock(self._forms, records)
 
-    def changed(self, changes: Iterable[Change]) -> list[bytes | None]:
+    def changed(self, changes: Iterable[RecordChange]) -> list[bytes | None]:
         """The records after changes, without tiles that are out of reach; None of one that has no rows left.
 
         Every cell must be additive where rows are taken out. A tile that is out of reach is gone already, and of one that is
@@ -134,7 +134,7 @@ class TileCodec:
             found += self._changed(some)
         return found
 
-    def _changed(self, changes: Sequence[Change]) -> list[bytes | None]:
+    def _changed(self, changes: Sequence[RecordChange]) -> list[bytes | None]:
         kept = [self._empty if change.record is None else self.unpack(change.record) for change in changes]
         added = [[self._lifted(row) for row in change.added] for change in changes]
         gone = [[self._lifted(row) for row in change.gone] for change in changes]
@@ -171,12 +171,12 @@ class TileCodec:
 class _Few:
     """The tiles of a few records, one after the other."""
 
-    def __init__(self, forms: Sequence[Form], kept: Sequence[Kept]) -> None:
+    def __init__(self, forms: Sequence[TileFormat], kept: Sequence[TileRecord]) -> None:
         self._forms, self._kept = forms, kept
         self.instants = [each.instant for each in kept]
         self.known = [each.known for each in kept]
 
-    def merged(self, wanted: Sequence[Wanted]) -> list[list[State]]:
+    def merged(self, wanted: Sequence[TileRange]) -> list[list[State]]:
         """See semantics.lanes.Tiles."""
         found: list[list[State]] = [[] for _ in wanted]
         for kept in self._kept:
@@ -193,7 +193,7 @@ class _Few:
 class _Window:
     """The tiles of one lane of a record whose b is from `first` through `last`."""
 
-    def __init__(self, form: Form, record: bytes, lay: Lay, first: int | None, last: int | None) -> None:
+    def __init__(self, form: TileFormat, record: bytes, lay: SeriesLayout, first: int | None, last: int | None) -> None:
         self._form, self._record, self._lay = form, record, lay
         self._low = 0 if first is None else bisect_left(lay.body, first, 0, lay.tiles)
         self._high = lay.tiles if last is None else bisect_right(lay.body, last, 0, lay.tiles)
@@ -212,7 +212,7 @@ class _Window:
         return totals[numbers[0]] if len(numbers) == 1 else tuple([totals[number] for number in numbers])
 
 
-def _add(columns: Columns, lane: Lane, rows: Iterable[tuple[PushedRow, _Lifted]], merging: _Merging) -> None:
+def _add(columns: Columns, lane: TileSeries, rows: Iterable[tuple[PushedRow, _Lifted]], merging: _Merging) -> None:
     """Merge rows into their tiles."""
     by_tile: dict[int, list[_Lifted]] = {}
     for row, lifted in rows:
@@ -231,7 +231,7 @@ def _add(columns: Columns, lane: Lane, rows: Iterable[tuple[PushedRow, _Lifted]]
                 states[tile] = algebra.pack(state)
 
 
-def _subtract(columns: Columns, lane: Lane, rows: Iterable[tuple[PushedRow, _Lifted]], merging: _Merging) -> None:
+def _subtract(columns: Columns, lane: TileSeries, rows: Iterable[tuple[PushedRow, _Lifted]], merging: _Merging) -> None:
     """Take rows out of their tiles, where these are still there."""
     for row, (shares, _) in rows:
         tile = columns.find(lane.tile(row.event_time))

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from featurestore.durable.checksums import checks_of, decoded, encoded, first_damage
 
-__all__ = ["Choice", "Part", "TileFiles", "TiledFile"]
+__all__ = ["TileFiles", "TileWidth", "TiledFile", "TiledPart"]
 
 FORMAT = 2
 
@@ -52,14 +52,14 @@ class TiledFile(NamedTuple):
         return self.first is not None and self.last is not None and self.first <= high and self.last > low
 
 
-class Choice(NamedTuple):
+class TileWidth(NamedTuple):
     """How wide tiles are (µs; None: none are made), decided when the files had so many bytes."""
 
     width: int | None
     bytes: int
 
 
-class Part(NamedTuple):
+class TiledPart(NamedTuple):
     """The tiles of some files: how wide, and where they lie. checks: those of each Parquet file, see `checks_of`."""
 
     name: str
@@ -77,14 +77,14 @@ class TileFiles:
         self._versions = folder / view / fingerprint[:16]
         self._folder = self._versions / f"{FORMAT}-{duckdb.__version__}"  # whose engine evaluated the conditions
 
-    def choice(self) -> Choice | None:
+    def choice(self) -> TileWidth | None:
         """What was decided, None where nothing was, or that cannot be told any more."""
         try:
-            return Choice(**decoded((self._folder / CHOICE).read_bytes()))
+            return TileWidth(**decoded((self._folder / CHOICE).read_bytes()))
         except (FileNotFoundError, ValueError):
             return None
 
-    def choose(self, choice: Choice) -> None:
+    def choose(self, choice: TileWidth) -> None:
         """Decide anew. Parts of another width, or of another engine, are gone."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for other in self._versions.iterdir():
@@ -95,14 +95,14 @@ class TileFiles:
             if part.width != choice.width:
                 self._remove(part.name)
 
-    def parts(self, files: Collection[TiledFile]) -> list[Part]:
+    def parts(self, files: Collection[TiledFile]) -> list[TiledPart]:
         """The parts whose files are all among these, unchanged, each file in one of them. The others are removed, and what a
         killed run left: parts that were joined into another, or whose removal had begun, and parts that
         are not what was written."""
         for left in self._folder.glob(".*"):
             shutil.rmtree(left, ignore_errors=True)
         there = {file.identity for file in files}
-        kept: list[Part] = []
+        kept: list[TiledPart] = []
         tiled: set[tuple[str, int, int, int | None]] = set()
         for part in sorted(self._parts(), key=lambda part: -len(part.files)):
             own = {file.identity for file in part.files}
@@ -113,7 +113,7 @@ class TileFiles:
                 self._remove(part.name)
         return kept
 
-    def add(self, width: int, files: Sequence[TiledFile], tables: Iterable[pa.Table]) -> Part:
+    def add(self, width: int, files: Sequence[TiledFile], tables: Iterable[pa.Table]) -> TiledPart:
         """Keep the tiles of these files; they are there as a whole or not at all."""
         name = sha256(orjson.dumps([width, sorted(file.identity for file in files)])).hexdigest()[:24]
         made = self._folder / f".{name}"
@@ -132,7 +132,7 @@ class TileFiles:
         made.rename(self._folder / name)
         return _part(self._folder / name)
 
-    def replace(self, parts: Sequence[Part], tables: Iterable[pa.Table]) -> Part:
+    def replace(self, parts: Sequence[TiledPart], tables: Iterable[pa.Table]) -> TiledPart:
         """One part instead of several, whose tiles are joined in `tables`."""
         files = [file for part in parts for file in part.files]
         joined = self.add(parts[0].width, files, tables)
@@ -144,7 +144,7 @@ class TileFiles:
         """Forget all tiles of the view version."""
         shutil.rmtree(self._versions, ignore_errors=True)
 
-    def _parts(self) -> list[Part]:
+    def _parts(self) -> list[TiledPart]:
         found = self._folder.iterdir() if self._folder.exists() else ()
         parts = []
         for folder in sorted(found):
@@ -159,15 +159,15 @@ class TileFiles:
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
 
-def _part(folder: Path) -> Part:
+def _part(folder: Path) -> TiledPart:
     """What part.json says. ValueError where that is not what was written."""
     said = decoded((folder / PART).read_bytes())
     files = tuple(TiledFile(*file) for file in said["files"])
     paths = tuple(str(folder / name) for name in said["names"])
-    return Part(folder.name, said["width"], files, said["rows"], paths, tuple(said["checks"]))
+    return TiledPart(folder.name, said["width"], files, said["rows"], paths, tuple(said["checks"]))
 
 
-def _is_sound(part: Part) -> bool:
+def _is_sound(part: TiledPart) -> bool:
     try:
         return first_damage((Path(path), checks) for path, checks in zip(part.paths, part.checks, strict=True)) is None
     except OSError:  # one is gone, or the disk cannot read it

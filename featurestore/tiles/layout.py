@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from featurestore.semantics.folds import Additive, Algebra, Consecutive, State
 from featurestore.semantics.folds.packing import pack_runs, unpack_runs
-from featurestore.tiles.series import Cell, Lane
+from featurestore.tiles.series import PartialAggregate, TileSeries
 
-__all__ = ["COUNT", "HEAD", "UNEVEN", "Columns", "Form", "Lay", "Name", "Place", "names_of"]
+__all__ = ["COUNT", "HEAD", "UNEVEN", "AggregateColumns", "Columns", "Name", "SeriesLayout", "TileFormat", "names_of"]
 
 HEAD = struct.Struct("<Bqq")
 """What comes before the lanes: format, instant, known."""
@@ -44,7 +44,7 @@ Name = tuple[str | None, str | None, str]
 """What a number is: of which column, under which condition, and what of it. Cells share the numbers of one name."""
 
 
-class Lay(NamedTuple):
+class SeriesLayout(NamedTuple):
     """Where a lane lies in a record: from `begin` to `end`; how many tiles it has, what its head says, its tiles and the
     columns of its numbers as one run of integers, at which of them each column starts, and at which byte each other cell."""
 
@@ -112,36 +112,36 @@ class Columns:
                 del states[:gone]
 
 
-class Place(NamedTuple):
+class AggregateColumns(NamedTuple):
     """Which of its lane's columns are a cell's: those of its numbers, else the one of its states."""
 
     numbers: tuple[int, ...]
     other: int
 
 
-class Form:
+class TileFormat:
     """How the tiles of one lane are laid out."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: TileSeries) -> None:
         self.lane = lane
-        self.places: list[Place] = []
+        self.places: list[AggregateColumns] = []
         columns: dict[Name, int] = {}
         self.others = 0
         for cell in lane.cells:
             names = names_of(cell)
             numbers = tuple([columns.setdefault(name, len(columns)) for name in names])
-            self.places.append(Place(numbers, -1 if names else self.others))
+            self.places.append(AggregateColumns(numbers, -1 if names else self.others))
             self.others += not names
         self.numbers, self.names = len(columns), tuple(columns)
         self.merges = [merge_of(cell.algebra) for cell in lane.cells]
         self.head = struct.Struct("<" + "HH" * self.numbers + "II" * self.others)
 
-    def lay(self, record: bytes, begin: int) -> Lay:
+    def lay(self, record: bytes, begin: int) -> SeriesLayout:
         """How the lane lies in a record."""
         (count,) = COUNT.unpack_from(record, begin)
         at = begin + COUNT.size
         if not count:
-            return Lay(begin, at, 0, (), (), (), ())
+            return SeriesLayout(begin, at, 0, (), (), (), ())
         head = self.head.unpack_from(record, at)
         at += self.head.size
         of, starts = _body(count, head[1 : 2 * self.numbers : 2])
@@ -151,9 +151,9 @@ class Form:
         for size in head[2 * self.numbers :: 2]:
             others.append(at)
             at += size
-        return Lay(begin, at, count, head, body, starts, tuple(others))
+        return SeriesLayout(begin, at, count, head, body, starts, tuple(others))
 
-    def total(self, lay: Lay, number: int, low: int, high: int) -> int:
+    def total(self, lay: SeriesLayout, number: int, low: int, high: int) -> int:
         """The sum of a number's column over the tiles [low, high)."""
         if low >= high:
             return 0
@@ -165,7 +165,7 @@ class Form:
             total = (total << 64) + sum(lay.body[start + plane * count + low : start + plane * count + high])
         return total << shift
 
-    def states(self, record: bytes, lay: Lay, other: int) -> list[bytes]:
+    def states(self, record: bytes, lay: SeriesLayout, other: int) -> list[bytes]:
         """The packed states of a cell that is not additive, of every tile."""
         at = lay.others[other]
         size, step = lay.head[2 * (self.numbers + other) : 2 * (self.numbers + other) + 2]
@@ -173,7 +173,7 @@ class Form:
             return unpack_runs(record[at : at + size])
         return [record[i : i + step] for i in range(at, at + size, step)] if step else [b""] * lay.tiles
 
-    def columns(self, record: bytes, lay: Lay) -> Columns:
+    def columns(self, record: bytes, lay: SeriesLayout) -> Columns:
         """The lane taken apart."""
         count, head = lay.tiles, lay.head
         if not count:
@@ -214,7 +214,7 @@ def merge_of(algebra: Algebra) -> Callable[[Sequence[bytes]], State]:
     return lambda states: reduce(algebra.merge, map(algebra.unpack, filter(None, states)), algebra.zero)
 
 
-def names_of(cell: Cell) -> list[Name]:
+def names_of(cell: PartialAggregate) -> list[Name]:
     """The names of a cell's numbers among those of all lanes; none where it is not additive."""
     names = cell.algebra.names if isinstance(cell.algebra, Additive) else ()
     return [(cell.column, cell.where, name) for name in names]
@@ -233,7 +233,7 @@ def _body(count: int, widths: tuple[int, ...]) -> tuple[struct.Struct, tuple[int
     return struct.Struct("".join(codes)), tuple(starts)
 
 
-def _joined(lay: Lay, number: int, width: int) -> list[int]:
+def _joined(lay: SeriesLayout, number: int, width: int) -> list[int]:
     """The integers of a column."""
     start, count = lay.starts[number], lay.tiles
     if width <= WORD:

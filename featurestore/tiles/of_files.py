@@ -17,7 +17,7 @@ from featurestore.durable.owner import OwnedFolder
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline, Session
 from featurestore.sources.source_files import SourceFile
-from featurestore.tiles.files import Choice, Part, TiledFile, TileFiles
+from featurestore.tiles.files import TiledFile, TiledPart, TileFiles, TileWidth
 from featurestore.tiles.tile_rows import can_be_tiled
 from featurestore.tiles.tiling import FileTiles, Rest, count_rows, joined_sql, make_tiles, width_for
 
@@ -88,14 +88,14 @@ def _width(kept: TileFiles, view: ResolvedView, session: Session, *, instant: in
         step = view.timing.refresh or 0
         instants = [instant + number * step for number in range(INSTANTS)]
         width = width_for(session.connection, view, session.scan(view.source), ats=instants)
-        choice = Choice(width, settled)
+        choice = TileWidth(width, settled)
         kept.choose(choice)
     return None if choice is None else choice.width
 
 
 def _made(
     kept: TileFiles, view: ResolvedView, offline: Offline, files: Sequence[tuple[TiledFile, SourceFile]], width: int
-) -> Part:
+) -> TiledPart:
     """The tiles of these files, read by themselves."""
     with offline.session(files={view.source.name: tuple(file for _, file in files)}) as session:
         plan, times = count_rows(session.connection, view, session.scan(view.source))
@@ -105,7 +105,7 @@ def _made(
         return kept.add(width, named, made)
 
 
-def _joined(kept: TileFiles, view: ResolvedView, session: Session, parts: Sequence[Part]) -> Part:
+def _joined(kept: TileFiles, view: ResolvedView, session: Session, parts: Sequence[TiledPart]) -> TiledPart:
     paths = [path for part in parts for path in part.paths]
     if not paths:
         return kept.replace(parts, [])
@@ -115,7 +115,7 @@ def _joined(kept: TileFiles, view: ResolvedView, session: Session, parts: Sequen
 
 
 def _rest(
-    session: Session, source: ParquetSource, files: dict[TiledFile, SourceFile], parts: Sequence[Part],
+    session: Session, source: ParquetSource, files: dict[TiledFile, SourceFile], parts: Sequence[TiledPart],
     spans: Sequence[tuple[int, int]],
 ) -> Rest:  # fmt: skip
     """What reads the files without tiles, and those with tiles that may hold rows within these spans of time."""

@@ -19,7 +19,16 @@ from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_o
 from featurestore.semantics.windows import Span
 from featurestore.types import Int64, Scalar
 
-__all__ = ["Cell", "Lane", "Lanes", "PushedRow", "Tiles", "Wanted", "event_time_of", "pushed_place"]
+__all__ = [
+    "PartialAggregate",
+    "PushedRow",
+    "TileRange",
+    "TileReader",
+    "TileSeries",
+    "ViewTiles",
+    "event_time_of",
+    "pushed_place",
+]
 
 UNTIL = ""
 """The name of the column that holds the end of a row's validity (µs, END where open); no column of a source has it."""
@@ -27,7 +36,7 @@ UNTIL = ""
 UNTIL_FOLD = FOLDS["Latest"].algebra(Int64, Int64)
 
 
-class Wanted(NamedTuple):
+class TileRange(NamedTuple):
     """One cell of a lane (their numbers), merged over the tiles whose b (µs) is from `first` through `last`; None: from or to
     the end."""
 
@@ -37,7 +46,7 @@ class Wanted(NamedTuple):
     last: int | None
 
 
-class Tiles(Protocol):
+class TileReader(Protocol):
     """The tiles of several records."""
 
     @property
@@ -48,7 +57,7 @@ class Tiles(Protocol):
     def known(self) -> Sequence[int]:
         """How many current rows there are of each record."""
 
-    def merged(self, wanted: Sequence[Wanted]) -> Sequence[Sequence[State]]:
+    def merged(self, wanted: Sequence[TileRange]) -> Sequence[Sequence[State]]:
         """For each of `wanted` the state of every record."""
 
 
@@ -64,7 +73,7 @@ class PushedRow(NamedTuple):
     holds: dict[str, bool]
 
 
-class Cell(NamedTuple):
+class PartialAggregate(NamedTuple):
     """One fold of one column under one condition."""
 
     algebra: Algebra
@@ -81,12 +90,12 @@ class Cell(NamedTuple):
         return self.algebra.lift(value, row.place)
 
 
-class Lane(NamedTuple):
+class TileSeries(NamedTuple):
     """Tiles of one hop (µs; 0: one tile for all time), and how far back they can matter (µs; None: for ever)."""
 
     hop: int
     reach: int | None
-    cells: tuple[Cell, ...]
+    cells: tuple[PartialAggregate, ...]
 
     def tile(self, event_time: int) -> int:
         """The b of the tile (b, b + hop] in which a row lies."""
@@ -111,20 +120,22 @@ class _Reading:
     until: int | None
 
 
-class Lanes:
+class ViewTiles:
     """The lanes of a view, and how its features are read from them."""
 
     def __init__(self, view: ResolvedView) -> None:
         self.view = view
-        found: dict[int, dict[Any, Cell]] = {}
+        found: dict[int, dict[Any, PartialAggregate]] = {}
         reach: dict[int, int | None] = {}
         places = []
         for feature in view.features:
             span = feature.span or Span(None)
             cells = found.setdefault(span.hop, {})
-            own = _index(cells, _named(feature), Cell(algebra_of(feature), feature.fold.column, feature.where))
+            own = _index(
+                cells, _named(feature), PartialAggregate(algebra_of(feature), feature.fold.column, feature.where)
+            )
             newest = until = None
-            latest = Cell(UNTIL_FOLD, UNTIL, feature.where)
+            latest = PartialAggregate(UNTIL_FOLD, UNTIL, feature.where)
             if view.ttl is not None and feature.ttl_counts_nulls:
                 newest = _index(cells, ("Latest", UNTIL, feature.where), latest)
             if feature.fold.kind == "Latest" and view.source.until is not None:
@@ -135,7 +146,7 @@ class Lanes:
             elif span.hop not in reach or reach[span.hop] is not None:
                 reach[span.hop] = max(reach.get(span.hop) or 0, span.offset + span.length)
         hops = sorted(found)
-        self.lanes = tuple(Lane(hop, reach[hop], tuple(found[hop].values())) for hop in hops)
+        self.lanes = tuple(TileSeries(hop, reach[hop], tuple(found[hop].values())) for hop in hops)
         self._merges: list[tuple[int, int, int]] = []  # each the lane, the cell and the number of the span
         self._spans: list[Span | None] = []
         self._readings = tuple(
@@ -146,10 +157,10 @@ class Lanes:
         )  # fmt: skip
         self.conditions = tuple(dict.fromkeys(f.where for f in view.features if f.where is not None))
 
-    def columns(self, tiles: Tiles, as_of: int) -> tuple[list[list[Any]], list[list[Status]]]:
+    def columns(self, tiles: TileReader, as_of: int) -> tuple[list[list[Any]], list[list[Status]]]:
         """For each feature, in the view's order, the values and the statuses at `as_of` of keys that are known."""
         reaches = [_reach(span, as_of) for span in self._spans]
-        states = tiles.merged([Wanted(lane, cell, *reaches[span]) for lane, cell, span in self._merges])
+        states = tiles.merged([TileRange(lane, cell, *reaches[span]) for lane, cell, span in self._merges])
         found = [self._finished(reading, states, as_of) for reading in self._readings]
         return [values for values, _ in found], [statuses for _, statuses in found]
 
@@ -198,7 +209,7 @@ def _named(feature: ResolvedFeature) -> Any:
     return fold.kind, fold.column, feature.where, tuple(fold.parameters.items()), str(feature.type)
 
 
-def _index(cells: dict[Any, Cell], name: Any, cell: Cell) -> int:
+def _index(cells: dict[Any, PartialAggregate], name: Any, cell: PartialAggregate) -> int:
     cells.setdefault(name, cell)
     return list(cells).index(name)
 

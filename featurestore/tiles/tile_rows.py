@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.declare.sources import ParquetSource
-from featurestore.query.windows.filtered_rows import Column, Ints, Strand
+from featurestore.query.windows.filtered_rows import FilteredRows, FoldInput, Ints
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name
-from featurestore.query.windows.partial_sums import GREATEST, NEEDS, WHOLE, Totals, totals
-from featurestore.query.windows.ranges import Chain, Range, Timeline, chains, range_of
+from featurestore.query.windows.partial_sums import GREATEST, NEEDS, WHOLE, PartialSums, partial_sums
+from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs, range_of
 from featurestore.semantics.folds.columnar import Limbs, on_grid
 from featurestore.semantics.sql import floor_div
 from featurestore.semantics.time import BEGINNING
@@ -97,7 +97,7 @@ def tile_table(plan: FoldRows, rows: pa.Table, *, width: int) -> pa.Table:
     b = tile_starts(plan.view, e, width)
     edges = np.flatnonzero((key[1:] != key[:-1]) | (b[1:] != b[:-1])) + 1
     begin, end = np.insert(edges, 0, 0), np.append(edges, len(key))
-    every = [Chain(np.arange(len(key)), np.array([0, len(key)]), e, v, None)]
+    every = [MonotoneRun(np.arange(len(key)), np.array([0, len(key)]), e, v, None)]
     made: dict[str, Any] = {
         "k": key[begin], "b": b[begin],
         "v_first": np.minimum.reduceat(v, begin), "v_last": np.maximum.reduceat(v, begin), "e": e[end - 1],
@@ -105,11 +105,11 @@ def tile_table(plan: FoldRows, rows: pa.Table, *, width: int) -> pa.Table:
     for number, track in enumerate(tracks(plan.features).values()):
         column = plan.column(rows, column_name(track.feature), every)
         ranges = [strand.range(Range(begin, end)) for strand in column.strands]
-        made |= _columns(number, totals(column, ranges, track.needs, WHOLE_LIFE))
+        made |= _columns(number, partial_sums(column, ranges, track.needs, WHOLE_LIFE))
     return pa.table({name: pa.array(values, pa.int64()) for name, values in made.items()})
 
 
-def _columns(number: int, of: Totals) -> Iterator[tuple[str, Ints]]:
+def _columns(number: int, of: PartialSums) -> Iterator[tuple[str, Ints]]:
     yield f"c{number}", of.values
     for letter, limbs in (("s", of.sums), ("q", of.squares)):
         if limbs is not None:
@@ -132,24 +132,24 @@ class TileRows:
         self.e = rows["e"].to_numpy()
         ends = rows["b"].to_numpy() + width
         line = Timeline(rows["k"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
-        self.chains = list(chains(line, keys))  # one, or none
-        self._columns: dict[ColumnName, Column] = {}
+        self.chains = list(monotone_runs(line, keys))  # one, or none
+        self._columns: dict[ColumnName, FoldInput] = {}
 
     def ranges(self, span: Span, key: Ints, as_of: Ints) -> list[Range]:
         """The part of the tiles that lies within a window, for each request; no edge of it lies inside a tile."""
         return [range_of(chain, span, key, as_of) for chain in self.chains]
 
-    def totals(self, feature: ResolvedFeature, ranges: Sequence[Range], span: Span) -> Totals:
+    def partial_sums(self, feature: ResolvedFeature, ranges: Sequence[Range], span: Span) -> PartialSums:
         """Of the tiles in these ranges."""
-        return totals(self._column(feature), ranges, NEEDS[feature.fold.kind], span)
+        return partial_sums(self._column(feature), ranges, NEEDS[feature.fold.kind], span)
 
-    def _column(self, feature: ResolvedFeature) -> Column:
+    def _column(self, feature: ResolvedFeature) -> FoldInput:
         name = column_name(feature)
         if name not in self._columns:
             number = self._tracks.index(name)
-            strands = [Strand.of(chain, None) for chain in self.chains]
+            strands = [FilteredRows.of(chain, None) for chain in self.chains]
             of = feature.reads or feature.type
-            column = Column(pa.nulls(0, pa.int64()), of, strands, self._ints(f"c{number}", empty=0))
+            column = FoldInput(pa.nulls(0, pa.int64()), of, strands, self._ints(f"c{number}", empty=0))
             for what, letter in (("sums", "s"), ("squares", "q")):
                 column.keep(what, lambda start=f"{letter}{number}_": self._limbs(start))  # type: ignore[misc]
             column.keep("special", lambda: self._special(number))

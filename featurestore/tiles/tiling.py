@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from featurestore.query.asof import same_key
 from featurestore.query.changed_keys import all_keys_sql
-from featurestore.query.windows.batching import passes, shares
+from featurestore.query.windows.batching import key_batches, memory_batches
 from featurestore.query.windows.fold_input import COUNTED, FoldRows, earliest, span_of
 from featurestore.query.windows.tiled import TILES
 from featurestore.semantics.rows import Scan, key_list, rows_sql
@@ -131,10 +131,10 @@ def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, *, width: 
         return
     (threads,) = connection.execute("SELECT current_setting('threads')").fetchall()[0]
     with ThreadPoolExecutor(threads) as pool:
-        for first, last in passes(connection, [COUNTED], keys=count, width=plan.width):
+        for first, last in memory_batches(connection, [COUNTED], keys=count, width=plan.width):
             rows: pa.Table = connection.sql(plan.rows(first, last)).to_arrow_table().combine_chunks()
             key = rows["k"].to_numpy()
-            bounds = [np.searchsorted(key, share).tolist() for share in shares(first, last, [key])]
+            bounds = [np.searchsorted(key, share).tolist() for share in key_batches(first, last, [key])]
             parts = [rows.slice(begin, end - begin) for begin, end in bounds if begin < end]
             if not parts:
                 continue

@@ -22,7 +22,7 @@ from featurestore.errors import FilesChangedError, SourceError, SpineError
 from featurestore.query.answer import Answer, ask
 from featurestore.semantics.evaluate import evaluate, input_names
 from featurestore.semantics.rows import invalid_sql, whole_sql
-from featurestore.semantics.service import REQUEST_TIME, Column, Part, ResolvedService
+from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline, Session
@@ -106,12 +106,12 @@ def get_historical_features(
     return frame
 
 
-def status_name(column: Column) -> str:
+def status_name(column: ServiceColumn) -> str:
     """The column of a frame with a feature's statuses."""
     return f"{column.name}__status"
 
 
-def event_time_name(part: Part) -> str:
+def event_time_name(part: ServiceView) -> str:
     """The column of a frame with the event_time of a view's rows."""
     return f"{part.name}__event_time"
 
@@ -177,14 +177,14 @@ def _block(
 
 
 def _answered(
-    session: Session, parts: Sequence[Part], spine: SpineTable, *, now: int, counted: Container[str]
+    session: Session, parts: Sequence[ServiceView], spine: SpineTable, *, now: int, counted: Container[str]
 ) -> list[tuple[PartValues, _Counts]]:
     """The values of parts for the spine, two parts at a time: what one does in a single thread leaves room for the other.
 
     counted: names of parts whose invalid rows are known.
     """
 
-    def answered(part: Part) -> tuple[PartValues, _Counts]:
+    def answered(part: ServiceView) -> tuple[PartValues, _Counts]:
         with session.beside() as own:
             answer = answer_part(own, part, spine)
             past = int((answer.as_of > part.view.timing.as_of(now)).sum())
@@ -195,7 +195,7 @@ def _answered(
         return list(pool.map(answered, parts))
 
 
-def answer_part(session: Session, part: Part, spine: SpineTable, *, served: Instants | None = None) -> Answer:
+def answer_part(session: Session, part: ServiceView, spine: SpineTable, *, served: Instants | None = None) -> Answer:
     """Ask one view for the temporary table `spine`.
 
     served: the as_of of each row, where it is not rule 0 that gives it; the table `served_for (n, a)` has them too.
@@ -218,7 +218,7 @@ def answer_part(session: Session, part: Part, spine: SpineTable, *, served: Inst
         raise SourceError(f"{view.declared.title} over {view.source.title}: {error} ({view.source.origin})") from error
 
 
-def part_values(part: Part, answer: Answer) -> PartValues:
+def part_values(part: ServiceView, answer: Answer) -> PartValues:
     """The columns of a part, with defaults, from its answer."""
     statuses = answer.statuses_of(part.features)
     columns = answer.columns(part.features, statuses)

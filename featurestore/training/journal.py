@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import RegistryError
-from featurestore.registry.frames import Frame, feature_id, on_demand_id
+from featurestore.registry.frames import WrittenFrame, feature_id, on_demand_id
 from featurestore.registry.store import Registry
 from featurestore.semantics.service import ResolvedService
 from featurestore.training.training_frame import TrainingFrame, manifest_beside
@@ -28,7 +28,7 @@ def journalled(
 
     def enter(path: Path, manifest: dict[str, Any]) -> None:
         place = path.absolute()
-        written = Frame(
+        written = WrittenFrame(
             path=str(place), service=service.name, fingerprint=service.fingerprint, rows=manifest["rows"],
             written=now(), manifest=str(manifest_beside(place)), reads=tuple(reads),
         )  # fmt: skip

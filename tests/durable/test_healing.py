@@ -19,9 +19,9 @@ import pytest
 
 from featurestore import ARRIVAL, FeatureService, FeatureStore, FeatureView, ManualClock, ParquetSource
 from featurestore.registry.documents import empty_document
-from featurestore.registry.store import Registry, Run
+from featurestore.registry.store import Registry, RunRecord
 from featurestore.sources.arrivals import Arrivals, Sighting
-from featurestore.tiles.files import Choice, TiledFile, TileFiles
+from featurestore.tiles.files import TiledFile, TileFiles, TileWidth
 from tests.small import NOON, THING, both, hours, spine, table, write
 
 A, B = Sighting("a.parquet", 1, 1), Sighting("b.parquet", 2, 2)
@@ -97,7 +97,7 @@ def test_a_registry_heals(registry: Registry, leave: Callable[[Path], None], fir
     leave(registry.path)
     if first == "read":
         assert registry.current().document["views"] == {"v": {"fingerprint": "f1"}}
-    assert registry.record_run(Run("v", "f1", 1, 2, 3, 4, 5, "complete")) == 1
+    assert registry.record_run(RunRecord("v", "f1", 1, 2, 3, 4, 5, "complete")) == 1
     assert registry.commit(empty_document(), expected=1) == 2
     assert _is_whole(registry.path)
 
@@ -201,7 +201,7 @@ def test_a_disk_that_cannot_be_written_heals_in_a_copy(shared: Path, leave: Call
 def test_tiles_that_a_killed_run_joined_or_was_removing_count_once(tmp_path: Path) -> None:
     """Killed between a joined part and the removal of those in it, or within the removal of one."""
     tiles = TileFiles(tmp_path, "view", "f" * 64)
-    tiles.choose(Choice(60, 10))
+    tiles.choose(TileWidth(60, 10))
     files = [TiledFile(f"{number}.parquet", number, number, None, 0, 9) for number in range(4)]
     parts = [tiles.add(60, [file], [pa.table({"x": [number]})]) for number, file in enumerate(files)]
     joined = tiles.add(60, files[:2], [pa.table({"x": [0, 1]})])

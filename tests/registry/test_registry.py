@@ -13,7 +13,7 @@ import pytest
 
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import digest_of, empty_document
-from featurestore.registry.store import Freed, Registry, Run
+from featurestore.registry.store import Freed, Registry, RunRecord
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -74,7 +74,7 @@ def test_generation_changes_when_something_is_applied(registry):
     assert registry.generation() == 0
     registry.commit(state(), expected=0)
     assert registry.generation() == 1
-    registry.record_run(Run("v", "f", 1, 2, 3, 4, 5, "complete"))
+    registry.record_run(RunRecord("v", "f", 1, 2, 3, 4, 5, "complete"))
     registry.freed("v", "f")
     assert registry.generation() == 1
 
@@ -110,12 +110,12 @@ def test_what_is_left_to_be_freed_is_remembered_with_the_version(registry):
 def test_runs_are_a_journal(registry):
     """Newest first, of one view or all, with their details."""
     for number in range(5):
-        run = Run("ab"[number % 2], "f", number, number + 1, number + 2, 10, 20, "complete", {"late": [number]})
+        run = RunRecord("ab"[number % 2], "f", number, number + 1, number + 2, 10, 20, "complete", {"late": [number]})
         assert registry.record_run(run) == number + 1
     assert [run.instant for run in registry.runs()] == [4, 3, 2, 1, 0]
     assert [run.instant for run in registry.runs("a", limit=2)] == [4, 2]
     first = registry.runs("a")[-1]
-    assert first == Run("a", "f", 0, 1, 2, 10, 20, "complete", {"late": [0]}, id=1)
+    assert first == RunRecord("a", "f", 0, 1, 2, 10, 20, "complete", {"late": [0]}, id=1)
     assert registry.runs("none") == ()
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_not_written(registry, damage, message):
     damage(registry.path)
     before = registry.path.read_bytes()
     with pytest.raises(RegistryError, match=message):
-        registry.record_run(Run("v", "f", 1, 2, 3, 4, 5, "complete"))
+        registry.record_run(RunRecord("v", "f", 1, 2, 3, 4, 5, "complete"))
     assert registry.path.read_bytes() == before
 
 

@@ -8,21 +8,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore.serving.log.serving_log import Form, Served
+from featurestore.serving.log.serving_log import SegmentForm, ServedRequests
 
 
 def request_of(
     schema: pa.Schema, columns: Sequence[Sequence[Any]], at: int, *, fingerprint: str = "f", size: int | None = 0
-) -> Served:
+) -> ServedRequests:
     """A request of service "service" at an instant (µs); columns: values, as many each as it has rows.
 
     size: None for one that is gathered with others.
     """
-    return Served(form_of(schema, fingerprint), columns, len(columns[0]), at, at, size)
+    return ServedRequests(form_of(schema, fingerprint), columns, len(columns[0]), at, at, size)
 
 
 @cache
-def form_of(schema: pa.Schema, fingerprint: str) -> Form:
+def form_of(schema: pa.Schema, fingerprint: str) -> SegmentForm:
     def gather(requests: Sequence[Sequence[Sequence[Any]]]) -> pa.RecordBatch:
         columns = [[value for values in column for value in values] for column in zip(*requests, strict=True)]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
@@ -31,4 +31,4 @@ def form_of(schema: pa.Schema, fingerprint: str) -> Form:
     def batches(requests: Sequence[Any]) -> list[pa.RecordBatch]:
         return [request if isinstance(request, pa.RecordBatch) else gather([request]) for request in requests]
 
-    return Form("service", fingerprint, gather, batches)
+    return SegmentForm("service", fingerprint, gather, batches)

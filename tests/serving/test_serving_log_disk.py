@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.serving.log.counts import fold_ended
-from featurestore.serving.log.serving_log import Losses, Served, ServingLog, losses, segments
+from featurestore.serving.log.serving_log import Losses, ServedRequests, ServingLog, losses, segments
 from tests.serving.requests import request_of
 
 SCHEMA = pa.schema([("request", pa.string()), ("time", pa.int64())])
 
 
-def served(n: int, *, text: str = "", size: int | None = 0) -> Served:
+def served(n: int, *, text: str = "", size: int | None = 0) -> ServedRequests:
     """A request of one row at the instant n."""
     return request_of(SCHEMA, [[text or str(n)], [n]], n, size=size)
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.serving.log.segments import HOUR, SegmentFile
-from featurestore.serving.log.serving_log import Served, ServingLog, losses, segments
+from featurestore.serving.log.segments import HOUR, ServedSegment
+from featurestore.serving.log.serving_log import ServedRequests, ServingLog, losses, segments
 from featurestore.serving.log.upkeep import Limits, Upkeep, keep_up
 from tests.serving.requests import request_of
 
@@ -26,7 +26,7 @@ NOW = 4 * HOUR
 """When hours 0 to 2 are over, and 3 just is."""
 
 
-def served(at: int, schema: pa.Schema = SCHEMA, fingerprint: str = "f") -> Served:
+def served(at: int, schema: pa.Schema = SCHEMA, fingerprint: str = "f") -> ServedRequests:
     """A request of two rows at an instant."""
     return request_of(schema, [[str(at)] * 2, [at] * 2], at, fingerprint=fingerprint)
 
@@ -64,7 +64,7 @@ def test_past_hours_become_one_file_each(tmp_path: Path) -> None:
     before = names(tmp_path)
     done = keep_up(tmp_path, Limits(), now=NOW, grace=0)
     files = segments(tmp_path)["service", "f"]
-    merged = [SegmentFile.of(path) for path in files if SegmentFile.of(path).merged]
+    merged = [ServedSegment.of(path) for path in files if ServedSegment.of(path).merged]
     assert [file.hour for file in merged] == [0, 1, 2]
     for file in merged:
         times = pq.read_table(file.path)["time"].cast(pa.int64()).to_pylist()
@@ -72,7 +72,7 @@ def test_past_hours_become_one_file_each(tmp_path: Path) -> None:
         assert (times[0], times[-1]) == (file.first, file.last)
         metadata = pq.read_schema(file.path).metadata
         assert metadata[b"featurestore"] == b"1"
-    gone = [name for name in before if SegmentFile.of(Path(name)).hour < 3]
+    gone = [name for name in before if ServedSegment.of(Path(name)).hour < 3]
     assert done == Upkeep(merged=len(gone), into=3)
     assert sorted(rows(tmp_path)) == ALL
     done = keep_up(tmp_path, Limits(), now=NOW, grace=0)
@@ -105,7 +105,7 @@ def test_rows_that_come_late_join_their_hour(tmp_path: Path) -> None:
     for _ in range(2):
         keep_up(tmp_path, Limits(), now=NOW, grace=0)
         assert sorted(rows(tmp_path)) == ALL
-    assert [SegmentFile.of(path).hour for path in segments(tmp_path)["service", "f"]][:3] == [0, 1, 2]
+    assert [ServedSegment.of(path).hour for path in segments(tmp_path)["service", "f"]][:3] == [0, 1, 2]
 
 
 def test_what_other_versions_wrote_stays_apart(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_what_other_versions_wrote_stays_apart(tmp_path: Path) -> None:
     for number in (b"1", b"2"):
         written(tmp_path, TIMES, schema=SCHEMA.with_metadata({b"featurestore": number}))
     keep_up(tmp_path, Limits(), now=NOW, grace=0)
-    found = [path for path in segments(tmp_path)["service", "f"] if SegmentFile.of(path).hour == 0]
+    found = [path for path in segments(tmp_path)["service", "f"] if ServedSegment.of(path).hour == 0]
     assert sorted(pq.read_schema(path).metadata[b"featurestore"] for path in found) == [b"1", b"2"]
 
 
@@ -164,14 +164,14 @@ def test_old_files_are_deleted_by_their_newest_row(tmp_path: Path) -> None:
     written(tmp_path, TIMES)
     keep_up(tmp_path, Limits(), now=NOW)
     listed = segments(tmp_path)["service", "f"]
-    cutoff = SegmentFile.of(listed[1]).last
+    cutoff = ServedSegment.of(listed[1]).last
     done = keep_up(tmp_path, Limits(retention=NOW - cutoff), now=NOW)
     assert segments(tmp_path)["service", "f"] == listed[1:]
-    assert min(rows(tmp_path)) == SegmentFile.of(listed[1]).first < cutoff
+    assert min(rows(tmp_path)) == ServedSegment.of(listed[1]).first < cutoff
     assert done is not None
     assert done.deleted > 1
     assert done.freed > 0
-    assert not [name for name in names(tmp_path) if SegmentFile.of(Path(name)).last < cutoff]
+    assert not [name for name in names(tmp_path) if ServedSegment.of(Path(name)).last < cutoff]
 
 
 def test_the_oldest_files_go_where_there_are_too_many_bytes(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_whoever_logs_looks_after_the_log(tmp_path: Path, monkeypatch: pytest.Mo
     log = ServingLog(tmp_path, flush=0.01, upkeep=lambda between: keep_up(tmp_path, Limits(), now=NOW, between=between))
     log.offer(served(NOW))
     deadline = time.monotonic() + 30
-    while not any(SegmentFile.of(path).merged for path in segments(tmp_path)["service", "f"]):
+    while not any(ServedSegment.of(path).merged for path in segments(tmp_path)["service", "f"]):
         assert time.monotonic() < deadline
         log.offer(served(NOW))
         time.sleep(0.01)

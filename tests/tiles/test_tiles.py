@@ -36,8 +36,8 @@ from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView, algebra_of
 from featurestore.semantics.windows import Span
 from featurestore.sources.offline import Offline
-from featurestore.tiles.codec import MANY, Change, TileCodec
-from featurestore.tiles.series import UNTIL, Cell, Lanes, PushedRow, pushed_place
+from featurestore.tiles.codec import MANY, RecordChange, TileCodec
+from featurestore.tiles.series import UNTIL, PartialAggregate, PushedRow, ViewTiles, pushed_place
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.semantics.values import of_type
 from tests.world import resolved
@@ -72,7 +72,7 @@ def _view() -> ResolvedView:
 
 
 VIEW = _view()
-LANES = Lanes(VIEW)
+LANES = ViewTiles(VIEW)
 CODEC = TileCodec(LANES)
 
 
@@ -96,7 +96,7 @@ def _record(rows: Sequence[PushedRow], sizes: Sequence[int]) -> bytes:
         part = rows[at : at + size]
         at += len(part)
         if part:
-            (record,) = CODEC.changed([Change(record, part[-1].known_at, part, [])])
+            (record,) = CODEC.changed([RecordChange(record, part[-1].known_at, part, [])])
     assert record is not None
     return record
 
@@ -106,7 +106,7 @@ def _folded(rows: Sequence[PushedRow], as_of: int) -> list[Any]:
     found = []
     for feature in VIEW.features:
         algebra, span = algebra_of(feature), feature.span or Span(None)
-        cell = Cell(algebra, feature.fold.column, feature.where)
+        cell = PartialAggregate(algebra, feature.fold.column, feature.where)
         seen = [cell.lift(row) for row in rows if span.start(as_of) < row.event_time <= span.end(as_of)]
         value, status = algebra.finish(reduce(algebra.merge, [s for s in seen if s is not None], algebra.zero))
         found.append((repr(value), status))
@@ -152,17 +152,19 @@ def test_portions_change_no_byte_of_a_record(rows: list[PushedRow], sizes: list[
     """Rows added one by one, in portions or all at once make the same bytes."""
     once = _record(rows, [])
     assert _record(rows, sizes) == _record(rows, [1] * len(rows)) == once
-    assert CODEC.changed([Change(once, rows[-1].known_at, [], [])]) == [once]
+    assert CODEC.changed([RecordChange(once, rows[-1].known_at, [], [])]) == [once]
 
 
 @pytest.mark.parametrize("features", [{"n": Sum("n", window="1h")}, {"x": Max("x", window="1h")}], ids=["sum", "max"])
 def test_a_lane_may_have_numbers_alone_or_none(features: dict[str, Any]) -> None:
     """A lane of one fold reads as it was written, one record or many."""
     view = resolved(FeatureView("view", entity=THING, source=ROWS, features=features), Offline(Path())).parts[0].view
-    lanes = Lanes(view)
+    lanes = ViewTiles(view)
     codec = TileCodec(lanes)
     rows = [PushedRow((), e, e, pushed_place(e, e), {"x": e / 2, "n": e, UNTIL: END}, {}) for e in range(1, 4)]
-    records = [record for count in range(1, 4) for record in codec.changed([Change(None, 5, rows[:count], [])])] * MANY
+    records = [
+        record for count in range(1, 4) for record in codec.changed([RecordChange(None, 5, rows[:count], [])])
+    ] * MANY
     tiles = codec.read([record for record in records if record is not None])
     expected = [1, 3, 6] if "n" in features else [0.5, 1.0, 1.5]
     assert lanes.columns(tiles, 5) == ([expected * MANY], [[Status.PRESENT] * 3 * MANY])

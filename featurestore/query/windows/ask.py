@@ -15,10 +15,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from featurestore.query.windows.batching import passes, shares
+from featurestore.query.windows.batching import key_batches, memory_batches
 from featurestore.query.windows.filtered_rows import Ints
 from featurestore.query.windows.fold_input import COUNTED, FoldRows
-from featurestore.query.windows.key_batch import FoldedAnswer, Share
+from featurestore.query.windows.key_batch import FoldedAnswer, KeyBatch
 from featurestore.query.windows.tiled import TILES, Tiling
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.rows import Scan
@@ -52,7 +52,7 @@ def ask_folds(
     (threads,) = connection.execute("SELECT current_setting('threads')").fetchall()[0]
     answers: list[FoldedAnswer] = []
     with ThreadPoolExecutor(threads) as pool:  # numpy and Arrow leave the interpreter to others
-        for first, last in passes(connection, tables, keys=int(key[-1]) + 1, width=plan.width):
+        for first, last in memory_batches(connection, tables, keys=int(key[-1]) + 1, width=plan.width):
             rows = _Sorted.of(connection, plan.rows(first, last))
             tiles = None
             if tiling is not None:
@@ -65,14 +65,14 @@ def ask_folds(
                 beside = None
                 if tiles is not None and tiling is not None:
                     beside = tiling.rows(plan, tiles.of_keys(keys), keys=count, first=first)
-                share = Share(
+                share = KeyBatch(
                     plan, rows.of_keys(keys), keys=count, first=first, key=key[part] - first, as_of=as_of[part],
                     tiles=beside,
                 )  # fmt: skip
                 return share.answer(n[part])
 
             work = [key, rows.key, *([tiles.key] if tiles is not None else [])]
-            answers += pool.map(answer, shares(first, last, work))
+            answers += pool.map(answer, key_batches(first, last, work))
     connection.execute(f"DROP TABLE {COUNTED}")
     return _joined(answers, features)
 

@@ -11,22 +11,22 @@ import pyarrow as pa
 
 from featurestore.query.windows.filtered_rows import Ints
 
-__all__ = ["passes", "shares"]
+__all__ = ["key_batches", "memory_batches"]
 
-PASS = 20_000_000
+MEMORY_BATCH_CELLS = 20_000_000
 """Cells (rows × columns) that are folded at once: what bounds the memory beside DuckDB's."""
 
-SHARE = 1 << 17
+KEY_BATCH_ROWS = 1 << 17
 """Rows and requests that one thread folds at once."""
 
 
-def passes(
+def memory_batches(
     connection: duckdb.DuckDBPyConnection, tables: Sequence[str], *, keys: int, width: int
 ) -> Iterator[tuple[int, int]]:
     """Ranges of keys whose rows are few enough. tables: of rows `(k, …)`, k from 0 on; width: cells a row, roughly."""
     every = " UNION ALL ".join(f"SELECT k FROM {table}" for table in tables)
     (total,) = connection.execute(f"SELECT count(*) FROM ({every})").fetchall()[0]
-    limit = max(1, PASS // width)
+    limit = max(1, MEMORY_BATCH_CELLS // width)
     if total <= limit:
         yield 0, keys
         return
@@ -36,13 +36,13 @@ def passes(
     yield from _cut(0, counts, limit)
 
 
-def shares(first: int, last: int, sorted_keys: Sequence[Ints]) -> Iterator[tuple[int, int]]:
+def key_batches(first: int, last: int, sorted_keys: Sequence[Ints]) -> Iterator[tuple[int, int]]:
     """The keys [first, last) as ranges with about as much work each. sorted_keys: the key of each row and request."""
     counts = np.zeros(last - first, np.int64)
     for keys in sorted_keys:
         here = keys[slice(*np.searchsorted(keys, [first, last]))]
         counts += np.bincount(here - first, minlength=last - first)
-    yield from _cut(first, counts, SHARE)
+    yield from _cut(first, counts, KEY_BATCH_ROWS)
 
 
 def _cut(first: int, counts: Ints, limit: int) -> Iterator[tuple[int, int]]:

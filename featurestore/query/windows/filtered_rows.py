@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.query.windows.ranges import Chain, Range
+from featurestore.query.windows.ranges import MonotoneRun, Range
 from featurestore.semantics.folds import Algebra
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType
 
-__all__ = ["Column", "Strand", "climb", "newest", "oldest"]
+__all__ = ["FilteredRows", "FoldInput", "climb", "newest", "oldest"]
 
 FEW = 2
 """Requests whose ranges are sooner added up than all prefixes are, however many features ask for them."""
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Strand:
+class FilteredRows:
     """The places of the rows of a chain that a fold counts; `before` turns a chain's range into the strand's."""
 
     places: Ints
     before: Ints | None
 
     @classmethod
-    def of(cls, chain: Chain, counted: Bits | None) -> Strand:
+    def of(cls, chain: MonotoneRun, counted: Bits | None) -> FilteredRows:
         """The chain's rows where `counted` (by place) holds; all of them without it."""
         if counted is None:
             return cls(chain.places, None)
@@ -54,7 +54,7 @@ class Strand:
 
 
 @dataclass
-class Column:
+class FoldInput:
     """One column's values by place, and its strands for one condition; what folds prepare of them is kept.
 
     Folds that read the same column under the same condition share one of these. counts: how many values each place stands
@@ -63,7 +63,7 @@ class Column:
 
     values: pa.Array
     of: FeatureType
-    strands: list[Strand]
+    strands: list[FilteredRows]
     counts: Ints | None = None
     _kept: dict[Any, Any] = field(default_factory=dict)
 
@@ -149,7 +149,7 @@ def climb(levels: Sequence[Ints], part: Range, *, empty: int) -> Ints:
     return result
 
 
-def newest(strands: Sequence[Strand], ranges: Sequence[Range], count: int) -> Ints:
+def newest(strands: Sequence[FilteredRows], ranges: Sequence[Range], count: int) -> Ints:
     """The places of the `count` newest rows of each request, int64[requests, count], newest first, -1 where there are fewer."""
     found = []
     for strand, part in zip(strands, ranges, strict=True):
@@ -163,7 +163,7 @@ def newest(strands: Sequence[Strand], ranges: Sequence[Range], count: int) -> In
     return places[:, :count]
 
 
-def oldest(strands: Sequence[Strand], ranges: Sequence[Range]) -> Ints:
+def oldest(strands: Sequence[FilteredRows], ranges: Sequence[Range]) -> Ints:
     """The place of the oldest row of each request, -1 where there is none."""
     none = np.iinfo(np.int64).max
     result = np.full(len(ranges[0].low), none, np.int64)

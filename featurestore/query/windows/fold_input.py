@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from featurestore.query.asof import same_key
-from featurestore.query.windows.filtered_rows import Column, Strand
-from featurestore.query.windows.ranges import Chain
+from featurestore.query.windows.filtered_rows import FilteredRows, FoldInput
+from featurestore.query.windows.ranges import MonotoneRun
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.rows import Scan, cell, order_terms, read_cell, rows_sql, tiebreak_terms, until_sql
 from featurestore.semantics.time import BEGINNING, END
@@ -28,7 +28,7 @@ ColumnName = tuple[str | None, FeatureType | None, str | None, bool]
 
 
 def column_name(feature: ResolvedFeature) -> ColumnName:
-    """Which column a feature reads, and under which condition; features of one name share a `Column`."""
+    """Which column a feature reads, and under which condition; features of one name share a `FoldInput`."""
     return feature.fold.column, feature.reads, feature.where, not algebra_of(feature).takes_null
 
 
@@ -134,7 +134,7 @@ class FoldRows:
             f"SELECT {', '.join(names)} FROM {self._within(f'k >= {first} AND k < {last}')} ORDER BY {', '.join(terms)}"
         )
 
-    def column(self, rows: pa.Table, name: ColumnName, chains: Sequence[Chain]) -> Column:
+    def column(self, rows: pa.Table, name: ColumnName, chains: Sequence[MonotoneRun]) -> FoldInput:
         """One column of rows that were read, under its condition, along their chains."""
         column, reads, where, skips = name
         counted, values = None, pa.nulls(rows.num_rows, pa.int64())
@@ -146,7 +146,7 @@ class FoldRows:
         if skips and values.null_count:
             valid = values.is_valid().to_numpy(zero_copy_only=False)
             counted = valid if counted is None else counted & valid
-        return Column(values, reads or Int64, [Strand.of(chain, counted) for chain in chains])
+        return FoldInput(values, reads or Int64, [FilteredRows.of(chain, counted) for chain in chains])
 
 
 def _hashed(terms: Sequence[str]) -> str:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.query.windows.columnar_folds import Folded, finish, fold
-from featurestore.query.windows.filtered_rows import Bits, Column, Ints, Strand, newest
+from featurestore.query.windows.columnar_folds import FoldColumn, finish, fold
+from featurestore.query.windows.filtered_rows import Bits, FilteredRows, FoldInput, Ints, newest
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name, rows_name, span_of
-from featurestore.query.windows.partial_sums import NEEDS, merged, totals
-from featurestore.query.windows.ranges import Chain, Range, Timeline, chains, range_of
+from featurestore.query.windows.partial_sums import NEEDS, merged, partial_sums
+from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs, range_of
 from featurestore.query.windows.ties import Lifetimes, Ties
 from featurestore.query.windows.tiled import TiledRows
 from featurestore.semantics.folds import FOLDS
@@ -24,7 +24,7 @@ from featurestore.semantics.values import canonical
 from featurestore.semantics.view import ResolvedFeature, algebra_of
 from featurestore.semantics.windows import Span
 
-__all__ = ["FoldedAnswer", "Share"]
+__all__ = ["FoldedAnswer", "KeyBatch"]
 
 
 class FoldedAnswer(NamedTuple):
@@ -40,7 +40,7 @@ class FoldedAnswer(NamedTuple):
     conflicted: dict[str, Bits]
 
 
-class Share:
+class KeyBatch:
     """Some keys numbered from `first`, all their rows, and the requests for them. tiles: of what further rows add up to."""
 
     def __init__(
@@ -51,9 +51,9 @@ class Share:
         times = {name: rows[name].to_numpy() for name in ("e", "v")}
         ends = rows["g"].to_numpy() if plan.view.source.identity else None
         line = Timeline(rows["k"].to_numpy().astype(np.int64) - first, times["e"], times["v"], ends)
-        self._chains: list[Chain] = list(chains(line, keys))
+        self._chains: list[MonotoneRun] = list(monotone_runs(line, keys))
         self._ranges: dict[Span, list[Range]] = {}
-        self._columns: dict[ColumnName, Column] = {}
+        self._columns: dict[ColumnName, FoldInput] = {}
         self._tiles = tiles
         self._tiled_ranges: dict[Span, list[Range]] = {}
         self._lifetimes = Lifetimes(times["v"], ends)
@@ -70,7 +70,7 @@ class Share:
                 conflicted[feature.name] = self._conflicted(feature, folded) & (status == Status.PRESENT)
         return FoldedAnswer(n, known, times, values, statuses, conflicted)
 
-    def _conflicted(self, feature: ResolvedFeature, folded: Folded) -> Bits:
+    def _conflicted(self, feature: ResolvedFeature, folded: FoldColumn) -> Bits:
         """The requests for which the bytes of tied rows decided what was picked."""
         if self._ties is None or folded.picked is None:
             return np.zeros(len(self._as_of), np.bool_)
@@ -88,7 +88,7 @@ class Share:
         known = np.zeros(len(self._key), np.bool_)
         for lines, e, ranges in found:
             if lines:
-                place = newest([Strand.of(chain, None) for chain in lines], ranges, 1)[:, 0]
+                place = newest([FilteredRows.of(chain, None) for chain in lines], ranges, 1)[:, 0]
                 known |= place >= 0
                 times = np.where(place >= 0, np.maximum(times, e[np.maximum(place, 0)]), times)
         return known, np.where(known, times, 0)
@@ -106,7 +106,7 @@ class Share:
             self._tiled_ranges[span] = self._tiles.ranges(span, self._key, self._as_of)
         return self._tiled_ranges[span]
 
-    def _fold(self, feature: ResolvedFeature, known: npt.NDArray[np.bool_]) -> tuple[Folded, npt.NDArray[np.uint8]]:
+    def _fold(self, feature: ResolvedFeature, known: npt.NDArray[np.bool_]) -> tuple[FoldColumn, npt.NDArray[np.uint8]]:
         ttl, span = self._plan.view.ttl, span_of(self._plan.view, feature)
         column = self._column(column_name(feature))
         ranges = [strand.range(part) for strand, part in zip(column.strands, self._spanned(span), strict=True)]
@@ -129,17 +129,19 @@ class Share:
             values = pc.if_else(pa.array(present), values, pa.scalar(None, values.type))
         return folded._replace(values=values), status
 
-    def _folded(self, feature: ResolvedFeature, column: Column, ranges: list[Range], span: Span) -> Folded | None:
+    def _folded(
+        self, feature: ResolvedFeature, column: FoldInput, ranges: list[Range], span: Span
+    ) -> FoldColumn | None:
         """The feature of the rows in these ranges and of the tiles; None where there are neither."""
         needs = NEEDS.get(feature.fold.kind)
         if needs is None:
             return fold(feature, column, ranges) if ranges else None
-        parts = [totals(column, ranges, needs, span)] if ranges else []
+        parts = [partial_sums(column, ranges, needs, span)] if ranges else []
         if self._tiles is not None and (tiled := self._tiled(span)):
-            parts.append(self._tiles.totals(feature, tiled, span))
+            parts.append(self._tiles.partial_sums(feature, tiled, span))
         return finish(feature, column, reduce(merged, parts)) if parts else None
 
-    def _column(self, name: ColumnName) -> Column:
+    def _column(self, name: ColumnName) -> FoldInput:
         if name not in self._columns:
             self._columns[name] = self._plan.column(self._rows, name, self._chains)
         return self._columns[name]
@@ -151,8 +153,8 @@ def _hashes(rows: pa.Table) -> tuple[Ints, Ints]:
     return before, whole
 
 
-def _of_nothing(feature: ResolvedFeature, requests: int) -> Folded:
+def _of_nothing(feature: ResolvedFeature, requests: int) -> FoldColumn:
     """The fold of no rows."""
     algebra = algebra_of(feature)
     value, _ = algebra.finish(algebra.zero)
-    return Folded(pa.repeat(pa.scalar(value, feature.type.arrow), requests))
+    return FoldColumn(pa.repeat(pa.scalar(value, feature.type.arrow), requests))

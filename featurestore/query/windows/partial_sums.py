@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.query.windows.filtered_rows import Bits, Column, Ints, climb, take
+from featurestore.query.windows.filtered_rows import Bits, FoldInput, Ints, climb, take
 from featurestore.query.windows.ranges import Range
 from featurestore.semantics.folds.columnar import (
     Limbs,
@@ -28,7 +28,7 @@ from featurestore.semantics.folds.columnar import (
 from featurestore.semantics.windows import Span
 from featurestore.types import FeatureType
 
-__all__ = ["GREATEST", "NEEDS", "WHOLE", "Codes", "Totals", "codes_of", "merged", "totals"]
+__all__ = ["GREATEST", "NEEDS", "WHOLE", "Codes", "PartialSums", "codes_of", "merged", "partial_sums"]
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "Count": (),
@@ -45,7 +45,7 @@ T = TypeVar("T")
 GREATEST = np.iinfo(np.int64).max
 
 
-class Totals(NamedTuple):
+class PartialSums(NamedTuple):
     """Of one column for m requests; None: not asked for, or of `special`, that all values are finite.
 
     values: how many there are. sums, squares: exact, of the finite ones. special: int64[3, m], how many are NaN, inf and
@@ -60,18 +60,18 @@ class Totals(NamedTuple):
     greatest: Ints | None = None
 
 
-def totals(column: Column, ranges: Sequence[Range], needs: Sequence[str], span: Span) -> Totals:
+def partial_sums(column: FoldInput, ranges: Sequence[Range], needs: Sequence[str], span: Span) -> PartialSums:
     """The totals of a column for each request; `ranges` are parts of the column's strands, the same ones for one span.
 
     Each is made once for all folds of one column and span.
     """
     made = {name: column.keep((name, span), lambda n=name: PARTS[n](column, ranges)) for name in needs}  # type: ignore[misc]
-    return Totals(column.keep(("counts", span), lambda: _counts(column, ranges)), **made)
+    return PartialSums(column.keep(("counts", span), lambda: _counts(column, ranges)), **made)
 
 
-def merged(a: Totals, b: Totals) -> Totals:
+def merged(a: PartialSums, b: PartialSums) -> PartialSums:
     """The totals of the rows of both."""
-    return Totals(
+    return PartialSums(
         a.values + b.values,
         _both(added, a.sums, b.sums),
         _both(added, a.squares, b.squares),
@@ -86,7 +86,7 @@ def _both(join: Callable[[T, T], T], a: T | None, b: T | None) -> T | None:
     return a if b is None else b if a is None else join(a, b)
 
 
-def _counts(column: Column, ranges: Sequence[Range]) -> Ints:
+def _counts(column: FoldInput, ranges: Sequence[Range]) -> Ints:
     if column.counts is not None:
         counted: Ints = column.sums("counts", column.counts[np.newaxis], ranges)[0]
         return counted
@@ -94,35 +94,35 @@ def _counts(column: Column, ranges: Sequence[Range]) -> Ints:
     return total
 
 
-def _sums(column: Column, ranges: Sequence[Range], *, squared: bool = False) -> Limbs:
+def _sums(column: FoldInput, ranges: Sequence[Range], *, squared: bool = False) -> Limbs:
     what = "squares" if squared else "sums"
     limbs = column.keep(what, lambda: _limbs(column, squared=squared))
     return Limbs(limbs.base, column.sums(what, limbs.digits, ranges))
 
 
-def _specials(column: Column, ranges: Sequence[Range]) -> Ints | None:
+def _specials(column: FoldInput, ranges: Sequence[Range]) -> Ints | None:
     if not column.of.is_float:
         return None
     marks = column.keep("special", lambda: _special(column))
     return None if marks is None else column.sums("special", marks, ranges)
 
 
-def _least(column: Column, ranges: Sequence[Range]) -> Ints:
+def _least(column: FoldInput, ranges: Sequence[Range]) -> Ints:
     return _extreme(column, column.keep("least", lambda: codes_of(column).codes), "least", ranges)
 
 
-def _greatest(column: Column, ranges: Sequence[Range]) -> Ints:
+def _greatest(column: FoldInput, ranges: Sequence[Range]) -> Ints:
     return _extreme(column, column.keep("greatest", lambda: ~codes_of(column).codes), "greatest", ranges)
 
 
-def _extreme(column: Column, codes: Ints, what: str, ranges: Sequence[Range]) -> Ints:
+def _extreme(column: FoldInput, codes: Ints, what: str, ranges: Sequence[Range]) -> Ints:
     best = np.full(len(ranges[0].low), GREATEST, np.int64)
     for number, part in enumerate(ranges):
         best = np.minimum(best, climb(column.tree(what, codes, number), part, empty=GREATEST))
     return best
 
 
-PARTS: dict[str, Callable[[Column, Sequence[Range]], Any]] = {
+PARTS: dict[str, Callable[[FoldInput, Sequence[Range]], Any]] = {
     "sums": _sums,
     "squares": lambda column, ranges: _sums(column, ranges, squared=True),
     "special": _specials,
@@ -131,7 +131,7 @@ PARTS: dict[str, Callable[[Column, Sequence[Range]], Any]] = {
 }
 
 
-def _limbs(column: Column, *, squared: bool) -> Limbs:
+def _limbs(column: FoldInput, *, squared: bool) -> Limbs:
     """Each value, or its square, in limbs."""
     if column.of.kind == "Decimal":
         values = column.values.combine_chunks() if isinstance(column.values, pa.ChunkedArray) else column.values
@@ -141,14 +141,14 @@ def _limbs(column: Column, *, squared: bool) -> Limbs:
     return squares_of_ints(_numbers(column)) if squared else limbs_of_ints(_numbers(column))
 
 
-def _numbers(column: Column) -> npt.NDArray[Any]:
+def _numbers(column: FoldInput) -> npt.NDArray[Any]:
     """The values by place as int64 or float64, 0 for null."""
     values = column.values.cast(pa.float64() if column.of.is_float else pa.int64())
     filled: npt.NDArray[Any] = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
     return filled
 
 
-def _special(column: Column) -> Ints | None:
+def _special(column: FoldInput) -> Ints | None:
     """Where the values are NaN, inf, -inf: int64[3, n]; None where all are finite."""
     values = _numbers(column)
     if np.isfinite(values).all():
@@ -163,7 +163,7 @@ class Codes(NamedTuple):
     values: Callable[[Ints, Bits], pa.Array]
 
 
-def codes_of(column: Column) -> Codes:
+def codes_of(column: FoldInput) -> Codes:
     """Numbers are their own codes, the same in every column; other values are ranked. The code of a null is arbitrary."""
     codes: Codes = column.keep("codes", lambda: _codes(column.values, column.of))
     return codes

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from featurestore.semantics.time import END
 from featurestore.semantics.windows import Span
 
-__all__ = ["Chain", "Range", "Timeline", "chains", "range_of"]
+__all__ = ["MonotoneRun", "Range", "Timeline", "monotone_runs", "range_of"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -40,7 +40,7 @@ class Timeline(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Chain:
+class MonotoneRun:
     """Rows of a timeline, by place, whose ranges of counting never go back; `first[key]` is where a key's begin."""
 
     places: Ints
@@ -57,7 +57,7 @@ class Range(NamedTuple):
     high: Ints
 
 
-def chains(rows: Timeline, keys: int) -> Iterator[Chain]:
+def monotone_runs(rows: Timeline, keys: int) -> Iterator[MonotoneRun]:
     """The rows as few chains as overtaking asks for; those that end (a later version replaces them) apart."""
     every = np.arange(len(rows.e), dtype=np.int64)
     if rows.g is None:
@@ -72,12 +72,12 @@ def chains(rows: Timeline, keys: int) -> Iterator[Chain]:
             left = left[~kept]  # noqa: PLW2901 - what is left for the next chain
 
 
-def _chain(rows: Timeline, places: Ints, keys: int, *, ending: bool) -> Chain:
+def _chain(rows: Timeline, places: Ints, keys: int, *, ending: bool) -> MonotoneRun:
     counts = np.bincount(rows.key[places], minlength=keys)
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     whole = len(places) == len(rows.e)
     g = None if rows.g is None or not ending else rows.g[places]
-    return Chain(places, first, rows.e if whole else rows.e[places], rows.v if whole else rows.v[places], g)
+    return MonotoneRun(places, first, rows.e if whole else rows.e[places], rows.v if whole else rows.v[places], g)
 
 
 def _never_back(rows: Timeline, places: Ints, *, ending: bool) -> npt.NDArray[np.bool_]:
@@ -106,7 +106,7 @@ def _least_from_here(key: Ints, values: Ints) -> npt.NDArray[np.bool_]:
     return least
 
 
-def range_of(chain: Chain, span: Span, key: Ints, as_of: Ints) -> Range:
+def range_of(chain: MonotoneRun, span: Span, key: Ints, as_of: Ints) -> Range:
     """The part of a chain that counts for each request (key, as_of) within a window."""
     low, last = chain.first[key], chain.first[key + 1]
     high = _first_above(chain.v, low, last, as_of)

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from featurestore.query.windows.filtered_rows import Ints
 from featurestore.query.windows.fold_input import FoldRows
-from featurestore.query.windows.partial_sums import Totals
-from featurestore.query.windows.ranges import Chain, Range
+from featurestore.query.windows.partial_sums import PartialSums
+from featurestore.query.windows.ranges import MonotoneRun, Range
 from featurestore.semantics.rows import Scan
 from featurestore.semantics.view import ResolvedFeature
 from featurestore.semantics.windows import Span
@@ -26,7 +26,7 @@ class TiledRows(Protocol):
     """The tiles of some keys, as the rows that they stand for are folded."""
 
     @property
-    def chains(self) -> list[Chain]:
+    def chains(self) -> list[MonotoneRun]:
         """The tiles in the order of their keys and times: one chain, or none."""
 
     @property
@@ -36,7 +36,7 @@ class TiledRows(Protocol):
     def ranges(self, span: Span, key: Ints, as_of: Ints) -> list[Range]:
         """The tiles within a window, for each request; no edge of it lies inside a tile."""
 
-    def totals(self, feature: ResolvedFeature, ranges: Sequence[Range], span: Span) -> Totals:
+    def partial_sums(self, feature: ResolvedFeature, ranges: Sequence[Range], span: Span) -> PartialSums:
         """What the tiles in these ranges add up to."""
 
 

@@ -15,13 +15,13 @@ from featurestore.declare.frames import table_of
 from featurestore.errors import FeatureStoreError, LogDamagedError, NotFoundError, OnlineDamagedError, SpineError
 from featurestore.project import Project
 from featurestore.reports.audit.bits import Bits, same_bits
-from featurestore.reports.audit.counts import Compared, Tally
+from featurestore.reports.audit.counts import AuditCounts, Compared
 from featurestore.reports.audit.functions import compare_functions
 from featurestore.reports.audit.logged import Logged, SpineOfRequests, chunks
-from featurestore.reports.audit.recompute import Ints, Said, ask_keys
+from featurestore.reports.audit.recompute import Ints, Recomputed, ask_keys
 from featurestore.reports.audit.report import Audit
-from featurestore.reports.audit.search import Question, Search
-from featurestore.semantics.service import Column, Part
+from featurestore.reports.audit.search import DifferingRows, Search
+from featurestore.semantics.service import ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.serving.log.serving_log import losses, segments
 from featurestore.sources.offline import Session
@@ -56,7 +56,7 @@ def audit(project: Project, what: Audited) -> Audit:
     """Compare what was served with training. Raises SpineError where a spine does not name requests."""
     folder = project.served
     spine = None if what.spine is None else SpineOfRequests(_table_of_spine(what.spine))
-    tally, left_out, budgets = Tally(project), {}, {}
+    tally, left_out, budgets = AuditCounts(project), {}, {}
     damaged: dict[str, str] = {}
     listed = segments(folder, service=what.service, since=what.since, until=what.until)
     for (name, fingerprint), files in listed.items():
@@ -95,7 +95,7 @@ def _lacking(title: str, wanted: tuple[str, ...], served: tuple[str, ...]) -> di
     return missing | {f"{title} {name}": "training has no such feature" for name in served if name not in wanted}
 
 
-def _audit_rows(project: Project, logged: Logged, tally: Tally) -> None:
+def _audit_rows(project: Project, logged: Logged, tally: AuditCounts) -> None:
     if not logged.rows.num_rows:
         return
     if logged.lacking:
@@ -125,7 +125,9 @@ def _asked(project: Project, logged: Logged) -> tuple[dict[str, pa.Array], dict[
     return trained, compared
 
 
-def _compare(project: Project, session: Session, logged: Logged, asked: tuple[Part, Ints, Said]) -> dict[str, Compared]:
+def _compare(
+    project: Project, session: Session, logged: Logged, asked: tuple[ServiceView, Ints, Recomputed]
+) -> dict[str, Compared]:
     """A part's columns: where value or status differ, and why. What was withheld is no value."""
     part, as_of, trained = asked
     columns, served = logged.of_part(part)
@@ -136,7 +138,7 @@ def _compare(project: Project, session: Session, logged: Logged, asked: tuple[Pa
     if len(rows):
         index = pa.array(rows)
         own = {other.name: other for other in (logged.served.parts if logged.served else ())}
-        question = Question(
+        question = DifferingRows(
             part, logged.version.inputs, logged.brought.take(index), logged.times[rows], as_of[rows],
             served.at(rows), trained.at(rows), {name: where[rows] for name, where in differs.items()},
             None if logged.asked is None else logged.asked.take(index), own.get(part.name),
@@ -154,7 +156,7 @@ def _compare(project: Project, session: Session, logged: Logged, asked: tuple[Pa
     }  # fmt: skip
 
 
-def _differs(column: Column, served: Said, trained: Said) -> Bits:
+def _differs(column: ServiceColumn, served: Recomputed, trained: Recomputed) -> Bits:
     own, status = served.columns[column.name], served.statuses[column.name]
     if own.type != column.type.arrow:
         return np.ones(len(own), np.bool_)

@@ -21,12 +21,12 @@ from featurestore.reports.audit.recompute import Ints
 from featurestore.reports.audit.report import COUNTS, Difference, FeatureAudit, HourAudit, Lateness
 from featurestore.reports.explain.explain import explain_as_of
 from featurestore.reports.explain.explanation import Explanation
-from featurestore.semantics.service import Column, Part
+from featurestore.semantics.service import ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
 from featurestore.serving.served_rows import as_of_column
 
-__all__ = ["Compared", "Tally"]
+__all__ = ["AuditCounts", "Compared"]
 
 EXAMPLES = 2
 """Differences of one feature and cause that a report shows."""
@@ -44,8 +44,8 @@ class Compared:
     statuses: served, trained; None of an on-demand feature.
     """
 
-    column: Column
-    part: Part | None
+    column: ServiceColumn
+    part: ServiceView | None
     served: pa.Array
     trained: pa.Array
     causes: npt.NDArray[np.object_]
@@ -59,7 +59,7 @@ class Compared:
         return differs
 
 
-class Tally:
+class AuditCounts:
     """What was compared so far."""
 
     def __init__(self, project: Project) -> None:
@@ -70,7 +70,7 @@ class Tally:
         self._lags: dict[tuple[str, str], int] = {}
         self._explained: set[tuple[str, str]] = set()
 
-    def late(self, service: str, part: Part, times: Ints, as_of: Ints) -> None:
+    def late(self, service: str, part: ServiceView, times: Ints, as_of: Ints) -> None:
         """Count how far the as_of that were served lie behind those of rule 0."""
         self._behind.setdefault((service, part.name), []).append(part.view.timing.as_of(times) - as_of)
         self._lags[service, part.name] = LAG if part.view.is_pushed else 0
@@ -129,7 +129,9 @@ class Tally:
             (statuses[0], statuses[1]), cause, detail, explanation,
         )  # fmt: skip
 
-    def _explanation(self, logged: Logged, part: Part, key: dict[str, Any], row: int, cause: str) -> Explanation | None:
+    def _explanation(
+        self, logged: Logged, part: ServiceView, key: dict[str, Any], row: int, cause: str
+    ) -> Explanation | None:
         if (part.view.name, cause) in self._explained or len(self._explained) >= EXPLAINED:
             return None
         self._explained.add((part.view.name, cause))

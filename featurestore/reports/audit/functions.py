@@ -13,7 +13,7 @@ from featurestore.reports.audit.bits import same_bits
 from featurestore.reports.audit.counts import Compared
 from featurestore.reports.audit.logged import Logged
 from featurestore.semantics.evaluate import evaluate, input_names
-from featurestore.semantics.service import Column
+from featurestore.semantics.service import ServiceColumn
 from featurestore.serving.store_version import StoreVersion
 
 __all__ = ["compare_functions"]
@@ -33,7 +33,7 @@ def compare_functions(
 
 
 def _compare(
-    logged: Logged, column: Column, served: pa.Array, trained: Mapping[str, pa.Array],
+    logged: Logged, column: ServiceColumn, served: pa.Array, trained: Mapping[str, pa.Array],
     compared: Mapping[str, Compared],
 ) -> Compared:  # fmt: skip
     item = column.on_demand

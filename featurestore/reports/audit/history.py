@@ -14,7 +14,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline, Session
 from featurestore.sources.source_files import SourceFile
 
-__all__ = ["Files", "Runs", "Then", "files_of", "other_versions", "runs_of"]
+__all__ = ["FileHistory", "Runs", "Then", "files_of", "other_versions", "runs_of"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Then:
     there: tuple[SourceFile, ...]
 
 
-class Files:
+class FileHistory:
     """The files of a source that lies in files, over time: as they are now and as the journal of arrivals knows them."""
 
     def __init__(self, source: Source, offline: Offline, now: tuple[SourceFile, ...]) -> None:
@@ -46,10 +46,10 @@ class Files:
         return Then(changed, there)
 
 
-def files_of(source: Source, offline: Offline, session: Session) -> Files | None:
+def files_of(source: Source, offline: Offline, session: Session) -> FileHistory | None:
     """The files of a source, or of a push source's history, as a session reads them; None where its rows lie in none."""
     of = source.history if isinstance(source, PushSource) else source
-    return None if of is None or isinstance(of, DataFrameSource) else Files(of, offline, session.files(of))
+    return None if of is None or isinstance(of, DataFrameSource) else FileHistory(of, offline, session.files(of))
 
 
 class Runs:

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from featurestore.errors import SpineError
-from featurestore.reports.audit.recompute import Ints, Said
-from featurestore.semantics.service import REQUEST_TIME, Column, Part, ResolvedService
+from featurestore.reports.audit.recompute import Ints, Recomputed
+from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.values import canonical
 from featurestore.serving.log.serving_log import is_sound
 from featurestore.serving.served_rows import (
@@ -75,7 +75,7 @@ class Logged:
         """Of the version that was served."""
         return (self.served or self.version).fingerprint
 
-    def as_of(self, part: Part) -> Ints | None:
+    def as_of(self, part: ServiceView) -> Ints | None:
         """The as_of that a view's values were served for, µs; None where the log has no such view."""
         name = as_of_column(part)
         return _instants(self.rows[name]) if name in self.rows.column_names else None
@@ -87,7 +87,7 @@ class Logged:
             return None
         return canonical(self.rows[logged], of)
 
-    def of_part(self, part: Part) -> tuple[list[Column], Said]:
+    def of_part(self, part: ServiceView) -> tuple[list[ServiceColumn], Recomputed]:
         """The service's columns of a part that were served, those that only functions read among them, and what was."""
         status_of = {name: own for own, names in status_columns(part).items() for name in names}
         names = set(self.rows.column_names)
@@ -98,7 +98,7 @@ class Logged:
             found = self.column(column.name, column.type)
             values[column.name] = pa.nulls(self.rows.num_rows, pa.null()) if found is None else found
             statuses[column.name] = np.asarray(self.rows[status_of[column.name]].to_pylist())
-        return columns, Said(values, statuses)
+        return columns, Recomputed(values, statuses)
 
 
 Libraries = dict[str, set[str]]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.semantics.rows import words_sql
-from featurestore.semantics.service import Part
+from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.sources.offline import Session
 from featurestore.training.historical import answer_part
@@ -18,7 +18,7 @@ from featurestore.training.spine import SpineChunk
 from featurestore.training.spine_table import load_chunk
 from featurestore.types import FeatureType
 
-__all__ = ["NEVER", "STATUSES", "Ints", "Said", "ask_keys", "neighbours"]
+__all__ = ["NEVER", "STATUSES", "Ints", "Recomputed", "ask_keys", "neighbours"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -30,25 +30,25 @@ STATUSES = np.array([status.name for status in Status])
 
 
 @dataclass(frozen=True)
-class Said:
+class Recomputed:
     """A part's columns and the names of their statuses, by column name."""
 
     columns: Mapping[str, pa.Array]
     statuses: Mapping[str, npt.NDArray[np.str_]]
 
-    def at(self, rows: Ints) -> Said:
+    def at(self, rows: Ints) -> Recomputed:
         """Only these rows, in this order."""
         index = pa.array(rows)
-        return Said(
+        return Recomputed(
             {name: column.take(index) for name, column in self.columns.items()},
             {name: status[rows] for name, status in self.statuses.items()},
         )
 
 
 def ask_keys(
-    session: Session, part: Part, keys: pa.Table, as_of: Ints, *, inputs: dict[str, FeatureType],
+    session: Session, part: ServiceView, keys: pa.Table, as_of: Ints, *, inputs: dict[str, FeatureType],
     judged: Ints | None = None,
-) -> Said:  # fmt: skip
+) -> Recomputed:  # fmt: skip
     """What training says of each row of keys at its as_of. judged: the instants to judge ttl and until at instead."""
     spine = load_chunk(
         session.connection, SpineChunk(keys, 0), timestamp=None, timezone="UTC", inputs=inputs, from_pandas=False
@@ -60,13 +60,13 @@ def ask_keys(
         answer = replace(answer, as_of=judged)
     statuses = answer.statuses_of(part.features)
     columns = answer.columns(part.features, statuses)
-    return Said(
+    return Recomputed(
         {part.column(feature.name): column for feature, column in zip(part.features, columns, strict=True)},
         {part.column(name): STATUSES[status] for name, status in statuses.items()},
     )
 
 
-def neighbours(session: Session, part: Part, as_of: Ints, steps: int) -> tuple[list[Ints], list[Ints]]:
+def neighbours(session: Session, part: ServiceView, as_of: Ints, steps: int) -> tuple[list[Ints], list[Ints]]:
     """The instants just before the last rows that each key had at its as_of, and those of the next rows; NEVER where
     there are fewer. It is asked of the keys that `ask_keys` was asked for last."""
     view = part.view

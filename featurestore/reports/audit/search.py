@@ -18,14 +18,14 @@ from featurestore.declare.push import PushSource
 from featurestore.project import Project
 from featurestore.reports.audit.bits import Bits, passage, same_bits
 from featurestore.reports.audit.history import files_of, other_versions, runs_of
-from featurestore.reports.audit.recompute import NEVER, Ints, Said, ask_keys, neighbours
-from featurestore.semantics.service import Part
+from featurestore.reports.audit.recompute import NEVER, Ints, Recomputed, ask_keys, neighbours
+from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
 from featurestore.sources.offline import Session
 from featurestore.types import FeatureType
 
-__all__ = ["Question", "Search"]
+__all__ = ["DifferingRows", "Search"]
 
 STEPS = 3
 """How many instants before the one that was served for, and after it, are tried."""
@@ -36,7 +36,7 @@ Detail = str | Callable[[int], str]
 
 
 @dataclass(frozen=True)
-class Question:
+class DifferingRows:
     """Logged rows of which some values of one part differ; everything row by row.
 
     part: as the version says that the values are compared with. keys: the logged inputs; inputs: their types. served,
@@ -44,22 +44,22 @@ class Question:
     was asked for, where they may be others. served_part: the part as the version served says, where that is another.
     """
 
-    part: Part
+    part: ServiceView
     inputs: dict[str, FeatureType]
     keys: pa.Table
     times: Ints
     as_of: Ints
-    served: Said
-    trained: Said
+    served: Recomputed
+    trained: Recomputed
     differs: Mapping[str, Bits]
     trained_keys: pa.Table | None = None
-    served_part: Part | None = None
+    served_part: ServiceView | None = None
 
 
 class Search:
     """Finds the cause of each differing value, by column and row, and what is known of it; "" where there is none."""
 
-    def __init__(self, project: Project, session: Session, question: Question) -> None:
+    def __init__(self, project: Project, session: Session, question: DifferingRows) -> None:
         self.question = question
         view = question.part.view
         self._runs = runs_of(project, view)
@@ -108,7 +108,7 @@ class Search:
         for row in np.flatnonzero(rows).tolist():
             self.details[name][row] = detail if isinstance(detail, str) else detail(row)
 
-    def _settle_same(self, rows: Ints, said: Said, cause: str | Texts, detail: Detail) -> None:
+    def _settle_same(self, rows: Ints, said: Recomputed, cause: str | Texts, detail: Detail) -> None:
         """Give a cause to the values that were served as `said`, which speaks of these rows, in this order."""
         own = self.question.served
         for name, of in self._types.items():
@@ -122,8 +122,8 @@ class Search:
             where[rows[same]] = True
             self._settle(name, where, cause, detail)
 
-    def _ask(self, rows: Ints, as_of: Ints, *, part: Part | None = None, judged: Ints | None = None,
-             session: Session | None = None) -> Said:  # fmt: skip
+    def _ask(self, rows: Ints, as_of: Ints, *, part: ServiceView | None = None, judged: Ints | None = None,
+             session: Session | None = None) -> Recomputed:  # fmt: skip
         """What training says of the keys of some rows at other instants, of another part or in another session."""
         question = self.question
         keys = question.keys.take(pa.array(rows))

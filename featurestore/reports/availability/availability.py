@@ -18,9 +18,9 @@ from featurestore.project import Project
 from featurestore.reports.availability.advice import advice_on
 from featurestore.reports.availability.journals import Completions, completions_of, landings
 from featurestore.reports.availability.measuring import (
-    Known,
-    Question,
-    Served,
+    KnownLags,
+    MeasuredView,
+    ServedLags,
     late_rows,
     measure_known,
     measure_served,
@@ -57,11 +57,11 @@ def _measured(project: Project, view: ResolvedView, *, since: int, now: int) -> 
     source, timing, done = view.source, view.timing, completions_of(project, view)
     how, begin = _how(source), _begin(project, view, done)
     promised = _promised(source, how)
-    known, served = Known(Lag(), Lag(), 0, 0, 0, 0, None), Served(Lag(), 0, 0)
+    known, served = KnownLags(Lag(), Lag(), 0, 0, 0, 0, None), ServedLags(Lag(), 0, 0)
     late, late_lag, pushed_p99 = 0, Lag(), None
     with project.offline.session() as session:
         landed = landings(project, source, session.files(source), done)  # of the very files that it reads
-        asked = Question(view, how, since, now, landed, done, begin)
+        asked = MeasuredView(view, how, since, now, landed, done, begin)
         if source.event_time is not None:
             prepare(session, asked)
             known = measure_known(session, asked, promised or 0)
@@ -82,7 +82,7 @@ def _measured(project: Project, view: ResolvedView, *, since: int, now: int) -> 
     return replace(found, advice=tuple(advice_on(found, longest_ready=longest, pushed_p99=pushed_p99)))
 
 
-def _late(project: Project, session: Session, asked: Question) -> tuple[int, Lag, int | None]:
+def _late(project: Project, session: Session, asked: MeasuredView) -> tuple[int, Lag, int | None]:
     source = asked.view.source
     if not isinstance(source, PushSource):
         return 0, Lag(), None

@@ -25,13 +25,22 @@ from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Session
 
-__all__ = ["Known", "Question", "Served", "late_rows", "measure_known", "measure_served", "prepare", "switches"]
+__all__ = [
+    "KnownLags",
+    "MeasuredView",
+    "ServedLags",
+    "late_rows",
+    "measure_known",
+    "measure_served",
+    "prepare",
+    "switches",
+]
 
 QUANTILES = (0.5, 0.95, 0.99)
 
 
 @dataclass(frozen=True)
-class Question:
+class MeasuredView:
     """What is measured: a view, told in the way `how`, over rows that happened from `since` to `now` (µs).
 
     landings: of each file of its source, None where its rows lie in none. begin: since when (µs) rows of the view that
@@ -48,7 +57,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownLags:
     """See ViewAvailability."""
 
     known: Lag
@@ -61,7 +70,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedLags:
     """See ViewAvailability."""
 
     servable: Lag
@@ -69,7 +78,7 @@ class Served:
     absent: int
 
 
-def prepare(session: Session, asked: Question) -> None:
+def prepare(session: Session, asked: MeasuredView) -> None:
     """Fill the temporary table `measured` with what is counted of each row, in µs.
 
     e: it happened; known: as the view counts it; came, after: it became known at the latest then, and later than that;
@@ -117,7 +126,7 @@ def _first(view: ResolvedView, came: str) -> str:
     )
 
 
-def measure_known(session: Session, asked: Question, known_after: int) -> Known:
+def measure_known(session: Session, asked: MeasuredView, known_after: int) -> KnownLags:
     """How late the prepared rows became known, and how many of them later than `known_after` (µs) for certain."""
     timing, told = asked.view.timing, "FILTER (WHERE told AND first)"
     instant = "e" if timing.refresh is None else timing.first_sql("e")
@@ -136,10 +145,10 @@ def measure_known(session: Session, asked: Question, known_after: int) -> Known:
     known, least = _lag_of(row[0:3]), _lag_of(row[3:6])
     untold, beyond, most, versions, *settling = row[6:]
     refreshed = timing.refresh is not None and known.rows
-    return Known(known, least, untold, beyond, most, versions, Settling(*settling) if refreshed else None)
+    return KnownLags(known, least, untold, beyond, most, versions, Settling(*settling) if refreshed else None)
 
 
-def measure_served(session: Session, asked: Question) -> Served:
+def measure_served(session: Session, asked: MeasuredView) -> ServedLags:
     """How late the prepared rows could be served first, of those that happened since the view was first complete.
 
     A run counts a row when it has happened by its instant, is known by its instant + settle, and its file is there when
@@ -164,10 +173,10 @@ def measure_served(session: Session, asked: Question) -> Served:
         session,
         f"SELECT {lag}, count(*) FILTER (WHERE NOT {used}), count(*) FILTER (WHERE {absent}) FROM ({rows}) WHERE e > {asked.begin}",
     )
-    return Served(_lag_of(row[0:3]), *row[3:])
+    return ServedLags(_lag_of(row[0:3]), *row[3:])
 
 
-def switches(session: Session, asked: Question) -> Switches | None:
+def switches(session: Session, asked: MeasuredView) -> Switches | None:
     """How late the instants were that lookups should have been served by now; None for continuous views."""
     timing, done = asked.view.timing, asked.completions
     if timing.refresh is None:
@@ -188,7 +197,7 @@ def switches(session: Session, asked: Question) -> Switches | None:
     return Switches(delay.rows, row[3], row[4], delay)
 
 
-def late_rows(session: Session, asked: Question, log: Scan) -> tuple[int, Lag, int | None]:
+def late_rows(session: Session, asked: MeasuredView, log: Scan) -> tuple[int, Lag, int | None]:
     """Of the rows that were pushed too late to count: how many, their lag, and the 99th percentile over these and those
     that count. log: where they are kept aside."""
     rows = (

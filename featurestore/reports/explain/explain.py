@@ -53,7 +53,7 @@ LATEST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Question:
+class AskedView:
     """A view, and the instants of asking it; µs. at: None where it is asked by the as_of itself."""
 
     view: ResolvedView
@@ -70,17 +70,17 @@ def explain(view: ResolvedView, offline: Offline, key: Mapping[str, Any], *, at:
     cannot be read.
     """
     as_of = view.timing.as_of(at)
-    return _answered(Question(view, at, as_of, view.timing.known_by(as_of)), offline, key, limit=limit)
+    return _answered(AskedView(view, at, as_of, view.timing.known_by(as_of)), offline, key, limit=limit)
 
 
 def explain_as_of(
     view: ResolvedView, offline: Offline, key: Mapping[str, Any], *, as_of: int, limit: int = 100
 ) -> Explanation:
     """The explanation of a key's values as they are true for `as_of` (µs), whenever that was served; as `explain`."""
-    return _answered(Question(view, None, as_of, view.timing.known_by(as_of)), offline, key, limit=limit)
+    return _answered(AskedView(view, None, as_of, view.timing.known_by(as_of)), offline, key, limit=limit)
 
 
-def _answered(question: Question, offline: Offline, key: Mapping[str, Any], *, limit: int) -> Explanation:
+def _answered(question: AskedView, offline: Offline, key: Mapping[str, Any], *, limit: int) -> Explanation:
     if limit < 0:
         raise RequestError(f"limit is {limit}; it is a number of rows, 0 or more")
     view = question.view
@@ -134,7 +134,7 @@ def _file_paths(source: Source, session: Session) -> list[str | None]:
 
 
 def _explain(
-    session: Session, question: Question, key: dict[str, Any], *, paths: list[str | None], limit: int
+    session: Session, question: AskedView, key: dict[str, Any], *, paths: list[str | None], limit: int
 ) -> Explanation:
     view, execute = question.view, session.connection.execute
     own = _narrowed(session, question, key)
@@ -175,7 +175,7 @@ def _explain(
     )
 
 
-def _narrowed(session: Session, question: Question, key: dict[str, Any]) -> Narrowed:
+def _narrowed(session: Session, question: AskedView, key: dict[str, Any]) -> Narrowed:
     """The rows that matter for this key, which stays behind as the table `requests`."""
     view, execute = question.view, session.connection.execute
     columns = {f"k{i}": pa.array([key[column.name]], column.type.arrow) for i, column in enumerate(view.keys)}
@@ -192,7 +192,7 @@ def _narrowed(session: Session, question: Question, key: dict[str, Any]) -> Narr
     return own
 
 
-def _ask(session: Session, question: Question, own: Narrowed) -> Answer:
+def _ask(session: Session, question: AskedView, own: Narrowed) -> Answer:
     """The as-of query for this key alone, over the rows that it needs."""
     view, scan = question.view, own.scan
     if not view.plain:  # which row is the newest is asked for by plain features alone
@@ -207,7 +207,7 @@ def _ask(session: Session, question: Question, own: Narrowed) -> Answer:
     return ask(session.connection, view, scan, requests="requests", as_of=instants)
 
 
-def _newest(session: Session, question: Question, scan: Scan) -> int | None:
+def _newest(session: Session, question: AskedView, scan: Scan) -> int | None:
     """Choose among the rows of a scan; the event_time of the chosen row."""
     choose(session.connection, question.view, scan, "requests", at=question.as_of)
     found = session.connection.execute(
@@ -224,7 +224,7 @@ def _chosen(session: Session, answer: Answer) -> Chosen | None:
     return Chosen(file, row, answer.rows[EVENT_TIME][int(answer.index[0])].as_py())
 
 
-def _rows(session: Session, question: Question, paths: list[str | None], made: list[str]) -> tuple[ExplainedRow, ...]:
+def _rows(session: Session, question: AskedView, paths: list[str | None], made: list[str]) -> tuple[ExplainedRow, ...]:
     *before, last = made
     for sql in before:
         session.connection.execute(sql)
@@ -247,7 +247,7 @@ def _rows(session: Session, question: Question, paths: list[str | None], made: l
     return tuple(explained)
 
 
-def _reason(question: Question, row: dict[str, Any], values: dict[str, Any], paths: list[str | None]) -> str:
+def _reason(question: AskedView, row: dict[str, Any], values: dict[str, Any], paths: list[str | None]) -> str:
     view, verdict = question.view, row["verdict"]
     if verdict == "invalid":
         return _null(view, values)

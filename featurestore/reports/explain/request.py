@@ -27,7 +27,7 @@ from featurestore.reports.explain.request_explanation import (
 )
 from featurestore.semantics.evaluate import evaluate, input_names
 from featurestore.semantics.order import same_value
-from featurestore.semantics.service import REQUEST_TIME, Part, ResolvedService
+from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, scalars
 from featurestore.serving.served_rows import (
@@ -127,7 +127,7 @@ class _Served:
         return scalars(canonical(self._row[column], of))[0]
 
 
-def _view(part: Part, served: _Served, offline: Offline, *, limit: int) -> ServedView:
+def _view(part: ServiceView, served: _Served, offline: Offline, *, limit: int) -> ServedView:
     key = {key.name: served.input(column) for key, column in zip(part.view.keys, part.inputs, strict=True)}
     as_of = served.instant(as_of_column(part))
     explanation = explain_as_of(part.view, offline, key, as_of=as_of, limit=limit)

@@ -22,7 +22,7 @@ from featurestore.errors import NotFoundError, did_you_mean
 from featurestore.registry.frames import feature_id, on_demand_id
 from featurestore.semantics.expressions import columns_named
 
-__all__ = ["Edge", "Graph", "Node", "Part", "found", "graph_of", "service_id"]
+__all__ = ["Edge", "Graph", "Node", "Subgraph", "found", "graph_of", "service_id"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Part:
+class Subgraph:
     """A part of a graph: some nodes, the roots, and what they are made of or what is made of them."""
 
     roots: tuple[str, ...]

@@ -9,7 +9,7 @@ from featurestore.catalog import Catalog
 from featurestore.errors import FeatureStoreError
 from featurestore.project import Project
 from featurestore.reports.lineage import text as lineage_text
-from featurestore.reports.lineage.graph import Graph, Node, Part, found, graph_of
+from featurestore.reports.lineage.graph import Graph, Node, Subgraph, found, graph_of
 from featurestore.reports.lineage.uses import Uses, add_uses, uses_of
 
 __all__ = ["Direction", "Lineage", "lineage", "lineage_of"]
@@ -17,7 +17,7 @@ __all__ = ["Direction", "Lineage", "lineage", "lineage_of"]
 Direction = Literal["both", "upstream", "downstream"]
 
 
-class Lineage(Part):
+class Lineage(Subgraph):
     """What some nodes, the roots, are made of and what is made of them: nodes by id, and edges between them."""
 
     @classmethod

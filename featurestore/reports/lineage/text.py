@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import NamedTuple
 
-from featurestore.reports.lineage.graph import Edge, Node, Part
+from featurestore.reports.lineage.graph import Edge, Node, Subgraph
 
 __all__ = ["Branch", "branches", "mermaid", "page", "text"]
 
@@ -20,14 +20,14 @@ class Branch(NamedTuple):
     below: tuple[Branch, ...] = ()
 
 
-def branches(part: Part) -> tuple[Branch, ...]:
+def branches(part: Subgraph) -> tuple[Branch, ...]:
     """The trees of the roots: what each is made of, and what it goes into. What was shown once is named again only."""
     inner = set(part.roots)
     top = [root for root in part.roots if not any(edge.end == root and edge.start in inner for edge in part.edges)]
     return tuple(_root(part, root) for root in top)
 
 
-def _root(part: Part, root: str) -> Branch:
+def _root(part: Subgraph, root: str) -> Branch:
     ways = []
     for title, upstream in ((MADE_OF, True), (MAKES, False)):
         below = tuple(_below(part, root, {root}, upstream=upstream))
@@ -36,7 +36,7 @@ def _root(part: Part, root: str) -> Branch:
     return Branch(_line(part.nodes[root]), tuple(ways))
 
 
-def _below(part: Part, start: str, seen: set[str], *, upstream: bool) -> Iterator[Branch]:
+def _below(part: Subgraph, start: str, seen: set[str], *, upstream: bool) -> Iterator[Branch]:
     near: dict[str, list[Edge]] = {}
     for edge in part.edges:
         here, there = (edge.end, edge.start) if upstream else (edge.start, edge.end)
@@ -94,7 +94,7 @@ DETAILS = {
 }
 
 
-def text(part: Part) -> str:
+def text(part: Subgraph) -> str:
     """The trees, a line a node."""
     return "\n".join(line for branch in branches(part) for line in (branch.text, *_lines(branch, "")))
 
@@ -106,12 +106,12 @@ def _lines(branch: Branch, indent: str) -> Iterator[str]:
         yield from _lines(below, indent + ("   " if last else "│  "))
 
 
-def page(part: Part) -> str:
+def page(part: Subgraph) -> str:
     """The trees as HTML."""
     return f"<pre>{escape(text(part))}</pre>"
 
 
-def mermaid(part: Part) -> str:
+def mermaid(part: Subgraph) -> str:
     """A flow chart, from left to right."""
     number = {identity: f"n{i}" for i, identity in enumerate(part.nodes)}
     lines = ["flowchart LR"]

@@ -17,7 +17,7 @@ from featurestore.errors import DeclarationError, FeatureStoreError, RegistryErr
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.registry.documents import resolved_service
-from featurestore.registry.frames import Frame
+from featurestore.registry.frames import WrittenFrame
 from featurestore.registry.store import Registry
 from featurestore.reports.lineage.graph import Graph, service_id
 from featurestore.semantics.service import ResolvedService
@@ -52,7 +52,7 @@ class ServedVersion:
 class Uses:
     """The frames in the registry, the versions of services, and the fingerprint of each service as it is defined now."""
 
-    frames: Sequence[Frame]
+    frames: Sequence[WrittenFrame]
     versions: Sequence[ServedVersion]
     fingerprints: Mapping[str, str]
 
@@ -145,7 +145,7 @@ def _add_version(graph: Graph, version: ServedVersion) -> None:
     graph.edge(service_id(version.service), made, "served")
 
 
-def _add_frame(graph: Graph, catalog: Catalog, frame: Frame) -> None:
+def _add_frame(graph: Graph, catalog: Catalog, frame: WrittenFrame) -> None:
     """A frame of a service goes behind it; one of a list of features behind each of them."""
     made = graph.node(
         "training frame", frame.path, f"frame:{frame.path}", service=frame.service, fingerprint=frame.fingerprint,

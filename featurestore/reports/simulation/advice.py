@@ -9,9 +9,9 @@ from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.reports.audit import Audit, FeatureAudit, Lateness
-from featurestore.reports.simulation.faults import Faults, Span
+from featurestore.reports.simulation.faults import Faults, Stretch
 from featurestore.reports.simulation.feeds import Feeds
-from featurestore.reports.simulation.landing import Landing
+from featurestore.reports.simulation.landing import LandingSource
 from featurestore.reports.simulation.pushes import PushFeed
 from featurestore.reports.simulation.report import ViewRuns
 from featurestore.semantics.service import ResolvedService
@@ -22,7 +22,7 @@ __all__ = ["advice_on", "notes_on"]
 SECOND = 1_000_000
 
 
-def notes_on(feeds: Feeds, span: Span, faults: Faults) -> Iterator[str]:
+def notes_on(feeds: Feeds, span: Stretch, faults: Faults) -> Iterator[str]:
     """What could not be replayed as it is."""
     landings, pushes = feeds.landings.values(), feeds.pushes.values()
     timeless = [landing.source.name for landing in landings if landing.timeless]
@@ -106,7 +106,7 @@ def _sources_of(service: ResolvedService, column: str) -> set[str]:
     return {parts[found.part]}
 
 
-def _broken_promise(landing: Landing, features: Sequence[FeatureAudit]) -> str:
+def _broken_promise(landing: LandingSource, features: Sequence[FeatureAudit]) -> str:
     source, done = landing.source, landing.done
     values, compared = sum(f.compared - f.exact for f in features), sum(f.compared for f in features)
     by = show_duration(-(-done.late_by // SECOND) * SECOND)

@@ -13,7 +13,7 @@ from pydantic import Field
 from featurestore.declare.declaration import Declaration, declares
 from featurestore.declare.durations import Duration, parse_duration
 
-__all__ = ["Faults", "Span", "chance", "chances"]
+__all__ = ["Faults", "Stretch", "chance", "chances"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PAUSE = parse_duration("2h")
@@ -70,7 +70,7 @@ class Faults(Declaration):
         return cls(disorder=False, duplicates=0.0, fail=0.0, skip=0.0, restarts=0, pause="0s")
 
 
-class Span(tuple[int, int]):
+class Stretch(tuple[int, int]):
     """From after the first instant up to the second, µs."""
 
     __slots__ = ()

@@ -12,8 +12,8 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import Source
 from featurestore.errors import NotFoundError, PushError, did_you_mean
-from featurestore.reports.simulation.faults import Faults, Span
-from featurestore.reports.simulation.landing import Landing
+from featurestore.reports.simulation.faults import Faults, Stretch
+from featurestore.reports.simulation.landing import LandingSource
 from featurestore.reports.simulation.pushes import PushFeed
 from featurestore.sources.offline import Offline, Session
 
@@ -49,7 +49,7 @@ class Feeds:
         histories = {source.history.name: source.history for source in pushed.values() if source.history is not None}
         batch = {**histories, **{name: read[name] for name in self._direct}}
         self.landings = {
-            name: Landing(source, offline, session, folder / name) for name, source in sorted(batch.items())
+            name: LandingSource(source, offline, session, folder / name) for name, source in sorted(batch.items())
         }
         self.pushes = {
             name: PushFeed(source, offline, session, rows.get(name)) for name, source in sorted(pushed.items())
@@ -62,7 +62,7 @@ class Feeds:
         ends = [instant for instant in found if instant is not None]
         return min((end for end in ends if end > max(ends) - ENDED), default=None)
 
-    def sources(self, span: Span) -> dict[str, Source]:
+    def sources(self, span: Stretch) -> dict[str, Source]:
         """The sources that views read, as they are declared but for where their rows lie."""
         moved: dict[str, Source] = {name: feed.moved() for name, feed in self.landings.items()}
         read = {name: moved[name] for name in self._direct}
@@ -71,7 +71,7 @@ class Feeds:
             read[name] = feed.moved(span, None if history is None else moved[history.name])
         return read
 
-    def begin(self, span: Span, faults: Faults, seed: int) -> dict[str, list[tuple[Path, int]]]:
+    def begin(self, span: Stretch, faults: Faults, seed: int) -> dict[str, list[tuple[Path, int]]]:
         """Lay down what batch sources had at the start: by source the files, each with when it was first seen (µs)."""
         return {
             name: feed.begin(span, faults, seed, lands=name in self._direct) for name, feed in self.landings.items()

@@ -18,13 +18,13 @@ import pyarrow as pa
 
 from featurestore.declare.sources import ParquetSource, Source
 from featurestore.errors import SourceError
-from featurestore.reports.simulation.faults import Faults, Span, chances
+from featurestore.reports.simulation.faults import Faults, Stretch, chances
 from featurestore.semantics.rows import cell, happened_of, known_of, visible_known_of
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.time import BEGINNING
 from featurestore.sources.offline import Offline, Session
 
-__all__ = ["Landed", "Landing"]
+__all__ = ["Landed", "LandingSource"]
 
 RETRIED = 3_600_000_000
 """µs within which a row that comes twice comes again."""
@@ -48,7 +48,7 @@ class Landed:
     duplicates: int = 0
 
 
-class Landing:
+class LandingSource:
     """One source of `offline`, the real one. session: of it, which must stay open. folder: where the files come to lie."""
 
     def __init__(self, source: Source, offline: Offline, session: Session, folder: Path) -> None:
@@ -88,7 +88,7 @@ class Landing:
         found: int | None = self._connection.execute(sql).fetchall()[0][0]
         return found
 
-    def begin(self, span: Span, faults: Faults, seed: int, *, lands: bool = True) -> list[tuple[Path, int]]:
+    def begin(self, span: Stretch, faults: Faults, seed: int, *, lands: bool = True) -> list[tuple[Path, int]]:
         """Write what was known at the start, and choose when the other rows land; the files, and when each was first
         seen (µs). lands: whether there are others."""
         self.folder.mkdir(parents=True)

@@ -22,7 +22,7 @@ from featurestore.declare.frames import table_of
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.errors import PushError
 from featurestore.push.rows import table_of_rows
-from featurestore.reports.simulation.faults import Faults, Span, chances
+from featurestore.reports.simulation.faults import Faults, Stretch, chances
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.rows import cell, happened_of, known_of, visible_known_of
 from featurestore.semantics.sql import quote
@@ -86,19 +86,19 @@ class PushFeed:
         found: int | None = pc.max(self._rows.filter(pc.field(KNOWN_AT) <= upto)[KNOWN_AT]).as_py()
         return found
 
-    def cutover_moves(self, span: Span) -> bool:
+    def cutover_moves(self, span: Stretch) -> bool:
         """Whether rows of its batch history lie after the start."""
         cutover = self.source.cutover_instant
         return cutover is not None and cutover > span.start
 
-    def moved(self, span: Span, history: Any) -> PushSource:
+    def moved(self, span: Stretch, history: Any) -> PushSource:
         """The source as it is declared, over its history where that lies now."""
         update: dict[str, Any] = {"history": history}
         if self.cutover_moves(span):
             update["cutover"] = to_datetime(span.start)
         return self.source.model_copy(update=update)
 
-    def begin(self, span: Span, log: Log) -> None:
+    def begin(self, span: Stretch, log: Log) -> None:
         """Put what was known at the start into the log of the simulation."""
         before = self._rows.filter(pc.field(KNOWN_AT) <= span.start)
         if self.cutover_moves(span):
@@ -110,7 +110,7 @@ class PushFeed:
                 part = before.slice(first, APPENDED).select(log.schema.names).cast(log.schema).combine_chunks()
                 log.append(part.to_batches())
 
-    def batches(self, span: Span, faults: Faults, seed: int) -> Iterator[Batch]:
+    def batches(self, span: Stretch, faults: Faults, seed: int) -> Iterator[Batch]:
         """What is pushed, in the order of its time; rows that come twice are in two of them."""
         rows = self._rows.filter((pc.field(KNOWN_AT) > span.start) & (pc.field(KNOWN_AT) <= span.end))
         known: Ints = rows[KNOWN_AT].to_numpy()
@@ -193,7 +193,7 @@ def _replacing(session: Session, source: PushSource, rows: pa.Table) -> pa.Table
     return rows.set_column(rows.schema.get_field_index(REPLACES), REPLACES, replaced["replaced"])
 
 
-def _of_history(source: PushSource, offline: Offline, session: Session, span: Span) -> pa.Table:
+def _of_history(source: PushSource, offline: Offline, session: Session, span: Stretch) -> pa.Table:
     """The rows of the batch history that were known after the start and before the cutover, as the log has its own."""
     history, cutover = source.history, source.cutover_instant
     assert history is not None

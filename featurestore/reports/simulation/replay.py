@@ -11,7 +11,7 @@ from featurestore.declare.durations import parse_duration
 from featurestore.errors import FeatureStoreError, MaterializeError, PushError
 from featurestore.reports.audit import Audit
 from featurestore.reports.simulation.failing import Killed
-from featurestore.reports.simulation.faults import Faults, Span, chance
+from featurestore.reports.simulation.faults import Faults, Stretch, chance
 from featurestore.reports.simulation.feeds import Feeds
 from featurestore.reports.simulation.landing import RETRIED
 from featurestore.reports.simulation.progress import progress_bar
@@ -34,7 +34,7 @@ from featurestore.reports.simulation.world import World
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["Replay"]
+__all__ = ["SimulatedReplay"]
 
 WRITES = 3
 """A run that dies does so before one of its first writes: of the lease, a batch, the watermark."""
@@ -43,11 +43,18 @@ REPAIRED = parse_duration("2m")
 """Within which a push that died is repaired, and pushed again where its source has an identity."""
 
 
-class Replay:
+class SimulatedReplay:
     """A replay over a world whose sources are laid down and whose services are applied and materialized."""
 
     def __init__(
-        self, world: World, feeds: Feeds, services: Sequence[ResolvedService], *, span: Span, faults: Faults, seed: int
+        self,
+        world: World,
+        feeds: Feeds,
+        services: Sequence[ResolvedService],
+        *,
+        span: Stretch,
+        faults: Faults,
+        seed: int,
     ) -> None:
         self.views = {part.view.name: part.view for service in services for part in service.parts}
         self.runs = {name: ViewRuns(name) for name in sorted(self.views)}

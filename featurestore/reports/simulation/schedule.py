@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from featurestore.declare.durations import parse_duration
-from featurestore.reports.simulation.faults import Faults, Span, chance
+from featurestore.reports.simulation.faults import Faults, Stretch, chance
 from featurestore.semantics.time import Timing
 from featurestore.semantics.view import ResolvedView
 
@@ -57,14 +57,14 @@ class Schedule:
             yield heapq.heappop(self._events)
 
 
-def pause_of(span: Span, faults: Faults, seed: int) -> tuple[int, int]:
+def pause_of(span: Stretch, faults: Faults, seed: int) -> tuple[int, int]:
     """From when to when (µs) nothing is pushed and no run takes place."""
     length = min(faults.pause, span.length // 2)
     start = span.start + chance(seed, "pause").randint(0, span.length - length)
     return start, start + length
 
 
-def runs(view: ResolvedView, span: Span) -> Iterable[int]:
+def runs(view: ResolvedView, span: Stretch) -> Iterable[int]:
     """When (µs) runs of a view start; none for one that pushes keep up to date."""
     if view.is_pushed:
         return ()
@@ -72,14 +72,14 @@ def runs(view: ResolvedView, span: Span) -> Iterable[int]:
     return range(timing.first(span.start - timing.settle + 1) + timing.settle, span.end + 1, timing.refresh or EVERY)
 
 
-def lookups(service: str, span: Span, per_hour: float, seed: int) -> Sequence[int]:
+def lookups(service: str, span: Stretch, per_hour: float, seed: int) -> Sequence[int]:
     """When (µs) a service is asked: at instants that are drawn evenly."""
     drawn = chance(seed, f"lookups of {service}")
     count = max(1, round(span.length / EVERY * per_hour)) if per_hour else 0
     return sorted(drawn.randint(span.start + 1, span.end) for _ in range(count))
 
 
-def restarts(span: Span, faults: Faults, seed: int) -> Sequence[int]:
+def restarts(span: Stretch, faults: Faults, seed: int) -> Sequence[int]:
     """When (µs) the serving process ends."""
     drawn = chance(seed, "restarts")
     return sorted(drawn.randint(span.start + 1, span.end) for _ in range(faults.restarts))

@@ -17,9 +17,9 @@ from featurestore.declare.durations import parse_duration
 from featurestore.declare.services import FeatureService
 from featurestore.errors import RequestError
 from featurestore.reports.simulation.advice import advice_on, notes_on
-from featurestore.reports.simulation.faults import Faults, Span
+from featurestore.reports.simulation.faults import Faults, Stretch
 from featurestore.reports.simulation.feeds import Feeds
-from featurestore.reports.simulation.replay import Replay
+from featurestore.reports.simulation.replay import SimulatedReplay
 from featurestore.reports.simulation.report import Simulation
 from featurestore.reports.simulation.world import Open, World, check_alike, reading, settled
 from featurestore.sources.offline import Offline
@@ -78,7 +78,7 @@ def simulate(real: Real, asked: Asked, open_store: Open) -> Simulation:
         check_alike(services, real.offline, [part.view for service in resolved for part in service.parts])
         world.store.apply(simulated)
         world.store.materialize(progress=False)
-        replay = Replay(world, feeds, resolved, span=span, faults=asked.faults, seed=asked.seed)
+        replay = SimulatedReplay(world, feeds, resolved, span=span, faults=asked.faults, seed=asked.seed)
         audit = replay.whole(asked.lookups)
         refused = {what: (replay.counts[what], message) for what, message in replay.refused.items()}
         return Simulation(
@@ -103,7 +103,7 @@ def _services(catalog: Catalog, names: Sequence[str] | None) -> list[FeatureServ
     return [FeatureService(name, features=[view]) for name, view in sorted(catalog.views.items())]
 
 
-def _span(feeds: Feeds, asked: Asked, now: int) -> Span:
+def _span(feeds: Feeds, asked: Asked, now: int) -> Stretch:
     end = asked.end if asked.end is not None else feeds.newest(now)
     if end is None:
         raise RequestError(
@@ -114,4 +114,4 @@ def _span(feeds: Feeds, asked: Asked, now: int) -> Span:
         raise RequestError(
             f"The stretch from {to_datetime(start).isoformat()} to {to_datetime(end).isoformat()} is empty"
         )
-    return Span((start, end))
+    return Stretch((start, end))

@@ -26,7 +26,7 @@ from featurestore.durable.checksums import check_of, is_whole
 __all__ = [
     "HOUR",
     "REPLACES",
-    "SegmentFile",
+    "ServedSegment",
     "appearing",
     "is_sound",
     "live",
@@ -49,7 +49,7 @@ FOUND = ("request", "time")
 """Columns by which rows are looked for."""
 
 
-class SegmentFile(NamedTuple):
+class ServedSegment(NamedTuple):
     """A file by its name: the first and the last time of its rows (µs), and whether it was merged of others."""
 
     path: Path
@@ -63,7 +63,7 @@ class SegmentFile(NamedTuple):
         return self.first // HOUR
 
     @classmethod
-    def of(cls, path: Path) -> SegmentFile:
+    def of(cls, path: Path) -> ServedSegment:
         """What the name says."""
         first, last, by, *_ = path.name.split("-")
         return cls(path, int(first), int(last), by == MERGED)
@@ -135,26 +135,26 @@ def segments(
     return found
 
 
-def live(version: Path) -> list[SegmentFile]:
+def live(version: Path) -> list[ServedSegment]:
     """The files of one service version that count, oldest first."""
     files = listed(version)
     gone = replaced(files)
     return [file for file in files if file.path.name not in gone]
 
 
-def listed(version: Path) -> list[SegmentFile]:
+def listed(version: Path) -> list[ServedSegment]:
     """All files of one service version, oldest first."""
-    return sorted(map(SegmentFile.of, version.glob("[0-9]*.parquet")), key=lambda file: (file.first, file.path.name))
+    return sorted(map(ServedSegment.of, version.glob("[0-9]*.parquet")), key=lambda file: (file.first, file.path.name))
 
 
-def replaced(files: Sequence[SegmentFile], of: Callable[[SegmentFile], bool] = lambda _: True) -> set[str]:
+def replaced(files: Sequence[ServedSegment], of: Callable[[ServedSegment], bool] = lambda _: True) -> set[str]:
     """The names of files that merged ones among them, such as `of` says, stand for. Those that are alone in their hour are
     not looked into."""
     hours = Counter(file.hour for file in files)
     return {name for file in files if file.merged and hours[file.hour] > 1 and of(file) for name in replaced_by(file)}
 
 
-def replaced_by(file: SegmentFile) -> set[str]:
+def replaced_by(file: ServedSegment) -> set[str]:
     """The names of the files that a merged one stands for; none where it is gone, or damaged: they count again then, those
     that are still there."""
     try:

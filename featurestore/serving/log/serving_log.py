@@ -28,7 +28,7 @@ from featurestore.errors import ConfigError
 from featurestore.serving.log.counts import Counts, Losses, losses
 from featurestore.serving.log.segments import appearing, is_sound, rows_served, segment_name, segments, write_quickly
 
-__all__ = ["Form", "Losses", "Served", "ServingLog", "is_sound", "losses", "rows_served", "segments"]
+__all__ = ["Losses", "SegmentForm", "ServedRequests", "ServingLog", "is_sound", "losses", "rows_served", "segments"]
 
 FLUSH = 1.0
 """Seconds for which what was served may wait in memory."""
@@ -56,7 +56,7 @@ FAILURES = (OSError, pa.ArrowException, ValueError, TypeError, ArithmeticError, 
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
+class SegmentForm:
     """A service version, and how what it served becomes rows.
 
     gather: makes one of many small requests' `what`; batches: the rows of gathered ones and of others.
@@ -68,11 +68,11 @@ class Form:
     batches: Callable[[Sequence[Any]], list[pa.RecordBatch]]
 
 
-class Served(NamedTuple):
+class ServedRequests(NamedTuple):
     """Requests of one service version: whatever it makes their rows of, how many rows and requests that is, and when the
     first and the last was served (µs). size: bytes that they take in memory, about; None for one that is to be gathered."""
 
-    form: Form
+    form: SegmentForm
     what: Any
     rows: int
     first: int
@@ -96,8 +96,8 @@ class ServingLog:
         self.folder = folder
         self.process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._flush, self._limits = flush, (pending, memory)
-        self._small: list[Served] = []
-        self._waiting: list[Served] = []
+        self._small: list[ServedRequests] = []
+        self._waiting: list[ServedRequests] = []
         self._rows = self._bytes = self._segments = 0
         self._numbers = itertools.count(1)
         self._gate, self._gathering, self._turn = threading.Lock(), threading.Lock(), threading.Lock()
@@ -111,7 +111,7 @@ class ServingLog:
         """An id for a request: unique over all processes."""
         return f"{self.process}-{next(self._numbers)}"
 
-    def offer(self, served: Served) -> bool:
+    def offer(self, served: ServedRequests) -> bool:
         """Take a request in, without waiting for the disk; False where it was dropped."""
         with self._gate:
             rows, size = self._rows + served.rows, self._bytes + (served.size or 0)
@@ -150,7 +150,7 @@ class ServingLog:
                 continue
             size = made.get_total_buffer_size()
             with self._gate:
-                self._waiting.append(Served(form, made, rows, min(times), max(times), size, count))
+                self._waiting.append(ServedRequests(form, made, rows, min(times), max(times), size, count))
                 self._bytes += size
 
     @property
@@ -233,7 +233,7 @@ class ServingLog:
             with self._gate:
                 self._counts.keep(made)
 
-    def _write(self, part: Sequence[Served]) -> None:
+    def _write(self, part: Sequence[ServedRequests]) -> None:
         """Write one segment, or count what was in it as dropped."""
         form = part[0].form
         first, last = min(served.first for served in part), max(served.last for served in part)
@@ -271,15 +271,15 @@ class ServingLog:
             self._counts.failed(text, at=time.time_ns() // 1000)
 
 
-def _by_form(requests: Iterable[Served]) -> Iterable[tuple[Form, list[Served]]]:
-    forms: dict[Form, list[Served]] = {}
+def _by_form(requests: Iterable[ServedRequests]) -> Iterable[tuple[SegmentForm, list[ServedRequests]]]:
+    forms: dict[SegmentForm, list[ServedRequests]] = {}
     for served in requests:
         forms.setdefault(served.form, []).append(served)
     return forms.items()
 
 
-def _parts(requests: Iterable[Served]) -> Iterator[list[Served]]:
-    part: list[Served] = []
+def _parts(requests: Iterable[ServedRequests]) -> Iterator[list[ServedRequests]]:
+    part: list[ServedRequests] = []
     rows = 0
     for served in requests:
         part.append(served)

@@ -28,7 +28,7 @@ from featurestore.serving.log.counts import fold_ended
 from featurestore.serving.log.segments import (
     HOUR,
     REPLACES,
-    SegmentFile,
+    ServedSegment,
     appearing,
     is_sound,
     listed,
@@ -126,7 +126,7 @@ def _clean(version: Path, grace: float) -> Upkeep:
     return Upkeep(removed=len(gone), freed=_unlink(gone))
 
 
-def _replaced_in(version: Path, of: Callable[[SegmentFile], bool] = lambda _: True) -> list[Path]:
+def _replaced_in(version: Path, of: Callable[[ServedSegment], bool] = lambda _: True) -> list[Path]:
     """The files of a service version that its merged ones, such as `of` says, have replaced."""
     files = listed(version)
     names = replaced(files, of)
@@ -139,9 +139,9 @@ def _age(path: Path) -> float:
     return 0.0
 
 
-def _past_hours(version: Path, now: int) -> list[list[SegmentFile]]:
+def _past_hours(version: Path, now: int) -> list[list[ServedSegment]]:
     """The files of each hour that is over, where it has several, and none that was replaced is still there."""
-    hours: dict[int, list[SegmentFile]] = {}
+    hours: dict[int, list[ServedSegment]] = {}
     for file in listed(version):
         if (file.hour + 1) * HOUR + SETTLED <= now:
             hours.setdefault(file.hour, []).append(file)
@@ -151,9 +151,9 @@ def _past_hours(version: Path, now: int) -> list[list[SegmentFile]]:
     ]  # fmt: skip
 
 
-def _merge_hour(files: Sequence[SegmentFile], between: Between) -> Upkeep:
+def _merge_hour(files: Sequence[ServedSegment], between: Between) -> Upkeep:
     """Merge the files of an hour that were written alike."""
-    groups: dict[tuple[str, bytes], tuple[pa.Schema, list[SegmentFile]]] = {}
+    groups: dict[tuple[str, bytes], tuple[pa.Schema, list[ServedSegment]]] = {}
     for file in files:
         if not is_sound(file.path):  # it stays as it is, for the audit to name
             continue
@@ -170,7 +170,7 @@ def _merge_hour(files: Sequence[SegmentFile], between: Between) -> Upkeep:
     return done
 
 
-def _merge(schema: pa.Schema, files: Sequence[SegmentFile], between: Between) -> None:
+def _merge(schema: pa.Schema, files: Sequence[ServedSegment], between: Between) -> None:
     """Write one file of the rows of several, by time."""
     names = json.dumps([file.path.name for file in files]).encode()
     schema = schema.with_metadata({**(schema.metadata or {}), REPLACES: names})
@@ -181,7 +181,7 @@ def _merge(schema: pa.Schema, files: Sequence[SegmentFile], between: Between) ->
             writer.write_table(rows.replace_schema_metadata(schema.metadata), row_group_size=2 * ROW_GROUP)
 
 
-def _by_time(files: Sequence[SegmentFile], between: Between) -> Iterator[pa.Table]:
+def _by_time(files: Sequence[ServedSegment], between: Between) -> Iterator[pa.Table]:
     """The rows of several files by time, many at once; no more than those that overlap in time are in memory."""
     groups = sorted((group for file in files for group in _row_groups(file)), key=lambda group: group[:3])
     held: pa.Table | None = None
@@ -203,7 +203,7 @@ def _by_time(files: Sequence[SegmentFile], between: Between) -> Iterator[pa.Tabl
         between()
 
 
-def _row_groups(file: SegmentFile) -> Iterator[tuple[int, Path, int]]:
+def _row_groups(file: ServedSegment) -> Iterator[tuple[int, Path, int]]:
     """The first time (µs) of each row group of a file, and where it is."""
     metadata = pq.read_metadata(file.path)
     column = metadata.schema.names.index(TIME)
@@ -212,7 +212,7 @@ def _row_groups(file: SegmentFile) -> Iterator[tuple[int, Path, int]]:
         yield least if isinstance(least, int) else instant_of(least), file.path, place
 
 
-def _delete(files: Sequence[SegmentFile]) -> int:
+def _delete(files: Sequence[ServedSegment]) -> int:
     """Delete files for good, with those that they replace before them, which would count again; the bytes freed."""
     freed = 0
     for file in files:

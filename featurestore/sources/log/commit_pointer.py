@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from featurestore.durable.writes import open_file, write_all
 
-__all__ = ["Tip", "TipFile"]
+__all__ = ["CommitPointer", "CommitPointerFile"]
 
 FIELDS = struct.Struct("<QQQI")
 
 
-class Tip(NamedTuple):
+class CommitPointer(NamedTuple):
     """The number of the last segment, its acknowledged bytes, and how often bytes were cut off the log's end."""
 
     number: int = 0
@@ -32,23 +32,23 @@ class Tip(NamedTuple):
         return self.size if self.number == number else 0
 
 
-class TipFile:
+class CommitPointerFile:
     """The file that holds the tip."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = open_file(path, create=True)
 
-    def read(self) -> Tip | None:
+    def read(self) -> CommitPointer | None:
         """The tip, or None where none was written or a crash of the machine spoiled it."""
         for _ in range(3):  # a reader may come between two halves of a write
             data = os.pread(self._descriptor, FIELDS.size, 0)
             if len(data) == FIELDS.size:
                 *fields, check = FIELDS.unpack(data)
                 if check == zlib.crc32(data[:-4]):
-                    return Tip(*fields)
+                    return CommitPointer(*fields)
         return None
 
-    def write(self, tip: Tip) -> None:
+    def write(self, tip: CommitPointer) -> None:
         """Put a tip in the place of the one before."""
         fields = FIELDS.pack(*tip, 0)[:-4]
         write_all(self._descriptor, fields + struct.pack("<I", zlib.crc32(fields)), 0)

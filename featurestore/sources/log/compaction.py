@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from featurestore.durable.checksums import checks_of
-from featurestore.sources.log.files import Files
-from featurestore.sources.log.manifest import Manifest, Retired, Segment
+from featurestore.sources.log.files import LogFolder
+from featurestore.sources.log.manifest import LogManifest, Retired, Segment
 from featurestore.sources.log.sealed import seal
 
 __all__ = ["Compaction", "compact"]
@@ -34,7 +34,7 @@ class Compaction(NamedTuple):
 
 
 def compact(
-    files: Files, lock: Lock, *, now: Callable[[], int], grace: int, stop: Callable[[], bool] = bool,
+    files: LogFolder, lock: Lock, *, now: Callable[[], int], grace: int, stop: Callable[[], bool] = bool,
     rest: Callable[[], object] = bool,
 ) -> Compaction:  # fmt: skip
     """Seal the full segments, oldest first. now, grace: in µs. stop: asked before each. rest: see `seal`.
@@ -58,14 +58,14 @@ def compact(
     return Compaction(len(sealed), sum(segment.rows or 0 for segment in sealed), deleted)
 
 
-def _swap(files: Files, sealed: Segment, now: int) -> None:
+def _swap(files: LogFolder, sealed: Segment, now: int) -> None:
     manifest = files.in_force()
     frames = tuple(Retired(s.file, now) for s in manifest.segments if s.number == sealed.number)
     segments = tuple(sealed if s.number == sealed.number else s for s in manifest.segments)
     files.replace(manifest._replace(segments=segments, retired=(*manifest.retired, *frames)))
 
 
-def _take_checks(files: Files, lock: Lock, manifest: Manifest) -> None:
+def _take_checks(files: LogFolder, lock: Lock, manifest: LogManifest) -> None:
     """Give checksums to segments that were sealed without: from now on they stay what they are found to be."""
     taken = {s.number: checks_of(files.folder / s.file) for s in manifest.segments if s.sealed and s.checks is None}
     if taken:
@@ -75,7 +75,7 @@ def _take_checks(files: Files, lock: Lock, manifest: Manifest) -> None:
             files.replace(manifest._replace(segments=segments))
 
 
-def _delete(files: Files, lock: Lock, before: int) -> int:
+def _delete(files: LogFolder, lock: Lock, before: int) -> int:
     with lock(), files.mutex:
         manifest = files.in_force()
         old = [retired for retired in manifest.retired if retired.since <= before]
@@ -87,7 +87,7 @@ def _delete(files: Files, lock: Lock, before: int) -> int:
     return len(old)
 
 
-def _remove_strays(files: Files, manifest: Manifest) -> None:
+def _remove_strays(files: LogFolder, manifest: LogManifest) -> None:
     """Delete what a killed compaction left: Parquet that was never in force, frames that are no longer named."""
     named = {segment.file for segment in manifest.segments} | {retired.file for retired in manifest.retired}
     for path in list(files.folder.iterdir()):

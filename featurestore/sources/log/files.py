@@ -15,13 +15,13 @@ import pyarrow as pa
 from featurestore.durable.lock import PATIENCE, exclusive
 from featurestore.durable.writes import sync_folder
 from featurestore.errors import LogDamagedError, LogError
-from featurestore.sources.log.commit_pointer import Tip, TipFile
+from featurestore.sources.log.commit_pointer import CommitPointer, CommitPointerFile
 from featurestore.sources.log.confirmed import NEVER, Confirmed, ConfirmedFile
-from featurestore.sources.log.manifest import Manifest, ManifestFile, Segment
+from featurestore.sources.log.manifest import LogManifest, ManifestFile, Segment
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import ChangedError, SegmentFile
 
-__all__ = ["Files"]
+__all__ = ["LogFolder"]
 
 LOOKS = 50  # times that a reader looks again
 PAUSE = 0.01  # seconds between two of them
@@ -29,7 +29,7 @@ PAUSE = 0.01  # seconds between two of them
 Found = TypeVar("Found")
 
 
-class Files:
+class LogFolder:
     """The folder of a log; made, with its first segment, where it is missing.
 
     mutex: held by a thread that uses what is remembered here. Whoever changes a file holds the log's lock besides.
@@ -42,13 +42,13 @@ class Files:
         self._file: SegmentFile | None = None
         self._manifest = ManifestFile(folder / "manifest.json")
         folder.mkdir(parents=True, exist_ok=True)
-        self._tip = TipFile(folder / "tip")
+        self._tip = CommitPointerFile(folder / "tip")
         self._confirmed = ConfirmedFile(folder / "confirmed")
         if self._manifest.read() is None:
             with exclusive(self.lock, doing="making the log", patience=patience):
                 if self._manifest.read() is None:
                     sync_folder(folder.parent)
-                    self._begin(1, Manifest(schema, ()))
+                    self._begin(1, LogManifest(schema, ()))
         _FILES.add(self)
 
     def close(self) -> None:
@@ -61,20 +61,20 @@ class Files:
                 self._file.close()
                 self._file = None
 
-    def in_force(self) -> Manifest:
+    def in_force(self) -> LogManifest:
         """The manifest as it is now."""
         manifest = self._manifest.read()
         if manifest is None:
             raise LogError(f"{self._manifest.path} has vanished; restore it from a copy.")
         return manifest
 
-    def replace(self, manifest: Manifest) -> None:
+    def replace(self, manifest: LogManifest) -> None:
         """Put another manifest in force, durably."""
         self._manifest.write(manifest)
 
-    def tip(self) -> Tip:
+    def tip(self) -> CommitPointer:
         """How far the log was acknowledged, as far as this run of the machine knows."""
-        return self._tip.read() or Tip()
+        return self._tip.read() or CommitPointer()
 
     @property
     def open(self) -> SegmentFile:
@@ -82,13 +82,13 @@ class Files:
         assert self._file is not None
         return self._file
 
-    def last(self, manifest: Manifest, file: SegmentFile) -> int | None:
+    def last(self, manifest: LogManifest, file: SegmentFile) -> int | None:
         """known_at of the log's last row, None while there is none."""
         if file.last is not None:
             return file.last
         return manifest.segments[-2].last if len(manifest.segments) > 1 else None
 
-    def looked(self, use: Callable[[Manifest, SegmentFile], Callable[[], Found]]) -> Found:
+    def looked(self, use: Callable[[LogManifest, SegmentFile], Callable[[], Found]]) -> Found:
         """Call `use` with what is in force, under the mutex, and then what it returns; again where files have moved.
 
         Without the lock, a look may come between the halves of a write, between a cut and the next append, or after
@@ -115,7 +115,7 @@ class Files:
         file.forget(file.cuts)
         raise ChangedError
 
-    def _current(self, manifest: Manifest, cuts: int) -> SegmentFile:
+    def _current(self, manifest: LogManifest, cuts: int) -> SegmentFile:
         """The open segment, with an index that holds for the log as it was cut so often."""
         if self._file is None or self._file.number != manifest.open.number:
             if self._file is not None:
@@ -168,7 +168,7 @@ class Files:
         if acknowledged != file.end:
             file.sync()  # whoever wrote it may have died before it did
         if tip != (file.number, file.end, file.cuts):
-            self._tip.write(Tip(file.number, file.end, file.cuts))
+            self._tip.write(CommitPointer(file.number, file.end, file.cuts))
 
     def append(self, table: pa.Table) -> None:
         """Write one frame with the rows of a table, durably; where that fails nothing of it stays."""
@@ -179,7 +179,7 @@ class Files:
         except BaseException:
             self._cut(file)
             raise
-        self._tip.write(Tip(file.number, file.end, file.cuts))
+        self._tip.write(CommitPointer(file.number, file.end, file.cuts))
 
     def _cut(self, file: SegmentFile) -> None:
         """Cut off what is no acknowledged frame; readers hear of it first, lest they take what comes next for it."""
@@ -193,7 +193,7 @@ class Files:
         file, tip = self.open, self.tip()
         file.keep(upto)
         file.cuts = tip.cuts + 1
-        self._tip.write(Tip(file.number, file.end, file.cuts))
+        self._tip.write(CommitPointer(file.number, file.end, file.cuts))
         file.cut()
 
     def roll(self) -> None:
@@ -202,7 +202,7 @@ class Files:
         full = manifest.open._replace(rows=file.rows, first=file.first, last=file.last, size=file.end)
         self._begin(file.number + 1, manifest._replace(segments=(*manifest.segments[:-1], full)))
 
-    def _begin(self, number: int, manifest: Manifest) -> None:
+    def _begin(self, number: int, manifest: LogManifest) -> None:
         segment = Segment(number, f"{number:08d}.log")
         path = self.folder / segment.file
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644))
@@ -210,10 +210,10 @@ class Files:
         self.replace(manifest._replace(segments=(*manifest.segments, segment)))
         cuts = self.tip().cuts
         self._current(self.in_force(), cuts)
-        self._tip.write(Tip(number, 0, cuts))
+        self._tip.write(CommitPointer(number, 0, cuts))
 
 
-_FILES: WeakSet[Files] = WeakSet()
+_FILES: WeakSet[LogFolder] = WeakSet()
 
 
 def _renew() -> None:

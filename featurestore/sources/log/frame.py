@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-__all__ = ["HEADER", "MAX_PAYLOAD", "Frame", "Scanned", "encode", "scan"]
+__all__ = ["HEADER", "MAX_PAYLOAD", "LogFrame", "Scanned", "encode", "scan"]
 
 MAGIC = b"FSL1"
 FIELDS = struct.Struct("<4sIIIqq")
@@ -37,7 +37,7 @@ SECTOR = 512
 """Bytes that a disk writes at once: what a crash of the machine left unwritten is whole sectors of zeros."""
 
 
-class Frame(NamedTuple):
+class LogFrame(NamedTuple):
     """Where a frame lies in its file, in bytes, and which rows it holds."""
 
     offset: int
@@ -53,7 +53,7 @@ class Scanned(NamedTuple):
     after: "" for nothing, "torn" for an append that was never completed, "damaged" for bytes that have changed.
     """
 
-    frames: list[Frame]
+    frames: list[LogFrame]
     end: int
     after: str
 
@@ -69,7 +69,7 @@ def _header_check(fields: bytes | memoryview, number: int, offset: int) -> int:
     return zlib.crc32(fields, zlib.crc32(PLACE.pack(number, offset)))
 
 
-def _header(data: memoryview, at: int, number: int, offset: int) -> Frame | None:
+def _header(data: memoryview, at: int, number: int, offset: int) -> LogFrame | None:
     """The frame whose header lies at `at` of data, which is `offset` of the file; None where there is none."""
     if at + HEADER > len(data):
         return None
@@ -77,7 +77,7 @@ def _header(data: memoryview, at: int, number: int, offset: int) -> Frame | None
     (check,) = CHECK.unpack_from(data, at + FIELDS.size)
     if magic != MAGIC or check != _header_check(data[at : at + FIELDS.size], number, offset):
         return None
-    return Frame(offset, HEADER + length, rows, first, last)
+    return LogFrame(offset, HEADER + length, rows, first, last)
 
 
 def scan(data: bytes, number: int, base: int) -> Scanned:

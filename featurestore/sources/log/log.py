@@ -21,15 +21,15 @@ from featurestore.errors import LogBusyError, LogError
 from featurestore.semantics.rows import Scan
 from featurestore.sources.log.compaction import Compaction, compact
 from featurestore.sources.log.confirmed import NEVER, Confirmed
-from featurestore.sources.log.files import Files
+from featurestore.sources.log.files import LogFolder
 from featurestore.sources.log.frame import MAX_PAYLOAD
-from featurestore.sources.log.manifest import Manifest, Segment
+from featurestore.sources.log.manifest import LogManifest, Segment
 from featurestore.sources.log.relation import Relation, scan_of, scan_where
 from featurestore.sources.log.returns import Return, read_returns, write_return
 from featurestore.sources.log.schema import KNOWN_AT, check, difference
 from featurestore.sources.log.sealed import look_at, read_segment
 from featurestore.sources.log.segment import SegmentFile
-from featurestore.sources.log.unsealed_cache import Recent
+from featurestore.sources.log.unsealed_cache import UnsealedCache
 
 __all__ = ["Log"]
 
@@ -60,9 +60,9 @@ class Log:
         self._claim = claim
         self._holder: tuple[int, int] | None = None  # process and thread
         self.filled = 0
-        self._recent = Recent(folder, self.schema)
+        self._recent = UnsealedCache(folder, self.schema)
         try:
-            self._files = Files(folder, self.schema, patience=patience)
+            self._files = LogFolder(folder, self.schema, patience=patience)
         except OSError as error:
             raise error_of(error, folder) from error
         except BusyError as error:
@@ -232,7 +232,7 @@ class Log:
     def last_known_at(self) -> int | None:
         """known_at of the last row, None while there is none; reads no rows."""
 
-        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], int | None]:
+        def use(manifest: LogManifest, file: SegmentFile) -> Callable[[], int | None]:
             last = self._files.last(manifest, file)
             return lambda: last
 
@@ -245,7 +245,7 @@ class Log:
     def read(self, after: int | None = None, upto: int | None = None) -> pa.Table:
         """The rows with after < known_at ≤ upto, in order; takes no lock, and sees whole appends only."""
 
-        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], pa.Table]:
+        def use(manifest: LogManifest, file: SegmentFile) -> Callable[[], pa.Table]:
             recent = file.read(self.schema, after, upto)
 
             def finish() -> pa.Table:
@@ -262,7 +262,7 @@ class Log:
     def segments(self) -> tuple[Segment, ...]:
         """The files in force, in order; the last one is open and described as far as it was written."""
 
-        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], tuple[Segment, ...]]:
+        def use(manifest: LogManifest, file: SegmentFile) -> Callable[[], tuple[Segment, ...]]:
             written = manifest.open._replace(rows=file.rows, first=file.first, last=file.last, size=file.end)
             return lambda: (*manifest.segments[:-1], written)
 
@@ -271,7 +271,7 @@ class Log:
     def scan(self, connection: duckdb.DuckDBPyConnection, name: str) -> Scan:
         """The log as it is now, for SQL on a connection: makes a temporary view of that name; see `scan_of`."""
 
-        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], Scan]:
+        def use(manifest: LogManifest, file: SegmentFile) -> Callable[[], Scan]:
             recent = file.read(self.schema)
 
             def finish() -> Scan:
@@ -295,7 +295,7 @@ class Log:
         then on, so that a look costs what it finds.
         """
 
-        def use(manifest: Manifest, file: SegmentFile) -> Callable[[], Scan]:
+        def use(manifest: LogManifest, file: SegmentFile) -> Callable[[], Scan]:
             recent = self._recent.tables(manifest, file)
 
             def finish() -> Scan:
@@ -306,7 +306,7 @@ class Log:
 
         return self._files.looked(use)
 
-    def _sealed(self, manifest: Manifest) -> list[tuple[int, Path]]:
+    def _sealed(self, manifest: LogManifest) -> list[tuple[int, Path]]:
         """The number and file of each sealed segment, all of which are there and undamaged."""
         sealed = [segment for segment in manifest.segments if segment.sealed]
         for segment in sealed:

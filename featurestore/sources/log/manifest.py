@@ -14,7 +14,7 @@ from featurestore.durable.checksums import CHECK, encoded, unsigned
 from featurestore.durable.writes import replace
 from featurestore.errors import LogDamagedError, LogError
 
-__all__ = ["Manifest", "ManifestFile", "Retired", "Segment"]
+__all__ = ["LogManifest", "ManifestFile", "Retired", "Segment"]
 
 VERSION = 2
 """2: with checksums of its own words and of sealed segments. 1, which has none, is still read."""
@@ -54,7 +54,7 @@ class Retired(NamedTuple):
     since: int
 
 
-class Manifest(NamedTuple):
+class LogManifest(NamedTuple):
     """What is in force. The segments' rows are strictly increasing in known_at, over all of them."""
 
     schema: pa.Schema
@@ -90,9 +90,9 @@ class ManifestFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None  # stays open, so that no other file can get the same number
-        self._manifest: Manifest | None = None
+        self._manifest: LogManifest | None = None
 
-    def read(self) -> Manifest | None:
+    def read(self) -> LogManifest | None:
         """The manifest in force, or None where there is none."""
         try:
             there = self.path.stat()
@@ -106,7 +106,7 @@ class ManifestFile:
         self._manifest = self._decode(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
         return self._manifest
 
-    def write(self, manifest: Manifest) -> None:
+    def write(self, manifest: LogManifest) -> None:
         """Put a manifest in the place of the one before, durably and at once."""
         replace(self.path, manifest.encode())
 
@@ -116,7 +116,7 @@ class ManifestFile:
             os.close(self._descriptor)
             self._descriptor = self._manifest = None
 
-    def _decode(self, data: bytes) -> Manifest:
+    def _decode(self, data: bytes) -> LogManifest:
         try:
             read = orjson.loads(data)
             if read["version"] not in {1, VERSION}:
@@ -126,7 +126,7 @@ class ManifestFile:
                 )
             if read["version"] != 1 or CHECK in read:
                 read = unsigned(read)
-            return Manifest(
+            return LogManifest(
                 pa.ipc.read_schema(pa.py_buffer(base64.b64decode(read["schema"]))),
                 tuple(Segment(**segment) for segment in read["segments"]),
                 tuple(Retired(**retired) for retired in read["retired"]),

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore.sources.log.manifest import Manifest
+from featurestore.sources.log.manifest import LogManifest
 from featurestore.sources.log.relation import numbered
 from featurestore.sources.log.sealed import read_segment
 from featurestore.sources.log.segment import SegmentFile
 
-__all__ = ["Recent"]
+__all__ = ["UnsealedCache"]
 
 
-class Recent:
+class UnsealedCache:
     """The rows of a log's unsealed segments; to be used under the mutex of its files."""
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
@@ -27,7 +27,7 @@ class Recent:
         self._place: tuple[int, int] | None = None  # of `_open`: the segment's number, and how often the log was cut
         self._last: int | None = None  # known_at of the last row in it
 
-    def tables(self, manifest: Manifest, file: SegmentFile) -> list[pa.Table]:
+    def tables(self, manifest: LogManifest, file: SegmentFile) -> list[pa.Table]:
         """The rows in order, with SEGMENT and ROW; one table at least."""
         unsealed = manifest.unsealed
         self._full = {
