@@ -1,12 +1,13 @@
 # make demo   the main job on real data, embedded
 # make test   every test
 # make check  linters and the type checker
+# make mutants  small faults that the tests should notice; see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format bench constraints clean
+.PHONY: demo test check format bench mutants constraints clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +31,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# ONLY="semantics/time.py:Timing.as_of compile/"  SAMPLE=10 (of each module; 0: all)  SEED=0
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 # Run in a fresh virtual environment after changing pyproject.toml.
 constraints: $(STAMP)
