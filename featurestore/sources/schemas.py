@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import duckdb
@@ -83,16 +84,26 @@ def pushed_types(source: PushSource) -> dict[str, str]:
 def taken_columns(frame: pa.Table) -> dict[int, tuple[pa.ChunkedArray, str]]:
     """The columns of a frame that the engine takes, by place, as it takes them, with its types for them."""
     found = {}
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
-        for place, column in enumerate(frame.columns):
-            taken = _taken(column)
-            try:
-                connection.register("one", pa.table([taken.slice(0, 0)], names=["c"]))
-                found[place] = (taken, str(connection.execute("DESCRIBE one").fetchall()[0][1]))
-                connection.unregister("one")
-            except duckdb.Error:
-                continue
+    for place, column in enumerate(frame.columns):
+        taken = _taken(column)
+        of = _engine_type(pa.schema([("c", taken.type)]).serialize().to_pybytes())
+        if of is not None:
+            found[place] = (taken, of)
     return found
+
+
+@lru_cache(maxsize=4096)
+def _engine_type(schema: bytes) -> str | None:
+    """The engine's type for a column, None where it takes none such. The schema of that column as bytes, since Arrow's types
+    compare equal where what their fields say besides differs, which the engine reads."""
+    column = pa.ipc.read_schema(pa.py_buffer(schema))
+    frame = pa.table([pa.chunked_array([], column.field(0).type)], schema=column)
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        try:
+            connection.register("one", frame)
+            return str(connection.execute("DESCRIBE one").fetchall()[0][1])
+        except duckdb.Error:
+            return None
 
 
 def _taken(column: pa.ChunkedArray) -> pa.ChunkedArray:
