@@ -15,6 +15,7 @@ from featurestore.config import Config
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
+from featurestore.declare.views import FeatureView
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import MaterializeError
 from featurestore.materialize.materialize import Run, materialize_view
@@ -23,8 +24,6 @@ from featurestore.online import OnlineStore, open_online
 from featurestore.push.pushing import Pushing
 from featurestore.registry.delete_online import free_view
 from featurestore.registry.documents import (
-    catalog_of,
-    resolved_view,
     service_views,
     view_fingerprints,
 )
@@ -84,6 +83,9 @@ class Project:
         self._served = OwnedFolder(
             config.serving_log.folder, config.project, what="serving log", key="serving_log.folder"
         )
+        # By name what was settled last, beside what it was made of; all of that is never changed.
+        self._views: dict[str, tuple[FeatureView, RawColumns, ResolvedView]] = {}
+        self._services: dict[str, tuple[FeatureService, dict[str, ResolvedView], ResolvedService]] = {}
         self._before = before
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
@@ -158,14 +160,14 @@ class Project:
 
     def _registry_version(self, service: str, fingerprint: str) -> int | None:
         found = self.registry.find_service(service, fingerprint)
-        return None if found is None else found[0]
+        return None if found is None else found.number
 
     # --- definitions ------------------------------------------------------------------------
 
     @property
     def definitions(self) -> Catalog:
         """The definitions at hand over those that were applied."""
-        return catalog_of(self.registry.current().document).merged(self.catalog)
+        return self.registry.current().catalog.merged(self.catalog)
 
     def add(self, definitions: Sequence[Any]) -> None:
         """Take definitions in among those at hand."""
@@ -179,17 +181,23 @@ class Project:
         if raw.mixed:
             applied = self.registry.current().document["views"].get(declared.name)
             return resolve(declared, RawColumns.named_as(raw, {} if applied is None else applied["raw"]))
-        return resolve(declared, raw)
+        last = self._views.get(declared.name)
+        if last is None or last[0] is not declared or last[1] is not raw:
+            last = self._views[declared.name] = declared, raw, resolve(declared, raw)
+        return last[2]
 
     def service(self, features: Any) -> ResolvedService:
         """A service, by name or itself, or what a list of features makes, over the sources as they are now."""
         service: FeatureService = self.definitions.service_of(features)
         views = {item.view.name: self.view(item.view) for item in service.selections()}
-        return resolve_service(service, views)
+        last = self._services.get(service.name)
+        if last is None or last[0] is not service or any(last[1][name] is not view for name, view in views.items()):
+            last = self._services[service.name] = service, views, resolve_service(service, views)
+        return last[2]
 
     def applied(self, names: Sequence[str] | None = None) -> list[ResolvedView]:
         """The applied views (only those named), and those of kept services, over their sources as they are now."""
-        current, held = self.registry.current().document, [held.view for held in self.held()]
+        current, held = self.registry.current(), [held.view for held in self.held()]
         return applied_views(current, self.catalog, self.offline, names=names, held=held)
 
     def held(self) -> list[HeldView]:
@@ -285,7 +293,8 @@ class Project:
 
         It is when every view of every service that reads it is complete: until then the version before is served whole.
         """
-        document = self.registry.current().document
+        current = self.registry.current()
+        document = current.document
         if document["views"].get(view, {}).get("fingerprint") != fingerprint:
             return False
         together = {view}
@@ -293,4 +302,4 @@ class Project:
             read = service_views(document, service)
             together.update(read if view in read else ())
         project = self.config.project
-        return all(is_published(resolved_view(document, name), self.online, project) for name in together)
+        return all(is_published(current.view(name), self.online, project) for name in together)

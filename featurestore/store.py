@@ -23,7 +23,6 @@ from featurestore.project import Project
 from featurestore.push.compact import compact
 from featurestore.push.pusher import Pushed, TakenBack
 from featurestore.registry.apply import AppliedVersion, free_leftovers
-from featurestore.registry.documents import resolved_view
 from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.reports.audit import Audit, Audited, audit
@@ -421,8 +420,8 @@ class FeatureStore:
 
     def status(self) -> list[ViewStatus]:
         """How far each applied view has come online, and each that a kept service reads; what lies in the logs of pushes."""
-        document, held = self.registry.current().document, self._project.held()
-        views = [*(resolved_view(document, name) for name in document["views"]), *(one.view for one in held)]
+        current, held = self.registry.current(), self._project.held()
+        views = [*map(current.view, current.document["views"]), *(one.view for one in held)]
         views = [self._project.at_hand(view) if reads_source(view) else view for view in views]
         kept = {one.view.fingerprint: tuple(map(str, one.services)) for one in held}
         return status_of(

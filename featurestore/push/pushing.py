@@ -23,9 +23,9 @@ from featurestore.push.compactor import Compactor
 from featurestore.push.heartbeat import Heartbeat
 from featurestore.push.pusher import Applied, Pushed, Pusher, TakenBack
 from featurestore.push.witness import EVERY, LogWitness
-from featurestore.registry.documents import Document, catalog_of, resolved_view, view_fingerprints
+from featurestore.registry.documents import Document, view_fingerprints
 from featurestore.registry.rollout import held_views
-from featurestore.registry.store import Registry, RegistryState
+from featurestore.registry.store import Registry, RegistryState, Version
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import LATE
@@ -221,26 +221,24 @@ class Pushing:
         """What is applied and still to be freed; the definitions are read again only where that has changed."""
         state = self._registry.state()
         if self._known.state != state:
-            documents = {
-                number: self._registry.version(number).document
-                for number in {state.generation, *(kept.version for kept in state.kept)}
-            }
-            current = documents[state.generation]
-            sources = [catalog_of(documents[kept.version]).sources for kept in state.kept]
-            known = {name: source for one in sources for name, source in one.items()} | catalog_of(current).sources
-            held = [held.view for held in held_views(self._registry, view_fingerprints(current), state.kept)]
+            current = self._registry.version(state.generation)
+            known: dict[str, Source] = {}
+            for kept in state.kept:
+                known |= self._registry.version(kept.version).catalog.sources
+            known |= current.catalog.sources
+            held = [held.view for held in held_views(self._registry, view_fingerprints(current.document), state.kept)]
             versions = self._versions(current, set(state.leftovers))
             versions += [(view, False) for view in held if view.is_pushed]
             self._known = _Applied(state, known, versions)
         return self._known
 
-    def _versions(self, current: Document, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:
-        found = {(view, record["fingerprint"]): (current, False) for view, record in current["views"].items()}
+    def _versions(self, current: Version, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:
+        found = {(view, record["fingerprint"]): (current, False) for view, record in current.document["views"].items()}
         for version in self._registry.history() if left else ():
             for view, record in version.document["views"].items():
                 if (view, record["fingerprint"]) in left:
-                    found.setdefault((view, record["fingerprint"]), (version.document, True))
-        pushed = ((resolved_view(of, view), old) for (view, _), (of, old) in found.items() if _is_pushed(of, view))
+                    found.setdefault((view, record["fingerprint"]), (version, True))
+        pushed = ((of.view(view), old) for (view, _), (of, old) in found.items() if _is_pushed(of.document, view))
         return [(view, old) for view, old in pushed if view.is_pushed]
 
     def _wait_for_the_clock(self, instant: int) -> None:

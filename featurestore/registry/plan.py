@@ -9,7 +9,7 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.registry.diff import changes
-from featurestore.registry.documents import PLACES, Document, Record, catalog_of, document_of, merged
+from featurestore.registry.documents import PLACES, Document, Record, document_of, merged
 from featurestore.registry.rollout import Rollout, versions_between
 from featurestore.registry.steps import Notice, Plan, Refill, steps_between
 from featurestore.registry.store import Registry
@@ -47,7 +47,7 @@ def make_plan(
     services = {name: resolve_service(service, views) for name, service in catalog.services.items()}
     document = document_of(catalog, views, services)
     if not remove_missing:
-        sources = {**catalog_of(current.document).sources, **catalog.sources}
+        sources = {**current.catalog.sources, **catalog.sources}
         document = merged(current.document, document, raw_of=lambda name: offline.raw_types(sources[name]))
     _keep_listings(document, current.document)
     if not accept_types:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from featurestore.catalog import Catalog
 from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, NotFoundError, SourceError, did_you_mean
-from featurestore.registry.documents import Document, resolved_view
+from featurestore.registry.records import Version
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.sources.offline import Offline
@@ -17,19 +17,20 @@ __all__ = ["applied_views", "rebind"]
 
 
 def applied_views(
-    document: Document, catalog: Catalog, offline: Offline, *, names: Sequence[str] | None = None,
+    version: Version, catalog: Catalog, offline: Offline, *, names: Sequence[str] | None = None,
     held: Sequence[ResolvedView] = (),
 ) -> list[ResolvedView]:  # fmt: skip
     """The applied views (only those named), then those `held` beside them, over their sources as they are now.
 
     Raises NotFoundError, SourceError.
     """
-    known = {*document["views"], *(view.name for view in held)}
+    applied = version.document["views"]
+    known = {*applied, *(view.name for view in held)}
     for name in names or ():
         if name not in known:
             raise NotFoundError(f"No feature view '{name}' was applied.{did_you_mean(name, known)}")
-    applied = [resolved_view(document, name) for name in document["views"] if not names or name in names]
-    wanted = [*applied, *(view for view in held if not names or view.name in names)]
+    current = [version.view(name) for name in applied if not names or name in names]
+    wanted = [*current, *(view for view in held if not names or view.name in names)]
     return [rebind(view, catalog, offline) for view in wanted]
 
 

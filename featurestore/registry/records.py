@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from featurestore.catalog import Catalog
 from featurestore.clock import to_datetime
-from featurestore.registry.documents import Document
+from featurestore.registry.documents import Document, catalog_of, resolved_service, resolved_view
+from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.view import ResolvedView
 
 __all__ = ["Freed", "KeptVersion", "RegistryState", "RunRecord", "ServiceVersion", "Version"]
 
 
 @dataclass(frozen=True)
 class Version:
-    """One applied state. `applied_at` is in µs; number 0, with an empty document, is the state before the first."""
+    """One applied state, which never changes: its definitions are read from the document once, when first asked for.
+
+    `applied_at` is in µs; number 0, with an empty document, is the state before the first.
+    """
 
     number: int
     applied_at: int
     document: Document
     digest: str
     note: str = ""
+    _views: dict[str, ResolvedView] = field(default_factory=dict, compare=False)
+    _services: dict[str, ResolvedService] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """Everything that was applied, as definitions."""
+        return catalog_of(self.document)
+
+    def view(self, name: str) -> ResolvedView:
+        """See `documents.resolved_view`."""
+        if name not in self._views:
+            self._views[name] = resolved_view(self.document, name)
+        return self._views[name]
+
+    def service(self, name: str) -> ResolvedService:
+        """See `documents.resolved_service`."""
+        if name not in self._services:
+            self._services[name] = resolved_service(self.document, name)
+        return self._services[name]
 
     def __repr__(self) -> str:
         at = f" applied {to_datetime(self.applied_at):%Y-%m-%d %H:%M:%S}Z" if self.number else ""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from featurestore.errors import NotFoundError
-from featurestore.registry.documents import Document, resolved_view, service_views, view_fingerprints
+from featurestore.registry.documents import Document, service_views, view_fingerprints
 from featurestore.registry.steps import KeepVersion, RetireVersion, VersionStep
-from featurestore.registry.store import KeptVersion, Registry, ServiceVersion
+from featurestore.registry.store import KeptVersion, Registry, ServiceVersion, Version
 from featurestore.semantics.view import ResolvedView
 
 __all__ = ["ALL", "HeldView", "Rollout", "Versions", "held_views", "versions_between"]
@@ -117,12 +117,10 @@ def named(kept: Sequence[KeptVersion], names: Iterable[str]) -> list[ServiceVers
 
 def held_views(registry: Registry, current: Mapping[str, str], kept: Iterable[KeptVersion]) -> list[HeldView]:
     """The views of kept service versions that are not current (`current`: name → fingerprint), each once."""
-    found: dict[tuple[str, str], tuple[Document, list[ServiceVersion]]] = {}
+    found: dict[tuple[str, str], tuple[Version, list[ServiceVersion]]] = {}
     for one in kept:
-        document = registry.version(one.version).document
-        for view in service_views(document, one.service).items():
+        version = registry.version(one.version)
+        for view in service_views(version.document, one.service).items():
             if current.get(view[0]) != view[1]:
-                found.setdefault(view, (document, []))[1].append(one.named)
-    return [
-        HeldView(resolved_view(document, name), tuple(services)) for (name, _), (document, services) in found.items()
-    ]
+                found.setdefault(view, (version, []))[1].append(one.named)
+    return [HeldView(version.view(name), tuple(services)) for (name, _), (version, services) in found.items()]

@@ -80,6 +80,9 @@ READ_AS = {
 }
 """The same for whoever only reads, for as long as he does."""
 
+VERSIONS_HELD = 32
+"""Versions that are kept in memory once they were read: the newest."""
+
 RUN = "view, fingerprint, instant, started, finished, rows, keys, status, detail"
 
 
@@ -96,6 +99,7 @@ class Registry:
         self._project = project
         self._now = now
         self._file = SQLiteFile(path, "registry", application=APPLICATION, schema=SCHEMA, timeout=timeout, ahead=True)
+        self._held: dict[tuple[Any, ...], Version] = {}  # versions that were read, by their rows without the document
 
     def __repr__(self) -> str:
         return f"Registry({str(self.path)!r})"
@@ -104,24 +108,29 @@ class Registry:
 
     def current(self) -> Version:
         """The newest version; number 0 with an empty document where nothing has been applied."""
-        found = self._versions("ORDER BY number DESC LIMIT 1")
-        current = found[0] if found else _nothing()
-        if self._read("SELECT 1 FROM services WHERE version > ?", current.number):
-            raise self._damaged(f"a version after {current.number} is gone")
-        return current
+        with self._reading() as connection:
+            if connection is None:
+                return _nothing()
+            found = self._versions(connection, "ORDER BY number DESC LIMIT 1")
+            current = found[0] if found else _nothing()
+            if connection.execute("SELECT 1 FROM services WHERE version > ?", (current.number,)).fetchone():
+                raise self._damaged(f"a version after {current.number} is gone")
+            return current
 
     def version(self, number: int) -> Version:
         """One version; NotFoundError where there is none of that number."""
         if number == 0:
             return _nothing()
-        found = self._versions("WHERE number = ?", number)
+        with self._reading() as connection:
+            found = self._versions(connection, "WHERE number = ?", number)
         if not found:
             raise NotFoundError(f"{self.path} has no version {number}; it has 0 to {self.generation()}")
         return found[0]
 
     def history(self) -> tuple[Version, ...]:
         """Every version, newest first."""
-        return tuple(self._versions("ORDER BY number DESC"))
+        with self._reading() as connection:
+            return tuple(self._versions(connection, "ORDER BY number DESC"))
 
     def generation(self) -> int:
         """The number of the newest version, cheaply: it has changed exactly when something was applied."""
@@ -180,8 +189,8 @@ class Registry:
         sql = "SELECT service, fingerprint, version, since FROM kept ORDER BY service, since, fingerprint"
         return tuple(KeptVersion(*row) for row in self._read(sql))
 
-    def find_service(self, name: str, fingerprint: str) -> tuple[int, Document] | None:
-        """The newest version in which the service had this fingerprint, with its document; None where none had."""
+    def find_service(self, name: str, fingerprint: str) -> Version | None:
+        """The newest version in which the service had this fingerprint; None where none had."""
         sql = "SELECT max(version) FROM services WHERE name = ? AND fingerprint = ?"
         rows = self._read(sql, name, fingerprint)
         if not rows or rows[0][0] is None:
@@ -189,7 +198,7 @@ class Registry:
         found = self.version(rows[0][0])
         if found.document["services"].get(name, {}).get("fingerprint") != fingerprint:
             raise self._damaged(f"version {found.number} has no service '{name}' {fingerprint}, as another place says")
-        return found.number, found.document
+        return found
 
     def services(self, name: str) -> tuple[str, ...]:
         """The distinct fingerprints that a service has had, the one applied last first."""
@@ -262,34 +271,49 @@ class Registry:
     def _damaged(self, how: str) -> RegistryError:
         return RegistryError(f"The registry {self.path} is damaged: {how}; restore it from a copy")
 
-    def _versions(self, rest: str, *values: Any) -> list[Version]:
+    def _versions(self, connection: sqlite3.Connection | None, rest: str, *values: Any) -> list[Version]:
+        """Versions; the document of one that was read before is not read again, as no version ever changes."""
+        if connection is None:
+            return []
         found = []
-        for number, applied_at, text, digest, note, check in self._read(f"SELECT * FROM versions {rest}", *values):
-            try:
-                document = orjson.loads(text)
-            except orjson.JSONDecodeError:
-                document = None
-            if document is None or digest_of(document) != digest:
-                raise self._damaged(f"version {number} is damaged, its digest is not {digest}")
-            if check is not None and check != row_check((number, applied_at, digest, note)):
-                raise self._damaged(f"version {number} is damaged, it is not what was written")
-            found.append(Version(number, applied_at, document, digest, note))
+        sql = f"SELECT number, applied_at, digest, note, of_row FROM versions {rest}"
+        for row in connection.execute(sql, values).fetchall():
+            version = self._held.get(row)
+            if version is None:
+                sql = "SELECT document FROM versions WHERE number = ?"
+                version = self._checked(row, connection.execute(sql, row[:1]).fetchone()[0])
+                held = {**self._held, row: version}  # no thread sees one that is being changed
+                self._held = {one: held[one] for one in sorted(held)[-VERSIONS_HELD:]}
+            found.append(version)
         return found
+
+    def _checked(self, row: tuple[Any, ...], text: bytes) -> Version:
+        """The version of a row and its document; RegistryError where it is not what was written."""
+        number, applied_at, digest, note, check = row
+        try:
+            document = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            document = None
+        if document is None or digest_of(document) != digest:
+            raise self._damaged(f"version {number} is damaged, its digest is not {digest}")
+        if check is not None and check != row_check((number, applied_at, digest, note)):
+            raise self._damaged(f"version {number} is damaged, it is not what was written")
+        return Version(number, applied_at, document, digest, note)
 
     def _read(self, sql: str, *values: Any) -> Sequence[tuple[Any, ...]]:
         with self._reading() as connection:
-            if connection is None:
-                return []
-            for schema in range(schema_of(connection), SCHEMA):  # of an older version, which reading does not change
-                for made in READ_AS[schema]:
-                    connection.execute(made)
-            return connection.execute(sql, values).fetchall()
+            return [] if connection is None else connection.execute(sql, values).fetchall()
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         with self._file.reading() as connection:
             if connection is not None:
                 self._check_owner(connection)
+                for schema in range(
+                    schema_of(connection), SCHEMA
+                ):  # of an older version, which reading does not change
+                    for made in READ_AS[schema]:
+                        connection.execute(made)
             yield connection
 
     @contextmanager

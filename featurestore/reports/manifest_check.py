@@ -85,7 +85,7 @@ def check_manifest(manifest: Manifest, project: Project) -> ManifestCheck:
     found = project.registry.find_service(*version)
     definition = manifest.definition
     if definition is None and found is not None:
-        definition = found[1]["services"][version.service]["definition"]
+        definition = found.document["services"][version.service]["definition"]
     record = project.registry.current().document["services"].get(version.service)
     refusal, unfilled = None, []
     try:

@@ -29,8 +29,8 @@ from featurestore.errors import (
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.registry.diff import changes
-from featurestore.registry.documents import Document, resolved_service
-from featurestore.registry.store import Registry, ServiceVersion
+from featurestore.registry.documents import Document
+from featurestore.registry.store import Registry, ServiceVersion, Version
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.lookup import Lookup
@@ -155,7 +155,7 @@ class Serving:
         found = self._registry.find_service(name, fingerprint)
         if found is None:
             raise FingerprintError(_never(name, fingerprint))
-        return resolved_service(found[1], name)
+        return found.service(name)
 
     def served_version(self, name: str, fingerprint: str) -> ResolvedService:
         """`applied_version` with its functions; FingerprintError where these are not at hand."""
@@ -206,14 +206,14 @@ class Serving:
         """Whether definitions were taken in since, among which may be the functions of a newer version."""
         return self._functions() is not loaded.catalog
 
-    def _versions(self, name: str) -> Iterator[Document]:
-        """The documents that hold distinct versions of the service, newest first."""
+    def _versions(self, name: str) -> Iterator[Version]:
+        """The versions of the registry that hold distinct versions of the service, newest first."""
         seen = set()
         for version in self._registry.history():
             record = version.document["services"].get(name)
             if record is not None and record["fingerprint"] not in seen:
                 seen.add(record["fingerprint"])
-                yield version.document
+                yield version
 
     def _served(self, name: str) -> tuple[ResolvedService, bool]:
         """The version to serve, and whether no newer one waits to be filled: the newest that is complete and whose functions
@@ -223,8 +223,8 @@ class Serving:
             raise NotFoundError(f"No feature service '{name}' was applied.{did_you_mean(name, current['services'])}")
         first: ResolvedService | None = None
         lacking: FingerprintError | None = None
-        for document in self._versions(name):
-            service = resolved_service(document, name)
+        for version in self._versions(name):
+            service = version.service(name)
             try:
                 service = self._with_functions(service)
             except FingerprintError as error:  # code reaches a process when it is deployed, not when it is applied
@@ -242,16 +242,16 @@ class Serving:
     def behind(self) -> list[ServiceBehind]:
         """The applied services that are not served as they are applied since their functions have other code here."""
         found = []
-        for name in self._registry.current().document["services"]:
+        current = self._registry.current()
+        for name, record in current.document["services"].items():
             try:
-                self._with_functions(resolved_service(self._registry.current().document, name))
+                self._with_functions(current.service(name))
             except FingerprintError as error:
                 try:
                     served, why = self._served(name)[0].fingerprint, str(error)
                 except FingerprintError as refused:
                     served, why = None, str(refused)
-                applied = self._registry.current().document["services"][name]["fingerprint"]
-                found.append(ServiceBehind(name, applied, served, why))
+                found.append(ServiceBehind(name, record["fingerprint"], served, why))
         return found
 
     def present(self, manifest: Manifest) -> ServiceVersion:
@@ -273,7 +273,7 @@ class Serving:
         found = self._registry.find_service(name, fingerprint)
         if found is None:
             raise self._refused(version, _never(name, fingerprint), self._presented.get(version))
-        service = resolved_service(found[1], name)
+        service = found.service(name)
         record = self._registry.current().document["services"].get(name)
         stays = record is not None and record["fingerprint"] == fingerprint
         if not stays and all(kept.named != version for kept in self._registry.kept()):

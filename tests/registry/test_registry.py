@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import sqlite3
@@ -85,9 +86,9 @@ def test_a_service_is_found_by_its_fingerprint_in_the_newest_version_that_had_it
         registry.commit(
             state(services={"model": fingerprint, "other": "f9"}, views={"v": str(number)}), expected=number
         )
-    version, document = registry.find_service("model", "f1")
-    assert (version, document["views"]["v"]["fingerprint"]) == (3, "2")
-    assert registry.find_service("model", "f2")[0] == 2
+    found = registry.find_service("model", "f1")
+    assert (found.number, found.document["views"]["v"]["fingerprint"]) == (3, "2")
+    assert registry.find_service("model", "f2").number == 2
     assert registry.find_service("model", "f9") is None
     assert registry.find_service("none", "f1") is None
     assert registry.services("model") == ("f3", "f1", "f2")
@@ -229,7 +230,7 @@ def _apply(registry: Registry, who: str, times: int) -> int:
     for number in range(times):
         while True:
             current = registry.current()
-            document = current.document
+            document = copy.deepcopy(current.document)
             document["entities"][f"{who}_{number}"] = {"fingerprint": "x" * 2000}
             try:
                 registry.commit(document, expected=current.number, note=who)

@@ -9,7 +9,6 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import SourceError
 from featurestore.project import Project
-from featurestore.registry.documents import resolved_view
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline, Session
 from featurestore.sources.source_files import SourceFile
@@ -83,7 +82,7 @@ def other_versions(project: Project, view: ResolvedView) -> Iterator[ResolvedVie
         if record is not None and record["fingerprint"] not in seen:
             seen.add(record["fingerprint"])
             try:
-                other = project.at_hand(resolved_view(version.document, view.name))
+                other = project.at_hand(version.view(view.name))
             except SourceError:  # what it read is not there any more
                 continue
             if [key.type for key in other.keys] == [key.type for key in view.keys]:

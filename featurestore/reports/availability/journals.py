@@ -15,7 +15,6 @@ from typing import NamedTuple
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.project import Project
-from featurestore.registry.documents import resolved_view
 from featurestore.semantics.time import BEGINNING, END, Timing
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.arrivals import Stay
@@ -86,11 +85,11 @@ def completions_of(project: Project, view: ResolvedView) -> Completions:
 def looks_at(project: Project, source: Source) -> list[int]:
     """When the files of a source were looked at, as far as is journalled (µs, in order): at every run of a view over it,
     and whenever something new was found. Raises RegistryError."""
-    document = project.registry.current().document
+    current = project.registry.current()
     looks = {stay.seen for stay in project.offline.arrivals.stays(source.name)}
     looks |= {stay.missed for stay in project.offline.arrivals.stays(source.name) if stay.missed is not None}
-    for name in document["views"]:
-        view = resolved_view(document, name)
+    for name in current.document["views"]:
+        view = current.view(name)
         read = view.source.history if isinstance(view.source, PushSource) else view.source
         if read is not None and read.name == source.name:
             looks.update(completions_of(project, view).starts)

@@ -16,7 +16,6 @@ from featurestore.clock import to_datetime
 from featurestore.errors import DeclarationError, FeatureStoreError, RegistryError
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
-from featurestore.registry.documents import resolved_service
 from featurestore.registry.frames import WrittenFrame
 from featurestore.registry.store import Registry
 from featurestore.reports.lineage.graph import Graph, service_id
@@ -78,7 +77,7 @@ def _versions(
         requests, error, views = _requests(logged.get((name, fingerprint), [])), unreachable, {}
         try:
             found = registry.find_service(name, fingerprint)
-            service = None if found is None else resolved_service(found[1], name)
+            service = None if found is None else found.service(name)
             if service is not None and not unreachable:
                 views = _views(service, online(), project)
         except (RegistryError, DeclarationError) as refused:
