@@ -28,7 +28,7 @@ from tests.small import NOON, THING, both, hours, opened, table, trained, view_o
 OWN = (
     "rowid", "file_row_number", "file_index", "filename", "__file", "__row", "__frame_row", "__row_file", "__row_number",
     "__log_segment", "__log_row", "__known_at", "__replaces", "file", "row", "e", "o", "v", "g", "k0", "w0", "c0", "c1",
-    "known", "number", "n", "p", "s",
+    "known", "number", "n", "p", "s", "event_us", "learned_us", "counts_from", "counts_until", "key_no", "as_of", "request_no",
 )  # fmt: skip
 """What the engine and the store call columns of their own."""
 

@@ -34,13 +34,17 @@ def random_case(chance: random.Random, *, wide: bool, ending: bool) -> tuple[Tim
 
 def by_loops(rows: Times, key: int, as_of: int) -> tuple[set[int], int]:
     """The rows that happened last among those that count, of these the last learned; and how many instants were tried."""
-    happened = {int(e) for k, e in zip(rows.key, rows.e, strict=True) if k == key and e <= as_of}
+    happened = {int(e) for k, e in zip(rows.key, rows.event_us, strict=True) if k == key and e <= as_of}
     for tried, instant in enumerate(sorted(happened, reverse=True), 1):
-        here = [i for i in range(len(rows.e)) if rows.key[i] == key and rows.e[i] == instant and rows.v[i] <= as_of]
-        here = [i for i in here if rows.g is None or rows.g[i] > as_of]
+        here = [
+            i
+            for i in range(len(rows.event_us))
+            if rows.key[i] == key and rows.event_us[i] == instant and rows.counts_from[i] <= as_of
+        ]
+        here = [i for i in here if rows.counts_until is None or rows.counts_until[i] > as_of]
         if here:
-            last = max(rows.v[i] for i in here)
-            return {i for i in here if rows.v[i] == last}, tried
+            last = max(rows.counts_from[i] for i in here)
+            return {i for i in here if rows.counts_from[i] == last}, tried
     return set(), len(happened)
 
 

@@ -44,7 +44,22 @@ PUSHED = timedelta(hours=2)
 
 
 def test_the_names_that_are_tried_are_those_of_the_code() -> None:
-    assert {"n", "t", "k0", "c0", "i0", "e", "o", "known", "request", "row", "time", "known_at", "__replaces"} <= {*OWN}
+    assert {
+        "n",
+        "t",
+        "k0",
+        "c0",
+        "i0",
+        "event_us",
+        "learned_us",
+        "counts_from",
+        "known",
+        "request",
+        "row",
+        "time",
+        "known_at",
+        "__replaces",
+    } <= {*OWN}
     assert {"spine", "asof_rows", "file", "event time", "request time", "asked at", "__log_row", "f0", "w0"} <= {*OWN}
 
 

@@ -88,7 +88,7 @@ def test_folds_over_windows_are_the_oracle_to_the_bit(
     files=st.integers(1, 4),
     seed=st.integers(0, 99),
     width=st.sampled_from((1, 7)),
-    bound=st.sampled_from(("PASS", "SHARE")),
+    bound=st.sampled_from(("MEMORY_BATCH_CELLS", "KEY_BATCH_ROWS")),
     threads=st.sampled_from((1, 2, 5)),
 )
 def test_files_order_and_passes_change_no_fold(

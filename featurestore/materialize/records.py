@@ -41,7 +41,7 @@ def collect(session: Session, view: ResolvedView, sql: str) -> int:
     """Fill the temporary table `asked (n, k…)` of a session with the keys that a query gives; how many there are."""
     connection = session.connection
     connection.execute(
-        f"CREATE TEMP TABLE asked AS SELECT row_number() OVER () - 1 AS n, {key_list(view)} FROM ({sql})"
+        f"CREATE TEMP TABLE asked AS SELECT row_number() OVER () - 1 AS request_no, {key_list(view)} FROM ({sql})"
     )
     return int(connection.execute("SELECT count(*) FROM asked").fetchall()[0][0])
 
@@ -67,16 +67,16 @@ class RecordQuery:
         view, codec, connection = self.view, self.codec, self.session.connection
         instant, edition = mark
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n - {first} AS n, {key_list(view)}, "
-            f"CAST({instant} AS BIGINT) AS a FROM asked WHERE n >= {first} AND n < {first + count}"
+            f"CREATE OR REPLACE TEMP TABLE requests AS SELECT request_no - {first} AS request_no, {key_list(view)}, "
+            f"CAST({instant} AS BIGINT) AS as_of FROM asked WHERE request_no >= {first} AND request_no < {first + count}"
         )
         answer = ask(
             connection, view, self.session.scan(view.source), requests="requests",
             as_of=np.full(count, instant, np.int64), tiling=self.tiling,
         )  # fmt: skip
-        table: pa.Table = connection.sql(f"SELECT n, {key_list(view)} FROM requests").to_arrow_table()
+        table: pa.Table = connection.sql(f"SELECT request_no, {key_list(view)} FROM requests").to_arrow_table()
         keys = codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
-        index = answer.index[table["n"].to_numpy()]
+        index = answer.index[table["request_no"].to_numpy()]
         order = np.argsort(index) if self.blocking else pc.sort_indices(keys).to_numpy()
         index, names = index[order], [feature.name for feature in view.features]
         for start in range(0, count, size):

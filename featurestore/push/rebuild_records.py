@@ -64,13 +64,13 @@ def _sql(
     keys: Sequence[Sequence[Any]] | None,
 ) -> str:
     resolved, zone = view.view, view.view.source.timezone or "UTC"
-    carried = ["o", "file", f"{until_sql(resolved)} AS until"]
+    carried = ["learned_us", "file", f"{until_sql(resolved)} AS until"]
     carried += [
         f"{read_sql(cell(name), resolved.raw[name], of, zone)} AS x{i}" for i, (name, of) in enumerate(types.items())
     ]
     carried += [f"w{i}" for i in range(len(view.lanes.conditions))]
     rows = rows_sql(resolved, _scan(view, session, keys), carried=carried, conditions=view.lanes.conditions)
-    alive = f"v <= {upto}" + (f" AND g > {upto}" if resolved.source.identity else "")
+    alive = f"counts_from <= {upto}" + (f" AND counts_until > {upto}" if resolved.source.identity else "")
     names = key_list(resolved)
     if keys is None:
         return f"SELECT * FROM ({rows}) WHERE {alive} ORDER BY {names}"
@@ -96,7 +96,7 @@ def _rows(view: PushedView, batch: pa.RecordBatch, types: dict[str, FeatureType]
     keys = [scalars(batch[f"k{i}"]) for i in range(len(resolved.keys))]
     columns = [scalars(canonical(batch[f"x{i}"], of)) for i, of in enumerate(types.values())]
     holds = [batch[f"w{i}"].to_pylist() for i in range(len(view.lanes.conditions))]
-    times = [batch[name].to_pylist() for name in ("e", "o", "until")]
+    times = [batch[name].to_pylist() for name in ("event_us", "learned_us", "until")]
     for number, (e, o, until) in enumerate(zip(*times, strict=True)):
         values = {name: column[number] for name, column in zip(types, columns, strict=True)}
         values[UNTIL] = until

@@ -124,9 +124,9 @@ def ask(
     features: tuple[ResolvedFeature, ...] | None = None,
     tiling: Tiling | None = None,
 ) -> Answer:
-    """Run the as-of query over a table of requests `(n, k…, a)`, whose n count from 0 and whose keys are not null.
+    """Run the as-of query over a table of requests `(request_no, k…, as_of)`, whose numbers count from 0 and whose keys are not null.
 
-    as_of: the instant of every request by n, those that the table leaves out because of a null key included. features:
+    as_of: the instant of every request by its number, those that the table leaves out because of a null key included. features:
     those to fetch, all by default. tiling: tiles for the folds where all instants are one, which change nothing but the
     time that it takes.
     """
@@ -144,13 +144,13 @@ def ask(
     conflicted = np.zeros(len(as_of), np.bool_)
     if by_rows:
         conflicted[choice.conflicted] = True
-        numbers, places, rows = choice.n, *_gather(connection, view, scan, choice, plain)
+        numbers, places, rows = choice.request_no, *_gather(connection, view, scan, choice, plain)
         if folds is not None:  # whose values are each request's own
             places, rows = np.arange(len(numbers)), rows.take(pa.array(places))
         columns = _plain_columns(view, plain, rows)
     else:
         assert folds is not None
-        numbers = folds.n[folds.known]
+        numbers = folds.request_no[folds.known]
         places = np.arange(len(numbers))
         columns = {EVENT_TIME: pa.array(folds.newest[folds.known]), UNTIL: pa.array(np.full(len(numbers), END))}
     if folds is not None:
@@ -166,12 +166,12 @@ def _conflicts(folds: FoldedAnswer | None, requests: int) -> dict[str, npt.NDArr
     if folds is not None:
         for name, decided in folds.conflicted.items():
             found[name] = np.zeros(requests, np.bool_)
-            found[name][folds.n] = decided
+            found[name][folds.request_no] = decided
     return found
 
 
 def _plain_columns(view: ResolvedView, plain: tuple[ResolvedFeature, ...], rows: pa.Table) -> dict[str, Any]:
-    columns: dict[str, Any] = {EVENT_TIME: rows["e"], UNTIL: rows["until"]}
+    columns: dict[str, Any] = {EVENT_TIME: rows["event_us"], UNTIL: rows["until"]}
     for i, feature in enumerate(plain):
         try:
             columns[feature.name] = canonical_chunks(rows[f"f{i}"], feature.type)
@@ -186,7 +186,7 @@ def _plain_columns(view: ResolvedView, plain: tuple[ResolvedFeature, ...], rows:
 def _folded_columns(folds: FoldedAnswer, numbers: Instants, requests: int) -> dict[str, Any]:
     """The folds' values and statuses in the order of `numbers`, the requests whose keys are known."""
     place = np.full(requests, -1, np.int64)
-    place[folds.n] = np.arange(len(folds.n))
+    place[folds.request_no] = np.arange(len(folds.request_no))
     places = place[numbers]
     columns: dict[str, Any] = {name: values.take(pa.array(places)) for name, values in folds.values.items()}
     columns |= {status_column(name): pa.array(status[places]) for name, status in folds.statuses.items()}
@@ -207,7 +207,7 @@ def _gather(
         if (column := feature.fold.column) is not None
     )
     rows: pa.Table = connection.sql(
-        f"SELECT w.c, s.e, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
+        f"SELECT w.c, s.event_us, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
         f"JOIN {CHOSEN} w ON s.file = w.file AND s.row = w.row"
     ).to_arrow_table()
     place = np.empty(rows.num_rows, np.int64)

@@ -2,8 +2,8 @@
 
 It is a short program over temporary tables, whose SQL statements can be printed; `query.row_choice` runs it:
 
-    keys      each requested key as one small integer, k
-    rows      the source's rows as (k, e, v, g, pointer), restricted to the requested keys; where all requests are for one
+    keys      each requested key as one small integer, key_no
+    rows      the source's rows as (key_no, event_us, counts_from, counts_until, pointer), restricted to the requested keys; where all requests are for one
               instant, then to each key's newest that count at it
               Here `query.nearest` finds each request's newest rows by event_time. For most requests one of them counts;
               `met` are the rows where several do, `left` the requests for which the newest few do not.
@@ -32,12 +32,15 @@ class Statement(NamedTuple):
 
 
 def keys_statements(view: ResolvedView, requests: str) -> list[Statement]:
-    """`keys`, each key as one small integer whatever its columns, and `requests` by that integer: (n, k, a)."""
+    """`keys`, each key as one small integer whatever its columns, and `requests` by that integer: (request_no, key_no, as_of)."""
     keys = key_list(view)
     distinct = f"SELECT DISTINCT {keys} FROM {requests}"
     return [
-        Statement("asof_keys", f"SELECT CAST(row_number() OVER () AS INTEGER) AS k, {keys} FROM ({distinct})"),
-        Statement("asof_requests", f"SELECT q.n, x.k, q.a FROM {requests} q JOIN asof_keys x ON {same_key(view, 'q')}"),
+        Statement("asof_keys", f"SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, {keys} FROM ({distinct})"),
+        Statement(
+            "asof_requests",
+            f"SELECT q.request_no, x.key_no, q.as_of FROM {requests} q JOIN asof_keys x ON {same_key(view, 'q')}",
+        ),
     ]
 
 
@@ -48,90 +51,92 @@ def same_key(view: ResolvedView, other: str) -> str:
 
 def _alive(view: ResolvedView, row: str, as_of: str) -> str:
     """Whether a row counts at an as_of: rule 1, as `semantics.rows` says it."""
-    return f"{row}v <= {as_of}" + (f" AND {row}g > {as_of}" if view.source.identity else "")
+    return f"{row}counts_from <= {as_of}" + (f" AND {row}counts_until > {as_of}" if view.source.identity else "")
 
 
 def rows_statement(view: ResolvedView, scan: Scan) -> Statement:
     """`rows`: the source's rows of the requested keys."""
-    lifetime = "r.v, r.g" if view.source.identity else "r.v"
+    lifetime = "r.counts_from, r.counts_until" if view.source.identity else "r.counts_from"
     return Statement(
         "asof_rows",
-        f"SELECT x.k, r.e, {lifetime}, r.file, r.row FROM ({rows_sql(view, scan)}) r JOIN asof_keys x ON {same_key(view, 'r')}",
+        f"SELECT x.key_no, r.event_us, {lifetime}, r.file, r.row FROM ({rows_sql(view, scan)}) r JOIN asof_keys x ON {same_key(view, 'r')}",
     )
 
 
 def near_sql(view: ResolvedView, first: int, last: int) -> str:
     """The rows of the keys [first, last), numbered from `first`."""
-    g = ", g" if view.source.identity else ""
-    return f"SELECT k - {first} AS k, e, v{g}, file, row FROM asof_rows WHERE k >= {first} AND k < {last}"
+    until = ", counts_until" if view.source.identity else ""
+    return f"SELECT key_no - {first} AS key_no, event_us, counts_from{until}, file, row FROM asof_rows WHERE key_no >= {first} AND key_no < {last}"
 
 
 def newest_statement(view: ResolvedView, at: int) -> Statement:
     """`rows` again, where all requests are for one instant: of each key the newest by event_time that count at it."""
-    newest = f"SELECT k, max(e) AS e FROM asof_rows WHERE {_alive(view, '', str(at))} GROUP BY k"
+    newest = (
+        f"SELECT key_no, max(event_us) AS event_us FROM asof_rows WHERE {_alive(view, '', str(at))} GROUP BY key_no"
+    )
     return Statement(
         "asof_rows",
-        f"SELECT r.* FROM asof_rows r JOIN ({newest}) m ON r.k = m.k AND r.e = m.e WHERE {_alive(view, 'r.', str(at))}",
+        f"SELECT r.* FROM asof_rows r JOIN ({newest}) m ON r.key_no = m.key_no AND r.event_us = m.event_us WHERE {_alive(view, 'r.', str(at))}",
     )
 
 
 def instant_statement(view: ResolvedView) -> Statement:
-    """`instant`: (n, k, a, e) for each request that is left and has a row which counts."""
+    """`instant`: (request_no, key_no, as_of, event_us) for each request that is left and has a row which counts."""
     if view.source.identity:
         again = (
-            "SELECT q.n, q.k, q.a, max(r.e) AS e FROM asof_left q JOIN asof_rows r ON q.k = r.k "
-            f"WHERE {_alive(view, 'r.', 'q.a')} GROUP BY ALL"
+            "SELECT q.request_no, q.key_no, q.as_of, max(r.event_us) AS event_us FROM asof_left q JOIN asof_rows r ON q.key_no = r.key_no "
+            f"WHERE {_alive(view, 'r.', 'q.as_of')} GROUP BY ALL"
         )
     else:
         running = (
-            "SELECT k, v, max(e) OVER (PARTITION BY k ORDER BY v) AS e FROM asof_rows "
-            "WHERE k IN (SELECT k FROM asof_left)"
+            "SELECT key_no, counts_from, max(event_us) OVER (PARTITION BY key_no ORDER BY counts_from) AS event_us FROM asof_rows "
+            "WHERE key_no IN (SELECT key_no FROM asof_left)"
         )
-        again = f"SELECT q.n, q.k, q.a, r.e FROM asof_left q ASOF JOIN ({running}) r ON q.k = r.k AND q.a >= r.v"
+        again = f"SELECT q.request_no, q.key_no, q.as_of, r.event_us FROM asof_left q ASOF JOIN ({running}) r ON q.key_no = r.key_no AND q.as_of >= r.counts_from"
     return Statement("asof_instant", again)
 
 
 def tied_statements(view: ResolvedView) -> list[Statement]:
-    """`tied`: (n, file, row) for the rows that may be a request's last; `several`: the n with more than one."""
+    """`tied`: (request_no, file, row) for the rows that may be a request's last; `several`: the requests with more than one."""
     tied = (
-        "SELECT n, file, row FROM asof_met UNION ALL SELECT q.n, r.file, r.row FROM asof_instant q "
-        f"JOIN asof_rows r ON r.k = q.k AND r.e = q.e AND {_alive(view, 'r.', 'q.a')}"
+        "SELECT request_no, file, row FROM asof_met UNION ALL SELECT q.request_no, r.file, r.row FROM asof_instant q "
+        f"JOIN asof_rows r ON r.key_no = q.key_no AND r.event_us = q.event_us AND {_alive(view, 'r.', 'q.as_of')}"
     )
     return [
         Statement("asof_tied", tied),
-        Statement("asof_several", "SELECT n FROM asof_tied GROUP BY n HAVING count(*) > 1"),
+        Statement("asof_several", "SELECT request_no FROM asof_tied GROUP BY request_no HAVING count(*) > 1"),
     ]
 
 
 def winners_statements(view: ResolvedView, scan: Scan) -> list[Statement]:
-    """`winners`: (n, file, row, conflict), one row a request, chosen among the tied by rule 2.
+    """`winners`: (request_no, file, row, conflict), one row a request, chosen among the tied by rule 2.
 
     `last` keeps the tied that known_at and tiebreak put last; only where that leaves `equal` ones are all columns read.
     """
     columns = ", ".join(cell(column) for column in sorted(view.columns))
     tiebreak = "".join(f", {cell(column)}" for column in view.source.tiebreak)
     words = words_sql(view, scan)
-    before = ", ".join(map(_descending, [*order_terms(view, first=("o",))[:1], *tiebreak_terms(view)]))
+    before = ", ".join(map(_descending, [*order_terms(view, first=("learned_us",))[:1], *tiebreak_terms(view)]))
     order = ", ".join(map(_descending, order_terms(view, first=())))
     last = (
-        f"SELECT t.n, t.file, t.row FROM asof_tied t JOIN (SELECT file, row, o{tiebreak} FROM ({words})) s "
-        "ON t.file = s.file AND t.row = s.row WHERE t.n IN (SELECT n FROM asof_several) "
-        f"QUALIFY rank() OVER (PARTITION BY t.n ORDER BY {before}) = 1"
+        f"SELECT t.request_no, t.file, t.row FROM asof_tied t JOIN (SELECT file, row, learned_us{tiebreak} FROM ({words})) s "
+        "ON t.file = s.file AND t.row = s.row WHERE t.request_no IN (SELECT request_no FROM asof_several) "
+        f"QUALIFY rank() OVER (PARTITION BY t.request_no ORDER BY {before}) = 1"
     )
     ranked = (
-        f"SELECT t.n, t.file, t.row, row_number() OVER (PARTITION BY t.n ORDER BY {order}) AS place, "
-        f"dense_rank() OVER (PARTITION BY t.n ORDER BY {order}) AS distinct_place FROM asof_last t "
+        f"SELECT t.request_no, t.file, t.row, row_number() OVER (PARTITION BY t.request_no ORDER BY {order}) AS place, "
+        f"dense_rank() OVER (PARTITION BY t.request_no ORDER BY {order}) AS distinct_place FROM asof_last t "
         f"JOIN (SELECT file, row, {columns} FROM ({words})) s ON t.file = s.file AND t.row = s.row "
-        "WHERE t.n IN (SELECT n FROM asof_equal)"
+        "WHERE t.request_no IN (SELECT request_no FROM asof_equal)"
     )
     winners = (
-        "SELECT n, file, row, false AS conflict FROM asof_tied WHERE n NOT IN (SELECT n FROM asof_several) UNION ALL "
-        "SELECT n, file, row, false FROM asof_last WHERE n NOT IN (SELECT n FROM asof_equal) UNION ALL "
-        f"SELECT n, arg_min(file, place), arg_min(row, place), max(distinct_place) > 1 FROM ({ranked}) GROUP BY n"
+        "SELECT request_no, file, row, false AS conflict FROM asof_tied WHERE request_no NOT IN (SELECT request_no FROM asof_several) UNION ALL "
+        "SELECT request_no, file, row, false FROM asof_last WHERE request_no NOT IN (SELECT request_no FROM asof_equal) UNION ALL "
+        f"SELECT request_no, arg_min(file, place), arg_min(row, place), max(distinct_place) > 1 FROM ({ranked}) GROUP BY request_no"
     )
     return [
         Statement("asof_last", last),
-        Statement("asof_equal", "SELECT n FROM asof_last GROUP BY n HAVING count(*) > 1"),
+        Statement("asof_equal", "SELECT request_no FROM asof_last GROUP BY request_no HAVING count(*) > 1"),
         Statement("asof_winners", winners),
     ]
 
@@ -141,12 +146,12 @@ def _descending(term: str) -> str:
 
 
 def rows_statements(view: ResolvedView, scan: Scan, requests: str, *, at: int | None = None) -> list[Statement]:
-    """The program up to the rows, for a table of requests `(n, k…, a)` whose keys are not null; `at`: the one instant of
+    """The program up to the rows, for a table of requests `(request_no, k…, as_of)` whose keys are not null; `at`: the one instant of
     all of them, where there is only one."""
     newest = [] if at is None else [newest_statement(view, at)]
     return [*keys_statements(view, requests), rows_statement(view, scan), *newest]
 
 
 def ties_statements(view: ResolvedView, scan: Scan) -> list[Statement]:
-    """The program from the tables `asof_met (n, file, row)` and `asof_left (n, k, a)` on."""
+    """The program from the tables `asof_met (request_no, file, row)` and `asof_left (request_no, key_no, as_of)` on."""
     return [instant_statement(view), *tied_statements(view), *winners_statements(view, scan)]

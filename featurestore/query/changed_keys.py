@@ -41,9 +41,9 @@ def _passed(view: ResolvedView, after: int, upto: int) -> list[str]:
         edges.add((span.end(after), span.end(upto)))
         if span.length is not None:
             edges.add((span.start(after), span.start(upto)))
-    passed = [f"(e > {low} AND e <= {high})" for low, high in sorted(edges) if low < high]
+    passed = [f"(event_us > {low} AND event_us <= {high})" for low, high in sorted(edges) if low < high]
     if view.ttl is not None and any(feature.span is None for feature in view.folded):
-        passed.append(f"(e >= {after - view.ttl} AND e < {upto - view.ttl})")
+        passed.append(f"(event_us >= {after - view.ttl} AND event_us < {upto - view.ttl})")
     if view.source.until is not None and any(feature.fold.kind == "Latest" for feature in view.folded):
         until = until_sql(view)
         passed.append(f"({until} > {after} AND {until} <= {upto})")

@@ -21,13 +21,13 @@ STEPS = 3
 
 
 class Times(NamedTuple):
-    """The times of rows, in any order, µs: the row's key as a number from 0 on, its event_time, and v and g: the row counts
-    at as_of when v ≤ as_of < g."""
+    """The times of rows, in any order, µs: the row's key as a number from 0 on, its event_time, and when it counts: at as_of when
+    counts_from ≤ as_of < counts_until."""
 
     key: Ints
-    e: Ints
-    v: Ints
-    g: Ints | None
+    event_us: Ints
+    counts_from: Ints
+    counts_until: Ints | None
 
 
 class Requests(NamedTuple):
@@ -62,7 +62,7 @@ class _Met(NamedTuple):
 
 def newest(rows: Times, requests: Requests, keys: int) -> Found:
     """The newest rows of each request; keys are numbers below `keys`."""
-    if not len(rows.e) or not len(requests.key):
+    if not len(rows.event_us) or not len(requests.key):
         nothing = np.empty(0, np.int64)
         return Found(nothing, nothing, nothing, nothing, nothing)
     line, asked, bits = _pairs(rows, requests, keys)
@@ -91,21 +91,21 @@ def _pairs(rows: Times, requests: Requests, keys: int) -> tuple[Ints, Ints, int]
 
     Instants count from the first event_time; a request before it comes just before its key's first row.
     """
-    least, most = int(rows.e.min()), int(rows.e.max())
+    least, most = int(rows.event_us.min()), int(rows.event_us.max())
     as_of = np.clip(requests.as_of, least - 1, most)
     bits = (most - least).bit_length()
     if bits + keys.bit_length() < 63:
-        return (rows.key << bits) + (rows.e - least), (requests.key << bits) + (as_of - least), bits
-    instants, rank = np.unique(rows.e, return_inverse=True)
+        return (rows.key << bits) + (rows.event_us - least), (requests.key << bits) + (as_of - least), bits
+    instants, rank = np.unique(rows.event_us, return_inverse=True)
     bits = len(instants).bit_length()
     before = np.searchsorted(instants, as_of, "right") - 1
     return (rows.key << bits) + rank, (requests.key << bits) + before, bits
 
 
 def _judged(rows: Times, requests: Requests, met: _Met) -> Found:
-    """Which of the newest rows count, and which of those that do was learned last, as far as v tells.
+    """Which of the newest rows count, and which of those that do was learned last, as far as counts_from tells.
 
-    Of rows with one event_time, v never falls as what rule 2 looks at next (known_at) grows; so a v that is greater than
+    Of rows with one event_time, it never falls as what rule 2 looks at next (known_at) grows; so one that is greater than
     the others' decides, and equal ones do not.
     """
     alone = met.high - met.low == 1
@@ -118,7 +118,7 @@ def _judged(rows: Times, requests: Requests, met: _Met) -> Found:
     several, among = np.repeat(met.request[~alone], size), met.order[np.repeat(low, size) + within]
     counts = _counts(rows, among, requests.as_of[several])
     left.append(np.setdiff1d(met.request[~alone], several[counts]))
-    several, among = _last_learned(several[counts], among[counts], rows.v)
+    several, among = _last_learned(several[counts], among[counts], rows.counts_from)
     same = several[1:] == several[:-1]
     twice = np.zeros(len(several), np.bool_)
     twice[1:] |= same
@@ -133,15 +133,15 @@ def _judged(rows: Times, requests: Requests, met: _Met) -> Found:
 
 
 def _counts(rows: Times, row: Ints, as_of: Ints) -> npt.NDArray[np.bool_]:
-    counts: npt.NDArray[np.bool_] = rows.v[row] <= as_of
-    return counts if rows.g is None else counts & (rows.g[row] > as_of)
+    counts: npt.NDArray[np.bool_] = rows.counts_from[row] <= as_of
+    return counts if rows.counts_until is None else counts & (rows.counts_until[row] > as_of)
 
 
-def _last_learned(several: Ints, among: Ints, v: Ints) -> tuple[Ints, Ints]:
-    """Of each request's rows, which lie side by side, those with the greatest v."""
+def _last_learned(several: Ints, among: Ints, counts_from: Ints) -> tuple[Ints, Ints]:
+    """Of each request's rows, which lie side by side, those with the greatest counts_from."""
     if not len(several):
         return several, among
     starts = np.flatnonzero(np.concatenate([[True], several[1:] != several[:-1]]))
-    greatest = np.maximum.reduceat(v[among], starts)
-    last = v[among] == np.repeat(greatest, np.diff([*starts, len(several)]))
+    greatest = np.maximum.reduceat(counts_from[among], starts)
+    last = counts_from[among] == np.repeat(greatest, np.diff([*starts, len(several)]))
     return several[last], among[last]

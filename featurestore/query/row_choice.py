@@ -35,10 +35,10 @@ Ints = npt.NDArray[np.int64]
 
 
 class RowChoice(NamedTuple):
-    """n: the requests that have a row, by number; place: which of the table `CHOSEN (c, file, row)` it is, c counting from 0,
-    and some rows may answer several requests; conflicted: the n that only the canonical bytes decided."""
+    """request_no: the requests that have a row; place: which of the table `CHOSEN (c, file, row)` it is, c counting from 0,
+    and some rows may answer several requests; conflicted: the requests that only the canonical bytes decided."""
 
-    n: Ints
+    request_no: Ints
     place: Ints
     conflicted: Ints
 
@@ -46,7 +46,7 @@ class RowChoice(NamedTuple):
 class _Part(NamedTuple):
     """What some keys gave: requests that are answered, each with the place of its row among `rows`; pairs; what is left."""
 
-    n: Ints
+    request_no: Ints
     place: Ints
     rows: pa.Table
     met: pa.Table
@@ -56,30 +56,30 @@ class _Part(NamedTuple):
 def choose(
     connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, requests: str, *, at: int | None
 ) -> RowChoice:
-    """Run the program for a table of requests `(n, k…, a)` whose keys are not null; `at`: the one instant of all of them."""
+    """Run the program for a table of requests `(request_no, k…, as_of)` whose keys are not null; `at`: the one instant of all of them."""
     for table, sql in rows_statements(view, scan, requests, at=at):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
     parts = list(_searched(connection, view))
     starts = np.cumsum([0, *(part.rows.num_rows for part in parts)])
-    n = [part.n for part in parts]
+    request_no = [part.request_no for part in parts]
     place = [part.place + start for part, start in zip(parts, starts[:-1].tolist(), strict=True)]
     rows, conflicted = [part.rows for part in parts], np.empty(0, np.int64)
     met, left = (pa.concat_tables([getattr(part, of) for part in parts]) for of in ("met", "left"))
     if met.num_rows or left.num_rows:
         ties = _ties(connection, view, scan, met=met, left=left)
-        n.append(ties["n"].to_numpy())
+        request_no.append(ties["request_no"].to_numpy())
         place.append(np.arange(starts[-1], starts[-1] + ties.num_rows))
         rows.append(ties.select(["file", "row"]))
-        conflicted = ties.filter(ties["conflict"])["n"].to_numpy()
+        conflicted = ties.filter(ties["conflict"])["request_no"].to_numpy()
     chosen = pa.concat_tables(rows)
     connection.register(CHOSEN, chosen.append_column("c", pa.array(np.arange(chosen.num_rows))))
-    return RowChoice(np.concatenate(n), np.concatenate(place), conflicted)
+    return RowChoice(np.concatenate(request_no), np.concatenate(place), conflicted)
 
 
 def _ties(
     connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, *, met: pa.Table, left: pa.Table
 ) -> pa.Table:
-    """The winners of what the search did not decide: (n, file, row, conflict)."""
+    """The winners of what the search did not decide: (request_no, file, row, conflict)."""
     given = {"asof_met": met, "asof_left": left}
     for name, table in given.items():
         connection.register(f"{name}_given", table)
@@ -87,15 +87,15 @@ def _ties(
         connection.unregister(f"{name}_given")
     for table, sql in ties_statements(view, scan):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
-    return connection.sql("SELECT n, file, row, conflict FROM asof_winners").to_arrow_table()
+    return connection.sql("SELECT request_no, file, row, conflict FROM asof_winners").to_arrow_table()
 
 
 def _searched(connection: duckdb.DuckDBPyConnection, view: ResolvedView) -> Iterator[_Part]:
     """All requests met with all rows, some keys at a time."""
     (threads,) = connection.execute("SELECT current_setting('threads')").fetchall()[0]
-    asked = connection.sql("SELECT n, k, a FROM asof_requests").fetchnumpy()
-    by_key = np.argsort(asked["k"])
-    n, key, as_of = (asked[name][by_key] for name in ("n", "k", "a"))
+    asked = connection.sql("SELECT request_no, key_no, as_of FROM asof_requests").fetchnumpy()
+    by_key = np.argsort(asked["key_no"])
+    request_no, key, as_of = (asked[name][by_key] for name in ("request_no", "key_no", "as_of"))
     edges = _edges(connection)
     running: deque[Future[_Part]] = deque()
     with ThreadPoolExecutor(threads) as pool:  # numpy leaves the interpreter to others
@@ -103,7 +103,7 @@ def _searched(connection: duckdb.DuckDBPyConnection, view: ResolvedView) -> Iter
             rows = connection.sql(near_sql(view, first, last)).fetchnumpy()
             part = slice(*np.searchsorted(key, [first, last]).tolist())
             asked_here = Requests(key[part] - first, as_of[part])
-            running.append(pool.submit(_part, rows, n[part], asked_here, first, keys=last - first))
+            running.append(pool.submit(_part, rows, request_no[part], asked_here, first, keys=last - first))
             if len(running) > threads:
                 yield running.popleft().result()
         for future in running:
@@ -116,28 +116,28 @@ def _edges(connection: duckdb.DuckDBPyConnection) -> list[int]:
     (total,) = connection.execute("SELECT count(*) FROM asof_rows").fetchall()[0]
     passes = max(1, min(keys, round(total / PASS)))
     if passes > UNSORTED:
-        connection.execute("CREATE OR REPLACE TEMP TABLE asof_rows AS FROM asof_rows ORDER BY k")
+        connection.execute("CREATE OR REPLACE TEMP TABLE asof_rows AS FROM asof_rows ORDER BY key_no")
     return [1 + keys * number // passes for number in range(passes)] + [keys + 1]
 
 
-def _part(rows: dict[str, Any], n: Ints, requests: Requests, first: int, *, keys: int) -> _Part:
-    times = Times(rows["k"].astype(np.int64), rows["e"], rows["v"], rows.get("g"))
+def _part(rows: dict[str, Any], request_no: Ints, requests: Requests, first: int, *, keys: int) -> _Part:
+    times = Times(rows["key_no"].astype(np.int64), rows["event_us"], rows["counts_from"], rows.get("counts_until"))
     requests = Requests(requests.key.astype(np.int64), requests.as_of)
     found = newest(times, requests, keys)
-    answers = np.zeros(len(times.e), np.bool_)
+    answers = np.zeros(len(times.event_us), np.bool_)
     answers[found.row] = True
     chosen = np.flatnonzero(answers)
-    place = np.empty(len(times.e), np.int32)
+    place = np.empty(len(times.event_us), np.int32)
     place[chosen] = np.arange(len(chosen), dtype=np.int32)  # many requests may share a row, which is then read once
 
     def pointers(which: Ints) -> dict[str, Any]:
         return {name: pa.array(rows[name][which]) for name in ("file", "row")}
 
-    left = {"k": requests.key[found.left] + first, "a": requests.as_of[found.left]}
+    left = {"key_no": requests.key[found.left] + first, "as_of": requests.as_of[found.left]}
     return _Part(
-        n[found.single],
+        request_no[found.single],
         place[found.row].astype(np.int64),
         pa.table(pointers(chosen)),
-        pa.table({"n": n[found.several], **pointers(found.among)}),
-        pa.table({"n": n[found.left], **left}),
+        pa.table({"request_no": request_no[found.several], **pointers(found.among)}),
+        pa.table({"request_no": request_no[found.left], **left}),
     )

@@ -147,7 +147,7 @@ def judged_statement(
         counted = f"SELECT *, bool_or(mine) OVER (PARTITION BY named, {identity_terms(view)}) AS bore FROM ({replaced})"
         relevant = "mine OR (named AND bore)"
     else:
-        counted = f"SELECT *, file AS last_file, row AS last_row, o AS last_o FROM ({counted})"
+        counted = f"SELECT *, file AS last_file, row AS last_row, learned_us AS last_learned_us FROM ({counted})"
     verdict = _verdict(view, as_of, known_by)
     judged = f"SELECT *, {until_sql(view)} AS until, {verdict} AS verdict FROM ({counted}) WHERE {relevant}"
     kind = "TABLE" if view.source.identity else "VIEW"  # which is asked twice; versions are found once
@@ -157,7 +157,7 @@ def judged_statement(
 def _superseded(view: ResolvedView, counted: str) -> str:
     """The rows with the last learned version of each: the row itself where it is that."""
     # Versions that are equal in every byte are one: the pick among them falls on the row that the query chose.
-    last = ", ".join(f"last_value({name}) OVER learned AS last_{name}" for name in ("file", "row", "o"))
+    last = ", ".join(f"last_value({name}) OVER learned AS last_{name}" for name in ("file", "row", "learned_us"))
     order = ", ".join([*learned_terms(view), "won"])
     return (
         f"SELECT *, {last} FROM ({counted}) WINDOW learned AS (PARTITION BY counted, {identity_terms(view)} "
@@ -167,11 +167,12 @@ def _superseded(view: ResolvedView, counted: str) -> str:
 
 def _replaced(counted: str) -> str:
     """The rows of a push log with the known one that names each as what it replaces: the row itself where none does."""
-    by = f"SELECT replaces AS r, arg_min(file, o) AS f, arg_min(row, o) AS n, min(o) AS o FROM ({counted}) WHERE counted GROUP BY 1"
+    by = f"SELECT replaces AS r, arg_min(file, learned_us) AS f, arg_min(row, learned_us) AS n, min(learned_us) AS learned_us FROM ({counted}) WHERE counted GROUP BY 1"
     last = ", ".join(
-        f"coalesce(b.{of}, c.{name}) AS last_{name}" for name, of in (("file", "f"), ("row", "n"), ("o", "o"))
+        f"coalesce(b.{of}, c.{name}) AS last_{name}"
+        for name, of in (("file", "f"), ("row", "n"), ("learned_us", "learned_us"))
     )
-    return f"SELECT c.*, {last} FROM ({counted}) c LEFT JOIN ({by}) b ON c.o = b.r"
+    return f"SELECT c.*, {last} FROM ({counted}) c LEFT JOIN ({by}) b ON c.learned_us = b.r"
 
 
 def _conditions(view: ResolvedView) -> list[str]:
@@ -185,16 +186,16 @@ def _counts(view: ResolvedView, as_of: int) -> Iterator[str]:
     for i, feature in enumerate(view.folded):
         met = [current]
         if feature.span is not None:
-            met.append(f"e > {feature.span.start(as_of)} AND e <= {feature.span.end(as_of)}")
+            met.append(f"event_us > {feature.span.start(as_of)} AND event_us <= {feature.span.end(as_of)}")
         elif view.ttl is not None:
-            met.append(f"e >= {as_of - view.ttl}")
+            met.append(f"event_us >= {as_of - view.ttl}")
         if feature.where is not None:
             met.append(f"w{conditions.index(feature.where)}")
         yield f", ({' AND '.join(met)}) AS f{i}"
 
 
 def _verdict(view: ResolvedView, as_of: int, known_by: int) -> str:
-    keyless = " OR ".join(["e IS NULL", *(f"k{i} IS NULL" for i in range(len(view.keys)))])
+    keyless = " OR ".join(["event_us IS NULL", *(f"k{i} IS NULL" for i in range(len(view.keys)))])
     cases = [
         ("NOT named", "invalid"),
         (f"known > {known_by}", "not yet known"),
@@ -202,8 +203,8 @@ def _verdict(view: ResolvedView, as_of: int, known_by: int) -> str:
         (f"{cell(view.source.deleted)} IS TRUE" if view.source.deleted else "false", "deleted"),
         (keyless, "invalid"),
         ("NOT mine", "other key"),
-        (f"e > {as_of}", "too new"),
-        ("false" if view.ttl is None else f"e < {as_of} - {view.ttl}", "expired"),
+        (f"event_us > {as_of}", "too new"),
+        ("false" if view.ttl is None else f"event_us < {as_of} - {view.ttl}", "expired"),
         (f"won AND {until_sql(view)} <= {as_of}", "ended"),
         ("won", "chosen"),
     ]
@@ -228,9 +229,22 @@ def nearest_sql(view: ResolvedView, rows: Narrowed, *, anchor: int, limit: int) 
         for i, (column, of) in enumerate(sorted(view.columns.items()))
     )
     cells = "".join(f", {cell_sql(view, column)}" for column in view.columns)
-    names = ["verdict", "mine", "e", "o", "known", "until", "file", "row", "last_file", "last_row", "last_o", "won"]
+    names = [
+        "verdict",
+        "mine",
+        "event_us",
+        "learned_us",
+        "known",
+        "until",
+        "file",
+        "row",
+        "last_file",
+        "last_row",
+        "last_learned_us",
+        "won",
+    ]
     names += [f"f{i}" for i in range(len(view.folded))]
-    order = f"won DESC, abs(e - {anchor}) ASC NULLS LAST, e DESC, o DESC NULLS LAST, file DESC, row DESC"
+    order = f"won DESC, abs(event_us - {anchor}) ASC NULLS LAST, event_us DESC, learned_us DESC NULLS LAST, file DESC, row DESC"
     whole = f"SELECT {rows.whole.file} AS file, {rows.whole.row} AS row{cells} FROM {rows.whole.relation}"
     return [
         f"CREATE OR REPLACE TEMP TABLE {NEAREST} AS SELECT {', '.join(names)} FROM {JUDGED} ORDER BY {order} LIMIT {limit}",

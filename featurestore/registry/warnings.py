@@ -152,25 +152,25 @@ def data_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[No
 
 
 def _measure(session: Session, view: ResolvedView) -> tuple[int, int]:
-    """Fill `times` (e, known, loaded in µs) from the view's source; the rows there are, and those that were kept."""
+    """Fill `times` (event_us, known, loaded in µs) from the view's source; the rows there are, and those that were kept."""
     scan = session.scan(view.source)
     total = _row(session, f"SELECT count(*) FROM {scan.relation}")[0]
     every = -(-total // SAMPLE)
     some = f"AND hash(row) % {every} = 0" if every > 1 else ""
     session.connection.execute(
-        "CREATE OR REPLACE TEMP TABLE times AS SELECT e, known, o AS loaded FROM "
-        f"({words_sql(view, scan)}) WHERE e IS NOT NULL AND known IS NOT NULL {some}"
+        "CREATE OR REPLACE TEMP TABLE times AS SELECT event_us, known, learned_us AS loaded FROM "
+        f"({words_sql(view, scan)}) WHERE event_us IS NOT NULL AND known IS NOT NULL {some}"
     )
     return total, _row(session, "SELECT count(*) FROM times")[0]
 
 
 def _age(session: Session, view: ResolvedView, of: str) -> str:
     timing = view.timing
-    lag, served = "greatest(known - e, 0)", "greatest(e, known)"
+    lag, served = "greatest(known - event_us, 0)", "greatest(event_us, known)"
     if timing.refresh is not None:
-        served = f"{timing.first_sql(f'greatest(e, known - {timing.settle})')} + {timing.ready_after}"
+        served = f"{timing.first_sql(f'greatest(event_us, known - {timing.settle})')} + {timing.ready_after}"
     quantile = "CAST(quantile_disc({}, {}) AS BIGINT)"
-    columns = [quantile.format(lag, 0.5), *(quantile.format(f"{served} - e", q) for q in (0.5, 0.95))]
+    columns = [quantile.format(lag, 0.5), *(quantile.format(f"{served} - event_us", q) for q in (0.5, 0.95))]
     known, half, most = map(_rough, _row(session, f"SELECT {', '.join(columns)} FROM times"))
     if timing.refresh is None:
         return f"a row can be used {half} after it happened, 95 % of them within {most} (when they are known; {of})"
@@ -189,7 +189,7 @@ def _loads(session: Session, source: Source) -> Iterator[str]:
     rows = session.connection.execute(
         f"SELECT {minute} AS minute, count(*) / (SELECT count(*) FROM times) AS share, "
         "strftime(make_timestamp(min(loaded)), '%Y-%m-%d %H:%M') FROM times "
-        f"GROUP BY minute HAVING share > 0.5 AND max(e) - min(e) > {MINUTE}"
+        f"GROUP BY minute HAVING share > 0.5 AND max(event_us) - min(event_us) > {MINUTE}"
     ).fetchall()
     for _, share, at in rows:
         yield (

@@ -1,9 +1,9 @@
 """Rule 1 as SQL: a source's rows with the two instants between which each of them counts.
 
-A row counts at as_of when `v <= as_of < g`, where
+A row counts at as_of when `counts_from <= as_of < counts_until`, where
 
-    v = greatest(event_time, known − settle)      it has happened, and is known by as_of + settle
-    g = superseded − settle                       from then on a later version of its identity is known
+    counts_from  = greatest(event_time, known − settle)     it has happened, and is known by as_of + settle
+    counts_until = superseded − settle                      from then on a later version of its identity is known
 
 because known_by is as_of + settle for every lookup of a view. Whether it still lies within the ttl is judged
 afterwards, on the one row that was chosen.
@@ -127,8 +127,8 @@ def read_cell(view: ResolvedView, column: str, of: FeatureType, *, table: str = 
 
 
 def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ()) -> str:
-    """The source's rows: `k…` (key), `e` (happened), `o` (known, for order), `known` (for visibility), `file`, `row`,
-    each column that the view reads as `cell` names it, and whether each of the conditions is true, `w0, w1, …`."""
+    """The source's rows: `k…` (key), `event_us` (happened), `learned_us` (known, for order), `known` (for
+    visibility), `file`, `row`, each column that the view reads as `cell` names it, and whether each of the conditions is true, `w0, w1, …`."""
     zone = view.source.timezone or "UTC"
     keys = [read_sql(quote(key.column), view.raw[key.column], key.type, zone) for key in view.keys] or ["0"]
     cells = [cell_sql(view, column) for column in view.columns]
@@ -142,16 +142,16 @@ def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ())
     selected = ", ".join([f"{sql} AS k{i}" for i, sql in enumerate(keys)] + cells + tests + replaces)
     return (
         f"SELECT *, {visible_known_of(view.source)} AS known FROM (SELECT {selected}, "
-        f"{happened_of(view.source, view.raw)} AS e, {known_of(view.source, view.raw)} AS o, {file} AS file, {row} AS row FROM {source})"
+        f"{happened_of(view.source, view.raw)} AS event_us, {known_of(view.source, view.raw)} AS learned_us, {file} AS file, {row} AS row FROM {source})"
     )
 
 
 def visible_known_of(source: Source) -> str:
-    """`known` of `e` and `o`: history that was loaded in bulk counts from when it would have been known."""
+    """`known` of `event_us` and `learned_us`: history that was loaded in bulk counts from when it would have been known."""
     until = source.history_until
     if until is None:
-        return "o"
-    return f"CASE WHEN o IS NOT NULL AND e <= {instant_of(until)} THEN least(o, e + {source.known_after}) ELSE o END"
+        return "learned_us"
+    return f"CASE WHEN learned_us IS NOT NULL AND event_us <= {instant_of(until)} THEN least(learned_us, event_us + {source.known_after}) ELSE learned_us END"
 
 
 def order_terms(view: ResolvedView, *, first: tuple[str, ...]) -> list[str]:
@@ -172,7 +172,7 @@ def learned_terms(view: ResolvedView) -> list[str]:
     version = view.source.version
     return [
         *(order_sql(cell(version), view.columns[version]) if version else []),
-        *order_terms(view, first=("o", "e"))[:2],
+        *order_terms(view, first=("learned_us", "event_us"))[:2],
         *tiebreak_terms(view),
         *order_terms(view, first=()),
     ]
@@ -186,7 +186,7 @@ def identity_terms(view: ResolvedView) -> str:
 def whole_terms(view: ResolvedView, table: str = "") -> list[str]:
     """That a row of `words_sql` has a key, has happened and is known."""
     keys = [f"k{i}" for i in range(len(view.keys))]
-    return [f"{table}{name} IS NOT NULL" for name in (*keys, "e", "known")]
+    return [f"{table}{name} IS NOT NULL" for name in (*keys, "event_us", "known")]
 
 
 def named_terms(view: ResolvedView, table: str = "") -> list[str]:
@@ -202,8 +202,8 @@ def kept_terms(view: ResolvedView, table: str = "") -> list[str]:
 def rows_sql(
     view: ResolvedView, scan: Scan, *, carried: Sequence[str] = ("file", "row"), conditions: Sequence[str] = ()
 ) -> str:
-    """Every valid row as `(k…, e, v, g)` and what is `carried`, expressions over `words_sql` with these conditions; g
-    only where the source has identities.
+    """Every valid row as `(k…, event_us, counts_from, counts_until)` and what is `carried`, expressions over `words_sql` with
+    these conditions; counts_until only where the source has identities.
 
     A null known_at or identity drops a row first; a null key or event_time, and a deletion, after superseding.
     """
@@ -213,13 +213,13 @@ def rows_sql(
     keys = key_list(view)
     carry = ", ".join(carried)
     valid = whole_terms(view)
-    visible = f"greatest(e, known - {settle}) AS v"
+    visible = f"greatest(event_us, known - {settle}) AS counts_from"
     if not source.identity:
-        return f"SELECT {keys}, e, {visible}, {carry} FROM ({words}) WHERE {' AND '.join(valid)}"
+        return f"SELECT {keys}, event_us, {visible}, {carry} FROM ({words}) WHERE {' AND '.join(valid)}"
     versions = _replaced(words) if isinstance(source, PushSource) else _superseded(view, words)
     valid += ["superseded > known", *kept_terms(view)]
     return (
-        f"SELECT {keys}, e, {visible}, superseded - {settle} AS g, {carry} FROM ({versions}) "
+        f"SELECT {keys}, event_us, {visible}, superseded - {settle} AS counts_until, {carry} FROM ({versions}) "
         f"WHERE {' AND '.join(valid)}"
     )
 
@@ -240,13 +240,13 @@ def _replaced(words: str) -> str:
     )
     return (
         f"SELECT w.*, coalesce(p.superseded, {END}) AS superseded FROM ({words}) w LEFT JOIN ({replacing}) p "
-        "ON w.o = p.replaced"
+        "ON w.learned_us = p.replaced"
     )
 
 
 def whole_sql(view: ResolvedView, scan: Scan) -> str:
     """One row: whether no source row lacks known_at, identity, key or event_time, which a file's own statistics often tell."""
-    words = ["known", "e", *(f"k{i}" for i in range(len(view.keys))), *map(cell, view.source.identity)]
+    words = ["known", "event_us", *(f"k{i}" for i in range(len(view.keys))), *map(cell, view.source.identity)]
     least = ", ".join(f"count({word})" for word in words)
     return f"SELECT least({least}) = count(*) FROM ({words_sql(view, scan)})"
 
@@ -254,7 +254,7 @@ def whole_sql(view: ResolvedView, scan: Scan) -> str:
 def invalid_sql(view: ResolvedView, scan: Scan) -> str:
     """One row: how many source rows lack known_at or identity, and how many of the rest lack a key or event_time."""
     nameless = " OR ".join(["known IS NULL", *(f"{cell(column)} IS NULL" for column in view.source.identity)])
-    keyless = " OR ".join(["e IS NULL", *(f"k{i} IS NULL" for i in range(len(view.keys)))])
+    keyless = " OR ".join(["event_us IS NULL", *(f"k{i} IS NULL" for i in range(len(view.keys)))])
     if view.source.deleted:
         keyless = f"({keyless}) AND {cell(view.source.deleted)} IS NOT TRUE"
     return (

@@ -45,13 +45,13 @@ def with_history(source: PushSource, log: Scan, history: Source, scan: Scan, raw
         for name, of in source.columns.items()
     )
     words = (
-        f"SELECT {columns}, {happened_of(history, raw)} AS e, {known_of(history, raw)} AS o, {scan.file} AS file, "
+        f"SELECT {columns}, {happened_of(history, raw)} AS event_us, {known_of(history, raw)} AS learned_us, {scan.file} AS file, "
         f"{scan.row} AS row FROM {scan.relation}"
     )
     named = ", ".join(f"{cell(name)} AS {quote(name)}" for name in source.columns)
     rows = (
         f"SELECT {named}, known AS {KNOWN_AT}, CAST(NULL AS BIGINT) AS {REPLACES}, CAST(-1 - file AS BIGINT) AS {SEGMENT}, "
         f"CAST(row AS BIGINT) AS {ROW} FROM (SELECT *, {visible_known_of(history)} AS known FROM ({words})) "
-        f"WHERE greatest(e, known) <= {source.cutover_instant} AND e IS NOT NULL AND known IS NOT NULL"
+        f"WHERE greatest(event_us, known) <= {source.cutover_instant} AND event_us IS NOT NULL AND known IS NOT NULL"
     )
     return Scan(f"(SELECT * FROM {log.relation} UNION ALL BY NAME {rows})", log.file, log.row)

@@ -92,14 +92,14 @@ def joined(column: str) -> str:
 
 
 def tile_table(plan: FoldRows, rows: pa.Table, *, width: int) -> pa.Table:
-    """The tiles of some rows in the order of their keys and times: (k, b, …), a row a tile."""
-    key, e, v = (rows[name].to_numpy() for name in ("k", "e", "v"))
+    """The tiles of some rows in the order of their keys and times: (key_no, b, …), a row a tile."""
+    key, e, v = (rows[name].to_numpy() for name in ("key_no", "event_us", "counts_from"))
     b = tile_starts(plan.view, e, width)
     edges = np.flatnonzero((key[1:] != key[:-1]) | (b[1:] != b[:-1])) + 1
     begin, end = np.insert(edges, 0, 0), np.append(edges, len(key))
     every = [MonotoneRun(np.arange(len(key)), np.array([0, len(key)]), e, v, None)]
     made: dict[str, Any] = {
-        "k": key[begin], "b": b[begin],
+        "key_no": key[begin], "b": b[begin],
         "v_first": np.minimum.reduceat(v, begin), "v_last": np.maximum.reduceat(v, begin), "e": e[end - 1],
     }  # fmt: skip
     for number, track in enumerate(tracks(plan.features).values()):
@@ -125,13 +125,13 @@ def _columns(number: int, of: PartialSums) -> Iterator[tuple[str, Ints]]:
 
 
 class TileRows:
-    """The tiles of some keys, numbered from `first`: rows in the order of key, b and e, each a row whose totals are given."""
+    """The tiles of some keys, numbered from `first`: rows in the order of key, b and event_time, each a row whose totals are given."""
 
     def __init__(self, plan: FoldRows, rows: pa.Table, *, keys: int, first: int, width: int) -> None:
         self._rows, self._tracks = rows, list(tracks(plan.features))
-        self.e = rows["e"].to_numpy()
+        self.event_us = rows["event_us"].to_numpy()
         ends = rows["b"].to_numpy() + width
-        line = Timeline(rows["k"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
+        line = Timeline(rows["key_no"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
         self.chains = list(monotone_runs(line, keys))  # one, or none
         self._columns: dict[ColumnName, FoldInput] = {}
 

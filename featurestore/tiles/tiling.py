@@ -65,7 +65,7 @@ class FileTiles(NamedTuple):
         cut = _cut_tiles(view, plan.features, at, self.width)
         start = earliest(view, plan.features, at)
         source = (
-            f"(SELECT x.k - 1 AS k, t.* EXCLUDE ({key_list(view)}) FROM read_parquet({file_list(self.files)}, "
+            f"(SELECT x.key_no - 1 AS key_no, t.* EXCLUDE ({key_list(view)}, e), t.e AS event_us FROM read_parquet({file_list(self.files)}, "
             f"union_by_name = true, hive_partitioning = false) t "
             f"JOIN asof_keys x ON {same_key(view, 't')} WHERE t.v_first <= {at})"
         )
@@ -75,20 +75,22 @@ class FileTiles(NamedTuple):
         part = f"v_last > {at}" + (f" OR b IN ({', '.join(map(str, cut))})" if cut else "")
         run = connection.execute
         run(f"CREATE OR REPLACE TEMP TABLE {TILES} AS FROM {source} WHERE {seen}")
-        run(f"CREATE OR REPLACE TEMP TABLE asof_older AS SELECT k, b, v_last, e FROM {source} WHERE {older}")
         run(
-            f"CREATE OR REPLACE TEMP TABLE asof_apart AS SELECT DISTINCT k, b FROM (SELECT k, b FROM {TILES} WHERE {part} "
-            f"UNION ALL SELECT k, b FROM asof_older WHERE {part})"
+            f"CREATE OR REPLACE TEMP TABLE asof_older AS SELECT key_no, b, v_last, event_us FROM {source} WHERE {older}"
         )
-        whole = "(FROM {}) ANTI JOIN asof_apart USING (k, b)"
+        run(
+            f"CREATE OR REPLACE TEMP TABLE asof_apart AS SELECT DISTINCT key_no, b FROM (SELECT key_no, b FROM {TILES} WHERE {part} "
+            f"UNION ALL SELECT key_no, b FROM asof_older WHERE {part})"
+        )
+        whole = "(FROM {}) ANTI JOIN asof_apart USING (key_no, b)"
         run(
             f"CREATE OR REPLACE TEMP TABLE {TILES} AS SELECT * EXCLUDE (v_first, v_last) FROM {whole.format(TILES)} "
-            f"UNION ALL BY NAME SELECT k, max(b) AS b, max(e) AS e FROM {whole.format('asof_older')} GROUP BY k"
+            f"UNION ALL BY NAME SELECT key_no, max(b) AS b, max(event_us) AS event_us FROM {whole.format('asof_older')} GROUP BY key_no"
         )
         apart = [b for (b,) in connection.execute("SELECT DISTINCT b FROM asof_apart").fetchall()]
         rest = self.rest(sorted({*apart, *cut}))
-        b = tile_starts_sql(view, "r.e", self.width)
-        return rest.scan, f"(r.file < {rest.first} OR (x.k - 1, {b}) IN (SELECT (k, b) FROM asof_apart))"
+        b = tile_starts_sql(view, "r.event_us", self.width)
+        return rest.scan, f"(r.file < {rest.first} OR (x.key_no - 1, {b}) IN (SELECT (key_no, b) FROM asof_apart))"
 
     def rows(self, plan: FoldRows, table: pa.Table, *, keys: int, first: int) -> TileRows:
         """The tiles in a part of `TILES`, of `keys` keys numbered from `first`."""
@@ -117,10 +119,10 @@ def count_rows(
     plan, keys, run = FoldRows.of(view, view.folded), key_list(view), connection.execute
     run(
         "CREATE OR REPLACE TEMP TABLE asof_keys AS "
-        f"SELECT CAST(row_number() OVER () AS INTEGER) AS k, {keys} FROM ({all_keys_sql(view, scan)})"
+        f"SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, {keys} FROM ({all_keys_sql(view, scan)})"
     )
     run(f"CREATE OR REPLACE TEMP TABLE {COUNTED} AS {plan.statement(scan, only='true')}")
-    times = run(f"SELECT file, min(e), max(e) FROM {COUNTED} GROUP BY file").fetchall()
+    times = run(f"SELECT file, min(event_us), max(event_us) FROM {COUNTED} GROUP BY file").fetchall()
     return plan, {file: (first, last) for file, first, last in times}
 
 
@@ -133,7 +135,7 @@ def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, *, width: 
     with ThreadPoolExecutor(threads) as pool:
         for first, last in memory_batches(connection, [COUNTED], keys=count, width=plan.width):
             rows: pa.Table = connection.sql(plan.rows(first, last)).to_arrow_table().combine_chunks()
-            key = rows["k"].to_numpy()
+            key = rows["key_no"].to_numpy()
             bounds = [np.searchsorted(key, share).tolist() for share in key_batches(first, last, [key])]
             parts = [rows.slice(begin, end - begin) for begin, end in bounds if begin < end]
             if not parts:
@@ -142,8 +144,8 @@ def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, *, width: 
             made = pa.concat_tables(tables, promote_options="default")
             connection.register("made_tiles", made)
             yield connection.sql(
-                f"SELECT {key_list(plan.view, 'x')}, t.* EXCLUDE (k) FROM made_tiles t "
-                "JOIN asof_keys x ON x.k = t.k + 1 ORDER BY b"
+                f"SELECT {key_list(plan.view, 'x')}, t.* EXCLUDE (key_no) FROM made_tiles t "
+                "JOIN asof_keys x ON x.key_no = t.key_no + 1 ORDER BY b"
             ).to_arrow_table()
             connection.unregister("made_tiles")
 
@@ -166,13 +168,13 @@ def width_for(
     """
     keys, names = key_list(view), [f"w{i}" for i in range(len(CANDIDATES))]
     start = earliest(view, view.folded, ats[0])
-    rows = f"({rows_sql(view, scan)})" + (f" WHERE e > {start}" if start is not None else "")
+    rows = f"({rows_sql(view, scan)})" + (f" WHERE event_us > {start}" if start is not None else "")
     counts = ", ".join(
-        f"approx_count_distinct(hash({keys}, {tile_starts_sql(view, 'e', width)})) AS {name}"
+        f"approx_count_distinct(hash({keys}, {tile_starts_sql(view, 'event_us', width)})) AS {name}"
         for name, width in zip(names, CANDIDATES, strict=True)
     )
     total, first, last, *tiles = connection.execute(
-        f"SELECT count(*), min(e), max(e), {counts} FROM {rows}"
+        f"SELECT count(*), min(event_us), max(event_us), {counts} FROM {rows}"
     ).fetchall()[0]
     if total < LEAST:
         return None

@@ -204,10 +204,10 @@ def answer_part(session: Session, part: ServiceView, spine: SpineTable, *, serve
     columns = [spine.columns[name] for name in part.inputs]
     keys = ", ".join(f"{column} AS k{i}" for i, column in enumerate(columns)) or "0 AS k0"
     known = " AND ".join(f"{column} IS NOT NULL" for column in columns) or "true"
-    as_of = view.timing.as_of_sql("t") if served is None else "a"
-    rows = "spine" if served is None else "spine JOIN served_for USING (n)"
+    as_of = view.timing.as_of_sql("t") if served is None else "as_of"
+    rows = "spine" if served is None else "spine JOIN served_for ON n = request_no"
     session.connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n, {keys}, {as_of} AS a FROM {rows} WHERE {known}"
+        f"CREATE OR REPLACE TEMP TABLE requests AS SELECT n AS request_no, {keys}, {as_of} AS as_of FROM {rows} WHERE {known}"
     )
     instants = view.timing.as_of(spine.times) if served is None else served
     try:

@@ -1,39 +1,39 @@
 -- up to the rows
 
 CREATE OR REPLACE TEMP TABLE asof_keys AS
-SELECT CAST(row_number() OVER () AS INTEGER) AS k, k0 FROM (SELECT DISTINCT k0 FROM requests);
+SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, k0 FROM (SELECT DISTINCT k0 FROM requests);
 
 CREATE OR REPLACE TEMP TABLE asof_requests AS
-SELECT q.n, x.k, q.a FROM requests q JOIN asof_keys x ON x.k0 = q.k0;
+SELECT q.request_no, x.key_no, q.as_of FROM requests q JOIN asof_keys x ON x.k0 = q.k0;
 
 CREATE OR REPLACE TEMP TABLE asof_rows AS
-SELECT x.k, r.e, r.v, r.g, r.file, r.row FROM (SELECT k0, e, greatest(e, known - 0) AS v, superseded - 0 AS g, file, row FROM (SELECT *, coalesce(min(known) OVER (PARTITION BY "c_id" ORDER BY o ASC NULLS FIRST, e ASC NULLS FIRST, "c_at" ASC NULLS FIRST, "c_gone" ASC NULLS FIRST, "c_id" ASC NULLS FIRST, "c_known" ASC NULLS FIRST, "c_thing" ASC NULLS FIRST, "c_x" ASC NULLS FIRST, ("c_x" <> 0 OR NOT signbit("c_x")) ASC NULLS FIRST ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), 4611686018427387904) AS superseded FROM (SELECT *, o AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", "known" AS "c_known", "id" AS "c_id", "gone" AS "c_gone", epoch_us("at") AS e, epoch_us("known") AS o, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet']))) WHERE known IS NOT NULL AND "c_id" IS NOT NULL) WHERE k0 IS NOT NULL AND e IS NOT NULL AND known IS NOT NULL AND superseded > known AND "c_gone" IS NOT TRUE) r JOIN asof_keys x ON x.k0 = r.k0;
+SELECT x.key_no, r.event_us, r.counts_from, r.counts_until, r.file, r.row FROM (SELECT k0, event_us, greatest(event_us, known - 0) AS counts_from, superseded - 0 AS counts_until, file, row FROM (SELECT *, coalesce(min(known) OVER (PARTITION BY "c_id" ORDER BY learned_us ASC NULLS FIRST, event_us ASC NULLS FIRST, "c_at" ASC NULLS FIRST, "c_gone" ASC NULLS FIRST, "c_id" ASC NULLS FIRST, "c_known" ASC NULLS FIRST, "c_thing" ASC NULLS FIRST, "c_x" ASC NULLS FIRST, ("c_x" <> 0 OR NOT signbit("c_x")) ASC NULLS FIRST ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), 4611686018427387904) AS superseded FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", "known" AS "c_known", "id" AS "c_id", "gone" AS "c_gone", epoch_us("at") AS event_us, epoch_us("known") AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet']))) WHERE known IS NOT NULL AND "c_id" IS NOT NULL) WHERE k0 IS NOT NULL AND event_us IS NOT NULL AND known IS NOT NULL AND superseded > known AND "c_gone" IS NOT TRUE) r JOIN asof_keys x ON x.k0 = r.k0;
 
 -- where all requests are for one instant
 
 CREATE OR REPLACE TEMP TABLE asof_rows AS
-SELECT r.* FROM asof_rows r JOIN (SELECT k, max(e) AS e FROM asof_rows WHERE v <= 1704067200000000 AND g > 1704067200000000 GROUP BY k) m ON r.k = m.k AND r.e = m.e WHERE r.v <= 1704067200000000 AND r.g > 1704067200000000;
+SELECT r.* FROM asof_rows r JOIN (SELECT key_no, max(event_us) AS event_us FROM asof_rows WHERE counts_from <= 1704067200000000 AND counts_until > 1704067200000000 GROUP BY key_no) m ON r.key_no = m.key_no AND r.event_us = m.event_us WHERE r.counts_from <= 1704067200000000 AND r.counts_until > 1704067200000000;
 
 -- the rows of some keys, to be searched
 
-SELECT k - 1 AS k, e, v, g, file, row FROM asof_rows WHERE k >= 1 AND k < 101;
+SELECT key_no - 1 AS key_no, event_us, counts_from, counts_until, file, row FROM asof_rows WHERE key_no >= 1 AND key_no < 101;
 
 -- what the search leaves undecided
 
 CREATE OR REPLACE TEMP TABLE asof_instant AS
-SELECT q.n, q.k, q.a, max(r.e) AS e FROM asof_left q JOIN asof_rows r ON q.k = r.k WHERE r.v <= q.a AND r.g > q.a GROUP BY ALL;
+SELECT q.request_no, q.key_no, q.as_of, max(r.event_us) AS event_us FROM asof_left q JOIN asof_rows r ON q.key_no = r.key_no WHERE r.counts_from <= q.as_of AND r.counts_until > q.as_of GROUP BY ALL;
 
 CREATE OR REPLACE TEMP TABLE asof_tied AS
-SELECT n, file, row FROM asof_met UNION ALL SELECT q.n, r.file, r.row FROM asof_instant q JOIN asof_rows r ON r.k = q.k AND r.e = q.e AND r.v <= q.a AND r.g > q.a;
+SELECT request_no, file, row FROM asof_met UNION ALL SELECT q.request_no, r.file, r.row FROM asof_instant q JOIN asof_rows r ON r.key_no = q.key_no AND r.event_us = q.event_us AND r.counts_from <= q.as_of AND r.counts_until > q.as_of;
 
 CREATE OR REPLACE TEMP TABLE asof_several AS
-SELECT n FROM asof_tied GROUP BY n HAVING count(*) > 1;
+SELECT request_no FROM asof_tied GROUP BY request_no HAVING count(*) > 1;
 
 CREATE OR REPLACE TEMP TABLE asof_last AS
-SELECT t.n, t.file, t.row FROM asof_tied t JOIN (SELECT file, row, o FROM (SELECT *, o AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", "known" AS "c_known", "id" AS "c_id", "gone" AS "c_gone", epoch_us("at") AS e, epoch_us("known") AS o, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet'])))) s ON t.file = s.file AND t.row = s.row WHERE t.n IN (SELECT n FROM asof_several) QUALIFY rank() OVER (PARTITION BY t.n ORDER BY o DESC NULLS LAST) = 1;
+SELECT t.request_no, t.file, t.row FROM asof_tied t JOIN (SELECT file, row, learned_us FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", "known" AS "c_known", "id" AS "c_id", "gone" AS "c_gone", epoch_us("at") AS event_us, epoch_us("known") AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet'])))) s ON t.file = s.file AND t.row = s.row WHERE t.request_no IN (SELECT request_no FROM asof_several) QUALIFY rank() OVER (PARTITION BY t.request_no ORDER BY learned_us DESC NULLS LAST) = 1;
 
 CREATE OR REPLACE TEMP TABLE asof_equal AS
-SELECT n FROM asof_last GROUP BY n HAVING count(*) > 1;
+SELECT request_no FROM asof_last GROUP BY request_no HAVING count(*) > 1;
 
 CREATE OR REPLACE TEMP TABLE asof_winners AS
-SELECT n, file, row, false AS conflict FROM asof_tied WHERE n NOT IN (SELECT n FROM asof_several) UNION ALL SELECT n, file, row, false FROM asof_last WHERE n NOT IN (SELECT n FROM asof_equal) UNION ALL SELECT n, arg_min(file, place), arg_min(row, place), max(distinct_place) > 1 FROM (SELECT t.n, t.file, t.row, row_number() OVER (PARTITION BY t.n ORDER BY "c_at" DESC NULLS LAST, "c_gone" DESC NULLS LAST, "c_id" DESC NULLS LAST, "c_known" DESC NULLS LAST, "c_thing" DESC NULLS LAST, "c_x" DESC NULLS LAST, ("c_x" <> 0 OR NOT signbit("c_x")) DESC NULLS LAST) AS place, dense_rank() OVER (PARTITION BY t.n ORDER BY "c_at" DESC NULLS LAST, "c_gone" DESC NULLS LAST, "c_id" DESC NULLS LAST, "c_known" DESC NULLS LAST, "c_thing" DESC NULLS LAST, "c_x" DESC NULLS LAST, ("c_x" <> 0 OR NOT signbit("c_x")) DESC NULLS LAST) AS distinct_place FROM asof_last t JOIN (SELECT file, row, "c_at", "c_gone", "c_id", "c_known", "c_thing", "c_x" FROM (SELECT *, o AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", "known" AS "c_known", "id" AS "c_id", "gone" AS "c_gone", epoch_us("at") AS e, epoch_us("known") AS o, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet'])))) s ON t.file = s.file AND t.row = s.row WHERE t.n IN (SELECT n FROM asof_equal)) GROUP BY n;
+SELECT request_no, file, row, false AS conflict FROM asof_tied WHERE request_no NOT IN (SELECT request_no FROM asof_several) UNION ALL SELECT request_no, file, row, false FROM asof_last WHERE request_no NOT IN (SELECT request_no FROM asof_equal) UNION ALL SELECT request_no, arg_min(file, place), arg_min(row, place), max(distinct_place) > 1 FROM (SELECT t.request_no, t.file, t.row, row_number() OVER (PARTITION BY t.request_no ORDER BY "c_at" DESC NULLS LAST, "c_gone" DESC NULLS LAST, "c_id" DESC NULLS LAST, "c_known" DESC NULLS LAST, "c_thing" DESC NULLS LAST, "c_x" DESC NULLS LAST, ("c_x" <> 0 OR NOT signbit("c_x")) DESC NULLS LAST) AS place, dense_rank() OVER (PARTITION BY t.request_no ORDER BY "c_at" DESC NULLS LAST, "c_gone" DESC NULLS LAST, "c_id" DESC NULLS LAST, "c_known" DESC NULLS LAST, "c_thing" DESC NULLS LAST, "c_x" DESC NULLS LAST, ("c_x" <> 0 OR NOT signbit("c_x")) DESC NULLS LAST) AS distinct_place FROM asof_last t JOIN (SELECT file, row, "c_at", "c_gone", "c_id", "c_known", "c_thing", "c_x" FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", "known" AS "c_known", "id" AS "c_id", "gone" AS "c_gone", epoch_us("at") AS event_us, epoch_us("known") AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet'])))) s ON t.file = s.file AND t.row = s.row WHERE t.request_no IN (SELECT request_no FROM asof_equal)) GROUP BY request_no;

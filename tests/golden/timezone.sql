@@ -1,39 +1,39 @@
 -- up to the rows
 
 CREATE OR REPLACE TEMP TABLE asof_keys AS
-SELECT CAST(row_number() OVER () AS INTEGER) AS k, k0 FROM (SELECT DISTINCT k0 FROM requests);
+SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, k0 FROM (SELECT DISTINCT k0 FROM requests);
 
 CREATE OR REPLACE TEMP TABLE asof_requests AS
-SELECT q.n, x.k, q.a FROM requests q JOIN asof_keys x ON x.k0 = q.k0;
+SELECT q.request_no, x.key_no, q.as_of FROM requests q JOIN asof_keys x ON x.k0 = q.k0;
 
 CREATE OR REPLACE TEMP TABLE asof_rows AS
-SELECT x.k, r.e, r.v, r.file, r.row FROM (SELECT k0, e, greatest(e, known - 0) AS v, file, row FROM (SELECT *, o AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", epoch_us(timezone('America/New_York', "at")) AS e, epoch_us(timezone('America/New_York', "at")) + 0 AS o, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet']))) WHERE k0 IS NOT NULL AND e IS NOT NULL AND known IS NOT NULL) r JOIN asof_keys x ON x.k0 = r.k0;
+SELECT x.key_no, r.event_us, r.counts_from, r.file, r.row FROM (SELECT k0, event_us, greatest(event_us, known - 0) AS counts_from, file, row FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", epoch_us(timezone('America/New_York', "at")) AS event_us, epoch_us(timezone('America/New_York', "at")) + 0 AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet']))) WHERE k0 IS NOT NULL AND event_us IS NOT NULL AND known IS NOT NULL) r JOIN asof_keys x ON x.k0 = r.k0;
 
 -- where all requests are for one instant
 
 CREATE OR REPLACE TEMP TABLE asof_rows AS
-SELECT r.* FROM asof_rows r JOIN (SELECT k, max(e) AS e FROM asof_rows WHERE v <= 1704067200000000 GROUP BY k) m ON r.k = m.k AND r.e = m.e WHERE r.v <= 1704067200000000;
+SELECT r.* FROM asof_rows r JOIN (SELECT key_no, max(event_us) AS event_us FROM asof_rows WHERE counts_from <= 1704067200000000 GROUP BY key_no) m ON r.key_no = m.key_no AND r.event_us = m.event_us WHERE r.counts_from <= 1704067200000000;
 
 -- the rows of some keys, to be searched
 
-SELECT k - 1 AS k, e, v, file, row FROM asof_rows WHERE k >= 1 AND k < 101;
+SELECT key_no - 1 AS key_no, event_us, counts_from, file, row FROM asof_rows WHERE key_no >= 1 AND key_no < 101;
 
 -- what the search leaves undecided
 
 CREATE OR REPLACE TEMP TABLE asof_instant AS
-SELECT q.n, q.k, q.a, r.e FROM asof_left q ASOF JOIN (SELECT k, v, max(e) OVER (PARTITION BY k ORDER BY v) AS e FROM asof_rows WHERE k IN (SELECT k FROM asof_left)) r ON q.k = r.k AND q.a >= r.v;
+SELECT q.request_no, q.key_no, q.as_of, r.event_us FROM asof_left q ASOF JOIN (SELECT key_no, counts_from, max(event_us) OVER (PARTITION BY key_no ORDER BY counts_from) AS event_us FROM asof_rows WHERE key_no IN (SELECT key_no FROM asof_left)) r ON q.key_no = r.key_no AND q.as_of >= r.counts_from;
 
 CREATE OR REPLACE TEMP TABLE asof_tied AS
-SELECT n, file, row FROM asof_met UNION ALL SELECT q.n, r.file, r.row FROM asof_instant q JOIN asof_rows r ON r.k = q.k AND r.e = q.e AND r.v <= q.a;
+SELECT request_no, file, row FROM asof_met UNION ALL SELECT q.request_no, r.file, r.row FROM asof_instant q JOIN asof_rows r ON r.key_no = q.key_no AND r.event_us = q.event_us AND r.counts_from <= q.as_of;
 
 CREATE OR REPLACE TEMP TABLE asof_several AS
-SELECT n FROM asof_tied GROUP BY n HAVING count(*) > 1;
+SELECT request_no FROM asof_tied GROUP BY request_no HAVING count(*) > 1;
 
 CREATE OR REPLACE TEMP TABLE asof_last AS
-SELECT t.n, t.file, t.row FROM asof_tied t JOIN (SELECT file, row, o FROM (SELECT *, o AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", epoch_us(timezone('America/New_York', "at")) AS e, epoch_us(timezone('America/New_York', "at")) + 0 AS o, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet'])))) s ON t.file = s.file AND t.row = s.row WHERE t.n IN (SELECT n FROM asof_several) QUALIFY rank() OVER (PARTITION BY t.n ORDER BY o DESC NULLS LAST) = 1;
+SELECT t.request_no, t.file, t.row FROM asof_tied t JOIN (SELECT file, row, learned_us FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", epoch_us(timezone('America/New_York', "at")) AS event_us, epoch_us(timezone('America/New_York', "at")) + 0 AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet'])))) s ON t.file = s.file AND t.row = s.row WHERE t.request_no IN (SELECT request_no FROM asof_several) QUALIFY rank() OVER (PARTITION BY t.request_no ORDER BY learned_us DESC NULLS LAST) = 1;
 
 CREATE OR REPLACE TEMP TABLE asof_equal AS
-SELECT n FROM asof_last GROUP BY n HAVING count(*) > 1;
+SELECT request_no FROM asof_last GROUP BY request_no HAVING count(*) > 1;
 
 CREATE OR REPLACE TEMP TABLE asof_winners AS
-SELECT n, file, row, false AS conflict FROM asof_tied WHERE n NOT IN (SELECT n FROM asof_several) UNION ALL SELECT n, file, row, false FROM asof_last WHERE n NOT IN (SELECT n FROM asof_equal) UNION ALL SELECT n, arg_min(file, place), arg_min(row, place), max(distinct_place) > 1 FROM (SELECT t.n, t.file, t.row, row_number() OVER (PARTITION BY t.n ORDER BY "c_at" DESC NULLS LAST, "c_thing" DESC NULLS LAST, "c_x" DESC NULLS LAST, ("c_x" <> 0 OR NOT signbit("c_x")) DESC NULLS LAST) AS place, dense_rank() OVER (PARTITION BY t.n ORDER BY "c_at" DESC NULLS LAST, "c_thing" DESC NULLS LAST, "c_x" DESC NULLS LAST, ("c_x" <> 0 OR NOT signbit("c_x")) DESC NULLS LAST) AS distinct_place FROM asof_last t JOIN (SELECT file, row, "c_at", "c_thing", "c_x" FROM (SELECT *, o AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", epoch_us(timezone('America/New_York', "at")) AS e, epoch_us(timezone('America/New_York', "at")) + 0 AS o, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet'])))) s ON t.file = s.file AND t.row = s.row WHERE t.n IN (SELECT n FROM asof_equal)) GROUP BY n;
+SELECT request_no, file, row, false AS conflict FROM asof_tied WHERE request_no NOT IN (SELECT request_no FROM asof_several) UNION ALL SELECT request_no, file, row, false FROM asof_last WHERE request_no NOT IN (SELECT request_no FROM asof_equal) UNION ALL SELECT request_no, arg_min(file, place), arg_min(row, place), max(distinct_place) > 1 FROM (SELECT t.request_no, t.file, t.row, row_number() OVER (PARTITION BY t.request_no ORDER BY "c_at" DESC NULLS LAST, "c_thing" DESC NULLS LAST, "c_x" DESC NULLS LAST, ("c_x" <> 0 OR NOT signbit("c_x")) DESC NULLS LAST) AS place, dense_rank() OVER (PARTITION BY t.request_no ORDER BY "c_at" DESC NULLS LAST, "c_thing" DESC NULLS LAST, "c_x" DESC NULLS LAST, ("c_x" <> 0 OR NOT signbit("c_x")) DESC NULLS LAST) AS distinct_place FROM asof_last t JOIN (SELECT file, row, "c_at", "c_thing", "c_x" FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", epoch_us(timezone('America/New_York', "at")) AS event_us, epoch_us(timezone('America/New_York', "at")) + 0 AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet'])))) s ON t.file = s.file AND t.row = s.row WHERE t.request_no IN (SELECT request_no FROM asof_equal)) GROUP BY request_no;

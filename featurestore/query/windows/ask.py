@@ -45,9 +45,11 @@ def ask_folds(
         scan, only = tiling.use(connection, plan)
         tables.append(TILES)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {COUNTED} AS {plan.statement(scan, only=only)}")
-    asked: pa.Table = connection.sql("SELECT n, k - 1 AS k, a FROM asof_requests ORDER BY k, a").to_arrow_table()
-    n, key, as_of = (asked[name].to_numpy().astype(np.int64) for name in ("n", "k", "a"))
-    if not len(n):
+    asked: pa.Table = connection.sql(
+        "SELECT request_no, key_no - 1 AS key_no, as_of FROM asof_requests ORDER BY key_no, as_of"
+    ).to_arrow_table()
+    request_no, key, as_of = (asked[name].to_numpy().astype(np.int64) for name in ("request_no", "key_no", "as_of"))
+    if not len(request_no):
         return _no_requests(features)
     (threads,) = connection.execute("SELECT current_setting('threads')").fetchall()[0]
     answers: list[FoldedAnswer] = []
@@ -56,8 +58,8 @@ def ask_folds(
             rows = _Sorted.of(connection, plan.rows(first, last))
             tiles = None
             if tiling is not None:
-                where = f"k >= {first} AND k < {last}"
-                tiles = _Sorted.of(connection, f"FROM {TILES} WHERE {where} ORDER BY k, b, e")
+                where = f"key_no >= {first} AND key_no < {last}"
+                tiles = _Sorted.of(connection, f"FROM {TILES} WHERE {where} ORDER BY key_no, b, event_us")
 
             def answer(keys: tuple[int, int], rows: _Sorted = rows, tiles: _Sorted | None = tiles) -> FoldedAnswer:
                 first, count = keys[0], keys[1] - keys[0]
@@ -69,7 +71,7 @@ def ask_folds(
                     plan, rows.of_keys(keys), keys=count, first=first, key=key[part] - first, as_of=as_of[part],
                     tiles=beside,
                 )  # fmt: skip
-                return share.answer(n[part])
+                return share.answer(request_no[part])
 
             work = [key, rows.key, *([tiles.key] if tiles is not None else [])]
             answers += pool.map(answer, key_batches(first, last, work))
@@ -87,7 +89,7 @@ class _Sorted(NamedTuple):
     def of(cls, connection: duckdb.DuckDBPyConnection, sql: str) -> _Sorted:
         """What a query in that order gives."""
         rows = connection.sql(sql).to_arrow_table().combine_chunks()
-        return cls(rows, rows["k"].to_numpy())
+        return cls(rows, rows["key_no"].to_numpy())
 
     def of_keys(self, keys: tuple[int, int]) -> pa.Table:
         """The rows of a range of keys."""
@@ -106,7 +108,7 @@ def _no_requests(features: Sequence[ResolvedFeature]) -> FoldedAnswer:
 def _joined(answers: Sequence[FoldedAnswer], features: Sequence[ResolvedFeature]) -> FoldedAnswer:
     if len(answers) == 1:
         return answers[0]
-    n = np.concatenate([answer.n for answer in answers])
+    request_no = np.concatenate([answer.request_no for answer in answers])
     known = np.concatenate([answer.known for answer in answers])
     times = np.concatenate([answer.newest for answer in answers])
     names = [feature.name for feature in features]
@@ -114,4 +116,4 @@ def _joined(answers: Sequence[FoldedAnswer], features: Sequence[ResolvedFeature]
     statuses = {name: np.concatenate([answer.statuses[name] for answer in answers]) for name in names}
     picking = answers[0].conflicted
     conflicted = {name: np.concatenate([answer.conflicted[name] for answer in answers]) for name in picking}
-    return FoldedAnswer(n, known, times, values, statuses, conflicted)
+    return FoldedAnswer(request_no, known, times, values, statuses, conflicted)

@@ -24,15 +24,15 @@ def memory_batches(
     connection: duckdb.DuckDBPyConnection, tables: Sequence[str], *, keys: int, width: int
 ) -> Iterator[tuple[int, int]]:
     """Ranges of keys whose rows are few enough. tables: of rows `(k, …)`, k from 0 on; width: cells a row, roughly."""
-    every = " UNION ALL ".join(f"SELECT k FROM {table}" for table in tables)
+    every = " UNION ALL ".join(f"SELECT key_no FROM {table}" for table in tables)
     (total,) = connection.execute(f"SELECT count(*) FROM ({every})").fetchall()[0]
     limit = max(1, MEMORY_BATCH_CELLS // width)
     if total <= limit:
         yield 0, keys
         return
-    counted: pa.Table = connection.sql(f"SELECT k, count(*) AS c FROM ({every}) GROUP BY k").to_arrow_table()
+    counted: pa.Table = connection.sql(f"SELECT key_no, count(*) AS c FROM ({every}) GROUP BY key_no").to_arrow_table()
     counts = np.zeros(keys, np.int64)
-    counts[counted["k"].to_numpy()] = counted["c"].to_numpy()
+    counts[counted["key_no"].to_numpy()] = counted["c"].to_numpy()
     yield from _cut(0, counts, limit)
 
 

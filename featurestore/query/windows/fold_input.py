@@ -81,7 +81,7 @@ class FoldRows:
         return 3 + 2 * self.ordered + len(self.columns) + len(self.conditions)
 
     def statement(self, scan: Scan, *, only: str | None = None) -> str:
-        """The rows of the numbered keys: `(k, e, v, g, x…, w…, until)` and what rule 2 orders by, where a fold asks.
+        """The rows of the numbered keys: `(key_no, event_us, counts_from, counts_until, x…, w…, until)` and what rule 2 orders by, where a fold asks.
 
         only: a condition on the key `x` and on the row `r`, its `file` included.
         """
@@ -89,21 +89,21 @@ class FoldRows:
         carried = [f"{read_cell(view, column, of)} AS x{i}" for i, (column, of) in enumerate(self.columns)]
         carried += [f"w{i}" for i in range(len(self.conditions))]
         carried += [f"{until_sql(view)} AS until"] if self.until else []
-        carried += ["o", *(cell(column) for column in sorted(view.columns))] if self.ordered else []
+        carried += ["learned_us", *(cell(column) for column in sorted(view.columns))] if self.ordered else []
         carried += ["file"] if only is not None else []
         rows = rows_sql(view, scan, carried=carried or ["0 AS nothing"], conditions=self.conditions)
         if self.at is not None:
             rows = self._counting(rows, self.at)
         return (
-            f"SELECT x.k - 1 AS k, r.* EXCLUDE ({self._keys}) FROM ({rows}) r JOIN asof_keys x ON {same_key(view, 'r')}"
+            f"SELECT x.key_no - 1 AS key_no, r.* EXCLUDE ({self._keys}) FROM ({rows}) r JOIN asof_keys x ON {same_key(view, 'r')}"
             + ("" if only is None else f" WHERE {only}")
         )
 
     def _counting(self, rows: str, at: int) -> str:
         """The rows that count at an instant, as if they always had and would: then one chain holds them all."""
-        times, counts = f"CAST({BEGINNING} AS BIGINT) AS v", f"v <= {at}"
+        times, counts = f"CAST({BEGINNING} AS BIGINT) AS counts_from", f"counts_from <= {at}"
         if self.view.source.identity:
-            times, counts = f"{times}, CAST({END} AS BIGINT) AS g", f"{counts} AND g > {at}"
+            times, counts = f"{times}, CAST({END} AS BIGINT) AS counts_until", f"{counts} AND counts_until > {at}"
         return f"SELECT * REPLACE ({times}) FROM ({rows}) WHERE {counts}"
 
     def _within(self, keys: str) -> str:
@@ -113,8 +113,8 @@ class FoldRows:
         start = None if self.at is None else earliest(self.view, self.features, self.at)
         if start is None:
             return f"({rows})"
-        older = f"SELECT k, max(e) AS e {rows} GROUP BY k HAVING max(e) <= {start}"
-        return f"({rows} AND e > {start} UNION ALL SELECT * FROM (FROM {COUNTED} WHERE {keys}) SEMI JOIN ({older}) USING (k, e))"
+        older = f"SELECT key_no, max(event_us) AS event_us {rows} GROUP BY key_no HAVING max(event_us) <= {start}"
+        return f"({rows} AND event_us > {start} UNION ALL SELECT * FROM (FROM {COUNTED} WHERE {keys}) SEMI JOIN ({older}) USING (key_no, event_us))"
 
     @property
     def _keys(self) -> str:
@@ -122,17 +122,21 @@ class FoldRows:
 
     def rows(self, first: int, last: int) -> str:
         """The rows of the keys [first, last), in their order: by event_time, or by all of rule 2."""
-        terms = ["k", "e"]
+        terms = ["key_no", "event_us"]
         if self.ordered:
             columns = order_terms(self.view, first=())
             own = len(columns)
-            terms += [*order_terms(self.view, first=("o",))[:1], *tiebreak_terms(self.view), *columns]
-        names = ["k", "e", "v", *(["g"] if self.view.source.identity else []), *(["until"] if self.until else [])]
+            terms += [*order_terms(self.view, first=("learned_us",))[:1], *tiebreak_terms(self.view), *columns]
+        names = [
+            "key_no",
+            "event_us",
+            "counts_from",
+            *(["counts_until"] if self.view.source.identity else []),
+            *(["until"] if self.until else []),
+        ]
         names += [f"x{i}" for i in range(len(self.columns))] + [f"w{i}" for i in range(len(self.conditions))]
         names += [f"{_hashed(terms[2:-own])} AS before", f"{_hashed(terms[-own:])} AS whole"] if self.ordered else []
-        return (
-            f"SELECT {', '.join(names)} FROM {self._within(f'k >= {first} AND k < {last}')} ORDER BY {', '.join(terms)}"
-        )
+        return f"SELECT {', '.join(names)} FROM {self._within(f'key_no >= {first} AND key_no < {last}')} ORDER BY {', '.join(terms)}"
 
     def column(self, rows: pa.Table, name: ColumnName, chains: Sequence[MonotoneRun]) -> FoldInput:
         """One column of rows that were read, under its condition, along their chains."""

@@ -28,11 +28,11 @@ __all__ = ["FoldedAnswer", "KeyBatch"]
 
 
 class FoldedAnswer(NamedTuple):
-    """What the folds of a view say for m requests: n (the request's number), whether its key is known, the event_time of its
+    """What the folds of a view say for m requests: request_no, whether its key is known, the event_time of its
     newest row (µs), for each feature values and a Status a request, and for each that picks rows whether the bytes of tied
     ones decided."""
 
-    n: Ints
+    request_no: Ints
     known: npt.NDArray[np.bool_]
     newest: Ints
     values: dict[str, pa.Array]
@@ -48,19 +48,21 @@ class KeyBatch:
         tiles: TiledRows | None = None,
     ) -> None:  # fmt: skip
         self._plan, self._rows, self._key, self._as_of = plan, rows, key, as_of
-        times = {name: rows[name].to_numpy() for name in ("e", "v")}
-        ends = rows["g"].to_numpy() if plan.view.source.identity else None
-        line = Timeline(rows["k"].to_numpy().astype(np.int64) - first, times["e"], times["v"], ends)
+        times = {name: rows[name].to_numpy() for name in ("event_us", "counts_from")}
+        ends = rows["counts_until"].to_numpy() if plan.view.source.identity else None
+        line = Timeline(
+            rows["key_no"].to_numpy().astype(np.int64) - first, times["event_us"], times["counts_from"], ends
+        )
         self._chains: list[MonotoneRun] = list(monotone_runs(line, keys))
         self._ranges: dict[Span, list[Range]] = {}
         self._columns: dict[ColumnName, FoldInput] = {}
         self._tiles = tiles
         self._tiled_ranges: dict[Span, list[Range]] = {}
-        self._lifetimes = Lifetimes(times["v"], ends)
-        self._ties = Ties(line.key, line.e, *_hashes(rows)) if plan.ordered else None
+        self._lifetimes = Lifetimes(times["counts_from"], ends)
+        self._ties = Ties(line.key, line.event_us, *_hashes(rows)) if plan.ordered else None
 
-    def answer(self, n: Ints) -> FoldedAnswer:
-        """The folds of all features for the requests, numbered `n`."""
+    def answer(self, request_no: Ints) -> FoldedAnswer:
+        """The folds of all features for the requests, numbered `request_no`."""
         known, times = self._newest()
         values, statuses, conflicted = {}, {}, {}
         for feature in self._plan.features:
@@ -68,7 +70,7 @@ class KeyBatch:
             values[feature.name], statuses[feature.name] = folded.values, status
             if FOLDS[feature.fold.kind].ordered:
                 conflicted[feature.name] = self._conflicted(feature, folded) & (status == Status.PRESENT)
-        return FoldedAnswer(n, known, times, values, statuses, conflicted)
+        return FoldedAnswer(request_no, known, times, values, statuses, conflicted)
 
     def _conflicted(self, feature: ResolvedFeature, folded: FoldColumn) -> Bits:
         """The requests for which the bytes of tied rows decided what was picked."""
@@ -81,16 +83,16 @@ class KeyBatch:
 
     def _newest(self) -> tuple[Bits, Ints]:
         """Whether each request's key is known, and its newest event_time."""
-        found = [(self._chains, self._rows["e"].to_numpy(), self._spanned(Span(None)))]
+        found = [(self._chains, self._rows["event_us"].to_numpy(), self._spanned(Span(None)))]
         if self._tiles is not None:
-            found.append((self._tiles.chains, self._tiles.e, self._tiled(Span(None))))
+            found.append((self._tiles.chains, self._tiles.event_us, self._tiled(Span(None))))
         times = np.full(len(self._key), BEGINNING, np.int64)
         known = np.zeros(len(self._key), np.bool_)
-        for lines, e, ranges in found:
+        for lines, event_us, ranges in found:
             if lines:
                 place = newest([FilteredRows.of(chain, None) for chain in lines], ranges, 1)[:, 0]
                 known |= place >= 0
-                times = np.where(place >= 0, np.maximum(times, e[np.maximum(place, 0)]), times)
+                times = np.where(place >= 0, np.maximum(times, event_us[np.maximum(place, 0)]), times)
         return known, np.where(known, times, 0)
 
     def _spanned(self, span: Span) -> list[Range]:

@@ -1,10 +1,10 @@
 """Which rows count at an instant, as ranges: rule 1 for folds of many rows, in n log n.
 
 Rows of one key lie in rule 2's order, that of their event times. A *chain* is a part of them along which neither the
-instant from which a row counts (v) nor the instant from which it no longer does (g) ever goes back. In a chain, the rows
+instant from which a row counts nor the instant from which it no longer does ever goes back. In a chain, the rows
 that count at an as_of within a window are neighbours, found by binary search:
 
-    e > start and g > as_of    from some row on          v ≤ as_of and e ≤ end    up to some row
+    event_us > start and counts_until > as_of    from some row on        counts_from ≤ as_of and event_us ≤ end    up to some row
 
 Where rows are learned in the order in which they happened, there is one chain. A row that was overtaken (a later one
 was known before it) goes to the next chain, so late rows cost as many chains as they overtake each other in.
@@ -30,13 +30,14 @@ Ints = npt.NDArray[np.int64]
 class Timeline(NamedTuple):
     """The times of n rows in the order of their keys, then of rule 2; µs.
 
-    key: the row's key, from 0 on, never decreasing. e: event_time. v, g: the row counts at as_of when v ≤ as_of < g.
+    key: the row's key, from 0 on, never decreasing. event_us: event_time.
+    The row counts at as_of when counts_from ≤ as_of < counts_until.
     """
 
     key: Ints
-    e: Ints
-    v: Ints
-    g: Ints | None
+    event_us: Ints
+    counts_from: Ints
+    counts_until: Ints | None
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class MonotoneRun:
 
     places: Ints
     first: Ints
-    e: Ints
-    v: Ints
-    g: Ints | None
+    event_us: Ints
+    counts_from: Ints
+    counts_until: Ints | None
 
 
 class Range(NamedTuple):
@@ -59,11 +60,11 @@ class Range(NamedTuple):
 
 def monotone_runs(rows: Timeline, keys: int) -> Iterator[MonotoneRun]:
     """The rows as few chains as overtaking asks for; those that end (a later version replaces them) apart."""
-    every = np.arange(len(rows.e), dtype=np.int64)
-    if rows.g is None:
+    every = np.arange(len(rows.event_us), dtype=np.int64)
+    if rows.counts_until is None:
         parts = [every]
     else:
-        ends = rows.g < END
+        ends = rows.counts_until < END
         parts = [every[~ends], every[ends]]
     for number, left in enumerate(parts):
         while len(left):
@@ -75,16 +76,22 @@ def monotone_runs(rows: Timeline, keys: int) -> Iterator[MonotoneRun]:
 def _chain(rows: Timeline, places: Ints, keys: int, *, ending: bool) -> MonotoneRun:
     counts = np.bincount(rows.key[places], minlength=keys)
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    whole = len(places) == len(rows.e)
-    g = None if rows.g is None or not ending else rows.g[places]
-    return MonotoneRun(places, first, rows.e if whole else rows.e[places], rows.v if whole else rows.v[places], g)
+    whole = len(places) == len(rows.event_us)
+    until = None if rows.counts_until is None or not ending else rows.counts_until[places]
+    return MonotoneRun(
+        places,
+        first,
+        rows.event_us if whole else rows.event_us[places],
+        rows.counts_from if whole else rows.counts_from[places],
+        until,
+    )
 
 
 def _never_back(rows: Timeline, places: Ints, *, ending: bool) -> npt.NDArray[np.bool_]:
-    """The rows that no later row of their key overtakes: none after them has a smaller v (or g)."""
-    kept = _least_from_here(rows.key[places], rows.v[places])
-    if ending and rows.g is not None:
-        kept &= _least_from_here(rows.key[places], rows.g[places])
+    """The rows that no later row of their key overtakes: none after them has a smaller counts_from (or counts_until)."""
+    kept = _least_from_here(rows.key[places], rows.counts_from[places])
+    if ending and rows.counts_until is not None:
+        kept &= _least_from_here(rows.key[places], rows.counts_until[places])
     return kept
 
 
@@ -109,12 +116,12 @@ def _least_from_here(key: Ints, values: Ints) -> npt.NDArray[np.bool_]:
 def range_of(chain: MonotoneRun, span: Span, key: Ints, as_of: Ints) -> Range:
     """The part of a chain that counts for each request (key, as_of) within a window."""
     low, last = chain.first[key], chain.first[key + 1]
-    high = _first_above(chain.v, low, last, as_of)
+    high = _first_above(chain.counts_from, low, last, as_of)
     if span.offset:
-        high = np.minimum(high, _first_above(chain.e, low, last, span.end(as_of)))
-    start = low if span.length is None else _first_above(chain.e, low, last, span.start(as_of))
-    if chain.g is not None:
-        start = np.maximum(start, _first_above(chain.g, low, last, as_of))
+        high = np.minimum(high, _first_above(chain.event_us, low, last, span.end(as_of)))
+    start = low if span.length is None else _first_above(chain.event_us, low, last, span.start(as_of))
+    if chain.counts_until is not None:
+        start = np.maximum(start, _first_above(chain.counts_until, low, last, as_of))
     return Range(start, np.maximum(start, high))
 
 

@@ -16,15 +16,15 @@ __all__ = ["Lifetimes", "Ties"]
 
 
 class Lifetimes(NamedTuple):
-    """When each row counts, from `v` on and before `g` (None: for ever), µs by place."""
+    """When each row counts, from `counts_from` on and before `counts_until` (None: for ever), µs by place."""
 
-    v: Ints
-    g: Ints | None
+    counts_from: Ints
+    counts_until: Ints | None
 
     def alive(self, places: Ints, as_of: Ints) -> Bits:
         """Whether each row counts at an instant of its own."""
-        alive: Bits = self.v[places] <= as_of
-        return alive if self.g is None else alive & (self.g[places] > as_of)
+        alive: Bits = self.counts_from[places] <= as_of
+        return alive if self.counts_until is None else alive & (self.counts_until[places] > as_of)
 
 
 class Ties:

@@ -19,7 +19,7 @@ from featurestore.semantics.windows import Span
 __all__ = ["TILES", "TiledRows", "Tiling"]
 
 TILES = "asof_tiles"
-"""The temporary table of tiles that a query reads: `k`, the number of a key, `b`, `e`, and what the tiles add up to."""
+"""The temporary table of tiles that a query reads: `key_no`, `b`, `event_us`, and what the tiles add up to."""
 
 
 class TiledRows(Protocol):
@@ -30,7 +30,7 @@ class TiledRows(Protocol):
         """The tiles in the order of their keys and times: one chain, or none."""
 
     @property
-    def e(self) -> Ints:
+    def event_us(self) -> Ints:
         """The newest event_time (µs) of each tile's rows."""
 
     def ranges(self, span: Span, key: Ints, as_of: Ints) -> list[Range]:

@@ -53,7 +53,7 @@ def ask_keys(
     spine = load_chunk(
         session.connection, SpineChunk(keys, 0), timestamp=None, timezone="UTC", inputs=inputs, from_pandas=False
     )
-    session.connection.register("served_for", pa.table({"n": np.arange(len(as_of)), "a": as_of}))
+    session.connection.register("served_for", pa.table({"request_no": np.arange(len(as_of)), "as_of": as_of}))
     answer = answer_part(session, part, spine, served=as_of)
     session.connection.unregister("served_for")
     if judged is not None:
@@ -71,10 +71,10 @@ def neighbours(session: Session, part: ServiceView, as_of: Ints, steps: int) -> 
     there are fewer. It is asked of the keys that `ask_keys` was asked for last."""
     view = part.view
     names = [f"k{i}" for i in range(max(1, len(view.keys)))]
-    visible = f"SELECT {', '.join(names)}, greatest(e, known) AS v FROM ({words_sql(view, session.scan(view.source))})"
+    visible = f"SELECT {', '.join(names)}, greatest(event_us, known) AS counts_from FROM ({words_sql(view, session.scan(view.source))})"
     sql = (
-        f"SELECT n, max(v, {steps}) FILTER (v <= a) AS before, min(v, {steps}) FILTER (v > a) AS after "
-        f"FROM requests JOIN ({visible}) USING ({', '.join(names)}) GROUP BY n"
+        f"SELECT request_no, max(counts_from, {steps}) FILTER (counts_from <= as_of) AS before, min(counts_from, {steps}) FILTER (counts_from > as_of) AS after "
+        f"FROM requests JOIN ({visible}) USING ({', '.join(names)}) GROUP BY request_no"
     )
     earlier, later = ([np.full(len(as_of), NEVER) for _ in range(steps)] for _ in range(2))
     for n, before, after in session.connection.sql(sql).fetchall():

@@ -81,35 +81,35 @@ class ServedLags:
 def prepare(session: Session, asked: MeasuredView) -> None:
     """Fill the temporary table `measured` with what is counted of each row, in µs.
 
-    e: it happened; known: as the view counts it; came, after: it became known at the latest then, and later than that;
+    event_us: it happened; known: as the view counts it; came, after: it became known at the latest then, and later than that;
     told: whether those two are measured; first: whether it is the first version of its row; counted: whether it can be told
     when it was served; instant: the complete instant before which no run can have found it, served: since when that is.
     """
     view, source = asked.view, asked.view.source
     words, joined = words_sql(view, session.scan(source)), ""
-    told = "true" if source.history_until is None else f"w.e > {instant_of(source.history_until)}"
-    came, after, instant, served, counted = "w.o", "w.o - 1", str(BEGINNING), str(BEGINNING), "true"
+    told = "true" if source.history_until is None else f"w.event_us > {instant_of(source.history_until)}"
+    came, after, instant, served, counted = "w.learned_us", "w.learned_us - 1", str(BEGINNING), str(BEGINNING), "true"
     if asked.landings is not None:
         columns = zip(*asked.landings, strict=True)
         landed = {name: pa.array(column, pa.int64()) for name, column in zip(Landing._fields, columns, strict=True)}
         session.connection.register("landed", pa.table({"number": pa.array(range(len(asked.landings))), **landed}))
         joined = "LEFT JOIN landed l ON l.number = w.file"
-        found = f"CASE WHEN w.e > l.replaced THEN l.{{}} ELSE {BEGINNING} END"
+        found = f"CASE WHEN w.event_us > l.replaced THEN l.{{}} ELSE {BEGINNING} END"
         instant, served = found.format("instant"), found.format("served")
         if asked.how != "column":
-            came, after, told = "l.came", "l.after", f"{told} AND w.e > l.since"
+            came, after, told = "l.came", "l.after", f"{told} AND w.event_us > l.since"
         if source.arrives:  # whose rows count anew with each file that they lie in
-            counted, after = "w.e > l.replaced", "l.came - 1"
+            counted, after = "w.event_us > l.replaced", "l.came - 1"
     elif asked.how not in {"column", "log"}:
         told = "false"
     valid = [*whole_terms(view, "w."), *named_terms(view, "w."), *kept_terms(view, "w.")]
     if isinstance(source, PushSource):
         valid.append("w.file > 0")  # the log; its history lies below
     session.connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE measured AS SELECT e, known, came, after, told, first, counted, instant, served "
+        f"CREATE OR REPLACE TEMP TABLE measured AS SELECT event_us, known, came, after, told, first, counted, instant, served "
         f"FROM (SELECT w.*, {came} AS came, {after} AS after, coalesce({told}, false) AS told, {_first(view, came)} AS first, "
         f"{instant} AS instant, {served} AS served, coalesce({counted}, false) AS counted FROM ({words}) w {joined}) w "
-        f"WHERE {' AND '.join(valid)} AND w.e >= {asked.since} AND w.e <= {asked.now}"
+        f"WHERE {' AND '.join(valid)} AND w.event_us >= {asked.since} AND w.event_us <= {asked.now}"
     )
 
 
@@ -121,22 +121,22 @@ def _first(view: ResolvedView, came: str) -> str:
     if isinstance(source, PushSource):
         return "w.replaces IS NULL"
     return (
-        f"row_number() OVER (PARTITION BY {identity_terms(view)} ORDER BY {came} NULLS LAST, w.o NULLS LAST, "
-        "w.e NULLS LAST, w.file, w.row) = 1"
+        f"row_number() OVER (PARTITION BY {identity_terms(view)} ORDER BY {came} NULLS LAST, w.learned_us NULLS LAST, "
+        "w.event_us NULLS LAST, w.file, w.row) = 1"
     )
 
 
 def measure_known(session: Session, asked: MeasuredView, known_after: int) -> KnownLags:
     """How late the prepared rows became known, and how many of them later than `known_after` (µs) for certain."""
     timing, told = asked.view.timing, "FILTER (WHERE told AND first)"
-    instant = "e" if timing.refresh is None else timing.first_sql("e")
+    instant = "event_us" if timing.refresh is None else timing.first_sql("event_us")
     # For an instant a row counts when it is known as its words say; whoever only promises that has its file there besides.
     rows = f"SELECT *, {instant} AS i, greatest(came, known) AS late, greatest(after, known - 1) AS least FROM measured"
     row = _row(
         session,
-        f"SELECT {_lag('came - e', told)}, {_lag('after + 1 - e', told)}, count(*) FILTER (WHERE first AND NOT told), "
-        f"count(*) FILTER (WHERE told AND first AND after >= e + {known_after}), "
-        f"count(*) FILTER (WHERE told AND first AND came > e + {known_after}), count(*) FILTER (WHERE NOT first), "
+        f"SELECT {_lag('came - event_us', told)}, {_lag('after + 1 - event_us', told)}, count(*) FILTER (WHERE first AND NOT told), "
+        f"count(*) FILTER (WHERE told AND first AND after >= event_us + {known_after}), "
+        f"count(*) FILTER (WHERE told AND first AND came > event_us + {known_after}), count(*) FILTER (WHERE NOT first), "
         f"count(*) FILTER (WHERE told AND first AND late > i AND least < i + {timing.settle}), "
         f"count(*) FILTER (WHERE told AND first AND least >= i + {timing.settle}), "
         f"quantile_disc(greatest(late - i, 0), 0.99) {told}, quantile_disc(greatest(least + 1 - i, 0), 0.99) {told}, "
@@ -156,22 +156,22 @@ def measure_served(session: Session, asked: MeasuredView) -> ServedLags:
     """
     done, timing = asked.completions, asked.view.timing
     if asked.view.is_pushed:
-        rows, absent = "SELECT e, greatest(e, came) AS used FROM measured WHERE first", "false"
+        rows, absent = "SELECT event_us, greatest(event_us, came) AS used FROM measured WHERE first", "false"
     else:
         runs = {"instant": done.instants, "served": done.served}
         session.connection.register("runs", pa.table({name: pa.array(of, pa.int64()) for name, of in runs.items()}))
         # Instants are distinct, so there is one nearest run for each row.
         absent = "instant > run"
         rows = (
-            f"SELECT m.e, m.instant, r.instant AS run, CASE WHEN m.instant > coalesce(r.instant, {END}) THEN m.served "
-            f"ELSE coalesce(r.served, {END}) END AS used FROM (SELECT *, greatest(e, known - {timing.settle}) AS need "
+            f"SELECT m.event_us, m.instant, r.instant AS run, CASE WHEN m.instant > coalesce(r.instant, {END}) THEN m.served "
+            f"ELSE coalesce(r.served, {END}) END AS used FROM (SELECT *, greatest(event_us, known - {timing.settle}) AS need "
             "FROM measured WHERE first AND counted) m ASOF LEFT JOIN runs r ON m.need <= r.instant"
         )
     used = f"used <= {asked.now}"
-    lag = _lag("used - e", f"FILTER (WHERE {used})")
+    lag = _lag("used - event_us", f"FILTER (WHERE {used})")
     row = _row(
         session,
-        f"SELECT {lag}, count(*) FILTER (WHERE NOT {used}), count(*) FILTER (WHERE {absent}) FROM ({rows}) WHERE e > {asked.begin}",
+        f"SELECT {lag}, count(*) FILTER (WHERE NOT {used}), count(*) FILTER (WHERE {absent}) FROM ({rows}) WHERE event_us > {asked.begin}",
     )
     return ServedLags(_lag_of(row[0:3]), *row[3:])
 
@@ -201,11 +201,11 @@ def late_rows(session: Session, asked: MeasuredView, log: Scan) -> tuple[int, La
     """Of the rows that were pushed too late to count: how many, their lag, and the 99th percentile over these and those
     that count. log: where they are kept aside."""
     rows = (
-        f"SELECT {KNOWN_AT} - e AS lag FROM (SELECT {KNOWN_AT}, {happened_of(asked.view.source, asked.view.raw)} AS e "
-        f"FROM {log.relation}) WHERE e IS NOT NULL AND e >= {asked.since} AND e <= {asked.now}"
+        f"SELECT {KNOWN_AT} - event_us AS lag FROM (SELECT {KNOWN_AT}, {happened_of(asked.view.source, asked.view.raw)} AS event_us "
+        f"FROM {log.relation}) WHERE event_us IS NOT NULL AND event_us >= {asked.since} AND event_us <= {asked.now}"
     )
     lag = _lag_of(_row(session, f"SELECT {_lag('lag', '')} FROM ({rows})"))
-    every = f"{rows} UNION ALL SELECT came - e FROM measured WHERE told AND first"
+    every = f"{rows} UNION ALL SELECT came - event_us FROM measured WHERE told AND first"
     (p99,) = _row(session, f"SELECT quantile_disc(lag, 0.99) FROM ({every})")
     return lag.rows, lag, p99
 

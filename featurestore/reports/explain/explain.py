@@ -179,7 +179,9 @@ def _narrowed(session: Session, question: AskedView, key: dict[str, Any]) -> Nar
     """The rows that matter for this key, which stays behind as the table `requests`."""
     view, execute = question.view, session.connection.execute
     columns = {f"k{i}": pa.array([key[column.name]], column.type.arrow) for i, column in enumerate(view.keys)}
-    asked = pa.table({"n": pa.array([0]), **(columns or {"k0": pa.array([0])}), "a": pa.array([question.as_of])})
+    asked = pa.table(
+        {"request_no": pa.array([0]), **(columns or {"k0": pa.array([0])}), "as_of": pa.array([question.as_of])}
+    )
     session.connection.register("asked", asked)
     execute(f"CREATE OR REPLACE TEMP TABLE requests AS SELECT * FROM asked WHERE {has_key(view)}")
     session.connection.unregister("asked")
@@ -211,7 +213,7 @@ def _newest(session: Session, question: AskedView, scan: Scan) -> int | None:
     """Choose among the rows of a scan; the event_time of the chosen row."""
     choose(session.connection, question.view, scan, "requests", at=question.as_of)
     found = session.connection.execute(
-        f"SELECT r.e FROM asof_rows r JOIN {CHOSEN} c ON r.file = c.file AND r.row = c.row"
+        f"SELECT r.event_us FROM asof_rows r JOIN {CHOSEN} c ON r.file = c.file AND r.row = c.row"
     ).fetchall()
     return found[0][0] if found else None
 
@@ -239,7 +241,7 @@ def _rows(session: Session, question: AskedView, paths: list[str | None], made: 
         reason = (
             _older(found, found_rows[0]) if found["verdict"] == "older" else _reason(question, found, values, paths)
         )
-        times = (_moment(found["e"]), _moment(found["o"]))
+        times = (_moment(found["event_us"]), _moment(found["learned_us"]))
         counts = tuple(feature.name for i, feature in enumerate(question.view.folded) if found[f"f{i}"])
         explained.append(
             ExplainedRow(found["verdict"], reason, values, *times, paths[found["file"]], found["row"], counts)
@@ -255,9 +257,9 @@ def _reason(question: AskedView, row: dict[str, Any], values: dict[str, Any], pa
         return f"known at {_shown(row['known'])}, after {_shown(question.known_by)}"
     if verdict == "superseded":
         place = f"{paths[row['last_file']] or 'frame'} row {row['last_row']}"
-        return f"replaced by the version known at {_shown(row['last_o'])}, {place}"
+        return f"replaced by the version known at {_shown(row['last_learned_us'])}, {place}"
     if verdict == "too new":
-        return f"happened at {_shown(row['e'])}, after {_shown(question.as_of)}"
+        return f"happened at {_shown(row['event_us'])}, after {_shown(question.as_of)}"
     if verdict == "expired":
         return f"happened more than {show_duration(view.ttl or 0)} before {_shown(question.as_of)}"
     if verdict == "ended":
@@ -274,9 +276,9 @@ REASONS = {
 
 def _older(row: dict[str, Any], chosen: dict[str, Any]) -> str:
     """Why rule 2 puts a row before the chosen one, which is the first one shown."""
-    if row["e"] < chosen["e"]:
+    if row["event_us"] < chosen["event_us"]:
         return "happened before the chosen row"
-    if row["o"] < chosen["o"]:
+    if row["learned_us"] < chosen["learned_us"]:
         return "happened when the chosen row did, and was known earlier"
     return "ties with the chosen row in event_time and known_at; tiebreak, then bytes decided"
 

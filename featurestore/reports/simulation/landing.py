@@ -99,7 +99,7 @@ class LandingSource:
         if self.timeless or not lands:
             return files
         self._connection.execute(
-            f"CREATE TEMP TABLE {self._rows} AS SELECT row_number() OVER (ORDER BY known, e, file, row) - 1 AS n, * "
+            f"CREATE TEMP TABLE {self._rows} AS SELECT row_number() OVER (ORDER BY known, event_us, file, row) - 1 AS n, * "
             f"FROM {self._all} WHERE known > {span.start} AND known <= {span.end}"
         )
         times = self._connection.sql(f"SELECT known FROM {self._rows} ORDER BY n").to_arrow_table()
@@ -134,7 +134,7 @@ class LandingSource:
     # --- the rows ---------------------------------------------------------------------------
 
     def _open(self, offline: Offline, session: Session, raw: dict[str, str]) -> None:
-        """The view of all rows: each column as `cell` names it, e (happened), known, file and row, seen."""
+        """The view of all rows: each column as `cell` names it, event_us (happened), known, file and row, seen."""
         source, scan = self.source, session.scan(self.source)
         seen, joined = "CAST(NULL AS BIGINT)", ""
         learned = "CAST(NULL AS BIGINT)" if self.timeless else known_of(source, raw)
@@ -146,7 +146,7 @@ class LandingSource:
             seen, learned = "first_seen", f"coalesce(first_seen, {happened_of(source, raw)})"
         cells = "".join(f"{quote(name)} AS {cell(name)}, " for name in self._columns)
         words = (
-            f"SELECT {cells}{happened_of(source, raw)} AS e, {learned} AS o, {scan.file} AS file, {scan.row} AS row, "
+            f"SELECT {cells}{happened_of(source, raw)} AS event_us, {learned} AS learned_us, {scan.file} AS file, {scan.row} AS row, "
             f"{seen} AS seen FROM {scan.relation}{joined}"
         )
         try:

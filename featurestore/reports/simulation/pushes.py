@@ -203,11 +203,11 @@ def _of_history(source: PushSource, offline: Offline, session: Session, span: St
         f"CAST({read_sql(quote(name), raw[name], of, zone)} AS {of.duckdb}) AS {cell(name)}"
         for name, of in source.columns.items()
     )
-    words = f"SELECT {columns}, {happened_of(history, raw)} AS e, {known_of(history, raw)} AS o FROM {scan.relation}"
+    words = f"SELECT {columns}, {happened_of(history, raw)} AS event_us, {known_of(history, raw)} AS learned_us FROM {scan.relation}"
     named = ", ".join(f"{cell(name)} AS {quote(name)}" for name in source.columns)
     table = session.connection.sql(
-        f"SELECT {named}, greatest(e, known) AS {KNOWN_AT}, CAST(NULL AS BIGINT) AS {REPLACES} "
-        f"FROM (SELECT *, {visible_known_of(history)} AS known FROM ({words})) WHERE e IS NOT NULL AND known IS NOT NULL "
-        f"AND greatest(e, known) > {span.start} AND greatest(e, known) <= {min(cutover, span.end)} ORDER BY ALL"
+        f"SELECT {named}, greatest(event_us, known) AS {KNOWN_AT}, CAST(NULL AS BIGINT) AS {REPLACES} "
+        f"FROM (SELECT *, {visible_known_of(history)} AS known FROM ({words})) WHERE event_us IS NOT NULL AND known IS NOT NULL "
+        f"AND greatest(event_us, known) > {span.start} AND greatest(event_us, known) <= {min(cutover, span.end)} ORDER BY ALL"
     ).to_arrow_table()
     return table.cast(_schema(source))
