@@ -231,6 +231,40 @@ def test_a_key_that_float64_cannot_hold_is_asked_for_by_nobody() -> None:
         assert "Row 0" in raised(SpineError, lambda: store.get_historical_features(asked, "service"))
 
 
+WITHOUT = {
+    "numpy": pd.Series([2.0, math.nan]),
+    "pandas": pd.Series([2.0, None], dtype="Float64"),
+    "pandas, computed": pd.Series([2.0, 0.0], dtype="Float64") / pd.Series([1.0, 0.0], dtype="Float64"),
+    "arrow": pd.Series([2.0, None], dtype=pd.ArrowDtype(pa.float64())),
+    "arrow, a NaN": pd.Series(pd.arrays.ArrowExtensionArray(pa.array([2.0, math.nan]))),
+    "arrow, narrow": pd.Series(pd.arrays.ArrowExtensionArray(pa.array([2.0, math.nan], pa.float32()))),
+}
+
+
+@pytest.mark.parametrize("column", WITHOUT.values(), ids=WITHOUT)
+def test_a_nan_among_whole_numbers_of_pandas_is_null(column: pd.Series) -> None:
+    """In every kind of pandas column: as a pushed value, as a key of a spine, and as one of a request."""
+    assert pushed(Int64, column).to_pylist() == [2, None]
+    with opened(view_of(table(thing=[2], at=[hours(-1)], x=[1.0]), ["x"])) as (store, clock):
+        store.materialize(progress=False)
+        frame = pd.DataFrame({"thing": column, "event_timestamp": clock()})
+        assert store.get_online_features(frame[["thing"]], "service").to_dict()["view__x"] == [1.0, None]
+        trained = store.get_historical_features(frame, "service", with_status=True).to_arrow()
+        assert trained["view__x"].to_pylist() == [1.0, None]
+        assert trained["view__x__status"].to_pylist() == ["PRESENT", "MISSING"]
+
+
+def test_a_nan_of_another_frame_is_no_whole_number() -> None:
+    """Nor does a frame that is none of pandas' have whole numbers among its floats."""
+    column = pa.array([2.0, math.nan])
+    assert raised(PushError, lambda: pushed(Int64, column))
+    with opened(view_of(table(thing=[2], at=[hours(-1)], x=[1.0]), ["x"])) as (store, clock):
+        store.materialize(progress=False)
+        frame = table(thing=column, event_timestamp=[clock()] * 2)
+        assert raised(SpineError, lambda: store.get_historical_features(frame, "service"))
+        assert raised(RequestError, lambda: store.get_online_features(frame.select(["thing"]), "service"))
+
+
 def test_what_a_frame_pushes_is_served_and_trained() -> None:
     """Nanoseconds, null columns and wider numbers, beside the same rows one by one: one log, one value."""
     rows = PushSource(

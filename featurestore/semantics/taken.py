@@ -13,7 +13,9 @@ from featurestore.semantics.columns import type_of_arrow, widens
 from featurestore.semantics.values import EXACT_IN_FLOAT64, canonical, is_list, micros, scalars
 from featurestore.types import FeatureType
 
-__all__ = ["WrongTypeError", "WrongValueError", "taken"]
+__all__ = ["INTEGERS", "WrongTypeError", "WrongValueError", "taken", "whole_decimal", "whole_numbers"]
+
+INTEGERS = {"Int32", "Int64"}
 
 NARROWED = {
     "Int32": (pa.types.is_integer, pa.types.is_decimal),
@@ -43,13 +45,12 @@ def taken(column: pa.ChunkedArray | pa.Array, of: FeatureType, *, from_pandas: b
     """The column in the type's own Arrow type; WrongTypeError, or WrongValueError for its first value that is none.
 
     A column without a value is one of any type. Finer timestamps floor to µs, naive ones are UTC. Numbers of another width
-    are taken where each is exactly one of the type. from_pandas: a numpy-backed integer column with nulls has become
-    float64; whole numbers are taken for the integers they were.
+    are taken where each is exactly one of the type. from_pandas: see `whole_numbers`.
     """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if array.null_count == len(array):
         return pa.nulls(len(array), of.arrow)
-    if from_pandas and of.kind in {"Int32", "Int64"} and pa.types.is_floating(array.type):
+    if from_pandas and of.kind in INTEGERS and pa.types.is_floating(array.type):
         array = whole_numbers(array)
     if not _fits(array.type, of):
         raise WrongTypeError(f"is {array.type}, and must be {of}{_conversion(array.type, of)}")
@@ -74,15 +75,16 @@ def _conversion(given: pa.DataType, of: FeatureType) -> str:
 
 
 def whole_numbers(array: pa.Array) -> pa.Array:
-    """Integers that numpy made floats for want of a null; WrongValueError for the first that may be none."""
-    values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
-    with np.errstate(invalid="ignore"):
-        wrong = (values != np.floor(values)) | ~(np.abs(values) <= EXACT_IN_FLOAT64)
+    """The integers of a pandas column of floats: it became one for want of a null, so a NaN is a null, in each of pandas'
+    kinds of columns. WrongValueError for the first that may be no integer."""
+    values = array.to_numpy(zero_copy_only=False)
+    null = np.isnan(values)
+    wrong = ~null & ((values != np.floor(values)) | ~(np.abs(values) <= EXACT_IN_FLOAT64))
     if wrong.any():
         row = int(np.argmax(wrong))
         why = f"{float(values[row])!r} is no integer that float64 holds exactly; use a dtype that has nulls, such as Int64"
         raise WrongValueError(row, why)
-    return pa.array(values.astype(np.int64), mask=pc.is_null(array).to_numpy(zero_copy_only=False))
+    return pa.array(np.where(null, 0, values).astype(np.int64), mask=null)
 
 
 def _fits(arrow: pa.DataType, of: FeatureType) -> bool:
@@ -113,9 +115,13 @@ def _exact(array: pa.Array, of: FeatureType) -> pa.Array:
 
 
 def _accepted(of: FeatureType, value: Any) -> Any:
-    """The canonical scalar of a column's value; DuckDB gives its HUGEINT to Arrow as decimals."""
-    whole = of.kind in {"Int32", "Int64"} and isinstance(value, Decimal) and value == value.to_integral_value()
-    return of.accept(int(value) if whole else value)
+    """The canonical scalar of a column's value."""
+    return of.accept(whole_decimal(value) if of.kind in INTEGERS else value)
+
+
+def whole_decimal(value: Any) -> Any:
+    """A decimal without a fraction as the integer that it is, as which DuckDB gives its HUGEINT; else the value itself."""
+    return int(value) if isinstance(value, Decimal) and value == value.to_integral_value() else value
 
 
 def _has_timestamps(of: FeatureType) -> bool:

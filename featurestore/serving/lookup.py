@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,7 +23,8 @@ from featurestore.online import OnlineStore, Reading
 from featurestore.online.coalesce import CoalescingReader
 from featurestore.semantics.evaluate import evaluate, evaluate_rows, input_names
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService
-from featurestore.semantics.values import EXACT_IN_FLOAT64, own_lists, scalars
+from featurestore.semantics.taken import INTEGERS, WrongValueError, whole_decimal, whole_numbers
+from featurestore.semantics.values import own_lists, scalars
 from featurestore.serving.online_result import OnlineResult, PartAnswer
 from featurestore.serving.repeats import Repeats, repeats_of
 from featurestore.serving.view_readers import Vouched, reader_of
@@ -38,7 +38,7 @@ ATTEMPTS = 20
 ONE_INT, ONE_STR = {int}, {str}
 """Types of values of which two that are equal are the same; a bool is equal to an int."""
 
-INTEGERS = {"Int32": 31, "Int64": 63}
+INTEGER_BITS = {"Int32": 31, "Int64": 63}
 """Bits of the value of each integer type."""
 
 EQUAL_IS_SAME = {"Bool", "Int32", "Int64", "String", "Bytes", "Date", "Timestamp"}
@@ -221,24 +221,21 @@ def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> Rows:
     except ValueError as error:
         raise RequestError(f"The frame cannot be read: {error}") from None
     wanted = [name for name in inputs if name in table.column_names]
-    columns = [scalars(table[name]) for name in wanted]
+    columns = [_scalars(table[name], name, inputs[name], from_pandas=is_pandas(rows)) for name in wanted]
     plain = [dict(zip(wanted, values, strict=True)) for values in zip(*columns, strict=True)]
-    if not wanted:
-        return [{} for _ in range(table.num_rows)]
-    for name in wanted:
-        numbers = table[name].type
-        floats = is_pandas(rows) and pa.types.is_floating(numbers)  # a numpy-backed integer column with nulls
-        if inputs[name].kind in INTEGERS and (floats or pa.types.is_decimal(numbers)):  # or DuckDB's HUGEINT
-            for row in plain:
-                row[name] = _whole(row[name])
-    return plain
+    return plain if wanted else [{} for _ in range(table.num_rows)]
 
 
-def _whole(value: float | Decimal | None) -> float | Decimal | int | None:
-    """The integer that a number surely is; else the number."""
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else value
-    return int(value) if value is not None and value.is_integer() and abs(value) <= EXACT_IN_FLOAT64 else value
+def _scalars(column: pa.ChunkedArray, name: str, of: FeatureType, *, from_pandas: bool) -> list[Any]:
+    """A frame's column as Python's scalars, its whole numbers as integers where they are to be some."""
+    if of.kind in INTEGERS and pa.types.is_decimal(column.type):  # DuckDB's HUGEINT
+        return list(map(whole_decimal, scalars(column)))
+    if of.kind in INTEGERS and from_pandas and pa.types.is_floating(column.type):
+        try:
+            return scalars(whole_numbers(column))
+        except WrongValueError as error:
+            raise RequestError(f"Row {error.row}: '{name}' must be {of}: {error}") from None
+    return scalars(column)
 
 
 def _column(rows: Rows, name: str, of: FeatureType, *, json: bool) -> list[Any]:
@@ -251,7 +248,7 @@ def _column(rows: Rows, name: str, of: FeatureType, *, json: bool) -> list[Any]:
             return [value] * len(values)  # which is no list, since it came of none
         if json:
             return [from_json(of, value) for value in values]
-        bits = INTEGERS.get(of.kind)
+        bits = INTEGER_BITS.get(of.kind)
         if bits and kinds == ONE_INT and -1 << bits <= min(values) and max(values) < 1 << bits:
             return values  # which `accept` would give back, each as it is
         return list(map(of.accept, values))

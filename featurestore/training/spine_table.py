@@ -69,8 +69,7 @@ def load_chunk(
     """Make the table `spine` of a chunk's inputs; t is 0 where no timestamp is named.
 
     Raises SpineError where a column is missing, is of another type or holds a value that its input's type does not, or a
-    time is null. from_pandas: a numpy-backed integer column with nulls has become float64; whole numbers are taken for the
-    integers they were.
+    time is null. from_pandas: see `whole_numbers`.
     """
     raw = _give(connection, chunk, timestamp, inputs, from_pandas=from_pandas)
     columns = {name: f"i{place}" for place, name in enumerate(inputs)}
@@ -112,9 +111,7 @@ def _give(
         column = table[name]
         _check_micros(column, name, chunk.first)
         if len(given) < len(inputs):
-            if from_pandas and pa.types.is_floating(column.type):
-                column = _whole(column, name, inputs[name], chunk.first)
-            column = _taken(column, name, inputs[name], chunk.first)
+            column = _taken(column, name, inputs[name], chunk.first, from_pandas=from_pandas)
         given[f"c{len(given)}"] = column
     connection.register(GIVEN, pa.table({**given, "n": np.arange(table.num_rows)}))
     return [of for _, of, *_ in connection.execute(f"DESCRIBE {GIVEN}").fetchall()][: len(given)]
@@ -143,13 +140,15 @@ def _read(column: tuple[str, str, str], of: FeatureType, zone: str) -> str:
     return read_sql(place, raw, of, zone)
 
 
-def _taken(column: pa.ChunkedArray, name: str, of: FeatureType, first: int) -> pa.ChunkedArray:
+def _taken(
+    column: pa.ChunkedArray, name: str, of: FeatureType, first: int, *, from_pandas: bool
+) -> pa.ChunkedArray:  # fmt: skip
     """An input column of another type than its own, where each value is exactly one of that; else as it is."""
     own = type_of_arrow(column.type)
     if column.null_count < len(column) and own is not None and widens(own, of):
         return column
     try:
-        return pa.chunked_array([taken(column, of)])
+        return pa.chunked_array([taken(column, of, from_pandas=from_pandas)])
     except WrongValueError as error:
         raise SpineError(f"Row {error.row + first} of the spine: '{name}' must be {of}: {error}") from None
     except WrongTypeError:
@@ -164,18 +163,6 @@ def _instant(name: str, place: str, raw: str, timezone: str) -> str:
         if raw == "VARCHAR":
             hint = f"; convert it, as pandas does by pd.to_datetime(spine['{name}'], utc=True)"
         raise SpineError(f"Spine column '{name}' is {raw}, and must be a timestamp{hint}") from None
-
-
-def _whole(column: pa.ChunkedArray, name: str, of: FeatureType, first: int) -> pa.ChunkedArray:
-    if of.kind not in {"Int32", "Int64"}:
-        return column
-    values = column.to_numpy()
-    wrong = ~np.isnan(values) & ((values != np.floor(values)) | (np.abs(values) > 1 << 53))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise SpineError(f"Row {row + first} of the spine has {name} = {values[row]}, and '{name}' is {of}")
-    null = np.isnan(values)
-    return pa.chunked_array([pa.array(np.where(null, 0, values).astype(np.int64), mask=null)])
 
 
 def _hint(raw: str, of: FeatureType) -> str:
