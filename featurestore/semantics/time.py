@@ -15,13 +15,23 @@ from typing import Any
 
 from featurestore.semantics.sql import floor_div
 
-__all__ = ["BEGINNING", "END", "Timing"]
+__all__ = ["BEGINNING", "END", "Timing", "last_step", "last_step_sql"]
 
 BEGINNING = -(1 << 62)
 """−∞ as an instant, far enough inside int64 that durations can be added; the time of rows without time."""
 
 END = 1 << 62
 """+∞ as an instant."""
+
+
+def last_step(t: Any, step: int, offset: int = 0) -> Any:
+    """The last instant k · step + offset at or before `t`; int or numpy array."""
+    return (t - offset) // step * step + offset
+
+
+def last_step_sql(t: str, step: int, offset: int = 0) -> str:
+    """`last_step` of a BIGINT expression."""
+    return f"{floor_div(f'{t} - {offset}', step)} * {step} + {offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +49,12 @@ class Timing:
 
     def as_of_sql(self, t: str) -> str:
         """`as_of` of a BIGINT expression."""
-        return self._instant_sql(t, self.ready_after) if self.refresh else t
+        return last_step_sql(f"{t} - {self.ready_after}", self.refresh, self.offset) if self.refresh else t
 
     def instant(self, t: Any) -> Any:
         """The last instant of a refreshed view at or before `t`; int or numpy array."""
         assert self.refresh is not None
-        return (t - self.offset) // self.refresh * self.refresh + self.offset
+        return last_step(t, self.refresh, self.offset)
 
     def first(self, t: Any) -> Any:
         """The first instant of a refreshed view at or after `t`; int or numpy array."""
@@ -54,12 +64,7 @@ class Timing:
     def first_sql(self, t: str) -> str:
         """`first` of a BIGINT expression."""
         assert self.refresh is not None
-        return self._instant_sql(t, 1 - self.refresh)
-
-    def _instant_sql(self, t: str, before: int) -> str:
-        """`instant` of so many µs before a BIGINT expression."""
-        assert self.refresh is not None
-        return f"{floor_div(f'{t} - {before + self.offset}', self.refresh)} * {self.refresh} + {self.offset}"
+        return last_step_sql(f"{t} + {self.refresh - 1}", self.refresh, self.offset)
 
     def served(self, complete: Iterable[int], now: int) -> int | None:
         """The instant that lookups at `now` are answered for, of the complete ones, newest first; None where it is none."""

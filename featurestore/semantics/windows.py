@@ -10,11 +10,11 @@ bounded; how long they are is part of what the window means.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from featurestore.semantics.time import BEGINNING
+from featurestore.semantics.time import BEGINNING, last_step, last_step_sql
 
-__all__ = ["Span", "default_hop"]
+__all__ = ["Span", "TileGrid", "default_hop"]
 
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 HOPS = ((12 * DAY, DAY), (12 * HOUR, HOUR), (HOUR, 5 * MINUTE), (MINUTE, MINUTE))
@@ -44,7 +44,29 @@ class Span:
         return self._floored(as_of - self.offset) if self.offset else as_of
 
     def _floored(self, instant: Any) -> Any:
-        return instant // self.hop * self.hop if self.hop else instant
+        return last_step(instant, self.hop) if self.hop else instant
+
+
+class TileGrid(NamedTuple):
+    """Time cut into tiles (start, start + hop], so that a window whose edges are edges of tiles holds whole tiles."""
+
+    hop: int
+    """How long a tile is (µs); 0: there is one tile for all time, which starts at 0."""
+
+    offset: int = 0
+    """An instant (µs) at which one of the tiles starts."""
+
+    def start(self, event_time: Any) -> Any:
+        """The start of the tile in which an instant lies; int or numpy array of int64."""
+        return last_step(event_time - 1, self.hop, self.offset) if self.hop else event_time * 0
+
+    def start_sql(self, event_time: str) -> str:
+        """`start` of a BIGINT expression; there is a hop."""
+        return last_step_sql(f"{event_time} - 1", self.hop, self.offset)
+
+    def cuts(self, instant: int) -> bool:
+        """Whether an instant lies inside a tile, so that an edge of a window there cuts it."""
+        return bool(self.start(instant) + self.hop != instant)
 
 
 def default_hop(length: int, *, few: bool) -> int:

@@ -146,9 +146,9 @@ class TileCodec:
                 _add(columns, form.lane, zip(change.added, plus, strict=True), merging)
                 if minus:
                     _subtract(columns, form.lane, zip(change.gone, minus, strict=True), merging)
-            if form.lane.reach is not None:
+            if form.lane.reach.length is not None:
                 for columns, change in zip(lanes, changes, strict=True):
-                    columns.trim(form.lane.oldest(change.instant))
+                    columns.trim(form.lane.reach.start(change.instant))
             parts.append([form.packed(columns) for columns in lanes])
         records = map(b"".join, zip(*parts, strict=True))
         return [record if n else None for record, n in zip(records, known, strict=True)]
@@ -216,7 +216,7 @@ def _add(columns: Columns, lane: TileSeries, rows: Iterable[tuple[PushedRow, _Li
     """Merge rows into their tiles."""
     by_tile: dict[int, list[_Lifted]] = {}
     for row, lifted in rows:
-        by_tile.setdefault(lane.tile(row.event_time), []).append(lifted)
+        by_tile.setdefault(lane.grid.start(row.event_time), []).append(lifted)
     for b, its in by_tile.items():
         tile = columns.found(b)
         for shares, _ in its:
@@ -234,7 +234,7 @@ def _add(columns: Columns, lane: TileSeries, rows: Iterable[tuple[PushedRow, _Li
 def _subtract(columns: Columns, lane: TileSeries, rows: Iterable[tuple[PushedRow, _Lifted]], merging: _Merging) -> None:
     """Take rows out of their tiles, where these are still there."""
     for row, (shares, _) in rows:
-        tile = columns.find(lane.tile(row.event_time))
+        tile = columns.find(lane.grid.start(row.event_time))
         if tile is not None:
             columns.increase(tile, [(name, -odd, zeros) for name, odd, zeros in shares], merging.columns)
 

@@ -16,7 +16,7 @@ from featurestore.semantics.folds import FOLDS, Algebra, Certain, State
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
-from featurestore.semantics.windows import Span
+from featurestore.semantics.windows import Span, TileGrid
 from featurestore.types import Int64, Scalar
 
 __all__ = [
@@ -91,19 +91,13 @@ class PartialAggregate(NamedTuple):
 
 
 class TileSeries(NamedTuple):
-    """Tiles of one hop (µs; 0: one tile for all time), and how far back they can matter (µs; None: for ever)."""
+    """The tiles of one grid: what is kept in each of them, and how far back they can matter."""
 
-    hop: int
-    reach: int | None
+    grid: TileGrid
+    reach: Span
+    """The longest window of its features: tiles that start before it can be forgotten."""
+
     cells: tuple[PartialAggregate, ...]
-
-    def tile(self, event_time: int) -> int:
-        """The b of the tile (b, b + hop] in which a row lies."""
-        return (event_time - 1) // self.hop * self.hop if self.hop else 0
-
-    def oldest(self, as_of: int) -> int:
-        """The b of the oldest tile that any window can see at `as_of`."""
-        return (as_of - self.reach) // self.hop * self.hop if self.reach is not None and self.hop else -END
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +120,7 @@ class ViewTiles:
     def __init__(self, view: ResolvedView) -> None:
         self.view = view
         found: dict[int, dict[Any, PartialAggregate]] = {}
-        reach: dict[int, int | None] = {}
+        lengths: dict[int, set[int | None]] = {}
         places = []
         for feature in view.features:
             span = feature.span or Span(None)
@@ -141,12 +135,11 @@ class ViewTiles:
             if feature.fold.kind == "Latest" and view.source.until is not None:
                 until = _index(cells, ("Latest", UNTIL, feature.where), latest)
             places.append((feature, algebra_of(feature), span.hop, own, newest, until))
-            if span.length is None:
-                reach[span.hop] = None
-            elif span.hop not in reach or reach[span.hop] is not None:
-                reach[span.hop] = max(reach.get(span.hop) or 0, span.offset + span.length)
+            lengths.setdefault(span.hop, set()).add(None if span.length is None else span.offset + span.length)
         hops = sorted(found)
-        self.lanes = tuple(TileSeries(hop, reach[hop], tuple(found[hop].values())) for hop in hops)
+        self.lanes = tuple(
+            TileSeries(TileGrid(hop), _longest(lengths[hop], hop), tuple(found[hop].values())) for hop in hops
+        )
         self._merges: list[tuple[int, int, int]] = []  # each the lane, the cell and the number of the span
         self._spans: list[Span | None] = []
         self._readings = tuple(
@@ -212,6 +205,10 @@ def _named(feature: ResolvedFeature) -> Any:
 def _index(cells: dict[Any, PartialAggregate], name: Any, cell: PartialAggregate) -> int:
     cells.setdefault(name, cell)
     return list(cells).index(name)
+
+
+def _longest(lengths: set[int | None], hop: int) -> Span:
+    return Span(None if None in lengths else max(length for length in lengths if length is not None), hop=hop)
 
 
 def _reach(span: Span | None, as_of: int) -> tuple[int | None, int | None]:

@@ -24,12 +24,11 @@ from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_n
 from featurestore.query.windows.partial_sums import GREATEST, NEEDS, WHOLE, PartialSums, partial_sums
 from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs, range_of
 from featurestore.semantics.folds.columnar import Limbs, on_grid
-from featurestore.semantics.sql import floor_div
 from featurestore.semantics.time import BEGINNING
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
-from featurestore.semantics.windows import Span
+from featurestore.semantics.windows import Span, TileGrid
 
-__all__ = ["TileRows", "can_be_tiled", "joined", "tile_starts", "tile_starts_sql", "tile_table"]
+__all__ = ["TileRows", "can_be_tiled", "joined", "tile_grid", "tile_table"]
 
 ORIGIN = 100
 """What is added to a limb's place, so that names have no sign; the squares of the smallest doubles lie 68 places below."""
@@ -74,16 +73,9 @@ def tracks(features: Sequence[ResolvedFeature]) -> dict[ColumnName, Track]:
     return found
 
 
-def tile_starts(view: ResolvedView, e: Any, width: int) -> Any:
-    """The b of the tile (b, b + width] that an instant lies in; int or numpy array. One begins at the refresh offset."""
-    phase = view.timing.offset
-    return (e - 1 - phase) // width * width + phase
-
-
-def tile_starts_sql(view: ResolvedView, e: str, width: int) -> str:
-    """`tile_starts` of a BIGINT expression."""
-    phase = view.timing.offset
-    return f"{floor_div(f'{e} - {1 + phase}', width)} * {width} + {phase}"
+def tile_grid(view: ResolvedView, width: int) -> TileGrid:
+    """Tiles of files: one starts at the refresh offset, so that edges of windows cut as few as can be."""
+    return TileGrid(width, view.timing.offset)
 
 
 def joined(column: str) -> str:
@@ -94,7 +86,7 @@ def joined(column: str) -> str:
 def tile_table(plan: FoldRows, rows: pa.Table, *, width: int) -> pa.Table:
     """The tiles of some rows in the order of their keys and times: (key_no, b, …), a row a tile."""
     key, e, v = (rows[name].to_numpy() for name in ("key_no", "event_us", "counts_from"))
-    b = tile_starts(plan.view, e, width)
+    b = tile_grid(plan.view, width).start(e)
     edges = np.flatnonzero((key[1:] != key[:-1]) | (b[1:] != b[:-1])) + 1
     begin, end = np.insert(edges, 0, 0), np.append(edges, len(key))
     every = [MonotoneRun(np.arange(len(key)), np.array([0, len(key)]), e, v, None)]

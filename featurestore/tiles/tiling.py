@@ -23,7 +23,7 @@ from featurestore.query.windows.tiled import TILES
 from featurestore.semantics.rows import Scan, key_list, rows_sql
 from featurestore.semantics.sql import file_list
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
-from featurestore.tiles.tile_rows import TileRows, joined, tile_starts, tile_starts_sql, tile_table
+from featurestore.tiles.tile_rows import TileRows, joined, tile_grid, tile_table
 
 __all__ = ["FileTiles", "Rest", "count_rows", "joined_sql", "make_tiles", "width_for"]
 
@@ -89,7 +89,7 @@ class FileTiles(NamedTuple):
         )
         apart = [b for (b,) in connection.execute("SELECT DISTINCT b FROM asof_apart").fetchall()]
         rest = self.rest(sorted({*apart, *cut}))
-        b = tile_starts_sql(view, "r.event_us", self.width)
+        b = tile_grid(view, self.width).start_sql("r.event_us")
         return rest.scan, f"(r.file < {rest.first} OR (x.key_no - 1, {b}) IN (SELECT (key_no, b) FROM asof_apart))"
 
     def rows(self, plan: FoldRows, table: pa.Table, *, keys: int, first: int) -> TileRows:
@@ -107,8 +107,8 @@ def _edges(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> 
 
 def _cut_tiles(view: ResolvedView, features: Sequence[ResolvedFeature], at: int, width: int) -> list[int]:
     """The b of the tiles inside which an edge of a window lies at `at`."""
-    starts = {edge: tile_starts(view, edge, width) for edge in _edges(view, features, at)}
-    return sorted({b for edge, b in starts.items() if edge != b + width})
+    grid = tile_grid(view, width)
+    return sorted({grid.start(edge) for edge in _edges(view, features, at) if grid.cuts(edge)})
 
 
 def count_rows(
@@ -170,7 +170,7 @@ def width_for(
     start = earliest(view, view.folded, ats[0])
     rows = f"({rows_sql(view, scan)})" + (f" WHERE event_us > {start}" if start is not None else "")
     counts = ", ".join(
-        f"approx_count_distinct(hash({keys}, {tile_starts_sql(view, 'event_us', width)})) AS {name}"
+        f"approx_count_distinct(hash({keys}, {tile_grid(view, width).start_sql('event_us')})) AS {name}"
         for name, width in zip(names, CANDIDATES, strict=True)
     )
     total, first, last, *tiles = connection.execute(
