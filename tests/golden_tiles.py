@@ -30,7 +30,7 @@ from featurestore.declare.folds import Fold
 from featurestore.semantics.time import END
 from featurestore.sources.offline import Offline
 from featurestore.tiles.codec import RecordChange, TileCodec
-from featurestore.tiles.series import UNTIL, PushedRow, ViewTiles, pushed_place
+from featurestore.tiles.series import UNTIL, PushedRow, Replaced, ViewTiles, pushed_place
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.golden_wire import GOLDEN
 from tests.world import resolved
@@ -90,12 +90,14 @@ def made() -> dict[str, list[str]]:
     for name, features in VIEWS.items():
         codec = TileCodec(view_tiles(features))
         records = [
-            codec.changed([RecordChange(None, AS_OF, rows(count, special=special), [])])[0]
+            codec.changed([RecordChange(None, rows(count, special=special), instant=AS_OF)])[0]
             for count, special in ((1, False), (12, False), (12, True))
         ]
-        records += codec.changed([RecordChange(records[1], AS_OF, rows(5, special=True), [])])
+        more = [row._replace(known_at=AS_OF + 1) for row in rows(5, special=True)]
+        records += codec.changed([RecordChange(records[1], more)])
         if name == "sums":
-            records += codec.changed([RecordChange(records[2], AS_OF, [], rows(9, special=True))])
+            gone = [Replaced(row, AS_OF + 2) for row in rows(9, special=True)]
+            records += codec.changed([RecordChange(records[2], [], gone)])
         found[name] = [record.hex() for record in records if record is not None]
     return found
 
@@ -103,7 +105,7 @@ def made() -> dict[str, list[str]]:
 def said(name: str, records: list[str]) -> list[str]:
     """What is read from each record, feature by feature, read together."""
     tiles = view_tiles(VIEWS[name])
-    columns, statuses = tiles.columns(TileCodec(tiles).read([bytes.fromhex(record) for record in records]), AS_OF)
+    columns, statuses = tiles.columns(TileCodec(tiles).read([bytes.fromhex(record) for record in records]), AS_OF + 2)
     by_feature = [list(zip(map(repr, values), of, strict=True)) for values, of in zip(columns, statuses, strict=True)]
     return [", ".join(f"{value} {of.name}" for value, of in record) for record in zip(*by_feature, strict=True)]
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.declare.push import KNOWN_AT
 from featurestore.online import OnlineStore
-from featurestore.push.merge_rows import LoggedRow, PushedView, Replaced, read_rows
+from featurestore.push.merge_rows import LoggedRow, PushedView, read_rows
 from featurestore.push.rebuild_records import folded_records
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
-from featurestore.tiles.series import PushedRow
+from featurestore.tiles.codec import RecordChange
+from featurestore.tiles.series import Replaced
 
 __all__ = ["Applying", "Reading"]
 
+T = TypeVar("T")
+Key = tuple[Any, ...]
 Puts = dict[bytes, bytes | None]
 Reading = list[tuple[list[PushedView], list[LoggedRow]]]
 """The rows of a turn, read once for the views that can share the reading."""
@@ -71,32 +74,28 @@ class Applying:
     def _records(
         self, view: PushedView, logged: Sequence[LoggedRow], replaced: Sequence[Replaced], *, upto: int
     ) -> Puts:
-        added = _by_key((one.row for one in logged if not one.deletes), view)
-        gone: dict[tuple[Any, ...], list[Replaced]] = {}
-        for old in replaced:
-            parts = view.parts_of(old.row)
-            if parts is not None:
-                gone.setdefault(parts, []).append(old)
+        added = _by_key([one.row for one in logged if not one.deletes], view.parts_of)
+        gone = _by_key(replaced, lambda old: view.parts_of(old.row))
         anew = [] if view.exact else list(gone)
         merged = [parts for parts in {**added, **gone} if view.exact or parts not in gone]
         columns = [[parts[i] for parts in merged] for i in range(len(view.view.keys))]
         keys = view.keys.keys_of(columns, len(merged))
-        records = view.merged(
-            self._store.get(keys).values,
-            [added.get(parts, []) for parts in merged],
-            [gone.get(parts, []) for parts in merged],
+        changes = (
+            RecordChange(record, added.get(parts, ()), gone.get(parts, ()))
+            for parts, record in zip(merged, self._store.get(keys).values, strict=True)
         )
-        puts: Puts = dict(zip(keys, records, strict=True))
+        puts: Puts = dict(zip(keys, view.records.changed(changes), strict=True))
         if anew:
             puts |= dict.fromkeys(map(view.keys.key, anew))
             puts |= dict(folded_records(view, self._offline, upto=upto, keys=anew))
         return puts
 
 
-def _by_key(rows: Iterable[PushedRow], view: PushedView) -> dict[tuple[Any, ...], list[PushedRow]]:
-    groups: dict[tuple[Any, ...], list[PushedRow]] = {}
+def _by_key(rows: Iterable[T], parts_of: Callable[[T], Key | None]) -> dict[Key, list[T]]:
+    """The rows of each key; those without one are left out."""
+    groups: dict[Key, list[T]] = {}
     for row in rows:
-        parts = view.parts_of(row)
+        parts = parts_of(row)
         if parts is not None:
             groups.setdefault(parts, []).append(row)
     return groups

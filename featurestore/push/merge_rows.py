@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,14 +11,13 @@ import pyarrow.compute as pc
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.online.codec import ViewCodec
 from featurestore.semantics.expressions import evaluate
-from featurestore.semantics.folds import Additive
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical, instants, scalars
 from featurestore.semantics.view import ResolvedView
-from featurestore.tiles.codec import RecordChange, TileCodec
+from featurestore.tiles.codec import TileCodec
 from featurestore.tiles.series import UNTIL, PushedRow, ViewTiles, pushed_place
 
-__all__ = ["LoggedRow", "PushedView", "Replaced", "read_rows"]
+__all__ = ["LoggedRow", "PushedView", "read_rows"]
 
 
 class LoggedRow(NamedTuple):
@@ -27,13 +26,6 @@ class LoggedRow(NamedTuple):
     row: PushedRow
     replaces: int | None
     deletes: bool
-
-
-class Replaced(NamedTuple):
-    """A row that counted until a later version of it was known, at `since`."""
-
-    row: PushedRow
-    since: int
 
 
 class PushedView:
@@ -46,7 +38,7 @@ class PushedView:
         self.lanes = ViewTiles(view)
         self.keys = ViewCodec(project, view)
         self.records = TileCodec(self.lanes)
-        self.exact = all(isinstance(cell.algebra, Additive) for lane in self.lanes.lanes for cell in lane.cells)
+        self.exact = all(cell.numbers for lane in self.lanes.lanes for cell in lane.cells)
         self._key_columns = tuple(key.column for key in view.keys)
         cells = [cell for lane in self.lanes.lanes for cell in lane.cells if cell.column not in {None, UNTIL}]
         wanted = dict.fromkeys((*self._key_columns, *[cell.column for cell in cells]))
@@ -63,31 +55,6 @@ class PushedView:
         """The values of a row's key; None where one is null."""
         parts = tuple(row.values[column] for column in self._key_columns)
         return None if None in parts else parts
-
-    def merged(
-        self,
-        records: Sequence[bytes | None],
-        added: Sequence[Sequence[PushedRow]],
-        replaced: Sequence[Sequence[Replaced]],
-    ) -> list[bytes | None]:
-        """Each record with the rows that it has not yet, and without those that were replaced since; None where none is left."""
-        places = []
-
-        def changes() -> Iterator[RecordChange]:
-            for place, (record, rows, olds) in enumerate(zip(records, added, replaced, strict=True)):
-                instant = self.records.instant(record)
-                fresh = [row for row in rows if row.known_at > instant]
-                gone = [old for old in olds if old.since > instant]
-                if fresh or gone:
-                    places.append(place)
-                    upto = max([*[row.known_at for row in fresh], *[old.since for old in gone]])
-                    yield RecordChange(record, upto, fresh, [old.row for old in gone])
-
-        found = list(records)
-        changed = self.records.changed(changes())
-        for place, record in zip(places, changed, strict=True):
-            found[place] = record
-        return found
 
 
 def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:

@@ -45,7 +45,7 @@ def folded_records(
         reader = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys)).to_arrow_reader(BATCH)
         rows = (row for batch in reader for row in _rows(view, batch, types))
         for key, group in groupby(rows, key=itemgetter(0)):
-            (record,) = view.records.changed([RecordChange(None, upto, list(group), [])])
+            (record,) = view.records.changed([RecordChange(None, list(group), instant=upto)])
             assert record is not None
             yield view.keys.key(key), record
 

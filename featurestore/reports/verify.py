@@ -299,4 +299,4 @@ def _as_of(pushed: PushedView, record: bytes | None, upto: int) -> bytes | None:
     """A record as it would be if it had been written at an instant; as it is, where it is of a later one."""
     if record is None or pushed.records.instant(record) > upto:
         return record
-    return pushed.records.changed([RecordChange(record, upto, [], [])])[0]
+    return pushed.records.changed([RecordChange(record, [], instant=upto)])[0]

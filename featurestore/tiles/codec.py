@@ -14,9 +14,10 @@ from typing import NamedTuple, NoReturn
 
 from featurestore.errors import OnlineStoreError
 from featurestore.semantics.folds import Algebra, State
+from featurestore.semantics.windows import TileGrid
 from featurestore.tiles.block import TileBlock
-from featurestore.tiles.layout import HEAD, Columns, SeriesLayout, TileFormat, names_of
-from featurestore.tiles.series import PartialAggregate, PushedRow, TileRange, TileReader, TileSeries, ViewTiles
+from featurestore.tiles.layout import HEAD, Columns, SeriesLayout, TileFormat
+from featurestore.tiles.series import PartialAggregate, PushedRow, Replaced, TileRange, TileReader, ViewTiles
 
 __all__ = ["MANY", "RecordChange", "TileCodec", "TileRecord"]
 
@@ -31,10 +32,15 @@ MANY = 8
 
 
 class _Lifted(NamedTuple):
-    """What a row adds to numbers, by their place among all: an odd integer and a power of two; the states of other cells."""
+    """What a row adds to the tile of its time."""
+
+    event_time: int
 
     shares: list[tuple[int, int, int]]
+    """What it adds to each number: the place of that among all, an odd integer and a power of two."""
+
     states: list[State | None]
+    """Its state in each other cell."""
 
 
 class TileRecord(NamedTuple):
@@ -47,13 +53,17 @@ class TileRecord(NamedTuple):
 
 
 class RecordChange(NamedTuple):
-    """Rows that are to be merged into a record (None: there is none yet), each once, and rows to be taken out of it again,
-    which were merged into it; it is then true for `instant`."""
+    """Rows to be merged into a record, and rows to be taken out of it again; those that it knows of already change nothing."""
 
     record: bytes | None
-    instant: int
+    """None: there is none yet."""
+
     added: Sequence[PushedRow]
-    gone: Sequence[PushedRow]
+
+    replaced: Sequence[Replaced] = ()
+
+    instant: int = NEVER
+    """It is then true at least for this instant (µs)."""
 
 
 class _Merging(NamedTuple):
@@ -72,13 +82,13 @@ class TileCodec:
         self._empty = TileRecord(NEVER, 0, b"", [SeriesLayout(0, 0, 0, (), (), (), ()) for _ in self._forms])
         cells = list(dict.fromkeys(cell for form in self._forms for cell in form.lane.cells))
         names = list(dict.fromkeys(name for form in self._forms for name in form.names))
-        others = [cell for cell in cells if not names_of(cell)]
+        others = [cell for cell in cells if not cell.numbers]
         self._others = others
         self._additive: list[tuple[PartialAggregate, list[tuple[int, int]]]] = []
         new = set(names)
         for cell in cells:
-            owned = [(share, names.index(name)) for share, name in enumerate(names_of(cell)) if name in new]
-            new -= {*names_of(cell)}
+            owned = [(share, names.index(name)) for share, name in enumerate(cell.numbers) if name in new]
+            new -= {*cell.numbers}
             if owned:
                 self._additive.append((cell, owned))
         self._mergings = [
@@ -136,19 +146,25 @@ class TileCodec:
 
     def _changed(self, changes: Sequence[RecordChange]) -> list[bytes | None]:
         kept = [self._empty if change.record is None else self.unpack(change.record) for change in changes]
-        added = [[self._lifted(row) for row in change.added] for change in changes]
-        gone = [[self._lifted(row) for row in change.gone] for change in changes]
+        both = list(zip(kept, changes, strict=True))
+        added = [[row for row in change.added if row.known_at > k.instant] for k, change in both]
+        gone = [[old for old in change.replaced if old.since > k.instant] for k, change in both]
         known = [k.known + len(plus) - len(minus) for k, plus, minus in zip(kept, added, gone, strict=True)]
-        parts = [[HEAD.pack(FORMAT, change.instant, n) for change, n in zip(changes, known, strict=True)]]
+        instants = [
+            max([k.instant, change.instant, *[row.known_at for row in plus], *[old.since for old in minus]])
+            for (k, change), plus, minus in zip(both, added, gone, strict=True)
+        ]
+        lifted = [[self._lifted(row) for row in plus] for plus in added]
+        lowered = [[self._lifted(old.row) for old in minus] for minus in gone]
+        parts = [[HEAD.pack(FORMAT, instant, n) for instant, n in zip(instants, known, strict=True)]]
         for number, (form, merging) in enumerate(zip(self._forms, self._mergings, strict=True)):
             lanes = [form.columns(k.record, k.lanes[number]) for k in kept]
-            for columns, change, plus, minus in zip(lanes, changes, added, gone, strict=True):
-                _add(columns, form.lane, zip(change.added, plus, strict=True), merging)
-                if minus:
-                    _subtract(columns, form.lane, zip(change.gone, minus, strict=True), merging)
+            for columns, plus, minus in zip(lanes, lifted, lowered, strict=True):
+                _add(columns, form.lane.grid, plus, merging)
+                _subtract(columns, form.lane.grid, minus, merging)
             if form.lane.reach.length is not None:
-                for columns, change in zip(lanes, changes, strict=True):
-                    columns.trim(form.lane.reach.start(change.instant))
+                for columns, instant in zip(lanes, instants, strict=True):
+                    columns.trim(form.lane.reach.start(instant))
             parts.append([form.packed(columns) for columns in lanes])
         records = map(b"".join, zip(*parts, strict=True))
         return [record if n else None for record, n in zip(records, known, strict=True)]
@@ -165,7 +181,7 @@ class TileCodec:
                 if value:
                     zeros = (value & -value).bit_length() - 1
                     shares.append((name, value >> zeros, zeros))
-        return _Lifted(shares, [cell.lift(row) for cell in self._others])
+        return _Lifted(row.event_time, shares, [cell.lift(row) for cell in self._others])
 
 
 class _Few:
@@ -212,17 +228,17 @@ class _Window:
         return totals[numbers[0]] if len(numbers) == 1 else tuple([totals[number] for number in numbers])
 
 
-def _add(columns: Columns, lane: TileSeries, rows: Iterable[tuple[PushedRow, _Lifted]], merging: _Merging) -> None:
+def _add(columns: Columns, grid: TileGrid, rows: Iterable[_Lifted], merging: _Merging) -> None:
     """Merge rows into their tiles."""
     by_tile: dict[int, list[_Lifted]] = {}
-    for row, lifted in rows:
-        by_tile.setdefault(lane.grid.start(row.event_time), []).append(lifted)
-    for b, its in by_tile.items():
-        tile = columns.found(b)
-        for shares, _ in its:
-            columns.increase(tile, shares, merging.columns)
+    for row in rows:
+        by_tile.setdefault(grid.start(row.event_time), []).append(row)
+    for start, its in by_tile.items():
+        tile = columns.found(start)
+        for row in its:
+            columns.increase(tile, row.shares, merging.columns)
         for algebra, other, own in merging.others:
-            several = [states[own] for _, states in its if states[own] is not None]
+            several = [row.states[own] for row in its if row.states[own] is not None]
             if several:
                 state: State = reduce(algebra.merge, several)
                 states = columns.states[other]
@@ -231,12 +247,12 @@ def _add(columns: Columns, lane: TileSeries, rows: Iterable[tuple[PushedRow, _Li
                 states[tile] = algebra.pack(state)
 
 
-def _subtract(columns: Columns, lane: TileSeries, rows: Iterable[tuple[PushedRow, _Lifted]], merging: _Merging) -> None:
+def _subtract(columns: Columns, grid: TileGrid, rows: Iterable[_Lifted], merging: _Merging) -> None:
     """Take rows out of their tiles, where these are still there."""
-    for row, (shares, _) in rows:
-        tile = columns.find(lane.grid.start(row.event_time))
+    for row in rows:
+        tile = columns.find(grid.start(row.event_time))
         if tile is not None:
-            columns.increase(tile, [(name, -odd, zeros) for name, odd, zeros in shares], merging.columns)
+            columns.increase(tile, [(name, -odd, zeros) for name, odd, zeros in row.shares], merging.columns)
 
 
 def _refuse(form: int) -> NoReturn:

@@ -20,11 +20,11 @@ from functools import lru_cache, reduce
 from operator import or_
 from typing import NamedTuple
 
-from featurestore.semantics.folds import Additive, Algebra, Consecutive, State
+from featurestore.semantics.folds import Algebra, Consecutive, State
 from featurestore.semantics.folds.packing import pack_runs, unpack_runs
-from featurestore.tiles.series import PartialAggregate, TileSeries
+from featurestore.tiles.series import Number, TileSeries
 
-__all__ = ["COUNT", "HEAD", "UNEVEN", "AggregateColumns", "Columns", "Name", "SeriesLayout", "TileFormat", "names_of"]
+__all__ = ["COUNT", "HEAD", "UNEVEN", "AggregateColumns", "Columns", "SeriesLayout", "TileFormat"]
 
 HEAD = struct.Struct("<Bqq")
 """What comes before the lanes: format, instant, known."""
@@ -39,9 +39,6 @@ WIDTHS = (0, 1, 2, 4, 4, 8, 8, 8, 8)
 
 WORD = 8
 LOW = (1 << 64) - 1
-
-Name = tuple[str | None, str | None, str]
-"""What a number is: of which column, under which condition, and what of it. Cells share the numbers of one name."""
 
 
 class SeriesLayout(NamedTuple):
@@ -125,13 +122,12 @@ class TileFormat:
     def __init__(self, lane: TileSeries) -> None:
         self.lane = lane
         self.places: list[AggregateColumns] = []
-        columns: dict[Name, int] = {}
+        columns: dict[Number, int] = {}
         self.others = 0
         for cell in lane.cells:
-            names = names_of(cell)
-            numbers = tuple([columns.setdefault(name, len(columns)) for name in names])
-            self.places.append(AggregateColumns(numbers, -1 if names else self.others))
-            self.others += not names
+            numbers = tuple([columns.setdefault(number, len(columns)) for number in cell.numbers])
+            self.places.append(AggregateColumns(numbers, -1 if numbers else self.others))
+            self.others += not numbers
         self.numbers, self.names = len(columns), tuple(columns)
         self.merges = [merge_of(cell.algebra) for cell in lane.cells]
         self.head = struct.Struct("<" + "HH" * self.numbers + "II" * self.others)
@@ -212,12 +208,6 @@ def merge_of(algebra: Algebra) -> Callable[[Sequence[bytes]], State]:
     if isinstance(algebra, Consecutive):
         return algebra.merge_packed
     return lambda states: reduce(algebra.merge, map(algebra.unpack, filter(None, states)), algebra.zero)
-
-
-def names_of(cell: PartialAggregate) -> list[Name]:
-    """The names of a cell's numbers among those of all lanes; none where it is not additive."""
-    names = cell.algebra.names if isinstance(cell.algebra, Additive) else ()
-    return [(cell.column, cell.where, name) for name in names]
 
 
 @lru_cache(maxsize=1 << 14)

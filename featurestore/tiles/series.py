@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from featurestore.semantics.folds import FOLDS, Algebra, Certain, State
+from featurestore.semantics.folds import FOLDS, Additive, Algebra, Certain, State
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
@@ -20,8 +20,10 @@ from featurestore.semantics.windows import Span, TileGrid
 from featurestore.types import Int64, Scalar
 
 __all__ = [
+    "Number",
     "PartialAggregate",
     "PushedRow",
+    "Replaced",
     "TileRange",
     "TileReader",
     "TileSeries",
@@ -34,6 +36,10 @@ UNTIL = ""
 """The name of the column that holds the end of a row's validity (µs, END where open); no column of a source has it."""
 
 UNTIL_FOLD = FOLDS["Latest"].algebra(Int64, Int64)
+
+
+Number = tuple[str | None, str | None, str]
+"""What an integer of a tile is: of which column, under which condition, and what of it. Aggregates share those of one name."""
 
 
 class TileRange(NamedTuple):
@@ -73,12 +79,25 @@ class PushedRow(NamedTuple):
     holds: dict[str, bool]
 
 
+class Replaced(NamedTuple):
+    """A row that counted until a later version of it was known, at `since`."""
+
+    row: PushedRow
+    since: int
+
+
 class PartialAggregate(NamedTuple):
     """One fold of one column under one condition."""
 
     algebra: Algebra
     column: str | None
     where: str | None
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """What a tile keeps of it where that is so many integers, which add up; () where it is a packed state."""
+        names = self.algebra.names if isinstance(self.algebra, Additive) else ()
+        return tuple([(self.column, self.where, name) for name in names])
 
     def lift(self, row: PushedRow) -> State | None:
         """The row's state, None where it does not count."""
@@ -125,15 +144,13 @@ class ViewTiles:
         for feature in view.features:
             span = feature.span or Span(None)
             cells = found.setdefault(span.hop, {})
-            own = _index(
-                cells, _named(feature), PartialAggregate(algebra_of(feature), feature.fold.column, feature.where)
-            )
+            own = _index(cells, PartialAggregate(algebra_of(feature), feature.fold.column, feature.where))
             newest = until = None
             latest = PartialAggregate(UNTIL_FOLD, UNTIL, feature.where)
             if view.ttl is not None and feature.ttl_counts_nulls:
-                newest = _index(cells, ("Latest", UNTIL, feature.where), latest)
+                newest = _index(cells, latest)
             if feature.fold.kind == "Latest" and view.source.until is not None:
-                until = _index(cells, ("Latest", UNTIL, feature.where), latest)
+                until = _index(cells, latest)
             places.append((feature, algebra_of(feature), span.hop, own, newest, until))
             lengths.setdefault(span.hop, set()).add(None if span.length is None else span.offset + span.length)
         hops = sorted(found)
@@ -191,20 +208,11 @@ class ViewTiles:
         return values, statuses
 
 
-SAME = {"Sum": "sum", "Mean": "sum", "Var": "moments", "StdDev": "moments"}
-"""Folds that keep the same of a column and only finish it differently."""
-
-
-def _named(feature: ResolvedFeature) -> Any:
-    fold = feature.fold
-    if fold.kind in SAME:
-        return SAME[fold.kind], fold.column, feature.where
-    return fold.kind, fold.column, feature.where, tuple(fold.parameters.items()), str(feature.type)
-
-
-def _index(cells: dict[Any, PartialAggregate], name: Any, cell: PartialAggregate) -> int:
-    cells.setdefault(name, cell)
-    return list(cells).index(name)
+def _index(cells: dict[Any, PartialAggregate], cell: PartialAggregate) -> int:
+    """The number of a cell; those that keep the same numbers and only finish them differently are one."""
+    kept = cell.numbers or cell
+    cells.setdefault(kept, cell)
+    return list(cells).index(kept)
 
 
 def _longest(lengths: set[int | None], hop: int) -> Span:

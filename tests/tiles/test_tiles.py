@@ -96,7 +96,7 @@ def _record(rows: Sequence[PushedRow], sizes: Sequence[int]) -> bytes:
         part = rows[at : at + size]
         at += len(part)
         if part:
-            (record,) = CODEC.changed([RecordChange(record, part[-1].known_at, part, [])])
+            (record,) = CODEC.changed([RecordChange(record, part)])
     assert record is not None
     return record
 
@@ -152,7 +152,7 @@ def test_portions_change_no_byte_of_a_record(rows: list[PushedRow], sizes: list[
     """Rows added one by one, in portions or all at once make the same bytes."""
     once = _record(rows, [])
     assert _record(rows, sizes) == _record(rows, [1] * len(rows)) == once
-    assert CODEC.changed([RecordChange(once, rows[-1].known_at, [], [])]) == [once]
+    assert CODEC.changed([RecordChange(once, rows)]) == [once]
 
 
 @pytest.mark.parametrize("features", [{"n": Sum("n", window="1h")}, {"x": Max("x", window="1h")}], ids=["sum", "max"])
@@ -163,7 +163,7 @@ def test_a_lane_may_have_numbers_alone_or_none(features: dict[str, Any]) -> None
     codec = TileCodec(lanes)
     rows = [PushedRow((), e, e, pushed_place(e, e), {"x": e / 2, "n": e, UNTIL: END}, {}) for e in range(1, 4)]
     records = [
-        record for count in range(1, 4) for record in codec.changed([RecordChange(None, 5, rows[:count], [])])
+        record for count in range(1, 4) for record in codec.changed([RecordChange(None, rows[:count], instant=5)])
     ] * MANY
     tiles = codec.read([record for record in records if record is not None])
     expected = [1, 3, 6] if "n" in features else [0.5, 1.0, 1.5]
