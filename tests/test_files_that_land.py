@@ -23,7 +23,7 @@ from featurestore import (
 )
 from featurestore.errors import FilesChangedError, SourceError
 from featurestore.sources import source_files
-from featurestore.sources.offline import Session
+from featurestore.sources.session import Session
 from featurestore.training import spine as spines
 from featurestore.training.historical import Options, get_historical_features
 from featurestore.types import Int64, Timestamp

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from featurestore.durable.owner import OwnedFolder
 from featurestore.query.answer import Answer, ask
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 from featurestore.tiles import of_files as tiling
 from featurestore.tiles import tile_rows
 from tests.folding import FoldSpec, fold_specs

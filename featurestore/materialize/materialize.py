@@ -35,7 +35,8 @@ from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
 from featurestore.query.windows.tiled import Tiling
 from featurestore.registry.store import RunRecord
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.source_files import again as once_more
 from featurestore.tiles.of_files import tiles_for

@@ -21,7 +21,7 @@ from featurestore.query.windows.tiled import Tiling
 from featurestore.semantics.rows import key_list
 from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.offline import Session
+from featurestore.sources.session import Session
 
 __all__ = ["RecordQuery", "collect", "existing"]
 

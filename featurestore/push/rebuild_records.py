@@ -19,7 +19,8 @@ from featurestore.semantics.columns import read_sql
 from featurestore.semantics.order import place
 from featurestore.semantics.rows import Scan, cell, key_list, rows_sql, until_sql
 from featurestore.semantics.values import canonical, scalars
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 from featurestore.tiles.codec import RecordChange
 from featurestore.tiles.series import UNTIL, PushedRow, pushed_place
 from featurestore.types import FeatureType

@@ -21,7 +21,8 @@ from featurestore.semantics.expressions import columns_named
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.sql import floor_div
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 
 __all__ = ["SAMPLE", "column_notices", "data_notices", "rule_notices"]
 

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from featurestore.declare.sources import ParquetSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 from featurestore.tiles.files import TiledFile, TiledPart, TileFiles, TileWidth
 from featurestore.tiles.tile_rows import can_be_tiled

@@ -25,7 +25,8 @@ from featurestore.semantics.rows import invalid_sql, whole_sql
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 from featurestore.training.manifest import library_versions
 from featurestore.training.spine import SpineChunk, chunks_of, pandas_of, stays

@@ -24,7 +24,7 @@ from featurestore.reports.audit.search import DifferingRows, Search
 from featurestore.semantics.service import ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.serving.log.serving_log import losses, segments
-from featurestore.sources.offline import Session
+from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
 
 __all__ = ["Audited", "audit"]

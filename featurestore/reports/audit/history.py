@@ -10,7 +10,8 @@ from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import SourceError
 from featurestore.project import Project
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 
 __all__ = ["FileHistory", "Runs", "Then", "files_of", "other_versions", "runs_of"]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
-from featurestore.sources.offline import Session
+from featurestore.sources.session import Session
 from featurestore.training.historical import answer_part
 from featurestore.training.spine import SpineChunk
 from featurestore.training.spine_table import load_chunk

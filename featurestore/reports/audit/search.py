@@ -22,7 +22,7 @@ from featurestore.reports.audit.recompute import NEVER, Ints, Recomputed, ask_ke
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
-from featurestore.sources.offline import Session
+from featurestore.sources.session import Session
 from featurestore.types import FeatureType
 
 __all__ = ["DifferingRows", "Search"]

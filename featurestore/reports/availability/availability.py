@@ -30,7 +30,7 @@ from featurestore.reports.availability.measuring import (
 from featurestore.reports.availability.report import SIGHTING, Availability, Lag, ViewAvailability
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.offline import Session
+from featurestore.sources.session import Session
 
 __all__ = ["availability"]
 

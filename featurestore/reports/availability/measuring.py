@@ -23,7 +23,7 @@ from featurestore.semantics.rows import (
 )
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.offline import Session
+from featurestore.sources.session import Session
 
 __all__ = [
     "KnownLags",

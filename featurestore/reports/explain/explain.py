@@ -40,7 +40,8 @@ from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import EVENT_TIME, ResolvedView
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
 
 __all__ = ["explain", "explain_as_of"]

@@ -15,7 +15,8 @@ from featurestore.errors import NotFoundError, PushError, did_you_mean
 from featurestore.reports.simulation.faults import Faults, Stretch
 from featurestore.reports.simulation.landing import LandingSource
 from featurestore.reports.simulation.pushes import PushFeed
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 
 __all__ = ["Feeds"]
 

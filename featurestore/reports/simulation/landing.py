@@ -22,7 +22,8 @@ from featurestore.reports.simulation.faults import Faults, Stretch, chances
 from featurestore.semantics.rows import cell, happened_of, known_of, visible_known_of
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.time import BEGINNING
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 
 __all__ = ["Landed", "LandingSource"]
 

@@ -27,7 +27,8 @@ from featurestore.semantics.columns import read_sql
 from featurestore.semantics.rows import cell, happened_of, known_of, visible_known_of
 from featurestore.semantics.sql import quote
 from featurestore.sources.log import Log
-from featurestore.sources.offline import Offline, Session
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 
 __all__ = ["Batch", "PushFeed", "Sent"]
 

@@ -1,0 +1,273 @@
+"""A session: one DuckDB instance, and how SQL in it reads sources."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
+from featurestore.errors import SourceError
+from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
+from featurestore.semantics.rows import ARRIVED, Scan, own_columns
+from featurestore.semantics.sql import literal, quote
+from featurestore.sources.history import with_history
+from featurestore.sources.partitions import (
+    FILE_NUMBER,
+    check_own_columns,
+    partition_columns,
+    values_table,
+)
+from featurestore.sources.pointers import folded
+from featurestore.sources.scans import rows_of_files, rows_of_table
+from featurestore.sources.schemas import pushed_types, readable, taken_columns
+from featurestore.sources.source_files import SourceFile, source_error
+from featurestore.sources.sources import Sources
+from featurestore.types import FeatureType
+
+__all__ = ["OpenedSource", "Session", "SharedInstance"]
+
+
+class OpenedSource(NamedTuple):
+    """How SQL reads a source without its derived columns, and the columns that it reads."""
+
+    scan: Scan
+    columns: RawColumns
+
+
+@dataclass(frozen=True)
+class SharedInstance:
+    """What the sessions of one instance have in common: by source its files and which were asked for, and by path the names of attached files."""
+
+    files: dict[str, tuple[SourceFile, ...]]
+    read: dict[str, Source] = field(default_factory=dict)
+    attached: dict[Path, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Session:
+    """A DuckDB instance of its own for one operation; its temporary tables and attached files vanish with it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, sources: Sources, shared: SharedInstance) -> None:
+        self.connection = connection
+        self._sources = sources
+        self._scans: dict[str, Scan] = {}
+        self._shared = shared
+        self._numbers = itertools.count()
+        connection.execute("SET TimeZone = 'UTC'")
+        (shows,) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0]
+        if shows:  # on standard output; in a notebook it is off, and cannot be set without ipywidgets
+            connection.execute("SET enable_progress_bar = false")
+
+    @contextmanager
+    def beside(self) -> Iterator[Session]:
+        """A session for another thread: of the same instance, files and tables, with temporary tables of its own."""
+        connection = self.connection.cursor()
+        try:
+            yield Session(connection, self._sources, self._shared)
+        finally:
+            connection.close()
+
+    def files(self, source: Source) -> tuple[SourceFile, ...]:
+        """The files of a source as this session reads them: those that were there when it first asked."""
+        with self._shared.lock:
+            if source.name not in self._shared.files:
+                self._shared.files[source.name] = self._sources.files(source)
+            self._shared.read[source.name] = source
+            return self._shared.files[source.name]
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is read within is one state of the files that this session found first: FilesChangedError where one of them
+        changed or vanished meanwhile, whatever else went wrong then. Files that land are left to others."""
+        try:
+            yield
+        except (duckdb.Error, SourceError):
+            self._check_unchanged()
+            raise
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        for name, source in self._shared.read.items():
+            self._sources.check_unchanged(source, self._shared.files[name])
+
+    def scan(self, source: Source) -> Scan:
+        """How SQL in this session reads a source, its derived columns included."""
+        if source.name not in self._scans:
+            if isinstance(source, ParquetSource):
+                self._sources.check_settled(self.connection, source, self.files(source))
+            self._scans[source.name] = self._read(source, f"source_{next(self._numbers)}", self.files(source))
+        return self._scans[source.name]
+
+    def _read(self, source: Source, name: str, files: Sequence[SourceFile]) -> Scan:
+        own = self._open(source, name, files)
+        if source.arrives:
+            own = own._replace(scan=self._arrived(source, own.scan, f"{name}_arrived", files))
+        return _derived(source, own)
+
+    def described(self, relation: str) -> list[tuple[str, str]]:
+        """The columns of a relation as DuckDB names them, in their order, with its types."""
+        return [(name, of) for name, of, *_ in self.connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]
+
+    def own(self, source: Source) -> OpenedSource:
+        """How SQL in this session reads a source without its derived columns, and these columns."""
+        return self._open(source, f"own_{source.name}", self.files(source))
+
+    def columns(self, source: Source) -> RawColumns:
+        """The columns of a source, its derived ones included; SourceError, or DeclarationError where one of those is none."""
+        if isinstance(source, PushSource):
+            own = RawColumns({**pushed_types(source), KNOWN_AT: "BIGINT", REPLACES: "BIGINT"})
+        else:
+            own = self.own(source).columns
+        return own.with_types(_derived_types(source, own))
+
+    def scan_files(self, source: ParquetSource, files: Sequence[SourceFile]) -> Scan:
+        """How SQL in this session reads some files of a source, numbered as they are given."""
+        return self._read(source, f"some_{next(self._numbers)}", files)
+
+    def scan_where(self, source: PushSource, wanted: Mapping[str, pa.Array]) -> Scan:
+        """How SQL reads a push source under the log's lock, where only rows matter in which each of these columns of its
+        own has one of its values: of the log those, and what replaces them; of a history everything."""
+        name = f"some_{source.name}"
+        log = self._sources.log(source).scan_where(self.connection, name, wanted, replaces=REPLACES)
+        return _derived(source, self._beside_history(source, log, name))
+
+    def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> OpenedSource:
+        if isinstance(source, ParquetSource):
+            partitions = partition_columns(source, files)
+            own = self._parquet(source, name, files, beside=partitions)
+            return self._partitioned(source, own, name, files, partitions) if partitions else own
+        if isinstance(source, TableSource):
+            if any(sign in files[0].path for sign in "?\\"):
+                raise source_error(
+                    source, f"DuckDB opens no file whose path has ? or \\ in it: {files[0].path}; give it another name"
+                )
+            database = self._attached(files[0].path)
+            full = ".".join([database, *map(quote, source.table.split("."))])
+            if self._is_view(database, source.table.split(".")[-1]):  # a view has no row ids
+                self.connection.execute(f"CREATE TEMP TABLE {name}_rows AS SELECT * FROM {full}")
+                full = f"{name}_rows"
+            stored = self.described(full)
+            columns = readable(source, stored)
+            return OpenedSource(rows_of_table(source, full, stored, columns, row="rowid"), columns)
+        if isinstance(source, PushSource):
+            return self._beside_history(source, self._sources.log(source).settled_scan(self.connection, name), name)
+        assert isinstance(source, DataFrameSource)
+        return self._framed(source, name, self._sources.frame(source))
+
+    def _framed(self, source: DataFrameSource, name: str, frame: pa.Table) -> OpenedSource:
+        """The rows of a frame, which the store numbers itself."""
+        taken = taken_columns(frame)
+        rows = pa.array(np.arange(frame.num_rows))
+        given = (
+            pa.table([column for column, _ in taken.values()], names=["c"] * len(taken)) if taken else frame.select([])
+        )
+        self.connection.register(name, given.append_column("", rows))
+        stored = [(frame.schema.names[place], raw) for place, (_, raw) in taken.items()]
+        columns = readable(source, stored, frame.schema)
+        return OpenedSource(rows_of_table(source, name, stored, columns, row=f"c{len(taken)}", more=1), columns)
+
+    def _beside_history(self, source: PushSource, log: Scan, name: str) -> OpenedSource:
+        """The log's rows and those of the source's history, if it has one."""
+        history = source.history
+        columns = RawColumns(pushed_types(source))
+        if history is None:
+            return OpenedSource(log, columns)
+        own = self._open(history, f"{name}_history", self.files(history))
+        types = own.columns.with_types(_derived_types(history, own.columns))
+        return OpenedSource(with_history(source, log, history, _derived(history, own), types), columns)
+
+    def _parquet(
+        self, source: ParquetSource, name: str, files: Sequence[SourceFile], *, beside: Iterable[str]
+    ) -> OpenedSource:
+        """The rows of files, numbered as they are given."""
+        stored = self._sources.columns_of(self.connection, source, files)
+        columns = self._sources.agreed_columns(self.connection, source, files)
+        rows = rows_of_files(
+            self.connection, name, source, list(zip(files, stored, strict=True)), columns, beside=beside
+        )
+        return OpenedSource(rows, columns)
+
+    def _arrived(self, source: Source, own: Scan, name: str, files: Sequence[SourceFile]) -> Scan:
+        """The rows of a source's files, each with when its file was first seen."""
+        seen = self._sources.arrivals.instants(source.name, [file.sighting for file in files])
+        instants = pa.array(seen, pa.int64())
+        numbers = pa.array(np.arange(len(instants)), FILE_NUMBER)
+        self.connection.register(f"{name}_given", pa.table({"number": numbers, ARRIVED: instants}))
+        self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_given")
+        # A join costs the same for any number of files; an array that is indexed costs more with each of them.
+        rows = f"(SELECT s.*, a.{ARRIVED} FROM {own.relation} s LEFT JOIN {name} a ON a.number = s.{own.file})"
+        return own._replace(relation=rows)
+
+    def _partitioned(
+        self, source: ParquetSource, own: OpenedSource, name: str, files: Sequence[SourceFile],
+        partitions: dict[str, tuple[FeatureType, list[str | None]]],
+    ) -> OpenedSource:  # fmt: skip
+        """The rows of files, each with what the names of the folders say that its file lies in."""
+        scan, stored = own
+        check_own_columns(
+            self.connection, source, files, partitions, stored, self._sources.agreed,
+            read=lambda some: self._parquet(source, f"{name}_own", some, beside=()).scan,
+        )  # fmt: skip
+        unclear = {folded(column) for column in stored.faults}  # which a folder's text does not replace either
+        added = {
+            column: of for column, of in partitions.items() if column not in stored and folded(column) not in unclear
+        }
+        if not added:
+            return own
+        self.connection.register(f"{name}_named", values_table(source, files, added))
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_folders AS FROM {name}_named")
+        self.connection.unregister(f"{name}_named")
+        values = ", ".join(f"p.p{place} AS {quote(column)}" for place, column in enumerate(added))
+        rows = f"(SELECT s.*, {values} FROM {scan.relation} s LEFT JOIN {name}_folders p ON p.number = s.{scan.file})"
+        types = {column: of.duckdb for column, (of, _) in added.items()}
+        return OpenedSource(scan._replace(relation=rows), stored.with_types(types))
+
+    def _attached(self, path: str) -> str:
+        """The name of a DuckDB file in this instance, which has it once."""
+        file = Path(path).resolve()
+        with self._shared.lock:
+            name = self._shared.attached.get(file)
+            if name is None:
+                name = self._shared.attached[file] = f"attached_{len(self._shared.attached)}"
+                self.connection.execute(f"ATTACH {literal(path)} AS {name} (READ_ONLY)")
+            return name
+
+    def _is_view(self, database: str, table: str) -> bool:
+        sql = "SELECT count(*) FROM duckdb_views() WHERE database_name = ? AND view_name = ?"
+        return bool(self.connection.execute(sql, [database, table]).fetchall()[0][0])
+
+
+def _derived(source: Source, own: OpenedSource) -> Scan:
+    """The source with its derived columns beside its own; what is not read of either is not computed."""
+    scan, columns = own
+    if not source.derived:
+        return scan
+    added = ", ".join(f"({normalised(expression)}) AS {quote(name)}" for name, expression in source.derived.items())
+    kept = ", ".join([*filter(None, [guarded(columns)]), *own_columns(source), scan.file, scan.row])
+    return scan._replace(relation=f"(SELECT *, {added} FROM (SELECT {kept} FROM {scan.relation}))")
+
+
+def _derived_types(source: Source, columns: RawColumns) -> dict[str, str]:
+    """The DuckDB types of derived columns; DeclarationError where one has the name of another, or is no expression over these."""
+    taken = {folded(name) for name in (*columns, *columns.faults)}
+    types = {}
+    for name, expression in source.derived.items():
+        if folded(name) in taken:
+            raise source.error(f"derived column '{name}' has the name of a column of its own; give it another")
+        try:
+            check_faults(expression, columns)
+            types[name] = settled(expression, columns).type
+        except ValueError as error:
+            raise source.error(f"derived column '{name}': {error}") from None
+    return types

@@ -1,0 +1,158 @@
+"""The sources of a project as they lie now: their files, logs and frames, when these came, and the columns of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from featurestore.declare.push import PushSource
+from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
+from featurestore.errors import FilesChangedError, SourceError
+from featurestore.semantics.columns import RawColumns
+from featurestore.sources.arrivals import Arrivals
+from featurestore.sources.log import Log
+from featurestore.sources.partitions import guessed_types
+from featurestore.sources.push_logs import ROWS, PushLogs
+from featurestore.sources.schemas import FileColumns, Schemas, agreed_columns
+from featurestore.sources.source_files import Places, SourceFile
+from featurestore.types import FeatureType
+
+__all__ = ["Sources"]
+
+AGREED = 64
+"""How many sets of files are remembered with what their columns are as a whole."""
+
+
+class Sources:
+    """Finds sources; safe to use from several threads.
+
+    root: the folder that relative paths start from. located: source name → where it lies, over what it declares.
+    logs: those of push sources. arrivals: the journal of when files were first seen.
+    """
+
+    def __init__(
+        self, root: Path, *, located: Mapping[str, str] | None = None, logs: PushLogs | None = None,
+        arrivals: Arrivals | None = None,
+    ) -> None:  # fmt: skip
+        self.root = root
+        self.logs = logs or PushLogs(root / "logs")
+        self.arrivals = arrivals or Arrivals(root / "arrivals.db")
+        self.located = dict(located or {})
+        self._places = Places(root, self.located)
+        self._frames: dict[str, pa.Table] = {}
+        self._schemas = Schemas()
+        self._settled: dict[str, tuple[SourceFile, ...]] = {}  # source → its files when its types were last asked for
+        self._agreed: dict[tuple[Any, ...], RawColumns] = {}
+        self.agreed: set[tuple[str, SourceFile]] = set()  # files whose own columns say what their folders say
+
+    def log(self, source: PushSource, part: str = ROWS) -> Log:
+        """The log of a push source; part LATE: of the rows that came too late to count."""
+        return self.logs.log(source, part)
+
+    def frame(self, source: DataFrameSource) -> pa.Table:
+        """The rows of a frame source, of one that was read back from the registry too, where this process has seen them."""
+        if source.frame is not None:
+            self._frames[source.content] = source.frame
+        elif source.content not in self._frames:
+            raise SourceError(f"{source.title}: its frame is not at hand in this process; declare it again")
+        return self._frames[source.content]
+
+    def files(self, source: Source) -> tuple[SourceFile, ...]:
+        """The files of a source as they are now; for a frame, one entry that its content names."""
+        if isinstance(source, DataFrameSource):
+            return (SourceFile(f"frame:{source.content}", 0, 0),)
+        if isinstance(source, PushSource):
+            beside = () if source.history is None else self.files(source.history)
+            return (SourceFile(f"log:{source.name}", 0, 0), *beside)
+        return self._places.files(source)
+
+    def listing(self, source: Source, files: tuple[SourceFile, ...]) -> dict[str, tuple[SourceFile, ...]]:
+        """What `session` is to read where a source has these files, its history's among them."""
+        history = source.history if isinstance(source, PushSource) else None
+        return {source.name: files} if history is None else {source.name: files, history.name: files[1:]}
+
+    def check_unchanged(self, source: Source, files: Sequence[SourceFile]) -> None:
+        """FilesChangedError where one of these files of a source is not as it was found."""
+        if isinstance(source, PushSource):
+            if source.history is not None:
+                self.check_unchanged(source.history, files[1:])
+        elif not isinstance(source, DataFrameSource):
+            self._places.check_unchanged(source, files)
+
+    def paths(self, source: Source) -> list[str]:
+        """The files of a source that lies in files, each once; SourceError where there is none."""
+        return list(self._places.named(source))
+
+    def see(
+        self, source: Source, *, now: int | None = None, known_by: int | None = None, must: bool = False
+    ) -> tuple[SourceFile, ...]:
+        """`files`, of which those that were not seen before are journalled where rows are known from their arrival.
+
+        now: as seen at (µs; the store's clock by default). known_by: files that are seen later count after that only.
+        must: RegistryError where the journal cannot be written; a reader goes on, and they are known from now on.
+        """
+        if source.arrives:
+            self._look(source, now=now, known_by=known_by, must=must)
+        return self.files(source)
+
+    def note(self, source: Source, *, now: int) -> None:
+        """Journal which files there are at `now` (µs) of any source, for an audit to ask; where that can be written."""
+        for of in (source, source.history if isinstance(source, PushSource) else None):
+            if isinstance(of, (ParquetSource, TableSource)) and not of.arrives:
+                self._look(of, now=now)
+
+    def _look(self, source: Source, *, now: int | None, known_by: int | None = None, must: bool = False) -> None:
+        self.arrivals.see(
+            source.name, lambda: [file.sighting for file in self.files(source)], now=now, known_by=known_by, must=must
+        )
+
+    def guessed_partitions(self, source: ParquetSource) -> dict[str, FeatureType]:
+        """As what the text in folders' names could be declared, by column, where that is more than text."""
+        return guessed_types(source, self.files(source))
+
+    def columns_of(
+        self, connection: duckdb.DuckDBPyConnection, source: Source, files: Iterable[SourceFile]
+    ) -> list[FileColumns]:
+        """The columns of each of these Parquet files."""
+        return [self._schemas.of(connection, source, file) for file in files]
+
+    def agreed_columns(
+        self, connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: Iterable[SourceFile]
+    ) -> RawColumns:
+        """The columns of a source whose files these are, or some of them: those of all that were last asked for the types
+        of its columns count too, so that what is read of some files has the types that definitions were settled with."""
+        every = tuple(dict.fromkeys((*self._settled.get(source.name, ()), *files)))
+        return self._agreed_columns(connection, source, every)
+
+    def _agreed_columns(
+        self, connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: tuple[SourceFile, ...]
+    ) -> RawColumns:
+        key = (source.name, source.optional, source.arrives, files)
+        known = self._agreed.get(key)
+        if known is None:
+            found = zip(files, self.columns_of(connection, source, files), strict=True)
+            if len(self._agreed) >= AGREED:
+                self._agreed.clear()
+            known = self._agreed[key] = agreed_columns(source, list(found))
+        return known
+
+    def check_settled(
+        self, connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: tuple[SourceFile, ...]
+    ) -> None:
+        """FilesChangedError where files have come, since definitions were settled, with which a column is another."""
+        settled_ = self._settled.get(source.name)
+        if settled_ is None or set(files) <= set(settled_):
+            return
+        before = self._agreed_columns(connection, source, settled_)
+        now = self.agreed_columns(connection, source, files)
+        for column, of in before.items():
+            if now.get(column) != of:
+                said = now.faults.get(column, f"is {now.get(column)}")
+                came = ", ".join(file.path for file in files if file not in settled_)
+                raise FilesChangedError(
+                    f"{source.title}: files came with which column '{column}' {said}, and was {of}: {came} ({source.origin})"
+                )
