@@ -61,10 +61,10 @@ def asked(session: Session, view: ResolvedView, history: History, at: int, *, ti
     """Every key of the spine at one instant."""
     keys = [key for key in dict.fromkeys(key for key, _ in history.spine) if None not in key]
     columns = {f"k{i}": pa.array([key[i] for key in keys], of.type.arrow) for i, of in enumerate(view.keys)}
-    table = pa.table({"n": np.arange(len(keys)), **(columns or {"k0": np.zeros(len(keys), np.int32)})})
+    table = pa.table({"request_no": np.arange(len(keys)), **(columns or {"k0": np.zeros(len(keys), np.int32)})})
     session.connection.register("given_requests", table)
     session.connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE requests AS SELECT *, CAST({at} AS BIGINT) AS a FROM given_requests"
+        f"CREATE OR REPLACE TEMP TABLE requests AS SELECT *, CAST({at} AS BIGINT) AS as_of FROM given_requests"
     )
     as_of = np.full(len(keys), at)
     return ask(session.connection, view, session.scan(view.source), requests="requests", as_of=as_of, tiling=tiled)
