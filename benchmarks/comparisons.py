@@ -185,7 +185,7 @@ def _windows(root: str) -> list[Comparison]:
     return [*found, Comparison("windows, ten times the data", (whole, tenth), (Line(against=1, limit=13),))]
 
 
-def _tiles(root: str) -> list[Comparison]:
+def _tiles(_: str) -> list[Comparison]:
     found = []
     for keys, rounds in ((1, 2000), (100, 200)):
         told = {"keys": keys, "rounds": rounds}
@@ -194,12 +194,6 @@ def _tiles(root: str) -> list[Comparison]:
         lines = (Line("p50_ms", against=1, limit=3.0 if keys == 1 else None), Line("p99_ms", against=1))
         lines += (Line("cpu_ms", limit=5.0 if keys == 100 else None),)
         found.append(Comparison(f"lookup {keys} × 30 windowed", (ours, bare), lines, filled_tiles))
-    for group in ("tiles", "keys"):
-        told = {"root": root, "threads": THREADS, "group": group}
-        exact = Job("exact sums", "benchmarks.windows:exact_sums", told)
-        inexact = Job("DuckDB sum", "benchmarks.windows:inexact_sums", told)
-        limit = 1.5 if group == "tiles" else None
-        found.append(Comparison(f"exact sums by {group}", (exact, inexact), (Line("group_s", against=1, limit=limit),)))
     return found
 
 

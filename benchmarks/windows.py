@@ -5,7 +5,6 @@ that happened in the window: they do not ask when it became known, and their sum
 """
 
 import tempfile
-import time
 from collections.abc import Callable
 
 import duckdb
@@ -13,10 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.data import Dataset, View, opened
-from benchmarks.latency import Figures
 from benchmarks.product import open_store
 from featurestore import Count, Entity, FeatureView, Max, Mean, ParquetSource, Sum
-from featurestore.semantics.folds.sums_sql import FloatSums, range_terms
 from featurestore.types import Int64
 
 WINDOWS = {"1d": 1, "30d": 30}
@@ -119,41 +116,3 @@ def _terms(column: str, over: str) -> str:
 
 def _asked(sql: str, threads: int) -> Callable[[], pa.Table]:
     return lambda: duckdb.connect(config={"threads": threads}).sql(sql).to_arrow_table()
-
-
-def exact_sums(root: str, threads: int, group: str) -> Callable[[], Figures]:
-    """Seconds of grouping into a table by exact sums, the query for the range of values included."""
-    connection, group = _grouped(root, threads, group)
-
-    def call() -> Figures:
-        started = time.perf_counter()
-        ((least, most, unbounded),) = connection.execute(f"SELECT {', '.join(range_terms('x'))} FROM r").fetchall()
-        terms = FloatSums.over("x", least, most, unbounded).terms("x_")
-        connection.execute(f"CREATE TABLE o AS SELECT {group}, {', '.join(terms)} FROM r GROUP BY {group}")
-        return {"group_s": time.perf_counter() - started}
-
-    return call
-
-
-def inexact_sums(root: str, threads: int, group: str) -> Callable[[], Figures]:
-    """Seconds of the same grouping by DuckDB's own sum."""
-    connection, group = _grouped(root, threads, group)
-
-    def call() -> Figures:
-        started = time.perf_counter()
-        connection.execute(f"CREATE TABLE o AS SELECT {group}, sum(x) FROM r GROUP BY {group}")
-        return {"group_s": time.perf_counter() - started}
-
-    return call
-
-
-def _grouped(root: str, threads: int, group: str) -> tuple[duckdb.DuckDBPyConnection, str]:
-    """A connection with the rows in memory as r(a, d, x): account, number of the day, value; and the columns to group by."""
-    data = opened(root)
-    view = data.windowed
-    connection = duckdb.connect(config={"threads": threads})
-    connection.execute(
-        f"CREATE TABLE r AS SELECT {view.key} AS a, epoch_us(event_time) // 86400000000 AS d, {view.feature_names()[0]} AS x "
-        f"FROM read_parquet('{data.view_path(view)}')"
-    )
-    return connection, {"tiles": "a, d", "keys": "a"}[group]

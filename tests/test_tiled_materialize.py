@@ -66,7 +66,7 @@ def day_of_rows(day: int, *, seed: int = 0, late: int = 0) -> pa.Table:
 class World:
     """A store over a folder with a file of rows a day, asked each hour; what runs tile is counted."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, **source: Any) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, *, features: Any = None, **source: Any) -> None:
         self.rows, self.clock = folder / "rows", ManualClock(START + timedelta(days=4))
         self.rows.mkdir(parents=True)
         for day in range(4):
@@ -75,7 +75,8 @@ class World:
         self.folder, self.store = folder, FeatureStore(folder, clock=self.clock)
         words = {"known_at": "known", **source}
         self.view = FeatureView(
-            "view", entity=Entity("thing", key={"id": Int64}), refresh="1h", settle="5m", features=FOLDS,
+            "view", entity=Entity("thing", key={"id": Int64}), refresh="1h", settle="5m",
+            features=FOLDS if features is None else features,
             source=ParquetSource("rows", "rows", event_time="at", **words),
         )  # fmt: skip
         self.store.apply([FeatureService("model", features=[self.view])])

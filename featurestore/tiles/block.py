@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from featurestore.semantics.folds import State
-from featurestore.semantics.folds.extremes import Extreme
 from featurestore.semantics.folds.packing import unpack_runs
-from featurestore.semantics.folds.picked import OneRow
 from featurestore.tiles.layout import COUNT, HEAD, UNEVEN, TileFormat
 from featurestore.tiles.series import TileRange
 
@@ -108,11 +106,12 @@ class TileBlock:
                     for i, n in zip(begin.tolist(), size[chosen].tolist(), strict=True)
                 ]
                 found = [merge(each[i:j]) for each, i, j in zip(runs, first.tolist(), last.tolist(), strict=True)]
-            elif isinstance(algebra, OneRow):
-                ends = begin + step * (last - 1 if algebra.end == "greatest" else first)
+            elif algebra.decisive is not None:
+                ends = begin + step * (last - 1 if algebra.decisive == "newest" else first)
                 found = [algebra.unpack(self.bytes[i : i + step]) for i in ends.tolist()]
-            elif isinstance(algebra, Extreme) and step <= WORD + 1:
-                found = self._extremes(algebra, step, begin + step * first, last - first)
+            elif algebra.extreme is not None and step <= WORD + 1:
+                words = self._extremes(algebra.extreme, step, begin + step * first, last - first)
+                found = list(map(algebra.unpack, words))
             else:
                 ends = begin + step * last
                 found = [
@@ -125,11 +124,11 @@ class TileBlock:
                 states[record] = state
         return states
 
-    def _extremes(self, algebra: Extreme, step: int, at: Ints, count: Ints) -> list[bytes]:
-        """The greatest or the least of each run of states, each 0x01 and at most eight bytes, which compare as one number."""
+    def _extremes(self, extreme: Literal["greatest", "least"], step: int, at: Ints, count: Ints) -> list[bytes]:
+        """The greatest or the least of each run of states, at most nine bytes each, of which the first is always the same."""
         words = self.view(">u8")[_places(at + (step - WORD), step, count)].astype(np.uint64)
         words &= np.uint64((1 << (8 * (step - 1))) - 1)
-        best = (np.maximum if algebra.greatest else np.minimum).reduceat(words, np.cumsum(count) - count)
+        best = (np.maximum if extreme == "greatest" else np.minimum).reduceat(words, np.cumsum(count) - count)
         return [b"\x01" + word.to_bytes(step - 1, "big") for word in best.tolist()]
 
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import or_
 from typing import NamedTuple
 
-from featurestore.semantics.folds import Algebra, Consecutive, State
 from featurestore.semantics.folds.packing import pack_runs, unpack_runs
 from featurestore.tiles.series import Number, TileSeries
 
@@ -129,7 +128,7 @@ class TileFormat:
             self.places.append(AggregateColumns(numbers, -1 if numbers else self.others))
             self.others += not numbers
         self.numbers, self.names = len(columns), tuple(columns)
-        self.merges = [merge_of(cell.algebra) for cell in lane.cells]
+        self.merges = [cell.algebra.merge_packed for cell in lane.cells]
         self.head = struct.Struct("<" + "HH" * self.numbers + "II" * self.others)
 
     def lay(self, record: bytes, begin: int) -> SeriesLayout:
@@ -201,13 +200,6 @@ class TileFormat:
             head += (len(parts[-1]), step)
         parts[0] = COUNT.pack(count) + self.head.pack(*head) + of.pack(*body)
         return b"".join(parts)
-
-
-def merge_of(algebra: Algebra) -> Callable[[Sequence[bytes]], State]:
-    """The merge of packed states, oldest first."""
-    if isinstance(algebra, Consecutive):
-        return algebra.merge_packed
-    return lambda states: reduce(algebra.merge, map(algebra.unpack, filter(None, states)), algebra.zero)
 
 
 @lru_cache(maxsize=1 << 14)

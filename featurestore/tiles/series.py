@@ -8,16 +8,16 @@ holds nothing later, since no row is applied before its time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from featurestore.semantics.folds import FOLDS, Additive, Algebra, Certain, State
+from featurestore.semantics.folds import FOLDS, Algebra, State
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.semantics.windows import Span, TileGrid
-from featurestore.types import Int64, Scalar
+from featurestore.types import Int64
 
 __all__ = [
     "Number",
@@ -96,8 +96,7 @@ class PartialAggregate(NamedTuple):
     @property
     def numbers(self) -> tuple[Number, ...]:
         """What a tile keeps of it where that is so many integers, which add up; () where it is a packed state."""
-        names = self.algebra.names if isinstance(self.algebra, Additive) else ()
-        return tuple([(self.column, self.where, name) for name in names])
+        return tuple([(self.column, self.where, name) for name in self.algebra.numbers])
 
     def lift(self, row: PushedRow) -> State | None:
         """The row's state, None where it does not count."""
@@ -122,12 +121,10 @@ class TileSeries(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """Which of the merged states is a feature's; which has the newest row that its condition lets through, where its own
-    does not say what the ttl is judged on, and which says when the validity of its row ends (None: none); how its values are
-    read where they never overflow."""
+    does not say what the ttl is judged on, and which says when the validity of its row ends (None: none)."""
 
     feature: ResolvedFeature
     algebra: Algebra
-    values: Callable[[Sequence[State]], list[Scalar]] | None
     state: int
     newest: int | None
     until: int | None
@@ -160,7 +157,7 @@ class ViewTiles:
         self._merges: list[tuple[int, int, int]] = []  # each the lane, the cell and the number of the span
         self._spans: list[Span | None] = []
         self._readings = tuple(
-            _Reading(f, of, of.values if isinstance(of, Certain) else None, self._merge(hops.index(hop), own, f.span),
+            _Reading(f, of, self._merge(hops.index(hop), own, f.span),
                      None if newest is None else self._merge(hops.index(hop), newest, f.span),
                      None if until is None else self._merge(hops.index(hop), until, f.span))
             for f, of, hop, own, newest, until in places
@@ -198,11 +195,7 @@ class ViewTiles:
         if reading.until is not None:
             ends = map(UNTIL_FOLD.finish, states[reading.until])
             expired |= {row for row, (until, _) in enumerate(ends) if until is not None and until <= as_of}
-        if reading.values is not None:
-            values, statuses = reading.values(own), [Status.PRESENT] * len(own)
-        else:
-            found = [algebra.finish(state) for state in own]
-            values, statuses = [value for value, _ in found], [status for _, status in found]
+        values, statuses = algebra.finish_many(own)
         for row in expired:
             values[row], statuses[row] = feature.default, Status.EXPIRED
         return values, statuses

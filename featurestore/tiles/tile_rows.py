@@ -13,20 +13,24 @@ A *track* is one column under one condition. Totals add up, so that several rows
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from featurestore.declare.sources import ParquetSource
-from featurestore.query.windows.filtered_rows import FilteredRows, FoldInput, Ints
+from featurestore.query.windows.filtered_rows import FilteredRows, Ints
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name
-from featurestore.query.windows.partial_sums import GREATEST, NEEDS, WHOLE, PartialSums, partial_sums
-from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs, range_of
+from featurestore.query.windows.partial_sums import GREATEST, INTEGERS, Decode, decode_of
+from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs
+from featurestore.query.windows.window_folds import FoldInput, WindowedRows
+from featurestore.semantics.folds import Part, PartialSums
 from featurestore.semantics.folds.columnar import Limbs, on_grid
 from featurestore.semantics.time import BEGINNING
-from featurestore.semantics.view import ResolvedFeature, ResolvedView
-from featurestore.semantics.windows import Span, TileGrid
+from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
+from featurestore.semantics.windows import TileGrid
+from featurestore.types import FeatureType, Int64
 
 __all__ = ["TileRows", "can_be_tiled", "joined", "tile_grid", "tile_table"]
 
@@ -36,14 +40,12 @@ ORIGIN = 100
 JOINED = {"v_first": "min", "v_last": "max", "e": "max", "l": "min", "g": "min"}
 """What becomes of a column where several rows stand for parts of one tile, by its name or its letter; others add up."""
 
-WHOLE_LIFE = Span(None)
-
 
 class Track(NamedTuple):
-    """One column under one condition, a feature that reads it, and the totals that are kept of it."""
+    """One column under one condition, a feature that reads it, and the partial sums that are kept of it."""
 
     feature: ResolvedFeature
-    needs: tuple[str, ...]
+    parts: tuple[Part, ...]
 
 
 def can_be_tiled(view: ResolvedView) -> bool:
@@ -55,12 +57,18 @@ def can_be_tiled(view: ResolvedView) -> bool:
     source = view.source
     if not isinstance(source, ParquetSource) or source.event_time is None or source.identity or not view.folded:
         return False
-    return all(feature.fold.kind in NEEDS and _numbered(feature) for feature in view.folded)
+    return all(_has_tiles(feature) for feature in view.folded)
 
 
-def _numbered(feature: ResolvedFeature) -> bool:
-    of = feature.reads
-    return feature.fold.kind not in ("Min", "Max") or (of is not None and (of.is_float or of.kind in WHOLE))
+def _has_tiles(feature: ResolvedFeature) -> bool:
+    """Whether it is finished from partial sums; codes of values that are no numbers differ from file to file."""
+    parts, of = algebra_of(feature).parts, feature.reads
+    coded = not {"least", "greatest"} & {*(parts or ())} or (of is not None and _is_numeric(of))
+    return parts is not None and coded
+
+
+def _is_numeric(of: FeatureType) -> bool:
+    return of.is_float or of.kind in INTEGERS
 
 
 def tracks(features: Sequence[ResolvedFeature]) -> dict[ColumnName, Track]:
@@ -68,8 +76,8 @@ def tracks(features: Sequence[ResolvedFeature]) -> dict[ColumnName, Track]:
     found: dict[ColumnName, Track] = {}
     for feature in features:
         before = found.get(column_name(feature))
-        needs = (*(before.needs if before else ()), *NEEDS[feature.fold.kind])
-        found[column_name(feature)] = Track(before.feature if before else feature, tuple(dict.fromkeys(needs)))
+        parts = (*(before.parts if before else ()), *(algebra_of(feature).parts or ()))
+        found[column_name(feature)] = Track(before.feature if before else feature, tuple(dict.fromkeys(parts)))
     return found
 
 
@@ -96,8 +104,7 @@ def tile_table(plan: FoldRows, rows: pa.Table, *, width: int) -> pa.Table:
     }  # fmt: skip
     for number, track in enumerate(tracks(plan.features).values()):
         column = plan.column(rows, column_name(track.feature), every)
-        ranges = [strand.range(Range(begin, end)) for strand in column.strands]
-        made |= _columns(number, partial_sums(column, ranges, track.needs, WHOLE_LIFE))
+        made |= _columns(number, WindowedRows(column, [Range(begin, end)]).partial_sums(track.parts))
     return pa.table({name: pa.array(values, pa.int64()) for name, values in made.items()})
 
 
@@ -124,43 +131,63 @@ class TileRows:
         self.event_us = rows["event_us"].to_numpy()
         ends = rows["b"].to_numpy() + width
         line = Timeline(rows["key_no"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
-        self.chains = list(monotone_runs(line, keys))  # one, or none
-        self._columns: dict[ColumnName, FoldInput] = {}
+        self.runs = list(monotone_runs(line, keys))  # one, or none
 
-    def ranges(self, span: Span, key: Ints, as_of: Ints) -> list[Range]:
-        """The part of the tiles that lies within a window, for each request; no edge of it lies inside a tile."""
-        return [range_of(chain, span, key, as_of) for chain in self.chains]
+    def column(self, name: ColumnName) -> FoldInput:
+        """What they add up to of a column under its condition."""
+        filtered = [FilteredRows.of(run, None) for run in self.runs]
+        return FoldInput(pa.nulls(0, pa.int64()), filtered, _TileAddends(self._rows, self._tracks.index(name), name[1]))
 
-    def partial_sums(self, feature: ResolvedFeature, ranges: Sequence[Range], span: Span) -> PartialSums:
-        """Of the tiles in these ranges."""
-        return partial_sums(self._column(feature), ranges, NEEDS[feature.fold.kind], span)
 
-    def _column(self, feature: ResolvedFeature) -> FoldInput:
-        name = column_name(feature)
-        if name not in self._columns:
-            number = self._tracks.index(name)
-            strands = [FilteredRows.of(chain, None) for chain in self.chains]
-            of = feature.reads or feature.type
-            column = FoldInput(pa.nulls(0, pa.int64()), of, strands, self._ints(f"c{number}", empty=0))
-            for what, letter in (("sums", "s"), ("squares", "q")):
-                column.keep(what, lambda start=f"{letter}{number}_": self._limbs(start))  # type: ignore[misc]
-            column.keep("special", lambda: self._special(number))
-            for what, letter in (("least", "l"), ("greatest", "g")):
-                column.keep(what, lambda name=f"{letter}{number}": self._ints(name, empty=GREATEST))  # type: ignore[misc]
-            self._columns[name] = column
-        return self._columns[name]
+class _TileAddends:
+    """The partial sums of tiles, by place, of one track: each column read when it is asked for."""
+
+    def __init__(self, rows: pa.Table, number: int, of: FeatureType | None) -> None:
+        self._rows, self._number, self._of = rows, number, of or Int64
+
+    @property
+    def counts(self) -> Ints:
+        """How many values there are in each tile."""
+        return self._ints(f"c{self._number}", empty=0)
+
+    @cached_property
+    def sums(self) -> Limbs:
+        """The sums."""
+        return self._limbs(f"s{self._number}_")
+
+    @cached_property
+    def squares(self) -> Limbs:
+        """The sums of squares."""
+        return self._limbs(f"q{self._number}_")
+
+    @cached_property
+    def special(self) -> Ints | None:
+        """How many values are NaN, inf, -inf."""
+        names = [f"p{self._number}_{place}" for place in range(3)]
+        if not set(names) & set(self._rows.column_names):
+            return None
+        return np.stack([self._ints(name, empty=0) for name in names])
+
+    @property
+    def least(self) -> Ints:
+        """The least code of each tile."""
+        return self._ints(f"l{self._number}", empty=GREATEST)
+
+    @property
+    def greatest(self) -> Ints:
+        """The least complement of a code."""
+        return self._ints(f"g{self._number}", empty=GREATEST)
+
+    @property
+    def decode(self) -> Decode:
+        """The values of codes."""
+        return decode_of(self._of)
 
     def _limbs(self, start: str) -> Limbs:
         places = [int(name.removeprefix(start)) for name in self._rows.column_names if name.startswith(start)]
         low, high = min(places, default=ORIGIN), max(places, default=ORIGIN)
         digits = [self._ints(f"{start}{place}", empty=0) for place in range(low, high + 1)]
         return Limbs(32 * (low - ORIGIN), np.stack(digits))
-
-    def _special(self, number: int) -> Ints | None:
-        names = [f"p{number}_{place}" for place in range(3)]
-        if not set(names) & set(self._rows.column_names):
-            return None
-        return np.stack([self._ints(name, empty=0) for name in names])
 
     def _ints(self, name: str, *, empty: int) -> Ints:
         """A column by place; `empty` where a part has no such column."""

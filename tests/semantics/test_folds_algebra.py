@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.semantics.folds import FOLDS, Algebra, Group
+from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.types import Array, Decimal, FeatureType, Float32, Float64, Int32, Int64
 from tests import fold_oracle
 from tests.oracle import sort_key
@@ -122,21 +122,44 @@ def test_different_states_are_different_bytes(case: Case, data: st.DataObject) -
     assert (algebra.pack(one) == algebra.pack(other)) == (one == other)
 
 
-@pytest.mark.parametrize("case", [case for case in EXACT if isinstance(case.algebra, Group)], ids=str)
+def test_which_folds_are_numbers() -> None:
+    """Count, Sum, Mean, Var and StdDev, and no others: rows can be taken out of their tiles again."""
+    assert {case.kind for case in EXACT + APPROXIMATE if case.algebra.numbers} == {
+        "Count",
+        "Sum",
+        "Mean",
+        "Var",
+        "StdDev",
+    }
+
+
+@pytest.mark.parametrize("case", [case for case in EXACT if case.algebra.numbers], ids=str)
 @few
 @given(data=st.data())
-def test_groups_take_rows_out_again(case: Case, data: st.DataObject) -> None:
-    """The state of a and b without b is that of a, to the bit, NaN and infinities included."""
+def test_numbers_of_states_add_up_one_by_one(case: Case, data: st.DataObject) -> None:
+    """So that tiles keep them as columns: the merge of two states has the sums of their integers."""
     algebra = case.algebra
-    assert isinstance(algebra, Group)
     a, b = (merged(algebra, lifted(algebra, data.draw(rows_of(case.values)))) for _ in "ab")
-    assert algebra.pack(algebra.subtract(algebra.merge(a, b), b)) == algebra.pack(a)
+    one, two, both = (state if isinstance(state, tuple) else (state,) for state in (a, b, algebra.merge(a, b)))
+    assert both == tuple(x + y for x, y in zip(one, two, strict=True))
+    assert len(both) == len(algebra.numbers)
 
 
-def test_which_folds_are_groups() -> None:
-    """Count, Sum, Mean, Var and StdDev, and no others."""
-    groups = {case.kind for case in EXACT + APPROXIMATE if isinstance(case.algebra, Group)}
-    assert groups == {"Count", "Sum", "Mean", "Var", "StdDev"}
+@every_fold
+@few
+@given(data=st.data())
+def test_many_states_at_once_are_each_alone(case: Case, data: st.DataObject) -> None:
+    """finish_many is finish of each, and merge_packed the merge of states that follow each other in time."""
+    algebra = case.algebra
+    rows = [(number, value) for number, (_, value) in enumerate(data.draw(rows_of(case.values)))]
+    states = [algebra.zero, *(merged(algebra, some) for some in (lifted(algebra, rows[:3]), lifted(algebra, rows[3:])))]
+    values, statuses = algebra.finish_many(states * 20)
+    alone = [algebra.finish(state) for state in states * 20]
+    assert statuses == [status for _, status in alone]
+    of = name(case.result)
+    assert [sort_key(of, value) for value in values] == [sort_key(of, value) for value, _ in alone]
+    packed = [algebra.pack(state) if state != algebra.zero else b"" for state in states]
+    assert algebra.merge_packed(packed) == merged(algebra, states)
 
 
 @pytest.mark.parametrize("case", [case for case in EXACT if case.kind in {"Latest", "First", "LastN"}], ids=str)

@@ -95,7 +95,7 @@ def test_a_run_beyond_the_memory_limit_spills_and_is_the_run_without(folder: Pat
 
 def test_folds_take_as_many_keys_at_once_as_memory_allows(folder: Path, tmp_path: Path) -> None:
     """Rows wait in DuckDB, which spills, and are folded some keys at a time: the same bits in less memory."""
-    patch = "from featurestore.query.windows import batching; batching.PASS = 1_000_000\n"
+    patch = "from featurestore.query.windows import batching; batching.MEMORY_BATCH_CELLS = 1_000_000\n"
     free = train(folder, tmp_path / "free.parquet", service="folded")
     assert free.returncode == 0, free.stderr
     limits = f'memory_limit = "{LIMIT}MB"', f'spill = "{tmp_path}/spill"'

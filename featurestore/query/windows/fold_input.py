@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from featurestore.query.asof import same_key
-from featurestore.query.windows.filtered_rows import FilteredRows, FoldInput
+from featurestore.query.windows.filtered_rows import FilteredRows
+from featurestore.query.windows.partial_sums import ValueAddends
 from featurestore.query.windows.ranges import MonotoneRun
+from featurestore.query.windows.window_folds import FoldInput
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.rows import Scan, cell, order_terms, read_cell, rows_sql, tiebreak_terms, until_sql
 from featurestore.semantics.time import BEGINNING, END
@@ -138,8 +140,8 @@ class FoldRows:
         names += [f"{_hashed(terms[2:-own])} AS before", f"{_hashed(terms[-own:])} AS whole"] if self.ordered else []
         return f"SELECT {', '.join(names)} FROM {self._within(f'key_no >= {first} AND key_no < {last}')} ORDER BY {', '.join(terms)}"
 
-    def column(self, rows: pa.Table, name: ColumnName, chains: Sequence[MonotoneRun]) -> FoldInput:
-        """One column of rows that were read, under its condition, along their chains."""
+    def column(self, rows: pa.Table, name: ColumnName, runs: Sequence[MonotoneRun]) -> FoldInput:
+        """One column of rows that were read, under its condition, along their runs."""
         column, reads, where, skips = name
         counted, values = None, pa.nulls(rows.num_rows, pa.int64())
         if column is not None:
@@ -150,7 +152,8 @@ class FoldRows:
         if skips and values.null_count:
             valid = values.is_valid().to_numpy(zero_copy_only=False)
             counted = valid if counted is None else counted & valid
-        return FoldInput(values, reads or Int64, [FilteredRows.of(chain, counted) for chain in chains])
+        filtered = [FilteredRows.of(run, counted) for run in runs]
+        return FoldInput(values, filtered, ValueAddends(values, reads or Int64))
 
 
 def _hashed(terms: Sequence[str]) -> str:

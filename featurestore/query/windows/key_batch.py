@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -10,14 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.query.windows.columnar_folds import FoldColumn, finish, fold
-from featurestore.query.windows.filtered_rows import Bits, FilteredRows, FoldInput, Ints, newest
+from featurestore.query.windows.filtered_rows import Bits, FilteredRows, Ints, picked_places
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name, rows_name, span_of
-from featurestore.query.windows.partial_sums import NEEDS, merged, partial_sums
 from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs, range_of
 from featurestore.query.windows.ties import Lifetimes, Ties
 from featurestore.query.windows.tiled import TiledRows
-from featurestore.semantics.folds import FOLDS
+from featurestore.query.windows.window_folds import FoldInput, WindowedRows
+from featurestore.semantics.folds import FOLDS, FoldColumn, PartialSums
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING
 from featurestore.semantics.values import canonical
@@ -28,16 +28,65 @@ __all__ = ["FoldedAnswer", "KeyBatch"]
 
 
 class FoldedAnswer(NamedTuple):
-    """What the folds of a view say for m requests: request_no, whether its key is known, the event_time of its
-    newest row (µs), for each feature values and a Status a request, and for each that picks rows whether the bytes of tied
-    ones decided."""
+    """What the folds of a view say for m requests."""
 
     request_no: Ints
-    known: npt.NDArray[np.bool_]
+    """The number of each request."""
+
+    known: Bits
+    """Whether its key is known."""
+
     newest: Ints
+    """The event_time of its key's newest row, µs; 0 where it is not known."""
+
     values: dict[str, pa.Array]
+    """Of each feature by name, a value a request."""
+
     statuses: dict[str, npt.NDArray[np.uint8]]
+    """Of each feature by name, a Status a request."""
+
     conflicted: dict[str, Bits]
+    """Of each feature that picks rows, by name, whether the bytes of tied rows decided."""
+
+
+class _Requested:
+    """Rows, or tiles of other rows, in runs, and the parts of them that count for each request."""
+
+    def __init__(
+        self,
+        runs: Sequence[MonotoneRun],
+        event_us: Ints,
+        make: Callable[[ColumnName], FoldInput],
+        requests: tuple[Ints, Ints],
+    ) -> None:
+        self.runs, self._event_us, self._make, self._requests = runs, event_us, make, requests
+        self._ranges: dict[Span, list[Range]] = {}
+        self._columns: dict[ColumnName, FoldInput] = {}
+        self._windows: dict[tuple[ColumnName, Span], WindowedRows] = {}
+
+    def ranges(self, span: Span) -> list[Range]:
+        """The part of each run that counts for each request within a window."""
+        if span not in self._ranges:
+            self._ranges[span] = [range_of(run, span, *self._requests) for run in self.runs]
+        return self._ranges[span]
+
+    def column(self, name: ColumnName) -> FoldInput:
+        """A column under its condition."""
+        if name not in self._columns:
+            self._columns[name] = self._make(name)
+        return self._columns[name]
+
+    def window(self, name: ColumnName, span: Span) -> WindowedRows:
+        """A column's rows within a window."""
+        if (name, span) not in self._windows:
+            self._windows[name, span] = WindowedRows(self.column(name), self.ranges(span))
+        return self._windows[name, span]
+
+    def newest(self) -> tuple[Bits, Ints]:
+        """Whether each request has a row, and the event_time of its newest one."""
+        every = [FilteredRows.of(run, None) for run in self.runs]
+        place = picked_places(every, self.ranges(Span(None)), "newest", 1)[:, 0]
+        return place >= 0, self._event_us[np.maximum(place, 0)]
 
 
 class KeyBatch:
@@ -47,23 +96,24 @@ class KeyBatch:
         self, plan: FoldRows, rows: pa.Table, *, keys: int, first: int, key: Ints, as_of: Ints,
         tiles: TiledRows | None = None,
     ) -> None:  # fmt: skip
-        self._plan, self._rows, self._key, self._as_of = plan, rows, key, as_of
+        self._plan, self._table, self._as_of = plan, rows, as_of
         times = {name: rows[name].to_numpy() for name in ("event_us", "counts_from")}
         ends = rows["counts_until"].to_numpy() if plan.view.source.identity else None
         line = Timeline(
             rows["key_no"].to_numpy().astype(np.int64) - first, times["event_us"], times["counts_from"], ends
         )
-        self._chains: list[MonotoneRun] = list(monotone_runs(line, keys))
-        self._ranges: dict[Span, list[Range]] = {}
-        self._columns: dict[ColumnName, FoldInput] = {}
-        self._tiles = tiles
-        self._tiled_ranges: dict[Span, list[Range]] = {}
+        runs = list(monotone_runs(line, keys))
+        self._rows = _Requested(runs, line.event_us, lambda name: plan.column(rows, name, runs), (key, as_of))
+        self._parts = [self._rows]
+        if tiles is not None:
+            self._parts.append(_Requested(tiles.runs, tiles.event_us, tiles.column, (key, as_of)))
+        self._parts = [part for part in self._parts if part.runs]
         self._lifetimes = Lifetimes(times["counts_from"], ends)
         self._ties = Ties(line.key, line.event_us, *_hashes(rows)) if plan.ordered else None
 
     def answer(self, request_no: Ints) -> FoldedAnswer:
         """The folds of all features for the requests, numbered `request_no`."""
-        known, times = self._newest()
+        known, times = self._newest(len(request_no))
         values, statuses, conflicted = {}, {}, {}
         for feature in self._plan.features:
             folded, status = self._fold(feature, known)
@@ -76,52 +126,30 @@ class KeyBatch:
         """The requests for which the bytes of tied rows decided what was picked."""
         if self._ties is None or folded.picked is None:
             return np.zeros(len(self._as_of), np.bool_)
-        counted = np.zeros(self._rows.num_rows, np.bool_)
-        for strand in self._column(column_name(feature)).strands:
-            counted[strand.places] = True
+        counted = np.zeros(self._table.num_rows, np.bool_)
+        for some in self._rows.column(column_name(feature)).rows:
+            counted[some.places] = True
         return self._ties.decided(folded.picked, counted, self._lifetimes, self._as_of)
 
-    def _newest(self) -> tuple[Bits, Ints]:
+    def _newest(self, requests: int) -> tuple[Bits, Ints]:
         """Whether each request's key is known, and its newest event_time."""
-        found = [(self._chains, self._rows["event_us"].to_numpy(), self._spanned(Span(None)))]
-        if self._tiles is not None:
-            found.append((self._tiles.chains, self._tiles.event_us, self._tiled(Span(None))))
-        times = np.full(len(self._key), BEGINNING, np.int64)
-        known = np.zeros(len(self._key), np.bool_)
-        for lines, event_us, ranges in found:
-            if lines:
-                place = newest([FilteredRows.of(chain, None) for chain in lines], ranges, 1)[:, 0]
-                known |= place >= 0
-                times = np.where(place >= 0, np.maximum(times, event_us[np.maximum(place, 0)]), times)
+        known, times = np.zeros(requests, np.bool_), np.full(requests, BEGINNING, np.int64)
+        for part in self._parts:
+            some, newest = part.newest()
+            known |= some
+            times = np.where(some, np.maximum(times, newest), times)
         return known, np.where(known, times, 0)
 
-    def _spanned(self, span: Span) -> list[Range]:
-        """The parts of the chains that count for each request; requests of one span share them."""
-        if span not in self._ranges:
-            self._ranges[span] = [range_of(chain, span, self._key, self._as_of) for chain in self._chains]
-        return self._ranges[span]
-
-    def _tiled(self, span: Span) -> list[Range]:
-        """The same of the tiles."""
-        assert self._tiles is not None
-        if span not in self._tiled_ranges:
-            self._tiled_ranges[span] = self._tiles.ranges(span, self._key, self._as_of)
-        return self._tiled_ranges[span]
-
-    def _fold(self, feature: ResolvedFeature, known: npt.NDArray[np.bool_]) -> tuple[FoldColumn, npt.NDArray[np.uint8]]:
-        ttl, span = self._plan.view.ttl, span_of(self._plan.view, feature)
-        column = self._column(column_name(feature))
-        ranges = [strand.range(part) for strand, part in zip(column.strands, self._spanned(span), strict=True)]
-        folded = self._folded(feature, column, ranges, span) or _of_nothing(feature, len(known))
+    def _fold(self, feature: ResolvedFeature, known: Bits) -> tuple[FoldColumn, npt.NDArray[np.uint8]]:
+        view, span, name = self._plan.view, span_of(self._plan.view, feature), column_name(feature)
+        folded = self._folded(feature, name, span)
         status = np.where(known, np.uint8(Status.PRESENT), np.uint8(Status.MISSING))
-        if feature.span is None and ttl is not None:
-            rows = self._column(rows_name(feature)).strands
-            within = [strand.range(part) for strand, part in zip(rows, self._spanned(span), strict=True)]
-            some = sum((part.high > part.low for part in within), np.zeros(len(known), np.bool_))
-            status[known & ~some] = Status.EXPIRED
-        if self._plan.until and feature.fold.kind == "Latest" and ranges:
-            place = newest(column.strands, ranges, 1)[:, 0]
-            ended = self._rows["until"].to_numpy()[np.maximum(place, 0)] <= self._as_of
+        if feature.span is None and view.ttl is not None:
+            within = self._rows.window(rows_name(feature), span).some if self._rows.runs else np.zeros_like(known)
+            status[known & ~within] = Status.EXPIRED
+        if self._plan.until and feature.fold.kind == "Latest" and self._rows.runs:
+            place = self._rows.window(name, span).picked("newest", 1)[:, 0]
+            ended = self._table["until"].to_numpy()[np.maximum(place, 0)] <= self._as_of
             status[(place >= 0) & ended & known] = Status.EXPIRED
         if folded.overflow is not None:
             status[folded.overflow & known] = Status.OVERFLOW
@@ -131,32 +159,25 @@ class KeyBatch:
             values = pc.if_else(pa.array(present), values, pa.scalar(None, values.type))
         return folded._replace(values=values), status
 
-    def _folded(
-        self, feature: ResolvedFeature, column: FoldInput, ranges: list[Range], span: Span
-    ) -> FoldColumn | None:
-        """The feature of the rows in these ranges and of the tiles; None where there are neither."""
-        needs = NEEDS.get(feature.fold.kind)
-        if needs is None:
-            return fold(feature, column, ranges) if ranges else None
-        parts = [partial_sums(column, ranges, needs, span)] if ranges else []
-        if self._tiles is not None and (tiled := self._tiled(span)):
-            parts.append(self._tiles.partial_sums(feature, tiled, span))
-        return finish(feature, column, reduce(merged, parts)) if parts else None
-
-    def _column(self, name: ColumnName) -> FoldInput:
-        if name not in self._columns:
-            self._columns[name] = self._plan.column(self._rows, name, self._chains)
-        return self._columns[name]
+    def _folded(self, feature: ResolvedFeature, name: ColumnName, span: Span) -> FoldColumn:
+        """The feature of the rows that count, and of the tiles."""
+        algebra = algebra_of(feature)
+        if not self._parts:  # the fold of no rows
+            value, _ = algebra.finish(algebra.zero)
+            return FoldColumn(pa.repeat(pa.scalar(value, feature.type.arrow), len(self._as_of)))
+        if algebra.parts is not None:
+            windows = [part.window(name, span) for part in self._parts]
+            return algebra.finish_sums(
+                reduce(PartialSums.merged, [each.partial_sums(algebra.parts) for each in windows])
+            )
+        window = self._rows.window(name, span)
+        if algebra.picks is None:
+            return window.merged(algebra, feature.type)
+        places = window.picked(*algebra.picks)
+        return FoldColumn(algebra.finish_rows(window.column.values, places), picked=places)
 
 
 def _hashes(rows: pa.Table) -> tuple[Ints, Ints]:
     """What `Ties` compares, as integers."""
     before, whole = (rows[name].to_numpy().view(np.int64) for name in ("before", "whole"))
     return before, whole
-
-
-def _of_nothing(feature: ResolvedFeature, requests: int) -> FoldColumn:
-    """The fold of no rows."""
-    algebra = algebra_of(feature)
-    value, _ = algebra.finish(algebra.zero)
-    return FoldColumn(pa.repeat(pa.scalar(value, feature.type.arrow), requests))

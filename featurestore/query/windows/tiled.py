@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import duckdb
 import pyarrow as pa
 
 from featurestore.query.windows.filtered_rows import Ints
-from featurestore.query.windows.fold_input import FoldRows
-from featurestore.query.windows.partial_sums import PartialSums
-from featurestore.query.windows.ranges import MonotoneRun, Range
+from featurestore.query.windows.fold_input import ColumnName, FoldRows
+from featurestore.query.windows.ranges import MonotoneRun
+from featurestore.query.windows.window_folds import FoldInput
 from featurestore.semantics.rows import Scan
-from featurestore.semantics.view import ResolvedFeature
-from featurestore.semantics.windows import Span
 
 __all__ = ["TILES", "TiledRows", "Tiling"]
 
@@ -26,18 +23,16 @@ class TiledRows(Protocol):
     """The tiles of some keys, as the rows that they stand for are folded."""
 
     @property
-    def chains(self) -> list[MonotoneRun]:
-        """The tiles in the order of their keys and times: one chain, or none."""
+    def runs(self) -> list[MonotoneRun]:
+        """The tiles in the order of their keys, each at the instant that it ends: one run, or none. No edge of a window lies
+        inside a tile."""
 
     @property
     def event_us(self) -> Ints:
         """The newest event_time (µs) of each tile's rows."""
 
-    def ranges(self, span: Span, key: Ints, as_of: Ints) -> list[Range]:
-        """The tiles within a window, for each request; no edge of it lies inside a tile."""
-
-    def partial_sums(self, feature: ResolvedFeature, ranges: Sequence[Range], span: Span) -> PartialSums:
-        """What the tiles in these ranges add up to."""
+    def column(self, name: ColumnName) -> FoldInput:
+        """What they add up to of a column under its condition."""
 
 
 class Tiling(Protocol):

@@ -5,7 +5,6 @@ Sums come as int64[L, m], limbs of 32 bits each with its own sign, over 2^base (
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,33 +19,16 @@ from featurestore.semantics.folds.limbs import (
     limbs_of_decimals,
     limbs_of_floats,
     limbs_of_ints,
-    prefix_sums,
     squares_of_decimals,
     squares_of_floats,
     squares_of_ints,
-    squares_of_limbs,
 )
-from featurestore.semantics.folds.measures import Measure
-from featurestore.semantics.folds.moments import Moments, finish_moments
 from featurestore.types import FeatureType
 
 __all__ = [
-    "Limbs",
-    "added",
-    "decimal_sums",
-    "limbs_of_decimals",
-    "limbs_of_floats",
-    "limbs_of_ints",
-    "moments",
-    "on_grid",
-    "prefix_sums",
-    "python_sums",
-    "round_sums",
-    "squares_of_decimals",
-    "squares_of_floats",
-    "squares_of_ints",
-    "whole_sums",
-    "with_specials",
+    "TEN_POWER", "Flags", "Limbs", "absolute", "added", "decimal_sums", "limbs_of_decimals", "limbs_of_floats", "limbs_of_ints",
+    "on_grid", "python_sums", "rebased", "round_quotients", "round_sums", "squares_of_decimals", "squares_of_floats",
+    "squares_of_ints", "taller", "whole_sums", "with_specials",
 ]  # fmt: skip
 
 Flags = npt.NDArray[np.bool_]
@@ -65,12 +47,12 @@ def round_sums(
 
     Half to even, subnormals and overflow to ±inf included; 0 is +0.0. `divisor` is 1 to 2^31 - 1; ValueError else.
     """
-    size, negative = _absolute(sums)
+    size, negative = absolute(sums)
     steps: list[Ints | np.int64] = [divisor] if divisor is not None else []
     if divisor is not None and len(divisor) and not (divisor.min() >= 1 and divisor.max() < LARGEST_DIVISOR):
         raise ValueError(f"divisors are 1 to {LARGEST_DIVISOR - 1}")
     steps += [np.int64(10 ** min(TEN_POWER, scale - done)) for done in range(0, scale, TEN_POWER)]
-    return _rounded(base, size, negative, of, steps)
+    return round_quotients(base, size, negative, of, steps)
 
 
 def whole_sums(sums: Ints, bits: int = 64) -> tuple[Ints, Flags]:
@@ -89,7 +71,7 @@ def whole_sums(sums: Ints, bits: int = 64) -> tuple[Ints, Flags]:
 
 def decimal_sums(sums: Ints, of: FeatureType, *, scale: int = 0) -> tuple[pa.Array, Flags]:
     """Sums over 10^-scale as decimals of type `of`, which has as many places or more, null where they do not fit."""
-    size, negative = _absolute(sums)
+    size, negative = absolute(sums)
     for done in range(scale, of.scale, TEN_POWER):
         size = carried(size * np.int64(10 ** min(TEN_POWER, of.scale - done)))
     size = np.concatenate([size, np.zeros((max(0, 4 - len(size)), size.shape[1]), np.int64)])
@@ -109,14 +91,14 @@ def decimal_sums(sums: Ints, of: FeatureType, *, scale: int = 0) -> tuple[pa.Arr
 def added(a: Limbs, b: Limbs) -> Limbs:
     """The sums of both, place by place: int64[L, m] each, over the lower base."""
     base = min(a.base, b.base)
-    one, two = (_over(base, limbs.base, limbs.digits) for limbs in (a, b))
+    one, two = (rebased(base, limbs.base, limbs.digits) for limbs in (a, b))
     tall = max(len(one), len(two))
-    return Limbs(base, _taller(one, tall) + _taller(two, tall))
+    return Limbs(base, taller(one, tall) + taller(two, tall))
 
 
 def on_grid(sums: Limbs) -> Limbs:
     """The same sums over a base that is a multiple of 32, all limbs in [0, 2^32) but the last, which has the sign."""
-    return Limbs(sums.base // 32 * 32, _over(sums.base // 32 * 32, sums.base, sums.digits))
+    return Limbs(sums.base // 32 * 32, rebased(sums.base // 32 * 32, sums.base, sums.digits))
 
 
 def with_specials(rounded: npt.NDArray[Any], nan: Ints, plus: Ints, minus: Ints) -> npt.NDArray[Any]:
@@ -124,29 +106,6 @@ def with_specials(rounded: npt.NDArray[Any], nan: Ints, plus: Ints, minus: Ints)
     out = np.where(plus > 0, rounded.dtype.type(np.inf), rounded)
     out = np.where(minus > 0, rounded.dtype.type(-np.inf), out)
     return np.where((nan > 0) | ((plus > 0) & (minus > 0)), rounded.dtype.type(np.nan), out)
-
-
-def moments(of: Moments, values: Ints, first: Limbs, second: Limbs) -> npt.NDArray[Any]:
-    """Var or StdDev from n, Σx and Σx² (`squares_of_…`), as float64[m] or float32[m].
-
-    `values` below 2^31. Where there are no more values than ddof the number is arbitrary: the caller gives null.
-    A variance is computed in limbs, a root by Python integers, row by row.
-    """
-    ddof = np.int64(of.ddof)
-    enough = values > ddof
-    if of.root:
-        return _roots(of, np.where(enough, values, ddof + 1), first, second)
-    size, _ = _absolute(first.digits)
-    base = min(2 * first.base, second.base)
-    squares = _over(base, 2 * first.base, -squares_of_limbs(size))
-    scaled = _over(base, second.base, carried(second.digits) * values)
-    limbs = max(len(squares), len(scaled))
-    size, negative = _absolute(_taller(squares, limbs) + _taller(scaled, limbs))
-    scale = of.measure.unit
-    tens = 0 if of.measure.bits is not None else 2 * (len(str(scale)) - 1)
-    steps: list[Ints | np.int64] = [np.maximum(values, 1), np.where(enough, values - ddof, 1)]
-    steps += [np.int64(10 ** min(TEN_POWER, tens - done)) for done in range(0, tens, TEN_POWER)]
-    return _rounded(base, size, negative, of.result, steps)
 
 
 def python_sums(sums: Ints) -> list[int]:
@@ -157,35 +116,27 @@ def python_sums(sums: Ints) -> list[int]:
     return totals
 
 
-def _roots(of: Moments, values: Ints, first: Limbs, second: Limbs) -> npt.NDArray[Any]:
-    base = min(first.base, second.base // 2)  # a unit of which both sums are multiples
-    up = max(base, 0)
-    measure = of.measure if of.measure.bits is None else Measure(1 << max(-base, 0))
-    one_up, two_up = first.base - base + up, second.base - 2 * base + 2 * up
-    sums = zip(values.tolist(), python_sums(first.digits), python_sums(second.digits), strict=True)
-    smaller = replace(of, measure=measure)
-    roots = [finish_moments(smaller, n, one << one_up, two << two_up) for n, one, two in sums]
-    return np.array(roots, of.result.numpy)
-
-
-def _over(base: int, own: int, sums: Ints) -> Ints:
+def rebased(base: int, own: int, sums: Ints) -> Ints:
     """The same sums over 2^base, which is no more than 2^own."""
     limbs, bits = divmod(own - base, 32)
     digits = carried(carried(sums) << bits)
     return np.concatenate([np.zeros((limbs, digits.shape[1]), np.int64), digits])
 
 
-def _taller(digits: Ints, limbs: int) -> Ints:
+def taller(digits: Ints, limbs: int) -> Ints:
+    """The same sums in so many limbs, of which those above are 0."""
     return np.concatenate([digits, np.zeros((limbs - len(digits), digits.shape[1]), np.int64)])
 
 
-def _absolute(sums: Ints) -> tuple[Ints, Flags]:
+def absolute(sums: Ints) -> tuple[Ints, Flags]:
     """The sizes of the sums, all limbs in [0, 2^32), and which are negative."""
     negative = carried(sums)[-1] < 0
     return carried(np.where(negative, -sums, sums)), negative
 
 
-def _rounded(base: int, size: Ints, negative: Flags, of: FeatureType, steps: list[Ints | np.int64]) -> npt.NDArray[Any]:
+def round_quotients(
+    base: int, size: Ints, negative: Flags, of: FeatureType, steps: list[Ints | np.int64]
+) -> npt.NDArray[Any]:
     """size / Π steps, rounded once. Each division leaves a floor, and a remainder that is remembered as not zero."""
     # A quotient loses at most 31 bits by each step, and 64 bits of it are needed beside what is remembered.
     below = len(steps) + 2

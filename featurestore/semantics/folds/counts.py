@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from featurestore.semantics.folds.algebra import Place
+import pyarrow as pa
+
+from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
+from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
 
-__all__ = ["Counting", "count", "count_result"]
+__all__ = ["Counting"]
 
 
 @dataclass(frozen=True, slots=True)
-class Counting:
+class Counting(Algebra):
     """The state is the count."""
 
     takes_null: bool
     zero: int = 0
-    names: tuple[str, ...] = ("values",)
+    numbers: tuple[str, ...] = ("values",)
+    parts: tuple[Part, ...] = ()
 
     def lift(self, value: Scalar, place: Place) -> int:  # noqa: ARG002 - one form for every fold
         """One row counts once."""
@@ -29,17 +32,13 @@ class Counting:
         """The sum of both."""
         return a + b
 
-    def subtract(self, a: int, b: int) -> int:
-        """The difference."""
-        return a - b
-
     def finish(self, state: int) -> tuple[int, Status]:
         """The count, 0 for no rows."""
         return state, Status.PRESENT
 
-    def values(self, states: Sequence[int]) -> list[Scalar]:
-        """See Certain."""
-        return list(states)
+    def finish_sums(self, sums: PartialSums) -> FoldColumn:
+        """The counts."""
+        return FoldColumn(pa.array(sums.values))
 
     def pack(self, state: int) -> bytes:
         """As one integer."""
@@ -60,3 +59,20 @@ def count(column: FeatureType | None, result: FeatureType) -> Counting:
     if result != Int64:
         raise ValueError(f"a count is Int64, not {result}")
     return Counting(takes_null=column is None)
+
+
+add_fold(
+    FoldKind(
+        "Count",
+        count_result,
+        count,
+        docs=(
+            FoldDoc(
+                "`Count()`, `Count(c)`",
+                "nothing, or any column",
+                "Int64: rows, or rows in which the column is not null",
+                "0",
+            ),
+        ),
+    )
+)

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 
 from featurestore.semantics.folds.algebra import Algebra, Place
 from featurestore.semantics.folds.packing import pack_runs, unpack_runs
+from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
 
-__all__ = ["Distinct", "count_distinct", "distinct_result"]
+__all__ = ["Distinct"]
 
 Values = frozenset[bytes] | None
 SATURATED = b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
-class Distinct:
+class Distinct(Algebra):
     """The state: the set of values by their canonical bytes, or None once there are more than the bound."""
 
     column: FeatureType
@@ -67,3 +68,22 @@ def count_distinct(column: FeatureType | None, result: FeatureType, bound: int) 
     if result != Int64:
         raise ValueError(f"a count is Int64, not {result}")
     return Distinct(column, bound)
+
+
+add_fold(
+    FoldKind(
+        "CountDistinct",
+        distinct_result,
+        count_distinct,
+        docs=(
+            FoldDoc(
+                "`CountDistinct(c, bound=1000)`",
+                "any column",
+                "Int64, exact up to `bound`",
+                "0",
+                "more than `bound`: `OVERFLOW`",
+            ),
+        ),
+        large=True,
+    )
+)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from featurestore.semantics.columns import widens
-from featurestore.semantics.folds.algebra import Algebra, Place
+from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place
+from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
 from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Scalar
 
-__all__ = ["Extreme", "extreme_result", "maximum", "minimum"]
+__all__ = ["Extreme"]
 
 
 @dataclass(frozen=True, slots=True)
-class Extreme:
+class Extreme(Algebra):
     """The state: the greatest or least value as `order_bytes` gives it, which compares as it does; b"" for none."""
 
     column: FeatureType
     result: FeatureType
-    greatest: bool
+    extreme: Literal["greatest", "least"]
     takes_null: bool = False
     zero: bytes = b""
     read: Callable[[bytes], Scalar] = field(init=False, repr=False, compare=False)
@@ -34,23 +36,32 @@ class Extreme:
 
     def merge(self, a: bytes, b: bytes) -> bytes:
         """The greater, or the lesser, of both."""
-        if self.greatest:
+        if self.extreme == "greatest":
             return max(a, b)
         return min(a, b) if a and b else a or b
 
     def merge_packed(self, states: Sequence[bytes]) -> bytes:
         """The greatest, or the least, of all."""
-        if self.greatest:
+        if self.extreme == "greatest":
             return max(states, default=b"")
         return min(states, default=b"") or min(filter(None, states), default=b"")
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The one that it is."""
+        return (self.extreme,)
+
+    def finish_sums(self, sums: PartialSums) -> FoldColumn:
+        """Of all requests."""
+        return FoldColumn(sums.maximum if self.extreme == "greatest" else sums.minimum)
 
     def finish(self, state: bytes) -> tuple[Scalar, Status]:
         """The value; null of no values."""
         return (self.read(state) if state else None), Status.PRESENT
 
-    def values(self, states: Sequence[bytes]) -> list[Scalar]:
-        """See Certain."""
-        return read_all(self.read, states)
+    def finish_many(self, states: Sequence[bytes]) -> tuple[list[Scalar], list[Status]]:
+        """The values, read together."""
+        return read_all(self.read, states), [Status.PRESENT] * len(states)
 
     def pack(self, state: bytes) -> bytes:
         """The state is bytes already."""
@@ -72,16 +83,23 @@ def extreme_result(column: FeatureType | None) -> FeatureType:
 
 def minimum(column: FeatureType | None, result: FeatureType) -> Algebra:
     """The least value."""
-    return _extreme(column, result, greatest=False)
+    return _extreme(column, result, "least")
 
 
 def maximum(column: FeatureType | None, result: FeatureType) -> Algebra:
     """The greatest value."""
-    return _extreme(column, result, greatest=True)
+    return _extreme(column, result, "greatest")
 
 
-def _extreme(column: FeatureType | None, result: FeatureType, *, greatest: bool) -> Extreme:
+def _extreme(column: FeatureType | None, result: FeatureType, end: Literal["greatest", "least"]) -> Extreme:
     own = extreme_result(column)
     if not widens(own, result):
         raise ValueError(f"the column is {own}, which does not fit {result} without loss")
-    return Extreme(own, result, greatest)
+    return Extreme(own, result, end)
+
+
+DOCS = (FoldDoc("`Min(c)`, `Max(c)`", "a column that is no array",
+                "the column's type; NaN is greater than every number, -0.0 less than 0.0", "null"),)  # fmt: skip
+
+add_fold(FoldKind("Min", extreme_result, minimum, docs=DOCS))
+add_fold(FoldKind("Max", extreme_result, maximum, docs=DOCS))

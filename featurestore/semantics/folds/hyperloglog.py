@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from featurestore.semantics.folds.algebra import Algebra, Place
+from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
 
-__all__ = ["HyperLogLog", "approx_count_distinct", "approx_count_result"]
+__all__ = ["HyperLogLog"]
 
 Registers = tuple[int, ...] | bytes
 RANK_BITS = 6
@@ -29,7 +30,7 @@ ALPHA = 0.7213475204444817
 
 
 @dataclass(frozen=True, slots=True)
-class HyperLogLog:
+class HyperLogLog(Algebra):
     """The state: register << 6 | rank of each register in use, ascending; every register, as bytes, beyond m / 4 in use."""
 
     column: FeatureType
@@ -136,3 +137,21 @@ def approx_count_distinct(column: FeatureType | None, result: FeatureType, preci
     if result != Int64:
         raise ValueError(f"a count is Int64, not {result}")
     return HyperLogLog(column, precision)
+
+
+add_fold(
+    FoldKind(
+        "ApproxCountDistinct",
+        approx_count_result,
+        approx_count_distinct,
+        docs=(
+            FoldDoc(
+                "`ApproxCountDistinct(c, precision=12)`",
+                "any column",
+                "Int64, relative error about 1.04 / 2^(precision/2): 1.6 %",
+                "0",
+            ),
+        ),
+        large=True,
+    )
+)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 __all__ = [
-    "Limbs", "carried", "limbs_of_decimals", "limbs_of_floats", "limbs_of_ints", "prefix_sums", "squares_of_decimals",
-    "squares_of_floats", "squares_of_ints", "squares_of_limbs",
+    "Limbs", "carried", "limbs_of_decimals", "limbs_of_floats", "limbs_of_ints", "squares_of_decimals", "squares_of_floats",
+    "squares_of_ints", "squares_of_limbs",
 ]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
@@ -40,15 +40,6 @@ class Limbs(NamedTuple):
 
     base: int
     digits: Ints
-
-
-def prefix_sums(limbs: Limbs) -> Ints:
-    """int64[L, n + 1]: limb by limb the sums of the first 0, 1, … n rows."""
-    rows = limbs.digits.shape[1]
-    sums = np.zeros((len(limbs.digits), rows + 1), np.int64)
-    for digits, out in zip(limbs.digits, sums, strict=True):
-        np.cumsum(digits, out=out[1:])
-    return sums
 
 
 def limbs_of_floats(values: Floats) -> Limbs:

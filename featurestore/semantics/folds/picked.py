@@ -9,26 +9,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from featurestore.semantics.columns import widens
 from featurestore.semantics.folds.algebra import Algebra, Place
+from featurestore.semantics.folds.limbs import Ints
 from featurestore.semantics.folds.packing import LONG, pack_runs, unpack_runs
+from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
 from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
 from featurestore.types import Array, FeatureType, Scalar
 
-__all__ = ["LastRows", "OneRow", "Rows", "first", "last_distinct_n", "last_n", "latest", "one_result", "rows_result"]
+__all__ = ["LastRows", "OneRow"]
 
 Picked = tuple[Place, bytes]
 Rows = tuple[Picked, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class OneRow:
+class OneRow(Algebra):
     """Of the greatest or the least row. The state: that row, or () for none."""
 
     column: FeatureType
     result: FeatureType
-    end: Literal["greatest", "least"]
+    decisive: Literal["newest", "oldest"]
     takes_null: bool = True
     zero: tuple[()] = ()
     read: Callable[[bytes], Scalar] = field(init=False, repr=False, compare=False)
@@ -44,20 +50,34 @@ class OneRow:
         """The greater, or the lesser, of two rows."""
         if not a or not b:
             return a or b
-        return max(a, b) if self.end == "greatest" else min(a, b)
+        return max(a, b) if self.decisive == "newest" else min(a, b)
 
     def merge_packed(self, states: Sequence[bytes]) -> Picked | tuple[()]:
         """The row of the newest state that has one, or of the oldest."""
-        ordered = reversed(states) if self.end == "greatest" else states
+        ordered = reversed(states) if self.decisive == "newest" else states
         return self.unpack(next(filter(None, ordered), b""))
 
     def finish(self, state: Picked | tuple[()]) -> tuple[Scalar, Status]:
         """What the row holds, null included; null of no rows."""
         return (self.read(state[1]) if state else None), Status.PRESENT
 
-    def values(self, states: Sequence[Picked | tuple[()]]) -> list[Scalar]:
-        """See Certain."""
-        return read_all(self.read, [state[1] if state else b"" for state in states])
+    def finish_many(self, states: Sequence[Picked | tuple[()]]) -> tuple[list[Scalar], list[Status]]:
+        """The values, read together."""
+        values = read_all(self.read, [state[1] if state else b"" for state in states])
+        return values, [Status.PRESENT] * len(states)
+
+    @property
+    def picks(self) -> tuple[Literal["newest", "oldest"], int]:
+        """One."""
+        return self.decisive, 1
+
+    def finish_rows(self, values: pa.Array, places: Ints) -> pa.Array:
+        """The values, null where there is no row."""
+        return pc.take(values, pa.array(places[:, 0], mask=places[:, 0] < 0))
+
+    def picked(self, state: Picked | tuple[()]) -> Sequence[Place]:
+        """The row, if any."""
+        return state[:1]
 
     def pack(self, state: Picked | tuple[()]) -> bytes:
         """Nothing, or the place and the value."""
@@ -72,7 +92,7 @@ class OneRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LastRows:
+class LastRows(Algebra):
     """Of the n greatest rows, or of the greatest row of each of n values. The state: those rows, greatest first."""
 
     column: FeatureType
@@ -119,6 +139,21 @@ class LastRows:
     def finish(self, state: Rows) -> tuple[list[Scalar], Status]:
         """The values, newest first; [] of no rows."""
         return [self.read(value) for _, value in state], Status.PRESENT
+
+    @property
+    def picks(self) -> tuple[Literal["newest", "oldest"], int] | None:
+        """The newest rows, where each counts."""
+        return None if self.distinct else ("newest", self.n)
+
+    def finish_rows(self, values: pa.Array, places: Ints) -> pa.Array:
+        """The values as lists."""
+        there = places >= 0
+        offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), values.take(pa.array(places[there])), type=self.result.arrow)
+
+    def picked(self, state: Rows) -> Sequence[Place]:
+        """The rows."""
+        return [place for place, _ in state]
 
     def pack(self, state: Rows) -> bytes:
         """The rows, greatest first."""
@@ -167,12 +202,12 @@ def rows_result(column: FeatureType | None, n: int) -> FeatureType:
 
 def latest(column: FeatureType | None, result: FeatureType) -> Algebra:
     """The value of the greatest row."""
-    return _one(column, result, "greatest")
+    return _one(column, result, "newest")
 
 
 def first(column: FeatureType | None, result: FeatureType) -> Algebra:
     """The value of the least row."""
-    return _one(column, result, "least")
+    return _one(column, result, "oldest")
 
 
 def last_n(column: FeatureType | None, result: FeatureType, n: int) -> Algebra:
@@ -185,7 +220,7 @@ def last_distinct_n(column: FeatureType | None, result: FeatureType, n: int) -> 
     return _rows(column, result, n, distinct=True)
 
 
-def _one(column: FeatureType | None, result: FeatureType, end: Literal["greatest", "least"]) -> OneRow:
+def _one(column: FeatureType | None, result: FeatureType, end: Literal["newest", "oldest"]) -> OneRow:
     own = one_result(column)
     if not widens(own, result):
         raise ValueError(f"the column is {own}, which does not fit {result} without loss")
@@ -198,3 +233,42 @@ def _rows(column: FeatureType | None, result: FeatureType, n: int, *, distinct: 
     if result.length is not None or not widens(own, result):
         raise ValueError(f"its values are {own}, which does not fit {result} without loss")
     return LastRows(column, result, n, distinct)
+
+
+ONE = (FoldDoc("`Latest(c)`, `First(c)`", "any column",
+               "the column's value in the newest or oldest row, null included", "null"),)  # fmt: skip
+
+add_fold(FoldKind("Latest", one_result, latest, docs=ONE, ordered=True))
+add_fold(FoldKind("First", one_result, first, docs=ONE, ordered=True))
+add_fold(
+    FoldKind(
+        "LastN",
+        rows_result,
+        last_n,
+        docs=(
+            FoldDoc(
+                "`LastN(c, n)`",
+                "a column that is no array",
+                "Array: the values of the n newest rows, newest first, nulls included",
+                "`[]`",
+            ),
+        ),
+        ordered=True,
+    )
+)
+add_fold(
+    FoldKind(
+        "LastDistinctN",
+        rows_result,
+        last_distinct_n,
+        docs=(
+            FoldDoc(
+                "`LastDistinctN(c, n)`",
+                "a column that is no array",
+                "Array: the n most recent distinct values, newest first",
+                "`[]`",
+            ),
+        ),
+        ordered=True,
+    )
+)

@@ -23,10 +23,11 @@ from featurestore.semantics.folds.algebra import Algebra, Place
 from featurestore.semantics.folds.measures import measure_of
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.rounding import rounded
+from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Float64, Scalar
 
-__all__ = ["DDSketch", "Sketch", "approx_quantile", "quantile_result"]
+__all__ = ["DDSketch", "Sketch"]
 
 Buckets = tuple[tuple[int, int], ...]
 MOST_BUCKETS = 2048
@@ -49,7 +50,7 @@ EMPTY = Sketch()
 
 
 @dataclass(frozen=True, slots=True)
-class DDSketch:
+class DDSketch(Algebra):
     """The state: a Sketch; buckets of level 0 have `bits` bits of the mantissa beside the exponent."""
 
     q: Fraction
@@ -180,3 +181,21 @@ def approx_quantile(column: FeatureType | None, result: FeatureType, q: float, a
     least = 1 / Fraction(repr(accuracy))
     bits = next(bits for bits in range(FINEST + 1) if (2 << bits) + 1 > least)
     return DDSketch(Fraction(repr(q)), bits)
+
+
+add_fold(
+    FoldKind(
+        "ApproxQuantile",
+        quantile_result,
+        approx_quantile,
+        docs=(
+            FoldDoc(
+                "`ApproxQuantile(c, q, accuracy=0.01)`",
+                "numbers",
+                "Float64, within `accuracy` (relative) of the quantile",
+                "null",
+            ),
+        ),
+        large=True,
+    )
+)

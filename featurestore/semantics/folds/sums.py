@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal as _Decimal
+from typing import Any
 
-from featurestore.semantics.folds.algebra import Group, Place
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place
+from featurestore.semantics.folds.columnar import decimal_sums, round_sums, whole_sums, with_specials
 from featurestore.semantics.folds.measures import Measure, measure_of
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.rounding import rounded
+from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
 from featurestore.semantics.status import Status
 from featurestore.types import Decimal, FeatureType, Float64, Int64, Scalar
 
-__all__ = ["FloatTotal", "WholeTotal", "mean", "mean_result", "sum_result", "total"]
+__all__ = ["FloatTotal", "WholeTotal", "mean_result"]
 
 Whole = tuple[int, int]
 Float = tuple[int, int, int, int, int]
@@ -22,7 +29,7 @@ LARGEST = {"Int32": (1 << 31) - 1, "Int64": (1 << 63) - 1}
 
 
 @dataclass(frozen=True, slots=True)
-class WholeTotal:
+class WholeTotal(Algebra):
     """Of integers and decimals. The state: how many values, and their sum in units of the measure."""
 
     measure: Measure
@@ -30,7 +37,8 @@ class WholeTotal:
     mean: bool
     takes_null: bool = False
     zero: Whole = (0, 0)
-    names: tuple[str, ...] = ("values", "sum")
+    numbers: tuple[str, ...] = ("values", "sum")
+    parts: tuple[Part, ...] = ("sums", "special")
 
     def lift(self, value: Scalar, place: Place) -> Whole:  # noqa: ARG002 - one form for every fold
         """One value."""
@@ -39,10 +47,6 @@ class WholeTotal:
     def merge(self, a: Whole, b: Whole) -> Whole:
         """The sums of both."""
         return a[0] + b[0], a[1] + b[1]
-
-    def subtract(self, a: Whole, b: Whole) -> Whole:
-        """The differences."""
-        return a[0] - b[0], a[1] - b[1]
 
     def finish(self, state: Whole) -> tuple[Scalar, Status]:
         """Null of no values; a sum beyond the result is null, OVERFLOW; a mean is rounded once."""
@@ -58,6 +62,22 @@ class WholeTotal:
         largest = LARGEST[self.result.kind]
         return (scaled, Status.PRESENT) if -largest - 1 <= scaled <= largest else (None, Status.OVERFLOW)
 
+    def finish_sums(self, sums: PartialSums) -> FoldColumn:
+        """The sums, or the means."""
+        assert sums.sums is not None
+        empty, digits, of = sums.values == 0, sums.sums.digits, self.result
+        scale = len(str(self.measure.unit)) - 1
+        if self.mean:
+            means = round_sums(sums.sums.base, digits, of, divisor=np.maximum(sums.values, 1), scale=scale)
+            return FoldColumn(pa.array(means, of.arrow, mask=empty))
+        if of.kind == "Decimal":
+            values, overflow = decimal_sums(digits, of, scale=scale)
+            return FoldColumn(pc.if_else(pa.array(empty), pa.scalar(None, of.arrow), values), overflow & ~empty)
+        whole, overflow = whole_sums(digits, 32 if of.kind == "Int32" else 64)
+        overflow &= ~empty
+        none = empty | overflow
+        return FoldColumn(pa.array(np.where(none, 0, whole), mask=none).cast(of.arrow), overflow)
+
     def pack(self, state: Whole) -> bytes:
         """Both numbers."""
         return pack_ints(state)
@@ -69,7 +89,7 @@ class WholeTotal:
 
 
 @dataclass(frozen=True, slots=True)
-class FloatTotal:
+class FloatTotal(Algebra):
     """Of floats. The state: how many values, NaN, +inf and -inf there are, and the exact sum of the finite values.
 
     The sum is an integer in units of the smallest subnormal, so that merging is adding. Packed it is what it is as a
@@ -81,7 +101,8 @@ class FloatTotal:
     mean: bool
     takes_null: bool = False
     zero: Float = (0, 0, 0, 0, 0)
-    names: tuple[str, ...] = ("values", "nan", "plus", "minus", "sum")
+    numbers: tuple[str, ...] = ("values", "nan", "plus", "minus", "sum")
+    parts: tuple[Part, ...] = ("sums", "special")
 
     def lift(self, value: Scalar, place: Place) -> Float:  # noqa: ARG002 - one form for every fold
         """One value."""
@@ -93,27 +114,26 @@ class FloatTotal:
         """The sums of both."""
         return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4]
 
-    def subtract(self, a: Float, b: Float) -> Float:
-        """The differences."""
-        return a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4]
-
     def finish(self, state: Float) -> tuple[Scalar, Status]:
         """Null of no values; NaN where there is a NaN or both infinities; else the true value, rounded once."""
-        return self._value(state), Status.PRESENT
-
-    def values(self, states: Sequence[Float]) -> list[Scalar]:
-        """See Certain."""
-        return [self._value(state) for state in states]
-
-    def _value(self, state: Float) -> float | None:
         values, nan, plus, minus, whole = state
         if not values:
-            return None
+            return None, Status.PRESENT
         if nan or (plus and minus):
-            return math.nan
+            return math.nan, Status.PRESENT
         if plus or minus:
-            return math.inf if plus else -math.inf
-        return rounded(whole, self.measure.unit * values if self.mean else self.measure.unit, self.result)
+            return (math.inf if plus else -math.inf), Status.PRESENT
+        unit = self.measure.unit * values if self.mean else self.measure.unit
+        return rounded(whole, unit, self.result), Status.PRESENT
+
+    def finish_sums(self, sums: PartialSums) -> FoldColumn:
+        """The sums, or the means."""
+        assert sums.sums is not None
+        divisor = np.maximum(sums.values, 1) if self.mean else None
+        values: npt.NDArray[Any] = round_sums(sums.sums.base, sums.sums.digits, self.result, divisor=divisor)
+        if sums.special is not None:
+            values = with_specials(values, *sums.special)
+        return FoldColumn(pa.array(values, self.result.arrow, mask=sums.values == 0))
 
     def pack(self, state: Float) -> bytes:
         """The counts, the odd integer and its exponent."""
@@ -145,7 +165,7 @@ def mean_result(column: FeatureType | None) -> FeatureType:
     return Float64
 
 
-def total(column: FeatureType | None, result: FeatureType) -> Group:
+def total(column: FeatureType | None, result: FeatureType) -> Algebra:
     """The sum of a column. ValueError where `result` cannot be its type.
 
     Integers: any integer or decimal type; decimals: a decimal with as many places or more; floats: either float type.
@@ -160,7 +180,7 @@ def total(column: FeatureType | None, result: FeatureType) -> Group:
     return WholeTotal(measure_of(column), result, mean=False)
 
 
-def mean(column: FeatureType | None, result: FeatureType) -> Group:
+def mean(column: FeatureType | None, result: FeatureType) -> Algebra:
     """The mean of a column, as either float type; ValueError for another `result`."""
     mean_result(column)
     assert column is not None
@@ -175,3 +195,31 @@ def _of_floats(column: FeatureType, result: FeatureType, *, mean: bool) -> Float
     if not result.is_float:
         raise ValueError(f"the sum of {column} is Float64 or Float32, not {result}")
     return FloatTotal(measure_of(column), result, mean)
+
+
+add_fold(
+    FoldKind(
+        "Sum",
+        sum_result,
+        total,
+        docs=(
+            FoldDoc("`Sum(c)`", "Int32, Int64", "Int64", "null", "`OVERFLOW`"),
+            FoldDoc("`Sum(c)`", "Decimal(p, s)", "Decimal(38, s)", "null", "`OVERFLOW`"),
+            FoldDoc(
+                "`Sum(c)`",
+                "Float32, Float64",
+                "Float64; any NaN, or both infinities, give NaN; a zero sum is +0.0",
+                "null",
+                "±Infinity",
+            ),
+        ),
+    )
+)
+add_fold(
+    FoldKind(
+        "Mean",
+        mean_result,
+        mean,
+        docs=(FoldDoc("`Mean(c)`", "numbers", "Float64; NaN and infinities as in `Sum`", "null"),),
+    )
+)
