@@ -11,9 +11,14 @@ from featurestore.registry.apply import AppliedVersion, apply_plan, first_sight
 from featurestore.registry.delete_online import free_project
 from featurestore.registry.documents import empty_document, view_fingerprints
 from featurestore.registry.plan import make_plan
+from featurestore.registry.rollout import Rollout, held_views
 from featurestore.registry.steps import Plan
+from featurestore.serving.log.serving_log import rows_served
 
 __all__ = ["Planning"]
+
+LOOKS_BACK_US = 86_400_000_000
+"""How far back into the serving log a plan counts the rows that a version served."""
 
 
 class Planning:
@@ -28,7 +33,7 @@ class Planning:
     ) -> Plan:
         """The plan of the definitions given, which removes nothing, or of all at hand; see FeatureStore.plan."""
         listed = None if definitions is None else list(definitions)
-        rollout = self._project.rollout(keep=keep, retire=retire)
+        rollout = self._rollout(keep=keep, retire=retire)
 
         def make() -> Plan:
             return make_plan(
@@ -43,6 +48,15 @@ class Planning:
         plan = make()
         self._made[plan.digest] = make
         return plan
+
+    def _rollout(self, *, keep: bool, retire: str | Sequence[str]) -> Rollout:
+        """What is to be done with versions of services; retire: one name, or several."""
+        log, since = self._project.serving_log.folder, self._project.now() - LOOKS_BACK_US
+
+        def served(service: str, fingerprint: str) -> int | None:
+            return rows_served(log, service, fingerprint, since=since) if log.exists() else None
+
+        return Rollout(keep, (retire,) if isinstance(retire, str) else tuple(retire), served)
 
     def apply(
         self, definitions: Iterable[Any] | Plan | None, *, note: str, keep: bool, retire: str | Sequence[str]
@@ -62,7 +76,12 @@ class Planning:
     def _apply(self, plan: Plan, note: str, *, again: Plan | None = None) -> AppliedVersion:
         project = self._project
         applied = apply_plan(
-            plan, project.registry, free=project.free, published=project.is_published, again=again, note=note
+            plan,
+            project.registry,
+            free=project.materializer.free,
+            published=project.serving.is_published,
+            again=again,
+            note=note,
         )
         first_sight(plan, project.offline)
         project.serving.reload()
@@ -72,7 +91,7 @@ class Planning:
         """Free everything of the project online and remove all definitions from the registry; how many keys there were."""
         project, registry = self._project, self._project.registry
         current, kept = registry.current(), registry.kept()
-        held = [(held.view.name, held.view.fingerprint) for held in project.held()]
+        held = [(held.view.name, held.view.fingerprint) for held in held_views(registry)]
         versions = {*view_fingerprints(current.document).items(), *held, *registry.leftovers()}
         deleted = free_project(project.online, project.config.project, versions)
         if kept or current.document != empty_document():

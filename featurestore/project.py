@@ -3,49 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from hashlib import sha256
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, reader
 from featurestore.config import Config
-from featurestore.declare.durations import parse_duration
-from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.declare.views import FeatureView
-from featurestore.durable.owner import OwnedFolder
-from featurestore.errors import MaterializeError
-from featurestore.materialize.materialize import Run, materialize_view
-from featurestore.materialize.progress import progress_for
+from featurestore.materialize.materializer import Materializer
 from featurestore.online import OnlineStore, open_online
 from featurestore.push.pushing import Pushing
-from featurestore.registry.delete_online import free_view
-from featurestore.registry.documents import (
-    service_views,
-    view_fingerprints,
-)
 from featurestore.registry.rebind import applied_views, rebind
-from featurestore.registry.rollout import HeldView, Rollout, held_views
+from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
-from featurestore.serving.log.serving_log import Losses, ServingLog, losses, rows_served
-from featurestore.serving.log.upkeep import Limits, Upkeep, keep_up
+from featurestore.serving.log.project_log import ProjectLog
 from featurestore.serving.recorder import Recorder
-from featurestore.serving.serving import Serving, is_published
+from featurestore.serving.serving import Serving
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import PushLogs
-from featurestore.tiles.of_files import free_tiles
+from featurestore.tiles.of_files import tiles_folder
 
 __all__ = ["Project"]
-
-DAY = 86_400_000_000
-"""µs for which a plan looks back into the serving log."""
 
 
 class _Opened(NamedTuple):
@@ -54,6 +37,7 @@ class _Opened(NamedTuple):
     store: OnlineStore
     serving: Serving
     pushing: Pushing
+    materializer: Materializer
 
 
 class Project:
@@ -79,10 +63,7 @@ class Project:
             logs=PushLogs(config.logs, config.project, patience=config.lock_timeout),
             arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), project=config.project, now=self.now),
         )
-        self.serving_log: ServingLog | None = None
-        self._served = OwnedFolder(
-            config.serving_log.folder, config.project, what="serving log", key="serving_log.folder"
-        )
+        self.serving_log = ProjectLog(config.serving_log, config.project, now=self.now)
         # By name what was settled last, beside what it was made of; all of that is never changed.
         self._views: dict[str, tuple[FeatureView, RawColumns, ResolvedView]] = {}
         self._services: dict[str, tuple[FeatureService, dict[str, ResolvedView], ResolvedService]] = {}
@@ -95,8 +76,7 @@ class Project:
         if self._opened is not None:
             self._opened.pushing.close()
             self._opened.store.close()
-        if self.serving_log is not None:
-            self.serving_log.close()
+        self.serving_log.close()
         self.offline.close()
 
     @property
@@ -114,53 +94,31 @@ class Project:
         """The pushers."""
         return self._online().pushing
 
+    @property
+    def materializer(self) -> Materializer:
+        """What fills and frees view versions."""
+        return self._online().materializer
+
     def _online(self) -> _Opened:
         if self._opened is None:
             with self._lock:  # one process opens an LMDB folder once
                 if self._opened is None:
-                    online, project = open_online(self.config.online, clock=self.clock), self.config.project
-                    online = self._before(online) if self._before is not None else online
-                    pushing = Pushing(
-                        self.registry, self.offline, online, project=project, clock=self.clock,
-                        compact_after=self.config.compact_after,
-                    )  # fmt: skip
-                    serving = Serving(
-                        self.registry, online, project, lambda: self.catalog, recorder=self._recorder(), vouched=pushing
-                    )
-                    self._opened = _Opened(online, serving, pushing)
+                    self._opened = self._open()
         return self._opened
 
-    def _recorder(self) -> Recorder | None:
-        said = self.config.serving_log
-        if not said.rate and not any(said.rates.values()):
-            return None
-        self.serving_log = ServingLog(self.served, upkeep=self.keep_up_log, claim=self._served.claim)
-        return Recorder(
-            self.serving_log, rate=said.rate, rates=said.rates, by=said.by, bys=said.bys,
-            registry_version=self._registry_version,
-        )  # fmt: skip
-
-    @property
-    def served(self) -> Path:
-        """The folder of the serving log, which is this project's or nobody's; ConfigError where it is another's."""
-        self._served.check()
-        return self._served.path
-
-    def keep_up_log(self, between: Callable[[], None] = lambda: None) -> Upkeep | None:
-        """Merge the serving log's past hours and delete what is too old or too much; None where another process is at it."""
-        said = self.config.serving_log
-        if self.served.is_dir():
-            self._served.claim()
-        limits = Limits(None if said.retention is None else parse_duration(said.retention), said.max_bytes)
-        return keep_up(said.folder, limits, now=self.now(), between=between)
-
-    def losses(self) -> Losses:
-        """What became of the requests that were to be logged."""
-        return losses(self.served) if self.serving_log is None else self.serving_log.all_losses()
-
-    def _registry_version(self, service: str, fingerprint: str) -> int | None:
-        found = self.registry.find_service(service, fingerprint)
-        return None if found is None else found.number
+    def _open(self) -> _Opened:
+        config, registry, offline = self.config, self.registry, self.offline
+        store, project, log = open_online(config.online, clock=self.clock), config.project, self.serving_log.open()
+        store = self._before(store) if self._before is not None else store
+        pushing = Pushing(
+            registry, offline, store, project=project, clock=self.clock, compact_after=config.compact_after
+        )
+        recorder = None if log is None else Recorder(log, config.serving_log, registry)
+        serving = Serving(registry, store, project, lambda: self.catalog, recorder=recorder, vouched=pushing)
+        tiles = tiles_folder(config.offline.tiles or None, project=project, online=config.online)
+        return _Opened(
+            store, serving, pushing, Materializer(registry, offline, store, pushing, project=project, tiles=tiles)
+        )
 
     # --- definitions ------------------------------------------------------------------------
 
@@ -197,23 +155,8 @@ class Project:
 
     def applied(self, names: Sequence[str] | None = None) -> list[ResolvedView]:
         """The applied views (only those named), and those of kept services, over their sources as they are now."""
-        current, held = self.registry.current(), [held.view for held in self.held()]
+        current, held = self.registry.current(), [held.view for held in held_views(self.registry)]
         return applied_views(current, self.catalog, self.offline, names=names, held=held)
-
-    def held(self) -> list[HeldView]:
-        """The view versions that are served beside the current ones, for kept versions of services."""
-        state = self.registry.state()
-        current = view_fingerprints(self.registry.version(state.generation).document)
-        return held_views(self.registry, current, state.kept)
-
-    def rollout(self, *, keep: bool, retire: str | Iterable[str]) -> Rollout:
-        """What a plan is to do with versions of services; retire: one name, or several."""
-        log, since = self.served, self.now() - DAY
-
-        def served(service: str, fingerprint: str) -> int | None:
-            return rows_served(log, service, fingerprint, since=since) if log.exists() else None
-
-        return Rollout(keep, (retire,) if isinstance(retire, str) else tuple(retire), served)
 
     def at_hand(self, applied: ResolvedView) -> ResolvedView:
         """An applied view over its source as it is now."""
@@ -229,77 +172,3 @@ class Project:
 
     def _as_now(self, version: ResolvedService) -> ResolvedService:
         return resolve_service(version.declared, {part.view.name: self.at_hand(part.view) for part in version.parts})
-
-    # --- view versions online ---------------------------------------------------------------
-
-    def materialize(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
-        """Make one view complete online, up to now; nothing of a version that was retired meanwhile is left there."""
-        if not self._stays(view):
-            return []
-        try:
-            runs = self._fill(view, full=full, progress=progress)
-        except MaterializeError:  # whose lease was freed with all else of the version
-            if self._stays(view):
-                raise
-            runs = []
-        if not self._stays(view):  # whoever retired it has freed it, perhaps before the last write
-            self.free(view.name, view.fingerprint)
-        return runs
-
-    def _stays(self, view: ResolvedView) -> bool:
-        """Whether a view version is applied, held by a kept service, or still to be freed."""
-        version = (view.name, view.fingerprint)
-        current = view_fingerprints(self.registry.current().document)
-        held = ((one.view.name, one.view.fingerprint) for one in self.held())
-        return version in current.items() or version in held or version in self.registry.leftovers()
-
-    @property
-    def _tiles(self) -> OwnedFolder | None:
-        """The folder of tiles; leases keep writers apart, so each online store, which holds them, has one of its own."""
-        if not self.config.offline.tiles:
-            return None
-        url = urlsplit(self.config.online)
-        try:
-            port = url.port
-        except (
-            ValueError
-        ):  # it names what was read as the port, which may be a part of a password; opening it says what is wrong
-            port = None
-        place = f"{self.config.project} {url.scheme} {url.hostname} {port} {url.path}"
-        folder = self.config.offline.tiles / sha256(place.encode()).hexdigest()[:12]
-        return OwnedFolder(folder, self.config.project, what="folder of tiles", key="offline.tiles")
-
-    def _fill(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
-        if view.is_pushed:
-            assert isinstance(view.source, PushSource)
-            if not view.source.is_open(self.online.get([]).now):  # what its history will know is not known yet
-                return []
-            return self.pushing.fill(view, full=full)
-        shown = progress_for(shown=progress)
-        return materialize_view(
-            view, self.offline, self.online, project=self.config.project, progress=shown, full=full,
-            tiles=self._tiles,
-        )  # fmt: skip
-
-    def free(self, view: str, fingerprint: str) -> int:
-        """Free what a view version has online; how many keys there were."""
-        if self._tiles is not None:
-            free_tiles(self._tiles, view, fingerprint)
-        with self.pushing.alone(view, fingerprint):
-            return free_view(self.online, self.config.project, view, fingerprint)
-
-    def is_published(self, view: str, fingerprint: str) -> bool:
-        """Whether the applied version of a view is this one, and it is served in place of the version before it.
-
-        It is when every view of every service that reads it is complete: until then the version before is served whole.
-        """
-        current = self.registry.current()
-        document = current.document
-        if document["views"].get(view, {}).get("fingerprint") != fingerprint:
-            return False
-        together = {view}
-        for service in document["services"]:
-            read = service_views(document, service)
-            together.update(read if view in read else ())
-        project = self.config.project
-        return all(is_published(current.view(name), self.online, project) for name in together)

@@ -23,6 +23,7 @@ from featurestore.project import Project
 from featurestore.push.compact import compact
 from featurestore.push.pusher import Pushed, TakenBack
 from featurestore.registry.apply import AppliedVersion, free_leftovers
+from featurestore.registry.rollout import held_views
 from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.reports.audit import Audit, Audited, audit
@@ -204,9 +205,8 @@ class FeatureStore:
         request: the id that the answer bore; row: of its rows, from 0. Raises NotFoundError where it is not in the
         serving log, RequestError where it has no such row, FingerprintError where what was served is not at hand.
         """
-        if self._project.serving_log is not None:
-            self._project.serving_log.flush()
-        said = self.config.serving_log.model_copy(update={"folder": self._project.served})
+        self._project.serving_log.flush()
+        said = self.config.serving_log.model_copy(update={"folder": self._project.serving_log.folder})
         return explain_request(request, said, self.offline, self._project.served_service, row=row, limit=limit)
 
     def lineage(self, of: Any, *, direction: Direction = "both") -> Lineage:
@@ -229,10 +229,12 @@ class FeatureStore:
         """
         runs = []
         for view in self._project.applied(views):
-            for run in self._project.materialize(view, full=full, progress=progress):
+            for run in self._project.materializer.materialize(view, full=full, progress=progress):
                 self.registry.record_run(run_record(run, self._project.now()))
                 runs.append(run)
-        free_leftovers(self.registry, free=self._project.free, published=self._project.is_published)
+        free_leftovers(
+            self.registry, free=self._project.materializer.free, published=self._project.serving.is_published
+        )
         return runs
 
     def verify(self, views: Sequence[str] | None = None, *, repair: bool = False) -> Verification:
@@ -290,7 +292,7 @@ class FeatureStore:
 
         What was done; None where another process is at it. Processes that log do so themselves every few minutes.
         """
-        return self._project.keep_up_log()
+        return self._project.serving_log.keep_up()
 
     def load_manifest(self, given: Any) -> Manifest:
         """The manifest of a training frame, from its Parquet file, a JSON file, the frame itself or a dict; ManifestError.
@@ -358,8 +360,7 @@ class FeatureStore:
         or service → fingerprint. spine: the rows that training was asked for, by the ids under which they were logged.
         What is served while it runs may be missing from it.
         """
-        if self._project.serving_log is not None:
-            self._project.serving_log.flush()
+        self._project.serving_log.flush()
         ended = None if until is None else instant_of(until)
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
         return audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
@@ -367,7 +368,7 @@ class FeatureStore:
     def serving_log_losses(self) -> Losses:
         """How many requests were offered to the serving log, written, dropped and lost, over all processes, and the last
         error that cost some. What waits to be written is neither."""
-        return self._project.losses()
+        return self._project.serving_log.losses()
 
     def availability(self, views: Sequence[str] | None = None, *, since: datetime | str | None = None) -> Availability:
         """How late rows became known and servable, measured from the journals, and which words promise more than that.
@@ -420,7 +421,7 @@ class FeatureStore:
 
     def status(self) -> list[ViewStatus]:
         """How far each applied view has come online, and each that a kept service reads; what lies in the logs of pushes."""
-        current, held = self.registry.current(), self._project.held()
+        current, held = self.registry.current(), held_views(self.registry)
         views = [*map(current.view, current.document["views"]), *(one.view for one in held)]
         views = [self._project.at_hand(view) if reads_source(view) else view for view in views]
         kept = {one.view.fingerprint: tuple(map(str, one.services)) for one in held}

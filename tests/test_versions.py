@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource, project
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
 from featurestore.catalog import Catalog
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, PlanOutdatedError
+from featurestore.materialize import materializer
 from featurestore.materialize.progress import Silent
 from featurestore.online.codec import ViewCodec
 from featurestore.types import String
@@ -156,11 +157,11 @@ def test_a_run_leaves_nothing_of_a_version_that_is_retired_under_its_hands(
             if where == "before":
                 retire()
             elif where == "between":
-                real = project.materialize_view
-                patch.setattr(project, "materialize_view", lambda *a, **k: (retire(), real(*a, **k))[1])
+                real = materializer.materialize_view
+                patch.setattr(materializer, "materialize_view", lambda *a, **k: (retire(), real(*a, **k))[1])
             else:
                 patch.setattr(Silent, "start", retire)
-            store._project.materialize(retired, full=False, progress=False)
+            store._project.materializer.materialize(retired, full=False, progress=False)
         assert store.registry.kept() == ()
         assert not any(store.online.scan(prefix)), where
         first = store.registry.current().document["views"]["facts"]["fingerprint"]

@@ -23,7 +23,7 @@ from featurestore.push.compactor import Compactor
 from featurestore.push.heartbeat import Heartbeat
 from featurestore.push.pusher import Applied, Pushed, Pusher, TakenBack
 from featurestore.push.witness import EVERY, LogWitness
-from featurestore.registry.documents import Document, view_fingerprints
+from featurestore.registry.documents import Document
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry, RegistryState, Version
 from featurestore.semantics.view import ResolvedView
@@ -226,7 +226,7 @@ class Pushing:
             for kept in state.kept:
                 known |= self._registry.version(kept.version).catalog.sources
             known |= current.catalog.sources
-            held = [held.view for held in held_views(self._registry, view_fingerprints(current.document), state.kept)]
+            held = [held.view for held in held_views(self._registry, state)]
             versions = self._versions(current, set(state.leftovers))
             versions += [(view, False) for view in held if view.is_pushed]
             self._known = _Applied(state, known, versions)

@@ -6,14 +6,14 @@ whoever names its fingerprint. What is kept is in the registry, and changes only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from featurestore.errors import NotFoundError
 from featurestore.registry.documents import Document, service_views, view_fingerprints
 from featurestore.registry.steps import KeepVersion, RetireVersion, VersionStep
-from featurestore.registry.store import KeptVersion, Registry, ServiceVersion, Version
+from featurestore.registry.store import KeptVersion, Registry, RegistryState, ServiceVersion, Version
 from featurestore.semantics.view import ResolvedView
 
 __all__ = ["ALL", "HeldView", "Rollout", "Versions", "held_views", "versions_between"]
@@ -115,10 +115,15 @@ def named(kept: Sequence[KeptVersion], names: Iterable[str]) -> list[ServiceVers
     return list(found)
 
 
-def held_views(registry: Registry, current: Mapping[str, str], kept: Iterable[KeptVersion]) -> list[HeldView]:
-    """The views of kept service versions that are not current (`current`: name → fingerprint), each once."""
+def held_views(registry: Registry, state: RegistryState | None = None) -> list[HeldView]:
+    """The view versions that are served beside the current ones, for kept versions of services, each once.
+
+    state: the registry's, where it was read already.
+    """
+    state = registry.state() if state is None else state
+    current = view_fingerprints(registry.version(state.generation).document)
     found: dict[tuple[str, str], tuple[Version, list[ServiceVersion]]] = {}
-    for one in kept:
+    for one in state.kept:
         version = registry.version(one.version)
         for view in service_views(version.document, one.service).items():
             if current.get(view[0]) != view[1]:

@@ -134,7 +134,7 @@ def _verified(project: Project, view: ResolvedView, *, repair: bool) -> Verified
     found = _compared(project, view)
     if not repair or (found.ok and found.instants):
         return found
-    for run in project.materialize(view, full=True, progress=False):
+    for run in project.materializer.materialize(view, full=True, progress=False):
         project.registry.record_run(run_record(run, project.now()))
     after = _compared(project, view)
     if not found.instants:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
+from featurestore.config import ServingLogConfig
 from featurestore.errors import RequestError
+from featurestore.registry.store import Registry
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.service import ResolvedService
 from featurestore.serving.log.serving_log import ServingLog
@@ -21,9 +22,7 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_rows import ServedRows
 from featurestore.serving.store_version import StoreVersion
 
-__all__ = ["By", "Recorder", "checked_id", "is_logged_key"]
-
-By = Literal["request", "key"]
+__all__ = ["Recorder", "checked_id", "is_logged_key"]
 
 ID = re.compile(r"[ -~]{1,128}")
 
@@ -42,35 +41,28 @@ def is_logged_key(key: bytes, rate: float) -> bool:
 
 
 class Recorder:
-    """Offers what is served to the log. rates, bys: by service; `rate` and `by` are those of the others.
+    """Offers what is served to the log, as much of it as featurestore.toml says (`said`)."""
 
-    registry_version: the registry's version that a service version was loaded from, by its fingerprint.
-    """
-
-    def __init__(
-        self, log: ServingLog, *, rate: float, rates: Mapping[str, float], by: By = "request",
-        bys: Mapping[str, By] | None = None, registry_version: Callable[[str, str], int | None] = lambda *_: None,
-    ) -> None:  # fmt: skip
+    def __init__(self, log: ServingLog, said: ServingLogConfig, registry: Registry) -> None:
         self.log = log
-        self._rate, self._rates = rate, dict(rates)
-        self._by, self._bys = by, dict(bys or {})
-        self._registry_version = registry_version
+        self._said = said
+        self._registry = registry
         self._forms: dict[tuple[str, str], ServedRows] = {}
 
     def prepare(self, service: ResolvedService) -> None:
         """Find out beforehand what the segments of a service version say of it."""
-        if self._rates.get(service.name, self._rate) > 0:
+        if self._said.rates.get(service.name, self._said.rate) > 0:
             self._form(service)
 
     def record(self, result: OnlineResult, request_id: str | None = None) -> str | None:
         """The id under which a request is logged, its own or a new one; None where it is not."""
         service = result.service
-        rate = self._rates.get(service.name, self._rate)
+        rate = self._said.rates.get(service.name, self._said.rate)
         if rate <= 0 or not len(result):
             return None
         rows: Sequence[int] = range(len(result))
         if rate < 1:
-            if self._bys.get(service.name, self._by) == "key" and service.key_inputs:
+            if self._said.bys.get(service.name, self._said.by) == "key" and service.key_inputs:
                 rows = _by_key(result, rate)
                 if not rows:
                     return None
@@ -83,7 +75,9 @@ class Recorder:
         named = service.name, service.fingerprint
         form = self._forms.get(named)
         if form is None:
-            form = self._forms[named] = ServedRows(service, StoreVersion.of(service, self._registry_version(*named)))
+            found = self._registry.find_service(*named)
+            version = StoreVersion.of(service, None if found is None else found.number)
+            form = self._forms[named] = ServedRows(service, version)
         return form
 
 

@@ -29,7 +29,7 @@ from featurestore.errors import (
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.registry.diff import changes
-from featurestore.registry.documents import Document
+from featurestore.registry.documents import Document, service_views
 from featurestore.registry.store import Registry, ServiceVersion, Version
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView
@@ -263,6 +263,21 @@ class Serving:
                 while len(self._presented) > PRESENTED:
                     del self._presented[next(iter(self._presented))]
         return version
+
+    def is_published(self, view: str, fingerprint: str) -> bool:
+        """Whether the applied version of a view is this one, and it is served in place of the version before it.
+
+        It is when every view of every service that reads it is complete: until then the version before is served whole.
+        """
+        current = self._registry.current()
+        document = current.document
+        if document["views"].get(view, {}).get("fingerprint") != fingerprint:
+            return False
+        together = {view}
+        for service in document["services"]:
+            read = service_views(document, service)
+            together.update(read if view in read else ())
+        return all(is_published(current.view(name), self._store, self._project) for name in together)
 
     def unfilled(self, service: ResolvedService) -> list[str]:
         """The names of its views that have no values online to be served."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +25,7 @@ from featurestore.tiles.files import TiledFile, TiledPart, TileFiles, TileWidth
 from featurestore.tiles.tile_rows import can_be_tiled
 from featurestore.tiles.tiling import FileTiles, Rest, count_rows, joined_sql, make_tiles, width_for
 
-__all__ = ["free_tiles", "tiles_for"]
+__all__ = ["free_tiles", "tiles_folder", "tiles_for"]
 
 MANY = 8
 """Parts that are read side by side; more are joined, the smallest of them."""
@@ -32,6 +35,24 @@ GROWN = 2
 
 INSTANTS = 24
 """Refresh instants from a run's on for which a width of tiles is to be good."""
+
+
+def tiles_folder(below: Path | None, *, project: str, online: str) -> OwnedFolder | None:
+    """The folder of a project's tiles, below the one that is for all; None where there is none. Leases keep writers apart,
+    so each online store, which holds them, has one of its own; online: its URL."""
+    if below is None:
+        return None
+    url = urlsplit(online)
+    try:
+        port = url.port
+    except (
+        ValueError
+    ):  # it names what was read as the port, which may be a part of a password; opening it says what is wrong
+        port = None
+    place = f"{project} {url.scheme} {url.hostname} {port} {url.path}"
+    return OwnedFolder(
+        below / sha256(place.encode()).hexdigest()[:12], project, what="folder of tiles", key="offline.tiles"
+    )
 
 
 def free_tiles(folder: OwnedFolder, view: str, fingerprint: str) -> None:

@@ -54,7 +54,7 @@ def _table_of_spine(frame: Any) -> pa.Table:
 
 def audit(project: Project, what: Audited) -> Audit:
     """Compare what was served with training. Raises SpineError where a spine does not name requests."""
-    folder = project.served
+    folder = project.serving_log.folder
     spine = None if what.spine is None else SpineOfRequests(_table_of_spine(what.spine))
     tally, left_out, budgets = AuditCounts(project), {}, {}
     damaged: dict[str, str] = {}

@@ -77,11 +77,10 @@ def lineage(catalog: Catalog, uses: Uses, asked: Any, *, direction: Direction = 
 
 def lineage_of(project: Project, asked: Any, *, direction: Direction = "both") -> Lineage:
     """The lineage of a name or a definition, at hand or applied, with what became of services in this project."""
-    if project.serving_log is not None:
-        project.serving_log.flush()
+    project.serving_log.flush()
     own = {}
     for name in project.catalog.services:
         with contextlib.suppress(FeatureStoreError):  # its data is not at hand: what was applied is told
             own[name] = project.service(name).fingerprint
-    uses = uses_of(project.registry, lambda: project.online, project.config.project, project.served, own)
+    uses = uses_of(project.registry, lambda: project.online, project.config.project, project.serving_log.folder, own)
     return lineage(project.definitions, uses, asked, direction=direction)

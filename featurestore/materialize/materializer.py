@@ -1,0 +1,87 @@
+"""What view versions have online: it is filled here, by a run or from a log of pushes, and freed."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from featurestore.declare.push import PushSource
+from featurestore.durable.owner import OwnedFolder
+from featurestore.errors import MaterializeError
+from featurestore.materialize.materialize import Run, materialize_view, run_record
+from featurestore.materialize.progress import progress_for
+from featurestore.online import OnlineStore
+from featurestore.registry.delete_online import free_view
+from featurestore.registry.documents import view_fingerprints
+from featurestore.registry.rollout import held_views
+from featurestore.registry.store import Registry
+from featurestore.semantics.view import ResolvedView
+from featurestore.sources.offline import Offline
+from featurestore.tiles.of_files import free_tiles
+
+__all__ = ["Materializer"]
+
+
+class PushedRecords(Protocol):
+    """What fills views over pushed rows."""
+
+    def fill(self, view: ResolvedView, *, full: bool) -> list[Run]:
+        """Make a view complete online."""
+
+    def alone(self, view: str, fingerprint: str) -> AbstractContextManager[None]:
+        """Keep pushes away from a view version."""
+
+
+class Materializer:
+    """Fills and frees the view versions of one project; safe to use from several threads.
+
+    tiles: the folder of the tiles of files; None: there are none.
+    """
+
+    def __init__(
+        self, registry: Registry, offline: Offline, store: OnlineStore, pushed: PushedRecords, *, project: str,
+        tiles: OwnedFolder | None,
+    ) -> None:  # fmt: skip
+        self._registry, self._offline, self._store, self._pushed = registry, offline, store, pushed
+        self._project, self._tiles = project, tiles
+
+    def materialize(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
+        """Make one view complete online, up to now; nothing of a version that was retired meanwhile is left there."""
+        if not self._stays(view):
+            return []
+        try:
+            runs = self._fill(view, full=full, progress=progress)
+        except MaterializeError:  # whose lease was freed with all else of the version
+            if self._stays(view):
+                raise
+            runs = []
+        if not self._stays(view):  # whoever retired it has freed it, perhaps before the last write
+            self.free(view.name, view.fingerprint)
+        for run in runs:
+            self._registry.record_run(run_record(run, self._store.get([]).now))
+        return runs
+
+    def _stays(self, view: ResolvedView) -> bool:
+        """Whether a view version is applied, held by a kept service, or still to be freed."""
+        version = (view.name, view.fingerprint)
+        current = view_fingerprints(self._registry.current().document)
+        held = ((one.view.name, one.view.fingerprint) for one in held_views(self._registry))
+        return version in current.items() or version in held or version in self._registry.leftovers()
+
+    def _fill(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
+        if view.is_pushed:
+            assert isinstance(view.source, PushSource)
+            if not view.source.is_open(self._store.get([]).now):  # what its history will know is not known yet
+                return []
+            return self._pushed.fill(view, full=full)
+        shown = progress_for(shown=progress)
+        return materialize_view(
+            view, self._offline, self._store, project=self._project, progress=shown, full=full, tiles=self._tiles
+        )
+
+    def free(self, view: str, fingerprint: str) -> int:
+        """Free what a view version has online; how many keys there were."""
+        if self._tiles is not None:
+            free_tiles(self._tiles, view, fingerprint)
+        with self._pushed.alone(view, fingerprint):
+            return free_view(self._store, self._project, view, fingerprint)
