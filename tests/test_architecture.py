@@ -15,7 +15,7 @@ import featurestore
 
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
-    {"errors", "clock", "types", "html", "hidden"},
+    {"errors", "clock", "types", "report", "hidden"},
     {"durable"},
     {"declare", "config"},
     {"semantics"},

@@ -144,20 +144,20 @@ def test_a_column_is_followed_through_functions_and_services_to_serving_and_fram
     assert found.nodes["service:trip"].detail["fingerprint"] == fingerprint
     (served,) = found.of_kind("served version")
     assert (served.detail["online"], served.detail["requests"]) == (True, 2)
-    assert served.detail["views"]["dest"]["as_of"] == "2024-05-01T09:00:00+00:00"
+    assert served.detail["views"]["dest"]["as_of"] == "2024-05-01T09:00:00.000000Z"
     assert served.detail["views"]["dest"]["pushed"] is False
     (made,) = found.of_kind("training frame")
     assert {word: made.detail[word] for word in ("fingerprint", "rows", "exists", "written")} == {
-        "fingerprint": fingerprint, "rows": 1, "exists": True, "written": "2024-05-01T09:00:00+00:00",
+        "fingerprint": fingerprint, "rows": 1, "exists": True, "written": "2024-05-01T09:00:00.000000Z",
     }  # fmt: skip
     assert json.loads(Path(made.detail["manifest"]).read_text())["fingerprint"] == fingerprint
     text = str(found)
     assert (
-        f"served: trip {fingerprint[:8]} (served version: online, origin as of 2024-05-01T09:00:00+00:00, dest as of"
+        f"served: trip {fingerprint[:8]} (served version: online, origin as of 2024-05-01T09:00:00.000000Z, dest as of"
         in text
     )
     assert "2 requests in the serving log)" in text
-    assert f"(training frame: 1 rows written 2024-05-01T09:00:00+00:00, fingerprint {fingerprint[:8]})" in text
+    assert f"(training frame: 1 rows written 2024-05-01T09:00:00.000000Z, fingerprint {fingerprint[:8]})" in text
 
 
 def test_pushed_rows_come_from_their_history_too(store: FeatureStore) -> None:

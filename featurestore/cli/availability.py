@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from featurestore.cli.application import FOUND, AsJson, opened
-from featurestore.cli.output import print_json, print_table
+from featurestore.cli.output import print_found
 from featurestore.cli.values import since_of
 
 __all__ = ["availability"]
@@ -28,17 +28,8 @@ def availability(
 
     Example: featurestore availability --since 7d
     """
-    from featurestore.reports.availability import HEADER
-
     with opened(context) as store:
         found = store.availability(views, since=since_of(since))
-    if as_json:
-        print_json(found.to_dict())
-    elif found.views:
-        print_table(HEADER, found.rows())
-        for note in found.notes():
-            typer.echo(note)
-    else:
-        typer.echo("Nothing is applied.")
+    print_found(found, as_json=as_json)
     if fail_on_broken and found.broken:
         raise typer.Exit(FOUND)

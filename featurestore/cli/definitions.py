@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurestore.cli.application import AsJson, opened
-from featurestore.cli.output import cell, print_json, print_table
+from featurestore.cli.output import print_found, print_json, print_table
 from featurestore.errors import NotFoundError, did_you_mean
+from featurestore.report import cell
 
 if TYPE_CHECKING:
     from featurestore.registry.apply import AppliedVersion
@@ -40,10 +41,7 @@ def plan(
     """
     with opened(context) as store:
         made = store.plan(keep=keep, retire=retire or ())
-        if as_json:
-            print_json(made.to_dict())
-        else:
-            typer.echo(str(made))
+        print_found(made, as_json=as_json)
     if check and not made.is_empty:
         raise typer.Exit(2)
 

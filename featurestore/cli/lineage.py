@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from featurestore.cli.application import AsJson, opened
 from featurestore.cli.output import print_json
-
-if TYPE_CHECKING:
-    from rich.tree import Tree
-
-    from featurestore.reports.lineage.lineage import Lineage
-    from featurestore.reports.lineage.text import Branch
 
 __all__ = ["lineage"]
 
@@ -41,24 +34,5 @@ def lineage(
         print_json(found.to_dict())
     elif as_mermaid:
         typer.echo(found.to_mermaid())
-    elif sys.stdout.isatty():
-        _show(found)
     else:
         typer.echo(str(found))
-
-
-def _show(found: Lineage) -> None:
-    from rich.console import Console
-    from rich.text import Text
-    from rich.tree import Tree
-
-    from featurestore.reports.lineage.text import branches
-
-    def grow(tree: Tree, branch: Branch) -> Tree:
-        for below in branch.below:
-            grow(tree.add(Text(below.text)), below)
-        return tree
-
-    console = Console(highlight=False)
-    for branch in branches(found):
-        console.print(grow(Tree(Text(branch.text, style="bold")), branch))

@@ -1,79 +1,48 @@
-"""How results are printed: tables and text for a person, JSON for a program."""
+"""How results are printed: reports and tables for a person, JSON for a program."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from featurestore.report import UNBOUNDED_COLUMNS, Report, Reported, Table, plain
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["cell", "json_of", "print_json", "print_rows", "print_table", "rows_of_table"]
+__all__ = ["print_found", "print_json", "print_report", "print_rows", "print_table", "rows_of_table"]
 
-WIDE = 10_000
-"""Columns of a table that no terminal shows: nothing is cut."""
-
-SHOWN = 20
+SHOWN_ROWS = 20
 """Rows of a frame that are printed for a person."""
-
-
-def json_of(value: Any) -> Any:
-    """The JSON form of a canonical scalar of any type; see featurestore.types."""
-    from featurestore import types
-
-    if isinstance(value, (list, tuple)):
-        return [json_of(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): json_of(item) for key, item in value.items()}
-    far = ((types.FarTimestamp, types.Timestamp), (types.FarDate, types.Date))
-    forms = (*far, (datetime, types.Timestamp), (date, types.Date), (bytes, types.Bytes), (float, types.Float64))
-    for kind, of in forms:
-        if isinstance(value, kind):
-            return types.to_json(of, value)
-    return format(value, "f") if isinstance(value, Decimal) else value
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     import orjson
 
-    typer.echo(orjson.dumps(json_of(value), option=orjson.OPT_INDENT_2).decode())
+    typer.echo(orjson.dumps(plain(value), option=orjson.OPT_INDENT_2).decode())
 
 
-def cell(value: Any) -> str:
-    """A value as it stands in a table."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(cell, value))}]"
-    if isinstance(value, datetime):
-        return f"{value.replace(tzinfo=None).isoformat(sep=' ')}{'' if value.utcoffset() else 'Z'}"
-    return str(json_of(value))
+def print_report(report: Report) -> None:
+    """A report as wide as the terminal; elsewhere as wide as it must be."""
+    typer.echo(report.text(shutil.get_terminal_size().columns if sys.stdout.isatty() else UNBOUNDED_COLUMNS))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table as wide as the terminal; elsewhere as wide as it must be."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def print_found(found: Reported, *, as_json: bool) -> None:
+    """What a verb found, for a program or for a person."""
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_report(found.report())
 
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        table.add_column(Text(name), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(value if isinstance(value, str) else cell(value)) for value in row))
-    console.print(table)
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table alone."""
+    print_report(Report("", (Table(columns, rows),)))
 
 
 def rows_of_table(table: pa.Table) -> list[dict[str, Any]]:
@@ -86,6 +55,6 @@ def rows_of_table(table: pa.Table) -> list[dict[str, Any]]:
 
 def print_rows(table: pa.Table) -> None:
     """The first rows of a frame, and how many more there are."""
-    shown = rows_of_table(table.slice(0, SHOWN))
+    shown = rows_of_table(table.slice(0, SHOWN_ROWS))
     print_table(table.column_names, [list(row.values()) for row in shown])
-    typer.echo(f"{table.num_rows} rows" + (f", the first {SHOWN} shown" if table.num_rows > SHOWN else ""))
+    typer.echo(f"{table.num_rows} rows" + (f", the first {SHOWN_ROWS} shown" if table.num_rows > SHOWN_ROWS else ""))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurestore.cli.application import FOUND, AsJson, opened, place_of
-from featurestore.cli.output import cell, print_json, print_table
+from featurestore.cli.output import print_found, print_json, print_report, print_table
 from featurestore.cli.values import json_row
+from featurestore.report import cell
 
 if TYPE_CHECKING:
     from featurestore.serving.online_result import OnlineResult
@@ -55,10 +56,7 @@ def verify(
     """
     with opened(context) as store:
         found = store.verify(views, repair=repair)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        typer.echo(str(found))
+    print_found(found, as_json=as_json)
     if not found.ok:
         raise typer.Exit(FOUND)
 
@@ -142,7 +140,7 @@ def _print_result(result: OnlineResult) -> None:
             name: [_marked(value, statuses.get(name), row) for row, value in enumerate(column)]
             for name, column in columns.items()
         }
-        print_table(list(shown), zip(*shown.values(), strict=True))
+        print_table(list(shown), list(zip(*shown.values(), strict=True)))
     for view, instant in result.as_of.items():
         typer.echo(f"{view} as of {cell(instant)}{', stale' if result.stale[view] else ''}")
 
@@ -159,34 +157,14 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
     Example: featurestore status
     """
-    from featurestore.reports.status import described
+    from featurestore.reports.status import status_report
 
     with opened(context) as store:
-        found, losses, behind = store.status(), store.serving_log_losses(), store.behind()
-    views = [view.to_dict() for view in found]
+        views, losses, behind = store.status(), store.serving_log_losses(), store.behind()
     if as_json:
-        told = {"views": views, "behind": [service._asdict() for service in behind], "serving_log": losses._asdict()}
-        print_json(told)
-    elif views:
-        rows = [
-            (view["view"], view["fingerprint"][:12], view["state"], view["as_of"], view["wanted"],
-             ", ".join(view["kept_for"]) or "applied")
-            for view in views
-        ]  # fmt: skip
-        print_table(("view", "fingerprint", "state", "served as of", "asked for", "kept for"), rows)
-        for line in described(found):
-            typer.echo(line)
-    else:
-        typer.echo("Nothing is applied.")
-    for service in behind if not as_json else ():
-        served = "in no version" if service.served is None else f"as {service.served}"
-        typer.echo(f"{service.service}: applied as {service.applied}, and served by this code {served}. {service.why}")
-    if losses.offered and not as_json:
-        error = "" if losses.last_error is None else f"; the last error was: {losses.last_error}"
-        typer.echo(
-            f"serving log: of {losses.offered} requests {losses.written} written, {losses.dropped} dropped, "
-            f"{losses.lost} lost{error}"
-        )
+        print_json({"views": [view.to_dict() for view in views], "behind": behind, "serving_log": losses})
+        return
+    print_report(status_report(views, behind, losses))
 
 
 def manifest(
@@ -201,10 +179,7 @@ def manifest(
     """
     with opened(context) as store:
         found = store.check_manifest(file)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        typer.echo(str(found))
+    print_found(found, as_json=as_json)
     if check and not found.served:
         raise typer.Exit(2)
 

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurestore.cli.application import FOUND, AsJson, opened
-from featurestore.cli.auditing import print_example, print_lateness
-from featurestore.cli.output import cell, print_json, print_table
+from featurestore.cli.output import print_found
 from featurestore.cli.values import instant
 
 if TYPE_CHECKING:
-    from featurestore.reports.simulation import Faults, Simulation
+    from featurestore.reports.simulation import Faults
 
 __all__ = ["simulate"]
-
-EXAMPLES = 5
-"""Differences that are printed, each of another feature; --json has more."""
 
 
 def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go wrong
@@ -56,10 +52,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go 
             None if start is None else instant(start), None if end is None else instant(end),
             services=service or None, faults=faults, seed=seed, lookups=lookups, rows=given,
         )  # fmt: skip
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        _print(found)
+    print_found(found, as_json=as_json)
     if fail_on_skew and found.skewed:
         raise typer.Exit(FOUND)
 
@@ -83,36 +76,3 @@ def _frame(pair: str) -> tuple[str, Any]:
     if not separator:
         raise typer.BadParameter(f"--rows {pair!r} must be written SOURCE=FILE")
     return source, pq.read_table(Path(path))
-
-
-def _print(found: Simulation) -> None:
-    from featurestore.clock import to_datetime
-    from featurestore.declare.durations import show_duration
-
-    audit = found.audit
-    print_table(
-        ("service", "feature", "compared", "exact", "differing", "causes"),
-        [(f.service, f.feature, f.compared, f.exact, f.compared - f.exact, ", ".join(f"{n} {c}" for c, n in f.causes.items()))
-         for f in audit.features],
-    )  # fmt: skip
-    print_lateness(audit)
-    print_table(
-        ("view", "runs", "died", "skipped", "in the pause", "refused"),
-        [(r.view, r.completed, r.failed, r.skipped, r.paused, r.refused) for r in found.runs],
-    )
-    print_table(
-        ("source", "before", "came", "late", "by at most", "twice", "kept aside"),
-        [(name, s.history, s.rows, s.late, show_duration(s.late_by), s.duplicates, 0) for name, s in found.landed.items()]
-        + [(name, s.history, s.rows, s.late, show_duration(s.late_by), s.unchanged, s.kept_aside)
-           for name, s in found.pushed.items()],
-    )  # fmt: skip
-    examples = [(feature.feature, example) for feature in audit.features for example in feature.examples[:1]]
-    for name, example in examples[:EXAMPLES]:
-        print_example(name, example)
-    for text in (*found.notes, *found.advice):
-        typer.echo(text)
-    typer.echo(
-        f"{cell(to_datetime(found.start))} to {cell(to_datetime(found.end))}, seed {found.seed}: {found.compared} values of "
-        f"{found.counts.get('lookups', 0)} lookups compared, {found.differing} differ, {found.early} rows early, "
-        f"{found.stale} stale"
-    )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from featurestore.cli.application import AsJson, opened
-from featurestore.cli.output import print_json, print_rows, rows_of_table
+from featurestore.cli.output import print_found, print_json, print_rows, rows_of_table
 from featurestore.cli.values import instant, json_row
 from featurestore.errors import RequestError, SpineError
 from featurestore.types import from_json
-
-if TYPE_CHECKING:
-    from featurestore.reports.explain.explanation import Explanation
-    from featurestore.reports.explain.request_explanation import RequestExplanation
 
 __all__ = ["explain", "historical", "snapshot"]
 
@@ -115,7 +111,7 @@ def explain(  # noqa: PLR0913, PLR0917 - each is an option
     if request is not None:
         with opened(context) as store:
             told = store.explain_request(request, row, limit=limit)
-        _print_explained(told, as_json=as_json)
+        print_found(told, as_json=as_json)
         return
     assert view is not None
     moment = None if at is None else instant(at)
@@ -128,11 +124,4 @@ def explain(  # noqa: PLR0913, PLR0917 - each is an option
             except ValueError as error:
                 raise RequestError(f"'{name}' must be {types[name]}: {error}") from None
         explanation = store.explain(view, given, at=moment, limit=limit)
-    _print_explained(explanation, as_json=as_json)
-
-
-def _print_explained(explained: Explanation | RequestExplanation, *, as_json: bool) -> None:
-    if as_json:
-        print_json(explained.to_dict())
-    else:
-        typer.echo(str(explained))
+    print_found(explanation, as_json=as_json)

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, Required, Self, Unpack
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from featurestore import html
 from featurestore.declare.declaration import ColumnName, Declaration, Name, declares, takes_words
 from featurestore.declare.durations import Duration, PositiveDuration
 from featurestore.declare.entity import Entity
 from featurestore.declare.folds import Condition, Fold, Latest, expanded
 from featurestore.declare.sources import Refresh, RefreshWords, Source
 from featurestore.errors import did_you_mean
+from featurestore.report import Report, Table
 
 __all__ = ["FeatureView", "Selection"]
 
@@ -132,7 +132,8 @@ class FeatureView(Declaration):
 
     def _repr_html_(self) -> str:
         rows = [(name, fold.title, str(fold.type or "the column's")) for name, fold in self.features.items()]
-        return html.table(f"FeatureView {self.name} · entity {self.entity.name}", ("feature", "fold", "type"), rows)
+        table = Table(("feature", "fold", "type"), rows)
+        return Report(f"FeatureView {self.name} · entity {self.entity.name}", (table,)).html()
 
 
 class Selection(Declaration):

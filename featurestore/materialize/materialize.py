@@ -34,6 +34,7 @@ from featurestore.online.sealing import read_past_damage
 from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
 from featurestore.query.windows.tiled import Tiling
 from featurestore.registry.store import RunRecord
+from featurestore.report import instant_json
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
@@ -360,7 +361,7 @@ def describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
         {
             "view": run.view,
             "fingerprint": run.fingerprint,
-            "as_of": to_datetime(run.instant).isoformat(),
+            "as_of": instant_json(run.instant),
             "keys": run.keys,
             "rows": run.rows,
             "full": run.full,

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from featurestore import html
 from featurestore.registry.diff import Change, changes, code_changes
 from featurestore.registry.documents import BESIDE, KINDS, Document, Record, view_fingerprints
 from featurestore.registry.store import KeptVersion, ServiceVersion
+from featurestore.report import Report, Reported, Table, plain
 from featurestore.semantics.view import fingerprint_of
 
 __all__ = [
@@ -183,7 +183,7 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Reported):
     """What `apply` will do. `base` is the registry's version that it was made against.
 
     kept: the service versions that were kept before and stay so.
@@ -218,7 +218,7 @@ class Plan:
             "is_empty": self.is_empty,
             "steps": self._steps(),
             "kept": [{"service": kept.service, "fingerprint": kept.fingerprint} for kept in self.kept],
-            "notices": [asdict(notice) for notice in self.notices],
+            "notices": plain(self.notices),
         }
 
     def of_kind(self, kind: str) -> tuple[Definition, ...]:
@@ -258,17 +258,12 @@ class Plan:
         ]
         return ", ".join(f"{count} {what}" for count, what in counts if count) + "."
 
-    def __str__(self) -> str:
-        text = [f"Plan {self.digest[:8]} against version {self.base}"]
-        for title, lines in self._sections():
-            if lines:
-                text += ["", title, *(f"  {line}" for line in lines)]
-        return "\n".join([*text, "", self._summary()])
-
-    def _repr_html_(self) -> str:
-        rows = [(title, line) for title, lines in self._sections() for line in lines]
-        title = f"Plan {self.digest[:8]} against version {self.base}"
-        return html.table(title, ("part", "step"), rows, note=self._summary())
+    def report(self) -> Report:
+        """The steps by the part that they are about, and how many of each kind there are."""
+        sections = [
+            Report(title, (Table((), [(line,) for line in lines]),)) for title, lines in self._sections() if lines
+        ]
+        return Report(f"Plan {self.digest[:8]} against version {self.base}", (*sections, self._summary()))
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from featurestore.errors import FeatureStoreError, FingerprintError
 from featurestore.project import Project
 from featurestore.registry.diff import Change, changes
 from featurestore.registry.store import ServiceVersion
+from featurestore.report import Report, Reported, plain_fields
 from featurestore.training.manifest import Manifest, library_versions
 
 __all__ = ["ManifestCheck", "check_manifest"]
@@ -17,7 +18,7 @@ State = Literal["applied", "kept", "replaced", "never applied"]
 
 
 @dataclass(frozen=True)
-class ManifestCheck:
+class ManifestCheck(Reported):
     """A manifest compared with a store.
 
     state: what the registry says of its service version. refusal: why it is refused when it is presented, None where it is
@@ -48,21 +49,12 @@ class ManifestCheck:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {
-            "service": self.manifest.service,
-            "fingerprint": self.manifest.fingerprint,
-            "state": self.state,
-            "served": self.served,
-            "refusal": self.refusal,
-            "unfilled": list(self.unfilled),
-            "applied": _plain(self.applied),
-            "at_hand": _plain(self.at_hand),
-            "libraries": {name: list(pair) for name, pair in self.libraries.items()},
-            "notes": list(self.notes),
-        }
+        own = ("state", "served", "refusal", "unfilled", "applied", "at_hand", "libraries", "notes")
+        return {**plain_fields(self.manifest, "service", "fingerprint"), **plain_fields(self, *own)}
 
-    def __str__(self) -> str:
-        lines = [f"Manifest {self.manifest}: {self.state}, {'served' if self.served else 'not served'}"]
+    def report(self) -> Report:
+        """What is the same, and what differs."""
+        lines = []
         if self.unfilled:
             lines.append(f"  without values online: {', '.join(self.unfilled)}; run featurestore materialize")
         for title, found in (("applied", self.applied), ("at hand", self.at_hand)):
@@ -72,11 +64,8 @@ class ManifestCheck:
             f"  library {name}: made with {made or 'none'}, here {here or 'none'}"
             for name, (made, here) in self.libraries.items()
         ]
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
-
-
-def _plain(found: tuple[Change, ...] | None) -> list[dict[str, str | None]] | None:
-    return None if found is None else [change._asdict() for change in found]
+        lines += [f"  {note}" for note in self.notes]
+        return Report(f"Manifest {self.manifest}: {self.state}, {'served' if self.served else 'not served'}", lines)
 
 
 def check_manifest(manifest: Manifest, project: Project) -> ManifestCheck:

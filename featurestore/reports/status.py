@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,17 @@ from featurestore.declare.push import PushSource
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.online.source_state import NEVER, SourceState, served_as_of, state_key
+from featurestore.report import Report, Table, instant_json, plain, plain_fields, shown_instant
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.view import ResolvedView
+from featurestore.serving.log.serving_log import Losses
+from featurestore.serving.serving import ServiceBehind
 from featurestore.serving.view_readers import Vouched
 from featurestore.sources.log import Log, Segment
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import LATE
 
-__all__ = ["PushStatus", "ViewStatus", "described", "reads_source", "status_of"]
+__all__ = ["PushStatus", "ViewStatus", "reads_source", "status_of", "status_report"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,8 @@ class PushStatus:
     late: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, instants as ISO text."""
-        return {
-            "source": self.source, "applied": _iso(self.applied), "pending": self.pending, "rows": self.rows,
-            "bytes": self.bytes, "segments": self.segments, "late": self.late,
-        }  # fmt: skip
+        """Plain JSON values, instants as RFC 3339."""
+        return {**plain(self), "applied": instant_json(self.applied)}
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,16 @@ class ViewStatus:
         return self.freshness is not None and self.age is not None and self.age > self.freshness
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, instants as ISO text, durations as they are declared."""
+        """Plain JSON values, instants as RFC 3339, durations as they are declared."""
         return {
-            "view": self.view,
-            "fingerprint": self.fingerprint,
-            "state": self.state,
-            "as_of": _iso(self.served),
-            "wanted": to_datetime(self.wanted).isoformat(),
-            "computed": [to_datetime(instant).isoformat() for instant in self.complete],
+            **plain_fields(self, "view", "fingerprint", "state", "overdue", "kept_for"),
+            "as_of": instant_json(self.served),
+            "wanted": instant_json(self.wanted),
+            "computed": [instant_json(instant) for instant in self.complete],
             "pushes": None if self.pushes is None else self.pushes.to_dict(),
             "freshness": None if self.freshness is None else show_duration(self.freshness),
             "age": None if self.age is None else show_duration(self.age),
-            "overdue": self.overdue,
-            "kept_for": list(self.kept_for),
         }
-
-
-def _iso(instant: int | None) -> str | None:
-    return None if instant is None else to_datetime(instant).isoformat()
 
 
 def status_of(
@@ -187,19 +179,47 @@ def _newest(view: ResolvedView, offline: Offline) -> int | None:
     return found[0][0]
 
 
-def described(views: Sequence[ViewStatus]) -> list[str]:
-    """What is worth a sentence: each log of pushed rows once, and sources that are older than a view allows."""
+def status_report(views: Sequence[ViewStatus], behind: Iterable[ServiceBehind], losses: Losses) -> Report:
+    """A line for each view; then each log of pushed rows, sources that are older than a view allows, services that are
+    served in another version than the applied one, and what the serving log lost."""
+    table = Table(
+        ("view", "fingerprint", "state", "served as of", "asked for", "kept for"),
+        [
+            (view.view, view.fingerprint[:12], view.state, *(_shown(us) for us in (view.served, view.wanted)),
+             ", ".join(view.kept_for) or "applied")
+            for view in views
+        ],
+    )  # fmt: skip
+    parts = [*([table] if views else ["Nothing is applied."]), *_notes(views)]
+    for service in behind:
+        served = "in no version" if service.served is None else f"as {service.served}"
+        parts.append(
+            f"{service.service}: applied as {service.applied}, and served by this code {served}. {service.why}"
+        )
+    if losses.offered:
+        error = "" if losses.last_error is None else f"; the last error was: {losses.last_error}"
+        parts.append(
+            f"serving log: of {losses.offered} requests {losses.written} written, {losses.dropped} dropped, "
+            f"{losses.lost} lost{error}"
+        )
+    return Report("", parts)
+
+
+def _shown(instant_us: int | None) -> str:
+    return "-" if instant_us is None else shown_instant(to_datetime(instant_us))
+
+
+def _notes(views: Sequence[ViewStatus]) -> Iterator[str]:
     logs = {view.pushes.source: view.pushes for view in views if view.pushes is not None}
-    lines = []
     for log in logs.values():
-        upto = "nothing is applied" if log.applied is None else f"applied up to {_iso(log.applied)}"
-        lines.append(
+        upto = "nothing is applied" if log.applied is None else f"applied up to {_shown(log.applied)}"
+        yield (
             f"push source '{log.source}': {upto}, {log.pending} rows pending, {log.late} late rows kept aside; its log has "
             f"{log.rows} rows in {log.segments} segments, {log.bytes} bytes"
         )
-    lines += [
-        f"view '{view.view}': the newest row of its source is {show_duration(view.age or 0)} old, and its freshness is "
-        f"{show_duration(view.freshness or 0)}"
-        for view in views if view.overdue
-    ]  # fmt: skip
-    return lines
+    for view in views:
+        if view.overdue:
+            yield (
+                f"view '{view.view}': the newest row of its source is {show_duration(view.age or 0)} old, and its freshness is "
+                f"{show_duration(view.freshness or 0)}"
+            )

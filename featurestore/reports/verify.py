@@ -22,6 +22,7 @@ from featurestore.project import Project
 from featurestore.push.merge_rows import PushedView
 from featurestore.push.rebuild_records import folded_records
 from featurestore.query.changed_keys import all_keys_sql
+from featurestore.report import Report, Reported, instant_json, plain, plain_fields, shown_instant
 from featurestore.semantics.view import ResolvedView
 from featurestore.tiles.codec import RecordChange
 
@@ -49,7 +50,7 @@ class Discrepancy:
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verified(Reported):
     """One view version: the instants compared (µs), how many records there have to be at them, and what is not so.
 
     instants: none where the view has no values online. repaired: all was written again since, and is right now.
@@ -70,34 +71,31 @@ class Verified:
         """Whether nothing was found that is still there."""
         return self.repaired or not (self.missing or self.extra or self.different)
 
-    def __str__(self) -> str:
+    def report(self) -> Report:
+        """How many records are not right, and examples."""
         head = f"{self.view} ({self.fingerprint[:12]})"
         if not self.instants:
-            return f"{head}: no values online; run featurestore materialize"
+            return Report(f"{head}: no values online; run featurestore materialize")
         counts = (
             f"{self.records:,} records, {self.missing:,} missing, {self.extra:,} extra, {self.different:,} different"
         )
-        lines = [f"{head}: {counts}{'; repaired' if self.repaired else ''}"]
+        examples = []
         for one in self.examples:
             key = ", ".join(f"{name}={value!r}" for name, value in one.key.items())
-            lines.append(f"  {one.kind}: {key} as of {to_datetime(one.as_of).isoformat()}")
-        return "\n".join(lines)
+            examples.append(f"{one.kind}: {key} as of {shown_instant(to_datetime(one.as_of))}")
+        return Report(f"{head}: {counts}{'; repaired' if self.repaired else ''}", examples)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, instants as ISO text."""
-        examples = [
-            {"kind": one.kind, "key": one.key, "as_of": to_datetime(one.as_of).isoformat()} for one in self.examples
-        ]
+        """Plain JSON values, instants as RFC 3339."""
         return {
-            "view": self.view, "fingerprint": self.fingerprint,
-            "as_of": [to_datetime(instant).isoformat() for instant in self.instants], "records": self.records,
-            "missing": self.missing, "extra": self.extra, "different": self.different, "examples": examples,
-            "repaired": self.repaired, "ok": self.ok,
-        }  # fmt: skip
+            **plain_fields(self, "view", "fingerprint", "records", "missing", "extra", "different", "repaired", "ok"),
+            "as_of": [instant_json(instant) for instant in self.instants],
+            "examples": [{**plain(one), "as_of": instant_json(one.as_of)} for one in self.examples],
+        }
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Reported):
     """What verify found, view by view."""
 
     views: tuple[Verified, ...]
@@ -107,18 +105,19 @@ class Verification:
         """Whether all that is online is right, by now."""
         return all(view.ok for view in self.views)
 
-    def __str__(self) -> str:
-        lines = [*map(str, self.views)] or ["Nothing is applied."]
-        if any(view.missing + view.extra + view.different and not view.repaired for view in self.views):
-            lines.append(
-                "What is not right is written again by featurestore verify --repair; featurestore materialize --full"
-            )
-            lines.append("also publishes files that were corrected.")
-        return "\n".join(lines)
+    def report(self) -> Report:
+        """View by view, and what to do about it."""
+        wrong = any(view.missing + view.extra + view.different and not view.repaired for view in self.views)
+        cure = (
+            "What is not right is written again by featurestore verify --repair; featurestore materialize --full also "
+            "publishes files that were corrected."
+        )
+        parts: list[Report | str] = [view.report() for view in self.views]
+        return Report("" if parts else "Nothing is applied.", [*parts, *([cure] if wrong else [])])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"ok": self.ok, "views": [view.to_dict() for view in self.views]}
+        """Plain JSON values."""
+        return plain_fields(self, "ok", "views")
 
 
 def verify(project: Project, views: Sequence[str] | None = None, *, repair: bool = False) -> Verification:

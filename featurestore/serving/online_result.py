@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore import html
 from featurestore.clock import to_datetime
+from featurestore.report import Report, Table
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, matrix_of, own_lists, to_pandas
@@ -134,4 +134,5 @@ class OnlineResult:
     def _repr_html_(self) -> str:
         shown = self.to_dict()
         as_of = ", ".join(f"{name} as of {instant:%Y-%m-%d %H:%M:%S}Z" for name, instant in self.as_of.items())
-        return html.table(f"Service {self.service.name}", list(shown), zip(*shown.values(), strict=True), note=as_of)
+        table = Table(list(shown), list(zip(*shown.values(), strict=True)))
+        return Report(f"Service {self.service.name}", (table, as_of)).html()

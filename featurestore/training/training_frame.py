@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from featurestore import html
 from featurestore.clock import instant_of
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.frames import own_cells
 from featurestore.durable.checksums import signed
 from featurestore.durable.disk_errors import is_full, is_read_only, told
 from featurestore.errors import FeatureStoreError, SpineError
+from featurestore.report import Report, Table
 from featurestore.semantics.values import scalars, to_numpy, to_pandas
 from featurestore.sources.source_files import again
 from featurestore.types import FeatureType
@@ -213,8 +213,9 @@ class TrainingFrame:
         note = (
             f"{table.num_rows} rows × {table.num_columns} columns · service {self.manifest['service']} · fingerprint "
         )
-        rows = zip(*[scalars(column) for column in head.columns], strict=True)
-        return html.table("Training frame", table.column_names, rows, note=note + self.manifest["fingerprint"])
+        rows = list(zip(*[scalars(column) for column in head.columns], strict=True))
+        parts = (Table(table.column_names, rows), note + self.manifest["fingerprint"])
+        return Report("Training frame", parts).html()
 
 
 def _joined(blocks: list[Block]) -> Block:

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from featurestore import Count, FeatureStore, FeatureView, ManualClock, PushSource
-from featurestore.reports.status import ViewStatus, described
+from featurestore.reports.status import ViewStatus, status_report
 from featurestore.sources.log import Log
-from featurestore.types import Float64, Int64, Timestamp
+from featurestore.types import Float64, Int64, Timestamp, to_json
 from tests.small import NOON, THING, hours, opened, table, view_of
 
 SWIPES = PushSource(
@@ -31,6 +31,10 @@ def swipe(number: int, at: Any = NOON) -> dict[str, Any]:
 def only(store: FeatureStore) -> ViewStatus:
     (status,) = store.status()
     return status
+
+
+def shown(store: FeatureStore) -> str:
+    return status_report(store.status(), store.behind(), store.serving_log_losses()).text()
 
 
 def test_a_view_over_pushed_rows_is_fresh_as_long_as_nothing_is_pending(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +60,7 @@ def test_a_view_over_pushed_rows_is_fresh_as_long_as_nothing_is_pending(monkeypa
         status = only(store)
         assert (status.state, status.pushes.pending, status.pushes.rows) == ("stale", 1, 3)
         assert status.pushes.applied <= status.served < status.wanted
-        assert "1 rows pending" in described([status])[0]
+        assert "1 rows pending" in shown(store)
         store.materialize(progress=False)
         assert (only(store).state, only(store).pushes.pending) == ("fresh", 0)
 
@@ -84,8 +88,9 @@ def test_a_source_that_is_older_than_freshness_allows_is_reported() -> None:
         clock.advance(timedelta(microseconds=1))
         assert only(store).overdue
         assert only(store).state == "fresh"
-        assert "is 1h1us old, and its freshness is 1h" in described(store.status())[-1]
+        assert "is 1h1us old, and its freshness is 1h" in shown(store)
         assert only(store).to_dict()["overdue"] is True
+        assert only(store).to_dict()["wanted"] == to_json(Timestamp, clock())
 
 
 @pytest.mark.parametrize("words", [{"refresh": "continuous"}, {"refresh": "1h"}])
@@ -105,4 +110,4 @@ def test_a_view_without_rows_is_not_overdue() -> None:
     with opened(pushed_view()) as (store, clock):
         assert isinstance(clock, ManualClock)
         assert (only(store).age, only(store).overdue) == (None, False)
-        assert "nothing is applied" in described(store.status())[0]
+        assert "nothing is applied" in shown(store)

@@ -1,7 +1,4 @@
-"""An audit as one HTML page, complete in itself: the template beside this file, with plots drawn as SVG.
-
-It needs matplotlib and Jinja2, the extra `featurestore[report]`.
-"""
+"""An audit as one HTML page, complete in itself: its report, with plots drawn as SVG by matplotlib (`featurestore[report]`)."""
 
 from __future__ import annotations
 
@@ -9,57 +6,62 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurestore.declare.durations import show_duration
 from featurestore.errors import MissingPackageError
+from featurestore.report import Figure, Report, Table
 from featurestore.reports.audit.causes import CAUSES, REWRITTEN
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Plot
 
 __all__ = ["page"]
 
-COLORS = {"exact": "#4c9f70", "rewritten": "#e0a030", "skewed": "#c8402f"}
-"""One for each way in which a value comes out; the same in plots and tables."""
+COLORS = {"rewritten": "#e0a030", "skewed": "#c8402f"}
+"""One for each way in which a value differs."""
+
+HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Audit: what was served against training</title><style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c2733; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th { border-bottom: 1px solid #9fb0c0; }
+td, th { padding: .2rem .7rem .2rem 0; vertical-align: top; }
+tbody tr:nth-child(even) { background: #f5f8fa; }
+figure svg { max-width: 100%; height: auto; }
+</style></head><body>
+"""
 
 
 def page(audit: Any) -> str:
-    """The page of an Audit, which is the one that calls this and so cannot be imported here. Raises MissingPackageError where the packages that draw it are not installed."""
+    """The page of an Audit, which is the one that calls this and so cannot be imported here. Raises MissingPackageError
+    where matplotlib is not installed."""
     try:
-        from jinja2 import Environment
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure as Plot
     except ImportError as error:
         raise MissingPackageError(f"The HTML report needs {error.name}: pip install 'featurestore[report]'") from error
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["duration"] = lambda micros: show_duration(int(micros)) if micros else "0s"
-    environment.filters["share"] = _share
-    text = resources.files("featurestore.reports.audit").joinpath("page.html").read_text(encoding="utf-8")
-    plots = [_by_hour(Figure, audit), _by_cause(Figure, audit), _by_lateness(Figure, audit)]
-    return environment.from_string(text).render(
-        audit=audit, causes=CAUSES, colors=COLORS, plots=[plot for plot in plots if plot is not None]
-    )
+    plots = [plot for plot in (_by_hour(Plot, audit), _by_cause(Plot, audit), _by_lateness(Plot, audit)) if plot]
+    causes = [(cause, count, CAUSES[cause]) for cause, count in audit.causes.items()]
+    tables = [Table(("cause", "values", "how it is told"), causes)] if causes else []
+    explained = [
+        Report(
+            f"{feature.feature}, {example.cause}: the rows that make training's value", (example.explanation.report(),)
+        )
+        for feature in audit.features
+        for example in feature.examples
+        if example.explanation is not None
+    ]
+    told = audit.report()
+    return f"{HEAD}{Report(told.title, (*plots, *tables, *told.parts, *explained)).html()}</body></html>\n"
 
 
-def _share(part: int, whole: int) -> str:
-    """Never rounded to 0 % or 100 % where it is neither."""
-    if not whole:
-        return "–"
-    percent = 100 * part / whole
-    if 0 < percent < 0.01:
-        return "< 0.01 %"
-    return "> 99.99 %" if 99.99 < percent < 100 else f"{percent:.2f} %"
-
-
-def _svg(figure: Figure, title: str) -> dict[str, str]:
-    """The figure as an SVG element, which an HTML page can hold as it is."""
+def _svg(figure: Plot, title: str) -> Figure:
+    """The plot as an SVG element, which an HTML page can hold as it is."""
     file = io.StringIO()
     figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Title": title})
     text = file.getvalue()
-    return {"title": title, "svg": text[text.index("<svg") :]}
+    return Figure(title, text[text.index("<svg") :])
 
 
 def _plain(axes: Any) -> None:
@@ -67,7 +69,7 @@ def _plain(axes: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _by_hour(figure_of: type[Figure], audit: Any) -> dict[str, str] | None:
+def _by_hour(figure_of: type[Plot], audit: Any) -> Figure | None:
     """Values compared in each hour, and those that differ, on an axis of their own."""
     counts: dict[datetime, dict[str, int]] = defaultdict(lambda: dict.fromkeys(("compared", *COLORS), 0))
     for feature in audit.features:
@@ -98,7 +100,7 @@ def _by_hour(figure_of: type[Figure], audit: Any) -> dict[str, str] | None:
     return _svg(figure, "Values by the hour in which they were served (UTC)")
 
 
-def _bars(figure_of: type[Figure], names: Sequence[str], height: float) -> tuple[Figure, Any]:
+def _bars(figure_of: type[Plot], names: Sequence[str], height: float) -> tuple[Plot, Any]:
     figure = figure_of(figsize=(9, 0.9 + height * len(names)))
     axes = figure.subplots()
     axes.set_yticks(range(len(names)), names)
@@ -107,7 +109,7 @@ def _bars(figure_of: type[Figure], names: Sequence[str], height: float) -> tuple
     return figure, axes
 
 
-def _by_cause(figure_of: type[Figure], audit: Any) -> dict[str, str] | None:
+def _by_cause(figure_of: type[Plot], audit: Any) -> Figure | None:
     if not audit.causes:
         return None
     figure, axes = _bars(figure_of, list(audit.causes), 0.3)
@@ -118,7 +120,7 @@ def _by_cause(figure_of: type[Figure], audit: Any) -> dict[str, str] | None:
     return _svg(figure, "Values that differ, by cause")
 
 
-def _by_lateness(figure_of: type[Figure], audit: Any) -> dict[str, str] | None:
+def _by_lateness(figure_of: type[Plot], audit: Any) -> Figure | None:
     late = [view for view in audit.lateness if view.stale]
     if not late:
         return None

@@ -12,18 +12,19 @@ Whether the as_of itself was the right one is another question: by rule 0 it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from featurestore.report import Report, Reported, Table, cell, plain, plain_fields
 from featurestore.reports.audit.causes import CAUSES
 from featurestore.serving.log.serving_log import Losses
 
 if TYPE_CHECKING:
     from featurestore.reports.explain.explanation import Explanation
 
-__all__ = ["COUNTS", "Audit", "Difference", "FeatureAudit", "HourAudit", "Lateness"]
+__all__ = ["COUNTS", "Audit", "Difference", "FeatureAudit", "HourAudit", "Lateness", "lateness_table"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class Difference:
     cause: str
     detail: str
     explanation: Explanation | None = None
+
+    def told(self, feature: str) -> str:
+        """In a line, as a value of this feature."""
+        return (
+            f"{feature} of {self.key} at {cell(self.time)} (request {self.request}): served {cell(self.served)} "
+            f"{self.statuses[0]}, training says {cell(self.trained)} {self.statuses[1]}: {self.cause}: {self.detail}"
+        )
 
 
 @dataclass
@@ -103,6 +111,13 @@ class FeatureAudit:
         """Values that serving had and training has not."""
         return sum(hour.missing_in_training for hour in self.hours)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; keys as text."""
+        return {
+            **plain_fields(self, "service", "fingerprint", "feature", *COUNTS, "causes", "hours"),
+            "examples": [{**plain(example), "key": str(example.key)} for example in self.examples],
+        }
+
 
 @dataclass(frozen=True)
 class Lateness:
@@ -119,7 +134,7 @@ class Lateness:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Reported):
     """What the log shows.
 
     not_audited: what is left out, and why: service versions whose definitions or sources are not at hand, features that
@@ -179,22 +194,41 @@ class Audit:
         return {cause: count for cause, count in counted.items() if count}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON has them; keys as text."""
-        return {
-            "compared": self.compared,
-            "exact": self.exact,
-            "rewritten": self.rewritten,
-            "skewed": self.skewed,
-            "over_budget": self.over_budget,
-            "causes": self.causes,
-            "features": [_told(feature) for feature in self.features],
-            "lateness": [vars(view) for view in self.lateness],
-            "losses": self.losses._asdict(),
-            "not_served": self.not_served,
-            "not_trained": self.not_trained,
-            "not_audited": self.not_audited,
-            "damaged": self.damaged,
-        }
+        """Plain JSON values; keys as text."""
+        sums = ("compared", "exact", "rewritten", "skewed", "over_budget", "causes")
+        left_out = ("lateness", "losses", "not_served", "not_trained", "not_audited", "damaged")
+        features = [feature.to_dict() for feature in self.features]
+        return {**plain_fields(self, *sums), "features": features, **plain_fields(self, *left_out)}
+
+    def report(self) -> Report:
+        """Features and views in tables; then each example, what was left out and why, and the sums."""
+        missing = ("missing when served", "missing in training")
+        header = ("service", "feature", "compared", "exact", "rewritten", "skewed", *missing, "causes")
+        rows = [
+            (f.service, f.feature, *(getattr(f, name) for name in COUNTS),
+             ", ".join(f"{count} {cause}" for cause, count in f.causes.items()))
+            for f in self.features
+        ]  # fmt: skip
+        tables = [Table(header, rows), lateness_table(self.lateness)] if rows else []
+        lost, summary = self.losses, f"{self.compared} values compared, {self.skewed} skewed"
+        notes = [example.told(feature.feature) for feature in self.features for example in feature.examples]
+        notes += [f"{what} was not audited: {why}" for what, why in self.not_audited.items()]
+        notes += [f"{what} is damaged: {why}" for what, why in self.damaged.items()]
+        notes += [
+            f"{name} is over its skew budget: {share:.4%} of its values, where {self.budgets.get(name, 0.0):.4%} are allowed"
+            for name, share in self.over_budget.items()
+        ]
+        if self.not_served or self.not_trained:
+            spine = f"{self.not_served} rows of the spine were not logged, {self.not_trained} logged rows are not in the spine"
+            notes.append(spine)
+        if not lost.offered:
+            text = "No lookup was offered to the log: [serving_log] in featurestore.toml says how many are kept, rate = 1.0 all."
+            notes.append(text)
+        notes.append(
+            f"{summary}; of {lost.offered} requests {lost.written} logged, {lost.dropped} dropped, {lost.lost} lost"
+            + (f"; {len(self.damaged)} damaged" if self.damaged else "")
+        )
+        return Report("What was served, against training", (*tables, *notes))
 
     def to_html(self) -> str:
         """A page that a person can read, with plots, complete in itself; it needs the extra `featurestore[report]`."""
@@ -203,17 +237,11 @@ class Audit:
         return page(self)
 
 
-def _told(feature: FeatureAudit) -> dict[str, Any]:
-    names = ("service", "fingerprint", "feature", *COUNTS, "causes")
-    return {
-        **{name: getattr(feature, name) for name in names},
-        "hours": [vars(hour) for hour in feature.hours],
-        "examples": [
-            {
-                **vars(example),
-                "key": str(example.key),
-                "explanation": None if example.explanation is None else example.explanation.to_dict(),
-            }
-            for example in feature.examples
-        ],
-    }
+def lateness_table(lateness: Sequence[Lateness]) -> Table:
+    """How late each view was."""
+    header = ("service", "view", "rows", "stale", "by p50", "p99", "at most", "early")
+    rows = [
+        (v.service, v.view, v.requests, v.stale, *(f"{us / 1e6:g} s" for us in (v.p50, v.p99, v.greatest)), v.early)
+        for v in lateness
+    ]
+    return Table(header, rows)

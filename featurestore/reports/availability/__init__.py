@@ -2,7 +2,6 @@
 
 from featurestore.reports.availability.availability import availability
 from featurestore.reports.availability.report import (
-    HEADER,
     TOLERATED,
     Advice,
     Availability,
@@ -13,7 +12,6 @@ from featurestore.reports.availability.report import (
 )
 
 __all__ = [
-    "HEADER",
     "TOLERATED",
     "Advice",
     "Availability",

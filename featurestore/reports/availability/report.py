@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from featurestore import html
-from featurestore.clock import to_datetime
 from featurestore.declare.durations import show_duration
+from featurestore.report import Report, Reported, Table, instant_json, plain
 
 __all__ = [
-    "HEADER",
     "HOW",
     "SIGHTING",
     "TOLERATED",
@@ -138,13 +136,9 @@ class ViewAvailability:
         """The advice about promises that are broken."""
         return tuple(advice for advice in self.advice if advice.broken)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; durations in µs."""
-        return {**asdict(self), "advice": [asdict(advice) for advice in self.advice]}
-
 
 @dataclass(frozen=True)
-class Availability:
+class Availability(Reported):
     """What was measured, by view: over the rows that happened from `since` (all where it is None) to `now`."""
 
     views: Mapping[str, ViewAvailability]
@@ -159,14 +153,19 @@ class Availability:
     def to_dict(self) -> dict[str, Any]:
         """Plain values; durations in µs, instants as ISO text."""
         return {
-            "since": None if self.since is None else to_datetime(self.since).isoformat(),
-            "now": to_datetime(self.now).isoformat(),
+            "since": instant_json(self.since),
+            "now": instant_json(self.now),
             "broken": len(self.broken),
-            "views": {name: view.to_dict() for name, view in self.views.items()},
+            "views": plain(self.views),
         }
 
-    def rows(self) -> Iterator[tuple[str, ...]]:
-        """A line of a table for each view, under HEADER."""
+    def report(self) -> Report:
+        """A line of a table for each view, and what is to be said of it."""
+        if not self.views:
+            return Report("Nothing is applied.")
+        return Report("Availability, p50 / p95 / p99", (Table(HEADER, list(self._rows())), *self._notes()))
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
         for view in self.views.values():
             switches, settling = view.switches, view.settling
             yield (
@@ -179,8 +178,8 @@ class Availability:
                 "-" if switches is None else f"{switches.late:,} of {switches.instants:,}",
             )
 
-    def notes(self) -> Iterator[str]:
-        """What is to be said of each view beside its line: how it was measured, what was left out, and advice."""
+    def _notes(self) -> Iterator[str]:
+        """How each view was measured, what was left out, and advice."""
         for view in self.views.values():
             left = [
                 (view.untold, "rows of which it is not known when they came"),
@@ -193,13 +192,6 @@ class Availability:
             yield f"{view.view}: known {HOW[view.how]}{counted}"
             for advice in view.advice:
                 yield f"{view.view}: {advice.text}"
-
-    def __str__(self) -> str:
-        lines = [" | ".join(HEADER), *(" | ".join(row) for row in self.rows()), *self.notes()]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return html.table("Availability, p50 / p95 / p99", HEADER, self.rows(), note=" · ".join(self.notes()))
 
 
 HEADER = ("view", "rows", "known after", "servable after", "beyond known_after", "missed by settle", "late instants")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from featurestore import html
-from featurestore.reports.text import aligned, shown_cell, shown_instant
+from featurestore.report import Report, Reported, Table, shown_instant, typed_cell
 from featurestore.semantics.view import ResolvedView
-from featurestore.types import FeatureType, Timestamp, to_json
 
 __all__ = ["ExplainedRow", "Explanation"]
 
@@ -40,7 +38,7 @@ class ExplainedRow:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Reported):
     """The value of one key of a view as a lookup or a spine row at `at` is answered, and how it came about.
 
     at: None where an as_of was asked for itself. as_of: the instant whose value is asked for, by the view's refresh;
@@ -97,56 +95,16 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: instants as RFC 3339, NaN and infinities as strings, bytes as base64."""
-        features = {feature.name: feature.type for feature in self.resolved.features}
-        return {
-            "view": self.view,
-            "key": _json(self.key, {key.name: key.type for key in self.resolved.keys}),
-            "at": to_json(Timestamp, self.at),
-            "as_of": to_json(Timestamp, self.as_of),
-            "known_by": to_json(Timestamp, self.known_by),
-            "status": self.status,
-            "statuses": self.statuses,
-            "values": _json(self.values, features),
-            "event_time": to_json(Timestamp, self.event_time),
-            "conflict": self.conflict,
-            "conflicts": list(self.conflicts),
-            "rows": [
-                {
-                    "verdict": row.verdict,
-                    "reason": row.reason,
-                    "values": _json(row.values, self.resolved.columns),
-                    "event_time": to_json(Timestamp, row.event_time),
-                    "known_at": to_json(Timestamp, row.known_at),
-                    "file": row.file,
-                    "row": row.row,
-                    "counts_for": list(row.counts_for),
-                }
-                for row in self.rows
-            ],
-            "counts": self.counts,
-            "counted": self.counted,
-            "hidden": self.hidden,
-        }
+        return {**super().to_dict(), "hidden": self.hidden}
 
-    def __str__(self) -> str:
-        features = {feature.name: feature.type for feature in self.resolved.features}
-        lines = [self._title, self._times, self.summary]
-        lines += [
-            f"  {name} = {shown_cell(value, features[name])}{self._beside(name)}" for name, value in self.values.items()
-        ]
-        if self.rows:
-            lines += ["", *aligned([self._header, *self._cells()])]
-        if self.hidden:
-            lines += ["", self._note]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        features = {feature.name: feature.type for feature in self.resolved.features}
+    def report(self) -> Report:
+        """The values, and a table of the rows."""
+        types = {feature.name: feature.type for feature in self.resolved.features}
         values = [
-            (name, f"{shown_cell(value, features[name])}{self._beside(name)}") for name, value in self.values.items()
+            (f"  {name} = {typed_cell(value, types[name])}{self._beside(name)}",) for name, value in self.values.items()
         ]
-        top = html.table(self._title, ("feature", "value"), values, note=f"{self.summary} · {self._times}")
-        return top + html.table("Rows", self._header, self._cells(), note=self._note) if self.rows else top
+        rows = [Table(self._header, list(self._cells()))] if self.rows else []
+        return Report(self._title, (self._times, self.summary, Table((), values), *rows, *self._hidden_rows))
 
     def _beside(self, name: str) -> str:
         """What is worth saying of a feature beside its value: its status where it differs, and its number of rows."""
@@ -157,7 +115,7 @@ class Explanation:
     @property
     def _title(self) -> str:
         types = {key.name: key.type for key in self.resolved.keys}
-        key = ", ".join(f"{name}={shown_cell(value, types[name])}" for name, value in self.key.items())
+        key = ", ".join(f"{name}={typed_cell(value, types[name])}" for name, value in self.key.items())
         return f"{self.view} of {key}" if key else self.view
 
     @property
@@ -169,11 +127,9 @@ class Explanation:
         )
 
     @property
-    def _note(self) -> str:
-        if not self.hidden:
-            return ""
+    def _hidden_rows(self) -> list[str]:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
-        return f"{self.hidden} more rows are not shown; in all: {counts}"
+        return [f"{self.hidden} more rows are not shown; in all: {counts}"] if self.hidden else []
 
     @property
     def _columns(self) -> list[str]:
@@ -195,17 +151,10 @@ class Explanation:
     def _cells(self) -> Iterator[tuple[str, ...]]:
         columns = [(name, self.resolved.columns[name]) for name in self._columns]
         for row in self.rows:
-            values = [shown_cell(row.values[name], of) for name, of in columns]
+            values = [typed_cell(row.values[name], of) for name, of in columns]
             counts = (_listed(row.counts_for, len(self.counted)),) if self.counted else ()
-            yield (
-                row.verdict,
-                row.reason,
-                *counts,
-                shown_instant(row.event_time),
-                shown_instant(row.known_at),
-                *values,
-                row.place,
-            )
+            times = (shown_instant(row.event_time), shown_instant(row.known_at))
+            yield (row.verdict, row.reason, *counts, *times, *values, row.place)
 
 
 def _listed(names: Sequence[str], of: int) -> str:
@@ -213,7 +162,3 @@ def _listed(names: Sequence[str], of: int) -> str:
     if not names:
         return "-"
     return "all" if len(names) == of > 1 else ", ".join(names)
-
-
-def _json(values: Mapping[str, Any], types: Mapping[str, FeatureType]) -> dict[str, Any]:
-    return {name: to_json(types[name], value) for name, value in values.items()}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from html import escape
 from typing import Any
 
-from featurestore import html
+from featurestore.report import Report, Reported, Table, plain, plain_fields, shown_instant, typed_cell
 from featurestore.reports.explain.explanation import Explanation
-from featurestore.reports.text import aligned, shown_cell, shown_instant
 from featurestore.semantics.status import Status
-from featurestore.types import FeatureType, Timestamp, to_json
+from featurestore.types import FeatureType
 
 __all__ = ["RequestExplanation", "ServedFeature", "ServedFunction", "ServedView"]
 
@@ -75,7 +73,7 @@ class ServedFunction:
 
 
 @dataclass(frozen=True)
-class RequestExplanation:
+class RequestExplanation(Reported):
     """How one row of a logged request came about: see `explain_request`.
 
     row: its number, from 0; rows: how many of the request are logged. time: when it was answered. inputs: the keys and
@@ -121,49 +119,33 @@ class RequestExplanation:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: instants as RFC 3339, NaN and infinities as strings, bytes as base64."""
         return {
-            "request": self.request,
-            "row": self.row,
-            "rows": self.rows,
-            "service": self.service,
-            "fingerprint": self.fingerprint,
-            "time": to_json(Timestamp, self.time),
-            "inputs": _json(self.inputs, self.input_types),
-            "agrees": self.agrees,
-            "differing": list(self.differing),
+            **plain_fields(
+                self, "request", "row", "rows", "service", "fingerprint", "time", "inputs", "agrees", "differing"
+            ),
             "views": [_view_json(view) for view in self.views],
-            "functions": [_function_json(function) for function in self.functions],
+            "functions": [
+                plain_fields(function, "inputs", "served", "now", "error", "agrees", feature="column")
+                for function in self.functions
+            ],
         }
 
-    def __str__(self) -> str:
-        lines = [*self._top, ""]
-        if cells := list(self._cells()):
-            lines += aligned([HEADER, *cells])
-        for function in self.functions:
-            lines += ["", *_function_lines(function)]
-        for view in self.views:
-            lines += [
-                "",
-                f"{_view_title(view)}:",
-                *(f"  {line}".rstrip() for line in str(view.explanation).splitlines()),
-            ]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        title, *rest = self._top
-        parts = [html.table(title, HEADER, self._cells(), note=" · ".join(rest))]
-        parts += [
-            html.table(function.column, ("input", "value"), _input_cells(function), note=_verdict(function))
+    def report(self) -> Report:
+        """All values in a table, then each function and each view with what makes its values."""
+        title, *notes = self._top
+        cells = list(self._cells())
+        functions = [
+            Report(f"{function.column}, a function of", (Table((), list(_input_cells(function))), _verdict(function)))
             for function in self.functions
         ]
-        for view in self.views:
-            parts.append(f"<p>{escape(_view_title(view))}</p>{view.explanation._repr_html_()}")
-        return f"<div>{''.join(parts)}</div>"
+        explained = [(_view_title(view), view.explanation.report()) for view in self.views]
+        views = [Report(f"{head}:", (shown.title, *shown.parts)) for head, shown in explained]
+        return Report(title, (*notes, *([Table(HEADER, cells)] if cells else []), *functions, *views))
 
     @property
     def _top(self) -> list[str]:
         of = f" (of {self.rows} logged)" if self.rows > 1 else ""
         brought = ", ".join(
-            f"{name}={shown_cell(value, self.input_types[name])}" for name, value in self.inputs.items()
+            f"{name}={typed_cell(value, self.input_types[name])}" for name, value in self.inputs.items()
         )
         return [
             f"request {self.request}, row {self.row}{of}, answered at {shown_instant(self.time)}",
@@ -175,20 +157,14 @@ class RequestExplanation:
     def _cells(self) -> Iterator[tuple[str, ...]]:
         for view in self.views:
             for feature in view.features:
-                served = shown_cell(feature.served, feature.type)
-                now = shown_cell(feature.now, feature.type)
+                served = typed_cell(feature.served, feature.type)
+                now = typed_cell(feature.now, feature.type)
                 yield (feature.column, served, feature.status, now, feature.status_now, _word(feature.agrees))
         for function in self.functions:
-            served = shown_cell(function.served, function.type)
-            now = "error" if function.error else shown_cell(function.now, function.type)
-            yield (
-                function.column,
-                served,
-                "PRESENT",
-                now,
-                "-" if function.error else "PRESENT",
-                _word(function.agrees),
-            )
+            served = typed_cell(function.served, function.type)
+            now = "error" if function.error else typed_cell(function.now, function.type)
+            status = "-" if function.error else "PRESENT"
+            yield (function.column, served, "PRESENT", now, status, _word(function.agrees))
 
 
 def _word(agrees: bool | None) -> str:
@@ -207,56 +183,22 @@ def _view_title(view: ServedView) -> str:
 
 def _input_cells(function: ServedFunction) -> Iterator[tuple[str, str]]:
     for name, value in function.inputs.items():
-        yield name, shown_cell(value, function.input_types[name])
-
-
-def _function_lines(function: ServedFunction) -> list[str]:
-    cells = [f"  {line}" for line in aligned(list(_input_cells(function)))] if function.inputs else []
-    return [f"{function.column}, a function of", *cells, f"  {_verdict(function)}"]
+        yield name, typed_cell(value, function.input_types[name])
 
 
 def _verdict(function: ServedFunction) -> str:
-    served = f"served {shown_cell(function.served, function.type)}"
+    served = f"served {typed_cell(function.served, function.type)}"
     if function.error is not None:
         return f"{served}; now it fails: {function.error}"
-    return (
-        f"{served}; now it gives {shown_cell(function.now, function.type)}"
-        if not function.agrees
-        else (f"{served}, as it gives now")
-    )
-
-
-def _json(values: Mapping[str, Any], types: Mapping[str, FeatureType]) -> dict[str, Any]:
-    return {name: to_json(types[name], value) for name, value in values.items()}
+    if function.agrees:
+        return f"{served}, as it gives now"
+    return f"{served}; now it gives {typed_cell(function.now, function.type)}"
 
 
 def _view_json(view: ServedView) -> dict[str, Any]:
+    own = ("served", "status", "now", "status_now", "agrees")
     return {
-        "name": view.name,
-        "as_of": to_json(Timestamp, view.as_of),
-        "due": to_json(Timestamp, view.due),
-        "stale": view.is_stale,
-        "features": [
-            {
-                "feature": feature.column,
-                "served": to_json(feature.type, feature.served),
-                "status": feature.status,
-                "now": to_json(feature.type, feature.now),
-                "status_now": feature.status_now,
-                "agrees": feature.agrees,
-            }
-            for feature in view.features
-        ],
-        "explanation": view.explanation.to_dict(),
-    }
-
-
-def _function_json(function: ServedFunction) -> dict[str, Any]:
-    return {
-        "feature": function.column,
-        "inputs": _json(function.inputs, function.input_types),
-        "served": to_json(function.type, function.served),
-        "now": to_json(function.type, function.now),
-        "error": function.error,
-        "agrees": function.agrees,
+        **plain_fields(view, "name", "as_of", "due", stale="is_stale"),
+        "features": [plain_fields(feature, *own, feature="column") for feature in view.features],
+        "explanation": plain(view.explanation),
     }

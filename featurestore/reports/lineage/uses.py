@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from featurestore.catalog import Catalog
-from featurestore.clock import to_datetime
 from featurestore.errors import DeclarationError, FeatureStoreError, RegistryError
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.registry.frames import WrittenFrame
 from featurestore.registry.store import Registry
+from featurestore.report import instant_json
 from featurestore.reports.lineage.graph import Graph, service_id
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.view import ResolvedView
@@ -100,11 +100,10 @@ def _views(service: ResolvedService, store: OnlineStore, project: str) -> dict[s
 
 def _instants(view: ResolvedView, complete: Sequence[int], now: int) -> dict[str, Any]:
     served = view.timing.served(complete, now)
-    shown = [to_datetime(instant).isoformat() for instant in complete]
     return {
         "view": view.name,
-        "as_of": None if served is None else to_datetime(served).isoformat(),
-        "instants": shown,
+        "as_of": instant_json(served),
+        "instants": [instant_json(instant) for instant in complete],
         "pushed": view.is_pushed,
     }
 
@@ -148,7 +147,7 @@ def _add_frame(graph: Graph, catalog: Catalog, frame: WrittenFrame) -> None:
     """A frame of a service goes behind it; one of a list of features behind each of them."""
     made = graph.node(
         "training frame", frame.path, f"frame:{frame.path}", service=frame.service, fingerprint=frame.fingerprint,
-        rows=frame.rows, written=to_datetime(frame.written).isoformat(), manifest=frame.manifest,
+        rows=frame.rows, written=instant_json(frame.written), manifest=frame.manifest,
         exists=Path(frame.path).exists(),
     )  # fmt: skip
     if frame.service in catalog.services:

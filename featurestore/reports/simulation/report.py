@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from featurestore.clock import to_datetime
+from featurestore.declare.durations import show_duration
+from featurestore.report import Report, Reported, Table, instant_json, plain_fields, shown_instant
 from featurestore.reports.audit import Audit
+from featurestore.reports.audit.report import FeatureAudit, lateness_table
 from featurestore.reports.simulation.faults import Faults
 from featurestore.reports.simulation.landing import Landed
 from featurestore.reports.simulation.pushes import Sent
@@ -29,7 +32,7 @@ class ViewRuns:
 
 
 @dataclass(frozen=True)
-class Simulation:
+class Simulation(Reported):
     """A stretch of history as it was replayed, and what this repository would have in production.
 
     start, end, pause: µs. landed, pushed: by source. runs: by view. counts: of lookups, restarts, and of what was refused,
@@ -81,42 +84,62 @@ class Simulation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, the same for the same seed: no name of a process or a folder, and no time of this machine."""
         return {
-            "from": to_datetime(self.start),
-            "to": to_datetime(self.end),
-            "seed": self.seed,
-            "services": list(self.services),
+            "from": instant_json(self.start),
+            "to": instant_json(self.end),
             "faults": self.faults.model_dump(mode="json"),
-            "pause": [to_datetime(instant) for instant in self.pause] if self.faults.pause else None,
-            "compared": self.compared,
-            "differing": self.differing,
-            "early": self.early,
-            "stale": self.stale,
-            "skewed": self.skewed,
+            "pause": [instant_json(instant) for instant in self.pause] if self.faults.pause else None,
             "features": [_feature(feature) for feature in self.audit.features],
-            "lateness": [{name: getattr(view, name) for name in LATENESS} for view in self.audit.lateness],
-            "losses": self.audit.losses._asdict(),
-            "landed": {name: asdict(landed) for name, landed in self.landed.items()},
-            "pushed": {name: asdict(sent) for name, sent in self.pushed.items()},
-            "runs": [asdict(runs) for runs in self.runs],
-            "counts": dict(sorted(self.counts.items())),
-            "refused": dict(self.refused),
-            "notes": list(self.notes),
-            "advice": list(self.advice),
+            **plain_fields(self, "seed", "services", "compared", "differing", "early", "stale", "skewed"),
+            **plain_fields(self.audit, "lateness", "losses"),
+            **plain_fields(self, "landed", "pushed", "runs", "counts", "refused", "notes", "advice"),
         }
 
+    def report(self) -> Report:
+        """Features, views, runs and sources in tables; then examples, and what is to be said of all."""
+        audit = self.audit
+        features = [
+            (f.service, f.feature, f.compared, f.exact, f.compared - f.exact,
+             ", ".join(f"{count} {cause}" for cause, count in f.causes.items()))
+            for f in audit.features
+        ]  # fmt: skip
+        runs = [(r.view, r.completed, r.failed, r.skipped, r.paused, r.refused) for r in self.runs]
+        sources = [
+            (name, s.history, s.rows, s.late, show_duration(s.late_by), s.duplicates, 0)
+            for name, s in self.landed.items()
+        ]
+        sources += [
+            (name, s.history, s.rows, s.late, show_duration(s.late_by), s.unchanged, s.kept_aside)
+            for name, s in self.pushed.items()
+        ]
+        examples = [example.told(feature.feature) for feature in audit.features for example in feature.examples[:1]]
+        lookups = self.counts.get("lookups", 0)
+        summary = (
+            f"seed {self.seed}: {self.compared} values of {lookups} lookups compared, {self.differing} differ, "
+            f"{self.early} rows early, {self.stale} stale"
+        )
+        parts: tuple[str | Table, ...] = (
+            Table(("service", "feature", "compared", "exact", "differing", "causes"), features),
+            lateness_table(audit.lateness),
+            Table(("view", "runs", "died", "skipped", "in the pause", "refused"), runs),
+            Table(("source", "before", "came", "late", "by at most", "twice", "kept aside"), sources),
+            *examples[:SHOWN_EXAMPLES],
+            *self.notes,
+            *self.advice,
+            summary,
+        )
+        start, end = (shown_instant(to_datetime(instant)) for instant in (self.start, self.end))
+        return Report(f"{start} to {end}, replayed", parts)
+
+
+SHOWN_EXAMPLES = 5
+"""Differences that are shown, each of another feature; `to_dict` has more."""
 
 FEATURE = ("service", "fingerprint", "feature", "compared", "exact", "rewritten", "skewed", "causes")
-LATENESS = ("service", "view", "requests", "stale", "early", "p50", "p99", "greatest")
 EXAMPLE = ("row", "time", "as_of", "served", "trained", "cause")
 
 
-def _feature(feature: Any) -> dict[str, Any]:
+def _feature(feature: FeatureAudit) -> dict[str, Any]:
     examples = [
-        {
-            **{name: getattr(example, name) for name in EXAMPLE},
-            "key": str(example.key),
-            "statuses": list(example.statuses),
-        }
-        for example in feature.examples
+        {**plain_fields(example, *EXAMPLE, "statuses"), "key": str(example.key)} for example in feature.examples
     ]
-    return {**{name: getattr(feature, name) for name in FEATURE}, "examples": examples}
+    return {**plain_fields(feature, *FEATURE), "examples": examples}
