@@ -416,6 +416,18 @@ def test_the_command_prints_the_report_and_fails_on_skew(tmp_path: Path) -> None
     assert wrong.exit_code == 2
 
 
+def test_names_of_sources_may_differ_in_case_alone_or_be_words_of_sql(folder: Path) -> None:
+    """Their rows do not meet, and the session that reads them takes every name that a source may have."""
+    views = [
+        FeatureView(f"of_{name}", entity=thing, source=ParquetSource(name, path, event_time="happened", known_after="1m"),
+                    refresh="1h", features={"n": Count(window="6h")})
+        for name, path in (("order", "data/measured.parquet"), ("Order", "data/corrected"))
+    ]  # fmt: skip
+    found = simulated(folder, [FeatureService("both", features=views)], faults=Faults.none(), rows={}, lookups=2)
+    assert (found.differing, set(found.landed)) == (0, {"order", "Order"})
+    assert found.compared > 0
+
+
 def test_an_entity_without_keys_is_simulated(folder: Path) -> None:
     """It has one key, which nobody brings, and its values are compared as those of others are."""
     source = measured.model_copy()

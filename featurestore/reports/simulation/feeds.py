@@ -50,7 +50,8 @@ class Feeds:
         histories = {source.history.name: source.history for source in pushed.values() if source.history is not None}
         batch = {**histories, **{name: read[name] for name in self._direct}}
         self.landings = {
-            name: LandingSource(source, offline, session, folder / name) for name, source in sorted(batch.items())
+            name: LandingSource(source, offline, session, folder / name, number=number)
+            for number, (name, source) in enumerate(sorted(batch.items()))
         }
         self.pushes = {
             name: PushFeed(source, offline, session, rows.get(name)) for name, source in sorted(pushed.items())

@@ -50,16 +50,19 @@ class Landed:
 
 
 class LandingSource:
-    """One source of `offline`, the real one. session: of it, which must stay open. folder: where the files come to lie."""
+    """One source of `offline`, the real one.
 
-    def __init__(self, source: Source, offline: Offline, session: Session, folder: Path) -> None:
+    session: of it, which must stay open. folder: where the files come to lie. number: of its own, by which its tables are
+    named: names of sources may differ in their case alone, which names of tables do not.
+    """
+
+    def __init__(self, source: Source, offline: Offline, session: Session, folder: Path, *, number: int) -> None:
         raw = offline.raw_types(source)
         self.source = source
         self.folder = folder
         self.done = Landed()
         self._connection = session.connection
-        self._all = f"all_{source.name}"
-        self._rows = f"rows_{source.name}"
+        self._all, self._rows, self._seen = f"all_{number}", f"rows_{number}", f"seen_{number}"
         self._columns = [name for name in raw if name not in source.derived]
         self._at: Ints = np.zeros(0, np.int64)
         self._order: Ints = self._at
@@ -142,8 +145,8 @@ class LandingSource:
         if source.arrives:
             journal = offline.arrivals.seen(source.name, [file.sighting for file in session.files(source)])
             table = pa.table({"file_number": np.arange(len(journal)), "first_seen": pa.array(journal, pa.int64())})
-            self._connection.register(f"seen_{source.name}", table)
-            joined = f" LEFT JOIN seen_{source.name} ON file_number = {scan.file}"
+            self._connection.register(self._seen, table)
+            joined = f" LEFT JOIN {self._seen} ON file_number = {scan.file}"
             seen, learned = "first_seen", f"coalesce(first_seen, {happened_of(source, raw)})"
         cells = "".join(f"{quote(name)} AS {cell(name)}, " for name in self._columns)
         words = (
