@@ -24,7 +24,7 @@ from featurestore.serving.served_rows import (
     status_columns,
     store_version,
 )
-from featurestore.types import FeatureType
+from featurestore.types import FeatureType, Timestamp
 
 __all__ = ["Logged", "SpineOfRequests", "chunks"]
 
@@ -59,6 +59,11 @@ class Logged:
         """The keys and request values that the requests brought, and their instants, which are always there."""
         brought = {name: self.rows[input_column(name)].combine_chunks() for name in self.version.inputs}
         return pa.table({**brought, REQUEST_TIME: self.rows["time"].combine_chunks()})
+
+    @property
+    def brought_types(self) -> dict[str, FeatureType]:
+        """The types of what the requests brought."""
+        return {**self.version.inputs, REQUEST_TIME: Timestamp}
 
     @property
     def inputs(self) -> pa.Table:

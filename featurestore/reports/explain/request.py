@@ -13,11 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.clock import instant_of, to_datetime
+from featurestore.clock import to_datetime
 from featurestore.config import ServingLogConfig
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import FingerprintError, NotFoundError, OnDemandError, RequestError
 from featurestore.online.source_state import LAG
+from featurestore.reports.audit.logged import Logged
 from featurestore.reports.explain.explain import explain_as_of
 from featurestore.reports.explain.request_explanation import (
     RequestExplanation,
@@ -30,15 +31,9 @@ from featurestore.semantics.order import same_value
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, scalars
-from featurestore.serving.served_rows import (
-    as_of_column,
-    feature_column,
-    find_request,
-    input_column,
-    status_columns,
-)
+from featurestore.serving.served_rows import find_request
 from featurestore.sources.offline import Offline
-from featurestore.types import FeatureType, Timestamp
+from featurestore.types import FeatureType
 
 __all__ = ["explain_request"]
 
@@ -66,22 +61,23 @@ def explain_request(
             f"Request '{request}' was answered by service '{name}' with fingerprint {fingerprint}, whose definitions are not "
             f"at hand: {error}"
         ) from error
-    logged = rows["row"].to_pylist()  # not all of them, where a part of the keys is logged
-    if row not in logged:
-        raise RequestError(f"Request '{request}' has no row {row} in the log; it has {', '.join(map(str, logged))}")
-    served = _Served(service, rows.slice(logged.index(row), 1))
-    views = tuple(_view(part, served, offline, limit=limit) for part in service.parts)
+    numbers = rows["row"].to_pylist()  # not all of them, where a part of the keys is logged
+    if row not in numbers:
+        raise RequestError(f"Request '{request}' has no row {row} in the log; it has {', '.join(map(str, numbers))}")
+    logged = Logged(service, None, rows.slice(numbers.index(row), 1))
+    inputs = {name: _only(canonical(logged.brought[name], of)) for name, of in logged.brought_types.items()}
+    views = tuple(_view(part, logged, inputs, offline, limit=limit) for part in service.parts)
     return RequestExplanation(
         request=request,
         row=row,
         rows=rows.num_rows,
         service=name,
         fingerprint=fingerprint,
-        time=served.time,
-        inputs={column: served.input(column) for column in service.inputs},
+        time=inputs[REQUEST_TIME],
+        inputs={column: inputs[column] for column in service.inputs},
         input_types=service.inputs,
         views=views,
-        functions=tuple(_function(item, served, views) for item in service.declared.on_demand),
+        functions=tuple(_function(item, logged, inputs, views) for item in service.declared.on_demand),
     )
 
 
@@ -94,71 +90,40 @@ def _why_none(log: ServingLogConfig) -> str:
     return text[0].upper() + text[1:]
 
 
-class _Served:
-    """One logged row, by the names that the log has for what is in it."""
-
-    def __init__(self, service: ResolvedService, row: pa.Table) -> None:
-        self._row = row
-        self._types = {column.name: column.type for column in (*service.columns, *service.hidden)}
-        self._inputs = service.inputs
-
-    def value(self, column: str) -> Any:
-        """The value of a feature column, as served."""
-        return self._scalar(feature_column(column), self._types[column])
-
-    def input(self, name: str) -> Any:
-        """A key or request value."""
-        return self._scalar(input_column(name), self._inputs[name])
-
-    def word(self, column: str) -> Any:
-        """A status, or an instant."""
-        return self._row[column][0].as_py()
-
-    def instant(self, column: str) -> int:
-        """An instant in µs."""
-        return instant_of(self.word(column))
-
-    @property
-    def time(self) -> Any:
-        """When the request was answered."""
-        return self.word("time")
-
-    def _scalar(self, column: str, of: FeatureType) -> Any:
-        return scalars(canonical(self._row[column], of))[0]
+def _only(column: pa.Array | pa.ChunkedArray) -> Any:
+    """The value of the one row."""
+    return scalars(column)[0]
 
 
-def _view(part: ServiceView, served: _Served, offline: Offline, *, limit: int) -> ServedView:
-    key = {key.name: served.input(column) for key, column in zip(part.view.keys, part.inputs, strict=True)}
-    as_of = served.instant(as_of_column(part))
+def _view(part: ServiceView, logged: Logged, inputs: dict[str, Any], offline: Offline, *, limit: int) -> ServedView:
+    key = {key.name: inputs[column] for key, column in zip(part.view.keys, part.inputs, strict=True)}
+    instants = logged.as_of(part)
+    assert instants is not None
+    as_of = int(instants[0])
     explanation = explain_as_of(part.view, offline, key, as_of=as_of, limit=limit)
-    statuses = {column: served.word(own) for own, columns in status_columns(part).items() for column in columns}
+    _, served = logged.of_part(part)
     features = []
     for feature in part.features:
         column = part.column(feature.name)
-        status, now, status_now = statuses[column], explanation.values[feature.name], explanation.statuses[feature.name]
-        value = served.value(column)
+        status, value = str(served.statuses[column][0]), _only(served.columns[column])
+        status_now, now = explanation.statuses[feature.name], explanation.values[feature.name]
         agrees: bool | None = None
         if status != Status.WITHHELD.name:
             agrees = status == status_now and same_value(feature.type, value, now)
         features.append(ServedFeature(column, feature.type, value, status, now, status_now, agrees))
-    due = part.view.timing.as_of(instant_of(served.time))
+    due = part.view.timing.as_of(int(logged.times[0]))
     lag = timedelta(microseconds=LAG if part.view.is_pushed else 0)
     return ServedView(part.name, to_datetime(as_of), to_datetime(due), tuple(features), explanation, lag)
 
 
-def _function(item: OnDemand, served: _Served, views: tuple[ServedView, ...]) -> ServedFunction:
+def _function(item: OnDemand, logged: Logged, brought: dict[str, Any], views: tuple[ServedView, ...]) -> ServedFunction:
     features = {feature.column: feature for view in views for feature in view.features}
-    inputs: dict[str, Any] = {}
-    types: dict[str, FeatureType] = {}
-    for name, declared in zip(input_names(item), item.inputs, strict=True):
-        if name in features:
-            feature = features[name]
-            types[name], inputs[name] = feature.type, feature.served
-        elif name == REQUEST_TIME:
-            types[name], inputs[name] = Timestamp, served.time
-        else:
-            types[name], inputs[name] = getattr(declared, "type"), served.input(name)  # noqa: B009 - a Request
-    value, error = served.value(item.name), None
+    names = input_names(item)
+    types = {name: features[name].type if name in features else logged.brought_types[name] for name in names}
+    inputs = {name: features[name].served if name in features else brought[name] for name in names}
+    served = logged.column(item.name, item.output)
+    assert served is not None
+    value, error = _only(served), None
     try:
         now = _evaluated(item, inputs, types)
     except OnDemandError as raised:
