@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,27 +10,19 @@ from typing import Any, Self
 import pyarrow as pa
 
 from featurestore.catalog import Catalog
-from featurestore.clock import ManualClock, instant_of, to_datetime
-from featurestore.config import lmdb_url
+from featurestore.clock import instant_of
 from featurestore.declare.frames import table_of
-from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.push import KNOWN_AT, PushSource
-from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import ARRIVAL, DataFrameSource, Source
-from featurestore.declare.views import FeatureView, Selection
-from featurestore.durable.temporary import TemporaryFolder
+from featurestore.declare.views import FeatureView
 from featurestore.errors import NotFoundError, RequestError, SourceError, did_you_mean
-from featurestore.materialize.materialize import materialize_view
-from featurestore.materialize.progress import progress_for
-from featurestore.online import OnlineStore, open_online
 from featurestore.reports.explain.explain import explain
 from featurestore.reports.explain.explanation import Explanation
+from featurestore.reports.simulation.world import reading, settled
 from featurestore.semantics.expressions import columns_named
-from featurestore.semantics.service import ResolvedService, ServiceView, resolve_service
+from featurestore.semantics.service import ResolvedService, ServiceView
 from featurestore.semantics.sql import quote
 from featurestore.semantics.values import scalars
-from featurestore.semantics.view import resolve
-from featurestore.serving.lookup import Lookup
 from featurestore.sources.offline import Offline
 from featurestore.testing.columns import column_of, inferred, time_type
 from featurestore.testing.replay import PushedRows, Replay
@@ -41,29 +32,8 @@ from featurestore.types import FeatureType, from_json
 __all__ = ["FeatureTest"]
 
 Schema = dict[str, pa.DataType]
-Served = tuple[dict[str, Any], dict[str, str]]
-"""Values and statuses by column name."""
-
 ASKED_AT = "asked at"
 """The spine's column of instants, where no input bears the name."""
-
-
-PROJECT = "test"
-
-
-class _Online:
-    """An embedded online store that vanishes with whoever asks it, and its clock."""
-
-    def __init__(self) -> None:
-        self.clock = ManualClock(to_datetime(0))
-        folder = TemporaryFolder()
-        self.store: OnlineStore = open_online(lmdb_url(folder.path / "online"), clock=self.clock)
-        weakref.finalize(self, _discard, self.store, folder)
-
-
-def _discard(store: OnlineStore, folder: TemporaryFolder) -> None:
-    store.close()
-    folder.remove()
 
 
 class FeatureTest:
@@ -81,7 +51,7 @@ class FeatureTest:
         self._tables: dict[str, pa.Table] = {}
         self._pushes: dict[str, list[PushedRows]] = {}
         self._known: ResolvedService | None = None
-        self._online: _Online | Replay | None = None
+        self._online: Replay | None = None
         self._whole: Replay | None = None
 
     def rows(self, source: str, rows: Any, *, schema: Mapping[str, FeatureType] | None = None) -> Self:
@@ -139,32 +109,16 @@ class FeatureTest:
         """
         service, instant = self._service(), _instant(at)
         asked = _typed(inputs, service.inputs, needed=service.inputs)
-        found = self._replayed(instant, asked) if self._replays else self._materialized(instant, asked)
+        if self._online is None or instant < instant_of(self._online.clock()):
+            self._online = Replay(service.declared, self._all_pushes())
+        self._online.upto(instant)
+        served, statuses = self._online.served(asked)
         trained, trained_statuses = self._row(at, inputs)
-        served, statuses = found
         for (name, value), wanted in zip(served.items(), trained, strict=True):
             said, status = (value, statuses[name]), trained_statuses.get(name, "PRESENT")
             # Scalars are canonical, with one NaN, so that those of one type are equal to the bit where they read the same.
             assert repr(said) == repr((wanted, status)), f"{name} is served as {said}, and trained as {wanted, status}"
         return served
-
-    def _materialized(self, instant: int, asked: dict[str, Any]) -> Served:
-        service = self._service()
-        if not isinstance(self._online, _Online) or instant < instant_of(self._online.clock()):
-            self._online = _Online()
-        online = self._online
-        online.clock.set(to_datetime(instant))
-        for view in {part.view.name: part.view for part in service.parts}.values():
-            materialize_view(view, self._offline, online.store, project=PROJECT, progress=progress_for(shown=False))
-        result = Lookup(service, online.store, project=PROJECT).get([asked])
-        served = {name: column[0] for name, column in result.columns.items()}
-        return served, {name: statuses[0] for name, statuses in result.statuses.items()}
-
-    def _replayed(self, instant: int, asked: dict[str, Any]) -> Served:
-        if not isinstance(self._online, Replay) or instant < instant_of(self._online.clock()):
-            self._online = Replay(self._service().declared, self._all_pushes())
-        self._online.upto(instant)
-        return self._online.served(asked)
 
     @property
     def _replays(self) -> bool:
@@ -219,28 +173,9 @@ class FeatureTest:
     def _service(self) -> ResolvedService:
         """The features over the test's rows, their types settled."""
         if self._known is None:
-            swapped = self._swapped()
-            views = Catalog.of([swapped]).views
-            resolved = {name: resolve(view, self._offline.raw_types(view.source)) for name, view in views.items()}
-            self._known = resolve_service(swapped, resolved)
+            sources = {name: self._source(source) for name, source in self._catalog.sources.items()}
+            (self._known,) = settled(reading([self._declared], sources), self._offline)
         return self._known
-
-    def _swapped(self) -> FeatureService:
-        """The service as it is declared, but for where its sources' rows are."""
-        sources = {name: self._source(source) for name, source in self._catalog.sources.items()}
-        views = {
-            name: view.model_copy(update={"source": sources[view.source.name]})
-            for name, view in self._catalog.views.items()
-        }
-
-        def swapped(item: Any) -> Any:
-            if isinstance(item, Selection):
-                return item.model_copy(update={"view": views[item.view.name]})
-            if isinstance(item, OnDemand):
-                return item.model_copy(update={"inputs": tuple(swapped(value) for value in item.inputs)})
-            return item
-
-        return self._declared.model_copy(update={"features": tuple(swapped(item) for item in self._declared.features)})
 
     def _source(self, source: Source) -> Source:
         """The source with the test's rows; without rows where it was given none. Those of a push source are pushed."""
