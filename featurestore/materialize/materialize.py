@@ -279,7 +279,7 @@ def _write_all(context: _Context, keys: int, *, present: int | None, progress: P
     the records that there are then. present: how many there are before; None: every record is written."""
     rows, everything = 0, present is None
     count = present or 0
-    progress.start(context.view.name, context.marks.instant, keys)
+    progress.start(f"{context.view.name} as of {to_datetime(context.marks.instant):%Y-%m-%d %H:%M}Z", keys)
     before: Future[int] | None = None
     with ThreadPoolExecutor(max_workers=1) as writer:  # which waits for the store while the next batch is encoded
         for batch, records in _batches(context, keys, everything=everything):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -9,12 +10,12 @@ from functools import partial
 from featurestore.clock import instant_of
 from featurestore.declare.durations import parse_duration
 from featurestore.errors import FeatureStoreError, MaterializeError, PushError
+from featurestore.materialize.progress import progress_for
 from featurestore.reports.audit import Audit
 from featurestore.reports.simulation.failing import Killed
 from featurestore.reports.simulation.faults import Faults, Stretch, chance
 from featurestore.reports.simulation.feeds import Feeds
 from featurestore.reports.simulation.landing import RETRIED
-from featurestore.reports.simulation.progress import progress_bar
 from featurestore.reports.simulation.pushes import Batch, PushFeed
 from featurestore.reports.simulation.questions import Questions
 from featurestore.reports.simulation.report import ViewRuns
@@ -71,11 +72,13 @@ class SimulatedReplay:
     def whole(self, per_hour: float) -> Audit:
         """Let everything happen, and audit it. per_hour: requests of each service."""
         self._plan(per_hour)
-        with progress_bar(len(self._schedule)) as advance:
-            for event in self._schedule.upto(self._span.end):
-                self._world.advance(event.at)
-                event.act()
-                advance()
+        progress = progress_for(shown=sys.stderr.isatty())
+        progress.start("simulate", len(self._schedule))
+        for event in self._schedule.upto(self._span.end):
+            self._world.advance(event.at)
+            event.act()
+            progress.advance(1)
+        progress.done("simulated; now the audit")
         # Training is done later, when all that was on its way has come.
         self._world.advance(self._span.end + (self._faults.late_by if self._faults.late else 0) + RETRIED)
         self._feeds.land(self._now())
