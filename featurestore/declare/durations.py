@@ -11,7 +11,7 @@ from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSc
 from featurestore.clock import instant_of
 from featurestore.errors import DeclarationError
 
-__all__ = ["Duration", "PositiveDuration", "began", "parse_duration", "show_duration"]
+__all__ = ["Duration", "PositiveDuration", "began", "parse_duration", "rough_duration", "show_duration"]
 
 # Greatest first: the order in which they are written. A day is 24 hours, a week 7 days; there are no calendars here.
 UNITS = {
@@ -60,6 +60,15 @@ def began(since: dt.datetime | str | None, now: int) -> int | None:
     if isinstance(since, str):
         return now - parse_duration(since)
     return None if since is None else instant_of(since)
+
+
+def rough_duration(us: int) -> str:
+    """A duration to the precision that a person reads: its two greatest units at most; what is negative with its sign."""
+    if us < 0:
+        return f"-{rough_duration(-us)}"
+    sizes = tuple(SHOWN.values())
+    pairs = zip(sizes, (*sizes[1:], 1), strict=True)
+    return next((show_duration(us // next_one * next_one) for size, next_one in pairs if us >= size), "0s")
 
 
 def show_duration(us: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import duckdb
 
-from featurestore.declare.durations import show_duration
+from featurestore.declare.durations import rough_duration, show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import ParquetSource, Source
 from featurestore.errors import SourceError
@@ -172,10 +172,10 @@ def _age(session: Session, view: ResolvedView, of: str) -> str:
         served = f"{timing.first_sql(f'greatest(event_us, known - {timing.settle})')} + {timing.ready_after}"
     quantile = "CAST(quantile_disc({}, {}) AS BIGINT)"
     columns = [quantile.format(lag, 0.5), *(quantile.format(f"{served} - event_us", q) for q in (0.5, 0.95))]
-    known, half, most = map(_rough, _row(session, f"SELECT {', '.join(columns)} FROM times"))
+    known, half, most = map(rough_duration, _row(session, f"SELECT {', '.join(columns)} FROM times"))
     if timing.refresh is None:
         return f"a row can be used {half} after it happened, 95 % of them within {most} (when they are known; {of})"
-    bounds = f"{_rough(timing.ready_after)} to {_rough(timing.ready_after + timing.refresh)}"
+    bounds = f"{rough_duration(timing.ready_after)} to {rough_duration(timing.ready_after + timing.refresh)}"
     return (
         f"a row is first served {half} after it happened, 95 % of them within {most}: known after {known} (medians of {of}), "
         f"then at the next refresh; the instant that is served is {bounds} old"
@@ -211,11 +211,3 @@ def _row(session: Session, sql: str) -> tuple[int, ...]:
     row: tuple[int, ...] = session.connection.execute(sql).fetchall()[0]
     return row
 
-
-def _rough(us: int) -> str:
-    """A duration to the precision that a person reads: its two greatest units at most."""
-    units = (86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000, 1_000, 1)
-    for greatest, next_one in zip(units, (*units[1:], 1), strict=True):
-        if us >= greatest:
-            return show_duration(us // next_one * next_one)
-    return "0s"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featurestore.declare.durations import show_duration
+from featurestore.declare.durations import rough_duration
 from featurestore.report import Report, Reported, Table, instant_json, plain
 
 __all__ = [
@@ -206,13 +206,5 @@ def _between(least: int, most: int, rows: int) -> str:
 
 
 def shown(us: int | None) -> str:
-    """A duration to the precision that a person reads: its two greatest units at most; what is negative with its sign."""
-    if us is None:
-        return "-"
-    if us < 0:
-        return f"-{shown(-us)}"
-    units = (86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000, 1_000, 1)
-    for greatest, next_one in zip(units, (*units[1:], 1), strict=True):
-        if us >= greatest:
-            return show_duration(us // next_one * next_one)
-    return "0s"
+    """A duration to the precision that a person reads; "-" where there is none."""
+    return "-" if us is None else rough_duration(us)
