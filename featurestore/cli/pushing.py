@@ -155,9 +155,8 @@ def compact(
         done = store.compact(sources)
         logs = not sources and store.config.serving_log.folder.is_dir()
         log = store.compact_serving_log() if logs else None
-    told = None if log is None else log._asdict()
     if as_json:
-        print_json({**{name: one._asdict() for name, one in done.items()}, **({"serving log": told} if logs else {})})
+        print_json({**done, **({"serving log": log} if logs else {})})
     elif done:
         print_table(
             ("source", "segments sealed", "rows", "files deleted"), [(name, *one) for name, one in done.items()]

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurestore.cli.application import FOUND, AsJson, opened, place_of
-from featurestore.cli.output import print_found, print_json, print_report, print_table
+from featurestore.cli.output import print_found, print_json, print_report
 from featurestore.cli.values import json_row
-from featurestore.report import cell
 
 if TYPE_CHECKING:
     from featurestore.serving.online_result import OnlineResult
@@ -91,7 +90,7 @@ def online(
     if as_json:
         print_json(_plain(result))
     else:
-        _print_result(result)
+        print_report(result.report())
 
 
 def _version(
@@ -127,29 +126,6 @@ def _plain(result: OnlineResult) -> dict[str, Any]:
         "as_of": result.as_of,
         "stale": result.stale,
     }
-
-
-def _print_result(result: OnlineResult) -> None:
-    columns, statuses = result.to_dict(), result.statuses
-    if len(result) == 1:
-        given = [(name, value[0], "given") for name, value in columns.items() if name not in statuses]
-        found = [(name, columns[name][0], status[0]) for name, status in statuses.items()]
-        print_table(("name", "value", "status"), [*given, *found])
-    else:
-        shown = {
-            name: [_marked(value, statuses.get(name), row) for row, value in enumerate(column)]
-            for name, column in columns.items()
-        }
-        print_table(list(shown), list(zip(*shown.values(), strict=True)))
-    for view, instant in result.as_of.items():
-        typer.echo(f"{view} as of {cell(instant)}{', stale' if result.stale[view] else ''}")
-
-
-def _marked(value: Any, statuses: list[str] | None, row: int) -> str:
-    """A value, and its status where that is not the usual one."""
-    if statuses is None or statuses[row] == "PRESENT":
-        return cell(value)
-    return f"{cell(value)} ({statuses[row]})"
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:

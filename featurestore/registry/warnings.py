@@ -210,4 +210,3 @@ def _unseen(source: Source, offline: Offline) -> Iterator[str]:
 def _row(session: Session, sql: str) -> tuple[int, ...]:
     row: tuple[int, ...] = session.connection.execute(sql).fetchall()[0]
     return row
-

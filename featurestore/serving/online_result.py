@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.clock import to_datetime
-from featurestore.report import Report, Table
+from featurestore.report import Report, Table, cell, shown_instant
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, matrix_of, own_lists, to_pandas
@@ -131,8 +131,29 @@ class OnlineResult:
         as_of = {name: f"{instant:%Y-%m-%d %H:%M:%S}Z" for name, instant in self.as_of.items()}
         return f"OnlineResult(service={self.service.name!r}, rows={len(self)}, columns={list(self.columns)}, as_of={as_of})"
 
+    def report(self) -> Report:
+        """A table of the rows, of one row a line for each column, and how old the values are."""
+        columns, statuses = self.to_dict(), self.statuses
+        if len(self) == 1:
+            header: Sequence[str] = ("name", "value", "status")
+            rows: list[Any] = [(name, value[0], statuses.get(name, ["given"])[0]) for name, value in columns.items()]
+        else:
+            header = list(columns)
+            rows = [
+                [_marked(name, values[row], statuses, row) for name, values in columns.items()]
+                for row in range(len(self))
+            ]
+        as_of = [
+            f"{name} as of {shown_instant(instant)}{', stale' if self.stale[name] else ''}"
+            for name, instant in self.as_of.items()
+        ]
+        return Report(f"Service {self.service.name}", (Table(header, rows), *as_of))
+
     def _repr_html_(self) -> str:
-        shown = self.to_dict()
-        as_of = ", ".join(f"{name} as of {instant:%Y-%m-%d %H:%M:%S}Z" for name, instant in self.as_of.items())
-        table = Table(list(shown), list(zip(*shown.values(), strict=True)))
-        return Report(f"Service {self.service.name}", (table, as_of)).html()
+        return self.report().html()
+
+
+def _marked(name: str, value: Any, statuses: Mapping[str, Sequence[str]], row: int) -> str:
+    """A value, and its status where that is not the usual one."""
+    usual = name not in statuses or statuses[name][row] == Status.PRESENT.name
+    return cell(value) if usual else f"{cell(value)} ({statuses[name][row]})"
