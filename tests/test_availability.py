@@ -34,7 +34,7 @@ from featurestore.clock import instant_of, to_datetime
 from featurestore.declare.durations import parse_duration, show_duration
 from featurestore.errors import NotFoundError
 from featurestore.reports.availability import Lag, ViewAvailability
-from featurestore.reports.availability.journals import Completions
+from featurestore.reports.journals import Completions
 from featurestore.semantics.time import END, Timing
 from featurestore.types import Int64, Timestamp
 from tests.small import NOON, THING, hours, table, view_of, write

@@ -1,8 +1,8 @@
-"""What there was when a value was computed: the files of its source, and the runs and versions of its view."""
+"""What there was when a value was computed: the files of its source, and the versions of its view."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from featurestore.declare.push import PushSource
@@ -14,7 +14,7 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 
-__all__ = ["FileHistory", "Runs", "Then", "files_of", "other_versions", "runs_of"]
+__all__ = ["FileHistory", "Then", "files_of", "other_versions"]
 
 
 @dataclass(frozen=True)
@@ -50,29 +50,6 @@ def files_of(source: Source, offline: Offline, session: Session) -> FileHistory 
     """The files of a source, or of a push source's history, as a session reads them; None where its rows lie in none."""
     of = source.history if isinstance(source, PushSource) else source
     return None if of is None or isinstance(of, DataFrameSource) else FileHistory(of, offline, session.files(of))
-
-
-class Runs:
-    """The complete runs of a view version: (instant, started, finished), µs, an instant's in the order in which they ran."""
-
-    def __init__(self, runs: Sequence[tuple[int, int, int]]) -> None:
-        self._of: dict[int, list[tuple[int, int]]] = {}
-        for instant, started, finished in runs:
-            self._of.setdefault(instant, []).append((started, finished))
-        self.instants = sorted(self._of)
-
-    def began(self, instant: int, served: int) -> int:
-        """When the run began whose values of an instant were served at `served`: the last that was finished before. Where
-        none was, the first one, which was served before it was journalled; without any, `served` itself."""
-        runs = self._of.get(instant)
-        if runs is None:
-            return served
-        return max((started for started, finished in runs if finished < served), default=runs[0][0])
-
-
-def runs_of(project: Project, view: ResolvedView) -> Runs:
-    """The runs of a view version that are journalled."""
-    return Runs(project.registry.completions(view.name, view.fingerprint))
 
 
 def other_versions(project: Project, view: ResolvedView) -> Iterator[ResolvedView]:

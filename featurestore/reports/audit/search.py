@@ -17,8 +17,9 @@ from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.project import Project
 from featurestore.reports.audit.bits import Bits, passage, same_bits
-from featurestore.reports.audit.history import files_of, other_versions, runs_of
+from featurestore.reports.audit.history import files_of, other_versions
 from featurestore.reports.audit.recompute import NEVER, Ints, Recomputed, ask_keys, neighbours
+from featurestore.reports.journals import completions_of
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
@@ -62,7 +63,7 @@ class Search:
     def __init__(self, project: Project, session: Session, question: DifferingRows) -> None:
         self.question = question
         view = question.part.view
-        self._runs = runs_of(project, view)
+        self._runs = completions_of(project, view)
         self._project, self._session = project, session
         self._types = {question.part.column(f.name): f.type for f in question.part.features}
         self.causes: dict[str, Texts] = {}

@@ -16,7 +16,6 @@ from featurestore.errors import SourceError
 from featurestore.online.codec import ViewCodec
 from featurestore.project import Project
 from featurestore.reports.availability.advice import advice_on
-from featurestore.reports.availability.journals import Completions, completions_of, landings
 from featurestore.reports.availability.measuring import (
     KnownLags,
     MeasuredView,
@@ -28,6 +27,7 @@ from featurestore.reports.availability.measuring import (
     switches,
 )
 from featurestore.reports.availability.report import SIGHTING, Availability, Lag, ViewAvailability
+from featurestore.reports.journals import Completions, completions_of, landings
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session

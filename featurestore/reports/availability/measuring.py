@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, PushSource
-from featurestore.reports.availability.journals import Completions, Landing
 from featurestore.reports.availability.report import Lag, Settling, Switches
+from featurestore.reports.journals import Completions, Landing
 from featurestore.semantics.rows import (
     Scan,
     happened_of,

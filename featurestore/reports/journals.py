@@ -47,10 +47,10 @@ class Completions:
     """
 
     def __init__(self, runs: Iterable[tuple[int, int, int]], timing: Timing) -> None:
-        first: dict[int, tuple[int, int]] = {}
+        self._runs: dict[int, list[tuple[int, int]]] = {}  # a store that was emptied has the same instant again
         for instant, started, finished in runs:
-            held = first.get(instant, (started, finished))  # a store that was emptied has the same instant again
-            first[instant] = min(started, held[0]), min(finished, held[1])
+            self._runs.setdefault(instant, []).append((started, finished))
+        first = {instant: (min(one[0] for one in of), min(one[1] for one in of)) for instant, of in self._runs.items()}
         self.instants = sorted(first)
         self.starts = sorted(started for started, _ in first.values())
         self.finishes = _least_from(first[instant][1] for instant in self.instants)
@@ -59,6 +59,14 @@ class Completions:
         by_start = sorted((started, instant) for instant, (started, _) in first.items())
         self._found = _least_from(instant for _, instant in by_start)
         self._by_start = [started for started, _ in by_start]
+
+    def began(self, instant: int, served: int) -> int:
+        """When the run began whose values of an instant were served at `served`: the last that was finished before. Where
+        none was, the first one, which was served before it was journalled; without any, `served` itself."""
+        runs = self._runs.get(instant)
+        if runs is None:
+            return served
+        return max((started for started, finished in runs if finished < served), default=runs[0][0])
 
     def found(self, seen: int) -> tuple[int, int]:
         """The first instant whose run began at `seen` or later, and since when it has been served; END where none is."""
