@@ -12,7 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.declare.frames import table_of
-from featurestore.errors import FeatureStoreError, LogDamagedError, NotFoundError, OnlineDamagedError, SpineError
+from featurestore.errors import (
+    FeatureStoreError,
+    FingerprintError,
+    LogDamagedError,
+    NotFoundError,
+    OnlineDamagedError,
+    SpineError,
+)
 from featurestore.project import Project
 from featurestore.reports.audit.bits import Bits, same_bits
 from featurestore.reports.audit.counts import AuditCounts, Compared
@@ -75,6 +82,12 @@ def audit(project: Project, what: Audited) -> Audit:
             continue
         except (LogDamagedError, OnlineDamagedError) as error:
             damaged[title] = str(error)
+            continue
+        except FingerprintError as error:
+            told = f"no value of it was compared, those of its views neither: {error}"
+            left_out[title] = (
+                f"{told}; or audit where the code is that served it, or against= a version that is at hand"
+            )
             continue
         except FeatureStoreError as error:  # the rest can be audited all the same
             left_out[title] = str(error)
