@@ -7,6 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from benchmarks.explaining import CASES
+from benchmarks.fast_paths import CASES as FAST_PATHS
 from benchmarks.pairs import Job
 from benchmarks.servers import (
     Told,
@@ -197,6 +198,17 @@ def _tiles(_: str) -> list[Comparison]:
     return found
 
 
+def _fast_paths(_: str) -> list[Comparison]:
+    found = []
+    for case in FAST_PATHS:
+        fast, plain = (
+            Job(name, "benchmarks.fast_paths:call", {"case": case, "fast": name == "fast"})
+            for name in ("fast", "plain")
+        )
+        found.append(Comparison(case, (fast, plain), (Line("call_us", against=1, limit=0.77),)))
+    return found
+
+
 def _push(_: str) -> list[Comparison]:
     found = []
     for online, setup in (("redis", empty_redis), ("lmdb", nothing)):
@@ -253,6 +265,7 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "imports": _imports,
     "windows": _windows,
     "tiles": _tiles,
+    "fast-paths": _fast_paths,
     "push": _push,
     "refresh": _refresh,
     "audit": _audit,

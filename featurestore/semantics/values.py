@@ -219,7 +219,7 @@ def to_numpy(
 def matrix_of(
     columns: Mapping[str, Sequence[Any]], types: Iterable[FeatureType], dtype: npt.DTypeLike | None
 ) -> npt.NDArray[Any]:
-    """What `to_numpy` gives, from columns of canonical scalars: the short way for a lookup of a few rows."""
+    """What `to_numpy` gives, from columns of canonical scalars: 6 to 17 × as fast for a lookup (`benchmarks fast-paths`)."""
     target = np.dtype(np.float64 if dtype is None else dtype)
     if target.kind == "O":
         own = [own_lists(column, of) for column, of in zip(columns.values(), types, strict=True)]

@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.declare.sources import ParquetSource
+from featurestore.query.windows.addends import GREATEST, INTEGERS, Decode, decode_of
 from featurestore.query.windows.filtered_rows import FilteredRows, Ints
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name
-from featurestore.query.windows.partial_sums import GREATEST, INTEGERS, Decode, decode_of
 from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs
-from featurestore.query.windows.window_folds import FoldInput, WindowedRows
+from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
 from featurestore.semantics.folds import Part, PartialSums
 from featurestore.semantics.folds.columnar import Limbs, on_grid
 from featurestore.semantics.time import BEGINNING
@@ -133,10 +133,12 @@ class TileRows:
         line = Timeline(rows["key_no"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
         self.runs = list(monotone_runs(line, keys))  # one, or none
 
-    def column(self, name: ColumnName) -> FoldInput:
+    def column(self, name: ColumnName) -> FilteredColumn:
         """What they add up to of a column under its condition."""
         filtered = [FilteredRows.of(run, None) for run in self.runs]
-        return FoldInput(pa.nulls(0, pa.int64()), filtered, _TileAddends(self._rows, self._tracks.index(name), name[1]))
+        return FilteredColumn(
+            pa.nulls(0, pa.int64()), filtered, _TileAddends(self._rows, self._tracks.index(name), name[1])
+        )
 
 
 class _TileAddends:

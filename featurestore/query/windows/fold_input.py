@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from featurestore.query.asof import same_key
+from featurestore.query.windows.addends import ValueAddends
 from featurestore.query.windows.filtered_rows import FilteredRows
-from featurestore.query.windows.partial_sums import ValueAddends
 from featurestore.query.windows.ranges import MonotoneRun
-from featurestore.query.windows.window_folds import FoldInput
+from featurestore.query.windows.window_folds import FilteredColumn
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.rows import Scan, cell, order_terms, read_cell, rows_sql, tiebreak_terms, until_sql
 from featurestore.semantics.time import BEGINNING, END
@@ -30,7 +30,7 @@ ColumnName = tuple[str | None, FeatureType | None, str | None, bool]
 
 
 def column_name(feature: ResolvedFeature) -> ColumnName:
-    """Which column a feature reads, and under which condition; features of one name share a `FoldInput`."""
+    """Which column a feature reads, and under which condition; features of one name share a `FilteredColumn`."""
     return feature.fold.column, feature.reads, feature.where, not algebra_of(feature).takes_null
 
 
@@ -140,7 +140,7 @@ class FoldRows:
         names += [f"{_hashed(terms[2:-own])} AS before", f"{_hashed(terms[-own:])} AS whole"] if self.ordered else []
         return f"SELECT {', '.join(names)} FROM {self._within(f'key_no >= {first} AND key_no < {last}')} ORDER BY {', '.join(terms)}"
 
-    def column(self, rows: pa.Table, name: ColumnName, runs: Sequence[MonotoneRun]) -> FoldInput:
+    def column(self, rows: pa.Table, name: ColumnName, runs: Sequence[MonotoneRun]) -> FilteredColumn:
         """One column of rows that were read, under its condition, along their runs."""
         column, reads, where, skips = name
         counted, values = None, pa.nulls(rows.num_rows, pa.int64())
@@ -153,7 +153,7 @@ class FoldRows:
             valid = values.is_valid().to_numpy(zero_copy_only=False)
             counted = valid if counted is None else counted & valid
         filtered = [FilteredRows.of(run, counted) for run in runs]
-        return FoldInput(values, filtered, ValueAddends(values, reads or Int64))
+        return FilteredColumn(values, filtered, ValueAddends(values, reads or Int64))
 
 
 def _hashed(terms: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_n
 from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs, range_of
 from featurestore.query.windows.ties import Lifetimes, Ties
 from featurestore.query.windows.tiled import TiledRows
-from featurestore.query.windows.window_folds import FoldInput, WindowedRows
+from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
 from featurestore.semantics.folds import FOLDS, FoldColumn, PartialSums
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING
@@ -56,12 +56,12 @@ class _Requested:
         self,
         runs: Sequence[MonotoneRun],
         event_us: Ints,
-        make: Callable[[ColumnName], FoldInput],
+        make: Callable[[ColumnName], FilteredColumn],
         requests: tuple[Ints, Ints],
     ) -> None:
         self.runs, self._event_us, self._make, self._requests = runs, event_us, make, requests
         self._ranges: dict[Span, list[Range]] = {}
-        self._columns: dict[ColumnName, FoldInput] = {}
+        self._columns: dict[ColumnName, FilteredColumn] = {}
         self._windows: dict[tuple[ColumnName, Span], WindowedRows] = {}
 
     def ranges(self, span: Span) -> list[Range]:
@@ -70,7 +70,7 @@ class _Requested:
             self._ranges[span] = [range_of(run, span, *self._requests) for run in self.runs]
         return self._ranges[span]
 
-    def column(self, name: ColumnName) -> FoldInput:
+    def column(self, name: ColumnName) -> FilteredColumn:
         """A column under its condition."""
         if name not in self._columns:
             self._columns[name] = self._make(name)

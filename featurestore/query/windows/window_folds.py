@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from featurestore.query.windows.addends import GREATEST, Addends
 from featurestore.query.windows.filtered_rows import Bits, FilteredRows, Ints, picked_places
-from featurestore.query.windows.partial_sums import GREATEST, Addends
 from featurestore.query.windows.ranges import Range
 from featurestore.semantics.folds import Algebra, FoldColumn, Part, PartialSums, State
 from featurestore.semantics.folds.limbs import Limbs
@@ -23,10 +23,10 @@ from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType
 
-__all__ = ["FoldInput", "WindowedRows"]
+__all__ = ["FilteredColumn", "WindowedRows"]
 
 
-class FoldInput:
+class FilteredColumn:
     """One column under one condition, as folds read it; those of the same column and condition share it."""
 
     def __init__(self, values: pa.Array, rows: Sequence[FilteredRows], addends: Addends) -> None:
@@ -74,7 +74,7 @@ class FoldInput:
 class WindowedRows:
     """The part of a column's rows that a window lets through, for each request."""
 
-    def __init__(self, column: FoldInput, of_runs: Sequence[Range]) -> None:
+    def __init__(self, column: FilteredColumn, of_runs: Sequence[Range]) -> None:
         self.column = column
         self.ranges = [rows.range(part) for rows, part in zip(column.rows, of_runs, strict=True)]
         """Of each of the column's parts."""

@@ -88,11 +88,12 @@ class Moments(Algebra):
 
 
 def finish_moments(of: Moments, values: int, first: int, second: int) -> float:
-    """(n·Σx² − (Σx)²) / (n·(n − ddof)), or its root, rounded once; the sums are integers in the measure's units."""
+    """(n·Σx² − (Σx)²) / (n·(n − ddof)), or its root, rounded once; the sums are integers in the measure's units.
+
+    Nearly always their low bits are zero, and integers a fifth as long do: 2 × as fast (`benchmarks fast-paths`).
+    """
     unit = of.measure.unit
-    if (
-        of.measure.bits == LONG and not first & LOW and not second & LOW_OF_SQUARES
-    ):  # nearly always: integers a fifth as long
+    if of.measure.bits == LONG and not first & LOW and not second & LOW_OF_SQUARES:
         first, second, unit = first >> SPARE, second >> 2 * SPARE, unit >> SPARE
     numerator = values * second - first * first
     denominator = values * (values - of.ddof) * unit * unit

@@ -13,9 +13,6 @@ __all__ = ["LONG", "pack_ints", "pack_runs", "unpack_ints", "unpack_runs"]
 LONG = 255
 """From this length on, a run is behind a byte that says so and four bytes."""
 
-SEVERAL = 40
-"""Bytes from which on it is worth a look whether all runs are equally long."""
-
 
 def pack_runs(runs: Iterable[bytes]) -> bytes:
     """Runs of bytes, each behind its length."""
@@ -30,8 +27,6 @@ def pack_runs(runs: Iterable[bytes]) -> bytes:
 def unpack_runs(data: bytes) -> list[bytes]:
     """The runs that `pack_runs` wrote."""
     at, end = 0, len(data)
-    if end > SEVERAL and (step := data[0] + 1) < 256 and data[::step] == data[:1] * -(-end // step) and not end % step:
-        return [data[at + 1 : at + step] for at in range(0, end, step)]  # all runs are equally long
     runs = []
     while at < end:
         size = data[at]

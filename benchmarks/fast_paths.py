@@ -1,0 +1,99 @@
+"""Each fast path of the folds beside its slow twin, which says the same, as jobs (see `pairs`): one that is not worth 1.3 × goes."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import pyarrow as pa
+
+from benchmarks.latency import Figures
+from featurestore.semantics.folds import FOLDS, Algebra
+from featurestore.semantics.folds.measures import Measure
+from featurestore.semantics.folds.moments import Moments
+from featurestore.semantics.folds.row_picks import unpack_rows
+from featurestore.semantics.values import matrix_of, to_numpy
+from featurestore.types import Float64
+
+ROUNDS = 2_000
+
+Twins = tuple[Callable[[], object], Callable[[], object]]
+
+
+def _algebra(kind: str, **parameters: Any) -> Algebra:
+    return FOLDS[kind].algebra(Float64, FOLDS[kind].result(Float64, **parameters), **parameters)
+
+
+def _states(algebra: Algebra, count: int, *, rows: int = 1) -> list[Any]:
+    """States of so many rows each, as those of tiles that follow each other in time."""
+    choice = random.Random(1)
+    places = sorted(choice.randbytes(16) for _ in range(count * rows))
+    lifted = [algebra.lift(choice.lognormvariate(3, 2), place) for place in places]
+    return [reduce(algebra.merge, lifted[start : start + rows]) for start in range(0, len(lifted), rows)]
+
+
+def _finished(kind: str) -> Twins:
+    algebra = _algebra(kind)
+    states = _states(algebra, 100)
+    return lambda: algebra.finish_many(states), lambda: Algebra.finish_many(algebra, states)
+
+
+def _merged(kind: str, **parameters: Any) -> Twins:
+    algebra = _algebra(kind, **parameters)
+    packed = [algebra.pack(state) for state in _states(algebra, 31, rows=5)]
+    return lambda: algebra.merge_packed(packed), lambda: Algebra.merge_packed(algebra, packed)
+
+
+def _unpacked() -> Twins:
+    algebra = _algebra("Latest")
+    packed = [algebra.pack(state) for state in _states(algebra, 100)]
+    return lambda: [algebra.unpack(data) for data in packed], lambda: [unpack_rows(data) for data in packed]
+
+
+def _moments(kind: str) -> Twins:
+    algebra = _algebra(kind, ddof=1)
+    assert isinstance(algebra, Moments)
+    (state,) = _states(algebra, 1, rows=400)
+    twin = replace(algebra, measure=Measure(algebra.measure.unit))
+    return lambda: algebra.finish(state), lambda: twin.finish(state)
+
+
+def _matrix(rows: int) -> Twins:
+    columns = {f"f{number}": [float(row) for row in range(rows)] for number in range(18)}
+    types = dict.fromkeys(columns, Float64)
+
+    def plain() -> object:
+        return to_numpy({name: pa.array(values, pa.float64()) for name, values in columns.items()}, types, dtype=object)
+
+    return lambda: matrix_of(columns, types.values(), object), plain
+
+
+CASES: dict[str, Callable[[], Twins]] = {
+    "values of 100 states, Latest": lambda: _finished("Latest"),
+    "values of 100 states, Max": lambda: _finished("Max"),
+    "100 rows unpacked, Latest": _unpacked,
+    "31 tiles merged, Latest": lambda: _merged("Latest"),
+    "31 tiles merged, Max": lambda: _merged("Max"),
+    "31 tiles merged, LastN": lambda: _merged("LastN", n=5),
+    "moments finished, Var": lambda: _moments("Var"),
+    "moments finished, StdDev": lambda: _moments("StdDev"),
+    "matrix of 1 × 18 objects": lambda: _matrix(1),
+    "matrix of 100 × 18 objects": lambda: _matrix(100),
+}
+
+
+def call(case: str, fast: bool) -> Callable[[], Figures]:
+    """µs of one call of a case, the least of many: these are calls of a few µs."""
+    made = CASES[case]()[0 if fast else 1]
+
+    def measured() -> Figures:
+        times = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter_ns()
+            made()
+            times.append(time.perf_counter_ns() - started)
+        return {"call_us": min(times) / 1e3}
+
+    return measured
