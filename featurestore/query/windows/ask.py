@@ -1,8 +1,8 @@
 """The as-of query's other half: folds of many rows. Rows come from DuckDB once, sorted; ranges of them are folded.
 
 It asks the same rows as every other path (`semantics.rows`), for the keys and requests that `query.asof` has numbered. So
-many keys are taken at once as memory allows; the rest waits in DuckDB, which spills. What was taken is folded a share of the
-keys at a time, on as many threads as DuckDB has: a share is so small that a processor's cache holds most of it.
+many keys are taken at once as memory allows; the rest waits in DuckDB, which spills. What was taken is folded in batches of
+keys, on as many threads as DuckDB has: a batch is so small that a processor's cache holds most of it.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def ask_folds(
                 beside = None
                 if tiles is not None and tiling is not None:
                     beside = tiling.rows(plan, tiles.of_keys(keys), keys=count, first=first)
-                share = KeyBatch(
+                batch = KeyBatch(
                     plan, rows.of_keys(keys), keys=count, first=first, key=key[part] - first, as_of=as_of[part],
                     tiles=beside,
                 )  # fmt: skip
-                return share.answer(request_no[part])
+                return batch.answer(request_no[part])
 
             work = [key, rows.key, *([tiles.key] if tiles is not None else [])]
             answers += pool.map(answer, key_batches(first, last, work))

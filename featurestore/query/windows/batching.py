@@ -1,4 +1,4 @@
-"""How the rows of many keys are cut: into passes that memory holds, and these into shares for one thread. No key is split."""
+"""How the rows of many keys are cut: into batches that memory holds, and these into batches for one thread. No key is split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY_BATCH_ROWS = 1 << 17
 def memory_batches(
     connection: duckdb.DuckDBPyConnection, tables: Sequence[str], *, keys: int, width: int
 ) -> Iterator[tuple[int, int]]:
-    """Ranges of keys whose rows are few enough. tables: of rows `(k, …)`, k from 0 on; width: cells a row, roughly."""
+    """Ranges of keys whose rows are few enough. tables: of rows `(key_no, …)`, from 0 on; width: cells a row, roughly."""
     every = " UNION ALL ".join(f"SELECT key_no FROM {table}" for table in tables)
     (total,) = connection.execute(f"SELECT count(*) FROM ({every})").fetchall()[0]
     limit = max(1, MEMORY_BATCH_CELLS // width)

@@ -24,6 +24,7 @@ from featurestore.types import FeatureType, Int64
 __all__ = ["COUNTED", "ColumnName", "FoldRows", "column_name", "earliest", "rows_name", "span_of"]
 
 COUNTED = "asof_counted"
+"""The temporary table of the rows that folds count."""
 
 ColumnName = tuple[str | None, FeatureType | None, str | None, bool]
 """One column under one condition: its name, the type it is read as, the condition, and whether nulls are left out."""
@@ -52,18 +53,24 @@ def earliest(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -
 
 @dataclass(frozen=True)
 class FoldRows:
-    """What is read of each row: the columns, each with the type it is read as, and the conditions.
-
-    at: the one instant of all requests, where there is only one. Then no row is read that does not count for it.
-    """
+    """What is read of each row for some features of a view."""
 
     view: ResolvedView
     features: tuple[ResolvedFeature, ...]
     columns: list[tuple[str, FeatureType]]
+    """Each with the type it is read as."""
+
     conditions: list[str]
+    """SQL, the view's own included."""
+
     ordered: bool
+    """Whether a fold asks which of two rows rule 2 puts first."""
+
     until: bool
+    """Whether the end of each row's validity is read."""
+
     at: int | None = None
+    """The one instant (µs) of all requests, where there is only one. Then no row is read that does not count for it."""
 
     @classmethod
     def of(cls, view: ResolvedView, features: tuple[ResolvedFeature, ...], at: int | None = None) -> FoldRows:
@@ -102,7 +109,7 @@ class FoldRows:
         )
 
     def _counting(self, rows: str, at: int) -> str:
-        """The rows that count at an instant, as if they always had and would: then one chain holds them all."""
+        """The rows that count at an instant, as if they always had and would: then one run holds them all."""
         times, counts = f"CAST({BEGINNING} AS BIGINT) AS counts_from", f"counts_from <= {at}"
         if self.view.source.identity:
             times, counts = f"{times}, CAST({END} AS BIGINT) AS counts_until", f"{counts} AND counts_until > {at}"

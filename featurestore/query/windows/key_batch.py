@@ -99,17 +99,17 @@ class KeyBatch:
         self._plan, self._table, self._as_of = plan, rows, as_of
         times = {name: rows[name].to_numpy() for name in ("event_us", "counts_from")}
         ends = rows["counts_until"].to_numpy() if plan.view.source.identity else None
-        line = Timeline(
+        timeline = Timeline(
             rows["key_no"].to_numpy().astype(np.int64) - first, times["event_us"], times["counts_from"], ends
         )
-        runs = list(monotone_runs(line, keys))
-        self._rows = _Requested(runs, line.event_us, lambda name: plan.column(rows, name, runs), (key, as_of))
+        runs = list(monotone_runs(timeline, keys))
+        self._rows = _Requested(runs, timeline.event_us, lambda name: plan.column(rows, name, runs), (key, as_of))
         self._parts = [self._rows]
         if tiles is not None:
             self._parts.append(_Requested(tiles.runs, tiles.event_us, tiles.column, (key, as_of)))
         self._parts = [part for part in self._parts if part.runs]
         self._lifetimes = Lifetimes(times["counts_from"], ends)
-        self._ties = Ties(line.key, line.event_us, *_hashes(rows)) if plan.ordered else None
+        self._ties = Ties(timeline.key, timeline.event_us, *_hashes(rows)) if plan.ordered else None
 
     def answer(self, request_no: Ints) -> FoldedAnswer:
         """The folds of all features for the requests, numbered `request_no`."""

@@ -1,13 +1,13 @@
 """Which rows count at an instant, as ranges: rule 1 for folds of many rows, in n log n.
 
-Rows of one key lie in rule 2's order, that of their event times. A *chain* is a part of them along which neither the
-instant from which a row counts nor the instant from which it no longer does ever goes back. In a chain, the rows
-that count at an as_of within a window are neighbours, found by binary search:
+Rows of one key lie in rule 2's order, that of their event times. A *monotone run* is a part of them along which neither the
+instant from which a row counts nor the instant from which it no longer does ever goes back. In a run, the rows that count at
+an as_of within a window are neighbours, found by binary search:
 
     event_us > start and counts_until > as_of    from some row on        counts_from ≤ as_of and event_us ≤ end    up to some row
 
-Where rows are learned in the order in which they happened, there is one chain. A row that was overtaken (a later one
-was known before it) goes to the next chain, so late rows cost as many chains as they overtake each other in.
+Where rows are learned in the order in which they happened, there is one run. A row that was overtaken (a later one
+was known before it) goes to the next run, so late rows cost as many runs as they overtake each other in.
 """
 
 from __future__ import annotations
@@ -28,38 +28,50 @@ Ints = npt.NDArray[np.int64]
 
 
 class Timeline(NamedTuple):
-    """The times of n rows in the order of their keys, then of rule 2; µs.
-
-    key: the row's key, from 0 on, never decreasing. event_us: event_time.
-    The row counts at as_of when counts_from ≤ as_of < counts_until.
-    """
+    """The times of rows in the order of their keys, then of rule 2. Instants are µs."""
 
     key: Ints
+    """The number of each row's key, from 0 on, never decreasing."""
+
     event_us: Ints
+    """Its event_time."""
+
     counts_from: Ints
+    """The row counts at as_of when counts_from ≤ as_of < counts_until."""
+
     counts_until: Ints | None
+    """None: no row is ever replaced."""
 
 
 @dataclass(frozen=True)
 class MonotoneRun:
-    """Rows of a timeline, by place, whose ranges of counting never go back; `first[key]` is where a key's begin."""
+    """Rows of a timeline along which neither `counts_from` nor `counts_until` ever goes back."""
 
     places: Ints
+    """Where its rows lie in the timeline."""
+
     first: Ints
+    """Of each key the number of its first row in the run, and one more for the end."""
+
     event_us: Ints
+    """The event_time of its rows."""
+
     counts_from: Ints
+    """See Timeline."""
+
     counts_until: Ints | None
+    """None: its rows count for ever."""
 
 
 class Range(NamedTuple):
-    """For each request the part [low, high) of a chain."""
+    """For each request the part [low, high) of a run."""
 
     low: Ints
     high: Ints
 
 
 def monotone_runs(rows: Timeline, keys: int) -> Iterator[MonotoneRun]:
-    """The rows as few chains as overtaking asks for; those that end (a later version replaces them) apart."""
+    """The rows in as few runs as overtaking asks for; those that a later version replaces are in runs of their own."""
     every = np.arange(len(rows.event_us), dtype=np.int64)
     if rows.counts_until is None:
         parts = [every]
@@ -69,11 +81,11 @@ def monotone_runs(rows: Timeline, keys: int) -> Iterator[MonotoneRun]:
     for number, left in enumerate(parts):
         while len(left):
             kept = _never_back(rows, left, ending=number == 1)
-            yield _chain(rows, left if kept.all() else left[kept], keys, ending=number == 1)
-            left = left[~kept]  # noqa: PLW2901 - what is left for the next chain
+            yield _run(rows, left if kept.all() else left[kept], keys, ending=number == 1)
+            left = left[~kept]  # noqa: PLW2901 - what is left for the next run
 
 
-def _chain(rows: Timeline, places: Ints, keys: int, *, ending: bool) -> MonotoneRun:
+def _run(rows: Timeline, places: Ints, keys: int, *, ending: bool) -> MonotoneRun:
     counts = np.bincount(rows.key[places], minlength=keys)
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     whole = len(places) == len(rows.event_us)
@@ -113,15 +125,15 @@ def _least_from_here(key: Ints, values: Ints) -> npt.NDArray[np.bool_]:
     return least
 
 
-def range_of(chain: MonotoneRun, span: Span, key: Ints, as_of: Ints) -> Range:
-    """The part of a chain that counts for each request (key, as_of) within a window."""
-    low, last = chain.first[key], chain.first[key + 1]
-    high = _first_above(chain.counts_from, low, last, as_of)
+def range_of(run: MonotoneRun, span: Span, key: Ints, as_of: Ints) -> Range:
+    """The part of a run that counts for each request (key, as_of) within a window."""
+    low, last = run.first[key], run.first[key + 1]
+    high = _first_above(run.counts_from, low, last, as_of)
     if span.offset:
-        high = np.minimum(high, _first_above(chain.event_us, low, last, span.end(as_of)))
-    start = low if span.length is None else _first_above(chain.event_us, low, last, span.start(as_of))
-    if chain.counts_until is not None:
-        start = np.maximum(start, _first_above(chain.counts_until, low, last, as_of))
+        high = np.minimum(high, _first_above(run.event_us, low, last, span.end(as_of)))
+    start = low if span.length is None else _first_above(run.event_us, low, last, span.start(as_of))
+    if run.counts_until is not None:
+        start = np.maximum(start, _first_above(run.counts_until, low, last, as_of))
     return Range(start, np.maximum(start, high))
 
 

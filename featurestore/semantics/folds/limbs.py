@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 MASK = (1 << 32) - 1
-BLOCK = 1 << 14
+BLOCK_ROWS = 1 << 14
 """Rows worked on at once: what a processor's cache holds."""
 
 SMALLEST = -1074
@@ -140,7 +140,7 @@ def squares_of_limbs(digits: Ints) -> Ints:
 
 
 def _blocks(rows: int) -> Iterator[slice]:
-    return (slice(start, start + BLOCK) for start in range(0, rows, BLOCK))
+    return (slice(start, start + BLOCK_ROWS) for start in range(0, rows, BLOCK_ROWS))
 
 
 def _finite(values: Floats) -> Floats:

@@ -25,13 +25,13 @@ __all__ = ["Moments", "finish_moments", "moments"]
 
 Sums = tuple[int, int, int, int]
 
-LONG = 1074
-"""The bits of the measure of Float64."""
+DOUBLE_UNIT_BITS = 1074
+"""The unit of Float64 is 2^-1074."""
 
-SPARE = 900
-"""Bits that are zero in sums of float64s of 2^-122 and more, or of fewer digits; in sums of their squares twice as many."""
+EMPTY_BITS = 900
+"""The low bits that are zero in sums of float64s of 2^-122 and more, or of fewer digits; in sums of their squares twice as many."""
 
-LOW, LOW_OF_SQUARES = (1 << SPARE) - 1, (1 << 2 * SPARE) - 1
+LOW, LOW_OF_SQUARES = (1 << EMPTY_BITS) - 1, (1 << 2 * EMPTY_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ def finish_moments(of: Moments, values: int, first: int, second: int) -> float:
     Nearly always their low bits are zero, and integers a fifth as long do: 2 × as fast (`benchmarks fast-paths`).
     """
     unit = of.measure.unit
-    if of.measure.bits == LONG and not first & LOW and not second & LOW_OF_SQUARES:
-        first, second, unit = first >> SPARE, second >> 2 * SPARE, unit >> SPARE
+    if of.measure.bits == DOUBLE_UNIT_BITS and not first & LOW and not second & LOW_OF_SQUARES:
+        first, second, unit = first >> EMPTY_BITS, second >> 2 * EMPTY_BITS, unit >> EMPTY_BITS
     numerator = values * second - first * first
     denominator = values * (values - of.ddof) * unit * unit
     return (rounded_root if of.root else rounded)(numerator, denominator, of.result)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["LONG", "pack_ints", "pack_runs", "unpack_ints", "unpack_runs"]
+__all__ = ["LONG_RUN_BYTES", "pack_ints", "pack_runs", "unpack_ints", "unpack_runs"]
 
-LONG = 255
+LONG_RUN_BYTES = 255
 """From this length on, a run is behind a byte that says so and four bytes."""
 
 
@@ -19,7 +19,7 @@ def pack_runs(runs: Iterable[bytes]) -> bytes:
     parts: list[bytes] = []
     for run in runs:
         size = len(run)
-        parts.append(bytes([size]) if size < LONG else b"\xff" + size.to_bytes(4, "little"))
+        parts.append(bytes([size]) if size < LONG_RUN_BYTES else b"\xff" + size.to_bytes(4, "little"))
         parts.append(run)
     return b"".join(parts)
 
@@ -31,7 +31,7 @@ def unpack_runs(data: bytes) -> list[bytes]:
     while at < end:
         size = data[at]
         at += 1
-        if size == LONG:
+        if size == LONG_RUN_BYTES:
             size = int.from_bytes(data[at : at + 4], "little")
             at += 4
         runs.append(data[at : at + size])
