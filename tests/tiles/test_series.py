@@ -10,7 +10,7 @@ from featurestore import Count, Entity, FeatureView, First, Latest, Max, Mean, P
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.windows import Span
 from featurestore.sources.offline import Offline
-from featurestore.tiles.series import TileSeries, ViewTiles, event_time_of, pushed_place
+from featurestore.tiles.series import ViewTiles, event_time_of, pushed_place
 from featurestore.types import Float64, Int64, Timestamp
 from tests.world import resolved
 
@@ -24,25 +24,12 @@ def series_of(tmp_path: Any, *, ttl: str | None = None, until: str | None = None
     return ViewTiles(resolved(view, Offline(tmp_path)).parts[0].view)
 
 
-def test_a_tile_begins_after_its_b_and_ends_with_its_hop() -> None:
-    series = TileSeries(5, 10, ())
-    for event_time in range(-12, 13):
-        b = series.tile(event_time)
-        assert b % 5 == 0
-        assert b < event_time <= b + 5
-    assert [TileSeries(0, None, ()).tile(each) for each in (BEGINNING, 0, 7)] == [0, 0, 0]
-
-
 @pytest.mark.parametrize("length", [5, 7, 10])
-def test_the_oldest_tile_is_the_one_that_the_longest_window_begins_with(length: int) -> None:
-    series = TileSeries(5, length, ())
+def test_the_oldest_tile_is_the_one_that_the_longest_window_begins_with(length: int, tmp_path: Any) -> None:
+    (series,) = series_of(tmp_path, a=Sum("x", window=f"{length}us", hop="5us")).lanes
     for as_of in range(-12, 13):
         first = Span(length, hop=5).start(as_of) + 1  # µs
-        assert series.oldest(as_of) == series.tile(first)
-
-
-def test_what_has_no_end_drops_nothing() -> None:
-    assert TileSeries(5, None, ()).oldest(7) == TileSeries(0, 10, ()).oldest(7) == -END
+        assert series.reach.start(as_of) == series.grid.start(first)
 
 
 def test_windows_of_one_hop_share_a_series_as_far_back_as_the_longest_of_them(tmp_path: Any) -> None:
@@ -54,7 +41,11 @@ def test_windows_of_one_hop_share_a_series_as_far_back_as_the_longest_of_them(tm
         c=Sum("x", window="9us", hop="3us"),
         d=Sum("x", window="lifetime"),
     ).lanes
-    assert [(series.hop, series.reach, len(series.cells)) for series in tiles] == [(0, None, 1), (2, 10, 2), (3, 9, 1)]
+    assert [(series.grid.hop, series.reach.length, len(series.cells)) for series in tiles] == [
+        (0, None, 1),
+        (2, 10, 2),
+        (3, 9, 1),
+    ]
 
 
 def test_folds_that_keep_the_same_share_an_aggregate(tmp_path: Any) -> None:
