@@ -29,7 +29,7 @@ from featurestore import (
 from featurestore.declare.folds import Fold
 from featurestore.semantics.time import END
 from featurestore.sources.offline import Offline
-from featurestore.tiles.codec import RecordChange, TileCodec
+from featurestore.tiles.codec import TileCodec
 from featurestore.tiles.series import UNTIL, PushedRow, Replaced, ViewTiles, pushed_place
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.golden_wire import GOLDEN
@@ -90,14 +90,14 @@ def made() -> dict[str, list[str]]:
     for name, features in VIEWS.items():
         codec = TileCodec(view_tiles(features))
         records = [
-            codec.changed([RecordChange(None, rows(count, special=special), instant=AS_OF)])[0]
+            codec.changed(None, rows(count, special=special), instant=AS_OF)
             for count, special in ((1, False), (12, False), (12, True))
         ]
         more = [row._replace(known_at=AS_OF + 1) for row in rows(5, special=True)]
-        records += codec.changed([RecordChange(records[1], more)])
+        records.append(codec.changed(records[1], more))
         if name == "sums":
             gone = [Replaced(row, AS_OF + 2) for row in rows(9, special=True)]
-            records += codec.changed([RecordChange(records[2], [], gone)])
+            records.append(codec.changed(records[2], [], gone))
         found[name] = [record.hex() for record in records if record is not None]
     return found
 

@@ -15,7 +15,6 @@ from featurestore.push.rebuild_records import folded_records
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
-from featurestore.tiles.codec import RecordChange
 from featurestore.tiles.series import Replaced
 
 __all__ = ["Applying", "Reading"]
@@ -80,11 +79,11 @@ class Applying:
         merged = [parts for parts in {**added, **gone} if view.exact or parts not in gone]
         columns = [[parts[i] for parts in merged] for i in range(len(view.view.keys))]
         keys = view.keys.keys_of(columns, len(merged))
-        changes = (
-            RecordChange(record, added.get(parts, ()), gone.get(parts, ()))
-            for parts, record in zip(merged, self._store.get(keys).values, strict=True)
-        )
-        puts: Puts = dict(zip(keys, view.records.changed(changes), strict=True))
+        held = self._store.get(keys).values
+        puts: Puts = {
+            key: view.records.changed(record, added.get(parts, ()), gone.get(parts, ()))
+            for key, record, parts in zip(keys, held, merged, strict=True)
+        }
         if anew:
             puts |= dict.fromkeys(map(view.keys.key, anew))
             puts |= dict(folded_records(view, self._offline, upto=upto, keys=anew))

@@ -21,7 +21,6 @@ from featurestore.semantics.rows import Scan, cell, key_list, rows_sql, until_sq
 from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
-from featurestore.tiles.codec import RecordChange
 from featurestore.tiles.series import UNTIL, PushedRow, pushed_place
 from featurestore.types import FeatureType
 
@@ -46,7 +45,7 @@ def folded_records(
         reader = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys)).to_arrow_reader(BATCH)
         rows = (row for batch in reader for row in _rows(view, batch, types))
         for key, group in groupby(rows, key=itemgetter(0)):
-            (record,) = view.records.changed([RecordChange(None, list(group), instant=upto)])
+            record = view.records.changed(None, group, instant=upto)
             assert record is not None
             yield view.keys.key(key), record
 

@@ -24,7 +24,6 @@ from featurestore.push.rebuild_records import folded_records
 from featurestore.query.changed_keys import all_keys_sql
 from featurestore.report import Report, Reported, instant_json, plain, plain_fields, shown_instant
 from featurestore.semantics.view import ResolvedView
-from featurestore.tiles.codec import RecordChange
 
 __all__ = ["Discrepancy", "Verification", "Verified", "verify"]
 
@@ -298,4 +297,4 @@ def _as_of(pushed: PushedView, record: bytes | None, upto: int) -> bytes | None:
     """A record as it would be if it had been written at an instant; as it is, where it is of a later one."""
     if record is None or pushed.records.instant(record) > upto:
         return record
-    return pushed.records.changed([RecordChange(record, [], instant=upto)])[0]
+    return pushed.records.changed(record, (), instant=upto)

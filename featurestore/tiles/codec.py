@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from itertools import islice
 from typing import NamedTuple, NoReturn
 
 from featurestore.errors import OnlineStoreError
@@ -19,13 +18,10 @@ from featurestore.tiles.block import TileBlock
 from featurestore.tiles.layout import HEAD, Columns, SeriesLayout, TileFormat
 from featurestore.tiles.series import PartialAggregate, PushedRow, Replaced, TileRange, TileReader, ViewTiles
 
-__all__ = ["MANY", "RecordChange", "TileCodec", "TileRecord"]
+__all__ = ["MANY", "TileCodec", "TileRecord"]
 
 FORMAT = 3
 NEVER = -(1 << 63)
-AT_ONCE = 16
-"""Records that are changed together, each step for all of them before the next: twice as quick as one by one. With many more
-there would be so many objects at a time that Python goes through all that there are, again and again, to free some."""
 
 MANY = 8
 """Records from which on it is quicker to read them all at once."""
@@ -50,20 +46,6 @@ class TileRecord(NamedTuple):
     known: int
     record: bytes
     lanes: list[SeriesLayout]
-
-
-class RecordChange(NamedTuple):
-    """Rows to be merged into a record, and rows to be taken out of it again; those that it knows of already change nothing."""
-
-    record: bytes | None
-    """None: there is none yet."""
-
-    added: Sequence[PushedRow]
-
-    replaced: Sequence[Replaced] = ()
-
-    instant: int = NEVER
-    """It is then true at least for this instant (µs)."""
 
 
 class _Merging(NamedTuple):
@@ -132,42 +114,37 @@ class TileCodec:
             _refuse(min(other))
         return TileBlock(self._forms, records)
 
-    def changed(self, changes: Iterable[RecordChange]) -> list[bytes | None]:
-        """The records after changes, without tiles that are out of reach; None of one that has no rows left.
+    def changed(
+        self,
+        record: bytes | None,
+        added: Iterable[PushedRow],
+        replaced: Iterable[Replaced] = (),
+        *,
+        instant: int = NEVER,
+    ) -> bytes | None:
+        """A record (None: there is none yet) with rows merged into it and others taken out of it, true at least for `instant`.
 
-        Every cell must be additive where rows are taken out. A tile that is out of reach is gone already, and of one that is
-        there nothing was ever left out.
+        A row that the record knows of already, by its own instant, changes nothing. Tiles that are out of reach are left out.
+        Every cell must be additive where rows are taken out: a tile that is out of reach is gone already, and of one that is
+        there nothing was ever left out. None where no rows are left.
         """
-        found: list[bytes | None] = []
-        waiting = iter(changes)
-        while some := list(islice(waiting, AT_ONCE)):
-            found += self._changed(some)
-        return found
-
-    def _changed(self, changes: Sequence[RecordChange]) -> list[bytes | None]:
-        kept = [self._empty if change.record is None else self.unpack(change.record) for change in changes]
-        both = list(zip(kept, changes, strict=True))
-        added = [[row for row in change.added if row.known_at > k.instant] for k, change in both]
-        gone = [[old for old in change.replaced if old.since > k.instant] for k, change in both]
-        known = [k.known + len(plus) - len(minus) for k, plus, minus in zip(kept, added, gone, strict=True)]
-        instants = [
-            max([k.instant, change.instant, *[row.known_at for row in plus], *[old.since for old in minus]])
-            for (k, change), plus, minus in zip(both, added, gone, strict=True)
-        ]
-        lifted = [[self._lifted(row) for row in plus] for plus in added]
-        lowered = [[self._lifted(old.row) for old in minus] for minus in gone]
-        parts = [[HEAD.pack(FORMAT, instant, n) for instant, n in zip(instants, known, strict=True)]]
-        for number, (form, merging) in enumerate(zip(self._forms, self._mergings, strict=True)):
-            lanes = [form.columns(k.record, k.lanes[number]) for k in kept]
-            for columns, plus, minus in zip(lanes, lifted, lowered, strict=True):
-                _add(columns, form.lane.grid, plus, merging)
-                _subtract(columns, form.lane.grid, minus, merging)
+        kept = self._empty if record is None else self.unpack(record)
+        new = [row for row in added if row.known_at > kept.instant]
+        gone = [old for old in replaced if old.since > kept.instant]
+        known = kept.known + len(new) - len(gone)
+        if not known:
+            return None
+        instant = max([kept.instant, instant, *[row.known_at for row in new], *[old.since for old in gone]])
+        plus, minus = [self._lifted(row) for row in new], [self._lifted(old.row) for old in gone]
+        parts = [HEAD.pack(FORMAT, instant, known)]
+        for form, merging, lay in zip(self._forms, self._mergings, kept.lanes, strict=True):
+            columns = form.columns(kept.record, lay)
+            _add(columns, form.lane.grid, plus, merging)
+            _subtract(columns, form.lane.grid, minus, merging)
             if form.lane.reach.length is not None:
-                for columns, instant in zip(lanes, instants, strict=True):
-                    columns.trim(form.lane.reach.start(instant))
-            parts.append([form.packed(columns) for columns in lanes])
-        records = map(b"".join, zip(*parts, strict=True))
-        return [record if n else None for record, n in zip(records, known, strict=True)]
+                columns.trim(form.lane.reach.start(instant))
+            parts.append(form.packed(columns))
+        return b"".join(parts)
 
     def _lifted(self, row: PushedRow) -> _Lifted:
         shares = []

@@ -36,7 +36,7 @@ from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView, algebra_of
 from featurestore.semantics.windows import Span
 from featurestore.sources.offline import Offline
-from featurestore.tiles.codec import MANY, RecordChange, TileCodec
+from featurestore.tiles.codec import MANY, TileCodec
 from featurestore.tiles.series import UNTIL, PartialAggregate, PushedRow, ViewTiles, pushed_place
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.semantics.values import of_type
@@ -96,7 +96,7 @@ def _record(rows: Sequence[PushedRow], sizes: Sequence[int]) -> bytes:
         part = rows[at : at + size]
         at += len(part)
         if part:
-            (record,) = CODEC.changed([RecordChange(record, part)])
+            record = CODEC.changed(record, part)
     assert record is not None
     return record
 
@@ -152,7 +152,7 @@ def test_portions_change_no_byte_of_a_record(rows: list[PushedRow], sizes: list[
     """Rows added one by one, in portions or all at once make the same bytes."""
     once = _record(rows, [])
     assert _record(rows, sizes) == _record(rows, [1] * len(rows)) == once
-    assert CODEC.changed([RecordChange(once, rows)]) == [once]
+    assert CODEC.changed(once, rows) == once
 
 
 @pytest.mark.parametrize("features", [{"n": Sum("n", window="1h")}, {"x": Max("x", window="1h")}], ids=["sum", "max"])
@@ -162,9 +162,7 @@ def test_a_lane_may_have_numbers_alone_or_none(features: dict[str, Any]) -> None
     lanes = ViewTiles(view)
     codec = TileCodec(lanes)
     rows = [PushedRow((), e, e, pushed_place(e, e), {"x": e / 2, "n": e, UNTIL: END}, {}) for e in range(1, 4)]
-    records = [
-        record for count in range(1, 4) for record in codec.changed([RecordChange(None, rows[:count], instant=5)])
-    ] * MANY
+    records = [codec.changed(None, rows[:count], instant=5) for count in range(1, 4)] * MANY
     tiles = codec.read([record for record in records if record is not None])
     expected = [1, 3, 6] if "n" in features else [0.5, 1.0, 1.5]
     assert lanes.columns(tiles, 5) == ([expected * MANY], [[Status.PRESENT] * 3 * MANY])
