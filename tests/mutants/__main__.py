@@ -58,6 +58,10 @@ class Trial:
         os.environ["PYTHONPATH"] = str(tree)
         os.chdir(tree)
 
+    def path(self, module: str) -> Path:
+        """Where a module lies in the copy."""
+        return self._tree / PACKAGE.name / module
+
     def seconds(self, tests: tuple[str, ...]) -> float | None:
         """How long tests take on the code as it is; None where they fail."""
         if tests not in self._took:
@@ -71,12 +75,13 @@ class Trial:
 
     def outcome(self, module: str, mutant: Mutant, tests: tuple[str, ...]) -> str:
         """What becomes of a mutant."""
-        path = self._tree / "featurestore" / module
+        path = self.path(module)
+        whole = path.read_text()
         path.write_text(mutant.code)
         try:
             outcome, said = run_tests(_command(tests), SLOWER * self._took[tests] + SPARE_S)
         finally:
-            shutil.copy2(PACKAGE / module, path)
+            path.write_text(whole)
         if outcome is TestOutcome.SURVIVED:
             return "survived"
         return "timed out" if said == "timeout" else "killed"
@@ -84,7 +89,7 @@ class Trial:
 
 def _module(trial: Trial, module: str, functions: Sequence[str], given: argparse.Namespace) -> Counter[str]:
     """Try the mutants of one module, and print those that survive."""
-    made = [each for each in mutants_of(PACKAGE / module) if not functions or each.function in functions]
+    made = [each for each in mutants_of(trial.path(module)) if not functions or each.function in functions]
     same = {entry[:4] for entry in equivalents()}
     tried = [each for each in made if _identity(module, each) not in same]
     count = Counter(made=len(made), equivalent=len(made) - len(tried))

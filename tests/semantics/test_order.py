@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import struct
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
 import duckdb
 import pyarrow as pa
 import pytest
@@ -9,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.semantics.columns import order_sql
-from featurestore.semantics.order import order_bytes, order_value, place
+from featurestore.semantics.order import order_bytes, order_value, place, read_all, same_value, widening_reader
 from featurestore.semantics.values import canonical
-from featurestore.types import FeatureType, Int64, String
+from featurestore.types import FeatureType, Float32, Float64, Int32, Int64, String, parse_type
 from tests.oracle import sort_key
 from tests.semantics.values import TYPES, name, of_type
 
@@ -77,3 +84,65 @@ def test_places_compare_as_rows_do(a: tuple, b: tuple) -> None:
         return event_time, known_at, sort_key("String", tiebreak), sort_key("Int64", number), sort_key("String", text)
 
     assert (placed(a) < placed(b), placed(a) == placed(b)) == (key(a) < key(b), key(a) == key(b))
+
+
+GOLDEN = {
+    ("Bool", True): "0101",
+    ("Int32", -2): "017ffffffe",
+    ("Int64", 5): "018000000000000005",
+    ("Float32", 1.0): "01bf800000",
+    ("Float64", -1.0): "01400fffffffffffff",
+    ("Float64", math.nan): "01fff8000000000000",
+    ("String", "a\0"): "016100ff0000",
+    ("Bytes", b""): "010000",
+    ("Date", date(1970, 1, 2)): "0180000001",
+    ("Timestamp", datetime(1970, 1, 1, 0, 0, 0, 7, tzinfo=UTC)): "018000000000000007",
+    ("Decimal(10, 2)", Decimal("-0.01")): "017fffffffffffffffffffffffffffffff",
+    ("Array(Int32)", (1, None)): "01010180000001010000",
+    ("Array(Float32, 2)", (1.0, -0.0)): "01bf8000007fffffff",
+    ("Int64", None): "00",
+}
+
+
+@pytest.mark.parametrize(("of", "value"), GOLDEN)
+def test_the_bytes_are_those_that_records_hold(of: str, value: Any) -> None:
+    """States of folds keep values so, for good."""
+    scalar = list(value) if isinstance(value, tuple) else value
+    assert order_bytes(parse_type(of), scalar).hex() == GOLDEN[of, value]
+
+
+FLOATS = [0.0, -0.0, 1.5, -1.5, math.inf, -math.inf, math.nan, 5e-324, -5e-324, 1e308, -1e308]
+
+
+def bits(values: Sequence[Any]) -> list[Any]:
+    return [None if value is None else struct.pack(">d", value) for value in values]
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 40])
+@pytest.mark.parametrize("others", [[], [b""], [b"\x00"]])
+def test_many_floats_are_read_as_each_by_itself(count: int, others: list[bytes]) -> None:
+    """Whether they are read at once or not; what is null or left out is null among them."""
+    values: list[Any] = (FLOATS * 4)[:count]
+    data = [order_bytes(Float64, value) for value in values] + others
+    found = read_all(widening_reader(Float64, Float64), data)
+    assert bits(found) == bits(values + [None] * len(others))
+
+
+def test_what_only_looks_like_floats_is_read_as_what_it_is() -> None:
+    """Integers of 8 bytes, and texts as long."""
+    for of, values in [(Int64, list(range(-20, 20))), (String, ["abcdef"] * 20)]:
+        assert read_all(widening_reader(of, of), [order_bytes(of, value) for value in values]) == values
+
+
+def test_a_wider_type_reads_every_value_of_a_narrower_one() -> None:
+    for of, to, value in [(Int32, Int64, -7), (Float32, Float64, 0.5), (Int32, Int32, None), (Int32, Int64, None)]:
+        assert widening_reader(of, to)(order_bytes(of, value)) == value
+    wider = widening_reader(parse_type("Decimal(4, 1)"), parse_type("Decimal(6, 3)"))
+    assert str(wider(order_bytes(parse_type("Decimal(4, 1)"), Decimal("1.5")))) == "1.500"
+
+
+def test_two_values_are_the_same_to_the_bit() -> None:
+    assert same_value(Float64, math.nan, -math.nan)
+    assert same_value(Int64, None, None)
+    assert not same_value(Float64, 0.0, -0.0)
+    assert not same_value(Int64, None, 0)
