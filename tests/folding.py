@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from featurestore.declare import folds as declared
 from featurestore.declare.folds import Fold
 from tests.fold_oracle import fold
-from tests.histories import History, pick, rarely
+from tests.histories import History, Window, pick, rarely
 from tests.oracle import (
     ALWAYS,
     MISSING,
@@ -104,6 +105,11 @@ def fold_specs(draw: st.DrawFn, history: History, *, timed: bool) -> FoldSpec:
         if kind == "Latest" and where is None:
             where = '"row" % 2 = 0'
     return FoldSpec(kind, column, parameters, window, offset, hop, where)
+
+
+def windows_of(specs: Collection[FoldSpec]) -> set[Window]:
+    """The windows of folds that have one."""
+    return {(spec.window, spec.offset, spec.hop or 0) for spec in specs if isinstance(spec.window, int)}
 
 
 def reading(history: History, specs: list[FoldSpec], *, plain: bool) -> ViewSpec:

@@ -1,8 +1,9 @@
 """Random histories for property tests: what a source and a view say, the rows, and the questions to ask.
 
 Domains are small on purpose, so that ties, corrections, deletions and rows exactly on an edge are frequent.
-Times lie on a coarse grid around an origin, with nudges of one microsecond; values come from pools of edge
-cases. Every row also has an Int64 column `row` with its own number, which no view reads.
+Times lie on a coarse grid around an origin or, half of them, on an edge: where a row begins or ceases to count, where a
+view computes and serves an instant. Both are nudged by one microsecond now and then. Values come from pools of edge cases.
+Every row also has an Int64 column `row` with its own number, which no view reads.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import math
 import random
 import struct
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import product
@@ -22,7 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from tests.oracle import Answer, SourceSpec, ViewSpec, element_type, event_time, instant, known_at, sort_key, training
+from tests.oracle import (
+    Answer,
+    SourceSpec,
+    ViewSpec,
+    counts_from,
+    element_type,
+    event_time,
+    instant,
+    sort_key,
+    training,
+)
 
 __all__ = [
     "KEY_POOLS",
@@ -32,7 +44,11 @@ __all__ = [
     "History",
     "answers_of",
     "arrow_type",
+    "clocks",
+    "edges",
     "histories",
+    "instants_on_edges",
+    "keys_of",
     "seen",
     "to_arrow",
     "write_parquet",
@@ -96,7 +112,8 @@ NUDGE = st.sampled_from((0, 0, 0, -1, 1))
 
 @dataclass(frozen=True)
 class History:
-    """One random world. `spine` asks for (key, instant); `step` is the grain of its times."""
+    """One random world. `spine` asks for (key, instant); `step` is the grain of its times; many of them lie on `stops`, which
+    are instants of the view."""
 
     source: SourceSpec
     view: ViewSpec
@@ -105,6 +122,7 @@ class History:
     spine: list[tuple[tuple[Any, ...], int]]
     origin: int
     step: int
+    stops: tuple[int, ...] = ()
 
     @property
     def instants(self) -> list[int]:
@@ -118,6 +136,19 @@ def rarely(draw: st.DrawFn, one_in: int = 8) -> bool:
 
 def pick(draw: st.DrawFn, *choices: Any) -> Any:
     return draw(st.sampled_from(choices))
+
+
+def bare_words(draw: st.DrawFn, *, step: int, timezone: str) -> SourceSpec:
+    """A source whose rows have versions that are learned at some time, and little else."""
+    return SourceSpec(
+        event_time="event_time",
+        known_at="known_at",
+        known_after_us=pick(draw, 0, step),
+        identity=("id",),
+        deleted="deleted" if rarely(draw, 3) else None,
+        until="until" if rarely(draw, 3) else None,
+        timezone=timezone,
+    )
 
 
 def time_words(draw: st.DrawFn, *, step: int, origin: int, timezone: str, timeless: bool) -> SourceSpec:
@@ -177,15 +208,15 @@ class Columns:
 
 
 def columns_of(
-    draw: st.DrawFn, source: SourceSpec, key_types: tuple[str, ...], value_types: list[str], step: int
+    draw: st.DrawFn, source: SourceSpec, key_types: tuple[str, ...], value_types: list[str], step: int, *, bare: bool
 ) -> Columns:
     """The columns that the source's words name, the keys and the values."""
     types, pools = {"row": "Int64"}, {}
-    few_values = draw(st.booleans())  # so few that rows are often equal in every byte
+    few_values = not bare and draw(st.booleans())  # so few that rows are often equal in every byte
     for n, type_ in enumerate(value_types):
         types[f"value_{n}"], pools[f"value_{n}"] = type_, VALUE_POOLS[type_][: 2 if few_values else None]
     for n, type_ in enumerate(key_types):
-        types[f"key_{n}"], pools[f"key_{n}"] = type_, KEY_POOLS[type_][: draw(st.integers(1, 2))]
+        types[f"key_{n}"], pools[f"key_{n}"] = type_, KEY_POOLS[type_][: None if bare else pick(draw, 1, 2, 2)]
     for column in source.identity:
         types[column], pools[column] = "Int64", (1, 2)
     for column in (*source.tiebreak, *([] if source.version is None else [source.version])):
@@ -197,25 +228,56 @@ def columns_of(
     forms = {}
     for column in (source.event_time, source.known_at, source.until, source.valid_from):
         if column is not None:
-            forms[column] = pick(draw, *(FORMS_OF_DAYS if step == DAY else FORMS))
+            forms[column] = pick(draw, *(FORMS_OF_DAYS if step == DAY and not bare else FORMS))
             types[column] = "Date" if forms[column] == "Date" else "Timestamp"
     return Columns(types, pools, forms)
 
 
-def moments(origin: int, step: int) -> st.SearchStrategy[int]:
-    """A whole step of the grid, often nudged across an edge by a microsecond."""
-    return st.builds(lambda steps, by: origin + steps * step + by, st.integers(-4, 4), NUDGE)
+def instant_after(view: ViewSpec, moment: int) -> int:
+    """The first instant of a view that is not before a moment."""
+    if view.refresh_us is None:
+        return moment
+    return -(-(moment - view.offset_us) // view.refresh_us) * view.refresh_us + view.offset_us
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the times of rows lie: whole steps from an origin, and on some instants of the view, at which clocks stop too."""
+
+    origin: int
+    step: int
+    view: ViewSpec
+    stops: tuple[int, ...] = ()
+
+    def whole(self) -> st.SearchStrategy[int]:
+        """A whole step of the grid, often nudged across an edge by a microsecond."""
+        return st.builds(lambda n, by: self.origin + n * self.step + by, st.integers(-4, 4), NUDGE)
+
+    def moments(self) -> st.SearchStrategy[int]:
+        """When rows happened: on the grid, or where they just count for one of the instants, or lie within the ttl of it."""
+        back = st.sampled_from((0, 0, self.view.ttl_us or 0))
+        return self.whole() | st.builds(lambda at, less, by: at - less + by, st.sampled_from(self.stops), back, NUDGE)
+
+    def later(self, moment: int, *, settle: int, steps: tuple[int, ...]) -> st.SearchStrategy[int]:
+        """A time so many steps after a moment, or the last that counts for one of the instants from then on."""
+        on_grid = st.builds(lambda n, by: moment + n * self.step + by, st.sampled_from(steps), NUDGE)
+        stops = [at + settle for at in self.stops if at + settle >= moment]
+        return on_grid | st.builds(lambda at, by: at + by, st.sampled_from(stops), NUDGE) if stops else on_grid
 
 
 def a_row(
-    draw: st.DrawFn, source: SourceSpec, columns: Columns, happened: int, step: int, may_be_null: list[str]
+    draw: st.DrawFn, source: SourceSpec, columns: Columns, happened: int, grid: Grid, may_be_null: list[str] | None
 ) -> dict[str, Any]:
-    """A row that happened then: learned of and ending at other times, now and then with a null."""
-    delays = st.builds(lambda steps, by: steps * step + by, st.sampled_from((0, 0, 0, 0, 1, 2, -1)), NUDGE)
+    """A row that happened then: learned of and ending at other times, now and then with a null, unless none may be null."""
     row = {column: draw(st.sampled_from(pool)) for column, pool in columns.pools.items()}
     for column, form in columns.forms.items():
-        at = happened if column == source.event_time else happened + draw(delays)
-        row[column] = None if rarely(draw, 20) else in_form(at, form, source.timezone)
+        settle = grid.view.settle_us if column == source.known_at else 0
+        delayed = grid.later(happened, settle=settle, steps=(0, 0, 0, 0, 1, 2, -1))
+        at = happened if column == source.event_time else draw(delayed)
+        unknown = may_be_null is not None and rarely(draw, 20)
+        row[column] = None if unknown else in_form(at, form, source.timezone)
+    if may_be_null is None:
+        return row
     for column in (*may_be_null, *source.identity):
         if rarely(draw, 24):
             row[column] = None
@@ -224,6 +286,78 @@ def a_row(
             if column is not None:
                 row[column] = None
     return row
+
+
+def a_version(
+    draw: st.DrawFn, source: SourceSpec, columns: Columns, before: dict[str, Any], grid: Grid
+) -> dict[str, Any]:
+    """A later version of a row: learned after it, half of the time of another key, else of another value.
+
+    Where the source says nothing of when a row was learned, it also happened later.
+    """
+    row = dict(before)
+    keys = [column for column in columns.pools if column.startswith("key_")]
+    values = [column for column in columns.pools if column.startswith("value_")]
+    if keys and draw(st.booleans()):
+        column = draw(st.sampled_from(keys))
+        others = [value for value in columns.pools[column] if value != row[column]]
+        row[column] = draw(st.sampled_from(others or columns.pools[column]))
+    else:
+        row |= {column: draw(st.sampled_from(columns.pools[column])) for column in values}
+    if source.version is not None:
+        row[source.version] = draw(st.sampled_from(columns.pools[source.version]))
+    when = source.event_time if source.known_at is None else source.known_at
+    before_that = None if when is None else instant(before[when], source)
+    if when is not None and before_that is not None:
+        at = draw(grid.later(before_that, settle=grid.view.settle_us, steps=(1, 1, 2, 3, 0)))
+        row[when] = in_form(max(before_that, at), columns.forms[when], source.timezone)
+    return row
+
+
+Window = tuple[int | None, int, int]
+"""How far back a window sees, its offset and its hop; µs."""
+
+
+def edges(
+    source: SourceSpec, view: ViewSpec, rows: list[dict[str, Any]], windows: Collection[Window] = ()
+) -> list[int]:
+    """The instants of a clock at which an answer may change: of a row of the view, those at which it is known, has happened,
+    lies within its ttl for the last time, ends, and comes into a window and leaves it; of a refreshed view, those from which
+    the first instant that sees the change can be computed, and is served."""
+    settle, ttl = view.settle_us, view.ttl_us
+    ready_after = settle if view.ready_after_us is None else view.ready_after_us
+    learned = {counts_from(source, row) for row in rows}
+    times = {event_time(source, row) for row in rows}
+    ends = {instant(row[source.until], source) for row in rows} if source.until else set()
+    whole = [at for at in times if isinstance(at, int)]
+    passed: set[Any] = {*whole, *ends, *(() if ttl is None else (at + ttl for at in whole))}
+    for length, offset, hop in windows:
+        for back in (offset, *(() if length is None else (offset + length,))):
+            passed |= {-(-at // hop) * hop + back if hop else at + back for at in whole}
+    if view.refresh_us is None:
+        return sorted(at for at in passed | learned if isinstance(at, int))
+    seen = {instant_after(view, at) for at in passed if isinstance(at, int)}
+    seen |= {instant_after(view, at - settle) for at in learned if isinstance(at, int)}
+    return sorted({at + after for at in seen for after in (settle, ready_after)})
+
+
+def instants_on_edges(history: History, windows: Collection[Window] = ()) -> st.SearchStrategy[int]:
+    """Instants of a clock: half of them on an edge or a µs beside it, the others anywhere on the grid."""
+    on_grid = st.builds(lambda n, by: history.origin + n * history.step // 2 + by, st.integers(-6, 12), NUDGE)
+    found = edges(history.source, history.view, history.rows, windows)
+    return st.builds(lambda at, by: at + by, st.sampled_from(found), NUDGE) | on_grid if found else on_grid
+
+
+@st.composite
+def clocks(draw: st.DrawFn, history: History, windows: Collection[Window] = (), *, most: int) -> list[int]:
+    """Instants of a clock that goes on: half of the time it stops where the instants that rows lie on are due or served."""
+    if not history.stops or draw(st.booleans()):
+        return sorted(draw(st.lists(instants_on_edges(history, windows), min_size=2, max_size=most)))
+    view = history.view
+    ready_after = view.settle_us if view.ready_after_us is None else view.ready_after_us
+    after = st.sampled_from((view.settle_us, ready_after))
+    stops = st.builds(lambda at, wait, by: at + wait + by, st.sampled_from(history.stops), after, NUDGE)
+    return sorted([*(draw(after) + at for at in history.stops), *draw(st.lists(stops, max_size=most - 4))])
 
 
 def questions(
@@ -235,27 +369,34 @@ def questions(
     null_last = [(*key[:-1], None) for key in possible[:1] if key]
     keys = st.sampled_from([key for key in written if None not in key] * 3 + possible[:4] + null_last)
 
-    on_grid = st.builds(lambda steps: grid["origin"] + steps * grid["step"], st.integers(-2, 9))
-    ends = [instant(row[source.until], source) for row in rows] if source.until else []
-    edges = {event_time(source, row) for row in rows} | {known_at(source, row) for row in rows} | set(ends)
-    edges = sorted(edge for edge in edges if isinstance(edge, int))
     ready_after = view.settle_us if view.ready_after_us is None else view.ready_after_us
     lags = st.sampled_from((0, 0, view.offset_us, view.offset_us + ready_after, ready_after, view.ttl_us or 0))
-    base = st.one_of(on_grid, st.sampled_from(edges)) if edges else on_grid
-    return st.tuples(keys, st.builds(lambda at, lag, by: at + lag + by, base, lags, NUDGE))
+    at = st.builds(lambda n, lag: grid["origin"] + n * grid["step"] + lag, st.integers(-2, 9), lags)
+    found = edges(source, view, rows)
+    at = st.sampled_from(found) | at if found else at
+    return st.tuples(keys, st.builds(lambda at, by: at + by, at, NUDGE))
 
 
 @st.composite
-def histories(draw: st.DrawFn, *, max_rows: int = 10, max_questions: int = 6, timeless: bool | None = None) -> History:
-    """Random worlds. `timeless` asks for tables with time (False), without (True), or both (None)."""
+def histories(
+    draw: st.DrawFn, *, max_rows: int = 10, max_questions: int = 6, timeless: bool | None = None, bare: bool = False
+) -> History:
+    """Random worlds. `timeless` asks for tables with time (False), without (True), or both (None).
+
+    A `bare` one has no nulls in its words and one column of keys, and two thirds of its rows are later versions of others: so
+    little is drawn that what happens to them combines often.
+    """
     origin, step, timezone = pick(draw, *GRIDS)
     if timeless is None:
-        timeless = rarely(draw, 6)
-    source = time_words(draw, step=step, origin=origin, timezone=timezone, timeless=timeless)
+        timeless = not bare and rarely(draw, 6)
+    if bare:
+        source = bare_words(draw, step=step, timezone=timezone)
+    else:
+        source = time_words(draw, step=step, origin=origin, timezone=timezone, timeless=timeless)
 
-    key_types = pick(draw, *KEY_SHAPES)
+    key_types = pick(draw, ("Int64",), ("String",)) if bare else pick(draw, *KEY_SHAPES)
     value_types = draw(st.lists(st.sampled_from(sorted(VALUE_POOLS)), min_size=1, max_size=3))
-    columns = columns_of(draw, source, key_types, value_types, step)
+    columns = columns_of(draw, source, key_types, value_types, step, bare=bare)
     keys = {f"entity_{n}": f"key_{n}" for n in range(len(key_types))}
     features = {f"feature_{n}": f"value_{n}" for n in range(len(value_types))}
     defaults = {
@@ -273,17 +414,31 @@ def histories(draw: st.DrawFn, *, max_rows: int = 10, max_questions: int = 6, ti
     )
 
     rows: list[dict[str, Any]] = []
-    times = draw(st.lists(moments(origin, step), min_size=1, max_size=6))
-    for number in range(max_rows - draw(st.integers(0, max_rows))):
-        row = a_row(draw, source, columns, draw(st.sampled_from(times)), step, list(keys.values()))
-        if rows and rarely(draw, 3):  # the same row again, but for one column
+    grid = Grid(origin, step, view)
+    stops = draw(st.lists(grid.whole(), min_size=2, max_size=4))
+    grid = replace(grid, stops=tuple(sorted({instant_after(view, at) for at in stops})))
+    times = draw(st.lists(grid.moments(), min_size=1, max_size=6))
+    for number in range(max_rows - draw(st.integers(0, max_rows if rarely(draw, 4) else max_rows // 2))):
+        again = rows and pick(draw, None, "version" if source.identity else None, "version" if bare else "column")
+        if again == "version":
+            row = a_version(draw, source, columns, draw(st.sampled_from(rows)), grid)
+        else:
+            happened = draw(st.sampled_from(times))
+            row = a_row(draw, source, columns, happened, grid, None if bare else list(keys.values()))
+        if again == "column":  # the same row again, but for one column
             changed = draw(st.sampled_from(sorted(row)))
             row = draw(st.sampled_from(rows)) | {changed: row[changed]}
         rows.append({"row": number} | {column: value for column, value in row.items() if column != "row"})
 
     asked = questions(source, view, rows, columns.types, origin=origin, step=step)
     spine = draw(st.lists(asked, min_size=1, max_size=max_questions))
-    return History(source, view, rows, columns.types, spine, origin, step)
+    return History(source, view, rows, columns.types, spine, origin, step, grid.stops)
+
+
+def keys_of(history: History) -> list[tuple[Any, ...]]:
+    """Every key that is asked for or was written, once each; without nulls but for those that are asked for."""
+    written = [tuple(row[column] for column in history.view.key.values()) for row in history.rows]
+    return list(dict.fromkeys([*(key for key, _ in history.spine), *(key for key in written if None not in key)]))
 
 
 def answers_of(history: History, rows: list[dict[str, Any]] | None = None) -> list[Answer]:

@@ -7,7 +7,7 @@ comes from the product's semantics.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,20 @@ from featurestore.declare.declaration import Declaration
 from featurestore.online import Guard, OnlineStore, Reading
 from featurestore.online.codec import project_prefix
 from featurestore.types import parse_type
-from tests.folding import FoldSpec, fold_specs, folded_value
-from tests.histories import EPOCH, HOUR, KEY_POOLS, KEY_SHAPES, MICROSECOND, NUDGE, VALUE_POOLS, History, pick, rarely
+from tests.folding import FoldSpec, fold_specs, folded_value, windows_of
+from tests.histories import (
+    EPOCH,
+    HOUR,
+    KEY_POOLS,
+    KEY_SHAPES,
+    MICROSECOND,
+    NUDGE,
+    VALUE_POOLS,
+    History,
+    edges,
+    pick,
+    rarely,
+)  # fmt: skip
 from tests.oracle import SourceSpec, ViewSpec
 
 MINUTE, DAY = HOUR // 60, 24 * HOUR
@@ -77,6 +89,16 @@ class PushWorld:
                 )
             )  # fmt: skip
         return [*views, *(FeatureService(each.name, features=[each]) for each in views)]
+
+    def edges(self, rows: list[Row]) -> list[int]:
+        """The instants at which what is served of rows may change because of the time alone."""
+        windows = windows_of([with_hop(spec) for spec in self.specs])
+        known = [{**row, "known_at": None} for row in rows]
+        found = set(edges(self.history.source, self.history.view, known, windows))
+        if self.refresh is not None:
+            rolled = replace(self.history.view, refresh_us=self.refresh, settle_us=self.settle)
+            found |= set(edges(self.history.source, rolled, known, windows_of(self.specs)))
+        return sorted(found)
 
     def expected(
         self, logged: list[Row], spec: FoldSpec, of: str, *, key: tuple[Any, ...], as_of: int, settle: int = 0
@@ -160,7 +182,7 @@ def a_row(draw: st.DrawFn, world: PushWorld, now: int, number: int) -> Row:
     row |= {name: draw(st.sampled_from(VALUE_POOLS[types[name]])) for name in world.columns if name[:6] == "value_"}
     row |= {name: draw(st.integers(0, 2)) for name in world.identity}
     if "until" in types:
-        row["until"] = None if draw(st.booleans()) else row["event_time"] + pick(draw, 0, 1, 2) * step * MICROSECOND
+        row["until"] = None if rarely(draw, 3) else row["event_time"] + pick(draw, 0, 1, 2) * step * MICROSECOND
     if world.deleted:
         row["deleted"] = pick(draw, None, False, False, True)
         if row["deleted"] and draw(st.booleans()):  # a tombstone may leave out all but its identity
@@ -194,6 +216,23 @@ class DyingStore:
 
     def close(self) -> None:
         self._store.close()
+
+
+class InterleavedStore:
+    """A store of which the first reading is not of one moment: between the marks and the records there is a push."""
+
+    blocking = False
+
+    def __init__(self, store: OnlineStore, marks: int, push: Callable[[], object]) -> None:
+        self._store, self._marks, self._push = store, marks, push
+        self.readings = 0
+
+    def get(self, keys: Any) -> Reading:
+        self.readings += 1
+        first = self._store.get(keys[: self._marks])
+        if self.readings == 1:
+            self._push()
+        return Reading(first.now, [*first.values, *self._store.get(keys[self._marks :]).values])
 
 
 def kept(store: FeatureStore) -> dict[bytes, bytes]:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from featurestore import Count, FeatureService, FeatureStore, FeatureView, Latest, PushSource, Sum
-from featurestore.online import OnlineStore, Reading
 from featurestore.push.merge_rows import PushedView, Replaced, read_rows
 from featurestore.serving.lookup import Lookup
 from featurestore.types import Float64, Int64, Timestamp
+from tests.pushing import InterleavedStore
 from tests.small import NOON, THING, both, hours, opened, table, trained, view_of
 
 US = timedelta(microseconds=1)
@@ -122,29 +122,12 @@ def test_a_row_is_merged_and_taken_out_once() -> None:
         assert view.merged(corrected, [[third]], [[Replaced(first, third.known_at)]]) == corrected
 
 
-class Interleaved:
-    """A store of which the first reading is not of one moment: between the marks and the records there is a push."""
-
-    blocking = False
-
-    def __init__(self, store: OnlineStore, marks: int, push: Any) -> None:
-        self._store, self._marks, self._push = store, marks, push
-        self.readings = 0
-
-    def get(self, keys: Any) -> Reading:
-        self.readings += 1
-        first = self._store.get(keys[: self._marks])
-        if self.readings == 1:
-            self._push()
-        return Reading(first.now, [*first.values, *self._store.get(keys[self._marks :]).values])
-
-
 def test_a_record_that_is_newer_than_the_marks_is_read_again() -> None:
     """Marks are read first, so a push in between may show in a record: its values would be early at the as_of served."""
     with opened(*pushed({"count": Count(window="lifetime"), "total": Sum("x", window="lifetime")})) as (store, _):
         store.push("swipes", row(1, at=NOON))
         of = store.lookup("service").service
-        torn: Any = Interleaved(store.online, 2, lambda: store.push("swipes", row(2, at=NOON)))
+        torn: Any = InterleavedStore(store.online, 2, lambda: store.push("swipes", row(2, at=NOON)))
         lookup = Lookup(of, torn, project=store.config.project)
         assert served(store, by=lookup) == {"view__count": ("PRESENT", 2), "view__total": ("PRESENT", 2.0)}
         assert torn.readings == 2

@@ -23,7 +23,7 @@ from featurestore.semantics.service import ResolvedService
 from featurestore.serving.lookup import Lookup
 from featurestore.sources.offline import Offline
 from tests import oracle
-from tests.histories import History, histories
+from tests.histories import History, clocks, histories, keys_of
 from tests.world import bits, declare, resolved
 
 QUIET = progress_for(shown=False)
@@ -109,7 +109,8 @@ class World:
                 self.complete = max(i for i in [self.complete, *unpack_watermark(published)] if i is not None)
 
     def keys(self) -> list[tuple[Any, ...]]:
-        return list(dict.fromkeys(key for key, _ in self.history.spine))
+        """Those that are asked for, and every key that was written: what left one of them is seen there."""
+        return keys_of(self.history)
 
     def check_lookup(self) -> None:
         history, view = self.history, self.service.parts[0].view
@@ -142,26 +143,24 @@ class World:
 
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[History, list[tuple[int, str, int]]]:
-    """A history, and what happens to it: (how far the clock moves, what is done, after how many writes it dies)."""
-    history = draw(histories(max_questions=4))
-    step = max(1, history.step // 2)
-    moves = st.builds(lambda n, by: max(0, n * step + by), st.integers(0, 4), st.sampled_from((-1, 0, 0, 1)))
-    actions = st.sampled_from(("materialize", "materialize", "look", "look", "die"))
-    return history, draw(st.lists(st.tuples(moves, actions, st.integers(0, 4)), min_size=2, max_size=8))
+    """A history, and what happens to it: (when, what is done, after how many writes it dies)."""
+    history = draw(histories(max_questions=4, bare=draw(st.booleans())))
+    actions = st.sampled_from((*["materialize"] * 4, "look", "die"))
+    return history, [(at, draw(actions), draw(st.integers(0, 4))) for at in draw(clocks(history, most=8))]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=95, deadline=None, suppress_health_check=list(HealthCheck))
 @given(story=stories())
 def test_lookup_is_training_at_the_as_of_served(online_url: str, story: tuple[History, list]) -> None:
     """Skipped, late and killed runs, lookups anywhere: every value is the oracle's at the as_of served, never early."""
     history, events = story
     offline = Offline(Path())
-    clock = ManualClock(to_datetime(history.instants[0] - 2 * history.step))
+    clock = ManualClock(to_datetime(events[0][0]))
     store = open_online(online_url, clock=clock)
     try:
         world = World(history, resolved(declare(history), offline), offline, store, clock, next(PROJECTS))
-        for move, action, writes in events:
-            clock.set(to_datetime(world.now + move))
+        for at, action, writes in events:
+            clock.set(to_datetime(at))
             if action == "look":
                 world.check_lookup()
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from featurestore.declare.views import FeatureView
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Options, get_historical_features
 from featurestore.types import Int64
-from tests.folding import FoldSpec, fold_specs, judged_fold, reading
-from tests.histories import History, histories, to_arrow, write_parquet
+from tests.folding import FoldSpec, fold_specs, judged_fold, reading, windows_of
+from tests.histories import History, histories, instants_on_edges, to_arrow, write_parquet
 from tests.oracle import as_of, sort_key
 from tests.world import declare, resolved, spine_of
 
@@ -31,11 +32,14 @@ def offline() -> Offline:
 
 
 @st.composite
-def folded_histories(draw: st.DrawFn) -> tuple[History, list[FoldSpec], bool]:
-    """A history, some folds of its columns, and whether plain columns stand beside them."""
-    history = draw(histories())
+def folded_histories(draw: st.DrawFn, *, bare: bool = False) -> tuple[History, list[FoldSpec], bool]:
+    """A history, some folds of its columns, and whether plain columns stand beside them. Half of what is asked is asked for
+    an edge of a window."""
+    history = draw(histories(bare=bare))
     specs = draw(st.lists(fold_specs(history, timed=history.source.event_time is not None), min_size=1, max_size=4))
-    return history, specs, draw(st.booleans())
+    at = instants_on_edges(history, windows_of(specs))
+    spine = [(key, draw(at) if draw(st.booleans()) else t) for key, t in history.spine]
+    return replace(history, spine=spine), specs, draw(st.booleans())
 
 
 def view_of(history: History, specs: list[FoldSpec], *, plain: bool, paths: list[Path] | None = None) -> FeatureView:
@@ -72,7 +76,7 @@ def check(history: History, specs: list[FoldSpec], offline: Offline, *, plain: b
         assert trained.manifest["conflicts"]["view"] == len(conflicts)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=270, deadline=None, suppress_health_check=list(HealthCheck))
 @given(world=folded_histories())
 def test_folds_over_windows_are_the_oracle_to_the_bit(
     offline: Offline, world: tuple[History, list[FoldSpec], bool]

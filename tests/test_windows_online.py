@@ -19,8 +19,8 @@ from featurestore.online import OnlineStore, open_online
 from featurestore.semantics.service import ResolvedService
 from featurestore.serving.lookup import Lookup
 from featurestore.sources.offline import Offline
-from tests.folding import FoldSpec, folded_value, reading
-from tests.histories import History
+from tests.folding import FoldSpec, folded_value, reading, windows_of
+from tests.histories import History, clocks, keys_of
 from tests.oracle import sort_key
 from tests.test_windows import folded_histories, view_of
 from tests.world import resolved
@@ -41,18 +41,17 @@ def online_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[History, list[FoldSpec], bool, list[tuple[int, bool]]]:
-    """A history with folds, and what happens: how far the clock moves, and whether there is a run before the lookup."""
-    history, specs, plain = draw(folded_histories())
-    step = max(1, history.step // 2)
-    moves = st.builds(lambda n, by: max(0, n * step + by), st.integers(0, 4), st.sampled_from((-1, 0, 0, 1)))
-    return history, specs, plain, draw(st.lists(st.tuples(moves, st.booleans()), min_size=2, max_size=7))
+    """A history with folds, and what happens: when, and whether there is a run before the lookup."""
+    history, specs, plain = draw(folded_histories(bare=draw(st.booleans())))
+    times = draw(clocks(history, windows_of(specs), most=7))
+    return history, specs, plain, [(at, draw(st.sampled_from((True, True, False)))) for at in times]
 
 
 def check(
     history: History, specs: list[FoldSpec], service: ResolvedService, store: OnlineStore, *, project: str, plain: bool
 ) -> None:
     view = service.parts[0].view
-    keys = list(dict.fromkeys(key for key, _ in history.spine))
+    keys = keys_of(history)
     rows = [dict(zip(history.view.key, key, strict=True)) for key in keys]
     try:
         result = Lookup(service, store, project=project).get(rows)
@@ -72,7 +71,7 @@ def check(
             assert got == (expected[0], sort_key(shown, expected[1])), (key, base, spec)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=85, deadline=None, suppress_health_check=list(HealthCheck))
 @given(story=stories())
 def test_what_is_served_of_a_fold_is_the_oracle(
     online_url: str, story: tuple[History, list[FoldSpec], bool, list[tuple[int, bool]]]
@@ -80,12 +79,12 @@ def test_what_is_served_of_a_fold_is_the_oracle(
     """Skipped and late runs, keys whose rows only left a window included: lookup = oracle at the as_of served."""
     history, specs, plain, events = story
     offline, project = Offline(Path()), next(PROJECTS)
-    clock = ManualClock(to_datetime(history.instants[0] - 2 * history.step))
+    clock = ManualClock(to_datetime(events[0][0]))
     store = open_online(online_url, clock=clock)
     try:
         service = resolved(view_of(history, specs, plain=plain), offline)
-        for move, runs in events:
-            clock.set(to_datetime(instant_of(clock()) + move))
+        for at, runs in events:
+            clock.set(to_datetime(at))
             if runs:
                 materialize_view(service.parts[0].view, offline, store, project=project, progress=QUIET)
             check(history, specs, service, store, project=project, plain=plain)
