@@ -1,12 +1,48 @@
-"""A real Redis server for whoever asks for it."""
+"""A real Redis server for whoever asks for it, and which files are tested first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.servers import RedisServer
+
+LONGEST_FIRST = [
+    "cli/test_commands.py",  # 138 s on an idle core
+    "test_explain.py",
+    "test_push_processes.py",
+    "test_testing.py",
+    "test_concurrency.py",
+    "test_push_histories.py",
+    "sources/test_log_killed.py",
+    "test_online.py",
+    "test_simulate.py",
+    "test_demo.py",
+    "test_windows.py",
+    "test_training.py",
+    "training/test_snapshot.py",
+    "test_feature_repo.py",
+    "test_arrival.py",
+    "test_windows_online.py",
+    "test_chaos_lmdb.py",
+    "test_chaos_redis.py",
+    "test_damage.py",
+    "server/test_push.py",
+    "test_explain_folds.py",
+    "training/test_memory.py",  # 19 s
+]
+"""A file is tested by one process, and the last of them is waited for: so no long one may be among the last. Most have few tests,
+and would be, since processes take files with many tests first where nothing else is said (`--no-loadscope-reorder`)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    rank = {here / name: number for number, name in enumerate(LONGEST_FIRST)}
+    if gone := [str(path) for path in rank if not path.exists()]:
+        raise pytest.UsageError(f"LONGEST_FIRST in {__file__} names what is not there: {', '.join(gone)}")
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

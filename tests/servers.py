@@ -64,7 +64,7 @@ class RedisServer:
         log = Path(self._directory, "log").open("wb")
         with log:
             self._process = subprocess.Popen([program, str(config)], stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             try:
                 with self.client() as client:

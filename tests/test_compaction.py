@@ -65,7 +65,7 @@ def push_until(store: FeatureStore, segments: int) -> int:
 
 def settled(log: Log, below: int) -> None:
     """Wait until fewer segments than that are full and not sealed."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while log.unsealed() >= below:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,12 +19,18 @@ NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 KEYS = 3_000
 
 VICTIM = """
-import sys
+import os, signal, sys
 from datetime import datetime
 import featurestore.materialize.materialize as m
 from featurestore import FeatureStore
 m.BATCH = m.EMBEDDED_BATCH = 10
-print("started", flush=True)
+write, writes = m._write, []
+def dying(*args):
+    writes.append(args)
+    if len(writes) == 100:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(*args)
+m._write = dying
 FeatureStore(sys.argv[1], clock=lambda: datetime.fromisoformat(sys.argv[2])).materialize(progress=False)
 """
 
@@ -56,16 +61,8 @@ def test_a_killed_process_is_completed_by_the_next(online: str, tmp_path: Path, 
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        lease = None
-        while lease is None and victim.poll() is None:  # until it writes
-            keys = [
-                key for batch in store.online.scan(b"killed:") for key in batch if len(key) == 16 and key[-1:] == b"l"
-            ]
-            lease = keys[0] if keys else None
-        time.sleep(0.05)
-        victim.send_signal(signal.SIGKILL)
-        victim.communicate()
-        assert victim.returncode == -signal.SIGKILL
+        said = victim.communicate()
+        assert victim.returncode == -signal.SIGKILL, said
         result = store.get_online_features(rows, "service")
         assert set(result.to_dict()["facts__x"]) == {1}
         assert result.stale == {"facts": True}

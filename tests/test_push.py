@@ -159,7 +159,7 @@ def push_together(store: FeatureStore, pushes: list[Any]) -> list[Any]:
             while len(own._line._waiting) <= number:
                 time.sleep(0.001)
     for thread in threads:
-        thread.join(20)
+        thread.join(300)
     assert None not in answers
     return answers
 

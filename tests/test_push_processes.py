@@ -89,7 +89,7 @@ def together(processes: list[Any]) -> list[int]:
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    ended = [process.communicate(timeout=90) for process in processes]
+    ended = [process.communicate(timeout=500) for process in processes]
     codes = [process.returncode for process in processes]
     assert set(codes) <= {0, -signal.SIGKILL}, ended
     return codes

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -18,7 +19,6 @@ from featurestore.online import Guard, open_online
 from tests.servers import Front, RedisServer, certificate
 
 SECRET = "p@ss:w/rd?#%1"
-QUICK = "timeout=0.3&retries=1"
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,10 @@ def test_a_value_of_another_type_is_an_error(redis_url: str) -> None:
 
 def test_a_server_that_is_away_and_comes_back(guarded: RedisServer) -> None:
     """Away, it is unavailable and worth a retry; back, the same handle works; coming back meanwhile is not noticed."""
-    with RedisServer(password=SECRET) as server, closing(open_online(f"{server.url}?retries=8")) as store:
+    with (
+        RedisServer(password=SECRET) as server,
+        closing(open_online(f"{server.url}?timeout=120&retries=1000")) as store,
+    ):
         impatient = open_online(f"{server.url}?retries=0")
         store.write({b"a": b"1"})
         impatient.get([])
@@ -221,18 +224,19 @@ def test_a_server_that_is_away_and_comes_back(guarded: RedisServer) -> None:
         impatient.close()
 
 
-def test_a_silent_server_times_out(redis_url: str) -> None:
+def test_a_silent_server_times_out() -> None:
     """A reply that does not come is unavailable after the timeout, and its late reply answers nobody else."""
-    port = int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
-    with Front(port) as front, closing(open_online(f"redis://127.0.0.1:{front.port}?pool_size=1&{QUICK}")) as store:
-        store.write({b"a": b"1", b"b": b"2"})
-        with redis.Redis.from_url(redis_url) as client:
-            client.client_pause(700)
-            with pytest.raises(OnlineUnavailableError, match="Timeout"):
-                store.get([b"a"])
-            client.ping()
-        time.sleep(0.2)
-        assert store.get([b"b"]).values == [b"2"]
+    with RedisServer() as server:
+        store: Any = open_online(server.url_with(query="pool_size=1&timeout=0.3&retries=1"))
+        with closing(store):
+            store._timeout = 60
+            store.write({b"a": b"1", b"b": b"2"})
+            with server.silent():
+                store._timeout = 0.3
+                with pytest.raises(OnlineUnavailableError, match="Timeout"):
+                    store.get([b"a"])
+            store._timeout = 60
+            assert store.get([b"b"]).values == [b"2"]
 
 
 def test_a_server_that_takes_no_connection_times_out() -> None:
@@ -246,20 +250,20 @@ def test_a_server_that_takes_no_connection_times_out() -> None:
                 store.get([b"a"])
 
 
-def test_a_pool_without_a_free_connection_says_so(redis_url: str) -> None:
+def test_a_pool_without_a_free_connection_says_so() -> None:
     """More threads than pool_size wait for pool_timeout, and the message names both."""
-    with (
-        redis.Redis.from_url(redis_url) as client,
-        closing(open_online(f"{redis_url}?pool_size=1&pool_timeout=0.1")) as store,
-    ):
-        store.get([b"a"])
-        client.client_pause(600)
-        thread = threading.Thread(target=store.get, args=([b"a"],))
-        thread.start()
-        time.sleep(0.05)
-        with pytest.raises(OnlineUnavailableError, match=r"all 1 connections .* in 0\.1 s\. Raise pool_size"):
+    with RedisServer() as server:
+        store: Any = open_online(server.url_with(query="pool_size=1&pool_timeout=0.1&timeout=60"))
+        with closing(store):
             store.get([b"a"])
-        thread.join()
+            thread = threading.Thread(target=store.get, args=([b"a"],))
+            with server.silent():
+                thread.start()
+                while not store._pool.pool.empty():  # until it has the only connection
+                    time.sleep(0.001)
+                with pytest.raises(OnlineUnavailableError, match=r"all 1 connections .* in 0\.1 s\. Raise pool_size"):
+                    store.get([b"a"])
+            thread.join()
 
 
 def test_threads_share_a_small_pool(redis_url: str) -> None:

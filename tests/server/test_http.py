@@ -224,7 +224,7 @@ def test_what_nobody_foresaw_is_a_problem_without_a_traceback(monkeypatch: pytes
 def test_a_store_that_is_away_is_a_problem_until_it_is_back(tmp_path: Path) -> None:
     """503 for lookups and readiness while Redis is away, health stays; then all is as before."""
     with RedisServer() as redis:
-        text = f'project = "away"\nonline = "{redis.url_with(query="timeout=0.2&retries=0")}"\ndefinitions = []\n'
+        text = f'project = "away"\nonline = "{redis.url_with(query="timeout=60&retries=0")}"\ndefinitions = []\n'
         (tmp_path / "featurestore.toml").write_text(text)
         with FeatureStore(tmp_path, clock=ManualClock(NOON)) as store, serving(store) as client:
             store.apply(definitions())
