@@ -171,7 +171,7 @@ def test_processes_that_ended_are_counted_once(tmp_path: Path) -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from featurestore.sources import serving_counts
+    from featurestore.serving.log import counts
     steps = int(sys.argv[2])
     def hook(event, _):
         global steps
@@ -182,7 +182,7 @@ KILLED = """
     armed = False
     sys.addaudithook(hook)
     armed = True
-    serving_counts.fold_ended(Path(sys.argv[1]))
+    counts.fold_ended(Path(sys.argv[1]))
 """
 
 
