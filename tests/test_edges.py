@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from featurestore import Count, FeatureService, FeatureStore, FeatureView, Latest, PushSource, Sum
-from featurestore.push.merge_rows import PushedView, Replaced, read_rows
+from featurestore.push.merge_rows import PushedView, read_rows
 from featurestore.serving.lookup import Lookup
+from featurestore.tiles.codec import RecordChange
+from featurestore.tiles.series import Replaced
 from featurestore.types import Float64, Int64, Timestamp
 from tests.pushing import InterleavedStore
 from tests.small import NOON, THING, both, hours, opened, table, trained, view_of
@@ -115,11 +117,16 @@ def test_a_row_is_merged_and_taken_out_once() -> None:
         store.push("swipes", [row(1, at=NOON), row(2, at=NOON, x=2.0), row(1, at=NOON, x=4.0)])
         view = PushedView(store.config.project, store.lookup("service").service.parts[0].view)
         first, second, third = [one.row for one in read_rows([view], store.offline.log(view.source).read())]
-        whole = view.merged([None], [[first, second]], [[]])
-        assert view.merged(whole, [[first, second]], [[]]) == whole == view.merged(whole, [[second]], [[]])
-        corrected = view.merged(whole, [[third]], [[Replaced(first, third.known_at)]])
+
+        def changed(record: bytes | None, *more: Any) -> bytes | None:
+            (after,) = view.records.changed([RecordChange(record, *more)])
+            return after
+
+        whole = changed(None, [first, second], [])
+        assert changed(whole, [first, second], []) == whole == changed(whole, [second], [])
+        corrected = changed(whole, [third], [Replaced(first, third.known_at)])
         assert corrected != whole
-        assert view.merged(corrected, [[third]], [[Replaced(first, third.known_at)]]) == corrected
+        assert changed(corrected, [third], [Replaced(first, third.known_at)]) == corrected
 
 
 def test_a_record_that_is_newer_than_the_marks_is_read_again() -> None:
