@@ -1,12 +1,14 @@
-"""python -m benchmarks.log [FOLDER] [--seconds S]: appends and rows a second into a push log, beside plain fdatasync.
+"""python -m benchmarks.log [FOLDER] [--seconds S]: appends and rows a second into a push log, beside plain fdatasync and SQLite.
 
 Each figure is from a process of its own that holds the lock for one append at a time, as a pusher does.
 """
 
 import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +35,7 @@ def rows(start: int, count: int) -> pa.RecordBatch:
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
-def rate(once: Callable[[int], None], seconds: float) -> float:
+def rate(once: Callable[[int], object], seconds: float) -> float:
     """Calls a second, with the number of the call."""
     done, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
@@ -72,6 +74,17 @@ def synced(folder: Path, size: int, seconds: float) -> float:
         os.close(descriptor)
 
 
+def inserted(folder: Path, size: int, seconds: float) -> float:
+    """As many bytes as a row of an SQLite file that is written ahead (WAL) and synced with each transaction."""
+    data = os.urandom(size)
+    with closing(sqlite3.connect(folder / "plain.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("DROP TABLE IF EXISTS appends")
+        connection.execute("CREATE TABLE appends (turn INTEGER PRIMARY KEY, data BLOB)")
+        return rate(lambda turn: connection.execute("INSERT INTO appends VALUES (?, ?)", (turn, data)), seconds)
+
+
 def reading(folder: Path, seconds: float) -> None:
     with Log(folder, SCHEMA) as log:
         last = log.last_known_at() or 0
@@ -94,10 +107,12 @@ def main(
         for count in (1, 500):
             size = rows(0, count).serialize().size
             floor = synced(Path(made), size, seconds)
+            sqlite = inserted(Path(made), size, seconds)
             ours = appended(Path(made) / f"log{count}", count, seconds)
             print(
                 f"appends of {count}: {ours:,.0f}/s, {ours * count:,.0f} rows/s; plain write and fdatasync of the same "
-                f"{size:,} bytes: {floor:,.0f}/s; ratio {ours / floor:.2f}"
+                f"{size:,} bytes: {floor:,.0f}/s, ratio {ours / floor:.2f}; inserted into SQLite: {sqlite:,.0f}/s, ratio "
+                f"{ours / sqlite:.2f}"
             )
         reading(Path(made) / "log500", seconds)
 
