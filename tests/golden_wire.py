@@ -11,7 +11,7 @@ import pyarrow as pa
 from featurestore import Entity, FeatureView
 from featurestore.online.codec import ViewCodec, pack_watermark
 from featurestore.query.asof import Statement, near_sql, newest_statement, rows_statements, ties_statements
-from featurestore.semantics.rows import Scan
+from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import EVENT_TIME, UNTIL, resolve
 from featurestore.types import FeatureType, Int64, String, from_json, parse_type

@@ -18,7 +18,7 @@ from featurestore.online.codec import ViewCodec
 from featurestore.online.wire import cut
 from featurestore.query.answer import ask
 from featurestore.query.windows.tiled import Tiling
-from featurestore.semantics.rows import key_list
+from featurestore.semantics.source_columns import key_list
 from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session

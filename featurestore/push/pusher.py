@@ -36,6 +36,7 @@ from featurestore.push.missing import missing_rows
 from featurestore.push.push_queue import PushQueue
 from featurestore.push.rebuild_records import folded_records
 from featurestore.push.rows import table_of_rows, write_rows
+from featurestore.semantics.rows import counts_from
 from featurestore.semantics.values import instants
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.log import Return
@@ -532,7 +533,7 @@ def _settled(source: PushSource, rows: pa.Table) -> int:
     """The instant (µs) by which logged rows are all known and have happened: from then on they may be looked up."""
     happened = pc.max(rows[source.event_time].cast(pa.int64())).as_py()
     known: int = rows[KNOWN_AT][-1].as_py()
-    return known if happened is None else max(known, happened)
+    return known if happened is None else int(counts_from(happened, known))
 
 
 def _stamped(rows: pa.Table, known: Sequence[int], replaces: Sequence[int | None]) -> pa.Table:

@@ -17,7 +17,8 @@ from featurestore.declare.push import PushSource
 from featurestore.push.merge_rows import PushedView
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.order import place
-from featurestore.semantics.rows import Scan, cell, key_list, rows_sql, until_sql
+from featurestore.semantics.rows import counts_at_sql, rows_sql
+from featurestore.semantics.source_columns import Scan, cell, key_list, until_sql
 from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
@@ -70,7 +71,7 @@ def _sql(
     ]
     carried += [f"w{i}" for i in range(len(view.lanes.conditions))]
     rows = rows_sql(resolved, _scan(view, session, keys), carried=carried, conditions=view.lanes.conditions)
-    alive = f"counts_from <= {upto}" + (f" AND counts_until > {upto}" if resolved.source.identity else "")
+    alive = counts_at_sql(resolved, upto)
     names = key_list(resolved)
     if keys is None:
         return f"SELECT * FROM ({rows}) WHERE {alive} ORDER BY {names}"

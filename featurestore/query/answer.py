@@ -19,8 +19,10 @@ from featurestore.query.row_choice import CHOSEN, RowChoice, choose
 from featurestore.query.windows.ask import ask_folds
 from featurestore.query.windows.key_batch import FoldedAnswer
 from featurestore.query.windows.tiled import Tiling
-from featurestore.semantics.rows import Scan, read_cell, until_sql, words_sql
-from featurestore.semantics.status import Status, expired
+from featurestore.semantics.judge import expired
+from featurestore.semantics.rows import before_ttl, words_sql
+from featurestore.semantics.source_columns import Scan, read_cell, until_sql
+from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.values import canonical_chunks, fill, take
 from featurestore.semantics.view import EVENT_TIME, UNTIL, ResolvedFeature, ResolvedView, status_column
@@ -109,8 +111,8 @@ class Answer:
             return pa.nulls(len(self.index), of)
         index = self.index
         if self.view.ttl is not None:
-            within = self.rows[EVENT_TIME].to_numpy()[np.maximum(index, 0)] >= self.as_of - self.view.ttl
-            index = np.where(within, index, -1)
+            event_time = self.rows[EVENT_TIME].to_numpy()[np.maximum(index, 0)]
+            index = np.where(before_ttl(event_time, self.as_of, self.view.ttl), -1, index)
         return take(self.rows[EVENT_TIME], index).cast(pa.int64()).cast(of)
 
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from featurestore.semantics.rows import Scan, cell, key_list, order_terms, rows_sql, tiebreak_terms, words_sql
+from featurestore.semantics.rows import counts_at_sql, rows_sql, words_sql
+from featurestore.semantics.source_columns import Scan, cell, key_list, order_terms, tiebreak_terms
 from featurestore.semantics.view import ResolvedView
 
 __all__ = ["Statement", "keys_statements", "near_sql", "rows_statements", "same_key", "ties_statements"]
@@ -49,11 +50,6 @@ def same_key(view: ResolvedView, other: str) -> str:
     return " AND ".join(f"x.k{i} = {other}.k{i}" for i in range(max(1, len(view.keys))))
 
 
-def _alive(view: ResolvedView, row: str, as_of: str) -> str:
-    """Whether a row counts at an as_of: rule 1, as `semantics.rows` says it."""
-    return f"{row}counts_from <= {as_of}" + (f" AND {row}counts_until > {as_of}" if view.source.identity else "")
-
-
 def rows_statement(view: ResolvedView, scan: Scan) -> Statement:
     """`rows`: the source's rows of the requested keys."""
     lifetime = "r.counts_from, r.counts_until" if view.source.identity else "r.counts_from"
@@ -71,12 +67,10 @@ def near_sql(view: ResolvedView, first: int, last: int) -> str:
 
 def newest_statement(view: ResolvedView, at: int) -> Statement:
     """`rows` again, where all requests are for one instant: of each key the newest by event_time that count at it."""
-    newest = (
-        f"SELECT key_no, max(event_us) AS event_us FROM asof_rows WHERE {_alive(view, '', str(at))} GROUP BY key_no"
-    )
+    newest = f"SELECT key_no, max(event_us) AS event_us FROM asof_rows WHERE {counts_at_sql(view, at)} GROUP BY key_no"
     return Statement(
         "asof_rows",
-        f"SELECT r.* FROM asof_rows r JOIN ({newest}) m ON r.key_no = m.key_no AND r.event_us = m.event_us WHERE {_alive(view, 'r.', str(at))}",
+        f"SELECT r.* FROM asof_rows r JOIN ({newest}) m ON r.key_no = m.key_no AND r.event_us = m.event_us WHERE {counts_at_sql(view, at, table='r.')}",
     )
 
 
@@ -85,7 +79,7 @@ def instant_statement(view: ResolvedView) -> Statement:
     if view.source.identity:
         again = (
             "SELECT q.request_no, q.key_no, q.as_of, max(r.event_us) AS event_us FROM asof_left q JOIN asof_rows r ON q.key_no = r.key_no "
-            f"WHERE {_alive(view, 'r.', 'q.as_of')} GROUP BY ALL"
+            f"WHERE {counts_at_sql(view, 'q.as_of', table='r.')} GROUP BY ALL"
         )
     else:
         running = (
@@ -100,7 +94,7 @@ def tied_statements(view: ResolvedView) -> list[Statement]:
     """`tied`: (request_no, file, row) for the rows that may be a request's last; `several`: the requests with more than one."""
     tied = (
         "SELECT request_no, file, row FROM asof_met UNION ALL SELECT q.request_no, r.file, r.row FROM asof_instant q "
-        f"JOIN asof_rows r ON r.key_no = q.key_no AND r.event_us = q.event_us AND {_alive(view, 'r.', 'q.as_of')}"
+        f"JOIN asof_rows r ON r.key_no = q.key_no AND r.event_us = q.event_us AND {counts_at_sql(view, 'q.as_of', table='r.')}"
     )
     return [
         Statement("asof_tied", tied),

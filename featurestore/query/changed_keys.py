@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from featurestore.semantics.rows import Scan, cell, has_key, key_list, until_sql, words_sql
+from featurestore.semantics.judge import ended_sql
+from featurestore.semantics.rows import between_sql, happened_sql, is_known_sql, visible_span, words_sql
+from featurestore.semantics.source_columns import Scan, cell, has_key, key_list, until_sql
 from featurestore.semantics.view import ResolvedView
 
 __all__ = ["all_keys_sql", "changed_keys_sql"]
@@ -22,8 +24,7 @@ def changed_keys_sql(view: ResolvedView, scan: Scan, *, after: int, upto: int, n
     window passed in between, and of all versions of rows in files that arrived since (`new_files`, by number in the scan).
     The ttl and the `until` of plain features need no mention: both are judged at lookup.
     """
-    settle = view.timing.settle
-    learned = f"(known > {after + settle} AND known <= {upto + settle})"
+    learned = between_sql(lambda at: is_known_sql(view.timing.known_by(at)), after, upto)
     if new_files:
         learned = f"({learned} OR file IN ({', '.join(map(str, new_files))}))"
     touched = " OR ".join([learned, *_passed(view, after, upto)])
@@ -37,14 +38,11 @@ def changed_keys_sql(view: ResolvedView, scan: Scan, *, after: int, upto: int, n
 def _passed(view: ResolvedView, after: int, upto: int) -> list[str]:
     """Conditions on the rows that came into sight of a fold, or went out of it, between two instants."""
     edges = {(after, upto)}
-    for span in {feature.span for feature in view.folded if feature.span is not None}:
+    for span in {visible_span(view, feature) for feature in view.folded}:
         edges.add((span.end(after), span.end(upto)))
         if span.length is not None:
             edges.add((span.start(after), span.start(upto)))
-    passed = [f"(event_us > {low} AND event_us <= {high})" for low, high in sorted(edges) if low < high]
-    if view.ttl is not None and any(feature.span is None for feature in view.folded):
-        passed.append(f"(event_us >= {after - view.ttl} AND event_us < {upto - view.ttl})")
+    passed = [between_sql(happened_sql, *edge) for edge in sorted(edges) if edge[0] < edge[1]]
     if view.source.until is not None and any(feature.fold.kind == "Latest" for feature in view.folded):
-        until = until_sql(view)
-        passed.append(f"({until} > {after} AND {until} <= {upto})")
+        passed.append(between_sql(lambda at: ended_sql(until_sql(view), at), after, upto))
     return passed

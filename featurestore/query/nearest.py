@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from featurestore.semantics.rows import counts_at
+
 __all__ = ["Found", "Requests", "Times", "newest"]
 
 Ints = npt.NDArray[np.int64]
@@ -133,8 +135,9 @@ def _judged(rows: Times, requests: Requests, met: _Met) -> Found:
 
 
 def _counts(rows: Times, row: Ints, as_of: Ints) -> npt.NDArray[np.bool_]:
-    counts: npt.NDArray[np.bool_] = rows.counts_from[row] <= as_of
-    return counts if rows.counts_until is None else counts & (rows.counts_until[row] > as_of)
+    until = None if rows.counts_until is None else rows.counts_until[row]
+    counts: npt.NDArray[np.bool_] = counts_at(rows.counts_from[row], until, as_of)
+    return counts
 
 
 def _last_learned(several: Ints, among: Ints, counts_from: Ints) -> tuple[Ints, Ints]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from featurestore.query.asof import near_sql, rows_statements, ties_statements
 from featurestore.query.nearest import Requests, Times, newest
-from featurestore.semantics.rows import Scan
+from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.view import ResolvedView
 
 __all__ = ["CHOSEN", "RowChoice", "choose"]

@@ -11,18 +11,17 @@ from typing import NamedTuple
 
 from featurestore.declare.push import PushSource
 from featurestore.semantics.columns import read_sql
-from featurestore.semantics.rows import (
+from featurestore.semantics.judge import ended_sql
+from featurestore.semantics.rows import current_terms, versions_sql, visible_span, visible_terms, within_sql, words_sql
+from featurestore.semantics.source_columns import (
     Scan,
-    cell,
     cell_sql,
     happened_of,
     identity_terms,
     learned_terms,
-    named_terms,
     own_columns,
     read_cell,
     until_sql,
-    words_sql,
 )
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.view import ResolvedView
@@ -128,51 +127,46 @@ def _same(view: ResolvedView) -> str:
     return " AND ".join(terms)
 
 
-def judged_statement(
-    view: ResolvedView, rows: Narrowed, requests: str, *, as_of: int, known_by: int, chosen: Chosen | None
-) -> str:
+def judged_statement(view: ResolvedView, rows: Narrowed, requests: str, *, as_of: int, chosen: Chosen | None) -> str:
     """The statement that makes `judged`: the narrowed rows with `verdict`, the words of `words_sql`, `until`, `last_…`, the version that
     replaced a superseded one, and `f0, f1, …`: whether the row counts for each folded feature of the view."""
     won = "false" if chosen is None else f"file = {chosen.file} AND row = {chosen.row}"
     mine = " AND ".join(f"s.k{i} = q.k{i}" for i in range(len(view.keys))) or "true"
     words = words_sql(view, rows.scan, conditions=_conditions(view))
     rows_won = f"SELECT s.*, coalesce({mine}, false) AS mine, {won} AS won FROM ({words}) s, {requests} q"
-    named = " AND ".join(["known IS NOT NULL", *named_terms(view)])
-    counted = (
-        f"SELECT *, {named} AS named, coalesce({named} AND known <= {known_by}, false) AS counted FROM ({rows_won})"
-    )
-    relevant = "mine"
+    (named, _), (known, _), *_ = current_terms(view, as_of)
+    counted = f"SELECT *, {named} AS named, coalesce({named} AND {known}, false) AS counted FROM ({rows_won})"
+    # Versions that are equal in every byte are one: the pick among them falls on the row that the query chose.
+    versions, relevant = versions_sql(view, counted, ties=["won"]), "mine"
     if view.source.identity:
-        replaced = _replaced(counted) if isinstance(view.source, PushSource) else _superseded(view, counted)
-        counted = f"SELECT *, bool_or(mine) OVER (PARTITION BY named, {identity_terms(view)}) AS bore FROM ({replaced})"
+        replaced = _replaced(versions, counted) if isinstance(view.source, PushSource) else _superseded(view, versions)
+        versions = (
+            f"SELECT *, bool_or(mine) OVER (PARTITION BY named, {identity_terms(view)}) AS bore FROM ({replaced})"
+        )
         relevant = "mine OR (named AND bore)"
     else:
-        counted = f"SELECT *, file AS last_file, row AS last_row, learned_us AS last_learned_us FROM ({counted})"
-    verdict = _verdict(view, as_of, known_by)
-    judged = f"SELECT *, {until_sql(view)} AS until, {verdict} AS verdict FROM ({counted}) WHERE {relevant}"
+        versions = f"SELECT *, file AS last_file, row AS last_row, learned_us AS last_learned_us FROM ({versions})"
+    verdict = _verdict(view, as_of)
+    judged = f"SELECT *, {until_sql(view)} AS until, {verdict} AS verdict FROM ({versions}) WHERE {relevant}"
     kind = "TABLE" if view.source.identity else "VIEW"  # which is asked twice; versions are found once
     return f"CREATE OR REPLACE TEMP {kind} {JUDGED} AS SELECT *{''.join(_counts(view, as_of))} FROM ({judged})"
 
 
-def _superseded(view: ResolvedView, counted: str) -> str:
+def _superseded(view: ResolvedView, versions: str) -> str:
     """The rows with the last learned version of each: the row itself where it is that."""
-    # Versions that are equal in every byte are one: the pick among them falls on the row that the query chose.
     last = ", ".join(f"last_value({name}) OVER learned AS last_{name}" for name in ("file", "row", "learned_us"))
     order = ", ".join([*learned_terms(view), "won"])
     return (
-        f"SELECT *, {last} FROM ({counted}) WINDOW learned AS (PARTITION BY counted, {identity_terms(view)} "
+        f"SELECT *, {last} FROM ({versions}) WINDOW learned AS (PARTITION BY counted, {identity_terms(view)} "
         f"ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
     )
 
 
-def _replaced(counted: str) -> str:
-    """The rows of a push log with the known one that names each as what it replaces: the row itself where none does."""
-    by = f"SELECT replaces AS r, arg_min(file, learned_us) AS f, arg_min(row, learned_us) AS n, min(learned_us) AS learned_us FROM ({counted}) WHERE counted GROUP BY 1"
-    last = ", ".join(
-        f"coalesce(b.{of}, c.{name}) AS last_{name}"
-        for name, of in (("file", "f"), ("row", "n"), ("learned_us", "learned_us"))
-    )
-    return f"SELECT c.*, {last} FROM ({counted}) c LEFT JOIN ({by}) b ON c.learned_us = b.r"
+def _replaced(versions: str, counted: str) -> str:
+    """The rows of a push log with the known one that names each as what it replaces."""
+    by = "SELECT replaces, arg_min(file, learned_us) AS last_file, arg_min(row, learned_us) AS last_row, "
+    by += f"min(learned_us) AS last_learned_us FROM ({counted}) WHERE counted GROUP BY replaces"
+    return f"SELECT c.*, b.* EXCLUDE (replaces) FROM ({versions}) c LEFT JOIN ({by}) b ON c.learned_us = b.replaces"
 
 
 def _conditions(view: ResolvedView) -> list[str]:
@@ -184,30 +178,17 @@ def _counts(view: ResolvedView, as_of: int) -> Iterator[str]:
     current = f"verdict IN ({', '.join(map(literal, CURRENT))})"
     conditions = _conditions(view)
     for i, feature in enumerate(view.folded):
-        met = [current]
-        if feature.span is not None:
-            met.append(f"event_us > {feature.span.start(as_of)} AND event_us <= {feature.span.end(as_of)}")
-        elif view.ttl is not None:
-            met.append(f"event_us >= {as_of - view.ttl}")
+        met = [current, within_sql(visible_span(view, feature), as_of)]
         if feature.where is not None:
             met.append(f"w{conditions.index(feature.where)}")
         yield f", ({' AND '.join(met)}) AS f{i}"
 
 
-def _verdict(view: ResolvedView, as_of: int, known_by: int) -> str:
-    keyless = " OR ".join(["event_us IS NULL", *(f"k{i} IS NULL" for i in range(len(view.keys)))])
-    cases = [
-        ("NOT named", "invalid"),
-        (f"known > {known_by}", "not yet known"),
-        ("file <> last_file OR row <> last_row", "superseded"),
-        (f"{cell(view.source.deleted)} IS TRUE" if view.source.deleted else "false", "deleted"),
-        (keyless, "invalid"),
-        ("NOT mine", "other key"),
-        (f"event_us > {as_of}", "too new"),
-        ("false" if view.ttl is None else f"event_us < {as_of} - {view.ttl}", "expired"),
-        (f"won AND {until_sql(view)} <= {as_of}", "ended"),
-        ("won", "chosen"),
-    ]
+def _verdict(view: ResolvedView, as_of: int) -> str:
+    """The first of rule 1's conditions that a row does not meet; of those that meet all, the one that was chosen is told."""
+    terms = [*current_terms(view, as_of), ("mine", "other key"), *visible_terms(view, as_of)]
+    cases = [(f"({term}) IS NOT TRUE", name) for term, name in terms]
+    cases += [(f"won AND {ended_sql(until_sql(view), as_of)}", "ended"), ("won", "chosen")]
     return "CASE " + " ".join(f"WHEN {when} THEN {literal(name)}" for when, name in cases) + " ELSE 'older' END"
 
 

@@ -18,7 +18,7 @@ from featurestore.errors import SourceError
 from featurestore.registry.steps import Notice
 from featurestore.semantics.columns import NAIVE
 from featurestore.semantics.expressions import columns_named
-from featurestore.semantics.rows import words_sql
+from featurestore.semantics.rows import counts_from_sql, words_sql
 from featurestore.semantics.sql import floor_div
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
@@ -167,9 +167,9 @@ def _measure(session: Session, view: ResolvedView) -> tuple[int, int]:
 
 def _age(session: Session, view: ResolvedView, of: str) -> str:
     timing = view.timing
-    lag, served = "greatest(known - event_us, 0)", "greatest(event_us, known)"
+    lag, served = "greatest(known - event_us, 0)", counts_from_sql()
     if timing.refresh is not None:
-        served = f"{timing.first_sql(f'greatest(event_us, known - {timing.settle})')} + {timing.ready_after}"
+        served = f"{timing.first_sql(counts_from_sql(timing.settle))} + {timing.ready_after}"
     quantile = "CAST(quantile_disc({}, {}) AS BIGINT)"
     columns = [quantile.format(lag, 0.5), *(quantile.format(f"{served} - event_us", q) for q in (0.5, 0.95))]
     known, half, most = map(rough_duration, _row(session, f"SELECT {', '.join(columns)} FROM times"))

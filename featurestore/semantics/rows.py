@@ -1,269 +1,282 @@
-"""Rule 1 as SQL: a source's rows with the two instants between which each of them counts.
+"""Rule 1: which rows count at an instant. Each part of it is written here once, in SQL and in Python side by side.
 
-A row counts at as_of when `counts_from <= as_of < counts_until`, where
+A row is *known* from some instant on. Of the known versions of one identity only the last learned is *current*, and none
+where that one deletes it. A current row is *visible* once it has happened, as far back as a window or a ttl reaches. All
+but how far back is one interval of instants: a row counts at as_of when `counts_from <= as_of < counts_until`, where
 
     counts_from  = greatest(event_time, known − settle)     it has happened, and is known by as_of + settle
     counts_until = superseded − settle                      from then on a later version of its identity is known
 
-because known_by is as_of + settle for every lookup of a view. Whether it still lies within the ttl is judged
-afterwards, on the one row that was chosen.
+because known_by is as_of + settle for every lookup of a view.
+
+SQL forms are over the columns that `words_sql` and `rows_sql` name; Python forms take ints, or numpy arrays of int64, in µs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from featurestore.clock import instant_of
-from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.declare.push import REPLACES, PushSource
 from featurestore.declare.sources import Source
-from featurestore.semantics.columns import floored_sql, floored_type, instant_sql, order_sql, read_sql
+from featurestore.semantics.columns import read_sql
 from featurestore.semantics.expressions import guarded
+from featurestore.semantics.source_columns import (
+    Scan,
+    cell,
+    cell_sql,
+    happened_of,
+    identity_terms,
+    key_list,
+    known_of,
+    learned_terms,
+    own_columns,
+)
 from featurestore.semantics.sql import quote
-from featurestore.semantics.time import BEGINNING, END
-from featurestore.semantics.view import ResolvedView
-from featurestore.types import FeatureType
+from featurestore.semantics.time import END
+from featurestore.semantics.view import ResolvedFeature, ResolvedView
+from featurestore.semantics.windows import Span
 
 __all__ = [
-    "ARRIVED",
-    "Scan",
-    "cell",
-    "cell_sql",
-    "happened_of",
-    "has_key",
-    "identity_terms",
+    "before_ttl",
+    "before_ttl_sql",
+    "between_sql",
+    "counts_at",
+    "counts_at_sql",
+    "counts_from",
+    "counts_from_sql",
+    "counts_until",
+    "counts_until_sql",
+    "current_terms",
+    "happened_sql",
     "invalid_sql",
-    "kept_terms",
-    "key_list",
-    "known_of",
-    "learned_terms",
-    "named_terms",
-    "order_terms",
-    "own_columns",
-    "read_cell",
+    "is_known_sql",
+    "known",
+    "known_sql",
     "rows_sql",
-    "tiebreak_terms",
-    "until_sql",
-    "visible_known_of",
+    "timed_sql",
+    "valid_terms",
+    "versions_sql",
+    "visible_span",
+    "visible_terms",
     "whole_sql",
-    "whole_terms",
+    "within_sql",
     "words_sql",
 ]
 
-ARRIVED = "__arrived"
-"""BIGINT µs, beside the columns of a source of files: when the store first saw the file that a row lies in."""
+
+# --- (a) known -----------------------------------------------------------------------------
 
 
-class Scan(NamedTuple):
-    """How SQL reads a source: a FROM item, and the two of its columns, as SQL names them, that together point at one of its
-    rows; no column of the source has their names, whatever these are."""
-
-    relation: str
-    file: str
-    row: str
+def known(learned_us: Any, event_us: Any, *, history_until: int | None, known_after: int) -> Any:
+    """When a row becomes known: history that was loaded in bulk when it would have been."""
+    if history_until is None:
+        return learned_us
+    return np.where(event_us <= history_until, np.minimum(learned_us, event_us + known_after), learned_us)
 
 
-def key_list(view: ResolvedView, table: str = "") -> str:
-    """The key columns as the as-of query names them, `k0, k1, …`; one constant column for an entity without keys."""
-    prefix = f"{table}." if table else ""
-    return ", ".join(f"{prefix}k{i}" for i in range(max(1, len(view.keys))))
-
-
-def has_key(view: ResolvedView) -> str:
-    """That no key column is null: a row or a request with such a key belongs to nothing."""
-    return " AND ".join(f"k{i} IS NOT NULL" for i in range(len(view.keys))) or "true"
-
-
-def cell(column: str) -> str:
-    """A source column as it is named in `words_sql`, where no name of ours can meet it."""
-    return quote(f"c_{column}")
-
-
-def happened_of(source: Source, raw: Mapping[str, str]) -> str:
-    """BIGINT µs: when a row happened. Rows without time happened at the beginning, or at `valid_from`."""
-    if source.event_time is not None:
-        return instant_sql(source, quote(source.event_time), raw[source.event_time], happened=True)
-    if source.valid_from is not None:
-        return instant_sql(source, quote(source.valid_from), raw[source.valid_from])
-    return f"CAST({BEGINNING} AS BIGINT)"
-
-
-def own_columns(source: Source) -> tuple[str, ...]:
-    """The BIGINT columns that the store itself adds to a source's rows."""
-    if isinstance(source, PushSource):
-        return (KNOWN_AT, REPLACES)
-    return (ARRIVED,) if source.arrives else ()
-
-
-def known_of(source: Source, raw: Mapping[str, str]) -> str:
-    """BIGINT µs: when a row was learned, as it is ordered by."""
-    if isinstance(source, PushSource):
-        return KNOWN_AT
-    if source.arrives:
-        return ARRIVED
-    if source.known_at is not None:
-        return instant_sql(source, quote(source.known_at), raw[source.known_at])
-    return f"{happened_of(source, raw)} + {source.known_after}"
-
-
-def until_sql(view: ResolvedView) -> str:
-    """BIGINT µs: the end of a row's validity, END where it is open."""
-    until = view.source.until
+def known_sql(source: Source) -> str:
+    """`known` of `learned_us` and `event_us`, either of which may be null."""
+    until = source.history_until
     if until is None:
-        return f"CAST({END} AS BIGINT)"
-    epoch = "DATE '1970-01-01'" if view.raw[until] == "DATE" else "TIMESTAMP '1970-01-01'"
-    infinite = f"CASE WHEN {cell(until)} < {epoch} THEN {BEGINNING} ELSE {END} END"  # it has no µs
-    return f"coalesce({instant_sql(view.source, cell(until), floored_type(view.raw[until]))}, {infinite})"
+        return "learned_us"
+    bulk = f"learned_us IS NOT NULL AND event_us <= {instant_of(until)}"
+    return f"CASE WHEN {bulk} THEN least(learned_us, event_us + {source.known_after}) ELSE learned_us END"
 
 
-def cell_sql(view: ResolvedView, column: str) -> str:
-    """A column as `cell` names it, its timestamps floored to µs."""
-    return f"{floored_sql(quote(column), view.raw[column])} AS {cell(column)}"
+def is_known_sql(known_by: int) -> str:
+    """Whether a row is known by an instant."""
+    return f"known <= {known_by}"
 
 
-def read_cell(view: ResolvedView, column: str, of: FeatureType, *, table: str = "") -> str:
-    """A cell as a value of a type."""
-    return read_sql(table + cell(column), floored_type(view.raw[column]), of, view.source.timezone or "UTC")
+# --- the interval --------------------------------------------------------------------------
+
+
+def counts_from(event_us: Any, known: Any, settle: int = 0) -> Any:
+    """The first as_of at which a row has happened and is known."""
+    return np.maximum(event_us, known - settle)
+
+
+def counts_from_sql(settle: int = 0, *, known: str = "known") -> str:
+    """`counts_from` of `event_us` and of when the row became known."""
+    return f"greatest(event_us, {known} - {settle})" if settle else f"greatest(event_us, {known})"
+
+
+def counts_until(superseded: Any, settle: int) -> Any:
+    """The first as_of at which a row no longer counts, as a later version of it is known from `superseded` on."""
+    return superseded - settle
+
+
+def counts_until_sql(settle: int) -> str:
+    """`counts_until` of `superseded`."""
+    return f"superseded - {settle}"
+
+
+def counts_at(counts_from: Any, counts_until: Any | None, as_of: Any) -> Any:
+    """Whether a row counts at an instant; counts_until is None where rows count for ever."""
+    begun = counts_from <= as_of
+    return begun if counts_until is None else begun & (as_of < counts_until)
+
+
+def counts_at_sql(view: ResolvedView, as_of: int | str, *, table: str = "") -> str:
+    """`counts_at` of a row of `rows_sql`."""
+    begun = f"{table}counts_from <= {as_of}"
+    return f"{begun} AND {table}counts_until > {as_of}" if view.source.identity else begun
+
+
+# --- (c) visible ---------------------------------------------------------------------------
+
+
+def before_ttl(event_us: Any, as_of: Any, ttl: int) -> Any:
+    """Whether a row happened too long ago for a ttl, which is inclusive."""
+    return event_us < as_of - ttl
+
+
+def before_ttl_sql(as_of: int, ttl: int) -> str:
+    """`before_ttl` of `event_us`."""
+    return f"event_us < {as_of - ttl}"
+
+
+def visible_span(view: ResolvedView, feature: ResolvedFeature) -> Span:
+    """How far back a feature sees: its window, else the view's ttl, which is inclusive, as a window is not."""
+    return feature.span or Span(None if view.ttl is None else view.ttl + 1)
+
+
+def happened_sql(as_of: int) -> str:
+    """Whether a row has happened by an instant."""
+    return f"event_us <= {as_of}"
+
+
+def within_sql(span: Span, as_of: int) -> str:
+    """Whether a row happened within a window."""
+    return f"event_us > {span.start(as_of)} AND {happened_sql(span.end(as_of))}"
+
+
+def between_sql(condition: Callable[[int], str], after: int, upto: int) -> str:
+    """Whether what can begin to hold, and does not end, began after an instant, and by another."""
+    return f"(NOT ({condition(after)}) AND {condition(upto)})"
+
+
+# --- rows that are none --------------------------------------------------------------------
+
+
+def _named(view: ResolvedView, table: str = "") -> list[str]:
+    """That a row is known at all, and has an identity where its source has any; without them it is dropped first."""
+    return [f"{table}{name} IS NOT NULL" for name in ("known", *map(cell, view.source.identity))]
+
+
+def _whole(view: ResolvedView, table: str = "") -> list[str]:
+    """That a row has happened and has a key; without them it is dropped after superseding, so that deletions need neither."""
+    return [f"{table}{name} IS NOT NULL" for name in ("event_us", *(f"k{i}" for i in range(len(view.keys))))]
+
+
+def _kept(view: ResolvedView, table: str = "") -> list[str]:
+    """That a row is no deletion."""
+    return [f"{table}{cell(view.source.deleted)} IS NOT TRUE"] if view.source.deleted else []
+
+
+def valid_terms(view: ResolvedView, table: str = "") -> list[str]:
+    """That a row of `words_sql` can count at all, whatever its other versions are."""
+    return [*_named(view, table), *_kept(view, table), *_whole(view, table)]
+
+
+# --- rows as SQL ---------------------------------------------------------------------------
+
+
+def timed_sql(source: Source, raw: Mapping[str, str], scan: Scan, selected: str, *, learned: str | None = None) -> str:
+    """A source's rows: what is `selected` of each, `event_us` (happened), `learned_us` (known, for order), `file`, `row` and
+    `known` (for when they count). learned: when rows were, instead of what the source says."""
+    return (
+        f"SELECT *, {known_sql(source)} AS known FROM (SELECT {selected}, {happened_of(source, raw)} AS event_us, "
+        f"{learned or known_of(source, raw)} AS learned_us, {scan.file} AS file, {scan.row} AS row FROM {scan.relation})"
+    )
 
 
 def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ()) -> str:
-    """The source's rows: `k…` (key), `event_us` (happened), `learned_us` (known, for order), `known` (for
-    visibility), `file`, `row`, each column that the view reads as `cell` names it, and whether each of the conditions is true, `w0, w1, …`."""
+    """`timed_sql` with `k…` (key), each column that the view reads as `cell` names it, and whether each of the conditions is
+    true, `w0, w1, …`."""
     zone = view.source.timezone or "UTC"
     keys = [read_sql(quote(key.column), view.raw[key.column], key.type, zone) for key in view.keys] or ["0"]
     cells = [cell_sql(view, column) for column in view.columns]
     tests = [f"(({text}) IS TRUE) AS w{i}" for i, text in enumerate(conditions)]
-    source, file, row = scan
     if conditions:  # over columns of which DuckDB knows no statistics: see `guarded`
         columns = {column: view.raw[column] for column in view.columns}
         columns |= dict.fromkeys(own_columns(view.source), "BIGINT")
-        source = f"(SELECT {guarded(columns)}, {file}, {row} FROM {source})"
+        guard = f"(SELECT {guarded(columns)}, {scan.file}, {scan.row} FROM {scan.relation})"
+        scan = scan._replace(relation=guard)
     replaces = [f"{REPLACES} AS replaces"] if isinstance(view.source, PushSource) else []
     selected = ", ".join([f"{sql} AS k{i}" for i, sql in enumerate(keys)] + cells + tests + replaces)
-    return (
-        f"SELECT *, {visible_known_of(view.source)} AS known FROM (SELECT {selected}, "
-        f"{happened_of(view.source, view.raw)} AS event_us, {known_of(view.source, view.raw)} AS learned_us, {file} AS file, {row} AS row FROM {source})"
-    )
-
-
-def visible_known_of(source: Source) -> str:
-    """`known` of `event_us` and `learned_us`: history that was loaded in bulk counts from when it would have been known."""
-    until = source.history_until
-    if until is None:
-        return "learned_us"
-    return f"CASE WHEN learned_us IS NOT NULL AND event_us <= {instant_of(until)} THEN least(learned_us, event_us + {source.known_after}) ELSE learned_us END"
-
-
-def order_terms(view: ResolvedView, *, first: tuple[str, ...]) -> list[str]:
-    """Ascending ORDER BY terms: `first`, then the canonical bytes of all columns that the view reads, by name."""
-    terms = [f"{name} ASC NULLS FIRST" for name in first]
-    for column in sorted(view.columns):
-        terms += order_sql(cell(column), view.columns[column])
-    return terms
-
-
-def tiebreak_terms(view: ResolvedView) -> list[str]:
-    """Ascending ORDER BY terms of the source's tiebreak columns."""
-    return [term for column in view.source.tiebreak for term in order_sql(cell(column), view.columns[column])]
-
-
-def learned_terms(view: ResolvedView) -> list[str]:
-    """Ascending ORDER BY terms of the versions of one identity; the greatest was learned last."""
-    version = view.source.version
-    return [
-        *(order_sql(cell(version), view.columns[version]) if version else []),
-        *order_terms(view, first=("learned_us", "event_us"))[:2],
-        *tiebreak_terms(view),
-        *order_terms(view, first=()),
-    ]
-
-
-def identity_terms(view: ResolvedView) -> str:
-    """The expressions whose values are equal for versions of one row."""
-    return ", ".join(_grouped(view, column) for column in view.source.identity)
-
-
-def whole_terms(view: ResolvedView, table: str = "") -> list[str]:
-    """That a row of `words_sql` has a key, has happened and is known."""
-    keys = [f"k{i}" for i in range(len(view.keys))]
-    return [f"{table}{name} IS NOT NULL" for name in (*keys, "event_us", "known")]
-
-
-def named_terms(view: ResolvedView, table: str = "") -> list[str]:
-    """That a row of `words_sql` has an identity, where its source has any."""
-    return [f"{table}{cell(column)} IS NOT NULL" for column in view.source.identity]
-
-
-def kept_terms(view: ResolvedView, table: str = "") -> list[str]:
-    """That a row of `words_sql` is no deletion."""
-    return [f"{table}{cell(view.source.deleted)} IS NOT TRUE"] if view.source.deleted else []
+    return timed_sql(view.source, view.raw, scan, selected)
 
 
 def rows_sql(
     view: ResolvedView, scan: Scan, *, carried: Sequence[str] = ("file", "row"), conditions: Sequence[str] = ()
 ) -> str:
     """Every valid row as `(k…, event_us, counts_from, counts_until)` and what is `carried`, expressions over `words_sql` with
-    these conditions; counts_until only where the source has identities.
+    these conditions; counts_until only where the source has identities."""
+    settle, valid = view.timing.settle, valid_terms(view)
+    rows, times = words_sql(view, scan, conditions=conditions), f"{counts_from_sql(settle)} AS counts_from"
+    if view.source.identity:
+        rows = versions_sql(view, rows)
+        valid.append("superseded > known")
+        times += f", {counts_until_sql(settle)} AS counts_until"
+    return f"SELECT {key_list(view)}, event_us, {times}, {', '.join(carried)} FROM ({rows}) WHERE {' AND '.join(valid)}"
 
-    A null known_at or identity drops a row first; a null key or event_time, and a deletion, after superseding.
+
+def versions_sql(view: ResolvedView, rows: str, *, ties: Sequence[str] = ()) -> str:
+    """(b) current: rows of `words_sql` with `superseded`, the instant from which a later version of their identity is known;
+    END where there is none. Rows of a push log are replaced by exactly what names them (rule 7).
+
+    ties: ascending terms that order versions which are equal in every byte.
     """
-    settle = view.timing.settle
-    words = words_sql(view, scan, conditions=conditions)
-    source = view.source
-    keys = key_list(view)
-    carry = ", ".join(carried)
-    valid = whole_terms(view)
-    visible = f"greatest(event_us, known - {settle}) AS counts_from"
-    if not source.identity:
-        return f"SELECT {keys}, event_us, {visible}, {carry} FROM ({words}) WHERE {' AND '.join(valid)}"
-    versions = _replaced(words) if isinstance(source, PushSource) else _superseded(view, words)
-    valid += ["superseded > known", *kept_terms(view)]
+    if not view.source.identity:
+        return f"SELECT *, CAST({END} AS BIGINT) AS superseded FROM ({rows})"
+    if isinstance(view.source, PushSource):
+        by = (
+            f"SELECT replaces AS replaced, min(known) AS superseded FROM ({rows}) WHERE replaces IS NOT NULL GROUP BY 1"
+        )
+        return (
+            f"SELECT w.*, coalesce(p.superseded, {END}) AS superseded FROM ({rows}) w LEFT JOIN ({by}) p "
+            "ON w.learned_us = p.replaced"
+        )
+    later = f"PARTITION BY {identity_terms(view)} ORDER BY {', '.join([*learned_terms(view), *ties])}"
     return (
-        f"SELECT {keys}, event_us, {visible}, superseded - {settle} AS counts_until, {carry} FROM ({versions}) "
-        f"WHERE {' AND '.join(valid)}"
+        f"SELECT *, coalesce(min(known) OVER ({later} ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), {END}) AS superseded "
+        f"FROM ({rows})"
     )
 
 
-def _superseded(view: ResolvedView, words: str) -> str:
-    """The versions of identities with the instant from which a later one of theirs is known, END where there is none."""
-    superseded = (
-        f"coalesce(min(known) OVER (PARTITION BY {identity_terms(view)} ORDER BY {', '.join(learned_terms(view))} "
-        f"ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), {END})"
-    )
-    return f"SELECT *, {superseded} AS superseded FROM ({words}) WHERE {' AND '.join(['known IS NOT NULL', *named_terms(view)])}"
+def current_terms(view: ResolvedView, as_of: int) -> list[tuple[str, str]]:
+    """What a row of `versions_sql` must be to be current at an instant, in the order of the rule, each beside what a row is
+    called that is not that."""
+    known_by = view.timing.known_by(as_of)
+    return [
+        (" AND ".join(_named(view)), "invalid"),
+        (is_known_sql(known_by), "not yet known"),
+        (f"superseded > {known_by}", "superseded"),
+        *((term, "deleted") for term in _kept(view)),
+        (" AND ".join(_whole(view)), "invalid"),
+    ]
 
 
-def _replaced(words: str) -> str:
-    """The rows of a push log with the instant from which another replaces them: by exactly what each row names (rule 7)."""
-    replacing = (
-        f"SELECT replaces AS replaced, min(known) AS superseded FROM ({words}) WHERE replaces IS NOT NULL GROUP BY 1"
-    )
-    return (
-        f"SELECT w.*, coalesce(p.superseded, {END}) AS superseded FROM ({words}) w LEFT JOIN ({replacing}) p "
-        "ON w.learned_us = p.replaced"
-    )
+def visible_terms(view: ResolvedView, as_of: int) -> list[tuple[str, str]]:
+    """The same of a current row that is visible to the view's plain features."""
+    within = [] if view.ttl is None else [(f"NOT ({before_ttl_sql(as_of, view.ttl)})", "expired")]
+    return [(happened_sql(as_of), "too new"), *within]
 
 
 def whole_sql(view: ResolvedView, scan: Scan) -> str:
     """One row: whether no source row lacks known_at, identity, key or event_time, which a file's own statistics often tell."""
-    words = ["known", "event_us", *(f"k{i}" for i in range(len(view.keys))), *map(cell, view.source.identity)]
+    words = [term.removesuffix(" IS NOT NULL") for term in (*_named(view), *_whole(view))]
     least = ", ".join(f"count({word})" for word in words)
     return f"SELECT least({least}) = count(*) FROM ({words_sql(view, scan)})"
 
 
 def invalid_sql(view: ResolvedView, scan: Scan) -> str:
     """One row: how many source rows lack known_at or identity, and how many of the rest lack a key or event_time."""
-    nameless = " OR ".join(["known IS NULL", *(f"{cell(column)} IS NULL" for column in view.source.identity)])
-    keyless = " OR ".join(["event_us IS NULL", *(f"k{i} IS NULL" for i in range(len(view.keys)))])
-    if view.source.deleted:
-        keyless = f"({keyless}) AND {cell(view.source.deleted)} IS NOT TRUE"
-    return (
-        f"SELECT count(*) FILTER ({nameless}), count(*) FILTER (NOT ({nameless}) AND ({keyless})) "
-        f"FROM ({words_sql(view, scan)})"
-    )
-
-
-def _grouped(view: ResolvedView, column: str) -> str:
-    """An identity column as it is compared: floats by sign too, since DuckDB thinks that -0.0 = 0.0."""
-    name = cell(column)
-    return f"{name}, ({name} = 0 AND signbit({name}))" if view.columns[column].is_float else name
+    named = " AND ".join(_named(view))
+    keyless = " AND ".join([named, *_kept(view), f"NOT ({' AND '.join(_whole(view))})"])
+    return f"SELECT count(*) FILTER (NOT ({named})), count(*) FILTER ({keyless}) FROM ({words_sql(view, scan)})"

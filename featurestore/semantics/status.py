@@ -1,11 +1,10 @@
-"""Rule 4: the status of a value, judged at the as_of served."""
+"""Rule 4: what a value can be."""
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
-__all__ = ["Status", "expired"]
+__all__ = ["Status"]
 
 
 class Status(IntEnum):
@@ -16,12 +15,3 @@ class Status(IntEnum):
     PRESENT = 2  # the fold's value, which may be null where the row holds null
     OVERFLOW = 3  # beyond what the fold's declared result can hold
     WITHHELD = 4  # stale, and the view says that stale values are withheld
-
-
-def expired(event_time: Any, until: Any, as_of: Any, ttl: int | None) -> Any:
-    """Whether the newest row no longer counts at `as_of`; ints, or numpy arrays of int64 alike.
-
-    The ttl is inclusive; `until` is exclusive, END where the row has none.
-    """
-    ended = until <= as_of
-    return ended if ttl is None else ended | (event_time < as_of - ttl)

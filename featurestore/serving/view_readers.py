@@ -13,8 +13,9 @@ from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
 from featurestore.online.codec import Rows, ViewCodec, edition_of, unpack_watermark
 from featurestore.online.source_state import LAG, NEVER, SourceState, Witness, served_as_of, state_key
+from featurestore.semantics.judge import expired
 from featurestore.semantics.service import ServiceView
-from featurestore.semantics.status import Status, expired
+from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.online_result import PartAnswer
 from featurestore.tiles.codec import TileCodec

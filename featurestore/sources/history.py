@@ -13,7 +13,8 @@ from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import Source
 from featurestore.errors import did_you_mean
 from featurestore.semantics.columns import read_sql, type_of_column, widens
-from featurestore.semantics.rows import Scan, cell, happened_of, known_of, visible_known_of
+from featurestore.semantics.rows import counts_from_sql, timed_sql
+from featurestore.semantics.source_columns import Scan, cell
 from featurestore.semantics.sql import quote
 from featurestore.sources.log import ROW, SEGMENT
 
@@ -44,14 +45,10 @@ def with_history(source: PushSource, log: Scan, history: Source, scan: Scan, raw
         f"CAST({read_sql(quote(name), raw[name], of, zone)} AS {of.duckdb}) AS {cell(name)}"
         for name, of in source.columns.items()
     )
-    words = (
-        f"SELECT {columns}, {happened_of(history, raw)} AS event_us, {known_of(history, raw)} AS learned_us, {scan.file} AS file, "
-        f"{scan.row} AS row FROM {scan.relation}"
-    )
     named = ", ".join(f"{cell(name)} AS {quote(name)}" for name in source.columns)
     rows = (
         f"SELECT {named}, known AS {KNOWN_AT}, CAST(NULL AS BIGINT) AS {REPLACES}, CAST(-1 - file AS BIGINT) AS {SEGMENT}, "
-        f"CAST(row AS BIGINT) AS {ROW} FROM (SELECT *, {visible_known_of(history)} AS known FROM ({words})) "
-        f"WHERE greatest(event_us, known) <= {source.cutover_instant} AND event_us IS NOT NULL AND known IS NOT NULL"
+        f"CAST(row AS BIGINT) AS {ROW} FROM ({timed_sql(history, raw, scan, columns)}) "
+        f"WHERE {counts_from_sql()} <= {source.cutover_instant} AND event_us IS NOT NULL AND known IS NOT NULL"
     )
     return Scan(f"(SELECT * FROM {log.relation} UNION ALL BY NAME {rows})", log.file, log.row)

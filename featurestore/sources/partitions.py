@@ -20,7 +20,7 @@ import pyarrow as pa
 from featurestore.declare.sources import ParquetSource
 from featurestore.errors import SourceError, did_you_mean
 from featurestore.semantics.columns import ZONED, type_of_column
-from featurestore.semantics.rows import Scan
+from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import literal, quote
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.types import Date, FeatureType, Int64, String, Timestamp, from_json

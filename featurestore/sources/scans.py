@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from featurestore.declare.sources import Source
 from featurestore.semantics.columns import RawColumns
-from featurestore.semantics.rows import Scan
+from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import file_list
 from featurestore.sources.engine_types import NOTHING, converted_sql
 from featurestore.sources.partitions import FILE_NUMBER

@@ -19,7 +19,7 @@ from featurestore.declare.sources import DataFrameSource, ParquetSource, Source,
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
-from featurestore.semantics.rows import ARRIVED, Scan, own_columns
+from featurestore.semantics.source_columns import ARRIVED, Scan, own_columns
 from featurestore.semantics.sql import literal, quote
 from featurestore.sources.history import with_history
 from featurestore.sources.partitions import (

@@ -18,9 +18,10 @@ import pyarrow as pa
 from featurestore.query.asof import same_key
 from featurestore.query.changed_keys import all_keys_sql
 from featurestore.query.windows.batching import key_batches, memory_batches
-from featurestore.query.windows.fold_input import COUNTED, FoldRows, earliest, span_of
+from featurestore.query.windows.fold_input import COUNTED, FoldRows, earliest
 from featurestore.query.windows.tiled import TILES
-from featurestore.semantics.rows import Scan, key_list, rows_sql
+from featurestore.semantics.rows import rows_sql, visible_span
+from featurestore.semantics.source_columns import Scan, key_list
 from featurestore.semantics.sql import file_list
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 from featurestore.tiles.tile_rows import TileRows, joined, tile_grid, tile_table
@@ -100,7 +101,7 @@ class FileTiles(NamedTuple):
 def _edges(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> set[int]:
     """The instants at which the window of some feature begins or ends at `at`."""
     found = {at}
-    for span in {span_of(view, feature) for feature in features}:
+    for span in {visible_span(view, feature) for feature in features}:
         found |= {span.end(at)} | ({span.start(at)} if span.length is not None else set())
     return found
 

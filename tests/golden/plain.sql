@@ -7,7 +7,7 @@ CREATE OR REPLACE TEMP TABLE asof_requests AS
 SELECT q.request_no, x.key_no, q.as_of FROM requests q JOIN asof_keys x ON x.k0 = q.k0;
 
 CREATE OR REPLACE TEMP TABLE asof_rows AS
-SELECT x.key_no, r.event_us, r.counts_from, r.file, r.row FROM (SELECT k0, event_us, greatest(event_us, known - 0) AS counts_from, file, row FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", epoch_us("at") AS event_us, epoch_us("at") + 0 AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet']))) WHERE k0 IS NOT NULL AND event_us IS NOT NULL AND known IS NOT NULL) r JOIN asof_keys x ON x.k0 = r.k0;
+SELECT x.key_no, r.event_us, r.counts_from, r.file, r.row FROM (SELECT k0, event_us, greatest(event_us, known) AS counts_from, file, row FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", epoch_us("at") AS event_us, epoch_us("at") + 0 AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet']))) WHERE known IS NOT NULL AND event_us IS NOT NULL AND k0 IS NOT NULL) r JOIN asof_keys x ON x.k0 = r.k0;
 
 -- where all requests are for one instant
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featurestore.semantics.status import Status, expired
+from featurestore.semantics.judge import expired
+from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 
 

@@ -21,7 +21,7 @@ from featurestore.query.windows.fold_input import COUNTED, FoldRows
 from featurestore.query.windows.key_batch import FoldedAnswer, KeyBatch
 from featurestore.query.windows.tiled import TILES, Tiling
 from featurestore.semantics.folds import FOLDS
-from featurestore.semantics.rows import Scan
+from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 
 __all__ = ["ask_folds"]

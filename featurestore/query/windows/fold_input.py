@@ -14,14 +14,14 @@ from featurestore.query.windows.filtered_rows import FilteredRows
 from featurestore.query.windows.ranges import MonotoneRun
 from featurestore.query.windows.window_folds import FilteredColumn
 from featurestore.semantics.folds import FOLDS
-from featurestore.semantics.rows import Scan, cell, order_terms, read_cell, rows_sql, tiebreak_terms, until_sql
+from featurestore.semantics.rows import counts_at_sql, rows_sql, visible_span
+from featurestore.semantics.source_columns import Scan, cell, order_terms, read_cell, tiebreak_terms, until_sql
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
-from featurestore.semantics.windows import Span
 from featurestore.types import FeatureType, Int64
 
-__all__ = ["COUNTED", "ColumnName", "FoldRows", "column_name", "earliest", "rows_name", "span_of"]
+__all__ = ["COUNTED", "ColumnName", "FoldRows", "column_name", "earliest", "rows_name"]
 
 COUNTED = "asof_counted"
 """The temporary table of the rows that folds count."""
@@ -40,14 +40,9 @@ def rows_name(feature: ResolvedFeature) -> ColumnName:
     return None, None, feature.where, False
 
 
-def span_of(view: ResolvedView, feature: ResolvedFeature) -> Span:
-    """How far back a feature sees: its window, else the view's ttl, which is inclusive, as a window is not."""
-    return feature.span or Span(None if view.ttl is None else view.ttl + 1)
-
-
 def earliest(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> int | None:
     """The instant after which rows may count for a feature at `at`; None where one counts them however old they are."""
-    spans = [span_of(view, feature) for feature in features]
+    spans = [visible_span(view, feature) for feature in features]
     return None if any(span.length is None for span in spans) else min(span.start(at) for span in spans)
 
 
@@ -110,10 +105,10 @@ class FoldRows:
 
     def _counting(self, rows: str, at: int) -> str:
         """The rows that count at an instant, as if they always had and would: then one run holds them all."""
-        times, counts = f"CAST({BEGINNING} AS BIGINT) AS counts_from", f"counts_from <= {at}"
+        times = f"CAST({BEGINNING} AS BIGINT) AS counts_from"
         if self.view.source.identity:
-            times, counts = f"{times}, CAST({END} AS BIGINT) AS counts_until", f"{counts} AND counts_until > {at}"
-        return f"SELECT * REPLACE ({times}) FROM ({rows}) WHERE {counts}"
+            times += f", CAST({END} AS BIGINT) AS counts_until"
+        return f"SELECT * REPLACE ({times}) FROM ({rows}) WHERE {counts_at_sql(self.view, at)}"
 
     def _within(self, keys: str) -> str:
         """Of the rows of some keys those that may count: at one instant, only those of the longest window, and of each key

@@ -12,12 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.query.windows.filtered_rows import Bits, FilteredRows, Ints, picked_places
-from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name, rows_name, span_of
+from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name, rows_name
 from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs, range_of
 from featurestore.query.windows.ties import Lifetimes, Ties
 from featurestore.query.windows.tiled import TiledRows
 from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
 from featurestore.semantics.folds import FOLDS, FoldColumn, PartialSums
+from featurestore.semantics.judge import ended
+from featurestore.semantics.rows import visible_span
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING
 from featurestore.semantics.values import canonical
@@ -141,7 +143,7 @@ class KeyBatch:
         return known, np.where(known, times, 0)
 
     def _fold(self, feature: ResolvedFeature, known: Bits) -> tuple[FoldColumn, npt.NDArray[np.uint8]]:
-        view, span, name = self._plan.view, span_of(self._plan.view, feature), column_name(feature)
+        view, span, name = self._plan.view, visible_span(self._plan.view, feature), column_name(feature)
         folded = self._folded(feature, name, span)
         status = np.where(known, np.uint8(Status.PRESENT), np.uint8(Status.MISSING))
         if feature.span is None and view.ttl is not None:
@@ -149,8 +151,8 @@ class KeyBatch:
             status[known & ~within] = Status.EXPIRED
         if self._plan.until and feature.fold.kind == "Latest" and self._rows.runs:
             place = self._rows.window(name, span).picked("newest", 1)[:, 0]
-            ended = self._table["until"].to_numpy()[np.maximum(place, 0)] <= self._as_of
-            status[(place >= 0) & ended & known] = Status.EXPIRED
+            over = ended(self._table["until"].to_numpy()[np.maximum(place, 0)], self._as_of)
+            status[(place >= 0) & over & known] = Status.EXPIRED
         if folded.overflow is not None:
             status[folded.overflow & known] = Status.OVERFLOW
         present = status == Status.PRESENT

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from featurestore.query.windows.filtered_rows import Bits, Ints
+from featurestore.semantics.rows import counts_at
 
 __all__ = ["Lifetimes", "Ties"]
 
@@ -23,8 +24,9 @@ class Lifetimes(NamedTuple):
 
     def alive(self, places: Ints, as_of: Ints) -> Bits:
         """Whether each row counts at an instant of its own."""
-        alive: Bits = self.counts_from[places] <= as_of
-        return alive if self.counts_until is None else alive & (self.counts_until[places] > as_of)
+        until = None if self.counts_until is None else self.counts_until[places]
+        alive: Bits = counts_at(self.counts_from[places], until, as_of)
+        return alive
 
 
 class Ties:

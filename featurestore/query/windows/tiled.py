@@ -11,7 +11,7 @@ from featurestore.query.windows.filtered_rows import Ints
 from featurestore.query.windows.fold_input import ColumnName, FoldRows
 from featurestore.query.windows.ranges import MonotoneRun
 from featurestore.query.windows.window_folds import FilteredColumn
-from featurestore.semantics.rows import Scan
+from featurestore.semantics.source_columns import Scan
 
 __all__ = ["TILES", "TiledRows", "Tiling"]
 

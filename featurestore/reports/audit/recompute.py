@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore.semantics.rows import words_sql
+from featurestore.semantics.rows import counts_from_sql, words_sql
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.sources.session import Session
@@ -71,7 +71,7 @@ def neighbours(session: Session, part: ServiceView, as_of: Ints, steps: int) -> 
     there are fewer. It is asked of the keys that `ask_keys` was asked for last."""
     view = part.view
     names = [f"k{i}" for i in range(max(1, len(view.keys)))]
-    visible = f"SELECT {', '.join(names)}, greatest(event_us, known) AS counts_from FROM ({words_sql(view, session.scan(view.source))})"
+    visible = f"SELECT {', '.join(names)}, {counts_from_sql(view.timing.settle)} AS counts_from FROM ({words_sql(view, session.scan(view.source))})"
     sql = (
         f"SELECT request_no, max(counts_from, {steps}) FILTER (counts_from <= as_of) AS before, min(counts_from, {steps}) FILTER (counts_from > as_of) AS after "
         f"FROM requests JOIN ({visible}) USING ({', '.join(names)}) GROUP BY request_no"

@@ -12,15 +12,8 @@ from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, PushSource
 from featurestore.reports.availability.report import Lag, Settling, Switches
 from featurestore.reports.journals import Completions, Landing
-from featurestore.semantics.rows import (
-    Scan,
-    happened_of,
-    identity_terms,
-    kept_terms,
-    named_terms,
-    whole_terms,
-    words_sql,
-)
+from featurestore.semantics.rows import counts_from_sql, valid_terms, words_sql
+from featurestore.semantics.source_columns import Scan, happened_of, identity_terms
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
@@ -102,7 +95,7 @@ def prepare(session: Session, asked: MeasuredView) -> None:
             counted, after = "w.event_us > l.replaced", "l.came - 1"
     elif asked.how not in {"column", "log"}:
         told = "false"
-    valid = [*whole_terms(view, "w."), *named_terms(view, "w."), *kept_terms(view, "w.")]
+    valid = valid_terms(view, "w.")
     if isinstance(source, PushSource):
         valid.append("w.file > 0")  # the log; its history lies below
     session.connection.execute(
@@ -156,7 +149,8 @@ def measure_served(session: Session, asked: MeasuredView) -> ServedLags:
     """
     done, timing = asked.completions, asked.view.timing
     if asked.view.is_pushed:
-        rows, absent = "SELECT event_us, greatest(event_us, came) AS used FROM measured WHERE first", "false"
+        rows = f"SELECT event_us, {counts_from_sql(known='came')} AS used FROM measured WHERE first"
+        absent = "false"
     else:
         runs = {"instant": done.instants, "served": done.served}
         session.connection.register("runs", pa.table({name: pa.array(of, pa.int64()) for name, of in runs.items()}))
@@ -164,7 +158,7 @@ def measure_served(session: Session, asked: MeasuredView) -> ServedLags:
         absent = "instant > run"
         rows = (
             f"SELECT m.event_us, m.instant, r.instant AS run, CASE WHEN m.instant > coalesce(r.instant, {END}) THEN m.served "
-            f"ELSE coalesce(r.served, {END}) END AS used FROM (SELECT *, greatest(event_us, known - {timing.settle}) AS need "
+            f"ELSE coalesce(r.served, {END}) END AS used FROM (SELECT *, {counts_from_sql(timing.settle)} AS need "
             "FROM measured WHERE first AND counted) m ASOF LEFT JOIN runs r ON m.need <= r.instant"
         )
     used = f"used <= {asked.now}"

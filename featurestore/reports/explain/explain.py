@@ -35,7 +35,7 @@ from featurestore.query.row_verdicts import (
 )
 from featurestore.query.windows.fold_input import earliest
 from featurestore.reports.explain.explanation import ExplainedRow, Explanation
-from featurestore.semantics.rows import Scan, has_key
+from featurestore.semantics.source_columns import Scan, has_key
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars
@@ -141,7 +141,7 @@ def _explain(
     own = _narrowed(session, question, key)
     answer = _ask(session, question, own)
     chosen = _chosen(session, answer)
-    execute(judged_statement(view, own, "requests", as_of=question.as_of, known_by=question.known_by, chosen=chosen))
+    execute(judged_statement(view, own, "requests", as_of=question.as_of, chosen=chosen))
     found = execute(counts_sql(view)).fetchall()
     counted = {verdict: count for verdict, count, *_ in found}
     anchor = question.as_of if chosen is None else chosen.event_time

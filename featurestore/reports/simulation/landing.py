@@ -19,7 +19,8 @@ import pyarrow as pa
 from featurestore.declare.sources import ParquetSource, Source
 from featurestore.errors import SourceError
 from featurestore.reports.simulation.faults import Faults, Stretch, chances
-from featurestore.semantics.rows import cell, happened_of, known_of, visible_known_of
+from featurestore.semantics.rows import timed_sql
+from featurestore.semantics.source_columns import cell, happened_of, known_of
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.time import BEGINNING
 from featurestore.sources.offline import Offline
@@ -149,14 +150,10 @@ class LandingSource:
             joined = f" LEFT JOIN {self._seen} ON file_number = {scan.file}"
             seen, learned = "first_seen", f"coalesce(first_seen, {happened_of(source, raw)})"
         cells = "".join(f"{quote(name)} AS {cell(name)}, " for name in self._columns)
-        words = (
-            f"SELECT {cells}{happened_of(source, raw)} AS event_us, {learned} AS learned_us, {scan.file} AS file, {scan.row} AS row, "
-            f"{seen} AS seen FROM {scan.relation}{joined}"
-        )
+        joined_scan = scan._replace(relation=scan.relation + joined)
+        rows = timed_sql(source, raw, joined_scan, f"{cells}{seen} AS seen", learned=learned)
         try:
-            self._connection.execute(
-                f"CREATE TEMP VIEW {self._all} AS SELECT *, {visible_known_of(source)} AS known FROM ({words})"
-            )
+            self._connection.execute(f"CREATE TEMP VIEW {self._all} AS {rows}")
         except duckdb.Error as error:
             raise SourceError(f"{source.title} cannot be read: {error} ({source.origin})") from error
 

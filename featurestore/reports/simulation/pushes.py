@@ -24,7 +24,8 @@ from featurestore.errors import PushError
 from featurestore.push.rows import table_of_rows
 from featurestore.reports.simulation.faults import Faults, Stretch, chances
 from featurestore.semantics.columns import read_sql
-from featurestore.semantics.rows import cell, happened_of, known_of, visible_known_of
+from featurestore.semantics.rows import counts_from_sql, timed_sql
+from featurestore.semantics.source_columns import cell
 from featurestore.semantics.sql import quote
 from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
@@ -204,11 +205,10 @@ def _of_history(source: PushSource, offline: Offline, session: Session, span: St
         f"CAST({read_sql(quote(name), raw[name], of, zone)} AS {of.duckdb}) AS {cell(name)}"
         for name, of in source.columns.items()
     )
-    words = f"SELECT {columns}, {happened_of(history, raw)} AS event_us, {known_of(history, raw)} AS learned_us FROM {scan.relation}"
     named = ", ".join(f"{cell(name)} AS {quote(name)}" for name in source.columns)
     table = session.connection.sql(
-        f"SELECT {named}, greatest(event_us, known) AS {KNOWN_AT}, CAST(NULL AS BIGINT) AS {REPLACES} "
-        f"FROM (SELECT *, {visible_known_of(history)} AS known FROM ({words})) WHERE event_us IS NOT NULL AND known IS NOT NULL "
-        f"AND greatest(event_us, known) > {span.start} AND greatest(event_us, known) <= {min(cutover, span.end)} ORDER BY ALL"
+        f"SELECT {named}, {counts_from_sql()} AS {KNOWN_AT}, CAST(NULL AS BIGINT) AS {REPLACES} "
+        f"FROM ({timed_sql(history, raw, scan, columns)}) WHERE event_us IS NOT NULL AND known IS NOT NULL "
+        f"AND {counts_from_sql()} > {span.start} AND {counts_from_sql()} <= {min(cutover, span.end)} ORDER BY ALL"
     ).to_arrow_table()
     return table.cast(_schema(source))

@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.clock import to_datetime
-from featurestore.semantics.rows import has_key, key_list, words_sql
+from featurestore.semantics.rows import words_sql
 from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.source_columns import has_key, key_list
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline

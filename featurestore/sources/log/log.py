@@ -18,7 +18,7 @@ from featurestore.durable.disk_errors import unwritable
 from featurestore.durable.lock import PATIENCE, BusyError, attempt, exclusive
 from featurestore.durable.writes import error_of
 from featurestore.errors import LogBusyError, LogError
-from featurestore.semantics.rows import Scan
+from featurestore.semantics.source_columns import Scan
 from featurestore.sources.log.compaction import Compaction, compact
 from featurestore.sources.log.confirmed import NEVER, Confirmed
 from featurestore.sources.log.files import LogFolder

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.semantics.rows import Scan
+from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import file_list, quote
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.pointers import numbered_columns
