@@ -19,7 +19,7 @@ from featurestore.query.row_choice import CHOSEN, RowChoice, choose
 from featurestore.query.windows.ask import ask_folds
 from featurestore.query.windows.key_batch import FoldedAnswer
 from featurestore.query.windows.tiled import Tiling
-from featurestore.semantics.judge import expired
+from featurestore.semantics.judge import row_statuses, statuses_of, takes_default
 from featurestore.semantics.rows import before_ttl, words_sql
 from featurestore.semantics.source_columns import Scan, read_cell, until_sql
 from featurestore.semantics.status import Status
@@ -63,14 +63,11 @@ class Answer:
     @cached_property
     def statuses(self) -> npt.NDArray[np.uint8]:
         """The Status of each request for the plain features; one for all of them, since they are read from one row."""
-        found = self.index >= 0
+        known = self.index >= 0
         if not self.rows.num_rows:
-            return np.full(len(self.index), Status.MISSING, np.uint8)
-        place = np.maximum(self.index, 0)
-        event_time = self.rows[EVENT_TIME].to_numpy()[place]
-        until = self.rows[UNTIL].to_numpy()[place]
-        judged = np.where(expired(event_time, until, self.as_of, self.view.ttl), Status.EXPIRED, Status.PRESENT)
-        return np.where(found, judged, Status.MISSING).astype(np.uint8)
+            return statuses_of(known)
+        event_time, until = (self.rows[name].to_numpy()[np.maximum(self.index, 0)] for name in (EVENT_TIME, UNTIL))
+        return row_statuses(known, event_time, until, self.as_of, self.view.ttl)
 
     def statuses_of(self, features: Sequence[ResolvedFeature]) -> dict[str, npt.NDArray[np.uint8]]:
         """The Status of each request for each feature, by name."""
@@ -79,10 +76,10 @@ class Answer:
                 for feature in features}  # fmt: skip
 
     def _folded_status(self, feature: ResolvedFeature) -> npt.NDArray[np.uint8]:
-        if not self.rows.num_rows:
-            return np.full(len(self.index), Status.MISSING, np.uint8)
-        own = self.rows[status_column(feature.name)].to_numpy()[np.maximum(self.index, 0)]
-        return np.where(self.index >= 0, own, Status.MISSING).astype(np.uint8)
+        statuses = statuses_of(known := self.index >= 0)
+        if self.rows.num_rows:
+            statuses[known] = self.rows[status_column(feature.name)].to_numpy()[self.index[known]]
+        return statuses
 
     def columns(
         self, features: Sequence[ResolvedFeature], statuses: Mapping[str, npt.NDArray[np.uint8]]
@@ -95,7 +92,7 @@ class Answer:
             taken = take(self.rows[feature.name], places[id(status)])
             if feature.default is None:
                 return taken
-            return fill(taken, (status == Status.MISSING) | (status == Status.EXPIRED), feature.type, feature.default)
+            return fill(taken, takes_default(status), feature.type, feature.default)
 
         if len(self.index) < FEW:
             return [column(feature) for feature in features]

@@ -19,7 +19,6 @@ from featurestore.errors import DeclarationError, SourceError, did_you_mean
 from featurestore.semantics.columns import RawColumns, finer_than_micros, instant_sql, type_of_column, widens
 from featurestore.semantics.expressions import check_faults, normalised, settled
 from featurestore.semantics.folds import FOLDS, Algebra
-from featurestore.semantics.status import Status
 from featurestore.semantics.time import Timing
 from featurestore.semantics.windows import Span, default_hop
 from featurestore.types import FeatureType, to_json
@@ -69,12 +68,6 @@ class ResolvedFeature:
     reads: FeatureType | None
     span: Span | None
     where: str | None
-
-    @property
-    def odd(self) -> Status:
-        """What a folded feature of a known key is when it is not PRESENT: a fold that may do without a window can find
-        nothing within the ttl, or a row that has ended; the others can have a value that their type cannot hold."""
-        return Status.OVERFLOW if self.fold.needs_window else Status.EXPIRED
 
     @property
     def ttl_counts_nulls(self) -> bool:

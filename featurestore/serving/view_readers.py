@@ -13,7 +13,7 @@ from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
 from featurestore.online.codec import Rows, ViewCodec, edition_of, unpack_watermark
 from featurestore.online.source_state import LAG, NEVER, SourceState, Witness, served_as_of, state_key
-from featurestore.semantics.judge import expired
+from featurestore.semantics.judge import expired, filled, non_present, row_status, spread, status_of
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
@@ -85,7 +85,7 @@ class MaterializedReader:
         self.codec = ViewCodec(project, part.view)
         self.marks: tuple[bytes, ...] = (self.codec.watermark_key,)
         self.places = _places(part)
-        self._absent = tuple(feature.default for feature in part.view.features)
+        self._defaults = tuple(feature.default for feature in part.view.features)
         self._folded = tuple(i for i, feature in enumerate(part.view.features) if not feature.plain)
 
     def answer(
@@ -109,55 +109,30 @@ class MaterializedReader:
         """Rule 4: each feature's status for each record, and the columns with their defaults filled in."""
         held = [record for record in records if record is not None]
         rows = self.codec.rows(held, base, edition=edition)
-        times = [time for time in rows.event_times if time is not None]
-        if times and len(times) == len(held) and not expired(min(times), min(rows.untils), base, self.view.ttl):
+        times, ttl = [time for time in rows.event_times if time is not None], self.view.ttl
+        if times and len(times) == len(held) and not expired(min(times), min(rows.untils), base, ttl):
             judged = [Status.PRESENT] * len(held)  # where the earliest times have not expired, none has
         else:
-            judged = [self._status(*row, base) for row in zip(rows.event_times, rows.untils, strict=True)]
-        statuses = [judged] * len(self._absent)
+            judged = [row_status(*row, base, ttl) for row in zip(rows.event_times, rows.untils, strict=True)]
+        statuses = [judged] * len(self._defaults)
         if self._folded:
             statuses = self._with_folded(judged, rows)
-        columns = rows.columns
-        if len(held) < len(records):
-            number = iter(range(len(held)))
-            places = [-1 if record is None else next(number) for record in records]
-            distinct = {id(status): [Status.MISSING if p < 0 else status[p] for p in places] for status in statuses}
-            statuses = [distinct[id(status)] for status in statuses]
-            columns = [[None if p < 0 else column[p] for p in places] for column in columns]
-        return statuses, self._filled(statuses, columns)
-
-    def _status(self, event_time: int | None, until: int, base: int) -> Status:
-        if event_time is None:
-            return Status.MISSING
-        return Status.EXPIRED if expired(event_time, until, base, self.view.ttl) else Status.PRESENT
+        columns = filled(statuses, rows.columns, self._defaults)
+        if len(held) == len(records):
+            return statuses, columns
+        number = iter(range(len(held)))
+        places = [None if record is None else next(number) for record in records]
+        return spread(places, statuses, columns, self._defaults)
 
     def _with_folded(self, judged: list[Status], rows: Rows) -> list[list[Status]]:
         """The statuses with those of the folded features, which were settled when they were materialized."""
-        known = [Status.MISSING if time is None else Status.PRESENT for time in rows.event_times]
-        statuses = [known if i in self._folded else judged for i in range(len(self._absent))]
+        known = [status_of(time is not None) for time in rows.event_times]
+        statuses = [known if i in self._folded else judged for i in range(len(self._defaults))]
         for row, i in rows.odd:
             if statuses[i] is known:
                 statuses[i] = list(known)
-            statuses[i][row] = self.view.features[i].odd
+            statuses[i][row] = non_present(self.view.features[i])
         return statuses
-
-    def _filled(self, statuses: list[list[Status]], columns: Columns) -> Columns:
-        """The columns with null, or the default, in place of what is not PRESENT."""
-        rows = len(statuses[0])
-        distinct = {id(status): status for status in statuses}
-        complete = {number for number, status in distinct.items() if status.count(Status.PRESENT) == rows}
-        if len(complete) == len(distinct):
-            return columns
-        return [
-            column if id(status) in complete else [_value(*each, default) for each in zip(status, column, strict=True)]
-            for status, column, default in zip(statuses, columns, self._absent, strict=True)
-        ]
-
-
-def _value(status: Status, value: Any, default: Any) -> Any:
-    if status is Status.PRESENT:
-        return value
-    return None if status is Status.OVERFLOW else default
 
 
 def _first(view: ResolvedView, watermark: bytes | None) -> str:
@@ -194,6 +169,7 @@ class PushedReader:
                 "featurestore materialize"
             )
         as_of = self._as_of(marks[0], marks[1], now)
+        stale = as_of < now - self._lag
         tiles = self._records.read([record for record in records if record is not None])
         if max(tiles.instants, default=as_of) > as_of:
             return None
@@ -201,12 +177,8 @@ class PushedReader:
         if len(tiles.known) < len(records) or not all(tiles.known):
             known = iter([row if known else None for row, known in enumerate(tiles.known)])
             places = [None if record is None else next(known) for record in records]
-            columns = [
-                [default if place is None else column[place] for place in places]
-                for column, default in zip(columns, self._defaults, strict=True)
-            ]
-            statuses = [[Status.MISSING if place is None else status[place] for place in places] for status in statuses]
-        return _answered(self, statuses, columns, as_of=as_of, stale=as_of < now - self._lag)
+            return _answered(self, *spread(places, statuses, columns, self._defaults), as_of=as_of, stale=stale)
+        return _answered(self, statuses, columns, as_of=as_of, stale=stale)
 
     def _as_of(self, held: bytes | None, mark: bytes, now: int) -> int:
         """The instant to answer for. Between two pushes the marks stay as they are, and are not decoded again."""

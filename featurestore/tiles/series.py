@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from featurestore.semantics.folds import FOLDS, Algebra, State
+from featurestore.semantics.judge import ended, expire
+from featurestore.semantics.rows import before_ttl
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
@@ -186,18 +188,15 @@ class ViewTiles:
         feature, algebra, own = reading.feature, reading.algebra, states[reading.state]
         expired: set[int] = set()
         if feature.span is None and self.view.ttl is not None:
-            earliest = as_of - self.view.ttl
-            own = [_within_ttl(state, earliest) for state in own]
-            judged = (
-                own if reading.newest is None else [_within_ttl(state, earliest) for state in states[reading.newest]]
-            )
-            expired = {row for row, state in enumerate(judged) if not state}
+            ttl = self.view.ttl
+            own = [_within_ttl(state, as_of, ttl) for state in own]
+            newest = own if reading.newest is None else [_within_ttl(s, as_of, ttl) for s in states[reading.newest]]
+            expired = {row for row, state in enumerate(newest) if not state}
         if reading.until is not None:
             ends = map(UNTIL_FOLD.finish, states[reading.until])
-            expired |= {row for row, (until, _) in enumerate(ends) if until is not None and until <= as_of}
+            expired |= {row for row, (until, _) in enumerate(ends) if until is not None and ended(until, as_of)}
         values, statuses = algebra.finish_many(own)
-        for row in expired:
-            values[row], statuses[row] = feature.default, Status.EXPIRED
+        expire(expired, values, statuses, feature.default)
         return values, statuses
 
 
@@ -219,11 +218,11 @@ def _reach(span: Span | None, as_of: int) -> tuple[int | None, int | None]:
     return span.start(as_of), span.end(as_of) - span.hop if span.offset else None
 
 
-def _within_ttl(state: State, earliest: int) -> State:
-    """The rows of a picking fold's state, (place, value) or several of them, that are not older than `earliest`."""
+def _within_ttl(state: State, as_of: int, ttl: int) -> State:
+    """The rows of a picking fold's state, (place, value) or several of them, that lie within the ttl."""
     if state and isinstance(state[0], bytes):
-        return state if event_time_of(state[0]) >= earliest else ()
-    return tuple(row for row in state if event_time_of(row[0]) >= earliest)
+        return () if before_ttl(event_time_of(state[0]), as_of, ttl) else state
+    return tuple(row for row in state if not before_ttl(event_time_of(row[0]), as_of, ttl))
 
 
 def pushed_place(event_time: int, known_at: int) -> bytes:

@@ -18,7 +18,7 @@ from featurestore.query.windows.ties import Lifetimes, Ties
 from featurestore.query.windows.tiled import TiledRows
 from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
 from featurestore.semantics.folds import FOLDS, FoldColumn, PartialSums
-from featurestore.semantics.judge import ended
+from featurestore.semantics.judge import ended, statuses_of
 from featurestore.semantics.rows import visible_span
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING
@@ -145,16 +145,14 @@ class KeyBatch:
     def _fold(self, feature: ResolvedFeature, known: Bits) -> tuple[FoldColumn, npt.NDArray[np.uint8]]:
         view, span, name = self._plan.view, visible_span(self._plan.view, feature), column_name(feature)
         folded = self._folded(feature, name, span)
-        status = np.where(known, np.uint8(Status.PRESENT), np.uint8(Status.MISSING))
+        expired = np.zeros_like(known)
         if feature.span is None and view.ttl is not None:
-            within = self._rows.window(rows_name(feature), span).some if self._rows.runs else np.zeros_like(known)
-            status[known & ~within] = Status.EXPIRED
+            expired = ~self._rows.window(rows_name(feature), span).some if self._rows.runs else ~expired
         if self._plan.until and feature.fold.kind == "Latest" and self._rows.runs:
             place = self._rows.window(name, span).picked("newest", 1)[:, 0]
             over = ended(self._table["until"].to_numpy()[np.maximum(place, 0)], self._as_of)
-            status[(place >= 0) & over & known] = Status.EXPIRED
-        if folded.overflow is not None:
-            status[folded.overflow & known] = Status.OVERFLOW
+            expired |= (place >= 0) & over
+        status = statuses_of(known, expired=expired, overflow=False if folded.overflow is None else folded.overflow)
         present = status == Status.PRESENT
         values = canonical(folded.values, feature.type)
         if not present.all():

@@ -35,6 +35,7 @@ from featurestore.query.row_verdicts import (
 )
 from featurestore.query.windows.fold_input import earliest
 from featurestore.reports.explain.explanation import ExplainedRow, Explanation
+from featurestore.semantics.judge import status_of
 from featurestore.semantics.source_columns import Scan, has_key
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING, END
@@ -148,7 +149,7 @@ def _explain(
     rows = _rows(session, question, paths, nearest_sql(view, own, anchor=anchor, limit=limit))
     status = Status(answer.statuses[0])
     if not view.plain:
-        status = Status.PRESENT if answer.index[0] >= 0 else Status.MISSING
+        status = status_of(bool(answer.index[0] >= 0))
     statuses = answer.statuses_of(view.features)
     visible = "chosen" in counted or "ended" in counted
     return Explanation(
