@@ -11,14 +11,15 @@ import pytest
 
 from featurestore import FeatureView
 from featurestore.query import row_choice as choice
-from featurestore.query.nearest import STEPS, Requests, Times, newest
+from featurestore.query.nearest import STEPS, Requests, newest
+from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.time import BEGINNING, END
 from tests.small import NOON, hours, opened, spine, table, view_of
 
 KEYS = 5
 
 
-def random_case(chance: random.Random, *, wide: bool, ending: bool) -> tuple[Times, Requests]:
+def random_case(chance: random.Random, *, wide: bool, ending: bool) -> tuple[RowTimes, Requests]:
     """Rows and requests over few instants; `wide`: so far apart that a key and an instant are no one integer."""
     instants = [BEGINNING, -1, 0, 1, 2, 3, 4, 5, END - 1] if wide else list(range(-4, 5))
     rows, late = [], chance.choice([0.0, 0.5, 0.9])
@@ -29,10 +30,10 @@ def random_case(chance: random.Random, *, wide: bool, ending: bool) -> tuple[Tim
     key, e, v, g = (np.array(column, np.int64) for column in (zip(*rows, strict=True) if rows else [[]] * 4))
     asked = [(chance.randrange(KEYS), chance.choice(instants)) for _ in range(chance.randrange(30))]
     wanted, as_of = (np.array(column, np.int64) for column in (zip(*asked, strict=True) if asked else [[]] * 2))
-    return Times(key, e, v, g if ending else None), Requests(wanted, as_of)
+    return RowTimes(key, e, v, g if ending else None), Requests(wanted, as_of)
 
 
-def by_loops(rows: Times, key: int, as_of: int) -> tuple[set[int], int]:
+def by_loops(rows: RowTimes, key: int, as_of: int) -> tuple[set[int], int]:
     """The rows that happened last among those that count, of these the last learned; and how many instants were tried."""
     happened = {int(e) for k, e in zip(rows.key, rows.event_us, strict=True) if k == key and e <= as_of}
     for tried, instant in enumerate(sorted(happened, reverse=True), 1):

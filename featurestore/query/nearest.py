@@ -12,24 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from featurestore.semantics.rows import counts_at
+from featurestore.semantics.rows import RowTimes
 
-__all__ = ["Found", "Requests", "Times", "newest"]
+__all__ = ["Found", "Requests", "newest"]
 
 Ints = npt.NDArray[np.int64]
 
 STEPS = 3
 """So many of a request's newest instants are looked at before it is handed back."""
-
-
-class Times(NamedTuple):
-    """The times of rows, in any order, µs: the row's key as a number from 0 on, its event_time, and when it counts: at as_of when
-    counts_from ≤ as_of < counts_until."""
-
-    key: Ints
-    event_us: Ints
-    counts_from: Ints
-    counts_until: Ints | None
 
 
 class Requests(NamedTuple):
@@ -62,7 +52,7 @@ class _Met(NamedTuple):
     order: Ints
 
 
-def newest(rows: Times, requests: Requests, keys: int) -> Found:
+def newest(rows: RowTimes, requests: Requests, keys: int) -> Found:
     """The newest rows of each request; keys are numbers below `keys`."""
     if not len(rows.event_us) or not len(requests.key):
         nothing = np.empty(0, np.int64)
@@ -88,7 +78,7 @@ def newest(rows: Times, requests: Requests, keys: int) -> Found:
     return Found(single, row, several, among, request)
 
 
-def _pairs(rows: Times, requests: Requests, keys: int) -> tuple[Ints, Ints, int]:
+def _pairs(rows: RowTimes, requests: Requests, keys: int) -> tuple[Ints, Ints, int]:
     """(key, instant) of rows and of requests as one integer each, the key above the last so many bits.
 
     Instants count from the first event_time; a request before it comes just before its key's first row.
@@ -104,7 +94,7 @@ def _pairs(rows: Times, requests: Requests, keys: int) -> tuple[Ints, Ints, int]
     return (rows.key << bits) + rank, (requests.key << bits) + before, bits
 
 
-def _judged(rows: Times, requests: Requests, met: _Met) -> Found:
+def _judged(rows: RowTimes, requests: Requests, met: _Met) -> Found:
     """Which of the newest rows count, and which of those that do was learned last, as far as counts_from tells.
 
     Of rows with one event_time, it never falls as what rule 2 looks at next (known_at) grows; so one that is greater than
@@ -112,13 +102,13 @@ def _judged(rows: Times, requests: Requests, met: _Met) -> Found:
     """
     alone = met.high - met.low == 1
     request, row = met.request[alone], met.order[met.low[alone]]
-    counts = _counts(rows, row, requests.as_of[request])
+    counts = rows.counting(row, requests.as_of[request])
     single, answer, left = request[counts], row[counts], [request[~counts]]
 
     low, size = met.low[~alone], (met.high - met.low)[~alone]
     within = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
     several, among = np.repeat(met.request[~alone], size), met.order[np.repeat(low, size) + within]
-    counts = _counts(rows, among, requests.as_of[several])
+    counts = rows.counting(among, requests.as_of[several])
     left.append(np.setdiff1d(met.request[~alone], several[counts]))
     several, among = _last_learned(several[counts], among[counts], rows.counts_from)
     same = several[1:] == several[:-1]
@@ -132,12 +122,6 @@ def _judged(rows: Times, requests: Requests, met: _Met) -> Found:
         among[twice],
         np.concatenate(left),
     )
-
-
-def _counts(rows: Times, row: Ints, as_of: Ints) -> npt.NDArray[np.bool_]:
-    until = None if rows.counts_until is None else rows.counts_until[row]
-    counts: npt.NDArray[np.bool_] = counts_at(rows.counts_from[row], until, as_of)
-    return counts
 
 
 def _last_learned(several: Ints, among: Ints, counts_from: Ints) -> tuple[Ints, Ints]:

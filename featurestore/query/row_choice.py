@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.query.asof import near_sql, rows_statements, ties_statements
-from featurestore.query.nearest import Requests, Times, newest
+from featurestore.query.nearest import Requests, newest
+from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.view import ResolvedView
 
@@ -121,7 +122,7 @@ def _edges(connection: duckdb.DuckDBPyConnection) -> list[int]:
 
 
 def _part(rows: dict[str, Any], request_no: Ints, requests: Requests, first: int, *, keys: int) -> _Part:
-    times = Times(rows["key_no"].astype(np.int64), rows["event_us"], rows["counts_from"], rows.get("counts_until"))
+    times = RowTimes(rows["key_no"].astype(np.int64), rows["event_us"], rows["counts_from"], rows.get("counts_until"))
     requests = Requests(requests.key.astype(np.int64), requests.as_of)
     found = newest(times, requests, keys)
     answers = np.zeros(len(times.event_us), np.bool_)

@@ -15,9 +15,10 @@ SQL forms are over the columns that `words_sql` and `rows_sql` name; Python form
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from featurestore.clock import instant_of
 from featurestore.declare.push import REPLACES, PushSource
@@ -41,6 +42,7 @@ from featurestore.semantics.view import ResolvedFeature, ResolvedView
 from featurestore.semantics.windows import Span
 
 __all__ = [
+    "RowTimes",
     "before_ttl",
     "before_ttl_sql",
     "between_sql",
@@ -66,6 +68,8 @@ __all__ = [
     "within_sql",
     "words_sql",
 ]
+
+Ints = npt.NDArray[np.int64]
 
 
 # --- (a) known -----------------------------------------------------------------------------
@@ -119,6 +123,26 @@ def counts_at(counts_from: Any, counts_until: Any | None, as_of: Any) -> Any:
     """Whether a row counts at an instant; counts_until is None where rows count for ever."""
     begun = counts_from <= as_of
     return begun if counts_until is None else begun & (as_of < counts_until)
+
+
+class RowTimes(NamedTuple):
+    """When each of some rows counts, by place."""
+
+    key: Ints
+    """The row's key as a number, from 0 on."""
+
+    event_us: Ints
+    """When it happened."""
+
+    counts_from: Ints
+    counts_until: Ints | None
+    """None where all rows count for ever."""
+
+    def counting(self, places: Ints, as_of: Ints) -> npt.NDArray[np.bool_]:
+        """Whether each of these rows counts at an instant of its own."""
+        until = None if self.counts_until is None else self.counts_until[places]
+        found: npt.NDArray[np.bool_] = counts_at(self.counts_from[places], until, as_of)
+        return found
 
 
 def counts_at_sql(view: ResolvedView, as_of: int | str, *, table: str = "") -> str:

@@ -23,10 +23,11 @@ from featurestore.declare.sources import ParquetSource
 from featurestore.query.windows.addends import GREATEST, INTEGERS, Decode, decode_of
 from featurestore.query.windows.filtered_rows import FilteredRows, Ints
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name
-from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs
+from featurestore.query.windows.ranges import MonotoneRun, Range, monotone_runs
 from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
 from featurestore.semantics.folds import Part, PartialSums
 from featurestore.semantics.folds.columnar import Limbs, on_grid
+from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.time import BEGINNING
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.semantics.windows import TileGrid
@@ -130,7 +131,7 @@ class TileRows:
         self._rows, self._tracks = rows, list(tracks(plan.features))
         self.event_us = rows["event_us"].to_numpy()
         ends = rows["b"].to_numpy() + width
-        line = Timeline(rows["key_no"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
+        line = RowTimes(rows["key_no"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
         self.runs = list(monotone_runs(line, keys))  # one, or none
 
     def column(self, name: ColumnName) -> FilteredColumn:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore import FeatureView, Latest, Mean, ParquetSource
-from featurestore.query.windows.ranges import Timeline, monotone_runs, range_of
+from featurestore.query.windows.ranges import monotone_runs, range_of
 from featurestore.semantics import rows as rule
 from featurestore.semantics.judge import ended, ended_sql, expired
 from featurestore.semantics.source_columns import Scan
@@ -166,7 +166,7 @@ def test_a_search_along_runs_finds_the_rows_that_count(
     key, event, known, until = (np.array(column, np.int64) for column in zip(*sorted(times), strict=True))
     begun, span = rule.counts_from(event, known), Span(length, offset)
     wanted, as_of = (np.array(column, np.int64) for column in zip(*requests, strict=True))
-    runs = list(monotone_runs(Timeline(key, event, begun, until), 2))
+    runs = list(monotone_runs(rule.RowTimes(key, event, begun, until), 2))
     for number in range(len(wanted)):
         found: list[int] = []
         for run in runs:

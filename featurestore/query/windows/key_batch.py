@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 
 from featurestore.query.windows.filtered_rows import Bits, FilteredRows, Ints, picked_places
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name, rows_name
-from featurestore.query.windows.ranges import MonotoneRun, Range, Timeline, monotone_runs, range_of
-from featurestore.query.windows.ties import Lifetimes, Ties
+from featurestore.query.windows.ranges import MonotoneRun, Range, monotone_runs, range_of
+from featurestore.query.windows.ties import Ties
 from featurestore.query.windows.tiled import TiledRows
 from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
 from featurestore.semantics.folds import FOLDS, FoldColumn, PartialSums
 from featurestore.semantics.judge import ended, statuses_of
-from featurestore.semantics.rows import visible_span
+from featurestore.semantics.rows import RowTimes, visible_span
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import BEGINNING
 from featurestore.semantics.values import canonical
@@ -101,7 +101,7 @@ class KeyBatch:
         self._plan, self._table, self._as_of = plan, rows, as_of
         times = {name: rows[name].to_numpy() for name in ("event_us", "counts_from")}
         ends = rows["counts_until"].to_numpy() if plan.view.source.identity else None
-        timeline = Timeline(
+        timeline = RowTimes(
             rows["key_no"].to_numpy().astype(np.int64) - first, times["event_us"], times["counts_from"], ends
         )
         runs = list(monotone_runs(timeline, keys))
@@ -110,8 +110,7 @@ class KeyBatch:
         if tiles is not None:
             self._parts.append(_Requested(tiles.runs, tiles.event_us, tiles.column, (key, as_of)))
         self._parts = [part for part in self._parts if part.runs]
-        self._lifetimes = Lifetimes(times["counts_from"], ends)
-        self._ties = Ties(timeline.key, timeline.event_us, *_hashes(rows)) if plan.ordered else None
+        self._ties = Ties(timeline, *_hashes(rows)) if plan.ordered else None
 
     def answer(self, request_no: Ints) -> FoldedAnswer:
         """The folds of all features for the requests, numbered `request_no`."""
@@ -131,7 +130,7 @@ class KeyBatch:
         counted = np.zeros(self._table.num_rows, np.bool_)
         for some in self._rows.column(column_name(feature)).rows:
             counted[some.places] = True
-        return self._ties.decided(folded.picked, counted, self._lifetimes, self._as_of)
+        return self._ties.decided(folded.picked, counted, self._as_of)
 
     def _newest(self, requests: int) -> tuple[Bits, Ints]:
         """Whether each request's key is known, and its newest event_time."""

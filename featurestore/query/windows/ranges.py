@@ -19,36 +19,21 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.time import END
 from featurestore.semantics.windows import Span
 
-__all__ = ["MonotoneRun", "Range", "Timeline", "monotone_runs", "range_of"]
+__all__ = ["MonotoneRun", "Range", "monotone_runs", "range_of"]
 
 Ints = npt.NDArray[np.int64]
 
 
-class Timeline(NamedTuple):
-    """The times of rows in the order of their keys, then of rule 2. Instants are µs."""
-
-    key: Ints
-    """The number of each row's key, from 0 on, never decreasing."""
-
-    event_us: Ints
-    """Its event_time."""
-
-    counts_from: Ints
-    """The row counts at as_of when counts_from ≤ as_of < counts_until."""
-
-    counts_until: Ints | None
-    """None: no row is ever replaced."""
-
-
 @dataclass(frozen=True)
 class MonotoneRun:
-    """Rows of a timeline along which neither `counts_from` nor `counts_until` ever goes back."""
+    """Rows, in the order of their keys, then of rule 2, along which neither `counts_from` nor `counts_until` ever goes back."""
 
     places: Ints
-    """Where its rows lie in the timeline."""
+    """Where its rows lie among all of them."""
 
     first: Ints
     """Of each key the number of its first row in the run, and one more for the end."""
@@ -57,7 +42,7 @@ class MonotoneRun:
     """The event_time of its rows."""
 
     counts_from: Ints
-    """See Timeline."""
+    """See RowTimes."""
 
     counts_until: Ints | None
     """None: its rows count for ever."""
@@ -70,7 +55,7 @@ class Range(NamedTuple):
     high: Ints
 
 
-def monotone_runs(rows: Timeline, keys: int) -> Iterator[MonotoneRun]:
+def monotone_runs(rows: RowTimes, keys: int) -> Iterator[MonotoneRun]:
     """The rows in as few runs as overtaking asks for; those that a later version replaces are in runs of their own."""
     every = np.arange(len(rows.event_us), dtype=np.int64)
     if rows.counts_until is None:
@@ -85,7 +70,7 @@ def monotone_runs(rows: Timeline, keys: int) -> Iterator[MonotoneRun]:
             left = left[~kept]  # noqa: PLW2901 - what is left for the next run
 
 
-def _run(rows: Timeline, places: Ints, keys: int, *, ending: bool) -> MonotoneRun:
+def _run(rows: RowTimes, places: Ints, keys: int, *, ending: bool) -> MonotoneRun:
     counts = np.bincount(rows.key[places], minlength=keys)
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     whole = len(places) == len(rows.event_us)
@@ -99,7 +84,7 @@ def _run(rows: Timeline, places: Ints, keys: int, *, ending: bool) -> MonotoneRu
     )
 
 
-def _never_back(rows: Timeline, places: Ints, *, ending: bool) -> npt.NDArray[np.bool_]:
+def _never_back(rows: RowTimes, places: Ints, *, ending: bool) -> npt.NDArray[np.bool_]:
     """The rows that no later row of their key overtakes: none after them has a smaller counts_from (or counts_until)."""
     kept = _least_from_here(rows.key[places], rows.counts_from[places])
     if ending and rows.counts_until is not None:
