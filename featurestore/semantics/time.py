@@ -75,6 +75,10 @@ class Timing:
         """Until when (int or numpy array) a row may be learned and still count for `as_of`."""
         return as_of + self.settle
 
+    def known_by_sql(self, as_of: str) -> str:
+        """`known_by` of a BIGINT expression."""
+        return f"{as_of} + {self.settle}"
+
     def due(self, now: int, complete: int | None) -> list[int]:
         """The instants to compute at `now`, oldest first, when `complete` is the newest complete one.
 

@@ -78,7 +78,7 @@ def _measured(project: Project, view: ResolvedView, *, since: int, now: int) -> 
         refresh=timing.refresh, known_after=promised, settle=said, ready_after=timing.ready_after,
         lateness=source.lateness if isinstance(source, PushSource) else None,
     )  # fmt: skip
-    longest = (timing.refresh or 0) + timing.settle
+    longest = timing.known_by(timing.refresh or 0)
     return replace(found, advice=tuple(advice_on(found, longest_ready=longest, pushed_p99=pushed_p99)))
 
 

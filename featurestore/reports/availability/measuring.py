@@ -122,6 +122,7 @@ def _first(view: ResolvedView, came: str) -> str:
 def measure_known(session: Session, asked: MeasuredView, known_after: int) -> KnownLags:
     """How late the prepared rows became known, and how many of them later than `known_after` (µs) for certain."""
     timing, told = asked.view.timing, "FILTER (WHERE told AND first)"
+    by = timing.known_by_sql("i")
     instant = "event_us" if timing.refresh is None else timing.first_sql("event_us")
     # For an instant a row counts when it is known as its words say; whoever only promises that has its file there besides.
     rows = f"SELECT *, {instant} AS i, greatest(came, known) AS late, greatest(after, known - 1) AS least FROM measured"
@@ -130,8 +131,8 @@ def measure_known(session: Session, asked: MeasuredView, known_after: int) -> Kn
         f"SELECT {_lag('came - event_us', told)}, {_lag('after + 1 - event_us', told)}, count(*) FILTER (WHERE first AND NOT told), "
         f"count(*) FILTER (WHERE told AND first AND after >= event_us + {known_after}), "
         f"count(*) FILTER (WHERE told AND first AND came > event_us + {known_after}), count(*) FILTER (WHERE NOT first), "
-        f"count(*) FILTER (WHERE told AND first AND late > i AND least < i + {timing.settle}), "
-        f"count(*) FILTER (WHERE told AND first AND least >= i + {timing.settle}), "
+        f"count(*) FILTER (WHERE told AND first AND late > i AND least < {by}), "
+        f"count(*) FILTER (WHERE told AND first AND least >= {by}), "
         f"quantile_disc(greatest(late - i, 0), 0.99) {told}, quantile_disc(greatest(least + 1 - i, 0), 0.99) {told}, "
         f"max(greatest(late - i, 0)) {told} FROM ({rows})",
     )
