@@ -17,10 +17,11 @@ import pytest
 
 from featurestore import FeatureService, FeatureStore, Latest, ManualClock
 from featurestore.durable.lock import BusyError, exclusive
+from featurestore.durable.numbers_file import NumbersFile
 from featurestore.errors import FeatureStoreError, LogBusyError, LogError, OnlineUnavailableError
 from featurestore.server.problems import STATUS
 from featurestore.sources.log import Log
-from featurestore.sources.log.confirmed import Confirmed, ConfirmedFile
+from featurestore.sources.log.confirmed import CONFIRMED_LAYOUT, Confirmed
 from tests.small import NOON, raised
 from tests.test_push import SWIPES, row, view_over
 
@@ -154,7 +155,7 @@ def test_what_was_confirmed_is_read_where_nothing_can_be_written(
 ) -> None:
     """On a file system that is read-only, a log of before too, which has no such file yet."""
     said = Confirmed(written=5, served=7)
-    file = ConfirmedFile(tmp_path / "confirmed")
+    file = NumbersFile(tmp_path / "confirmed", CONFIRMED_LAYOUT)
     file.write(said)
     file.close()
     real = os.open
@@ -165,7 +166,7 @@ def test_what_was_confirmed_is_read_where_nothing_can_be_written(
         return real(path, flags, *more)
 
     monkeypatch.setattr(os, "open", read_only)
-    for name, expected in (("confirmed", said), ("missing", Confirmed())):
-        file = ConfirmedFile(tmp_path / name)
+    for name, expected in (("confirmed", said), ("missing", None)):
+        file = NumbersFile(tmp_path / name, CONFIRMED_LAYOUT)
         assert file.read() == expected
         file.close()

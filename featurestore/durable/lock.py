@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from featurestore.clock import to_datetime, wall_clock
+from featurestore.durable.disk_errors import is_full
 
 __all__ = ["PATIENCE", "BusyError", "attempt", "exclusive"]
 
@@ -107,7 +108,7 @@ def _sign(descriptor: int, doing: str) -> None:
         os.write(descriptor, said)  # it was opened just now, and stands at the beginning
         os.ftruncate(descriptor, len(said))
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+        if not is_full(error) and error.errno != errno.EIO:
             raise
 
 

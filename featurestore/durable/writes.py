@@ -7,12 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from featurestore.durable.disk_errors import told
+from featurestore.durable.disk_errors import is_full, told
 from featurestore.errors import LogError
 
 __all__ = ["error_of", "open_file", "replace", "sync", "sync_folder", "write_all"]
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def sync(descriptor: int) -> None:
@@ -67,7 +65,7 @@ def replace(path: Path, content: bytes) -> None:
 
 def error_of(error: OSError, path: Path) -> LogError:
     """What an error of the file system means for a file of the log."""
-    if error.errno in FULL:
+    if is_full(error):
         return LogError(
             f"The push log cannot write {path}: the disk, a quota or a file size limit is full ({error.strerror}). "
             "Nothing of this append was kept, and all that was there stays; make room and append again."

@@ -7,17 +7,12 @@ at what is known to be whole, and bytes before it that are no frame are damage a
 
 from __future__ import annotations
 
-import os
-import struct
-import zlib
-from pathlib import Path
 from typing import NamedTuple
 
-from featurestore.durable.writes import open_file, write_all
+__all__ = ["POINTER_LAYOUT", "CommitPointer"]
 
-__all__ = ["CommitPointer", "CommitPointerFile"]
-
-FIELDS = struct.Struct("<QQQI")
+POINTER_LAYOUT = "<QQQ"
+"""Its numbers in the file, as `struct` has them."""
 
 
 class CommitPointer(NamedTuple):
@@ -30,29 +25,3 @@ class CommitPointer(NamedTuple):
     def acknowledged(self, number: int) -> int:
         """How many bytes of a segment were certainly acknowledged."""
         return self.size if self.number == number else 0
-
-
-class CommitPointerFile:
-    """The file that holds the tip."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = open_file(path, create=True)
-
-    def read(self) -> CommitPointer | None:
-        """The tip, or None where none was written or a crash of the machine spoiled it."""
-        for _ in range(3):  # a reader may come between two halves of a write
-            data = os.pread(self._descriptor, FIELDS.size, 0)
-            if len(data) == FIELDS.size:
-                *fields, check = FIELDS.unpack(data)
-                if check == zlib.crc32(data[:-4]):
-                    return CommitPointer(*fields)
-        return None
-
-    def write(self, tip: CommitPointer) -> None:
-        """Put a tip in the place of the one before."""
-        fields = FIELDS.pack(*tip, 0)[:-4]
-        write_all(self._descriptor, fields + struct.pack("<I", zlib.crc32(fields)), 0)
-
-    def close(self) -> None:
-        """Give the descriptor up."""
-        os.close(self._descriptor)

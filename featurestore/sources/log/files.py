@@ -13,10 +13,11 @@ from weakref import WeakSet
 import pyarrow as pa
 
 from featurestore.durable.lock import PATIENCE, exclusive
+from featurestore.durable.numbers_file import NumbersFile
 from featurestore.durable.writes import sync_folder
 from featurestore.errors import LogDamagedError, LogError
-from featurestore.sources.log.commit_pointer import CommitPointer, CommitPointerFile
-from featurestore.sources.log.confirmed import NEVER, Confirmed, ConfirmedFile
+from featurestore.sources.log.commit_pointer import POINTER_LAYOUT, CommitPointer
+from featurestore.sources.log.confirmed import CONFIRMED_LAYOUT, NEVER, Confirmed
 from featurestore.sources.log.manifest import LogManifest, ManifestFile, Segment
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import ChangedError, SegmentFile
@@ -42,8 +43,8 @@ class LogFolder:
         self._file: SegmentFile | None = None
         self._manifest = ManifestFile(folder / "manifest.json")
         folder.mkdir(parents=True, exist_ok=True)
-        self._tip = CommitPointerFile(folder / "tip")
-        self._confirmed = ConfirmedFile(folder / "confirmed")
+        self._tip = NumbersFile(folder / "tip", POINTER_LAYOUT)
+        self._confirmed = NumbersFile(folder / "confirmed", CONFIRMED_LAYOUT)
         if self._manifest.read() is None:
             with exclusive(self.lock, doing="making the log", patience=patience):
                 if self._manifest.read() is None:
@@ -74,7 +75,7 @@ class LogFolder:
 
     def tip(self) -> CommitPointer:
         """How far the log was acknowledged, as far as this run of the machine knows."""
-        return self._tip.read() or CommitPointer()
+        return CommitPointer(*self._tip.read() or ())
 
     @property
     def open(self) -> SegmentFile:
@@ -136,18 +137,18 @@ class LogFolder:
 
     def confirmed(self) -> Confirmed:
         """What was ever confirmed of the log."""
-        return self._confirmed.read()
+        return Confirmed(*self._confirmed.read() or ())
 
     def confirm(self, *, written: int = NEVER, served: int = NEVER) -> None:
         """Remember what is confirmed, where it is more than before."""
-        before = self._confirmed.read()
+        before = self.confirmed()
         after = Confirmed(max(before.written, written), max(before.served, served))
         if after != before:
             self._confirmed.write(after)
 
     def confirm_only(self, upto: int) -> None:
         """Forget what was confirmed beyond an instant."""
-        before = self._confirmed.read()
+        before = self.confirmed()
         self._confirmed.write(Confirmed(min(before.written, upto), min(before.served, upto)))
 
     # What follows is called under the mutex, too.
