@@ -63,10 +63,10 @@ class Materializer:
 
     def _stays(self, view: ResolvedView) -> bool:
         """Whether a view version is applied, held by a kept service, or still to be freed."""
-        version = (view.name, view.fingerprint)
-        current = view_fingerprints(self._registry.current().document)
-        held = ((one.view.name, one.view.fingerprint) for one in held_views(self._registry))
-        return version in current.items() or version in held or version in self._registry.leftovers()
+        version, state = (view.name, view.fingerprint), self._registry.state()
+        current = view_fingerprints(self._registry.version(state.generation).document)
+        held = ((one.view.name, one.view.fingerprint) for one in held_views(self._registry, state))
+        return version in current.items() or version in state.leftovers or version in held
 
     def _fill(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
         if view.is_pushed:

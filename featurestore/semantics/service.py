@@ -66,6 +66,11 @@ class ResolvedService:
         return {**self.key_inputs, **self.request_inputs}
 
     @cached_property
+    def on_demand(self) -> tuple[OnDemand, ...]:
+        """Its on-demand features."""
+        return self.declared.on_demand
+
+    @cached_property
     def hidden(self) -> tuple[ServiceColumn, ...]:
         """The features that only on-demand features read: looked up and logged, and no column of the result."""
         shown = {column.name for column in self.columns}
@@ -97,7 +102,7 @@ class ResolvedService:
                     "output": str(item.output),
                     "inputs": [_input(value) for value in item.inputs],
                 }
-                for item in self.declared.on_demand
+                for item in self.on_demand
             },
         }
 

@@ -38,9 +38,6 @@ ATTEMPTS = 20
 ONE_INT, ONE_STR = {int}, {str}
 """Types of values of which two that are equal are the same; a bool is equal to an int."""
 
-INTEGER_BITS = {"Int32": 31, "Int64": 63}
-"""Bits of the value of each integer type."""
-
 EQUAL_IS_SAME = {"Bool", "Int32", "Int64", "String", "Bytes", "Date", "Timestamp"}
 """Types of which two values that are equal are the same; 0.0 equals -0.0, a function may tell them apart, and lists have no hash."""
 
@@ -74,6 +71,7 @@ class Lookup:
         self._marks_of = [[self._marks.index(key) for key in loaded.marks] for loaded in self._parts]
         self._part_of = {column: loaded.part for loaded in self._parts for column in loaded.places}
         self._inputs = service.inputs
+        self._on_demand = service.on_demand
         self._names = [column.name for column in service.columns]
         self._hidden = [column.name for column in service.hidden]
         features = {part.column(feature.name): feature.type for part in service.parts for feature in part.features}
@@ -125,7 +123,9 @@ class Lookup:
             names, count = loaded.part.inputs, len(rows)
             columns = [inputs[name] for name in names]
             if names not in repeats:
-                repeats[names] = repeats_of(columns, count)  # of keys, which are the same bytes where they are equal
+                repeats[names] = (
+                    repeats_of(columns, count) if count > 1 else None
+                )  # of keys, which are the same bytes where they are equal
             alike = repeats[names]
             if alike is not None:
                 columns, count = [alike.distinct(column) for column in columns], len(alike.firsts)
@@ -155,7 +155,7 @@ class Lookup:
                 judged, of_columns = judged.spread(alike), map(alike.spread, of_columns)
             parts[loaded.part.name] = judged
             columns.update(zip(loaded.places, of_columns, strict=True))
-        if self.service.declared.on_demand:
+        if self._on_demand:
             self._evaluate(columns, asked, reading.now)
         shown = columns if list(columns) == self._names else {name: columns[name] for name in self._names}
         result = OnlineResult(self.service, shown, asked.inputs, parts, reading.now)
@@ -165,9 +165,9 @@ class Lookup:
 
     def _evaluate(self, columns: dict[str, Sequence[Any]], asked: _Asked, now: int) -> None:
         available = {**asked.inputs, **columns, REQUEST_TIME: [to_datetime(now)] * asked.rows}
-        for item in self.service.declared.on_demand:
+        for item in self._on_demand:
             arguments = {name: available[name] for name in input_names(item)}
-            alike = self._alike(arguments, asked) if item.mode == "row" else None
+            alike = self._alike(arguments, asked) if item.mode == "row" and asked.rows > 1 else None
             columns[item.name] = _evaluated(item, arguments, asked, types=self._input_types, alike=alike)
 
     def _alike(self, arguments: Mapping[str, Sequence[Any]], asked: _Asked) -> Repeats | None:
@@ -242,15 +242,11 @@ def _column(rows: Rows, name: str, of: FeatureType, *, json: bool) -> list[Any]:
     """One input's canonical scalars."""
     try:
         values = [row[name] for row in rows]
-        kinds = {*map(type, values)}
-        if len(values) > 1 and kinds in (ONE_INT, ONE_STR) and _is_shared(values):
+        if len(values) > 1 and {*map(type, values)} in (ONE_INT, ONE_STR) and _is_shared(values):
             value = from_json(of, values[0]) if json else of.accept(values[0])
             return [value] * len(values)  # which is no list, since it came of none
         if json:
             return [from_json(of, value) for value in values]
-        bits = INTEGER_BITS.get(of.kind)
-        if bits and kinds == ONE_INT and -1 << bits <= min(values) and max(values) < 1 << bits:
-            return values  # which `accept` would give back, each as it is
         return list(map(of.accept, values))
     except (KeyError, TypeError, ValueError):
         raise _input_error(rows, name, of, json=json) from None

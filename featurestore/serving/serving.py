@@ -315,7 +315,7 @@ class Serving:
 
     def _with_functions(self, service: ResolvedService) -> ResolvedService:
         """The service with the functions at hand, where they are the code that was applied."""
-        if not service.declared.on_demand:
+        if not service.on_demand:
             return service
         have = self._functions().on_demand
         features = []

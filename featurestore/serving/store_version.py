@@ -33,7 +33,7 @@ class StoreVersion(NamedTuple):
     @classmethod
     def of(cls, service: ResolvedService, registry_version: int | None) -> StoreVersion:
         """The version of this process, for a service with its functions at hand."""
-        named = {name for item in service.declared.on_demand for name in item.libraries}
+        named = {name for item in service.on_demand for name in item.libraries}
         others = {name: _version_of(name) for name in named - sys.stdlib_module_names - {"featurestore"}}
         own = library_versions()
         product, python = own.pop("featurestore"), own.pop("python")

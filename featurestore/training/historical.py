@@ -233,7 +233,7 @@ def columns_of(
 ) -> dict[str, pa.Array]:
     """The service's columns in its order, on-demand features evaluated over the spine's values."""
     inputs: dict[str, pa.Array] = {name: array for part in values.values() for name, array in part.columns.items()}
-    wanted = {name for item in service.declared.on_demand for name in input_names(item)}
+    wanted = {name for item in service.on_demand for name in input_names(item)}
     inputs |= spine.values(connection, [name for name in service.inputs if name in wanted])
     if REQUEST_TIME in wanted:
         inputs[REQUEST_TIME] = pa.array(spine.times).cast(pa.timestamp("us", "UTC"))

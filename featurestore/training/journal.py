@@ -23,10 +23,10 @@ def journalled(
 
     now: the clock (µs).
     """
-    reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
-    reads += [on_demand_id(item.name) for item in service.declared.on_demand]
 
     def enter(path: Path, manifest: dict[str, Any]) -> None:
+        reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
+        reads += [on_demand_id(item.name) for item in service.on_demand]
         place = path.absolute()
         written = WrittenFrame(
             path=str(place), service=service.name, fingerprint=service.fingerprint, rows=manifest["rows"],

@@ -77,7 +77,7 @@ def _is_changed(logged: Logged, item: OnDemand) -> bool:
     """Whether the version that was served is another one, with other code for this feature."""
     if logged.served is None:
         return False
-    own = {other.name: other.code for other in logged.served.declared.on_demand}
+    own = {other.name: other.code for other in logged.served.on_demand}
     return own.get(item.name) != item.code
 
 

@@ -77,7 +77,7 @@ def explain_request(
         inputs={column: inputs[column] for column in service.inputs},
         input_types=service.inputs,
         views=views,
-        functions=tuple(_function(item, logged, inputs, views) for item in service.declared.on_demand),
+        functions=tuple(_function(item, logged, inputs, views) for item in service.on_demand),
     )
 
 
