@@ -132,6 +132,16 @@ def test_importing_the_package_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_importing_the_lookup_loads_no_engine() -> None:
+    """Nor pandas, which takes as long as all the rest and is wanted only by those who ask for a frame."""
+    code = (
+        "import sys, featurestore.serving.lookup; "
+        "heavy = {'pandas', 'duckdb', 'fastapi', 'redis', 'lmdb', 'sqlite3', 'polars'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_dir_lists_what_is_public() -> None:
     """Completion in a notebook shows the public names, and an unknown one is an AttributeError."""
     assert set(featurestore.__all__) <= set(dir(featurestore))

@@ -66,7 +66,6 @@ EDITED_FORMAT = 2
 EDITIONS = 128  # that a slot can tell apart; one of the following half of them is a later one
 WATERMARK = b"w"  # follows the prefix of a view version
 HEAD = struct.Struct("<qB")
-_NOTHING = pa.scalar(b"", pa.large_binary())
 
 
 def project_prefix(project: str) -> bytes:
@@ -198,7 +197,7 @@ class ViewCodec:
         pieces = [pa.repeat(pa.scalar(self.record_prefix, pa.large_binary()), rows)]
         for of, column in zip(self._keys, columns, strict=True):
             pieces += key_pieces(of, column)
-        return pc.binary_join_element_wise(*pieces, _NOTHING)
+        return pc.binary_join_element_wise(*pieces, pa.scalar(b"", pa.large_binary()))
 
     def values_of(self, key: bytes) -> list[Any]:
         """The key scalars of a record's key: what `key` packed."""
@@ -239,7 +238,7 @@ class ViewCodec:
             nulls[:, bit] = rows[status_column(features[i])].to_numpy() != Status.PRESENT
         block["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
         fixed = as_binary(block)
-        return cut(pc.binary_join_element_wise(fixed, *tails, _NOTHING) if tails else fixed)
+        return cut(pc.binary_join_element_wise(fixed, *tails, pa.scalar(b"", pa.large_binary())) if tails else fixed)
 
     def with_older(self, record: bytes, *older: bytes) -> bytes:
         """A record of one slot, with older slots behind it."""
