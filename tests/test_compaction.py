@@ -144,7 +144,7 @@ def test_a_failure_in_the_background_is_told_and_pushes_go_on(
     assert "the disk is full" in caplog.text
     assert caplog.text.count("could not be compacted") == 1
     assert served(store) == pushed
-    monkeypatch.setattr(compactor.time, "monotonic", lambda own=time.monotonic: own() + compactor.PAUSE)
+    monkeypatch.setattr(compactor.time, "monotonic", lambda own=time.monotonic: own() + compactor.RETRY_SECONDS)
     log = store.offline.log(SWIPES)
     while not any(segment.sealed for segment in log.segments()):
         store.push("swipes", swipe(pushed, datetime.now(UTC)))

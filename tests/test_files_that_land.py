@@ -155,7 +155,7 @@ def test_what_changes_each_time_is_an_error_in_the_end(store: FeatureStore, land
         landing.events = [lambda: landing.put("a.parquet", 3)] * 50
         said = raised(FilesChangedError, verb)
         assert "a.parquet was written anew" in said
-        assert 50 - len(landing.events) <= 3 * source_files.ATTEMPTS
+        assert 50 - len(landing.events) <= 3 * source_files.MAX_READINGS
     landing.events = []
     assert served(store) == BEFORE
     store.materialize(progress=False)
@@ -167,8 +167,8 @@ def test_a_frame_of_several_chunks_is_of_one_state(
 ) -> None:
     """A file that changes after the first of them is written: the whole is written again, its counts are its own; a stream,
     which cannot be read again, is refused instead of cut short."""
-    monkeypatch.setattr(spines, "CHUNK", 2)
-    monkeypatch.setattr(spines, "BATCH", 1)
+    monkeypatch.setattr(spines, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(spines, "READ_ROWS", 1)
     asked = spine(NOON, thing=[*THINGS, 1, 2, 3])
     path = write(tmp_path / "spine.parquet", asked)
 

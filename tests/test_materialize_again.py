@@ -83,8 +83,8 @@ class World:
 @pytest.fixture(params=["lmdb", "redis"])
 def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Two keys a batch."""
-    monkeypatch.setattr("featurestore.materialize.materialize.BATCH", 2)
-    monkeypatch.setattr("featurestore.materialize.materialize.EMBEDDED_BATCH", 2)
+    monkeypatch.setattr("featurestore.materialize.materialize.BATCH_KEYS", 2)
+    monkeypatch.setattr("featurestore.materialize.materialize.EMBEDDED_BATCH_KEYS", 2)
     url = f"lmdb://{tmp_path}/online" if request.param == "lmdb" else request.getfixturevalue("redis_url")
     made = World(tmp_path, url)
     with made.store:

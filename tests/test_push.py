@@ -166,7 +166,7 @@ def push_together(store: FeatureStore, pushes: list[Any]) -> list[Any]:
 
 def test_those_who_wait_for_a_full_turn_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when all who came before them had their rows in an earlier turn."""
-    monkeypatch.setattr(line, "TURN", 2)
+    monkeypatch.setattr(line, "BATCH_ROWS", 2)
     with opened(view_over()) as (store, _):
         answers = push_together(store, [[row(3 * n), row(3 * n + 1)] for n in range(4)])
         assert answers == [(2, 0, 0)] * 4
@@ -175,7 +175,7 @@ def test_those_who_wait_for_a_full_turn_are_answered(monkeypatch: pytest.MonkeyP
 
 def test_coroutines_share_turns_and_one_that_gives_up_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each that waits is answered, beside a thread that pushes; a push that was cancelled before its turn is not kept."""
-    monkeypatch.setattr(line, "TURN", 7)
+    monkeypatch.setattr(line, "BATCH_ROWS", 7)
     with opened(view_over()) as (store, _):
         store.push("swipes", row(0))
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 __all__ = [
-    "BLOCK",
+    "BLOCK_BYTES",
     "CHECK",
     "check_of",
     "checks_of",
@@ -29,12 +29,12 @@ __all__ = [
     "unsigned",
 ]
 
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 """Bytes of which there is one checksum: what an error names the place of damage by."""
 
 DIGITS = 8
-AT_ONCE = 4
-REMEMBERED = 100_000
+FILES_AT_ONCE = 4
+REMEMBERED_FILES = 100_000
 """Files that a process remembers to have looked at."""
 
 CHECK = "check"
@@ -50,8 +50,8 @@ def checks_of(path: Path) -> str:
 
 def _blocks(path: Path) -> Iterator[str]:
     with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK):
-            while len(block) < BLOCK and (more := file.read(BLOCK - len(block))):
+        while block := file.read(BLOCK_BYTES):
+            while len(block) < BLOCK_BYTES and (more := file.read(BLOCK_BYTES - len(block))):
                 block += more
             yield f"{zlib.crc32(block):0{DIGITS}x}"
 
@@ -60,7 +60,7 @@ def check_of(path: Path) -> str:
     """One checksum of a whole file, as short as a name can hold it."""
     check = 0
     with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK):
+        while block := file.read(BLOCK_BYTES):
             check = zlib.crc32(block, check)
     return f"{check:0{DIGITS}x}"
 
@@ -81,7 +81,7 @@ def _identity(path: Path, checks: str) -> _Identity:
 
 
 def _remember(path: Path, identity: _Identity) -> None:
-    if len(_LOOKED_AT) >= REMEMBERED:
+    if len(_LOOKED_AT) >= REMEMBERED_FILES:
         _LOOKED_AT.clear()
     _LOOKED_AT[str(path)] = identity
 
@@ -95,7 +95,7 @@ def damaged_at(path: Path, checks: str) -> int | None:
     number = 0
     for number, block in enumerate(_blocks(path), 1):
         if block != checks[(number - 1) * DIGITS : number * DIGITS]:
-            return (number - 1) * BLOCK
+            return (number - 1) * BLOCK_BYTES
     if number * DIGITS != len(checks):  # it is shorter than it was
         return identity[0]
     _remember(path, identity)
@@ -108,7 +108,7 @@ def first_damage(files: Iterable[tuple[Path, str]]) -> tuple[Path, int] | None:
     if len(files) == 1:
         offsets = [damaged_at(*files[0])]
     else:
-        with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(FILES_AT_ONCE, os.cpu_count() or 1)) as pool:
             offsets = list(pool.map(damaged_at, *zip(*files, strict=True))) if files else []
     for (path, _), offset in zip(files, offsets, strict=True):
         if offset is not None:

@@ -23,9 +23,9 @@ from pathlib import Path
 from featurestore.clock import to_datetime, wall_clock
 from featurestore.durable.disk_errors import is_full
 
-__all__ = ["PATIENCE", "BusyError", "attempt", "exclusive"]
+__all__ = ["LOCK_WAIT_SECONDS", "BusyError", "attempt", "exclusive"]
 
-PATIENCE = 60.0
+LOCK_WAIT_SECONDS = 60.0
 """Seconds for which a lock is waited for, unless something else is said."""
 
 _OPEN: set[int] = set()
@@ -48,7 +48,7 @@ os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
-def exclusive(path: Path, *, doing: str, patience: float = PATIENCE) -> Iterator[None]:
+def exclusive(path: Path, *, doing: str, patience: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
     """Hold the lock of a path, waiting for it. The files stay; not for network file systems without `flock`.
 
     doing: what for, told to those that give up waiting. patience: seconds until this one does, with BusyError.

@@ -24,7 +24,7 @@ from featurestore.errors import RegistryError
 
 __all__ = ["SQLiteFile", "row_check", "schema_of", "tables_of"]
 
-LARGE = 1 << 20
+LARGE_BYTES = 1 << 20
 """Bytes up to which a file's tables and indexes are looked through whenever it has changed, which takes up to 6 ms; larger ones once a
 process."""
 
@@ -40,7 +40,7 @@ READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 NO_ROOM = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 """What it says where the disk is full."""
 
-PAUSE = 0.01
+RETRY_SECONDS = 0.01
 """Seconds between two attempts."""
 
 BESIDE = ("-wal", "-journal")
@@ -116,7 +116,7 @@ class SQLiteFile:
                 connection.close()
                 if _code(error) not in BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(PAUSE)
+                time.sleep(RETRY_SECONDS)
             else:
                 return connection
 
@@ -134,7 +134,7 @@ class SQLiteFile:
             except sqlite3.OperationalError as error:
                 if _code(error) not in BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(PAUSE)
+                time.sleep(RETRY_SECONDS)
 
     @contextmanager
     def _copy(self, refused: sqlite3.OperationalError) -> Iterator[Path]:
@@ -195,7 +195,7 @@ class SQLiteFile:
     def _look_through(self, connection: sqlite3.Connection) -> None:
         """RegistryError where tables and indexes contradict each other, or lie in another order than they must."""
         there = self.path.stat()
-        changing = there.st_size <= LARGE
+        changing = there.st_size <= LARGE_BYTES
         identity = there.st_ino, there.st_size if changing else 0, there.st_mtime_ns if changing else 0
         if _LOOKED_AT.get(str(self.path)) == identity:
             return

@@ -18,9 +18,9 @@ from featurestore.durable.processes import is_alive
 from featurestore.errors import MaterializeError
 from featurestore.online import Guard, OnlineStore
 
-__all__ = ["LEASE", "Lease"]
+__all__ = ["LEASE_US", "Lease"]
 
-LEASE = 120_000_000
+LEASE_US = 120_000_000
 """µs for which a run may be silent before another takes its place; a dead process of this machine is replaced at once."""
 
 
@@ -68,7 +68,7 @@ class Lease:
                 "turn": secrets.token_hex(4),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "until": now + LEASE,
+                "until": now + LEASE_US,
             }
         )
         self._swap(puts, renewed)

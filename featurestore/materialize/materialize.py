@@ -44,10 +44,10 @@ from featurestore.tiles.of_files import tiles_for
 
 __all__ = ["Run", "materialize_view", "run_record"]
 
-BATCH = 4_000
+BATCH_KEYS = 4_000
 """Keys that are written at once and read back; few enough that a server's readers do not wait for long."""
 
-EMBEDDED_BATCH = 40_000
+EMBEDDED_BATCH_KEYS = 40_000
 """The same for an embedded store, whose readers never wait, and for which each batch means waiting for the disk.
 So many keys are encoded at once, whatever the store."""
 
@@ -298,17 +298,17 @@ def _batches(context: _Context, keys: int, *, everything: bool) -> Iterator[tupl
     vanished = existing(context.store, context.codec) if everything else set()
     instant, edition, _ = context.marks
     asked = RecordQuery(context.session, context.view, context.codec, context.store.blocking, context.tiling)
-    for batch, records in asked.records(keys, instant, edition, size=EMBEDDED_BATCH):
+    for batch, records in asked.records(keys, instant, edition, size=EMBEDDED_BATCH_KEYS):
         vanished.difference_update(batch)
         yield batch, records
     gone = sorted(vanished)
-    for start in range(0, len(gone), EMBEDDED_BATCH):
-        part = gone[start : start + EMBEDDED_BATCH]
+    for start in range(0, len(gone), EMBEDDED_BATCH_KEYS):
+        part = gone[start : start + EMBEDDED_BATCH_KEYS]
         yield part, [None] * len(part)
 
 
 def _batch_size(store: OnlineStore) -> int:
-    return BATCH if store.blocking else EMBEDDED_BATCH
+    return BATCH_KEYS if store.blocking else EMBEDDED_BATCH_KEYS
 
 
 def _write(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | None], everything: bool) -> int:

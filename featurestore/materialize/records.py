@@ -25,7 +25,7 @@ from featurestore.sources.session import Session
 
 __all__ = ["RecordQuery", "collect", "existing"]
 
-PASS = 1_000_000
+PASS_KEYS = 1_000_000
 """Keys that are asked for at once: what bounds the memory of a run."""
 
 Batch = tuple[list[bytes], list[bytes | None]]
@@ -58,8 +58,8 @@ class RecordQuery:
 
     def records(self, keys: int, instant: int, edition: int, *, size: int) -> Iterator[Batch]:
         """The record of each of the collected keys with one slot, None where it has no row; `size` keys at a time."""
-        for first in range(0, keys, PASS):
-            yield from self._pass(first, min(PASS, keys - first), (instant, edition), size)
+        for first in range(0, keys, PASS_KEYS):
+            yield from self._pass(first, min(PASS_KEYS, keys - first), (instant, edition), size)
 
     def _pass(self, first: int, count: int, mark: tuple[int, int], size: int) -> Iterator[Batch]:
         """The batches of the asked keys from `first` on: for an embedded store in the order of their store keys, whose

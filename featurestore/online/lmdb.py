@@ -30,7 +30,7 @@ import lmdb
 from featurestore.clock import Clock, reader
 from featurestore.config import lmdb_url
 from featurestore.durable.disk_errors import unwritable
-from featurestore.durable.lock import PATIENCE, BusyError, exclusive
+from featurestore.durable.lock import LOCK_WAIT_SECONDS, BusyError, exclusive
 from featurestore.errors import (
     ConfigError,
     FeatureStoreError,
@@ -44,16 +44,16 @@ from featurestore.online.url import Parser, byte_count, parse_options, seconds
 
 __all__ = ["LmdbStore"]
 
-MAP_SIZE = 256 * 1024**3
+MAP_BYTES = 256 * 1024**3
 """Bytes of address space by default, not of disk: the file grows with what is in it."""
 
 MAX_READERS = 1024  # read transactions at one time, over all processes
-MAX_KEY = 511  # bytes; LMDB's own limit
-DIGEST = 32
-STEM = MAX_KEY - DIGEST
-PAGE = 1000  # keys that a scan reads in one transaction
-COUNTED = 1_000_000  # keys that are counted before one is said to be absent, which takes up to half a second once
-FORK_PATIENCE = 5.0  # seconds that a fork waits for transactions to end
+MAX_KEY_BYTES = 511  # bytes; LMDB's own limit
+DIGEST_BYTES = 32
+STEM = MAX_KEY_BYTES - DIGEST_BYTES
+SCAN_KEYS = 1000  # keys that a scan reads in one transaction
+COUNTED_KEYS = 1_000_000  # keys that are counted before one is said to be absent, which takes up to half a second once
+FORK_WAIT_SECONDS = 5.0  # seconds that a fork waits for transactions to end
 
 _Key = tuple[int, int]
 _Transaction: TypeAlias = "lmdb.Transaction[bytes]"  # subscriptable in its stub only
@@ -170,7 +170,7 @@ class _Environment:
         """Hold new transactions back and wait for those that run."""
         self._gate.acquire()
         self._parked, self.env = self.env, None
-        deadline = time.monotonic() + FORK_PATIENCE
+        deadline = time.monotonic() + FORK_WAIT_SECONDS
         while self.running and time.monotonic() < deadline:
             time.sleep(0.0002)
 
@@ -202,7 +202,7 @@ def _environment(path: Path, map_size: int | None, lock_timeout: float) -> _Envi
         key = (status.st_dev, status.st_ino)  # not the path, which may lead here through a link
         environment = _ENVIRONMENTS.get(key)
         if environment is None:
-            environment = _ENVIRONMENTS[key] = _Environment(path, map_size or MAP_SIZE, lock_timeout)
+            environment = _ENVIRONMENTS[key] = _Environment(path, map_size or MAP_BYTES, lock_timeout)
     if map_size not in {None, environment.map_size}:
         raise ConfigError(
             f"The online store in {path} is open in this process with map_size={environment.map_size}; "
@@ -250,7 +250,7 @@ class LmdbStore:
         self._path = Path(unquote(place)).absolute()
         self._now = reader(clock)
         self._environment: _Environment | None = _environment(
-            self._path, options.get("map_size"), options.get("lock_timeout", PATIENCE)
+            self._path, options.get("map_size"), options.get("lock_timeout", LOCK_WAIT_SECONDS)
         )
 
     def __repr__(self) -> str:
@@ -270,7 +270,7 @@ class LmdbStore:
                     values = [_read(environment, txn, key) for key in keys]
                 if None in values:
                     for index, key in enumerate(keys):
-                        if len(key) > MAX_KEY:  # LMDB finds nothing under a key that is too long for it
+                        if len(key) > MAX_KEY_BYTES:  # LMDB finds nothing under a key that is too long for it
                             values[index] = _read(environment, txn, key)
                     absent = [key for key, value in zip(keys, values, strict=True) if value is None]
                     if absent:
@@ -311,11 +311,11 @@ class LmdbStore:
 
 
 def _is_plain(key: bytes) -> bool:
-    return 0 < len(key) <= MAX_KEY
+    return 0 < len(key) <= MAX_KEY_BYTES
 
 
 def _long_key(key: bytes) -> bytes:
-    return key[:STEM] + blake2b(key, digest_size=DIGEST).digest()
+    return key[:STEM] + blake2b(key, digest_size=DIGEST_BYTES).digest()
 
 
 def _pack_long(key: bytes, value: bytes) -> bytes:
@@ -369,10 +369,10 @@ def _check_absent(environment: _Environment, txn: _Transaction, keys: Sequence[b
 def _has_all(txn: _Transaction, database: Any) -> bool:
     """Whether all keys of a database can be reached, in their order, as far as there are not too many to look."""
     entries = txn.stat(database)["entries"]
-    if entries > COUNTED:
+    if entries > COUNTED_KEYS:
         return True
     count, last, found = 0, b"", txn.cursor(database).iternext(values=False)
-    while part := list(islice(found, PAGE)):
+    while part := list(islice(found, SCAN_KEYS)):
         if part[0] <= last or not all(map(lt, part, part[1:])):
             return False
         count, last = count + len(part), part[-1]
@@ -408,7 +408,7 @@ def _apply(
 
 
 def _scan(environment: _Environment, prefix: bytes) -> Iterator[list[bytes]]:
-    if len(prefix) <= MAX_KEY:
+    if len(prefix) <= MAX_KEY_BYTES:
         for page in _pages(environment, prefix, long=False):
             yield [key for key, _ in page]
     for page in _pages(environment, prefix[:STEM], long=True):
@@ -430,9 +430,9 @@ def _pages(environment: _Environment, stem: bytes, *, long: bool) -> Iterator[li
             page: list[tuple[bytes, bytes]] = []
             if there:
                 items = cursor.iternext() if long else ((key, b"") for key in cursor.iternext(values=False))
-                page = list(islice(takewhile(lambda item: item[0].startswith(stem), items), PAGE))
+                page = list(islice(takewhile(lambda item: item[0].startswith(stem), items), SCAN_KEYS))
         if page:
             yield page
-        if len(page) < PAGE:
+        if len(page) < SCAN_KEYS:
             return
         last = page[-1][0]

@@ -11,7 +11,7 @@ import redis
 
 __all__ = ["Deadline", "Pool", "brought_up"]
 
-LEAST = 0.001
+MIN_WAIT_SECONDS = 0.001
 """Seconds that a socket is given at least: 0 would mean not to wait at all, and to fail in another way."""
 
 
@@ -23,7 +23,7 @@ class Deadline:
 
     def left(self) -> float:
         """Seconds that are left; a little where there are none."""
-        return max(LEAST, self._at - time.monotonic())
+        return max(MIN_WAIT_SECONDS, self._at - time.monotonic())
 
     def allows(self, pause: float) -> bool:
         """Whether anything would be left after a pause of so many seconds."""

@@ -38,9 +38,9 @@ _MULTI = _pack(("MULTI",))
 _EXEC = _pack(("EXEC",))
 _UNWATCH = _pack(("UNWATCH",))
 _COMMAND_KEYS = 50_000  # keys in one command: Redis takes 1,048,576 arguments
-_SCAN_COUNT = 1000  # keys that the server looks at in one step of a scan
+_SCAN_KEYS = 1000  # keys that the server looks at in one step of a scan
 _GLOB = re.compile(rb"([*?\[\]\\])")
-_POLICY_EVERY = 5.0  # seconds after which a server is asked again whether it may throw keys away
+_POLICY_SECONDS = 5.0  # seconds after which a server is asked again whether it may throw keys away
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.025, 1.0  # seconds before a retry: doubled each time, with jitter
 
 _SILENT = (redis.ConnectionError, redis.TimeoutError)
@@ -173,7 +173,7 @@ class RedisStore:
             nonlocal cursor
             try:
                 brought_up(connection, deadline, connect=self._connect_timeout)
-                connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+                connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_KEYS)
                 following, keys = connection.read_response()
             except _SILENT:
                 connection.disconnect()
@@ -297,7 +297,7 @@ class RedisStore:
                 "memory is full. Set it to noeviction, in redis.conf or with: CONFIG SET maxmemory-policy "
                 "noeviction; then `featurestore verify --repair` finds and fills what it has dropped."
             )
-        self._check_at = time.monotonic() + _POLICY_EVERY
+        self._check_at = time.monotonic() + _POLICY_SECONDS
 
     def _policy(self, deadline: Deadline) -> str:
         try:

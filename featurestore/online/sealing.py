@@ -21,7 +21,7 @@ MARK = b"\xf5\x9a\xc3\x6e"
 SOUND = {0x2144DF1C}
 """The CRC-32 of anything with its own CRC-32 behind it."""
 
-NEAR = 2
+NEAR_BITS = 2
 """Bits in which what begins with MARK may differ from it and is still no value of an earlier version."""
 
 _inside = itemgetter(slice(len(MARK), -4))
@@ -78,4 +78,4 @@ def read_past_damage(store: OnlineStore, keys: Sequence[bytes]) -> tuple[list[by
 
 def _is_older(data: bytes) -> bool:
     """Whether stored bytes are of a version without checksums: they begin otherwise, and not by a bit that has changed."""
-    return sum((a ^ b).bit_count() for a, b in zip(data, MARK, strict=False)) > NEAR
+    return sum((a ^ b).bit_count() for a, b in zip(data, MARK, strict=False)) > NEAR_BITS

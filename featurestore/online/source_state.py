@@ -16,7 +16,7 @@ from featurestore.declare.push import PushSource
 from featurestore.errors import OnlineStoreError
 from featurestore.online.codec import ViewCodec
 
-__all__ = ["LAG", "NEVER", "SourceState", "Witness", "served_as_of", "source_prefix", "state_key"]
+__all__ = ["LAG_US", "NEVER", "SourceState", "Witness", "served_as_of", "source_prefix", "state_key"]
 
 PACKED = struct.Struct("<Bqqqq")
 FORMAT = 2
@@ -24,7 +24,7 @@ BEFORE = struct.Struct("<Bqq")
 """Format 1, which said neither what was confirmed nor which row was the last."""
 NEVER = -(1 << 63)
 
-LAG = 1_000_000
+LAG_US = 1_000_000
 """µs that an answer of a source in use may be behind the clock, because what is confirmed is written a few times a second.
 An older one is stale."""
 

@@ -17,10 +17,10 @@ __all__ = ["THREAD", "Compactor"]
 
 THREAD = "featurestore-compaction"
 
-REST = 0.005
+REST_SECONDS = 0.005
 """Seconds for which it stops every few milliseconds, so that pushes have the interpreter half of the time at least."""
 
-PAUSE = 60.0
+RETRY_SECONDS = 60.0
 """Seconds for which a log that could not be compacted is left alone."""
 
 _LOGGER = logging.getLogger("featurestore")
@@ -68,7 +68,7 @@ class Compactor:
                     return
                 log = self._wanted.pop(0)
             try:
-                log.compact_beside(stop=self._stopped.is_set, rest=lambda: self._stopped.wait(REST))
+                log.compact_beside(stop=self._stopped.is_set, rest=lambda: self._stopped.wait(REST_SECONDS))
             except LogError as error:  # pushes and readers go on with the segments as they are
-                self._failed[log] = time.monotonic() + PAUSE
+                self._failed[log] = time.monotonic() + RETRY_SECONDS
                 _LOGGER.warning("A push log could not be compacted in the background: %s", error)

@@ -15,7 +15,7 @@ from featurestore.push.pusher import Pusher
 
 __all__ = ["Heartbeat"]
 
-BEAT = 0.3
+BEAT_SECONDS = 0.3
 """Seconds between two beats."""
 
 _LOGGER = logging.getLogger("featurestore")
@@ -46,10 +46,10 @@ class Heartbeat:
             self._thread.join()
 
     def _work(self) -> None:
-        while not self._stopped.wait(BEAT):
+        while not self._stopped.wait(BEAT_SECONDS):
             try:
                 for pusher in self._pushers():
-                    pusher.confirm(older=round(BEAT * 500_000))
+                    pusher.confirm(older=round(BEAT_SECONDS * 500_000))
                 self._told = ""
             except FeatureStoreError as error:  # the next beat tries again; lookups say that they are stale
                 if self._told != type(error).__name__:

@@ -22,7 +22,7 @@ from featurestore.semantics.values import scalars
 __all__ = ["IDENTITY", "NO_TIME", "Identity", "digests_of", "identity_keys"]
 
 PACKED = struct.Struct("<qq")
-DIGEST = 16
+DIGEST_BYTES = 16
 IDENTITY = b"i"  # follows the prefix of a source
 NO_TIME = -(1 << 63)
 
@@ -48,7 +48,7 @@ class Identity(NamedTuple):
         """The identity that `pack` wrote."""
         known_at, event_time = PACKED.unpack_from(data)
         rest = data[PACKED.size :]
-        return cls(known_at, event_time, tuple(rest[i : i + DIGEST] for i in range(0, len(rest), DIGEST)))
+        return cls(known_at, event_time, tuple(rest[i : i + DIGEST_BYTES] for i in range(0, len(rest), DIGEST_BYTES)))
 
 
 def identity_keys(source: PushSource, prefix: bytes, rows: pa.Table) -> list[bytes]:
@@ -65,4 +65,4 @@ def _digests(source: PushSource, rows: pa.Table, names: Sequence[str]) -> list[b
     columns = [
         [order_bytes(source.columns[name], value) for value in scalars(rows[name].combine_chunks())] for name in names
     ]
-    return [blake2b(b"".join(parts), digest_size=DIGEST).digest() for parts in zip(*columns, strict=True)]
+    return [blake2b(b"".join(parts), digest_size=DIGEST_BYTES).digest() for parts in zip(*columns, strict=True)]

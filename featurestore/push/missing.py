@@ -10,13 +10,13 @@ import pyarrow as pa
 from featurestore.declare.push import KNOWN_AT
 from featurestore.sources.log import Log
 
-__all__ = ["PIECE", "missing_rows"]
+__all__ = ["PIECE_ROWS", "missing_rows"]
 
-PIECE = 20_000
+PIECE_ROWS = 20_000
 """Rows that are applied at once, where many are missing."""
 
 
-def missing_rows(log: Log, after: int | None, *, event_time: str, least: int = PIECE) -> Iterator[pa.Table]:
+def missing_rows(log: Log, after: int | None, *, event_time: str, least: int = PIECE_ROWS) -> Iterator[pa.Table]:
     """The rows after a known_at, in order, at least so many at a time.
 
     Between two pieces the log stood still for long enough that all rows of the one had happened before any of the next

@@ -13,7 +13,7 @@ from featurestore.push.deduplicate import Pushed
 
 __all__ = ["PushQueue", "QueuedPush"]
 
-TURN = 5_000
+BATCH_ROWS = 5_000
 """Rows that one turn takes at most, however many wait."""
 
 
@@ -48,7 +48,7 @@ class PushQueue:
         with self._gate:
             requests: list[QueuedPush] = []
             rows = 0
-            while self._waiting and (not requests or rows + self._waiting[0].table.num_rows <= TURN):
+            while self._waiting and (not requests or rows + self._waiting[0].table.num_rows <= BATCH_ROWS):
                 request = self._waiting.popleft()
                 if request.answer.set_running_or_notify_cancel():
                     requests.append(request)

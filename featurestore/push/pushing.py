@@ -18,11 +18,11 @@ from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError
 from featurestore.materialize.materialize import Run
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, pack_watermark, watermark_key
-from featurestore.online.source_state import LAG, Witness
+from featurestore.online.source_state import LAG_US, Witness
 from featurestore.push.compactor import Compactor
 from featurestore.push.heartbeat import Heartbeat
 from featurestore.push.pusher import Applied, Pushed, Pusher, TakenBack
-from featurestore.push.witness import EVERY, LogWitness
+from featurestore.push.witness import LOOK_EVERY_US, LogWitness
 from featurestore.registry.documents import Document
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry, RegistryState, Version
@@ -33,11 +33,11 @@ from featurestore.sources.source_files import again
 
 __all__ = ["Pushing"]
 
-PATIENCE = 10.0
+CLOCK_WAIT_SECONDS = 10.0
 """Seconds for which a push waits for the online store's clock, which may stand still, or have been set back."""
 
 
-FEW = 50
+INLINE_ROWS = 50
 """Rows that are read as quickly as a thread is found to read them."""
 
 
@@ -89,14 +89,14 @@ class Pushing:
         """Who vouches for what is read of a source online, where its log is at hand."""
         with self._lock:
             if source.name not in self._witnesses:
-                every = 0 if self._stands else EVERY
+                every = 0 if self._stands else LOOK_EVERY_US
                 self._witnesses[source.name] = LogWitness(source, self._offline, every=every)
             return self._witnesses[source.name]
 
     @property
     def lag(self) -> int:
         """µs that an answer over pushed rows may be behind the clock without being stale."""
-        return 0 if self._stands else LAG
+        return 0 if self._stands else LAG_US
 
     def serve(self) -> None:
         """Confirm online what every log at hand holds, from now on, for servers that have none."""
@@ -127,7 +127,7 @@ class Pushing:
             pusher = await loop.run_in_executor(None, self._pusher, name)
         self._beat()
         submit = partial(pusher.submit, rows, json=json)
-        few = isinstance(rows, list) and len(rows) <= FEW
+        few = isinstance(rows, list) and len(rows) <= INLINE_ROWS
         answer = submit() if few else await loop.run_in_executor(None, submit)
         return await asyncio.wrap_future(answer)
 
@@ -170,7 +170,7 @@ class Pushing:
         def place(now: int) -> Path:
             return folder / f"taken-back-{to_datetime(now):%Y%m%dT%H%M%S%f}Z.parquet"
 
-        return pusher.take_back(place, ahead=round(PATIENCE * 1e6))
+        return pusher.take_back(place, ahead=round(CLOCK_WAIT_SECONDS * 1e6))
 
     def forget(self, name: str) -> int:
         """Forget the identities of a source's rows that are older than its lateness; how many."""
@@ -243,12 +243,12 @@ class Pushing:
 
     def _wait_for_the_clock(self, instant: int) -> None:
         """Return when the online store's clock has come to an instant."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + CLOCK_WAIT_SECONDS
         while True:
             now = self._store.get([]).now
             if now >= instant:
                 return
-            if time.monotonic() > deadline or instant - now > PATIENCE * 1e6:
+            if time.monotonic() > deadline or instant - now > CLOCK_WAIT_SECONDS * 1e6:
                 raise OnlineUnavailableError(
                     f"The online store's clock stands at {to_datetime(now).isoformat()}, and rows of the log are known from "
                     f"{to_datetime(instant).isoformat()} on, by a clock that was ahead of it."

@@ -2,7 +2,7 @@
 
 Ages are measured: for the rows of a source, how long after it happened a row is served for the first time. That is the
 first instant of the view's refresh by which the row has happened and is known, plus `ready_after`, minus its event_time;
-for a continuous view, when it is known. A source of more rows than `SAMPLE` is measured on a sample chosen by row number.
+for a continuous view, when it is known. A source of more rows than `SAMPLE_ROWS` is measured on a sample chosen by row number.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 
-__all__ = ["SAMPLE", "column_notices", "data_notices", "rule_notices"]
+__all__ = ["SAMPLE_ROWS", "column_notices", "data_notices", "rule_notices"]
 
-SAMPLE = 500_000
+SAMPLE_ROWS = 500_000
 """The most rows of one source that ages are measured on; enough for a percentile, and quick on any source."""
 
-MINUTE = 60_000_000
+MINUTE_US = 60_000_000
 
 
 def rule_notices(views: Iterable[ResolvedView]) -> Iterator[Notice]:
@@ -156,7 +156,7 @@ def _measure(session: Session, view: ResolvedView) -> tuple[int, int]:
     """Fill `times` (event_us, known, loaded in µs) from the view's source; the rows there are, and those that were kept."""
     scan = session.scan(view.source)
     total = _row(session, f"SELECT count(*) FROM {scan.relation}")[0]
-    every = -(-total // SAMPLE)
+    every = -(-total // SAMPLE_ROWS)
     some = f"AND hash(row) % {every} = 0" if every > 1 else ""
     session.connection.execute(
         "CREATE OR REPLACE TEMP TABLE times AS SELECT event_us, known, learned_us AS loaded FROM "
@@ -186,11 +186,11 @@ def _loads(session: Session, source: Source) -> Iterator[str]:
     """Whether one minute holds most of the known_at values, of rows that happened over a longer time than that."""
     if source.known_column is None or source.history_until is not None:
         return
-    minute = floor_div("loaded", MINUTE)
+    minute = floor_div("loaded", MINUTE_US)
     rows = session.connection.execute(
         f"SELECT {minute} AS minute, count(*) / (SELECT count(*) FROM times) AS share, "
         "strftime(make_timestamp(min(loaded)), '%Y-%m-%d %H:%M') FROM times "
-        f"GROUP BY minute HAVING share > 0.5 AND max(event_us) - min(event_us) > {MINUTE}"
+        f"GROUP BY minute HAVING share > 0.5 AND max(event_us) - min(event_us) > {MINUTE_US}"
     ).fetchall()
     for _, share, at in rows:
         yield (

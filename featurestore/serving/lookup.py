@@ -32,7 +32,7 @@ from featurestore.types import FeatureType, Timestamp, from_json
 
 __all__ = ["Lookup", "rows_of"]
 
-ATTEMPTS = 20
+MAX_READINGS = 20
 """Round trips that a lookup makes at most, when records are rewritten under its hands."""
 
 ONE_INT, ONE_STR = {int}, {str}
@@ -84,7 +84,7 @@ class Lookup:
         Raises RequestError for a missing or wrongly typed value, NotMaterializedError, OnDemandError.
         """
         asked = self._encode(rows_of(rows, self._inputs), json=json)
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_READINGS):
             result = self._answer(asked, self._store.get(asked.keys))
             if result is not None:
                 return result
@@ -94,7 +94,7 @@ class Lookup:
         """`get` for coroutines: round trips are shared with those that wait at the same time."""
         asked = self._encode(rows_of(rows, self._inputs), json=json)
         count, reader = len(self._marks), self._reader()
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_READINGS):
             result = self._answer(asked, await reader.get(asked.keys[count:], first=asked.keys[:count]))
             if result is not None:
                 return result
@@ -110,7 +110,7 @@ class Lookup:
 
     def _torn(self) -> OnlineStoreError:
         return OnlineStoreError(
-            f"Service '{self.service.name}': records have no slot for the watermark after {ATTEMPTS} readings; the store "
+            f"Service '{self.service.name}': records have no slot for the watermark after {MAX_READINGS} readings; the store "
             "holds records of another history. Run featurestore materialize --full"
         )
 

@@ -42,7 +42,7 @@ TIME = pa.timestamp("us", "UTC")
 OWN = (pa.field("request", pa.string()), pa.field("row", pa.int32()), pa.field("time", TIME))
 """The log's own columns; the others have a colon in their names, which no feature has."""
 
-ATTEMPTS = 3
+MAX_READINGS = 3
 """Times that a listing of segments is read, where one of them is deleted in between."""
 
 SIZE, ROW = 1024, 24
@@ -208,11 +208,11 @@ def find_request(folder: Path, request: str) -> LoggedRequest | None:
     Segments whose statistics rule the id out are not read. An id that clients used more than once finds every use of it
     by the service version that used it last.
     """
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_READINGS):
         try:
             return _find(folder, request)
         except FileNotFoundError:  # its time had come
-            if attempt == ATTEMPTS - 1:
+            if attempt == MAX_READINGS - 1:
                 raise
     return None
 

@@ -39,13 +39,13 @@ from featurestore.serving.recorder import Recorder, checked_id
 from featurestore.serving.view_readers import Vouched
 from featurestore.training.manifest import Manifest
 
-__all__ = ["RELOAD", "ServiceBehind", "Serving", "is_published"]
+__all__ = ["RELOAD_SECONDS", "ServiceBehind", "Serving", "is_published"]
 
-RELOAD = 2.0
+RELOAD_SECONDS = 2.0
 """Seconds after which a loaded service looks whether a newer version is to be served."""
 
 
-PRESENTED = 1_000
+PRESENTED_MANIFESTS = 1_000
 """Definitions of manifests that are remembered at most; the one presented first is forgotten first."""
 
 
@@ -106,11 +106,11 @@ class Serving:
         """
         loaded = self._loaded.get((name, fingerprint))
         now = time.monotonic()
-        if loaded is not None and now - loaded.checked < RELOAD:
+        if loaded is not None and now - loaded.checked < RELOAD_SECONDS:
             return loaded.lookup
         with self._waited(now if since is None else since):
             loaded = self._loaded.get((name, fingerprint))
-            if loaded is not None and now - loaded.checked < RELOAD:
+            if loaded is not None and now - loaded.checked < RELOAD_SECONDS:
                 return loaded.lookup
             generation = self._registry.generation()
             if loaded is None or not loaded.newest or loaded.generation != generation or self._has_other_code(loaded):
@@ -168,7 +168,7 @@ class Serving:
         request_id = None if request_id is None else checked_id(request_id)
         loop = asyncio.get_running_loop()
         loaded = self._loaded.get((name, fingerprint))
-        if loaded is not None and time.monotonic() - loaded.checked < RELOAD:
+        if loaded is not None and time.monotonic() - loaded.checked < RELOAD_SECONDS:
             lookup = loaded.lookup
         else:
             look = partial(self.lookup, name, fingerprint, since=time.monotonic())
@@ -260,7 +260,7 @@ class Serving:
         if manifest.definition is not None and version not in self._presented:
             with self._lock:
                 self._presented[version] = manifest.definition
-                while len(self._presented) > PRESENTED:
+                while len(self._presented) > PRESENTED_MANIFESTS:
                     del self._presented[next(iter(self._presented))]
         return version
 

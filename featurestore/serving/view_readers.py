@@ -12,7 +12,7 @@ from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
 from featurestore.online.codec import Rows, ViewCodec, edition_of, unpack_watermark
-from featurestore.online.source_state import LAG, NEVER, SourceState, Witness, served_as_of, state_key
+from featurestore.online.source_state import LAG_US, NEVER, SourceState, Witness, served_as_of, state_key
 from featurestore.semantics.judge import expired, filled, non_present, row_status, spread, status_of
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
@@ -156,7 +156,7 @@ class PushedReader:
         self._records = TileCodec(self._lanes)
         self._witness = None if vouched is None else vouched.witness(part.view.source)
         self._known: _Marks | None = None
-        self._lag = LAG if vouched is None else vouched.lag
+        self._lag = LAG_US if vouched is None else vouched.lag
         self._defaults = [feature.default for feature in part.view.features]
 
     def answer(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
-from featurestore.durable.lock import PATIENCE
+from featurestore.durable.lock import LOCK_WAIT_SECONDS
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ConfigError
 from featurestore.sources.log import Log
@@ -25,7 +25,7 @@ class PushLogs:
     waited for.
     """
 
-    def __init__(self, folder: Path, project: str | None = None, *, patience: float = PATIENCE) -> None:
+    def __init__(self, folder: Path, project: str | None = None, *, patience: float = LOCK_WAIT_SECONDS) -> None:
         self.folder = folder
         self.patience = patience
         self._project = project

@@ -26,13 +26,13 @@ __all__ = ["PlaceError", "Places", "SourceFile", "again", "files_below", "source
 
 T = TypeVar("T")
 
-ATTEMPTS = 3
+MAX_READINGS = 3
 """How often files are read anew that change meanwhile."""
 
 SUFFIX = ".parquet"
 DEEP = "**"
 
-LISTINGS = 3
+MAX_LISTINGS = 3
 """How often files are listed where one of them goes away meanwhile."""
 
 FORMATS = (("Delta", "_delta_log"), ("Hudi", ".hoodie"))
@@ -70,7 +70,7 @@ class Places:
 
     def files(self, source: Source) -> tuple[SourceFile, ...]:
         """The files of a source as they are now; SourceError where there is none."""
-        for _ in range(LISTINGS):
+        for _ in range(MAX_LISTINGS):
             try:
                 return tuple(_status(path, name) for path, name in self.named(source).items())
             except FileNotFoundError as error:  # since it was listed
@@ -156,7 +156,7 @@ def _status(path: str, name: str) -> SourceFile:
 
 def again(read: Callable[[], T]) -> T:
     """What `read` returns; where a file of its changed meanwhile it begins anew, a few times."""
-    for _ in range(ATTEMPTS - 1):
+    for _ in range(MAX_READINGS - 1):
         with suppress(FilesChangedError):
             return read()
     return read()

@@ -23,7 +23,7 @@ from featurestore.types import FeatureType
 
 __all__ = ["Sources"]
 
-AGREED = 64
+AGREED_SETS = 64
 """How many sets of files are remembered with what their columns are as a whole."""
 
 
@@ -135,7 +135,7 @@ class Sources:
         known = self._agreed.get(key)
         if known is None:
             found = zip(files, self.columns_of(connection, source, files), strict=True)
-            if len(self._agreed) >= AGREED:
+            if len(self._agreed) >= AGREED_SETS:
                 self._agreed.clear()
             known = self._agreed[key] = agreed_columns(source, list(found))
         return known

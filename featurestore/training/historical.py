@@ -38,7 +38,7 @@ __all__ = ["Options", "answer_part", "get_historical_features", "listing_of"]
 Listing = dict[str, tuple[SourceFile, ...]]
 """By source its files, each as it was found."""
 
-AT_ONCE = 2
+VIEWS_AT_ONCE = 2
 """Views that are asked at once."""
 
 Instants = npt.NDArray[np.int64]
@@ -192,7 +192,7 @@ def _answered(
             invalid = None if part.name in counted else _invalid(own, part.view)
             return part_values(part, answer), _Counts(int(answer.conflicts.sum()), past, invalid)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(VIEWS_AT_ONCE) as pool:
         return list(pool.map(answered, parts))
 
 

@@ -15,12 +15,12 @@ from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_
 from featurestore.errors import SpineError
 from featurestore.sources.source_files import PlaceError, files_below
 
-__all__ = ["CHUNK", "SpineChunk", "chunks_of", "pandas_of", "stays"]
+__all__ = ["CHUNK_ROWS", "SpineChunk", "chunks_of", "pandas_of", "stays"]
 
-CHUNK = 2_000_000
+CHUNK_ROWS = 2_000_000
 """Rows that are answered at once: what bounds the memory of a spine that is larger."""
 
-BATCH = 100_000
+READ_ROWS = 100_000
 """Rows that are read at once; a chunk ends with the batch that fills it."""
 
 
@@ -39,7 +39,7 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
         yield from _chunks_of_reader(_parquet_reader(Path(spine)))
         return
     if isinstance(spine, duckdb.DuckDBPyRelation):
-        yield from _chunks_of_reader(spine.to_arrow_reader(min(BATCH, CHUNK)))
+        yield from _chunks_of_reader(spine.to_arrow_reader(min(READ_ROWS, CHUNK_ROWS)))
         return
     if isinstance(spine, pa.RecordBatchReader):
         yield from (SpineChunk(own_table(chunk.table), chunk.first) for chunk in _chunks_of_reader(spine))
@@ -55,8 +55,8 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
             f"{type(spine).__name__} is no spine; pass a pandas, polars or Arrow frame, a Parquet path or a DuckDB relation"
         ) from None
     _check_distinct(table.column_names)
-    for first in range(0, max(1, table.num_rows), CHUNK):
-        rows = table.slice(first, CHUNK)
+    for first in range(0, max(1, table.num_rows), CHUNK_ROWS):
+        rows = table.slice(first, CHUNK_ROWS)
         yield SpineChunk(rows if is_pandas(spine) else own_table(rows), first)
 
 
@@ -105,7 +105,7 @@ def _batches(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch
     for file in files:
         with _opened(file) as opened:
             try:
-                for batch in opened.iter_batches(min(BATCH, CHUNK)):
+                for batch in opened.iter_batches(min(READ_ROWS, CHUNK_ROWS)):
                     yield batch.select(schema.names).cast(schema)
             except (pa.ArrowException, OSError) as error:
                 raise SpineError(f"The spine's file {file} cannot be read: {error}") from error
@@ -125,7 +125,7 @@ def _chunks_of_reader(reader: pa.RecordBatchReader) -> Iterator[SpineChunk]:
     for batch in reader:
         pending.append(batch)
         rows += batch.num_rows
-        if rows >= CHUNK:
+        if rows >= CHUNK_ROWS:
             yield _chunk(pa.Table.from_batches(pending), first)
             first, rows, pending = first + rows, 0, []
     if pending or not first:

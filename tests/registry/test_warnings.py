@@ -147,7 +147,7 @@ def test_ages_are_those_of_an_independent_count(repo, refresh, offset, settle, r
 
 def test_many_rows_are_measured_on_a_sample_and_it_says_so(repo, monkeypatch):
     """The same rows each time, and about as many as the limit."""
-    monkeypatch.setattr(notices_module, "SAMPLE", 1_000)
+    monkeypatch.setattr(notices_module, "SAMPLE_ROWS", 1_000)
     count = 20_000
     table = pa.table(
         {

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.serving.serving import RELOAD
+from featurestore.serving.serving import RELOAD_SECONDS
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_a_running_server_goes_on_with_the_code_that_it_has(shop: Path) -> None:
         (behind,) = client.get("/readyz").json()["behind"]
         assert (behind["service"], behind["applied"], behind["served"]) == ("order_model", new, old)
         assert "Deploy the code that was applied and restart" in behind["why"]
-        until = time.monotonic() + 1.5 * RELOAD
+        until = time.monotonic() + 1.5 * RELOAD_SECONDS
         while time.monotonic() < until:  # longer than a loaded version is trusted: in between it is loaded anew
             answer = asked(client)
             assert (answer.status_code, answer.json()["fingerprint"]) == (200, old)

@@ -132,7 +132,7 @@ def test_while_the_disk_stalls_lookups_go_on(tmp_path: Path, limit: dict[str, in
 
 def test_closing_gives_a_stalled_disk_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while, and what was not written is lost, and counted as that."""
-    monkeypatch.setattr("featurestore.serving.log.serving_log.CLOSING", 0.1)
+    monkeypatch.setattr("featurestore.serving.log.serving_log.CLOSING_SECONDS", 0.1)
     log = ServingLog(tmp_path, flush=0.01)
     stall = Stall(log)
     log.offer(served(0))

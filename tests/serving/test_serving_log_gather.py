@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.serving.log.serving_log import SMALL, Losses, ServingLog, losses
+from featurestore.serving.log.serving_log import GATHERED_REQUESTS, Losses, ServingLog, losses
 from tests.serving.test_serving_log_disk import logged, served
 
 THREADS, EACH = 8, 2_000
@@ -37,13 +37,13 @@ def test_few_wait_one_by_one(tmp_path: Path) -> None:
     """As many as are gathered at once, however long the writer lets them wait; what they take is counted from then on."""
     log = ServingLog(tmp_path, flush=3600, memory=100_000)
     text = os.urandom(500).hex()
-    taken = [log.offer(served(n, text=text, size=None)) for n in range(2 * SMALL)]
-    assert taken == [True] * SMALL + [False] * SMALL
+    taken = [log.offer(served(n, text=text, size=None)) for n in range(2 * GATHERED_REQUESTS)]
+    assert taken == [True] * GATHERED_REQUESTS + [False] * GATHERED_REQUESTS
     assert len(log._small) == 0
-    assert [one.requests for one in log._waiting] == [SMALL]
+    assert [one.requests for one in log._waiting] == [GATHERED_REQUESTS]
     log.close()
-    assert logged(tmp_path) == list(range(SMALL))
-    assert log.losses == Losses(2 * SMALL, SMALL, SMALL, 0)
+    assert logged(tmp_path) == list(range(GATHERED_REQUESTS))
+    assert log.losses == Losses(2 * GATHERED_REQUESTS, GATHERED_REQUESTS, GATHERED_REQUESTS, 0)
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.serving.log.segments import HOUR, ServedSegment
+from featurestore.serving.log.segments import HOUR_US, ServedSegment
 from featurestore.serving.log.serving_log import ServedRequests, ServingLog, losses, segments
 from featurestore.serving.log.upkeep import Limits, Upkeep, keep_up
 from tests.serving.requests import request_of
 
 SCHEMA = pa.schema([("request", pa.string()), ("time", pa.timestamp("us", "UTC"))])
-MINUTE = HOUR // 60
-NOW = 4 * HOUR
+MINUTE = HOUR_US // 60
+NOW = 4 * HOUR_US
 """When hours 0 to 2 are over, and 3 just is."""
 
 
@@ -207,7 +207,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
 
 def test_whoever_logs_looks_after_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its writer's thread, which goes on writing meanwhile."""
-    monkeypatch.setattr("featurestore.serving.log.serving_log.UPKEEP", 0.0)
+    monkeypatch.setattr("featurestore.serving.log.serving_log.UPKEEP_SECONDS", 0.0)
     written(tmp_path, TIMES)
     log = ServingLog(tmp_path, flush=0.01, upkeep=lambda between: keep_up(tmp_path, Limits(), now=NOW, between=between))
     log.offer(served(NOW))

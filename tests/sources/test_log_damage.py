@@ -58,7 +58,7 @@ def read(folder: Path) -> pa.Table:
 @pytest.mark.parametrize("file", FILES)
 def test_a_flipped_bit_changes_no_row(tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are what was written, or there is an error that names the file; after the bit is back, all are there."""
-    monkeypatch.setattr(files, "PAUSE", 0)  # nobody is at work on the log, for whom a reader would wait
+    monkeypatch.setattr(files, "LOOK_SECONDS", 0)  # nobody is at work on the log, for whom a reader would wait
     folder = tmp_path / "log"
     rows = bits(made(folder))
     errors = 0

@@ -92,6 +92,6 @@ def test_order_of_the_questions_changes_nothing(
     rows: pa.Table, asked: pa.Table, one_by_one: TrainingFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked backwards and in chunks, every row gets the answer that it gets anyway."""
-    monkeypatch.setattr("featurestore.training.spine.CHUNK", 7_001)
+    monkeypatch.setattr("featurestore.training.spine.CHUNK_ROWS", 7_001)
     backwards = train(rows, asked.take(pa.array(range(QUESTIONS))[::-1]), tmp_path, threads=2, files=2)
     assert {name: column[::-1] for name, column in seen(backwards).items()} == seen(one_by_one)

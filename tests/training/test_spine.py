@@ -207,7 +207,7 @@ def test_the_time_column_may_have_any_name() -> None:
 @pytest.mark.parametrize("kind", ["Arrow", "pandas", "polars", "Parquet", "relation"])
 def test_a_null_time_is_an_error_that_names_the_row(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its number in the whole spine, in whichever chunk it lies; the first one, where there are several."""
-    monkeypatch.setattr("featurestore.training.spine.CHUNK", 4)
+    monkeypatch.setattr("featurestore.training.spine.CHUNK_ROWS", 4)
     asked = table(thing=[1] * 12, event_timestamp=[NOON] * 9 + [None, NOON, None])
     pq.write_table(asked, tmp_path / "spine.parquet")
     kinds = {

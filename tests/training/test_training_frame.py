@@ -32,7 +32,7 @@ MICROSECOND = timedelta(microseconds=1)
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three rows at once."""
-    monkeypatch.setattr("featurestore.training.spine.CHUNK", 3)
+    monkeypatch.setattr("featurestore.training.spine.CHUNK_ROWS", 3)
 
 
 def views(folder: Path) -> list[FeatureView]:
@@ -108,7 +108,7 @@ def test_one_manifest_in_the_frame_the_file_and_beside_it(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, lazy: bool
 ) -> None:
     """Equal in all three, and in the Arrow table, however many chunks were counted."""
-    monkeypatch.setattr("featurestore.training.spine.CHUNK", chunk)
+    monkeypatch.setattr("featurestore.training.spine.CHUNK_ROWS", chunk)
     frame = store.get_historical_features(write(tmp_path / "spine.parquet", asked()) if lazy else asked(), "service")
     path = frame.to_parquet(tmp_path / "frame.parquet")
     assert frame.manifest["rows"] == 10

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.errors import FeatureStoreError
-from featurestore.online.source_state import LAG
+from featurestore.online.source_state import LAG_US
 from featurestore.project import Project
 from featurestore.reports.audit.bits import Bits
 from featurestore.reports.audit.causes import REWRITTEN
@@ -73,7 +73,7 @@ class AuditCounts:
     def late(self, service: str, part: ServiceView, times: Ints, as_of: Ints) -> None:
         """Count how far the as_of that were served lie behind those of rule 0."""
         self._behind.setdefault((service, part.name), []).append(part.view.timing.as_of(times) - as_of)
-        self._lags[service, part.name] = LAG if part.view.is_pushed else 0
+        self._lags[service, part.name] = LAG_US if part.view.is_pushed else 0
 
     def add(self, logged: Logged, compared: Compared) -> None:
         """Count one column of logged rows."""

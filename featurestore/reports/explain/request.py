@@ -17,7 +17,7 @@ from featurestore.clock import to_datetime
 from featurestore.config import ServingLogConfig
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import FingerprintError, NotFoundError, OnDemandError, RequestError
-from featurestore.online.source_state import LAG
+from featurestore.online.source_state import LAG_US
 from featurestore.reports.audit.logged import Logged
 from featurestore.reports.explain.explain import explain_as_of
 from featurestore.reports.explain.request_explanation import (
@@ -112,7 +112,7 @@ def _view(part: ServiceView, logged: Logged, inputs: dict[str, Any], offline: Of
             agrees = status == status_now and same_value(feature.type, value, now)
         features.append(ServedFeature(column, feature.type, value, status, now, status_now, agrees))
     due = part.view.timing.as_of(int(logged.times[0]))
-    lag = timedelta(microseconds=LAG if part.view.is_pushed else 0)
+    lag = timedelta(microseconds=LAG_US if part.view.is_pushed else 0)
     return ServedView(part.name, to_datetime(as_of), to_datetime(due), tuple(features), explanation, lag)
 
 

@@ -39,7 +39,7 @@ ENDED = "ended.json"
 OLD_ENDED = "ended"
 """That of an earlier version, whose counts are among those of `ENDED` where both are there."""
 
-LOOKS = 5
+MAX_LOOKS = 5
 """Times that a file is read whose counters are just being written."""
 
 LAST = (1 << 63) - 1
@@ -186,7 +186,7 @@ def _read(processes: Path) -> Iterator[tuple[_Counted, bool]]:
 
 
 def _read_one(path: Path) -> tuple[_Counted, bool] | None:
-    for _ in range(LOOKS):
+    for _ in range(MAX_LOOKS):
         try:
             with path.open("rb") as file:
                 alive = _is_locked(file.fileno())

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from featurestore.durable.checksums import check_of, is_whole
 
 __all__ = [
-    "HOUR",
+    "HOUR_US",
     "REPLACES",
     "ServedSegment",
     "appearing",
@@ -38,7 +38,7 @@ __all__ = [
     "write_quickly",
 ]
 
-HOUR = 3_600_000_000
+HOUR_US = 3_600_000_000
 """µs: what is merged into one file."""
 
 REPLACES = b"featurestore.replaces"
@@ -60,7 +60,7 @@ class ServedSegment(NamedTuple):
     @property
     def hour(self) -> int:
         """The hour in which its first row was served, counted from 1970."""
-        return self.first // HOUR
+        return self.first // HOUR_US
 
     @classmethod
     def of(cls, path: Path) -> ServedSegment:

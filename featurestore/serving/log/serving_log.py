@@ -30,25 +30,25 @@ from featurestore.serving.log.segments import appearing, is_sound, rows_served, 
 
 __all__ = ["Losses", "SegmentForm", "ServedRequests", "ServingLog", "is_sound", "losses", "rows_served", "segments"]
 
-FLUSH = 1.0
+FLUSH_SECONDS = 1.0
 """Seconds for which what was served may wait in memory."""
 
-PENDING = 400_000
+PENDING_ROWS = 400_000
 """Rows that may be in memory at most: those that wait, and those that are being written."""
 
-MEMORY = 256 << 20
+PENDING_BYTES = 256 << 20
 """Bytes that they may take at most, about."""
 
-SMALL = 256
+GATHERED_REQUESTS = 256
 """Small requests that wait one by one; who brings the last of as many makes one of them."""
 
-SEGMENT = 50_000
+SEGMENT_ROWS = 50_000
 """Rows of one segment at most, give or take a batch; when as many wait, they are written at once."""
 
-CLOSING = 10.0
+CLOSING_SECONDS = 10.0
 """Seconds for which closing waits for a disk that stalls."""
 
-UPKEEP = 300.0
+UPKEEP_SECONDS = 300.0
 """Seconds between two times that a process looks after what is written."""
 
 FAILURES = (OSError, pa.ArrowException, ValueError, TypeError, ArithmeticError, MemoryError)
@@ -90,7 +90,7 @@ class ServingLog:
     """
 
     def __init__(
-        self, folder: Path, *, flush: float = FLUSH, pending: int = PENDING, memory: int = MEMORY,
+        self, folder: Path, *, flush: float = FLUSH_SECONDS, pending: int = PENDING_ROWS, memory: int = PENDING_BYTES,
         upkeep: Callable[[Callable[[], None]], object] | None = None, claim: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.folder = folder
@@ -126,12 +126,12 @@ class ServingLog:
             if self._writer is None and taken:
                 self._writer = threading.Thread(target=self._write_on, name="serving log", daemon=True)
                 self._writer.start()
-        if len(self._small) >= SMALL and self._gathering.acquire(blocking=False):
+        if len(self._small) >= GATHERED_REQUESTS and self._gathering.acquire(blocking=False):
             try:
                 self._gather()
             finally:
                 self._gathering.release()
-        if rows >= SEGMENT and not self._wake.is_set():
+        if rows >= SEGMENT_ROWS and not self._wake.is_set():
             self._wake.set()
         return taken
 
@@ -194,7 +194,7 @@ class ServingLog:
             self._closed = True
         self._wake.set()
         if self._writer is not None and threading.current_thread() is not self._writer:
-            self._writer.join(CLOSING)
+            self._writer.join(CLOSING_SECONDS)
         with self._gate:
             self._counts.ended()
 
@@ -203,7 +203,7 @@ class ServingLog:
             self._wake.wait(self._flush)
             self._wake.clear()
             self.flush()
-            if self._upkeep is not None and time.monotonic() - self._kept_up >= UPKEEP and not self._closed:
+            if self._upkeep is not None and time.monotonic() - self._kept_up >= UPKEEP_SECONDS and not self._closed:
                 self._keep_up(self._upkeep)
         self.flush()
 
@@ -284,7 +284,7 @@ def _parts(requests: Iterable[ServedRequests]) -> Iterator[list[ServedRequests]]
     for served in requests:
         part.append(served)
         rows += served.rows
-        if rows >= SEGMENT:
+        if rows >= SEGMENT_ROWS:
             yield part
             part, rows = [], 0
     if part:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from featurestore.clock import instant_of
 from featurestore.serving.log.counts import fold_ended
 from featurestore.serving.log.segments import (
-    HOUR,
+    HOUR_US,
     REPLACES,
     ServedSegment,
     appearing,
@@ -37,18 +37,18 @@ from featurestore.serving.log.segments import (
     replaced_by,
 )
 
-__all__ = ["GRACE", "Limits", "Upkeep", "keep_up"]
+__all__ = ["GRACE_SECONDS", "Limits", "Upkeep", "keep_up"]
 
-SETTLED = 300_000_000
+SETTLED_US = 300_000_000
 """µs after its end when an hour is merged: what was served in it is written by then."""
 
-GRACE = 600.0
+GRACE_SECONDS = 600.0
 """Seconds for which replaced files stay, for those that are reading them."""
 
-ABANDONED = 3600.0
+ABANDONED_SECONDS = 3600.0
 """Seconds after which a file without its final name is one that nobody will finish."""
 
-ROW_GROUP = 1 << 17
+ROW_GROUP_ROWS = 1 << 17
 """Rows of a row group of a merged file at least, but for the last."""
 
 TIME = "time"
@@ -79,7 +79,7 @@ class Upkeep(NamedTuple):
 
 
 def keep_up(
-    folder: Path, limits: Limits, *, now: int, between: Between = lambda: None, grace: float = GRACE
+    folder: Path, limits: Limits, *, now: int, between: Between = lambda: None, grace: float = GRACE_SECONDS
 ) -> Upkeep | None:
     """Look after the log in a folder; None where another process is at it. now: µs, by the clock of the rows' times.
 
@@ -120,7 +120,7 @@ def _alone(folder: Path) -> Iterator[bool]:
 def _clean(version: Path, grace: float) -> Upkeep:
     """Remove what a merged file has replaced for long enough, and what nobody will finish."""
     for path in version.glob(".[0-9]*.parquet"):
-        if _age(path) > ABANDONED:
+        if _age(path) > ABANDONED_SECONDS:
             path.unlink(missing_ok=True)
     gone = _replaced_in(version, lambda file: _age(file.path) >= grace)
     return Upkeep(removed=len(gone), freed=_unlink(gone))
@@ -143,7 +143,7 @@ def _past_hours(version: Path, now: int) -> list[list[ServedSegment]]:
     """The files of each hour that is over, where it has several, and none that was replaced is still there."""
     hours: dict[int, list[ServedSegment]] = {}
     for file in listed(version):
-        if (file.hour + 1) * HOUR + SETTLED <= now:
+        if (file.hour + 1) * HOUR_US + SETTLED_US <= now:
             hours.setdefault(file.hour, []).append(file)
     return [
         files for files in hours.values()
@@ -178,7 +178,7 @@ def _merge(schema: pa.Schema, files: Sequence[ServedSegment], between: Between) 
     path = files[0].path.with_name(merged_name(first, last, secrets.token_hex(4)))
     with appearing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for rows in _by_time(files, between):
-            writer.write_table(rows.replace_schema_metadata(schema.metadata), row_group_size=2 * ROW_GROUP)
+            writer.write_table(rows.replace_schema_metadata(schema.metadata), row_group_size=2 * ROW_GROUP_ROWS)
 
 
 def _by_time(files: Sequence[ServedSegment], between: Between) -> Iterator[pa.Table]:
@@ -197,7 +197,7 @@ def _by_time(files: Sequence[ServedSegment], between: Between) -> Iterator[pa.Ta
             held = held.filter(pc.invert(settled))
         else:
             ready.append(held.sort_by(TIME))
-        if number + 1 == len(groups) or sum(part.num_rows for part in ready) >= ROW_GROUP:
+        if number + 1 == len(groups) or sum(part.num_rows for part in ready) >= ROW_GROUP_ROWS:
             yield pa.concat_tables(ready).combine_chunks()
             ready = []
         between()

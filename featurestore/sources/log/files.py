@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import pyarrow as pa
 
-from featurestore.durable.lock import PATIENCE, exclusive
+from featurestore.durable.lock import LOCK_WAIT_SECONDS, exclusive
 from featurestore.durable.numbers_file import NumbersFile
 from featurestore.durable.writes import sync_folder
 from featurestore.errors import LogDamagedError, LogError
@@ -24,8 +24,8 @@ from featurestore.sources.log.segment import ChangedError, SegmentFile
 
 __all__ = ["LogFolder"]
 
-LOOKS = 50  # times that a reader looks again
-PAUSE = 0.01  # seconds between two of them
+MAX_LOOKS = 50  # times that a reader looks again
+LOOK_SECONDS = 0.01  # seconds between two of them
 
 Found = TypeVar("Found")
 
@@ -36,7 +36,7 @@ class LogFolder:
     mutex: held by a thread that uses what is remembered here. Whoever changes a file holds the log's lock besides.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, *, patience: float = PATIENCE) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, *, patience: float = LOCK_WAIT_SECONDS) -> None:
         self.folder = folder
         self.lock = folder / "lock"
         self.mutex = threading.Lock()
@@ -95,19 +95,19 @@ class LogFolder:
         Without the lock, a look may come between the halves of a write, between a cut and the next append, or after
         a file was deleted. None of these lasts.
         """
-        for look in range(LOOKS):
+        for look in range(MAX_LOOKS):
             try:
                 with self.mutex:
                     manifest, tip = self.in_force(), self.tip()
                     file = self._current(manifest, tip.cuts)
                     if file.extend() == "damaged" or file.end < tip.acknowledged(file.number):
-                        self._look_again(file, last=look == LOOKS - 1)
+                        self._look_again(file, last=look == MAX_LOOKS - 1)
                     finish = use(manifest, file)
                 return finish()
             except (ChangedError, FileNotFoundError) as error:
-                if look == LOOKS - 1:
+                if look == MAX_LOOKS - 1:
                     raise LogError(f"The push log in {self.folder} cannot be read: {error!r}.") from error
-                time.sleep(PAUSE if isinstance(error, ChangedError) else 0)
+                time.sleep(LOOK_SECONDS if isinstance(error, ChangedError) else 0)
         raise AssertionError
 
     def _look_again(self, file: SegmentFile, *, last: bool) -> None:

@@ -25,15 +25,15 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-__all__ = ["HEADER", "MAX_PAYLOAD", "LogFrame", "Scanned", "encode", "scan"]
+__all__ = ["HEADER", "MAX_PAYLOAD_BYTES", "LogFrame", "Scanned", "encode", "scan"]
 
 MAGIC = b"FSL1"
 FIELDS = struct.Struct("<4sIIIqq")
 PLACE = struct.Struct("<QQ")
 CHECK = struct.Struct("<I4x")
 HEADER = FIELDS.size + CHECK.size
-MAX_PAYLOAD = 1 << 30
-SECTOR = 512
+MAX_PAYLOAD_BYTES = 1 << 30
+SECTOR_BYTES = 512
 """Bytes that a disk writes at once: what a crash of the machine left unwritten is whole sectors of zeros."""
 
 
@@ -102,7 +102,7 @@ def scan(data: bytes, number: int, base: int) -> Scanned:
 
 def _unwritten(view: memoryview, start: int, stop: int) -> bool:
     """Whether a sector's share of a frame holds nothing but zeros."""
-    cuts = [start, *range((start // SECTOR + 1) * SECTOR, stop, SECTOR), stop]
+    cuts = [start, *range((start // SECTOR_BYTES + 1) * SECTOR_BYTES, stop, SECTOR_BYTES), stop]
     return any(not any(view[a:b]) for a, b in pairwise(cuts))
 
 

@@ -15,14 +15,14 @@ import pyarrow as pa
 
 from featurestore.clock import Clock, reader
 from featurestore.durable.disk_errors import unwritable
-from featurestore.durable.lock import PATIENCE, BusyError, attempt, exclusive
+from featurestore.durable.lock import LOCK_WAIT_SECONDS, BusyError, attempt, exclusive
 from featurestore.durable.writes import error_of
 from featurestore.errors import LogBusyError, LogError
 from featurestore.semantics.source_columns import Scan
 from featurestore.sources.log.compaction import Compaction, compact
 from featurestore.sources.log.confirmed import NEVER, Confirmed
 from featurestore.sources.log.files import LogFolder
-from featurestore.sources.log.frame import MAX_PAYLOAD
+from featurestore.sources.log.frame import MAX_PAYLOAD_BYTES
 from featurestore.sources.log.manifest import LogManifest, Segment
 from featurestore.sources.log.relation import Relation, scan_of, scan_where
 from featurestore.sources.log.returns import Return, read_returns, write_return
@@ -35,7 +35,7 @@ __all__ = ["Log"]
 
 SEGMENT_BYTES = 64 * 1024**2
 SEALING = "sealing full segments"
-GRACE = 3600.0
+GRACE_SECONDS = 3600.0
 """Seconds for which a file that is no longer in force stays: longer than a query that has found it may run."""
 
 
@@ -51,7 +51,7 @@ class Log:
     def __init__(
         self, folder: Path, schema: pa.Schema, *, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None,
         claim: Callable[[bool], None] = lambda _: None,
-        patience: float = PATIENCE,
+        patience: float = LOCK_WAIT_SECONDS,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.schema = check(schema)
@@ -201,8 +201,10 @@ class Log:
             if differs:
                 raise ValueError(f"The push log in {self.folder} holds other columns: {differs}.")
         table = pa.Table.from_batches([batch.cast(self.schema) for batch in batches], self.schema)
-        if table.nbytes > MAX_PAYLOAD:
-            raise ValueError(f"{table.nbytes} bytes are too many for one append; give at most {MAX_PAYLOAD} at once.")
+        if table.nbytes > MAX_PAYLOAD_BYTES:
+            raise ValueError(
+                f"{table.nbytes} bytes are too many for one append; give at most {MAX_PAYLOAD_BYTES} at once."
+            )
         for field in self.schema:
             if not field.nullable and table.column(field.name).null_count:
                 raise ValueError(f"'{field.name}' is null in a row for the push log.")
@@ -331,7 +333,7 @@ class Log:
         with self._files.mutex:
             return len(self._files.in_force().unsealed)
 
-    def compact(self, *, grace: float = GRACE, everything: bool = False) -> Compaction:
+    def compact(self, *, grace: float = GRACE_SECONDS, everything: bool = False) -> Compaction:
         """Seal the full segments into Parquet, and delete files that have been out of force for `grace` seconds.
 
         Appenders are held up only while the manifest is swapped. everything: the open segment is taken for full.
@@ -360,7 +362,7 @@ class Log:
                 if not alone:
                     return Compaction()
                 self._claim(self.last_known_at() is not None)
-                grace = round(GRACE * 1_000_000)
+                grace = round(GRACE_SECONDS * 1_000_000)
                 return compact(self._files, self._sealing, now=self._now, grace=grace, stop=stop, rest=rest)
         except OSError as error:
             raise error_of(error, self.folder) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.durable.checksums import BLOCK, first_damage
+from featurestore.durable.checksums import BLOCK_BYTES, first_damage
 from featurestore.durable.writes import sync, sync_folder
 from featurestore.errors import LogDamagedError
 from featurestore.sources.log.manifest import Segment
@@ -19,13 +19,13 @@ from featurestore.sources.log.segment import SegmentFile
 
 __all__ = ["look_at", "read_segment", "seal"]
 
-ROW_GROUP = 122_880
+ROW_GROUP_ROWS = 122_880
 """Rows: what DuckDB reads in one piece on one thread."""
 
-PAGE = 2_048
+PAGE_ROWS = 2_048
 """Rows: whoever looks for single rows reads little beside them."""
 
-PIECE = 256
+PIECE_FRAMES = 256
 """Frames that are read at once: reading them, and giving them back, holds the interpreter for a few milliseconds."""
 
 
@@ -54,7 +54,7 @@ def look_at(folder: Path, segments: Sequence[Segment]) -> None:
     if found is not None:
         path, offset = found
         raise LogDamagedError(
-            f"The push log is damaged in {path}, in the {BLOCK:,} bytes from byte {offset} on: they are not what was written. "
+            f"The push log is damaged in {path}, in the {BLOCK_BYTES:,} bytes from byte {offset} on: they are not what was written. "
             "Nothing was removed; restore the file from a copy."
         )
 
@@ -82,15 +82,15 @@ def seal(folder: Path, segment: Segment, schema: pa.Schema, *, rest: Callable[[]
     """
     pieces = [schema.empty_table()]
     with _opened(folder, segment) as file:
-        for piece in file.pieces(schema, PIECE):
+        for piece in file.pieces(schema, PIECE_FRAMES):
             pieces.append(piece)
             rest()
     table = pa.concat_tables(pieces).combine_chunks()
     name = f"{segment.number:08d}.parquet"
     partial = folder / f"{name}.partial"
     pq.write_table(
-        table, partial, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True,
-        use_dictionary=_texts(schema), max_rows_per_page=PAGE,
+        table, partial, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True,
+        use_dictionary=_texts(schema), max_rows_per_page=PAGE_ROWS,
     )  # fmt: skip
     descriptor = os.open(partial, os.O_RDWR | os.O_CLOEXEC)
     try:
