@@ -60,7 +60,7 @@ class Project:
             memory_limit=limits.memory_limit,
             threads=limits.threads,
             spill=limits.spill,
-            logs=PushLogs(config.logs, config.project, patience=config.lock_timeout),
+            logs=PushLogs(config.logs, config.project, wait_seconds=config.lock_timeout),
             arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), project=config.project, now=self.now),
         )
         self.serving_log = ProjectLog(config.serving_log, config.project, now=self.now)
@@ -158,7 +158,7 @@ class Project:
         current, held = self.registry.current(), [held.view for held in held_views(self.registry)]
         return applied_views(current, self.catalog, self.offline, names=names, held=held)
 
-    def at_hand(self, applied: ResolvedView) -> ResolvedView:
+    def rebound(self, applied: ResolvedView) -> ResolvedView:
         """An applied view over its source as it is now."""
         return rebind(applied, self.catalog, self.offline)
 
@@ -171,4 +171,4 @@ class Project:
         return self._as_now(self.serving.applied_version(name, fingerprint))
 
     def _as_now(self, version: ResolvedService) -> ResolvedService:
-        return resolve_service(version.declared, {part.view.name: self.at_hand(part.view) for part in version.parts})
+        return resolve_service(version.declared, {part.view.name: self.rebound(part.view) for part in version.parts})

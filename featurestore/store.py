@@ -423,7 +423,7 @@ class FeatureStore:
         """How far each applied view has come online, and each that a kept service reads; what lies in the logs of pushes."""
         current, held = self.registry.current(), held_views(self.registry)
         views = [*map(current.view, current.document["views"]), *(one.view for one in held)]
-        views = [self._project.at_hand(view) if reads_source(view) else view for view in views]
+        views = [self._project.rebound(view) if reads_source(view) else view for view in views]
         kept = {one.view.fingerprint: tuple(map(str, one.services)) for one in held}
         return status_of(
             views, self.online, self.config.project, offline=self.offline, kept=kept, vouched=self._project.pushing

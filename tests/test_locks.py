@@ -130,10 +130,10 @@ def test_a_holder_that_said_nothing(tmp_path: Path) -> None:
             (tmp_path / "lock").write_text(text)
             with (
                 pytest.raises(BusyError, match="does not say who"),
-                exclusive(tmp_path / "lock", doing="", patience=0.01),
+                exclusive(tmp_path / "lock", doing="", wait_seconds=0.01),
             ):
                 pass
-    with exclusive(tmp_path / "lock", doing="", patience=0.01):
+    with exclusive(tmp_path / "lock", doing="", wait_seconds=0.01):
         pass
 
 
@@ -144,7 +144,7 @@ def test_logs_that_are_made_at_the_same_time_wait_no_longer_than_they_may(tmp_pa
     schema = pa.schema([("known_at", pa.int64())])
     (tmp_path / "log").mkdir()
     with exclusive(tmp_path / "log" / "lock", doing="making the log"):
-        assert "making the log" in raised(LogBusyError, lambda: Log(tmp_path / "log", schema, patience=0.1))
+        assert "making the log" in raised(LogBusyError, lambda: Log(tmp_path / "log", schema, wait_seconds=0.1))
     Log(tmp_path / "log", schema).close()
     assert issubclass(LogBusyError, LogError)
     assert issubclass(LogBusyError, FeatureStoreError)

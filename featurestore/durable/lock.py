@@ -48,18 +48,18 @@ os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
-def exclusive(path: Path, *, doing: str, patience: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+def exclusive(path: Path, *, doing: str, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
     """Hold the lock of a path, waiting for it. The files stay; not for network file systems without `flock`.
 
-    doing: what for, told to those that give up waiting. patience: seconds until this one does, with BusyError.
+    doing: what for, told to those that give up waiting. wait_seconds: seconds until this one does, with BusyError.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + wait_seconds
     turn = _open(path.with_name(path.name + ".turn"))
     try:
-        _wait(turn, path, deadline, patience)
+        _wait(turn, path, deadline, wait_seconds)
         held = _open(path)
         try:
-            _wait(held, path, deadline, patience)
+            _wait(held, path, deadline, wait_seconds)
             _sign(held, doing)
             _give(turn)
             yield
@@ -88,13 +88,13 @@ def attempt(path: Path, *, doing: str) -> Iterator[bool]:
         _close(turn)
 
 
-def _wait(descriptor: int, path: Path, deadline: float, patience: float) -> None:
+def _wait(descriptor: int, path: Path, deadline: float, wait_seconds: float) -> None:
     """Take a descriptor's lock. It is asked for again and again: the kernel's own queue has no deadline."""
     began, pause = time.monotonic(), _SHORT
     while not _taken(descriptor):
         now = time.monotonic()
         if now >= deadline:
-            raise BusyError(f"{path} is locked, and was not free within {patience:g} s; {_holder(path)}")
+            raise BusyError(f"{path} is locked, and was not free within {wait_seconds:g} s; {_holder(path)}")
         time.sleep(min(pause, max(0.0, deadline - now)))
         pause = min(2 * pause, _LONG if now - began > _SOON else _LONG / 10)
 

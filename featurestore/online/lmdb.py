@@ -103,9 +103,9 @@ class _Environment:
         if unwritable(self.path):
             raise self.error(OSError(errno.EROFS, os.strerror(errno.EROFS)))
         with ExitStack() as stack:
-            doing, patience = "writing to the online store", self.lock_timeout
+            doing, wait_seconds = "writing to the online store", self.lock_timeout
             try:
-                stack.enter_context(exclusive(self.path / "writer", doing=doing, patience=patience))
+                stack.enter_context(exclusive(self.path / "writer", doing=doing, wait_seconds=wait_seconds))
             except BusyError as error:
                 raise OnlineUnavailableError(f"The online store in {self.path} is busy: {error}.") from None
             except OSError as error:

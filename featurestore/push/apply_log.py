@@ -23,11 +23,11 @@ T = TypeVar("T")
 Key = tuple[Any, ...]
 Puts = dict[bytes, bytes | None]
 Reading = list[tuple[list[PushedView], list[LoggedRow]]]
-"""The rows of a turn, read once for the views that can share the reading."""
+"""The rows of a batch, read once for the views that can share the reading."""
 
 
 class Applying:
-    """Makes the records of a turn's rows; to be used under the log's lock."""
+    """Makes the records of a batch's rows; to be used under the log's lock."""
 
     def __init__(self, offline: Offline, store: OnlineStore, log: Log, *, project: str) -> None:
         self._offline, self._store, self._log, self._project = offline, store, log, project

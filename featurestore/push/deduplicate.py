@@ -1,4 +1,4 @@
-"""The rows of a turn sorted out by rule 7: what is new and what each row replaces, retries, rows that came too late."""
+"""The rows of a batch sorted out by rule 7: what is new and what each row replaces, retries, rows that came too late."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pushed(NamedTuple):
 
 
 class PendingKnownAt(NamedTuple):
-    """The known_at that a fresh row of this turn will have, before it is reserved."""
+    """The known_at that a fresh row of this batch will have, before it is reserved."""
 
     place: int
 

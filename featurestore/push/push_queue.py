@@ -1,4 +1,4 @@
-"""The line of those who push to one source, of whom a turn takes as many as it has room for."""
+"""The queue of those who push to one source; a batch takes as many of them as it has room for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featurestore.push.deduplicate import Pushed
 __all__ = ["PushQueue", "QueuedPush"]
 
 BATCH_ROWS = 5_000
-"""Rows that one turn takes at most, however many wait."""
+"""Rows that one batch takes at most, however many wait."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class PushQueue:
 
     def __init__(self) -> None:
         self._waiting: deque[QueuedPush] = deque()
-        self._served = False  # whether the thread takes turns
+        self._served = False  # whether the thread takes batches
         self._gate = threading.Lock()
 
     def join(self, table: pa.Table) -> Future[Pushed]:
@@ -44,7 +44,7 @@ class PushQueue:
         return request.answer
 
     def take(self) -> list[QueuedPush]:
-        """Those of the next turn, out of the line; the others of it gave up waiting."""
+        """Those of the next batch, out of the queue; the others of it gave up waiting."""
         with self._gate:
             requests: list[QueuedPush] = []
             rows = 0
@@ -56,7 +56,7 @@ class PushQueue:
             return requests
 
     def needs_service(self) -> bool:
-        """Whether nobody served the line until now; whoever asks does from now on."""
+        """Whether nobody served the queue until now; whoever asks does from now on."""
         with self._gate:
             idle, self._served = not self._served, True
             return idle

@@ -1,9 +1,9 @@
-"""One pusher a source: those who push at the same time share one turn, and turns follow each other in every process.
+"""One pusher a source: those who push at the same time share one batch, and batches follow each other in every process.
 
-A turn holds the log's lock and goes: read the state → apply what the log has and the records have not → sort out
+A batch holds the log's lock and goes: read the state → apply what the log has and the records have not → sort out
 retries, late rows and rows from the future → reserve known_at → append to the log (fsync) → wait until the clock has come
 there → write all records, identities and the state at once. A pusher that dies on the way leaves a reservation, and perhaps
-rows in the log; lookups answer for the last confirmed instant, which is before it, until the next turn has applied them.
+rows in the log; lookups answer for the last confirmed instant, which is before it, until the next batch has applied them.
 
 What is confirmed is only ever raised under the lock, when the records have all of the log, and every known_at lies
 beyond all that was. So it is true of each state that the store was ever in, also of one that it goes back to.
@@ -92,7 +92,7 @@ def _twice(attempt: Callable[[], T]) -> T:
 
 
 class Fate(Enum):
-    """What becomes of the rows of a turn that fails, in words."""
+    """What becomes of the rows of a batch that fails, in words."""
 
     REFUSED = "Nothing of this push was kept; push the rows again."
     LOGGED = (
@@ -103,7 +103,7 @@ class Fate(Enum):
 
 
 class _UnreadableError(Exception):
-    """A derived column or a condition cannot be computed for a row of the turn, of which nothing was kept."""
+    """A derived column or a condition cannot be computed for a row of the batch, of which nothing was kept."""
 
 
 class Pusher:
@@ -124,10 +124,10 @@ class Pusher:
         self._prefix = source_prefix(project, source)
         self._log = offline.log(source)
         self._applying = Applying(offline, store, self._log, project=project)
-        self._line, self._turn = PushQueue(), threading.Lock()
+        self._queue, self._batch_lock = PushQueue(), threading.Lock()
         self._thread = ThreadPoolExecutor(1, f"push {source.name}")
         self._held: bytes | None = None  # the state online, while the log is locked
-        self._fate = Fate.REFUSED  # what has become of the rows of this turn
+        self._fate = Fate.REFUSED  # what has become of the rows of this batch
 
     def push(self, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them; when it returns they are on the disk, and the next lookup sees them.
@@ -140,18 +140,18 @@ class Pusher:
     def submit(self, rows: Any, *, json: bool = False) -> Future[Pushed]:
         """`push` that does not wait: what will become of the rows. Raises PushError for rows that cannot be read.
 
-        One thread takes the turns of all who wait, which then wake up for their own answer only.
+        One thread takes the batches of all who wait, which then wake up for their own answer only.
         """
-        answer = self._line.join(table_of_rows(self.source, rows, json=json))
-        if self._line.needs_service():
+        answer = self._queue.join(table_of_rows(self.source, rows, json=json))
+        if self._queue.needs_service():
             self._thread.submit(self._serve)
         return answer
 
     def _serve(self) -> None:
-        """Take turns until nobody waits."""
-        while self._line.goes_on():
-            with self._turn:
-                self._take_turn()
+        """Take batches until nobody waits."""
+        while self._queue.goes_on():
+            with self._batch_lock:
+                self._take_batch()
 
     def repair(self) -> None:
         """Apply what is in the log and not online yet."""
@@ -166,14 +166,14 @@ class Pusher:
         now, (held,) = self._store.get([self._state_key])
         if held is not None and now - SourceState.unpack(held).complete < older:
             return
-        if not self._turn.acquire(blocking=False):
+        if not self._batch_lock.acquire(blocking=False):
             return
         try:
             with self._log.attempt("confirming that all of it is online") as alone:
                 if alone:
                     _twice(self._confirmed)
         finally:
-            self._turn.release()
+            self._batch_lock.release()
 
     def _confirmed(self) -> None:
         state, now = self._read_state()
@@ -197,15 +197,15 @@ class Pusher:
     @contextmanager
     def alone(self, doing: str = "working on it") -> Iterator[None]:
         """Keep every pusher of the source waiting, in all processes; doing: what for, for those who give up waiting."""
-        if not self._turn.acquire(timeout=self._offline.logs.patience):
+        if not self._batch_lock.acquire(timeout=self._offline.logs.wait_seconds):
             raise LogBusyError(
-                f"{self.source.title}: this process has been working on its log for more than {self._offline.logs.patience:g} s"
+                f"{self.source.title}: this process has been working on its log for more than {self._offline.logs.wait_seconds:g} s"
             )
         try:
             with self._log.lock(doing):
                 yield
         finally:
-            self._turn.release()
+            self._batch_lock.release()
 
     def fill(self, view: ResolvedView, publish: Callable[[int], Puts], batch: int = 4_000) -> int:
         """Make every record of a view version from the log, and publish it in one step; the number of keys.
@@ -262,10 +262,10 @@ class Pusher:
             yield key, record
         yield from dict.fromkeys(left).items()
 
-    # --- one turn ---------------------------------------------------------------------------
+    # --- one batch ---------------------------------------------------------------------------
 
-    def _take_turn(self) -> None:
-        requests = self._line.take()
+    def _take_batch(self) -> None:
+        requests = self._queue.take()
         if not requests:
             return
         try:
@@ -274,7 +274,7 @@ class Pusher:
             while requests:
                 for request in requests:
                     request.answer.set_exception(error)
-                requests = self._line.take() if isinstance(error, LogBusyError) else []  # who waited as long
+                requests = self._queue.take() if isinstance(error, LogBusyError) else []  # who waited as long
             return
         for request, outcome in zip(requests, outcomes, strict=True):
             if isinstance(outcome, PushError):
@@ -479,7 +479,7 @@ class Pusher:
         self._fate = Fate.SERVED
 
     def _first(self, state: SourceState, now: int) -> int:
-        """The first known_at of a turn: after the clock, and after all that was ever confirmed or served."""
+        """The first known_at of a batch: after the clock, and after all that was ever confirmed or served."""
         last, said = self._log.last_known_at(), self._log.confirmed()
         least = max(state.complete, said.written, said.served, NEVER if last is None else last)
         if least > now:  # a clock that is behind is waited for before anything is kept

@@ -65,7 +65,7 @@ class Pushing:
         self._wait: Callable[[int], None] = own or self._wait_for_the_clock
         self._stands = own is not None  # a clock that moves only when it is told to
         self._witnesses: dict[str, LogWitness] = {}
-        self._heartbeat = Heartbeat(self._at_hand)
+        self._heartbeat = Heartbeat(self._pushers_here)
         self._serves = False
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
@@ -107,7 +107,7 @@ class Pushing:
         if not self._stands:  # there is no time between two instants of a clock that does
             self._heartbeat.start()
 
-    def _at_hand(self) -> list[Pusher]:
+    def _pushers_here(self) -> list[Pusher]:
         """The pushers to confirm: those that were used here; of a server, of every source whose log is here."""
         if self._serves:
             for name, source in self._read().sources.items():

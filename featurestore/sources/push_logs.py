@@ -21,13 +21,13 @@ ROWS, LATE = "rows", "late"
 class PushLogs:
     """Opens logs below a folder and keeps them; safe to use from several threads.
 
-    project: whose they are; a log of another's is refused, with ConfigError. patience: seconds for which their locks are
+    project: whose they are; a log of another's is refused, with ConfigError. wait_seconds: seconds for which their locks are
     waited for.
     """
 
-    def __init__(self, folder: Path, project: str | None = None, *, patience: float = LOCK_WAIT_SECONDS) -> None:
+    def __init__(self, folder: Path, project: str | None = None, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> None:
         self.folder = folder
-        self.patience = patience
+        self.wait_seconds = wait_seconds
         self._project = project
         self._logs: dict[Path, Log] = {}
         self._opening = threading.Lock()
@@ -48,7 +48,9 @@ class PushLogs:
                 owner = OwnedFolder(folder.parent, self._project, what=f"push log of '{source.name}'", key="logs")
                 owner.check()
                 self._check_place(source.name)
-                self._logs[folder] = Log(folder, pa.schema(columns + own), claim=owner.claim, patience=self.patience)
+                self._logs[folder] = Log(
+                    folder, pa.schema(columns + own), claim=owner.claim, wait_seconds=self.wait_seconds
+                )
             return self._logs[folder]
 
     def _check_place(self, name: str) -> None:

@@ -143,7 +143,7 @@ def test_pushes_that_wait_at_the_same_time_share_a_turn(
             statuses.append(own.post("/v1/push", json=body).json()["accepted"])
 
     threads = [threading.Thread(target=post, args=(n,)) for n in range(12)]
-    line = store._project.pushing._pushers["swipes"]._line
+    line = store._project.pushing._pushers["swipes"]._queue
     joined, join = [], line.join
 
     def counted_join(table: Any) -> Any:

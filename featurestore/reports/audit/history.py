@@ -60,7 +60,7 @@ def other_versions(project: Project, view: ResolvedView) -> Iterator[ResolvedVie
         if record is not None and record["fingerprint"] not in seen:
             seen.add(record["fingerprint"])
             try:
-                other = project.at_hand(version.view(view.name))
+                other = project.rebound(version.view(view.name))
             except SourceError:  # what it read is not there any more
                 continue
             if [key.type for key in other.keys] == [key.type for key in view.keys]:

@@ -36,17 +36,17 @@ class LogFolder:
     mutex: held by a thread that uses what is remembered here. Whoever changes a file holds the log's lock besides.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, *, patience: float = LOCK_WAIT_SECONDS) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> None:
         self.folder = folder
         self.lock = folder / "lock"
         self.mutex = threading.Lock()
         self._file: SegmentFile | None = None
         self._manifest = ManifestFile(folder / "manifest.json")
         folder.mkdir(parents=True, exist_ok=True)
-        self._tip = NumbersFile(folder / "tip", POINTER_LAYOUT)
+        self._pointer = NumbersFile(folder / "tip", POINTER_LAYOUT)
         self._confirmed = NumbersFile(folder / "confirmed", CONFIRMED_LAYOUT)
         if self._manifest.read() is None:
-            with exclusive(self.lock, doing="making the log", patience=patience):
+            with exclusive(self.lock, doing="making the log", wait_seconds=wait_seconds):
                 if self._manifest.read() is None:
                     sync_folder(folder.parent)
                     self._begin(1, LogManifest(schema, ()))
@@ -56,7 +56,7 @@ class LogFolder:
         """Give the descriptors up."""
         with self.mutex:
             self._manifest.close()
-            self._tip.close()
+            self._pointer.close()
             self._confirmed.close()
             if self._file is not None:
                 self._file.close()
@@ -73,9 +73,9 @@ class LogFolder:
         """Put another manifest in force, durably."""
         self._manifest.write(manifest)
 
-    def tip(self) -> CommitPointer:
+    def pointer(self) -> CommitPointer:
         """How far the log was acknowledged, as far as this run of the machine knows."""
-        return CommitPointer(*self._tip.read() or ())
+        return CommitPointer(*self._pointer.read() or ())
 
     @property
     def open(self) -> SegmentFile:
@@ -98,9 +98,9 @@ class LogFolder:
         for look in range(MAX_LOOKS):
             try:
                 with self.mutex:
-                    manifest, tip = self.in_force(), self.tip()
-                    file = self._current(manifest, tip.cuts)
-                    if file.extend() == "damaged" or file.end < tip.acknowledged(file.number):
+                    manifest, pointer = self.in_force(), self.pointer()
+                    file = self._current(manifest, pointer.cuts)
+                    if file.extend() == "damaged" or file.end < pointer.acknowledged(file.number):
                         self._look_again(file, last=look == MAX_LOOKS - 1)
                     finish = use(manifest, file)
                 return finish()
@@ -155,12 +155,12 @@ class LogFolder:
 
     def recover(self) -> None:
         """Cut off what a dead appender left unfinished, and make sure that the rest is on the disk."""
-        tip = self.tip()
-        file = self._current(self.in_force(), tip.cuts)
+        pointer = self.pointer()
+        file = self._current(self.in_force(), pointer.cuts)
         followed = file.extend()
-        acknowledged = tip.acknowledged(file.number)
+        acknowledged = pointer.acknowledged(file.number)
         if followed == "damaged" or file.end < acknowledged:
-            file.forget(tip.cuts)  # the index may be what is wrong
+            file.forget(pointer.cuts)  # the index may be what is wrong
             followed = file.extend()
             if followed == "damaged" or file.end < acknowledged:
                 raise self._damaged(file)
@@ -168,8 +168,8 @@ class LogFolder:
             self._cut(file)
         if acknowledged != file.end:
             file.sync()  # whoever wrote it may have died before it did
-        if tip != (file.number, file.end, file.cuts):
-            self._tip.write(CommitPointer(file.number, file.end, file.cuts))
+        if pointer != (file.number, file.end, file.cuts):
+            self._pointer.write(CommitPointer(file.number, file.end, file.cuts))
 
     def append(self, table: pa.Table) -> None:
         """Write one frame with the rows of a table, durably; where that fails nothing of it stays."""
@@ -180,21 +180,21 @@ class LogFolder:
         except BaseException:
             self._cut(file)
             raise
-        self._tip.write(CommitPointer(file.number, file.end, file.cuts))
+        self._pointer.write(CommitPointer(file.number, file.end, file.cuts))
 
     def _cut(self, file: SegmentFile) -> None:
         """Cut off what is no acknowledged frame; readers hear of it first, lest they take what comes next for it."""
-        tip = self.tip()
-        self._tip.write(tip._replace(cuts=tip.cuts + 1))
-        file.cuts = tip.cuts + 1
+        pointer = self.pointer()
+        self._pointer.write(pointer._replace(cuts=pointer.cuts + 1))
+        file.cuts = pointer.cuts + 1
         file.cut()
 
     def take_back(self, upto: int) -> None:
         """Cut off the appends with rows known after an instant; killed in the middle, they are there still."""
-        file, tip = self.open, self.tip()
+        file, pointer = self.open, self.pointer()
         file.keep(upto)
-        file.cuts = tip.cuts + 1
-        self._tip.write(CommitPointer(file.number, file.end, file.cuts))
+        file.cuts = pointer.cuts + 1
+        self._pointer.write(CommitPointer(file.number, file.end, file.cuts))
         file.cut()
 
     def roll(self) -> None:
@@ -209,9 +209,9 @@ class LogFolder:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644))
         sync_folder(self.folder)
         self.replace(manifest._replace(segments=(*manifest.segments, segment)))
-        cuts = self.tip().cuts
+        cuts = self.pointer().cuts
         self._current(self.in_force(), cuts)
-        self._tip.write(CommitPointer(number, 0, cuts))
+        self._pointer.write(CommitPointer(number, 0, cuts))
 
 
 _FILES: WeakSet[LogFolder] = WeakSet()

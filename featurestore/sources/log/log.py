@@ -45,24 +45,24 @@ class Log:
     filled: how many segments were full when this object appended. folder: made where it is missing. schema: with `known_at`, int64, which increases strictly over the whole log.
     segment_bytes: a segment that has reached this size is full. clock: says how long a file has been out of force.
     claim: called under a lock before anything is kept, with whether there are rows; what it raises keeps it from that.
-    patience: seconds for which its locks are waited for.
+    wait_seconds: seconds for which its locks are waited for.
     """
 
     def __init__(
         self, folder: Path, schema: pa.Schema, *, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None,
         claim: Callable[[bool], None] = lambda _: None,
-        patience: float = LOCK_WAIT_SECONDS,
+        wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.schema = check(schema)
-        self._segment_bytes, self._patience = segment_bytes, patience
+        self._segment_bytes, self._wait_seconds = segment_bytes, wait_seconds
         self._now = reader(clock)
         self._claim = claim
         self._holder: tuple[int, int] | None = None  # process and thread
         self.filled = 0
-        self._recent = UnsealedCache(folder, self.schema)
+        self._unsealed = UnsealedCache(folder, self.schema)
         try:
-            self._files = LogFolder(folder, self.schema, patience=patience)
+            self._files = LogFolder(folder, self.schema, wait_seconds=wait_seconds)
         except OSError as error:
             raise error_of(error, folder) from error
         except BusyError as error:
@@ -98,7 +98,7 @@ class Log:
         with ExitStack() as stack:
             if not closed:
                 try:
-                    stack.enter_context(exclusive(self._files.lock, doing=doing, patience=self._patience))
+                    stack.enter_context(exclusive(self._files.lock, doing=doing, wait_seconds=self._wait_seconds))
                 except BusyError as error:
                     raise _busy(error) from None
                 except OSError as error:
@@ -298,10 +298,10 @@ class Log:
         """
 
         def use(manifest: LogManifest, file: SegmentFile) -> Callable[[], Scan]:
-            recent = self._recent.tables(manifest, file)
+            unsealed = self._unsealed.tables(manifest, file)
 
             def finish() -> Scan:
-                relation = Relation(connection, name, self.schema, self._sealed(manifest), recent)
+                relation = Relation(connection, name, self.schema, self._sealed(manifest), unsealed)
                 return scan_where(relation, wanted, replaces=replaces)
 
             return finish
@@ -326,7 +326,7 @@ class Log:
     @property
     def cuts(self) -> int:
         """How often an append that was never acknowledged was cut off the end of the log."""
-        return self._files.tip().cuts
+        return self._files.pointer().cuts
 
     def unsealed(self) -> int:
         """How many segments are full and not sealed yet."""
@@ -340,7 +340,7 @@ class Log:
         One process at a time does it; killed anywhere, the next call completes it.
         """
         try:
-            with exclusive(self.folder / "compaction", doing=SEALING, patience=self._patience):
+            with exclusive(self.folder / "compaction", doing=SEALING, wait_seconds=self._wait_seconds):
                 self._claim(self.last_known_at() is not None)
                 if everything:
                     with self.lock(SEALING), self._files.mutex:

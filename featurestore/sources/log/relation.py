@@ -66,30 +66,30 @@ def sealed_sql(
 
 
 class Relation(NamedTuple):
-    """A log as SQL is to read it on a connection, under a name. sealed: (number, Parquet file). recent: `numbered` rows
+    """A log as SQL is to read it on a connection, under a name. sealed: (number, Parquet file). unsealed: `numbered` rows
     of what is not sealed, one table at least."""
 
     connection: duckdb.DuckDBPyConnection
     name: str
     schema: pa.Schema
     sealed: Sequence[tuple[int, Path]]
-    recent: Sequence[pa.Table]
+    unsealed: Sequence[pa.Table]
 
     def sealed_rows(self, condition: str, parameters: Sequence[Any] = ()) -> list[pa.Table]:
         """The sealed rows for which a condition holds; no table where nothing is sealed."""
         if not self.sealed:
             return []
         like = f"{self.name}_like"
-        self.connection.register(like, self.recent[0].slice(0, 0))
+        self.connection.register(like, self.unsealed[0].slice(0, 0))
         rows = f"{sealed_sql(self.connection, like, self.schema, self.sealed)} WHERE {condition}"
         found: pa.Table = self.connection.sql(rows, params=list(parameters)).to_arrow_table()
-        return [found.cast(self.recent[0].schema)]
+        return [found.cast(self.unsealed[0].schema)]
 
 
 def scan_where(relation: Relation, wanted: Mapping[str, pa.Array], *, replaces: str) -> Scan:
     """The rows in which each `wanted` column has one of its values, and those that name one of these in `replaces`."""
     connection, name = relation.connection, relation.name
-    found = list(relation.recent)
+    found = list(relation.unsealed)
     for column, values in wanted.items():
         found = [table.filter(pc.is_in(table[column], values)) for table in found]
     tests: list[str] = []
@@ -105,7 +105,9 @@ def scan_where(relation: Relation, wanted: Mapping[str, pa.Array], *, replaces: 
     known = mine[KNOWN_AT].combine_chunks()
     connection.register(f"{name}_known", pa.table({KNOWN_AT: known}))
     among = f"{quote(replaces)} IN (SELECT {KNOWN_AT} FROM {quote(f'{name}_known')})"
-    later = [table.filter(pc.is_in(table[replaces], known)) for table in relation.recent] + relation.sealed_rows(among)
+    later = [table.filter(pc.is_in(table[replaces], known)) for table in relation.unsealed] + relation.sealed_rows(
+        among
+    )
     others = pa.concat_tables(later)
     connection.register(name, pa.concat_tables([mine, others.filter(pc.invert(pc.is_in(others[KNOWN_AT], known)))]))
     return Scan(quote(name), SEGMENT, ROW)
