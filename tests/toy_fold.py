@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.declare.declaration import declares
-from featurestore.declare.folds import Fold, FoldWords
+from featurestore.declare.folds import Fold, FoldOptions
 from featurestore.semantics.folds import Algebra, FoldColumn, FoldDoc, FoldKind, Part, PartialSums, Place
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.status import Status
@@ -28,8 +28,8 @@ class Range(Fold):
     column: str
 
     @declares
-    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, **words)
+    def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, **options)
 
 
 @dataclass(frozen=True, slots=True)

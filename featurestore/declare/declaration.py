@@ -19,8 +19,8 @@ from pydantic import (
     ValidationError,
 )
 
+from featurestore.declare.elsewhere import elsewhere, options_of
 from featurestore.declare.problems import problems
-from featurestore.declare.words import elsewhere, words_of
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type
 
@@ -101,7 +101,7 @@ TypeField = Annotated[FeatureType, PlainValidator(type_of), PlainSerializer(str,
 class Declaration(BaseModel):
     """A frozen definition; `str(origin)` is where the user's code declared it."""
 
-    SAID_AS: ClassVar[Mapping[str, str]] = {}  # field → the word by which callers say it, where that is another
+    SAID_AS: ClassVar[Mapping[str, str]] = {}  # field → the option by which callers say it, where that is another
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, ignored_types=(Origin,))
 
@@ -129,7 +129,7 @@ class Declaration(BaseModel):
 def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
     """Make an `__init__` record where it was called, and turn its mistakes into DeclarationErrors with a hint.
 
-    It takes its own parameters and those of `**words: Unpack[…]`; a field that is none of these is not for callers to set.
+    It takes its own parameters and those of `**options: Unpack[…]`; a field that is none of these is not for callers to set.
     """
     parameters = _parameters(init)
     in_place = _parameters(init, in_place=True)
@@ -140,7 +140,7 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
         kind = type(self).__name__
         named = args[0] if args and isinstance(args[0], str) else getattr(args[0] if args else None, "__name__", None)
         title = kind if named is None else f"{kind} '{named}'"
-        known = [*parameters, *words_of(init)]
+        known = [*parameters, *options_of(init)]
         if len(args) > len(in_place):
             raise DeclarationError(f"{title}: {_by_name(in_place, known)} ({origin})")
         for name in kwargs:
@@ -163,7 +163,7 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
 
 
 def takes_words(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Make a method of a definition refuse the words that it does not have, as a definition does."""
+    """Make a method of a definition refuse the options that it does not have, as a definition does."""
     parameters = _parameters(method)
 
     @functools.wraps(method)
@@ -198,7 +198,7 @@ def _missing(error: TypeError) -> str:
     return f"{' and '.join(f'{name}=…' for name in left_out)} must be given" if left_out else text
 
 
-def _instead(kind: type | str, word: str, known: list[str]) -> str:
-    """The end of the message about a word that a declaration does not have."""
-    advice = elsewhere(kind, word)
-    return f".{did_you_mean(word, known, noun='It takes')}" if advice is None else f": {advice}"
+def _instead(kind: type | str, option: str, known: list[str]) -> str:
+    """The end of the message about an option that a declaration does not have."""
+    advice = elsewhere(kind, option)
+    return f".{did_you_mean(option, known, noun='It takes')}" if advice is None else f": {advice}"

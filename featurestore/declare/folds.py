@@ -1,6 +1,6 @@
 """Folds, as users write them: how a feature's value is made of the visible rows.
 
-What each one means stands in `featurestore.semantics.folds`, a row a fold. Words that every fold takes:
+What each one means stands in `featurestore.semantics.folds`, a row a fold. Options that every fold takes:
 
     window   how far back rows count, as "7d", or "lifetime"; Latest, LastN and LastDistinctN may leave it out
     windows  several of them: `Sum("x", windows=["1h", "1d"])` named total is total_1h and total_1d
@@ -44,7 +44,7 @@ __all__ = [
 Window = Literal["lifetime"] | PositiveDuration
 
 
-class FoldWords(TypedDict, total=False):
+class FoldOptions(TypedDict, total=False):
     """What every fold may say; see the module."""
 
     window: Any
@@ -144,8 +144,8 @@ class Latest(Fold):
     column: str
 
     @declares
-    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, **words)
+    def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, **options)
 
 
 class First(Fold):
@@ -155,8 +155,8 @@ class First(Fold):
     column: str
 
     @declares
-    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, **words)
+    def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, **options)
 
 
 class Count(Fold):
@@ -165,8 +165,8 @@ class Count(Fold):
     kind: Literal["Count"] = "Count"
 
     @declares
-    def __init__(self, column: str | None = None, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, **words)
+    def __init__(self, column: str | None = None, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, **options)
 
 
 class Sum(Fold):
@@ -179,8 +179,8 @@ class Sum(Fold):
     column: str
 
     @declares
-    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, **words)
+    def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, **options)
 
 
 class Mean(Fold):
@@ -190,8 +190,8 @@ class Mean(Fold):
     column: str
 
     @declares
-    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, **words)
+    def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, **options)
 
 
 class Min(Fold):
@@ -201,8 +201,8 @@ class Min(Fold):
     column: str
 
     @declares
-    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, **words)
+    def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, **options)
 
 
 class Max(Fold):
@@ -212,8 +212,8 @@ class Max(Fold):
     column: str
 
     @declares
-    def __init__(self, column: str, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, **words)
+    def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, **options)
 
 
 class _Moment(Fold):
@@ -231,8 +231,8 @@ class Var(_Moment):
     kind: Literal["Var"] = "Var"
 
     @declares
-    def __init__(self, column: str, *, ddof: Literal[0, 1] = 1, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, ddof=ddof, **words)
+    def __init__(self, column: str, *, ddof: Literal[0, 1] = 1, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, ddof=ddof, **options)
 
 
 class StdDev(_Moment):
@@ -241,8 +241,8 @@ class StdDev(_Moment):
     kind: Literal["StdDev"] = "StdDev"
 
     @declares
-    def __init__(self, column: str, *, ddof: Literal[0, 1] = 1, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, ddof=ddof, **words)
+    def __init__(self, column: str, *, ddof: Literal[0, 1] = 1, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, ddof=ddof, **options)
 
 
 class _Several(Fold):
@@ -258,8 +258,8 @@ class LastN(_Several):
     kind: Literal["LastN"] = "LastN"
 
     @declares
-    def __init__(self, column: str, n: int, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, n=n, **words)
+    def __init__(self, column: str, n: int, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, n=n, **options)
 
 
 class LastDistinctN(_Several):
@@ -268,8 +268,8 @@ class LastDistinctN(_Several):
     kind: Literal["LastDistinctN"] = "LastDistinctN"
 
     @declares
-    def __init__(self, column: str, n: int, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, n=n, **words)
+    def __init__(self, column: str, n: int, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, n=n, **options)
 
 
 class CountDistinct(Fold):
@@ -281,8 +281,8 @@ class CountDistinct(Fold):
     bound: Annotated[int, Field(ge=1, le=100_000)] = 1000
 
     @declares
-    def __init__(self, column: str, *, bound: int = 1000, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, bound=bound, **words)
+    def __init__(self, column: str, *, bound: int = 1000, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, bound=bound, **options)
 
 
 class ApproxCountDistinct(Fold):
@@ -294,8 +294,8 @@ class ApproxCountDistinct(Fold):
     precision: Annotated[int, Field(ge=4, le=16)] = 12
 
     @declares
-    def __init__(self, column: str, *, precision: int = 12, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, precision=precision, **words)
+    def __init__(self, column: str, *, precision: int = 12, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, precision=precision, **options)
 
 
 class ApproxQuantile(Fold):
@@ -308,5 +308,5 @@ class ApproxQuantile(Fold):
     accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
     @declares
-    def __init__(self, column: str, q: float, *, accuracy: float = 0.01, **words: Unpack[FoldWords]) -> None:
-        self.fill(column=column, q=q, accuracy=accuracy, **words)
+    def __init__(self, column: str, q: float, *, accuracy: float = 0.01, **options: Unpack[FoldOptions]) -> None:
+        self.fill(column=column, q=q, accuracy=accuracy, **options)

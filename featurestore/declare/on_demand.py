@@ -45,7 +45,7 @@ class RequestTime(Declaration):
 Input = Selection | Request | RequestTime
 
 
-class OnDemandWords(TypedDict, total=False):
+class OnDemandOptions(TypedDict, total=False):
     """What an on-demand feature may say beside what it computes."""
 
     owner: str
@@ -83,7 +83,7 @@ class OnDemand(Declaration):
         inputs: Sequence[Any],
         output: FeatureType,
         mode: str = "row",
-        **words: Unpack[OnDemandWords],
+        **options: Unpack[OnDemandOptions],
     ) -> None:
         if not isinstance(inputs, (list, tuple)):
             raise ValueError("inputs is a list of features and request values: inputs=[…]")
@@ -112,8 +112,8 @@ class OnDemand(Declaration):
             mode=mode,
             code=code.fingerprint,
             source=code.source,
-            description=words.pop("description", inspect.getdoc(function) or ""),
-            **words,
+            description=options.pop("description", inspect.getdoc(function) or ""),
+            **options,
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -149,18 +149,18 @@ def _where(function: Any) -> str:
 
 @overload
 def on_demand(
-    *, inputs: Sequence[Any], output: FeatureType, **words: Any
+    *, inputs: Sequence[Any], output: FeatureType, **options: Any
 ) -> Callable[[Callable[..., Any]], OnDemand]: ...
 @overload
 def on_demand(
-    function: Callable[..., Any], *, inputs: Sequence[Any], output: FeatureType, **words: Any
+    function: Callable[..., Any], *, inputs: Sequence[Any], output: FeatureType, **options: Any
 ) -> OnDemand: ...
-def on_demand(function: Any = None, **words: Any) -> Any:
+def on_demand(function: Any = None, **options: Any) -> Any:
     """Declare a feature by a pure function: `@on_demand(inputs=[view["x"], Request("y", Int64)], output=Float64)`.
 
     inputs: features, Request values and RequestTime(), given to the function's parameters in order. output: its type,
     enforced on every value. mode: "row" (default) or "columns". The function may use no clock and no I/O.
     """
     if function is None:
-        return functools.partial(OnDemand, **words)
-    return OnDemand(function, **words)
+        return functools.partial(OnDemand, **options)
+    return OnDemand(function, **options)

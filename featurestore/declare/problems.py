@@ -38,7 +38,7 @@ MUST = {
 def problems(error: ValidationError, said_as: Mapping[str, str] = {}) -> str:
     """What pydantic found wrong, each with the field's name, in one line.
 
-    said_as: field → the word by which callers say it. A field that may be one of several kinds is one problem.
+    said_as: field → the option by which callers say it. A field that may be one of several kinds is one problem.
     """
     places: dict[str, list[ErrorDetails]] = {}
     for item in error.errors():

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 from featurestore.clock import instant_of, to_datetime
 from featurestore.declare.declaration import ColumnName, Name, TypeField, declares
 from featurestore.declare.durations import PositiveDuration, parse_duration
-from featurestore.declare.sources import RefreshWords, Source, aware
+from featurestore.declare.sources import RefreshOptions, Source, aware
 from featurestore.errors import PushError
 from featurestore.types import FeatureType
 
@@ -23,8 +23,8 @@ KNOWN_AT, REPLACES = "known_at", "__replaces"
 DEFAULT_LATENESS, DEFAULT_TOLERANCE = parse_duration("7d"), parse_duration("1s")
 
 
-class PushWords(RefreshWords, total=False):
-    """What a push source says; see SourceWords for the words that all sources share.
+class PushOptions(RefreshOptions, total=False):
+    """What a push source says; see SourceOptions for the options that all sources share.
 
     schema: column → type; these are the columns that a pushed row has. identity: the columns that name a row: a row
     pushed again changes nothing, one that differs replaces the last, and `deleted` makes it vanish.
@@ -67,8 +67,8 @@ class PushSource(Source):
     cutover: Annotated[datetime, AfterValidator(aware)] | None = None
 
     @declares
-    def __init__(self, name: Name, **words: Unpack[PushWords]) -> None:
-        said: dict[str, Any] = {"refresh": "continuous", **words}
+    def __init__(self, name: Name, **options: Unpack[PushOptions]) -> None:
+        said: dict[str, Any] = {"refresh": "continuous", **options}
         self.fill(name=name, columns=said.pop("schema", {}), **said)
 
     @property
@@ -97,9 +97,9 @@ class PushSource(Source):
             other = lower.setdefault(column.lower(), column)
             if other != column:
                 raise ValueError(f"columns '{other}' and '{column}' differ in case alone, which SQL cannot tell apart")
-        for column in self.word_columns:
+        for column in self.option_columns:
             if column not in self.columns:
-                raise ValueError(f"the schema has no column '{column}', which its words name")
+                raise ValueError(f"the schema has no column '{column}', which its options name")
         if self.columns[self.event_time].kind != "Timestamp":
             raise ValueError(
                 f"event_time column '{self.event_time}' is {self.columns[self.event_time]}, and must be Timestamp"

@@ -56,8 +56,8 @@ class FeatureService(Declaration):
         description: str = "",
         tags: dict[str, str] | None = None,
     ) -> None:
-        words = {"owner": owner, "description": description, "tags": tags or {}}
-        self.fill(name=name, features=features, skew_budget=skew_budget, **words)
+        options = {"owner": owner, "description": description, "tags": tags or {}}
+        self.fill(name=name, features=features, skew_budget=skew_budget, **options)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -20,9 +20,9 @@ __all__ = [
     "ARRIVAL",
     "DataFrameSource",
     "ParquetSource",
-    "RefreshWords",
+    "RefreshOptions",
     "Source",
-    "SourceWords",
+    "SourceOptions",
     "TableSource",
     "aware",
 ]
@@ -52,7 +52,7 @@ Columns = Annotated[tuple[str, ...], BeforeValidator(_columns)]
 Refresh = Literal["continuous"] | PositiveDuration
 
 
-class RefreshWords(TypedDict, total=False):
+class RefreshOptions(TypedDict, total=False):
     """When values change and are served; a view that does not say inherits from its source.
 
     refresh: values change only at instants k · refresh + refresh_offset; "continuous" means at any instant.
@@ -69,8 +69,8 @@ class RefreshWords(TypedDict, total=False):
     freshness: Any
 
 
-class SourceWords(RefreshWords, total=False):
-    """What a source says about its rows; each word but the first may be left out.
+class SourceOptions(RefreshOptions, total=False):
+    """What a source says about its rows; each option but the first may be left out.
 
     event_time: the column of when a row happened; None for a table without time.
     known_at: the column of when it was learned; without it, event_time + known_after. ARRIVAL, for Parquet files: when the
@@ -105,7 +105,7 @@ class SourceWords(RefreshWords, total=False):
 
 
 class Source(Declaration):
-    """Rows, and what their columns say; see SourceWords for each word."""
+    """Rows, and what their columns say; see SourceOptions for each option."""
 
     name: Name
     kind: str
@@ -151,9 +151,9 @@ class Source(Declaration):
             raise ValueError("version needs identity: the columns whose rows are versions of one row")
         if self.event_time is None:
             timed = ("known_at", "history_until", "period") + (() if self.valid_from else ("ttl",))
-            for word in timed:
-                if getattr(self, word) is not None:
-                    raise ValueError(f"{word} needs event_time; a table without time has no history")
+            for option in timed:
+                if getattr(self, option) is not None:
+                    raise ValueError(f"{option} needs event_time; a table without time has no history")
             if self.known_after:
                 raise ValueError("known_after needs event_time; a table without time has no history")
         elif self.valid_from:
@@ -176,8 +176,8 @@ class Source(Declaration):
         return tuple(c for c in (self.event_time, self.known_column, self.until, self.valid_from) if c is not None)
 
     @property
-    def word_columns(self) -> tuple[str, ...]:
-        """Every column that a word of the source names, once each."""
+    def option_columns(self) -> tuple[str, ...]:
+        """Every column that an option of the source names, once each."""
         named = (*self.time_columns, *self.identity, self.version, *self.tiebreak, self.deleted)
         return tuple(dict.fromkeys(c for c in named if c is not None))
 
@@ -208,7 +208,7 @@ class ParquetSource(Source):
     `ParquetSource("landings", "data/landings.parquet", event_time="landed_at")`; a relative path is relative to the
     repository's featurestore.toml, which may also say that the source lies elsewhere.
 
-    Folders `name=value` below a directory, or from a glob's first pattern on, are columns of text, and of Date where a word
+    Folders `name=value` below a directory, or from a glob's first pattern on, are columns of text, and of Date where an option
     of time names them. partitions: name → the type of such a column; None where it is none. optional: the columns that a
     file may lack; they are null in its rows.
     """
@@ -226,9 +226,9 @@ class ParquetSource(Source):
         *,
         partitions: Mapping[str, FeatureType | str | None] | None = None,
         optional: str | list[str] | tuple[str, ...] = (),
-        **words: Unpack[SourceWords],
+        **options: Unpack[SourceOptions],
     ) -> None:
-        self.fill(name=name, path=path, partitions=partitions or {}, optional=optional, **words)
+        self.fill(name=name, path=path, partitions=partitions or {}, optional=optional, **options)
 
 
 class TableSource(Source):
@@ -239,8 +239,8 @@ class TableSource(Source):
     table: str
 
     @declares
-    def __init__(self, name: str, path: str | Path, *, table: str, **words: Unpack[SourceWords]) -> None:
-        self.fill(name=name, path=str(path), table=table, **words)
+    def __init__(self, name: str, path: str | Path, *, table: str, **options: Unpack[SourceOptions]) -> None:
+        self.fill(name=name, path=str(path), table=table, **options)
 
 
 class DataFrameSource(Source):
@@ -251,12 +251,12 @@ class DataFrameSource(Source):
     frame: Any = Field(default=None, exclude=True, repr=False)
 
     @declares
-    def __init__(self, name: str, frame: Any, **words: Unpack[SourceWords]) -> None:
+    def __init__(self, name: str, frame: Any, **options: Unpack[SourceOptions]) -> None:
         try:
-            table = table_of(frame, zone=words.get("timezone") or "UTC")
+            table = table_of(frame, zone=options.get("timezone") or "UTC")
         except (TypeError, ValueError) as error:
             raise ValueError(f"frame: {error}") from None
-        self.fill(name=name, content=content_digest(table), frame=table, **words)
+        self.fill(name=name, content=content_digest(table), frame=table, **options)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DataFrameSource) and self.model_dump() == other.model_dump()

@@ -11,14 +11,14 @@ from featurestore.declare.declaration import ColumnName, Declaration, Name, decl
 from featurestore.declare.durations import Duration, PositiveDuration
 from featurestore.declare.entity import Entity
 from featurestore.declare.folds import Condition, Fold, Latest, expanded
-from featurestore.declare.sources import Refresh, RefreshWords, Source
+from featurestore.declare.sources import Refresh, RefreshOptions, Source
 from featurestore.errors import did_you_mean
 from featurestore.report import Report, Table
 
 __all__ = ["FeatureView", "Selection"]
 
 
-class ViewWords(RefreshWords, total=False):
+class ViewOptions(RefreshOptions, total=False):
     """What a view says beside its name."""
 
     entity: Required[Entity]
@@ -55,8 +55,8 @@ class FeatureView(Declaration):
     entity: what the features are about. source: where the rows come from. key: entity key → source column, where the
     names differ. features: name → fold, or a list of columns, short for `Latest` of each. where: an SQL condition on the
     rows of all its folds (whether a key is known does not depend on it). stale: whether values older
-    than their refresh asks for are served with a mark or withheld (null, WITHHELD). For the words about time, which
-    are inherited from the source where the view does not say them, see RefreshWords.
+    than their refresh asks for are served with a mark or withheld (null, WITHHELD). For the options about time, which
+    are inherited from the source where the view does not say them, see RefreshOptions.
     """
 
     name: Name
@@ -77,9 +77,9 @@ class FeatureView(Declaration):
     tags: dict[str, str] = {}
 
     @declares
-    def __init__(self, name: str, **words: Unpack[ViewWords]) -> None:
-        key = words.pop("key", None)
-        self.fill(name=name, key=key or {}, **words)
+    def __init__(self, name: str, **options: Unpack[ViewOptions]) -> None:
+        key = options.pop("key", None)
+        self.fill(name=name, key=key or {}, **options)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -90,9 +90,9 @@ class FeatureView(Declaration):
         if self.said("refresh") is None:
             raise ValueError("refresh must be said: how often its values change, such as '1h' or '1d', or 'continuous'")
         if self.said("refresh") == "continuous":
-            for word in ("refresh_offset", "settle", "ready_after"):
-                if self.said(word):
-                    raise ValueError(f"{word} is for refreshed views; this one is continuous")
+            for option in ("refresh_offset", "settle", "ready_after"):
+                if self.said(option):
+                    raise ValueError(f"{option} is for refreshed views; this one is continuous")
         else:
             self._check_refreshed()
         if self.source.event_time is None and self.source.valid_from is None and self.ttl is not None:
@@ -107,10 +107,10 @@ class FeatureView(Declaration):
         if (self.said("refresh_offset") or 0) >= refresh:
             raise ValueError("refresh_offset must be shorter than refresh")
 
-    def said(self, word: str) -> Any:
-        """What the view says for a word about time, or else its source; None where neither does."""
-        own = getattr(self, word)
-        return own if own is not None else getattr(self.source, word)
+    def said(self, option: str) -> Any:
+        """What the view says for an option about time, or else its source; None where neither does."""
+        own = getattr(self, option)
+        return own if own is not None else getattr(self.source, option)
 
     def key_column(self, key: str) -> str:
         """The source column that holds an entity key."""

@@ -138,8 +138,8 @@ def _readers(view: ResolvedView, column: str) -> Iterator[str]:
     """What reads a column, for messages."""
     yield from (f"key '{key.name}'" for key in view.keys if key.column == column)
     yield from (f"feature '{feature.name}'" for feature in view.features if feature.fold.column == column)
-    if column in view.source.word_columns:
-        yield "a word of the source"
+    if column in view.source.option_columns:
+        yield "an option of the source"
 
 
 def _keep_listings(document: Document, current: Document) -> None:

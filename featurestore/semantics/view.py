@@ -362,7 +362,7 @@ def _read(
 
 def _read_words(view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType]) -> None:
     source = view.source
-    for column in source.word_columns:
+    for column in source.option_columns:
         columns[column] = _own_type(view, raw, column, f"source '{source.name}'")
     for column in source.time_columns:
         try:

@@ -255,7 +255,7 @@ class FeatureTest:
 
     def _read(self, source: Source, named: Sequence[str]) -> list[str]:
         """The columns that the definitions read; SQL in them may write `named` ones in another case."""
-        read = [*source.word_columns, *([ARRIVAL] if source.arrives else [])]
+        read = [*source.option_columns, *([ARRIVAL] if source.arrives else [])]
         expressions = list(source.derived.values())
         for view in self._views(source):
             read += [view.key_column(key) for key in view.entity.key]

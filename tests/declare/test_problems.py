@@ -25,8 +25,8 @@ from featurestore import (
     TableSource,
     on_demand,
 )
+from featurestore.declare.elsewhere import options_of
 from featurestore.declare.on_demand import OnDemand
-from featurestore.declare.words import words_of
 from featurestore.errors import DeclarationError
 from featurestore.types import Float64, Int64, Timestamp
 
@@ -101,7 +101,7 @@ def test_a_value_of_another_kind_is_told_in_plain_words(kind: Any) -> None:
     assert build(kind, WHOLE[kind]) is not None
     known = [name for name, p in inspect.signature(kind).parameters.items() if p.kind is not p.VAR_KEYWORD]
     refused = 0
-    for word in {*known, *words_of(kind.__init__)} - {"function", "default"}:
+    for word in {*known, *options_of(kind.__init__)} - {"function", "default"}:
         for value in ODD:
             told = refusal(kind, {**WHOLE[kind], word: value})
             if told is not None:

@@ -180,7 +180,7 @@ TYPES = [
     ),
     (
         {"landed_at": pa.array([START.date()] * 100)},
-        r"'landed_at' \(a word of the source\) was Timestamp .* is Date \(DATE\)",
+        r"'landed_at' \(an option of the source\) was Timestamp .* is Date \(DATE\)",
     ),
 ]
 

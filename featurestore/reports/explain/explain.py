@@ -293,7 +293,7 @@ def _null(view: ResolvedView, values: dict[str, Any]) -> str:
     for column, role in roles:
         if column is not None and values[column] is None:
             return f"column '{column}' ({role}) is null"
-    return "a word of the source is null"
+    return "an option of the source is null"
 
 
 def _moment(instant: int | None) -> datetime | None:

@@ -110,7 +110,7 @@ def graph_of(catalog: Catalog) -> Graph:
     """The graph of definitions: everything but frames and served versions."""
     graph = Graph()
     for source in catalog.sources.values():
-        _spell(graph, source, (*source.derived, *source.word_columns))
+        _spell(graph, source, (*source.derived, *source.option_columns))
     for view in catalog.views.values():
         named = [view.key_column(key) for key in view.entity.key]
         _spell(graph, view.source, [*named, *(fold.column for fold in view.features.values())])

@@ -26,9 +26,9 @@ from featurestore import (
 )
 from featurestore.declare import folds
 from featurestore.declare.declaration import Declaration
+from featurestore.declare.elsewhere import ELSEWHERE, options_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.sources import Source
-from featurestore.declare.words import ELSEWHERE, words_of
 from featurestore.errors import DeclarationError
 from featurestore.types import Float64, Int64, Timestamp
 
@@ -78,7 +78,7 @@ def test_every_word_outside_its_own_table_is_refused(kind: str) -> None:
             with pytest.raises(DeclarationError) as caught:
                 DECLARED[kind](**{word: "1d"})
             assert f"has no argument '{word}'" in str(caught.value)
-            assert "tests/declare/test_words.py:" in str(caught.value)
+            assert "tests/declare/test_elsewhere.py:" in str(caught.value)
 
 
 def table_of(kind: str) -> set[str]:
@@ -86,7 +86,7 @@ def table_of(kind: str) -> set[str]:
     cls: Any = OnDemand if kind == "OnDemand" else getattr(featurestore, kind, None)
     function = VIEW.alias.__wrapped__ if cls is None else cls.__init__.__wrapped__  # type: ignore[attr-defined]
     shown = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    return {*shown, *words_of(function)}
+    return {*shown, *options_of(function)}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_every_fold_and_source_has_a_table_that_is_read() -> None:
         if isinstance(cls, type) and issubclass(cls, Declaration) and "__init__" in vars(cls):
             if cls is not Declaration and cls.__module__.startswith("featurestore.declare"):
                 init: Any = cls.__init__
-                assert words_of(init.__wrapped__), cls
+                assert options_of(init.__wrapped__), cls
 
 
 def test_no_advice_is_about_a_word_that_is_taken() -> None:

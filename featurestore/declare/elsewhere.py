@@ -1,4 +1,4 @@
-"""Words that a declaration does not have, though one might look for them there, and what each would be."""
+"""Options that a declaration does not have, though one might look for them there, and what each would be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import get_args, get_type_hints
 
-__all__ = ["elsewhere", "words_of"]
+__all__ = ["elsewhere", "options_of"]
 
 _OF_VIEWS = "a FeatureView says it"
 _TYPES_OF_FILES = (
@@ -71,8 +71,8 @@ ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "offline": _SERVED,
         "window": "a fold says it: features={'total': Sum('x', window='7d')}",
         **{
-            word: f"its source says it: {word}=…"
-            for word in (
+            option: f"its source says it: {option}=…"
+            for option in (
                 "event_time", "known_at", "known_after", "history_until", "identity", "version", "tiebreak", "deleted",
                 "until", "valid_from", "timezone", "date", "period", "derived", "lateness", "tolerance",
             )
@@ -115,18 +115,18 @@ ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "key": f"{_OF_VIEWS}: key=…",
     },
 }  # fmt: skip
-"""Declaration (or a class above it) → word → what to write instead."""
+"""Declaration (or a class above it) → option → what to write instead."""
 
 
-def elsewhere(kind: type | str, word: str) -> str | None:
-    """What a word that a declaration does not have would be there; None where nothing is known of it."""
+def elsewhere(kind: type | str, option: str) -> str | None:
+    """What an option that a declaration does not have would be there; None where nothing is known of it."""
     names = [kind] if isinstance(kind, str) else [cls.__name__ for cls in kind.__mro__]
-    return next((ELSEWHERE[name][word] for name in names if word in ELSEWHERE.get(name, ())), None)
+    return next((ELSEWHERE[name][option] for name in names if option in ELSEWHERE.get(name, ())), None)
 
 
 @functools.cache
-def words_of(function: Callable[..., object]) -> tuple[str, ...]:
-    """The keywords that `**words: Unpack[…]` of a function stands for; none where it has no such."""
+def options_of(function: Callable[..., object]) -> tuple[str, ...]:
+    """The keywords that `**options: Unpack[…]` of a function stands for; none where it has no such."""
     hints = get_type_hints(function)
     tables = [table for hint in hints.values() for table in get_args(hint) if hasattr(table, "__total__")]
-    return tuple(word for table in tables for word in table.__annotations__)
+    return tuple(option for table in tables for option in table.__annotations__)
