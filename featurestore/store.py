@@ -20,7 +20,6 @@ from featurestore.materialize.materialize import Run, run_record
 from featurestore.online import OnlineStore
 from featurestore.planning import Planning
 from featurestore.project import Project
-from featurestore.push.compact import compact
 from featurestore.push.pusher import Pushed, TakenBack
 from featurestore.registry.apply import AppliedVersion, free_leftovers
 from featurestore.registry.rollout import held_views
@@ -285,7 +284,7 @@ class FeatureStore:
 
         Identities of rows older than the source's lateness are forgotten online.
         """
-        return compact(self.catalog, self.offline, names=sources, forget=self._project.pushing.forget)
+        return self._project.pushing.compact(self.catalog, sources)
 
     def compact_serving_log(self) -> Upkeep | None:
         """Merge the serving log's past hours and delete what is too old or too much, beside whoever reads and writes it.

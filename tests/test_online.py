@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.errors import NotMaterializedError
 from featurestore.materialize.materialize import materialize_view
-from featurestore.materialize.progress import progress_for
+from featurestore.materialize.progress import Progress
 from featurestore.online import Guard, OnlineStore, Reading, open_online
 from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.semantics.service import ResolvedService
@@ -26,7 +26,7 @@ from tests import oracle
 from tests.histories import History, clocks, histories, keys_of
 from tests.world import bits, declare, resolved
 
-QUIET = progress_for(shown=False)
+QUIET = Progress(shown=False)
 PROJECTS = (f"p{n}" for n in itertools.count())
 
 

@@ -14,7 +14,7 @@ from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Late
 from featurestore.catalog import Catalog
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, PlanOutdatedError
 from featurestore.materialize import materializer
-from featurestore.materialize.progress import Silent
+from featurestore.materialize.progress import Progress
 from featurestore.online.codec import ViewCodec
 from featurestore.types import String
 
@@ -160,7 +160,7 @@ def test_a_run_leaves_nothing_of_a_version_that_is_retired_under_its_hands(
                 real = materializer.materialize_view
                 patch.setattr(materializer, "materialize_view", lambda *a, **k: (retire(), real(*a, **k))[1])
             else:
-                patch.setattr(Silent, "start", retire)
+                patch.setattr(Progress, "start", retire)
             store._project.materializer.materialize(retired, full=False, progress=False)
         assert store.registry.kept() == ()
         assert not any(store.online.scan(prefix)), where

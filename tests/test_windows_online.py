@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.errors import NotMaterializedError
 from featurestore.materialize.materialize import materialize_view
-from featurestore.materialize.progress import progress_for
+from featurestore.materialize.progress import Progress
 from featurestore.online import OnlineStore, open_online
 from featurestore.semantics.service import ResolvedService
 from featurestore.serving.lookup import Lookup
@@ -25,7 +25,7 @@ from tests.oracle import sort_key
 from tests.test_windows import folded_histories, view_of
 from tests.world import resolved
 
-QUIET = progress_for(shown=False)
+QUIET = Progress(shown=False)
 PROJECTS = (f"w{n}" for n in itertools.count())
 
 

@@ -9,7 +9,7 @@ from featurestore.declare.push import PushSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import MaterializeError
 from featurestore.materialize.materialize import Run, materialize_view, run_record
-from featurestore.materialize.progress import progress_for
+from featurestore.materialize.progress import Progress
 from featurestore.online import OnlineStore
 from featurestore.registry.delete_online import free_view
 from featurestore.registry.documents import view_fingerprints
@@ -74,10 +74,10 @@ class Materializer:
             if not view.source.is_open(self._store.get([]).now):  # what its history will know is not known yet
                 return []
             return self._pushed.fill(view, full=full)
-        shown = progress_for(shown=progress)
         return materialize_view(
-            view, self._offline, self._store, project=self._project, progress=shown, full=full, tiles=self._tiles
-        )
+            view, self._offline, self._store, project=self._project, progress=Progress(shown=progress), full=full,
+            tiles=self._tiles,
+        )  # fmt: skip
 
     def free(self, view: str, fingerprint: str) -> int:
         """Free what a view version has online; how many keys there were."""

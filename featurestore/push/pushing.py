@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from featurestore.catalog import Catalog
 from featurestore.clock import Clock, to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
@@ -27,6 +28,7 @@ from featurestore.registry.documents import Document
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry, RegistryState, Version
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import LATE
 from featurestore.sources.source_files import again
@@ -175,6 +177,21 @@ class Pushing:
     def forget(self, name: str) -> int:
         """Forget the identities of a source's rows that are older than its lateness; how many."""
         return self._pusher(name).forget()
+
+    def compact(self, catalog: Catalog, names: Sequence[str] | None) -> dict[str, Compaction]:
+        """Seal the full segments of push logs (only of those named), those of late rows too, then forget the identities that
+        are older than the lateness; what was done, by source. NotFoundError, LogError."""
+        known = {name: source for name, source in catalog.sources.items() if isinstance(source, PushSource)}
+        for name in names or ():
+            if name not in known:
+                raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, known)}")
+        done = {}
+        for name in names or known:
+            done[name] = self._offline.log(known[name]).compact()
+            if self._offline.logs.has(name, LATE):
+                done[name] = done[name].beside(self._offline.log(known[name], LATE).compact())
+            self.forget(name)
+        return done
 
     @contextmanager
     def alone(self, view: str, fingerprint: str) -> Iterator[None]:

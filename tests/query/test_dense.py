@@ -15,7 +15,7 @@ import pytest
 
 from featurestore.clock import ManualClock, to_datetime
 from featurestore.materialize.materialize import materialize_view
-from featurestore.materialize.progress import progress_for
+from featurestore.materialize.progress import Progress
 from featurestore.online import open_online
 from featurestore.semantics.service import ResolvedService
 from featurestore.serving.lookup import Lookup
@@ -160,7 +160,7 @@ def test_lookups_after_a_run_at_every_instant(offline: Offline, tmp_path: Path, 
         lookup = Lookup(service, store, project="dense")
         for t in ASKED:
             clock.set(to_datetime(t))
-            materialize_view(service.parts[0].view, offline, store, project="dense", progress=progress_for(shown=False))
+            materialize_view(service.parts[0].view, offline, store, project="dense", progress=Progress(shown=False))
             result = lookup.get([{"entity_0": key} for key in SPARSE])
             values, instant = result.to_dict(), as_of(history.view, t)[0]
             for row, key in enumerate(SPARSE):

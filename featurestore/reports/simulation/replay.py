@@ -10,7 +10,7 @@ from functools import partial
 from featurestore.clock import instant_of
 from featurestore.declare.durations import parse_duration
 from featurestore.errors import FeatureStoreError, MaterializeError, PushError
-from featurestore.materialize.progress import progress_for
+from featurestore.materialize.progress import Progress
 from featurestore.reports.audit import Audit
 from featurestore.reports.simulation.failing import Killed
 from featurestore.reports.simulation.faults import Faults, Stretch, chance
@@ -72,7 +72,7 @@ class SimulatedReplay:
     def whole(self, per_hour: float) -> Audit:
         """Let everything happen, and audit it. per_hour: requests of each service."""
         self._plan(per_hour)
-        progress = progress_for(shown=sys.stderr.isatty())
+        progress = Progress(shown=sys.stderr.isatty())
         progress.start("simulate", len(self._schedule))
         for event in self._schedule.upto(self._span.end):
             self._world.advance(event.at)
