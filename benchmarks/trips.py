@@ -96,7 +96,7 @@ def _trips(store: FeatureStore, clock: ManualClock) -> dict[str, Callable[[], ob
     return {
         "spine row, plain column": lambda: store.get_historical_features(spine, "of_plain"),
         "spine row, with a mean": lambda: store.get_historical_features(spine, "of_means"),
-        "pushed row, whole turn": push,
+        "pushed row, whole batch": push,
         "key, materialized view": lambda: store.get_online_features([{"user": 1}], "of_plain"),
         "key, pushed view": lambda: store.get_online_features([{"user": 1}], "of_pushed"),
         "materialize": materialize,

@@ -56,21 +56,25 @@ STATE_FORMAT = 1
 
 @dataclass(frozen=True)
 class Run:
-    """One completed instant of one view: how many keys were asked for, and how many of them have a row that counts.
-
-    instant, started: µs; the second by the online store's clock. again: it was complete before, and was computed anew.
-    """
+    """One completed instant of one view."""
 
     view: str
     fingerprint: str
     instant: int
+    """µs."""
     started: int
+    """When the run began (µs), by the online store's clock."""
     keys: int
+    """How many keys were asked for."""
     rows: int
+    """How many of them have a row that counts."""
     full: bool
+    """Whether all keys were asked for, and not only those that may have changed."""
     seconds: float
     files: tuple[SourceFile, ...]
+    """The files that were read."""
     again: bool = False
+    """Whether it was complete before, and was computed anew."""
 
     def __str__(self) -> str:
         kind = ("all, computed again" if self.again else "all") if self.full else "those that may have changed"

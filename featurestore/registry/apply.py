@@ -23,17 +23,18 @@ Published = Callable[[str, str], bool]
 
 @dataclass(frozen=True)
 class AppliedVersion:
-    """What apply did. `number` is the registry's version now; `changed`: whether this call made it.
-
-    freed: (view, fingerprint, online keys freed) each. waiting: to be freed once what replaces it is served. refill:
-    what materialize has to fill before it can be served. kept, retired: what became of service versions.
-    """
+    """What apply did."""
 
     number: int
+    """The registry's version now."""
     changed: bool
+    """Whether this call made it."""
     freed: tuple[tuple[str, str, int], ...] = ()
+    """Views whose old versions were deleted online: name, fingerprint and the number of keys of each."""
     waiting: tuple[FreeOnline, ...] = ()
+    """Versions to be deleted online once what replaces them is served."""
     refill: tuple[Refill, ...] = ()
+    """Views that materialize has to fill before they can be served."""
     kept: tuple[KeepVersion, ...] = ()
     retired: tuple[RetireVersion, ...] = ()
 

@@ -19,11 +19,13 @@ __all__ = ["Freed", "KeptVersion", "RegistryState", "RunRecord", "ServiceVersion
 class Version:
     """One applied state, which never changes: its definitions are read from the document once, when first asked for.
 
-    `applied_at` is in µs; number 0, with an empty document, is the state before the first.
+    Not to be changed: whoever asks for a version is given the same one.
     """
 
     number: int
+    """From 1 on; 0, with an empty document, is the state before the first."""
     applied_at: int
+    """When (µs)."""
     document: Document
     digest: str
     note: str = ""
@@ -70,12 +72,14 @@ class ServiceVersion(NamedTuple):
 
 
 class KeptVersion(NamedTuple):
-    """A service version that is served on; `version`: the registry's last version that held it; `since`: µs."""
+    """A service version that is served on although another took its place."""
 
     service: str
     fingerprint: str
     version: int
+    """The registry's last version that held it."""
     since: int
+    """When it was replaced (µs)."""
 
     @property
     def named(self) -> ServiceVersion:

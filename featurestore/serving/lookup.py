@@ -47,14 +47,16 @@ Columns = Sequence[Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request, encoded: the keys to read (watermarks first), each once; of each part the places of its records' keys among
-    them (-1: a null key), a place for each distinct one of its rows; by the part's inputs which rows are alike in them
-    (None: no two are); and the canonical inputs."""
+    """A request, encoded."""
 
     keys: list[bytes]
+    """The keys to read, watermarks first, each once."""
     records: list[Sequence[int]]
+    """Of each part the places of its records' keys among `keys`, one for each distinct one of its rows; -1: a null key."""
     repeats: dict[tuple[str, ...], Repeats | None]
+    """By the inputs of a part, which rows are alike in them; None: no two are."""
     inputs: dict[str, list[Any]]
+    """The request's canonical values, by input."""
     rows: int
 
 

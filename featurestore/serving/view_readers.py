@@ -91,7 +91,7 @@ class MaterializedReader:
     def answer(
         self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
     ) -> tuple[PartAnswer, Columns] | None:
-        """See LoadedPart."""
+        """See ViewReader."""
         base = self.view.timing.served(unpack_watermark(marks[0]), now)
         if base is None:
             raise NotMaterializedError(
@@ -162,7 +162,7 @@ class PushedReader:
     def answer(
         self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
     ) -> tuple[PartAnswer, Columns] | None:
-        """See LoadedPart."""
+        """See ViewReader."""
         if marks[1] is None:
             raise NotMaterializedError(
                 f"View '{self.view.name}' ({self.view.fingerprint[:12]}) was not filled from its push log yet; run "

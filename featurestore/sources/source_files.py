@@ -46,13 +46,15 @@ class PlaceError(ValueError):
 
 
 class SourceFile(NamedTuple):
-    """A file as it was found: its size in bytes and time of modification in ns, which change when its content does, and
-    its path below the place that its source declares."""
+    """A file as it was found; its size and time of modification change when its content does."""
 
     path: str
     size: int
+    """Bytes."""
     modified: int
+    """ns since the epoch."""
     name: str = ""
+    """Its path below the place that its source declares."""
 
     @property
     def sighting(self) -> Sighting:

@@ -48,10 +48,12 @@ STATUS_NAMES = [status.name for status in Status]
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller may ask for beside the features. timestamp: the spine's column of instants; timezone: its zone."""
+    """What a caller may ask for beside the features."""
 
     timestamp: str = "event_timestamp"
+    """The spine's column of instants."""
     timezone: str = "UTC"
+    """The zone of those that have none."""
     with_status: bool = False
     with_event_time: bool = False
 
