@@ -11,7 +11,7 @@ import pytest
 
 from featurestore import FeatureView
 from featurestore.query import row_choice as choice
-from featurestore.query.nearest import STEPS, Requests, newest
+from featurestore.query.nearest import TRIED_INSTANTS, Requests, newest
 from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.time import BEGINNING, END
 from tests.small import NOON, hours, opened, spine, table, view_of
@@ -64,10 +64,10 @@ def test_the_search_finds_what_loops_find(wide: bool, ending: bool) -> None:
             several.setdefault(request, set()).add(row)
         for request, (key, as_of) in enumerate(zip(requests.key.tolist(), requests.as_of.tolist(), strict=True)):
             expected, tried = by_loops(rows, key, as_of)
-            if expected and tried <= STEPS:
+            if expected and tried <= TRIED_INSTANTS:
                 assert ({single[request]} if len(expected) == 1 else several[request]) == expected
                 seen["one" if len(expected) == 1 else "several"] += 1
-            elif tried > STEPS or (not expected and tried == STEPS):
+            elif tried > TRIED_INSTANTS or (not expected and tried == TRIED_INSTANTS):
                 assert request not in single
                 assert request not in several
                 assert request in found.left or not expected
@@ -110,8 +110,8 @@ def test_rows_are_searched_some_keys_at_a_time(tmp_path: Path, monkeypatch: pyte
     frames: list[pa.Table] = []
     with opened(overtaken(tmp_path)) as (store, _):
         for rows, unsorted in ((1_000_000, 16), (1, 16), (20, 16), (1, 1)):
-            monkeypatch.setattr(choice, "PASS", rows)
-            monkeypatch.setattr(choice, "UNSORTED", unsorted)
+            monkeypatch.setattr(choice, "SEARCH_BATCH_ROWS", rows)
+            monkeypatch.setattr(choice, "UNSORTED_MAX_BATCHES", unsorted)
             given = spine(asked, thing=pa.array(keys, pa.int64()))
             frames.append(store.get_historical_features(given, "service", with_status=True).to_arrow())
     assert len(set(frames[0]["view__x"].to_pylist())) > 5

@@ -29,8 +29,8 @@ from featurestore.semantics.view import EVENT_TIME, UNTIL, ResolvedFeature, Reso
 
 __all__ = ["Answer", "ask"]
 
-FEW = 10_000
-"""Requests for which a pool of threads costs more than it saves."""
+POOLED_MIN_REQUESTS = 10_000
+"""Requests from which on columns are taken by a pool of threads; for fewer it costs more than it saves."""
 
 Instants = npt.NDArray[np.int64]
 
@@ -94,7 +94,7 @@ class Answer:
                 return taken
             return fill(taken, takes_default(status), feature.type, feature.default)
 
-        if len(self.index) < FEW:
+        if len(self.index) < POOLED_MIN_REQUESTS:
             return [column(feature) for feature in features]
         with ThreadPoolExecutor() as pool:  # Arrow's take leaves the interpreter to others
             return list(pool.map(column, features))

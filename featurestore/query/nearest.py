@@ -18,7 +18,7 @@ __all__ = ["Found", "Requests", "newest"]
 
 Ints = npt.NDArray[np.int64]
 
-STEPS = 3
+TRIED_INSTANTS = 3
 """So many of a request's newest instants are looked at before it is handed back."""
 
 
@@ -63,7 +63,7 @@ def newest(rows: RowTimes, requests: Requests, keys: int) -> Found:
     request = np.argsort(asked)  # sorted as well, so that the search goes through memory once
     place = np.searchsorted(line, asked[request], "right") - 1
     found, low = [], np.empty(len(asked), np.int64)
-    for _ in range(STEPS):
+    for _ in range(TRIED_INSTANTS):
         here = (place >= 0) & (line[place] >> bits == requests.key[request])
         request, place = request[here], place[here]
         low[request] = place

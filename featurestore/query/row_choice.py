@@ -24,11 +24,11 @@ from featurestore.semantics.view import ResolvedView
 
 __all__ = ["CHOSEN", "RowChoice", "choose"]
 
-PASS = 1_000_000
+SEARCH_BATCH_ROWS = 1_000_000
 """Rows that are searched at once: what bounds the memory beside DuckDB's."""
 
-UNSORTED = 16
-"""Passes for which each may look at all rows; for more, the rows are first sorted by key."""
+UNSORTED_MAX_BATCHES = 16
+"""Batches for which each may look at all rows; for more, the rows are first sorted by key."""
 
 CHOSEN = "asof_chosen"
 
@@ -112,11 +112,11 @@ def _searched(connection: duckdb.DuckDBPyConnection, view: ResolvedView) -> Iter
 
 
 def _edges(connection: duckdb.DuckDBPyConnection) -> list[int]:
-    """The numbers of keys at which to cut, so that a pass has about `PASS` rows; keys are numbered in no order."""
+    """The numbers of keys at which to cut, so that a batch has about `SEARCH_BATCH_ROWS` rows; keys are numbered in no order."""
     (keys,) = connection.execute("SELECT count(*) FROM asof_keys").fetchall()[0]
     (total,) = connection.execute("SELECT count(*) FROM asof_rows").fetchall()[0]
-    passes = max(1, min(keys, round(total / PASS)))
-    if passes > UNSORTED:
+    passes = max(1, min(keys, round(total / SEARCH_BATCH_ROWS)))
+    if passes > UNSORTED_MAX_BATCHES:
         connection.execute("CREATE OR REPLACE TEMP TABLE asof_rows AS FROM asof_rows ORDER BY key_no")
     return [1 + keys * number // passes for number in range(passes)] + [keys + 1]
 

@@ -49,7 +49,7 @@ CURRENT = ("chosen", "ended", "older", "expired")
 JUDGED, NEAREST = "explain_judged", "explain_nearest"
 FILE, ROW = '"__file"', '"__row"'
 
-FEW = 8
+COPIED_MAX_COLUMNS = 8
 """Columns that are sooner copied than read again, whatever the number of rows."""
 
 
@@ -74,7 +74,7 @@ class Narrowed(NamedTuple):
 
 def cells_sql(view: ResolvedView, scan: Scan, requests: str) -> str | None:
     """One number: how many values `narrowed` would copy; None where it must, or where the columns are few anyway."""
-    if view.source.identity or isinstance(view.source, PushSource) or len(view.columns) <= FEW:
+    if view.source.identity or isinstance(view.source, PushSource) or len(view.columns) <= COPIED_MAX_COLUMNS:
         return None
     own = f"FROM {scan.relation} s{_of_key(view, requests)}"
     return f"SELECT count(*) * {len(view.columns)} {own}"

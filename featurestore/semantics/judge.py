@@ -20,19 +20,9 @@ from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedFeature
 
 __all__ = [
-    "ended",
-    "ended_sql",
-    "expire",
-    "expired",
-    "filled",
-    "non_present",
-    "row_status",
-    "row_statuses",
-    "spread",
-    "status_of",
-    "statuses_of",
-    "takes_default",
-]
+    "ended", "ended_sql", "expire", "expired", "filled", "non_present", "row_status", "row_statuses", "spread",
+    "status_of", "statuses_of", "takes_default",
+]  # fmt: skip
 
 Bits = npt.NDArray[np.bool_]
 Statuses = npt.NDArray[np.uint8]
@@ -52,9 +42,6 @@ def expired(event_us: Any, until: Any, as_of: Any, ttl: int | None) -> Any:
     """Whether the newest row no longer stands for a value: it lies before the ttl, or its validity has ended."""
     over = ended(until, as_of)
     return over if ttl is None else over | before_ttl(event_us, as_of, ttl)
-
-
-# --- statuses ------------------------------------------------------------------------------
 
 
 def status_of(known: bool, *, expired: bool = False, overflow: bool = False) -> Status:
@@ -88,9 +75,6 @@ def non_present(feature: ResolvedFeature) -> Status:
     """What a folded feature of a known key is where it is not PRESENT, which is all that a slot tells: a fold that may do
     without a window can find nothing within the ttl, or a row that has ended; the others can overflow."""
     return Status.OVERFLOW if feature.fold.needs_window else Status.EXPIRED
-
-
-# --- what stands for a value that is not there -----------------------------------------------
 
 
 def takes_default(status: Any) -> Any:

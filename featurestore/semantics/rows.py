@@ -42,37 +42,13 @@ from featurestore.semantics.view import ResolvedFeature, ResolvedView
 from featurestore.semantics.windows import Span
 
 __all__ = [
-    "RowTimes",
-    "before_ttl",
-    "before_ttl_sql",
-    "between_sql",
-    "counts_at",
-    "counts_at_sql",
-    "counts_from",
-    "counts_from_sql",
-    "counts_until",
-    "counts_until_sql",
-    "current_terms",
-    "happened_sql",
-    "invalid_sql",
-    "is_known_sql",
-    "known",
-    "known_sql",
-    "rows_sql",
-    "timed_sql",
-    "valid_terms",
-    "versions_sql",
-    "visible_span",
-    "visible_terms",
-    "whole_sql",
-    "within_sql",
-    "words_sql",
-]
+    "RowTimes", "before_ttl", "before_ttl_sql", "between_sql", "counts_at", "counts_at_sql", "counts_from",
+    "counts_from_sql", "counts_until", "counts_until_sql", "current_terms", "happened_sql", "invalid_sql",
+    "is_known_sql", "known", "known_sql", "rows_sql", "timed_sql", "valid_terms", "versions_sql", "visible_span",
+    "visible_terms", "whole_sql", "within_sql", "words_sql",
+]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
-
-
-# --- (a) known -----------------------------------------------------------------------------
 
 
 def known(learned_us: Any, event_us: Any, *, history_until: int | None, known_after: int) -> Any:
@@ -94,9 +70,6 @@ def known_sql(source: Source) -> str:
 def is_known_sql(known_by: int) -> str:
     """Whether a row is known by an instant."""
     return f"known <= {known_by}"
-
-
-# --- the interval --------------------------------------------------------------------------
 
 
 def counts_from(event_us: Any, known: Any, settle: int = 0) -> Any:
@@ -151,9 +124,6 @@ def counts_at_sql(view: ResolvedView, as_of: int | str, *, table: str = "") -> s
     return f"{begun} AND {table}counts_until > {as_of}" if view.source.identity else begun
 
 
-# --- (c) visible ---------------------------------------------------------------------------
-
-
 def before_ttl(event_us: Any, as_of: Any, ttl: int) -> Any:
     """Whether a row happened too long ago for a ttl, which is inclusive."""
     return event_us < as_of - ttl
@@ -184,9 +154,6 @@ def between_sql(condition: Callable[[int], str], after: int, upto: int) -> str:
     return f"(NOT ({condition(after)}) AND {condition(upto)})"
 
 
-# --- rows that are none --------------------------------------------------------------------
-
-
 def _named(view: ResolvedView, table: str = "") -> list[str]:
     """That a row is known at all, and has an identity where its source has any; without them it is dropped first."""
     return [f"{table}{name} IS NOT NULL" for name in ("known", *map(cell, view.source.identity))]
@@ -205,9 +172,6 @@ def _kept(view: ResolvedView, table: str = "") -> list[str]:
 def valid_terms(view: ResolvedView, table: str = "") -> list[str]:
     """That a row of `words_sql` can count at all, whatever its other versions are."""
     return [*_named(view, table), *_kept(view, table), *_whole(view, table)]
-
-
-# --- rows as SQL ---------------------------------------------------------------------------
 
 
 def timed_sql(source: Source, raw: Mapping[str, str], scan: Scan, selected: str, *, learned: str | None = None) -> str:

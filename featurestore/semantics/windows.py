@@ -21,7 +21,7 @@ HOPS = ((12 * DAY, DAY), (12 * HOUR, HOUR), (HOUR, 5 * MINUTE), (MINUTE, MINUTE)
 """From which length of window on which hop is used; a shorter window is one hop itself."""
 
 FINE_HOPS = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, DAY)
-FEW = 32
+LARGE_FOLD_MAX_TILES = 32
 """The tiles that a sketch or a set may have in one window."""
 
 
@@ -72,5 +72,10 @@ class TileGrid(NamedTuple):
 def default_hop(length: int, *, few: bool) -> int:
     """The hop of a continuous window of `length` µs, never longer than that; `few`: of a fold whose tiles are large."""
     if few:
-        return min(length, next((hop for hop in FINE_HOPS if length <= hop * FEW), -(-length // FEW)))
+        return min(
+            length,
+            next(
+                (hop for hop in FINE_HOPS if length <= hop * LARGE_FOLD_MAX_TILES), -(-length // LARGE_FOLD_MAX_TILES)
+            ),
+        )
     return next((hop for least, hop in HOPS if length >= least), length)

@@ -48,7 +48,7 @@ from featurestore.sources.source_files import again
 __all__ = ["explain", "explain_as_of"]
 
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
-COPIED = 10_000_000
+COPIED_MAX_CELLS = 10_000_000
 """Values of a key's rows that are sooner copied than read again for each question."""
 
 LATEST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
@@ -189,7 +189,7 @@ def _narrowed(session: Session, question: AskedView, key: dict[str, Any]) -> Nar
     session.connection.unregister("asked")
     scan = session.scan(view.source)
     count = cells_sql(view, scan, "requests")
-    copied = count is None or execute(count).fetchall()[0][0] <= COPIED
+    copied = count is None or execute(count).fetchall()[0][0] <= COPIED_MAX_CELLS
     own = narrowed(view, scan, "requests", copied=copied)
     for sql in own.statements:
         execute(sql)
