@@ -230,7 +230,7 @@ def main() -> int:
     parser.add_argument("--bits", type=int, default=3, help="of each kind of file")
     parser.add_argument("--seed", default="1")
     said = parser.parse_args()
-    tiling.LEAST = 1
+    tiling.TILED_MIN_ROWS = 1
     Log.__init__.__kwdefaults__["segment_bytes"] = 500  # type: ignore[index]
     folder: Path = said.folder.absolute()
     state, kept = folder / ".featurestore", folder.with_name(f"{folder.name}.kept")

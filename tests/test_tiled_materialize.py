@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -83,7 +84,7 @@ class World:
         self.made: list[int] = []
         self.used: list[bool] = []
         make, use = tiling.count_rows, compiled.FileTiles.use
-        patch.setattr(compiled, "LEAST", 1)
+        patch.setattr(compiled, "TILED_MIN_ROWS", 1)
         patch.setattr(tiling, "count_rows", lambda c, v, s: self._counted(make(c, v, s)))
         patch.setattr(compiled.FileTiles, "use", lambda *a: (self.used.append(True), use(*a))[1])
 
@@ -153,7 +154,7 @@ def test_a_file_that_is_written_anew_each_time_is_never_tiled(world: World) -> N
 
 def test_many_parts_become_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a file comes each time, parts are joined, and hold the same."""
-    monkeypatch.setattr(tiling, "MANY", 3)
+    monkeypatch.setattr(tiling, "SIDE_BY_SIDE_PARTS", 3)
     for day in range(4, 12):
         pq.write_table(day_of_rows(day), world.rows / f"{day}.parquet")
         world.run()
@@ -164,9 +165,9 @@ def test_many_parts_become_one(world: World, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_few_rows_are_not_worth_tiles(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor are rows of which hardly any share a tile; both are decided again when the files have doubled."""
-    monkeypatch.setattr(compiled, "LEAST", 801)
+    monkeypatch.setattr(compiled, "TILED_MIN_ROWS", 801)
     assert [world.run() for _ in range(3)] == [([], False)] * 3
-    monkeypatch.setattr(compiled, "LEAST", 1)
+    monkeypatch.setattr(compiled, "TILED_MIN_ROWS", 1)
     assert world.run() == ([], False)  # decided, and remembered
     for day in range(4, 9):
         pq.write_table(day_of_rows(day), world.rows / f"{day}.parquet")
@@ -239,11 +240,12 @@ def test_damaged_tiles_are_made_again(world: World) -> None:
     assert world.run() == ([4], True)
 
 
-def test_tiles_of_another_engine_are_not_used(world: World) -> None:
-    """Conditions are the engine's to judge: another version makes its own tiles, and the old ones go."""
+@pytest.mark.parametrize("other", ["3-1.9.9", f"2-{duckdb.__version__}"], ids=["engine", "format"])
+def test_tiles_of_another_engine_or_format_are_not_used(world: World, other: str) -> None:
+    """Conditions are the engine's to judge: another version makes its own tiles, and the old ones go. So for another format."""
     world.run(), world.run()
     (part,) = world.tiles
-    part.parent.rename(part.parent.with_name("1-1.9.9"))
+    part.parent.rename(part.parent.with_name(other))
     assert world.run() == ([4], True)
     assert world.tiles == [part]
 

@@ -103,8 +103,8 @@ def test_tiles_change_no_answer(
         paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)
         view = resolved(view_of(history, specs, plain=plain, paths=paths), offline).parts[0].view
         assert tile_rows.can_be_tiled(view)
-        patch.setattr(tiling, "MANY", many)
-        patch.setattr(tiling, "width_for", lambda *_, **__: max(1, width * history.step // 8 + by))
+        patch.setattr(tiling, "SIDE_BY_SIDE_PARTS", many)
+        patch.setattr(tiling, "hop_for", lambda *_, **__: max(1, width * history.step // 8 + by))
         for number, (halves, nudge) in enumerate(sorted(asks)):
             at = int(view.timing.as_of(history.origin + halves * history.step // 2 + nudge))
             with offline.session() as session:

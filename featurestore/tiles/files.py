@@ -1,6 +1,6 @@
 """Tiles of a view over files, kept so that what a run added up need not be read again by the next one.
 
-    folder/choice.json      how wide tiles are, and of how many bytes of files that was decided
+    folder/choice.json      the hop of tiles, and of how many bytes of files that was decided
     folder/<part>/          the tiles of some files: part.json, which names them, and Parquet files of `tiles.tile_rows`,
                             whose checksums are in part.json; both JSON files have checksums of their own words
 
@@ -24,23 +24,32 @@ import pyarrow.parquet as pq
 
 from featurestore.durable.checksums import checks_of, decoded, encoded, first_damage
 
-__all__ = ["TileFiles", "TileWidth", "TiledFile", "TiledPart"]
+__all__ = ["HopChoice", "TileFiles", "TiledFile", "TiledPart"]
 
-FORMAT = 2
+FORMAT = 3
+"""Of the Parquet files and of both JSON files; what another version wrote is forgotten, and made anew."""
 
 CHOICE, PART = "choice.json", "part.json"
 
 
 class TiledFile(NamedTuple):
-    """A file of a source as it was read: its path, size (bytes), time of modification (ns) and, where rows count from their
-    file's arrival, that (µs); then the event_time of its oldest and its newest row (µs), None where it has none."""
+    """A file of a source as it was read."""
 
     path: str
     size: int
+    """bytes"""
+
     modified: int
+    """ns"""
+
     arrived: int | None
+    """When it was first seen (µs), where rows count from then."""
+
     first: int | None = None
+    """The event_time of its oldest row (µs), None where it has none."""
+
     last: int | None = None
+    """The event_time of its newest row (µs)."""
 
     @property
     def identity(self) -> tuple[str, int, int, int | None]:
@@ -52,22 +61,32 @@ class TiledFile(NamedTuple):
         return self.first is not None and self.last is not None and self.first <= high and self.last > low
 
 
-class TileWidth(NamedTuple):
-    """How wide tiles are (µs; None: none are made), decided when the files had so many bytes."""
+class HopChoice(NamedTuple):
+    """What was decided for tiles of a view's files."""
 
-    width: int | None
+    hop: int | None
+    """(µs); None: none are made."""
+
     bytes: int
+    """How large the files were then."""
 
 
 class TiledPart(NamedTuple):
-    """The tiles of some files: how wide, and where they lie. checks: those of each Parquet file, see `checks_of`."""
+    """The tiles of some files."""
 
     name: str
-    width: int
+    hop: int
+    """µs"""
+
     files: tuple[TiledFile, ...]
     rows: int
+    """How many tiles there are."""
+
     paths: tuple[str, ...]
+    """Where they lie."""
+
     checks: tuple[str, ...]
+    """Of each Parquet file, see `checks_of`."""
 
 
 class TileFiles:
@@ -77,22 +96,22 @@ class TileFiles:
         self._versions = folder / view / fingerprint[:16]
         self._folder = self._versions / f"{FORMAT}-{duckdb.__version__}"  # whose engine evaluated the conditions
 
-    def choice(self) -> TileWidth | None:
+    def choice(self) -> HopChoice | None:
         """What was decided, None where nothing was, or that cannot be told any more."""
         try:
-            return TileWidth(**decoded((self._folder / CHOICE).read_bytes()))
+            return HopChoice(**decoded((self._folder / CHOICE).read_bytes()))
         except (FileNotFoundError, ValueError):
             return None
 
-    def choose(self, choice: TileWidth) -> None:
-        """Decide anew. Parts of another width, or of another engine, are gone."""
+    def choose(self, choice: HopChoice) -> None:
+        """Decide anew. Parts of another hop, format or engine are gone."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for other in self._versions.iterdir():
             if other != self._folder:
                 shutil.rmtree(other, ignore_errors=True)
         _write(self._folder / CHOICE, encoded(choice._asdict()))
         for part in self._parts():
-            if part.width != choice.width:
+            if part.hop != choice.hop:
                 self._remove(part.name)
 
     def parts(self, files: Collection[TiledFile]) -> list[TiledPart]:
@@ -113,9 +132,9 @@ class TileFiles:
                 self._remove(part.name)
         return kept
 
-    def add(self, width: int, files: Sequence[TiledFile], tables: Iterable[pa.Table]) -> TiledPart:
+    def add(self, hop: int, files: Sequence[TiledFile], tables: Iterable[pa.Table]) -> TiledPart:
         """Keep the tiles of these files; they are there as a whole or not at all."""
-        name = sha256(orjson.dumps([width, sorted(file.identity for file in files)])).hexdigest()[:24]
+        name = sha256(orjson.dumps([hop, sorted(file.identity for file in files)])).hexdigest()[:24]
         made = self._folder / f".{name}"
         made.mkdir(parents=True)
         rows, names, checks = 0, [], []
@@ -126,7 +145,7 @@ class TileFiles:
                 _sync(file)
             checks.append(checks_of(made / names[-1]))
             rows += table.num_rows
-        words = {"width": width, "files": list(map(list, files)), "rows": rows, "names": names, "checks": checks}
+        words = {"hop": hop, "files": list(map(list, files)), "rows": rows, "names": names, "checks": checks}
         _write(made / PART, encoded(words))
         shutil.rmtree(self._folder / name, ignore_errors=True)
         made.rename(self._folder / name)
@@ -135,7 +154,7 @@ class TileFiles:
     def replace(self, parts: Sequence[TiledPart], tables: Iterable[pa.Table]) -> TiledPart:
         """One part instead of several, whose tiles are joined in `tables`."""
         files = [file for part in parts for file in part.files]
-        joined = self.add(parts[0].width, files, tables)
+        joined = self.add(parts[0].hop, files, tables)
         for part in parts:
             self._remove(part.name)
         return joined
@@ -164,7 +183,7 @@ def _part(folder: Path) -> TiledPart:
     said = decoded((folder / PART).read_bytes())
     files = tuple(TiledFile(*file) for file in said["files"])
     paths = tuple(str(folder / name) for name in said["names"])
-    return TiledPart(folder.name, said["width"], files, said["rows"], paths, tuple(said["checks"]))
+    return TiledPart(folder.name, said["hop"], files, said["rows"], paths, tuple(said["checks"]))
 
 
 def _is_sound(part: TiledPart) -> bool:

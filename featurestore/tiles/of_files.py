@@ -18,23 +18,24 @@ import pyarrow.parquet as pq
 from featurestore.declare.sources import ParquetSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.semantics.view import ResolvedView
+from featurestore.semantics.windows import TileGrid
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
-from featurestore.tiles.files import TiledFile, TiledPart, TileFiles, TileWidth
+from featurestore.tiles.files import HopChoice, TiledFile, TiledPart, TileFiles
 from featurestore.tiles.tile_rows import can_be_tiled
-from featurestore.tiles.tiling import FileTiles, Rest, count_rows, joined_sql, make_tiles, width_for
+from featurestore.tiles.tiling import FileTiles, Rest, count_rows, hop_for, joined_sql, make_tiles, tile_grid
 
 __all__ = ["free_tiles", "tiles_folder", "tiles_for"]
 
-MANY = 8
-"""Parts that are read side by side; more are joined, the smallest of them."""
+SIDE_BY_SIDE_PARTS = 8
+"""So many parts are read side by side; where there are more, the smallest of them are joined."""
 
-GROWN = 2
-"""So many times more bytes of files, and it is decided again how wide tiles are."""
+DECIDED_AGAIN_GROWTH = 2
+"""Where the files have so many times more bytes, the hop of tiles is decided again."""
 
-INSTANTS = 24
-"""Refresh instants from a run's on for which a width of tiles is to be good."""
+DECIDED_FOR_INSTANTS = 24
+"""A hop is to be good at so many refresh instants, from a run's on."""
 
 
 def tiles_folder(below: Path | None, *, project: str, online: str) -> OwnedFolder | None:
@@ -76,22 +77,23 @@ def tiles_for(
     kept = TileFiles(folder.path, view.name, view.fingerprint)
     files = dict(zip(_identified(offline, session, source), session.files(source), strict=True))
     settled = [file for file, found in files.items() if found in seen]
-    width = _width(kept, view, session, instant=instant, settled=sum(file.size for file in settled))
-    if width is None:
+    hop = _hop(kept, view, session, instant=instant, settled_bytes=sum(file.size for file in settled))
+    if hop is None:
         return None
+    grid = tile_grid(view, hop)
     parts = kept.parts(files)
     tiled = {file.identity for part in parts for file in part.files}
     missing = [file for file in settled if file.identity not in tiled]
     if missing:
-        parts.append(_made(kept, view, offline, [(file, files[file]) for file in missing], width))
-    if len(parts) > MANY:
+        parts.append(_made(kept, view, offline, [(file, files[file]) for file in missing], grid))
+    if len(parts) > SIDE_BY_SIDE_PARTS:
         parts.sort(key=lambda part: part.rows)
-        parts[:MANY] = [_joined(kept, view, session, parts[:MANY])]
+        parts[:SIDE_BY_SIDE_PARTS] = [_joined(kept, view, session, parts[:SIDE_BY_SIDE_PARTS])]
     paths = tuple(path for part in parts for path in part.paths)
     if not paths:
         return None
     rest = partial(_rest, session, source, files, parts)
-    return FileTiles(width, paths, lambda cut: rest([(b, b + width) for b in cut]))
+    return FileTiles(grid, paths, lambda starts: rest([(start, start + hop) for start in starts]))
 
 
 def _identified(offline: Offline, session: Session, source: ParquetSource) -> list[TiledFile]:
@@ -103,28 +105,27 @@ def _identified(offline: Offline, session: Session, source: ParquetSource) -> li
     return [TiledFile(file.path, file.size, file.modified, at) for file, at in zip(files, arrived, strict=True)]
 
 
-def _width(kept: TileFiles, view: ResolvedView, session: Session, *, instant: int, settled: int) -> int | None:
-    """How wide the view's tiles are; `settled`: the bytes of the files that can have any."""
+def _hop(kept: TileFiles, view: ResolvedView, session: Session, *, instant: int, settled_bytes: int) -> int | None:
+    """The hop of the view's tiles; settled_bytes: how large the files are that can have any."""
     choice = kept.choice()
-    if settled and (choice is None or settled >= GROWN * choice.bytes):
+    if settled_bytes and (choice is None or settled_bytes >= DECIDED_AGAIN_GROWTH * choice.bytes):
         step = view.timing.refresh or 0
-        instants = [instant + number * step for number in range(INSTANTS)]
-        width = width_for(session.connection, view, session.scan(view.source), ats=instants)
-        choice = TileWidth(width, settled)
+        instants = [instant + number * step for number in range(DECIDED_FOR_INSTANTS)]
+        hop = hop_for(session.connection, view, session.scan(view.source), ats=instants)
+        choice = HopChoice(hop, settled_bytes)
         kept.choose(choice)
-    return None if choice is None else choice.width
+    return None if choice is None else choice.hop
 
 
 def _made(
-    kept: TileFiles, view: ResolvedView, offline: Offline, files: Sequence[tuple[TiledFile, SourceFile]], width: int
+    kept: TileFiles, view: ResolvedView, offline: Offline, files: Sequence[tuple[TiledFile, SourceFile]], grid: TileGrid
 ) -> TiledPart:
     """The tiles of these files, read by themselves."""
     with offline.session(files={view.source.name: tuple(file for _, file in files)}) as session:
         plan, times = count_rows(session.connection, view, session.scan(view.source))
         named = [file._replace(first=first, last=last) for number, (file, _) in enumerate(files)
                  for first, last in [times.get(number, (None, None))]]  # fmt: skip
-        made = make_tiles(session.connection, plan, width=width)
-        return kept.add(width, named, made)
+        return kept.add(grid.hop, named, make_tiles(session.connection, plan, grid))
 
 
 def _joined(kept: TileFiles, view: ResolvedView, session: Session, parts: Sequence[TiledPart]) -> TiledPart:

@@ -1,20 +1,21 @@
-"""Tiles as rows of a table: what the rows of one key in (b, b + width] add up to, a row a tile.
+"""The tiles of files as rows of a table, each the tile of one key.
 
-    k…, b           the key, and the instant (µs) after which the tile begins
-    v_first, v_last the instants from which the first and from which all of its rows count; e: its newest event_time
-    c0, c1 …        of each track how many values there are
-    s0_100 …        the sum of a track's finite values as limbs of 32 bits: Σ_m s0_m · 2^(32 · (m - 100)); q0_…: of their squares
-    p0_0 …          how many values are NaN, inf and -inf, where any is not finite
-    l0, g0 …        the least code, and the least of ~code (see `totals`)
+    k0, k1 …            the key
+    tile_start          (µs) the tile's rows happened in (tile_start, tile_start + hop]; the newest of them at `event_us`
+    first_counts_from   the instant from which the first of its rows counts; `last_counts_from`: from which all of them do
+    <part>_<n>_<place>  what the n-th tiled column adds up to: a part of its PartialSums as 64-bit integers. Sums are limbs of
+                        32 bits, Σ sums_n_place · 2^(32 · (place - 100)); NaN, inf and -inf are places 0, 1 and 2 of `special`;
+                        other parts have place 0. A column that would hold nothing but zeros may be left out
 
-A *track* is one column under one condition. Totals add up, so that several rows may stand for parts of one tile.
+Partial sums merge, so that several rows may stand for parts of one tile. A tile of pushed rows keeps the same integers,
+packed otherwise: see `series`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -33,20 +34,28 @@ from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_o
 from featurestore.semantics.windows import TileGrid
 from featurestore.types import FeatureType, Int64
 
-__all__ = ["TileRows", "can_be_tiled", "joined", "tile_grid", "tile_table"]
+__all__ = ["TileRows", "can_be_tiled", "merged_by", "tile_table"]
 
 ORIGIN = 100
 """What is added to a limb's place, so that names have no sign; the squares of the smallest doubles lie 68 places below."""
 
-JOINED = {"v_first": "min", "v_last": "max", "e": "max", "l": "min", "g": "min"}
-"""What becomes of a column where several rows stand for parts of one tile, by its name or its letter; others add up."""
+MERGED_BY = {
+    "first_counts_from": "min", "last_counts_from": "max", "event_us": "max", "least": "min", "greatest": "min"
+}  # fmt: skip
+"""The SQL aggregate that merges a column across parts of one tile, by its name or that of the part it holds; else `sum`."""
+
+EMPTY = {"least": GREATEST, "greatest": GREATEST}
+"""What a part holds of no values; else 0."""
 
 
-class Track(NamedTuple):
-    """One column under one condition, a feature that reads it, and the partial sums that are kept of it."""
+class TiledColumn(NamedTuple):
+    """One column under one condition, as tiles keep it."""
 
     feature: ResolvedFeature
+    """One that reads it."""
+
     parts: tuple[Part, ...]
+    """What is kept beside the number of its values: all that the view's folds of it are finished from."""
 
 
 def can_be_tiled(view: ResolvedView) -> bool:
@@ -72,65 +81,60 @@ def _is_numeric(of: FeatureType) -> bool:
     return of.is_float or of.kind in INTEGERS
 
 
-def tracks(features: Sequence[ResolvedFeature]) -> dict[ColumnName, Track]:
-    """The tracks of a view's folds; their order is that of the numbers in names."""
-    found: dict[ColumnName, Track] = {}
+def tiled_columns(features: Sequence[ResolvedFeature]) -> dict[ColumnName, TiledColumn]:
+    """What tiles keep for a view's folds; their order is that of the numbers in names."""
+    found: dict[ColumnName, TiledColumn] = {}
     for feature in features:
-        before = found.get(column_name(feature))
-        parts = (*(before.parts if before else ()), *(algebra_of(feature).parts or ()))
-        found[column_name(feature)] = Track(before.feature if before else feature, tuple(dict.fromkeys(parts)))
+        before = found.get(column_name(feature), TiledColumn(feature, ()))
+        parts = dict.fromkeys((*before.parts, *(algebra_of(feature).parts or ())))
+        found[column_name(feature)] = TiledColumn(before.feature, tuple(parts))
     return found
 
 
-def tile_grid(view: ResolvedView, width: int) -> TileGrid:
-    """Tiles of files: one starts at the refresh offset, so that edges of windows cut as few as can be."""
-    return TileGrid(width, view.timing.offset)
+def merged_by(column: str) -> str:
+    """The SQL aggregate that makes one of the values that a column has of parts of one tile."""
+    return MERGED_BY.get(column) or MERGED_BY.get(column.partition("_")[0], "sum")
 
 
-def joined(column: str) -> str:
-    """The SQL aggregate that makes one of the parts of a tile, of a column."""
-    return JOINED.get(column, JOINED.get(column[0], "sum"))
-
-
-def tile_table(plan: FoldRows, rows: pa.Table, *, width: int) -> pa.Table:
-    """The tiles of some rows in the order of their keys and times: (key_no, b, …), a row a tile."""
-    key, e, v = (rows[name].to_numpy() for name in ("key_no", "event_us", "counts_from"))
-    b = tile_grid(plan.view, width).start(e)
-    edges = np.flatnonzero((key[1:] != key[:-1]) | (b[1:] != b[:-1])) + 1
+def tile_table(plan: FoldRows, rows: pa.Table, grid: TileGrid) -> pa.Table:
+    """The tiles of some rows in the order of their keys and times: (key_no, tile_start, …), a row a tile."""
+    key, event_us, counts_from = (rows[name].to_numpy() for name in ("key_no", "event_us", "counts_from"))
+    starts = grid.start(event_us)
+    edges = np.flatnonzero((key[1:] != key[:-1]) | (starts[1:] != starts[:-1])) + 1
     begin, end = np.insert(edges, 0, 0), np.append(edges, len(key))
-    every = [MonotoneRun(np.arange(len(key)), np.array([0, len(key)]), e, v, None)]
+    every = [MonotoneRun(np.arange(len(key)), np.array([0, len(key)]), event_us, counts_from, None)]
     made: dict[str, Any] = {
-        "key_no": key[begin], "b": b[begin],
-        "v_first": np.minimum.reduceat(v, begin), "v_last": np.maximum.reduceat(v, begin), "e": e[end - 1],
-    }  # fmt: skip
-    for number, track in enumerate(tracks(plan.features).values()):
-        column = plan.column(rows, column_name(track.feature), every)
-        made |= _columns(number, WindowedRows(column, [Range(begin, end)]).partial_sums(track.parts))
+        "key_no": key[begin],
+        "tile_start": starts[begin],
+        "first_counts_from": np.minimum.reduceat(counts_from, begin),
+        "last_counts_from": np.maximum.reduceat(counts_from, begin),
+        "event_us": event_us[end - 1],
+    }
+    for number, tiled in enumerate(tiled_columns(plan.features).values()):
+        column = plan.column(rows, column_name(tiled.feature), every)
+        made |= _columns(number, WindowedRows(column, [Range(begin, end)]).partial_sums(tiled.parts))
     return pa.table({name: pa.array(values, pa.int64()) for name, values in made.items()})
 
 
-def _columns(number: int, of: PartialSums) -> Iterator[tuple[str, Ints]]:
-    yield f"c{number}", of.values
-    for letter, limbs in (("s", of.sums), ("q", of.squares)):
-        if limbs is not None:
-            grid = on_grid(limbs)
-            for place, digits in enumerate(grid.digits, grid.base // 32 + ORIGIN):
-                if digits.any():
-                    yield f"{letter}{number}_{place}", digits
-    for place, marks in enumerate(of.special if of.special is not None else ()):
-        yield f"p{number}_{place}", marks
-    for letter, codes in (("l", of.least), ("g", of.greatest)):
-        if codes is not None:
-            yield f"{letter}{number}", codes
+def _columns(number: int, sums: PartialSums) -> Iterator[tuple[str, Ints]]:
+    for part in ("values", *get_args(Part)):
+        integers, first = getattr(sums, part), 0
+        if isinstance(integers, Limbs):
+            grid = on_grid(integers)
+            integers, first = grid.digits, grid.base // 32 + ORIGIN
+        for place, row in enumerate(() if integers is None else np.atleast_2d(integers), first):
+            if part in EMPTY or row.any():
+                yield f"{part}_{number}_{place}", row
 
 
 class TileRows:
-    """The tiles of some keys, numbered from `first`: rows in the order of key, b and event_time, each a row whose totals are given."""
+    """The tiles of some keys: rows in the order of key, tile_start and event_us, each a row whose partial sums are given."""
 
-    def __init__(self, plan: FoldRows, rows: pa.Table, *, keys: int, first: int, width: int) -> None:
-        self._rows, self._tracks = rows, list(tracks(plan.features))
+    def __init__(self, plan: FoldRows, rows: pa.Table, *, keys: int, first: int, grid: TileGrid) -> None:
+        """rows: the tiles of `keys` keys, numbered from `first` on."""
+        self._rows, self._names = rows, list(tiled_columns(plan.features))
         self.event_us = rows["event_us"].to_numpy()
-        ends = rows["b"].to_numpy() + width
+        ends = rows["tile_start"].to_numpy() + grid.hop
         line = RowTimes(rows["key_no"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
         self.runs = list(monotone_runs(line, keys))  # one, or none
 
@@ -138,62 +142,65 @@ class TileRows:
         """What they add up to of a column under its condition."""
         filtered = [FilteredRows.of(run, None) for run in self.runs]
         return FilteredColumn(
-            pa.nulls(0, pa.int64()), filtered, _TileAddends(self._rows, self._tracks.index(name), name[1])
+            pa.nulls(0, pa.int64()), filtered, _TileAddends(self._rows, self._names.index(name), name[1])
         )
 
 
 class _TileAddends:
-    """The partial sums of tiles, by place, of one track: each column read when it is asked for."""
+    """What each tile adds to the partial sums of one tiled column, read from its columns when it is asked for."""
 
     def __init__(self, rows: pa.Table, number: int, of: FeatureType | None) -> None:
         self._rows, self._number, self._of = rows, number, of or Int64
 
     @property
     def counts(self) -> Ints:
-        """How many values there are in each tile."""
-        return self._ints(f"c{self._number}", empty=0)
+        """See Addends."""
+        return self._integers("values", 0)
 
     @cached_property
     def sums(self) -> Limbs:
-        """The sums."""
-        return self._limbs(f"s{self._number}_")
+        """See Addends."""
+        return self._limbs("sums")
 
     @cached_property
     def squares(self) -> Limbs:
-        """The sums of squares."""
-        return self._limbs(f"q{self._number}_")
+        """See Addends."""
+        return self._limbs("squares")
 
     @cached_property
     def special(self) -> Ints | None:
-        """How many values are NaN, inf, -inf."""
-        names = [f"p{self._number}_{place}" for place in range(3)]
-        if not set(names) & set(self._rows.column_names):
-            return None
-        return np.stack([self._ints(name, empty=0) for name in names])
+        """See Addends."""
+        there = self._places("special")
+        return np.stack([self._integers("special", place) for place in range(3)]) if there else None
 
     @property
     def least(self) -> Ints:
-        """The least code of each tile."""
-        return self._ints(f"l{self._number}", empty=GREATEST)
+        """See Addends."""
+        return self._integers("least", 0)
 
     @property
     def greatest(self) -> Ints:
-        """The least complement of a code."""
-        return self._ints(f"g{self._number}", empty=GREATEST)
+        """See Addends."""
+        return self._integers("greatest", 0)
 
     @property
     def decode(self) -> Decode:
-        """The values of codes."""
+        """See Addends."""
         return decode_of(self._of)
 
-    def _limbs(self, start: str) -> Limbs:
-        places = [int(name.removeprefix(start)) for name in self._rows.column_names if name.startswith(start)]
-        low, high = min(places, default=ORIGIN), max(places, default=ORIGIN)
-        digits = [self._ints(f"{start}{place}", empty=0) for place in range(low, high + 1)]
-        return Limbs(32 * (low - ORIGIN), np.stack(digits))
+    def _limbs(self, part: Part) -> Limbs:
+        places = self._places(part) or [ORIGIN]
+        digits = [self._integers(part, place) for place in range(min(places), max(places) + 1)]
+        return Limbs(32 * (min(places) - ORIGIN), np.stack(digits))
 
-    def _ints(self, name: str, *, empty: int) -> Ints:
-        """A column by place; `empty` where a part has no such column."""
+    def _places(self, part: Part) -> list[int]:
+        """The places of which there are columns."""
+        start = f"{part}_{self._number}_"
+        return [int(name.removeprefix(start)) for name in self._rows.column_names if name.startswith(start)]
+
+    def _integers(self, part: str, place: int) -> Ints:
+        """One of each tile."""
+        name, empty = f"{part}_{self._number}_{place}", EMPTY.get(part, 0)
         if name not in self._rows.column_names:
             return np.full(self._rows.num_rows, empty, np.int64)
         found: Ints = self._rows[name].fill_null(empty).to_numpy()

@@ -24,78 +24,84 @@ from featurestore.semantics.rows import rows_sql, visible_span
 from featurestore.semantics.source_columns import Scan, key_list
 from featurestore.semantics.sql import file_list
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
-from featurestore.tiles.tile_rows import TileRows, joined, tile_grid, tile_table
+from featurestore.semantics.windows import TileGrid
+from featurestore.tiles.tile_rows import TileRows, merged_by, tile_table
 
-__all__ = ["FileTiles", "Rest", "count_rows", "joined_sql", "make_tiles", "width_for"]
+__all__ = ["FileTiles", "Rest", "count_rows", "hop_for", "joined_sql", "make_tiles", "tile_grid"]
 
 MINUTE, HOUR = 60_000_000, 3_600_000_000
-CANDIDATES = (5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR)
-"""Widths of tiles, µs."""
+HOPS = (5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR)
+"""The hops that tiles of files may have (µs)."""
 
-LEAST = 500_000
-"""Rows that are read as quickly as tiles are, all together."""
+TILED_MIN_ROWS = 500_000
+"""Fewer rows in the longest window are read as quickly as their tiles are."""
 
-WORTH = 3
-"""So many times fewer tiles and rows must be read than there are rows, or tiles are not worth making."""
+TILED_MIN_SAVING = 3
+"""So many times fewer tiles and rows must be read than there are rows, or tiles are not worth making. Measured on 5,000,000
+rows (`python -m benchmarks materialize`): with 50,000 keys, of which each has a hundred rows, tiles saved nothing."""
 
 
 class Rest(NamedTuple):
-    """How SQL reads the rows beside the tiles: files that have none, then from number `first` on tiled ones."""
+    """How SQL reads the rows beside the tiles."""
 
     scan: Scan
-    first: int
+    """Files without tiles, then files with tiles."""
+
+    first_tiled_file: int
+    """The number of the first of those that have tiles."""
 
 
 class FileTiles(NamedTuple):
-    """Tiles (b, b + width] of files: the query's `Tiling`."""
+    """Tiles of files at one instant: the query's `Tiling`."""
 
-    width: int
-    """µs"""
+    grid: TileGrid
 
-    files: tuple[str, ...]
+    paths: tuple[str, ...]
     """Where they lie, Parquet of `tile_rows`."""
 
     rest: Callable[[Sequence[int]], Rest]
-    """What to read beside them when the rows of some tiles (their b) are asked for."""
+    """What to read beside them when the rows of some tiles, which start at these instants, are asked for."""
 
     def use(self, connection: duckdb.DuckDBPyConnection, plan: FoldRows) -> tuple[Scan, str]:
         """Fill `TILES` with the tiles that answer at `plan.at` for the keys of `asof_keys`; what reads the other rows: a scan, and
         the condition of `FoldRows.statement` on them."""
-        view, at = plan.view, plan.at
+        view, at, run = plan.view, plan.at, connection.execute
         assert at is not None
-        cut = _cut_tiles(view, plan.features, at, self.width)
-        start = earliest(view, plan.features, at)
-        source = (
-            f"(SELECT x.key_no - 1 AS key_no, t.* EXCLUDE ({key_list(view)}, e), t.e AS event_us FROM read_parquet({file_list(self.files)}, "
-            f"union_by_name = true, hive_partitioning = false) t "
-            f"JOIN asof_keys x ON {same_key(view, 't')} WHERE t.v_first <= {at})"
+        cut = _cut_tiles(view, plan.features, at, self.grid)
+        window_start = earliest(view, plan.features, at)
+        read = f"read_parquet({file_list(self.paths)}, union_by_name = true, hive_partitioning = false)"
+        started = (
+            f"(SELECT x.key_no - 1 AS key_no, t.* EXCLUDE ({key_list(view)}) FROM {read} t "
+            f"JOIN asof_keys x ON {same_key(view, 't')} WHERE t.first_counts_from <= {at})"
         )
-        seen, older = (
-            ("true", "false") if start is None else (f"b > {start - self.width}", f"b <= {start - self.width}")
-        )
-        part = f"v_last > {at}" + (f" OR b IN ({', '.join(map(str, cut))})" if cut else "")
-        run = connection.execute
-        run(f"CREATE OR REPLACE TEMP TABLE {TILES} AS FROM {source} WHERE {seen}")
+        seen = "true" if window_start is None else f"tile_start > {window_start - self.grid.hop}"
+        in_part = f"last_counts_from > {at}" + (f" OR tile_start IN ({', '.join(map(str, cut))})" if cut else "")
+        run(f"CREATE OR REPLACE TEMP TABLE {TILES} AS FROM {started} WHERE {seen}")
         run(
-            f"CREATE OR REPLACE TEMP TABLE asof_older AS SELECT key_no, b, v_last, event_us FROM {source} WHERE {older}"
+            "CREATE OR REPLACE TEMP TABLE asof_older AS "
+            f"SELECT key_no, tile_start, last_counts_from, event_us FROM {started} WHERE NOT ({seen})"
         )
         run(
-            f"CREATE OR REPLACE TEMP TABLE asof_apart AS SELECT DISTINCT key_no, b FROM (SELECT key_no, b FROM {TILES} WHERE {part} "
-            f"UNION ALL SELECT key_no, b FROM asof_older WHERE {part})"
+            f"CREATE OR REPLACE TEMP TABLE asof_apart AS SELECT DISTINCT key_no, tile_start FROM ("
+            f"SELECT key_no, tile_start FROM {TILES} WHERE {in_part} UNION ALL "
+            f"SELECT key_no, tile_start FROM asof_older WHERE {in_part})"
         )
-        whole = "(FROM {}) ANTI JOIN asof_apart USING (key_no, b)"
+        whole = "(FROM {}) ANTI JOIN asof_apart USING (key_no, tile_start)"
         run(
-            f"CREATE OR REPLACE TEMP TABLE {TILES} AS SELECT * EXCLUDE (v_first, v_last) FROM {whole.format(TILES)} "
-            f"UNION ALL BY NAME SELECT key_no, max(b) AS b, max(event_us) AS event_us FROM {whole.format('asof_older')} GROUP BY key_no"
+            f"CREATE OR REPLACE TEMP TABLE {TILES} AS "
+            f"SELECT * EXCLUDE (first_counts_from, last_counts_from) FROM {whole.format(TILES)} UNION ALL BY NAME "
+            "SELECT key_no, max(tile_start) AS tile_start, max(event_us) AS event_us "
+            f"FROM {whole.format('asof_older')} GROUP BY key_no"
         )
-        apart = [b for (b,) in connection.execute("SELECT DISTINCT b FROM asof_apart").fetchall()]
+        apart = [start for (start,) in run("SELECT DISTINCT tile_start FROM asof_apart").fetchall()]
         rest = self.rest(sorted({*apart, *cut}))
-        b = tile_grid(view, self.width).start_sql("r.event_us")
-        return rest.scan, f"(r.file < {rest.first} OR (x.key_no - 1, {b}) IN (SELECT (key_no, b) FROM asof_apart))"
+        tile = f"(x.key_no - 1, {self.grid.start_sql('r.event_us')})"
+        beside = f"{tile} IN (SELECT (key_no, tile_start) FROM asof_apart)"
+        return rest.scan, f"(r.file < {rest.first_tiled_file} OR {beside})"
 
     def rows(self, plan: FoldRows, table: pa.Table, *, keys: int, first: int) -> TileRows:
         """The tiles in a part of `TILES`, of `keys` keys numbered from `first`."""
-        return TileRows(plan, table, keys=keys, first=first, width=self.width)
+        return TileRows(plan, table, keys=keys, first=first, grid=self.grid)
 
 
 def _edges(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> set[int]:
@@ -106,9 +112,8 @@ def _edges(view: ResolvedView, features: Sequence[ResolvedFeature], at: int) -> 
     return found
 
 
-def _cut_tiles(view: ResolvedView, features: Sequence[ResolvedFeature], at: int, width: int) -> list[int]:
-    """The b of the tiles inside which an edge of a window lies at `at`."""
-    grid = tile_grid(view, width)
+def _cut_tiles(view: ResolvedView, features: Sequence[ResolvedFeature], at: int, grid: TileGrid) -> list[int]:
+    """The starts of the tiles inside which an edge of a window lies at `at`."""
     return sorted({grid.start(edge) for edge in _edges(view, features, at) if grid.cuts(edge)})
 
 
@@ -127,8 +132,8 @@ def count_rows(
     return plan, {file: (first, last) for file, first, last in times}
 
 
-def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, *, width: int) -> Iterator[pa.Table]:
-    """The tiles of the rows that were counted, some keys at a time, in order of their b."""
+def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, grid: TileGrid) -> Iterator[pa.Table]:
+    """The tiles of the rows that were counted, some keys at a time, in the order of their starts."""
     (count,) = connection.execute("SELECT count(*) FROM asof_keys").fetchall()[0]
     if not count:
         return
@@ -141,47 +146,47 @@ def make_tiles(connection: duckdb.DuckDBPyConnection, plan: FoldRows, *, width: 
             parts = [rows.slice(begin, end - begin) for begin, end in bounds if begin < end]
             if not parts:
                 continue
-            tables = pool.map(partial(tile_table, plan, width=width), parts)
+            tables = pool.map(partial(tile_table, plan, grid=grid), parts)
             made = pa.concat_tables(tables, promote_options="default")
             connection.register("made_tiles", made)
             yield connection.sql(
                 f"SELECT {key_list(plan.view, 'x')}, t.* EXCLUDE (key_no) FROM made_tiles t "
-                "JOIN asof_keys x ON x.key_no = t.key_no + 1 ORDER BY b"
+                "JOIN asof_keys x ON x.key_no = t.key_no + 1 ORDER BY tile_start"
             ).to_arrow_table()
             connection.unregister("made_tiles")
 
 
-def joined_sql(view: ResolvedView, files: Sequence[str], columns: Sequence[str]) -> str:
-    """The tiles of several files, of which those of one key and b become one. columns: those that any of them has."""
+def joined_sql(view: ResolvedView, paths: Sequence[str], columns: Sequence[str]) -> str:
+    """The tiles of several files, parts of one tile as one. columns: those that any of the files has."""
     keys = key_list(view)
-    named = {"b", *keys.split(", ")}
-    read = f"read_parquet({file_list(files)}, union_by_name = true, hive_partitioning = false)"
-    kept = ", ".join(f"CAST({joined(name)}({name}) AS BIGINT) AS {name}" for name in columns if name not in named)
-    return f"SELECT {keys}, b, {kept} FROM {read} GROUP BY {keys}, b ORDER BY b"
+    tile = [*keys.split(", "), "tile_start"]
+    read = f"read_parquet({file_list(paths)}, union_by_name = true, hive_partitioning = false)"
+    merged = [f"CAST({merged_by(name)}({name}) AS BIGINT) AS {name}" for name in columns if name not in tile]
+    return f"SELECT {', '.join([*tile, *merged])} FROM {read} GROUP BY {', '.join(tile)} ORDER BY tile_start"
 
 
-def width_for(
-    connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, *, ats: Sequence[int]
-) -> int | None:
-    """The width of tiles for which least is to be read at instants like `ats`; None where rows are as good.
+def tile_grid(view: ResolvedView, hop: int) -> TileGrid:
+    """Tiles of files start at the refresh offset, so that edges of windows cut as few as can be."""
+    return TileGrid(hop, view.timing.offset)
+
+
+def hop_for(connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, *, ats: Sequence[int]) -> int | None:
+    """The hop with which least is to be read at instants like `ats`; None where rows are as good.
 
     What is read are the tiles, and the rows of the tiles that an edge cuts.
     """
-    keys, names = key_list(view), [f"w{i}" for i in range(len(CANDIDATES))]
     start = earliest(view, view.folded, ats[0])
     rows = f"({rows_sql(view, scan)})" + (f" WHERE event_us > {start}" if start is not None else "")
-    counts = ", ".join(
-        f"approx_count_distinct(hash({keys}, {tile_grid(view, width).start_sql('event_us')})) AS {name}"
-        for name, width in zip(names, CANDIDATES, strict=True)
-    )
+    grids = {hop: tile_grid(view, hop) for hop in HOPS}
+    counts = [f"approx_count_distinct(hash({key_list(view)}, {grid.start_sql('event_us')}))" for grid in grids.values()]
     total, first, last, *tiles = connection.execute(
-        f"SELECT count(*), min(event_us), max(event_us), {counts} FROM {rows}"
+        f"SELECT count(*), min(event_us), max(event_us), {', '.join(counts)} FROM {rows}"
     ).fetchall()[0]
-    if total < LEAST:
+    if total < TILED_MIN_ROWS:
         return None
     costs = {}
-    for width, count in zip(CANDIDATES, tiles, strict=True):
-        cuts = max(len(_cut_tiles(view, view.folded, at, width)) for at in ats)
-        costs[width] = count + total * min(1.0, cuts * width / max(last - first, 1))
-    best = min(costs, key=lambda width: costs[width])
-    return best if costs[best] * WORTH <= total else None
+    for (hop, grid), count in zip(grids.items(), tiles, strict=True):
+        cuts = max(len(_cut_tiles(view, view.folded, at, grid)) for at in ats)
+        costs[hop] = count + total * min(1.0, cuts * hop / max(last - first, 1))
+    best = min(costs, key=lambda hop: costs[hop])
+    return best if costs[best] * TILED_MIN_SAVING <= total else None

@@ -21,7 +21,7 @@ from featurestore import ARRIVAL, FeatureService, FeatureStore, FeatureView, Man
 from featurestore.registry.documents import empty_document
 from featurestore.registry.store import Registry, RunRecord
 from featurestore.sources.arrivals import Arrivals, Sighting
-from featurestore.tiles.files import TiledFile, TileFiles, TileWidth
+from featurestore.tiles.files import HopChoice, TiledFile, TileFiles
 from tests.small import NOON, THING, both, hours, spine, table, write
 
 A, B = Sighting("a.parquet", 1, 1), Sighting("b.parquet", 2, 2)
@@ -201,7 +201,7 @@ def test_a_disk_that_cannot_be_written_heals_in_a_copy(shared: Path, leave: Call
 def test_tiles_that_a_killed_run_joined_or_was_removing_count_once(tmp_path: Path) -> None:
     """Killed between a joined part and the removal of those in it, or within the removal of one."""
     tiles = TileFiles(tmp_path, "view", "f" * 64)
-    tiles.choose(TileWidth(60, 10))
+    tiles.choose(HopChoice(60, 10))
     files = [TiledFile(f"{number}.parquet", number, number, None, 0, 9) for number in range(4)]
     parts = [tiles.add(60, [file], [pa.table({"x": [number]})]) for number, file in enumerate(files)]
     joined = tiles.add(60, files[:2], [pa.table({"x": [0, 1]})])

@@ -59,7 +59,7 @@ def ask_folds(
             tiles = None
             if tiling is not None:
                 where = f"key_no >= {first} AND key_no < {last}"
-                tiles = _Sorted.of(connection, f"FROM {TILES} WHERE {where} ORDER BY key_no, b, event_us")
+                tiles = _Sorted.of(connection, f"FROM {TILES} WHERE {where} ORDER BY key_no, tile_start, event_us")
 
             def answer(keys: tuple[int, int], rows: _Sorted = rows, tiles: _Sorted | None = tiles) -> FoldedAnswer:
                 first, count = keys[0], keys[1] - keys[0]

@@ -16,7 +16,7 @@ from featurestore.semantics.source_columns import Scan
 __all__ = ["TILES", "TiledRows", "Tiling"]
 
 TILES = "asof_tiles"
-"""The temporary table of tiles that a query reads: `key_no`, `b`, `event_us`, and what the tiles add up to."""
+"""The temporary table of tiles that a query reads: `key_no`, `tile_start`, `event_us`, and what the tiles add up to."""
 
 
 class TiledRows(Protocol):
