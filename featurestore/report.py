@@ -16,8 +16,8 @@ from featurestore.clock import to_datetime
 __all__ = [
     "Figure",
     "Report",
+    "ReportTable",
     "Reported",
-    "Table",
     "cell",
     "instant_json",
     "plain",
@@ -34,7 +34,7 @@ UNBOUNDED_COLUMNS = 10_000
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table; each value stands as `cell` shows it. Without a header its rows are lines."""
 
     header: Sequence[str]
@@ -83,7 +83,7 @@ class Report:
     """A title, and below it in their order: notes, which are sentences, tables, plots, and reports about a part of it."""
 
     title: str
-    parts: Sequence[str | Table | Figure | Report] = ()
+    parts: Sequence[str | ReportTable | Figure | Report] = ()
 
     def text(self, width: int = UNBOUNDED_COLUMNS) -> str:
         """Lines for a terminal of that width; notes are as long as they are."""
@@ -95,12 +95,15 @@ class Report:
         for part in self.parts:
             if isinstance(part, Figure):
                 continue
-            was_apart, is_apart = is_apart, isinstance(part, Report) or (isinstance(part, Table) and bool(part.header))
+            was_apart, is_apart = (
+                is_apart,
+                isinstance(part, Report) or (isinstance(part, ReportTable) and bool(part.header)),
+            )
             yield from [""] if (is_apart or was_apart) and not is_first else []
             is_first = False
             if isinstance(part, str):
                 yield part
-            elif isinstance(part, Table):
+            elif isinstance(part, ReportTable):
                 yield from part.lines(width)
             else:
                 title, *rest = part._lines(width)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from featurestore.report import UNBOUNDED_COLUMNS, Report, Reported, Table, plain
+from featurestore.report import UNBOUNDED_COLUMNS, Report, Reported, ReportTable, plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +42,7 @@ def print_found(found: Reported, *, as_json: bool) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table alone."""
-    print_report(Report("", (Table(columns, rows),)))
+    print_report(Report("", (ReportTable(columns, rows),)))
 
 
 def rows_of_table(table: pa.Table) -> list[dict[str, Any]]:

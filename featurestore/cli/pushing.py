@@ -15,7 +15,7 @@ from featurestore.errors import FeatureStoreError, LogError, OnlineStoreError, P
 
 __all__ = ["compact", "push", "take_back"]
 
-PART = 5_000
+PART_ROWS = 5_000
 """Rows that are kept at a time; a mistake leaves those of the parts before it kept."""
 
 PARQUET = b"PAR1"
@@ -80,7 +80,7 @@ def _parts(stream: BinaryIO, name: str) -> Iterator[tuple[Any, int, bool]]:
 
         try:
             reader = pq.ParquetFile(io.BytesIO(head + stream.read()))
-            for batch in reader.iter_batches(PART):
+            for batch in reader.iter_batches(PART_ROWS):
                 yield pa.Table.from_batches([batch]), batch.num_rows, False
         except pa.ArrowInvalid as error:
             raise PushError(f"{name} cannot be read as Parquet: {error}") from None
@@ -89,7 +89,7 @@ def _parts(stream: BinaryIO, name: str) -> Iterator[tuple[Any, int, bool]]:
     part: list[Any] = []
     for row in rows:
         part.append(row)
-        if len(part) == PART:
+        if len(part) == PART_ROWS:
             yield part, len(part), True
             part = []
     if part:

@@ -13,7 +13,7 @@ from featurestore.declare.entity import Entity
 from featurestore.declare.folds import Condition, Fold, Latest, expanded
 from featurestore.declare.sources import Refresh, RefreshOptions, Source
 from featurestore.errors import did_you_mean
-from featurestore.report import Report, Table
+from featurestore.report import Report, ReportTable
 
 __all__ = ["FeatureView", "Selection"]
 
@@ -132,7 +132,7 @@ class FeatureView(Declaration):
 
     def _repr_html_(self) -> str:
         rows = [(name, fold.title, str(fold.type or "the column's")) for name, fold in self.features.items()]
-        table = Table(("feature", "fold", "type"), rows)
+        table = ReportTable(("feature", "fold", "type"), rows)
         return Report(f"FeatureView {self.name} · entity {self.entity.name}", (table,)).html()
 
 

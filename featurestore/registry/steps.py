@@ -10,7 +10,7 @@ from typing import Any
 from featurestore.registry.diff import Change, changes, code_changes
 from featurestore.registry.documents import BESIDE, KINDS, Document, Record, view_fingerprints
 from featurestore.registry.store import KeptVersion, ServiceVersion
-from featurestore.report import Report, Reported, Table, plain
+from featurestore.report import Report, Reported, ReportTable, plain
 from featurestore.semantics.view import fingerprint_of
 
 __all__ = [
@@ -261,7 +261,7 @@ class Plan(Reported):
     def report(self) -> Report:
         """The steps by the part that they are about, and how many of each kind there are."""
         sections = [
-            Report(title, (Table((), [(line,) for line in lines]),)) for title, lines in self._sections() if lines
+            Report(title, (ReportTable((), [(line,) for line in lines]),)) for title, lines in self._sections() if lines
         ]
         return Report(f"Plan {self.digest[:8]} against version {self.base}", (*sections, self._summary()))
 

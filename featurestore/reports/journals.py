@@ -24,19 +24,20 @@ __all__ = ["Completions", "Landing", "completions_of", "landings", "looks_at"]
 
 
 class Landing(NamedTuple):
-    """What is known of when the rows of a file came, in µs.
-
-    came, after: at the latest then, and later than that. since: of rows that happened after it this is known; END where
-    it is not of any. replaced: up to then rows may have lain in another file before. instant: the first complete instant
-    whose run found the file, served: since when lookups answered with it; END where there is none.
-    """
+    """What is known of when the rows of a file came, in µs."""
 
     came: int
+    """They were there at the latest then."""
     after: int
+    """They were not there yet then."""
     since: int
+    """Of rows that happened after it this is known; END where it is not of any."""
     replaced: int
+    """Rows up to then may have lain in another file before."""
     instant: int
+    """The first complete instant whose run found the file; END where there is none."""
     served: int
+    """Since when lookups answered with it; END where there is none."""
 
 
 class Completions:

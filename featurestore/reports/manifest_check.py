@@ -19,23 +19,23 @@ State = Literal["applied", "kept", "replaced", "never applied"]
 
 @dataclass(frozen=True)
 class ManifestCheck(Reported):
-    """A manifest compared with a store.
-
-    state: what the registry says of its service version. refusal: why it is refused when it is presented, None where it is
-    served. unfilled: those of its views that have no values online yet. applied, at_hand: what is another in the service
-    that is applied, and in the one that is declared here, now; empty where they are the same, None where there is none of
-    the name, or its definition is not known. libraries: name → (version that it was made with, version here), where they
-    differ; None where it is not there. notes: what could not be compared, and why.
-    """
+    """A manifest compared with a store."""
 
     manifest: Manifest
     state: State
+    """What the registry says of its service version."""
     refusal: str | None
+    """Why it is refused when it is presented; None where it is served."""
     unfilled: tuple[str, ...]
+    """Those of its views that have no values online yet."""
     applied: tuple[Change, ...] | None
+    """What differs in the service that is applied now; None where there is none of the name, or its definition is not known."""
     at_hand: tuple[Change, ...] | None
+    """The same of the service that is declared here."""
     libraries: dict[str, tuple[str | None, str | None]]
+    """Name → the version that it was made with and the version here, where they differ; None where it is not there."""
     notes: tuple[str, ...] = ()
+    """What could not be compared, and why."""
 
     @property
     def same(self) -> bool:

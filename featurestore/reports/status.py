@@ -12,7 +12,7 @@ from featurestore.declare.push import PushSource
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.online.source_state import NEVER, SourceState, served_as_of, state_key
-from featurestore.report import Report, Table, instant_json, plain, plain_fields, shown_instant
+from featurestore.report import Report, ReportTable, instant_json, plain, plain_fields, shown_instant
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.log.serving_log import Losses
@@ -27,18 +27,20 @@ __all__ = ["PushStatus", "ViewStatus", "reads_source", "status_of", "status_repo
 
 @dataclass(frozen=True)
 class PushStatus:
-    """The log of a push source, and how much of it is in the records online.
-
-    applied: the known_at (µs) of the last row that is, None where none is. pending: rows that are not yet. rows, bytes, segments: what lies in the log; late: the rows that came too late to count and are kept aside.
-    """
+    """The log of a push source, and how much of it is in the records online."""
 
     source: str
     applied: int | None
+    """The known_at (µs) of the last row that is; None where none is."""
     pending: int
+    """Rows that are not yet."""
     rows: int
+    """Rows in the log."""
     bytes: int
+    """On the disk."""
     segments: int
     late: int
+    """Rows that came too late to count and are kept aside."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, instants as RFC 3339."""
@@ -47,24 +49,26 @@ class PushStatus:
 
 @dataclass(frozen=True)
 class ViewStatus:
-    """One view online: the complete instants (µs), the one that lookups are served, and the one they ask for.
-
-    pushes: the log of its source, None where it is read from files. freshness: how old the newest row of its source may
-    be (µs), None where the view does not say or is refreshed; age: how old it is, None where it was not asked or there is none.
-    kept_for: the service versions for which it is kept where another version is the applied one. lag: µs that `served` may
-    be behind `wanted` without being stale.
-    """
+    """How far one view has come online; instants and durations in µs."""
 
     view: str
     fingerprint: str
     complete: tuple[int, ...]
+    """The instants that lookups can be answered for."""
     served: int | None
+    """The one that they are served; None where there is none."""
     wanted: int
+    """The one that they ask for."""
     pushes: PushStatus | None = None
+    """The log of its source; None where it is read from files."""
     freshness: int | None = None
+    """How old the newest row of its source may be; None where the view does not say, or is refreshed."""
     age: int | None = None
+    """How old that row is; None where it was not asked, or there is none."""
     kept_for: tuple[str, ...] = ()
+    """The service versions for which it is kept, where another version is the applied one."""
     lag: int = 0
+    """By how much `served` may be behind `wanted` without being stale."""
 
     @property
     def state(self) -> str:
@@ -182,7 +186,7 @@ def _newest(view: ResolvedView, offline: Offline) -> int | None:
 def status_report(views: Sequence[ViewStatus], behind: Iterable[ServiceBehind], losses: Losses) -> Report:
     """A line for each view; then each log of pushed rows, sources that are older than a view allows, services that are
     served in another version than the applied one, and what the serving log lost."""
-    table = Table(
+    table = ReportTable(
         ("view", "fingerprint", "state", "served as of", "asked for", "kept for"),
         [
             (view.view, view.fingerprint[:12], view.state, *(_shown(us) for us in (view.served, view.wanted)),

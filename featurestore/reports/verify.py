@@ -27,10 +27,10 @@ from featurestore.semantics.view import ResolvedView
 
 __all__ = ["Discrepancy", "Verification", "Verified", "verify"]
 
-BATCH = 4_000
+BATCH_KEYS = 4_000
 """Records that are read and compared at once."""
 
-EXAMPLES = 5
+EXAMPLES_OF_EACH_KIND = 5
 """Keys of each kind of difference that a report shows of a view."""
 
 ATTEMPTS = 5
@@ -50,20 +50,19 @@ class Discrepancy:
 
 @dataclass(frozen=True)
 class Verified(Reported):
-    """One view version: the instants compared (µs), how many records there have to be at them, and what is not so.
-
-    instants: none where the view has no values online. repaired: all was written again since, and is right now.
-    """
+    """One view version: how many records there have to be online, and which are not right."""
 
     view: str
     fingerprint: str
     instants: tuple[int, ...]
+    """Those compared, in µs; none where the view has no values online."""
     records: int
     missing: int = 0
     extra: int = 0
     different: int = 0
     examples: tuple[Discrepancy, ...] = ()
     repaired: bool = False
+    """All was written again since, and is right now."""
 
     @property
     def ok(self) -> bool:
@@ -169,7 +168,7 @@ class _ViewFindings:
     def add(self, kind: Kind, key: bytes, as_of: int) -> None:
         """Count a key."""
         self.counts[kind] += 1
-        if self.counts[kind] <= EXAMPLES:
+        if self.counts[kind] <= EXAMPLES_OF_EACH_KIND:
             values = self.codec.values_of(key)
             self.examples.append(Discrepancy(kind, dict(zip(self.names, values, strict=True)), as_of))
 
@@ -223,7 +222,7 @@ def _compare_slots(
         keys = collect(session, view, all_keys_sql(view, session.scan(view.source)))
         asked = RecordQuery(session, view, codec, project.online.blocking)
         for instant in instants:
-            for batch, records in asked.records(keys, instant, edition, size=BATCH):
+            for batch, records in asked.records(keys, instant, edition, size=BATCH_KEYS):
                 left.difference_update(batch)
                 for key, record, own in zip(batch, records, held(batch), strict=True):
                     slot = None if own is None else codec.slot(own, instant, edition=edition)
@@ -239,7 +238,7 @@ def _compare_slots(
 
 
 def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
-    return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
+    return (keys[start : start + BATCH_KEYS] for start in range(0, len(keys), BATCH_KEYS))
 
 
 def _tiles_compared(project: Project, view: ResolvedView) -> Verified:
@@ -287,7 +286,7 @@ def _folded(
     batch: list[tuple[bytes, bytes]] = []
     for one in folded_records(pushed, project.offline, upto=upto, keys=keys):
         batch.append(one)
-        if len(batch) == BATCH:
+        if len(batch) == BATCH_KEYS:
             yield batch
             batch = []
     yield batch

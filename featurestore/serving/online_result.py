@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.clock import to_datetime
-from featurestore.report import Report, Table, cell, shown_instant
+from featurestore.report import Report, ReportTable, cell, shown_instant
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, matrix_of, own_lists, to_pandas
@@ -147,7 +147,7 @@ class OnlineResult:
             f"{name} as of {shown_instant(instant)}{', stale' if self.stale[name] else ''}"
             for name, instant in self.as_of.items()
         ]
-        return Report(f"Service {self.service.name}", (Table(header, rows), *as_of))
+        return Report(f"Service {self.service.name}", (ReportTable(header, rows), *as_of))
 
     def _repr_html_(self) -> str:
         return self.report().html()

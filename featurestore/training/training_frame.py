@@ -22,7 +22,7 @@ from featurestore.declare.frames import own_cells
 from featurestore.durable.checksums import signed
 from featurestore.durable.disk_errors import is_full, is_read_only, told
 from featurestore.errors import FeatureStoreError, SpineError
-from featurestore.report import Report, Table
+from featurestore.report import Report, ReportTable
 from featurestore.semantics.values import scalars, to_numpy, to_pandas
 from featurestore.sources.source_files import again
 from featurestore.types import FeatureType
@@ -214,7 +214,7 @@ class TrainingFrame:
             f"{table.num_rows} rows × {table.num_columns} columns · service {self.manifest['service']} · fingerprint "
         )
         rows = list(zip(*[scalars(column) for column in head.columns], strict=True))
-        parts = (Table(table.column_names, rows), note + self.manifest["fingerprint"])
+        parts = (ReportTable(table.column_names, rows), note + self.manifest["fingerprint"])
         return Report("Training frame", parts).html()
 
 

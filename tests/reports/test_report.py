@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from featurestore.report import Figure, Report, Reported, Table, cell, instant_json
+from featurestore.report import Figure, Report, Reported, ReportTable, cell, instant_json
 
 INSTANT = datetime(2013, 1, 1, 12, tzinfo=UTC)
 
@@ -31,9 +31,9 @@ class Found(Reported):
 
     def report(self) -> Report:
         """A table among notes, and a report of a part."""
-        part = Report("part", ("said <b>", Table((), [("  one = 1",), ("  two = 2",)])))
+        part = Report("part", ("said <b>", ReportTable((), [("  one = 1",), ("  two = 2",)])))
         rows = [("日本", None), ("two\nlines", [1.0, True])]
-        return Report(self.name, ("first", Table(("who", "what"), rows), Figure("plot", "<svg/>"), "last", part))
+        return Report(self.name, ("first", ReportTable(("who", "what"), rows), Figure("plot", "<svg/>"), "last", part))
 
 
 FOUND = Found("found", INSTANT, (Pair(1, float("nan")),), object())
@@ -61,7 +61,7 @@ def test_text_has_columns_as_wide_as_they_must_be() -> None:
 
 def test_a_narrow_terminal_folds_cells_and_loses_none_of_them() -> None:
     """Every character of a wide cell is there, on several lines, none of them wider than the terminal."""
-    lines = Report("", (Table(("word",), [("abcdefghij" * 3,)]),)).text(12).splitlines()
+    lines = Report("", (ReportTable(("word",), [("abcdefghij" * 3,)]),)).text(12).splitlines()
     assert max(map(len, lines)) <= 12
     assert "".join(lines[1:]) == "abcdefghij" * 3
 

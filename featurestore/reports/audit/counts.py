@@ -28,29 +28,30 @@ from featurestore.serving.served_rows import as_of_column
 
 __all__ = ["AuditCounts", "Compared"]
 
-EXAMPLES = 2
+EXAMPLES_OF_EACH_CAUSE = 2
 """Differences of one feature and cause that a report shows."""
 
-EXPLAINED = 20
+MOST_EXPLAINED = 20
 """Examples whose rows are shown, over the whole report: one of each view and cause, the first ones."""
 
-HOUR = 3_600_000_000
+HOUR_US = 3_600_000_000
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One column of logged rows, on both sides; causes and details are "" where there is no difference.
-
-    statuses: served, trained; None of an on-demand feature.
-    """
+    """One column of logged rows, as it was served and as training says."""
 
     column: ServiceColumn
     part: ServiceView | None
+    """The view that it is of; None of an on-demand feature."""
     served: pa.Array
     trained: pa.Array
     causes: npt.NDArray[np.object_]
+    """Of each row; "" where there is no difference."""
     details: npt.NDArray[np.object_]
+    """What is known of each cause."""
     statuses: tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]] | None = None
+    """As served, and in training; None of an on-demand feature."""
 
     @property
     def differs(self) -> Bits:
@@ -87,7 +88,7 @@ class AuditCounts:
         )
         flags = (np.ones(len(differs), np.bool_), ~differs, rewritten, differs & ~rewritten,
                  differs & trained & ~served, differs & served & ~trained)  # fmt: skip
-        numbers, where = np.unique(logged.times // HOUR, return_inverse=True)
+        numbers, where = np.unique(logged.times // HOUR_US, return_inverse=True)
         counts = np.stack([np.bincount(where, weights=flag, minlength=len(numbers)) for flag in flags], 1)
         for number, row in zip(numbers.tolist(), counts.astype(np.int64), strict=True):
             hours[number] = hours.get(number, 0) + row
@@ -96,7 +97,7 @@ class AuditCounts:
         shown = Counter(example.cause for example in told.examples)
         for row in np.flatnonzero(differs).tolist():
             cause = compared.causes[row]
-            if shown[cause] < EXAMPLES:
+            if shown[cause] < EXAMPLES_OF_EACH_CAUSE:
                 shown[cause] += 1
                 told.examples.append(self._example(logged, compared, row))
 
@@ -104,7 +105,7 @@ class AuditCounts:
         """Every feature that was compared, in the order of services and columns."""
         for key, told in self._features.items():
             told.hours = [
-                HourAudit(to_datetime(number * HOUR), **dict(zip(COUNTS, counts.tolist(), strict=True)))
+                HourAudit(to_datetime(number * HOUR_US), **dict(zip(COUNTS, counts.tolist(), strict=True)))
                 for number, counts in sorted(self._hours[key].items())
             ]
         return tuple(self._features.values())
@@ -132,7 +133,7 @@ class AuditCounts:
     def _explanation(
         self, logged: Logged, part: ServiceView, key: dict[str, Any], row: int, cause: str
     ) -> Explanation | None:
-        if (part.view.name, cause) in self._explained or len(self._explained) >= EXPLAINED:
+        if (part.view.name, cause) in self._explained or len(self._explained) >= MOST_EXPLAINED:
             return None
         self._explained.add((part.view.name, cause))
         own = {column.name: value for column, value in zip(part.view.keys, key.values(), strict=True)}

@@ -31,23 +31,23 @@ __all__ = ["Logged", "SpineOfRequests", "chunks"]
 NAMING = ("request", "row")
 """The columns of a spine that name logged rows."""
 
-CHUNK = 200_000
+CHUNK_ROWS = 200_000
 """Logged rows that are compared at once."""
 
 
 @dataclass(frozen=True)
 class Logged:
-    """Rows of the log. version: what they are compared with; served: the version served, where it is another one.
-
-    asked: the inputs that training is asked for, as `brought` has them, where a spine gives others. libraries: the versions
-    of each with which they were served.
-    """
+    """Rows of the serving log, all answered by one service version."""
 
     version: ResolvedService
+    """What they are compared with."""
     served: ResolvedService | None
+    """The version that answered, where it is another one."""
     rows: pa.Table
     asked: pa.Table | None = None
+    """The inputs that training is asked for, laid out as `brought`, where a spine gives others."""
     libraries: Mapping[str, set[str]] = field(default_factory=dict)
+    """Library → the versions of it with which they were served."""
 
     @cached_property
     def times(self) -> Ints:
@@ -139,7 +139,7 @@ def chunks(
         waiting.append(found)
         for name, of in (wrote.libraries if wrote is not None else {}).items():
             libraries.setdefault(name, set()).add(of)
-        if sum(table.num_rows for table in waiting) >= CHUNK:
+        if sum(table.num_rows for table in waiting) >= CHUNK_ROWS:
             yield from _cut(waiting, libraries)
             waiting, libraries = [], {}
     yield from _cut(waiting, libraries)
@@ -149,7 +149,7 @@ def _cut(tables: Sequence[pa.Table], libraries: Libraries) -> Iterator[tuple[pa.
     if tables:
         plain = [table.replace_schema_metadata() for table in tables]
         table = pa.concat_tables(plain, promote_options="default")
-        yield from ((table.slice(first, CHUNK), libraries) for first in range(0, table.num_rows, CHUNK))
+        yield from ((table.slice(first, CHUNK_ROWS), libraries) for first in range(0, table.num_rows, CHUNK_ROWS))
 
 
 class SpineOfRequests:

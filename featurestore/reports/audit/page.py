@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore.errors import MissingPackageError
-from featurestore.report import Figure, Report, Table
+from featurestore.report import Figure, Report, ReportTable
 from featurestore.reports.audit.causes import CAUSES, REWRITTEN
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def page(audit: Any) -> str:
         raise MissingPackageError(f"The HTML report needs {error.name}: pip install 'featurestore[report]'") from error
     plots = [plot for plot in (_by_hour(Plot, audit), _by_cause(Plot, audit), _by_lateness(Plot, audit)) if plot]
     causes = [(cause, count, CAUSES[cause]) for cause, count in audit.causes.items()]
-    tables = [Table(("cause", "values", "how it is told"), causes)] if causes else []
+    tables = [ReportTable(("cause", "values", "how it is told"), causes)] if causes else []
     explained = [
         Report(
             f"{feature.feature}, {example.cause}: the rows that make training's value", (example.explanation.report(),)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from featurestore.report import Report, Reported, Table, cell, plain, plain_fields
+from featurestore.report import Report, Reported, ReportTable, cell, plain, plain_fields
 from featurestore.reports.audit.causes import CAUSES
 from featurestore.serving.log.serving_log import Losses
 
@@ -29,22 +29,25 @@ __all__ = ["COUNTS", "Audit", "Difference", "FeatureAudit", "HourAudit", "Latene
 
 @dataclass(frozen=True)
 class Difference:
-    """One value that was served and is not training's.
-
-    statuses: served, trained. detail: what is known of the cause. explanation: the rows that make training's value.
-    """
+    """One value that was served and is not training's."""
 
     request: str
     row: int
+    """Its number in the request, from 0."""
     time: datetime
     key: dict[str, Any]
     as_of: datetime | None
+    """The instant that it was served for; None of an on-demand feature."""
     served: Any
     trained: Any
     statuses: tuple[str, str]
+    """As served, and in training."""
     cause: str
+    """One of CAUSES."""
     detail: str
+    """What is known of the cause."""
     explanation: Explanation | None = None
+    """The rows that make training's value, where they were asked for."""
 
     def told(self, feature: str) -> str:
         """In a line, as a value of this feature."""
@@ -56,7 +59,7 @@ class Difference:
 
 @dataclass
 class HourAudit:
-    """The values of one feature that were served within one hour; the last two are among the differing ones."""
+    """How many values of one feature were served within one hour, and how they came out."""
 
     hour: datetime
     compared: int = 0
@@ -64,7 +67,9 @@ class HourAudit:
     rewritten: int = 0
     skewed: int = 0
     missing_when_served: int = 0
+    """Of those that differ: training has a value, serving had none."""
     missing_in_training: int = 0
+    """Of those that differ: serving had a value, training has none."""
 
 
 COUNTS = ("compared", "exact", "rewritten", "skewed", "missing_when_served", "missing_in_training")
@@ -72,14 +77,16 @@ COUNTS = ("compared", "exact", "rewritten", "skewed", "missing_when_served", "mi
 
 @dataclass
 class FeatureAudit:
-    """One feature of one service version, hour by hour. missing_when_served: training has a value and serving had none."""
+    """One feature of one service version, hour by hour."""
 
     service: str
     fingerprint: str
     feature: str
     hours: list[HourAudit] = field(default_factory=list)
     causes: dict[str, int] = field(default_factory=dict)
+    """Cause → how many values differ by it."""
     examples: list[Difference] = field(default_factory=list)
+    """Some values that differ, of each cause."""
 
     @property
     def compared(self) -> int:
@@ -121,36 +128,39 @@ class FeatureAudit:
 
 @dataclass(frozen=True)
 class Lateness:
-    """How old the as_of of one view was, against rule 0: rows, and µs of the stale ones."""
+    """How far the as_of of one view lay behind that of rule 0; durations in µs."""
 
     service: str
     view: str
     requests: int
+    """Rows that were served."""
     stale: int
+    """Rows served for an older instant."""
     early: int
+    """Rows served for a later instant: defects."""
     p50: int
+    """Of the stale rows; so are the next two."""
     p99: int
     greatest: int
 
 
 @dataclass(frozen=True)
 class Audit(Reported):
-    """What the log shows.
-
-    not_audited: what is left out, and why: service versions whose definitions or sources are not at hand, features that
-    one side has not. budgets: service → share of its values that may be skewed. not_served, not_trained: rows of a given
-    spine that the log has not, and logged rows that the spine has not. damaged: files of the log, and service versions over
-    damaged push logs, whose rows were left out, and why.
-    """
+    """What the serving log shows, held against training."""
 
     features: tuple[FeatureAudit, ...]
     lateness: tuple[Lateness, ...]
     losses: Losses
     not_audited: dict[str, str]
+    """What was left out → why: service versions that are not at hand, features that one side has not."""
     budgets: Mapping[str, float] = field(default_factory=dict)
+    """Service → the share of its values that may be skewed."""
     not_served: int = 0
+    """Rows of a spine that the log has not."""
     not_trained: int = 0
+    """Logged rows that the spine has not."""
     damaged: Mapping[str, str] = field(default_factory=dict)
+    """Files of the log, and service versions over damaged push logs, whose rows were left out → why."""
 
     @property
     def compared(self) -> int:
@@ -209,7 +219,7 @@ class Audit(Reported):
              ", ".join(f"{count} {cause}" for cause, count in f.causes.items()))
             for f in self.features
         ]  # fmt: skip
-        tables = [Table(header, rows), lateness_table(self.lateness)] if rows else []
+        tables = [ReportTable(header, rows), lateness_table(self.lateness)] if rows else []
         lost, summary = self.losses, f"{self.compared} values compared, {self.skewed} skewed"
         notes = [example.told(feature.feature) for feature in self.features for example in feature.examples]
         notes += [f"{what} was not audited: {why}" for what, why in self.not_audited.items()]
@@ -237,11 +247,11 @@ class Audit(Reported):
         return page(self)
 
 
-def lateness_table(lateness: Sequence[Lateness]) -> Table:
+def lateness_table(lateness: Sequence[Lateness]) -> ReportTable:
     """How late each view was."""
     header = ("service", "view", "rows", "stale", "by p50", "p99", "at most", "early")
     rows = [
         (v.service, v.view, v.requests, v.stale, *(f"{us / 1e6:g} s" for us in (v.p50, v.p99, v.greatest)), v.early)
         for v in lateness
     ]
-    return Table(header, rows)
+    return ReportTable(header, rows)

@@ -28,7 +28,7 @@ from featurestore.types import FeatureType
 
 __all__ = ["DifferingRows", "Search"]
 
-STEPS = 3
+TRIED_INSTANTS = 3
 """How many instants before the one that was served for, and after it, are tried."""
 
 Texts = npt.NDArray[np.object_]
@@ -38,23 +38,26 @@ Detail = str | Callable[[int], str]
 
 @dataclass(frozen=True)
 class DifferingRows:
-    """Logged rows of which some values of one part differ; everything row by row.
-
-    part: as the version says that the values are compared with. keys: the logged inputs; inputs: their types. served,
-    trained: the part's columns and statuses on both sides. differs: by column. trained_keys: the inputs that training
-    was asked for, where they may be others. served_part: the part as the version served says, where that is another.
-    """
+    """Logged rows of which some values of one view differ; everything row by row."""
 
     part: ServiceView
+    """The view, in the version that the values are compared with."""
     inputs: dict[str, FeatureType]
+    """The types of `keys`."""
     keys: pa.Table
+    """The inputs as logged."""
     times: Ints
     as_of: Ints
     served: Recomputed
+    """The view's columns and statuses as served."""
     trained: Recomputed
+    """The same in training."""
     differs: Mapping[str, Bits]
+    """Column → which rows differ."""
     trained_keys: pa.Table | None = None
+    """The inputs that training was asked for, where they may be others."""
     served_part: ServiceView | None = None
+    """The view in the version that was served, where that is another."""
 
 
 class Search:
@@ -184,7 +187,9 @@ class Search:
                     self._settle(name, where, "history rewritten", since)
             elif len(then.there) < len(files.now):
                 late = [file.name or file.path for file in files.now if file not in then.there]
-                shown = ", ".join(late[:STEPS]) + (f" and {len(late) - STEPS} more" if len(late) > STEPS else "")
+                shown = ", ".join(late[:TRIED_INSTANTS]) + (
+                    f" and {len(late) - TRIED_INSTANTS} more" if len(late) > TRIED_INSTANTS else ""
+                )
                 as_of = question.as_of[rows] if then.there else np.full(len(rows), NEVER)
                 with self._project.offline.session(files={files.source.name: then.there or files.now}) as earlier:
                     said = self._ask(rows, as_of, session=earlier)
@@ -245,15 +250,19 @@ class Search:
         question = self.question
         refresh, as_of = question.part.view.timing.refresh, question.as_of
         if refresh is not None:
-            later = [as_of + refresh * step for step in range(1, STEPS + 1)]
+            later = [as_of + refresh * step for step in range(1, TRIED_INSTANTS + 1)]
             if not self._runs.instants:
-                return [as_of - refresh * step for step in range(1, STEPS + 1)], later
+                return [as_of - refresh * step for step in range(1, TRIED_INSTANTS + 1)], later
             runs = np.array(self._runs.instants, np.int64)
             places = np.searchsorted(runs, as_of)
-            return [np.where(places >= s, runs[np.maximum(places - s, 0)], NEVER) for s in range(1, STEPS + 1)], later
+            return [
+                np.where(places >= s, runs[np.maximum(places - s, 0)], NEVER) for s in range(1, TRIED_INSTANTS + 1)
+            ], later
         self._ask(rows, as_of[rows])
         sides: tuple[list[Ints], list[Ints]] = ([], [])
-        for side, found in zip(sides, neighbours(self._session, question.part, as_of[rows], STEPS), strict=True):
+        for side, found in zip(
+            sides, neighbours(self._session, question.part, as_of[rows], TRIED_INSTANTS), strict=True
+        ):
             for instants in found:
                 side.append(np.full(len(as_of), NEVER))
                 side[-1][rows] = instants

@@ -9,24 +9,24 @@ from featurestore.reports.availability.report import SIGHTING, TOLERATED, Advice
 
 __all__ = ["advice_on", "readable"]
 
-PLENTY, MANY = 10_000, 100
+ENOUGH_ROWS, ENOUGH_INSTANTS = 10_000, 100
 """Rows, and instants, from which on the longest that was measured says that a word is needlessly long."""
 
-STEPS = (
+WRITTEN_US = (
     *(n for unit in (1, 1_000) for n in (unit * m for m in (1, 2, 5, 10, 20, 50, 100, 200, 500))),
     *(1_000_000 * n for n in (1, 2, 5, 10, 15, 20, 30, 45)),
     *(60_000_000 * n for n in (1, 2, 3, 5, 10, 15, 20, 30, 45)),
     *(1_800_000_000 * n for n in (2, 3, 4, 5)),
     *(3_600_000_000 * n for n in (3, 4, 6, 8, 10, 12, 15, 18, 21)),
 )
-DAY = 86_400_000_000
+DAY_US = 86_400_000_000
 
 
 def readable(us: int) -> int:
     """The shortest duration (µs) that is at least so long and that a person would write; 0 for what is negative."""
     if us <= 0:
         return 0
-    return next((step for step in STEPS if step >= us), -(-us // DAY) * DAY)
+    return next((step for step in WRITTEN_US if step >= us), -(-us // DAY_US) * DAY_US)
 
 
 def advice_on(view: ViewAvailability, *, longest_ready: int, pushed_p99: int | None = None) -> Iterator[Advice]:
@@ -60,7 +60,7 @@ def _known_after(view: ViewAvailability) -> Iterator[Advice]:
             f"'{show_duration(better)}'. Rows then count {shown(better - said)} later"
         )
         yield Advice("known_after", said, lag.p99, share, broken=True, text=text)
-    elif lag.rows >= PLENTY and said > 2 * (better := readable(lag.greatest)):
+    elif lag.rows >= ENOUGH_ROWS and said > 2 * (better := readable(lag.greatest)):
         text = (
             f"known_after is {show_duration(said)}, and all of {lag.rows:,} rows were known within {shown(lag.greatest)}: "
             f"with known_after='{show_duration(better)}' they count {shown(said - better)} earlier"
@@ -81,7 +81,7 @@ def _settle(view: ViewAvailability) -> Iterator[Advice]:
             f"99 % ({shown(found.p99)}). An instant can then be computed {shown(better - said)} later{ready}"
         )
         yield Advice("settle", said, found.p99, share, broken=True, text=text)
-    elif view.known.rows >= PLENTY and said > 2 * (better := readable(found.longest)):
+    elif view.known.rows >= ENOUGH_ROWS and said > 2 * (better := readable(found.longest)):
         text = (
             f"settle is {show_duration(said)}, and no row of {view.known.rows:,} was known later than "
             f"{shown(found.longest)} after its instant: with settle='{show_duration(better)}' an instant can be computed "
@@ -106,7 +106,9 @@ def _ready_after(view: ViewAvailability, longest: int) -> Iterator[Advice]:
             f"then, so lookups were stale; 99 % were done within {shown(found.delay.p99)}: {cure}"
         )
         yield Advice("ready_after", said, found.delay.p99, share, broken=True, text=text)
-    elif found.instants >= MANY and said > 2 * (better := max(readable(found.delay.greatest), view.settle or 0)):
+    elif found.instants >= ENOUGH_INSTANTS and said > 2 * (
+        better := max(readable(found.delay.greatest), view.settle or 0)
+    ):
         text = (
             f"ready_after is {show_duration(said)}, and all of {found.instants:,} instants were done within "
             f"{shown(found.delay.greatest)}: with ready_after='{show_duration(better)}' values are served "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.declare.durations import rough_duration
-from featurestore.report import Report, Reported, Table, instant_json, plain
+from featurestore.report import Report, Reported, ReportTable, instant_json, plain
 
 __all__ = [
     "HOW",
@@ -39,7 +39,7 @@ HOW = {
 
 @dataclass(frozen=True)
 class Lag:
-    """How long after its event_time: so many rows, and quantiles of them; None where there are no rows."""
+    """How long after its event_time: quantiles over some rows, in µs; None where there are no rows."""
 
     rows: int = 0
     p50: int | None = None
@@ -53,82 +53,93 @@ class Lag:
 
 @dataclass(frozen=True)
 class Settling:
-    """Of the rows of `known`, those that were known only after the first instant I of the refresh at or after they happened.
+    """Rows that were known only after the first instant I of the refresh at or after they happened.
 
     Where a source only promises known_after, a row is known when its file is there and the promised time has come.
-    caught: known by I + settle; missed: certainly later. p99, longest: of the time from I until a row was known, 0 where
-    it was known before: a settle of p99 would have caught 99 % of all rows. p99_least: the same, as far as is certain.
     """
 
     caught: int
+    """Known by I + settle."""
     missed: int
+    """Certainly known later."""
     p99: int
+    """From I until a row was known (0 where it was known before): a settle of p99 would have caught 99 % of all rows."""
     p99_least: int
+    """The same, as far as is certain."""
     longest: int
+    """The longest such time."""
 
 
 @dataclass(frozen=True)
 class Switches:
-    """The instants that lookups should have been served by now, after the first complete one.
-
-    late: those of which neither their own run nor a later one was done at I + ready_after; skipped: those without a run.
-    delay: from I until a run of I or of a later instant was done, until now where none is.
-    """
+    """The instants that lookups should have been served by now, after the first complete one."""
 
     instants: int
     late: int
+    """Those I of which neither their own run nor a later one was done at I + ready_after."""
     skipped: int
+    """Those without a run."""
     delay: Lag
+    """From I until a run of I or of a later instant was done, until now where none is."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One sentence about a declared word. broken: what was measured is longer than declared, for more than TOLERATED of
-    rows or instants; else the declared is needlessly long. measured: the 99th percentile, or the maximum of the latter."""
+    """One sentence about a declared word."""
 
     word: str
     declared: int
     measured: int
+    """The 99th percentile; the maximum where the word is needlessly long."""
     share: float
+    """Of rows or instants beyond the word."""
     broken: bool
+    """Whether more than TOLERATED of rows or instants are beyond the word; else it is needlessly long."""
     text: str
 
 
 @dataclass(frozen=True)
 class ViewAvailability:
-    """One view version, over the rows of its source that have happened and have a key.
-
-    how: how it was told when a row became known, see HOW. known: known_at − event_time; known_least: the same as far as is
-    certain, which differs only where `how` is "sighting". untold: rows of which that is not known. beyond: rows
-    of `known` that certainly became known later than known_after says; beyond_at_most: those that may have. versions: later versions of rows, left out.
-    servable: from event_time until a lookup could be served the row; waiting: rows that are not yet. absent: rows of those
-    two that a run should have counted, whose file was not there yet when it began.
-    late: rows of a push source that came after its lateness, kept aside; late_lag: by how long after they happened.
-    known_after is None where it promises nothing, settle and lateness where nobody said them, refresh for continuous views.
-    """
+    """One view version, measured over the rows of its source that have happened and have a key."""
 
     view: str
     fingerprint: str
     source: str
     how: str
+    """How it was told when a row became known, see HOW."""
     known: Lag
+    """known_at − event_time."""
     known_least: Lag
+    """The same as far as is certain, which differs only where `how` is "sighting"."""
     untold: int
+    """Rows of which it is not known when they became known."""
     beyond: int
+    """Rows of `known` that certainly became known later than known_after says."""
     beyond_at_most: int
+    """Those that may have."""
     versions: int
+    """Later versions of rows, left out."""
     servable: Lag
+    """From event_time until a lookup could be served the row."""
     waiting: int
+    """Rows that no lookup can be served yet."""
     absent: int
+    """Rows that a run should have counted, whose file was not there yet when it began."""
     late: int
+    """Rows of a push source that came after its lateness, kept aside."""
     late_lag: Lag
+    """By how long after they happened."""
     settling: Settling | None
     switches: Switches | None
     refresh: int | None
+    """None for a continuous view."""
     known_after: int | None
+    """None where it promises nothing."""
     settle: int | None
+    """None where nobody said it."""
     ready_after: int
     lateness: int | None
+    """None where nobody said it."""
     advice: tuple[Advice, ...] = ()
 
     @property
@@ -139,10 +150,11 @@ class ViewAvailability:
 
 @dataclass(frozen=True)
 class Availability(Reported):
-    """What was measured, by view: over the rows that happened from `since` (all where it is None) to `now`."""
+    """What was measured, by view, over the rows that happened up to `now`."""
 
     views: Mapping[str, ViewAvailability]
     since: int | None
+    """Since when, in µs; None for all rows."""
     now: int
 
     @property
@@ -163,7 +175,7 @@ class Availability(Reported):
         """A line of a table for each view, and what is to be said of it."""
         if not self.views:
             return Report("Nothing is applied.")
-        return Report("Availability, p50 / p95 / p99", (Table(HEADER, list(self._rows())), *self._notes()))
+        return Report("Availability, p50 / p95 / p99", (ReportTable(HEADER, list(self._rows())), *self._notes()))
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
         for view in self.views.values():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from featurestore.report import Report, Reported, Table, shown_instant, typed_cell
+from featurestore.report import Report, Reported, ReportTable, shown_instant, typed_cell
 from featurestore.semantics.view import ResolvedView
 
 __all__ = ["ExplainedRow", "Explanation"]
@@ -15,21 +15,21 @@ __all__ = ["ExplainedRow", "Explanation"]
 
 @dataclass(frozen=True)
 class ExplainedRow:
-    """A row of the source and what became of it.
-
-    values: every column that the view reads. event_time and known_at: None where the row has none, or its table has no
-    time. file: the path of its file, None for a frame in memory; row: its number there, from 0. counts_for: the folded
-    features whose window it lies in and whose condition it meets (a null in it may still be nothing to the fold).
-    """
+    """A row of the source and what became of it."""
 
     verdict: str
     reason: str
     values: dict[str, Any]
+    """Every column that the view reads."""
     event_time: datetime | None
+    """None where the row has none, or its table has no time; so is known_at."""
     known_at: datetime | None
     file: str | None
+    """Its path; None for a frame in memory."""
     row: int
+    """Its number there, from 0."""
     counts_for: tuple[str, ...] = ()
+    """The folded features whose window it lies in and whose condition it meets (a null in it may still be nothing to the fold)."""
 
     @property
     def place(self) -> str:
@@ -39,30 +39,34 @@ class ExplainedRow:
 
 @dataclass(frozen=True)
 class Explanation(Reported):
-    """The value of one key of a view as a lookup or a spine row at `at` is answered, and how it came about.
-
-    at: None where an as_of was asked for itself. as_of: the instant whose value is asked for, by the view's refresh;
-    known_by: until when a row may have been learned and still count. status: of the plain columns, which are the newest
-    row's; of a view without any, whether the key is known. statuses: of each feature. values: by feature, defaults filled
-    in. event_time: of the row that was chosen, even when its validity has ended. conflict: rows were tied in everything
-    but their bytes, which decided; conflicts: the folded features for which that holds of a row that they picked. rows: nearest to the answer first; counts: verdict → number of rows, those that are not shown included; counted: the
-    same for each folded feature, of the rows that count for it.
-    """
+    """The value of one key of a view as a lookup or a spine row at `at` is answered, and how it came about."""
 
     view: str
     key: dict[str, Any]
     at: datetime | None
+    """The instant of asking; None where an as_of was asked for itself."""
     as_of: datetime
+    """The instant whose value is asked for, by the view's refresh."""
     known_by: datetime
+    """Until when a row may have been learned and still count."""
     status: str
+    """Of the plain columns, which are the newest row's; of a view without any, whether the key is known."""
     statuses: dict[str, str]
+    """Of each feature."""
     values: dict[str, Any]
+    """By feature, defaults filled in."""
     event_time: datetime | None
+    """Of the row that was chosen, even when its validity has ended."""
     conflict: bool
+    """Rows were tied in everything but their bytes, which decided."""
     conflicts: tuple[str, ...]
+    """The folded features for which that holds of a row that they picked."""
     rows: tuple[ExplainedRow, ...]
+    """Nearest to the answer first."""
     counts: dict[str, int]
+    """Verdict → number of rows, those that are not shown included."""
     counted: dict[str, int]
+    """Folded feature → number of rows that count for it."""
     resolved: ResolvedView = field(repr=False, compare=False)
 
     @property
@@ -103,8 +107,8 @@ class Explanation(Reported):
         values = [
             (f"  {name} = {typed_cell(value, types[name])}{self._beside(name)}",) for name, value in self.values.items()
         ]
-        rows = [Table(self._header, list(self._cells()))] if self.rows else []
-        return Report(self._title, (self._times, self.summary, Table((), values), *rows, *self._hidden_rows))
+        rows = [ReportTable(self._header, list(self._cells()))] if self.rows else []
+        return Report(self._title, (self._times, self.summary, ReportTable((), values), *rows, *self._hidden_rows))
 
     def _beside(self, name: str) -> str:
         """What is worth saying of a feature beside its value: its status where it differs, and its number of rows."""

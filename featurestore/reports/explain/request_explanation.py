@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from featurestore.report import Report, Reported, Table, plain, plain_fields, shown_instant, typed_cell
+from featurestore.report import Report, Reported, ReportTable, plain, plain_fields, shown_instant, typed_cell
 from featurestore.reports.explain.explanation import Explanation
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType
@@ -19,10 +19,7 @@ HEADER = ("feature", "served", "status", "now", "status now", "same bits")
 
 @dataclass(frozen=True)
 class ServedFeature:
-    """One feature of a view: its value and status as served, and as they are for the as_of that was served.
-
-    agrees: whether both have the same bits and status; None where there is nothing to compare, of what was withheld.
-    """
+    """One feature of a view: its value and status as served, and as they are now for the same as_of."""
 
     column: str
     type: FeatureType
@@ -31,22 +28,22 @@ class ServedFeature:
     now: Any
     status_now: str
     agrees: bool | None
+    """Whether both have the same bits and status; None where there is nothing to compare, of what was withheld."""
 
 
 @dataclass(frozen=True)
 class ServedView:
-    """One view of a service, under the name that the service has for it.
-
-    as_of: as served; due: what rule 0 gives for the instant of the request, later where the values were late. lag: by how
-    much less that is not told.
-    """
+    """One view of a service, under the name that the service has for it."""
 
     name: str
     as_of: datetime
+    """The instant that was served."""
     due: datetime
+    """The instant that rule 0 gives for the request, later where the values were late."""
     features: tuple[ServedFeature, ...]
     explanation: Explanation
     lag: timedelta = timedelta(0)
+    """By how much less than that the view is not called stale."""
 
     @property
     def is_stale(self) -> bool:
@@ -56,37 +53,35 @@ class ServedView:
 
 @dataclass(frozen=True)
 class ServedFunction:
-    """One on-demand feature: what the function was given, its value as served, and the one that it gives now.
-
-    inputs: as served, by the name that each has in the service, with its type. error: why the function gives no value now,
-    None where it does.
-    """
+    """One on-demand feature: what the function was given, its value as served, and the one that it gives now."""
 
     column: str
     type: FeatureType
     inputs: dict[str, Any]
+    """As served, by the name that each has in the service."""
     input_types: dict[str, FeatureType]
     served: Any
     now: Any
     error: str | None
+    """Why the function gives no value now; None where it does."""
     agrees: bool
 
 
 @dataclass(frozen=True)
 class RequestExplanation(Reported):
-    """How one row of a logged request came about: see `explain_request`.
-
-    row: its number, from 0; rows: how many of the request are logged. time: when it was answered. inputs: the keys and
-    request values that it brought.
-    """
+    """How one row of a logged request came about: see `explain_request`."""
 
     request: str
     row: int
+    """Its number, from 0."""
     rows: int
+    """How many rows of the request are logged."""
     service: str
     fingerprint: str
     time: datetime
+    """When it was answered."""
     inputs: dict[str, Any]
+    """The keys and request values that it brought."""
     input_types: dict[str, FeatureType] = field(repr=False)
     views: tuple[ServedView, ...]
     functions: tuple[ServedFunction, ...]
@@ -134,12 +129,14 @@ class RequestExplanation(Reported):
         title, *notes = self._top
         cells = list(self._cells())
         functions = [
-            Report(f"{function.column}, a function of", (Table((), list(_input_cells(function))), _verdict(function)))
+            Report(
+                f"{function.column}, a function of", (ReportTable((), list(_input_cells(function))), _verdict(function))
+            )
             for function in self.functions
         ]
         explained = [(_view_title(view), view.explanation.report()) for view in self.views]
         views = [Report(f"{head}:", (shown.title, *shown.parts)) for head, shown in explained]
-        return Report(title, (*notes, *([Table(HEADER, cells)] if cells else []), *functions, *views))
+        return Report(title, (*notes, *([ReportTable(HEADER, cells)] if cells else []), *functions, *views))
 
     @property
     def _top(self) -> list[str]:

@@ -27,24 +27,26 @@ __all__ = ["Edge", "Graph", "Node", "Subgraph", "found", "graph_of", "service_id
 
 @dataclass(frozen=True)
 class Node:
-    """One thing of the graph. kind: "source", "column", "derived column", "view", "feature", "request value", "on-demand
-    feature", "service", "training frame" or "served version". detail: what is known of it, plain JSON values."""
+    """One thing of the graph of lineage."""
 
     id: str
     kind: str
+    """"source", "column", "derived column", "view", "feature", "request value", "on-demand feature", "service", "training frame" or "served version"."""
     name: str
     detail: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What is known of it, plain JSON values."""
 
 
 @dataclass(frozen=True)
 class Edge:
-    """What a value of `end` is made of. role: what `start` is to it: "value", "key", "event_time", "where", "input", …
-    name: what it is called there, where that is another name."""
+    """What a value of `end` is made of."""
 
     start: str
     end: str
     role: str
+    """What `start` is to `end`: "value", "key", "event_time", "where", "input", …"""
     name: str = ""
+    """What it is called there, where that is another name."""
 
 
 class Graph:

@@ -28,18 +28,16 @@ __all__ = ["ServedVersion", "Uses", "add_uses", "uses_of"]
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """A version of a service that lookups are or were answered from.
-
-    views: under the name that the service has for each, the instant that lookups are served (ISO text, None where there
-    is none yet), all complete ones, and whether pushes keep it up to date. requests: of it in the serving log. error:
-    why it is not known what is online, empty where it is.
-    """
+    """A version of a service that lookups are or were answered from."""
 
     service: str
     fingerprint: str
     views: dict[str, dict[str, Any]]
+    """Under the name that the service has for each: the instant that lookups are served (None where there is none yet), all complete ones, and whether pushes keep it up to date."""
     requests: int
+    """How many of it are in the serving log."""
     error: str = ""
+    """Why it is not known what is online; empty where it is."""
 
     @property
     def is_online(self) -> bool:

@@ -19,7 +19,7 @@ from featurestore.semantics.view import ResolvedView
 
 __all__ = ["advice_on", "notes_on"]
 
-SECOND = 1_000_000
+SECOND_US = 1_000_000
 
 
 def notes_on(feeds: Feeds, span: Stretch, faults: Faults) -> Iterator[str]:
@@ -109,14 +109,14 @@ def _sources_of(service: ResolvedService, column: str) -> set[str]:
 def _broken_promise(landing: LandingSource, features: Sequence[FeatureAudit]) -> str:
     source, done = landing.source, landing.done
     values, compared = sum(f.compared - f.exact for f in features), sum(f.compared for f in features)
-    by = show_duration(-(-done.late_by // SECOND) * SECOND)
+    by = show_duration(-(-done.late_by // SECOND_US) * SECOND_US)
     if source.known_at is not None:
         promise, instead = (
             f"known_at ('{source.known_at}') of {source.title}",
             "Let known_at say when a row can be read",
         )
     else:
-        longer = show_duration(source.known_after + -(-done.late_by // SECOND) * SECOND)
+        longer = show_duration(source.known_after + -(-done.late_by // SECOND_US) * SECOND_US)
         promise = f"known_after={show_duration(source.known_after)} of {source.title}"
         instead = f"known_after='{longer}' would have held"
     return (
@@ -128,7 +128,7 @@ def _broken_promise(landing: LandingSource, features: Sequence[FeatureAudit]) ->
 
 def _stale(view: ResolvedView, told: Sequence[Lateness], runs: ViewRuns) -> str:
     rows, asked = sum(found.stale for found in told), sum(found.requests for found in told)
-    most = show_duration(max(found.greatest for found in told) // SECOND * SECOND)
+    most = show_duration(max(found.greatest for found in told) // SECOND_US * SECOND_US)
     said = f"{view.declared.title} was stale in {rows} of {asked} rows, by up to {most}"
     if view.is_pushed:
         return f"{said}: until a push that died was repaired"

@@ -16,7 +16,7 @@ from featurestore.declare.durations import Duration, parse_duration
 __all__ = ["Faults", "Stretch", "chance", "chances"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
-PAUSE = parse_duration("2h")
+PAUSE_US = parse_duration("2h")
 
 
 class FaultWords(TypedDict, total=False):
@@ -50,7 +50,7 @@ class Faults(Declaration):
     fail: Share = 0.02
     skip: Share = 0.05
     restarts: Annotated[int, Field(ge=0)] = 2
-    pause: Duration = PAUSE
+    pause: Duration = PAUSE_US
 
     @declares
     def __init__(self, /, **words: Unpack[FaultWords]) -> None:

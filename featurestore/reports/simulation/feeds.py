@@ -20,7 +20,7 @@ from featurestore.sources.session import Session
 
 __all__ = ["Feeds"]
 
-ENDED = parse_duration("7d")
+ENDED_US = parse_duration("7d")
 """A source whose last row was known so long before another's takes no part any more."""
 
 
@@ -62,7 +62,7 @@ class Feeds:
         found = [feed.newest(upto) for feed in self.landings.values()]
         found += [feed.newest(upto) for feed in self.pushes.values()]
         ends = [instant for instant in found if instant is not None]
-        return min((end for end in ends if end > max(ends) - ENDED), default=None)
+        return min((end for end in ends if end > max(ends) - ENDED_US), default=None)
 
     def sources(self, span: Stretch) -> dict[str, Source]:
         """The sources that views read, as they are declared but for where their rows lie."""

@@ -28,10 +28,10 @@ from featurestore.sources.session import Session
 
 __all__ = ["Landed", "LandingSource"]
 
-RETRIED = 3_600_000_000
+RETRIED_WITHIN_US = 3_600_000_000
 """µs within which a row that comes twice comes again."""
 
-FILES = 2
+DISORDER_FILES = 2
 """Over how many files the rows of one step are spread where they come in disorder."""
 
 Ints = npt.NDArray[np.int64]
@@ -122,7 +122,7 @@ class LandingSource:
             return 0
         files = [np.arange(len(rows))]
         if self._disorder and len(rows) > 1:
-            files = np.array_split(self._shuffle.permutation(len(rows)), FILES)
+            files = np.array_split(self._shuffle.permutation(len(rows)), DISORDER_FILES)
         for number, places in enumerate(files):
             picked = pa.table({"n": rows[places], "place": np.arange(len(places))})
             self._connection.register("picked", picked)
@@ -182,7 +182,7 @@ class LandingSource:
         if self.source.identity and faults.duplicates:
             again = np.flatnonzero(drawn.random(len(known)) < faults.duplicates)
             rows = np.concatenate([rows, again])
-            at = np.concatenate([at, at[again] + drawn.integers(0, RETRIED, len(again))])
+            at = np.concatenate([at, at[again] + drawn.integers(0, RETRIED_WITHIN_US, len(again))])
             late = np.concatenate([late, np.full(len(again), -1)])
         order = np.lexsort((rows, at))
         self._at, self._order, self._late = at[order], rows[order], late[order]

@@ -33,16 +33,16 @@ from featurestore.sources.session import Session
 
 __all__ = ["Batch", "PushFeed", "Sent"]
 
-BATCHES = 2_000
+MOST_PUSHES = 2_000
 """Pushes of one source that a simulation makes at most, retries aside; rows that are learned close together share one."""
 
-APPENDED = 100_000
+APPENDED_ROWS = 100_000
 """Rows that are appended to the log at once."""
 
-AFTER, WITHIN = parse_duration("1s"), parse_duration("10m")
+RETRY_AFTER_US, RETRY_WITHIN_US = parse_duration("1s"), parse_duration("10m")
 """How long after its push a row comes again, and by how much a row in disorder is behind the others at most."""
 
-DISORDERED = 0.1
+DISORDER_SHARE = 0.1
 """The share of the rows that come in disorder."""
 
 Ints = npt.NDArray[np.int64]
@@ -108,8 +108,8 @@ class PushFeed:
             self._rows = pa.concat_tables([_of_history(self.source, self._offline, self._session, span), self._rows])
         self.done.history = before.num_rows
         with log.lock():
-            for first in range(0, before.num_rows, APPENDED):
-                part = before.slice(first, APPENDED).select(log.schema.names).cast(log.schema).combine_chunks()
+            for first in range(0, before.num_rows, APPENDED_ROWS):
+                part = before.slice(first, APPENDED_ROWS).select(log.schema.names).cast(log.schema).combine_chunks()
                 log.append(part.to_batches())
 
     def batches(self, span: Stretch, faults: Faults, seed: int) -> Iterator[Batch]:
@@ -122,18 +122,20 @@ class PushFeed:
         drawn = chances(seed, f"pushes of {self.source.name}")
         at, count = known, len(known)
         if faults.disorder:
-            behind = drawn.integers(1, min(WITHIN, max(self.source.lateness // 4, 1)) + 1, count)
-            at = at + np.where(drawn.random(count) < DISORDERED, behind, 0)
+            behind = drawn.integers(1, min(RETRY_WITHIN_US, max(self.source.lateness // 4, 1)) + 1, count)
+            at = at + np.where(drawn.random(count) < DISORDER_SHARE, behind, 0)
         late = faults.delays(drawn, count)
         at = at + late
         self.done.late, self.done.late_by = int((late > 0).sum()), int(late.max())
         # A batch is pushed when its last row is known; batches begin anew where a length of time does.
-        length = max(span.length // BATCHES, 1)
+        length = max(span.length // MOST_PUSHES, 1)
         yield from _batches(rows, np.arange(count), at, length)
         if self.source.identity and faults.duplicates:
             again = np.flatnonzero(drawn.random(count) < faults.duplicates)
             # After the batch that has the row, so that the second one is the retry.
-            yield from _batches(rows, again, at[again] + length + drawn.integers(AFTER, WITHIN, len(again)), length)
+            yield from _batches(
+                rows, again, at[again] + length + drawn.integers(RETRY_AFTER_US, RETRY_WITHIN_US, len(again)), length
+            )
 
 
 def _batches(rows: pa.Table, places: Ints, at: Ints, length: int) -> Iterator[Batch]:

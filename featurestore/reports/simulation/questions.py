@@ -26,13 +26,13 @@ from featurestore.types import FeatureType
 
 __all__ = ["Questions", "value_of"]
 
-POOL = 10_000
+POOL_KEYS = 10_000
 """Keys of a view that are drawn from: those of which something was learned last."""
 
-UNKNOWN = 0.05
+UNKNOWN_SHARE = 0.05
 """The share of rows that ask for a key that nothing has, for each view."""
 
-ROWS = 10
+MOST_ROWS = 10
 """Rows of one request at most."""
 
 Key = tuple[Any, ...]
@@ -57,7 +57,7 @@ class Questions:
 
     def rows(self, service: str, now: int) -> list[dict[str, Any]]:
         """The rows of one request at `now` (µs)."""
-        return [self._row(self._services[service], now) for _ in range(self._drawn.randint(1, ROWS))]
+        return [self._row(self._services[service], now) for _ in range(self._drawn.randint(1, MOST_ROWS))]
 
     def _row(self, service: ResolvedService, now: int) -> dict[str, Any]:
         drawn = self._drawn
@@ -66,7 +66,7 @@ class Questions:
             service.parts, key=lambda part: -len(part.inputs)
         ):  # so that keys of several columns stay whole
             pool = self._keys.get(part.view.name, [])
-            known = bool(pool) and drawn.random() >= UNKNOWN
+            known = bool(pool) and drawn.random() >= UNKNOWN_SHARE
             key = drawn.choice(pool) if known else tuple(_unknown(drawn, key.type, now) for key in part.view.keys)
             for name, value in zip(part.inputs, key, strict=True):
                 row.setdefault(name, value)
@@ -80,7 +80,7 @@ def _keys_of(view: ResolvedView, offline: Offline) -> list[Key]:
     with offline.session() as session:
         table: pa.Table = session.connection.sql(
             f"SELECT {keys} FROM ({words_sql(view, session.scan(view.source))}) WHERE {has_key(view)} GROUP BY ALL "
-            f"ORDER BY max(known) DESC NULLS LAST, {keys} LIMIT {POOL}"
+            f"ORDER BY max(known) DESC NULLS LAST, {keys} LIMIT {POOL_KEYS}"
         ).to_arrow_table()
     return list(zip(*(scalars(table[name].combine_chunks()) for name in table.column_names), strict=True))
 
@@ -107,7 +107,7 @@ def _decimal(drawn: random.Random, of: FeatureType, _: int) -> Decimal:
     return Decimal(drawn.randint(0, greatest)).scaleb(-of.scale)
 
 
-DAY = 86_400_000_000
+DAY_US = 86_400_000_000
 DRAWN: dict[str, Callable[[random.Random, FeatureType, int], Any]] = {
     "Bool": lambda drawn, _, __: drawn.random() < 0.5,
     "Int32": lambda drawn, _, __: drawn.randint(0, 100),
@@ -117,6 +117,6 @@ DRAWN: dict[str, Callable[[random.Random, FeatureType, int], Any]] = {
     "String": lambda drawn, _, __: drawn.choice("abcdefghijklmnopqrstuvwxyz"),
     "Bytes": lambda drawn, _, __: drawn.randbytes(drawn.randint(0, 4)),
     "Date": lambda drawn, _, now: (to_datetime(now) - timedelta(days=drawn.randint(0, 1))).date(),
-    "Timestamp": lambda drawn, _, now: to_datetime(now - drawn.randint(0, DAY)),
+    "Timestamp": lambda drawn, _, now: to_datetime(now - drawn.randint(0, DAY_US)),
     "Decimal": _decimal,
 }

@@ -15,14 +15,14 @@ from featurestore.reports.audit import Audit
 from featurestore.reports.simulation.failing import Killed
 from featurestore.reports.simulation.faults import Faults, Stretch, chance
 from featurestore.reports.simulation.feeds import Feeds
-from featurestore.reports.simulation.landing import RETRIED
+from featurestore.reports.simulation.landing import RETRIED_WITHIN_US
 from featurestore.reports.simulation.pushes import Batch, PushFeed
 from featurestore.reports.simulation.questions import Questions
 from featurestore.reports.simulation.report import ViewRuns
 from featurestore.reports.simulation.schedule import (
     ASKED,
     FIRST,
-    KEYS,
+    KEY_DRAWS,
     PUSHED,
     RUN,
     Schedule,
@@ -37,10 +37,10 @@ from featurestore.semantics.view import ResolvedView
 
 __all__ = ["SimulatedReplay"]
 
-WRITES = 3
+FIRST_WRITES = 3
 """A run that dies does so before one of its first writes: of the lease, a batch, the watermark."""
 
-REPAIRED = parse_duration("2m")
+REPAIRED_WITHIN_US = parse_duration("2m")
 """Within which a push that died is repaired, and pushed again where its source has an identity."""
 
 
@@ -80,15 +80,15 @@ class SimulatedReplay:
             progress.advance(1)
         progress.done("simulated; now the audit")
         # Training is done later, when all that was on its way has come.
-        self._world.advance(self._span.end + (self._faults.late_by if self._faults.late else 0) + RETRIED)
+        self._world.advance(self._span.end + (self._faults.late_by if self._faults.late else 0) + RETRIED_WITHIN_US)
         self._feeds.land(self._now())
         self._world.store.repair()
         return self._world.store.audit()
 
     def _plan(self, per_hour: float) -> None:
         span, faults, seed = self._span, self._faults, self._seed
-        for n in range(KEYS):
-            self._schedule.add(span.start + n * span.length // KEYS, FIRST, self._draw_keys)
+        for n in range(KEY_DRAWS):
+            self._schedule.add(span.start + n * span.length // KEY_DRAWS, FIRST, self._draw_keys)
         for number, at in enumerate(restarts(span, faults, seed)):
             self._schedule.add(at, FIRST, partial(self._restart, number))
         for feed in self._feeds.pushes.values():
@@ -117,7 +117,7 @@ class SimulatedReplay:
         """A run as a scheduler starts it; what has come by now has landed."""
         told, drawn = self.runs[view.name], self._running[view.name]
         skips, fails = drawn.random() < self._faults.skip, drawn.random() < self._faults.fail
-        writes = drawn.randrange(WRITES)
+        writes = drawn.randrange(FIRST_WRITES)
         if self._pauses(self._now()):
             told.paused += 1
             return
@@ -151,7 +151,7 @@ class SimulatedReplay:
             self._dying = False
             self._world.restart()
             self._schedule.add(
-                self._now() + self._death.randint(1, REPAIRED), PUSHED, partial(self._repair, feed, batch)
+                self._now() + self._death.randint(1, REPAIRED_WITHIN_US), PUSHED, partial(self._repair, feed, batch)
             )
         except PushError as error:
             self._refuse(f"push to {source.name}", error)

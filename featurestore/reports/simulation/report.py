@@ -8,7 +8,7 @@ from typing import Any
 
 from featurestore.clock import to_datetime
 from featurestore.declare.durations import show_duration
-from featurestore.report import Report, Reported, Table, instant_json, plain_fields, shown_instant
+from featurestore.report import Report, Reported, ReportTable, instant_json, plain_fields, shown_instant
 from featurestore.reports.audit import Audit
 from featurestore.reports.audit.report import FeatureAudit, lateness_table
 from featurestore.reports.simulation.faults import Faults
@@ -20,40 +20,47 @@ __all__ = ["Simulation", "ViewRuns"]
 
 @dataclass
 class ViewRuns:
-    """What became of the scheduled runs of one view: completed, died in the middle, skipped, fell into the pause, or were
-    refused because the lease of one that died had not run out."""
+    """What became of the scheduled runs of one view."""
 
     view: str
     completed: int = 0
     failed: int = 0
+    """Died in the middle."""
     skipped: int = 0
     paused: int = 0
+    """Fell into the pause."""
     refused: int = 0
+    """Found the lease of a run that died, which had not run out."""
 
 
 @dataclass(frozen=True)
 class Simulation(Reported):
-    """A stretch of history as it was replayed, and what this repository would have in production.
-
-    start, end, pause: µs. landed, pushed: by source. runs: by view. counts: of lookups, restarts, and of what was refused,
-    with one message of each kind in `refused`. notes: what could not be replayed as it is. advice: a sentence for each
-    finding. The audit is of the simulation's own serving log.
-    """
+    """A stretch of history as it was replayed, and what this repository would have in production."""
 
     start: int
+    """In µs."""
     end: int
+    """In µs."""
     seed: int
     services: tuple[str, ...]
     faults: Faults
     pause: tuple[int, int]
+    """From when to when nothing was pushed and no run took place, in µs."""
     landed: Mapping[str, Landed]
+    """By batch source."""
     pushed: Mapping[str, Sent]
+    """By push source."""
     runs: tuple[ViewRuns, ...]
     counts: Mapping[str, int]
+    """Of lookups, restarts, and of what was refused."""
     refused: Mapping[str, str]
+    """One message of each kind of refusal."""
     audit: Audit
+    """Of the simulation's own serving log."""
     notes: tuple[str, ...] = ()
+    """What could not be replayed as it is."""
     advice: tuple[str, ...] = field(default=())
+    """A sentence for each finding."""
 
     @property
     def compared(self) -> int:
@@ -117,11 +124,11 @@ class Simulation(Reported):
             f"seed {self.seed}: {self.compared} values of {lookups} lookups compared, {self.differing} differ, "
             f"{self.early} rows early, {self.stale} stale"
         )
-        parts: tuple[str | Table, ...] = (
-            Table(("service", "feature", "compared", "exact", "differing", "causes"), features),
+        parts: tuple[str | ReportTable, ...] = (
+            ReportTable(("service", "feature", "compared", "exact", "differing", "causes"), features),
             lateness_table(audit.lateness),
-            Table(("view", "runs", "died", "skipped", "in the pause", "refused"), runs),
-            Table(("source", "before", "came", "late", "by at most", "twice", "kept aside"), sources),
+            ReportTable(("view", "runs", "died", "skipped", "in the pause", "refused"), runs),
+            ReportTable(("source", "before", "came", "late", "by at most", "twice", "kept aside"), sources),
             *examples[:SHOWN_EXAMPLES],
             *self.notes,
             *self.advice,

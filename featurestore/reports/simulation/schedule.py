@@ -18,10 +18,10 @@ from featurestore.semantics.view import ResolvedView
 
 __all__ = ["Schedule", "lookups", "pause_of", "restarts", "runs"]
 
-EVERY = parse_duration("1h")
+HOURLY_US = parse_duration("1h")
 """How often a continuous view over a batch source is materialized."""
 
-KEYS = 4
+KEY_DRAWS = 4
 """How often in a simulation the keys that are looked up are drawn from anew."""
 
 FIRST, PUSHED, RUN, ASKED = range(4)
@@ -68,14 +68,16 @@ def runs(view: ResolvedView, span: Stretch) -> Iterable[int]:
     """When (µs) runs of a view start; none for one that pushes keep up to date."""
     if view.is_pushed:
         return ()
-    timing = view.timing if view.timing.refresh else Timing(EVERY)
-    return range(timing.first(span.start - timing.settle + 1) + timing.settle, span.end + 1, timing.refresh or EVERY)
+    timing = view.timing if view.timing.refresh else Timing(HOURLY_US)
+    return range(
+        timing.first(span.start - timing.settle + 1) + timing.settle, span.end + 1, timing.refresh or HOURLY_US
+    )
 
 
 def lookups(service: str, span: Stretch, per_hour: float, seed: int) -> Sequence[int]:
     """When (µs) a service is asked: at instants that are drawn evenly."""
     drawn = chance(seed, f"lookups of {service}")
-    count = max(1, round(span.length / EVERY * per_hour)) if per_hour else 0
+    count = max(1, round(span.length / HOURLY_US * per_hour)) if per_hour else 0
     return sorted(drawn.randint(span.start + 1, span.end) for _ in range(count))
 
 

@@ -26,32 +26,37 @@ from featurestore.sources.offline import Offline
 
 __all__ = ["Asked", "Real", "simulate"]
 
-STRETCH = parse_duration("1d")
+STRETCH_US = parse_duration("1d")
 """How much of the end of the data is replayed where nothing else is said."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be simulated. start, end: µs; by default the last day of the data. services: names, None for all.
-    lookups: requests of each service an hour. rows: frames in place of the logs of push sources, by name."""
+    """What is to be simulated."""
 
     start: int | None = None
+    """In µs; by default a day before the end."""
     end: int | None = None
+    """In µs; by default where the data ends."""
     services: Sequence[str] | None = None
+    """Their names; None for all."""
     faults: Faults = field(default_factory=Faults)
     seed: int = 0
     lookups: float = 30
+    """Requests of each service an hour."""
     rows: Mapping[str, Any] = field(default_factory=dict)
+    """Frames in place of the logs of push sources, by name."""
 
 
 @dataclass(frozen=True)
 class Real:
-    """The real project: its configuration, definitions and sources, and its clock (µs), after which no data is the end."""
+    """The real project, of which everything is read and nothing is written."""
 
     config: Config
     catalog: Catalog
     offline: Offline
     now: int
+    """By its clock, in µs; no data after it is the end."""
 
 
 def simulate(real: Real, asked: Asked, open_store: Open) -> Simulation:
@@ -109,7 +114,7 @@ def _span(feeds: Feeds, asked: Asked, now: int) -> Stretch:
         raise RequestError(
             "Nothing says when any row was known, so the data has no end; say from when to when to simulate"
         )
-    start = asked.start if asked.start is not None else end - STRETCH
+    start = asked.start if asked.start is not None else end - STRETCH_US
     if start >= end:
         raise RequestError(
             f"The stretch from {to_datetime(start).isoformat()} to {to_datetime(end).isoformat()} is empty"
