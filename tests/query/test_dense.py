@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ ASKED = range(-6, 10)
 DENSE, SPARSE = (1, 1, 1, 2), tuple(range(1, 13))
 """Keys with ties at each instant; keys of which a run has to touch few."""
 TYPES = {
-    "row": "Int64", "key_0": "Int64", "value_0": "Float64", "event_time": "Timestamp", "known_at": "Timestamp",
+    "row": "Int64", "key_0": "Int64", "key_1": "Int64", "value_0": "Float64", "event_time": "Timestamp", "known_at": "Timestamp",
     "until": "Timestamp", "id": "Int64", "version": "Int64", "tie": "Int64", "deleted": "Bool",
 }  # fmt: skip
 
@@ -63,8 +64,8 @@ FOLDS = [
 ]
 
 
-def world(source: SourceSpec, words: dict[str, Any], keys: tuple[int, ...], *, seed: int) -> History:
-    """Thirty rows of so many keys, and every question."""
+def world(source: SourceSpec, words: dict[str, Any], keys: tuple[int, ...], *, columns: int = 1, seed: int) -> History:
+    """Thirty rows of so many keys, of one column, several or none, and every question."""
     chance = random.Random(seed)
     rows = []
     for number in range(30):
@@ -74,6 +75,7 @@ def world(source: SourceSpec, words: dict[str, Any], keys: tuple[int, ...], *, s
             {
                 "row": number,
                 "key_0": None if chance.random() < 0.05 else chance.choice(keys),
+                "key_1": chance.choice((1, 1, 2)),
                 "value_0": chance.choice((None, 0.0, -0.0, 1.5, 2.5)),
                 "event_time": None if chance.random() < 0.05 else EPOCH + at * MICROSECOND,
                 "known_at": None if chance.random() < 0.05 else EPOCH + known * MICROSECOND,
@@ -84,8 +86,10 @@ def world(source: SourceSpec, words: dict[str, Any], keys: tuple[int, ...], *, s
                 "deleted": chance.choice((None, False, False, True)),
             }
         )
-    view = ViewSpec(key={"entity_0": "key_0"}, features={"feature_0": "value_0", "feature_1": "row"}, **words)
-    return History(source, view, rows, TYPES, [((key,), t) for t in ASKED for key in [*sorted({*keys}), 9, None]], 0, 1)
+    names = {f"entity_{n}": f"key_{n}" for n in range(columns)}
+    asked = product(*[[*sorted({*keys}), 9, None], [1, 2]][:columns])
+    view = ViewSpec(key=names, features={"feature_0": "value_0", "feature_1": "row"}, **words)
+    return History(source, view, rows, TYPES, [(key, t) for key in asked for t in ASKED], 0, 1)
 
 
 def folds_of(words: dict[str, Any]) -> list[FoldSpec]:
@@ -127,16 +131,19 @@ def offline() -> Offline:
     return Offline(Path())
 
 
-PAIRS = [
-    ("continuous", "alone"), ("with a ttl", "corrected by time"), ("continuous", "named"), ("with a ttl", "named, deleted"),
-    ("refreshed", "versions"), ("refreshed, with a ttl", "named"),
+WORLDS = [
+    ("continuous", "alone", 0), ("with a ttl", "corrected by time", 1), ("continuous", "named", 1),
+    ("with a ttl", "named, deleted", 2), ("refreshed", "versions", 1), ("refreshed, with a ttl", "named", 1),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("view", "source"), PAIRS)
-def test_training_at_every_instant(offline: Offline, view: str, source: str) -> None:
+@pytest.mark.parametrize(("view", "source", "columns"), WORLDS)
+def test_training_at_every_instant(offline: Offline, view: str, source: str, columns: int) -> None:
     """All instants at once, and one alone, which is a way of its own."""
-    history, folds = world(SOURCES[source], VIEWS[view], DENSE, seed=len(source)), folds_of(VIEWS[view])
+    history, folds = (
+        world(SOURCES[source], VIEWS[view], DENSE, columns=columns, seed=len(source)),
+        folds_of(VIEWS[view]),
+    )
     service = resolved(view_of(history, folds, plain=True), offline)
     spines = [history.spine, *[[(key, at) for key, at in history.spine if at == t] for t in (-1, 3)]]
     for spine in spines:
@@ -149,11 +156,17 @@ def test_training_at_every_instant(offline: Offline, view: str, source: str) -> 
             assert answered(service, values, statuses, row) == wanted, (key, t)
 
 
-@pytest.mark.parametrize(("view", "source"), PAIRS)
-def test_lookups_after_a_run_at_every_instant(offline: Offline, tmp_path: Path, view: str, source: str) -> None:
+@pytest.mark.parametrize(("view", "source", "columns"), WORLDS)
+def test_lookups_after_a_run_at_every_instant(
+    offline: Offline, tmp_path: Path, view: str, source: str, columns: int
+) -> None:
     """Each run computes the keys that may have changed since the one before, and no other."""
-    history, folds = world(SOURCES[source], VIEWS[view], SPARSE, seed=len(source)), folds_of(VIEWS[view])
+    history, folds = (
+        world(SOURCES[source], VIEWS[view], SPARSE, columns=columns, seed=len(source)),
+        folds_of(VIEWS[view]),
+    )
     service = resolved(view_of(history, folds, plain=True), offline)
+    keys = list(dict.fromkeys(key for key, _ in history.spine))
     clock = ManualClock(to_datetime(ASKED[0]))
     store = open_online(f"lmdb://{tmp_path}/online", clock=clock)
     try:
@@ -161,10 +174,10 @@ def test_lookups_after_a_run_at_every_instant(offline: Offline, tmp_path: Path, 
         for t in ASKED:
             clock.set(to_datetime(t))
             materialize_view(service.parts[0].view, offline, store, project="dense", progress=Progress(shown=False))
-            result = lookup.get([{"entity_0": key} for key in SPARSE])
+            result = lookup.get([dict(zip(history.view.key, key, strict=True)) for key in keys])
             values, instant = result.to_dict(), as_of(history.view, t)[0]
-            for row, key in enumerate(SPARSE):
-                wanted = expected(history, folds, service, (key,), instant)
+            for row, key in enumerate(keys):
+                wanted = expected(history, folds, service, key, instant)
                 assert answered(service, values, result.statuses, row) == wanted, (key, t)
     finally:
         store.close()
