@@ -10,7 +10,6 @@ import pytest
 from featurestore import Count, FeatureService, FeatureStore, FeatureView, Latest, PushSource, Sum
 from featurestore.push.merge_rows import PushedView, read_rows
 from featurestore.serving.lookup import Lookup
-from featurestore.tiles.codec import RecordChange
 from featurestore.tiles.series import Replaced
 from featurestore.types import Float64, Int64, Timestamp
 from tests.pushing import InterleavedStore
@@ -117,11 +116,7 @@ def test_a_row_is_merged_and_taken_out_once() -> None:
         store.push("swipes", [row(1, at=NOON), row(2, at=NOON, x=2.0), row(1, at=NOON, x=4.0)])
         view = PushedView(store.config.project, store.lookup("service").service.parts[0].view)
         first, second, third = [one.row for one in read_rows([view], store.offline.log(view.source).read())]
-
-        def changed(record: bytes | None, *more: Any) -> bytes | None:
-            (after,) = view.records.changed([RecordChange(record, *more)])
-            return after
-
+        changed = view.records.changed
         whole = changed(None, [first, second], [])
         assert changed(whole, [first, second], []) == whole == changed(whole, [second], [])
         corrected = changed(whole, [third], [Replaced(first, third.known_at)])
