@@ -1,13 +1,14 @@
 # make demo   the main job on real data, embedded
 # make test   every test
 # make check  linters and the type checker
+# make coverage  whether plain tests take as many branches of the rules as before
 # make mutants  small faults that the tests should notice; see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format bench mutants constraints clean
+.PHONY: demo test check format bench coverage mutants constraints clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +32,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# MISSED=1 prints each branch that nothing takes
+coverage: $(STAMP)
+	$(BIN)/python -m tests.branches $(if $(MISSED),--missed)
 
 # ONLY="semantics/time.py:Timing.as_of compile/"  SAMPLE=10 (of each module; 0: all)  SEED=0
 mutants: $(STAMP)

@@ -1,0 +1,42 @@
+"""The floors of branch coverage: what falls below one is named, and what is measured is what there is."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.branches import ROOT, SETTINGS, judged, reached
+
+SAID = tomllib.loads(SETTINGS.read_text())
+FILES = {
+    "featurestore/query/asof.py": {"summary": {"covered_branches": 2, "num_branches": 3}},
+    "featurestore/query/windows/spans.py": {"summary": {"covered_branches": 4, "num_branches": 6}},
+    "featurestore/semantics/rows.py": {"summary": {"covered_branches": 0, "num_branches": 2}},
+}
+
+
+def test_a_folder_is_counted_with_all_below_it_and_rounded_down() -> None:
+    """Rounded to the nearest, a floor could be above what was reached."""
+    assert reached(FILES, "query") == 66.66
+    assert reached(FILES, "semantics") == 0.0
+
+
+def test_a_folder_that_is_called_something_else_by_now_is_an_error() -> None:
+    with pytest.raises(SystemExit, match="featurestore/compile has no branches"):
+        reached(FILES, "compile")
+
+
+def test_only_what_fell_is_wrong() -> None:
+    (said,) = judged({"query": 66.66, "push": 90.0}, {"query": 66.67, "push": 90.0})
+    assert said.startswith("query: 66.66 % of its branches are taken, and it was 66.67 %")
+
+
+def test_folders_and_tests_are_there() -> None:
+    """Each has a floor above nothing."""
+    for folder, floor in SAID["floors"].items():
+        assert (ROOT / "featurestore" / folder).is_dir()
+        assert floor > 50
+    for path in SAID["tests"]["paths"]:
+        assert Path(ROOT, path).exists(), path
