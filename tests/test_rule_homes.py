@@ -68,7 +68,10 @@ HOMES = [
         r"counts_from(\[\w+\])?\s*<=|counts_until(\[\w+\])?\s*>|<\s*(\w+\.)*counts_until",
         ("semantics.rows",),
         ('sql = "r.counts_from <= q.as_of"', "alive = rows.counts_from[row] <= as_of", "as_of < rows.counts_until[row]"),
-        {"reports.audit.recompute": "the instants around one at which rows began to count"},
+        {
+            "reports.audit.recompute": "the instants around one at which rows began to count",
+            "tiles.tiling": "what is asked of all the rows of a tile at once",
+        },
     ),
     Home(
         "1b: a version is current until a later one is known",
