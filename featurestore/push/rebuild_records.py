@@ -18,7 +18,7 @@ from featurestore.push.merge_rows import PushedView
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.order import place
 from featurestore.semantics.rows import counts_at_sql, rows_sql
-from featurestore.semantics.source_columns import Scan, cell, key_list, until_sql
+from featurestore.semantics.source_columns import Scan, cell, key_list, same_key, until_sql
 from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
@@ -77,8 +77,9 @@ def _sql(
         return f"SELECT * FROM ({rows}) WHERE {alive} ORDER BY {names}"
     columns = {f"k{i}": pa.array([key[i] for key in keys], of.type.arrow) for i, of in enumerate(resolved.keys)}
     session.connection.register("wanted", pa.table(columns or {"k0": pa.array([0])}))
-    same = " AND ".join(f"r.k{i} = q.k{i}" for i in range(max(1, len(resolved.keys))))
-    return f"SELECT * FROM ({rows}) r SEMI JOIN wanted q ON {same} WHERE {alive} ORDER BY {names}"
+    return (
+        f"SELECT * FROM ({rows}) r SEMI JOIN wanted q ON {same_key(resolved, 'r', 'q')} WHERE {alive} ORDER BY {names}"
+    )
 
 
 def _scan(view: PushedView, session: Session, keys: Sequence[Sequence[Any]] | None) -> Scan:

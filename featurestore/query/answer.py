@@ -37,20 +37,24 @@ Instants = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a view answers for n requests.
-
-    rows: for each request whose key is known one with EVENT_TIME and UNTIL (µs) of its newest row, a column a feature, and
-    for each folded feature its Status under `status_column`; without folded ones, requests may share a row. index: for
-    each request its row in `rows`, -1 where its key has none. as_of: the instant of each request, µs. conflicted: the requests whose newest
-    row only the canonical bytes decided. folds_conflicted: for each fold that picks rows, the same where it is PRESENT.
-    """
+    """What a view answers for n requests."""
 
     view: ResolvedView
     rows: pa.Table
+    """For requests whose key is known: EVENT_TIME and UNTIL (µs) of the newest row, a column a feature, and of folded ones the
+    Status under `status_column`. Without folded features, requests may share a row."""
+
     index: Instants
+    """Of each request its row in `rows`, -1 where its key is not known."""
+
     as_of: Instants
+    """The instant of each request, µs."""
+
     conflicted: npt.NDArray[np.bool_]
+    """The requests whose newest row only the canonical bytes decided."""
+
     folds_conflicted: dict[str, npt.NDArray[np.bool_]]
+    """Of each fold that picks rows the same, where it is PRESENT."""
 
     @property
     def conflicts(self) -> npt.NDArray[np.bool_]:
@@ -206,9 +210,9 @@ def _gather(
         if (column := feature.fold.column) is not None
     )
     rows: pa.Table = connection.sql(
-        f"SELECT w.c, s.event_us, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
+        f"SELECT w.choice_no, s.event_us, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
         f"JOIN {CHOSEN} w ON s.file = w.file AND s.row = w.row"
     ).to_arrow_table()
     place = np.empty(rows.num_rows, np.int64)
-    place[rows["c"].to_numpy()] = np.arange(rows.num_rows)
+    place[rows["choice_no"].to_numpy()] = np.arange(rows.num_rows)
     return place[choice.place], rows

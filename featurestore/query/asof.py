@@ -19,10 +19,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from featurestore.semantics.rows import counts_at_sql, rows_sql, words_sql
-from featurestore.semantics.source_columns import Scan, cell, key_list, order_terms, tiebreak_terms
+from featurestore.semantics.source_columns import Scan, cell, key_list, order_terms, same_key, tiebreak_terms
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["Statement", "keys_statements", "near_sql", "rows_statements", "same_key", "ties_statements"]
+__all__ = ["Statement", "keys_statements", "near_sql", "rows_statements", "ties_statements"]
 
 
 class Statement(NamedTuple):
@@ -40,14 +40,9 @@ def keys_statements(view: ResolvedView, requests: str) -> list[Statement]:
         Statement("asof_keys", f"SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, {keys} FROM ({distinct})"),
         Statement(
             "asof_requests",
-            f"SELECT q.request_no, x.key_no, q.as_of FROM {requests} q JOIN asof_keys x ON {same_key(view, 'q')}",
+            f"SELECT q.request_no, x.key_no, q.as_of FROM {requests} q JOIN asof_keys x ON {same_key(view, 'x', 'q')}",
         ),
     ]
-
-
-def same_key(view: ResolvedView, other: str) -> str:
-    """That a row of `other` bears the numbered key `x`."""
-    return " AND ".join(f"x.k{i} = {other}.k{i}" for i in range(max(1, len(view.keys))))
 
 
 def rows_statement(view: ResolvedView, scan: Scan) -> Statement:
@@ -55,7 +50,7 @@ def rows_statement(view: ResolvedView, scan: Scan) -> Statement:
     lifetime = "r.counts_from, r.counts_until" if view.source.identity else "r.counts_from"
     return Statement(
         "asof_rows",
-        f"SELECT x.key_no, r.event_us, {lifetime}, r.file, r.row FROM ({rows_sql(view, scan)}) r JOIN asof_keys x ON {same_key(view, 'r')}",
+        f"SELECT x.key_no, r.event_us, {lifetime}, r.file, r.row FROM ({rows_sql(view, scan)}) r JOIN asof_keys x ON {same_key(view, 'x', 'r')}",
     )
 
 

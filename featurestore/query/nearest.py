@@ -30,17 +30,22 @@ class Requests(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Requests and rows by their places.
-
-    single, row: requests that one row answers, and that row. several, among: the rows of requests for which the further
-    terms of rule 2 decide, a pair each. left: requests of which none of the newest rows counts, but an older one may.
-    """
+    """Requests and rows by their places."""
 
     single: Ints
+    """Requests that one row answers."""
+
     row: Ints
+    """That row of each."""
+
     several: Ints
+    """Requests for which the further terms of rule 2 decide, once for each row that they decide about."""
+
     among: Ints
+    """That row of each."""
+
     left: Ints
+    """Requests of which none of the newest rows counts, but an older one may."""
 
 
 class _Met(NamedTuple):

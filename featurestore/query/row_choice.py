@@ -36,22 +36,31 @@ Ints = npt.NDArray[np.int64]
 
 
 class RowChoice(NamedTuple):
-    """request_no: the requests that have a row; place: which of the table `CHOSEN (c, file, row)` it is, c counting from 0,
-    and some rows may answer several requests; conflicted: the requests that only the canonical bytes decided."""
+    """Which row each request is answered from, where it has one."""
 
     request_no: Ints
     place: Ints
+    """Of each of these the `choice_no` of its row in the table `CHOSEN (choice_no, file, row)`; requests may share a row."""
+
     conflicted: Ints
+    """The requests that only the canonical bytes decided."""
 
 
 class _Part(NamedTuple):
-    """What some keys gave: requests that are answered, each with the place of its row among `rows`; pairs; what is left."""
+    """What some keys gave."""
 
     request_no: Ints
+    """The requests that one row answers."""
+
     place: Ints
+    """Of each of these its row's place among `rows`."""
+
     rows: pa.Table
     met: pa.Table
+    """A row each of a request and a row, where several may be its last."""
+
     left: pa.Table
+    """The requests that an older row may answer."""
 
 
 def choose(
@@ -73,7 +82,7 @@ def choose(
         rows.append(ties.select(["file", "row"]))
         conflicted = ties.filter(ties["conflict"])["request_no"].to_numpy()
     chosen = pa.concat_tables(rows)
-    connection.register(CHOSEN, chosen.append_column("c", pa.array(np.arange(chosen.num_rows))))
+    connection.register(CHOSEN, chosen.append_column("choice_no", pa.array(np.arange(chosen.num_rows))))
     return RowChoice(np.concatenate(request_no), np.concatenate(place), conflicted)
 
 

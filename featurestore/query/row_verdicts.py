@@ -21,6 +21,7 @@ from featurestore.semantics.source_columns import (
     learned_terms,
     own_columns,
     read_cell,
+    same_key,
     until_sql,
 )
 from featurestore.semantics.sql import literal, quote
@@ -62,14 +63,14 @@ class Chosen(NamedTuple):
 
 
 class Narrowed(NamedTuple):
-    """The rows of one key, and all versions of their identities: what the as-of query needs of the source for that key.
-
-    scan: of those rows; statements: what is to be run before. whole: a scan in which a row is found by where it lies.
-    """
+    """The rows of one key, and all versions of their identities: what the as-of query needs of the source for that key."""
 
     scan: Scan
     statements: tuple[str, ...]
+    """What is to be run before."""
+
     whole: Scan
+    """In which a row is found by where it lies."""
 
 
 def cells_sql(view: ResolvedView, scan: Scan, requests: str) -> str | None:
@@ -131,9 +132,10 @@ def judged_statement(view: ResolvedView, rows: Narrowed, requests: str, *, as_of
     """The statement that makes `judged`: the narrowed rows with `verdict`, the words of `words_sql`, `until`, `last_…`, the version that
     replaced a superseded one, and `f0, f1, …`: whether the row counts for each folded feature of the view."""
     won = "false" if chosen is None else f"file = {chosen.file} AND row = {chosen.row}"
-    mine = " AND ".join(f"s.k{i} = q.k{i}" for i in range(len(view.keys))) or "true"
     words = words_sql(view, rows.scan, conditions=_conditions(view))
-    rows_won = f"SELECT s.*, coalesce({mine}, false) AS mine, {won} AS won FROM ({words}) s, {requests} q"
+    rows_won = (
+        f"SELECT s.*, coalesce({same_key(view, 's', 'q')}, false) AS mine, {won} AS won FROM ({words}) s, {requests} q"
+    )
     (named, _), (known, _), *_ = current_terms(view, as_of)
     counted = f"SELECT *, {named} AS named, coalesce({named} AND {known}, false) AS counted FROM ({rows_won})"
     # Versions that are equal in every byte are one: the pick among them falls on the row that the query chose.

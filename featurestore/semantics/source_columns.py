@@ -15,7 +15,7 @@ from featurestore.types import FeatureType
 
 __all__ = [
     "ARRIVED", "Scan", "cell", "cell_sql", "happened_of", "has_key", "identity_terms", "key_list", "known_of",
-    "learned_terms", "order_terms", "own_columns", "read_cell", "tiebreak_terms", "until_sql",
+    "learned_terms", "order_terms", "own_columns", "read_cell", "same_key", "tiebreak_terms", "until_sql",
 ]  # fmt: skip
 
 ARRIVED = "__arrived"
@@ -40,6 +40,11 @@ def key_list(view: ResolvedView, table: str = "") -> str:
 def has_key(view: ResolvedView) -> str:
     """That no key column is null: a row or a request with such a key belongs to nothing."""
     return " AND ".join(f"k{i} IS NOT NULL" for i in range(len(view.keys))) or "true"
+
+
+def same_key(view: ResolvedView, one: str, other: str) -> str:
+    """That two tables of which each has `key_list` bear one key."""
+    return " AND ".join(f"{one}.k{i} = {other}.k{i}" for i in range(max(1, len(view.keys))))
 
 
 def cell(column: str) -> str:

@@ -15,13 +15,12 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from featurestore.query.asof import same_key
 from featurestore.query.changed_keys import all_keys_sql
 from featurestore.query.windows.batching import key_batches, memory_batches
 from featurestore.query.windows.fold_input import COUNTED, FoldRows, earliest
 from featurestore.query.windows.tiled import TILES
 from featurestore.semantics.rows import rows_sql, visible_span
-from featurestore.semantics.source_columns import Scan, key_list
+from featurestore.semantics.source_columns import Scan, key_list, same_key
 from featurestore.semantics.sql import file_list
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 from featurestore.semantics.windows import TileGrid
@@ -72,7 +71,7 @@ class FileTiles(NamedTuple):
         read = f"read_parquet({file_list(self.paths)}, union_by_name = true, hive_partitioning = false)"
         started = (
             f"(SELECT x.key_no - 1 AS key_no, t.* EXCLUDE ({key_list(view)}) FROM {read} t "
-            f"JOIN asof_keys x ON {same_key(view, 't')} WHERE t.first_counts_from <= {at})"
+            f"JOIN asof_keys x ON {same_key(view, 'x', 't')} WHERE t.first_counts_from <= {at})"
         )
         seen = "true" if window_start is None else f"tile_start > {window_start - self.grid.hop}"
         in_part = f"last_counts_from > {at}" + (f" OR tile_start IN ({', '.join(map(str, cut))})" if cut else "")

@@ -8,14 +8,22 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from featurestore.query.asof import same_key
 from featurestore.query.windows.addends import ValueAddends
 from featurestore.query.windows.filtered_rows import FilteredRows
 from featurestore.query.windows.ranges import MonotoneRun
 from featurestore.query.windows.window_folds import FilteredColumn
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.rows import counts_at_sql, rows_sql, visible_span
-from featurestore.semantics.source_columns import Scan, cell, order_terms, read_cell, tiebreak_terms, until_sql
+from featurestore.semantics.source_columns import (
+    Scan,
+    cell,
+    key_list,
+    order_terms,
+    read_cell,
+    same_key,
+    tiebreak_terms,
+    until_sql,
+)
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
@@ -99,7 +107,7 @@ class FoldRows:
         if self.at is not None:
             rows = self._counting(rows, self.at)
         return (
-            f"SELECT x.key_no - 1 AS key_no, r.* EXCLUDE ({self._keys}) FROM ({rows}) r JOIN asof_keys x ON {same_key(view, 'r')}"
+            f"SELECT x.key_no - 1 AS key_no, r.* EXCLUDE ({key_list(view)}) FROM ({rows}) r JOIN asof_keys x ON {same_key(view, 'x', 'r')}"
             + ("" if only is None else f" WHERE {only}")
         )
 
@@ -119,10 +127,6 @@ class FoldRows:
             return f"({rows})"
         older = f"SELECT key_no, max(event_us) AS event_us {rows} GROUP BY key_no HAVING max(event_us) <= {start}"
         return f"({rows} AND event_us > {start} UNION ALL SELECT * FROM (FROM {COUNTED} WHERE {keys}) SEMI JOIN ({older}) USING (key_no, event_us))"
-
-    @property
-    def _keys(self) -> str:
-        return ", ".join(f"k{i}" for i in range(max(1, len(self.view.keys))))
 
     def rows(self, first: int, last: int) -> str:
         """The rows of the keys [first, last), in their order: by event_time, or by all of rule 2."""

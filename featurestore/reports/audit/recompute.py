@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from featurestore.semantics.rows import counts_from_sql, words_sql
 from featurestore.semantics.service import ServiceView
+from featurestore.semantics.source_columns import key_list
 from featurestore.semantics.status import Status
 from featurestore.sources.session import Session
 from featurestore.training.historical import answer_part
@@ -70,11 +71,11 @@ def neighbours(session: Session, part: ServiceView, as_of: Ints, steps: int) -> 
     """The instants just before the last rows that each key had at its as_of, and those of the next rows; NEVER where
     there are fewer. It is asked of the keys that `ask_keys` was asked for last."""
     view = part.view
-    names = [f"k{i}" for i in range(max(1, len(view.keys)))]
-    visible = f"SELECT {', '.join(names)}, {counts_from_sql(view.timing.settle)} AS counts_from FROM ({words_sql(view, session.scan(view.source))})"
+    names = key_list(view)
+    visible = f"SELECT {names}, {counts_from_sql(view.timing.settle)} AS counts_from FROM ({words_sql(view, session.scan(view.source))})"
     sql = (
         f"SELECT request_no, max(counts_from, {steps}) FILTER (counts_from <= as_of) AS before, min(counts_from, {steps}) FILTER (counts_from > as_of) AS after "
-        f"FROM requests JOIN ({visible}) USING ({', '.join(names)}) GROUP BY request_no"
+        f"FROM requests JOIN ({visible}) USING ({names}) GROUP BY request_no"
     )
     earlier, later = ([np.full(len(as_of), NEVER) for _ in range(steps)] for _ in range(2))
     for n, before, after in session.connection.sql(sql).fetchall():
