@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow as pa
@@ -113,6 +115,14 @@ def test_the_examples_of_serve_answer_until_they_are_told_to_stop(repo: Path, nu
         process.stderr.close()
 
 
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text of a JSON document."""
+    if isinstance(value, str):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from texts_of(item)
+
+
 def test_json_parses_and_holds_json_forms(repo: Path) -> None:
     told = {command: json.loads(run(repo, *shlex.split(PRINTS[command]), "--json").stdout) for command in ORDER}
     assert told["online"]["rows"][0]["amount"] == "NaN"
@@ -126,6 +136,10 @@ def test_json_parses_and_holds_json_forms(repo: Path) -> None:
     assert told["history"][0]["version"] == 1
     assert (told["manifest"]["state"], told["manifest"]["served"], told["manifest"]["applied"]) == ("applied", True, [])
     assert told["teardown"]["freed"] > 0
+    told["historical"]["manifest"] = None  # a file's text, whose form is its own
+    instants = [text for text in texts_of(told) if re.match(r"\d{4}-\d\d-\d\dT", text)]
+    assert len(instants) > 20
+    assert {text for text in instants if not re.fullmatch(r"[-0-9]{10}T[:0-9]{8}\.\d{6}Z", text)} == set()
 
 
 def test_check_exits_with_2_on_a_change_only(repo: Path) -> None:
