@@ -44,7 +44,7 @@ class ManifestCheck(Reported):
 
     @property
     def served(self) -> bool:
-        """Whether whoever presents it gets values now."""
+        """Whether a lookup that presents the manifest gets values now."""
         return self.refusal is None and not self.unfilled
 
     def to_dict(self) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _compared(project: Project, view: ResolvedView) -> Verified:
 
 @dataclass
 class _ViewFindings:
-    """What is not so, as it is found."""
+    """The records of one view that are not right, counted as they are found."""
 
     codec: ViewCodec
     names: tuple[str, ...]
@@ -242,7 +242,7 @@ def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _tiles_compared(project: Project, view: ResolvedView) -> Verified:
-    """First beside whoever pushes; what does not look right is looked at once more while pushes wait."""
+    """Compare the records of a view over pushed rows: all while pushes go on, and those that differ again while pushes wait."""
     pushed = PushedView(project.config.project, view)
     found = _found(pushed.keys, view)
     mark, state = pushed.keys.watermark_key, state_key(project.config.project, pushed.source)

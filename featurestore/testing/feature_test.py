@@ -18,7 +18,7 @@ from featurestore.declare.views import FeatureView
 from featurestore.errors import NotFoundError, RequestError, SourceError, did_you_mean
 from featurestore.reports.explain.explain import explain
 from featurestore.reports.explain.explanation import Explanation
-from featurestore.reports.simulation.world import reading, settled
+from featurestore.reports.simulation.world import reading, relocated, settled
 from featurestore.semantics.expressions import columns_named
 from featurestore.semantics.service import ResolvedService, ServiceView
 from featurestore.semantics.sql import quote
@@ -184,10 +184,7 @@ class FeatureTest:
             return source.model_copy(update={"history": history})
         if source.name not in self._tables:
             self._tables[source.name] = self._table(source, [], {})
-        words = source.model_dump(mode="json", include=set(Source.model_fields) - {"name", "kind"})
-        made = DataFrameSource(source.name, self._tables[source.name], **words)
-        made._origin = source._origin
-        return made
+        return relocated(source, DataFrameSource, self._tables[source.name])
 
     def _table(self, source: Source, rows: Sequence[Any], given: Mapping[str, FeatureType]) -> pa.Table:
         for n, row in enumerate(rows):

@@ -70,7 +70,7 @@ def _instants(source: PushSource, column: pa.Array) -> list[int | None]:
 
 
 class Replay:
-    """A store of its own that takes pushes as they become known; it vanishes with whoever asks it.
+    """A store of its own that takes pushes as they become known; it vanishes with the object.
 
     service: over the test's rows. pushes: in any order.
     """

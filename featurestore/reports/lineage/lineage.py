@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from html import escape
 from typing import Any, Literal
 
 from featurestore.catalog import Catalog
@@ -38,13 +39,7 @@ class Lineage(Subgraph):
         return {
             "roots": list(self.roots),
             "nodes": [
-                {
-                    "id": node.id,
-                    "kind": node.kind,
-                    "name": node.name,
-                    **({"detail": node.detail} if node.detail else {}),
-                }
-                for node in self.nodes.values()
+                {name: value for name, value in vars(node).items() if value != {}} for node in self.nodes.values()
             ],
             "edges": [
                 {"from": edge.start, "to": edge.end, "role": edge.role, **({"name": edge.name} if edge.name else {})}
@@ -60,7 +55,7 @@ class Lineage(Subgraph):
         return lineage_text.text(self)
 
     def _repr_html_(self) -> str:
-        return lineage_text.page(self)
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def lineage(catalog: Catalog, uses: Uses, asked: Any, *, direction: Direction = "both") -> Lineage:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from typing import NamedTuple
 
 from featurestore.reports.lineage.graph import Edge, Node, Subgraph
 
-__all__ = ["Branch", "branches", "mermaid", "page", "text"]
+__all__ = ["mermaid", "text"]
 
 MADE_OF, MAKES = "made of", "goes into"
 
@@ -20,7 +19,7 @@ class Branch(NamedTuple):
     below: tuple[Branch, ...] = ()
 
 
-def branches(part: Subgraph) -> tuple[Branch, ...]:
+def _branches(part: Subgraph) -> tuple[Branch, ...]:
     """The trees of the roots: what each is made of, and what it goes into. What was shown once is named again only."""
     inner = set(part.roots)
     top = [root for root in part.roots if not any(edge.end == root and edge.start in inner for edge in part.edges)]
@@ -96,7 +95,7 @@ DETAILS = {
 
 def text(part: Subgraph) -> str:
     """The trees, a line a node."""
-    return "\n".join(line for branch in branches(part) for line in (branch.text, *_lines(branch, "")))
+    return "\n".join(line for branch in _branches(part) for line in (branch.text, *_lines(branch, "")))
 
 
 def _lines(branch: Branch, indent: str) -> Iterator[str]:
@@ -104,11 +103,6 @@ def _lines(branch: Branch, indent: str) -> Iterator[str]:
         last = below is branch.below[-1]
         yield f"{indent}{'└─ ' if last else '├─ '}{below.text}"
         yield from _lines(below, indent + ("   " if last else "│  "))
-
-
-def page(part: Subgraph) -> str:
-    """The trees as HTML."""
-    return f"<pre>{escape(text(part))}</pre>"
 
 
 def mermaid(part: Subgraph) -> str:

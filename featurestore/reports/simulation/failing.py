@@ -17,7 +17,7 @@ class Killed(BaseException):
 class FailingStore:
     """Passes everything on to an embedded store, until it is told to die.
 
-    From the chosen write on, every write raises, so that whoever died can release nothing afterwards.
+    From the chosen write on, every write raises, so that the process that died can release nothing afterwards.
     """
 
     blocking: ClassVar[bool] = False

@@ -19,6 +19,7 @@ import pyarrow as pa
 from featurestore.declare.sources import ParquetSource, Source
 from featurestore.errors import SourceError
 from featurestore.reports.simulation.faults import Faults, Stretch, chances
+from featurestore.reports.simulation.world import relocated
 from featurestore.semantics.rows import timed_sql
 from featurestore.semantics.source_columns import cell, happened_of, known_of
 from featurestore.semantics.sql import literal, quote
@@ -78,12 +79,9 @@ class LandingSource:
         """Whether nothing says when its rows came, so that all are there from the start."""
         return self.source.event_time is None
 
-    def moved(self) -> ParquetSource:
+    def moved(self) -> Source:
         """The source as it is declared, but for where its rows lie."""
-        words = self.source.model_dump(mode="json", include=set(Source.model_fields) - {"name", "kind"})
-        made = ParquetSource(self.source.name, str(self.folder), **words)
-        made._origin = self.source._origin
-        return made
+        return relocated(self.source, ParquetSource, str(self.folder))
 
     def newest(self, upto: int) -> int | None:
         """The last instant up to `upto` (µs) at which a row became known."""

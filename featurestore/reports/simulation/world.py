@@ -31,7 +31,7 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.sources.arrivals import Sighting
 from featurestore.sources.offline import Offline
 
-__all__ = ["Open", "Store", "World", "check_alike", "reading", "settled"]
+__all__ = ["Open", "Store", "World", "check_alike", "reading", "relocated", "settled"]
 
 
 class Store(Protocol):
@@ -146,6 +146,14 @@ def reading(services: Sequence[FeatureService], sources: Mapping[str, Source]) -
         service.model_copy(update={"features": tuple(item_of(item) for item in service.features)})
         for service in services
     ]
+
+
+def relocated(source: Source, kind: Callable[..., Source], place: Any) -> Source:
+    """A source as it is declared, but for its kind and where its rows lie."""
+    declared = source.model_dump(mode="json", include=set(Source.model_fields) - {"name", "kind"})
+    made = kind(source.name, place, **declared)
+    made._origin = source._origin
+    return made
 
 
 def settled(services: Sequence[FeatureService], offline: Offline) -> list[ResolvedService]:
