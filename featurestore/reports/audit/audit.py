@@ -83,19 +83,21 @@ def audit(project: Project, what: Audited) -> Audit:
         except (LogDamagedError, OnlineDamagedError) as error:
             damaged[title] = str(error)
             continue
-        except FingerprintError as error:
-            told = f"no value of it was compared, those of its views neither: {error}"
-            left_out[title] = (
-                f"{told}; or audit where the code is that served it, or against= a version that is at hand"
-            )
-            continue
         except FeatureStoreError as error:  # the rest can be audited all the same
-            left_out[title] = str(error)
+            left_out[title] = _refused(error)
             continue
         if served is not None:
             left_out |= _lacking(title, version.declared.columns, served.declared.columns)
     unmatched = (0, 0) if spine is None else (spine.not_served, spine.not_trained)
     return Audit(tally.features(), tally.lateness(), losses(folder), left_out, budgets, *unmatched, damaged)
+
+
+def _refused(error: FeatureStoreError) -> str:
+    """Why a version is left out; where only code is another, that its views' values are left out too."""
+    if not isinstance(error, FingerprintError) or not any(name.startswith("on_demand.") for name, *_ in error.changes):
+        return str(error)
+    whole = f"no value of it was compared, those of its views neither: {error}"
+    return f"{whole}; or audit where the code is that served it, or against= a version that is at hand"
 
 
 def _note(damaged: dict[str, str], path: Path) -> None:
