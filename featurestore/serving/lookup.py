@@ -124,10 +124,8 @@ class Lookup:
         for loaded in self._parts:
             names, count = loaded.part.inputs, len(rows)
             columns = [inputs[name] for name in names]
-            if names not in repeats:
-                repeats[names] = (
-                    repeats_of(columns, count) if count > 1 else None
-                )  # of keys, which are the same bytes where they are equal
+            if names not in repeats:  # of keys, which are the same bytes where they are equal
+                repeats[names] = repeats_of(columns, count) if count > 1 else None
             alike = repeats[names]
             if alike is not None:
                 columns, count = [alike.distinct(column) for column in columns], len(alike.firsts)

@@ -30,10 +30,10 @@ class Repeats:
 
 
 def repeats_of(columns: Sequence[Sequence[Any]], rows: int) -> Repeats | None:
-    """Which of two rows or more are alike in all columns, whose values are alike where they are equal; None where none are."""
+    """Which of the rows are alike in all columns, whose values are alike where they are equal; None where no two rows are."""
     each: Sequence[Any] = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
     unlike = len({*each}) if columns else 1
-    if unlike == rows:
+    if unlike >= rows:
         return None
     if unlike == 1:
         return Repeats([0], [0] * rows)
