@@ -34,31 +34,11 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
-    "ConfigError",
-    "DeclarationError",
-    "FeatureStoreError",
-    "FilesChangedError",
-    "FingerprintError",
-    "LogBusyError",
-    "LogDamagedError",
-    "LogError",
-    "ManifestError",
-    "MaterializeError",
-    "MissingPackageError",
-    "NotFoundError",
-    "NotMaterializedError",
-    "OnDemandError",
-    "OnlineDamagedError",
-    "OnlineStoreError",
-    "OnlineUnavailableError",
-    "PlanOutdatedError",
-    "PushError",
-    "RegistryError",
-    "RequestError",
-    "SourceError",
-    "SpineError",
-    "did_you_mean",
-]
+    "ConfigError", "DeclarationError", "FeatureStoreError", "FilesChangedError", "FingerprintError", "LogBusyError",
+    "LogDamagedError", "LogError", "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError",
+    "NotMaterializedError", "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError",
+    "PlanOutdatedError", "PushError", "RegistryError", "RequestError", "SourceError", "SpineError", "did_you_mean",
+]  # fmt: skip
 
 
 class FeatureStoreError(Exception):

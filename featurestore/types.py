@@ -36,28 +36,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "Array",
-    "Bool",
-    "Bytes",
-    "Date",
-    "Decimal",
-    "FarDate",
-    "FarTimestamp",
-    "FeatureType",
-    "Float32",
-    "Float64",
-    "Int32",
-    "Int64",
-    "String",
-    "Timestamp",
-    "date_of",
-    "days_of",
-    "from_json",
-    "micros_of",
-    "parse_type",
-    "timestamp_of",
-    "to_json",
-]
+    "Array", "Bool", "Bytes", "Date", "Decimal", "FarDate", "FarTimestamp", "FeatureType", "Float32", "Float64",
+    "Int32", "Int64", "String", "Timestamp", "date_of", "days_of", "from_json", "micros_of", "parse_type",
+    "timestamp_of", "to_json",
+]  # fmt: skip
 
 JsonValue = Any
 PLAIN = (int, str, float, bytes, list)

@@ -23,23 +23,9 @@ from featurestore.declare.declaration import Declaration, TypeField, declares
 from featurestore.declare.durations import Duration, PositiveDuration, show_duration
 
 __all__ = [
-    "ApproxCountDistinct",
-    "ApproxQuantile",
-    "Count",
-    "CountDistinct",
-    "First",
-    "Fold",
-    "LastDistinctN",
-    "LastN",
-    "Latest",
-    "Max",
-    "Mean",
-    "Min",
-    "StdDev",
-    "Sum",
-    "Var",
-    "expanded",
-]
+    "ApproxCountDistinct", "ApproxQuantile", "Count", "CountDistinct", "First", "Fold", "LastDistinctN", "LastN",
+    "Latest", "Max", "Mean", "Min", "StdDev", "Sum", "Var", "expanded",
+]  # fmt: skip
 
 Window = Literal["lifetime"] | PositiveDuration
 

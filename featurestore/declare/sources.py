@@ -17,15 +17,8 @@ from featurestore.declare.problems import shown
 from featurestore.types import FeatureType
 
 __all__ = [
-    "ARRIVAL",
-    "DataFrameSource",
-    "ParquetSource",
-    "RefreshOptions",
-    "Source",
-    "SourceOptions",
-    "TableSource",
-    "aware",
-]
+    "ARRIVAL", "DataFrameSource", "ParquetSource", "RefreshOptions", "Source", "SourceOptions", "TableSource", "aware",
+]  # fmt: skip
 
 ARRIVAL: Final = "<arrival>"
 """`known_at=ARRIVAL`: a row of a file is known from when the store first saw the file. In a frame it is a column's name."""

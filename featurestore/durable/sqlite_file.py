@@ -100,6 +100,15 @@ class SQLiteFile:
         connection.execute(f"PRAGMA application_id = {self.application}")
         connection.execute(f"PRAGMA user_version = {self.schema}")
 
+    def check_owner(self, connection: sqlite3.Connection, project: str | None) -> None:
+        """RegistryError where the file is another project's, as its table `owner` says; None: of nobody who is told apart."""
+        owner = connection.execute("SELECT project FROM owner").fetchone() if "owner" in tables_of(connection) else None
+        if owner is not None and None not in {owner[0], project} and owner[0] != project:
+            raise RegistryError(
+                f"{self.path} is the {self.what} of project '{owner[0]}', and this is project '{project}'; give each project a "
+                "registry of its own (featurestore.toml, registry)"
+            )
+
     def _begun(self, path: Path, begin: str, *, mode: str = "rw") -> sqlite3.Connection:
         """A connection whose transaction has begun, and which sees the file as it is whole."""
         deadline = time.monotonic() + self.timeout

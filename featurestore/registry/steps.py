@@ -14,19 +14,9 @@ from featurestore.report import Report, Reported, ReportTable, plain
 from featurestore.semantics.view import fingerprint_of
 
 __all__ = [
-    "AddDefinition",
-    "ChangeLabel",
-    "ChangeValue",
-    "FreeOnline",
-    "KeepVersion",
-    "Notice",
-    "Plan",
-    "Refill",
-    "RemoveDefinition",
-    "RetireVersion",
-    "Step",
-    "steps_between",
-]
+    "AddDefinition", "ChangeLabel", "ChangeValue", "FreeOnline", "KeepVersion", "Notice", "Plan", "Refill",
+    "RemoveDefinition", "RetireVersion", "Step", "steps_between",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -308,7 +308,7 @@ class Registry:
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         with self._file.reading() as connection:
             if connection is not None:
-                self._check_owner(connection)
+                self._file.check_owner(connection, self._project)
                 for schema in range(
                     schema_of(connection), SCHEMA
                 ):  # of an older version, which reading does not change
@@ -321,19 +321,11 @@ class Registry:
         """One transaction that excludes every other writer from its beginning."""
         with self._file.writing() as (connection, is_set_up):
             if is_set_up:
-                self._check_owner(connection)
+                self._file.check_owner(connection, self._project)
             else:
                 self._set_up(connection)
             self._upgrade(connection)
             yield connection
-
-    def _check_owner(self, connection: sqlite3.Connection) -> None:
-        owner = connection.execute("SELECT project FROM owner").fetchone()
-        if owner is not None and None not in {owner[0], self._project} and owner[0] != self._project:
-            raise RegistryError(
-                f"{self.path} is the registry of project '{owner[0]}', and this is project '{self._project}'; give each "
-                "project a registry of its own (featurestore.toml, registry)"
-            )
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         for sql in TABLES:

@@ -19,24 +19,9 @@ from featurestore.serving.recorder import checked_id
 from featurestore.types import Timestamp, to_json
 
 __all__ = [
-    "ARROW",
-    "FINGERPRINT",
-    "PUSH",
-    "PUSHED",
-    "REQUEST",
-    "REQUEST_ID",
-    "RESPONSE",
-    "LookupRequest",
-    "LookupResponse",
-    "PushRequest",
-    "PushResponse",
-    "arrow_body",
-    "json_body",
-    "read_object",
-    "read_push",
-    "read_request",
-    "request_id",
-]
+    "ARROW", "FINGERPRINT", "PUSH", "PUSHED", "REQUEST", "REQUEST_ID", "RESPONSE", "LookupRequest", "LookupResponse",
+    "PushRequest", "PushResponse", "arrow_body", "json_body", "read_object", "read_push", "read_request", "request_id",
+]  # fmt: skip
 
 REQUEST_ID = "X-Request-ID"
 ARROW = "application/vnd.apache.arrow.stream"

@@ -25,15 +25,8 @@ from featurestore.errors import (
 )
 
 __all__ = [
-    "PROBLEM",
-    "BadRequest",
-    "Problem",
-    "answer_error",
-    "answer_http",
-    "answer_unexpected",
-    "described",
-    "problem",
-]
+    "PROBLEM", "BadRequest", "Problem", "answer_error", "answer_http", "answer_unexpected", "described", "problem",
+]  # fmt: skip
 
 PROBLEM = "application/problem+json"
 

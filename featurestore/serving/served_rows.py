@@ -27,16 +27,9 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.store_version import METADATA, StoreVersion
 
 __all__ = [
-    "LoggedRequest",
-    "ServedRows",
-    "as_of_column",
-    "feature_column",
-    "find_request",
-    "input_column",
-    "schema_of",
-    "status_columns",
-    "store_version",
-]
+    "LoggedRequest", "ServedRows", "as_of_column", "feature_column", "find_request", "input_column", "schema_of",
+    "status_columns", "store_version",
+]  # fmt: skip
 
 TIME = pa.timestamp("us", "UTC")
 OWN = (pa.field("request", pa.string()), pa.field("row", pa.int32()), pa.field("time", TIME))

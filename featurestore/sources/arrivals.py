@@ -152,7 +152,7 @@ class Arrivals:
         with self._file.reading() as connection:
             if connection is None:
                 return _Journal({}, {}, BEGINNING)
-            self._check_owner(connection)
+            self._file.check_owner(connection, self._project)
             return self._known(connection, source)
 
     def _known(self, connection: sqlite3.Connection, source: str) -> _Journal:
@@ -182,19 +182,11 @@ class Arrivals:
                 for (source,) in connection.execute(sources).fetchall():
                     _take_check(connection, source)
                 self._file.mark(connection)
-            self._check_owner(connection)
+            self._file.check_owner(connection, self._project)
             if self._project is not None:
                 sql = "INSERT INTO owner SELECT ? WHERE NOT EXISTS (SELECT 1 FROM owner)"
                 connection.execute(sql, (self._project,))
             yield connection
-
-    def _check_owner(self, connection: sqlite3.Connection) -> None:
-        owner = connection.execute("SELECT project FROM owner").fetchone() if "owner" in tables_of(connection) else None
-        if owner is not None and self._project is not None and owner[0] != self._project:
-            raise RegistryError(
-                f"{self.path} is the journal of arrivals of project '{owner[0]}', and this is project "
-                f"'{self._project}'; give each project a registry of its own (featurestore.toml, registry)"
-            )
 
 
 def _rows(connection: sqlite3.Connection, source: str, tables: set[str]) -> tuple[list[Any], list[Any], list[Any]]:

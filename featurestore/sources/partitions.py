@@ -26,14 +26,9 @@ from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.types import Date, FeatureType, Int64, String, Timestamp, from_json
 
 __all__ = [
-    "FILE_NUMBER",
-    "check_own_columns",
-    "folder_values",
-    "guessed_types",
-    "partition_columns",
-    "value_of",
+    "FILE_NUMBER", "check_own_columns", "folder_values", "guessed_types", "partition_columns", "value_of",
     "values_table",
-]
+]  # fmt: skip
 
 WHOLE = re.compile(r"-?\d{1,18}")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")

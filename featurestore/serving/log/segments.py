@@ -24,19 +24,9 @@ import pyarrow.parquet as pq
 from featurestore.durable.checksums import check_of, is_whole
 
 __all__ = [
-    "HOUR_US",
-    "REPLACES",
-    "ServedSegment",
-    "appearing",
-    "is_sound",
-    "live",
-    "merged_name",
-    "replaced",
-    "rows_served",
-    "segment_name",
-    "segments",
-    "write_quickly",
-]
+    "HOUR_US", "REPLACES", "ServedSegment", "appearing", "is_sound", "live", "merged_name", "replaced", "rows_served",
+    "segment_name", "segments", "write_quickly",
+]  # fmt: skip
 
 HOUR_US = 3_600_000_000
 """µs: what is merged into one file."""
