@@ -2,7 +2,7 @@
 
     k0, k1 …            the key
     tile_start          (µs) the tile's rows happened in (tile_start, tile_start + hop]; the newest of them at `event_us`
-    first_counts_from   the instant from which the first of its rows counts; `last_counts_from`: from which all of them do
+    first_counts_at     the instant from which the first of its rows counts; `last_counts_at`: from which all of them do
     <part>_<n>_<place>  what the n-th tiled column adds up to: a part of its PartialSums as 64-bit integers. Sums are limbs of
                         32 bits, Σ sums_n_place · 2^(32 · (place - 100)); NaN, inf and -inf are places 0, 1 and 2 of `special`;
                         other parts have place 0. A column that would hold nothing but zeros may be left out
@@ -40,7 +40,7 @@ ORIGIN = 100
 """What is added to a limb's place, so that names have no sign; the squares of the smallest doubles lie 68 places below."""
 
 MERGED_BY = {
-    "first_counts_from": "min", "last_counts_from": "max", "event_us": "max", "least": "min", "greatest": "min"
+    "first_counts_at": "min", "last_counts_at": "max", "event_us": "max", "least": "min", "greatest": "min"
 }  # fmt: skip
 """The SQL aggregate that merges a column across parts of one tile, by its name or that of the part it holds; else `sum`."""
 
@@ -106,8 +106,8 @@ def tile_table(plan: FoldRows, rows: pa.Table, grid: TileGrid) -> pa.Table:
     made: dict[str, Any] = {
         "key_no": key[begin],
         "tile_start": starts[begin],
-        "first_counts_from": np.minimum.reduceat(counts_from, begin),
-        "last_counts_from": np.maximum.reduceat(counts_from, begin),
+        "first_counts_at": np.minimum.reduceat(counts_from, begin),
+        "last_counts_at": np.maximum.reduceat(counts_from, begin),
         "event_us": event_us[end - 1],
     }
     for number, tiled in enumerate(tiled_columns(plan.features).values()):

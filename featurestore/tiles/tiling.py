@@ -71,14 +71,14 @@ class FileTiles(NamedTuple):
         read = f"read_parquet({file_list(self.paths)}, union_by_name = true, hive_partitioning = false)"
         started = (
             f"(SELECT x.key_no - 1 AS key_no, t.* EXCLUDE ({key_list(view)}) FROM {read} t "
-            f"JOIN asof_keys x ON {same_key(view, 'x', 't')} WHERE t.first_counts_from <= {at})"
+            f"JOIN asof_keys x ON {same_key(view, 'x', 't')} WHERE t.first_counts_at <= {at})"
         )
         seen = "true" if window_start is None else f"tile_start > {window_start - self.grid.hop}"
-        in_part = f"last_counts_from > {at}" + (f" OR tile_start IN ({', '.join(map(str, cut))})" if cut else "")
+        in_part = f"last_counts_at > {at}" + (f" OR tile_start IN ({', '.join(map(str, cut))})" if cut else "")
         run(f"CREATE OR REPLACE TEMP TABLE {TILES} AS FROM {started} WHERE {seen}")
         run(
             "CREATE OR REPLACE TEMP TABLE asof_older AS "
-            f"SELECT key_no, tile_start, last_counts_from, event_us FROM {started} WHERE NOT ({seen})"
+            f"SELECT key_no, tile_start, last_counts_at, event_us FROM {started} WHERE NOT ({seen})"
         )
         run(
             f"CREATE OR REPLACE TEMP TABLE asof_apart AS SELECT DISTINCT key_no, tile_start FROM ("
@@ -88,7 +88,7 @@ class FileTiles(NamedTuple):
         whole = "(FROM {}) ANTI JOIN asof_apart USING (key_no, tile_start)"
         run(
             f"CREATE OR REPLACE TEMP TABLE {TILES} AS "
-            f"SELECT * EXCLUDE (first_counts_from, last_counts_from) FROM {whole.format(TILES)} UNION ALL BY NAME "
+            f"SELECT * EXCLUDE (first_counts_at, last_counts_at) FROM {whole.format(TILES)} UNION ALL BY NAME "
             "SELECT key_no, max(tile_start) AS tile_start, max(event_us) AS event_us "
             f"FROM {whole.format('asof_older')} GROUP BY key_no"
         )
