@@ -29,21 +29,21 @@ class LoggedRow(NamedTuple):
 
 
 class PushedView:
-    """A view version over a push source: its lanes, and how its keys and records are written."""
+    """A view version over a push source: its tiles, and how its keys and records are written."""
 
     def __init__(self, project: str, view: ResolvedView) -> None:
         assert isinstance(view.source, PushSource)
         self.view = view
         self.source: PushSource = view.source
-        self.lanes = ViewTiles(view)
+        self.tiles = ViewTiles(view)
         self.keys = ViewCodec(project, view)
-        self.records = TileCodec(self.lanes)
-        self.exact = all(cell.numbers for lane in self.lanes.lanes for cell in lane.cells)
+        self.records = TileCodec(self.tiles)
+        self.exact = all(aggregate.numbers for aggregate in self.tiles.aggregates)
+        """Whether a row can be taken out of a record again."""
         self._key_columns = tuple(key.column for key in view.keys)
-        cells = [cell for lane in self.lanes.lanes for cell in lane.cells if cell.column not in {None, UNTIL}]
-        wanted = dict.fromkeys((*self._key_columns, *[cell.column for cell in cells]))
+        names = dict.fromkeys((*self._key_columns, *[aggregate.column for aggregate in self.tiles.aggregates]))
         types = {**view.columns, **self.source.columns}
-        self.columns = {name: types[name] for name in wanted if name is not None}
+        self.columns = {name: types[name] for name in names if name is not None and name != UNTIL}
         """What is read of each row, with the type of each."""
 
     @property
@@ -58,12 +58,12 @@ class PushedView:
 
 
 def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:
-    """The rows of a log, in order, as the lanes of views with one `reading` take them.
+    """The rows of a log, in order, as the tiles of views with one `reading` take them.
 
     ValueError where a derived column or a condition of one of the views cannot be computed for a row.
     """
     source = views[0].source
-    conditions = list(dict.fromkeys(text for view in views for text in view.lanes.conditions))
+    conditions = list(dict.fromkeys(text for view in views for text in view.tiles.conditions))
     types = {name: of for view in views for name, of in view.columns.items()}
     wanted = _derived(views)
     if wanted:

@@ -27,10 +27,10 @@ from featurestore.types import FeatureType
 
 __all__ = ["folded_records"]
 
-BATCH = 50_000
+READ_BATCH_ROWS = 50_000
 """Rows that are read at once."""
 
-FEW = 200
+SEARCHED_MAX_KEYS = 200
 """Keys whose rows are looked for one by one."""
 
 
@@ -43,7 +43,9 @@ def folded_records(
     """
     with offline.session() as session, session.reading():
         types = _types(view)
-        reader = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys)).to_arrow_reader(BATCH)
+        reader = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys)).to_arrow_reader(
+            READ_BATCH_ROWS
+        )
         rows = (row for batch in reader for row in _rows(view, batch, types))
         for key, group in groupby(rows, key=itemgetter(0)):
             record = view.records.changed(None, group, instant=upto)
@@ -69,8 +71,8 @@ def _sql(
     carried += [
         f"{read_sql(cell(name), resolved.raw[name], of, zone)} AS x{i}" for i, (name, of) in enumerate(types.items())
     ]
-    carried += [f"w{i}" for i in range(len(view.lanes.conditions))]
-    rows = rows_sql(resolved, _scan(view, session, keys), carried=carried, conditions=view.lanes.conditions)
+    carried += [f"w{i}" for i in range(len(view.tiles.conditions))]
+    rows = rows_sql(resolved, _scan(view, session, keys), carried=carried, conditions=view.tiles.conditions)
     alive = counts_at_sql(resolved, upto)
     names = key_list(resolved)
     if keys is None:
@@ -85,7 +87,7 @@ def _sql(
 def _scan(view: PushedView, session: Session, keys: Sequence[Sequence[Any]] | None) -> Scan:
     """The source; of a few keys their rows alone, where its own columns say which these are."""
     own = {i: key.column for i, key in enumerate(view.view.keys) if key.column in view.source.columns}
-    if keys is None or not own or len(keys) > FEW:
+    if keys is None or not own or len(keys) > SEARCHED_MAX_KEYS:
         return session.scan(view.source)
     parts = {column: list(dict.fromkeys(key[i] for key in keys)) for i, column in own.items()}
     wanted = {column: pa.array(values, view.source.columns[column].arrow) for column, values in parts.items()}
@@ -97,7 +99,7 @@ def _rows(view: PushedView, batch: pa.RecordBatch, types: dict[str, FeatureType]
     assert isinstance(source, PushSource)
     keys = [scalars(batch[f"k{i}"]) for i in range(len(resolved.keys))]
     columns = [scalars(canonical(batch[f"x{i}"], of)) for i, of in enumerate(types.values())]
-    holds = [batch[f"w{i}"].to_pylist() for i in range(len(view.lanes.conditions))]
+    holds = [batch[f"w{i}"].to_pylist() for i in range(len(view.tiles.conditions))]
     times = [batch[name].to_pylist() for name in ("event_us", "learned_us", "until")]
     for number, (e, o, until) in enumerate(zip(*times, strict=True)):
         values = {name: column[number] for name, column in zip(types, columns, strict=True)}
@@ -107,5 +109,5 @@ def _rows(view: PushedView, batch: pa.RecordBatch, types: dict[str, FeatureType]
             where = place(e, o, [read[name] for name in source.tiebreak], read)
         else:
             where = pushed_place(e, o)
-        met = {text: holds[i][number] for i, text in enumerate(view.lanes.conditions)}
+        met = {text: holds[i][number] for i, text in enumerate(view.tiles.conditions)}
         yield PushedRow(tuple(key[number] for key in keys), e, o, where, values, met)

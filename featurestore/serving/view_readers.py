@@ -152,8 +152,8 @@ class PushedReader:
         self.codec = ViewCodec(project, part.view)
         self.marks: tuple[bytes, ...] = (state_key(project, part.view.source), self.codec.watermark_key)
         self.places = _places(part)
-        self._lanes = ViewTiles(part.view)
-        self._records = TileCodec(self._lanes)
+        self._tiles = ViewTiles(part.view)
+        self._records = TileCodec(self._tiles)
         self._witness = None if vouched is None else vouched.witness(part.view.source)
         self._known: _Marks | None = None
         self._lag = LAG_US if vouched is None else vouched.lag
@@ -173,7 +173,7 @@ class PushedReader:
         tiles = self._records.read([record for record in records if record is not None])
         if max(tiles.instants, default=as_of) > as_of:
             return None
-        columns, statuses = self._lanes.columns(tiles, as_of)
+        columns, statuses = self._tiles.columns(tiles, as_of)
         if len(tiles.known) < len(records) or not all(tiles.known):
             known = iter([row if known else None for row, known in enumerate(tiles.known)])
             places = [None if record is None else next(known) for record in records]

@@ -1,4 +1,4 @@
-"""Many records of tiles read at once, as arrays: what `tile_layout` says of one, with the same states to the bit."""
+"""Many records of tiles read at once, as arrays: what `layout` says of one, with the same states to the bit."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ SIGNED = np.array([0, 1, 2, 0, 3, 0, 0, 0, 4])
 
 
 class TileBlock:
-    """The tiles of many records of one view; see semantics.lanes.Tiles."""
+    """The tiles of many records of one view; see TileReader."""
 
-    def __init__(self, forms: Sequence[TileFormat], records: Sequence[bytes]) -> None:
-        spare = max(8, *[form.head.size for form in forms])  # so that a head or eight bytes may be read anywhere
+    def __init__(self, formats: Sequence[TileFormat], records: Sequence[bytes]) -> None:
+        spare = max(
+            8, *[tile_format.head.size for tile_format in formats]
+        )  # so that a head or eight bytes may be read anywhere
         self._records = len(records)
         self.bytes = b"".join([*records, bytes(spare)])
         sizes = np.array([len(record) for record in records])
@@ -38,38 +40,40 @@ class TileBlock:
         self.instants: list[int] = self.view("<i8")[at + 1].tolist()
         self.known: list[int] = self.view("<i8")[at + 9].tolist()
         at += HEAD.size
-        self._lanes = []
-        for form in forms:
-            lane = _Lane(form, self, at)
-            self._lanes.append(lane)
-            at = lane.end
+        self._series = []
+        for tile_format in formats:
+            series = _SeriesBlock(tile_format, self, at)
+            self._series.append(series)
+            at = series.end
 
     def view(self, dtype: str) -> npt.NDArray[Any]:
         """The item of this type that begins at each byte."""
         of = np.dtype(dtype)
         return np.ndarray(len(self.bytes) - of.itemsize + 1, of, self.bytes, strides=(1,))
 
-    def merged(self, wanted: Sequence[TileRange]) -> list[Sequence[State]]:
-        """See semantics.lanes.Tiles."""
-        windows = dict.fromkeys((lane, first, last) for lane, _, first, last in wanted)
-        ranges = {window: self._lanes[window[0]].within(*window[1:]) for window in windows}
+    def merged(self, ranges: Sequence[TileRange]) -> list[Sequence[State]]:
+        """See TileReader."""
+        windows = dict.fromkeys((series, first, last) for series, _, first, last in ranges)
+        within_of = {window: self._series[window[0]].within(*window[1:]) for window in windows}
         totals = dict(
-            zip(windows, self._totals([(self._lanes[of[0]], *within) for of, within in ranges.items()]), strict=True)
+            zip(
+                windows, self._totals([(self._series[of[0]], *within) for of, within in within_of.items()]), strict=True
+            )
         )
         found: list[Sequence[State]] = []
-        for lane, cell, first, last in wanted:
-            numbers = self._lanes[lane].form.places[cell].numbers
-            columns = [totals[lane, first, last][number] for number in numbers]
+        for series, aggregate, first, last in ranges:
+            numbers = self._series[series].format.aggregate_columns[aggregate].numbers
+            columns = [totals[series, first, last][number] for number in numbers]
             if numbers:
                 found.append(columns[0] if len(numbers) == 1 else list(zip(*columns, strict=True)))
             else:
-                found.append(self._states(self._lanes[lane], cell, *ranges[lane, first, last]))
+                found.append(self._states(self._series[series], aggregate, *within_of[series, first, last]))
         return found
 
-    def _totals(self, windows: Sequence[tuple[_Lane, Ints, Ints]]) -> list[list[list[int]]]:
-        """For each window of a lane, the tiles [low, high) of each record, the sums of each of its numbers."""
-        ends = list(accumulate([lane.form.numbers for lane, _, _ in windows], initial=0))
-        pieces = [lane.pieces(low, high, end) for (lane, low, high), end in zip(windows, ends, strict=False)]
+    def _totals(self, windows: Sequence[tuple[_SeriesBlock, Ints, Ints]]) -> list[list[list[int]]]:
+        """For each window of a series, the tiles [low, high) of each record, the sums of each of its numbers."""
+        ends = list(accumulate([series.format.numbers for series, _, _ in windows], initial=0))
+        pieces = [series.pieces(low, high, end) for (series, low, high), end in zip(windows, ends, strict=False)]
         piece = _Pieces(*[np.concatenate(each) for each in zip(*pieces, strict=True)])
         small = np.zeros((ends[-1], self._records), np.int64)
         large: list[tuple[_Pieces, list[int]]] = []
@@ -91,11 +95,14 @@ class TileBlock:
                 totals[column][record] += total << shift
         return [totals[first:end] for first, end in pairwise(ends)]
 
-    def _states(self, lane: _Lane, cell: int, low: Ints, high: Ints) -> list[State]:
-        """The states of a cell that is not additive, over the tiles [low, high) of each record."""
-        algebra, other = lane.form.lane.cells[cell].algebra, lane.form.places[cell].other
-        merge, states = lane.form.merges[cell], [algebra.zero] * self._records
-        at, size, steps = lane.others[:, other], lane.sizes[:, other], lane.steps[:, other]
+    def _states(self, series: _SeriesBlock, aggregate: int, low: Ints, high: Ints) -> list[State]:
+        """The states of an aggregate that is not additive, over the tiles [low, high) of each record."""
+        algebra, other = (
+            series.format.series.aggregates[aggregate].algebra,
+            series.format.aggregate_columns[aggregate].other,
+        )
+        merge, states = series.format.merges[aggregate], [algebra.zero] * self._records
+        at, size, steps = series.others[:, other], series.sizes[:, other], series.steps[:, other]
         some = (high > low) & (steps > 0)
         for step in {*steps[some].tolist()}:
             chosen = np.flatnonzero(some & (steps == step))
@@ -144,15 +151,15 @@ class _Pieces(NamedTuple):
     shift: Ints
 
 
-class _Lane:
-    """One lane of every record: how many tiles each has, where its columns begin, and what its head says."""
+class _SeriesBlock:
+    """One series of every record: how many tiles each has, where its columns begin, and what its head says."""
 
-    def __init__(self, form: TileFormat, block: TileBlock, at: Ints) -> None:
-        self.form, self._block = form, block
+    def __init__(self, tile_format: TileFormat, block: TileBlock, at: Ints) -> None:
+        self.format, self._block = tile_format, block
         self.count = block.view("<u4")[at].astype(np.int64)
         used = self.count > 0
         at = at + COUNT.size
-        size, numbers = form.head.size, form.numbers
+        size, numbers = tile_format.head.size, tile_format.numbers
         heads = np.ndarray((len(block.bytes) - size + 1, size), np.uint8, block.bytes, strides=(1, 1))[at]
         heads[~used] = 0
         ofnumbers = heads[:, : 4 * numbers].copy().view("<u2").astype(np.int64)
@@ -168,7 +175,7 @@ class _Lane:
         self._owner = np.repeat(np.arange(len(self.count)), self.count)
 
     def within(self, first: int | None, last: int | None) -> tuple[Ints, Ints]:
-        """In each record the number of the first tile whose b is not before `first`, and of the first whose b is after `last`."""
+        """In each record the number of the first tile that starts at `first` or later, and of the first that starts after `last`."""
         low = np.zeros_like(self.count) if first is None else self._flagged(self.tiles < first)
         return low, self.count if last is None else self._flagged(self.tiles <= last)
 

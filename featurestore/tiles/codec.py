@@ -1,7 +1,7 @@
-"""The record of a key of a continuous view over pushed rows: lanes of tiles, as bytes.
+"""The record of a key of a continuous view over pushed rows: its series of tiles, as bytes.
 
 record   format (u8), instant (i64): the known_at of the newest row in it, known (i64): how many current rows there are;
-         then the lanes, see `tile_layout`
+         then the series, see `layout`
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from featurestore.tiles.block import TileBlock
 from featurestore.tiles.layout import HEAD, Columns, SeriesLayout, TileFormat
 from featurestore.tiles.series import PartialAggregate, PushedRow, Replaced, TileRange, TileReader, ViewTiles
 
-__all__ = ["MANY", "TileCodec", "TileRecord"]
+__all__ = ["BLOCK_READ_MIN_RECORDS", "TileCodec", "TileRecord"]
 
 FORMAT = 3
-NEVER = -(1 << 63)
+NO_INSTANT = -(1 << 63)
+"""Before every instant (µs): a record that there is not yet is true for none."""
 
-MANY = 8
-"""Records from which on it is quicker to read them all at once."""
+
+BLOCK_READ_MIN_RECORDS = 8
+"""So many records are quicker read all at once. Measured with 30 features (time on the processor): 0.12 ms one by one and
+0.53 ms at once for one record, 0.67 and 0.77 for 8, 9.9 and 3.4 for 100."""
 
 
 class _Lifted(NamedTuple):
@@ -36,68 +39,75 @@ class _Lifted(NamedTuple):
     """What it adds to each number: the place of that among all, an odd integer and a power of two."""
 
     states: list[State | None]
-    """Its state in each other cell."""
+    """Its state in each packed aggregate."""
 
 
 class TileRecord(NamedTuple):
-    """A record: the instant that it is true for, how many current rows there are, and the lanes as they lie in it."""
+    """A record, its head read."""
 
     instant: int
+    """The instant that it is true for (µs)."""
+
     known: int
+    """How many current rows there are."""
+
     record: bytes
-    lanes: list[SeriesLayout]
+
+    layouts: list[SeriesLayout]
+    """Where each series lies in it."""
 
 
 class _Merging(NamedTuple):
-    """How rows are merged into a lane: the column of each number (None: not in this lane), and of each other cell its
-    algebra, its column and the place of its state."""
+    """How what a row adds finds its columns in one series."""
 
     columns: list[int | None]
+    """The column of each number of the view; None: it is not in this series."""
+
     others: list[tuple[Algebra, int, int]]
+    """Of each packed aggregate its algebra, its column, and the place of a row's state in `_Lifted.states`."""
 
 
 class TileCodec:
     """Packs and unpacks the records of one view, and merges rows into them."""
 
-    def __init__(self, lanes: ViewTiles) -> None:
-        self._forms = [TileFormat(lane) for lane in lanes.lanes]
-        self._empty = TileRecord(NEVER, 0, b"", [SeriesLayout(0, 0, 0, (), (), (), ()) for _ in self._forms])
-        cells = list(dict.fromkeys(cell for form in self._forms for cell in form.lane.cells))
-        names = list(dict.fromkeys(name for form in self._forms for name in form.names))
-        others = [cell for cell in cells if not cell.numbers]
-        self._others = others
+    def __init__(self, tiles: ViewTiles) -> None:
+        self._formats = [TileFormat(series) for series in tiles.series]
+        self._empty = TileRecord(NO_INSTANT, 0, b"", [SeriesLayout(0, 0, (), (), (), ()) for _ in self._formats])
+        names = list(dict.fromkeys(name for tile_format in self._formats for name in tile_format.names))
+        self._others = others = [aggregate for aggregate in tiles.aggregates if not aggregate.numbers]
         self._additive: list[tuple[PartialAggregate, list[tuple[int, int]]]] = []
         new = set(names)
-        for cell in cells:
-            owned = [(share, names.index(name)) for share, name in enumerate(cell.numbers) if name in new]
-            new -= {*cell.numbers}
+        for aggregate in tiles.aggregates:
+            owned = [(share, names.index(name)) for share, name in enumerate(aggregate.numbers) if name in new]
+            new -= {*aggregate.numbers}
             if owned:
-                self._additive.append((cell, owned))
+                self._additive.append((aggregate, owned))
         self._mergings = [
             _Merging(
-                [form.names.index(name) if name in form.names else None for name in names],
+                [tile_format.names.index(name) if name in tile_format.names else None for name in names],
                 [
-                    (cell.algebra, place.other, others.index(cell))
-                    for cell, place in zip(form.lane.cells, form.places, strict=True)
+                    (aggregate.algebra, place.other, others.index(aggregate))
+                    for aggregate, place in zip(
+                        tile_format.series.aggregates, tile_format.aggregate_columns, strict=True
+                    )
                     if not place.numbers
                 ],
             )
-            for form in self._forms
+            for tile_format in self._formats
         ]
 
     def instant(self, record: bytes | None) -> int:
         """The instant that a record is true for; the least int for none."""
-        return NEVER if record is None else self._head(record)[1]
+        return NO_INSTANT if record is None else self._head(record)[1]
 
     def unpack(self, record: bytes) -> TileRecord:
         """A record, taken apart; OnlineStoreError where another version wrote it."""
         _, instant, known = self._head(record)
-        lanes, at = [], HEAD.size
-        for lane in self._forms:
-            lay = lane.lay(record, at)
-            lanes.append(lay)
-            at = lay.end
-        return TileRecord(instant, known, record, lanes)
+        layouts, at = [], HEAD.size
+        for tile_format in self._formats:
+            layouts.append(tile_format.layout(record, at))
+            at = layouts[-1].end
+        return TileRecord(instant, known, record, layouts)
 
     def _head(self, record: bytes) -> tuple[int, int, int]:
         head: tuple[int, int, int] = HEAD.unpack_from(record)
@@ -107,12 +117,12 @@ class TileCodec:
 
     def read(self, records: Sequence[bytes]) -> TileReader:
         """The tiles of several records, to merge those of any windows."""
-        if len(records) < MANY:
-            return _Few(self._forms, [self.unpack(record) for record in records])
+        if len(records) < BLOCK_READ_MIN_RECORDS:
+            return _SingleRecords(self._formats, [self.unpack(record) for record in records])
         other = {record[0] for record in records} - {FORMAT}
         if other:
             _refuse(min(other))
-        return TileBlock(self._forms, records)
+        return TileBlock(self._formats, records)
 
     def changed(
         self,
@@ -120,12 +130,12 @@ class TileCodec:
         added: Iterable[PushedRow],
         replaced: Iterable[Replaced] = (),
         *,
-        instant: int = NEVER,
+        instant: int = NO_INSTANT,
     ) -> bytes | None:
         """A record (None: there is none yet) with rows merged into it and others taken out of it, true at least for `instant`.
 
         A row that the record knows of already, by its own instant, changes nothing. Tiles that are out of reach are left out.
-        Every cell must be additive where rows are taken out: a tile that is out of reach is gone already, and of one that is
+        Every aggregate must be additive where rows are taken out: a tile that is out of reach is gone already, and of one that is
         there nothing was ever left out. None where no rows are left.
         """
         kept = self._empty if record is None else self.unpack(record)
@@ -137,19 +147,19 @@ class TileCodec:
         instant = max([kept.instant, instant, *[row.known_at for row in new], *[old.since for old in gone]])
         plus, minus = [self._lifted(row) for row in new], [self._lifted(old.row) for old in gone]
         parts = [HEAD.pack(FORMAT, instant, known)]
-        for form, merging, lay in zip(self._forms, self._mergings, kept.lanes, strict=True):
-            columns = form.columns(kept.record, lay)
-            _add(columns, form.lane.grid, plus, merging)
-            _subtract(columns, form.lane.grid, minus, merging)
-            if form.lane.reach.length is not None:
-                columns.trim(form.lane.reach.start(instant))
-            parts.append(form.packed(columns))
+        for tile_format, merging, layout in zip(self._formats, self._mergings, kept.layouts, strict=True):
+            columns = tile_format.columns(kept.record, layout)
+            _add(columns, tile_format.series.grid, plus, merging)
+            _subtract(columns, tile_format.series.grid, minus, merging)
+            if tile_format.series.reach.length is not None:
+                columns.trim(tile_format.series.reach.start(instant))
+            parts.append(tile_format.packed(columns))
         return b"".join(parts)
 
     def _lifted(self, row: PushedRow) -> _Lifted:
         shares = []
-        for cell, owned in self._additive:
-            state = cell.lift(row)
+        for aggregate, owned in self._additive:
+            state = aggregate.lift(row)
             if state is None:
                 continue
             numbers = state if isinstance(state, tuple) else (state,)
@@ -158,50 +168,52 @@ class TileCodec:
                 if value:
                     zeros = (value & -value).bit_length() - 1
                     shares.append((name, value >> zeros, zeros))
-        return _Lifted(row.event_time, shares, [cell.lift(row) for cell in self._others])
+        return _Lifted(row.event_time, shares, [aggregate.lift(row) for aggregate in self._others])
 
 
-class _Few:
+class _SingleRecords:
     """The tiles of a few records, one after the other."""
 
-    def __init__(self, forms: Sequence[TileFormat], kept: Sequence[TileRecord]) -> None:
-        self._forms, self._kept = forms, kept
+    def __init__(self, formats: Sequence[TileFormat], kept: Sequence[TileRecord]) -> None:
+        self._formats, self._kept = formats, kept
         self.instants = [each.instant for each in kept]
         self.known = [each.known for each in kept]
 
-    def merged(self, wanted: Sequence[TileRange]) -> list[list[State]]:
-        """See semantics.lanes.Tiles."""
-        found: list[list[State]] = [[] for _ in wanted]
+    def merged(self, ranges: Sequence[TileRange]) -> list[list[State]]:
+        """See TileReader."""
+        found: list[list[State]] = [[] for _ in ranges]
         for kept in self._kept:
             windows: dict[tuple[int, int | None, int | None], _Window] = {}
-            for states, (lane, cell, first, last) in zip(found, wanted, strict=True):
-                window = windows.get((lane, first, last))
+            for states, (series, aggregate, first, last) in zip(found, ranges, strict=True):
+                window = windows.get((series, first, last))
                 if window is None:
-                    window = _Window(self._forms[lane], kept.record, kept.lanes[lane], first, last)
-                    windows[lane, first, last] = window
-                states.append(window.merged(cell))
+                    window = _Window(self._formats[series], kept.record, kept.layouts[series], first, last)
+                    windows[series, first, last] = window
+                states.append(window.merged(aggregate))
         return found
 
 
 class _Window:
-    """The tiles of one lane of a record whose b is from `first` through `last`."""
+    """The tiles of one series of a record that start from `first` through `last`."""
 
-    def __init__(self, form: TileFormat, record: bytes, lay: SeriesLayout, first: int | None, last: int | None) -> None:
-        self._form, self._record, self._lay = form, record, lay
-        self._low = 0 if first is None else bisect_left(lay.body, first, 0, lay.tiles)
-        self._high = lay.tiles if last is None else bisect_right(lay.body, last, 0, lay.tiles)
+    def __init__(
+        self, tile_format: TileFormat, record: bytes, layout: SeriesLayout, first: int | None, last: int | None
+    ) -> None:
+        self._format, self._record, self._layout = tile_format, record, layout
+        self._low = 0 if first is None else bisect_left(layout.body, first, 0, layout.tiles)
+        self._high = layout.tiles if last is None else bisect_right(layout.body, last, 0, layout.tiles)
         self._totals: dict[int, int] = {}
 
-    def merged(self, cell: int) -> State:
-        """The state of a cell."""
-        form, (numbers, other) = self._form, self._form.places[cell]
+    def merged(self, aggregate: int) -> State:
+        """The state of an aggregate."""
+        tile_format, (numbers, other) = self._format, self._format.aggregate_columns[aggregate]
         if not numbers:
-            states = form.states(self._record, self._lay, other) if self._low < self._high else []
-            return form.merges[cell](states[self._low : self._high])
+            states = tile_format.states(self._record, self._layout, other) if self._low < self._high else []
+            return tile_format.merges[aggregate](states[self._low : self._high])
         totals = self._totals
         for number in numbers:
             if number not in totals:
-                totals[number] = form.total(self._lay, number, self._low, self._high)
+                totals[number] = tile_format.total(self._layout, number, self._low, self._high)
         return totals[numbers[0]] if len(numbers) == 1 else tuple([totals[number] for number in numbers])
 
 
@@ -232,8 +244,8 @@ def _subtract(columns: Columns, grid: TileGrid, rows: Iterable[_Lifted], merging
             columns.increase(tile, [(name, -odd, zeros) for name, odd, zeros in row.shares], merging.columns)
 
 
-def _refuse(form: int) -> NoReturn:
+def _refuse(number: int) -> NoReturn:
     raise OnlineStoreError(
-        f"The online store holds records of format {form}, and this version reads {FORMAT}; run featurestore materialize "
+        f"The online store holds records of format {number}, and this version reads {FORMAT}; run featurestore materialize "
         "--full, which makes them anew from the push log"
     )

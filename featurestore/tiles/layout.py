@@ -1,10 +1,10 @@
-"""How the tiles of one lane lie in a record.
+"""How a series of tiles lies in a record, and how it is taken apart and packed again.
 
-    lane     how many tiles there are (u32) and, where there are any, for each number of its additive cells shift and width
-             (u16 each), for each other cell its size and how long each of its states is (u32 each; the greatest u32 where
-             they differ); the b of each tile (i64), oldest first; then the columns
+    series   how many tiles there are (u32); where there are any: for each number its shift and width (u16 each), for each packed
+             aggregate how many bytes it has and how long each of its states is (u32 each; the greatest u32 where they differ);
+             the start of each tile (i64), oldest first; then the columns
     column   of a number, a tile after the other: integers of `width` bytes (0: all are 0), to be multiplied by 2^shift; those
-             wider than 8 bytes as one run of 8 bytes of each, the lowest first. Of another cell the packed states, as runs
+             wider than 8 bytes as one run of 8 bytes of each, the lowest first. Of a packed aggregate its states, as runs
              where they differ in length
 
 Numbers are little-endian. States lie by column, so that a window's sum is one sum of the end of each of its columns.
@@ -26,7 +26,7 @@ from featurestore.tiles.series import Number, TileSeries
 __all__ = ["COUNT", "HEAD", "UNEVEN", "AggregateColumns", "Columns", "SeriesLayout", "TileFormat"]
 
 HEAD = struct.Struct("<Bqq")
-"""What comes before the lanes: format, instant, known."""
+"""What comes before the series: format, instant, known."""
 
 COUNT = struct.Struct("<I")
 UNEVEN = (1 << 32) - 1
@@ -41,39 +41,54 @@ LOW = (1 << 64) - 1
 
 
 class SeriesLayout(NamedTuple):
-    """Where a lane lies in a record: from `begin` to `end`; how many tiles it has, what its head says, its tiles and the
-    columns of its numbers as one run of integers, at which of them each column starts, and at which byte each other cell."""
+    """Where a series lies in a record."""
 
-    begin: int
     end: int
+    """The byte after it."""
+
     tiles: int
+    """How many there are."""
+
     head: tuple[int, ...]
+    """Shift and width of each number, then size and step of each packed aggregate."""
+
     body: tuple[int, ...]
+    """The starts of the tiles, then the columns of the numbers."""
+
     starts: tuple[int, ...]
+    """At which integer of `body` each number's column begins."""
+
     others: tuple[int, ...]
+    """At which byte of the record each packed aggregate begins."""
 
 
 @dataclass(slots=True)
 class Columns:
-    """A lane taken apart: its tiles; of each number that is not 0 in all of them its shift and integers; the packed states
-    of each other cell."""
+    """A series taken apart, so that rows can be merged into it."""
 
     tiles: list[int]
+    """The starts of the tiles (µs), in order."""
+
     shifts: dict[int, int]
+    """Of each number that is not 0 in all tiles: the power of two by which its integers are to be multiplied."""
+
     numbers: dict[int, list[int]]
+    """The integers of these, one a tile."""
+
     states: list[list[bytes]]
+    """Of each packed aggregate the states, one a tile; b"" for none."""
 
-    def find(self, b: int) -> int | None:
+    def find(self, start: int) -> int | None:
         """The number of a tile; None where there is none."""
-        tile = bisect_left(self.tiles, b)
-        return tile if tile < len(self.tiles) and self.tiles[tile] == b else None
+        tile = bisect_left(self.tiles, start)
+        return tile if tile < len(self.tiles) and self.tiles[tile] == start else None
 
-    def found(self, b: int) -> int:
+    def found(self, start: int) -> int:
         """The number of a tile, which is made without rows where there is none."""
         tiles = self.tiles
-        tile = bisect_left(tiles, b)
-        if tile == len(tiles) or tiles[tile] != b:
-            tiles.insert(tile, b)
+        tile = bisect_left(tiles, start)
+        if tile == len(tiles) or tiles[tile] != start:
+            tiles.insert(tile, start)
             for values in self.numbers.values():
                 values.insert(tile, 0)
             for states in self.states:
@@ -109,34 +124,37 @@ class Columns:
 
 
 class AggregateColumns(NamedTuple):
-    """Which of its lane's columns are a cell's: those of its numbers, else the one of its states."""
+    """Which columns of its series are an aggregate's."""
 
     numbers: tuple[int, ...]
+    """The columns of its numbers."""
+
     other: int
+    """The column of its packed states; -1: it has numbers."""
 
 
 class TileFormat:
-    """How the tiles of one lane are laid out."""
+    """How the tiles of one series are laid out."""
 
-    def __init__(self, lane: TileSeries) -> None:
-        self.lane = lane
-        self.places: list[AggregateColumns] = []
+    def __init__(self, series: TileSeries) -> None:
+        self.series = series
+        self.aggregate_columns: list[AggregateColumns] = []
         columns: dict[Number, int] = {}
         self.others = 0
-        for cell in lane.cells:
-            numbers = tuple([columns.setdefault(number, len(columns)) for number in cell.numbers])
-            self.places.append(AggregateColumns(numbers, -1 if numbers else self.others))
+        for aggregate in series.aggregates:
+            numbers = tuple([columns.setdefault(number, len(columns)) for number in aggregate.numbers])
+            self.aggregate_columns.append(AggregateColumns(numbers, -1 if numbers else self.others))
             self.others += not numbers
         self.numbers, self.names = len(columns), tuple(columns)
-        self.merges = [cell.algebra.merge_packed for cell in lane.cells]
+        self.merges = [aggregate.algebra.merge_packed for aggregate in series.aggregates]
         self.head = struct.Struct("<" + "HH" * self.numbers + "II" * self.others)
 
-    def lay(self, record: bytes, begin: int) -> SeriesLayout:
-        """How the lane lies in a record."""
+    def layout(self, record: bytes, begin: int) -> SeriesLayout:
+        """How the series lies in a record."""
         (count,) = COUNT.unpack_from(record, begin)
         at = begin + COUNT.size
         if not count:
-            return SeriesLayout(begin, at, 0, (), (), (), ())
+            return SeriesLayout(at, 0, (), (), (), ())
         head = self.head.unpack_from(record, at)
         at += self.head.size
         of, starts = _body(count, head[1 : 2 * self.numbers : 2])
@@ -146,44 +164,44 @@ class TileFormat:
         for size in head[2 * self.numbers :: 2]:
             others.append(at)
             at += size
-        return SeriesLayout(begin, at, count, head, body, starts, tuple(others))
+        return SeriesLayout(at, count, head, body, starts, tuple(others))
 
-    def total(self, lay: SeriesLayout, number: int, low: int, high: int) -> int:
+    def total(self, layout: SeriesLayout, number: int, low: int, high: int) -> int:
         """The sum of a number's column over the tiles [low, high)."""
         if low >= high:
             return 0
-        shift, width = lay.head[2 * number : 2 * number + 2]
+        shift, width = layout.head[2 * number : 2 * number + 2]
         if not width:
             return 0
-        start, count, total = lay.starts[number], lay.tiles, 0
+        start, count, total = layout.starts[number], layout.tiles, 0
         for plane in range(max(width // 8, 1) - 1, -1, -1):
-            total = (total << 64) + sum(lay.body[start + plane * count + low : start + plane * count + high])
+            total = (total << 64) + sum(layout.body[start + plane * count + low : start + plane * count + high])
         return total << shift
 
-    def states(self, record: bytes, lay: SeriesLayout, other: int) -> list[bytes]:
-        """The packed states of a cell that is not additive, of every tile."""
-        at = lay.others[other]
-        size, step = lay.head[2 * (self.numbers + other) : 2 * (self.numbers + other) + 2]
+    def states(self, record: bytes, layout: SeriesLayout, other: int) -> list[bytes]:
+        """The packed states of an aggregate that is not additive, of every tile."""
+        at = layout.others[other]
+        size, step = layout.head[2 * (self.numbers + other) : 2 * (self.numbers + other) + 2]
         if step == UNEVEN:
             return unpack_runs(record[at : at + size])
-        return [record[i : i + step] for i in range(at, at + size, step)] if step else [b""] * lay.tiles
+        return [record[i : i + step] for i in range(at, at + size, step)] if step else [b""] * layout.tiles
 
-    def columns(self, record: bytes, lay: SeriesLayout) -> Columns:
-        """The lane taken apart."""
-        count, head = lay.tiles, lay.head
+    def columns(self, record: bytes, layout: SeriesLayout) -> Columns:
+        """The series taken apart."""
+        count, head = layout.tiles, layout.head
         if not count:
             return Columns([], {}, {}, [[] for _ in range(self.others)])
         shifts, numbers = {}, {}
         for number, width in enumerate(head[1 : 2 * self.numbers : 2]):
             if width:
                 shifts[number] = head[2 * number]
-                numbers[number] = _joined(lay, number, width)
+                numbers[number] = _joined(layout, number, width)
         return Columns(
-            list(lay.body[:count]), shifts, numbers, [self.states(record, lay, i) for i in range(self.others)]
+            list(layout.body[:count]), shifts, numbers, [self.states(record, layout, i) for i in range(self.others)]
         )
 
     def packed(self, columns: Columns) -> bytes:
-        """The lane as bytes: equal tiles are equal bytes, whatever the order in which rows came."""
+        """The series as bytes: equal tiles are equal bytes, whatever the order in which rows came."""
         count = len(columns.tiles)
         if not count:
             return COUNT.pack(0)
@@ -204,7 +222,7 @@ class TileFormat:
 
 @lru_cache(maxsize=1 << 14)
 def _body(count: int, widths: tuple[int, ...]) -> tuple[struct.Struct, tuple[int, ...]]:
-    """The tiles and the columns of numbers of a lane, and at which of its integers each column starts."""
+    """The tiles and the columns of numbers of a series, and at which of its integers each column starts."""
     codes, starts, at = [f"<{count}q"], [], count
     for width in widths:
         starts.append(at)
@@ -215,15 +233,15 @@ def _body(count: int, widths: tuple[int, ...]) -> tuple[struct.Struct, tuple[int
     return struct.Struct("".join(codes)), tuple(starts)
 
 
-def _joined(lay: SeriesLayout, number: int, width: int) -> list[int]:
+def _joined(layout: SeriesLayout, number: int, width: int) -> list[int]:
     """The integers of a column."""
-    start, count = lay.starts[number], lay.tiles
+    start, count = layout.starts[number], layout.tiles
     if width <= WORD:
-        return list(lay.body[start : start + count])
+        return list(layout.body[start : start + count])
     end = start + width // WORD * count
-    values = list(lay.body[end - count : end])
+    values = list(layout.body[end - count : end])
     for at in range(end - 2 * count, start - 1, -count):
-        values = [(value << 64) + low for value, low in zip(values, lay.body[at : at + count], strict=True)]
+        values = [(value << 64) + low for value, low in zip(values, layout.body[at : at + count], strict=True)]
     return values
 
 

@@ -1,8 +1,8 @@
-"""What a continuous view over pushed rows keeps for a key: states of its folds, one a tile.
+"""The tiles that a continuous view over pushed rows keeps for each key, and how features are read from them.
 
-Windows of one hop share a *lane* of tiles (b, b + hop]; what has no window is one tile for all time. In each tile lies
-the state of each of the lane's *cells*, a fold of one column under one condition; folds whose states are the same, such as a
-sum and a mean, share one. A value at as_of is the merge of the tiles that lie within the window (rule 1): the newest tile
+Windows of one hop share a *series* of tiles (start, start + hop]; what has no window is one tile for all time. A tile holds
+a state of each *partial aggregate*: a fold of one column under one condition. Folds whose states are the same, such as a sum
+and a mean, share one. A value at as_of is the merge of the tiles that lie within the window (rule 1): the newest tile
 holds nothing later, since no row is applied before its time.
 """
 
@@ -41,17 +41,24 @@ UNTIL_FOLD = FOLDS["Latest"].algebra(Int64, Int64)
 
 
 Number = tuple[str | None, str | None, str]
-"""What an integer of a tile is: of which column, under which condition, and what of it. Aggregates share those of one name."""
+"""The name of an integer that tiles keep: of which column, under which condition, and what it counts or adds up. Aggregates
+share those of one name."""
 
 
 class TileRange(NamedTuple):
-    """One cell of a lane (their numbers), merged over the tiles whose b (µs) is from `first` through `last`; None: from or to
-    the end."""
+    """Neighbouring tiles, to be merged to one state."""
 
-    lane: int
-    cell: int
+    series: int
+    """The number of the series in its view."""
+
+    aggregate: int
+    """The number of the aggregate in its series."""
+
     first: int | None
+    """The start of the first tile (µs); None: from the oldest on."""
+
     last: int | None
+    """The start of the last tile; None: up to the newest."""
 
 
 class TileReader(Protocol):
@@ -65,27 +72,39 @@ class TileReader(Protocol):
     def known(self) -> Sequence[int]:
         """How many current rows there are of each record."""
 
-    def merged(self, wanted: Sequence[TileRange]) -> Sequence[Sequence[State]]:
-        """For each of `wanted` the state of every record."""
+    def merged(self, ranges: Sequence[TileRange]) -> Sequence[Sequence[State]]:
+        """For each of `ranges` the state of every record."""
 
 
 class PushedRow(NamedTuple):
-    """A current row as lanes take it: event_time and known_at (µs), its place by rule 2, scalars by column (UNTIL included),
-    and which conditions hold."""
+    """A current row, ready to be merged into tiles."""
 
     key: tuple[Any, ...]
+    """Its key; () where what reads it knows the key."""
+
     event_time: int
+    """µs"""
+
     known_at: int
+    """µs"""
+
     place: bytes
+    """Where rule 2 puts it among the rows of its key."""
+
     values: dict[str, Any]
+    """Canonical scalars by column, UNTIL included."""
+
     holds: dict[str, bool]
+    """Whether each condition holds, by its text."""
 
 
 class Replaced(NamedTuple):
-    """A row that counted until a later version of it was known, at `since`."""
+    """A row that counted until a later version of it was known."""
 
     row: PushedRow
+
     since: int
+    """When that version was known (µs)."""
 
 
 class PartialAggregate(NamedTuple):
@@ -111,29 +130,36 @@ class PartialAggregate(NamedTuple):
 
 
 class TileSeries(NamedTuple):
-    """The tiles of one grid: what is kept in each of them, and how far back they can matter."""
+    """The tiles of one hop."""
 
     grid: TileGrid
+
     reach: Span
     """The longest window of its features: tiles that start before it can be forgotten."""
 
-    cells: tuple[PartialAggregate, ...]
+    aggregates: tuple[PartialAggregate, ...]
+    """What is kept in each of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Which of the merged states is a feature's; which has the newest row that its condition lets through, where its own
-    does not say what the ttl is judged on, and which says when the validity of its row ends (None: none)."""
+    """How one feature is read from merged states, which are numbered."""
 
     feature: ResolvedFeature
     algebra: Algebra
+
     state: int
+    """Its own."""
+
     newest: int | None
+    """The one with the newest row that its condition lets through, where its own does not say what the ttl is judged on."""
+
     until: int | None
+    """The one that says when the validity of its row ends; None: it has no end."""
 
 
 class ViewTiles:
-    """The lanes of a view, and how its features are read from them."""
+    """The series of tiles of a view, and how its features are read from them."""
 
     def __init__(self, view: ResolvedView) -> None:
         self.view = view
@@ -142,21 +168,23 @@ class ViewTiles:
         places = []
         for feature in view.features:
             span = feature.span or Span(None)
-            cells = found.setdefault(span.hop, {})
-            own = _index(cells, PartialAggregate(algebra_of(feature), feature.fold.column, feature.where))
+            aggregates = found.setdefault(span.hop, {})
+            own = _index(aggregates, PartialAggregate(algebra_of(feature), feature.fold.column, feature.where))
             newest = until = None
             latest = PartialAggregate(UNTIL_FOLD, UNTIL, feature.where)
             if view.ttl is not None and feature.ttl_counts_nulls:
-                newest = _index(cells, latest)
+                newest = _index(aggregates, latest)
             if feature.fold.kind == "Latest" and view.source.until is not None:
-                until = _index(cells, latest)
+                until = _index(aggregates, latest)
             places.append((feature, algebra_of(feature), span.hop, own, newest, until))
             lengths.setdefault(span.hop, set()).add(None if span.length is None else span.offset + span.length)
         hops = sorted(found)
-        self.lanes = tuple(
+        self.series = tuple(
             TileSeries(TileGrid(hop), _longest(lengths[hop], hop), tuple(found[hop].values())) for hop in hops
         )
-        self._merges: list[tuple[int, int, int]] = []  # each the lane, the cell and the number of the span
+        self.aggregates = tuple(dict.fromkeys(each for series in self.series for each in series.aggregates))
+        """All that is kept, in whichever series."""
+        self._merges: list[tuple[int, int, int]] = []  # each the series, the aggregate and the number of the span
         self._spans: list[Span | None] = []
         self._readings = tuple(
             _Reading(f, of, self._merge(hops.index(hop), own, f.span),
@@ -169,15 +197,17 @@ class ViewTiles:
     def columns(self, tiles: TileReader, as_of: int) -> tuple[list[list[Any]], list[list[Status]]]:
         """For each feature, in the view's order, the values and the statuses at `as_of` of keys that are known."""
         reaches = [_reach(span, as_of) for span in self._spans]
-        states = tiles.merged([TileRange(lane, cell, *reaches[span]) for lane, cell, span in self._merges])
+        states = tiles.merged(
+            [TileRange(series, aggregate, *reaches[span]) for series, aggregate, span in self._merges]
+        )
         found = [self._finished(reading, states, as_of) for reading in self._readings]
         return [values for values, _ in found], [statuses for _, statuses in found]
 
-    def _merge(self, lane: int, cell: int, span: Span | None) -> int:
-        """The number of a merged state, which features of one cell and span share."""
+    def _merge(self, series: int, aggregate: int, span: Span | None) -> int:
+        """The number of a merged state, which features of one aggregate and span share."""
         if span not in self._spans:
             self._spans.append(span)
-        merge = (lane, cell, self._spans.index(span))
+        merge = (series, aggregate, self._spans.index(span))
         if merge not in self._merges:
             self._merges.append(merge)
         return self._merges.index(merge)
@@ -200,11 +230,11 @@ class ViewTiles:
         return values, statuses
 
 
-def _index(cells: dict[Any, PartialAggregate], cell: PartialAggregate) -> int:
-    """The number of a cell; those that keep the same numbers and only finish them differently are one."""
-    kept = cell.numbers or cell
-    cells.setdefault(kept, cell)
-    return list(cells).index(kept)
+def _index(aggregates: dict[Any, PartialAggregate], aggregate: PartialAggregate) -> int:
+    """The number of an aggregate; those that keep the same numbers and only finish them differently are one."""
+    kept = aggregate.numbers or aggregate
+    aggregates.setdefault(kept, aggregate)
+    return list(aggregates).index(kept)
 
 
 def _longest(lengths: set[int | None], hop: int) -> Span:
@@ -212,7 +242,7 @@ def _longest(lengths: set[int | None], hop: int) -> Span:
 
 
 def _reach(span: Span | None, as_of: int) -> tuple[int | None, int | None]:
-    """The first and the last b of the tiles that a window sees."""
+    """The starts of the first and of the last tile within a window."""
     if span is None or not span.hop:
         return None, None
     return span.start(as_of), span.end(as_of) - span.hop if span.offset else None

@@ -67,8 +67,8 @@ Row = tuple[int, float | None, int | None]
 
 def of_files(plan: FoldRows, rows: list[Row]) -> pa.Table:
     """The tiles of rows as `tile_rows` keeps them."""
-    cells = {"x": [x for _, x, _ in rows], "n": [n for _, _, n in rows]}
-    columns = {f"x{i}": pa.array(cells[name], of.arrow) for i, (name, of) in enumerate(plan.columns)}
+    aggregates = {"x": [x for _, x, _ in rows], "n": [n for _, _, n in rows]}
+    columns = {f"x{i}": pa.array(aggregates[name], of.arrow) for i, (name, of) in enumerate(plan.columns)}
     times = pa.array([e for e, _, _ in rows], pa.int64())
     met = pa.array([n is not None and n > 0 for _, _, n in rows], pa.bool_())
     nothing = pa.array([0] * len(rows), pa.int32())
@@ -114,15 +114,15 @@ def test_both_keep_the_same_integers(plan: FoldRows, rows: list[Row]) -> None:
             map(column_name, (each.feature for each in tiled_columns(plan.features).values()))
         )
     }
-    (series,) = PUSHED.lanes
+    (series,) = PUSHED.series
     assert [tile["tile_start"] for tile in tiles] == sorted({TileGrid(HOP).start(e) for e, _, _ in rows})
     for tile in tiles:
         start = tile["tile_start"]
-        states = codec.read([record]).merged([TileRange(0, i, start, start) for i in range(len(series.cells))])
-        for cell, (state,) in zip(series.cells, states, strict=True):
-            unit = getattr(cell.algebra, "measure", None)
+        states = codec.read([record]).merged([TileRange(0, i, start, start) for i in range(len(series.aggregates))])
+        for aggregate, (state,) in zip(series.aggregates, states, strict=True):
+            unit = getattr(aggregate.algebra, "measure", None)
             integers = state if isinstance(state, tuple) else (state,)
-            for (column, where, name), integer in zip(cell.numbers, integers, strict=True):
+            for (column, where, name), integer in zip(aggregate.numbers, integers, strict=True):
                 assert kept(tile, numbers[column, where], name, 1 if unit is None else unit.unit) == integer, (
                     name,
                     rows,

@@ -26,7 +26,7 @@ def series_of(tmp_path: Any, *, ttl: str | None = None, until: str | None = None
 
 @pytest.mark.parametrize("length", [5, 7, 10])
 def test_the_oldest_tile_is_the_one_that_the_longest_window_begins_with(length: int, tmp_path: Any) -> None:
-    (series,) = series_of(tmp_path, a=Sum("x", window=f"{length}us", hop="5us")).lanes
+    (series,) = series_of(tmp_path, a=Sum("x", window=f"{length}us", hop="5us")).series
     for as_of in range(-12, 13):
         first = Span(length, hop=5).start(as_of) + 1  # µs
         assert series.reach.start(as_of) == series.grid.start(first)
@@ -40,8 +40,8 @@ def test_windows_of_one_hop_share_a_series_as_far_back_as_the_longest_of_them(tm
         b=Max("x", window="2us", offset="8us", hop="2us"),
         c=Sum("x", window="9us", hop="3us"),
         d=Sum("x", window="lifetime"),
-    ).lanes
-    assert [(series.grid.hop, series.reach.length, len(series.cells)) for series in tiles] == [
+    ).series
+    assert [(series.grid.hop, series.reach.length, len(series.aggregates)) for series in tiles] == [
         (0, None, 1),
         (2, 10, 2),
         (3, 9, 1),
@@ -61,16 +61,16 @@ def test_folds_that_keep_the_same_share_an_aggregate(tmp_path: Any) -> None:
         g=Count("x", window="6us", hop="2us"),
         h=Count(window="6us", hop="2us"),
     )
-    cells = [(cell.column, cell.where) for cell in tiles.lanes[0].cells]
-    assert cells == [("x", None), ("x", None), ("n", None), ("x", "(n > 0)"), ("x", None), (None, None)]
+    aggregates = [(aggregate.column, aggregate.where) for aggregate in tiles.series[0].aggregates]
+    assert aggregates == [("x", None), ("x", None), ("n", None), ("x", "(n > 0)"), ("x", None), (None, None)]
     assert tiles.conditions == ("(n > 0)",)
 
 
 def test_the_end_of_a_validity_is_kept_for_the_newest_row_alone(tmp_path: Any) -> None:
     """Beside `Latest`, and not beside `First`, which no validity ends."""
     with_until = series_of(tmp_path, until="until", a=Latest("x"), b=First("x", window="lifetime"))
-    assert [cell.column for cell in with_until.lanes[0].cells] == ["x", "", "x"]
-    assert [cell.column for cell in series_of(tmp_path, a=Latest("x")).lanes[0].cells] == ["x"]
+    assert [aggregate.column for aggregate in with_until.series[0].aggregates] == ["x", "", "x"]
+    assert [aggregate.column for aggregate in series_of(tmp_path, a=Latest("x")).series[0].aggregates] == ["x"]
 
 
 def test_places_are_in_the_order_of_event_time_and_then_of_when_rows_were_learned() -> None:

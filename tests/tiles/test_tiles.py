@@ -36,7 +36,7 @@ from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView, algebra_of
 from featurestore.semantics.windows import Span
 from featurestore.sources.offline import Offline
-from featurestore.tiles.codec import MANY, TileCodec
+from featurestore.tiles.codec import BLOCK_READ_MIN_RECORDS, TileCodec
 from featurestore.tiles.series import UNTIL, PartialAggregate, PushedRow, ViewTiles, pushed_place
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.semantics.values import of_type
@@ -72,8 +72,8 @@ def _view() -> ResolvedView:
 
 
 VIEW = _view()
-LANES = ViewTiles(VIEW)
-CODEC = TileCodec(LANES)
+TILES = ViewTiles(VIEW)
+CODEC = TileCodec(TILES)
 
 
 @st.composite
@@ -83,7 +83,7 @@ def pushed(draw: st.DrawFn) -> list[PushedRow]:
     for known_at in range(draw(st.integers(1, 30))):
         e = draw(st.integers(-15, 25))
         values = {name: draw(st.none() | of_type(of)) for name, of in TYPES.items()}
-        met = {LANES.conditions[0]: values["n"] is not None and values["n"] > 0}
+        met = {TILES.conditions[0]: values["n"] is not None and values["n"] > 0}
         rows.append(PushedRow((), e, known_at, pushed_place(e, known_at), {**values, UNTIL: END}, met))
     return rows
 
@@ -106,8 +106,8 @@ def _folded(rows: Sequence[PushedRow], as_of: int) -> list[Any]:
     found = []
     for feature in VIEW.features:
         algebra, span = algebra_of(feature), feature.span or Span(None)
-        cell = PartialAggregate(algebra, feature.fold.column, feature.where)
-        seen = [cell.lift(row) for row in rows if span.start(as_of) < row.event_time <= span.end(as_of)]
+        aggregate = PartialAggregate(algebra, feature.fold.column, feature.where)
+        seen = [aggregate.lift(row) for row in rows if span.start(as_of) < row.event_time <= span.end(as_of)]
         value, status = algebra.finish(reduce(algebra.merge, [s for s in seen if s is not None], algebra.zero))
         found.append((repr(value), status))
     return found
@@ -115,7 +115,7 @@ def _folded(rows: Sequence[PushedRow], as_of: int) -> list[Any]:
 
 def _values(records: Sequence[bytes], as_of: int) -> list[list[Any]]:
     """Each feature of each record."""
-    columns, statuses = LANES.columns(CODEC.read(records), as_of)
+    columns, statuses = TILES.columns(CODEC.read(records), as_of)
     found = [
         list(zip(map(repr, column), status, strict=True)) for column, status in zip(columns, statuses, strict=True)
     ]
@@ -135,7 +135,10 @@ def test_a_record_says_what_its_rows_say(rows: list[PushedRow], sizes: list[int]
 
 
 @settings(deadline=None, max_examples=25)
-@given(several=st.lists(pushed(), min_size=MANY, max_size=MANY + 3), later=st.integers(0, 12))
+@given(
+    several=st.lists(pushed(), min_size=BLOCK_READ_MIN_RECORDS, max_size=BLOCK_READ_MIN_RECORDS + 3),
+    later=st.integers(0, 12),
+)
 def test_many_records_say_what_each_says(several: list[list[PushedRow]], later: int) -> None:
     """Records that are read all at once say the same as one by one: what the rows say, to the bit."""
     as_of = max(row.event_time for rows in several for row in rows) + later
@@ -159,19 +162,22 @@ def test_portions_change_no_byte_of_a_record(rows: list[PushedRow], sizes: list[
 def test_a_lane_may_have_numbers_alone_or_none(features: dict[str, Any]) -> None:
     """A lane of one fold reads as it was written, one record or many."""
     view = resolved(FeatureView("view", entity=THING, source=ROWS, features=features), Offline(Path())).parts[0].view
-    lanes = ViewTiles(view)
-    codec = TileCodec(lanes)
+    view_tiles = ViewTiles(view)
+    codec = TileCodec(view_tiles)
     rows = [PushedRow((), e, e, pushed_place(e, e), {"x": e / 2, "n": e, UNTIL: END}, {}) for e in range(1, 4)]
-    records = [codec.changed(None, rows[:count], instant=5) for count in range(1, 4)] * MANY
+    records = [codec.changed(None, rows[:count], instant=5) for count in range(1, 4)] * BLOCK_READ_MIN_RECORDS
     tiles = codec.read([record for record in records if record is not None])
     expected = [1, 3, 6] if "n" in features else [0.5, 1.0, 1.5]
-    assert lanes.columns(tiles, 5) == ([expected * MANY], [[Status.PRESENT] * 3 * MANY])
+    assert view_tiles.columns(tiles, 5) == (
+        [expected * BLOCK_READ_MIN_RECORDS],
+        [[Status.PRESENT] * 3 * BLOCK_READ_MIN_RECORDS],
+    )
 
 
 def test_records_of_another_format_are_refused() -> None:
     """The error says what to do; nothing is read as what it is not."""
     old = b"\x02" + bytes(100)
-    for records in ([old], [old] * MANY):
+    for records in ([old], [old] * BLOCK_READ_MIN_RECORDS):
         with pytest.raises(OnlineStoreError, match="format 2.*materialize --full"):
             CODEC.read(records)
 
@@ -180,7 +186,7 @@ def test_tiles_out_of_reach_are_forgotten() -> None:
     """A record's size is bounded by its windows, not by its rows."""
     sizes = []
     for count in (2_000, 4_000):
-        rows = [PushedRow((), e, e, pushed_place(e, e), {"x": 1.5, "n": 1, "s": "a", UNTIL: END}, {LANES.conditions[0]: True})
+        rows = [PushedRow((), e, e, pushed_place(e, e), {"x": 1.5, "n": 1, "s": "a", UNTIL: END}, {TILES.conditions[0]: True})
                 for e in range(count)]  # fmt: skip
         sizes.append(len(_record(rows, [10] * (count // 10))))
     assert sizes[1] <= sizes[0] + 100
