@@ -176,7 +176,7 @@ WRONG = [
     (Float64, pa.array([2**53 + 1]), "row 0, column 'x' must be Float64: 9007199254740993 is not exactly a Float64"),
     (Decimal(10, 2), pa.array([Number("1.555")]), "row 0, column 'x' must be Decimal(10, 2): Decimal('1.555') has more than 2"),
     (Int64, pd.Series([1.0, math.nan, 1.5]), "row 2, column 'x' must be Int64: 1.5 is no integer"),
-    (Int64, pd.Series([2.0**53 + 2, math.nan]), "row 0, column 'x' must be Int64: 9007199254740994.0 is no integer that float64 holds exactly"),
+    (Int64, pd.Series([2.0**53 + 2, math.nan]), "row 0, column 'x' must be Int64: 9007199254740994.0 is beyond the integers that float64 holds exactly"),
     (Int64, pd.Series([math.inf, math.nan]), "row 0, column 'x' must be Int64: inf is no integer"),
     (Int64, pa.array([1.0]), "column 'x' is double, and must be Int64"),
     (Int64, pa.array(["1"]), "column 'x' is string, and must be Int64"),

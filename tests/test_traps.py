@@ -442,7 +442,7 @@ def test_a_fraction_in_a_pandas_spine_is_refused_and_a_null_beside_integers_is_n
         whole = pd.DataFrame({"thing": [1, None], "event_timestamp": [NOON] * 2})
         assert store.get_historical_features(whole, "service").to_arrow()["view__x"].to_pylist() == [10, None]
         broken = pd.DataFrame({"thing": [1.7, None], "event_timestamp": [NOON] * 2})
-        with pytest.raises(SpineError, match=r"thing = 1\.7"):
+        with pytest.raises(SpineError, match=r"'thing' must be Int64: 1\.7 is no integer;"):
             store.get_historical_features(broken, "service")
 
 

@@ -82,8 +82,9 @@ def whole_numbers(array: pa.Array) -> pa.Array:
     wrong = ~null & ((values != np.floor(values)) | ~(np.abs(values) <= EXACT_IN_FLOAT64))
     if wrong.any():
         row = int(np.argmax(wrong))
-        why = f"{float(values[row])!r} is no integer that float64 holds exactly; use a dtype that has nulls, such as Int64"
-        raise WrongValueError(row, why)
+        value = float(values[row])
+        why = "is no integer" if value != np.floor(value) else "is beyond the integers that float64 holds exactly"
+        raise WrongValueError(row, f"{value!r} {why}; use a dtype that has nulls, such as Int64")
     return pa.array(np.where(null, 0, values).astype(np.int64), mask=null)
 
 
