@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from featurestore.declare.declaration import declares
 from featurestore.declare.folds import Fold, FoldOptions
-from featurestore.semantics.folds import Algebra, FoldColumn, FoldDoc, FoldKind, Part, PartialSums, Place
+from featurestore.semantics.folds import Algebra, FoldColumn, FoldKind, Part, PartialSums, Place
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
@@ -88,5 +88,5 @@ ROW = FoldKind(
     "Range",
     range_result,
     range_of,
-    docs=(FoldDoc("`Range(c)`", "Int64", "Int64: the greatest value less the least", "null", "`OVERFLOW`"),),
+    docs=("| `Range(c)` | Int64 | Int64: the greatest value less the least | null | `OVERFLOW` |",),
 )

@@ -21,13 +21,14 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.declare.sources import ParquetSource
-from featurestore.query.windows.addends import GREATEST, INTEGERS, Decode, decode_of
+from featurestore.query.windows.addends import GREATEST, INTEGERS, Addends
 from featurestore.query.windows.filtered_rows import FilteredRows, Ints
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name
 from featurestore.query.windows.ranges import MonotoneRun, Range, monotone_runs
 from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
 from featurestore.semantics.folds import Part, PartialSums
-from featurestore.semantics.folds.columnar import Limbs, on_grid
+from featurestore.semantics.folds.columnar import on_grid
+from featurestore.semantics.folds.limbs import Limbs
 from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.time import BEGINNING
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
@@ -146,11 +147,12 @@ class TileRows:
         )
 
 
-class _TileAddends:
+class _TileAddends(Addends):
     """What each tile adds to the partial sums of one tiled column, read from its columns when it is asked for."""
 
     def __init__(self, rows: pa.Table, number: int, of: FeatureType | None) -> None:
-        self._rows, self._number, self._of = rows, number, of or Int64
+        super().__init__(pa.nulls(0), of or Int64)
+        self._rows, self._number = rows, number
 
     @property
     def counts(self) -> Ints:
@@ -173,20 +175,15 @@ class _TileAddends:
         there = self._places("special")
         return np.stack([self._integers("special", place) for place in range(3)]) if there else None
 
-    @property
+    @cached_property
     def least(self) -> Ints:
         """See Addends."""
         return self._integers("least", 0)
 
-    @property
+    @cached_property
     def greatest(self) -> Ints:
         """See Addends."""
         return self._integers("greatest", 0)
-
-    @property
-    def decode(self) -> Decode:
-        """See Addends."""
-        return decode_of(self._of)
 
     def _limbs(self, part: Part) -> Limbs:
         places = self._places(part) or [ORIGIN]

@@ -16,20 +16,22 @@ from hypothesis import strategies as st
 
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.folds.columnar import (
-    Limbs,
     added,
     decimal_sums,
-    limbs_of_decimals,
-    limbs_of_floats,
-    limbs_of_ints,
     on_grid,
     python_sums,
     round_sums,
+    whole_sums,
+    with_specials,
+)
+from featurestore.semantics.folds.limbs import (
+    Limbs,
+    limbs_of_decimals,
+    limbs_of_floats,
+    limbs_of_ints,
     squares_of_decimals,
     squares_of_floats,
     squares_of_ints,
-    whole_sums,
-    with_specials,
 )
 from featurestore.semantics.folds.moments import moments
 from featurestore.types import Decimal, FeatureType, Float32, Float64, Int32, Int64

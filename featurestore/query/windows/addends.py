@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.query.windows.filtered_rows import Bits, Ints
-from featurestore.semantics.folds.columnar import (
+from featurestore.semantics.folds.limbs import (
     Limbs,
     limbs_of_decimals,
     limbs_of_floats,
@@ -26,55 +26,24 @@ from featurestore.semantics.folds.columnar import (
 )
 from featurestore.types import FeatureType
 
-__all__ = ["GREATEST", "INTEGERS", "Addends", "Decode", "ValueAddends", "decode_of"]
+__all__ = ["GREATEST", "INTEGERS", "Addends"]
 
 GREATEST = np.iinfo(np.int64).max
 
 INTEGERS = {"Bool": pa.uint8(), "Int32": pa.int32(), "Int64": pa.int64(), "Date": pa.int32(), "Timestamp": pa.int64()}
 """The integers that the values of a type are."""
 
-Decode = Callable[[Ints, Bits], pa.Array]
 
+class Addends:
+    """What each row of a column adds to partial sums, by place, each made when it is first asked for. See `PartialSums`."""
 
-class Addends(Protocol):
-    """What each row of a column adds to partial sums, by place. See `PartialSums` for what each is of several rows."""
+    def __init__(self, values: pa.Array, of: FeatureType) -> None:
+        self._values, self._of = values, of
 
     @property
     def counts(self) -> Ints | None:
         """How many values each row stands for; None: one, or none where it is null, which no filtered rows hold."""
-
-    @property
-    def sums(self) -> Limbs:
-        """The value, in limbs; 0 where it is not finite."""
-
-    @property
-    def squares(self) -> Limbs:
-        """Its square, in limbs."""
-
-    @property
-    def special(self) -> Ints | None:
-        """int64[3, n]: whether it is NaN, inf, -inf; None where all are finite."""
-
-    @property
-    def least(self) -> Ints:
-        """Its code, an integer in the order of the column's values."""
-
-    @property
-    def greatest(self) -> Ints:
-        """The complement of its code."""
-
-    @property
-    def decode(self) -> Decode:
-        """The values that codes stand for, null where the mask is."""
-
-
-class ValueAddends:
-    """Those of the values of a column, each made when it is first asked for."""
-
-    counts: Ints | None = None
-
-    def __init__(self, values: pa.Array, of: FeatureType) -> None:
-        self._values, self._of = values, of
+        return None
 
     @cached_property
     def _numbers(self) -> npt.NDArray[Any]:
@@ -89,21 +58,21 @@ class ValueAddends:
 
     @cached_property
     def sums(self) -> Limbs:
-        """See Addends."""
+        """The value, in limbs; 0 where it is not finite."""
         if self._of.kind == "Decimal":
             return limbs_of_decimals(self._decimals)
         return (limbs_of_floats if self._of.is_float else limbs_of_ints)(self._numbers)
 
     @cached_property
     def squares(self) -> Limbs:
-        """See Addends."""
+        """Its square, in limbs."""
         if self._of.kind == "Decimal":
             return squares_of_decimals(self._decimals)
         return (squares_of_floats if self._of.is_float else squares_of_ints)(self._numbers)
 
     @cached_property
     def special(self) -> Ints | None:
-        """See Addends."""
+        """int64[3, n]: whether it is NaN, inf, -inf; None where all are finite."""
         if not self._of.is_float or np.isfinite(self._numbers).all():
             return None
         numbers = self._numbers
@@ -111,7 +80,7 @@ class ValueAddends:
 
     @cached_property
     def least(self) -> Ints:
-        """See Addends. Numbers are their own codes, the same in every column; other values are ranked."""
+        """Its code, in the order of the values: numbers are their own codes, the same in every column; other values are ranked."""
         if self._of.is_float:
             return _ordered(self._numbers.view(np.int64))
         if self._of.kind in INTEGERS:
@@ -123,25 +92,21 @@ class ValueAddends:
 
     @cached_property
     def greatest(self) -> Ints:
-        """See Addends."""
+        """The complement of its code."""
         return ~self.least
 
     @cached_property
-    def decode(self) -> Decode:
-        """See Addends."""
-        if self._of.is_float or self._of.kind in INTEGERS:
-            return decode_of(self._of)
+    def decode(self) -> Callable[[Ints, Bits], pa.Array]:
+        """The values that codes stand for, null where the mask is."""
+        of = self._of
+        if of.is_float:
+            return lambda codes, none: pa.array(_ordered(codes).view(np.float64), mask=none)
+        if of.kind in INTEGERS:
+            whole = INTEGERS[of.kind]
+            return lambda codes, none: pa.array(np.where(none, 0, codes), mask=none).cast(whole).cast(of.arrow)
         holders = np.zeros(int(self.least.max(initial=-1)) + 1, np.int64)
         holders[self.least] = np.arange(len(self.least))
         return lambda codes, none: self._values.take(pa.array(holders[np.where(none, 0, codes)], mask=none))
-
-
-def decode_of(of: FeatureType) -> Decode:
-    """The values that the codes of a type of numbers stand for, the same in every column."""
-    if of.is_float:
-        return lambda codes, none: pa.array(_ordered(codes).view(np.float64), mask=none)
-    whole = INTEGERS[of.kind]
-    return lambda codes, none: pa.array(np.where(none, 0, codes), mask=none).cast(whole).cast(of.arrow)
 
 
 def _ordered(bits: Ints) -> Ints:

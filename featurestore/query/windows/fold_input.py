@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from featurestore.query.windows.addends import ValueAddends
+from featurestore.query.asof import same_key
+from featurestore.query.windows.addends import Addends
 from featurestore.query.windows.filtered_rows import FilteredRows
 from featurestore.query.windows.ranges import MonotoneRun
 from featurestore.query.windows.window_folds import FilteredColumn
@@ -159,7 +160,7 @@ class FoldRows:
             valid = values.is_valid().to_numpy(zero_copy_only=False)
             counted = valid if counted is None else counted & valid
         filtered = [FilteredRows.of(run, counted) for run in runs]
-        return FilteredColumn(values, filtered, ValueAddends(values, reads or Int64))
+        return FilteredColumn(values, filtered, Addends(values, reads or Int64))
 
 
 def _hashed(terms: Sequence[str]) -> str:

@@ -10,13 +10,12 @@ import importlib
 import pkgutil
 
 from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place, State
-from featurestore.semantics.folds.table import FOLDS, FoldDoc, FoldKind, add_fold
+from featurestore.semantics.folds.table import FOLDS, FoldKind, add_fold
 
 __all__ = [
     "FOLDS",
     "Algebra",
     "FoldColumn",
-    "FoldDoc",
     "FoldKind",
     "Part",
     "PartialSums",

@@ -11,24 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore.semantics.folds.limbs import (
-    MASK,
-    Ints,
-    Limbs,
-    carried,
-    limbs_of_decimals,
-    limbs_of_floats,
-    limbs_of_ints,
-    squares_of_decimals,
-    squares_of_floats,
-    squares_of_ints,
-)
+from featurestore.semantics.folds.limbs import MASK, Ints, Limbs, carried
 from featurestore.types import FeatureType
 
 __all__ = [
-    "TEN_POWER", "Flags", "Limbs", "absolute", "added", "decimal_sums", "limbs_of_decimals", "limbs_of_floats", "limbs_of_ints",
-    "on_grid", "python_sums", "rebased", "round_quotients", "round_sums", "squares_of_decimals", "squares_of_floats",
-    "squares_of_ints", "taller", "whole_sums", "with_specials",
+    "TEN_POWER", "Flags", "absolute", "added", "decimal_sums", "on_grid", "python_sums", "rebased", "round_quotients", "round_sums",
+    "taller", "whole_sums", "with_specials",
 ]  # fmt: skip
 
 Flags = npt.NDArray[np.bool_]

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
-from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
+from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
 
@@ -61,18 +61,8 @@ def count(column: FeatureType | None, result: FeatureType) -> Counting:
     return Counting(takes_null=column is None)
 
 
-add_fold(
-    FoldKind(
-        "Count",
-        count_result,
-        count,
-        docs=(
-            FoldDoc(
-                "`Count()`, `Count(c)`",
-                "nothing, or any column",
-                "Int64: rows, or rows in which the column is not null",
-                "0",
-            ),
-        ),
-    )
+DOCS = (
+    "| `Count()`, `Count(c)` | nothing, or any column | Int64: rows, or rows in which the column is not null | 0 | |",
 )
+
+add_fold(FoldKind("Count", count_result, count, DOCS))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from featurestore.semantics.folds.algebra import Algebra, Place
 from featurestore.semantics.folds.packing import pack_runs, unpack_runs
-from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
+from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
@@ -70,20 +70,8 @@ def count_distinct(column: FeatureType | None, result: FeatureType, bound: int) 
     return Distinct(column, bound)
 
 
-add_fold(
-    FoldKind(
-        "CountDistinct",
-        distinct_result,
-        count_distinct,
-        docs=(
-            FoldDoc(
-                "`CountDistinct(c, bound=1000)`",
-                "any column",
-                "Int64, exact up to `bound`",
-                "0",
-                "more than `bound`: `OVERFLOW`",
-            ),
-        ),
-        large=True,
-    )
+DOCS = (
+    "| `CountDistinct(c, bound=1000)` | any column | Int64, exact up to `bound` | 0 | more than `bound`: `OVERFLOW` |",
 )
+
+add_fold(FoldKind("CountDistinct", distinct_result, count_distinct, DOCS, large=True))

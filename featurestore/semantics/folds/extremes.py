@@ -8,7 +8,7 @@ from typing import Literal
 
 from featurestore.semantics.columns import widens
 from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place
-from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
+from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Scalar
@@ -98,8 +98,9 @@ def _extreme(column: FeatureType | None, result: FeatureType, end: Literal["grea
     return Extreme(own, result, end)
 
 
-DOCS = (FoldDoc("`Min(c)`, `Max(c)`", "a column that is no array",
-                "the column's type; NaN is greater than every number, -0.0 less than 0.0", "null"),)  # fmt: skip
+DOCS = (
+    "| `Min(c)`, `Max(c)` | a column that is no array | the column's type; NaN is greater than every number, -0.0 less than 0.0 | null | |",
+)
 
-add_fold(FoldKind("Min", extreme_result, minimum, docs=DOCS))
-add_fold(FoldKind("Max", extreme_result, maximum, docs=DOCS))
+add_fold(FoldKind("Min", extreme_result, minimum, DOCS))
+add_fold(FoldKind("Max", extreme_result, maximum, DOCS))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from featurestore.semantics.folds.algebra import Algebra, Place
-from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
+from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
@@ -139,19 +139,8 @@ def approx_count_distinct(column: FeatureType | None, result: FeatureType, preci
     return HyperLogLog(column, precision)
 
 
-add_fold(
-    FoldKind(
-        "ApproxCountDistinct",
-        approx_count_result,
-        approx_count_distinct,
-        docs=(
-            FoldDoc(
-                "`ApproxCountDistinct(c, precision=12)`",
-                "any column",
-                "Int64, relative error about 1.04 / 2^(precision/2): 1.6 %",
-                "0",
-            ),
-        ),
-        large=True,
-    )
+DOCS = (
+    "| `ApproxCountDistinct(c, precision=12)` | any column | Int64, relative error about 1.04 / 2^(precision/2): 1.6 % | 0 | |",
 )
+
+add_fold(FoldKind("ApproxCountDistinct", approx_count_result, approx_count_distinct, DOCS, large=True))

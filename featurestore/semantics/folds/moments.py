@@ -17,7 +17,7 @@ from featurestore.semantics.folds.measures import Measure, measure_of
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.rounding import rounded, rounded_root
 from featurestore.semantics.folds.sums import mean_result
-from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
+from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Scalar
 
@@ -159,8 +159,9 @@ def _spread(column: FeatureType | None, result: FeatureType, ddof: int, *, root:
     return Moments(measure_of(column), result, ddof, root)
 
 
-DOCS = (FoldDoc("`Var(c, ddof=1)`, `StdDev(c, ddof=1)`", "numbers", "Float64; any NaN or infinity gives NaN",
-                "null, as with `ddof` values or fewer"),)  # fmt: skip
+DOCS = (
+    "| `Var(c, ddof=1)`, `StdDev(c, ddof=1)` | numbers | Float64; any NaN or infinity gives NaN | null, as with `ddof` values or fewer | |",
+)
 
-add_fold(FoldKind("Var", spread_result, var, docs=DOCS))
-add_fold(FoldKind("StdDev", spread_result, stddev, docs=DOCS))
+add_fold(FoldKind("Var", spread_result, var, DOCS))
+add_fold(FoldKind("StdDev", spread_result, stddev, DOCS))

@@ -23,7 +23,7 @@ from featurestore.semantics.folds.algebra import Algebra, Place
 from featurestore.semantics.folds.measures import measure_of
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.rounding import rounded
-from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
+from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Float64, Scalar
 
@@ -183,19 +183,8 @@ def approx_quantile(column: FeatureType | None, result: FeatureType, q: float, a
     return DDSketch(Fraction(repr(q)), bits)
 
 
-add_fold(
-    FoldKind(
-        "ApproxQuantile",
-        quantile_result,
-        approx_quantile,
-        docs=(
-            FoldDoc(
-                "`ApproxQuantile(c, q, accuracy=0.01)`",
-                "numbers",
-                "Float64, within `accuracy` (relative) of the quantile",
-                "null",
-            ),
-        ),
-        large=True,
-    )
+DOCS = (
+    "| `ApproxQuantile(c, q, accuracy=0.01)` | numbers | Float64, within `accuracy` (relative) of the quantile | null | |",
 )
+
+add_fold(FoldKind("ApproxQuantile", quantile_result, approx_quantile, DOCS, large=True))

@@ -17,7 +17,7 @@ from featurestore.semantics.columns import widens
 from featurestore.semantics.folds.algebra import Algebra, Place
 from featurestore.semantics.folds.limbs import Ints
 from featurestore.semantics.folds.packing import LONG_RUN_BYTES, pack_runs, unpack_runs
-from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
+from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
 from featurestore.types import Array, FeatureType, Scalar
@@ -236,40 +236,17 @@ def _rows(column: FeatureType | None, result: FeatureType, n: int, *, distinct: 
     return LastRows(column, result, n, distinct)
 
 
-ONE = (FoldDoc("`Latest(c)`, `First(c)`", "any column",
-               "the column's value in the newest or oldest row, null included", "null"),)  # fmt: skip
+ONE_DOCS = (
+    "| `Latest(c)`, `First(c)` | any column | the column's value in the newest or oldest row, null included | null | |",
+)
+LAST_DOCS = (
+    "| `LastN(c, n)` | a column that is no array | Array: the values of the n newest rows, newest first, nulls included | `[]` | |",
+)
+DISTINCT_DOCS = (
+    "| `LastDistinctN(c, n)` | a column that is no array | Array: the n most recent distinct values, newest first | `[]` | |",
+)
 
-add_fold(FoldKind("Latest", one_result, latest, docs=ONE, ordered=True))
-add_fold(FoldKind("First", one_result, first, docs=ONE, ordered=True))
-add_fold(
-    FoldKind(
-        "LastN",
-        rows_result,
-        last_n,
-        docs=(
-            FoldDoc(
-                "`LastN(c, n)`",
-                "a column that is no array",
-                "Array: the values of the n newest rows, newest first, nulls included",
-                "`[]`",
-            ),
-        ),
-        ordered=True,
-    )
-)
-add_fold(
-    FoldKind(
-        "LastDistinctN",
-        rows_result,
-        last_distinct_n,
-        docs=(
-            FoldDoc(
-                "`LastDistinctN(c, n)`",
-                "a column that is no array",
-                "Array: the n most recent distinct values, newest first",
-                "`[]`",
-            ),
-        ),
-        ordered=True,
-    )
-)
+add_fold(FoldKind("Latest", one_result, latest, ONE_DOCS, ordered=True))
+add_fold(FoldKind("First", one_result, first, ONE_DOCS, ordered=True))
+add_fold(FoldKind("LastN", rows_result, last_n, LAST_DOCS, ordered=True))
+add_fold(FoldKind("LastDistinctN", rows_result, last_distinct_n, DISTINCT_DOCS, ordered=True))

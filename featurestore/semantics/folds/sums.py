@@ -17,7 +17,7 @@ from featurestore.semantics.folds.columnar import decimal_sums, round_sums, whol
 from featurestore.semantics.folds.measures import Measure, measure_of
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.rounding import rounded
-from featurestore.semantics.folds.table import FoldDoc, FoldKind, add_fold
+from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.status import Status
 from featurestore.types import Decimal, FeatureType, Float64, Int64, Scalar
 
@@ -197,29 +197,12 @@ def _of_floats(column: FeatureType, result: FeatureType, *, mean: bool) -> Float
     return FloatTotal(measure_of(column), result, mean)
 
 
-add_fold(
-    FoldKind(
-        "Sum",
-        sum_result,
-        total,
-        docs=(
-            FoldDoc("`Sum(c)`", "Int32, Int64", "Int64", "null", "`OVERFLOW`"),
-            FoldDoc("`Sum(c)`", "Decimal(p, s)", "Decimal(38, s)", "null", "`OVERFLOW`"),
-            FoldDoc(
-                "`Sum(c)`",
-                "Float32, Float64",
-                "Float64; any NaN, or both infinities, give NaN; a zero sum is +0.0",
-                "null",
-                "±Infinity",
-            ),
-        ),
-    )
+SUM_DOCS = (
+    "| `Sum(c)` | Int32, Int64 | Int64 | null | `OVERFLOW` |",
+    "| `Sum(c)` | Decimal(p, s) | Decimal(38, s) | null | `OVERFLOW` |",
+    "| `Sum(c)` | Float32, Float64 | Float64; any NaN, or both infinities, give NaN; a zero sum is +0.0 | null | ±Infinity |",
 )
-add_fold(
-    FoldKind(
-        "Mean",
-        mean_result,
-        mean,
-        docs=(FoldDoc("`Mean(c)`", "numbers", "Float64; NaN and infinities as in `Sum`", "null"),),
-    )
-)
+MEAN_DOCS = ("| `Mean(c)` | numbers | Float64; NaN and infinities as in `Sum` | null | |",)
+
+add_fold(FoldKind("Sum", sum_result, total, SUM_DOCS))
+add_fold(FoldKind("Mean", mean_result, mean, MEAN_DOCS))

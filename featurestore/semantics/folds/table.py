@@ -9,26 +9,7 @@ from typing import NamedTuple
 from featurestore.semantics.folds.algebra import Algebra
 from featurestore.types import FeatureType
 
-__all__ = ["FOLDS", "FoldDoc", "FoldKind", "add_fold"]
-
-
-class FoldDoc(NamedTuple):
-    """A row of the table in docs/folds.md, as Markdown."""
-
-    call: str
-    """The folds that it is about, as users write them."""
-
-    takes: str
-    """The columns that they take."""
-
-    result: str
-    """The result's type, and what the value is."""
-
-    of_nothing: str
-    """The value where no row counts."""
-
-    beyond: str = ""
-    """What becomes of a value that the result's type cannot hold."""
+__all__ = ["FOLDS", "FoldKind", "add_fold"]
 
 
 class FoldKind(NamedTuple):
@@ -44,8 +25,8 @@ class FoldKind(NamedTuple):
     algebra: Callable[..., Algebra]
     """`algebra(column, result, **parameters)`; a stated result may widen. ValueError where it cannot be the result's."""
 
-    docs: tuple[FoldDoc, ...]
-    """What docs/folds.md says; folds may share a row."""
+    docs: tuple[str, ...]
+    """Its rows of the table in docs/folds.md, of which several folds may share one."""
 
     ordered: bool = False
     """Whether it asks which of two rows rule 2 puts first."""
