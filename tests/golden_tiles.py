@@ -27,10 +27,11 @@ from featurestore import (
     Var,
 )
 from featurestore.declare.folds import Fold
+from featurestore.semantics.order import pushed_place
 from featurestore.semantics.time import END
 from featurestore.sources.offline import Offline
 from featurestore.tiles.codec import TileCodec
-from featurestore.tiles.series import UNTIL, PushedRow, Replaced, ViewTiles, pushed_place
+from featurestore.tiles.series import UNTIL, PushedRow, Replaced, ViewTiles
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.golden_wire import GOLDEN
 from tests.world import resolved

@@ -101,6 +101,17 @@ HOMES = [
         {"registry.warnings": "how long a row is not seen between refreshes"},
     ),
     Home(
+        "2: rows are ordered by times, then by the canonical bytes of columns",
+        r"\bsignbit\(| ASC NULLS FIRST|\+ SIGN\b|END \* 2",
+        ("semantics.order",),
+        ('terms = [f"{column} ASC NULLS FIRST"]', 'return (event_time + END * 2).to_bytes(8, "big")'),
+        {
+            "semantics.source_columns": "which columns are ordered by; zeros of two signs are two identities",
+            "query.asof": "the terms, turned round",
+            "query.windows.fold_input": "a hash of the terms",
+        },
+    ),
+    Home(
         "4: a validity ends at its until",
         r"\buntil(s?\b|_sql\([^)]*\)\}?)\s*<=",
         ("semantics.judge",),

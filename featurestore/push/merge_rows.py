@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.online.codec import ViewCodec
 from featurestore.semantics.expressions import evaluate
+from featurestore.semantics.order import pushed_place
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical, instants, scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.tiles.codec import TileCodec
-from featurestore.tiles.series import UNTIL, PushedRow, ViewTiles, pushed_place
+from featurestore.tiles.series import UNTIL, PushedRow, ViewTiles
 
 __all__ = ["LoggedRow", "PushedView", "read_rows"]
 

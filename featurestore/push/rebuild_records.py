@@ -16,13 +16,13 @@ import pyarrow as pa
 from featurestore.declare.push import PushSource
 from featurestore.push.merge_rows import PushedView
 from featurestore.semantics.columns import read_sql
-from featurestore.semantics.order import place
+from featurestore.semantics.order import place, pushed_place
 from featurestore.semantics.rows import counts_at_sql, rows_sql
 from featurestore.semantics.source_columns import Scan, cell, key_list, same_key, until_sql
 from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
-from featurestore.tiles.series import UNTIL, PushedRow, pushed_place
+from featurestore.tiles.series import UNTIL, PushedRow
 from featurestore.types import FeatureType
 
 __all__ = ["folded_records"]

@@ -48,7 +48,6 @@ CURRENT = ("chosen", "ended", "older", "expired")
 """The verdicts of rows that are known, current, and have happened: those that a fold may count."""
 
 JUDGED, NEAREST = "explain_judged", "explain_nearest"
-FILE, ROW = '"__file"', '"__row"'
 
 COPIED_MAX_COLUMNS = 8
 """Columns that are sooner copied than read again, whatever the number of rows."""

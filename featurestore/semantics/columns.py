@@ -34,7 +34,6 @@ __all__ = [
     "floored_type",
     "instant_expression",
     "instant_sql",
-    "order_sql",
     "read_sql",
     "type_of_arrow",
     "type_of_column",
@@ -249,27 +248,3 @@ def read_sql(column: str, raw: str, target: FeatureType, zone: str) -> str:
     if target.length is not None:  # read as a list, whose length is checked value by value
         return column if raw in {"FLOAT[]", target.duckdb} else f"CAST({column} AS FLOAT[])"
     return column if raw == target.duckdb else f"CAST({column} AS {target.duckdb})"
-
-
-def order_sql(column: str, of: FeatureType) -> list[str]:
-    """Ascending ORDER BY terms that order values by their canonical bytes, null least.
-
-    The bytes of a type are chosen so that their order is the values': -0.0 before 0.0, NaN after every number, text
-    by UTF-8, arrays element by element and then by length. DuckDB thinks -0.0 = 0.0, so the sign is a term of its own.
-    """
-    if of.is_float:
-        return [f"{column} ASC NULLS FIRST", f"({column} <> 0 OR NOT signbit({column})) ASC NULLS FIRST"]
-    if of.element is not None:
-        element = "x" if of.element.element is None else "to_json(x)"
-        zero = f"CAST({_zero(of.element)} AS {of.element.duckdb})" if of.element.element is None else "''"
-        sign = "coalesce(x <> 0 OR NOT signbit(x), true)" if of.element.is_float else "true"
-        ranked = f"{{'n': x IS NOT NULL, 'v': coalesce({element}, {zero}), 's': {sign}}}"
-        as_list = column if of.length is None else f"CAST({column} AS {of.element.duckdb}[])"
-        return [f"list_transform({as_list}, lambda x: {ranked}) ASC NULLS FIRST"]
-    return [f"{column} ASC NULLS FIRST"]
-
-
-def _zero(of: FeatureType) -> str:
-    return {"Bool": "false", "String": "''", "Bytes": "''", "Date": "'1970-01-01'", "Timestamp": "'1970-01-01'"}.get(
-        of.kind, "0"
-    )

@@ -1,4 +1,4 @@
-"""Rule 2's order in Python: bytes that compare as values do, and back; `order_sql` of `columns` is its SQL form.
+"""Rule 2's order: as bytes that compare as values do, and back; and as SQL, `order_sql`.
 
     value       0x00 for null (the least), else 0x01 and
     Bool        one byte
@@ -26,7 +26,17 @@ import numpy as np
 
 from featurestore.types import FeatureType, Float32, Scalar, date_of, days_of, micros_of, timestamp_of
 
-__all__ = ["order_bytes", "order_value", "place", "read_all", "same_value", "widening_reader"]
+__all__ = [
+    "event_time_of",
+    "order_bytes",
+    "order_sql",
+    "order_value",
+    "place",
+    "pushed_place",
+    "read_all",
+    "same_value",
+    "widening_reader",
+]
 
 WIDTH = {"Int32": 4, "Int64": 8, "Date": 4, "Timestamp": 8, "Decimal": 16}
 IEEE = {"Float32": struct.Struct(">f"), "Float64": struct.Struct(">d")}
@@ -87,8 +97,40 @@ def place(
     event_time and known_at in µs; `tiebreak` in the declared order; `columns` all that the view reads, by name.
     """
     read = [order_bytes(of, value) for _, (of, value) in sorted(columns.items(), key=lambda item: item[0])]
-    return b"".join(
-        [_signed(event_time, 8), _signed(known_at, 8), *(order_bytes(of, value) for of, value in tiebreak), *read]
+    return b"".join([pushed_place(event_time, known_at), *(order_bytes(of, value) for of, value in tiebreak), *read])
+
+
+def pushed_place(event_time: int, known_at: int) -> bytes:
+    """`place` of a pushed row: no two rows of a log have one known_at, so nothing else decides."""
+    return (event_time + SIGN).to_bytes(8, "big") + (known_at + SIGN).to_bytes(8, "big")
+
+
+def event_time_of(place: bytes) -> int:
+    """The event_time (µs) of a row, from its place."""
+    return int.from_bytes(place[:8], "big") - SIGN
+
+
+def order_sql(column: str, of: FeatureType) -> list[str]:
+    """Ascending ORDER BY terms that order values by their canonical bytes, null least.
+
+    The bytes of a type are chosen so that their order is the values': -0.0 before 0.0, NaN after every number, text
+    by UTF-8, arrays element by element and then by length. DuckDB thinks -0.0 = 0.0, so the sign is a term of its own.
+    """
+    if of.is_float:
+        return [f"{column} ASC NULLS FIRST", f"({column} <> 0 OR NOT signbit({column})) ASC NULLS FIRST"]
+    if of.element is not None:
+        element = "x" if of.element.element is None else "to_json(x)"
+        zero = f"CAST({_zero(of.element)} AS {of.element.duckdb})" if of.element.element is None else "''"
+        sign = "coalesce(x <> 0 OR NOT signbit(x), true)" if of.element.is_float else "true"
+        ranked = f"{{'n': x IS NOT NULL, 'v': coalesce({element}, {zero}), 's': {sign}}}"
+        as_list = column if of.length is None else f"CAST({column} AS {of.element.duckdb}[])"
+        return [f"list_transform({as_list}, lambda x: {ranked}) ASC NULLS FIRST"]
+    return [f"{column} ASC NULLS FIRST"]
+
+
+def _zero(of: FeatureType) -> str:
+    return {"Bool": "false", "String": "''", "Bytes": "''", "Date": "'1970-01-01'", "Timestamp": "'1970-01-01'"}.get(
+        of.kind, "0"
     )
 
 

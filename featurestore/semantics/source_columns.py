@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import Source
-from featurestore.semantics.columns import floored_sql, floored_type, instant_sql, order_sql, read_sql
+from featurestore.semantics.columns import floored_sql, floored_type, instant_sql, read_sql
+from featurestore.semantics.order import order_sql
 from featurestore.semantics.sql import quote
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView

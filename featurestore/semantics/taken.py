@@ -83,7 +83,7 @@ def whole_numbers(array: pa.Array) -> pa.Array:
     if wrong.any():
         row = int(np.argmax(wrong))
         value = float(values[row])
-        why = "is no integer" if value != np.floor(value) else "is beyond the integers that float64 holds exactly"
+        why = "is no integer" if not value.is_integer() else "is beyond the integers that float64 holds exactly"
         raise WrongValueError(row, f"{value!r} {why}; use a dtype that has nulls, such as Int64")
     return pa.array(np.where(null, 0, values).astype(np.int64), mask=null)
 

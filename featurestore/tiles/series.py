@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 
 from featurestore.semantics.folds import FOLDS, Algebra, State
 from featurestore.semantics.judge import ended, expire
+from featurestore.semantics.order import event_time_of
 from featurestore.semantics.rows import before_ttl
 from featurestore.semantics.status import Status
-from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.semantics.windows import Span, TileGrid
 from featurestore.types import Int64
@@ -30,8 +30,6 @@ __all__ = [
     "TileReader",
     "TileSeries",
     "ViewTiles",
-    "event_time_of",
-    "pushed_place",
 ]
 
 UNTIL = ""
@@ -253,13 +251,3 @@ def _within_ttl(state: State, as_of: int, ttl: int) -> State:
     if state and isinstance(state[0], bytes):
         return () if before_ttl(event_time_of(state[0]), as_of, ttl) else state
     return tuple(row for row in state if not before_ttl(event_time_of(row[0]), as_of, ttl))
-
-
-def pushed_place(event_time: int, known_at: int) -> bytes:
-    """A pushed row's position by rule 2: no two rows of a log have one known_at, so nothing else decides."""
-    return (event_time + END * 2).to_bytes(8, "big") + (known_at + END * 2).to_bytes(8, "big")
-
-
-def event_time_of(place: bytes) -> int:
-    """The event_time (µs) of a row, from its place."""
-    return int.from_bytes(place[:8], "big") - END * 2

@@ -15,8 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.semantics.columns import order_sql
-from featurestore.semantics.order import order_bytes, order_value, place, read_all, same_value, widening_reader
+from featurestore.semantics.order import (
+    order_bytes,
+    order_sql,
+    order_value,
+    place,
+    read_all,
+    same_value,
+    widening_reader,
+)
 from featurestore.semantics.values import canonical
 from featurestore.types import FeatureType, Float32, Float64, Int32, Int64, String, parse_type
 from tests.oracle import sort_key

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from featurestore import Count, Entity, FeatureView, Mean, ParquetSource, PushSource, StdDev, Sum, Var
 from featurestore.declare.folds import Fold
 from featurestore.query.windows.fold_input import FoldRows, column_name
+from featurestore.semantics.order import pushed_place
 from featurestore.semantics.time import END
 from featurestore.semantics.windows import TileGrid
 from featurestore.sources.offline import Offline
 from featurestore.tiles.codec import TileCodec
-from featurestore.tiles.series import UNTIL, PushedRow, TileRange, ViewTiles, pushed_place
+from featurestore.tiles.series import UNTIL, PushedRow, TileRange, ViewTiles
 from featurestore.tiles.tile_rows import tile_table, tiled_columns
 from featurestore.types import Float64, Int64, Timestamp
 from tests.semantics.values import of_type

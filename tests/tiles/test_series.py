@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from featurestore import Count, Entity, FeatureView, First, Latest, Max, Mean, PushSource, StdDev, Sum, Var
+from featurestore.semantics.order import event_time_of, pushed_place
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.windows import Span
 from featurestore.sources.offline import Offline
-from featurestore.tiles.series import ViewTiles, event_time_of, pushed_place
+from featurestore.tiles.series import ViewTiles
 from featurestore.types import Float64, Int64, Timestamp
 from tests.world import resolved
 

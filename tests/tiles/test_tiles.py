@@ -31,13 +31,14 @@ from featurestore import (
     Var,
 )
 from featurestore.errors import OnlineStoreError
+from featurestore.semantics.order import pushed_place
 from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView, algebra_of
 from featurestore.semantics.windows import Span
 from featurestore.sources.offline import Offline
 from featurestore.tiles.codec import BLOCK_READ_MIN_RECORDS, TileCodec
-from featurestore.tiles.series import UNTIL, PartialAggregate, PushedRow, ViewTiles, pushed_place
+from featurestore.tiles.series import UNTIL, PartialAggregate, PushedRow, ViewTiles
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.semantics.values import of_type
 from tests.world import resolved

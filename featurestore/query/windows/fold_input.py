@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from featurestore.query.asof import same_key
 from featurestore.query.windows.addends import Addends
 from featurestore.query.windows.filtered_rows import FilteredRows
 from featurestore.query.windows.ranges import MonotoneRun
