@@ -153,10 +153,10 @@ def push_together(store: FeatureStore, pushes: list[Any]) -> list[Any]:
 
     own = store._project.pushing._pusher("swipes")
     threads = [threading.Thread(target=push, args=(number,)) for number in range(len(pushes))]
-    with own._turn:
+    with own._batch_lock:
         for number, thread in enumerate(threads):
             thread.start()
-            while len(own._line._waiting) <= number:
+            while len(own._queue._waiting) <= number:
                 time.sleep(0.001)
     for thread in threads:
         thread.join(300)

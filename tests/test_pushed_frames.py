@@ -226,7 +226,7 @@ def test_a_key_that_float64_cannot_hold_is_asked_for_by_nobody() -> None:
     with opened(view_of(table(thing=[1], at=[hours(-1)], x=[1.0]), ["x"])) as (store, clock):
         store.materialize(progress=False)
         refused = raised(RequestError, lambda: store.get_online_features(frame, "service"))
-        assert "Row 0: 'thing' must be Int64: 9007199254740994.0 is no integer" in refused
+        assert "Row 0: 'thing' must be Int64: 9007199254740994.0 is beyond the integers" in refused
         asked = frame.assign(event_timestamp=clock())
         assert "Row 0" in raised(SpineError, lambda: store.get_historical_features(asked, "service"))
 
