@@ -65,7 +65,7 @@ HOMES = [
     ),
     Home(
         "1: a row counts while counts_from <= as_of < counts_until",
-        r"counts_from(\[\w+\])?\s*<=|counts_until(\[\w+\])?\s*>|<\s*(\w+\.)*counts_until",
+        r"counts_(from|at)(\[\w+\])?\s*<=|counts_(until|at)(\[\w+\])?\s*>|<\s*(\w+\.)*counts_until",
         ("semantics.rows",),
         ('sql = "r.counts_from <= q.as_of"', "alive = rows.counts_from[row] <= as_of", "as_of < rows.counts_until[row]"),
         {
