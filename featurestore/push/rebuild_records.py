@@ -42,7 +42,7 @@ def folded_records(
     Each record's instant is `upto`: all that was known by then is in it.
     """
     with offline.session() as session, session.reading():
-        types = _types(view)
+        types = dict(sorted(view.view.columns.items()))
         reader = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys)).to_arrow_reader(
             READ_BATCH_ROWS
         )
@@ -51,11 +51,6 @@ def folded_records(
             record = view.records.changed(None, group, instant=upto)
             assert record is not None
             yield view.keys.key(key), record
-
-
-def _types(view: PushedView) -> dict[str, FeatureType]:
-    """The columns that are read of each row, with the type of each."""
-    return dict(sorted(view.view.columns.items()))
 
 
 def _sql(

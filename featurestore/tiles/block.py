@@ -75,20 +75,12 @@ class TileBlock:
         ends = list(accumulate([series.format.numbers for series, _, _ in windows], initial=0))
         pieces = [series.pieces(low, high, end) for (series, low, high), end in zip(windows, ends, strict=False)]
         piece = _Pieces(*[np.concatenate(each) for each in zip(*pieces, strict=True)])
-        small = np.zeros((ends[-1], self._records), np.int64)
-        large: list[tuple[_Pieces, list[int]]] = []
+        totals = [[0] * self._records for _ in range(ends[-1])]
         for dtype in np.unique(piece.dtype).tolist():
             some = _Pieces(*[each[piece.dtype == dtype] for each in piece])
             items = self.view(DTYPES[dtype])
             values = items[_places(some.at, items.itemsize, some.items)]
-            starts = np.cumsum(some.items) - some.items
-            bits = 8 * items.itemsize + int(some.items.max()).bit_length() + int(some.shift.max())
-            if bits < 64:
-                small[some.column, some.record] = np.add.reduceat(values, starts, dtype=np.int64) << some.shift
-            else:
-                large.append((some, _sums(values, starts)))
-        totals = small.tolist()
-        for some, sums in large:
+            sums = _sums(values, np.cumsum(some.items) - some.items)
             for column, record, shift, total in zip(
                 *[each.tolist() for each in (some.column, some.record, some.shift)], sums, strict=True
             ):
@@ -125,8 +117,6 @@ class TileBlock:
                     merge([self.bytes[k : k + step] for k in range(i, j, step)])
                     for i, j in zip((begin + step * first).tolist(), ends.tolist(), strict=True)
                 ]
-            if len(chosen) == self._records:
-                return found
             for record, state in zip(chosen.tolist(), found, strict=True):
                 states[record] = state
         return states

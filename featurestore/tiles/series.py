@@ -161,35 +161,31 @@ class ViewTiles:
 
     def __init__(self, view: ResolvedView) -> None:
         self.view = view
-        found: dict[int, dict[Any, PartialAggregate]] = {}
-        lengths: dict[int, set[int | None]] = {}
-        places = []
+        hops = sorted({_span(feature).hop for feature in view.features})
+        kept: list[dict[Any, PartialAggregate]] = [{} for _ in hops]
+        merges: dict[tuple[int, int, Span | None], int] = {}
+
+        def merged(feature: ResolvedFeature, aggregate: PartialAggregate) -> int:
+            """The number of a merged state, which features of one aggregate and span share."""
+            series = hops.index(_span(feature).hop)
+            return merges.setdefault((series, _index(kept[series], aggregate), feature.span), len(merges))
+
+        self._readings = []
         for feature in view.features:
-            span = feature.span or Span(None)
-            aggregates = found.setdefault(span.hop, {})
-            own = _index(aggregates, PartialAggregate(algebra_of(feature), feature.fold.column, feature.where))
-            newest = until = None
-            latest = PartialAggregate(UNTIL_FOLD, UNTIL, feature.where)
-            if view.ttl is not None and feature.ttl_counts_nulls:
-                newest = _index(aggregates, latest)
-            if feature.fold.kind == "Latest" and view.source.until is not None:
-                until = _index(aggregates, latest)
-            places.append((feature, algebra_of(feature), span.hop, own, newest, until))
-            lengths.setdefault(span.hop, set()).add(None if span.length is None else span.offset + span.length)
-        hops = sorted(found)
+            algebra, latest = algebra_of(feature), PartialAggregate(UNTIL_FOLD, UNTIL, feature.where)
+            own = merged(feature, PartialAggregate(algebra, feature.fold.column, feature.where))
+            newest = merged(feature, latest) if view.ttl is not None and feature.ttl_counts_nulls else None
+            ends = feature.fold.kind == "Latest" and view.source.until is not None
+            self._readings.append(_Reading(feature, algebra, own, newest, merged(feature, latest) if ends else None))
         self.series = tuple(
-            TileSeries(TileGrid(hop), _longest(lengths[hop], hop), tuple(found[hop].values())) for hop in hops
+            TileSeries(TileGrid(hop), _longest(view, hop), tuple(own.values()))
+            for hop, own in zip(hops, kept, strict=True)
         )
         self.aggregates = tuple(dict.fromkeys(each for series in self.series for each in series.aggregates))
         """All that is kept, in whichever series."""
-        self._merges: list[tuple[int, int, int]] = []  # each the series, the aggregate and the number of the span
-        self._spans: list[Span | None] = []
-        self._readings = tuple(
-            _Reading(f, of, self._merge(hops.index(hop), own, f.span),
-                     None if newest is None else self._merge(hops.index(hop), newest, f.span),
-                     None if until is None else self._merge(hops.index(hop), until, f.span))
-            for f, of, hop, own, newest, until in places
-        )  # fmt: skip
+        self._spans = list(dict.fromkeys(span for _, _, span in merges))
+        self._merges = [(series, aggregate, self._spans.index(span)) for series, aggregate, span in merges]
+        """Of each merged state the numbers of the series, of the aggregate and of the span."""
         self.conditions = tuple(dict.fromkeys(f.where for f in view.features if f.where is not None))
 
     def columns(self, tiles: TileReader, as_of: int) -> tuple[list[list[Any]], list[list[Status]]]:
@@ -200,15 +196,6 @@ class ViewTiles:
         )
         found = [self._finished(reading, states, as_of) for reading in self._readings]
         return [values for values, _ in found], [statuses for _, statuses in found]
-
-    def _merge(self, series: int, aggregate: int, span: Span | None) -> int:
-        """The number of a merged state, which features of one aggregate and span share."""
-        if span not in self._spans:
-            self._spans.append(span)
-        merge = (series, aggregate, self._spans.index(span))
-        if merge not in self._merges:
-            self._merges.append(merge)
-        return self._merges.index(merge)
 
     def _finished(
         self, reading: _Reading, states: Sequence[Sequence[State]], as_of: int
@@ -235,8 +222,15 @@ def _index(aggregates: dict[Any, PartialAggregate], aggregate: PartialAggregate)
     return list(aggregates).index(kept)
 
 
-def _longest(lengths: set[int | None], hop: int) -> Span:
-    return Span(None if None in lengths else max(length for length in lengths if length is not None), hop=hop)
+def _span(feature: ResolvedFeature) -> Span:
+    return feature.span or Span(None)
+
+
+def _longest(view: ResolvedView, hop: int) -> Span:
+    """A window that is as long as the longest of one hop, offset included."""
+    spans = [span for span in map(_span, view.features) if span.hop == hop]
+    lengths = [span.offset + span.length for span in spans if span.length is not None]
+    return Span(max(lengths) if len(lengths) == len(spans) else None, hop=hop)
 
 
 def _reach(span: Span | None, as_of: int) -> tuple[int | None, int | None]:
