@@ -227,10 +227,12 @@ def _accept_bool(_: FeatureType, value: Any) -> bool:
 
 
 def _accept_int(bits: int) -> Callable[[FeatureType, Any], int]:
+    beyond = 1 << (bits - 1)
+
     def accept(of: FeatureType, value: Any) -> int:
         if type(value) is not int:
             raise ValueError(f"{value!r} is no integer")
-        if not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
+        if not -beyond <= value < beyond:
             raise ValueError(f"{value!r} does not fit {of}")
         return value
 
