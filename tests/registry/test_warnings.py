@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from featurestore.declare.durations import rough_duration
 from featurestore.registry import warnings as notices_module
 from tests.registry.small_repository import START, Repository, landings, naive, utc
 
@@ -135,11 +136,9 @@ def test_ages_are_those_of_an_independent_count(repo, refresh, offset, settle, r
     micros = {"refresh": refresh, "offset": offset, "settle": settle, "ready": ready}
     micros = {word: seconds * 1_000_000 for word, seconds in micros.items()}
     ages = sorted(_first_served(e, k, **micros) - e for e, k in zip(event.tolist(), known.tolist(), strict=True))
-    half, most = (notices_module._rough(ages[int(np.ceil(q * 400)) - 1]) for q in (0.5, 0.95))
-    lag = notices_module._rough(sorted((known - event).tolist())[199])
-    bounds = (
-        f"{notices_module._rough(micros['ready'])} to {notices_module._rough(micros['ready'] + micros['refresh'])} old"
-    )
+    half, most = (rough_duration(ages[int(np.ceil(q * 400)) - 1]) for q in (0.5, 0.95))
+    lag = rough_duration(sorted((known - event).tolist())[199])
+    bounds = f"{rough_duration(micros['ready'])} to {rough_duration(micros['ready'] + micros['refresh'])} old"
     assert f"first served {half} after it happened, 95 % of them within {most}: known after {lag} " in text
     assert "(medians of 400 rows)" in text
     assert text.endswith(bounds)
@@ -199,4 +198,4 @@ DURATIONS = [
 @pytest.mark.parametrize(("micros", "shown"), DURATIONS)
 def test_durations_are_shown_roughly(micros, shown):
     """Two units say enough of what was measured."""
-    assert notices_module._rough(micros) == shown
+    assert rough_duration(micros) == shown
