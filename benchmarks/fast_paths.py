@@ -71,6 +71,9 @@ def _matrix(rows: int) -> Twins:
 
 
 CASES: dict[str, Callable[[], Twins]] = {
+    "values of 100 states, Count": lambda: _finished("Count"),
+    "values of 100 states, Sum": lambda: _finished("Sum"),
+    "values of 100 states, Var": lambda: _finished("Var"),
     "values of 100 states, Latest": lambda: _finished("Latest"),
     "values of 100 states, Max": lambda: _finished("Max"),
     "100 rows unpacked, Latest": _unpacked,

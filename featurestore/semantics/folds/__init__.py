@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place, State
+from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place, State
 from featurestore.semantics.folds.table import FOLDS, FoldKind, add_fold
 
 __all__ = [
     "FOLDS",
     "Algebra",
+    "CertainAlgebra",
     "FoldColumn",
     "FoldKind",
     "Part",

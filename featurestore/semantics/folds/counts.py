@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place
+from featurestore.semantics.folds.algebra import CertainAlgebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.table import FoldKind, add_fold
-from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
 
 __all__ = ["Counting"]
 
 
 @dataclass(frozen=True, slots=True)
-class Counting(Algebra):
+class Counting(CertainAlgebra):
     """The state is the count."""
 
     takes_null: bool
@@ -32,9 +31,9 @@ class Counting(Algebra):
         """The sum of both."""
         return a + b
 
-    def finish(self, state: int) -> tuple[int, Status]:
+    def value(self, state: int) -> int:
         """The count, 0 for no rows."""
-        return state, Status.PRESENT
+        return state
 
     def finish_sums(self, sums: PartialSums) -> FoldColumn:
         """The counts."""

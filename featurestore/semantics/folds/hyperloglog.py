@@ -14,10 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from featurestore.semantics.folds.algebra import Algebra, Place
+from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, Place
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.order import order_bytes
-from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
 
 __all__ = ["HyperLogLog"]
@@ -30,7 +29,7 @@ ALPHA = 0.7213475204444817
 
 
 @dataclass(frozen=True, slots=True)
-class HyperLogLog(Algebra):
+class HyperLogLog(CertainAlgebra):
     """The state: register << 6 | rank of each register in use, ascending; every register, as bytes, beyond m / 4 in use."""
 
     column: FeatureType
@@ -61,7 +60,7 @@ class HyperLogLog(Algebra):
             return _raised(bytearray(1 << self.precision), ranks.values())
         return tuple(sorted(ranks.values()))
 
-    def finish(self, state: Registers) -> tuple[int, Status]:
+    def value(self, state: Registers) -> int:
         """About how many different values there are; 0 of none."""
         registers = 1 << self.precision
         counts = [0] * (66 - self.precision)
@@ -73,7 +72,7 @@ class HyperLogLog(Algebra):
         for count in reversed(counts[1:-1]):
             z = 0.5 * (z + count)
         z += registers * _sigma(counts[0] / registers)
-        return round(ALPHA * registers * registers / z), Status.PRESENT
+        return round(ALPHA * registers * registers / z)
 
     def pack(self, state: Registers) -> bytes:
         """Three bytes for each register in use, or one for each register; a first byte says which."""

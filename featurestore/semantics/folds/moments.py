@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place
+from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.columnar import TEN_POWER, absolute, python_sums, rebased, round_quotients, taller
 from featurestore.semantics.folds.limbs import Ints, Limbs, carried, squares_of_limbs
 from featurestore.semantics.folds.measures import Measure, measure_of
@@ -18,7 +18,6 @@ from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.rounding import rounded, rounded_root
 from featurestore.semantics.folds.sums import mean_result
 from featurestore.semantics.folds.table import FoldKind, add_fold
-from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Scalar
 
 __all__ = ["Moments", "finish_moments", "moments"]
@@ -35,7 +34,7 @@ LOW, LOW_OF_SQUARES = (1 << EMPTY_BITS) - 1, (1 << 2 * EMPTY_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Moments(Algebra):
+class Moments(CertainAlgebra):
     """The state: how many values, how many of them are NaN or infinite, Σx and Σx² of the finite ones in their units."""
 
     measure: Measure
@@ -58,12 +57,12 @@ class Moments(Algebra):
         """The sums of both."""
         return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
 
-    def finish(self, state: Sums) -> tuple[Scalar, Status]:
+    def value(self, state: Sums) -> Scalar:
         """Null unless there are more than ddof values; NaN with any NaN or infinity."""
         values, unbounded, first, second = state
         if values <= self.ddof:
-            return None, Status.PRESENT
-        return (math.nan if unbounded else finish_moments(self, values, first, second)), Status.PRESENT
+            return None
+        return math.nan if unbounded else finish_moments(self, values, first, second)
 
     def finish_sums(self, sums: PartialSums) -> FoldColumn:
         """Of all requests."""

@@ -19,12 +19,11 @@ from fractions import Fraction
 from itertools import chain
 from typing import NamedTuple
 
-from featurestore.semantics.folds.algebra import Algebra, Place
+from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, Place
 from featurestore.semantics.folds.measures import measure_of
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.rounding import rounded
 from featurestore.semantics.folds.table import FoldKind, add_fold
-from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Float64, Scalar
 
 __all__ = ["DDSketch", "Sketch"]
@@ -50,7 +49,7 @@ EMPTY = Sketch()
 
 
 @dataclass(frozen=True, slots=True)
-class DDSketch(Algebra):
+class DDSketch(CertainAlgebra):
     """The state: a Sketch; buckets of level 0 have `bits` bits of the mantissa beside the exponent."""
 
     q: Fraction
@@ -87,27 +86,27 @@ class DDSketch(Algebra):
             a.nan + b.nan,
         )
 
-    def finish(self, state: Sketch) -> tuple[float | None, Status]:
+    def value(self, state: Sketch) -> float | None:
         """About the value of rank ⌊q·(n − 1)⌋, from 0, in the order of values, NaN greatest; null of no values."""
         total = state.minus + state.zeros + state.plus + state.nan
         total += sum(count for _, count in state.below) + sum(count for _, count in state.above)
         if not total:
-            return None, Status.PRESENT
+            return None
         rank = math.floor(self.q * (total - 1)) - state.minus
         if rank < 0:
-            return -math.inf, Status.PRESENT
+            return -math.inf
         for bucket, count in reversed(state.below):
             rank -= count
             if rank < 0:
-                return -self._middle(bucket, state.level), Status.PRESENT
+                return -self._middle(bucket, state.level)
         rank -= state.zeros
         if rank < 0:
-            return 0.0, Status.PRESENT
+            return 0.0
         for bucket, count in state.above:
             rank -= count
             if rank < 0:
-                return self._middle(bucket, state.level), Status.PRESENT
-        return math.inf if rank < state.plus else math.nan, Status.PRESENT
+                return self._middle(bucket, state.level)
+        return math.inf if rank < state.plus else math.nan
 
     def _middle(self, bucket: int, level: int) -> float:
         """The number whose relative distance from both ends of a bucket is the same: 2·low·high / (low + high)."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.semantics.columns import widens
-from featurestore.semantics.folds.algebra import Algebra, Place
+from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, Place
 from featurestore.semantics.folds.limbs import Ints
 from featurestore.semantics.folds.packing import LONG_RUN_BYTES, pack_runs, unpack_runs
 from featurestore.semantics.folds.table import FoldKind, add_fold
@@ -29,7 +29,7 @@ Rows = tuple[Picked, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class OneRow(Algebra):
+class OneRow(CertainAlgebra):
     """Of the greatest or the least row. The state: that row, or () for none."""
 
     column: FeatureType
@@ -57,9 +57,9 @@ class OneRow(Algebra):
         ordered = reversed(states) if self.decisive == "newest" else states
         return self.unpack(next(filter(None, ordered), b""))
 
-    def finish(self, state: Picked | tuple[()]) -> tuple[Scalar, Status]:
+    def value(self, state: Picked | tuple[()]) -> Scalar:
         """What the row holds, null included; null of no rows."""
-        return (self.read(state[1]) if state else None), Status.PRESENT
+        return self.read(state[1]) if state else None
 
     def finish_many(self, states: Sequence[Picked | tuple[()]]) -> tuple[list[Scalar], list[Status]]:
         """The values, read together: 4 × as fast as one by one (`benchmarks fast-paths`)."""
@@ -92,7 +92,7 @@ class OneRow(Algebra):
 
 
 @dataclass(frozen=True, slots=True)
-class LastRows(Algebra):
+class LastRows(CertainAlgebra):
     """Of the n greatest rows, or of the greatest row of each of n values. The state: those rows, greatest first."""
 
     column: FeatureType
@@ -136,9 +136,9 @@ class LastRows(Algebra):
                 break
         return found
 
-    def finish(self, state: Rows) -> tuple[list[Scalar], Status]:
+    def value(self, state: Rows) -> list[Scalar]:
         """The values, newest first; [] of no rows."""
-        return [self.read(value) for _, value in state], Status.PRESENT
+        return [self.read(value) for _, value in state]
 
     @property
     def picks(self) -> tuple[Literal["newest", "oldest"], int] | None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.semantics.folds.algebra import Algebra, FoldColumn, Part, PartialSums, Place
+from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.columnar import decimal_sums, round_sums, whole_sums, with_specials
 from featurestore.semantics.folds.measures import Measure, measure_of
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
@@ -89,7 +89,7 @@ class WholeTotal(Algebra):
 
 
 @dataclass(frozen=True, slots=True)
-class FloatTotal(Algebra):
+class FloatTotal(CertainAlgebra):
     """Of floats. The state: how many values, NaN, +inf and -inf there are, and the exact sum of the finite values.
 
     The sum is an integer in units of the smallest subnormal, so that merging is adding. Packed it is what it is as a
@@ -114,17 +114,17 @@ class FloatTotal(Algebra):
         """The sums of both."""
         return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4]
 
-    def finish(self, state: Float) -> tuple[Scalar, Status]:
+    def value(self, state: Float) -> Scalar:
         """Null of no values; NaN where there is a NaN or both infinities; else the true value, rounded once."""
         values, nan, plus, minus, whole = state
         if not values:
-            return None, Status.PRESENT
+            return None
         if nan or (plus and minus):
-            return math.nan, Status.PRESENT
+            return math.nan
         if plus or minus:
-            return (math.inf if plus else -math.inf), Status.PRESENT
+            return math.inf if plus else -math.inf
         unit = self.measure.unit * values if self.mean else self.measure.unit
-        return rounded(whole, unit, self.result), Status.PRESENT
+        return rounded(whole, unit, self.result)
 
     def finish_sums(self, sums: PartialSums) -> FoldColumn:
         """The sums, or the means."""
