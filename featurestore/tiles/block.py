@@ -30,9 +30,7 @@ class TileBlock:
     """The tiles of many records of one view; see TileReader."""
 
     def __init__(self, formats: Sequence[TileFormat], records: Sequence[bytes]) -> None:
-        spare = max(
-            8, *[tile_format.head.size for tile_format in formats]
-        )  # so that a head or eight bytes may be read anywhere
+        spare = max(8, *[each.head.size for each in formats])  # so that a head or eight bytes may be read anywhere
         self._records = len(records)
         self.bytes = b"".join([*records, bytes(spare)])
         sizes = np.array([len(record) for record in records])
@@ -55,11 +53,8 @@ class TileBlock:
         """See TileReader."""
         windows = dict.fromkeys((series, first, last) for series, _, first, last in ranges)
         within_of = {window: self._series[window[0]].within(*window[1:]) for window in windows}
-        totals = dict(
-            zip(
-                windows, self._totals([(self._series[of[0]], *within) for of, within in within_of.items()]), strict=True
-            )
-        )
+        summed = self._totals([(self._series[window[0]], *within) for window, within in within_of.items()])
+        totals = dict(zip(windows, summed, strict=True))
         found: list[Sequence[State]] = []
         for series, aggregate, first, last in ranges:
             numbers = self._series[series].format.aggregate_columns[aggregate].numbers
@@ -89,10 +84,8 @@ class TileBlock:
 
     def _states(self, series: _SeriesBlock, aggregate: int, low: Ints, high: Ints) -> list[State]:
         """The states of an aggregate that is not additive, over the tiles [low, high) of each record."""
-        algebra, other = (
-            series.format.series.aggregates[aggregate].algebra,
-            series.format.aggregate_columns[aggregate].other,
-        )
+        algebra = series.format.series.aggregates[aggregate].algebra
+        other = series.format.aggregate_columns[aggregate].other
         merge, states = series.format.merges[aggregate], [algebra.zero] * self._records
         at, size, steps = series.others[:, other], series.sizes[:, other], series.steps[:, other]
         some = (high > low) & (steps > 0)
@@ -130,15 +123,25 @@ class TileBlock:
 
 
 class _Pieces(NamedTuple):
-    """Runs of integers that are to be summed, each for a column and a record: at which byte, how many and of what dtype (by
-    its number); by how many bits the sum is to be shifted."""
+    """Runs of neighbouring integers that are to be summed, an entry a run."""
 
     column: Ints
+    """For which column."""
+
     record: Ints
+    """Of which record."""
+
     at: Ints
+    """At which byte it begins."""
+
     items: Ints
+    """How many integers it has."""
+
     dtype: Ints
+    """Of which type they are: a number among DTYPES."""
+
     shift: Ints
+    """By how many bits the sum is to be shifted."""
 
 
 class _SeriesBlock:
