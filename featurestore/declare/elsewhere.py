@@ -1,4 +1,4 @@
-"""Options that a declaration does not have, though one might look for them there, and what each would be."""
+"""Hints for options that are given to the wrong kind of definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What view versions have online: it is filled here, by a run or from a log of pushes, and freed."""
+"""Fills or frees one view version online."""
 
 from __future__ import annotations
 

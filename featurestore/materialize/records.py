@@ -38,7 +38,7 @@ def existing(store: OnlineStore, codec: ViewCodec) -> set[bytes]:
 
 
 def collect(session: Session, view: ResolvedView, sql: str) -> int:
-    """Fill the temporary table `asked (n, k…)` of a session with the keys that a query gives; how many there are."""
+    """Fill the temporary table `asked (request_no, k…)` of a session with the keys that a query gives; how many there are."""
     connection = session.connection
     connection.execute(
         f"CREATE TEMP TABLE asked AS SELECT row_number() OVER () - 1 AS request_no, {key_list(view)} FROM ({sql})"

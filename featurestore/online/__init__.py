@@ -1,4 +1,4 @@
-"""Online stores: opaque bytes by key, and the codec of what is kept in them. `open_online` turns a URL into a store."""
+"""Online stores: bytes by key, each value under a checksum, the codec of materialized records, and the state of push sources. `open_online` turns a URL into a store."""
 
 from __future__ import annotations
 

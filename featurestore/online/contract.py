@@ -25,7 +25,8 @@ class Guard(NamedTuple):
 class OnlineStore(Protocol):
     """Opaque bytes by key, safe to use from several threads and processes at once.
 
-    Keys and values are any bytes; both may be empty. Every method raises OnlineUnavailableError where the store
+    Keys and values are any bytes; both may be empty. A store keeps each value `sealed` and checks the seal where it is read
+    (`online.value_checksums`), raising OnlineStoreError. Every method raises OnlineUnavailableError where the store
     cannot be reached and OnlineStoreError where it refuses, is full or was closed.
     """
 

@@ -1,4 +1,4 @@
-"""How far a push source is applied online: what lookups read first, and what decides the as_of they may answer.
+"""How far the online records hold the log of a push source, and for which instant lookups may answer.
 
     state    format (u8), applied, reserved, confirmed, last (i64 each; the least int where there is none)
 

@@ -1,4 +1,4 @@
-"""Says a few times a second that all of the logs is online, for those who look up without a log at hand.
+"""Confirms several times a second, in the online store, that all logged rows are there.
 
 One thread a project, in processes that push and in servers. It also brings online what a dead pusher left, or what a store
 lacks that came back older, within a second of that.

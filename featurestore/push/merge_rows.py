@@ -1,4 +1,4 @@
-"""Rows into the records of one view version over a push source, each once."""
+"""Decodes logged rows for the tiles of each view version over the source."""
 
 from __future__ import annotations
 

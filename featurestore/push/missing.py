@@ -1,4 +1,4 @@
-"""The rows of a log that the records have not, in pieces that can be applied one after the other."""
+"""Reads the rows of a log that the online records lack, some at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""push: rows into a source's log and the records of every view over it; see `push`."""
+"""All pushers of one project, and the background threads that they need."""
 
 from __future__ import annotations
 

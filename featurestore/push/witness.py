@@ -1,4 +1,4 @@
-"""Who has the log at hand can see, without asking anybody, until when a reading of the online store has all of it.
+"""Proves from the local log that the online store has every row up to an instant.
 
 Under the log's lock nobody is on the way between a reservation and the log. A reading whose state says that nothing is
 reserved, and that its last row is the log's last, holds every row there is; and every later row will be known after
@@ -38,7 +38,7 @@ class LogWitness:
         self._looked = NEVER
 
     def __call__(self, held: bytes | None, now: int) -> int:
-        """See `state.Witness`."""
+        """See `source_state.Witness`."""
         state, instant = self._vouched
         known = instant if state == held else NEVER
         if known >= now or 0 <= now - self._looked < self._every or not self._gate.acquire(blocking=False):

@@ -1,4 +1,4 @@
-"""For each request, the rows of its key that happened last among those that count: the as-of query's search, in integers.
+"""The as-of join as a binary search: the newest row that counts for each request.
 
 Rows and requests are sorted once as pairs (key, instant), each pair one integer, and met by binary search. What the pair
 alone does not answer is handed back: the requests of which several of the newest rows do not count yet (or no longer), and

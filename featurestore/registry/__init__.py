@@ -1,1 +1,1 @@
-"""What was applied, version by version, and the plan that leads from one version to the next."""
+"""What was applied, version by version, the plan that leads from one to the next, and the journals of runs and of written frames."""

@@ -1,4 +1,4 @@
-"""What was applied, over the sources as they are now."""
+"""Applied views over their sources' present files and columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A plan: the steps from what was applied to what is declared. What is printed is what `apply` executes."""
+"""A plan: the steps from what was applied to what is declared, as they are printed.
+
+`apply` stores the document of a plan as a whole and frees what it may; materialize does the refills, and the deletions that
+wait for them.
+"""
 
 from __future__ import annotations
 

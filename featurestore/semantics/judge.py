@@ -1,10 +1,9 @@
-"""Rule 4: the status of a value at the as_of served, and what stands in its place. Each judgement is written here once, for one
-value, for numpy arrays of many and in SQL, as it is asked for; every path asks it here.
+"""Rule 4: whether a value is MISSING, EXPIRED, OVERFLOW or PRESENT, and where a default replaces it.
 
-    MISSING     the key is not known, or null
-    EXPIRED     it is known, and no row lies within the ttl, or the validity of the one that was chosen has ended
-    OVERFLOW    the fold's value is beyond what its type can hold
-    PRESENT     else
+MISSING     the key is not known, or null
+EXPIRED     it is known, and no row lies within the ttl, or the validity of the one that was chosen has ended
+OVERFLOW    the fold's value is beyond what its type can hold
+PRESENT     else
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Columns that a caller brings, as columns of a type: what is exactly of the type, in whichever form it comes."""
+"""Converts the columns that a caller gives to declared types, and refuses what would lose something."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL as tokens: a text of an expression that stays the same when it is only written differently.
+"""Splits SQL into tokens, so that spacing and case do not change a fingerprint.
 
 It does not come from the engine, whose own way of printing SQL changes between its versions; a fingerprint must not.
 """

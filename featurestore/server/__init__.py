@@ -1,4 +1,4 @@
-"""The HTTP service: lookups over FastAPI."""
+"""The HTTP service: lookups, pushes, manifests and the state of the serving log, over FastAPI."""
 
 from featurestore.server.app import create_app
 from featurestore.server.run import serve

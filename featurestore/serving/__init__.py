@@ -1,1 +1,1 @@
-"""Lookup: the features of keys as of now, from the online store, on-demand functions included, and the log of what was served."""
+"""Lookup: which version of a service answers, the features of keys as of now, on-demand functions, and the log of what was served."""

@@ -1,4 +1,4 @@
-"""Rows of a request that are alike, as the rows of a ranking are in their user: what they ask for is read and worked out once."""
+"""Groups the rows of a request that have the same key, so that each key is read once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many records of tiles read at once, as arrays: what `layout` says of one, with the same states to the bit."""
+"""Decodes the tiles of many records at once with numpy."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""get_historical_features: the rows of a spine, each with the values as of its own instant."""
+"""Training frames: the rows of a spine, or every key at some instants, each with the values as of its own instant; manifests."""

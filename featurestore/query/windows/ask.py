@@ -1,4 +1,4 @@
-"""The as-of query's other half: folds of many rows. Rows come from DuckDB once, sorted; ranges of them are folded.
+"""Folds over windows for many pairs of key and instant: the other half of the as-of query.
 
 It asks the same rows as every other path (`semantics.rows`), for the keys and requests that `query.asof` has numbered. So
 many keys are taken at once as memory allows; the rest waits in DuckDB, which spills. What was taken is folded in batches of

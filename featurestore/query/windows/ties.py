@@ -1,4 +1,4 @@
-"""Conflicts of folds that pick rows: a picked row tied with others in all but its bytes, and these decided.
+"""Finds the requests whose chosen row tied with a different one, up to its canonical bytes.
 
 Rows tie that are equal in key, event_time, known_at and tiebreak (rule 2). A tie is a conflict of a request where its rows
 differ, and at least two that do count for the request, one of which was picked.

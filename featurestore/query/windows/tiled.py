@@ -1,4 +1,4 @@
-"""What the query needs of tiles, which stand for the rows of some files; `tiles` makes and keeps them."""
+"""The interface through which the query reads tiles, which stand for the rows of some files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Why served values of a view are not training's: each cause by asking training again with one thing different.
 
-The causes are tried in the order of `Search.run`; the first that gives what was served, to the bit, is the one.
+The causes are tried in the order of `Search.run`; the first that fits is the one. Most fit where training, asked with one thing
+different, gives what was served, to the bit; `history rewritten` where a file was written anew since, so that it cannot be asked.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Lineage(Subgraph):
 
 
 def lineage(catalog: Catalog, uses: Uses, asked: Any, *, direction: Direction = "both") -> Lineage:
-    """The lineage of a name or a definition: see `lineage_graph.found` for the names.
+    """The lineage of a name or a definition: see `graph.found` for the names.
 
     direction: only what it is made of ("upstream"), or only what is made of it ("downstream"). Raises NotFoundError with
     the nearest name.

@@ -1,4 +1,4 @@
-"""Numbers as integers over one unit, so that sums of them are sums of integers."""
+"""Turns numbers into exact integers of a common unit."""
 
 from __future__ import annotations
 

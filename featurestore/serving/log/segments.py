@@ -3,7 +3,7 @@
 A file's name ends with a checksum of all its bytes, so that whoever reads it can tell whether they are what was written. Those
 of an earlier version have none.
 
-A merged file (see `serving_upkeep`) says in its metadata which files it replaces. They stay for a while, for readers that
+A merged file (see `serving.log.upkeep`) says in its metadata which files it replaces. They stay for a while, for readers that
 listed them before; whoever lists the files now leaves them out.
 """
 

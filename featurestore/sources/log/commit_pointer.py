@@ -1,4 +1,4 @@
-"""Up to where the last segment was acknowledged, for the processes that share a log.
+"""The end of the last acknowledged append (the file `tip`), shared by processes.
 
 It is written after each append and never synced. Within one run of the machine it is exact; after a crash of the
 machine it may be behind, never ahead, because the segment is synced first. So it spares the next appender a look

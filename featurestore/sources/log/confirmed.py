@@ -1,4 +1,4 @@
-"""What was ever confirmed of a log: the instants beyond which the known_at of every later row has to lie.
+"""Two instants that are kept beside the log: every new row gets a later known_at.
 
 It lies beside the log and not in the online store, which may come back older and with a clock that is behind. It is
 written under the log's lock and never synced: within one run of the machine it is exact.
