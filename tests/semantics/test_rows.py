@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore import FeatureView, Latest, Mean, ParquetSource
+from featurestore import FeatureView, LastN, Latest, Mean, ParquetSource
 from featurestore.query.windows.ranges import monotone_runs, range_of
 from featurestore.semantics import rows as rule
 from featurestore.semantics.judge import ended, ended_sql, expired
@@ -30,6 +30,9 @@ EDGES = [
 """Instants on which a predicate turns, and those beside them."""
 
 INSTANT = st.one_of(st.sampled_from(EDGES), st.integers(0, 100))
+ASKED = st.one_of(st.just(AS_OF), INSTANT)
+"""Mostly the instant by which the edges were chosen."""
+
 RAW = {"thing": "BIGINT", "id": "BIGINT", "at": "TIMESTAMP", "learned": "TIMESTAMP", "gone": "BOOLEAN", "x": "DOUBLE"}
 
 
@@ -42,12 +45,14 @@ def resolved(*, identity: bool, history: bool = True) -> ResolvedView:
     source = ParquetSource("rows", "rows.parquet", event_time="at", known_at="learned", **words)
     view = FeatureView(
         "view", entity=THING, source=source, refresh="1h", settle=f"{SETTLE}us", ready_after="1m", ttl=f"{TTL}us",
-        features={"x": Latest("x"), "mean": Mean("x", window="30us")},
+        features={"x": Latest("x"), "mean": Mean("x", window="30us"), "last": LastN("x", n=2)},
     )  # fmt: skip
     return resolve(view, RAW)
 
 
 VIEW, PLAIN = resolved(identity=True), resolved(identity=False)
+LAST, MEAN = VIEW.folded
+"""One that the ttl bounds, and one with a window."""
 
 
 class Drawn(NamedTuple):
@@ -62,7 +67,7 @@ class Drawn(NamedTuple):
 
 MAYBE = st.one_of(INSTANT, INSTANT, INSTANT, st.none())
 ROWS = st.lists(
-    st.builds(Drawn, st.sampled_from([1, 1, 2, None]), st.sampled_from([1, 1, 2, 2, None]), MAYBE, MAYBE,
+    st.builds(Drawn, st.sampled_from([1, 1, 1, 2, None]), st.sampled_from([1, 1, 1, 2, None]), MAYBE, MAYBE,
               st.sampled_from([None, False, False, True])),
     min_size=1, max_size=8,
 )  # fmt: skip
@@ -80,8 +85,8 @@ def asked(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ..
     return connection.execute(sql).fetchall()
 
 
-@settings(max_examples=60, deadline=None)
-@given(times=st.lists(st.tuples(INSTANT, INSTANT, INSTANT), min_size=1, max_size=20), as_of=INSTANT)
+@settings(max_examples=100, deadline=None)
+@given(times=st.lists(st.tuples(INSTANT, INSTANT, INSTANT), min_size=1, max_size=20), as_of=ASKED)
 def test_each_predicate_is_the_same_in_sql_and_in_python(
     connection: duckdb.DuckDBPyConnection, times: list[tuple[int, int, int]], as_of: int
 ) -> None:
@@ -95,7 +100,8 @@ def test_each_predicate_is_the_same_in_sql_and_in_python(
         found = connection.sql(
             f"SELECT known, {rule.counts_from_sql(SETTLE)} AS counts_from, {rule.counts_until_sql(SETTLE)} AS counts_until, "
             f"{rule.before_ttl_sql(as_of, TTL)} AS before, {ended_sql('superseded', as_of)} AS over, "
-            f"{rule.within_sql(rule.visible_span(view, view.folded[0]), as_of)} AS within FROM ({inner})"
+            f"{rule.within_sql(rule.visible_span(view, MEAN), as_of)} AS within, "
+            f"{rule.within_sql(rule.visible_span(view, LAST), as_of)} AS in_ttl FROM ({inner})"
         ).fetchnumpy()
         begun, gone = rule.counts_from(event, known, SETTLE), rule.counts_until(superseded, SETTLE)
         window = Span(30)
@@ -106,6 +112,8 @@ def test_each_predicate_is_the_same_in_sql_and_in_python(
         assert found["over"].tolist() == ended(superseded, as_of).tolist()
         within = (event > window.start(as_of)) & (event <= window.end(as_of))
         assert found["within"].tolist() == within.tolist()
+        in_ttl = (event <= as_of) & ~rule.before_ttl(event, as_of, TTL)
+        assert found["in_ttl"].tolist() == in_ttl.tolist()
         for counted in (PLAIN, VIEW):
             sql = rule.counts_at_sql(counted, as_of)
             connection.register("interval", pa.table({"counts_from": begun, "counts_until": gone}))
@@ -123,8 +131,8 @@ def counts(row: Drawn, as_of: int) -> bool:
     return row.at <= as_of and known <= as_of + SETTLE
 
 
-@settings(max_examples=60, deadline=None)
-@given(drawn=ROWS, as_of=INSTANT)
+@settings(max_examples=100, deadline=None)
+@given(drawn=ROWS, as_of=ASKED)
 def test_the_terms_one_by_one_are_the_interval(
     connection: duckdb.DuckDBPyConnection, drawn: list[Drawn], as_of: int
 ) -> None:
@@ -152,7 +160,7 @@ def test_the_terms_one_by_one_are_the_interval(
             ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     times=st.lists(st.tuples(st.integers(0, 1), INSTANT, INSTANT, st.one_of(INSTANT, st.just(END))), min_size=1, max_size=20),
     requests=st.lists(st.tuples(st.integers(0, 1), INSTANT), min_size=1, max_size=5),
