@@ -13,7 +13,7 @@ from featurestore.declare.services import FeatureService
 from featurestore.declare.views import FeatureView
 from featurestore.materialize.materializer import Materializer
 from featurestore.online import OnlineStore, open_online
-from featurestore.push.pushing import Pushing
+from featurestore.push.push_sources import Pushing
 from featurestore.registry.rebind import applied_views, rebind
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
@@ -22,11 +22,11 @@ from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.serving.log.project_log import ProjectLog
 from featurestore.serving.recorder import Recorder
-from featurestore.serving.serving import Serving
+from featurestore.serving.served_versions import Serving
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import PushLogs
-from featurestore.tiles.of_files import tiles_folder
+from featurestore.tiles.file_tile_choice import tiles_folder
 
 __all__ = ["Project"]
 

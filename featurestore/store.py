@@ -40,7 +40,7 @@ from featurestore.serving.log.serving_log import Losses
 from featurestore.serving.log.upkeep import Upkeep
 from featurestore.serving.lookup import Lookup
 from featurestore.serving.online_result import OnlineResult
-from featurestore.serving.serving import ServiceBehind
+from featurestore.serving.served_versions import ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Options, get_historical_features

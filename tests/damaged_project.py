@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from featurestore import FeatureStore, ManualClock
 from featurestore.errors import FeatureStoreError
 from featurestore.sources.log import Log
-from featurestore.tiles import tiling
+from featurestore.tiles import file_tile_query as tiling
 from featurestore.training.manifest import Manifest
 from tests.damage import flip, places
 

@@ -18,7 +18,7 @@ from featurestore.clock import instant_of, to_datetime
 from featurestore.errors import FeatureStoreError, NotMaterializedError, OnlineStoreError
 from featurestore.online import Guard, OnlineStore, Reading
 from featurestore.online.source_state import NEVER, SourceState, state_key
-from featurestore.push.pushing import Pushing
+from featurestore.push.push_sources import Pushing
 from featurestore.serving import view_readers as parts
 from tests.pushing import DyingStore, Killed, kept, put_back
 from tests.servers import RedisServer

@@ -18,7 +18,7 @@ from featurestore import FeatureStore, ManualClock
 from featurestore.clock import instant_of, to_datetime
 from featurestore.errors import NotMaterializedError, PushError
 from featurestore.online.codec import ViewCodec
-from featurestore.push.pushing import Pushing
+from featurestore.push.push_sources import Pushing
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.lookup import Lookup
 from featurestore.serving.online_result import OnlineResult

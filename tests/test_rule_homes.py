@@ -70,7 +70,7 @@ HOMES = [
         ('sql = "r.counts_from <= q.as_of"', "alive = rows.counts_from[row] <= as_of", "as_of < rows.counts_until[row]"),
         {
             "reports.audit.recompute": "the instants around one at which rows began to count",
-            "tiles.tiling": "what is asked of all the rows of a tile at once",
+            "tiles.file_tile_query": "what is asked of all the rows of a tile at once",
         },
     ),
     Home(

@@ -28,8 +28,8 @@ from featurestore import (
     StdDev,
     Sum,
 )
-from featurestore.tiles import of_files as tiling
-from featurestore.tiles import tiling as compiled
+from featurestore.tiles import file_tile_choice as tiling
+from featurestore.tiles import file_tile_query as compiled
 from featurestore.types import Int64
 from tests.damage import flip, places
 

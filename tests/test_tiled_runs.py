@@ -17,7 +17,7 @@ from featurestore.query.answer import Answer, ask
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
-from featurestore.tiles import of_files as tiling
+from featurestore.tiles import file_tile_choice as tiling
 from featurestore.tiles import tile_rows
 from tests.folding import FoldSpec, fold_specs
 from tests.histories import History, histories, to_arrow, write_parquet

@@ -19,7 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
-from featurestore.declare.elsewhere import elsewhere, options_of
+from featurestore.declare.misplaced_options import elsewhere, options_of
 from featurestore.declare.problems import problems
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type

@@ -30,9 +30,9 @@ from featurestore.materialize.progress import Progress
 from featurestore.materialize.records import RecordQuery, collect, existing
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
-from featurestore.online.sealing import read_past_damage
+from featurestore.online.value_checksums import read_past_damage
 from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
-from featurestore.query.windows.tiled import Tiling
+from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.registry.store import RunRecord
 from featurestore.report import instant_json
 from featurestore.semantics.view import ResolvedView
@@ -40,7 +40,7 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.source_files import again as once_more
-from featurestore.tiles.of_files import tiles_for
+from featurestore.tiles.file_tile_choice import tiles_for
 
 __all__ = ["Run", "materialize_view", "run_record"]
 

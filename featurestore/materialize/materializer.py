@@ -17,7 +17,7 @@ from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
-from featurestore.tiles.of_files import free_tiles
+from featurestore.tiles.file_tile_choice import free_tiles
 
 __all__ = ["Materializer"]
 

@@ -17,7 +17,7 @@ from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec
 from featurestore.online.wire import cut
 from featurestore.query.answer import ask
-from featurestore.query.windows.tiled import Tiling
+from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.semantics.source_columns import key_list
 from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView

@@ -39,8 +39,8 @@ from featurestore.errors import (
     OnlineUnavailableError,
 )
 from featurestore.online.contract import Guard, Reading
-from featurestore.online.sealing import is_sound, opened, opened_one, sealed
 from featurestore.online.url import Parser, byte_count, parse_options, seconds
+from featurestore.online.value_checksums import is_sound, opened, opened_one, sealed
 
 __all__ = ["LmdbStore"]
 

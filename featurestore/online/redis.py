@@ -25,8 +25,8 @@ from featurestore.clock import Clock, reader
 from featurestore.errors import ConfigError, OnlineStoreError, OnlineUnavailableError
 from featurestore.online.contract import Guard, Reading
 from featurestore.online.pool import Deadline, Pool, brought_up
-from featurestore.online.sealing import opened, opened_one, sealed
 from featurestore.online.url import Parser, file_path, parse_options, seconds, whole_number
+from featurestore.online.value_checksums import opened, opened_one, sealed
 
 __all__ = ["RedisStore"]
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 from featurestore.errors import SourceError
 from featurestore.query.asof import keys_statements
 from featurestore.query.row_choice import CHOSEN, RowChoice, choose
-from featurestore.query.windows.ask import ask_folds
+from featurestore.query.windows.fold_query import ask_folds
 from featurestore.query.windows.key_batch import FoldedAnswer
-from featurestore.query.windows.tiled import Tiling
+from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.semantics.judge import row_statuses, statuses_of, takes_default
 from featurestore.semantics.rows import before_ttl, words_sql
 from featurestore.semantics.source_columns import Scan, read_cell, until_sql

@@ -5,7 +5,7 @@ It is a short program over temporary tables, whose SQL statements can be printed
     keys      each requested key as one small integer, key_no
     rows      the source's rows as (key_no, event_us, counts_from, counts_until, pointer), restricted to the requested keys; where all requests are for one
               instant, then to each key's newest that count at it
-              Here `query.nearest` finds each request's newest rows by event_time. For most requests one of them counts;
+              Here `query.asof_search` finds each request's newest rows by event_time. For most requests one of them counts;
               `met` are the rows where several do, `left` the requests for which the newest few do not.
     instant   for each request that is left, the event_time of its newest row that counts: found again among running
               maxima; with identities, by their lifetimes

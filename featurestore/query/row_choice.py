@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.query.asof import near_sql, rows_statements, ties_statements
-from featurestore.query.nearest import Requests, newest
+from featurestore.query.asof_search import Requests, newest
 from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.view import ResolvedView

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from featurestore.online import OnlineStore
 from featurestore.online.codec import WATERMARK, ViewCodec, project_prefix
-from featurestore.online.sealing import read_past_damage
+from featurestore.online.value_checksums import read_past_damage
 
 __all__ = ["free_project", "free_view"]
 

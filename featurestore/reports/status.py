@@ -16,7 +16,7 @@ from featurestore.report import Report, ReportTable, instant_json, plain, plain_
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.log.serving_log import Losses
-from featurestore.serving.serving import ServiceBehind
+from featurestore.serving.served_versions import ServiceBehind
 from featurestore.serving.view_readers import Vouched
 from featurestore.sources.log import Log, Segment
 from featurestore.sources.offline import Offline

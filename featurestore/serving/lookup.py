@@ -22,11 +22,11 @@ from featurestore.errors import OnlineStoreError, RequestError
 from featurestore.online import OnlineStore, Reading
 from featurestore.online.coalesce import CoalescingReader
 from featurestore.semantics.evaluate import evaluate, evaluate_rows, input_names
+from featurestore.semantics.input_columns import INTEGERS, WrongValueError, whole_decimal, whole_numbers
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService
-from featurestore.semantics.taken import INTEGERS, WrongValueError, whole_decimal, whole_numbers
 from featurestore.semantics.values import own_lists, scalars
 from featurestore.serving.online_result import OnlineResult, PartAnswer
-from featurestore.serving.repeats import Repeats, repeats_of
+from featurestore.serving.repeated_keys import Repeats, repeats_of
 from featurestore.serving.view_readers import Vouched, reader_of
 from featurestore.types import FeatureType, Timestamp, from_json
 

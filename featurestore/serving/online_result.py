@@ -15,7 +15,7 @@ from featurestore.report import Report, ReportTable, cell, shown_instant
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, matrix_of, own_lists, to_pandas
-from featurestore.serving.repeats import Repeats
+from featurestore.serving.repeated_keys import Repeats
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from featurestore.errors import SpineError, did_you_mean
 from featurestore.semantics.columns import instant_expression, read_sql, type_of_arrow, type_of_column, widens
-from featurestore.semantics.taken import WrongTypeError, WrongValueError, taken
+from featurestore.semantics.input_columns import WrongTypeError, WrongValueError, taken
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars
 from featurestore.training.spine import SpineChunk

@@ -26,7 +26,7 @@ from featurestore import (
 )
 from featurestore.declare import folds
 from featurestore.declare.declaration import Declaration
-from featurestore.declare.elsewhere import ELSEWHERE, options_of
+from featurestore.declare.misplaced_options import ELSEWHERE, options_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.sources import Source
 from featurestore.errors import DeclarationError

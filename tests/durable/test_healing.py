@@ -21,7 +21,7 @@ from featurestore import ARRIVAL, FeatureService, FeatureStore, FeatureView, Man
 from featurestore.registry.documents import empty_document
 from featurestore.registry.store import Registry, RunRecord
 from featurestore.sources.arrivals import Arrivals, Sighting
-from featurestore.tiles.files import HopChoice, TiledFile, TileFiles
+from featurestore.tiles.file_tile_store import HopChoice, TiledFile, TileFiles
 from tests.small import NOON, THING, both, hours, spine, table, write
 
 A, B = Sighting("a.parquet", 1, 1), Sighting("b.parquet", 2, 2)

@@ -18,7 +18,7 @@ import redis
 from featurestore.errors import FeatureStoreError, OnlineDamagedError
 from featurestore.online import Guard, OnlineStore, open_online
 from featurestore.online.coalesce import CoalescingReader
-from featurestore.online.sealing import MARK, opened, read_past_damage, sealed
+from featurestore.online.value_checksums import MARK, opened, read_past_damage, sealed
 from tests.damage import flipped, places
 from tests.servers import RedisServer
 

@@ -139,7 +139,7 @@ def test_who_waits_while_another_finds_the_store_silent_is_told_so(monkeypatch: 
         "view", entity=thing, source=DataFrameSource("rows", rows, event_time="at"), refresh="1h", features=["x"]
     )
     begun, asking, calls = threading.Event(), threading.Event(), 0
-    monkeypatch.setattr("featurestore.serving.serving.RELOAD_SECONDS", 1e9)
+    monkeypatch.setattr("featurestore.serving.served_versions.RELOAD_SECONDS", 1e9)
     with FeatureStore.local() as store:
         store.apply([FeatureService("model", features=[view])])
         store.materialize(progress=False)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.serving.serving import RELOAD_SECONDS
+from featurestore.serving.served_versions import RELOAD_SECONDS
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from featurestore.query.windows.filtered_rows import Bits, FilteredRows, Ints, p
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name, rows_name
 from featurestore.query.windows.ranges import MonotoneRun, Range, monotone_runs, range_of
 from featurestore.query.windows.ties import Ties
-from featurestore.query.windows.tiled import TiledRows
+from featurestore.query.windows.tile_protocol import TiledRows
 from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
 from featurestore.semantics.folds import FOLDS, FoldColumn, PartialSums
 from featurestore.semantics.judge import ended, statuses_of

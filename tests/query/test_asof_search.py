@@ -11,7 +11,7 @@ import pytest
 
 from featurestore import FeatureView
 from featurestore.query import row_choice as choice
-from featurestore.query.nearest import TRIED_INSTANTS, Requests, newest
+from featurestore.query.asof_search import TRIED_INSTANTS, Requests, newest
 from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.time import BEGINNING, END
 from tests.small import NOON, hours, opened, spine, table, view_of

@@ -19,7 +19,7 @@ from featurestore.query.windows.batching import key_batches, memory_batches
 from featurestore.query.windows.filtered_rows import Ints
 from featurestore.query.windows.fold_input import COUNTED, FoldRows
 from featurestore.query.windows.key_batch import FoldedAnswer, KeyBatch
-from featurestore.query.windows.tiled import TILES, Tiling
+from featurestore.query.windows.tile_protocol import TILES, Tiling
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.view import ResolvedFeature, ResolvedView

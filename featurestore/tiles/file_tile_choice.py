@@ -22,9 +22,9 @@ from featurestore.semantics.windows import TileGrid
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
-from featurestore.tiles.files import HopChoice, TiledFile, TiledPart, TileFiles
+from featurestore.tiles.file_tile_query import FileTiles, Rest, count_rows, hop_for, joined_sql, make_tiles, tile_grid
+from featurestore.tiles.file_tile_store import HopChoice, TiledFile, TiledPart, TileFiles
 from featurestore.tiles.tile_rows import can_be_tiled
-from featurestore.tiles.tiling import FileTiles, Rest, count_rows, hop_for, joined_sql, make_tiles, tile_grid
 
 __all__ = ["free_tiles", "tiles_folder", "tiles_for"]
 

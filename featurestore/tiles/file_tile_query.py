@@ -18,7 +18,7 @@ import pyarrow as pa
 from featurestore.query.changed_keys import all_keys_sql
 from featurestore.query.windows.batching import key_batches, memory_batches
 from featurestore.query.windows.fold_input import COUNTED, FoldRows, earliest
-from featurestore.query.windows.tiled import TILES
+from featurestore.query.windows.tile_protocol import TILES
 from featurestore.semantics.rows import rows_sql, visible_span
 from featurestore.semantics.source_columns import Scan, key_list, same_key
 from featurestore.semantics.sql import file_list

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from featurestore.serving.repeats import repeats_of
+from featurestore.serving.repeated_keys import repeats_of
 
 
 @pytest.mark.parametrize("columns", [1, 2])
