@@ -50,6 +50,22 @@ HOMES = [
         },
     ),
     Home(
+        "0: an instant is asked for from its ready_after on; 5: whether an answer is late",
+        r"[-+]\s*\{?(\w+\.)*ready_after\b|\bas_of(\(now\))?\s*-\s*(\w+\.)*_?lag\b",
+        ("semantics.time",),
+        ("start = instant + view.timing.ready_after", 'f"{first} + {timing.ready_after}"', "stale = base < timing.as_of(now) - lag"),
+        {
+            "reports.availability.measuring": "instants whose ready_after has passed",
+        },
+    ),
+    Home(
+        "1: a condition holds where it is true, and not null",
+        r"\bIS TRUE\b",
+        ("semantics.rows",),
+        ('f"({text}) IS TRUE"',),
+        {},
+    ),
+    Home(
         "1a: history that was loaded in bulk is known when it would have been",
         r"least\(\s*(learned_us|o)\b|minimum\(learned",
         ("semantics.rows",),
@@ -65,10 +81,11 @@ HOMES = [
     ),
     Home(
         "1: a row counts while counts_from <= as_of < counts_until",
-        r"counts_(from|at)(\[\w+\])?\s*<=|counts_(until|at)(\[\w+\])?\s*>|<\s*(\w+\.)*counts_until",
+        r"counts_(from|at)(\[\w+\])?\s*<=|>=\s*(\w+\.)*counts_from|counts_(until|at)(\[\w+\])?\s*>|<\s*(\w+\.)*counts_until",
         ("semantics.rows",),
-        ('sql = "r.counts_from <= q.as_of"', "alive = rows.counts_from[row] <= as_of", "as_of < rows.counts_until[row]"),
+        ('sql = "r.counts_from <= q.as_of"', 'sql = "q.as_of >= r.counts_from"', "alive = rows.counts_from[row] <= as_of", "as_of < rows.counts_until[row]"),
         {
+            "query.asof": "an ASOF JOIN, which can be said in this order alone",
             "reports.audit.recompute": "the instants around one at which rows began to count",
             "tiles.file_tile_query": "what is asked of all the rows of a tile at once",
         },

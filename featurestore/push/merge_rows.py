@@ -12,6 +12,7 @@ from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.online.codec import ViewCodec
 from featurestore.semantics.expressions import evaluate
 from featurestore.semantics.order import pushed_place
+from featurestore.semantics.rows import holds_sql
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical, instants, scalars
 from featurestore.semantics.view import ResolvedView
@@ -71,7 +72,7 @@ def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:
         for name, column in zip(wanted, evaluate(table, wanted).columns, strict=True):
             table = table.append_column(name, column)
     columns = {name: scalars(canonical(table[name], of)) for name, of in types.items()}
-    tests = {f"w{i}": f"({text}) IS TRUE" for i, text in enumerate(conditions)}
+    tests = {f"w{i}": holds_sql(text) for i, text in enumerate(conditions)}
     tested = evaluate(table, tests)
     holds = [tested[name].to_pylist() for name in tests]
     known, replaces = table[KNOWN_AT].to_pylist(), table[REPLACES].to_pylist()

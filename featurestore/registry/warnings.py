@@ -169,7 +169,7 @@ def _age(session: Session, view: ResolvedView, of: str) -> str:
     timing = view.timing
     lag, served = "greatest(known - event_us, 0)", counts_from_sql()
     if timing.refresh is not None:
-        served = f"{timing.first_sql(counts_from_sql(timing.settle))} + {timing.ready_after}"
+        served = timing.served_from_sql(timing.first_sql(counts_from_sql(timing.settle)))
     quantile = "CAST(quantile_disc({}, {}) AS BIGINT)"
     columns = [quantile.format(lag, 0.5), *(quantile.format(f"{served} - event_us", q) for q in (0.5, 0.95))]
     known, half, most = map(rough_duration, _row(session, f"SELECT {', '.join(columns)} FROM times"))

@@ -55,7 +55,7 @@ class Completions:
         self.instants = sorted(first)
         self.starts = sorted(started for started, _ in first.values())
         self.finishes = _least_from(first[instant][1] for instant in self.instants)
-        served = (max(instant + timing.ready_after, first[instant][1]) for instant in self.instants)
+        served = (max(timing.served_from(instant), first[instant][1]) for instant in self.instants)
         self.served = _least_from(served)
         by_start = sorted((started, instant) for instant, (started, _) in first.items())
         self._found = _least_from(instant for _, instant in by_start)

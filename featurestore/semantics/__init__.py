@@ -6,7 +6,7 @@
 3  folds     what several rows add up to                                      `folds`
 4  judging   the status of a value, and its default                           `status`, `judge`
 
-Two more lie where they are carried out. 5, late values are served with a mark or withheld, in `serving`. 6, what is online is true for
+Two more lie where they are carried out. 5, late values are served with a mark or withheld: `Timing.is_late`, `serving.view_readers`. 6, what is online is true for
 an instant: the keys that may have changed in `query.changed_keys`, the instant of pushed rows in `online.source_state`. 7,
 a retry changes nothing, in `push.deduplicate`. Each rule has one home, its SQL form beside its Python form; `tests/test_rule_homes.py` holds it.
 """

@@ -43,7 +43,7 @@ from featurestore.semantics.windows import Span
 
 __all__ = [
     "RowTimes", "before_ttl", "before_ttl_sql", "between_sql", "counts_at", "counts_at_sql", "counts_from",
-    "counts_from_sql", "counts_until", "counts_until_sql", "current_terms", "happened_sql", "invalid_sql",
+    "counts_from_sql", "counts_until", "counts_until_sql", "current_terms", "happened_sql", "holds_sql", "invalid_sql",
     "is_known_sql", "known", "known_sql", "rows_sql", "timed_sql", "valid_terms", "versions_sql", "visible_span",
     "visible_terms", "whole_sql", "within_sql", "words_sql",
 ]  # fmt: skip
@@ -183,13 +183,18 @@ def timed_sql(source: Source, raw: Mapping[str, str], scan: Scan, selected: str,
     )
 
 
+def holds_sql(condition: str) -> str:
+    """That a condition holds for a row: it is true, and not null."""
+    return f"(({condition}) IS TRUE)"
+
+
 def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ()) -> str:
     """`timed_sql` with `k…` (key), each column that the view reads as `cell` names it, and whether each of the conditions is
     true, `w0, w1, …`."""
     zone = view.source.timezone or "UTC"
     keys = [read_sql(quote(key.column), view.raw[key.column], key.type, zone) for key in view.keys] or ["0"]
     cells = [cell_sql(view, column) for column in view.columns]
-    tests = [f"(({text}) IS TRUE) AS w{i}" for i, text in enumerate(conditions)]
+    tests = [f"{holds_sql(text)} AS w{i}" for i, text in enumerate(conditions)]
     if conditions:  # over columns of which DuckDB knows no statistics: see `guarded`
         columns = {column: view.raw[column] for column in view.columns}
         columns |= dict.fromkeys(own_columns(view.source), "BIGINT")

@@ -71,6 +71,19 @@ class Timing:
         wanted = self.as_of(now)
         return next((instant for instant in complete if instant <= wanted), None)
 
+    def served_from(self, instant: Any) -> Any:
+        """From when on (int or numpy array) lookups ask for an instant."""
+        return instant + self.ready_after
+
+    def served_from_sql(self, instant: str) -> str:
+        """`served_from` of a BIGINT expression."""
+        return f"{instant} + {self.ready_after}"
+
+    def is_late(self, as_of: int, now: int, *, lag: int = 0) -> bool:
+        """Rule 5: whether values as of an instant are older at `now` than the view promises, by more than `lag` (µs)."""
+        late: bool = as_of < self.as_of(now) - lag
+        return late
+
     def known_by(self, as_of: Any) -> Any:
         """Until when (int or numpy array) a row may be learned and still count for `as_of`."""
         return as_of + self.settle

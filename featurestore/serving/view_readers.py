@@ -103,7 +103,7 @@ class MaterializedReader:
             statuses, columns = self._judged(records, base, edition_of(marks[0]))
         except LookupError:
             return None
-        return _answered(self, statuses, columns, as_of=base, stale=base < self.view.timing.as_of(now))
+        return _answered(self, statuses, columns, as_of=base, stale=self.view.timing.is_late(base, now))
 
     def _judged(self, records: Sequence[bytes | None], base: int, edition: int) -> tuple[list[list[Status]], Columns]:
         """Rule 4: each feature's status for each record, and the columns with their defaults filled in."""
@@ -139,7 +139,7 @@ def _first(view: ResolvedView, watermark: bytes | None) -> str:
     instants = unpack_watermark(watermark)
     if not instants:
         return "after the first run"
-    return f"from {to_datetime(min(instants) + view.timing.ready_after).isoformat()} on"
+    return f"from {to_datetime(view.timing.served_from(min(instants))).isoformat()} on"
 
 
 class PushedReader:
@@ -169,7 +169,7 @@ class PushedReader:
                 "featurestore materialize"
             )
         as_of = self._as_of(marks[0], marks[1], now)
-        stale = as_of < now - self._lag
+        stale = self.view.timing.is_late(as_of, now, lag=self._lag)
         tiles = self._records.read([record for record in records if record is not None])
         if max(tiles.instants, default=as_of) > as_of:
             return None
