@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore import FeatureView, PushSource
+from featurestore.declare import folds as declared
 from featurestore.declare.stored import dump, read_fold
-from featurestore.semantics.folds import FOLDS, FoldKind, add_fold, table
+from featurestore.semantics.folds import FOLDS, CertainAlgebra, FoldKind, add_fold, table
 from featurestore.semantics.status import Status
 from featurestore.types import Bool, Int64, String, Timestamp
 from tests import toy_fold
@@ -200,3 +201,22 @@ def test_the_docs_say_what_a_fold_of_nothing_is(kind: str) -> None:
         _, call, _, _, of_nothing, _, _ = doc.split("|")
         assert f"`{kind}(" in call
         assert of_nothing.split(",")[0].strip(" `") == ("null" if value is None else str(value))
+
+
+DECLARED = [
+    each for each in vars(declared).values() if inspect.isclass(each) and getattr(each, "__name__", "") in FOLDS
+]
+
+
+@pytest.mark.parametrize("fold", DECLARED, ids=lambda fold: fold.__name__)
+def test_a_fold_that_needs_no_window_never_overflows(fold: type[declared.Fold]) -> None:
+    """A slot tells only that a value is not PRESENT: of such a fold that is EXPIRED, of any other OVERFLOW."""
+    if not fold.needs_window:
+        parameters = {"n": 2} if "n" in fold.model_fields else {}
+        row = FOLDS[fold.__name__]
+        assert isinstance(row.algebra(Int64, row.result(Int64, **parameters), **parameters), CertainAlgebra)
+
+
+def test_every_fold_is_declared() -> None:
+    """By a class of its kind's name."""
+    assert {fold.__name__ for fold in DECLARED} == set(FOLDS)

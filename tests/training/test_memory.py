@@ -68,7 +68,7 @@ def train(
     (folder / "featurestore.toml").write_text("\n".join(lines))
     return subprocess.run(
         [sys.executable, "-c", before + RUN, str(folder), str(target), service],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, timeout=120,
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, timeout=900,
     )  # fmt: skip
 
 
