@@ -23,7 +23,7 @@ import os, signal, sys
 from datetime import datetime
 import featurestore.materialize.materialize as m
 from featurestore import FeatureStore
-m.BATCH = m.EMBEDDED_BATCH = 10
+m.BATCH_KEYS = m.EMBEDDED_BATCH_KEYS = 10
 write, writes = m._write, []
 def dying(*args):
     writes.append(args)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
+import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -201,6 +204,19 @@ def test_of_many_that_adopt_at_once_one_does(tmp_path: Path) -> None:
         process.join(timeout=60)
     owner = json.loads((tmp_path / "owner.json").read_text())["project"]
     assert [name for name in said if name is not None] == [owner]
+    assert [path.name for path in tmp_path.iterdir()] == ["owner.json"]
+
+
+def test_a_process_that_was_stopped_while_it_claimed_a_folder_holds_up_nobody(tmp_path: Path) -> None:
+    """Whatever lock it has on the folder: who claims it does not wait."""
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    claim = threading.Thread(target=OwnedFolder(tmp_path, "shop", what="push log", key="logs").claim, daemon=True)
+    claim.start()
+    claim.join(120)
+    assert not claim.is_alive()
+    os.close(folder)
+    assert json.loads((tmp_path / "owner.json").read_text())["project"] == "shop"
     assert [path.name for path in tmp_path.iterdir()] == ["owner.json"]
 
 

@@ -9,7 +9,6 @@ be others' too.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import threading
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from featurestore.durable.writes import replace
+from featurestore.durable.writes import put_new
 from featurestore.errors import ConfigError
 
 __all__ = ["OwnedFolder"]
@@ -67,14 +66,8 @@ class OwnedFolder:
             except FileExistsError:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path)) from None
             if self._owner() is None:
-                folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    fcntl.flock(folder, fcntl.LOCK_EX)  # for two renames; the kernel takes it back from who dies
-                    if self._owner() is None:
-                        said = {"version": VERSION, "project": self._project, "adopted": filled}
-                        replace(self.path / FILE, orjson.dumps(said))
-                finally:
-                    os.close(folder)
+                said = {"version": VERSION, "project": self._project, "adopted": filled}
+                put_new(self.path / FILE, orjson.dumps(said))
             self.check()
             self._claimed = True
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from pathlib import Path
 
 from featurestore.durable.disk_errors import is_full, told
 from featurestore.errors import LogError
 
-__all__ = ["error_of", "open_file", "replace", "sync", "sync_folder", "write_all"]
+__all__ = ["error_of", "open_file", "put_new", "replace", "sync", "sync_folder", "write_all"]
 
 
 def sync(descriptor: int) -> None:
@@ -60,6 +61,31 @@ def replace(path: Path, content: bytes) -> None:
     finally:
         os.close(descriptor)
     partial.rename(path)
+    sync_folder(path.parent)
+
+
+def put_new(path: Path, content: bytes) -> None:
+    """Put a file where there is none, whole; of several that do so at once the first wins, and nobody waits for another.
+
+    On a file system without hard links, the last wins.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(descriptor, content, 0)
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
