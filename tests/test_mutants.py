@@ -15,6 +15,7 @@ def rule(row: int | None = 3) -> bool | None:
     assert row is not None
     if row in {7}:
         raise ValueError(f"{row} <= 7")
+    list(zip(row, row, strict=True))
     return f"v <= {row + 1}"
 '''
 
@@ -41,8 +42,8 @@ def test_faults_are_made_of_code_and_of_sql_and_not_of_what_is_only_read(tmp_pat
         ("rule", 7, "ifrowin{6}:"),
         ("rule", 7, "ifrowin{8}:"),
         ("rule", 7, "ifrownotin{7}:"),
-        ("rule", 9, 'returnf"v<{row+1}"'),
-        ("rule", 9, 'returnf"v<={row+0}"'),
-        ("rule", 9, 'returnf"v<={row+2}"'),
-        ("rule", 9, 'returnf"v<={row-1}"'),
+        ("rule", 10, 'returnf"v<{row+1}"'),
+        ("rule", 10, 'returnf"v<={row+0}"'),
+        ("rule", 10, 'returnf"v<={row+2}"'),
+        ("rule", 10, 'returnf"v<={row-1}"'),
     ]

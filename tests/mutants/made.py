@@ -48,10 +48,13 @@ def mutants_of(path: Path) -> list[Mutant]:
 
 
 def _counts(node: Any) -> bool:
-    """Whether a node says what is computed: no annotation, no decorator, no assert, which is written for the type checker."""
+    """Whether a node says what is computed: no annotation, no decorator, no assert, which is written for the type checker,
+    and no `strict=True`, which only says of a zip that what it is given is of one length."""
     child, parent = node, node.parent
     while parent is not None:
         if child.type in {"assert_stmt", "decorator"}:
+            return False
+        if parent.type == "argument" and parent.children[0].get_code().strip() == "strict":
             return False
         if parent.type == "annassign" and child is parent.children[1]:
             return False

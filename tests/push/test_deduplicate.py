@@ -7,6 +7,8 @@ from datetime import datetime
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featurestore import PushSource
 from featurestore.errors import PushError
@@ -88,6 +90,32 @@ def test_a_version_replaces_the_last_one_and_is_kept_once() -> None:
     assert third.replaced(70) == [50, 70]
     assert third.renewed(70) == {A: Identity(71, 97, (ONE, TWO, THREE)).pack()}
     assert found.renewed(70) == {A: Identity(70, 96, (ONE, TWO)).pack(), B: Identity(71, 98, (TWO,)).pack()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    batches=st.lists(
+        st.lists(st.tuples(st.sampled_from([A, B]), st.integers(0, 7), st.one_of(st.none(), st.integers(85, 105))), min_size=1),
+        min_size=1, max_size=4,
+    )
+)  # fmt: skip
+def test_no_version_is_replaced_twice(batches: list[list[tuple[bytes, int, int | None]]]) -> None:
+    """Whatever is pushed, in one batch and one after the other: what a row replaces was of its identity, came before it, and
+    is what no other row replaces. So a version has one instant from which it no longer counts."""
+    held: dict[bytes, Identity] = {}
+    first, replaced, of = 1_000, [], {}
+    for batch in batches:
+        keys, digests = [key for key, _, _ in batch], [bytes([n]) * 16 for _, n, _ in batch]
+        found = sorted_out([at for _, _, at in batch], keys=keys, digests=digests, held=held)
+        for known_at, (row, before) in enumerate(zip(found.fresh, found.replaced(first), strict=True), first):
+            of[known_at] = keys[row]
+            if before is not None:
+                assert before < known_at
+                assert of[before] == keys[row]
+                replaced.append(before)
+        held |= {key: Identity.unpack(data) for key, data in found.renewed(first).items() if data is not None}
+        first += len(found.fresh)
+    assert len(replaced) == len({*replaced})
 
 
 def test_what_did_not_change_is_not_written() -> None:
