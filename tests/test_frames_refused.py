@@ -36,6 +36,9 @@ FRAMES: dict[str, tuple[Callable[[], Any], str]] = {
     "128 bits": (lambda: TIMED.with_columns(k=pl.lit(2**100, dtype=pl.Int128)), "row 0, column 'k': 1267650600228229401496703205376 is beyond Int64"),
     "lists of 128 bits": (lambda: TIMED.with_columns(k=pl.lit(5).cast(pl.Int128).implode()), r"'k' is List\(Int128\)"),
     "lazy": (lambda: pl.scan_parquet("there/is/none.parquet"), "the lazy frame cannot be collected"),
+    "one text beside lists": (lambda: {"k": "a", "at": [hours(-1)], "event_timestamp": [NOON]}, "column 'k' is one str, and must be a list with a value for each row"),
+    "one number beside lists": (lambda: {"k": 1, "at": [hours(-1)], "event_timestamp": [NOON]}, "column 'k' is one int, and must be a list with a value for each row"),
+    "values in no order": (lambda: {"k": {"a"}, "at": [hours(-1)], "event_timestamp": [NOON]}, "column 'k' is one set, and must be a list with a value for each row"),
     "lazily wrong": (lambda: TIMED.lazy().select(k=pl.col("none")), "the lazy frame cannot be collected"),
 }  # fmt: skip
 

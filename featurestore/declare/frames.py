@@ -12,6 +12,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -25,6 +27,9 @@ PLAIN_BYTES = 1 << 31
 
 UNCHANGING = (str, bytes, int, float, complex, type(None), date, time, timedelta, Decimal)
 """Kinds of values in a pandas column of objects that nobody can change."""
+
+NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, AbstractSet)
+"""What can be gone through, and holds no value for each row."""
 
 
 def is_pandas(frame: object) -> bool:
@@ -82,10 +87,20 @@ def table_of(frame: Any, *, owned: bool = False, zone: str = "UTC") -> pa.Table:
     return table if owned else own_table(table)
 
 
+def _check_lists(columns: dict[Any, Any]) -> None:
+    """Arrow would take a text for a list of its letters, and a set in any order."""
+    for name, values in columns.items():
+        if isinstance(values, NO_LISTS) or not isinstance(values, Iterable):
+            what = type(values).__name__
+            raise ValueError(f"column '{name}' is one {what}, and must be a list with a value for each row")
+
+
 def _plain_table(frame: Any) -> pa.Table:
     polars = sys.modules.get("polars")
     if polars is not None and isinstance(frame, (polars.LazyFrame, polars.DataFrame)):
         frame = _collected(frame, polars)
+    if isinstance(frame, dict):
+        _check_lists(frame)
     if is_pandas(frame):
         table = pa.Table.from_pandas(_dense(frame), preserve_index=False)
     elif isinstance(frame, pa.Table):

@@ -7,6 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -29,6 +30,7 @@ def served(store: FeatureStore, rows: Any, *, json: bool = False) -> list[Any]:
     [
         ({"n": 1}, [{"n": 1}]),
         ([{"n": 1}, {"n": 2, "more": 3}], [{"n": 1}, {"n": 2, "more": 3}]),
+        ({"n": [1, 2], "s": np.array(["a", "b"])}, [{"n": 1, "s": "a"}, {"n": 2, "s": "b"}]),
         ({"n": [1, 2], "s": ["a", "b"], "more": [0, 0]}, [{"n": 1, "s": "a"}, {"n": 2, "s": "b"}]),
         (pa.table({"n": [1, None]}), [{"n": 1}, {"n": None}]),
         (pa.table({"more": [1, 2]}), [{}, {}]),
@@ -59,6 +61,21 @@ def test_a_number_is_an_integer_only_where_it_surely_is_one(given: Any, value: A
 def test_a_float_of_pandas_that_is_no_integer_is_named_with_its_row(value: float) -> None:
     with pytest.raises(RequestError, match="^Row 1: 'n' must be Int64"):
         rows_of(pd.DataFrame({"n": [1.0, value]}), TYPES)
+
+
+@pytest.mark.parametrize(
+    ("given", "column"),
+    [
+        ({"n": 1, "s": ["a"]}, "'n' is one int"),
+        ({"n": [1], "s": "a"}, "'s' is one str"),
+        ({"n": [1, 2], "s": "ab"}, "'s' is one str"),
+        ({"n": (1,), "s": None}, "'s' is one NoneType"),
+    ],
+)
+def test_one_value_beside_lists_is_neither_a_row_nor_a_column(given: Any, column: str) -> None:
+    """A text is no list of its letters."""
+    with pytest.raises(RequestError, match=f"^The frame cannot be read: column {column}, and must be a list"):
+        rows_of(given, TYPES)
 
 
 @pytest.mark.parametrize("given", ["text", b"bytes", 7])
