@@ -36,6 +36,14 @@ def test_one_value_is_judged_as_many_are() -> None:
     assert many.dtype == np.uint8
 
 
+@pytest.mark.parametrize("said", [{}, {"expired": True}, {"overflow": True}])
+def test_a_value_of_which_nothing_is_said_is_there(said: dict[str, bool]) -> None:
+    """Neither expired nor too great, where nobody says that it is; one and many alike."""
+    status = Status.EXPIRED if "expired" in said else Status.OVERFLOW if said else Status.PRESENT
+    assert [judge.status_of(known, **said) for known in (False, True)] == [Status.MISSING, status]
+    assert judge.statuses_of(np.array([False, True]), **said).tolist() == [Status.MISSING, status]
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.one_of(st.none(), INSTANT), INSTANT), min_size=1, max_size=10),
