@@ -151,6 +151,23 @@ def test_a_corrected_history_counts_when_the_view_is_filled_again(tmp_path: Path
         assert both(store, thing=[1])["swiped__total"] == [9.0]
 
 
+@pytest.mark.parametrize("known", [-0.5, 0])
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_of_the_history_that_tie_are_told_apart_by_their_values(known: float, turned: bool) -> None:
+    """Rows of a history share a known_at, as those of a log never do: those that were known at the cutover itself too. The
+    columns are compared in the order of their names, so that every feature is of one row."""
+    tied = [(1, "b", -1.0, known, 2.0), (1, "a", -1.0, known, 3.0)]
+    features = {"last": Latest("amount"), "name": Latest("swipe"), "most": Max("amount", window="1d")}
+    with opened(view_of(framed(rows(*(tied[::-1] if turned else tied))), features=features)) as (store, _):
+        filled = both(store, thing=[1])
+        assert (filled["swiped__last"], filled["swiped__name"]) == ([3.0], ["a"])
+        store.push("swipes", swipe(1, "c", -1, 1.0))
+        assert both(store, thing=[1])["swiped__name"] == ["c"]
+        store.push("swipes", swipe(1, "c", -2, 1.0))  # replaced, so that the record is made anew
+        replaced = both(store, thing=[1])
+        assert (replaced["swiped__last"], replaced["swiped__name"]) == ([3.0], ["a"])
+
+
 def test_before_the_cutover_the_history_counts_from_when_it_was_known() -> None:
     """In training; nothing is served then, and rows that are pushed are refused."""
     view = view_of(framed())
