@@ -9,7 +9,7 @@ import pytest
 from featurestore import Count, Entity, FeatureService, FeatureView, LastN, Latest, PushSource, Sum
 from featurestore.errors import NotMaterializedError
 from featurestore.types import Float64, Int64, String, Timestamp
-from tests.small import NOON, THING, both, hours, opened, trained
+from tests.small import NOON, THING, both, hours, opened, table, trained
 
 CLICKS = PushSource(
     "clicks", schema={"id": String, "thing": Int64, "at": Timestamp, "x": Float64}, event_time="at", identity="id"
@@ -60,3 +60,31 @@ def test_a_view_without_keys_is_alike() -> None:
     with opened(whole, FeatureService("service", features=[whole])) as (store, _):
         store.materialize(progress=False)
         assert store.get_online_features([{}], "service").statuses["all__n"] == ["MISSING"]
+
+
+def test_the_record_of_a_view_without_keys_is_made_anew() -> None:
+    """Of all rows, where one of them was replaced that cannot be taken out of it."""
+    features = {"n": Count(window="1h"), "x": Latest("x"), "sum": Sum("x", window="1h")}
+    whole = FeatureView("all", entity=Entity("all", key={}), source=CLICKS, features=features)
+    with opened(whole, FeatureService("service", features=[whole])) as (store, clock):
+        store.push("clicks", [{"id": name, "thing": 1, "at": NOON, "x": x} for name, x in (("a", 1.0), ("b", 4.0))])
+        store.push("clicks", {"id": "b", "thing": 2, "at": hours(-0.5), "x": 2.0})
+        online = store.get_online_features([{}], "service").to_dict()
+        assert online == {"all__n": [2], "all__x": [1.0], "all__sum": [3.0]}
+        spine = table(event_timestamp=[clock()])
+        trained_on = store.get_historical_features(spine, "service").to_arrow().drop_columns(["event_timestamp"])
+        assert trained_on.to_pydict() == online
+
+
+def test_the_record_of_a_key_that_is_derived_is_made_anew() -> None:
+    """The source's own columns do not say which rows are the key's."""
+    source = PushSource("clicks", schema=CLICKS.columns, event_time="at", identity="id", derived={"half": "thing // 2"})
+    half = Entity("half", key={"half": Int64})
+    view = FeatureView("view", entity=half, source=source, features={"x": Latest("x"), "sum": Sum("x", window="1h")})
+    with opened(view) as (store, _):
+        given = [("a", 2, 1.0), ("b", 3, 4.0), ("c", 4, 8.0)]
+        store.push("clicks", [{"id": name, "thing": thing, "at": NOON, "x": x} for name, thing, x in given])
+        assert both(store, half=[1, 2])["view__sum"] == [5.0, 8.0]
+        store.push("clicks", {"id": "b", "thing": 3, "at": hours(-0.5), "x": 2.0})
+        found = both(store, half=[1, 2])
+        assert (found["view__x"], found["view__sum"]) == ([1.0, 8.0], [3.0, 8.0])
