@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from featurestore import Count, FeatureService, FeatureStore, FeatureView, Latest, PushSource, Sum
+from featurestore import Count, FeatureService, FeatureStore, FeatureView, First, Latest, PushSource, Sum
 from featurestore.push.merge_rows import PushedView, read_rows
 from featurestore.serving.lookup import Lookup
 from featurestore.tiles.series import Replaced
-from featurestore.types import Float64, Int64, Timestamp
+from featurestore.types import Bool, Float64, Int64, Timestamp
 from tests.pushing import InterleavedStore
 from tests.small import NOON, THING, both, hours, opened, table, trained, view_of
 
@@ -133,3 +133,24 @@ def test_a_record_that_is_newer_than_the_marks_is_read_again() -> None:
         lookup = Lookup(of, torn, project=store.config.project)
         assert served(store, by=lookup) == {"view__count": ("PRESENT", 2), "view__total": ("PRESENT", 2.0)}
         assert torn.readings == 2
+
+
+@pytest.mark.parametrize(
+    "folds", [{"count": Count(window="lifetime")}, {"x": First("x", window="lifetime")}], ids=["taken out", "made anew"]
+)
+@pytest.mark.parametrize("more", [{"thing": 2}, {"thing": None}, {"gone": True}], ids=["moved", "to none", "deleted"])
+def test_a_key_whose_last_row_goes_between_marks_and_records_is_read_again(
+    folds: dict[str, Any], more: dict[str, Any]
+) -> None:
+    """Its record says since when it is empty: an absent one would be served as MISSING at an instant when there was a row."""
+    source = PushSource("swipes", schema={**SCHEMA, "gone": Bool}, event_time="at", identity="id", deleted="gone")
+    view = FeatureView("view", entity=THING, source=source, features=folds)
+    with opened(view, FeatureService("service", features=[view])) as (store, _):
+        store.push("swipes", {**row(1, at=NOON), "gone": False})
+        of = store.lookup("service").service
+        after = {**row(1, at=NOON), "gone": False, **more}
+        torn: Any = InterleavedStore(store.online, 2, lambda: store.push("swipes", after))
+        lookup = Lookup(of, torn, project=store.config.project)
+        assert {status for status, _ in served(store, by=lookup).values()} == {"MISSING"}
+        assert torn.readings == 2
+        assert store.verify().ok

@@ -257,7 +257,7 @@ class Story:
 
 
 ACTIONS = (
-    ("push",) * 8 + ("again", "again", "die", "die", "restart", "compact", "fill", "full")
+    ("push",) * 8 + ("again", "again", "die", "die", "restart", "compact", "fill", "full", "torn", "torn")
     + ("move",) * 5 + ("keep", "keep", "back", "back")
 )  # fmt: skip
 

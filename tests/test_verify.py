@@ -32,6 +32,7 @@ from featurestore import (
 from featurestore.cli import app
 from featurestore.errors import OnlineStoreError
 from featurestore.online.codec import ViewCodec, edition_of, unpack_watermark
+from featurestore.push.merge_rows import PushedView
 from featurestore.reports.verify import Verified
 from featurestore.types import Bool, Float64, Int64, String, Timestamp
 from tests.servers import RedisServer
@@ -97,9 +98,13 @@ class World:
         self.store.materialize(progress=False)
 
     def keys(self, view: str) -> dict[tuple[int, str], bytes]:
-        """The keys of a view's records by what they stand for."""
-        codec = self.codec(view)
+        """The keys of a view's records that hold rows by what they stand for."""
+        codec, (applied,) = self.codec(view), self.store._project.applied([view])
         found = [key for some in self.store.online.scan(codec.record_prefix) for key in some]
+        if applied.is_pushed:
+            records = PushedView(self.store.config.project, applied).records
+            held = dict(zip(found, self.store.online.get(found).values, strict=True))
+            found = [key for key, record in held.items() if record is not None and not records.is_empty(record)]
         return {tuple(codec.values_of(key)): key for key in found}
 
     def codec(self, view: str) -> ViewCodec:

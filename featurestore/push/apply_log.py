@@ -85,7 +85,7 @@ class Applying:
             for key, record, parts in zip(keys, held, merged, strict=True)
         }
         if anew:
-            puts |= dict.fromkeys(map(view.keys.key, anew))
+            puts |= dict.fromkeys(map(view.keys.key, anew), view.records.emptied(upto))
             puts |= dict(folded_records(view, self._offline, upto=upto, keys=anew))
         return puts
 

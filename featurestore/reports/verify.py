@@ -293,7 +293,9 @@ def _folded(
 
 
 def _as_of(pushed: PushedView, record: bytes | None, upto: int) -> bytes | None:
-    """A record as it would be if it had been written at an instant; as it is, where it is of a later one."""
-    if record is None or pushed.records.instant(record) > upto:
+    """A record as it would be if it had been written at an instant; as it is, where it is of a later one. None: of no rows."""
+    if record is None or pushed.records.is_empty(record):
+        return None
+    if pushed.records.instant(record) > upto:
         return record
     return pushed.records.changed(record, (), instant=upto)

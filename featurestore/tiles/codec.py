@@ -15,7 +15,7 @@ from featurestore.errors import OnlineStoreError
 from featurestore.semantics.folds import Algebra, State
 from featurestore.semantics.windows import TileGrid
 from featurestore.tiles.block import TileBlock
-from featurestore.tiles.layout import HEAD, Columns, SeriesLayout, TileFormat
+from featurestore.tiles.layout import COUNT, HEAD, Columns, SeriesLayout, TileFormat
 from featurestore.tiles.series import PartialAggregate, PushedRow, Replaced, TileRange, TileReader, ViewTiles
 
 __all__ = ["BLOCK_READ_MIN_RECORDS", "TileCodec", "TileRecord"]
@@ -136,15 +136,18 @@ class TileCodec:
 
         A row that the record knows of already, by its own instant, changes nothing. Tiles that are out of reach are left out.
         Every aggregate must be additive where rows are taken out: a tile that is out of reach is gone already, and of one that is
-        there nothing was ever left out. None where no rows are left.
+        there nothing was ever left out. None where there is none yet, and no row is left; a record of which no rows are left is
+        `emptied`.
         """
         kept = self._empty if record is None else self.unpack(record)
         new = [row for row in added if row.known_at > kept.instant]
         gone = [old for old in replaced if old.since > kept.instant]
         known = kept.known + len(new) - len(gone)
-        if not known:
+        if not known and record is None:
             return None
         instant = max([kept.instant, instant, *[row.known_at for row in new], *[old.since for old in gone]])
+        if not known:
+            return self.emptied(instant)
         plus, minus = [self._lifted(row) for row in new], [self._lifted(old.row) for old in gone]
         parts = [HEAD.pack(FORMAT, instant, known)]
         for tile_format, merging, layout in zip(self._formats, self._mergings, kept.layouts, strict=True):
@@ -155,6 +158,15 @@ class TileCodec:
                 columns.trim(tile_format.series.reach.start(instant))
             parts.append(tile_format.packed(columns))
         return b"".join(parts)
+
+    def emptied(self, instant: int) -> bytes:
+        """The record of a key whose rows are all gone since an instant (µs). Who read the marks before them, and this after,
+        sees by its instant that it is not of the same moment, as an absent record would not show."""
+        return HEAD.pack(FORMAT, instant, 0) + COUNT.pack(0) * len(self._formats)
+
+    def is_empty(self, record: bytes) -> bool:
+        """Whether no rows are in a record."""
+        return not self._head(record)[2]
 
     def _lifted(self, row: PushedRow) -> _Lifted:
         shares = []
