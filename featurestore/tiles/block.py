@@ -51,18 +51,15 @@ class TileBlock:
 
     def merged(self, ranges: Sequence[TileRange]) -> list[Sequence[State]]:
         """See TileReader."""
-        windows = dict.fromkeys((series, first, last) for series, _, first, last in ranges)
-        within_of = {window: self._series[window[0]].within(*window[1:]) for window in windows}
-        summed = self._totals([(self._series[window[0]], *within) for window, within in within_of.items()])
-        totals = dict(zip(windows, summed, strict=True))
+        windows = [(series := self._series[each.series], *series.within(each.first, each.last)) for each in ranges]
         found: list[Sequence[State]] = []
-        for series, aggregate, first, last in ranges:
-            numbers = self._series[series].format.aggregate_columns[aggregate].numbers
-            columns = [totals[series, first, last][number] for number in numbers]
-            if numbers:
-                found.append(columns[0] if len(numbers) == 1 else list(zip(*columns, strict=True)))
-            else:
-                found.append(self._states(self._series[series], aggregate, *within_of[series, first, last]))
+        for each, (series, low, high), totals in zip(ranges, windows, self._totals(windows), strict=True):
+            for aggregate in each.aggregates:
+                columns = [totals[number] for number in series.format.aggregate_columns[aggregate].numbers]
+                if columns:
+                    found.append(columns[0] if len(columns) == 1 else list(zip(*columns, strict=True)))
+                else:
+                    found.append(self._states(series, aggregate, low, high))
         return found
 
     def _totals(self, windows: Sequence[tuple[_SeriesBlock, Ints, Ints]]) -> list[list[list[int]]]:

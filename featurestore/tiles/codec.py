@@ -6,7 +6,6 @@ record   format (u8), instant (i64): the known_at of the newest row in it, known
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import NamedTuple, NoReturn
@@ -193,40 +192,15 @@ class _SingleRecords:
 
     def merged(self, ranges: Sequence[TileRange]) -> list[list[State]]:
         """See TileReader."""
-        found: list[list[State]] = [[] for _ in ranges]
-        for kept in self._kept:
-            windows: dict[tuple[int, int | None, int | None], _Window] = {}
-            for states, (series, aggregate, first, last) in zip(found, ranges, strict=True):
-                window = windows.get((series, first, last))
-                if window is None:
-                    window = _Window(self._formats[series], kept.record, kept.layouts[series], first, last)
-                    windows[series, first, last] = window
-                states.append(window.merged(aggregate))
+        found: list[list[State]] = []
+        for series, first, last, aggregates in ranges:
+            columns: list[list[State]] = [[] for _ in aggregates]
+            for kept in self._kept:
+                states = self._formats[series].merged(kept.record, kept.layouts[series], first, last, aggregates)
+                for column, state in zip(columns, states, strict=True):
+                    column.append(state)
+            found += columns
         return found
-
-
-class _Window:
-    """The tiles of one series of a record that start from `first` through `last`."""
-
-    def __init__(
-        self, tile_format: TileFormat, record: bytes, layout: SeriesLayout, first: int | None, last: int | None
-    ) -> None:
-        self._format, self._record, self._layout = tile_format, record, layout
-        self._low = 0 if first is None else bisect_left(layout.body, first, 0, layout.tiles)
-        self._high = layout.tiles if last is None else bisect_right(layout.body, last, 0, layout.tiles)
-        self._totals: dict[int, int] = {}
-
-    def merged(self, aggregate: int) -> State:
-        """The state of an aggregate."""
-        tile_format, (numbers, other) = self._format, self._format.aggregate_columns[aggregate]
-        if not numbers:
-            states = tile_format.states(self._record, self._layout, other) if self._low < self._high else []
-            return tile_format.merges[aggregate](states[self._low : self._high])
-        totals = self._totals
-        for number in numbers:
-            if number not in totals:
-                totals[number] = tile_format.total(self._layout, number, self._low, self._high)
-        return totals[numbers[0]] if len(numbers) == 1 else tuple([totals[number] for number in numbers])
 
 
 def _add(columns: Columns, grid: TileGrid, rows: Iterable[_Lifted], merging: _Merging) -> None:

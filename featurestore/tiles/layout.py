@@ -13,13 +13,14 @@ Numbers are little-endian. States lie by column, so that a window's sum is one s
 from __future__ import annotations
 
 import struct
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import or_
 from typing import NamedTuple
 
+from featurestore.semantics.folds import State
 from featurestore.semantics.folds.packing import pack_runs, unpack_runs
 from featurestore.tiles.series import Number, TileSeries
 
@@ -166,6 +167,25 @@ class TileFormat:
             at += size
         return SeriesLayout(at, count, head, body, starts, tuple(others))
 
+    def merged(
+        self, record: bytes, layout: SeriesLayout, first: int | None, last: int | None, aggregates: Sequence[int]
+    ) -> list[State]:
+        """The state of each of some aggregates, over the tiles that start from `first` through `last` (µs; None: no bound)."""
+        low = 0 if first is None else bisect_left(layout.body, first, 0, layout.tiles)
+        high = layout.tiles if last is None else bisect_right(layout.body, last, 0, layout.tiles)
+        totals: dict[int, int] = {}
+        found: list[State] = []
+        for aggregate in aggregates:
+            numbers, other = self.aggregate_columns[aggregate]
+            if not numbers:
+                found.append(self.merges[aggregate](self.states(record, layout, other, low, high)))
+                continue
+            for number in numbers:
+                if number not in totals:
+                    totals[number] = self.total(layout, number, low, high)
+            found.append(totals[numbers[0]] if len(numbers) == 1 else tuple([totals[number] for number in numbers]))
+        return found
+
     def total(self, layout: SeriesLayout, number: int, low: int, high: int) -> int:
         """The sum of a number's column over the tiles [low, high)."""
         if low >= high:
@@ -174,17 +194,21 @@ class TileFormat:
         if not width:
             return 0
         start, count, total = layout.starts[number], layout.tiles, 0
-        for plane in range(max(width // 8, 1) - 1, -1, -1):
+        for plane in range(max(width // WORD, 1) - 1, -1, -1):
             total = (total << 64) + sum(layout.body[start + plane * count + low : start + plane * count + high])
         return total << shift
 
-    def states(self, record: bytes, layout: SeriesLayout, other: int) -> list[bytes]:
-        """The packed states of an aggregate that is not additive, of every tile."""
+    def states(self, record: bytes, layout: SeriesLayout, other: int, low: int, high: int) -> list[bytes]:
+        """The packed states of an aggregate that is not additive, of the tiles [low, high)."""
+        if low >= high:
+            return []
         at = layout.others[other]
         size, step = layout.head[2 * (self.numbers + other) : 2 * (self.numbers + other) + 2]
         if step == UNEVEN:
-            return unpack_runs(record[at : at + size])
-        return [record[i : i + step] for i in range(at, at + size, step)] if step else [b""] * layout.tiles
+            return unpack_runs(record[at : at + size])[low:high]
+        if not step:
+            return [b""] * (high - low)
+        return [record[i : i + step] for i in range(at + low * step, at + high * step, step)]
 
     def columns(self, record: bytes, layout: SeriesLayout) -> Columns:
         """The series taken apart."""
@@ -197,7 +221,10 @@ class TileFormat:
                 shifts[number] = head[2 * number]
                 numbers[number] = _joined(layout, number, width)
         return Columns(
-            list(layout.body[:count]), shifts, numbers, [self.states(record, layout, i) for i in range(self.others)]
+            list(layout.body[:count]),
+            shifts,
+            numbers,
+            [self.states(record, layout, i, 0, count) for i in range(self.others)],
         )
 
     def packed(self, columns: Columns) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 from featurestore.semantics.folds import FOLDS, Algebra, State
@@ -44,19 +45,19 @@ share those of one name."""
 
 
 class TileRange(NamedTuple):
-    """Neighbouring tiles, to be merged to one state."""
+    """Neighbouring tiles, to be merged to one state of each of some aggregates."""
 
     series: int
     """The number of the series in its view."""
-
-    aggregate: int
-    """The number of the aggregate in its series."""
 
     first: int | None
     """The start of the first tile (µs); None: from the oldest on."""
 
     last: int | None
     """The start of the last tile; None: up to the newest."""
+
+    aggregates: Sequence[int]
+    """The numbers of the aggregates in the series."""
 
 
 class TileReader(Protocol):
@@ -71,7 +72,7 @@ class TileReader(Protocol):
         """How many current rows there are of each record."""
 
     def merged(self, ranges: Sequence[TileRange]) -> Sequence[Sequence[State]]:
-        """For each of `ranges` the state of every record."""
+        """For each aggregate of each of `ranges`, one after the other, the state of every record."""
 
 
 class PushedRow(NamedTuple):
@@ -156,6 +157,10 @@ class _Reading:
     """The one that says when the validity of its row ends; None: it has no end."""
 
 
+_Merge = tuple[tuple[int, Span | None], int]
+"""A merged state: the number of its series and its span, and its place among the aggregates merged over them."""
+
+
 class ViewTiles:
     """The series of tiles of a view, and how its features are read from them."""
 
@@ -163,37 +168,45 @@ class ViewTiles:
         self.view = view
         hops = sorted({_span(feature).hop for feature in view.features})
         kept: list[dict[Any, PartialAggregate]] = [{} for _ in hops]
-        merges: dict[tuple[int, int, Span | None], int] = {}
+        merges: dict[tuple[int, Span | None], list[int]] = {}
 
-        def merged(feature: ResolvedFeature, aggregate: PartialAggregate) -> int:
-            """The number of a merged state, which features of one aggregate and span share."""
+        def merged(feature: ResolvedFeature, aggregate: PartialAggregate) -> _Merge:
+            """Where a merged state will stand, which features of one aggregate and span share."""
             series = hops.index(_span(feature).hop)
-            return merges.setdefault((series, _index(kept[series], aggregate), feature.span), len(merges))
+            number, own = _index(kept[series], aggregate), merges.setdefault((series, feature.span), [])
+            if number not in own:
+                own.append(number)
+            return (series, feature.span), own.index(number)
 
-        self._readings = []
+        found = []
         for feature in view.features:
             algebra, latest = algebra_of(feature), PartialAggregate(UNTIL_FOLD, UNTIL, feature.where)
             own = merged(feature, PartialAggregate(algebra, feature.fold.column, feature.where))
             newest = merged(feature, latest) if view.ttl is not None and feature.ttl_counts_nulls else None
             ends = feature.fold.kind == "Latest" and view.source.until is not None
-            self._readings.append(_Reading(feature, algebra, own, newest, merged(feature, latest) if ends else None))
+            found.append((feature, algebra, own, newest, merged(feature, latest) if ends else None))
         self.series = tuple(
             TileSeries(TileGrid(hop), _longest(view, hop), tuple(own.values()))
             for hop, own in zip(hops, kept, strict=True)
         )
         self.aggregates = tuple(dict.fromkeys(each for series in self.series for each in series.aggregates))
         """All that is kept, in whichever series."""
-        self._spans = list(dict.fromkeys(span for _, _, span in merges))
-        self._merges = [(series, aggregate, self._spans.index(span)) for series, aggregate, span in merges]
-        """Of each merged state the numbers of the series, of the aggregate and of the span."""
+        self._windows = [(series, span, tuple(own)) for (series, span), own in merges.items()]
+        """Of each window the number of its series, its span, and the numbers of the aggregates that are merged over it."""
+        firsts = dict(zip(merges, accumulate(map(len, merges.values()), initial=0), strict=False))
+
+        def place(merge: _Merge | None) -> int | None:
+            return None if merge is None else firsts[merge[0]] + merge[1]
+
+        self._readings = [
+            _Reading(feature, algebra, firsts[own[0]] + own[1], place(newest), place(until))
+            for feature, algebra, own, newest, until in found
+        ]
         self.conditions = tuple(dict.fromkeys(f.where for f in view.features if f.where is not None))
 
     def columns(self, tiles: TileReader, as_of: int) -> tuple[list[list[Any]], list[list[Status]]]:
         """For each feature, in the view's order, the values and the statuses at `as_of` of keys that are known."""
-        reaches = [_reach(span, as_of) for span in self._spans]
-        states = tiles.merged(
-            [TileRange(series, aggregate, *reaches[span]) for series, aggregate, span in self._merges]
-        )
+        states = tiles.merged([TileRange(series, *_reach(span, as_of), own) for series, span, own in self._windows])
         found = [self._finished(reading, states, as_of) for reading in self._readings]
         return [values for values, _ in found], [statuses for _, statuses in found]
 
@@ -201,9 +214,11 @@ class ViewTiles:
         self, reading: _Reading, states: Sequence[Sequence[State]], as_of: int
     ) -> tuple[list[Any], list[Status]]:
         feature, algebra, own = reading.feature, reading.algebra, states[reading.state]
+        ttl = self.view.ttl if feature.span is None else None
+        if ttl is None and reading.until is None:
+            return algebra.finish_many(own)
         expired: set[int] = set()
-        if feature.span is None and self.view.ttl is not None:
-            ttl = self.view.ttl
+        if ttl is not None:
             own = [_within_ttl(state, as_of, ttl) for state in own]
             newest = own if reading.newest is None else [_within_ttl(s, as_of, ttl) for s in states[reading.newest]]
             expired = {row for row, state in enumerate(newest) if not state}

@@ -119,7 +119,7 @@ def test_both_keep_the_same_integers(plan: FoldRows, rows: list[Row]) -> None:
     assert [tile["tile_start"] for tile in tiles] == sorted({TileGrid(HOP).start(e) for e, _, _ in rows})
     for tile in tiles:
         start = tile["tile_start"]
-        states = codec.read([record]).merged([TileRange(0, i, start, start) for i in range(len(series.aggregates))])
+        states = codec.read([record]).merged([TileRange(0, start, start, range(len(series.aggregates)))])
         for aggregate, (state,) in zip(series.aggregates, states, strict=True):
             unit = getattr(aggregate.algebra, "measure", None)
             integers = state if isinstance(state, tuple) else (state,)
