@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,6 +38,13 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
+class Trip(NamedTuple):
+    """By file the calls in it, and the calls from one file into another."""
+
+    files: Counter[str]
+    moves: int
+
+
 class Tracer:
     """Counts what every thread that begins from now on does in the package, while it is asked to."""
 
@@ -48,11 +55,17 @@ class Tracer:
         threading.setprofile(self._see)
         sys.setprofile(self._see)
 
-    def count(self, trip: Callable[[], object]) -> None:
+    def close(self) -> None:
+        """See nothing any more."""
+        threading.setprofile(None)
+        sys.setprofile(None)
+
+    def count(self, trip: Callable[[], object]) -> Trip:
         """What one trip does."""
         self.files, self.moves, self._counts = Counter(), 0, True
         trip()
         self._counts = False
+        return Trip(self.files, self.moves)
 
     def _see(self, frame: FrameType, event: str, _: object) -> None:
         file = frame.f_code.co_filename
@@ -103,22 +116,32 @@ def _trips(store: FeatureStore, clock: ManualClock) -> dict[str, Callable[[], ob
     }
 
 
+def count_trips() -> dict[str, Trip]:
+    """What each trip does, by name."""
+    tracer, clock = Tracer(), ManualClock(NOON)
+    try:
+        with tempfile.TemporaryDirectory() as folder, FeatureStore.local(clock=clock) as store:
+            store.apply(_definitions(Path(folder)))
+            store.materialize(progress=False)
+            counted = {}
+            for name, trip in _trips(store, clock).items():
+                trip()
+                counted[name] = tracer.count(trip)
+            return counted
+    finally:
+        tracer.close()
+
+
 def main() -> None:
     """Print a table of all trips; with --files, of each trip its files too."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", action="store_true", help="the calls in each file of each trip")
     shows_files = parser.parse_args().files
-    tracer, clock = Tracer(), ManualClock(NOON)
-    with tempfile.TemporaryDirectory() as folder, FeatureStore.local(clock=clock) as store:
-        store.apply(_definitions(Path(folder)))
-        store.materialize(progress=False)
-        print("| trip | files | calls | moves between files |\n| --- | --- | --- | --- |")
-        for name, trip in _trips(store, clock).items():
-            trip()
-            tracer.count(trip)
-            print(f"| {name} | {len(tracer.files)} | {tracer.files.total():,} | {tracer.moves:,} |")
-            for file, calls in sorted(tracer.files.items()) if shows_files else ():
-                print(f"    {calls:>5} {file}")
+    print("| trip | files | calls | moves between files |\n| --- | --- | --- | --- |")
+    for name, (files, moves) in count_trips().items():
+        print(f"| {name} | {len(files)} | {files.total():,} | {moves:,} |")
+        for file, calls in sorted(files.items()) if shows_files else ():
+            print(f"    {calls:>5} {file}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
@@ -79,22 +80,22 @@ class Project:
         self.serving_log.close()
         self.offline.close()
 
-    @property
+    @cached_property
     def online(self) -> OnlineStore:
         """The online store."""
         return self._online().store
 
-    @property
+    @cached_property
     def serving(self) -> Serving:
         """The loaded services."""
         return self._online().serving
 
-    @property
+    @cached_property
     def pushing(self) -> Pushing:
         """The pushers."""
         return self._online().pushing
 
-    @property
+    @cached_property
     def materializer(self) -> Materializer:
         """What fills and frees view versions."""
         return self._online().materializer

@@ -21,7 +21,7 @@ from featurestore.durable.numbers_file import NumbersFile
 from featurestore.errors import FeatureStoreError, LogBusyError, LogError, OnlineUnavailableError
 from featurestore.server.problems import STATUS
 from featurestore.sources.log import Log
-from featurestore.sources.log.confirmed import CONFIRMED_LAYOUT, Confirmed
+from featurestore.sources.log.files import CONFIRMED_LAYOUT, Confirmed
 from tests.small import NOON, raised
 from tests.test_push import SWIPES, row, view_over
 

@@ -18,7 +18,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.tiles import file_tile_choice as tiling
-from featurestore.tiles import tile_rows
+from featurestore.tiles.file_tile_choice import can_be_tiled
 from tests.folding import FoldSpec, fold_specs
 from tests.histories import History, histories, to_arrow, write_parquet
 from tests.test_windows import view_of
@@ -102,7 +102,7 @@ def test_tiles_change_no_answer(
     ):
         paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)
         view = resolved(view_of(history, specs, plain=plain, paths=paths), offline).parts[0].view
-        assert tile_rows.can_be_tiled(view)
+        assert can_be_tiled(view)
         patch.setattr(tiling, "SIDE_BY_SIDE_PARTS", many)
         patch.setattr(tiling, "hop_for", lambda *_, **__: max(1, width * history.step // 8 + by))
         for number, (halves, nudge) in enumerate(sorted(asks)):

@@ -46,7 +46,7 @@ class Commands(TyperGroup):
             typer.echo(f"{type(error).__name__}: {error}", err=True)
             raise typer.Exit(1) from None
         except OSError as error:
-            from featurestore.durable.disk_errors import told
+            from featurestore.durable.disk import told
 
             typer.echo(f"{type(error).__name__}: {told(error)}", err=True)
             raise typer.Exit(1) from None

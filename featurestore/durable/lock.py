@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from featurestore.clock import to_datetime, wall_clock
-from featurestore.durable.disk_errors import is_full
+from featurestore.durable.disk import is_full
 
 __all__ = ["LOCK_WAIT_SECONDS", "BusyError", "attempt", "exclusive"]
 

@@ -8,7 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from featurestore.durable.writes import open_file, write_all
+from featurestore.durable.disk import open_file, write_all
 
 __all__ = ["NumbersFile"]
 

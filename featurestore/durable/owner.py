@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from featurestore.durable.writes import put_new
+from featurestore.durable.disk import put_new
 from featurestore.errors import ConfigError
 
 __all__ = ["OwnedFolder"]

@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.durable.disk_errors import told, unwritable
+from featurestore.durable.disk import told, unwritable
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import RegistryError
 

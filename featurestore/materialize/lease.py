@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import orjson
 
 from featurestore.clock import to_datetime
+from featurestore.declare.views import FeatureView
 from featurestore.durable.processes import is_alive
 from featurestore.errors import MaterializeError
 from featurestore.online import Guard, OnlineStore
@@ -29,12 +30,12 @@ class _LostError(MaterializeError):
 
 
 class Lease:
-    """The right to write a view's records; `what` names the view in messages."""
+    """The right to write a view's records."""
 
-    def __init__(self, store: OnlineStore, key: bytes, what: str) -> None:
+    def __init__(self, store: OnlineStore, key: bytes, view: FeatureView) -> None:
         self._store = store
         self._key = key
-        self._what = what
+        self._view = view
         self._token = secrets.token_hex(8)
         try:
             self._take()
@@ -47,15 +48,15 @@ class Lease:
         reading = self._store.get([self._key])
         self._value = reading.values[0]
         if self._value is not None:
-            self._refuse_whereis_alive(orjson.loads(self._value), reading.now)
+            self._refuse_where_alive(orjson.loads(self._value), reading.now)
         self.write({})
 
-    def _refuse_whereis_alive(self, holder: dict[str, str | int], now: int) -> None:
+    def _refuse_where_alive(self, holder: dict[str, str | int], now: int) -> None:
         here = holder["host"] == socket.gethostname()
         if int(holder["until"]) <= now or (here and not is_alive(int(holder["pid"]))):
             return
         raise MaterializeError(
-            f"{self._what} is being materialized by process {holder['pid']} on {holder['host']}; its lease ends at "
+            f"{self._view.title} is being materialized by process {holder['pid']} on {holder['host']}; its lease ends at "
             f"{to_datetime(int(holder['until'])).isoformat()}. Try again then"
         )
 
@@ -79,5 +80,5 @@ class Lease:
 
     def _swap(self, puts: Mapping[bytes, bytes | None], value: bytes | None) -> None:
         if not self._store.write({**puts, self._key: value}, guard=Guard(self._key, self._value)):
-            raise _LostError(f"{self._what}: another run has taken over; this one wrote nothing since")
+            raise _LostError(f"{self._view.title}: another run has taken over; this one wrote nothing since")
         self._value = value

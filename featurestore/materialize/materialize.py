@@ -148,7 +148,7 @@ def materialize_view(
 def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run]:
     """Compute instants, oldest first, and switch to them at once; again: they are complete, and get the next edition."""
     view, offline, store, codec = job.view, job.offline, job.store, job.codec
-    lease = Lease(store, codec.lease_key, view.declared.title)
+    lease = Lease(store, codec.lease_key, view.declared)
     try:
         now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
         complete = unpack_watermark(watermark)

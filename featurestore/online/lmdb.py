@@ -29,7 +29,7 @@ import lmdb
 
 from featurestore.clock import Clock, reader
 from featurestore.config import lmdb_url
-from featurestore.durable.disk_errors import unwritable
+from featurestore.durable.disk import unwritable
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, BusyError, exclusive
 from featurestore.errors import (
     ConfigError,

@@ -73,8 +73,7 @@ def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:
             table = table.append_column(name, column)
     columns = {name: scalars(canonical(table[name], of)) for name, of in types.items()}
     tests = {f"w{i}": holds_sql(text) for i, text in enumerate(conditions)}
-    tested = evaluate(table, tests)
-    holds = [tested[name].to_pylist() for name in tests]
+    holds = [column.to_pylist() for column in evaluate(table, tests).columns] if tests else []
     known, replaces = table[KNOWN_AT].to_pylist(), table[REPLACES].to_pylist()
     happened = [END if e is None else e for e in instants(table[source.event_time])]
     untils = [END] * len(known) if source.until is None else instants(table[source.until])

@@ -44,12 +44,12 @@ INLINE_ROWS = 50
 
 
 class _Applied(NamedTuple):
-    """The registry's state, the sources that are applied or of services that are kept, and every view version that takes
-    pushes, beside whether it is left to be freed."""
+    """The registry's state, the sources that are applied or of services that are kept, and by source every view version that
+    takes pushes, beside whether it is left to be freed."""
 
     state: RegistryState | None
     sources: Mapping[str, Source]
-    versions: list[tuple[ResolvedView, bool]]
+    versions: Mapping[str, list[tuple[ResolvedView, bool]]]
 
 
 class Pushing:
@@ -72,7 +72,7 @@ class Pushing:
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
         self._lock = threading.Lock()
-        self._known = _Applied(None, {}, [])
+        self._known = _Applied(None, {}, {})
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
@@ -196,9 +196,12 @@ class Pushing:
     @contextmanager
     def alone(self, view: str, fingerprint: str) -> Iterator[None]:
         """Keep pushes away from a view version, where it takes any, while its records are freed."""
-        sources = [v.source.name for v, _ in self._read().versions if (v.name, v.fingerprint) == (view, fingerprint)]
+        source = next(
+            (name for name, versions in self._read().versions.items()
+             if any((v.name, v.fingerprint) == (view, fingerprint) for v, _ in versions)), None,
+        )  # fmt: skip
         try:
-            pusher = self._pusher(sources[0]) if sources else None
+            pusher = None if source is None else self._pusher(source)
         except (NotFoundError, PushError):  # a source that takes no pushes any more
             pusher = None
         with pusher.alone(f"freeing view '{view}'") if pusher is not None else nullcontext():
@@ -216,7 +219,7 @@ class Pushing:
     def _applied(self, name: str) -> Applied:
         """The source and the view versions that may be online over it: those applied, and those that are to be freed."""
         known = self._read()
-        versions = [(view, left) for view, left in known.versions if view.source.name == name]
+        versions = known.versions.get(name, [])
         return Applied(
             _source_of(known.sources, name),
             [view for view, left in versions if not left],
@@ -244,9 +247,11 @@ class Pushing:
                 known |= self._registry.version(kept.version).catalog.sources
             known |= current.catalog.sources
             held = [held.view for held in held_views(self._registry, state)]
-            versions = self._versions(current, set(state.leftovers))
-            versions += [(view, False) for view in held if view.is_pushed]
-            self._known = _Applied(state, known, versions)
+            by_source: dict[str, list[tuple[ResolvedView, bool]]] = {}
+            for view, left in [*self._versions(current, set(state.leftovers)), *((view, False) for view in held)]:
+                if view.is_pushed:
+                    by_source.setdefault(view.source.name, []).append((view, left))
+            self._known = _Applied(state, known, by_source)
         return self._known
 
     def _versions(self, current: Version, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:
@@ -255,8 +260,7 @@ class Pushing:
             for view, record in version.document["views"].items():
                 if (view, record["fingerprint"]) in left:
                     found.setdefault((view, record["fingerprint"]), (version, True))
-        pushed = ((of.view(view), old) for (view, _), (of, old) in found.items() if _is_pushed(of.document, view))
-        return [(view, old) for view, old in pushed if view.is_pushed]
+        return [(of.view(view), old) for (view, _), (of, old) in found.items() if _is_pushed(of.document, view)]
 
     def _wait_for_the_clock(self, instant: int) -> None:
         """Return when the online store's clock has come to an instant."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.push import PushSource
-from featurestore.durable.writes import replace
+from featurestore.durable.disk import replace
 from featurestore.errors import PushError, did_you_mean
 from featurestore.semantics.input_columns import WrongTypeError, WrongValueError, taken
 from featurestore.semantics.values import canonical

@@ -158,10 +158,8 @@ class Lookup:
         if self._on_demand:
             self._evaluate(columns, asked, reading.now)
         shown = columns if list(columns) == self._names else {name: columns[name] for name in self._names}
-        result = OnlineResult(self.service, shown, asked.inputs, parts, reading.now)
-        if self._hidden:
-            result.hidden = {name: columns[name] for name in self._hidden}
-        return result
+        hidden = {name: columns[name] for name in self._hidden}
+        return OnlineResult(self.service, shown, asked.inputs, parts, reading.now, hidden)
 
     def _evaluate(self, columns: dict[str, Sequence[Any]], asked: _Asked, now: int) -> None:
         available = {**asked.inputs, **columns, REQUEST_TIME: [to_datetime(now)] * asked.rows}

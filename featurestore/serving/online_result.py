@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -40,25 +41,23 @@ class PartAnswer(NamedTuple):
         return self._replace(statuses={column: spread[names(status)] for column, status in self.statuses.items()})
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class OnlineResult:
     """The features of a lookup, in the service's order, in whichever form a model takes them."""
 
-    def __init__(
-        self,
-        service: ResolvedService,
-        columns: dict[str, Sequence[Any]],
-        inputs: Mapping[str, Sequence[Any]],
-        parts: Mapping[str, PartAnswer],
-        now: int,
-        request: str | None = None,
-    ) -> None:
-        self.service = service
-        self.columns = columns
-        self.inputs = inputs
-        self.parts = parts
-        self.now = now
-        self.request = request  # the id under which it is logged, None where it is not
-        self.hidden: Mapping[str, Sequence[Any]] = {}  # by column, the features that only on-demand features read
+    service: ResolvedService
+    columns: dict[str, Sequence[Any]]
+    """By name the values of the rows."""
+    inputs: Mapping[str, Sequence[Any]]
+    """What the request brought, likewise."""
+    parts: Mapping[str, PartAnswer]
+    """What is said of each view beside its values."""
+    now: int
+    """When it was answered (µs)."""
+    hidden: Mapping[str, Sequence[Any]]
+    """By column the features that only on-demand features read."""
+    request: str | None = None
+    """The id under which it is logged, None where it is not."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

@@ -12,7 +12,7 @@ import duckdb
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
-from featurestore.durable.disk_errors import told
+from featurestore.durable.disk import told
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import RawColumns

@@ -1,8 +1,14 @@
-"""What SQL reads of files, tables and frames: their columns as they are given, and where each row lies."""
+"""What SQL reads of files, tables and frames: their columns as they are given, and where each row lies.
+
+That is two columns beside those of the source: the file's number, and the row's within it. The engine knows both under names of
+its own (`file_row_number`, `rowid`, …), which a column of the data hides, in any case of its letters. So columns are read by
+position, under names that the engine has for nothing, and where a row lies is named as no column of the data is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -11,14 +17,20 @@ import pyarrow as pa
 from featurestore.declare.sources import Source
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.source_columns import Scan
-from featurestore.semantics.sql import file_list
+from featurestore.semantics.sql import file_list, folded, numbered_columns, quote
 from featurestore.sources.engine_types import NOTHING, converted_sql
 from featurestore.sources.partitions import FILE_NUMBER
-from featurestore.sources.pointers import placed, pointer_beside
 from featurestore.sources.schemas import FileColumns
 from featurestore.sources.source_files import SourceFile
 
 __all__ = ["rows_of_files", "rows_of_table"]
+
+
+class Pointer(NamedTuple):
+    """The names, as SQL writes them, of the two columns that say where a row lies."""
+
+    file: str
+    row: str
 
 
 def rows_of_table(
@@ -26,9 +38,9 @@ def rows_of_table(
 ) -> Scan:
     """The rows of one table. stored: its columns in their order, with their DuckDB types; `more` of the store's own follow.
     row: what numbers a row, in the engine's own names."""
-    pointer = pointer_beside(columns)
+    pointer = _pointer_beside(columns)
     read = _read(source, stored, columns)
-    rows = placed(relation, len(stored) + more, read, pointer, file="0", row=row)
+    rows = _placed(relation, len(stored) + more, read, pointer, file="0", row=row)
     return Scan(f"({rows})", *pointer)
 
 
@@ -40,7 +52,7 @@ def rows_of_files(
 
     Files of equal columns are read at once; tables that are made for it have names that begin with `name`.
     """
-    pointer = pointer_beside([*columns, *beside])
+    pointer = _pointer_beside([*columns, *beside])
     kinds: dict[int, list[int]] = {}
     for number, (_, of) in enumerate(files):
         kinds.setdefault(id(of), []).append(number)
@@ -50,7 +62,7 @@ def rows_of_files(
         relation = f"read_parquet({file_list(files[number][0].path for number in numbers)}, hive_partitioning = false)"
         read = _read(source, list(zip(stored.names, stored.raws, strict=True)), columns)
         place = _number(connection, f"{name}_kind{len(parts)}", numbers)
-        parts.append(placed(relation, len(stored.names), read, pointer, file=place, row="file_row_number"))
+        parts.append(_placed(relation, len(stored.names), read, pointer, file=place, row="file_row_number"))
     return Scan(f"({' UNION ALL '.join(parts)})", *pointer)
 
 
@@ -65,6 +77,25 @@ def _number(connection: duckdb.DuckDBPyConnection, name: str, numbers: Sequence[
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM {name}_given")
     connection.unregister(f"{name}_given")
     return f"(SELECT any_value(number) FROM {name} WHERE place = file_index)"
+
+
+def _pointer_beside(names: Iterable[str]) -> Pointer:
+    """A pointer that has the name of none of these columns."""
+    taken = {folded(name) for name in names}
+    return Pointer(*(quote(_free(name, taken)) for name in ("__file", "__row")))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _placed(relation: str, count: int, read: Mapping[str, str], pointer: Pointer, *, file: str, row: str) -> str:
+    """A SELECT of the rows of a relation of so many columns, with the pointer that `file` and `row` are, in the engine's own
+    names. read: the columns that it gives, by name, as SQL over `c0, c1, …`."""
+    given = "".join(f"{sql} AS {quote(name)}, " for name, sql in read.items())
+    return f"SELECT {given}{file} AS {pointer.file}, {row} AS {pointer.row} FROM {numbered_columns(relation, count)}"
 
 
 def _read(source: Source, stored: Sequence[tuple[str, str]], columns: Mapping[str, str]) -> dict[str, str]:

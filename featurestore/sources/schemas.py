@@ -21,9 +21,8 @@ from featurestore.declare.sources import ParquetSource, Source
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import Mixed, RawColumns, finer_than_micros, type_of_column, widens
 from featurestore.semantics.source_columns import own_columns
-from featurestore.semantics.sql import file_list
+from featurestore.semantics.sql import file_list, folded, numbered_columns
 from featurestore.sources.engine_types import NOTHING, EngineChange, change_in, common_type, given_type, type_tree
-from featurestore.sources.pointers import folded, numbered_columns
 from featurestore.sources.source_files import SourceFile
 
 __all__ = ["FileColumns", "Schemas", "agreed_columns", "pushed_types", "readable", "taken_columns"]

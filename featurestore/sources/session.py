@@ -20,7 +20,7 @@ from featurestore.errors import SourceError
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
 from featurestore.semantics.source_columns import ARRIVED, Scan, own_columns
-from featurestore.semantics.sql import literal, quote
+from featurestore.semantics.sql import folded, literal, quote
 from featurestore.sources.history import with_history
 from featurestore.sources.partitions import (
     FILE_NUMBER,
@@ -28,7 +28,6 @@ from featurestore.sources.partitions import (
     partition_columns,
     values_table,
 )
-from featurestore.sources.pointers import folded
 from featurestore.sources.scans import rows_of_files, rows_of_table
 from featurestore.sources.schemas import pushed_types, readable, taken_columns
 from featurestore.sources.source_files import SourceFile, source_error

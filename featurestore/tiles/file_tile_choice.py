@@ -17,16 +17,16 @@ import pyarrow.parquet as pq
 
 from featurestore.declare.sources import ParquetSource
 from featurestore.durable.owner import OwnedFolder
-from featurestore.semantics.view import ResolvedView
+from featurestore.query.windows.addends import INTEGERS
+from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.semantics.windows import TileGrid
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 from featurestore.tiles.file_tile_query import FileTiles, Rest, count_rows, hop_for, joined_sql, make_tiles, tile_grid
 from featurestore.tiles.file_tile_store import HopChoice, TiledFile, TiledPart, TileFiles
-from featurestore.tiles.tile_rows import can_be_tiled
 
-__all__ = ["free_tiles", "tiles_folder", "tiles_for"]
+__all__ = ["can_be_tiled", "free_tiles", "tiles_folder", "tiles_for"]
 
 SIDE_BY_SIDE_PARTS = 8
 """So many parts are read side by side; where there are more, the smallest of them are joined."""
@@ -60,6 +60,25 @@ def free_tiles(folder: OwnedFolder, view: str, fingerprint: str) -> None:
     """Forget the tiles of a view version."""
     folder.check()
     TileFiles(folder.path, view, fingerprint).remove()
+
+
+def can_be_tiled(view: ResolvedView) -> bool:
+    """Whether tiles of some of a view's files can stand for their rows.
+
+    They cannot where a row of another file may replace one of theirs, where a fold picks rows or keeps sets or sketches,
+    and where a least or greatest value is no number.
+    """
+    source = view.source
+    if not isinstance(source, ParquetSource) or source.event_time is None or source.identity or not view.folded:
+        return False
+    return all(_has_tiles(feature) for feature in view.folded)
+
+
+def _has_tiles(feature: ResolvedFeature) -> bool:
+    """Whether it is finished from partial sums; codes of values that are no numbers differ from file to file."""
+    parts, of = algebra_of(feature).parts, feature.reads
+    coded = not {"least", "greatest"} & {*(parts or ())} or (of is not None and (of.is_float or of.kind in INTEGERS))
+    return parts is not None and coded
 
 
 def tiles_for(

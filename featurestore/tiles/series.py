@@ -226,7 +226,8 @@ class ViewTiles:
             ends = map(UNTIL_FOLD.finish, states[reading.until])
             expired |= {row for row, (until, _) in enumerate(ends) if until is not None and ended(until, as_of)}
         values, statuses = algebra.finish_many(own)
-        expire(expired, values, statuses, feature.default)
+        if expired:
+            expire(expired, values, statuses, feature.default)
         return values, statuses
 
 

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 import pyarrow as pa
 
-from featurestore.declare.sources import ParquetSource
-from featurestore.query.windows.addends import GREATEST, INTEGERS, Addends
+from featurestore.query.windows.addends import GREATEST, Addends
 from featurestore.query.windows.filtered_rows import FilteredRows, Ints
 from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name
 from featurestore.query.windows.ranges import MonotoneRun, Range, monotone_runs
@@ -31,11 +30,11 @@ from featurestore.semantics.folds.columnar import on_grid
 from featurestore.semantics.folds.limbs import Limbs
 from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.time import BEGINNING
-from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
+from featurestore.semantics.view import ResolvedFeature, algebra_of
 from featurestore.semantics.windows import TileGrid
 from featurestore.types import FeatureType, Int64
 
-__all__ = ["TileRows", "can_be_tiled", "merged_by", "tile_table"]
+__all__ = ["TileRows", "merged_by", "tile_table"]
 
 ORIGIN = 100
 """What is added to a limb's place, so that names have no sign; the squares of the smallest doubles lie 68 places below."""
@@ -57,29 +56,6 @@ class TiledColumn(NamedTuple):
 
     parts: tuple[Part, ...]
     """What is kept beside the number of its values: all that the view's folds of it are finished from."""
-
-
-def can_be_tiled(view: ResolvedView) -> bool:
-    """Whether tiles of some of a view's files can stand for their rows.
-
-    They cannot where a row of another file may replace one of theirs, where a fold picks rows or keeps sets or sketches,
-    and where a least or greatest value is no number.
-    """
-    source = view.source
-    if not isinstance(source, ParquetSource) or source.event_time is None or source.identity or not view.folded:
-        return False
-    return all(_has_tiles(feature) for feature in view.folded)
-
-
-def _has_tiles(feature: ResolvedFeature) -> bool:
-    """Whether it is finished from partial sums; codes of values that are no numbers differ from file to file."""
-    parts, of = algebra_of(feature).parts, feature.reads
-    coded = not {"least", "greatest"} & {*(parts or ())} or (of is not None and _is_numeric(of))
-    return parts is not None and coded
-
-
-def _is_numeric(of: FeatureType) -> bool:
-    return of.is_float or of.kind in INTEGERS
 
 
 def tiled_columns(features: Sequence[ResolvedFeature]) -> dict[ColumnName, TiledColumn]:

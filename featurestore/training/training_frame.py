@@ -20,7 +20,7 @@ from featurestore.clock import instant_of
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.frames import own_cells
 from featurestore.durable.checksums import signed
-from featurestore.durable.disk_errors import is_full, is_read_only, told
+from featurestore.durable.disk import is_full, is_read_only, told
 from featurestore.errors import FeatureStoreError, SpineError
 from featurestore.report import Report, ReportTable
 from featurestore.semantics.values import scalars, to_numpy, to_pandas

@@ -1,4 +1,7 @@
-"""The files of a log as one process sees them: which are in force, and how far the open one is whole."""
+"""The files of a log as one process sees them: which are in force, and how far the open one is whole.
+
+Two of them hold numbers, which are written under the log's lock and never synced: within one run of the machine they are exact.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,58 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakSet
 
 import pyarrow as pa
 
+from featurestore.durable.disk import sync_folder
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, exclusive
 from featurestore.durable.numbers_file import NumbersFile
-from featurestore.durable.writes import sync_folder
 from featurestore.errors import LogDamagedError, LogError
-from featurestore.sources.log.commit_pointer import POINTER_LAYOUT, CommitPointer
-from featurestore.sources.log.confirmed import CONFIRMED_LAYOUT, NEVER, Confirmed
 from featurestore.sources.log.manifest import LogManifest, ManifestFile, Segment
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import ChangedError, SegmentFile
 
-__all__ = ["LogFolder"]
+__all__ = ["NEVER", "CommitPointer", "Confirmed", "LogFolder"]
 
 MAX_LOOKS = 50  # times that a reader looks again
 LOOK_SECONDS = 0.01  # seconds between two of them
 
+POINTER_LAYOUT, CONFIRMED_LAYOUT = "<QQQ", "<qq"
+"""The numbers in the files `tip` and `confirmed`, as `struct` has them."""
+
+NEVER = -(1 << 63)
+
 Found = TypeVar("Found")
+
+
+class CommitPointer(NamedTuple):
+    """The end of the last acknowledged append: the number of the last segment, its acknowledged bytes, and how often bytes
+    were cut off the log's end.
+
+    After a crash of the machine it may be behind, never ahead, because the segment is synced first. So it spares the next
+    appender a look at what is known to be whole, and bytes before it that are no frame are damage and never a torn tail.
+    """
+
+    number: int = 0
+    size: int = 0
+    cuts: int = 0
+
+    def acknowledged(self, number: int) -> int:
+        """How many bytes of a segment were certainly acknowledged."""
+        return self.size if self.number == number else 0
+
+
+class Confirmed(NamedTuple):
+    """written: the greatest instant that was to be confirmed in the online store. served: the greatest that any answer
+    was for, as far as whoever has the log at hand vouched for it. µs. Every new row gets a later known_at.
+
+    It lies beside the log and not in the online store, which may come back older and with a clock that is behind.
+    """
+
+    written: int = NEVER
+    served: int = NEVER
 
 
 class LogFolder:

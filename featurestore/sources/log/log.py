@@ -14,14 +14,12 @@ import duckdb
 import pyarrow as pa
 
 from featurestore.clock import Clock, reader
-from featurestore.durable.disk_errors import unwritable
+from featurestore.durable.disk import error_of, unwritable
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, BusyError, attempt, exclusive
-from featurestore.durable.writes import error_of
 from featurestore.errors import LogBusyError, LogError
 from featurestore.semantics.source_columns import Scan
 from featurestore.sources.log.compaction import Compaction, compact
-from featurestore.sources.log.confirmed import NEVER, Confirmed
-from featurestore.sources.log.files import LogFolder
+from featurestore.sources.log.files import NEVER, Confirmed, LogFolder
 from featurestore.sources.log.frame import MAX_PAYLOAD_BYTES
 from featurestore.sources.log.manifest import LogManifest, Segment
 from featurestore.sources.log.relation import Relation, scan_of, scan_where
@@ -197,8 +195,8 @@ class Log:
 
     def _checked(self, batches: list[pa.RecordBatch]) -> pa.Table:
         for batch in batches:
-            differs = difference(self.schema, batch.schema)
-            if differs:
+            if batch.schema != self.schema:
+                differs = difference(self.schema, batch.schema)
                 raise ValueError(f"The push log in {self.folder} holds other columns: {differs}.")
         table = pa.Table.from_batches([batch.cast(self.schema) for batch in batches], self.schema)
         if table.nbytes > MAX_PAYLOAD_BYTES:

@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 
 from featurestore.durable.checksums import CHECK, encoded, unsigned
-from featurestore.durable.writes import replace
+from featurestore.durable.disk import replace
 from featurestore.errors import LogDamagedError, LogError
 
 __all__ = ["LogManifest", "ManifestFile", "Retired", "Segment"]

@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.semantics.source_columns import Scan
-from featurestore.semantics.sql import file_list, quote
+from featurestore.semantics.sql import file_list, numbered_columns, quote
 from featurestore.sources.log.schema import KNOWN_AT
-from featurestore.sources.pointers import numbered_columns
 
 __all__ = ["ROW", "SEGMENT", "Relation", "numbered", "scan_of", "scan_where"]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.durable.checksums import BLOCK_BYTES, first_damage
-from featurestore.durable.writes import sync, sync_folder
+from featurestore.durable.disk import sync, sync_folder
 from featurestore.errors import LogDamagedError
 from featurestore.sources.log.manifest import Segment
 from featurestore.sources.log.schema import KNOWN_AT

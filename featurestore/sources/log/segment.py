@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from featurestore.durable.writes import open_file, sync, write_all
+from featurestore.durable.disk import open_file, sync, write_all
 from featurestore.sources.log.frame import HEADER, Scanned, encode, scan
 
 __all__ = ["ChangedError", "SegmentFile"]

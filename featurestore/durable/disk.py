@@ -1,4 +1,5 @@
-"""What makes a file or a name in a folder last beyond a crash of the machine."""
+"""The disk: what makes a file or a name in a folder last beyond a crash of the machine, and what an error of it means to the
+one who has to do something about that."""
 
 from __future__ import annotations
 
@@ -8,10 +9,15 @@ import sys
 import threading
 from pathlib import Path
 
-from featurestore.durable.disk_errors import is_full, told
 from featurestore.errors import LogError
 
-__all__ = ["error_of", "open_file", "put_new", "replace", "sync", "sync_folder", "write_all"]
+__all__ = [
+    "error_of", "is_full", "is_read_only", "open_file", "put_new", "replace", "sync", "sync_folder", "told", "unwritable",
+    "write_all",
+]  # fmt: skip
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def sync(descriptor: int) -> None:
@@ -87,6 +93,39 @@ def put_new(path: Path, content: bytes) -> None:
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room: on the disk, in a quota, or below a limit of files' sizes."""
+    return error.errno in FULL
+
+
+def is_read_only(error: OSError) -> bool:
+    """Whether nothing may be written there."""
+    return error.errno in CLOSED
+
+
+def told(error: OSError, path: Path | None = None) -> str:
+    """The error in words, with the path that it names, or this one where it names none."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None] or (
+        [] if path is None else [str(path)]
+    )
+    where = f" ({' → '.join(names)})" if names else ""
+    if error.errno == errno.EFBIG:
+        return f"disk full: the process's limit of a file's size is reached{where}"
+    if is_full(error):
+        return f"disk full{where}"
+    if error.errno == errno.EROFS:
+        return f"read-only file system{where}"
+    return f"{error.strerror or error}{where}"
+
+
+def unwritable(path: Path) -> bool:
+    """Whether a file that is there lies on a file system that is mounted read-only, on which nobody changes it from here."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def error_of(error: OSError, path: Path) -> LogError:
