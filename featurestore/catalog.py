@@ -1,13 +1,9 @@
-"""Everything declared, loaded and checked as a whole."""
+"""Everything declared, as a whole."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from featurestore.declare.declaration import Declaration
@@ -18,11 +14,9 @@ from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import DeclarationError, NotFoundError, did_you_mean
 
-__all__ = ["Catalog", "load"]
+__all__ = ["Catalog"]
 
 D = TypeVar("D", bound=Declaration)
-
-_RUNNING: ContextVar[Path | None] = ContextVar("running", default=None)  # the file of definitions that is being run
 
 
 @dataclass(frozen=True)
@@ -116,45 +110,3 @@ def _find(known: dict[str, D], name: str, noun: str) -> D:
     if name not in known:
         raise NotFoundError(f"There is no {noun} '{name}'.{did_you_mean(name, known)}")
     return known[name]
-
-
-def load(files: Iterable[Path], directory: Path) -> Catalog:
-    """The catalog of a repository: every definition that a module-level name of its Python files holds.
-
-    directory: where they lie, from which they may import each other.
-    """
-    running = _RUNNING.get()
-    if running is not None:  # a script beside featurestore.toml, which would run itself over and over
-        raise DeclarationError(
-            f"{running} opens a store, and is run itself as a file of definitions. Name the files that declare features in "
-            f'featurestore.toml, such as definitions = ["definitions.py"], or keep scripts in another folder'
-        )
-    found: list[Any] = []
-    kinds = (Entity, Source, FeatureView, OnDemand, FeatureService)
-    sys.path.insert(0, str(directory))
-    try:
-        for path in files:
-            module = _run(path, directory)
-            found += [value for value in vars(module).values() if isinstance(value, kinds)]
-    finally:
-        sys.path.remove(str(directory))
-    return Catalog.of(found)
-
-
-def _run(path: Path, directory: Path) -> Any:
-    name = ".".join(path.relative_to(directory).with_suffix("").parts)
-    spec = importlib.util.spec_from_file_location(f"_feature_repo_{abs(hash(str(directory)))}.{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    before = _RUNNING.set(path)
-    try:
-        spec.loader.exec_module(module)
-    except DeclarationError:
-        raise
-    except (Exception, SystemExit) as error:  # a script that reads its arguments ends with the latter
-        raise DeclarationError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
-    finally:
-        _RUNNING.reset(before)
-    return module

@@ -82,7 +82,7 @@ def _url(value: str) -> str:
 
 def _glob(value: str) -> str:
     if Path(value).is_absolute() or not value:
-        raise ValueError("must be a pattern relative to the file, such as '*.py'")
+        raise ValueError("must be a pattern relative to the file, such as 'definitions.py' or 'features/**/*.py'")
     return value
 
 
@@ -160,7 +160,7 @@ class Config(Table):
     project: part of every online key, so that two projects on one store never meet. registry: the SQLite file of what
     was applied. online: the URL of the online store. logs: the folder of the logs of pushed rows.
     compact_after: how many full segments of one are sealed in the background; 0: none. lock_timeout: seconds for which the lock
-    of a log is waited for. definitions: globs of the Python files that declare features.
+    of a log is waited for. definitions: patterns of the Python files that declare features; None: definitions.py, or the package features/.
     sources: source name → where it lies, over what its definition says. root: the folder of the file. environment: the
     `[env.NAME]` that was chosen.
     """
@@ -171,7 +171,7 @@ class Config(Table):
     logs: Path
     compact_after: Annotated[Whole, Field(ge=0)] = 2
     lock_timeout: Annotated[float, Field(gt=0)] = 60.0
-    definitions: tuple[Annotated[str, AfterValidator(_glob)], ...] = ("*.py",)
+    definitions: tuple[Annotated[str, AfterValidator(_glob)], ...] | None = None
     sources: dict[str, str] = {}
     offline: OfflineConfig
     server: ServerConfig = ServerConfig()
@@ -185,11 +185,6 @@ class Config(Table):
         return _build(
             _with_defaults({"project": "local"}, DATA), root=root, where=str(root), environment=None, override={}
         )
-
-    def definition_files(self) -> tuple[Path, ...]:
-        """The files that `definitions` matches now, sorted, each once."""
-        found = {path for pattern in self.definitions for path in self.root.glob(pattern) if path.is_file()}
-        return tuple(sorted(found))
 
 
 DATA = ".featurestore"
@@ -444,7 +439,7 @@ def _show(config: Config, written: Mapping[Place, str]) -> None:
         if name == "sources":
             table._shown.setdefault(name, dict(config.sources))[place[1]] = text
         elif name == "definitions":
-            shown = list(table._shown.get(name, config.definitions))
+            shown = list(table._shown.get(name, config.definitions or ()))
             shown[int(place[1])] = text
             table._shown[name] = tuple(shown)
         else:

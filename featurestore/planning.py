@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from featurestore.catalog import Catalog
+from featurestore.errors import DeclarationError
+from featurestore.loading.files import definition_files, refuse_unloaded
 from featurestore.project import Project
 from featurestore.registry.apply import AppliedVersion, apply_plan, first_sight
 from featurestore.registry.delete_online import free_project
-from featurestore.registry.documents import empty_document, view_fingerprints
+from featurestore.registry.documents import KINDS, empty_document, view_fingerprints
 from featurestore.registry.plan import make_plan
 from featurestore.registry.rollout import Rollout, held_views
 from featurestore.registry.steps import Plan
@@ -33,6 +35,8 @@ class Planning:
     ) -> Plan:
         """The plan of the definitions given, which removes nothing, or of all at hand; see FeatureStore.plan."""
         listed = None if definitions is None else list(definitions)
+        if listed is None:
+            self._refuse_losses()
         rollout = self._rollout(keep=keep, retire=retire)
 
         def make() -> Plan:
@@ -48,6 +52,21 @@ class Planning:
         plan = make()
         self._made[plan.digest] = make
         return plan
+
+    def _refuse_losses(self) -> None:
+        """DeclarationError where definitions would be removed because the files that declare them are not loaded."""
+        config, at_hand = self._project.config, self._project.catalog
+        applied = self._project.registry.current().document
+        removed = {kind: applied[kind].keys() - getattr(at_hand, kind).keys() for kind in KINDS}
+        if config.definitions is not None or not any(removed.values()):
+            return
+        files = definition_files(config)
+        refuse_unloaded(files, config.root, removed)
+        if not files.loaded and at_hand == Catalog():
+            raise DeclarationError(
+                f"{config.root} has neither definitions.py nor a package features/, so this plan would remove all that is "
+                "applied. featurestore teardown does that"
+            )
 
     def _rollout(self, *, keep: bool, retire: str | Sequence[str]) -> Rollout:
         """What is to be done with versions of services; retire: one name, or several."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from featurestore.catalog import Catalog, load
+from featurestore.catalog import Catalog
 from featurestore.clock import Clock, instant_of
 from featurestore.config import Config, load_config
 from featurestore.declare.declaration import Declaration
@@ -16,6 +16,8 @@ from featurestore.declare.durations import began
 from featurestore.declare.services import FeatureService
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ManifestError, RequestError
+from featurestore.loading.files import definition_files
+from featurestore.loading.load import load
 from featurestore.materialize.materialize import Run, run_record
 from featurestore.online import OnlineStore
 from featurestore.planning import Planning
@@ -55,14 +57,14 @@ __all__ = ["FeatureStore"]
 class FeatureStore:
     """A project: its definitions, what of them is applied, its offline data and its online store.
 
-    path: a folder with a featurestore.toml and the Python files beside it, or the file itself. env: the `[env.NAME]`
+    path: a folder with a featurestore.toml and the definitions beside it, or the file itself. env: the `[env.NAME]`
     of the file to use. clock: a callable that returns an aware datetime; it stands for every clock, the online store's
     included. Safe to use from several threads. Raises ConfigError and DeclarationError.
     """
 
     def __init__(self, path: str | Path, *, env: str | None = None, clock: Clock | None = None) -> None:
         config = load_config(path, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
-        self._open(Project(config, load(config.definition_files(), config.root), clock))
+        self._open(Project(config, load(definition_files(config), config.root), clock))
 
     def _open(self, project: Project) -> None:
         self._project = project

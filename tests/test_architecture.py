@@ -20,7 +20,7 @@ FLOORS = [
     {"declare", "config"},
     {"semantics"},
     {"catalog"},
-    {"query", "sources", "online"},
+    {"query", "sources", "online", "loading"},
     {"tiles"},
     {"registry"},
     {"training"},

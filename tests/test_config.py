@@ -31,7 +31,7 @@ def test_a_project_is_all_that_must_be_given(write):
     assert config.project == "flights"
     assert config.registry == root / ".featurestore/registry.db"
     assert config.online == f"lmdb://{root}/.featurestore/online"
-    assert config.definitions == ("*.py",)
+    assert config.definitions is None
     assert (config.sources, config.environment, config.root) == ({}, None, root)
     assert (config.offline.memory_limit, config.offline.threads, config.offline.spill) == (None, None, None)
     assert (config.server.host, config.server.port, config.server.workers) == ("127.0.0.1", 6570, 1)
@@ -260,17 +260,6 @@ def test_a_configuration_is_frozen(write):
     config = load_config(write('project = "a"'))
     with pytest.raises(ValueError, match="frozen"):
         config.project = "b"
-
-
-def test_the_files_that_declare(write):
-    """`definitions` matches files beside the toml, sorted, each once; folders and other files are left out."""
-    root = write('project = "a"\ndefinitions = ["*.py", "more/**/*.py", "b.py"]')
-    (root / "more/deep").mkdir(parents=True)
-    (root / "folder.py").mkdir()
-    for name in ("b.py", "a.py", "c.txt", "more/deep/d.py", "more/e.py"):
-        (root / name).touch()
-    found = [str(path.relative_to(root)) for path in load_config(root).definition_files()]
-    assert found == ["a.py", "b.py", "more/deep/d.py", "more/e.py"]
 
 
 def test_a_local_store_needs_no_file(tmp_path):

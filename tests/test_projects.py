@@ -69,12 +69,12 @@ service = FeatureService("service", features=[kept])
     folder.mkdir()
     (folder / "featurestore.toml").write_text(f'project = "removal"\nonline = "{url}"\n')
     pq.write_table(table(thing=[1, 2], at=[NOON] * 2, x=[1, 2]), folder / "rows.parquet")
-    (folder / "defined.py").write_text(declared + more)
+    (folder / "definitions.py").write_text(declared + more)
     with FeatureStore(folder, clock=ManualClock(hours(1))) as store:
         store.apply()
         store.materialize(progress=False)
         both_views = keys_of(store)
-    (folder / "defined.py").write_text(declared)
+    (folder / "definitions.py").write_text(declared)
     with FeatureStore(folder, clock=ManualClock(hours(1))) as store:
         applied = store.apply()
         assert [(view, keys) for view, _, keys in applied.freed] == [("gone", len(both_views) // 2)]

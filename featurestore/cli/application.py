@@ -124,5 +124,19 @@ def opened(context: typer.Context) -> Iterator[FeatureStore]:
     place = place_of(context)
     if not place.repo.exists():
         raise ConfigError(f"There is no {place.repo}; `featurestore init {place.repo}` makes a repository")
-    with FeatureStore(place.repo, env=place.env) as store:
+    with _stdout_apart():
+        store = FeatureStore(place.repo, env=place.env)
+    with store:
         yield store
+
+
+@contextmanager
+def _stdout_apart() -> Iterator[None]:
+    """Send to stderr what programs print that definitions start, which Python's own redirection does not reach."""
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(out, 1)
+        os.close(out)

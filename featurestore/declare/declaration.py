@@ -24,7 +24,7 @@ from featurestore.declare.problems import problems
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type
 
-__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "declares", "takes_words", "type_of"]
+__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "caller", "declares", "takes_words", "type_of"]
 
 PACKAGE = str(Path(__file__).parents[1])
 

@@ -1,0 +1,113 @@
+"""Which files of a repository declare features: what featurestore.toml lists, or definitions.py, or the package features/."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from featurestore.config import FILE, Config
+from featurestore.errors import ConfigError, DeclarationError
+
+__all__ = ["DefinitionFiles", "definition_files", "line_of", "refuse_unloaded"]
+
+MODULE = "definitions.py"
+PACKAGE = "features"
+
+DECLARES = re.compile(
+    rb"^\s*import\s+featurestore\b|\b(?:Entity|FeatureView|FeatureService|ParquetSource|TableSource|DataFrameSource|PushSource"
+    rb"|on_demand)\b",
+    re.MULTILINE,
+)
+MENTIONS = re.compile(rb"^\s*(?:from|import)\s+featurestore\b", re.MULTILINE)
+
+
+class DefinitionFiles(NamedTuple):
+    """loaded: the files that are run. unloaded: those of the repository that are not, though an earlier version, which ran
+    each Python file beside featurestore.toml, would have; none where featurestore.toml says which are."""
+
+    loaded: tuple[Path, ...]
+    unloaded: tuple[Path, ...] = ()
+
+
+def definition_files(config: Config) -> DefinitionFiles:
+    """The files of definitions as they are now, sorted, each once.
+
+    Raises ConfigError for a listed file that is not there, DeclarationError where it is not clear which files are meant.
+    """
+    root, listed = config.root, config.definitions
+    if listed is not None:
+        return DefinitionFiles(_listed(config, listed))
+    module, package = root / MODULE, _package(root / PACKAGE)
+    if module.is_file() and package:
+        raise DeclarationError(
+            f"{root} has both {MODULE} and the package {PACKAGE}/. Say in {FILE} which of them declare features: "
+            f'definitions = ["{MODULE}"] where it imports what it needs of {PACKAGE}/, or definitions = ["{MODULE}", '
+            f'"{PACKAGE}/**/*.py"]'
+        )
+    loaded = (module,) if module.is_file() else package
+    unloaded = tuple(sorted(path for path in root.glob("*.py") if path.is_file() and path not in loaded))
+    declaring = [path for path in unloaded if _may_declare(path)]
+    if not loaded and declaring:
+        raise DeclarationError(
+            f"{root} has neither {MODULE} nor a package {PACKAGE}/, which alone are loaded. Earlier versions ran every Python "
+            f"file beside {FILE}. To load those that declare something, add to it: {line_of(declaring, root)}. Where features "
+            "are declared in calls such as store.apply([…]) alone: definitions = []"
+        )
+    return DefinitionFiles(loaded, unloaded)
+
+
+def _listed(config: Config, patterns: Sequence[str]) -> tuple[Path, ...]:
+    found: set[Path] = set()
+    for number, pattern in enumerate(patterns):
+        matched = {path for path in config.root.glob(pattern) if path.is_file()}
+        if not matched and not re.search(r"[*?\[]", pattern):
+            shown = config.model_dump(include={"definitions"})["definitions"][number]  # without what variables hold
+            raise ConfigError(f"{config.root / FILE}: definitions[{number}]: there is no file '{shown}'")
+        found |= matched
+    return tuple(sorted(found))
+
+
+def _package(folder: Path) -> tuple[Path, ...]:
+    """The modules of a package without its tests, and without what editors keep in hidden folders."""
+    found = []
+    for path in folder.rglob("*.py") if folder.is_dir() else ():
+        *folders, file = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in (*folders, file))
+        tests = "tests" in folders or file.startswith("test_") or file in {"conftest.py", "__main__.py"}
+        if path.is_file() and not hidden and not tests:
+            found.append(path)
+    return tuple(sorted(found))
+
+
+def _may_declare(path: Path) -> bool:
+    """Whether a file that is not run looks as if it declared features: it is read, and no more."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return True
+    return MENTIONS.search(text) is not None and DECLARES.search(text) is not None
+
+
+def line_of(files: Iterable[Path], root: Path) -> str:
+    """The line of featurestore.toml that names these files."""
+    named = ", ".join(f'"{path.relative_to(root).as_posix()}"' for path in files)
+    return f"definitions = [{named}]"
+
+
+def refuse_unloaded(files: DefinitionFiles, root: Path, removed: Mapping[str, Iterable[str]]) -> None:
+    """DeclarationError where a plan would remove what a file declares that earlier versions ran.
+
+    removed: the names, by kind, that are applied and not at hand.
+    """
+    declaring = [path for path in files.unloaded if _may_declare(path)]
+    for name in sorted({name for names in removed.values() for name in names}):
+        said = re.compile(rf"""["']{name}["']|\bdef\s+{name}\b""".encode())
+        for path in declaring:
+            if said.search(path.read_bytes()):
+                raise DeclarationError(
+                    f"'{name}' is applied, and would be removed: {path.name} seems to declare it, and is not loaded. Earlier versions "
+                    f"ran every Python file beside {FILE}. To load it, add to {FILE}: {line_of([*files.loaded, path], root)}. To "
+                    f"remove '{name}': {line_of(files.loaded, root)}"
+                )

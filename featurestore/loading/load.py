@@ -1,0 +1,114 @@
+"""A repository's definitions, by running the files that declare them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from featurestore.catalog import Catalog
+from featurestore.config import FILE
+from featurestore.declare.declaration import caller
+from featurestore.declare.entity import Entity
+from featurestore.declare.on_demand import OnDemand
+from featurestore.declare.services import FeatureService
+from featurestore.declare.sources import Source
+from featurestore.declare.views import FeatureView
+from featurestore.errors import DeclarationError
+from featurestore.loading.files import DefinitionFiles
+from featurestore.loading.modules import KEPT, RepositoryModules, repository_modules
+
+__all__ = ["load"]
+
+DEFINITIONS = (Entity, Source, FeatureView, OnDemand, FeatureService)
+
+WAITS_SECONDS = 60.0
+"""How long one waits for another thread of the process that loads a repository."""
+
+_RUNNING: ContextVar[Path | None] = ContextVar("running", default=None)  # the file of definitions that is being run
+_TURN = threading.Lock()
+
+
+def load(files: DefinitionFiles, root: Path) -> Catalog:
+    """The catalog of a repository: every definition that a module-level name of its files of definitions holds.
+
+    root: its folder, whose modules they may import. What they print goes to stderr. Raises DeclarationError, which names
+    the file and line, where one fails, and where one opens a store.
+    """
+    running, here = _RUNNING.get(), caller()
+    if running is not None:
+        raise DeclarationError(
+            f"{here} opens a repository while {_shown(running)} is being loaded, which only declares features. Move it to "
+            f"a file that is not loaded: definitions.py, the package features/, or what `definitions` in {FILE} lists are"
+        )
+    found: list[Any] = []
+    if not files.loaded:
+        return Catalog()
+    with _turn(here), repository_modules(root, files.loaded) as modules, redirect_stdout(sys.stderr):
+        for path in files.loaded:
+            found += [value for value in vars(_run(path, modules)).values() if isinstance(value, DEFINITIONS)]
+    return Catalog.of(found)
+
+
+@contextmanager
+def _turn(here: str) -> Iterator[None]:
+    """One thread at a time, as what loading changes belongs to the process. here: the user's line that waits."""
+    if not _TURN.acquire(timeout=WAITS_SECONDS):
+        raise DeclarationError(
+            f"{here}: another thread has been loading definitions for {WAITS_SECONDS:.0f} s. Does it wait for this one?"
+        )
+    try:
+        yield
+    finally:
+        _TURN.release()
+
+
+def _run(path: Path, modules: RepositoryModules) -> ModuleType:
+    before = _RUNNING.set(path)
+    try:
+        return modules.run(path)
+    except DeclarationError:
+        raise
+    except (Exception, SystemExit) as error:  # a script that reads its arguments ends with the latter
+        raise DeclarationError(_failure(error, path, modules.root)) from error
+    finally:
+        _RUNNING.reset(before)
+
+
+def _failure(error: BaseException, path: Path, root: Path) -> str:
+    """What to say of a file of definitions that failed: the last line of the repository's own that was running."""
+    file, line = path, None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        ran = Path(frame.f_code.co_filename)
+        if ran.is_relative_to(root) and "site-packages" not in ran.parts:
+            file, line = ran, number
+    text = str(error)
+    if isinstance(error, SyntaxError) and error.filename is not None and Path(error.filename).is_relative_to(root):
+        file, line, text = Path(error.filename), error.lineno, error.msg
+    place = _shown(file) if line is None else f"{_shown(file)}:{line}"
+    by_way = "" if file == path else f" (loaded by {_shown(path)})"
+    return f"{place} cannot be loaded{by_way}: {type(error).__name__}: {text}{_hint(error, root)}"
+
+
+def _hint(error: BaseException, root: Path) -> str:
+    if not isinstance(error, ImportError):
+        return ""
+    if "no known parent package" in str(error):
+        return f". A file beside {FILE} is in no package: write import name, or from name import …, without the dot"
+    top = (error.name or "").partition(".")[0]
+    if top in KEPT and (root / f"{top}.py").exists():
+        return (
+            f". That is not {top}.py beside {FILE}: the name is that of an installed module, so give the file another"
+        )
+    return ""
+
+
+def _shown(path: Path) -> str:
+    """A path as messages show where something was declared."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,0 +1,147 @@
+"""Which files of a repository are run when it is opened."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from featurestore import Entity, FeatureStore
+from featurestore.config import load_config
+from featurestore.errors import ConfigError, DeclarationError
+from featurestore.loading.files import definition_files
+from featurestore.types import String
+
+DECLARES = 'from featurestore import Entity\nfrom featurestore.types import String\n{name} = Entity("{name}", key={{"{name}": String}})\n'
+FAILS = "raise ValueError('run')\n"
+
+
+def entity(name: str) -> str:
+    """The text of a file that declares one."""
+    return DECLARES.format(name=name)
+
+
+def project(folder: Path, files: dict[str, str], toml: str = "") -> Path:
+    """A repository with these files beside its featurestore.toml."""
+    (folder / "featurestore.toml").write_text(f'project = "shop"\n{toml}')
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def entities(folder: Path) -> list[str]:
+    """Those that opening the repository finds."""
+    with FeatureStore(folder) as store:
+        return sorted(store.catalog.entities)
+
+
+OTHERS = {
+    "make_data.py": FAILS,
+    "train.py": "from featurestore import FeatureStore\nFeatureStore('.')\n",
+    "test_x.py": "import a_package_that_is_not_installed\n",
+}
+
+
+def test_definitions_py_alone_is_run(tmp_path: Path) -> None:
+    """A generator of data, a script that opens the store and a test beside it are not."""
+    assert entities(project(tmp_path, {"definitions.py": entity("one"), **OTHERS})) == ["one"]
+
+
+def test_each_module_of_the_package_features_is_run(tmp_path: Path) -> None:
+    """With or without __init__.py, in folders too; not its tests, nor what an editor keeps in hidden folders."""
+    package = {
+        "features/orders.py": entity("orders"),
+        "features/more/carts.py": entity("carts"),
+        "features/test_orders.py": FAILS,
+        "features/conftest.py": FAILS,
+        "features/tests/helper.py": FAILS,
+        "features/__main__.py": FAILS,
+        "features/.ipynb_checkpoints/orders-checkpoint.py": FAILS,
+    }
+    assert entities(project(tmp_path, {**package, **OTHERS})) == ["carts", "orders"]
+    (tmp_path / "features/__init__.py").write_text(entity("whole"))
+    assert entities(tmp_path) == ["carts", "orders", "whole"]
+
+
+def test_a_folder_features_without_python_files_is_no_package(tmp_path: Path) -> None:
+    """It may hold data."""
+    assert entities(
+        project(tmp_path, {"definitions.py": entity("one"), "features/a.csv": "", "features/test_a.py": ""})
+    ) == ["one"]
+
+
+def test_both_are_refused_until_the_file_says_which(tmp_path: Path) -> None:
+    """Neither goes silently before the other; each line that the error names is right."""
+    folder = project(tmp_path, {"definitions.py": entity("one"), "features/orders.py": entity("orders")})
+    with pytest.raises(DeclarationError, match=r"has both definitions\.py and the package features/") as refused:
+        FeatureStore(folder)
+    lines = re.findall(r"definitions = \[.*?\]", str(refused.value))
+    found = [entities(project(tmp_path, {}, f"{line}\n")) for line in lines]
+    assert found == [["one"], ["one", "orders"]]
+
+
+def test_a_repository_of_other_files_is_told_the_line_that_loads_them(tmp_path: Path) -> None:
+    """Every *.py was run once; files that import nothing to declare with are not named."""
+    folder = project(tmp_path, {"b.py": entity("b"), "a.py": entity("a"), **OTHERS})
+    with pytest.raises(DeclarationError, match=r"neither definitions\.py nor a package features/") as refused:
+        FeatureStore(folder)
+    line = 'definitions = ["a.py", "b.py"]'
+    assert line in str(refused.value)
+    assert entities(project(tmp_path, {}, f"{line}\n")) == ["a", "b"]
+
+
+def test_scripts_alone_declare_nothing(tmp_path: Path) -> None:
+    """So a store opens whose features are declared in calls."""
+    assert entities(project(tmp_path, OTHERS)) == []
+
+
+def test_patterns_are_run_as_they_are_listed(tmp_path: Path) -> None:
+    """Sorted, each once; folders and other files are left out."""
+    names = ("b.py", "a.py", "c.txt", "more/deep/d.py", "more/e.py", "definitions.py", "features/f.py")
+    folder = project(
+        tmp_path, dict.fromkeys(names, ""), 'definitions = ["*.py", "more/**/*.py", "b.py", "none/*.py"]\n'
+    )
+    (folder / "folder.py").mkdir()
+    found = [str(path.relative_to(folder)) for path in definition_files(load_config(folder)).loaded]
+    assert found == ["a.py", "b.py", "definitions.py", "more/deep/d.py", "more/e.py"]
+
+
+def test_a_listed_file_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default it would be a plan that removes everything; what a variable holds is not shown."""
+    monkeypatch.setenv("FS_SECRET", "sesame")
+    folder = project(tmp_path, {"a.py": ""}, 'definitions = ["a.py", "${FS_SECRET}.py"]\n')
+    with pytest.raises(ConfigError, match=re.escape("definitions[1]: there is no file '${FS_SECRET}.py'")) as refused:
+        FeatureStore(folder)
+    assert "sesame" not in str(refused.value)
+
+
+def test_a_plan_removes_nothing_that_a_file_declares_which_was_run_once(tmp_path: Path) -> None:
+    """It names the file and both lines: the one that loads it, and the one that means what the plan would do."""
+    folder = project(tmp_path, {"definitions.py": entity("one"), "more.py": entity("two")}, 'definitions = ["*.py"]\n')
+    with FeatureStore(folder) as store:
+        store.apply()
+    project(folder, {})
+    with FeatureStore(folder) as store, pytest.raises(DeclarationError, match=r"'two' is applied.*more\.py") as refused:
+        store.plan()
+    keeps, removes = re.findall(r"definitions = \[.*?\]", str(refused.value))
+    with FeatureStore(project(folder, {}, f"{keeps}\n")) as store:
+        assert store.plan().is_empty
+    with FeatureStore(project(folder, {}, f"{removes}\n")) as store:
+        assert [step.name for step in store.plan().steps] == ["two"]
+    project(folder, {"more.py": "# two\n"})
+    with FeatureStore(folder) as store:
+        assert [step.name for step in store.plan().steps] == ["two"]
+
+
+def test_a_plan_of_no_files_does_not_remove_everything(tmp_path: Path) -> None:
+    """Where definitions.py was moved away; what is removed on purpose is said so."""
+    folder = project(tmp_path, {"definitions.py": entity("one")})
+    with FeatureStore(folder) as store:
+        store.apply()
+    (folder / "definitions.py").unlink()
+    with FeatureStore(folder) as store:
+        with pytest.raises(DeclarationError, match="remove all that is applied. featurestore teardown does that"):
+            store.apply()
+        assert store.plan([Entity("one", key={"one": String})]).is_empty
+    with FeatureStore(project(folder, {}, "definitions = []\n")) as store:
+        assert len(store.plan().steps) == 1
