@@ -36,6 +36,7 @@ from featurestore.hidden import hidden
 __all__ = ["FILE", "Config", "OfflineConfig", "ServerConfig", "ServingLogConfig", "lmdb_url", "load_config"]
 
 FILE = "featurestore.toml"
+NUL = "\0"
 
 VARIABLE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -214,9 +215,7 @@ def load_config(path: Path | str, env: str | None = None) -> Config:
     Raises ConfigError, which names the file and the key, for a missing file, a syntax error, a key that does not exist,
     a value of the wrong type, an environment that is not declared and a variable that is not set.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        file /= FILE
+    file = _file(path)
     raw = _parse(file)
     environments = raw.pop("env", {})
     _check_tables(file, environments)
@@ -232,10 +231,23 @@ def load_config(path: Path | str, env: str | None = None) -> Config:
     return _build(merged, root=file.parent, where=str(file), environment=env, override=override)
 
 
+def _file(path: object) -> Path:
+    """The file itself, where its folder is given."""
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f"A repository is named by the path of its folder, as text or a Path, and not by {path!r}")
+    if NUL in str(path):
+        raise ConfigError(f"{str(path)!r} is no path: it holds a NUL")
+    try:
+        file = Path(path).expanduser()
+        return file / FILE if file.is_dir() else file
+    except (OSError, RuntimeError) as error:  # a name that is too long; a home of nobody's
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
 def _parse(file: Path) -> dict[str, Any]:
     text = ""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors put a mark first
         return tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"There is no {file}; `featurestore init` writes one") from None
@@ -299,7 +311,7 @@ def _build(
         if shown != value or VARIABLE.search(value):
             written[place] = shown
         try:
-            return _located(_interpolated(value), place, root)
+            return _located(_without_nul(_interpolated(value)), place, root)
         except ValueError as error:
             raise refuse(place, str(error)) from None
 
@@ -403,6 +415,12 @@ def _interpolated(text: str) -> str:
     return _FromEnvironment(VARIABLE.sub(replace, text)) if VARIABLE.search(text) else text
 
 
+def _without_nul(text: str) -> str:
+    if NUL in text:
+        raise ValueError("must not hold a NUL")
+    return text
+
+
 def _located(text: str, place: Place, root: Path) -> str:
     """A path made absolute where the key is one; any other text as it is."""
     if place == ("registry",):
@@ -412,7 +430,7 @@ def _located(text: str, place: Place, root: Path) -> str:
         return _absolute(rest[1:] if separator else text, root)
     if place == ("online",) and text.startswith("lmdb://"):
         folder, question, options = text.removeprefix("lmdb://").partition("?")
-        return lmdb_url(_absolute(unquote(folder), root)) + question + options
+        return lmdb_url(_absolute(_without_nul(unquote(folder)), root)) + question + options
     if place in {("offline", "spill"), ("offline", "tiles"), ("logs",), ("serving_log", "folder")} or (
         place[:1] == ("sources",) and len(place) == 2 and "://" not in text
     ):

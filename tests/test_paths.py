@@ -24,7 +24,7 @@ from featurestore import (
     TableSource,
 )
 from featurestore.config import load_config
-from featurestore.errors import SourceError, SpineError
+from featurestore.errors import ConfigError, DeclarationError, FeatureStoreError, SourceError, SpineError
 from featurestore.sources.log import Log
 from featurestore.types import Int64, Timestamp
 from tests.compact_worker import SEGMENT
@@ -287,3 +287,50 @@ def test_an_online_store_in_a_folder_with_signs_of_a_url_is_its_own(tmp_path: Pa
     for store in stores:
         store.close()
         assert (store.config.root / "my values" / "data.mdb").is_file()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'registry = "a\\u0000b"',
+        'online = "lmdb://a\\u0000b"',
+        'online = "lmdb://a%00b"',
+        'logs = "a\\u0000b"',
+        'definitions = ["a\\u0000b.py"]',
+        'offline = {spill = "a\\u0000b"}',
+        'offline = {tiles = "a\\u0000b"}',
+        'serving_log = {folder = "a\\u0000b"}',
+        'sources = {rows = "a\\u0000b"}',
+    ],
+)
+def test_a_nul_in_the_configuration_is_refused_by_key(tmp_path: Path, line: str) -> None:
+    """The operating system takes none in a path; it is said of the key, and not when the path is first used."""
+    (tmp_path / "featurestore.toml").write_text(f'project = "odd"\n{line}\n')
+    with pytest.raises(ConfigError, match=r"featurestore\.toml: [a-z_.0-9\[\]]+: must not hold a NUL"):
+        load_config(tmp_path)
+
+
+def test_what_is_no_path_is_an_error_that_shows_it(tmp_path: Path) -> None:
+    """Wherever a caller names one: a NUL, nothing at all, a name that is too long, nobody's home."""
+    nul = str(tmp_path / "a\0b.parquet")
+    for place in (nul, None, 5, b"repo", "x" * 5000, "~nobody-of-the-name/repo"):
+        with pytest.raises(ConfigError):
+            FeatureStore(place)  # type: ignore[arg-type]
+    for declare in (lambda: ParquetSource("rows", [nul]), lambda: TableSource("rows", nul, table="rows")):
+        with pytest.raises(DeclarationError, match=r"is no path: it holds a NUL \(.*test_paths\.py:\d+\)"):
+            declare()
+    write(tmp_path / "rows.parquet", rows(1))
+    view = FeatureView(
+        "view", entity=THING, source=ParquetSource("rows", tmp_path / "rows.parquet", **WORDS), features=["x"]
+    )
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        frame = store.get_historical_features(spine(NOON, thing=[1]), [view])
+        with pytest.raises(FeatureStoreError, match="holds a NUL"):
+            frame.to_parquet(nul)
+        with pytest.raises(SpineError, match="does not exist"):
+            store.get_historical_features(nul, [view]).to_arrow()
+
+
+def test_a_configuration_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "featurestore.toml").write_bytes(b"\xef\xbb\xbf" + b'project = "marked"\n')
+    assert load_config(tmp_path).project == "marked"

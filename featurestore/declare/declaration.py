@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
+import pydantic
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,7 +28,8 @@ from featurestore.types import FeatureType, parse_type
 
 __all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "caller", "declares", "takes_words", "type_of"]
 
-PACKAGE = str(Path(__file__).parents[1])
+OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (Path(__file__).parent, pydantic.__file__))
+"""The folders of this product and of the library that checks its fields; a user's may begin or go on like them."""
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="Declaration")
@@ -53,7 +56,7 @@ def caller() -> Origin:
     frame = inspect.currentframe()
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(PACKAGE) and "pydantic" not in file:
+        if not file.startswith(OURS):
             return Origin(f"{_short(file)}:{frame.f_lineno}")
         frame = frame.f_back
     return Origin("<unknown>")

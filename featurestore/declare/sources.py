@@ -177,10 +177,16 @@ class Source(Declaration):
 
 def _paths(value: Any) -> Any:
     if isinstance(value, (str, Path)):
-        return (str(value),)
+        return (_path(value),)
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"must be text, a Path or a list of them, and is {shown(value)}")
-    return tuple(str(item) for item in value)
+    return tuple(map(_path, value))
+
+
+def _path(value: object) -> str:
+    if "\0" in str(value):
+        raise ValueError(f"{shown(value)} is no path: it holds a NUL")
+    return str(value)
 
 
 def _partition(value: Any) -> FeatureType | None:
@@ -233,7 +239,7 @@ class TableSource(Source):
 
     @declares
     def __init__(self, name: str, path: str | Path, *, table: str, **options: Unpack[SourceOptions]) -> None:
-        self.fill(name=name, path=str(path), table=table, **options)
+        self.fill(name=name, path=_path(path), table=table, **options)
 
 
 class DataFrameSource(Source):

@@ -135,6 +135,10 @@ class TrainingFrame:
         What lay there before stays until all is written. FeatureStoreError where the disk is full, or read-only.
         """
         target = Path(path)
+        if "\0" in str(path):
+            raise FeatureStoreError(
+                f"The training frame cannot be written: {str(path)!r} is no path, as it holds a NUL"
+            )
         try:
             self._put(target)
         except OSError as error:

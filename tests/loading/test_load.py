@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from featurestore import FeatureStore
 from featurestore.cli import app
+from featurestore.declare.declaration import OURS
 from featurestore.errors import DeclarationError
 from tests.loading.test_files import entities, entity, project
 
@@ -151,6 +152,15 @@ def test_a_file_with_another_encoding_says_so_and_is_read(tmp_path: Path) -> Non
     text = "# -*- coding: latin-1 -*-\nassert 'é' == chr(233)\n" + entity("one")
     (folder / "definitions.py").write_bytes(text.encode("latin-1"))
     assert entities(folder) == ["one"]
+
+
+def test_a_folder_named_like_a_library_of_the_product_is_the_user_s(tmp_path: Path) -> None:
+    """Where something was declared is found by whole names of folders."""
+    folder = tmp_path / "pydantic-features"
+    folder.mkdir()
+    project(folder, {"definitions.py": "from featurestore import Entity\nEntity('one', key=5)\n"})
+    assert f"{folder}/definitions.py:2)" in refusal(folder)
+    assert all(ours.endswith(os.sep) for ours in OURS)
 
 
 # --- whose modules they import -----------------------------------------------------------------
