@@ -15,6 +15,7 @@ from featurestore.declare.views import FeatureView
 from featurestore.materialize.materializer import Materializer
 from featurestore.online import OnlineStore, open_online
 from featurestore.push.push_sources import Pushing
+from featurestore.registry.differences import Differences, differences
 from featurestore.registry.rebind import applied_views, rebind
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
@@ -51,6 +52,8 @@ class Project:
     ) -> None:  # fmt: skip
         self.config = config
         self.catalog = catalog
+        self._all_declared = catalog != Catalog()  # by files, of which a plan removes what they do not declare
+        self._compared: tuple[Catalog, int, Differences] | None = None
         self.clock = clock
         self.now = reader(clock)
         self.registry = Registry(config.registry, project=config.project, now=self.now)
@@ -127,6 +130,25 @@ class Project:
     def definitions(self) -> Catalog:
         """The definitions at hand over those that were applied."""
         return self.registry.current().catalog.merged(self.catalog)
+
+    def differences(self) -> Differences:
+        """In which definitions those at hand differ from those that are applied."""
+        version, catalog, last = self.registry.current(), self.catalog, self._compared
+        if last is None or last[0] is not catalog or last[1] != version.number:
+            found = differences(catalog, version, all_declared=self._all_declared)
+            last = self._compared = catalog, version.number, found
+        return last[2]
+
+    def differences_of(self, features: Any) -> Differences:
+        """The same of the definitions that these features are made of: those that are asked for by name."""
+        found = self.differences()
+        items = [features] if isinstance(features, str) else features
+        if not found or not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+            return found.among(())
+        service: FeatureService = self.definitions.service_of(features)
+        views = [item.view for item in service.selections()]
+        names = {item.name for view in views for item in (view, view.entity, view.source)}
+        return found.among({service.name, *names, *(item.name for item in service.on_demand)})
 
     def add(self, definitions: Sequence[Any]) -> None:
         """Take definitions in among those at hand."""

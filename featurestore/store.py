@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -24,6 +25,7 @@ from featurestore.planning import Planning
 from featurestore.project import Project
 from featurestore.push.pusher import Pushed, TakenBack
 from featurestore.registry.apply import AppliedVersion, free_leftovers
+from featurestore.registry.differences import Differences
 from featurestore.registry.rollout import held_views
 from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
@@ -38,6 +40,7 @@ from featurestore.reports.manifest_check import ManifestCheck, check_manifest
 from featurestore.reports.simulation import Asked, Faults, Real, Simulation, simulate
 from featurestore.reports.status import ViewStatus, reads_source, status_of
 from featurestore.reports.verify import Verification, verify
+from featurestore.semantics.service import ResolvedService
 from featurestore.serving.log.serving_log import Losses
 from featurestore.serving.log.upkeep import Upkeep
 from featurestore.serving.lookup import Lookup
@@ -52,6 +55,11 @@ from featurestore.training.snapshot import TIMESTAMP, snapshot
 from featurestore.training.training_frame import TrainingFrame
 
 __all__ = ["FeatureStore"]
+
+_LOGGER = logging.getLogger("featurestore")
+
+AT_HAND = "those at hand are used", "the definitions at hand are used"
+MATERIALIZED = "those that are applied are materialized", "there is nothing to materialize"
 
 
 class FeatureStore:
@@ -69,6 +77,7 @@ class FeatureStore:
     def _open(self, project: Project) -> None:
         self._project = project
         self._planning = Planning(project)
+        self._said: set[str] = set()
         self._remove: Callable[[], object] | None = None
 
     @classmethod
@@ -146,6 +155,16 @@ class FeatureStore:
         """
         return self._planning.apply(definitions, note=note, keep=keep, retire=retire)
 
+    def differences(self) -> Differences:
+        """In which definitions those at hand differ from those that are applied, in anything that can change a value."""
+        return self._project.differences()
+
+    def _say(self, line: str) -> None:
+        """One line for whoever calls, once: by Python's logging, which prints it where nobody set up anything else."""
+        if line and line not in self._said:
+            self._said.add(line)
+            _LOGGER.warning("%s", line)
+
     def history(self) -> tuple[Version, ...]:
         """Every applied version, newest first."""
         return self.registry.history()
@@ -176,17 +195,23 @@ class FeatureStore:
         Raises SpineError, SourceError, OnDemandError.
         """
         options = Options(timestamp, timezone, with_status, with_event_time)
-        service = self._project.service(features)
+        service = self._service(features)
         frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
         return journalled(frame, service, self._project.registry, self._project.now)
 
     def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> TrainingFrame:
         """The values of every key as a lookup at `at` would have been served, without a spine; of several instants, all in
         one query, the keys of the first, then those of the next."""
-        options, service = Options(with_status=with_status), self._project.service(features)
+        options, service = Options(with_status=with_status), self._service(features)
         instants = [instant_of(one) for one in ([at] if isinstance(at, datetime) else at)]
         frame = snapshot(service, self.offline, at=instants, now=self._project.now(), options=options)
         return journalled(frame, service, self._project.registry, self._project.now)
+
+    def _service(self, features: Any) -> ResolvedService:
+        """What is asked for, as it is at hand; where that is not as it is applied, it is said."""
+        service = self._project.service(features)
+        self._say(self._project.differences_of(features).told(*AT_HAND))
+        return service
 
     def explain(
         self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
@@ -228,6 +253,7 @@ class FeatureStore:
         views: only these. full: every key, not only those that may have changed, and what is served already once more, in
         one switch. progress: a bar on a terminal, lines elsewhere. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
         """
+        self._say(self.differences().told(*MATERIALIZED))
         runs = []
         for view in self._project.applied(views):
             for run in self._project.materializer.materialize(view, full=full, progress=progress):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from featurestore.errors import ConfigError, FeatureStoreError
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
-__all__ = ["FOUND", "AsJson", "Repository", "add", "app", "opened", "place_of"]
+__all__ = ["FOUND", "AsJson", "Repository", "add", "app", "next_step", "opened", "place_of"]
 
 FOUND = 3
 """The exit code of commands that were told to fail on what they find (`--fail-on-…`), and found it."""
@@ -114,6 +115,14 @@ def place_of(context: typer.Context) -> Repository:
     place = context.obj
     assert isinstance(place, Repository)
     return place
+
+
+def next_step(context: typer.Context, command: str) -> None:
+    """Say which command comes next, for the same repository and environment."""
+    said = context.find_root().params
+    where = "" if said["repo"] == Path() else f" --repo {shlex.quote(str(said['repo']))}"
+    env = "" if said["env"] is None else f" --env {shlex.quote(said['env'])}"
+    typer.echo(f"Next: featurestore{where}{env} {command}")
 
 
 @contextmanager

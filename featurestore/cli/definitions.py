@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import AsJson, opened
+from featurestore.cli.application import AsJson, next_step, opened
 from featurestore.cli.output import print_found, print_json, print_table
 from featurestore.errors import NotFoundError, did_you_mean
 from featurestore.report import cell
@@ -42,6 +42,8 @@ def plan(
     with opened(context) as store:
         made = store.plan(keep=keep, retire=retire or ())
         print_found(made, as_json=as_json)
+    if not made.is_empty and not as_json:
+        next_step(context, "apply")
     if check and not made.is_empty:
         raise typer.Exit(2)
 
@@ -72,6 +74,8 @@ def apply(
             print_json({"plan": made.to_dict(), "applied": asdict(applied)})
         else:
             _print_applied(applied)
+            if applied.refill:
+                next_step(context, "materialize")
 
 
 def _print_applied(applied: AppliedVersion) -> None:
@@ -83,8 +87,6 @@ def _print_applied(applied: AppliedVersion) -> None:
         typer.echo(f"Retired {retired.version}.")
     for view, fingerprint, keys in applied.freed:
         typer.echo(f"Freed {view} {fingerprint[:8]}: {keys} online keys.")
-    if applied.refill:
-        typer.echo("Now run featurestore materialize.")
 
 
 def show(

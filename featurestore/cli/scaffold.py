@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
@@ -46,7 +47,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder 
     if not (folder / ".gitignore").exists():
         (folder / ".gitignore").write_text(".featurestore/\n", encoding="utf-8")
     typer.echo(f"Wrote {', '.join([*written, '.gitignore'])} into {folder}.")
-    typer.echo(f"Now: cd {folder} && featurestore apply && featurestore materialize")
+    typer.echo(f"Next: cd {shlex.quote(str(folder))} && featurestore plan")
 
 
 def _project(folder: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import FOUND, AsJson, opened, place_of
+from featurestore.cli.application import FOUND, AsJson, next_step, opened, place_of
 from featurestore.cli.output import print_found, print_json, print_report
 from featurestore.cli.values import json_row
 
@@ -37,10 +38,16 @@ def materialize(
 
     with opened(context) as store:
         runs = store.materialize(views, full=full, progress=not quiet)
+        applied = store.registry.current()
     if as_json:
         print_json(describe(runs))
-    elif not quiet and not runs:
+    elif quiet:
+        return
+    elif not runs and applied.document["views"]:
         typer.echo("Nothing is due. (Files that were corrected reach what is served by --full.)")
+    elif any(run.full and not run.again for run in runs) and applied.document["services"]:  # the first time
+        service = next(iter(applied.document["services"]))
+        next_step(context, f"online {service} {' '.join(f'{name}=…' for name in applied.service(service).inputs)}")
 
 
 def verify(
@@ -137,10 +144,16 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
     with opened(context) as store:
         views, losses, behind = store.status(), store.serving_log_losses(), store.behind()
+        differs = store.differences()
     if as_json:
-        print_json({"views": [view.to_dict() for view in views], "behind": behind, "serving_log": losses})
+        told = {"views": [view.to_dict() for view in views], "behind": behind, "serving_log": losses}
+        print_json({**told, "differences": asdict(differs)})
         return
-    print_report(status_report(views, behind, losses))
+    print_report(status_report(views, behind, losses, differs=differs))
+    if not views:
+        next_step(context, "apply")
+    elif any(view.served is None for view in views):
+        next_step(context, "materialize")
 
 
 def manifest(

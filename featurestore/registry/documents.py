@@ -23,7 +23,7 @@ from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import Source
 from featurestore.declare.stored import dump, read, read_fold, read_on_demand, read_service, read_source, read_view
 from featurestore.declare.views import FeatureView, Selection
-from featurestore.errors import DeclarationError, NotFoundError, RegistryError, did_you_mean
+from featurestore.errors import DeclarationError, NotFoundError, RegistryError, SourceError, did_you_mean
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, fingerprint_of, resolve
@@ -31,7 +31,7 @@ from featurestore.types import from_json, parse_type, to_json
 
 __all__ = [
     "BESIDE", "KINDS", "PLACES", "Document", "Record", "catalog_of", "digest_of", "document_of", "empty_document",
-    "merged", "resolved_service", "resolved_view", "service_from", "service_views", "view_fingerprints", "view_from",
+    "is_as_applied", "merged", "resolved_service", "resolved_view", "service_from", "service_views", "view_fingerprints", "view_from",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -128,11 +128,30 @@ def _on_demand_record(item: OnDemand) -> Record:
 
 def _service_record(service: ResolvedService) -> Record:
     item = service.declared
-    features = [
+    return _record({**dump(item, without={"features"}), "features": _feature_refs(item)}, service.definition, item)
+
+
+def _feature_refs(service: FeatureService) -> list[dict[str, Any]]:
+    return [
         {"on_demand": feature.name} if isinstance(feature, OnDemand) else _selection_ref(feature)
-        for feature in item.features
+        for feature in service.features
     ]
-    return _record({**dump(item, without={"features"}), "features": features}, service.definition, item)
+
+
+def is_as_applied(kind: str, item: Any, record: Record) -> bool:
+    """Whether a definition is that of an applied record in all that can change a value of its own; what it refers to is
+    asked for by itself. The types that a view reads are those that it was applied with."""
+    if kind == "services":
+        return bool(_feature_refs(item) == record["declared"]["features"])
+    if kind == "views":
+        try:
+            return bool(resolve(item, record["raw"]).fingerprint == record["fingerprint"])
+        except (DeclarationError, SourceError):  # it reads other columns
+            return False
+    made: dict[str, Callable[[Any], Record]] = {
+        "entities": _entity_record, "sources": _source_record, "on_demand": _on_demand_record,
+    }  # fmt: skip
+    return bool(made[kind](item)["fingerprint"] == record["fingerprint"])
 
 
 def _selection_ref(item: Selection) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from featurestore.declare.push import PushSource
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.online.source_state import NEVER, SourceState, served_as_of, state_key
+from featurestore.registry.differences import Differences
 from featurestore.report import Report, ReportTable, instant_json, plain, plain_fields, shown_instant
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.view import ResolvedView
@@ -183,9 +184,14 @@ def _newest(view: ResolvedView, offline: Offline) -> int | None:
     return found[0][0]
 
 
-def status_report(views: Sequence[ViewStatus], behind: Iterable[ServiceBehind], losses: Losses) -> Report:
+ONLINE = "this is of those that are applied", "featurestore plan shows what apply would do"
+
+
+def status_report(
+    views: Sequence[ViewStatus], behind: Iterable[ServiceBehind], losses: Losses, *, differs: Differences | None = None
+) -> Report:
     """A line for each view; then each log of pushed rows, sources that are older than a view allows, services that are
-    served in another version than the applied one, and what the serving log lost."""
+    served in another version than the applied one, what the serving log lost, and in what the definitions at hand differ."""
     table = ReportTable(
         ("view", "fingerprint", "state", "served as of", "asked for", "kept for"),
         [
@@ -206,6 +212,8 @@ def status_report(views: Sequence[ViewStatus], behind: Iterable[ServiceBehind], 
             f"serving log: of {losses.offered} requests {losses.written} written, {losses.dropped} dropped, "
             f"{losses.lost} lost{error}"
         )
+    if views and differs is not None and (said := differs.told(*ONLINE)):
+        parts.append(said)
     return Report("", parts)
 
 

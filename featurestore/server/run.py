@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,8 +41,11 @@ def serve(
     if env is not None:
         os.environ[ENV] = env
     os.environ[MANIFESTS] = json.dumps([str(Path(manifest).resolve()) for manifest in manifests])
-    if manifests:  # refused here, once, and not by each worker
-        with FeatureStore(repo, env=env) as store:
+    with FeatureStore(repo, env=env) as store:  # said and refused here, once, and not by each worker
+        differs = store.differences().told("those that are applied are served", "there is nothing to serve")
+        if differs:
+            print(differs, file=sys.stderr, flush=True)  # noqa: T201 - this is the output
+        if manifests:
             presented(store, manifests)
     uvicorn.run(
         "featurestore.server.run:app_from_environment",
