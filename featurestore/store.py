@@ -31,6 +31,7 @@ from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.reports.audit import Audit, Audited, audit
 from featurestore.reports.availability import Availability, availability
+from featurestore.reports.description import Description, describe, describe_all
 from featurestore.reports.explain.explain import explain
 from featurestore.reports.explain.explanation import Explanation
 from featurestore.reports.explain.request import explain_request
@@ -158,6 +159,14 @@ class FeatureStore:
     def differences(self) -> Differences:
         """In which definitions those at hand differ from those that are applied, in anything that can change a value."""
         return self._project.differences()
+
+    def describe(self, name: str | None = None) -> tuple[Description, ...]:
+        """The whole meaning of what bears a name: definitions, and features as "view:feature"; without one, of all
+        definitions.
+
+        Those at hand go before those that are applied. Raises NotFoundError with the nearest name.
+        """
+        return describe_all(self._project) if name is None else describe(self._project, name)
 
     def _say(self, line: str) -> None:
         """One line for whoever calls, once: by Python's logging, which prints it where nobody set up anything else."""

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurestore.cli.application import AsJson, next_step, opened
-from featurestore.cli.output import print_found, print_json, print_table
-from featurestore.errors import NotFoundError, did_you_mean
-from featurestore.report import cell
+from featurestore.cli.output import print_found, print_json, print_report, print_table
 
 if TYPE_CHECKING:
     from featurestore.registry.apply import AppliedVersion
@@ -91,77 +89,40 @@ def _print_applied(applied: AppliedVersion) -> None:
 
 def show(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="A definition; by default all are listed.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A definition, or a feature as view:feature; by default all are listed.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the definitions: those of the repository over those that were applied.
+    """Print the definitions, or all that one of them means: those of the repository over those that were applied.
 
     Example: featurestore show
+    Example: featurestore show customer_carts
+    Example: featurestore show customer_carts:amount_1d
     """
     from featurestore.registry.documents import KINDS
 
     with opened(context) as store:
-        catalog = store.catalog
-    found = [(kind, item) for kind in KINDS for item in getattr(catalog, kind).values()]
-    names = [item.name for _, item in found]
-    if name is not None:
-        found = [(kind, item) for kind, item in found if item.name == name]
-        if not found:
-            raise NotFoundError(f"There is no definition '{name}'.{did_you_mean(name, names)}")
-    described = [{"kind": KINDS[kind], **_described(item)} for kind, item in found]
+        if name is None and not as_json:
+            catalog = store.catalog
+            listed = [(KINDS[kind], item) for kind in KINDS for item in getattr(catalog, kind).values()]
+            print_table(("kind", "name", "what it is"), [(kind, item.name, _brief(item)) for kind, item in listed])
+            if listed:
+                next_step(context, f"show {listed[-1][1].name}")
+            return
+        found = store.describe(name)
     if as_json:
-        print_json(described)
-    elif name is None:
-        rows = [(item["kind"], item["name"], _brief(item)) for item in described]
-        print_table(("kind", "name", "what it is"), rows)
-    else:
-        for item in described:
-            print_table(("field", "value"), [(word, _text(value)) for word, value in item.items()])
+        print_json(found)
+        return
+    for one in found:
+        print_report(one.report())
 
 
-def _described(item: Any) -> dict[str, Any]:
-    """A definition as plain JSON without what it does not say; other definitions in it by their names."""
-    from featurestore.declare.on_demand import OnDemand
-    from featurestore.declare.services import FeatureService
-    from featurestore.declare.views import FeatureView
-
-    fields = item.model_dump(mode="json", exclude={"entity", "source", "features", "inputs"})
-    if isinstance(item, FeatureView):
-        features = {name: str(fold.type or "the column's") for name, fold in item.features.items()}
-        fields |= {"entity": item.entity.name, "source": item.source.name, "features": features}
-    elif isinstance(item, FeatureService):
-        fields["columns"] = list(item.columns)
-    elif isinstance(item, OnDemand):
-        fields |= {"inputs": [_input(value) for value in item.inputs], "source": item.source}
-    elif not hasattr(item, "key"):
-        fields["type"] = type(item).__name__
-    return {
-        **{word: value for word, value in fields.items() if value not in (None, "", {}, [])},
-        "declared": item.origin,
-    }
-
-
-def _input(value: Any) -> str:
-    from featurestore.declare.on_demand import Request
-    from featurestore.declare.views import Selection
-
-    if isinstance(value, Selection):
-        return value.columns[0]
-    return f"{value.name}: {value.type}" if isinstance(value, Request) else "the request's time"
-
-
-def _brief(item: dict[str, Any]) -> str:
+def _brief(item: Any) -> str:
     """What the list says of a definition: its own description, or else what it is made of."""
-    made_of = item.get("features") or item.get("columns") or item.get("key") or item.get("output") or item.get("path")
-    return str(item.get("description") or _text(made_of))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {_text(item)}" for name, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    return cell(value)
+    made_of = (getattr(item, word, None) for word in ("description", "output", "columns", "features", "key", "path"))
+    found = next((value for value in made_of if value), "")
+    return ", ".join(map(str, found)) if isinstance(found, (dict, tuple)) else str(found)
 
 
 def history(context: typer.Context, as_json: AsJson = False) -> None:
