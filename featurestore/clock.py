@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["Clock", "ManualClock", "instant_of", "reader", "to_datetime", "wall_clock"]
+__all__ = ["Clock", "ManualClock", "PastClock", "instant_of", "reader", "to_datetime", "wall_clock"]
 
 Clock = Callable[[], datetime]
 
@@ -63,3 +63,8 @@ class ManualClock:
     def wait_until(self, instant: int) -> None:
         """What waiting is on a clock that stands still: it moves there (µs), never back."""
         self._now = max(self._now, to_datetime(instant))
+
+
+class PastClock(ManualClock):
+    """An instant that is taken for now by whoever asks about the past. What only the true time can say stays true: when a
+    file was first seen."""

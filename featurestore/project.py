@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
-from featurestore.clock import Clock, reader
+from featurestore.clock import Clock, PastClock, reader, wall_clock
 from featurestore.config import Config
 from featurestore.declare.services import FeatureService
 from featurestore.declare.views import FeatureView
@@ -65,7 +65,11 @@ class Project:
             threads=limits.threads,
             spill=limits.spill,
             logs=PushLogs(config.logs, config.project, wait_seconds=config.lock_timeout),
-            arrivals=Arrivals(config.registry.with_suffix(".arrivals.db"), project=config.project, now=self.now),
+            arrivals=Arrivals(
+                config.registry.with_suffix(".arrivals.db"),
+                project=config.project,
+                now=wall_clock if isinstance(clock, PastClock) else self.now,
+            ),
         )
         self.serving_log = ProjectLog(config.serving_log, config.project, now=self.now)
         # By name what was settled last, beside what it was made of; all of that is never changed.

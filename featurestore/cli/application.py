@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from featurestore.cli.values import past
 from featurestore.errors import ConfigError, FeatureStoreError
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
-__all__ = ["FOUND", "AsJson", "Repository", "add", "app", "next_step", "opened", "place_of"]
+__all__ = ["FOUND", "AsJson", "At", "Repository", "add", "app", "next_step", "opened", "place_of"]
 
 FOUND = 3
 """The exit code of commands that were told to fail on what they find (`--fail-on-…`), and found it."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="T", help="The instant to take for now, ISO 8601, where the data ended long ago."),
+]
 
 GLOBAL = ("--repo", "--env")
 
@@ -126,15 +132,18 @@ def next_step(context: typer.Context, command: str) -> None:
 
 
 @contextmanager
-def opened(context: typer.Context) -> Iterator[FeatureStore]:
-    """The store of the repository, closed when the command is done."""
+def opened(context: typer.Context, *, at: str | None = None) -> Iterator[FeatureStore]:
+    """The store of the repository, closed when the command is done. at: an instant that its clock stands at."""
+    from featurestore.clock import PastClock
     from featurestore.store import FeatureStore
+
+    clock = None if at is None else PastClock(past(at))
 
     place = place_of(context)
     if not place.repo.exists():
         raise ConfigError(f"There is no {place.repo}; `featurestore init {place.repo}` makes a repository")
     with _stdout_apart():
-        store = FeatureStore(place.repo, env=place.env)
+        store = FeatureStore(place.repo, env=place.env, clock=clock)
     with store:
         yield store
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from featurestore.cli.application import FOUND, AsJson, opened
+from featurestore.cli.application import FOUND, AsJson, At, opened
 from featurestore.cli.output import print_found
 from featurestore.cli.values import instant, since_of
 
@@ -25,6 +26,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
         Path | None, typer.Option(help="Hold its service against the version that this training frame was made of.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page with plots to this file.")] = None,
+    at: At = None,
     fail_on_skew: Annotated[
         bool, typer.Option("--fail-on-skew", help="Exit with 3 where a service has more skew than its skew_budget.")
     ] = False,
@@ -36,8 +38,10 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Example: featurestore audit --since 1d
     """
-    with opened(context) as store:
+    with opened(context, at=at) as store:
         ended = None if until is None else instant(until)
+        if ended is None and at is not None:
+            ended = instant(at) + timedelta(microseconds=1)  # what was served then is over
         against = None if manifest is None else store.load_manifest(manifest)
         found = store.audit(since=since_of(since), until=ended, service=service, against=against)
     if html is not None:

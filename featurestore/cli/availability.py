@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featurestore.cli.application import FOUND, AsJson, opened
+from featurestore.cli.application import FOUND, AsJson, At, opened
 from featurestore.cli.output import print_found
 from featurestore.cli.values import since_of
 
@@ -19,6 +19,7 @@ def availability(
     since: Annotated[
         str | None, typer.Option(help="Rows that happened since: how long ago, as 7d, or an instant.")
     ] = None,
+    at: At = None,
     fail_on_broken: Annotated[
         bool, typer.Option("--fail-on-broken", help="Exit with 3 where over 1 % break a declared promise.")
     ] = False,
@@ -28,7 +29,7 @@ def availability(
 
     Example: featurestore availability --since 7d
     """
-    with opened(context) as store:
+    with opened(context, at=at) as store:
         found = store.availability(views, since=since_of(since))
     print_found(found, as_json=as_json)
     if fail_on_broken and found.broken:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import AsJson, next_step, opened
+from featurestore.cli.application import AsJson, At, next_step, opened
 from featurestore.cli.output import print_found, print_json, print_report, print_table
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def plan(
     check: Annotated[bool, typer.Option("--check", help="Exit with 2 where there is something to apply.")] = False,
     keep: Keep = False,
     retire: Retire = None,
+    at: At = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what apply would do, and what its rules cost; nothing is written.
@@ -37,7 +38,7 @@ def plan(
     Example: featurestore plan
     Example: featurestore plan --retire all
     """
-    with opened(context) as store:
+    with opened(context, at=at) as store:
         made = store.plan(keep=keep, retire=retire or ())
         print_found(made, as_json=as_json)
     if not made.is_empty and not as_json:

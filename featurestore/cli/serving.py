@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import FOUND, AsJson, next_step, opened, place_of
+from featurestore.cli.application import FOUND, AsJson, At, next_step, opened, place_of
 from featurestore.cli.output import print_found, print_json, print_report
-from featurestore.cli.values import json_row
+from featurestore.cli.values import json_row, past
+from featurestore.errors import NotMaterializedError, RequestError
 
 if TYPE_CHECKING:
+    from featurestore.serving.lookup import Lookup
     from featurestore.serving.online_result import OnlineResult
     from featurestore.store import FeatureStore
     from featurestore.training.manifest import Manifest
@@ -28,6 +30,7 @@ def materialize(
         bool, typer.Option("--full", help="Every key, not only those that may have changed; what is served again.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    at: At = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute and publish what is due now of the applied views; what was served before stays until then.
@@ -36,7 +39,7 @@ def materialize(
     """
     from featurestore.materialize.materialize import describe
 
-    with opened(context) as store:
+    with opened(context, at=at) as store:
         runs = store.materialize(views, full=full, progress=not quiet)
         applied = store.registry.current()
     if as_json:
@@ -54,20 +57,21 @@ def verify(
     context: typer.Context,
     views: Annotated[list[str] | None, typer.Argument(help="Only these views; by default all.")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Write all of a view again where it is not right.")] = False,
+    at: At = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare every record online with what offline data say; exit code 3 where one is missing, extra or different.
 
     Example: featurestore verify --repair
     """
-    with opened(context) as store:
+    with opened(context, at=at) as store:
         found = store.verify(views, repair=repair)
     print_found(found, as_json=as_json)
     if not found.ok:
         raise typer.Exit(FOUND)
 
 
-def online(
+def online(  # noqa: PLR0913, PLR0917 - each is an option
     context: typer.Context,
     service: Annotated[str, typer.Argument(help="An applied feature service.")],
     values: Annotated[
@@ -80,9 +84,12 @@ def online(
     manifest: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The same, from the manifest of its training frame.")
     ] = None,
+    at: At = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look features up as a model is served them, now.
+    """Look features up as a model is served them, now, from what is online; at an instant of the past, use snapshot.
+
+    With --at, as of the instant up to which materialize --at has filled it.
 
     Example: featurestore online order_model customer=ann amount=99.5
     Example: featurestore online order_model customer=ann amount=99.5 --manifest training.parquet
@@ -90,14 +97,29 @@ def online(
     rows = None if json_rows is None else _rows(json_rows)
     if rows is not None and values:
         raise typer.BadParameter("give either NAME=VALUE or --json-rows")
-    with opened(context) as store:
+    with opened(context, at=at) as store:
         lookup = store.lookup(*_version(store, service, fingerprint, manifest))
         asked = rows if rows is not None else [json_row(values or [], lookup.service.inputs)]
-        result = lookup.get(asked, json=True)
+        result = lookup.get(asked, json=True) if at is None else _looked_up(lookup, asked, service, at)
     if as_json:
         print_json(_plain(result))
     else:
         print_report(result.report())
+
+
+def _looked_up(lookup: Lookup, rows: list[Any], service: str, at: str) -> OnlineResult:
+    """A lookup at an instant of the past, where what is online is no later."""
+    way = f"snapshot {service} --at {at}"
+    if lookup.service.request_inputs:  # a snapshot has none
+        way = f"historical SPINE {service} -o FILE, with a spine of the row and its instant"
+    asked = f"what a lookup at {at} would have been served is told by: featurestore {way}"
+    try:
+        result = lookup.get(rows, json=True)
+    except NotMaterializedError as error:
+        raise NotMaterializedError(f"{error}. That is what is online; {asked}") from None
+    if any(instant > past(at) for instant in result.as_of.values()):
+        raise RequestError(f"What is online holds rows that were learned after {at}; {asked}")
+    return result
 
 
 def _version(
@@ -135,14 +157,14 @@ def _plain(result: OnlineResult) -> dict[str, Any]:
     }
 
 
-def status(context: typer.Context, as_json: AsJson = False) -> None:
+def status(context: typer.Context, at: At = None, as_json: AsJson = False) -> None:
     """How far each applied view has come online, what lies in the logs of push sources, and what the serving log lost.
 
     Example: featurestore status
     """
     from featurestore.reports.status import status_report
 
-    with opened(context) as store:
+    with opened(context, at=at) as store:
         views, losses, behind = store.status(), store.serving_log_losses(), store.behind()
         differs = store.differences()
     if as_json:

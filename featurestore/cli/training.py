@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from featurestore.cli.application import AsJson, opened
+from featurestore.cli.application import AsJson, At, opened
 from featurestore.cli.output import print_found, print_json, print_rows, rows_of_table
 from featurestore.cli.values import instant, json_row
 from featurestore.errors import RequestError, SpineError
@@ -30,6 +30,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     with_event_time: Annotated[
         bool, typer.Option("--with-event-time", help="Add a column <view>__event_time for each view.")
     ] = False,
+    at: At = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a training frame: the spine's rows with the values that a lookup at their instants would have been served.
@@ -38,7 +39,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     """
     if not spine.exists():
         raise SpineError(f"There is no {spine}")
-    with opened(context) as store:
+    with opened(context, at=at) as store:
         frame = store.get_historical_features(
             spine,
             service,
@@ -72,6 +73,8 @@ def snapshot(
     as_json: AsJson = False,
 ) -> None:
     """The values of every key as a lookup at an instant, or at each of several, would have been served.
+
+    It is computed from sources and push logs, whatever is online, so it is a lookup at any instant of the past.
 
     Example: featurestore snapshot customer_orders --at 2025-01-05T00:00:00Z
     """

@@ -8,10 +8,11 @@ from typing import Any
 
 import typer
 
+from featurestore.clock import instant_of, wall_clock
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.types import FeatureType
 
-__all__ = ["instant", "json_row", "json_value", "since_of"]
+__all__ = ["instant", "json_row", "json_value", "past", "since_of"]
 
 
 def json_row(pairs: Iterable[str], types: Mapping[str, FeatureType]) -> dict[str, Any]:
@@ -79,6 +80,14 @@ def instant(text: str) -> datetime:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no instant such as 2025-01-31T06:30:00Z") from None
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def past(text: str) -> datetime:
+    """An instant that may be taken for now: one that is over."""
+    value = instant(text)
+    if instant_of(value) > wall_clock():
+        raise typer.BadParameter(f"--at {text} is still to come; it is an instant of the past")
+    return value
 
 
 def since_of(text: str | None) -> datetime | str | None:
