@@ -31,13 +31,13 @@ the same call may succeed later without anything being changed by hand.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 __all__ = [
     "ConfigError", "DeclarationError", "FeatureStoreError", "FilesChangedError", "FingerprintError", "LogBusyError",
     "LogDamagedError", "LogError", "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError",
     "NotMaterializedError", "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError",
-    "PlanOutdatedError", "PushError", "RegistryError", "RequestError", "SourceError", "SpineError", "did_you_mean",
+    "PlanOutdatedError", "PushError", "RegistryError", "RequestError", "SourceError", "SpineError", "apply_first", "did_you_mean",
 ]  # fmt: skip
 
 
@@ -160,6 +160,11 @@ class LogDamagedError(LogError):
 
 class MissingPackageError(FeatureStoreError, ImportError):
     """An optional package that the call needs is not installed; the message says how to install it."""
+
+
+def apply_first(name: str, declared: Container[str]) -> str:
+    """What an error about a name that nobody applied goes on with, where the definitions at hand have it."""
+    return " It is declared, and not applied yet: run featurestore apply." if name in declared else ""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, noun: str = "Known") -> str:

@@ -119,7 +119,13 @@ class Project:
         store, project, log = open_online(config.online, clock=self.clock), config.project, self.serving_log.open()
         store = self._before(store) if self._before is not None else store
         pushing = Pushing(
-            registry, offline, store, project=project, clock=self.clock, compact_after=config.compact_after
+            registry,
+            offline,
+            store,
+            project=project,
+            clock=self.clock,
+            compact_after=config.compact_after,
+            declared=lambda: self.catalog.sources,
         )
         recorder = None if log is None else Recorder(log, config.serving_log, registry)
         serving = Serving(registry, store, project, lambda: self.catalog, recorder=recorder, vouched=pushing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -59,6 +60,7 @@ __all__ = ["FeatureStore"]
 
 _LOGGER = logging.getLogger("featurestore")
 
+OPENED = "training uses those at hand, materialize and lookups those that are applied", "training uses what is declared"
 AT_HAND = "those at hand are used", "the definitions at hand are used"
 MATERIALIZED = "those that are applied are materialized", "there is nothing to materialize"
 
@@ -74,6 +76,8 @@ class FeatureStore:
     def __init__(self, path: str | Path, *, env: str | None = None, clock: Clock | None = None) -> None:
         config = load_config(path, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
         self._open(Project(config, load(definition_files(config), config.root), clock))
+        if hasattr(sys, "ps1"):  # somebody sits at it: a notebook or Python's prompt
+            self._say(self.differences().told(*OPENED))
 
     def _open(self, project: Project) -> None:
         self._project = project

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from featurestore.catalog import Catalog
 from featurestore.clock import Clock, to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
-from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, did_you_mean
+from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, apply_first, did_you_mean
 from featurestore.materialize.materialize import Run
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, pack_watermark, watermark_key
@@ -60,8 +60,9 @@ class Pushing:
 
     def __init__(
         self, registry: Registry, offline: Offline, store: OnlineStore, *, project: str, clock: Clock | None,
-        compact_after: int = 0,
+        compact_after: int = 0, declared: Callable[[], Container[str]] = tuple,
     ) -> None:  # fmt: skip
+        self._declared = declared
         self._registry, self._offline, self._store, self._project = registry, offline, store, project
         own = getattr(clock, "wait_until", None)
         self._wait: Callable[[int], None] = own or self._wait_for_the_clock
@@ -211,7 +212,7 @@ class Pushing:
         with self._lock:
             if name not in self._pushers:
                 self._pushers[name] = Pusher(
-                    _source_of(self._read().sources, name), self._offline, self._store, project=self._project,
+                    self._source(self._read().sources, name), self._offline, self._store, project=self._project,
                     applied=lambda: self._applied(name), wait=self._wait,
                 )  # fmt: skip
             return self._pushers[name]
@@ -221,11 +222,21 @@ class Pushing:
         known = self._read()
         versions = known.versions.get(name, [])
         return Applied(
-            _source_of(known.sources, name),
+            self._source(known.sources, name),
             [view for view, left in versions if not left],
             [view for view, left in versions if left],
             lambda: self._gone(name, {(view.name, view.fingerprint) for view, _ in versions}),
         )
+
+    def _source(self, sources: Mapping[str, Source], name: str) -> PushSource:
+        if name not in sources:
+            pushed = [known for known, source in sources.items() if isinstance(source, PushSource)]
+            hint = apply_first(name, self._declared()) + did_you_mean(name, pushed, noun="Push sources")
+            raise NotFoundError(f"No push source '{name}' was applied.{hint}")
+        source = sources[name]
+        if not isinstance(source, PushSource):
+            raise PushError(f"{source.title} is read from files; only a PushSource takes rows")
+        return source
 
     def _gone(self, source: str, there: set[tuple[str, str]]) -> list[bytes]:
         """The watermark keys of versions that were ever applied over a source, but for those that are."""
@@ -275,16 +286,6 @@ class Pushing:
                     f"{to_datetime(instant).isoformat()} on, by a clock that was ahead of it."
                 )
             time.sleep(min((instant - now) / 1e6, 0.01))
-
-
-def _source_of(sources: Mapping[str, Source], name: str) -> PushSource:
-    pushed = [known for known, source in sources.items() if isinstance(source, PushSource)]
-    if name not in sources:
-        raise NotFoundError(f"No push source '{name}' was applied.{did_you_mean(name, pushed, noun='Push sources')}")
-    source = sources[name]
-    if not isinstance(source, PushSource):
-        raise PushError(f"{source.title} is read from files; only a PushSource takes rows")
-    return source
 
 
 def _is_pushed(document: Document, view: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from featurestore.catalog import Catalog
 from featurestore.declare.views import FeatureView
-from featurestore.errors import DeclarationError, NotFoundError, SourceError, did_you_mean
+from featurestore.errors import DeclarationError, NotFoundError, SourceError, apply_first, did_you_mean
 from featurestore.registry.records import Version
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.view import ResolvedView, resolve
@@ -28,7 +28,8 @@ def applied_views(
     known = {*applied, *(view.name for view in held)}
     for name in names or ():
         if name not in known:
-            raise NotFoundError(f"No feature view '{name}' was applied.{did_you_mean(name, known)}")
+            hint = apply_first(name, catalog.views) + did_you_mean(name, known)
+            raise NotFoundError(f"No feature view '{name}' was applied.{hint}")
     current = [version.view(name) for name in applied if not names or name in names]
     wanted = [*current, *(view for view in held if not names or view.name in names)]
     return [rebind(view, catalog, offline) for view in wanted]

@@ -24,6 +24,7 @@ from featurestore.errors import (
     NotFoundError,
     NotMaterializedError,
     OnlineUnavailableError,
+    apply_first,
     did_you_mean,
 )
 from featurestore.online import OnlineStore
@@ -220,7 +221,8 @@ class Serving:
         are at hand. The newest with its functions where none is complete, but none that is older than one without."""
         current = self._registry.current().document
         if name not in current["services"]:
-            raise NotFoundError(f"No feature service '{name}' was applied.{did_you_mean(name, current['services'])}")
+            hint = apply_first(name, self._functions().services) + did_you_mean(name, current["services"])
+            raise NotFoundError(f"No feature service '{name}' was applied.{hint}")
         first: ResolvedService | None = None
         lacking: FingerprintError | None = None
         for version in self._versions(name):

@@ -54,3 +54,18 @@ def test_status_tells_what_differs(shop: Path) -> None:
     assert "(changed: customer_orders); this is of those that are applied" in told
     found = json.loads("\n".join(run(shop, "status", "--json")))["differences"]
     assert found == {"applied": 1, "changed": ["customer_orders"], "new": [], "gone": []}
+
+
+def test_what_is_declared_and_not_applied_says_which_command_comes_first(shop: Path) -> None:
+    """Where a lookup, a push or a run names it; not of a name that nothing bears."""
+    carts = str(shop / "data/carts.jsonl")
+    for args in (
+        ["online", "order_model", "customer=ann", "amount=3"],
+        ["push", "carts", carts],
+        ["materialize", "customer_orders"],
+    ):
+        done = CliRunner().invoke(app, ["--repo", str(shop), *args])
+        assert done.exit_code == 1
+        assert "was applied. It is declared, and not applied yet: run featurestore apply." in done.stderr, done.output
+    done = CliRunner().invoke(app, ["--repo", str(shop), "online", "order_modle", "customer=ann"])
+    assert "It is declared" not in done.stderr

@@ -210,6 +210,19 @@ def test_a_file_that_bears_a_library_s_name_takes_nothing_from_it(tmp_path: Path
     assert "That is not calendar.py beside featurestore.toml" in refusal(folder)
 
 
+def test_a_file_of_the_working_directory_takes_no_place_in_the_program_itself(tmp_path: Path) -> None:
+    """`python -m` puts that directory before the standard library; a notebook's is the user's own."""
+    names = ("secrets.py", "queue.py", "sqlite3.py", "email.py", "rich.py", "pandas.py")
+    folder = project(tmp_path, {**dict.fromkeys(names, "raise ValueError('run')\n"), "definitions.py": entity("one")})
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "-m", "featurestore", "plan"], cwd=folder, env=environ, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "+ one" in ran.stdout
+
+
 def test_modules_of_a_package_import_each_other_relatively_and_run_once(tmp_path: Path) -> None:
     """By either way of naming them."""
     count = "import sys\nsys.modules['times'].ran += 1\n"

@@ -171,3 +171,15 @@ def test_materialize_before_the_first_apply_says_so(tmp_path: Path, caplog: pyte
     with opened(tmp_path) as store:
         assert store.materialize(progress=False) == []
     assert said(caplog) == ["Nothing is applied yet; there is nothing to materialize. Next: featurestore apply"]
+
+
+def test_whoever_sits_at_a_notebook_is_told_when_the_store_is_opened(
+    repo: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program is told where it matters, and not before."""
+    edit(repo, 'refresh="1h"', 'refresh="2h"')
+    opened(repo).close()
+    assert said(caplog) == []
+    monkeypatch.setattr("sys.ps1", ">>> ", raising=False)
+    opened(repo).close()
+    assert "(changed: view, other, rows); training uses those at hand, materialize and lookups" in said(caplog)[0]
