@@ -53,7 +53,7 @@ class Project:
         self.config = config
         self.catalog = catalog
         self._all_declared = catalog != Catalog()  # by files, of which a plan removes what they do not declare
-        self._compared: tuple[Catalog, int, Differences] | None = None
+        self._compared: tuple[Catalog, int, dict[tuple[str, ...] | None, Differences]] = catalog, -1, {}
         self.clock = clock
         self.now = reader(clock)
         self.registry = Registry(config.registry, project=config.project, now=self.now)
@@ -141,24 +141,28 @@ class Project:
         """The definitions at hand over those that were applied."""
         return self.registry.current().catalog.merged(self.catalog)
 
-    def differences(self) -> Differences:
-        """In which definitions those at hand differ from those that are applied."""
-        version, catalog, last = self.registry.current(), self.catalog, self._compared
-        if last is None or last[0] is not catalog or last[1] != version.number:
-            found = differences(catalog, version, all_declared=self._all_declared)
-            last = self._compared = catalog, version.number, found
-        return last[2]
+    def differences(self, among: tuple[str, ...] | None = None) -> Differences:
+        """In which definitions (only those named) those at hand differ from those that are applied."""
+        version, catalog, compared = self.registry.current(), self.catalog, self._compared
+        if compared[0] is not catalog or compared[1] != version.number:
+            compared = self._compared = catalog, version.number, {}
+        known = compared[2].get(among)
+        if known is None:
+            known = differences(catalog, version, all_declared=self._all_declared, among=among)
+            compared[2][among] = known
+        return known
 
     def differences_of(self, features: Any) -> Differences:
-        """The same of the definitions that these features are made of: those that are asked for by name."""
-        found = self.differences()
+        """The same of the definitions that these features are made of, where they are asked for by name."""
         items = [features] if isinstance(features, str) else features
-        if not found or not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
-            return found.among(())
+        if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+            return self.differences(())
         service: FeatureService = self.definitions.service_of(features)
         views = [item.view for item in service.selections()]
-        names = {item.name for view in views for item in (view, view.entity, view.source)}
-        return found.among({service.name, *names, *(item.name for item in service.on_demand)})
+        names = [service.name, *(item.name for item in service.on_demand)]
+        for view in views:
+            names += [view.name, view.source.name, view.entity.name]
+        return self.differences(tuple(dict.fromkeys(names)))
 
     def add(self, definitions: Sequence[Any]) -> None:
         """Take definitions in among those at hand."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from featurestore.catalog import Catalog
 from featurestore.registry.documents import KINDS, is_as_applied
@@ -31,12 +31,6 @@ class Differences:
     def __bool__(self) -> bool:
         return bool(self.changed or self.new or self.gone)
 
-    def among(self, names: Collection[str]) -> Differences:
-        """Those of these names alone."""
-        parts = (self.changed, self.new, self.gone)
-        changed, new, gone = (tuple(name for name in part if name in names) for part in parts)
-        return replace(self, changed=changed, new=new, gone=gone)
-
     def told(self, whose: str, otherwise: str) -> str:
         """One line: what differs, whose definitions are used, and where all of it is shown; nothing where nothing differs.
 
@@ -55,13 +49,16 @@ def _names(names: tuple[str, ...]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def differences(at_hand: Catalog, version: Version, *, all_declared: bool) -> Differences:
+def differences(
+    at_hand: Catalog, version: Version, *, all_declared: bool, among: Collection[str] | None = None
+) -> Differences:
     """What differs between definitions and an applied version.
 
     all_declared: whether what is not among them is meant to be gone, as where they are all of a repository's files.
+    among: only these names are compared.
     """
     found: dict[str, dict[str, None]] = {"changed": {}, "new": {}, "gone": {}}
-    for part, name in _each(at_hand, version):
+    for part, name in _each(at_hand, version, among):
         found[part][name] = None
     if not all_declared:
         found["gone"] = {}
@@ -69,14 +66,15 @@ def differences(at_hand: Catalog, version: Version, *, all_declared: bool) -> Di
     return Differences(number, **{part: tuple(names) for part, names in found.items()})
 
 
-def _each(at_hand: Catalog, version: Version) -> Iterator[tuple[str, str]]:
+def _each(at_hand: Catalog, version: Version, among: Collection[str] | None) -> Iterator[tuple[str, str]]:
     for kind in reversed(KINDS):  # services and views first: what people ask for
         applied, declared = version.document[kind], getattr(at_hand, kind)
-        for name, item in declared.items():
-            if name not in applied:
-                yield "new", name
-            elif not is_as_applied(kind, item, applied[name]):
-                yield "changed", name
-        for name in applied:
+        for name in (
+            {**declared, **applied} if among is None else [name for name in among if name in {*declared, *applied}]
+        ):
             if name not in declared:
                 yield "gone", name
+            elif name not in applied:
+                yield "new", name
+            elif not is_as_applied(kind, declared[name], applied[name]):
+                yield "changed", name
