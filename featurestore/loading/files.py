@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ __all__ = ["DefinitionFiles", "definition_files", "line_of", "refuse_unloaded"]
 
 MODULE = "definitions.py"
 PACKAGE = "features"
+
+NO_MODULE = r"\.|test_|(conftest|__main__)\.py$"
+"""Begins the name of a file of a package that declares nothing."""
 
 DECLARES = re.compile(
     rb"^\s*import\s+featurestore\b|\b(?:Entity|FeatureView|FeatureService|ParquetSource|TableSource|DataFrameSource|PushSource"
@@ -48,8 +52,8 @@ def definition_files(config: Config) -> DefinitionFiles:
         )
     loaded = (module,) if module.is_file() else package
     unloaded = tuple(sorted(path for path in root.glob("*.py") if path.is_file() and path not in loaded))
-    declaring = [path for path in unloaded if _may_declare(path)]
-    if not loaded and declaring:
+    declaring = [] if loaded else [path for path in unloaded if _may_declare(path)]
+    if declaring:
         raise DeclarationError(
             f"{root} has neither {MODULE} nor a package {PACKAGE}/, which alone are loaded. Earlier versions ran every Python "
             f"file beside {FILE}. To load those that declare something, add to it: {line_of(declaring, root)}. Where features "
@@ -70,15 +74,19 @@ def _listed(config: Config, patterns: Sequence[str]) -> tuple[Path, ...]:
 
 
 def _package(folder: Path) -> tuple[Path, ...]:
-    """The modules of a package without its tests, and without what editors keep in hidden folders."""
-    found = []
-    for path in folder.rglob("*.py") if folder.is_dir() else ():
-        *folders, file = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in (*folders, file))
-        tests = "tests" in folders or file.startswith("test_") or file in {"conftest.py", "__main__.py"}
-        if path.is_file() and not hidden and not tests:
-            found.append(path)
-    return tuple(sorted(found))
+    """The modules of a package without its tests, and without what editors keep in hidden folders. Only folders with the
+    name of a module are looked into, so that a folder of data is none, however much it holds."""
+    return tuple(sorted(_modules(folder))) if folder.is_dir() else ()
+
+
+def _modules(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name.isidentifier() and entry.name != "tests":
+                    yield from _modules(folder / entry.name)
+            elif entry.name.endswith(".py") and entry.is_file() and not re.match(NO_MODULE, entry.name):
+                yield folder / entry.name
 
 
 def _may_declare(path: Path) -> bool:

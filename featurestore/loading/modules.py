@@ -84,9 +84,11 @@ class RepositoryModules(MetaPathFinder):
         return None
 
     def _is_elsewhere(self, name: str, path: Sequence[str] | None) -> bool:
-        """Whether a module goes before a mere folder of its name."""
-        if name in self._declaring:
+        """Whether a module goes before a mere folder of its name, which counts where it holds modules."""
+        if name in self._declaring or path is not None:
             return False
+        if not _has_modules(self.root / name):
+            return True
         spec = PathFinder.find_spec(name, path)
         return spec is not None and spec.loader is not None and spec.origin is not None
 
@@ -115,19 +117,26 @@ class RepositoryModules(MetaPathFinder):
     def put_aside(self) -> dict[str, ModuleType]:
         """Take out of sys.modules what bears the name of a module of the folder; what an installed library bears stays,
         unless a file of definitions is meant by it."""
-        names = {path.stem for path in self.root.glob("*.py")} | {
-            path.name for path in self.root.iterdir() if path.is_dir()
+        there = {path.name.removesuffix(".py"): path for path in self.root.iterdir()}
+        loaded = {name.partition(".")[0] for name in list(sys.modules)} & there.keys()
+        aside = {
+            name for name in loaded - self._declaring - KEPT if not _is_installed(name) and _has_modules(there[name])
         }
-        kept = {name for name in names - self._declaring if name in sys.modules and _is_installed(sys.modules[name])}
-        return _take_out(names - kept - KEPT)
+        return _take_out(aside | (loaded & self._declaring) - KEPT)
 
     def forget(self) -> None:
         """Take the folder's modules out of sys.modules."""
         _take_out(self._found | {PRIVATE})
 
 
-def _is_installed(module: ModuleType) -> bool:
-    return is_library(module.__name__, getattr(module, "__file__", None))
+def _has_modules(path: Path) -> bool:
+    """Whether it is a module, or a folder that holds some."""
+    return path.suffix == ".py" or (path.is_dir() and any(path.rglob("*.py")))
+
+
+def _is_installed(name: str) -> bool:
+    module = sys.modules.get(name)
+    return module is not None and is_library(module.__name__, getattr(module, "__file__", None))
 
 
 def _take_out(tops: set[str]) -> dict[str, ModuleType]:

@@ -65,9 +65,8 @@ def test_each_module_of_the_package_features_is_run(tmp_path: Path) -> None:
 
 def test_a_folder_features_without_python_files_is_no_package(tmp_path: Path) -> None:
     """It may hold data."""
-    assert entities(
-        project(tmp_path, {"definitions.py": entity("one"), "features/a.csv": "", "features/test_a.py": ""})
-    ) == ["one"]
+    data = {"features/a.csv": "", "features/test_a.py": "", "features/day=2025-01-01/made.py": FAILS}
+    assert entities(project(tmp_path, {"definitions.py": entity("one"), **data})) == ["one"]
 
 
 def test_both_are_refused_until_the_file_says_which(tmp_path: Path) -> None:

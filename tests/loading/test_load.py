@@ -182,6 +182,33 @@ def test_two_repositories_import_each_its_own_module_of_one_name(tmp_path: Path)
     assert set(sys.modules) - before <= set(sys.stdlib_module_names)
 
 
+def test_a_folder_of_data_hides_no_module_of_its_name(tmp_path: Path) -> None:
+    """Neither one that is imported already, nor one that is not; a folder of modules goes before both."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "later.py").write_text("PLACE = 'elsewhere'\n")
+    sys.modules["before"] = type(sys)("before")
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    texts = "import before, later\nassert not hasattr(before, 'PLACE') and later.PLACE == 'elsewhere'\n"
+    project(folder, {"before/a.csv": "", "later/b.csv": "", "definitions.py": texts + entity("one")})
+    sys.path.append(str(elsewhere))
+    try:
+        assert entities(folder) == ["one"]
+        project(
+            folder,
+            {
+                "before/__init__.py": "PLACE = 'here'\n",
+                "definitions.py": "import before\nassert before.PLACE == 'here'\n",
+            },
+        )
+        assert entities(folder) == []
+    finally:
+        sys.path.remove(str(elsewhere))
+        del sys.modules["before"]
+        sys.modules.pop("later", None)
+
+
 def test_what_they_import_is_read_anew_each_time(tmp_path: Path) -> None:
     """Also when it changes within a second and keeps its size, by which compiled files are told apart."""
     folder = project(tmp_path, {"definitions.py": "from features.names import *\n", "features/names.py": entity("one")},
