@@ -13,6 +13,8 @@ from featurestore.cli.output import print_found, print_json, print_report, print
 
 if TYPE_CHECKING:
     from featurestore.registry.apply import AppliedVersion
+    from featurestore.registry.steps import Plan
+    from featurestore.store import FeatureStore
 
 __all__ = ["apply", "history", "plan", "show", "teardown"]
 
@@ -41,10 +43,26 @@ def plan(
     with opened(context, at=at) as store:
         made = store.plan(keep=keep, retire=retire or ())
         print_found(made, as_json=as_json)
-    if not made.is_empty and not as_json:
-        next_step(context, "apply")
+        if not as_json:
+            _say_what_follows(context, store, made)
     if check and not made.is_empty:
         raise typer.Exit(2)
+
+
+def _say_what_follows(context: typer.Context, store: FeatureStore, made: Plan) -> None:
+    if not made.is_empty:
+        next_step(context, "apply")
+    else:
+        _say_where_to_declare(store)
+
+
+def _say_where_to_declare(store: FeatureStore) -> None:
+    """Where nothing is declared or applied at all."""
+    from featurestore.catalog import Catalog
+    from featurestore.loading.files import where_to_declare
+
+    if store.catalog == Catalog():
+        typer.echo(where_to_declare(store.config))
 
 
 def apply(
@@ -75,6 +93,8 @@ def apply(
             _print_applied(applied)
             if applied.refill:
                 next_step(context, "materialize")
+            else:
+                _say_where_to_declare(store)
 
 
 def _print_applied(applied: AppliedVersion) -> None:
@@ -107,9 +127,11 @@ def show(
         if name is None and not as_json:
             catalog = store.catalog
             listed = [(KINDS[kind], item) for kind in KINDS for item in getattr(catalog, kind).values()]
-            print_table(("kind", "name", "what it is"), [(kind, item.name, _brief(item)) for kind, item in listed])
             if listed:
+                print_table(("kind", "name", "what it is"), [(kind, item.name, _brief(item)) for kind, item in listed])
                 next_step(context, f"show {listed[-1][1].name}")
+            else:
+                _say_where_to_declare(store)
             return
         found = store.describe(name)
     if as_json:

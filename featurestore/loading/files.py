@@ -11,7 +11,7 @@ from typing import NamedTuple
 from featurestore.config import FILE, Config
 from featurestore.errors import ConfigError, DeclarationError
 
-__all__ = ["DefinitionFiles", "definition_files", "line_of", "refuse_unloaded"]
+__all__ = ["DefinitionFiles", "definition_files", "line_of", "refuse_unloaded", "where_to_declare"]
 
 MODULE = "definitions.py"
 PACKAGE = "features"
@@ -102,6 +102,17 @@ def line_of(files: Iterable[Path], root: Path) -> str:
     """The line of featurestore.toml that names these files."""
     named = ", ".join(f'"{path.relative_to(root).as_posix()}"' for path in files)
     return f"definitions = [{named}]"
+
+
+def where_to_declare(config: Config) -> str:
+    """What to say of a repository that declares nothing."""
+    files = definition_files(config).loaded
+    if files:
+        named = ", ".join(path.relative_to(config.root).as_posix() for path in files)
+        return f"Nothing is declared: no name in {named} holds a definition"
+    if config.definitions is not None:
+        return f"Nothing is declared: `definitions` in {FILE} names no file that is there"
+    return f"Nothing is declared: {config.root} has no {MODULE} and no package {PACKAGE}/; featurestore init DIR writes an example"
 
 
 def refuse_unloaded(files: DefinitionFiles, root: Path, removed: Mapping[str, Iterable[str]]) -> None:

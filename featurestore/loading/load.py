@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
@@ -36,7 +36,8 @@ _TURN = threading.Lock()
 
 
 def load(files: DefinitionFiles, root: Path) -> Catalog:
-    """The catalog of a repository: every definition that a module-level name of its files of definitions holds.
+    """The catalog of a repository: every definition that a module-level name of its files of definitions holds, by itself
+    or in a list, a tuple or a dict.
 
     root: its folder, whose modules they may import. What they print goes to stderr. Raises DeclarationError, which names
     the file and line, where one fails, and where one opens a store.
@@ -52,8 +53,15 @@ def load(files: DefinitionFiles, root: Path) -> Catalog:
         return Catalog()
     with _turn(here), repository_modules(root, files.loaded) as modules, redirect_stdout(sys.stderr):
         for path in files.loaded:
-            found += [value for value in vars(_run(path, modules)).values() if isinstance(value, DEFINITIONS)]
+            found += _declared(vars(_run(path, modules)).values())
     return Catalog.of(found)
+
+
+def _declared(values: Iterable[Any]) -> Iterator[Any]:
+    """The definitions among a module's values, and in the lists, tuples and dicts that are among them."""
+    for value in values:
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+        yield from (item for item in held if isinstance(item, DEFINITIONS))
 
 
 @contextmanager

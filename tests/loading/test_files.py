@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from featurestore import Entity, FeatureStore
+from featurestore.cli import app
 from featurestore.config import load_config
 from featurestore.errors import ConfigError, DeclarationError
 from featurestore.loading.files import definition_files
@@ -144,3 +146,38 @@ def test_a_plan_of_no_files_does_not_remove_everything(tmp_path: Path) -> None:
         assert store.plan([Entity("one", key={"one": String})]).is_empty
     with FeatureStore(project(folder, {}, "definitions = []\n")) as store:
         assert len(store.plan().steps) == 1
+
+
+def test_lists_of_definitions_are_declared(tmp_path: Path) -> None:
+    """By the module's names that hold them, as by those that hold one; not what is nested deeper, nor what is another's."""
+    text = """
+from featurestore import Entity
+from featurestore.types import String
+
+made = [Entity(name, key={name: String}) for name in ("a", "b")]
+by_name = {name: Entity(name, key={name: String}) for name in ("c", "d")}
+nested = [[Entity("deep", key={"deep": String})], 5, None]
+first, *others = made
+"""
+    assert entities(project(tmp_path, {"definitions.py": text})) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("files", "toml", "says"),
+    [
+        ({}, "", "has no definitions.py and no package features/; featurestore init DIR writes an example"),
+        ({"definitions.py": "x = 1\n"}, "", "no name in definitions.py holds a definition"),
+        ({"features/a.py": ""}, "", "no name in features/a.py holds a definition"),
+        ({}, "definitions = []\n", "`definitions` in featurestore.toml names no file that is there"),
+    ],
+)
+def test_a_repository_that_declares_nothing_says_where_it_would(
+    tmp_path: Path, files: dict[str, str], toml: str, says: str
+) -> None:
+    """At the end of plan, apply and show."""
+    folder = project(tmp_path, files, toml)
+    for command in ("plan", "apply", "show"):
+        done = CliRunner().invoke(app, ["--repo", str(folder), command])
+        assert done.exit_code == 0
+        assert done.stdout.splitlines()[-1].startswith("Nothing is declared: ")
+        assert says in done.stdout
