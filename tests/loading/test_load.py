@@ -238,12 +238,14 @@ def test_a_file_that_bears_a_library_s_name_takes_nothing_from_it(tmp_path: Path
 
 
 def test_a_file_of_the_working_directory_takes_no_place_in_the_program_itself(tmp_path: Path) -> None:
-    """`python -m` puts that directory before the standard library; a notebook's is the user's own."""
+    """`python -m` puts it before the standard library. Modules that only it has are found, as definitions may need them."""
     names = ("secrets.py", "queue.py", "sqlite3.py", "email.py", "rich.py", "pandas.py")
-    folder = project(tmp_path, {**dict.fromkeys(names, "raise ValueError('run')\n"), "definitions.py": entity("one")})
+    files = {"repo/definitions.py": f"from ours import one\n{entity('two')}", "ours.py": entity("one")}
+    project(tmp_path, {**dict.fromkeys(names, "raise ValueError('run')\n"), **files})
+    (tmp_path / "featurestore.toml").rename(tmp_path / "repo/featurestore.toml")
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ran = subprocess.run(
-        [sys.executable, "-m", "featurestore", "plan"], cwd=folder, env=environ, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "featurestore", "plan", "--repo", "repo"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
