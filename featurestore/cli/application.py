@@ -151,9 +151,14 @@ def opened(context: typer.Context, *, at: str | None = None) -> Iterator[Feature
 @contextmanager
 def _stdout_apart() -> Iterator[None]:
     """Send to stderr what programs print that definitions start, which Python's own redirection does not reach."""
-    out = os.dup(1)
-    os.dup2(2, 1)
     try:
+        os.fstat(2)
+        out = os.dup(1)
+    except OSError:  # one of them is closed, so there is nothing to keep apart
+        yield
+        return
+    try:
+        os.dup2(2, 1)
         yield
     finally:
         os.dup2(out, 1)

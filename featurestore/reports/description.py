@@ -245,11 +245,19 @@ class _Describer:
             }
             for column in service.columns
         ]
+        parts = [
+            {
+                "view": part.view.name,
+                "as": part.name,
+                "key": dict(zip((key.name for key in part.view.keys), part.inputs, strict=True)),
+            }
+            for part in service.parts
+        ]
         asked = [{"input": name, "is": "key", "type": str(of)} for name, of in service.key_inputs.items()]
         asked += [
             {"input": name, "is": "request value", "type": str(of)} for name, of in service.request_inputs.items()
         ]
-        return {**fields, "fingerprint": service.fingerprint}, {"columns": columns, "inputs": asked}
+        return {**fields, "fingerprint": service.fingerprint}, {"columns": columns, "views": parts, "inputs": asked}
 
     # --- sources --------------------------------------------------------------------------------
 

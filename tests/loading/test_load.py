@@ -109,6 +109,18 @@ def test_what_definitions_print_does_not_reach_stdout(tmp_path: Path) -> None:
     assert "a program\n" in ran.stderr
 
 
+def test_a_command_whose_stdout_is_closed_loads_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a service's may be: there is nothing to keep apart."""
+    folder = project(tmp_path, {"definitions.py": entity("one")})
+
+    def closed(_: int) -> int:
+        raise OSError("Bad file descriptor")
+
+    monkeypatch.setattr("os.dup", closed)
+    done = CliRunner().invoke(app, ["--repo", str(folder), "plan"])
+    assert (done.exit_code, "+ one" in done.output) == (0, True)
+
+
 def test_in_a_notebook_what_they_print_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     FeatureStore(project(tmp_path, {"definitions.py": "print('loaded')\n"})).close()
     assert capsys.readouterr() == ("", "loaded\n")

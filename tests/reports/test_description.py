@@ -129,6 +129,11 @@ def test_a_service_tells_its_columns_and_what_it_is_asked_with(repo: Path) -> No
             {"column": "counts__n_1d", "from": "counts:n_1d", "type": "Int64"},
             {"column": "twin__x", "from": "view:x", "type": "Float64"},
         ],
+        "views": [
+            {"view": "view", "as": "view", "key": {"thing": "thing", "place": "place"}},
+            {"view": "counts", "as": "counts", "key": {"thing": "thing", "place": "place"}},
+            {"view": "view", "as": "twin", "key": {"thing": "other", "place": "place"}},
+        ],
         "inputs": [
             {"input": "thing", "is": "key", "type": "Int64"},
             {"input": "place", "is": "key", "type": "String"},
