@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import keyword
+import linecache
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,7 @@ class _FromSource(SourceFileLoader):
 
     def get_data(self, path: str) -> bytes:
         """The file's text; Python does not say in which file the NULs are that it refuses."""
+        linecache.cache.pop(path, None)  # from which the code of functions is read, whose fingerprint is of what runs
         data = super().get_data(path)
         if b"\0" in data:
             line = data[: data.index(b"\0")].count(b"\n") + 1

@@ -194,6 +194,30 @@ def test_two_repositories_import_each_its_own_module_of_one_name(tmp_path: Path)
     assert set(sys.modules) - before <= set(sys.stdlib_module_names)
 
 
+def test_a_function_s_code_is_read_anew_with_it(tmp_path: Path) -> None:
+    """Its fingerprint is that of the code that runs, also where the file kept its size and its time."""
+    text = """
+from featurestore import FeatureService, Request, on_demand
+from featurestore.types import Int64
+
+@on_demand(inputs=[Request("x", Int64)], output=Int64)
+def more(x):
+    return x + 1
+"""
+    folder = project(tmp_path, {"definitions.py": text})
+    stat = (folder / "definitions.py").stat()
+    found = []
+    for number in ("1", "2"):
+        (folder / "definitions.py").write_text(text.replace("x + 1", f"x + {number}"))
+        os.utime(folder / "definitions.py", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        with FeatureStore(folder) as store:
+            more = store.catalog.on_demand["more"]
+            assert f"return x + {number}" in more.source
+            found.append((more.code, more(1)))
+    assert [value for _, value in found] == [2, 3]
+    assert found[0][0] != found[1][0]
+
+
 def test_a_folder_of_data_hides_no_module_of_its_name(tmp_path: Path) -> None:
     """Neither one that is imported already, nor one that is not; a folder of modules goes before both."""
     elsewhere = tmp_path / "elsewhere"
