@@ -83,7 +83,9 @@ def _url(value: str) -> str:
 
 def _glob(value: str) -> str:
     if Path(value).is_absolute() or not value:
-        raise ValueError("must be a pattern relative to the file, such as 'definitions.py' or 'features/**/*.py'")
+        raise ValueError(
+            "must be a pattern relative to the file, such as 'definitions.py', 'features/' or 'features/*.py'"
+        )
     return value
 
 
@@ -161,7 +163,7 @@ class Config(Table):
     project: part of every online key, so that two projects on one store never meet. registry: the SQLite file of what
     was applied. online: the URL of the online store. logs: the folder of the logs of pushed rows.
     compact_after: how many full segments of one are sealed in the background; 0: none. lock_timeout: seconds for which the lock
-    of a log is waited for. definitions: patterns of the Python files that declare features; None: definitions.py, or the package features/.
+    of a log is waited for. definitions: patterns of the Python files that declare features, or packages of them; None: definitions.py, or the package features/.
     sources: source name → where it lies, over what its definition says. root: the folder of the file. environment: the
     `[env.NAME]` that was chosen.
     """

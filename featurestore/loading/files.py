@@ -48,7 +48,7 @@ def definition_files(config: Config) -> DefinitionFiles:
         raise DeclarationError(
             f"{root} has both {MODULE} and the package {PACKAGE}/. Say in {FILE} which of them declare features: "
             f'definitions = ["{MODULE}"] where it imports what it needs of {PACKAGE}/, or definitions = ["{MODULE}", '
-            f'"{PACKAGE}/**/*.py"]'
+            f'"{PACKAGE}/"]'
         )
     loaded = (module,) if module.is_file() else package
     unloaded = tuple(sorted(path for path in root.glob("*.py") if path.is_file() and path not in loaded))
@@ -65,10 +65,15 @@ def definition_files(config: Config) -> DefinitionFiles:
 def _listed(config: Config, patterns: Sequence[str]) -> tuple[Path, ...]:
     found: set[Path] = set()
     for number, pattern in enumerate(patterns):
-        matched = {path for path in config.root.glob(pattern) if path.is_file()}
+        if pattern.endswith("/"):
+            matched = {*_package(config.root / pattern)}
+        else:
+            matched = {path for path in config.root.glob(pattern) if path.is_file()}
         if not matched and not re.search(r"[*?\[]", pattern):
             shown = config.model_dump(include={"definitions"})["definitions"][number]  # without what variables hold
-            raise ConfigError(f"{config.root / FILE}: definitions[{number}]: there is no file '{shown}'")
+            raise ConfigError(
+                f"{config.root / FILE}: definitions[{number}]: there is no {'module in' if shown.endswith('/') else 'file'} '{shown}'"
+            )
         found |= matched
     return tuple(sorted(found))
 
@@ -91,11 +96,15 @@ def _modules(folder: Path) -> Iterator[Path]:
 
 def _may_declare(path: Path) -> bool:
     """Whether a file that is not run looks as if it declared features: it is read, and no more."""
-    try:
-        text = path.read_bytes()
-    except OSError:
-        return True
+    text = _text(path)
     return MENTIONS.search(text) is not None and DECLARES.search(text) is not None
+
+
+def _text(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # nobody can have run it
+        return b""
 
 
 def line_of(files: Iterable[Path], root: Path) -> str:
@@ -124,7 +133,7 @@ def refuse_unloaded(files: DefinitionFiles, root: Path, removed: Mapping[str, It
     for name in sorted({name for names in removed.values() for name in names}):
         said = re.compile(rf"""["']{name}["']|\bdef\s+{name}\b""".encode())
         for path in declaring:
-            if said.search(path.read_bytes()):
+            if said.search(_text(path)):
                 raise DeclarationError(
                     f"'{name}' is applied, and would be removed: {path.name} seems to declare it, and is not loaded. Earlier versions "
                     f"ran every Python file beside {FILE}. To load it, add to {FILE}: {line_of([*files.loaded, path], root)}. To "

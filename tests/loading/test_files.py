@@ -73,7 +73,8 @@ def test_a_folder_features_without_python_files_is_no_package(tmp_path: Path) ->
 
 def test_both_are_refused_until_the_file_says_which(tmp_path: Path) -> None:
     """Neither goes silently before the other; each line that the error names is right."""
-    folder = project(tmp_path, {"definitions.py": entity("one"), "features/orders.py": entity("orders")})
+    files = {"definitions.py": entity("one"), "features/orders.py": entity("orders"), "features/test_orders.py": FAILS}
+    folder = project(tmp_path, files)
     with pytest.raises(DeclarationError, match=r"has both definitions\.py and the package features/") as refused:
         FeatureStore(folder)
     lines = re.findall(r"definitions = \[.*?\]", str(refused.value))
@@ -114,6 +115,8 @@ def test_a_listed_file_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match=re.escape("definitions[1]: there is no file '${FS_SECRET}.py'")) as refused:
         FeatureStore(folder)
     assert "sesame" not in str(refused.value)
+    with pytest.raises(ConfigError, match=re.escape("definitions[0]: there is no module in 'none/'")):
+        FeatureStore(project(tmp_path, {}, 'definitions = ["none/"]\n'))
 
 
 def test_a_plan_removes_nothing_that_a_file_declares_which_was_run_once(tmp_path: Path) -> None:
