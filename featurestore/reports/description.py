@@ -42,10 +42,11 @@ class Description(Reported):
 
     def report(self) -> Report:
         """Its words, then a table for each kind of part."""
-        words = ReportTable(("", ""), [(word, _line(value)) for word, value in self.fields.items() if word != "code"])
+        words = [(word, _line(value)) for word, value in self.fields.items() if word != "code"]
         parts = [Report(title, (_table(rows),)) for title, rows in self.tables.items() if rows]
-        code = [Report("code", tuple(str(self.fields["code"]).splitlines()))] if "code" in self.fields else []
-        return Report(f"{self.kind} {self.name}", (ReportTable((), words.rows), *parts, *code))
+        if "code" in self.fields:
+            parts.append(Report("code", tuple(str(self.fields["code"]).splitlines())))
+        return Report(f"{self.kind} {self.name}", (ReportTable((), words), *parts))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
