@@ -93,19 +93,15 @@ def _never_back(rows: RowTimes, places: Ints, *, ending: bool) -> npt.NDArray[np
 
 
 def _least_from_here(key: Ints, values: Ints) -> npt.NDArray[np.bool_]:
-    """Whether each value is the least among those of its key from its place on."""
-    if len(values) < 2:
-        return np.ones(len(values), np.bool_)
+    """Whether each instant is the least among those of its key from its place on."""
     later = (key[1:] != key[:-1]) | (values[1:] >= values[:-1])
     if later.all():
         return np.ones(len(values), np.bool_)
-    least_value, width = int(values.min()), int(values.max()) - int(values.min()) + 1
-    if width * (int(key[-1]) + 1) < 1 << 62:
-        rank = values - least_value
-    else:
-        rank = np.unique(values, return_inverse=True)[1]
-        width = int(rank.max()) + 1
-    ranked = key * width + rank  # one order over all keys: a later key's are all greater
+    width = int(values.max()) - int(values.min())
+    if int(key[-1]) * width >= END:  # added to the greatest instant, more than an integer holds
+        values = np.unique(values, return_inverse=True)[1]
+        width = int(values.max())
+    ranked = key * width + values  # one order over all keys: no later key's is smaller
     least: npt.NDArray[np.bool_] = np.minimum.accumulate(ranked[::-1])[::-1] == ranked
     return least
 
@@ -125,8 +121,6 @@ def range_of(run: MonotoneRun, span: Span, key: Ints, as_of: Ints) -> Range:
 def _first_above(values: Ints, low: Ints, high: Ints, bound: Ints) -> Ints:
     """For each request the first place in [low, high) whose value is greater than its bound, else high."""
     low, high = low.copy(), high.copy()
-    if not len(values):
-        return low
     for _ in range(int((high - low).max(initial=0)).bit_length()):
         middle = (low + high) >> 1
         inside = low < high
