@@ -17,12 +17,14 @@ def rule(row: int | None = 3) -> bool | None:
         raise ValueError(f"{row} <= 7")
     list(zip(row, row, strict=True))
     return f"v <= {row + 1}"
+
+DOCS = ("| `Rule(c)` | a column | 0 |",)
 '''
 
 
 def test_the_table_names_what_there_is() -> None:
     named = {path.partition("::")[0] for module in modules() for path in held_by(module)}
-    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    assert [path for path in sorted(named) if not path.startswith("-k ") and not (ROOT / path).exists()] == []
     assert {entry.module for entry in equivalents()} <= {*modules()}
 
 

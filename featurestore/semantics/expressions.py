@@ -324,7 +324,7 @@ def _columns_of(node: Node) -> Iterator[str]:
 
 
 def columns_named(expression: str) -> tuple[str, ...]:
-    """The columns that an expression names, as it writes them, before it is known which there are."""
+    """The columns that an expression names, before it is known which there are; in lower case, but for quoted ones."""
     return tuple(dict.fromkeys(_names(_parsed(_ENGINE.get(), expression), frozenset())))
 
 

@@ -82,7 +82,7 @@ def known_functions() -> dict[str, Function]:
 
     with duckdb.connect(":memory:") as connection:
         rows = connection.execute(
-            "SELECT lower(function_name), list(DISTINCT function_type), coalesce(bool_and(stability = 'CONSISTENT') "
+            "SELECT lower(function_name), list(function_type), coalesce(bool_and(stability = 'CONSISTENT') "
             "FILTER (function_type = 'scalar'), true), list([parameters, [macro_definition]] ORDER BY macro_definition) "
             "FILTER (function_type = 'macro') FROM duckdb_functions() WHERE internal GROUP BY ALL"
         ).fetchall()

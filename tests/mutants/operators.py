@@ -122,8 +122,10 @@ def _membership(node: Any) -> str | None:
 
 
 def _is_text(node: Any) -> bool:
-    """Whether a string is written for a reader: a docstring, or an argument of an error."""
+    """Whether a string is written for a reader: a docstring, a row of a table of the docs, or an argument of an error."""
     whole = node.parent if node.type == "fstring_string" else node
+    if node.value.startswith('"| '):
+        return True
     if whole.type == "string" and whole.parent.type == "simple_stmt":
         return True
     while whole is not None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.semantics.expressions import check, evaluate, guarded, normalised
+from featurestore.semantics.expressions import check, columns_named, evaluate, guarded, normalised
 from tests.sources.log_rows import SCHEMA, batch, bits
 
 COLUMNS = {
@@ -281,3 +281,18 @@ def test_a_process_forks_while_threads_have_evaluated() -> None:
     for thread in threads:
         thread.join()
     assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("expression", "named"),
+    [
+        ('a + B + "C" + a', ("a", "b", "C")),
+        ("list_transform(l, lambda x: x + a)", ("l", "a")),
+        ("list_transform(l, lambda X, i: x + I + c)", ("l", "c")),
+        ("list_transform(l, lambda x: list_sum(list_transform(m, lambda y: x + y)))[x]", ("l", "m", "x")),
+        ("s.f + 1", ("s",)),
+    ],
+)
+def test_the_columns_that_an_expression_names(expression: str, named: tuple[str, ...]) -> None:
+    """In lower case where they have no quotes, each once; a lambda's parameters are none within it."""
+    assert columns_named(expression) == named

@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from featurestore.semantics.time import BEGINNING, END, Timing
+from featurestore.semantics.time import BEGINNING, END, Timing, last_step, last_step_sql
 
 TIMINGS = [
     Timing(4),
@@ -45,6 +45,32 @@ def test_of_arrays_and_in_sql_it_is_the_same(timing: Timing) -> None:
 
 def test_without_a_word_nothing_settles_and_everything_is_ready_at_once() -> None:
     assert Timing(4) == Timing(4, offset=0, settle=0, ready_after=0)
+
+
+def test_without_an_offset_steps_count_from_0() -> None:
+    sql = ", ".join(last_step_sql(f"CAST({t} AS BIGINT)", 4) for t in TIMES)
+    naive = [t - t % 4 for t in TIMES]
+    assert [last_step(t, 4) for t in TIMES] == naive == list(duckdb.sql(f"SELECT {sql}").fetchall()[0])
+
+
+@pytest.mark.parametrize("timing", TIMINGS)
+def test_an_instant_is_asked_for_from_when_it_is_served(timing: Timing) -> None:
+    """Not a µs before; in SQL too."""
+    for instant in instants(timing):
+        begin = timing.served_from(instant)
+        assert timing.as_of(begin - 1) < instant
+        assert timing.as_of(begin) == instant
+    first = instants(timing)[0]
+    sql = timing.served_from_sql(f"CAST({first} AS BIGINT)")
+    assert duckdb.sql(f"SELECT {sql}").fetchall() == [(timing.served_from(first),)]
+
+
+@pytest.mark.parametrize("timing", [*TIMINGS, Timing(None)])
+def test_late_is_what_is_older_than_promised_by_more_than_its_lag(timing: Timing) -> None:
+    for now in TIMES:
+        promised = timing.as_of(now)
+        assert [timing.is_late(promised + step, now) for step in (-1, 0, 1)] == [True, False, False]
+        assert [timing.is_late(promised + step, now, lag=3) for step in (-4, -3, 0)] == [True, False, False]
 
 
 def test_a_continuous_view_is_asked_for_now() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.semantics.tokens import normalised
+from featurestore.semantics.tokens import normalised, quoted_names
 
 PIECES = [
     "a", "B1", '"Two ""Words"""', "'It''s -- no /* comment */'", "E'a\\'b'", "X'0aFF'", "$$do l'lar$$", "1", "1.50", "1E5", ".5",
@@ -123,3 +123,23 @@ def test_without_an_end(expression: str) -> None:
     """Text, names and comments that do not end are errors, not silently the rest."""
     with pytest.raises(ValueError, match="has no end"):
         normalised(expression)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_where_a_text_begins_that_has_no_end(quote: str) -> None:
+    """The error shows it with its first twenty letters."""
+    with pytest.raises(ValueError) as refused:
+        normalised(f"abcdefghij + {quote}so on, to where nobody sees it")
+    assert repr(f"{quote}so on, to where nobo") in str(refused.value)
+
+
+def test_a_sign_of_several_letters_stays_whole() -> None:
+    """However close to others it is written."""
+    signs = "->> !~~* ~~~ ~~* !~~ :: := -> => <=> <-> <= >= <> != == || ** // << >> ~~ !~ ^@ && @> <@".split()
+    for sign in signs:
+        assert normalised(f"a{sign}b") == f"a {sign} b"
+    assert normalised("(a)->(b)[1]|c") == "( a ) -> ( b ) [ 1 ] | c"
+
+
+def test_quoted_names_are_those_in_quotes_and_in_no_text() -> None:
+    assert quoted_names("""lower("A b") || '"c"' || "d ""e" -- "f\"""") == {"A b", 'd "e'}
