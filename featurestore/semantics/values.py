@@ -103,6 +103,7 @@ def _one_nan(array: pa.Array, of: FeatureType) -> pa.Array:
 
 def _embedding(array: pa.Array, of: FeatureType) -> pa.Array:
     assert of.element is not None
+    assert of.length is not None
     lengths = pc.unique(pc.drop_null(pc.list_value_length(array))).to_pylist()
     if lengths not in ([], [of.length]):
         raise ValueError(f"lists of {', '.join(map(str, sorted(lengths)))} elements are no {of}")
@@ -110,8 +111,8 @@ def _embedding(array: pa.Array, of: FeatureType) -> pa.Array:
     if flat.null_count:
         raise ValueError(f"an element is null, and {of} has none")
     null = pc.is_null(array).to_numpy(zero_copy_only=False)
-    values = np.zeros((len(array), of.length or 0), np.float32)
-    values[~null] = _one_nan(flat.cast(pa.float32()), of.element).to_numpy().reshape(-1, of.length or 0)
+    values = np.zeros((len(array), of.length), np.float32)
+    values[~null] = _one_nan(flat.cast(pa.float32()), of.element).to_numpy().reshape(-1, of.length)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=of.arrow, mask=pa.array(null))
 
 
