@@ -10,12 +10,16 @@ from decimal import Decimal as D
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from featurestore.sources.offline import Offline
-from tests.folding import NUMBERS, FoldSpec
+from featurestore.training.historical import Options, get_historical_features
+from tests.folding import NUMBERS, FoldSpec, reading
+from tests.oracle import as_of, value_at
 from tests.query.test_dense import DENSE, SOURCES, VIEWS, world
-from tests.test_windows import check
+from tests.test_windows import check, view_of
+from tests.world import resolved, spine_of
 
 VALUES: dict[str, list[Any]] = {
     "Int64": [1, -3, 1 << 62, -(1 << 62), (1 << 63) - 1],
@@ -76,3 +80,28 @@ def test_every_fold_at_every_instant(offline: Offline, of: str, source: str, vie
         patch.setattr("featurestore.query.windows.batching.MEMORY_BATCH_CELLS", 100)
         patch.setattr("featurestore.query.windows.batching.KEY_BATCH_ROWS", 5)
         check(replace(history, spine=[(key, 3) for key, t in history.spine if t == 3]), folds, offline, plain=False)
+
+
+@pytest.mark.parametrize(
+    ("source", "view"), [("corrected by time", "with a ttl"), ("versions", "continuous"), ("named", "refreshed")]
+)
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_event_time_is_the_newest_rows(offline: Offline, source: str, view: str, *, plain: bool) -> None:
+    """Of those that count, whatever the windows see; none where it is older than the ttl."""
+    history = world(SOURCES[source], VIEWS[view], DENSE, seed=7)
+    folds = [FoldSpec("Count", None, window=1, hop=None if "refresh_us" in VIEWS[view] else 1)]
+    service = resolved(view_of(history, folds, plain=plain), offline)
+    asked = get_historical_features(spine_of(history), service, offline, now=0, options=Options(with_event_time=True))
+    found = asked.to_arrow()["view__event_time"].cast(pa.int64()).to_pylist()
+    read = reading(history, folds, plain=plain)
+    for (key, t), event_time in zip(history.spine, found, strict=True):
+        at, known_by = as_of(history.view, t)
+        assert event_time == value_at(history.source, read, history.rows, history.types, key, at, known_by).event_time
+
+
+def test_of_nulls_nothing_is_picked_where_rows_tie(offline: Offline) -> None:
+    """And so nothing decides what was picked."""
+    history = world(SOURCES["alone"], VIEWS["continuous"], DENSE, columns=0, seed=3)
+    history = replace(history, rows=[{**row, "value_0": None} for row in history.rows])
+    folds = [FoldSpec("LastDistinctN", "value_0", (("n", 2),)), FoldSpec("LastN", "row", (("n", 1),))]
+    check(history, folds, offline, plain=False)

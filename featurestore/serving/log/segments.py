@@ -83,7 +83,7 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         os.replace(made, path.with_suffix(f".{check_of(made)}{path.suffix}"))  # noqa: PTH105 - atomic, and named so
     finally:
         with suppress(OSError):
-            made.unlink(missing_ok=True)
+            made.unlink()
 
 
 def is_sound(path: Path) -> bool:
