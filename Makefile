@@ -1,14 +1,18 @@
 # make demo   the main job on real data, embedded
 # make test   every test
+# make test-lowest  the core tests with the oldest versions that pyproject.toml allows
 # make check  linters and the type checker
 # make coverage  whether plain tests take as many branches of the rules as before
 # make mutants  small faults that the tests should notice; see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
+CORE := tests/semantics tests/query tests/push tests/training tests/durable/test_parquet.py tests/serving tests/online/test_online_conformance.py \
+	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format bench coverage mutants constraints clean
+.PHONY: demo test test-lowest check format bench coverage mutants constraints clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,6 +24,14 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
+	touch $@
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest $(CORE)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -46,4 +58,4 @@ constraints: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache

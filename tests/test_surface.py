@@ -102,8 +102,11 @@ SPINE = pd.DataFrame(
 )
 
 
+CONNECTION = duckdb.connect()
+
+
 def as_relation(_: Path) -> Any:
-    return duckdb.connect().from_arrow(pa.Table.from_pandas(SPINE))
+    return CONNECTION.from_arrow(pa.Table.from_pandas(SPINE))
 
 
 def as_file(folder: Path) -> Path:

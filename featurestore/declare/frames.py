@@ -195,10 +195,22 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _parts(chunk: pa.Array) -> list[pa.Array]:
     """A chunk in parts of which a plain column holds each: its offsets are of 32 bits, and a slice keeps those of the whole."""
-    if chunk.nbytes < PLAIN_BYTES or len(chunk) < 2:
+    try:
+        large = chunk.nbytes >= PLAIN_BYTES
+    except pa.ArrowTypeError:  # before version 23 Arrow does not say it of views
+        return _parts(chunk.cast(_without_views(chunk.type)))
+    if not large or len(chunk) < 2:
         return [pa.concat_arrays([chunk, chunk.slice(0, 0)])] if chunk.offset else [chunk]
     half = len(chunk) // 2
     return _parts(chunk.slice(0, half)) + _parts(chunk.slice(half))
+
+
+def _without_views(of: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(of) or pa.types.is_large_list(of):
+        return pa.large_list(_without_views(of.value_type))
+    if pa.types.is_string_view(of):
+        return pa.large_string()
+    return pa.large_binary() if pa.types.is_binary_view(of) else of
 
 
 def _plain_type(of: pa.DataType) -> pa.DataType:

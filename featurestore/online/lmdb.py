@@ -138,7 +138,7 @@ class _Environment:
     def error(self, error: Exception) -> FeatureStoreError:
         """What an error of LMDB or the file system means for this directory."""
         where = self.where
-        code = getattr(error, "code", None) or getattr(error, "errno", None)
+        code = _code(error)
         larger = f"{lmdb_url(self.path)}?map_size={max(2, 2 * self.map_size >> 30)}GiB"
         if isinstance(error, lmdb.MapFullError):
             return OnlineStoreError(
@@ -231,6 +231,15 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=lambda: _after_fork(child=False),
         after_in_child=lambda: _after_fork(child=True),
     )
+
+
+SYSTEM = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)}
+
+
+def _code(error: Exception) -> int | None:
+    """The number of an error; before version 2 LMDB's binding tells those of the system by their text alone."""
+    code: int | None = getattr(error, "code", None) or getattr(error, "errno", None)
+    return code or SYSTEM.get(str(error).rpartition(": ")[2])
 
 
 class LmdbStore:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import queue
 import time
 from typing import Any
 
 import redis
+from redis.connection import AbstractConnection
 
-__all__ = ["Deadline", "Pool", "brought_up"]
+__all__ = ["WITHOUT_LIBRARY", "Deadline", "Pool", "brought_up"]
 
+_TAKEN = inspect.signature(AbstractConnection.__init__).parameters
+WITHOUT_LIBRARY = {"driver_info": None} if "driver_info" in _TAKEN else {"lib_name": None, "lib_version": None}
+"""Options of a connection that does not tell the server which library made it; they had other names before redis-py 7.1."""
 MIN_WAIT_SECONDS = 0.001
 """Seconds that a socket is given at least: 0 would mean not to wait at all, and to fail in another way."""
 
@@ -65,6 +70,19 @@ class Pool(redis.BlockingConnectionPool):  # type: ignore[misc]
             self.release(connection)
             raise
         return connection
+
+    def close_unused(self) -> None:
+        """Close the connections that nobody uses now."""
+        self._checkpid()
+        unused = 0
+        with contextlib.suppress(queue.Empty):
+            while True:
+                connection = self.pool.get_nowait()
+                unused += 1
+                if connection is not None:
+                    connection.disconnect()
+        for _ in range(unused):
+            self.pool.put_nowait(None)  # room for a new one
 
     def release(self, connection: Any) -> None:
         """Give a connection back; one from before a fork is its parent's, and only makes place for a new one."""

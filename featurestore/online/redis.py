@@ -24,7 +24,7 @@ from redis.exceptions import AuthorizationError, NoPermissionError
 from featurestore.clock import Clock, reader
 from featurestore.errors import ConfigError, OnlineStoreError, OnlineUnavailableError
 from featurestore.online.contract import Guard, Reading
-from featurestore.online.pool import Deadline, Pool, brought_up
+from featurestore.online.pool import WITHOUT_LIBRARY, Deadline, Pool, brought_up
 from featurestore.online.url import Parser, file_path, parse_options, seconds, whole_number
 from featurestore.online.value_checksums import opened, opened_one, sealed
 
@@ -163,7 +163,7 @@ class RedisStore:
     def close(self) -> None:
         """Close the connections that nobody uses now; those in use are closed when they come back."""
         self._check_at, self._closed = 0.0, True
-        self._pool.disconnect(inuse_connections=False)
+        self._pool.close_unused()
 
     def _scan(self, pattern: bytes) -> Iterator[list[bytes]]:
         connection: Any = self._connection_class(**self._connection_options)
@@ -387,8 +387,8 @@ def _parse(url: str) -> tuple[bool, str, dict[str, Any], dict[str, Any]]:
         "password": unquote(parts.password) if parts.password else None,
         "socket_timeout": options.get("timeout", 5.0),
         "socket_connect_timeout": options.get("connect_timeout", 1.0),
-        "protocol": 2,  # with 3 and with driver_info, connecting takes more round trips
-        "driver_info": None,
+        "protocol": 2,  # with 3, and with the library's name, connecting takes more round trips
+        **WITHOUT_LIBRARY,
         "client_name": "featurestore",  # seen in CLIENT LIST; over TLS its reply also brings in the session tickets,
         # which redis-py would otherwise take for the rest of an earlier answer
     }

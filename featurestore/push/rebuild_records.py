@@ -16,6 +16,7 @@ import pyarrow as pa
 from featurestore.declare.push import PushSource
 from featurestore.push.merge_rows import PushedView
 from featurestore.semantics.columns import read_sql
+from featurestore.semantics.engine import batches_of
 from featurestore.semantics.order import place, pushed_place
 from featurestore.semantics.rows import counts_at_sql, rows_sql
 from featurestore.semantics.source_columns import Scan, cell, key_list, same_key, until_sql
@@ -43,9 +44,8 @@ def folded_records(
     """
     with offline.session() as session, session.reading():
         types = dict(sorted(view.view.columns.items()))
-        reader = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys)).to_arrow_reader(
-            READ_BATCH_ROWS
-        )
+        asked = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys))
+        reader = batches_of(asked, READ_BATCH_ROWS)
         rows = (row for batch in reader for row in _rows(view, batch, types))
         for key, group in groupby(rows, key=itemgetter(0)):
             record = view.records.changed(None, group, instant=upto)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.push import PushSource
 from featurestore.durable.disk import replace
+from featurestore.durable.parquet import storable
 from featurestore.errors import PushError, did_you_mean
 from featurestore.semantics.input_columns import WrongTypeError, WrongValueError, taken
 from featurestore.semantics.values import canonical
@@ -28,7 +29,7 @@ INT64 = 1 << 63
 def write_rows(rows: pa.Table, file: Path) -> None:
     """Rows into a Parquet file that can be pushed; whole and on the disk when it returns."""
     written = io.BytesIO()
-    pq.write_table(rows, written)
+    pq.write_table(storable(rows), written)
     replace(file, written.getvalue())
 
 

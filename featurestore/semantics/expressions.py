@@ -19,17 +19,16 @@ from weakref import WeakSet
 
 from featurestore.errors import did_you_mean
 from featurestore.semantics.columns import RawColumns, finer_than_micros, floored_sql, floored_type
+from featurestore.semantics.engine import Node, arguments, is_arrow, settle_session, text_of, without_places
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
 from featurestore.semantics.sql import quote
-from featurestore.semantics.tokens import normalised, quoted_names
+from featurestore.semantics.tokens import normalised, qualified_calls, quoted_names
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
 __all__ = ["check", "check_faults", "columns_named", "evaluate", "guarded", "normalised", "settled"]
-
-Node = dict[str, Any]
 
 PLAIN = {"FUNCTION", "COMPARISON", "CONJUNCTION", "CONSTANT", "CASE", "CAST", "OPERATOR", "BETWEEN", "COLLATE", "TYPE"}
 REFUSED_CLASSES = {
@@ -40,7 +39,6 @@ REFUSED_CLASSES = {
     "POSITIONAL_REFERENCE": "a column by its position: name it",
     "DEFAULT": "DEFAULT: write the value",
 }
-PLACES = {"query_location", "query_location_length"}
 SORTS = {"list_sort", "array_sort", "list_reverse_sort", "array_reverse_sort", "len", "length", "array_length"}
 """Functions whose result does not hang on the order of their argument's elements."""
 ORDERING = {"list_sort", "array_sort", "list_reverse_sort", "array_reverse_sort"}
@@ -73,7 +71,7 @@ def check(connection: duckdb.DuckDBPyConnection, expression: str, columns: Mappi
     import duckdb
 
     node = _parsed(connection, expression)
-    _Check(connection, columns, quoted_names(expression)).node(node, frozenset())
+    _Check(connection, columns, expression).node(node, frozenset())
     try:
         return _type(connection, normalised(expression), columns)
     except duckdb.Error as error:
@@ -114,26 +112,18 @@ def _select(connection: duckdb.DuckDBPyConnection, sql: str, expression: str) ->
         or node["select_list"][0].get("alias")
     ):
         raise ValueError(f"{expression!r} is not one expression")
-    found: Node = _placeless(node["select_list"][0])
+    found: Node = without_places(node["select_list"][0])
     return found
-
-
-def _placeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _placeless(item) for key, item in value.items() if key not in PLACES}
-    return [_placeless(item) for item in value] if isinstance(value, list) else value
 
 
 class _Check:
     """Walks a tree; ValueError at the first node that may not be there."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str], quoted: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, columns: Mapping[str, str], text: str) -> None:
         self._connection = connection
         self._columns = columns
         self._names = {name.lower(): name for name in columns}
-        self._quoted = quoted
+        self._quoted, self._qualified = quoted_names(text), qualified_calls(text)
 
     def node(self, node: Node, bound: frozenset[str], within: str = "") -> None:
         """bound: the parameters of the lambdas around, in lower case. within: the function whose argument it is."""
@@ -165,7 +155,7 @@ class _Check:
         raise ValueError(f"there is no column '{names[0]}'.{did_you_mean(names[0], self._columns, noun='Columns')}")
 
     def _lambda(self, node: Node, bound: frozenset[str]) -> None:
-        if node.get("syntax_type") == "SINGLE_ARROW":  # of JSON; DuckDB no longer takes it for a lambda
+        if is_arrow(node):
             self.node(node["lhs"], bound)
             self.node(node["expr"], bound)
             return
@@ -175,41 +165,41 @@ class _Check:
         name = node["function_name"].lower()
         if node["distinct"] or node["filter"] or node["order_bys"]["orders"]:
             raise ValueError(f"an expression cannot use '{name}' as an aggregate over rows: it sees one row")
-        if node["schema"] or node["catalog"]:
-            raise ValueError(
-                f"'{node['schema']}.{name}(…)' is unclear in an expression; write {name}({node['schema']}, …)"
-            )
+        if (
+            schema := node["schema"] or node["catalog"]
+        ) and name in self._qualified:  # else the engine's grammar made it
+            raise ValueError(f"'{schema}.{name}(…)' is unclear in an expression; write {name}({schema}, …)")
         function = known_functions().get(name)
         if function is None:
             named = [known for known, of in known_functions().items() if known[0].isalpha() and not of.refused]
             raise ValueError(f"there is no function '{name}'.{did_you_mean(name, named, noun='Functions')}")
-        arguments = [entry["expression"] for entry in node["arguments"]]
+        given = arguments(node)
         refused = "" if name in UNORDERED and within in SORTS else function.refused
-        if name == "age" and len(arguments) == 1:
+        if name == "age" and len(given) == 1:
             refused = "reads the clock when it has one argument"
         if refused:
             hint = f"; sort it: list_sort({name}(…))" if name in UNORDERED else ""
             raise ValueError(f"an expression cannot use '{name}', which {refused}{hint}")
-        for argument in arguments:
+        for argument in given:
             self.node(argument, bound, name)
-        if name in ORDERING and arguments:
-            of = None if _reads(arguments[0], bound) else self._type(arguments[0])
+        if name in ORDERING and given:
+            of = None if _reads(given[0], bound) else self._type(given[0])
             if of is None or "FLOAT" in of or "DOUBLE" in of:
                 shown = of or "the parameter of a lambda, which may be a list of floats"
                 raise ValueError(f"an expression cannot use '{name}' over {shown}: it puts 0.0 and -0.0 in any order")
         if function.aggregates or name in LIST_AGGREGATES:
-            self._aggregate(function.aggregates, arguments, bound)
+            self._aggregate(function.aggregates, given, bound)
         elif function.macros:
             self._macros(name, function.macros)
 
-    def _aggregate(self, aggregate: str, arguments: list[Node], bound: frozenset[str]) -> None:
+    def _aggregate(self, aggregate: str, given: list[Node], bound: frozenset[str]) -> None:
         if not aggregate:
-            named: Node = arguments[1] if len(arguments) > 1 else {"class": ""}
+            named: Node = given[1] if len(given) > 1 else {"class": ""}
             if named["class"] != "CONSTANT":
                 raise ValueError("an expression must name the aggregate over a list as text, such as 'max'")
-            aggregate = named["literal"]["text"].lower()
-        needs = aggregate in EXACT and bool(arguments) and not _reads(arguments[0], bound)
-        of = self._type(arguments[0]) if needs else None
+            aggregate = text_of(named).lower()
+        needs = aggregate in EXACT and bool(given) and not _reads(given[0], bound)
+        of = self._type(given[0]) if needs else None
         refused = list_aggregate(aggregate, of)
         if refused:
             raise ValueError(f"an expression cannot use an aggregate over a list so: {refused}")
@@ -230,7 +220,7 @@ class _Check:
         for parameters, definition in macros:
             try:
                 tree = _parsed(self._connection, definition)
-                _Check(self._connection, dict.fromkeys(parameters, "ANY")).node(tree, frozenset())
+                _Check(self._connection, dict.fromkeys(parameters, "ANY"), definition).node(tree, frozenset())
             except ValueError as error:
                 raise ValueError(f"an expression cannot use '{name}', which stands for {definition}: {error}") from None
 
@@ -273,7 +263,7 @@ class _Engine(threading.local):
 
         if self.held is None or self.held.process != os.getpid():
             self.held = _Held(duckdb.connect(":memory:", config={"threads": 1}))
-            self.held.connection.sql("SET TimeZone = 'UTC'")
+            settle_session(self.held.connection)
             _HELD.add(self.held)
         return self.held.connection
 
@@ -332,7 +322,7 @@ def _names(node: Node, bound: frozenset[str]) -> Iterator[str]:
     if node["class"] == "COLUMN_REF":
         name: str = node["column_names"][0]
         yield from () if name.lower() in bound else (name,)
-    elif node["class"] == "LAMBDA" and node.get("syntax_type") != "SINGLE_ARROW":
+    elif node["class"] == "LAMBDA" and not is_arrow(node):
         yield from _names(node["expr"], bound | set(_parameters(node)))
     else:
         for child in _children(node):
@@ -342,7 +332,7 @@ def _names(node: Node, bound: frozenset[str]) -> Iterator[str]:
 def _parameters(node: Node) -> Iterator[str]:
     """The names of a lambda's parameters, in lower case."""
     left = node["lhs"]
-    names = [left] if left["class"] == "COLUMN_REF" else [entry["expression"] for entry in left["arguments"]]
+    names = [left] if left["class"] == "COLUMN_REF" else arguments(left)
     yield from (name["column_names"][0].lower() for name in names)
 
 

@@ -114,10 +114,11 @@ def order_sql(column: str, of: FeatureType) -> list[str]:
     """Ascending ORDER BY terms that order values by their canonical bytes, null least.
 
     The bytes of a type are chosen so that their order is the values': -0.0 before 0.0, NaN after every number, text
-    by UTF-8, arrays element by element and then by length. DuckDB thinks -0.0 = 0.0, so the sign is a term of its own.
+    by UTF-8, arrays element by element and then by length. DuckDB thinks -0.0 = 0.0, so the sign is a term of its own;
+    and no term is the column itself, which DuckDB 1.4 and 1.5 read back from what they sorted by, as 0.0.
     """
     if of.is_float:
-        return [f"{column} ASC NULLS FIRST", f"({column} <> 0 OR NOT signbit({column})) ASC NULLS FIRST"]
+        return [f"{column} + 0 ASC NULLS FIRST", f"({column} <> 0 OR NOT signbit({column})) ASC NULLS FIRST"]
     if of.element is not None:
         element = "x" if of.element.element is None else "to_json(x)"
         zero = f"CAST({_zero(of.element)} AS {of.element.duckdb})" if of.element.element is None else "''"

@@ -130,6 +130,6 @@ def identity_terms(view: ResolvedView) -> str:
 
 
 def _grouped(view: ResolvedView, column: str) -> str:
-    """An identity column as it is compared: floats by sign too, since DuckDB thinks that -0.0 = 0.0."""
+    """An identity column as it is compared: floats by sign too, since DuckDB thinks that -0.0 = 0.0; see `order_sql`."""
     name = cell(column)
-    return f"{name}, ({name} = 0 AND signbit({name}))" if view.columns[column].is_float else name
+    return f"{name} + 0, ({name} = 0 AND signbit({name}))" if view.columns[column].is_float else name

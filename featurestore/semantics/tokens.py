@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["normalised", "quoted_names"]
+__all__ = ["normalised", "qualified_calls", "quoted_names"]
 
 TOKEN = re.compile(
     r"""
@@ -58,6 +58,16 @@ def _tokens(expression: str) -> Iterator[tuple[str, str | None]]:
 def quoted_names(expression: str) -> frozenset[str]:
     """The names that an expression writes in quotes; ValueError as of `normalised`."""
     return frozenset(token[1:-1].replace('""', '"') for token, kind in _tokens(expression) if kind == "quoted")
+
+
+def qualified_calls(expression: str) -> frozenset[str]:
+    """The names of functions, in lower case, that an expression calls with something before them: `f` of `a.f(x)`."""
+    tokens = [token for token, _ in _tokens(expression)]
+    return frozenset(
+        name.strip('"').lower()
+        for point, name, opens in zip(tokens, tokens[1:], tokens[2:], strict=False)
+        if (point, opens) == (".", "(")
+    )
 
 
 def _comment_end(expression: str, at: int) -> int:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from featurestore.durable.parquet import restored
 from featurestore.semantics.service import ResolvedService, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.serving.log.serving_log import SegmentForm, ServedRequests, is_sound, segments
@@ -228,12 +229,12 @@ def _rows_of(files: Sequence[Path], request: str) -> pa.Table:
         columns = {name: pc.field(name) for name in dataset.schema.names} | {FILE: pc.field("__filename")}
         rows = dataset.to_table(columns=columns, filter=pc.field("request") == request)
         if all(is_sound(Path(path)) for path in pc.unique(rows[FILE]).to_pylist()):
-            return rows.drop_columns([FILE])
+            return restored(rows.drop_columns([FILE]))
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException):
         pass
     sound = [str(path) for path in files if is_sound(path)]
-    return (
-        ds.dataset(sound, format="parquet").to_table(filter=pc.field("request") == request) if sound else pa.table({})
-    )
+    if not sound:
+        return pa.table({})
+    return restored(ds.dataset(sound, format="parquet").to_table(filter=pc.field("request") == request))

@@ -18,6 +18,7 @@ from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.engine import settle_session
 from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
 from featurestore.semantics.source_columns import ARRIVED, Scan, own_columns
 from featurestore.semantics.sql import folded, literal, quote
@@ -63,7 +64,7 @@ class Session:
         self._scans: dict[str, Scan] = {}
         self._shared = shared
         self._numbers = itertools.count()
-        connection.execute("SET TimeZone = 'UTC'")
+        settle_session(connection)
         (shows,) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0]
         if shows:  # on standard output; in a notebook it is off, and cannot be set without ipywidgets
             connection.execute("SET enable_progress_bar = false")
@@ -168,13 +169,14 @@ class Session:
         """The rows of a frame, which the store numbers itself."""
         taken = taken_columns(frame)
         rows = pa.array(np.arange(frame.num_rows))
-        given = (
-            pa.table([column for column, _ in taken.values()], names=["c"] * len(taken)) if taken else frame.select([])
-        )
-        self.connection.register(name, given.append_column("", rows))
+        given = [*(column for column, _ in taken.values()), rows]
+        names = [
+            f"c{number}" for number in range(len(given))
+        ]  # of names that repeat, version 1 of the engine finds none
+        self.connection.register(name, pa.table(given, names=names))
         stored = [(frame.schema.names[place], raw) for place, (_, raw) in taken.items()]
         columns = readable(source, stored, frame.schema)
-        return OpenedSource(rows_of_table(source, name, stored, columns, row=f"c{len(taken)}", more=1), columns)
+        return OpenedSource(rows_of_table(source, name, stored, columns, row=names[-1], more=1), columns)
 
     def _beside_history(self, source: PushSource, log: Scan, name: str) -> OpenedSource:
         """The log's rows and those of the source's history, if it has one."""

@@ -101,7 +101,7 @@ def get_historical_features(
     types = {column.name: column.type for column in service.columns}
     frame = TrainingFrame(types, manifest, blocks, pandas, once=given is not None or not stays(spine))
     if (
-        not hasattr(spine, "to_arrow_reader")
+        not isinstance(spine, duckdb.DuckDBPyRelation)
         and not isinstance(spine, (str, bytes))
         and not hasattr(spine, "__fspath__")
     ):

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
+from featurestore.durable.parquet import WITH_EXTENSIONS
 from featurestore.errors import SpineError
+from featurestore.semantics.engine import batches_of
 from featurestore.sources.source_files import PlaceError, files_below
 
 __all__ = ["CHUNK_ROWS", "SpineChunk", "chunks_of", "pandas_of", "stays"]
@@ -39,7 +41,7 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
         yield from _chunks_of_reader(_parquet_reader(Path(spine)))
         return
     if isinstance(spine, duckdb.DuckDBPyRelation):
-        yield from _chunks_of_reader(spine.to_arrow_reader(min(READ_ROWS, CHUNK_ROWS)))
+        yield from _chunks_of_reader(batches_of(spine, min(READ_ROWS, CHUNK_ROWS)))
         return
     if isinstance(spine, pa.RecordBatchReader):
         yield from (SpineChunk(own_table(chunk.table), chunk.first) for chunk in _chunks_of_reader(spine))
@@ -113,7 +115,7 @@ def _batches(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch
 
 def _opened(file: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, arrow_extensions_enabled=True)
+        return pq.ParquetFile(file, **WITH_EXTENSIONS)
     except (pa.ArrowException, OSError) as error:
         raise SpineError(f"The spine's file {file} cannot be read: {error}") from error
 

@@ -21,6 +21,7 @@ from featurestore.declare.durations import parse_duration
 from featurestore.declare.frames import own_cells
 from featurestore.durable.checksums import signed
 from featurestore.durable.disk import is_full, is_read_only, told
+from featurestore.durable.parquet import storable, storable_schema
 from featurestore.errors import FeatureStoreError, SpineError
 from featurestore.report import Report, ReportTable
 from featurestore.semantics.values import scalars, to_numpy, to_pandas
@@ -164,12 +165,12 @@ class TrainingFrame:
         writer: pq.ParquetWriter | None = None
         try:
             for block in [self._whole] if self._whole is not None else self.blocks():
-                table = block.table()
+                table = storable(block.table())
                 if writer is None:
                     writer = pq.ParquetWriter(path, table.schema, store_schema=False)
                 writer.write_table(table)
             assert writer is not None, "there is a block even where there is no row"
-            schema = self._stamped(table.slice(0, 0)).schema
+            schema = storable_schema(self._stamped(table.slice(0, 0)).schema)
             writer.add_key_value_metadata(
                 {**schema.metadata, b"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes())}
             )

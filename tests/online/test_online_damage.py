@@ -97,7 +97,7 @@ def test_a_flipped_bit_of_lmdb(tmp_path: Path) -> None:
             outcomes.append(in_a_process(lambda: states(url, values)))
     assert {*outcomes[:90]} == {"same", "error"}
     assert {*outcomes[90:]} <= {"same", "error", "crash"}
-    assert outcomes.count("error") > 30
+    assert len(outcomes) - outcomes.count("same") > 30
 
 
 def test_a_key_that_changed_answers_for_no_other(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from featurestore.semantics.expressions import check, columns_named, evaluate, guarded, normalised
 from tests.sources.log_rows import SCHEMA, batch, bits
 
+ENGINE = tuple(int(part) for part in duckdb.__version__.split(".")[:2])
+
 COLUMNS = {
     "a": "BIGINT", "b": "VARCHAR", "x": "DOUBLE", "xs": "DOUBLE[]", "ns": "BIGINT[]", "ds": "DECIMAL(10,2)[]", "emb": "FLOAT[3]",
     "at_": "TIMESTAMP WITH TIME ZONE", "s": "STRUCT(f BIGINT)", "j": "JSON", "Two Words": "BOOLEAN",
@@ -100,14 +102,14 @@ REFUSED = [
     ("localtimestamp", "reads the clock"),
     ("current_localtimestamp()", "reads the clock"),
     ("age(at_)", "reads the clock"),
-    ("ago(INTERVAL 1 DAY)", "reads the clock"),
+    ("ago(INTERVAL 1 DAY)", "reads the clock" if ENGINE >= (1, 5) else "no function 'ago'"),
     ("pg_postmaster_start_time()", "reads the clock"),
     ("CASE WHEN a > 1 THEN [now()] END", "reads the clock"),
     ("list_transform(xs, lambda y: y + random())", "is random"),
     ("uuid()", "is random"),
     ("gen_random_uuid()", "is random"),
     ("nextval('s')", "not deterministic"),
-    ("getvariable('a')", "not deterministic, or depends on the session"),
+    ("getvariable('a')", "depends on the session"),
     ("current_setting('TimeZone')", "depends on the session"),
     ("current_user", "depends on the session"),
     ("current_schema()", "depends on the session"),
@@ -118,7 +120,7 @@ REFUSED = [
     ("read_csv('x')", "makes a table"),
     ("unnest(xs)", "several rows"),
     ("?", "a parameter"),
-    ("$1 + 1", "a parameter"),
+    ("$1 + 1", "a parameter" if ENGINE >= (2,) else "cannot be read"),  # of the tokens, between which are blanks
     ("$name", "a parameter"),
     ("*", "name the columns"),
     ("columns('a')", "name the columns"),
@@ -229,12 +231,13 @@ def test_batch_and_push_agree(seeds: list[int], rows: int, group: int, tmp_path:
 
 
 def test_statistics_of_arrow_leave_nan_out(tmp_path: Path) -> None:
-    """Why columns are guarded: Arrow's statistics say that 2 is the greatest here, and DuckDB concludes from it."""
+    """Why columns are guarded: Arrow's statistics say that 2 is the greatest here, and DuckDB concludes from it, since version
+    2 also that there is no NaN."""
     path = tmp_path / "nan.parquet"
     pq.write_table(pa.table({"x": [1.0, float("nan"), 2.0]}), path)
     with duckdb.connect() as connection:
         plain = connection.execute(f"SELECT isnan(x), x > 5 FROM '{path}'").fetchall()
-        assert plain == [(False, False)] * 3
+        assert plain == [(False, False), (ENGINE < (2,), False), (False, False)]
         guard = guarded({"x": "DOUBLE"})
         held = connection.execute(f"SELECT isnan(x), x > 5 FROM (SELECT {guard} FROM '{path}')").fetchall()
         assert held == [(False, False), (True, True), (False, False)]

@@ -18,11 +18,14 @@ def request_of(
 
     size: None for one that is gathered with others.
     """
-    return ServedRequests(form_of(schema, fingerprint), columns, len(columns[0]), at, at, size)
+    form = form_of(schema.serialize().to_pybytes(), fingerprint)  # older versions of Arrow cannot hash a schema
+    return ServedRequests(form, columns, len(columns[0]), at, at, size)
 
 
 @cache
-def form_of(schema: pa.Schema, fingerprint: str) -> SegmentForm:
+def form_of(serialized: bytes, fingerprint: str) -> SegmentForm:
+    schema = pa.ipc.read_schema(pa.py_buffer(serialized))
+
     def gather(requests: Sequence[Sequence[Sequence[Any]]]) -> pa.RecordBatch:
         columns = [[value for values in column for value in values] for column in zip(*requests, strict=True)]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]

@@ -88,7 +88,7 @@ def test_the_error_names_the_place(tmp_path: Path) -> None:
     with Log(folder, SCHEMA) as log:
         for start in range(0, 60_000, 6_000):
             with log.lock():
-                log.append([batch(start, 6_000)])
+                log.append([batch(start, 6_000, seed=start)])
         log.compact(everything=True)
     path = folder / "00000001.parquet"
     size = path.stat().st_size

@@ -144,15 +144,15 @@ def test_a_check_tells_the_same_from_what_differs(store: FeatureStore) -> None:
     assert (check.served, check.applied, check.at_hand, check.libraries) == (True, (), (), {})
     assert "applied: the same\n  at hand: the same" in str(check)
 
-    old = {**manifest.raw, "versions": {**manifest.versions, "numpy": "1.26.4", "polars": "1.0"}}
+    old = {**manifest.raw, "versions": {**manifest.versions, "numpy": "1.20.0", "polars": "1.0"}}
     store.apply([model(window="2d")], keep=True)
     store.materialize(progress=False)
     check = store.check_manifest(old)
     assert (check.state, check.served, check.same) == ("kept", True, False)
     assert [str(change) for change in check.applied or ()] == ["~ parts.counts.view.features.n.window: 1d → 2d"]
     assert check.at_hand == check.applied
-    assert check.libraries == {"numpy": ("1.26.4", library_versions()["numpy"]), "polars": ("1.0", None)}
-    assert "library numpy: made with 1.26.4, here" in str(check)
+    assert check.libraries == {"numpy": ("1.20.0", library_versions()["numpy"]), "polars": ("1.0", None)}
+    assert "library numpy: made with 1.20.0, here" in str(check)
     assert store.get_online_features([{"id": "a", "of": 2}], manifest).to_dict()["share"] == [0.5]
 
     store.apply(retire="all")

@@ -99,8 +99,13 @@ def folder_of_parquet(folder: Path) -> str:
     return str(folder)
 
 
+OPEN: list[duckdb.DuckDBPyConnection] = []
+"""Before version 2 of DuckDB a relation is gone with its connection."""
+
+
 def relation(_: Path) -> duckdb.DuckDBPyRelation:
     connection = duckdb.connect()
+    OPEN.append(connection)
     connection.execute("SET TimeZone = 'Asia/Tokyo'")
     connection.register("asked", ASKED)
     return connection.sql("SELECT * FROM asked")

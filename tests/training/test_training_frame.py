@@ -19,6 +19,7 @@ import pytest
 
 from featurestore import FeatureService, FeatureStore, FeatureView, Latest
 from featurestore.durable.checksums import unsigned
+from featurestore.durable.parquet import restored
 from featurestore.errors import DeclarationError, ManifestError, SourceError, SpineError
 from featurestore.training.manifest import load_manifest
 from featurestore.training.training_frame import MANIFEST_KEY, TrainingFrame
@@ -89,7 +90,7 @@ def test_a_frame_written_in_chunks_is_the_one_in_memory(
         .cast(whole.to_arrow().drop_columns(own).schema)
         .equals(whole.to_arrow().drop_columns(own))
     )
-    assert written.schema.field("hourly__vector").type == Array(Float32, 2).arrow
+    assert restored(written).schema.field("hourly__vector").type == Array(Float32, 2).arrow
     assert written.select(own).to_pylist() == rows.to_pylist()
     assert frame.manifest == whole.manifest
 

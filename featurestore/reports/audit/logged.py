@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from featurestore.durable.parquet import restored
 from featurestore.errors import SpineError
 from featurestore.reports.audit.recompute import Ints, Recomputed
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceColumn, ServiceView
@@ -129,7 +130,7 @@ def chunks(
         try:
             if not is_sound(path):
                 raise OSError
-            found = ds.dataset(str(path), format="parquet").to_table(filter=condition)
+            found = restored(ds.dataset(str(path), format="parquet").to_table(filter=condition))
             wrote = store_version(found.schema.metadata)
         except FileNotFoundError:
             raise

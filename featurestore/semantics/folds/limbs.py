@@ -180,11 +180,14 @@ def _exponents(values: Floats) -> tuple[int, int]:
     for rows in _blocks(len(values)):
         whole, exponent = _split(values[rows])
         lowest = whole & (~whole + np.uint64(1))
-        trailing = np.bitwise_count(lowest - np.uint64(1)).astype(np.int64)
-        low = min(low, int(np.where(whole > 0, exponent + trailing, FAR).min()))
-        highest = (whole.astype(np.float64).view(np.int64) >> 52) - 1023
-        high = max(high, int(np.where(whole > 0, exponent + highest, -FAR).max()))
+        low = min(low, int(np.where(whole > 0, exponent + _log2(lowest), FAR).min()))
+        high = max(high, int(np.where(whole > 0, exponent + _log2(whole), -FAR).max()))
     return (low, high) if low < FAR else (0, 0)
+
+
+def _log2(words: Words) -> Ints:
+    """⌊log2⌋ of numbers from 1 to 2^53, which are doubles."""
+    return (words.astype(np.float64).view(np.int64) >> 52) - 1023
 
 
 def _over(values: Floats, base: int) -> tuple[Words, Ints]:

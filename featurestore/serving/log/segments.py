@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.durable.checksums import check_of, is_whole
+from featurestore.durable.parquet import storable
 
 __all__ = [
     "HOUR_US", "REPLACES", "ServedSegment", "appearing", "is_sound", "live", "merged_name", "replaced", "rows_served",
@@ -103,7 +104,12 @@ def write_quickly(table: pa.Table, into: Any) -> None:
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
     found = [name for name in FOUND if name in table.column_names]
     pq.write_table(
-        table, into, compression="snappy", use_dictionary=texts, write_statistics=found, row_group_size=table.num_rows
+        storable(table),
+        into,
+        compression="snappy",
+        use_dictionary=texts,
+        write_statistics=found,
+        row_group_size=table.num_rows,
     )
 
 

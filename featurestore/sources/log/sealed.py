@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from featurestore.durable.checksums import BLOCK_BYTES, first_damage
 from featurestore.durable.disk import sync, sync_folder
+from featurestore.durable.parquet import pages_of, storable
 from featurestore.errors import LogDamagedError
 from featurestore.sources.log.manifest import Segment
 from featurestore.sources.log.schema import KNOWN_AT
@@ -89,8 +90,8 @@ def seal(folder: Path, segment: Segment, schema: pa.Schema, *, rest: Callable[[]
     name = f"{segment.number:08d}.parquet"
     partial = folder / f"{name}.partial"
     pq.write_table(
-        table, partial, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True,
-        use_dictionary=_texts(schema), max_rows_per_page=PAGE_ROWS,
+        storable(table), partial, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True,
+        use_dictionary=_texts(schema), **pages_of(PAGE_ROWS),
     )  # fmt: skip
     descriptor = os.open(partial, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -1,0 +1,80 @@
+"""What versions of Arrow do differently with Parquet files; no other module asks which one is installed.
+
+Of arrays of a fixed length, Arrow before version 26 can store none that is null, or read none. There they are stored as
+lists, and a word beside the column says their length, by which whoever reads them gets them back.
+"""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+__all__ = ["WITH_EXTENSIONS", "pages_of", "restored", "storable", "storable_schema"]
+
+LENGTH = b"featurestore.length"
+STORES_FIXED = int(pa.__version__.partition(".")[0]) >= 26
+
+WITH_EXTENSIONS: dict[str, Any] = (
+    {"arrow_extensions_enabled": True} if "arrow_extensions_enabled" in signature(pq.ParquetFile).parameters else {}
+)
+"""That a file's columns have the types that it says they have, such as UUID; before version 21 it is not asked."""
+
+
+def pages_of(rows: int) -> dict[str, Any]:
+    """That a file is written in pages of so many rows, where that can be said, so that a single one is read with few others."""
+    return {"max_rows_per_page": rows} if "max_rows_per_page" in signature(pq.ParquetWriter).parameters else {}
+
+
+def storable_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema that `storable` gives a table."""
+    if STORES_FIXED:
+        return schema
+    return pa.schema([_storable_field(field) for field in schema], schema.metadata)
+
+
+def storable(table: pa.Table) -> pa.Table:
+    """A table as this version of Arrow stores and reads it; itself where that is nothing else."""
+    schema = storable_schema(table.schema)
+    if schema == table.schema:
+        return table
+    columns = [
+        pa.chunked_array([_as_lists(chunk) for chunk in column.chunks], field.type)
+        if pa.types.is_fixed_size_list(column.type)
+        else column
+        for column, field in zip(table.columns, schema, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def restored(table: pa.Table) -> pa.Table:
+    """A table that was read, whichever version of Arrow stored it, as it was before `storable`."""
+    fields = [_restored_field(field) for field in table.schema]
+    schema = pa.schema(fields, table.schema.metadata)
+    return table if schema.equals(table.schema, check_metadata=True) else table.cast(schema)
+
+
+def _storable_field(field: pa.Field) -> pa.Field:
+    if not pa.types.is_fixed_size_list(field.type):
+        return field
+    length = {LENGTH: str(field.type.list_size).encode()}
+    return field.with_type(pa.list_(field.type.value_field)).with_metadata({**(field.metadata or {}), **length})
+
+
+def _restored_field(field: pa.Field) -> pa.Field:
+    words = dict(field.metadata or {})
+    length = words.pop(LENGTH, None)
+    if length is None:
+        return field
+    return field.with_type(pa.list_(field.type.value_type, int(length))).with_metadata(words or None)
+
+
+def _as_lists(fixed: pa.Array) -> pa.Array:
+    """Each array as a list, and a null one as one of no elements."""
+    lengths = np.where(fixed.is_valid().to_numpy(zero_copy_only=False), fixed.type.list_size, 0)
+    ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    of = pa.list_(fixed.type.value_field)
+    return pa.ListArray.from_arrays(ends, fixed.flatten(), type=of, mask=fixed.is_null())

@@ -1,0 +1,66 @@
+"""What DuckDB's versions say differently, said in one way: no other module asks which version is installed.
+
+Why these versions: docs/decisions/2026-11-28-oldest-versions.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+__all__ = ["Node", "arguments", "batches_of", "is_arrow", "settle_session", "text_of", "without_places"]
+
+Node = dict[str, Any]
+
+PLACES = {"query_location", "query_location_length"}
+NOWHERE = (1 << 64) - 1
+"""The place of what the engine made up itself."""
+
+
+def settle_session(connection: duckdb.DuckDBPyConnection) -> None:
+    """For whoever reads a source or evaluates an expression: times are in UTC, and an arrow (`->`) reads from JSON.
+
+    An arrow could also be a lambda before version 2.
+    """
+    import duckdb
+
+    connection.execute("SET TimeZone = 'UTC'")
+    if duckdb.__version__.startswith("1."):
+        connection.execute("SET lambda_syntax = 'DISABLE_SINGLE_ARROW'")
+
+
+def batches_of(relation: duckdb.DuckDBPyRelation, rows: int) -> pa.RecordBatchReader:
+    """What a relation says, so many rows at a time."""
+    read: Any = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch  # its name before version 1.5
+    return read(rows)
+
+
+def without_places(tree: Any) -> Any:
+    """A tree as the engine gives it, without where in the text each node stands."""
+    if isinstance(tree, list):
+        return [without_places(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    found = {key: without_places(item) for key, item in tree.items() if key not in PLACES}
+    if found.get("class") == "LAMBDA" and "syntax_type" not in found:
+        # Before version 2 the tree does not say which it is. `lambda x: …` makes its left side up, an arrow finds it in the text.
+        found["syntax_type"] = "LAMBDA_KEYWORD" if tree["lhs"]["query_location"] == NOWHERE else "SINGLE_ARROW"
+    return found
+
+
+def is_arrow(node: Node) -> bool:
+    """Whether a node that the engine calls a lambda is `left -> right`, which reads from JSON."""
+    return bool(node["syntax_type"] == "SINGLE_ARROW")
+
+
+def arguments(call: Node) -> list[Node]:
+    """What a function is called with. Since version 2 each argument is wrapped."""
+    return call["children"] if "children" in call else [entry["expression"] for entry in call["arguments"]]
+
+
+def text_of(constant: Node) -> str:
+    """The text of a constant."""
+    return str(constant["value"]["value"] if "value" in constant else constant["literal"]["text"])

@@ -1,0 +1,45 @@
+"""Arrays of a fixed length, some null, through Parquet under any version of Arrow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from featurestore.durable import parquet
+from featurestore.durable.parquet import restored, storable, storable_schema
+
+VECTOR = pa.list_(pa.float32(), 2)
+ROWS = pa.table(
+    {
+        "n": [1, 2, 3, 4],
+        "vector": pa.array([[0.5, -0.0], None, [1.0, None], None], VECTOR),
+        "words": [["a"], None, [], ["b", "c"]],
+    }
+).replace_schema_metadata({"of": "rows"})
+
+
+@pytest.mark.parametrize("fixed", sorted({False, parquet.STORES_FIXED}))
+def test_arrays_come_back_with_their_nulls(fixed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they were, whole and in slices; and a file of an older Arrow is read by a newer one."""
+    monkeypatch.setattr(parquet, "STORES_FIXED", fixed)
+    for number, rows in enumerate((ROWS, ROWS.slice(1), ROWS.slice(1, 1), ROWS.slice(0, 0), ROWS.select(["n"]))):
+        stored = storable(rows)
+        assert stored.schema.equals(storable_schema(rows.schema), check_metadata=True)
+        pq.write_table(stored, tmp_path / f"{number}.parquet")
+        monkeypatch.undo()
+        read = restored(pq.read_table(tmp_path / f"{number}.parquet"))
+        monkeypatch.setattr(parquet, "STORES_FIXED", fixed)
+        assert read.schema == rows.schema
+        assert read.schema.metadata == rows.schema.metadata
+        assert not any(field.metadata for field in read.schema)
+        assert read.to_pylist() == rows.to_pylist()
+
+
+def test_what_is_stored_as_it_is_is_not_copied() -> None:
+    """Where Arrow stores fixed lengths, or there are none."""
+    plain = ROWS.select(["n", "words"])
+    assert storable(plain) is plain
+    assert restored(plain) is plain
