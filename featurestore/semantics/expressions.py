@@ -9,6 +9,7 @@ leave NaN out: over such a file even `isnan(x)` is false for every row. `guarded
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -246,10 +247,10 @@ def _first_line(error: Exception) -> str:
 
 
 class _Held:
-    """A connection of one thread."""
+    """A connection of one thread, until the interpreter ends."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self.connection = connection
+        self.connection: duckdb.DuckDBPyConnection | None = connection
         self.process = os.getpid()
 
 
@@ -261,11 +262,14 @@ class _Engine(threading.local):
     def get(self) -> duckdb.DuckDBPyConnection:
         import duckdb
 
-        if self.held is None or self.held.process != os.getpid():
-            self.held = _Held(duckdb.connect(":memory:", config={"threads": 1}))
-            settle_session(self.held.connection)
-            _HELD.add(self.held)
-        return self.held.connection
+        held = self.held
+        if held is not None and held.process == os.getpid() and held.connection is not None:
+            return held.connection
+        connection = duckdb.connect(":memory:", config={"threads": 1})
+        settle_session(connection)
+        self.held = _Held(connection)
+        _HELD.add(self.held)
+        return connection
 
 
 _HELD: WeakSet[_Held] = WeakSet()
@@ -274,6 +278,14 @@ _KEPT: list[_Held] = []
 _ENGINE = _Engine()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=lambda: _KEPT.extend(_HELD), after_in_parent=_KEPT.clear)
+
+
+@atexit.register
+def _release() -> None:
+    """Threads that nobody waits for, such as a server's, never give up what is theirs; the engine would call it leaked."""
+    for held in list(_HELD):
+        if held.process == os.getpid():
+            held.connection = None
 
 
 class Settled(NamedTuple):

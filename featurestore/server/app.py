@@ -119,6 +119,7 @@ def create_app(store: FeatureStore, *, manifests: Iterable[Any] = (), close_stor
             gc.set_threshold(GARBAGE, *before[1:])
         yield
         gc.set_threshold(*before)
+        gc.unfreeze()  # else nothing of it is given back when the interpreter ends
         if close_store:
             await run_in_threadpool(store.close)
 

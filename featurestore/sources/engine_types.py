@@ -26,8 +26,20 @@ NOTHING = '"NULL"'
 WIDER = {"UBIGINT": "BIGINT", "HUGEINT": "BIGINT", "UHUGEINT": "BIGINT"}
 """Integers of which some lie beyond every feature type, and as what the others are given."""
 
-Tree = Any
-"""A type of the engine's, with its parts."""
+
+class Tree(NamedTuple):
+    """A type of the engine's; `str()` is its name, with all its parts."""
+
+    id: str
+    """The engine's own word for its kind."""
+
+    children: tuple[tuple[str, Any], ...]
+    """Its parts, each a type, a number or a list of texts, by what the engine calls it."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def _is_text(of: pa.DataType) -> bool:
@@ -68,6 +80,9 @@ EXACT: dict[str, Callable[[pa.DataType], bool]] = {
 }  # fmt: skip
 """The engine's types by its own names for them, and whether it holds the values of an Arrow type exactly as they are."""
 
+NESTED = {"list", "array", "struct", "map", "union", "decimal", "enum"}
+"""The kinds of which the engine has parts to tell."""
+
 EXTENSIONS = {"arrow.uuid": "uuid", "arrow.json": "varchar", "arrow.bool8": "boolean"}
 
 
@@ -86,9 +101,18 @@ class EngineChange(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def type_tree(raw: str) -> Tree:
-    """The engine's type of this name."""
+    """The engine's type of this name, with nothing of the engine in it, which must not outlive the interpreter."""
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:
-        return connection.type(raw)
+        return _tree(connection.type(raw))
+
+
+def _tree(of: Any) -> Tree:
+    children = of.children if of.id in NESTED else ()
+    return Tree(
+        of.id,
+        tuple((name, part if isinstance(part, int | list) else _tree(part)) for name, part in children),
+        str(of),
+    )
 
 
 def change_in(own: pa.DataType, read: Tree, path: str = "") -> EngineChange | None:
@@ -104,7 +128,7 @@ def change_in(own: pa.DataType, read: Tree, path: str = "") -> EngineChange | No
     if parts:
         return next((change for part in parts if (change := change_in(*part)) is not None), None)
     if read.id == "decimal" and types.is_decimal(own):
-        exact = [("precision", own.precision), ("scale", own.scale)] == read.children
+        exact = (("precision", own.precision), ("scale", own.scale)) == read.children
     else:
         exact = read.id in EXACT and EXACT[read.id](own)
     return None if exact else EngineChange(path, str(own), str(read))
