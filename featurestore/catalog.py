@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView, Selection
-from featurestore.errors import DeclarationError, NotFoundError, did_you_mean
+from featurestore.errors import DeclarationError, NotFoundError, RequestError, did_you_mean
 
 __all__ = ["Catalog"]
 
@@ -81,22 +81,50 @@ class Catalog:
         return _find(self.services, name, "feature service")
 
     def service_of(self, features: Any) -> FeatureService:
-        """A service by name, as it is, or made of a list of features: definitions, "view" or "view:feature"."""
+        """A service by name, as it is, or made of a list of features: services, views, selections and on-demand features,
+        each itself or by its name, "view" or "view:feature".
+
+        Raises NotFoundError with the nearest name, RequestError for what names no feature.
+        """
         if isinstance(features, FeatureService):
             return features
-        if isinstance(features, str) and ":" not in features and features not in self.views:
-            return self.service(features)
-        items = [features] if isinstance(features, str) or not isinstance(features, Sequence) else list(features)
-        return FeatureService("adhoc", features=[self._feature(item) for item in items])
+        if isinstance(features, str) and features in self.services:
+            twice = [
+                noun
+                for noun, known in (("feature view", self.views), ("on-demand feature", self.on_demand))
+                if features in known
+            ]
+            if twice:
+                raise RequestError(
+                    f"'{features}' names a feature service and also one {twice[0]}; rename one, or pass the definition itself"
+                )
+            return self.services[features]
+        items = features if isinstance(features, (list, tuple)) else [features]
+        if not items:
+            raise RequestError("The list of features is empty")
+        return FeatureService("adhoc", features=[one for item in items for one in self._features(item)])
 
-    def _feature(self, item: Any) -> Any:
+    def _features(self, item: Any) -> Iterable[FeatureView | Selection | OnDemand]:
+        """What one item of a list stands for."""
+        if isinstance(item, FeatureService):
+            return item.features
+        if isinstance(item, (FeatureView, Selection, OnDemand)):
+            return [item]
         if not isinstance(item, str):
-            return item
-        if item in self.on_demand:
-            return self.on_demand[item]
-        view, _, feature = item.partition(":")
-        found = self.view(view)
-        return found[feature] if feature else found
+            raise RequestError(
+                f"{type(item).__name__} names no feature; features are a service, a view, a selection or an on-demand feature, "
+                'or the name of one: "view" or "view:feature", or a list of these'
+            )
+        view, colon, feature = item.partition(":")
+        if colon:
+            return [self.view(view)[feature]]
+        found: list[Any] = [known[item] for known in (self.services, self.views, self.on_demand) if item in known]
+        if not found:
+            known = did_you_mean(item, {**self.services, **self.views, **self.on_demand})
+            raise NotFoundError(f"There is no feature service, feature view or on-demand feature '{item}'.{known}")
+        if len(found) > 1:
+            raise RequestError(f"'{item}' names more than one definition; rename one, or pass the definition itself")
+        return self._features(found[0])
 
 
 def _put(known: dict[str, D], item: D) -> None:

@@ -13,11 +13,9 @@ from typing import Any, Self
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, instant_of
 from featurestore.config import Config, load_config
-from featurestore.declare.declaration import Declaration
 from featurestore.declare.durations import began
-from featurestore.declare.services import FeatureService
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.errors import ManifestError, RequestError
+from featurestore.errors import ManifestError, RequestError, SpineError
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
 from featurestore.materialize.materialize import Run, run_record
@@ -43,6 +41,7 @@ from featurestore.reports.simulation import Asked, Faults, Real, Simulation, sim
 from featurestore.reports.status import ViewStatus, reads_source, status_of
 from featurestore.reports.verify import Verification, verify
 from featurestore.semantics.service import ResolvedService
+from featurestore.serving.feature_list import FeatureList, is_features
 from featurestore.serving.log.serving_log import Losses
 from featurestore.serving.log.upkeep import Upkeep
 from featurestore.serving.lookup import Lookup
@@ -201,12 +200,15 @@ class FeatureStore:
         """The training frame of a spine: every row with the values that a lookup at its instant would have been served.
 
         spine: pandas, polars or Arrow, a Parquet path or a DuckDB relation, with the entities' key columns, the request
-        values of on-demand features and a `timestamp` column. features: a service, by name or itself, or a list of views,
-        selections, on-demand features, "view" or "view:feature"; never applied ones too. timezone: of naive timestamps.
+        values of on-demand features and a `timestamp` column. features: a service, a view, a selection or an on-demand
+        feature, itself or by its name, "view:feature", or a list of these; never applied ones too. timezone: of naive timestamps.
         with_status: a column `<feature>__status` for each feature of a view. with_event_time: a column
         `<view>__event_time` with the time of the row that was chosen, null where nothing lies within the ttl.
         Raises SpineError, SourceError, OnDemandError.
         """
+        is_path = isinstance(features, (str, Path)) and str(features).endswith(".parquet")
+        if is_path or (is_features(spine) and not is_features(features)):
+            raise SpineError("The spine comes first, and then the features: get_historical_features(spine, features)")
         options = Options(timestamp, timezone, with_status, with_event_time)
         service = self._service(features)
         frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
@@ -345,21 +347,25 @@ class FeatureStore:
         """A manifest (or what `load_manifest` takes) compared with what is applied, at hand and served."""
         return check_manifest(load_manifest(given), self._project)
 
-    def unfilled(self, service: str | Manifest, fingerprint: str | None = None) -> list[str]:
+    def unfilled(self, features: Any, fingerprint: str | None = None) -> list[str]:
         """The views of a service version that have no values online yet; errors as of `lookup`."""
-        return self._project.serving.unfilled(self.lookup(service, fingerprint).service)
+        return self._project.serving.unfilled(self.lookup(features, fingerprint).service)
 
-    def lookup(self, service: str | Manifest, fingerprint: str | None = None) -> Lookup:
-        """The loaded service that lookups use; for a server that keeps it at hand."""
-        return self._project.serving.lookup(*self._asked(service, fingerprint))
+    def lookup(self, features: Any, fingerprint: str | None = None) -> Lookup:
+        """The loaded service that lookups use; for a server that keeps it at hand. features: see get_online_features."""
+        return self._project.serving.lookup(*self._asked(features, fingerprint))
 
-    def _asked(self, service: object, fingerprint: str | None) -> tuple[str, str | None]:
-        if isinstance(service, str):
-            return service, fingerprint
-        if isinstance(service, (Declaration, list, tuple)):
-            named = f": '{service.name}'" if isinstance(service, FeatureService) else ", which lists views and features"
-            raise RequestError(f"A lookup asks for a feature service that was applied, by its name{named}")
-        manifest = load_manifest(service)
+    def _asked(self, features: Any, fingerprint: str | None, rows: Any = None) -> tuple[str | FeatureList, str | None]:
+        """What is looked up. rows: those of the request, which may have changed places with the features."""
+        if isinstance(features, str):
+            return features, fingerprint
+        if is_features(features):
+            return FeatureList.of(features), fingerprint
+        if is_features(rows):
+            raise RequestError("The rows come first, and then the features: get_online_features(rows, features)")
+        if isinstance(features, (list, tuple)):
+            return FeatureList.of(self.catalog.service_of(features)), fingerprint  # which says what is wrong with it
+        manifest = load_manifest(features)
         if fingerprint not in {None, manifest.fingerprint}:
             raise ManifestError(
                 f"The manifest is of {manifest.fingerprint}, and the fingerprint given is {fingerprint}"
@@ -367,26 +373,28 @@ class FeatureStore:
         return self._project.serving.present(manifest)
 
     def get_online_features(
-        self, rows: Any, service: str | Manifest, *, fingerprint: str | None = None, request_id: str | None = None
+        self, rows: Any, features: Any, *, fingerprint: str | None = None, request_id: str | None = None
     ) -> OnlineResult:
         """The features of each row now: a list of dicts (or one), or a frame, of keys and request values.
 
-        service: by name, with the fingerprint that the model was trained on; or its manifest, which says both. Exactly
-        those definitions are served, or FingerprintError says what differs. request_id: what it is logged under, 1 to 128
-        printable ASCII characters; by default an id of the store's. Raises RequestError, NotMaterializedError,
-        NotFoundError, OnDemandError, OnlineStoreError.
+        features: as for `get_historical_features`, with the fingerprint that the model was trained on; or its manifest,
+        which says both. Exactly those definitions are served, or FingerprintError says what differs. Views have to be
+        applied; what is asked of a list, and of a service that was never applied, is not logged. request_id: what it is
+        logged under, 1 to 128 printable ASCII characters; by default an id of the store's. Raises RequestError,
+        NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
         """
-        return self._project.serving.get(*self._asked(service, fingerprint), rows, request_id=request_id)
+        asked = self._asked(features, fingerprint, rows)
+        return self._project.serving.get(*asked, rows, request_id=request_id)
 
     async def aget_online_features(
-        self, rows: Any, service: str | Manifest, *, fingerprint: str | None = None, json: bool = False,
+        self, rows: Any, features: Any, *, fingerprint: str | None = None, json: bool = False,
         request_id: str | None = None,
     ) -> OnlineResult:  # fmt: skip
         """`get_online_features` for coroutines: those that wait at the same time share a round trip.
 
         json: the rows' values are in their JSON forms, as over HTTP.
         """
-        asked = self._asked(service, fingerprint)
+        asked = self._asked(features, fingerprint, rows)
         return await self._project.serving.aget(*asked, rows, json=json, request_id=request_id)
 
     def audit(

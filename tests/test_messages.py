@@ -19,7 +19,7 @@ from featurestore import (
     ParquetSource,
     TableSource,
 )
-from featurestore.errors import RequestError, SourceError, SpineError
+from featurestore.errors import SourceError, SpineError
 from featurestore.types import String
 from tests.cli.test_commands import run
 
@@ -54,19 +54,12 @@ def test_frames_and_answers_are_printed_in_a_line(store: FeatureStore) -> None:
     assert repr(online) == f"OnlineResult(service='model', rows=1, {told})"
 
 
-@pytest.mark.parametrize(
-    ("asked", "says"),
-    [
-        (MODEL, "by its name: 'model'"),
-        (DELAYS, "by its name, which lists views and features"),
-        (["delays:delay"], "by its name, which lists views and features"),
-    ],
-)
-def test_a_lookup_asks_for_a_service_by_its_name(store: FeatureStore, asked: object, says: str) -> None:
-    """What training takes beside a name is no manifest that is damaged."""
-    with pytest.raises(RequestError, match="A lookup asks for a feature service that was applied") as caught:
-        store.get_online_features({"carrier": "UA"}, asked)  # type: ignore[arg-type]
-    assert str(caught.value).endswith(says)
+@pytest.mark.parametrize("asked", [MODEL, DELAYS, "delays", "delays:delay", ["delays:delay"], [MODEL]])
+def test_a_lookup_takes_what_training_takes(store: FeatureStore, asked: object) -> None:
+    """And no other words."""
+    told = store.get_online_features({"carrier": "UA"}, asked).to_dict()
+    assert told == {"carrier": ["UA"], "delays__delay": [12.0]}
+    assert store.get_historical_features(SPINE, asked).to_arrow()["delays__delay"].to_pylist() == [12.0, None]
 
 
 def test_a_spine_without_instants_says_how_to_give_them(store: FeatureStore) -> None:

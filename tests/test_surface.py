@@ -219,8 +219,8 @@ def test_names_and_keywords_are_what_they_were() -> None:
         "materialize": [],
         "push": ["source", "rows"],
         "compact": ["sources"],
-        "get_online_features": ["rows", "service", "fingerprint"],
-        "aget_online_features": ["rows", "service", "fingerprint"],
+        "get_online_features": ["rows", "features", "fingerprint"],
+        "aget_online_features": ["rows", "features", "fingerprint"],
         "explain": ["view", "key", "at"],
         "reload": [],
     }

@@ -11,7 +11,7 @@ import typer
 
 from featurestore.cli.application import FOUND, AsJson, At, next_step, opened, place_of
 from featurestore.cli.output import print_found, print_json, print_report
-from featurestore.cli.values import json_row, past
+from featurestore.cli.values import json_row, one_or_all, past
 from featurestore.errors import NotMaterializedError, RequestError
 
 if TYPE_CHECKING:
@@ -71,12 +71,15 @@ def verify(
         raise typer.Exit(FOUND)
 
 
-def online(  # noqa: PLR0913, PLR0917 - each is an option
+def online(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(help="An applied feature service.")],
-    values: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="Keys and request values of one row.")
-    ] = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FEATURES... NAME=VALUE...",
+            help="A service, or views and view:feature; then keys and request values of one row.",
+        ),
+    ],
     json_rows: Annotated[
         str | None, typer.Option(metavar="ROWS", help="Rows instead, as a JSON list of objects.")
     ] = None,
@@ -93,25 +96,29 @@ def online(  # noqa: PLR0913, PLR0917 - each is an option
 
     Example: featurestore online order_model customer=ann amount=99.5
     Example: featurestore online order_model customer=ann amount=99.5 --manifest training.parquet
+    Example: featurestore online customer_orders:amount customer=ann
     """
     rows = None if json_rows is None else _rows(json_rows)
+    features, values = [word for word in words if "=" not in word], [word for word in words if "=" in word]
+    if not features:
+        raise typer.BadParameter("say what to look up: a service, a view or view:feature")
     if rows is not None and values:
         raise typer.BadParameter("give either NAME=VALUE or --json-rows")
     with opened(context, at=at) as store:
-        lookup = store.lookup(*_version(store, service, fingerprint, manifest))
-        asked = rows if rows is not None else [json_row(values or [], lookup.service.inputs)]
-        result = lookup.get(asked, json=True) if at is None else _looked_up(lookup, asked, service, at)
+        lookup = store.lookup(*_version(store, one_or_all(features), fingerprint, manifest))
+        asked = rows if rows is not None else [json_row(values, lookup.service.inputs)]
+        result = lookup.get(asked, json=True) if at is None else _looked_up(lookup, asked, " ".join(features), at)
     if as_json:
         print_json(_plain(result))
     else:
         print_report(result.report())
 
 
-def _looked_up(lookup: Lookup, rows: list[Any], service: str, at: str) -> OnlineResult:
+def _looked_up(lookup: Lookup, rows: list[Any], features: str, at: str) -> OnlineResult:
     """A lookup at an instant of the past, where what is online is no later."""
-    way = f"snapshot {service} --at {at}"
+    way = f"snapshot {features} --at {at}"
     if lookup.service.request_inputs:  # a snapshot has none
-        way = f"historical SPINE {service} -o FILE, with a spine of the row and its instant"
+        way = f"historical SPINE {features} -o FILE, with a spine of the row and its instant"
     asked = f"what a lookup at {at} would have been served is told by: featurestore {way}"
     try:
         result = lookup.get(rows, json=True)
@@ -123,13 +130,15 @@ def _looked_up(lookup: Lookup, rows: list[Any], service: str, at: str) -> Online
 
 
 def _version(
-    store: FeatureStore, service: str, fingerprint: str | None, path: Path | None
-) -> tuple[str | Manifest, str | None]:
+    store: FeatureStore, features: str | list[str], fingerprint: str | None, path: Path | None
+) -> tuple[str | list[str] | Manifest, str | None]:
     if path is None:
-        return service, fingerprint
+        return features, fingerprint
     manifest = store.load_manifest(path)
-    if manifest.service != service:
-        raise typer.BadParameter(f"{path} is of service '{manifest.service}', not '{service}'")
+    if manifest.service != features:
+        if not isinstance(features, str) or features not in store.catalog.services:
+            return features, fingerprint or manifest.fingerprint
+        raise typer.BadParameter(f"{path} is of service '{manifest.service}', not '{features}'")
     return manifest, fingerprint
 
 

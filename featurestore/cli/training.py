@@ -9,7 +9,7 @@ import typer
 
 from featurestore.cli.application import AsJson, At, opened
 from featurestore.cli.output import print_found, print_json, print_rows, rows_of_table
-from featurestore.cli.values import instant, json_row
+from featurestore.cli.values import instant, json_row, one_or_all
 from featurestore.errors import RequestError, SpineError
 from featurestore.types import from_json
 
@@ -22,7 +22,7 @@ WithStatus = Annotated[bool, typer.Option("--with-status", help="Add a column <f
 def historical(  # noqa: PLR0913, PLR0917 - each is an option
     context: typer.Context,
     spine: Annotated[Path, typer.Argument(help="A Parquet file of keys, request values and instants.")],
-    service: Annotated[str, typer.Argument(help="A feature service, a view, or view:feature.")],
+    features: Annotated[list[str], typer.Argument(help="A feature service, or views and view:feature.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The Parquet file to write.")],
     timestamp: Annotated[str, typer.Option(help="The spine's column of instants.")] = "event_timestamp",
     timezone: Annotated[str, typer.Option(help="The zone of naive instants.")] = "UTC",
@@ -42,7 +42,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     with opened(context, at=at) as store:
         frame = store.get_historical_features(
             spine,
-            service,
+            one_or_all(features),
             timestamp=timestamp,
             timezone=timezone,
             with_status=with_status,
@@ -80,7 +80,7 @@ def snapshot(
     """
     moments = [instant(text) for text in at]
     with opened(context) as store:
-        frame = store.snapshot(features[0] if len(features) == 1 else features, at=moments, with_status=with_status)
+        frame = store.snapshot(one_or_all(features), at=moments, with_status=with_status)
         if output is not None:
             _print_written(frame.to_parquet(output), frame.manifest, as_json=as_json)
             return

@@ -12,7 +12,7 @@ from featurestore.clock import instant_of, wall_clock
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.types import FeatureType
 
-__all__ = ["instant", "json_row", "json_value", "past", "since_of"]
+__all__ = ["instant", "json_row", "json_value", "one_or_all", "past", "since_of"]
 
 
 def json_row(pairs: Iterable[str], types: Mapping[str, FeatureType]) -> dict[str, Any]:
@@ -93,3 +93,8 @@ def past(text: str) -> datetime:
 def since_of(text: str | None) -> datetime | str | None:
     """An ISO 8601 instant, or how long ago, as it is written: only instants have hyphens."""
     return instant(text) if text is not None and "-" in text else text
+
+
+def one_or_all(names: list[str]) -> str | list[str]:
+    """The names of features as the store takes them: a single one is perhaps a service's."""
+    return names[0] if len(names) == 1 else names

@@ -159,10 +159,10 @@ def _add_lookup(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest
     async def online_features(request: Request) -> Response:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
         given = request_id(request.headers)
-        service, fingerprint, rows = read_request(await _body(request))
-        if fingerprint is None and service in pinned:
-            fingerprint = pinned[service].fingerprint
-        result = await store.aget_online_features(rows, service, fingerprint=fingerprint, json=True, request_id=given)
+        features, fingerprint, rows = read_request(await _body(request))
+        if fingerprint is None and isinstance(features, str) and features in pinned:
+            fingerprint = pinned[features].fingerprint
+        result = await store.aget_online_features(rows, features, fingerprint=fingerprint, json=True, request_id=given)
         known = given or result.request
         headers = None if known is None else {REQUEST_ID: known}
         if ARROW in request.headers.get("accept", ""):

@@ -31,7 +31,12 @@ AS_THEY_ARE = {"Bool", "Int32", "Int64", "String"}
 class LookupRequest(BaseModel):
     """The features of each row of keys and request values, in their JSON forms."""
 
-    service: str = Field(examples=["delay_model"])
+    service: str | None = Field(None, description="A service, by its name", examples=["delay_model"])
+    features: str | list[str] | None = Field(
+        None,
+        description='Instead of a service: the names of services, views and on-demand features, and "view:feature"',
+        examples=[["carrier_delays:arr_delay"]],
+    )
     fingerprint: str | None = Field(None, description="What the model was trained on; refused where it is not served")
     rows: list[dict[str, Any]] = Field(examples=[[{"carrier": "UA", "sched_minutes": 180}]])
 
@@ -89,15 +94,33 @@ PUSHED = {"accepted": 1, "unchanged": 0, "late": 0}
 FIELDS = tuple(LookupRequest.model_fields)
 
 
-def read_request(body: bytes) -> tuple[str, str | None, list[Any]]:
-    """The service, the fingerprint and the rows of a lookup; BadRequest where it is none."""
+def read_request(body: bytes) -> tuple[str | list[str], str | None, list[Any]]:
+    """The service or the features, the fingerprint and the rows of a lookup; BadRequest where it is none."""
     asked = _read(body, FIELDS, "service")
-    service, fingerprint = asked.get("service"), asked.get("fingerprint")
-    if not isinstance(service, str):
-        raise BadRequest("service must be the name of a feature service")
+    features, fingerprint = asked.get("service"), asked.get("fingerprint")
+    if not isinstance(features, str):
+        features = _features(asked, features)
+    elif asked.get("features") is not None:
+        raise BadRequest("service and features are both given; say one")
     if fingerprint is not None and not isinstance(fingerprint, str):
         raise BadRequest("fingerprint must be text")
-    return service, fingerprint, _rows(asked)
+    return features, fingerprint, _rows(asked)
+
+
+def _features(asked: dict[str, Any], service: Any) -> str | list[str]:
+    """What is asked for by other words than a service's name."""
+    features = asked.get("features")
+    if service is not None or features is None:
+        raise BadRequest(
+            'service must be the name of a feature service; features takes a list such as ["view", "view:feature"]'
+        )
+    if isinstance(features, str):
+        return features
+    if not isinstance(features, list) or not features or not all(isinstance(name, str) for name in features):
+        raise BadRequest(
+            'features must be a name, or a list of names: "view", "view:feature", a service or an on-demand feature'
+        )
+    return features
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

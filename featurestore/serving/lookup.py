@@ -61,12 +61,17 @@ class _Asked:
 
 
 class Lookup:
-    """A service, loaded: safe to use from several threads and coroutines."""
+    """A service, loaded: safe to use from several threads and coroutines.
+
+    is_applied: whether it was applied as it is, so that what is served of it can be audited; a list of features was not.
+    """
 
     def __init__(
-        self, service: ResolvedService, store: OnlineStore, *, project: str, vouched: Vouched | None = None
-    ) -> None:
+        self, service: ResolvedService, store: OnlineStore, *, project: str, vouched: Vouched | None = None,
+        is_applied: bool = True,
+    ) -> None:  # fmt: skip
         self.service = service
+        self.is_applied = is_applied
         self._store = store
         self._parts = [reader_of(part, project, vouched=vouched) for part in service.parts]
         self._marks = list(dict.fromkeys(key for loaded in self._parts for key in loaded.marks))

@@ -2,7 +2,8 @@
 
 A changed view is filled beside the version that is served, and takes its place in one step, when its first values may
 be served. A model that names a fingerprint gets exactly those definitions, or is refused with the difference; those of
-kept versions are filled and pushed to for as long as they are kept.
+kept versions are filled and pushed to for as long as they are kept. A list of features is answered as an applied service of
+them would be.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from featurestore.catalog import Catalog
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.errors import (
+    DeclarationError,
     FingerprintError,
     NotFoundError,
     NotMaterializedError,
@@ -34,6 +36,7 @@ from featurestore.registry.documents import Document, service_views
 from featurestore.registry.store import Registry, ServiceVersion, Version
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView
+from featurestore.serving.feature_list import FeatureList, listed_service, selections_of
 from featurestore.serving.lookup import Lookup
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import Recorder, checked_id
@@ -48,6 +51,12 @@ RELOAD_SECONDS = 2.0
 
 PRESENTED_MANIFESTS = 1_000
 """Definitions of manifests that are remembered at most; the one presented first is forgotten first."""
+
+LISTS_HELD = 1_000
+"""Lists of features that are kept loaded at most; the one loaded first goes first."""
+
+Named = str | FeatureList
+"""What a lookup asks for: an applied service by its name, or features."""
 
 
 def is_published(view: ResolvedView, store: OnlineStore, project: str) -> bool:
@@ -90,7 +99,7 @@ class Serving:
         self._project = project
         self._functions = functions
         self._recorder, self._vouched = recorder, vouched
-        self._loaded: dict[tuple[str, str | None], _Loaded] = {}
+        self._loaded: dict[tuple[Named, str | None], _Loaded] = {}
         self._presented: dict[ServiceVersion, Document] = {}
         self._silence: tuple[float, str] | None = None  # when the store was last found silent, and what it said
         self._lock = threading.Lock()
@@ -100,7 +109,7 @@ class Serving:
         with self._lock:
             self._loaded.clear()
 
-    def lookup(self, name: str, fingerprint: str | None = None, *, since: float | None = None) -> Lookup:
+    def lookup(self, name: Named, fingerprint: str | None = None, *, since: float | None = None) -> Lookup:
         """The loaded service; NotFoundError, FingerprintError, RegistryError or OnlineStoreError.
 
         since: when the caller began to wait, by the monotonic clock. Nobody waits for two silences of the online store.
@@ -116,7 +125,7 @@ class Serving:
             generation = self._registry.generation()
             if loaded is None or not loaded.newest or loaded.generation != generation or self._has_other_code(loaded):
                 loaded = self._load(name, fingerprint, generation, loaded)
-                self._loaded[name, fingerprint] = loaded
+                self._hold(name, fingerprint, loaded)
             loaded.checked = now
             return loaded.lookup
 
@@ -133,21 +142,21 @@ class Serving:
                 raise
 
     def get(
-        self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
+        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
     ) -> OnlineResult:
         """A lookup; where the loaded version is gone by now, one of the version that took its place."""
         request_id = None if request_id is None else checked_id(request_id)
         lookup = self.lookup(name, fingerprint)
         try:
-            return self._recorded(lookup.get(rows, json=json), request_id)
+            return self._recorded(lookup, lookup.get(rows, json=json), request_id)
         except NotMaterializedError:
             newer = self._again(name, fingerprint)
             if newer is lookup:
                 raise
-        return self._recorded(newer.get(rows, json=json), request_id)
+        return self._recorded(newer, newer.get(rows, json=json), request_id)
 
-    def _recorded(self, result: OnlineResult, request_id: str | None) -> OnlineResult:
-        if self._recorder is not None:
+    def _recorded(self, lookup: Lookup, result: OnlineResult, request_id: str | None) -> OnlineResult:
+        if self._recorder is not None and lookup.is_applied:
             result.request = self._recorder.record(result, request_id)
         return result
 
@@ -163,7 +172,7 @@ class Serving:
         return self._with_functions(self.applied_version(name, fingerprint))
 
     async def aget(
-        self, name: str, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
+        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
     ) -> OnlineResult:
         """`get` for coroutines; what reads the registry does so in a worker thread."""
         request_id = None if request_id is None else checked_id(request_id)
@@ -175,33 +184,47 @@ class Serving:
             look = partial(self.lookup, name, fingerprint, since=time.monotonic())
             lookup = await loop.run_in_executor(None, look)
         try:
-            return self._recorded(await lookup.aget(rows, json=json), request_id)
+            return self._recorded(lookup, await lookup.aget(rows, json=json), request_id)
         except NotMaterializedError:
             newer = await loop.run_in_executor(None, self._again, name, fingerprint)
             if newer is lookup:
                 raise
-        return self._recorded(await newer.aget(rows, json=json), request_id)
+        return self._recorded(newer, await newer.aget(rows, json=json), request_id)
 
-    def _again(self, name: str, fingerprint: str | None) -> Lookup:
+    def _again(self, name: Named, fingerprint: str | None) -> Lookup:
         """The version to be served now, whenever it was looked for last."""
         with self._waited(time.monotonic()):
             loaded = self._load(name, fingerprint, self._registry.generation(), self._loaded.get((name, fingerprint)))
             loaded.checked = time.monotonic()
-            self._loaded[name, fingerprint] = loaded
+            self._hold(name, fingerprint, loaded)
             return loaded.lookup
 
-    def _load(self, name: str, fingerprint: str | None, generation: int, before: _Loaded | None) -> _Loaded:
+    def _hold(self, name: Named, fingerprint: str | None, loaded: _Loaded) -> None:
+        """Keep what was loaded at hand; of lists, which anybody may think of, not more than so many."""
+        if (name, fingerprint) not in self._loaded and isinstance(name, FeatureList):
+            lists = [key for key in self._loaded if isinstance(key[0], FeatureList)]
+            for key in lists[: max(0, len(lists) + 1 - LISTS_HELD)]:
+                del self._loaded[key]
+        self._loaded[name, fingerprint] = loaded
+
+    def _load(self, name: Named, fingerprint: str | None, generation: int, before: _Loaded | None) -> _Loaded:
         catalog = self._functions()
-        if fingerprint is not None:
-            service, newest = self._pinned(name, fingerprint), True
-        else:
-            service, newest = self._served(name)
+        service, newest = self._found(name, fingerprint)
         if before is not None and before.lookup.service.fingerprint == service.fingerprint:
             return _Loaded(before.lookup, generation, newest, before.checked, catalog)
-        if self._recorder is not None:
+        is_applied = isinstance(name, str) or self._registry.find_service(*_version_of(service)) is not None
+        if self._recorder is not None and is_applied:
             self._recorder.prepare(service)
-        lookup = Lookup(service, self._store, project=self._project, vouched=self._vouched)
+        lookup = Lookup(service, self._store, project=self._project, vouched=self._vouched, is_applied=is_applied)
         return _Loaded(lookup, generation, newest, 0.0, catalog)
+
+    def _found(self, name: Named, fingerprint: str | None) -> tuple[ResolvedService, bool]:
+        """The version to serve, and whether no newer one may take its place; see `lookup` for errors."""
+        if isinstance(name, FeatureList):
+            return self._listed(name.features, fingerprint)
+        if fingerprint is None:
+            return self._served(name)
+        return self._pinned(name, fingerprint), True
 
     def _has_other_code(self, loaded: _Loaded) -> bool:
         """Whether definitions were taken in since, among which may be the functions of a newer version."""
@@ -221,25 +244,64 @@ class Serving:
         are at hand. The newest with its functions where none is complete, but none that is older than one without."""
         current = self._registry.current().document
         if name not in current["services"]:
+            if ":" in name or name in current["views"] or name in current["on_demand"]:
+                return self._listed(name, None)
             hint = apply_first(name, self._functions().services) + did_you_mean(name, current["services"])
             raise NotFoundError(f"No feature service '{name}' was applied.{hint}")
+        found = self._newest_complete(version.service(name) for version in self._versions(name))
+        assert found is not None, "there is the current one"
+        return found
+
+    def _newest_complete(self, versions: Iterable[ResolvedService]) -> tuple[ResolvedService, bool] | None:
+        """Of the versions of a service, newest first, the one to serve (see `_served`); None where there is none."""
         first: ResolvedService | None = None
         lacking: FingerprintError | None = None
-        for version in self._versions(name):
-            service = version.service(name)
+        for version in versions:
             try:
-                service = self._with_functions(service)
+                service = self._with_functions(version)
             except FingerprintError as error:  # code reaches a process when it is deployed, not when it is applied
                 lacking = lacking or error
                 continue
-            if all(is_published(part.view, self._store, self._project) for part in service.parts):
+            if not self.unfilled(service):
                 return service, first is None
             if lacking is None:
                 first = first or service
-        if first is None:
-            assert lacking is not None
+        if first is None and lacking is not None:
             raise lacking
-        return first, False
+        return None if first is None else (first, False)
+
+    def _listed(self, features: Any, fingerprint: str | None) -> tuple[ResolvedService, bool]:
+        """The service that a list of features makes, chosen among the applied versions as `_served` does.
+
+        fingerprint: only what has it. Raises NotFoundError for names that are not applied, FingerprintError for definitions
+        that are not the applied ones (unless those that were applied before are served still).
+        """
+        refused: FingerprintError | None = None
+        try:
+            current = listed_service(features, self._registry.current())
+        except FingerprintError as error:
+            refused = error
+        found = self._newest_complete(self._list_versions(features, fingerprint))
+        if found is not None and (refused is None or not self.unfilled(found[0])):
+            return found
+        if refused is not None:
+            raise refused
+        raise FingerprintError(
+            f"These features were never applied with fingerprint {fingerprint}; as they are applied they have "
+            f"{current.fingerprint}. Present the training frame's manifest itself to be told what differs"
+        )
+
+    def _list_versions(self, features: Any, fingerprint: str | None) -> Iterator[ResolvedService]:
+        """What a list makes of the versions of the registry, each once, newest first."""
+        seen = set()
+        for version in self._registry.history():
+            try:
+                service = listed_service(features, version)
+            except (NotFoundError, FingerprintError, DeclarationError):  # there it was not, or was something else
+                continue
+            if service.fingerprint not in seen and fingerprint in {None, service.fingerprint}:
+                seen.add(service.fingerprint)
+                yield service
 
     def behind(self) -> list[ServiceBehind]:
         """The applied services that are not served as they are applied since their functions have other code here."""
@@ -289,7 +351,7 @@ class Serving:
         version = ServiceVersion(name, fingerprint)
         found = self._registry.find_service(name, fingerprint)
         if found is None:
-            raise self._refused(version, _never(name, fingerprint), self._presented.get(version))
+            return self._unapplied(version)
         service = found.service(name)
         record = self._registry.current().document["services"].get(name)
         stays = record is not None and record["fingerprint"] == fingerprint
@@ -302,6 +364,23 @@ class Serving:
                 )
                 raise self._refused(version, why, service.definition)
         return self._with_functions(service)
+
+    def _unapplied(self, version: ServiceVersion) -> ResolvedService:
+        """What was asked for by a name and a fingerprint that no applied service ever had: a view or a feature by its name, or
+        a list of features of which a training frame was made, by its manifest."""
+        name, fingerprint = version
+        current, made = self._registry.current(), self._presented.get(version)
+        named = current.document
+        if name not in named["services"]:
+            if ":" in name or name in named["views"] or name in named["on_demand"]:
+                return self._listed(name, fingerprint)[0]
+            if made is not None:
+                for past in self._registry.history():
+                    with suppress(NotFoundError, DeclarationError):
+                        service = listed_service(selections_of(made, past), past)
+                        if service.fingerprint == fingerprint and (past is current or not self.unfilled(service)):
+                            return self._with_functions(service)
+        raise self._refused(version, _never(name, fingerprint), made)
 
     def _refused(self, version: ServiceVersion, why: str, definition: Document | None) -> FingerprintError:
         """The refusal of a version, with what differs between it and the one that is applied."""
@@ -322,7 +401,7 @@ class Serving:
         have = self._functions().on_demand
         features = []
         for item in service.declared.features:
-            if isinstance(item, OnDemand):
+            if isinstance(item, OnDemand) and item.function is None:  # else it was given itself
                 own = have.get(item.name)
                 if own is None or own.code != item.code:
                     raise _other_code(service, item, own)
@@ -342,6 +421,10 @@ def _other_code(service: ResolvedService, applied: OnDemand, own: OnDemand | Non
         "or apply the code that is here",
         changes=[(field, applied.source, None if own is None else own.source)],
     )
+
+
+def _version_of(service: ResolvedService) -> ServiceVersion:
+    return ServiceVersion(service.name, service.fingerprint)
 
 
 def _never(name: str, fingerprint: str) -> str:
