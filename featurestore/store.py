@@ -22,7 +22,8 @@ from featurestore.materialize.materialize import Run, run_record
 from featurestore.online import OnlineStore
 from featurestore.planning import Planning
 from featurestore.project import Project
-from featurestore.push.pusher import Pushed, TakenBack
+from featurestore.push.pushed import Pushed
+from featurestore.push.pusher import TakenBack
 from featurestore.registry.apply import AppliedVersion, free_leftovers
 from featurestore.registry.differences import Differences
 from featurestore.registry.rollout import held_views
@@ -193,7 +194,7 @@ class FeatureStore:
         features: Any,
         *,
         timestamp: str = TIMESTAMP,
-        timezone: str = "UTC",
+        timezone: str | None = None,
         with_status: bool = False,
         with_event_time: bool = False,
     ) -> TrainingFrame:
@@ -201,7 +202,8 @@ class FeatureStore:
 
         spine: pandas, polars or Arrow, a Parquet path or a DuckDB relation, with the entities' key columns, the request
         values of on-demand features and a `timestamp` column. features: a service, a view, a selection or an on-demand
-        feature, itself or by its name, "view:feature", or a list of these; never applied ones too. timezone: of naive timestamps.
+        feature, itself or by its name, "view:feature", or a list of these; never applied ones too. timezone: of naive timestamps,
+        which are UTC where it is not said; `notices` of the frame then say so.
         with_status: a column `<feature>__status` for each feature of a view. with_event_time: a column
         `<view>__event_time` with the time of the row that was chosen, null where nothing lies within the ttl.
         Raises SpineError, SourceError, OnDemandError.
@@ -292,7 +294,7 @@ class FeatureStore:
 
         rows: a list of dicts (or one), or a frame, with the source's columns. json: their values are in their JSON forms.
         The answer counts what was accepted, what was pushed before and changes nothing, and what came too late and is
-        kept aside. Raises PushError, with nothing kept, NotFoundError, LogError and OnlineStoreError.
+        kept aside; its `without_key` counts accepted rows that no view can count, and its `notices` say what is to be known. Raises PushError, with nothing kept, NotFoundError, LogError and OnlineStoreError.
         """
         return self._project.pushing.push(source, rows, json=json)
 

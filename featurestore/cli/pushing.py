@@ -35,7 +35,9 @@ def push(
 
     Example: featurestore push carts data/carts.jsonl
     """
-    told = {"accepted": 0, "unchanged": 0, "late": 0}
+    from featurestore.push.pushed import Pushed
+
+    told, naive = dict.fromkeys(("accepted", "unchanged", "late", "without_key"), 0), dict[str, None]()
     with opened(context) as store, _opened(file) as stream:
         first = 0
         for rows, count, plain in _parts(stream, str(file)):
@@ -43,12 +45,17 @@ def push(
                 pushed = store.push(source, rows, json=plain)
             except (PushError, OnlineStoreError, LogError) as error:
                 raise type(error)(_placed(error, first, told["accepted"])) from None
-            told = {name: count + getattr(pushed, name) for name, count in told.items()}
+            told = {name: many + getattr(pushed, name) for name, many in told.items()}
+            naive |= dict.fromkeys(pushed.naive)
             first += count
+    without_key = told.pop("without_key")
+    whole = Pushed(**told).telling(without_key=without_key, naive=tuple(naive))
     if as_json:
-        print_json(told)
-    else:
-        typer.echo(", ".join(f"{count} {name}" for name, count in told.items()))
+        print_json(whole.to_dict())
+        return
+    typer.echo(", ".join(f"{count} {name}" for name, count in told.items()))
+    for notice in whole.notices:
+        typer.echo(notice)
 
 
 def _placed(error: FeatureStoreError, first: int, kept: int) -> str:

@@ -25,7 +25,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     features: Annotated[list[str], typer.Argument(help="A feature service, or views and view:feature.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The Parquet file to write.")],
     timestamp: Annotated[str, typer.Option(help="The spine's column of instants.")] = "event_timestamp",
-    timezone: Annotated[str, typer.Option(help="The zone of naive instants.")] = "UTC",
+    timezone: Annotated[str | None, typer.Option(help="The zone of naive instants; by default UTC.")] = None,
     with_status: WithStatus = False,
     with_event_time: Annotated[
         bool, typer.Option("--with-event-time", help="Add a column <view>__event_time for each view.")
@@ -60,6 +60,8 @@ def _print_written(path: Path, manifest: dict[str, Any], *, as_json: bool) -> No
             f"Wrote {manifest['rows']} rows to {path}; service {manifest['service']}, fingerprint "
             f"{manifest['fingerprint']}"
         )
+        for notice in manifest["notices"]:
+            typer.echo(notice)
 
 
 def snapshot(

@@ -12,18 +12,11 @@ from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import PushError
 from featurestore.push.identities import NO_TIME, Identity
+from featurestore.push.pushed import Pushed
 from featurestore.semantics.values import instants
 from featurestore.types import Timestamp, timestamp_of, to_json
 
-__all__ = ["Deduplicated", "KnownIdentities", "PendingKnownAt", "Pushed", "deduplicate", "next_version"]
-
-
-class Pushed(NamedTuple):
-    """What became of the rows of one push: kept, unchanged (retries), late (kept aside)."""
-
-    accepted: int
-    unchanged: int
-    late: int
+__all__ = ["Deduplicated", "KnownIdentities", "PendingKnownAt", "deduplicate", "next_version"]
 
 
 class PendingKnownAt(NamedTuple):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from featurestore.push.deduplicate import Pushed
+from featurestore.push.pushed import Pushed
+from featurestore.push.rows import GivenRows
 
 __all__ = ["PushQueue", "QueuedPush"]
 
@@ -22,6 +23,7 @@ class QueuedPush:
     """Rows that wait, and what becomes of them."""
 
     table: pa.Table
+    naive: tuple[str, ...] = ()
     answer: Future[Pushed] = field(default_factory=Future)
 
 
@@ -33,10 +35,10 @@ class PushQueue:
         self._served = False  # whether the thread takes batches
         self._gate = threading.Lock()
 
-    def join(self, table: pa.Table) -> Future[Pushed]:
+    def join(self, rows: GivenRows) -> Future[Pushed]:
         """Stand at the end with some rows; without any, there is nothing to wait for."""
-        request = QueuedPush(table)
-        if table.num_rows:
+        request = QueuedPush(*rows)
+        if rows.table.num_rows:
             with self._gate:
                 self._waiting.append(request)
         else:

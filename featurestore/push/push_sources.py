@@ -22,7 +22,8 @@ from featurestore.online.codec import ViewCodec, pack_watermark, watermark_key
 from featurestore.online.source_state import LAG_US, Witness
 from featurestore.push.compactor import Compactor
 from featurestore.push.heartbeat import Heartbeat
-from featurestore.push.pusher import Applied, Pushed, Pusher, TakenBack
+from featurestore.push.pushed import Pushed
+from featurestore.push.pusher import Applied, Pusher, TakenBack
 from featurestore.push.witness import LOOK_EVERY_US, LogWitness
 from featurestore.registry.documents import Document
 from featurestore.registry.rollout import held_views

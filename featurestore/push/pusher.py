@@ -19,6 +19,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,13 +31,14 @@ from featurestore.online import Guard, OnlineStore
 from featurestore.online.codec import pack_watermark
 from featurestore.online.source_state import NEVER, SourceState, source_prefix, state_key
 from featurestore.push.apply_log import Applying, Reading
-from featurestore.push.deduplicate import Deduplicated, KnownIdentities, Pushed, deduplicate, next_version
+from featurestore.push.deduplicate import Deduplicated, KnownIdentities, deduplicate, next_version
 from featurestore.push.identities import IDENTITY, Identity, digests_of, identity_keys
 from featurestore.push.merge_rows import PushedView
 from featurestore.push.missing import missing_rows
 from featurestore.push.push_queue import PushQueue
+from featurestore.push.pushed import Pushed, rows_without_key
 from featurestore.push.rebuild_records import folded_records
-from featurestore.push.rows import table_of_rows, write_rows
+from featurestore.push.rows import given_rows, write_rows
 from featurestore.semantics.rows import counts_from
 from featurestore.semantics.values import instants
 from featurestore.semantics.view import ResolvedView
@@ -142,7 +145,7 @@ class Pusher:
 
         One thread takes the batches of all who wait, which then wake up for their own answer only.
         """
-        answer = self._queue.join(table_of_rows(self.source, rows, json=json))
+        answer = self._queue.join(given_rows(self.source, rows, json=json))
         if self._queue.needs_service():
             self._thread.submit(self._serve)
         return answer
@@ -280,7 +283,7 @@ class Pusher:
             if isinstance(outcome, PushError):
                 request.answer.set_exception(outcome)
             else:
-                request.answer.set_result(outcome)
+                request.answer.set_result(outcome.telling(naive=request.naive) if request.naive else outcome)
 
     def _pushed(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:
         self._fate = Fate.REFUSED
@@ -315,7 +318,8 @@ class Pusher:
                 refused = self._unreadable(tables, views, refused, str(error))
         if found.late:
             self._keep_aside(whole.take(pa.array(found.late)), now)
-        return found.outcomes
+        lacking = rows_without_key(applied.source, applied.views, whole) if found.fresh else None
+        return found.outcomes if lacking is None else _telling(found, tables, lacking)
 
     def _current(self) -> Applied:
         applied = self._applied()
@@ -527,6 +531,21 @@ class Pusher:
         for n, key in enumerate(known.keys):
             identities[key] = next_version(identities[key], learned[n], times[n], known.digests[n])
         return {key: held.pack() for key, held in identities.items() if held is not None}
+
+
+def _telling(
+    found: Deduplicated, tables: Sequence[pa.Table], lacking: npt.NDArray[np.bool_]
+) -> list[Pushed | PushError]:
+    """The outcomes of requests, with how many of the fresh rows of each have no key."""
+    fresh = np.zeros(len(lacking), bool)
+    fresh[found.fresh] = True
+    lacking, first = lacking & fresh, 0
+    outcomes: list[Pushed | PushError] = []
+    for outcome, table in zip(found.outcomes, tables, strict=True):
+        count = int(lacking[first : first + table.num_rows].sum())
+        outcomes.append(outcome.telling(without_key=count) if count and isinstance(outcome, Pushed) else outcome)
+        first += table.num_rows
+    return outcomes
 
 
 def _settled(source: PushSource, rows: pa.Table) -> int:

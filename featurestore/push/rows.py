@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,7 @@ from featurestore.semantics.input_columns import WrongTypeError, WrongValueError
 from featurestore.semantics.values import canonical
 from featurestore.types import FeatureType, from_json
 
-__all__ = ["table_of_rows", "write_rows"]
+__all__ = ["GivenRows", "given_rows", "table_of_rows", "write_rows"]
 
 INT64 = 1 << 63
 
@@ -33,7 +33,19 @@ def write_rows(rows: pa.Table, file: Path) -> None:
     replace(file, written.getvalue())
 
 
+class GivenRows(NamedTuple):
+    """Rows as the source's columns, and the columns that had timestamps without a zone, which were read as UTC."""
+
+    table: pa.Table
+    naive: tuple[str, ...]
+
+
 def table_of_rows(source: PushSource, rows: Any, *, json: bool = False) -> pa.Table:
+    """The table of `given_rows`."""
+    return given_rows(source, rows, json=json).table
+
+
+def given_rows(source: PushSource, rows: Any, *, json: bool = False) -> GivenRows:
     """The rows as the source's columns, in their canonical Arrow types.
 
     rows: a list of mappings (or one), or a frame. A column that is left out is null. `json`: values are in their JSON
@@ -43,11 +55,11 @@ def table_of_rows(source: PushSource, rows: Any, *, json: bool = False) -> pa.Ta
     if isinstance(rows, Mapping) and not any(_is_column(source, name, value) for name, value in rows.items()):
         rows = [rows]
     if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):
-        table = _of_mappings(source, rows, json=json)
+        given = _of_mappings(source, rows, json=json)
     else:
-        table = _of_frame(source, rows)
-    _check_nulls(source, table)
-    return table
+        given = _of_frame(source, rows)
+    _check_nulls(source, given.table)
+    return given
 
 
 def _is_column(source: PushSource, name: str, value: Any) -> bool:
@@ -55,11 +67,22 @@ def _is_column(source: PushSource, name: str, value: Any) -> bool:
     return isinstance(value, (list, tuple)) and (name not in source.columns or source.columns[name].element is None)
 
 
-def _of_mappings(source: PushSource, rows: Sequence[Any], *, json: bool) -> pa.Table:
+def _of_mappings(source: PushSource, rows: Sequence[Any], *, json: bool) -> GivenRows:
     columns = None if json else _plain(source, rows)
+    naive: tuple[str, ...] = ()
     if columns is None:
         columns = _accepted(source, rows, json=json)
-    return pa.table({name: canonical(pa.array(columns[name], of.arrow), of) for name, of in source.columns.items()})
+        timed = [name for name, of in source.columns.items() if of.kind == "Timestamp"]
+        naive = tuple(name for name in timed if any(_is_naive(row.get(name)) for row in rows))
+    arrays = {name: canonical(pa.array(columns[name], of.arrow), of) for name, of in source.columns.items()}
+    return GivenRows(pa.table(arrays), naive)
+
+
+def _is_naive(value: Any) -> bool:
+    """Whether a timestamp, or the text of one, says no zone."""
+    if isinstance(value, str):
+        return value[-1:] not in {"Z", "z"} and not {"+", "-"} & {*value[10:]}
+    return isinstance(value, datetime) and value.tzinfo is None
 
 
 def _plain(source: PushSource, rows: Sequence[Any]) -> dict[str, list[Any]] | None:
@@ -98,7 +121,7 @@ def _accepted(source: PushSource, rows: Sequence[Any], *, json: bool) -> dict[st
     return columns
 
 
-def _of_frame(source: PushSource, rows: Any) -> pa.Table:
+def _of_frame(source: PushSource, rows: Any) -> GivenRows:
     try:
         table = table_of(rows, owned=True)  # whose columns are copied below, each into one chunk
     except TypeError:
@@ -115,7 +138,9 @@ def _of_frame(source: PushSource, rows: Any) -> pa.Table:
     for name, of in source.columns.items():
         column = table[name] if name in table.column_names else pa.nulls(table.num_rows, of.arrow)
         columns[name] = _column(source, name, of, column, from_pandas=is_pandas(rows))
-    return pa.table(columns)
+    given = [table.schema.field(name) for name in source.columns if name in table.column_names]
+    naive = [field.name for field in given if pa.types.is_timestamp(field.type) and field.type.tz is None]
+    return GivenRows(pa.table(columns), tuple(naive))
 
 
 def _column(source: PushSource, name: str, of: FeatureType, column: Any, *, from_pandas: bool) -> pa.Array:

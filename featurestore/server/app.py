@@ -201,7 +201,7 @@ def _add_push(app: FastAPI, store: FeatureStore) -> None:
         """Keep rows of a push source: on the disk, and seen by the next lookup, when it answers."""
         source, rows = read_push(await _body(request))
         pushed = await store.apush(source, rows, json=True)
-        return Response(orjson.dumps(pushed._asdict()), media_type="application/json")
+        return Response(orjson.dumps(pushed.to_dict()), media_type="application/json")
 
     _add_direct(app, "/v1/push", push, responses=responses, openapi_extra={"requestBody": request_body})
 

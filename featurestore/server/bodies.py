@@ -66,6 +66,10 @@ class PushResponse(BaseModel):
     accepted: int = Field(description="Kept, and counted from now on", examples=[1])
     unchanged: int = Field(description="Pushed before: nothing changes", examples=[0])
     late: int = Field(description="Older than the source's lateness: kept aside, never counted", examples=[0])
+    without_key: int = Field(
+        description="Of the accepted, those that count for no view: their key is null", examples=[0]
+    )
+    notices: list[str] = Field(description="What is to be known of the rows, in words", examples=[[]])
 
 
 FINGERPRINT = "9d1c0b6f3a5e4c7f8a2b1d0e6f5c4b3a"
@@ -89,7 +93,7 @@ PUSH = {
     "source": "swipes",
     "rows": [{"swipe": "s-17", "card": "4711", "at": "2013-12-01T11:00:00.250000Z", "amount": 12.5}],
 }
-PUSHED = {"accepted": 1, "unchanged": 0, "late": 0}
+PUSHED = {"accepted": 1, "unchanged": 0, "late": 0, "without_key": 0, "notices": []}
 
 FIELDS = tuple(LookupRequest.model_fields)
 

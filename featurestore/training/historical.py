@@ -52,10 +52,15 @@ class Options:
 
     timestamp: str = "event_timestamp"
     """The spine's column of instants."""
-    timezone: str = "UTC"
-    """The zone of those that have none."""
+    timezone: str | None = None
+    """The zone of those that have none; where it is not said, they are read as UTC, and the manifest has a notice of it."""
     with_status: bool = False
     with_event_time: bool = False
+
+    @property
+    def zone(self) -> str:
+        """The zone as which timestamps without one are read."""
+        return self.timezone or "UTC"
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def get_historical_features(
             reading = listing_of(service, offline)
         manifest.update(sources=_sources(service, offline, reading), rows=0, conflicts={}, invalid_rows={},
                         spine_rows_past_the_last_complete_instant={})  # fmt: skip
-        for chunk in chunks_of(spine if pandas is None else pandas, zone=options.timezone):
+        for chunk in chunks_of(spine if pandas is None else pandas, zone=options.zone):
             with offline.session(files=reading) as session, session.reading():
                 block = _block(session, chunk, service, options=options, from_pandas=pandas is not None,
                                manifest=manifest, now=now)  # fmt: skip
@@ -156,8 +161,10 @@ def _block(
 ) -> Block:  # fmt: skip
     names = chunk.table.column_names
     check_names(names, [column.name for column in service.columns])
+    if options.timezone is None:
+        _note_naive(chunk, service, options, manifest["notices"])
     table = load_chunk(
-        session.connection, chunk, timestamp=options.timestamp, timezone=options.timezone, inputs=service.inputs,
+        session.connection, chunk, timestamp=options.timestamp, timezone=options.zone, inputs=service.inputs,
         from_pandas=from_pandas,
     )  # fmt: skip
     values: dict[str, PartValues] = {}
@@ -177,6 +184,16 @@ def _block(
             extra[event_time_name(part)] = values[part.name].event_times
     check_names(names, list(extra))
     return Block(chunk.table, features, extra, table.times)
+
+
+def _note_naive(chunk: SpineChunk, service: ResolvedService, options: Options, notices: list[str]) -> None:
+    """A notice where timestamps have no zone, as a plan has one of a source's."""
+    read = {options.timestamp, *(name for name, of in service.inputs.items() if of.kind == "Timestamp")}
+    of_read = [field for field in chunk.table.schema if field.name in read and pa.types.is_timestamp(field.type)]
+    naive = ", ".join(f"'{field.name}'" for field in of_read if field.type.tz is None)
+    notice = f"timestamps without a zone are read as UTC: {naive}; say timezone= where they are local, timezone='UTC' where not"
+    if naive and notice not in notices:
+        notices.append(notice)
 
 
 def _answered(
@@ -262,7 +279,8 @@ def manifest_of(
         "views": {part.name: part.view.fingerprint for part in service.parts},
         "created": to_datetime(now).isoformat(),
         "timestamp": options.timestamp,
-        "timezone": options.timezone,
+        "timezone": options.zone,
+        "notices": [],
         "sources": _sources(service, offline, listing),
         "without_history": sorted(name for name, source in sources.items() if source.event_time is None),
         "versions": library_versions(),

@@ -119,6 +119,11 @@ class TrainingFrame:
         return pd.concat([features, extra], axis=1)
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What is to be known of how the spine was read; of one that is a path, once the frame was read."""
+        return tuple(self.manifest.get("notices", ()))
+
+    @property
     def features(self) -> pd.DataFrame:
         """The service's columns alone, in its order: what a model is fitted on, and what serving hands to it."""
         frame = to_pandas(self._block().features, self.types)
@@ -219,7 +224,7 @@ class TrainingFrame:
             f"{table.num_rows} rows × {table.num_columns} columns · service {self.manifest['service']} · fingerprint "
         )
         rows = list(zip(*[scalars(column) for column in head.columns], strict=True))
-        parts = (ReportTable(table.column_names, rows), note + self.manifest["fingerprint"])
+        parts = (ReportTable(table.column_names, rows), note + self.manifest["fingerprint"], *self.notices)
         return Report("Training frame", parts).html()
 
 

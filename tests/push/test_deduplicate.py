@@ -16,11 +16,11 @@ from featurestore.push.deduplicate import (
     Deduplicated,
     KnownIdentities,
     PendingKnownAt,
-    Pushed,
     deduplicate,
     next_version,
 )
 from featurestore.push.identities import NO_TIME, Identity
+from featurestore.push.pushed import Pushed
 from featurestore.types import Int64, Timestamp
 from tests.histories import EPOCH, MICROSECOND
 from tests.small import TIME

@@ -75,9 +75,12 @@ def test_what_is_pushed_is_served_when_the_answer_comes(client: httpx.Client, st
     """Values in their JSON forms; a retry changes nothing, a late row is counted and kept aside."""
     old = swipe("c", at=(NOON - timedelta(days=8)).isoformat())
     first = client.post("/v1/push", json={"source": "swipes", "rows": [swipe("a"), swipe("b", "NaN"), old]})
-    assert (first.status_code, first.json()) == (200, {"accepted": 2, "unchanged": 0, "late": 1})
+    assert (first.status_code, first.json()) == (
+        200,
+        {"accepted": 2, "unchanged": 0, "late": 1, "without_key": 0, "notices": []},
+    )
     again = client.post("/v1/push", json={"source": "swipes", "rows": [swipe("a")]})
-    assert again.json() == {"accepted": 0, "unchanged": 1, "late": 0}
+    assert again.json() == {"accepted": 0, "unchanged": 1, "late": 0, "without_key": 0, "notices": []}
     answer = client.post("/v1/online-features", json={"service": "cards", "rows": [{"card": "a"}]}).json()
     assert dict(zip(answer["columns"], answer["rows"][0], strict=True)) == {
         "cards__swipes": 2, "cards__amount": "NaN", "cards__fees": "0.20",

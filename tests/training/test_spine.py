@@ -192,13 +192,19 @@ def test_a_naive_spine_time_is_utc_or_of_the_timezone_given() -> None:
     aware = naive.assign(event_timestamp=[NOON])
     with opened(view_of(rows, ["x"])) as (store, _):
         for asked in (naive, pa.Table.from_pandas(naive), pl.DataFrame(naive)):
-            assert store.get_historical_features(asked, "service").to_arrow()["view__x"].to_pylist() == [2]
+            frame = store.get_historical_features(asked, "service")
+            assert frame.to_arrow()["view__x"].to_pylist() == [2]
+            assert [notice.partition(";")[0] for notice in frame.notices] == [
+                "timestamps without a zone are read as UTC: 'event_timestamp'"
+            ]
             for zone, value in {"America/New_York": 3, "Asia/Tokyo": 1, "UTC": 2}.items():
                 frame = store.get_historical_features(asked, "service", timezone=zone)
                 assert frame.to_arrow()["view__x"].to_pylist() == [value]
                 assert frame.manifest["timezone"] == zone
+                assert frame.notices == ()
         frame = store.get_historical_features(aware, "service", timezone="Asia/Tokyo")
         assert frame.to_arrow()["view__x"].to_pylist() == [2]
+        assert store.get_historical_features(aware, "service").notices == ()
 
 
 def test_the_time_column_may_have_any_name() -> None:

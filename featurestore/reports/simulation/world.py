@@ -22,7 +22,7 @@ from featurestore.declare.views import FeatureView, Selection
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import SourceError
 from featurestore.online import OnlineStore
-from featurestore.push.pusher import Pushed
+from featurestore.push.pushed import Pushed
 from featurestore.reports.audit import Audit
 from featurestore.reports.simulation.failing import FailingStore
 from featurestore.semantics.service import ResolvedService, resolve_service

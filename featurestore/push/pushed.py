@@ -1,0 +1,81 @@
+"""What a push is answered: what became of its rows, and what whoever sent them should know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.declare.push import PushSource
+from featurestore.semantics.view import ResolvedView
+
+__all__ = ["Pushed", "rows_without_key"]
+
+
+class RowCounts(NamedTuple):
+    """What became of the rows of one push: kept, unchanged (retries), late (kept aside)."""
+
+    accepted: int
+    unchanged: int
+    late: int
+
+
+class Pushed(RowCounts):
+    """What became of the rows of one push: three counts as a tuple, and what is to be known of them.
+
+    without_key: how many of the accepted rows count for no view over the source, since their key is null; deletions, which
+    need none, are not among them. naive: the columns that had timestamps without a zone, which were read as UTC.
+    """
+
+    without_key: int = 0
+    naive: tuple[str, ...] = ()
+
+    def telling(self, *, without_key: int | None = None, naive: tuple[str, ...] | None = None) -> Pushed:
+        """The same counts, and this to be known."""
+        told = Pushed(*self)
+        told.without_key = self.without_key if without_key is None else without_key
+        told.naive = self.naive if naive is None else naive
+        return told
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is to be known, in words."""
+        said = []
+        if self.without_key:
+            said.append(
+                f"{self.without_key} of the accepted rows have no key: they are kept in the log, and count for no view over the source"
+            )
+        if self.naive:
+            names = ", ".join(f"'{name}'" for name in self.naive)
+            said.append(f"timestamps without a zone are read as UTC: {names}; send them with one where they are local")
+        return tuple(said)
+
+    def __repr__(self) -> str:
+        more = "".join(f", {name}={value!r}" for name, value in vars(self).items() if value)
+        return f"Pushed(accepted={self.accepted}, unchanged={self.unchanged}, late={self.late}{more})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts and the notices, as plain JSON."""
+        return {**self._asdict(), "without_key": self.without_key, "notices": list(self.notices)}
+
+
+def rows_without_key(source: PushSource, views: Sequence[ResolvedView], rows: pa.Table) -> npt.NDArray[np.bool_] | None:
+    """Of each row whether every view over the source lacks its key, and it deletes nothing; None where no row is so.
+
+    A key that is a derived column is taken to be there.
+    """
+    lacking: Any = None
+    for view in views:
+        own = [rows[key.column] for key in view.keys if key.column in rows.column_names]
+        null = [pc.is_null(column).to_numpy() for column in own if column.null_count]
+        if not null:
+            return None
+        of_view = np.logical_or.reduce(null)
+        lacking = of_view if lacking is None else lacking & of_view
+    if lacking is not None and source.deleted is not None:
+        lacking = lacking & ~pc.fill_null(rows[source.deleted], False).to_numpy().astype(bool)
+    return lacking if lacking is not None and lacking.any() else None
