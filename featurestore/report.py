@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from html import escape
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from featurestore import types
@@ -24,6 +25,7 @@ __all__ = [
     "plain_fields",
     "shown_instant",
     "typed_cell",
+    "within",
 ]
 
 WIDEST_CELL_CHARACTERS = 40
@@ -165,6 +167,14 @@ def typed_cell(value: Any, of: types.FeatureType) -> str:
 def shown_instant(value: datetime | None) -> str:
     """As short as it is exact: "2013-01-01 12:00:00Z"."""
     return "-" if value is None else f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}Z"
+
+
+def within(path: str, root: Path) -> str:
+    """A path as it is seen from a folder; one that does not lie in it, and a URL, as it is."""
+    for folder in (str(root), str(root.resolve())):
+        if path.startswith(f"{folder.rstrip('/')}/"):
+            return path[len(folder.rstrip("/")) + 1 :]
+    return path
 
 
 def instant_json(instant_us: int | None) -> str | None:

@@ -41,14 +41,25 @@ def store() -> Iterator[FeatureStore]:
         yield store
 
 
-def test_frames_and_answers_are_printed_in_a_line(store: FeatureStore) -> None:
-    """Not with their whole manifest, nor by their address."""
+def test_frames_are_printed_as_tables_and_answers_in_a_line(store: FeatureStore, tmp_path: Path) -> None:
+    """Not with their whole manifest, nor by their address; of a spine that is a path, nothing is read for it."""
     frame = store.get_historical_features(SPINE, "model")
-    fingerprint = frame.manifest["fingerprint"]
-    end = f"columns=['delays__delay'], service='model', fingerprint='{fingerprint}')"
-    assert repr(frame).endswith(end)
-    assert len(frame) == 2
-    assert repr(frame) == f"TrainingFrame(rows=2, {end}"
+    title, _, *table = repr(frame).splitlines()
+    assert title == f"Training frame of service 'model' ({frame.manifest['fingerprint'][:12]}): 2 rows × 3 columns"
+    assert [line.split() for line in table] == [
+        ["carrier", "event_timestamp", "delays__delay"],
+        ["UA", "2026-03-01", "12:00:00Z", "12.0"],
+        ["ZZ", "2026-03-01", "12:00:00Z", "null"],
+    ]
+    many = store.get_historical_features(pd.concat([SPINE] * 9).assign(**{f"c{n}": n for n in range(30)}), "model")
+    assert repr(many).splitlines()[-2].endswith("… 8 more rows")
+    assert repr(many).splitlines()[-1].startswith("… 13 more columns: c18, c19, ")
+    assert "… 8 more rows" in many._repr_html_()
+    SPINE.to_parquet(tmp_path / "spine.parquet")
+    lazy = store.get_historical_features(tmp_path / "spine.parquet", "model")
+    (tmp_path / "spine.parquet").unlink()
+    assert repr(lazy).endswith(": delays__delay; its spine is read when the frame is")
+    assert "delays__delay" in lazy._repr_html_()
     online = store.get_online_features({"carrier": "UA"}, "model")
     told = "columns=['delays__delay'], as_of={'delays': '2026-03-01 12:00:00Z'}"
     assert repr(online) == f"OnlineResult(service='model', rows=1, {told})"
@@ -118,3 +129,18 @@ def test_commands_say_what_leads_on(tmp_path: Path) -> None:
     assert "featurestore" not in run(shop, "verify").stdout
     audited = run(shop, "audit").stdout
     assert "[serving_log] in featurestore.toml" in audited
+
+
+def test_files_are_told_as_the_repository_sees_them(tmp_path: Path) -> None:
+    """Those of a row that is explained, whatever folder the process is in; what lies elsewhere is told whole."""
+    for place in ("repo/data/rows.parquet", "elsewhere.parquet"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        ROWS.to_parquet(tmp_path / place)
+    (tmp_path / "repo/featurestore.toml").write_text('project = "seen"\ndefinitions = []\n')
+    outside = str(tmp_path / "elsewhere.parquet")
+    with FeatureStore(tmp_path / "repo", clock=ManualClock(NOW)) as store:
+        for path, seen in (("data/rows.parquet", "data/rows.parquet"), (outside, outside)):
+            source = ParquetSource("rows", path, event_time="at")
+            view = FeatureView("delays", entity=CARRIER, source=source, refresh="1h", features=["delay"])
+            (row,) = store.explain(view, {"carrier": "UA"}).rows
+            assert (row.file, row.place) == (seen, f"{seen} row 0")

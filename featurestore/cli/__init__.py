@@ -18,30 +18,11 @@ from featurestore.cli.training import explain, historical, snapshot
 
 __all__ = ["app", "main"]
 
-add(
-    init,
-    plan,
-    apply,
-    historical,
-    snapshot,
-    materialize,
-    verify,
-    push,
-    online,
-    manifest,
-    explain,
-    lineage,
-    serve,
-    show,
-    status,
-    compact,
-    take_back,
-    audit,
-    availability,
-    simulate,
-    history,
-    teardown,
-)
+add("Start", init, plan, apply, show, history)
+add("Train", historical, snapshot)
+add("Serve", materialize, online, push, serve)
+add("Look", status, explain, lineage, manifest, audit, availability, simulate)
+add("Operate", verify, compact, take_back, teardown)
 
 
 def main() -> None:

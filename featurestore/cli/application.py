@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,12 @@ At = Annotated[
 
 GLOBAL = ("--repo", "--env")
 
+GROUPS: dict[str, list[str]] = {}
+"""What `--help` shows: a title and the names of its commands."""
+
+LONGEST_SENTENCE = 10_000
+"""Characters of a command's first sentence that `--help` shows."""
+
 
 class Commands(TyperGroup):
     """Takes --repo and --env before a command and after it, and ends with a message where the product refuses."""
@@ -42,6 +49,12 @@ class Commands(TyperGroup):
         """Move the global options to the front, wherever they stand."""
         found, rest = _hoisted(args)
         return super().parse_args(ctx, found + rest)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - as it is called
+        """The commands in their groups, each with its whole first sentence."""
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(LONGEST_SENTENCE)) for name in names])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error of the product, or of the file system, is a line on stderr and exit code 1."""
@@ -94,6 +107,12 @@ app = typer.Typer(
 )
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"featurestore {version('featurestore')}")
+        raise typer.Exit
+
+
 @app.callback()
 def settings(
     context: typer.Context,
@@ -101,6 +120,9 @@ def settings(
     env: Annotated[
         str | None, typer.Option(metavar="NAME", help="The [env.NAME] to use; by default $FEATURESTORE_ENV, or none.")
     ] = None,
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version, and end.", callback=_tell_version, is_eager=True)
+    ] = False,
 ) -> None:
     """A feature store in which the value a model is served has the bits that training says it has.
 
@@ -109,8 +131,9 @@ def settings(
     context.obj = Repository(repo, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
 
 
-def add(*functions: Callable[..., None]) -> None:
-    """Make each function a command; the example at the end of its help stays on a line of its own, however long."""
+def add(title: str, *functions: Callable[..., None]) -> None:
+    """Make each function a command of a group; the example at the end of its help stays on a line of its own, however long."""
+    GROUPS[title] = [function.__name__.replace("_", "-") for function in functions]
     for function in functions:
         text = inspect.getdoc(function) or ""
         app.command(help=text.replace("\n\nExample:", "\n\n\b\nExample:"))(function)

@@ -15,7 +15,7 @@ from featurestore.clock import to_datetime
 from featurestore.report import Report, ReportTable, cell, shown_instant
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.status import Status
-from featurestore.semantics.values import canonical, matrix_of, own_lists, to_pandas
+from featurestore.semantics.values import canonical, chosen_columns, matrix_of, own_lists, to_pandas
 from featurestore.serving.repeated_keys import Repeats
 
 if TYPE_CHECKING:
@@ -92,9 +92,17 @@ class OnlineResult:
         """The service's columns alone: the same columns, order and dtypes as a training frame's `features`."""
         return to_pandas(self._arrays(), self._types())
 
-    def to_numpy(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
-        """A matrix (rows, features) of the service's columns; null is NaN. float64 unless `dtype` says otherwise."""
-        return matrix_of(self.columns, (column.type for column in self.service.columns), dtype)
+    def to_numpy(
+        self, dtype: npt.DTypeLike | None = None, *, columns: Sequence[str] | None = None, expand: bool = False
+    ) -> npt.NDArray[Any]:
+        """A matrix (rows, features) of the service's columns; null is NaN. float64 unless `dtype` says otherwise.
+
+        columns: only these, in this order. expand: an array of fixed length n is n columns.
+        """
+        if columns is None and not expand:
+            return matrix_of(self.columns, (column.type for column in self.service.columns), dtype)
+        chosen, types = chosen_columns(self.columns, columns), self._types()
+        return matrix_of(chosen, [types[name] for name in chosen], dtype, expand=expand)
 
     @property
     def statuses(self) -> dict[str, list[str]]:

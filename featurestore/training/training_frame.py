@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from featurestore.durable.disk import is_full, is_read_only, told
 from featurestore.durable.parquet import storable, storable_schema
 from featurestore.errors import FeatureStoreError, SpineError
 from featurestore.report import Report, ReportTable
-from featurestore.semantics.values import scalars, to_numpy, to_pandas
+from featurestore.semantics.values import chosen_columns, scalars, to_numpy, to_pandas
 from featurestore.sources.source_files import again
 from featurestore.types import FeatureType
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["MANIFEST_KEY", "Block", "TrainingFrame", "manifest_beside"]
+
+SHOWN_ROWS, SHOWN_COLUMNS = 10, 20
+"""How much of a frame is shown where it is printed."""
 
 MANIFEST_KEY = b"featurestore.manifest"
 """Where a frame's manifest is in the metadata of its schema."""
@@ -131,9 +134,15 @@ class TrainingFrame:
             frame.index = self.pandas.index.copy()
         return frame
 
-    def to_numpy(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
-        """A matrix (rows, features) of the service's columns; null is NaN. float64 unless `dtype` says otherwise."""
-        return to_numpy(self._block().features, self.types, dtype=dtype)
+    def to_numpy(
+        self, dtype: npt.DTypeLike | None = None, *, columns: Sequence[str] | None = None, expand: bool = False
+    ) -> npt.NDArray[Any]:
+        """A matrix (rows, features) of the service's columns; null is NaN. float64 unless `dtype` says otherwise.
+
+        columns: only these, in this order. expand: an array of fixed length n is n columns.
+        """
+        chosen = chosen_columns(self._block().features, columns)
+        return to_numpy(chosen, self.types, dtype=dtype, expand=expand)
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write the frame chunk by chunk, its manifest into the file and beside it as `<path>.manifest.json`.
@@ -211,21 +220,33 @@ class TrainingFrame:
         return TrainingFrame(self.types, manifest, lambda: iter([part]), pandas, part, self.on_written)
 
     def __repr__(self) -> str:
-        rows = (
-            "" if self._whole is None else f"rows={len(self)}, "
-        )  # a spine that is a path is read when it is asked for
-        of = {name: self.manifest.get(name) for name in ("service", "fingerprint")}
-        return f"TrainingFrame({rows}columns={list(self.types)}, {', '.join(f'{k}={v!r}' for k, v in of.items())})"
+        return self._report().text()
 
     def _repr_html_(self) -> str:
-        table = self.to_arrow()
-        head = table.slice(0, 10)
-        note = (
-            f"{table.num_rows} rows × {table.num_columns} columns · service {self.manifest['service']} · fingerprint "
+        return self._report().html()
+
+    def _report(self) -> Report:
+        """The first rows, and how many there are; of a spine that was not read yet the columns that it will have."""
+        of = (
+            f"Training frame of service '{self.manifest.get('service')}' ({str(self.manifest.get('fingerprint'))[:12]})"
         )
+        if self._whole is None:
+            return Report(f"{of}: {', '.join(self.types)}; its spine is read when the frame is")
+        head = self._head(SHOWN_ROWS)
         rows = list(zip(*[scalars(column) for column in head.columns], strict=True))
-        parts = (ReportTable(table.column_names, rows), note + self.manifest["fingerprint"], *self.notices)
-        return Report("Training frame", parts).html()
+        names, left = head.column_names, len(self) - len(rows)
+        shown, beyond = names[:SHOWN_COLUMNS], names[SHOWN_COLUMNS:]
+        parts: list[str | ReportTable] = [ReportTable(shown, [row[:SHOWN_COLUMNS] for row in rows])]
+        parts += [f"… {left} more rows"] if left else []
+        parts += [f"… {len(beyond)} more columns: {', '.join(beyond)}"] if beyond else []
+        return Report(f"{of}: {len(self)} rows × {len(names)} columns", (*parts, *self.notices))
+
+    def _head(self, rows: int) -> pa.Table:
+        block = self._block()
+        first = {name: array.slice(0, rows) for name, array in {**block.features, **block.extra}.items()}
+        return pa.table(
+            {**dict(zip(block.spine.column_names, block.spine.slice(0, rows).columns, strict=True)), **first}
+        )
 
 
 def _joined(blocks: list[Block]) -> Block:

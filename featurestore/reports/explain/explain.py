@@ -34,6 +34,7 @@ from featurestore.query.row_verdicts import (
     since,
 )
 from featurestore.query.windows.fold_input import earliest
+from featurestore.report import within
 from featurestore.reports.explain.explanation import ExplainedRow, Explanation
 from featurestore.semantics.judge import status_of
 from featurestore.semantics.source_columns import Scan, has_key
@@ -123,16 +124,19 @@ def _checked(view: ResolvedView, key: Mapping[str, Any]) -> dict[str, Any]:
 
 def _paths(view: ResolvedView, offline: Offline, session: Session) -> list[str | None]:
     if isinstance(view.source, PushSource):
-        history = [] if view.source.history is None else _file_paths(view.source.history, session)
+        history = [] if view.source.history is None else _file_paths(view.source.history, offline, session)
         segments = {segment.number: f"push log '{view.source.name}' segment {segment.number}"
                     for segment in offline.log(view.source).segments()}  # fmt: skip
         # The files of a history are numbered -1, -2, …, and so found from the end.
         return [*(segments.get(number) for number in range(max(segments) + 1)), *reversed(history)]
-    return _file_paths(view.source, session)
+    return _file_paths(view.source, offline, session)
 
 
-def _file_paths(source: Source, session: Session) -> list[str | None]:
-    return [None] if isinstance(source, DataFrameSource) else [file.path for file in session.files(source)]
+def _file_paths(source: Source, offline: Offline, session: Session) -> list[str | None]:
+    """By number, seen from the repository."""
+    if isinstance(source, DataFrameSource):
+        return [None]
+    return [within(file.path, offline.root) for file in session.files(source)]
 
 
 def _explain(

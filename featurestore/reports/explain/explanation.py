@@ -25,7 +25,7 @@ class ExplainedRow:
     """None where the row has none, or its table has no time; so is known_at."""
     known_at: datetime | None
     file: str | None
-    """Its path; None for a frame in memory."""
+    """Its path, seen from the repository; None for a frame in memory."""
     row: int
     """Its number there, from 0."""
     counts_for: tuple[str, ...] = ()

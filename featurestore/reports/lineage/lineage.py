@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from html import escape
+from pathlib import Path
 from typing import Any, Literal
 
 from featurestore.catalog import Catalog
 from featurestore.errors import FeatureStoreError
 from featurestore.project import Project
+from featurestore.report import within
 from featurestore.reports.lineage import text as lineage_text
 from featurestore.reports.lineage.graph import Graph, Node, Subgraph, found, graph_of
 from featurestore.reports.lineage.uses import Uses, add_uses, uses_of
@@ -78,4 +81,19 @@ def lineage_of(project: Project, asked: Any, *, direction: Direction = "both") -
         with contextlib.suppress(FeatureStoreError):  # its data is not at hand: what was applied is told
             own[name] = project.service(name).fingerprint
     uses = uses_of(project.registry, lambda: project.online, project.config.project, project.serving_log.folder, own)
-    return lineage(project.definitions, uses, asked, direction=direction)
+    found = lineage(project.definitions, uses, asked, direction=direction)
+    nodes = {name: _seen_from(project.config.root, node) for name, node in found.nodes.items()}
+    return Lineage(found.roots, nodes, found.edges)
+
+
+def _seen_from(root: Path, node: Node) -> Node:
+    """The node with its paths as they are seen from the repository."""
+    detail = dict(node.detail)
+    for word in ("path", "declared", "manifest"):
+        said = detail.get(word)
+        if isinstance(said, str):
+            detail[word] = within(said, root)
+        elif isinstance(said, list):
+            detail[word] = [within(path, root) for path in said]
+    name = within(node.name, root) if node.kind == "training frame" else node.name
+    return replace(node, name=name, detail=detail)
