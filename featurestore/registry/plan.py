@@ -10,6 +10,7 @@ from featurestore.declare.sources import DataFrameSource, ParquetSource, Source
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import PLACES, Document, Record, document_of, merged
+from featurestore.registry.function_notices import function_notices
 from featurestore.registry.rollout import Rollout, versions_between
 from featurestore.registry.steps import Notice, Plan, Refill, steps_between
 from featurestore.registry.store import Registry
@@ -60,12 +61,13 @@ def make_plan(
         holds=versions.holds,
     )  # fmt: skip
     notices = [*rule_notices(views.values()), *column_notices(views.values(), offline)]
+    notices += function_notices(catalog.on_demand.values(), views)
     notices += _moved(current.document, document)
     if read_data:
         refilled = [views[step.view] for step in steps if isinstance(step, Refill) and step.view in views]
         notices += _fills(refilled, offline)
-        notices += data_notices(views.values(), offline)
-    sorted_notices = tuple(sorted(notices, key=lambda notice: (notice.kind, notice.name)))
+        notices += data_notices(views.values(), offline, now=registry.now())
+    sorted_notices = tuple(sorted(notices, key=lambda notice: (notice.kind, notice.name, not notice.act)))
     return Plan(current.number, document, steps, sorted_notices, versions.kept)
 
 
@@ -108,8 +110,7 @@ def _fills(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
         yield Notice(
             "views",
             view.name,
-            f"materialize fills it in one step from {of}. Pushes wait meanwhile; until then lookups answer with the version "
-            "that was served before, or that it is not materialized",
+            f"materialize fills it in one step from {of}. Pushes wait meanwhile, and lookups answer as before",
         )
 
 
@@ -164,6 +165,6 @@ def _moved(before: Document, after: Document) -> Iterator[Notice]:
             yield Notice(
                 "sources",
                 name,
-                f"it is read from elsewhere ({what}): where data lies is no part of a definition, so nothing is refilled; "
-                "where its rows differ, materialize in full",
+                f"it is read from elsewhere ({what}), and nothing is refilled for that; where its rows differ, materialize --full",
+                act=True,
             )

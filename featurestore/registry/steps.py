@@ -166,11 +166,15 @@ Step = Definition | Refill | VersionStep | FreeOnline
 
 @dataclass(frozen=True)
 class Notice:
-    """Something to know about a definition, computed from it or its data; it changes nothing and stops nothing."""
+    """Something to know about a definition, computed from it or its data; it changes nothing and stops nothing.
+
+    act: whether somebody should do something about it; else it is for information.
+    """
 
     kind: str
     name: str
     text: str
+    act: bool = False
 
     def __str__(self) -> str:
         return f"{KINDS[self.kind]} '{self.name}': {self.text}"
@@ -231,7 +235,7 @@ class Plan(Reported):
         )
         others = [step for step in self.steps if isinstance(step, (Refill, FreeOnline))]
         yield "Online", [line for step in others for line in step.lines()]
-        yield "Notices", [f"! {notice}" for notice in self.notices]
+        yield "Notices", list(_notice_lines(self.notices))
 
     def _summary(self) -> str:
         if self.is_empty:
@@ -258,6 +262,22 @@ class Plan(Reported):
             Report(title, (ReportTable((), [(line,) for line in lines]),)) for title, lines in self._sections() if lines
         ]
         return Report(f"Plan {self.digest[:8]} against version {self.base}", (*sections, self._summary()))
+
+
+def _notice_lines(notices: Iterable[Notice]) -> Iterator[str]:
+    """The notices below what they are about, those to act upon first; what is said of several is said once."""
+    names: dict[tuple[str, bool, str], list[str]] = {}
+    for notice in notices:
+        names.setdefault((notice.kind, notice.act, notice.text), []).append(notice.name)
+    groups: dict[tuple[str, tuple[str, ...]], list[tuple[bool, str]]] = {}
+    for (kind, act, text), about in names.items():
+        groups.setdefault((kind, tuple(dict.fromkeys(about))), []).append((act, text))
+    for (kind, about_all), said in groups.items():
+        listed = ", ".join(f"'{name}'" for name in about_all)
+        yield f"{KINDS[kind]}{'s' if len(about_all) > 1 else ''} {listed}"
+        yield from (
+            f"  {'act' if act else 'for information'}: {text}" for act, text in sorted(said, key=lambda one: not one[0])
+        )
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,10 @@ class Registry:
     def __repr__(self) -> str:
         return f"Registry({str(self.path)!r})"
 
+    def now(self) -> int:
+        """What its clock reads (µs)."""
+        return self._now()
+
     # --- versions ---------------------------------------------------------------------------
 
     def current(self) -> Version:

@@ -38,10 +38,11 @@ def rule_notices(views: Iterable[ResolvedView]) -> Iterator[Notice]:
     for view in views:
         sources.setdefault(view.source.name, []).append(view)
         for text in _timing(view):
-            yield Notice("views", view.name, text)
+            yield Notice("views", view.name, text, act=True)
     for name, readers in sources.items():
-        for text in _words(readers[0].source, {column: raw for view in readers for column, raw in view.raw.items()}):
-            yield Notice("sources", name, text)
+        source = readers[0].source
+        yield from _naive(source, {column: raw for view in readers for column, raw in view.raw.items()})
+        yield from (Notice("sources", name, text) for text in _words(source))
 
 
 def column_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
@@ -72,13 +73,14 @@ def column_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[
 
 def _timing(view: ResolvedView) -> Iterator[str]:
     timing = view.timing
+    if view.ttl == 0:
+        yield "ttl 0s: a row counts at its own instant alone, and is EXPIRED after it. Where it is to last, say no ttl"
     if timing.refresh is None and isinstance(view.source, PushSource):
         return
     if timing.refresh is None:
         yield (
-            "it is continuous over a batch source: training answers for the very instant of each row, serving for the "
-            "instant up to which it was last materialized, so what is served is older than what was trained on; every "
-            "run of materialize reads the source again. Say refresh='1h', or how often it runs, to train on what is served"
+            "it is continuous over a batch source: training answers for the instant of each row, serving for the last run of "
+            "materialize. Say refresh='1h', or how often that runs, to train on what is served"
         )
         return
     settle, ready, refresh = (
@@ -88,33 +90,34 @@ def _timing(view: ResolvedView) -> Iterator[str]:
     )
     if timing.ready_after == timing.settle:
         yield (
-            f"ready_after is settle ({settle}): values of an instant I are asked for as soon as its rows are complete, at "
-            f"I + {ready}, which leaves the job no time; until it is done, values are reported as stale. "
-            "Say a longer ready_after"
+            f"ready_after is settle ({settle}): values are asked for at I + {ready}, which leaves the job no time; they are "
+            "stale until it is done. Say a longer ready_after"
         )
-    if view.ttl is not None and view.ttl < timing.refresh:
+    if view.ttl and view.ttl < timing.refresh:
         unseen = show_duration(timing.refresh - view.ttl)
         yield (
-            f"ttl {show_duration(view.ttl)} is shorter than refresh {refresh}: a row expires between refreshes, and those "
-            f"that happen in the first {unseen} after an instant are never served"
+            f"ttl {show_duration(view.ttl)} is shorter than refresh {refresh}: rows in the first {unseen} after an instant are "
+            "never served"
         )
 
 
-def _words(source: Source, raw: Mapping[str, str]) -> Iterator[str]:
+def _naive(source: Source, raw: Mapping[str, str]) -> Iterator[Notice]:
     naive = sorted(column for column, of in raw.items() if of in NAIVE)
     if naive and source.timezone is None:
         names = ", ".join(f"'{column}'" for column in naive)
-        yield f"timestamps without a zone are read as UTC: {names}; say timezone= where they are local"
+        text = f"timestamps without a zone are read as UTC: {names}; say timezone= where they are local, timezone='UTC' where not"
+        yield Notice("sources", source.name, text, act=True)
+
+
+def _words(source: Source) -> Iterator[str]:
     if source.arrives:
         yield from _arrival(source)
     if source.event_time is None and source.valid_from is None:
-        yield (
-            "it has no event_time: its history is not point-in-time, training sees the table as it is now at every instant"
-        )
+        yield ("it has no event_time: its history is not point-in-time, training sees the table as it is now")
     elif source.event_time is None:
         yield (
-            f"it has no event_time: a row counts from '{source.valid_from}' on, but what it held before it was changed in "
-            "place is not known; its history is point-in-time only where rows are never changed"
+            f"it has no event_time: a row counts from '{source.valid_from}' on; its history is point-in-time only where rows "
+            "are never changed"
         )
 
 
@@ -127,13 +130,15 @@ def _arrival(source: Source) -> Iterator[str]:
     )
     yield (
         f"known_at=ARRIVAL: the rows of a file count from when the store first saw it. What lies there at the first apply is "
-        f"known from then on: {earlier}. A file that is written anew is another file: its rows count from then on, and what "
-        "it held before is gone from the past too; add files, and change none"
+        f"known from then on: {earlier}. Add files, and change none: one that is written anew counts from then on"
     )
 
 
-def data_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
-    """What the data says; reads the time columns of each source once. SourceError where they cannot be read."""
+def data_notices(views: Iterable[ResolvedView], offline: Offline, *, now: int) -> Iterator[Notice]:
+    """What the data says at `now` (µs); reads the time columns of each source once, and the keys of views with a ttl.
+
+    SourceError where they cannot be read.
+    """
     sources: dict[str, list[ResolvedView]] = {}
     for view in views:
         if view.source.event_time is not None:
@@ -146,7 +151,9 @@ def data_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[No
                 if kept:
                     of = f"{total:,} rows" if kept == total else f"{kept:,} of {total:,} rows, a sample"
                     yield from (Notice("views", view.name, _age(session, view, of)) for view in readers)
-                    yield from (Notice("sources", name, text) for text in _loads(session, source))
+                    yield from (Notice("sources", name, text, act=True) for text in _loads(session, source))
+                    for view in readers:
+                        yield from _expired(session, view, total, now)
                 yield from (Notice("sources", name, text) for text in _unseen(source, offline))
             except duckdb.Error as error:
                 raise SourceError(f"{source.title} cannot be read: {error} ({source.origin})") from error
@@ -177,9 +184,38 @@ def _age(session: Session, view: ResolvedView, of: str) -> str:
         return f"a row can be used {half} after it happened, 95 % of them within {most} (when they are known; {of})"
     bounds = f"{rough_duration(timing.ready_after)} to {rough_duration(timing.ready_after + timing.refresh)}"
     return (
-        f"a row is first served {half} after it happened, 95 % of them within {most}: known after {known} (medians of {of}), "
-        f"then at the next refresh; the instant that is served is {bounds} old"
+        f"a row is first served {half} after it happened, 95 % of them within {most}: known after {known} (medians of {of}); "
+        f"the instant that is served is {bounds} old"
     )
+
+
+def _expired(session: Session, view: ResolvedView, total: int, now: int) -> Iterator[Notice]:
+    """The share of the keys that are known at `now` and have no row within the ttl then; of many rows, of a sample of keys.
+
+    That a row was replaced or deleted is left out of account.
+    """
+    if not view.ttl:
+        return
+    as_of = view.timing.as_of(now)
+    keys = [f"k{i}" for i in range(len(view.keys))]
+    some = f"AND hash({', '.join(keys)}) % {every} = 0" if keys and (every := -(-total // SAMPLE_ROWS)) > 1 else ""
+    known, gone, newest = session.connection.execute(
+        f"SELECT count(*), count(*) FILTER (newest < {as_of - view.ttl}), strftime(make_timestamp(max(newest)), '%Y-%m-%d %H:%M') "
+        f"FROM (SELECT {', '.join([*keys, 'max(event_us) AS newest'])} FROM ({words_sql(view, session.scan(view.source))}) "
+        f"WHERE event_us <= {as_of} AND known <= {as_of + view.timing.settle} "
+        f"{''.join(f'AND {key} IS NOT NULL ' for key in keys)}{some} GROUP BY {', '.join(keys) or '()'})"
+    ).fetchall()[0]
+    if gone:
+        share = (
+            f"{gone / known:.0%}"
+            if gone in {0, known} or 0.01 <= gone / known <= 0.99
+            else "less than 1%"
+            if gone < known / 2
+            else "over 99%"
+        )
+        last = f"; the newest row is of {newest} UTC" if gone == known else ""
+        text = f"{share} of its keys would be EXPIRED now: they have no row within ttl {show_duration(view.ttl)}{last}"
+        yield Notice("views", view.name, text, act=gone > known / 2)
 
 
 def _loads(session: Session, source: Source) -> Iterator[str]:
@@ -194,8 +230,8 @@ def _loads(session: Session, source: Source) -> Iterator[str]:
     ).fetchall()
     for _, share, at in rows:
         yield (
-            f"one load holds most of its rows: {share:.0%} of '{source.known_column}' lies in the minute {at} UTC, so before then "
-            "training sees few of them; say history_until= where rows were loaded later than they were known"
+            f"one load holds most of its rows: {share:.0%} of '{source.known_column}' lies in the minute {at} UTC; training sees "
+            "few of them before. Where they were known earlier, say history_until="
         )
 
 

@@ -146,7 +146,7 @@ def test_the_text_groups_what_changes(repo, make_document):
     before = make_document(repo().all)
     extra = repo(ttl="3d", description="How late.", listed=[repo(ttl="3d", description="How late.").delays])
     after = make_document([extra.delays, extra.model])
-    notice = Notice("sources", "landings", "timestamps are read as UTC")
+    notice = Notice("sources", "landings", "timestamps are read as UTC", act=True)
     old, new = (document["views"]["delays"]["fingerprint"][:8] for document in (before, after))
     routes = before["views"]["routes"]["fingerprint"][:8]
     plan = Plan(4, after, steps_between(before, after), (notice,))
@@ -162,13 +162,27 @@ def test_the_text_groups_what_changes(repo, make_document):
         f"  refill delays {new}: its definition changes",
         f"  free delays {old}: once {new} is served",
         f"  free routes {routes}: it was removed",
-        "Notices\n  ! source 'landings': timestamps are read as UTC",
+        "Notices\n  source 'landings'\n    act: timestamps are read as UTC",
         "2 to change, 3 to remove, 1 to refill, 2 to free.",
     ):
         assert line in text, text
     html = plan._repr_html_()
     assert "<td style='text-align:left'>- routes</td>" in html
     assert f"Plan {plan.digest[:8]}" in html
+
+
+def test_notices_are_grouped_and_repeat_nothing(make_document, repo):
+    """Below what they are about, those to act upon first; what is said of several views is said once."""
+    both, late = "a row is first served 1h after it happened", "ready_after is settle"
+    notices = (
+        Notice("views", "a", both), Notice("views", "b", both), Notice("views", "b", late, act=True),
+        Notice("views", "c", "x"), Notice("views", "c", "y", act=True), Notice("sources", "s", "x"),
+    )  # fmt: skip
+    text = str(Plan(1, make_document(repo().all), (), notices))
+    assert text[text.index("Notices") : text.index("Nothing to")].splitlines()[1:-1] == [
+        "  feature views 'a', 'b'", f"    for information: {both}", "  feature view 'b'", f"    act: {late}",
+        "  feature view 'c'", "    act: y", "    for information: x", "  source 's'", "    for information: x",
+    ]  # fmt: skip
 
 
 def test_a_plan_is_plain_json(repo, make_document):
@@ -180,7 +194,7 @@ def test_a_plan_is_plain_json(repo, make_document):
     assert (read["base"], read["is_empty"], read["digest"]) == (1, False, plan.digest)
     assert read["steps"][0]["step"] == "ChangeValue"
     assert read["steps"][0]["changes"] == [["ttl", "2d", "3d"]]
-    assert read["notices"] == [{"kind": "views", "name": "delays", "text": "x"}]
+    assert read["notices"] == [{"kind": "views", "name": "delays", "text": "x", "act": False}]
     assert Plan(1, after, plan.steps).digest == plan.digest
     assert Plan(2, after, plan.steps).digest != plan.digest
     assert Plan(1, before, plan.steps).digest != plan.digest

@@ -11,6 +11,7 @@ import pytest
 
 from featurestore.declare.durations import rough_duration
 from featurestore.registry import warnings as notices_module
+from featurestore.types import Float64
 from tests.registry.small_repository import START, Repository, landings, naive, utc
 
 
@@ -46,6 +47,11 @@ SAID = [
     # ttl against refresh
     ("delays", {"ttl": "59m"}, {}, "ttl 59m is shorter than refresh 1h: .* in the first 1m after an instant are never served"),
     ("delays", {"ttl": "1h"}, {}, "^(?!.*shorter than refresh)"),
+    ("delays", {"ttl": "0s"}, {}, "^ttl 0s: a row counts at its own instant alone(?!.*shorter)"),
+    # keys that have expired by now
+    ("delays", {"ttl": "2d"}, {}, "100% of its keys would be EXPIRED now: they have no row within ttl 2d; the newest row is of 2013-01-01 16:30 UTC"),
+    ("delays", {"ttl": None}, {}, "^(?!.*EXPIRED)"),
+    ("delays", {"ttl": "36500d"}, {}, "^(?!.*EXPIRED)"),
     # one load
     (
         "landings",
@@ -81,6 +87,44 @@ def test_what_is_said_and_what_is_not(repo, name, words, columns, message):
     """Each warning where it holds, and silence where it does not."""
     text = about(repo, name, words, **columns)
     assert re.search(message, text) if message else text == ""
+
+
+def test_the_share_of_expired_keys_is_of_those_known_now(repo):
+    """For keys that are known at the instant of now, and as a lookup would answer them then."""
+    from featurestore.registry.store import Registry
+
+    ages = {"old": 50, "older": 60, "edge": 48, "young": 1, "later": -2}
+    at = [START - dt.timedelta(hours=hours) for hours in ages.values()]
+    facts = {"arr_delay": [1.0] * 5, "gate": pa.array([1] * 5, pa.int32()), "carrier_code": list(ages)}
+    repo.write("landings.parquet", pa.table({"landed_at": utc(at), **facts}))
+    now = int((START + dt.timedelta(minutes=10)).timestamp() * 1_000_000)
+    repo.registry = Registry(repo.root / "other.db", now=lambda: now)
+    assert "50% of its keys would be EXPIRED now: they have no row within ttl 2d" in texts(
+        repo.plan(repo.definitions()), "delays"
+    )
+    assert not any("EXPIRED" in text for text in texts(repo.plan(repo.definitions(ttl="61h")), "delays"))
+
+
+def test_functions_are_called_once_with_nulls(repo):
+    """What comes of it is told, and to act where it fails."""
+    from featurestore.declare.on_demand import RequestTime, on_demand
+
+    repo.definitions()
+
+    @on_demand(inputs=[repo.delays["delay"], RequestTime()], output=Float64)
+    def fails(delay, now):
+        return delay + now.hour
+
+    @on_demand(inputs=[repo.delays["delay"]], output=Float64, mode="columns")
+    def doubled(delay):
+        return delay.fillna(3.0) * 2
+
+    plan = repo.plan([fails, doubled, repo.share])
+    told = {notice.name: (notice.act, notice.text) for notice in plan.notices if notice.kind == "on_demand"}
+    assert told["share"] == (False, "of a key that is not known it makes null")
+    assert told["doubled"] == (False, "of a key that is not known it makes 6.0")
+    assert told["fails"][0]
+    assert "makes it fail, and the whole request: TypeError: unsupported operand" in told["fails"][1]
 
 
 def test_a_table_with_valid_from_is_told_apart(repo):
