@@ -81,7 +81,8 @@ def _of_mappings(source: PushSource, rows: Sequence[Any], *, json: bool) -> Give
 def _is_naive(value: Any) -> bool:
     """Whether a timestamp, or the text of one, says no zone."""
     if isinstance(value, str):
-        return value[-1:] not in {"Z", "z"} and not {"+", "-"} & {*value[10:]}
+        zone = value[10:]
+        return not ("Z" in zone or "z" in zone or "+" in zone or "-" in zone)
     return isinstance(value, datetime) and value.tzinfo is None
 
 
