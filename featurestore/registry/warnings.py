@@ -18,7 +18,7 @@ from featurestore.errors import SourceError
 from featurestore.registry.steps import Notice
 from featurestore.semantics.columns import NAIVE
 from featurestore.semantics.expressions import columns_named
-from featurestore.semantics.rows import counts_from_sql, words_sql
+from featurestore.semantics.rows import before_ttl_sql, counts_from_sql, happened_sql, is_known_sql, words_sql
 from featurestore.semantics.sql import floor_div
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
@@ -198,24 +198,29 @@ def _expired(session: Session, view: ResolvedView, total: int, now: int) -> Iter
         return
     as_of = view.timing.as_of(now)
     keys = [f"k{i}" for i in range(len(view.keys))]
-    some = f"AND hash({', '.join(keys)}) % {every} = 0" if keys and (every := -(-total // SAMPLE_ROWS)) > 1 else ""
+    terms = [happened_sql(as_of), is_known_sql(view.timing.known_by(as_of)), *(f"{key} IS NOT NULL" for key in keys)]
+    if keys and (every := -(-total // SAMPLE_ROWS)) > 1:
+        terms.append(f"hash({', '.join(keys)}) % {every} = 0")
     known, gone, newest = session.connection.execute(
-        f"SELECT count(*), count(*) FILTER (newest < {as_of - view.ttl}), strftime(make_timestamp(max(newest)), '%Y-%m-%d %H:%M') "
-        f"FROM (SELECT {', '.join([*keys, 'max(event_us) AS newest'])} FROM ({words_sql(view, session.scan(view.source))}) "
-        f"WHERE event_us <= {as_of} AND known <= {as_of + view.timing.settle} "
-        f"{''.join(f'AND {key} IS NOT NULL ' for key in keys)}{some} GROUP BY {', '.join(keys) or '()'})"
+        f"SELECT count(*), count(*) FILTER ({before_ttl_sql(as_of, view.ttl)}), "
+        "strftime(make_timestamp(max(event_us)), '%Y-%m-%d %H:%M') "
+        f"FROM (SELECT max(event_us) AS event_us FROM ({words_sql(view, session.scan(view.source))}) "
+        f"WHERE {' AND '.join(terms)} GROUP BY {', '.join(keys) or '()'})"
     ).fetchall()[0]
     if gone:
-        share = (
-            f"{gone / known:.0%}"
-            if gone in {0, known} or 0.01 <= gone / known <= 0.99
-            else "less than 1%"
-            if gone < known / 2
-            else "over 99%"
-        )
         last = f"; the newest row is of {newest} UTC" if gone == known else ""
-        text = f"{share} of its keys would be EXPIRED now: they have no row within ttl {show_duration(view.ttl)}{last}"
+        text = (
+            f"{_share(gone, known)} of its keys would be EXPIRED now: they have no row within ttl "
+            f"{show_duration(view.ttl)}{last}"
+        )
         yield Notice("views", view.name, text, act=gone > known / 2)
+
+
+def _share(some: int, of: int) -> str:
+    """A percentage that is 0 or 100 where it is exactly."""
+    if 0 < some < of / 100:
+        return "less than 1%"
+    return "over 99%" if of * 0.99 < some < of else f"{some / of:.0%}"
 
 
 def _loads(session: Session, source: Source) -> Iterator[str]:
