@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
@@ -22,7 +23,7 @@ from pydantic import (
 )
 
 from featurestore.declare.misplaced_options import elsewhere, options_of
-from featurestore.declare.problems import problems
+from featurestore.declare.problems import problems, shown
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type
 
@@ -30,6 +31,11 @@ __all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "caller",
 
 OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (Path(__file__).parent, pydantic.__file__))
 """The folders of this product and of the library that checks its fields; a user's may begin or go on like them."""
+
+TYPES = (
+    "Bool", "Int32", "Int64", "Float32", "Float64", "String", "Bytes", "Date", "Timestamp", "Decimal(p, s)", "Array(T)",
+)  # fmt: skip
+"""The types as they are written, for messages."""
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="Declaration")
@@ -91,9 +97,10 @@ def type_of(value: Any) -> FeatureType:
     try:
         return parse_type(value if isinstance(value, str) else "")
     except ValueError:
-        raise ValueError(
-            f"{value!r} is no type; types are Bool, Int64, Float64, String, … from featurestore.types"
-        ) from None
+        meant = [name for name in TYPES if isinstance(value, str) and name.lower() == value.strip().lower()]
+        near = meant or get_close_matches(str(value), TYPES, n=1, cutoff=0.7)
+        hint = f". Did you mean {near[0]}?" if near else f"; types are {', '.join(TYPES)} from featurestore.types"
+        raise ValueError(f"{value if isinstance(value, type) else shown(value)} is no type{hint}") from None
 
 
 Name = Annotated[str, AfterValidator(_identifier)]
@@ -124,6 +131,18 @@ class Declaration(BaseModel):
         """Its kind and name, for messages."""
         return f"{type(self).__name__} '{getattr(self, 'name', '')}'"
 
+    @classmethod
+    def titled(cls, args: tuple[Any, ...], said: Mapping[str, Any]) -> str:
+        """The title of what these arguments declare, for messages about them: there is no definition yet."""
+        first = args[0] if args else said.get("name")
+        named = said.get("name", first if isinstance(first, str) else getattr(first, "__name__", None))
+        return f"{cls.__name__} '{named}'" if isinstance(named, str) else cls.__name__
+
+    @classmethod
+    def examples(cls) -> dict[str, str]:
+        """Field → how its value may look, for messages."""
+        return {name: str(field.examples[0]) for name, field in cls.model_fields.items() if field.examples}
+
     def error(self, problem: str) -> DeclarationError:
         """An error about this definition that says where it stands."""
         return DeclarationError(f"{self.title}: {problem} ({self.origin})")
@@ -140,9 +159,7 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
     @functools.wraps(init)
     def checked(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
         origin = caller()
-        kind = type(self).__name__
-        named = args[0] if args and isinstance(args[0], str) else getattr(args[0] if args else None, "__name__", None)
-        title = kind if named is None else f"{kind} '{named}'"
+        title = self.titled(args, kwargs)
         known = [*parameters, *options_of(init)]
         if len(args) > len(in_place):
             raise DeclarationError(f"{title}: {_by_name(in_place, known)} ({origin})")
@@ -154,8 +171,10 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
         try:
             init(self, *args, **kwargs)
         except ValueError as error:  # pydantic's own among them
-            said = problems(error, self.SAID_AS) if isinstance(error, ValidationError) else str(error)
-            raise DeclarationError(f"{title}: {said} ({origin})") from None
+            said = str(error)
+            if isinstance(error, ValidationError):
+                said = problems(error, self.SAID_AS, self.examples())
+            raise DeclarationError(f"{title}: {said}{_at(origin, said)}") from None
         except TypeError as error:
             if not re.search(r"argument|keywords", str(error)):
                 raise
@@ -185,6 +204,12 @@ def takes_words(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[
 def _parameters(function: Callable[..., object], *, in_place: bool = False) -> list[str]:
     every = list(inspect.signature(function).parameters.values())[1:]
     return [p.name for p in every if p.kind is not p.VAR_KEYWORD and not (in_place and p.kind is p.KEYWORD_ONLY)]
+
+
+def _at(origin: Origin, said: str) -> str:
+    """The end of a message that says where, unless what went wrong within has said the same."""
+    place = f" ({str.__str__(origin)})"
+    return "" if said.endswith(place) else place
 
 
 def _by_name(in_place: list[str], known: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from featurestore.declare.declaration import ColumnName, Declaration, Name, TypeField, declares
 
@@ -28,7 +28,7 @@ class Entity(Declaration):
     """
 
     name: Name
-    key: Annotated[dict[ColumnName, TypeField], AfterValidator(_no_floats)]
+    key: Annotated[dict[ColumnName, TypeField], AfterValidator(_no_floats), Field(examples=["{'user': String}"])]
     owner: str = ""
     description: str = ""
     tags: dict[str, str] = {}

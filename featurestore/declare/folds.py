@@ -80,7 +80,8 @@ class Fold(Declaration):
         if self.offset and len(timed) < (len(self.windows) or 1):
             raise ValueError("offset is for windows of a duration, not for 'lifetime'")
         if len(set(self.windows)) < len(self.windows):
-            raise ValueError("a window is listed twice")
+            twice = next(window for place, window in enumerate(self.windows) if window in self.windows[:place])
+            raise ValueError(f"windows: {shown(twice)!r} is listed twice")
         return self
 
     @property

@@ -20,6 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from featurestore.declare.problems import shown
+
 __all__ = ["content_digest", "is_pandas", "own_cells", "own_pandas", "own_table", "table_of"]
 
 PLAIN_BYTES = 1 << 31
@@ -79,12 +81,55 @@ def table_of(frame: Any, *, owned: bool = False, zone: str = "UTC") -> pa.Table:
     try:
         table = _plain_table(frame)
     except (pa.ArrowException, OverflowError) as error:  # some of which are TypeErrors as well
-        raise ValueError(str(error)) from None
+        raise ValueError(_unheld(frame) or str(error)) from None
     twice = [name for name in table.column_names if table.column_names.count(name) > 1]
     if twice:
         raise ValueError(f"it has a column '{twice[0]}' twice; rename or drop one of the two")
     _check_text(table)
     return table if owned else own_table(table)
+
+
+def _unheld(frame: Any) -> str | None:
+    """The column and row for which Arrow holds no frame; None where it is neither a column's length nor its values."""
+    if is_pandas(frame):
+        columns = [(name, frame.iloc[:, place]) for place, name in enumerate(frame.columns)]
+    elif isinstance(frame, dict):
+        columns = [(name, values if hasattr(values, "__len__") else list(values)) for name, values in frame.items()]
+    else:
+        return None
+    for name, values in columns:
+        first, others = len(columns[0][1]), len(values)
+        if first != others:
+            return f"column '{columns[0][0]}' has {first} {_rows(first)}, and column '{name}' has {others}"
+        try:
+            pa.array(values)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            return _odd_value(name, list(values))
+    return None
+
+
+def _rows(count: int) -> str:
+    return "row" if count == 1 else "rows"
+
+
+def _odd_value(name: object, values: list[Any]) -> str:
+    """What to say of a column of which some value is none, or of another type than those before it."""
+    least, most = 0, len(values)  # so many of them can be held, and so many cannot
+    while most - least > 1:
+        middle = (least + most) // 2
+        try:
+            pa.array(values[:middle])
+            least = middle
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            most = middle
+    value = values[least]
+    try:
+        pa.array([value])
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return f"column '{name}', row {least}: {shown(value)} is no value that a column holds; drop or convert it"
+    before = next((other for other in reversed(values[:least]) if other is not None), None)
+    other = "" if before is None else f", and before it {shown(before)}"
+    return f"column '{name}' holds values of several types: in row {least} {shown(value)}{other}; make them one"
 
 
 def _check_lists(columns: dict[Any, Any]) -> None:

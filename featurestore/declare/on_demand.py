@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 from pydantic import Field
 
 from featurestore.declare.code import FunctionCode, code_of
-from featurestore.declare.declaration import ColumnName, Declaration, TypeField, declares
+from featurestore.declare.declaration import ColumnName, Declaration, TypeField, caller, declares
 from featurestore.declare.problems import shown
 from featurestore.declare.views import Selection
 from featurestore.types import FeatureType, Timestamp
@@ -86,11 +86,13 @@ class OnDemand(Declaration):
         **options: Unpack[OnDemandOptions],
     ) -> None:
         if not isinstance(inputs, (list, tuple)):
-            raise ValueError("inputs is a list of features and request values: inputs=[…]")
+            raise ValueError(f"inputs: must be a list of features and request values, and is {shown(inputs)}")
+        if not callable(function):
+            raise ValueError(f"function: must be a function, and is {shown(function)}")
         for item in inputs:
             if not isinstance(item, (Selection, Request, RequestTime)):
                 raise ValueError(
-                    f"an input is view['name'], Request('x', type) or RequestTime(), and not {shown(item)}"
+                    f"inputs: each is view['name'], Request('x', type) or RequestTime(), and not {shown(item)}"
                 )
         where = _where(function)
         title = getattr(function, "__name__", str(function))
@@ -98,11 +100,11 @@ class OnDemand(Declaration):
         parameters = list(inspect.signature(function).parameters)
         if len(parameters) != len(inputs):
             raise ValueError(
-                f"'{title}' takes {len(parameters)} values ({', '.join(parameters)}), inputs lists {len(inputs)}"
+                f"inputs lists {len(inputs)}, and its function takes {len(parameters)}: {', '.join(parameters) or 'none'}"
             )
         for item in inputs:
             if isinstance(item, Selection) and len(item.features) != 1:
-                raise ValueError(f"an input is one feature: view['name'] instead of all of '{item.name}'")
+                raise ValueError(f"inputs: each is one feature, view['name'], and not several of '{item.name}'")
         self.fill(
             function=function,
             libraries=code.libraries,
@@ -144,7 +146,7 @@ class OnDemand(Declaration):
 
 def _where(function: Any) -> str:
     code = getattr(function, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else "<unknown>"
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else str.__str__(caller())
 
 
 @overload

@@ -35,15 +35,16 @@ MUST = {
 }
 
 
-def problems(error: ValidationError, said_as: Mapping[str, str] = {}) -> str:
+def problems(error: ValidationError, said_as: Mapping[str, str] = {}, examples: Mapping[str, str] = {}) -> str:
     """What pydantic found wrong, each with the field's name, in one line.
 
-    said_as: field → the option by which callers say it. A field that may be one of several kinds is one problem.
+    said_as: field → the option by which callers say it. examples: field → how its value may look. A field that may be one
+    of several kinds is one problem.
     """
     places: dict[str, list[ErrorDetails]] = {}
     for item in error.errors():
         places.setdefault(_place(item, said_as), []).append(item)
-    texts = [(where, _problem(items)) for where, items in places.items()]
+    texts = [(where, _problem(items, examples)) for where, items in places.items()]
     return "; ".join(f"{where}: {text}" if where else text for where, text in texts)
 
 
@@ -55,12 +56,14 @@ def _place(item: ErrorDetails, said_as: Mapping[str, str]) -> str:
     return ".".join([said_as.get(part, part) for part in own[:1]] + own[1:])
 
 
-def _problem(items: list[ErrorDetails]) -> str:
+def _problem(items: list[ErrorDetails], examples: Mapping[str, str]) -> str:
     kinds = [kind for item in items if (kind := _kind(item)) is not None]
     own = list(dict.fromkeys(_own(item) for item in items if _kind(item) is None))
     if not own:
         *most, last = dict.fromkeys(kinds)
-        return f"must be {', '.join(most)}{' or ' if most else ''}{last}, and is {shown(items[0]['input'])}"
+        field = str(items[0]["loc"][0]) if len(items[0]["loc"]) == 1 else ""
+        example = f", such as {examples[field]}" if field in examples else ""
+        return f"must be {', '.join(most)}{' or ' if most else ''}{last}{example}, and is {shown(items[0]['input'])}"
     said = "; ".join(own)
     return f"{said.rstrip('.')}. Or it is {' or '.join(kinds)}" if kinds else said
 

@@ -12,7 +12,7 @@ from featurestore.clock import instant_of, to_datetime
 from featurestore.declare.declaration import ColumnName, Name, TypeField, declares
 from featurestore.declare.durations import PositiveDuration, parse_duration
 from featurestore.declare.sources import RefreshOptions, Source, aware
-from featurestore.errors import PushError
+from featurestore.errors import PushError, did_you_mean
 from featurestore.types import FeatureType
 
 __all__ = ["KNOWN_AT", "REPLACES", "PushSource"]
@@ -59,7 +59,7 @@ class PushSource(Source):
     SAID_AS: ClassVar[Mapping[str, str]] = {"columns": "schema"}
 
     kind: Literal["push"] = "push"
-    columns: Annotated[dict[ColumnName, TypeField], Field(min_length=1)]
+    columns: Annotated[dict[ColumnName, TypeField], Field(min_length=1, examples=["{'user': String}"])]
     event_time: str
     lateness: PositiveDuration = DEFAULT_LATENESS
     tolerance: PositiveDuration = DEFAULT_TOLERANCE
@@ -93,13 +93,16 @@ class PushSource(Source):
         lower: dict[str, str] = {}
         for column in self.columns:
             if column.lower() == KNOWN_AT:
-                raise ValueError(f"a pushed row has no column '{column}': the store says when it learned of it")
+                raise ValueError(f"schema: a pushed row has no column '{column}': the store says when it learned of it")
             other = lower.setdefault(column.lower(), column)
             if other != column:
-                raise ValueError(f"columns '{other}' and '{column}' differ in case alone, which SQL cannot tell apart")
+                raise ValueError(
+                    f"schema: columns '{other}' and '{column}' differ in case alone, which SQL cannot tell apart"
+                )
         for column in self.option_columns:
             if column not in self.columns:
-                raise ValueError(f"the schema has no column '{column}', which its options name")
+                hint = did_you_mean(column, self.columns, noun="Its columns")
+                raise ValueError(f"{self.option_of(column)}: the schema has no column '{column}'.{hint}")
         if self.columns[self.event_time].kind != "Timestamp":
             raise ValueError(
                 f"event_time column '{self.event_time}' is {self.columns[self.event_time]}, and must be Timestamp"

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from featurestore.declare.declaration import Declaration, Name, declares
 from featurestore.declare.on_demand import OnDemand
+from featurestore.declare.problems import shown
 from featurestore.declare.views import FeatureView, Selection
 
 __all__ = ["FeatureService"]
@@ -22,11 +23,11 @@ def _items(value: Any) -> Any:
     if isinstance(value, (FeatureView, Selection, OnDemand)):
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise ValueError("features is a list of views, selections and on-demand features")
+        raise ValueError(f"must be a list of views, view['x'], aliases and on-demand features, and is {shown(value)}")
     items = tuple(_item(item) for item in value)
     for item in items:
         if not isinstance(item, (Selection, OnDemand)):
-            raise ValueError(f"{item!r} is no view, selection or on-demand feature")
+            raise ValueError(f"{shown(item)} is no view, view['x'], alias or on-demand feature")
     return items
 
 

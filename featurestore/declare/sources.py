@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import zoneinfo
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Required, Self, TypedDict, Unpack
 
@@ -33,7 +35,9 @@ def aware(value: datetime) -> datetime:
 
 def _zone(value: str) -> str:
     if value not in zoneinfo.available_timezones():
-        raise ValueError(f"timezone '{value}' is no IANA name such as 'America/New_York'")
+        near = get_close_matches(value, zoneinfo.available_timezones(), n=1, cutoff=0.8)
+        hint = f". Did you mean '{near[0]}'?" if near else " such as 'America/New_York'"
+        raise ValueError(f"timezone '{value}' is no IANA name{hint}")
     return value
 
 
@@ -168,6 +172,13 @@ class Source(Declaration):
         """The columns that hold instants."""
         return tuple(c for c in (self.event_time, self.known_column, self.until, self.valid_from) if c is not None)
 
+    def option_of(self, column: str) -> str:
+        """The first option that names this column, for messages."""
+        named = ("event_time", "known_at", "until", "valid_from", "identity", "version", "tiebreak", "deleted")
+        return next(
+            option for option in named if column in (getattr(self, option) or ()) or column == getattr(self, option)
+        )
+
     @property
     def option_columns(self) -> tuple[str, ...]:
         """Every column that an option of the source names, once each."""
@@ -184,9 +195,37 @@ def _paths(value: Any) -> Any:
 
 
 def _path(value: object) -> str:
+    if not isinstance(value, (str, Path)):
+        raise ValueError(f"must be text or a Path, and is {shown(value)}")
     if "\0" in str(value):
         raise ValueError(f"{shown(value)} is no path: it holds a NUL")
     return str(value)
+
+
+def _said_paths(value: object) -> object:
+    """What a caller gives as a path, or as a list of them; ValueError where it is none of a file on this machine."""
+    for path in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(path, (str, Path)):
+            problem = no_path(str(path))
+            if problem is not None:
+                raise ValueError(f"path: {problem}")
+    return value
+
+
+def no_path(text: str) -> str | None:
+    """Why a text is no path of a file that can be read; None where it is one."""
+    if not text:
+        return "must not be empty"
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/{0,2}", text)
+    if scheme is None or ("://" not in text and scheme[1].lower() not in CLOUDS):
+        return None
+    if scheme[1].lower() == "file":
+        return f"'{text}' is a URL; write the path alone: '{text.partition('://')[2]}'"
+    return f"'{text}' lies in no folder of this machine, and only files are read; copy it into one, or mount the store as a folder"
+
+
+CLOUDS = frozenset({"abfs", "abfss", "az", "dbfs", "gs", "hdfs", "md", "s3", "s3a"})
+"""Schemes of places that are also written with fewer slashes."""
 
 
 def _partition(value: Any) -> FeatureType | None:
@@ -227,19 +266,21 @@ class ParquetSource(Source):
         optional: str | list[str] | tuple[str, ...] = (),
         **options: Unpack[SourceOptions],
     ) -> None:
-        self.fill(name=name, path=path, partitions=partitions or {}, optional=optional, **options)
+        self.fill(name=name, path=_said_paths(path), partitions=partitions or {}, optional=optional, **options)
 
 
 class TableSource(Source):
     """A table or view in a DuckDB file: `TableSource("orders", "warehouse.duckdb", table="main.orders", event_time="at")`."""
 
     kind: Literal["table"] = "table"
-    path: str
+    path: Annotated[str, BeforeValidator(_path)]
     table: str
 
     @declares
     def __init__(self, name: str, path: str | Path, *, table: str, **options: Unpack[SourceOptions]) -> None:
-        self.fill(name=name, path=_path(path), table=table, **options)
+        if table == "":
+            raise ValueError("table: must not be empty")
+        self.fill(name=name, path=_said_paths(path), table=table, **options)
 
 
 class DataFrameSource(Source):

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, Required, Self, Unpack
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from featurestore.declare.declaration import ColumnName, Declaration, Name, declares, takes_words
-from featurestore.declare.durations import Duration, PositiveDuration
+from featurestore.declare.declaration import ColumnName, Declaration, Name, caller, declares, takes_words
+from featurestore.declare.durations import Duration, PositiveDuration, show_duration
 from featurestore.declare.entity import Entity
 from featurestore.declare.folds import Condition, Fold, Latest, expanded
+from featurestore.declare.problems import shown
 from featurestore.declare.sources import Refresh, RefreshOptions, Source
-from featurestore.errors import did_you_mean
+from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.report import Report, ReportTable
 
 __all__ = ["FeatureView", "Selection"]
@@ -36,13 +37,16 @@ def _features(value: Any) -> Any:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, Sequence):
-        if len(set(value)) != len(value):
-            raise ValueError("a feature is listed twice")
         if any(isinstance(item, Fold) for item in value):
             raise ValueError("a fold has a name of its own: features={'total': Sum('x', window='7d')}")
+        for place, item in enumerate(value):
+            if not isinstance(item, str):
+                raise ValueError(f"{shown(item)} is no name of a column; in a list each is one")
+            if item in value[:place]:
+                raise ValueError(f"'{item}' is listed twice")
         return {column: Latest(column) for column in value}
     if not isinstance(value, Mapping):
-        return value
+        raise ValueError(f"must be a dict of folds, or a list of columns, and is {shown(value)}")
     for name, fold in value.items():
         if isinstance(fold, str):
             raise ValueError(f"'{name}' is {fold!r}, which is no fold; a column's newest value is Latest({fold!r})")
@@ -86,7 +90,7 @@ class FeatureView(Declaration):
         for name in self.key:
             if name not in self.entity.key:
                 known = did_you_mean(name, self.entity.key, noun="Its keys")
-                raise ValueError(f"entity '{self.entity.name}' has no key '{name}'.{known}")
+                raise ValueError(f"key: entity '{self.entity.name}' has no key '{name}'.{known}")
         if self.said("refresh") is None:
             raise ValueError("refresh must be said: how often its values change, such as '1h' or '1d', or 'continuous'")
         if self.said("refresh") == "continuous":
@@ -102,10 +106,21 @@ class FeatureView(Declaration):
     def _check_refreshed(self) -> None:
         settle, refresh = self.said("settle") or 0, self.said("refresh")
         ready = self.said("ready_after")
-        if ready is not None and not settle <= ready <= refresh + settle:
-            raise ValueError("ready_after lies between settle and one refresh after it")
-        if (self.said("refresh_offset") or 0) >= refresh:
-            raise ValueError("refresh_offset must be shorter than refresh")
+        if ready is not None and ready < settle:
+            raise ValueError(
+                f"ready_after is {show_duration(ready)}, and must be at least settle, which is {show_duration(settle)}: rows are "
+                "awaited for so long"
+            )
+        if ready is not None and ready > refresh + settle:
+            raise ValueError(
+                f"ready_after is {show_duration(ready)}, and must be at most refresh + settle, which is "
+                f"{show_duration(refresh + settle)}: by then the next values are due"
+            )
+        offset = self.said("refresh_offset") or 0
+        if offset >= refresh:
+            raise ValueError(
+                f"refresh_offset is {show_duration(offset)}, and must be shorter than refresh, which is {show_duration(refresh)}"
+            )
 
     def said(self, option: str) -> Any:
         """What the view says for an option about time, or else its source; None where neither does."""
@@ -116,6 +131,12 @@ class FeatureView(Declaration):
         """The source column that holds an entity key."""
         return self.key.get(key, key)
 
+    def asked_error(self, problem: str) -> DeclarationError:
+        """An error about what somebody asks of the view, who stands elsewhere than the view does."""
+        here = str.__str__(caller())
+        at = here if here == self.origin else f"{here}; the view is declared at {self.origin}"
+        return DeclarationError(f"{self.title}: {problem} ({at})")
+
     def __getitem__(self, feature: str | list[str]) -> Selection:
         """One feature (or a list of them), to be listed in a service or read by an on-demand function."""
         return Selection(view=self)[feature]
@@ -123,12 +144,11 @@ class FeatureView(Declaration):
     @takes_words
     def alias(self, name: str, *, key: Mapping[str, str] | None = None) -> Selection:
         """The same view under another name, its entity's keys read from other columns of the spine or request."""
-        for own in key or {}:
+        for own in key if isinstance(key, Mapping) else ():
             if own not in self.entity.key:
-                raise self.error(
-                    f"alias '{name}': no key '{own}'.{did_you_mean(own, self.entity.key, noun='Its keys')}"
-                )
-        return Selection(view=self, name=name, key=dict(key or {}))
+                known = did_you_mean(own, self.entity.key, noun="Its keys")
+                raise self.asked_error(f"alias '{name}': key: entity '{self.entity.name}' has no key '{own}'.{known}")
+        return Selection(view=self, name=name, key=key)
 
     def _repr_html_(self) -> str:
         rows = [(name, fold.title, str(fold.type or "the column's")) for name, fold in self.features.items()]
@@ -144,6 +164,13 @@ class Selection(Declaration):
     key: dict[str, str]
     features: tuple[str, ...]
 
+    @classmethod
+    def titled(cls, args: tuple[Any, ...], said: Mapping[str, Any]) -> str:
+        """That of its view."""
+        view, name = said.get("view", args[0] if args else None), said.get("name")
+        alias = f": alias '{name}'" if isinstance(name, str) else ": alias"
+        return f"{view.title}{alias}" if isinstance(view, FeatureView) else cls.__name__
+
     @declares
     def __init__(
         self,
@@ -153,10 +180,11 @@ class Selection(Declaration):
         key: Mapping[str, str] | None = None,
         features: tuple[str, ...] | None = None,
     ) -> None:
+        key = {} if key is None else key
         self.fill(
             view=view,
-            name=name or view.name,
-            key={own: (key or {}).get(own, own) for own in view.entity.key},
+            name=view.name if name is None else name,
+            key={own: key.get(own, own) for own in view.entity.key} if isinstance(key, Mapping) else key,
             features=tuple(view.features) if features is None else features,
         )
 
@@ -165,7 +193,7 @@ class Selection(Declaration):
         wanted = [feature] if isinstance(feature, str) else list(feature)
         for name in wanted:
             if name not in self.features:
-                raise self.view.error(f"no feature '{name}'.{did_you_mean(name, self.features, noun='Features')}")
+                raise self.view.asked_error(f"no feature '{name}'.{did_you_mean(name, self.features, noun='Features')}")
         return Selection(view=self.view, name=self.name, key=self.key, features=tuple(wanted))
 
     @property

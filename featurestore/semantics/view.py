@@ -363,7 +363,7 @@ def _read(
 def _read_words(view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType]) -> None:
     source = view.source
     for column in source.option_columns:
-        columns[column] = _own_type(view, raw, column, f"source '{source.name}'")
+        columns[column] = _own_type(view, raw, column, source.option_of(column))
     for column in source.time_columns:
         try:
             instant_sql(source, column, raw[column])

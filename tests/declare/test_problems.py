@@ -114,8 +114,8 @@ def test_a_value_of_another_kind_is_told_in_plain_words(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("declare", "says"),
     [
-        (lambda: Entity("thing", key=["k"]), "key: must be a dict, and is ['k']"),  # type: ignore[arg-type]
-        (lambda: Entity("thing", key={"k": "INT64"}), "'INT64' is no type; types are Bool, Int64"),  # type: ignore[dict-item]
+        (lambda: Entity("thing", key=["k"]), "key: must be a dict, such as {'user': String}, and is ['k']"),  # type: ignore[arg-type]
+        (lambda: Entity("thing", key={"k": "INT64"}), "'INT64' is no type. Did you mean Int64?"),  # type: ignore[dict-item]
         (lambda: Entity("thing"), "key=… must be given"),  # type: ignore[call-arg]
         (lambda: Sum("x", window="7 days"), "Sum 'x': window: Duration '7 days' cannot be read."),
         (lambda: Sum("x", window="7 days"), "Or it is 'lifetime'"),
@@ -124,7 +124,7 @@ def test_a_value_of_another_kind_is_told_in_plain_words(kind: Any) -> None:
         (lambda: FeatureView("v", entity=THING, source=ROWS, features=[Sum("x", window="1d")]), "a name of its own"),  # type: ignore[list-item]
         (lambda: FeatureView("v", entity="thing", source=ROWS, features=["x"]), "must be an Entity, and is 'thing'"),  # type: ignore[arg-type]
         (lambda: PushSource("s", schema={"a": int}, event_time="at"), "schema.a: <class 'int'> is no type"),  # type: ignore[dict-item]
-        (lambda: on_demand(twice, inputs=["view:x"], output=Float64), "an input is view['name']"),  # type: ignore[call-overload]
+        (lambda: on_demand(twice, inputs=["view:x"], output=Float64), "inputs: each is view['name']"),  # type: ignore[call-overload]
     ],
 )  # fmt: skip
 def test_the_message_says_what_would_be_right(declare: Callable[[], object], says: str) -> None:
