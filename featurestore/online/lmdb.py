@@ -29,7 +29,7 @@ import lmdb
 
 from featurestore.clock import Clock, reader
 from featurestore.config import lmdb_url
-from featurestore.durable.disk import unwritable
+from featurestore.durable.disk import told, unwritable
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, BusyError, exclusive
 from featurestore.errors import (
     ConfigError,
@@ -197,7 +197,9 @@ def _environment(path: Path, map_size: int | None, lock_timeout: float) -> _Envi
         path.mkdir(parents=True, exist_ok=True)
         status = path.stat()
     except OSError as error:
-        raise OnlineStoreError(f"The online store's directory {path} cannot be made or read: {error}.") from error
+        raise OnlineStoreError(
+            f"The online store's directory {path} cannot be made or read: {told(error, path)}."
+        ) from error
     with _ENVIRONMENTS_LOCK:
         key = (status.st_dev, status.st_ino)  # not the path, which may lead here through a link
         environment = _ENVIRONMENTS.get(key)

@@ -19,7 +19,14 @@ from urllib.parse import unquote, urlsplit
 import hiredis
 import redis
 from redis.backoff import EqualJitterBackoff
-from redis.exceptions import AuthorizationError, NoPermissionError
+from redis.exceptions import (
+    AskError,
+    AuthorizationError,
+    ClusterCrossSlotError,
+    ClusterError,
+    NoPermissionError,
+    ReadOnlyError,
+)
 
 from featurestore.clock import Clock, reader
 from featurestore.errors import ConfigError, OnlineStoreError, OnlineUnavailableError
@@ -46,6 +53,22 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.025, 1.0  # seconds before a retry: doubled eac
 _SILENT = (redis.ConnectionError, redis.TimeoutError)
 _REFUSED = (redis.AuthenticationError, AuthorizationError, NoPermissionError)
 _REPLIES = (*_REFUSED, redis.BusyLoadingError)  # redis-py calls some of the server's replies connection errors
+
+_OTHERS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    (
+        (ClusterError, ClusterCrossSlotError, AskError),
+        (
+            "is part of a Redis Cluster, which spreads keys over several servers: a batch, which one server must write at once, "
+            "cannot go there. Give the URL of one server that is in no cluster"
+        ),
+    ),
+    ((ReadOnlyError,), "is a replica, which takes no writes. Give the URL of its primary"),
+    (
+        (redis.InvalidResponse,),
+        "does not answer as Redis does ({text}). Is its port another service's, or one for TLS, whose URLs begin with rediss://?",
+    ),
+)
+"""Servers of which no batch is taken: by what redis-py raises, what they are."""
 
 
 class RedisStore:
@@ -260,7 +283,12 @@ class RedisStore:
             time.sleep(pause)
 
     def _error(self, error: Exception, text: str) -> OnlineStoreError:
-        name = self._where
+        name, text = self._where, text.rstrip(".")
+        for kinds, what in _OTHERS:
+            if isinstance(error, kinds):
+                return OnlineStoreError(f"{name} {what.format(text=text)}.")
+        if "DB index is out of range" in text:
+            return OnlineStoreError(f"{name} has no database of the number in which its URL ends; most have 0 to 15.")
         if isinstance(error.__context__, queue.Empty):
             return OnlineUnavailableError(
                 f"{name} has all {self._pool_size} connections of this process in use, and none became free in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import redis
 from featurestore.clock import ManualClock, to_datetime
 from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.online import Guard, open_online
-from tests.servers import Front, RedisServer, certificate
+from tests.servers import Front, RedisServer, certificate, free_port
 
 SECRET = "p@ss:w/rd?#%1"
 
@@ -222,6 +223,56 @@ def test_a_server_that_is_away_and_comes_back(guarded: RedisServer) -> None:
         assert store.get([b"a"]).values == [b"2"]
         assert impatient.get([b"a"]).values == [b"2"]
         impatient.close()
+
+
+def refusal(url: str) -> str:
+    """Why nothing can be written to a server."""
+    with closing(open_online(url)) as store, pytest.raises(OnlineStoreError) as caught:
+        store.write({b"a": b"1", b"b": b"2"})
+    assert url in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_server_of_a_cluster_is_told_for_what_it_is() -> None:
+    """Before its slots are given to servers, and after."""
+    with RedisServer(cluster_enabled="yes") as server:
+        assert "is part of a Redis Cluster" in refusal(server.url)
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                time.sleep(0.01)
+        told = refusal(server.url)
+    assert "is part of a Redis Cluster" in told
+    assert told.endswith("Give the URL of one server that is in no cluster.")
+
+
+def test_a_replica_is_told_for_what_it_is() -> None:
+    with RedisServer() as server:
+        with server.client() as client:
+            client.replicaof("127.0.0.1", str(free_port()))
+        assert "is a replica, which takes no writes. Give the URL of its primary." in refusal(server.url)
+
+
+def test_a_database_that_is_not_there_is_told(redis_url: str) -> None:
+    assert "has no database of the number in which its URL ends" in refusal(f"{redis_url.rpartition('/')[0]}/99")
+
+
+def test_another_service_is_told_for_none_of_redis() -> None:
+    """What answers on its port, as a web server does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_as_a_web_server, args=(listener,), daemon=True).start()
+        assert "does not answer as Redis does" in refusal(f"redis://127.0.0.1:{listener.getsockname()[1]}/0")
+
+
+def answer_as_a_web_server(listener: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 def test_a_silent_server_times_out() -> None:
