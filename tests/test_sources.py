@@ -157,4 +157,6 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 and nothing else")
     view = FeatureView("view", entity=THING, source=ParquetSource("rows", tmp_path, **WORDS), features=["x"])
     with opened() as (store, _):
-        assert "'rows' cannot be read" in raised(SourceError, lambda: store.plan([view]))
+        assert "rows.parquet begins as a Parquet file and does not end as one" in raised(
+            SourceError, lambda: store.plan([view])
+        )

@@ -20,6 +20,7 @@ from featurestore.types import FeatureType
 
 __all__ = [
     "ARRIVAL", "DataFrameSource", "ParquetSource", "RefreshOptions", "Source", "SourceOptions", "TableSource", "aware",
+    "no_path",
 ]  # fmt: skip
 
 ARRIVAL: Final = "<arrival>"

@@ -40,6 +40,7 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.source_files import again as once_more
+from featurestore.sources.unreadable import engine_words
 from featurestore.tiles.file_tile_choice import tiles_for
 
 __all__ = ["Run", "materialize_view", "run_record"]
@@ -180,7 +181,7 @@ def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run
                     kept.insert(0, (instant, edition + again))
             except duckdb.Error as error:
                 raise SourceError(
-                    f"{view.declared.title} over {view.source.title}: {error} ({view.source.origin})"
+                    f"{view.declared.title} over {view.source.title}: {engine_words(error)} ({view.source.origin})"
                 ) from error
         mark = pack_watermark(complete if again else [*instants, *complete], edition + again)
         lease.release({codec.watermark_key: mark, codec.state_key: _state(runs[-1], records)})

@@ -23,6 +23,7 @@ from featurestore.semantics.sql import floor_div
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
+from featurestore.sources.unreadable import engine_words
 
 __all__ = ["SAMPLE_ROWS", "column_notices", "data_notices", "rule_notices"]
 
@@ -156,7 +157,7 @@ def data_notices(views: Iterable[ResolvedView], offline: Offline, *, now: int) -
                         yield from _expired(session, view, total, now)
                 yield from (Notice("sources", name, text) for text in _unseen(source, offline))
             except duckdb.Error as error:
-                raise SourceError(f"{source.title} cannot be read: {error} ({source.origin})") from error
+                raise SourceError(f"{source.title} cannot be read: {engine_words(error)} ({source.origin})") from error
 
 
 def _measure(session: Session, view: ResolvedView) -> tuple[int, int]:

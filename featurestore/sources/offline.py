@@ -22,6 +22,7 @@ from featurestore.sources.push_logs import PushLogs
 from featurestore.sources.session import Session, SharedInstance
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.sources import Sources
+from featurestore.sources.unreadable import engine_words
 
 __all__ = ["Offline"]
 
@@ -97,6 +98,8 @@ class Offline(Sources):
                 try:
                     known = session.columns(source)
                 except duckdb.Error as error:
-                    raise SourceError(f"{source.title} cannot be read: {error} ({source.origin})") from error
+                    raise SourceError(
+                        f"{source.title} cannot be read: {engine_words(error)} ({source.origin})"
+                    ) from error
             self._raw[key] = known
         return known

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import ParquetSource, Source
-from featurestore.errors import SourceError
 from featurestore.semantics.columns import Mixed, RawColumns, finer_than_micros, type_of_column, widens
 from featurestore.semantics.source_columns import own_columns
 from featurestore.semantics.sql import file_list, folded, numbered_columns
 from featurestore.sources.engine_types import NOTHING, EngineChange, change_in, common_type, given_type, type_tree
-from featurestore.sources.source_files import SourceFile
+from featurestore.sources.source_files import SourceFile, source_error
+from featurestore.sources.unreadable import no_parquet
 
 __all__ = ["FileColumns", "Schemas", "agreed_columns", "pushed_types", "readable", "taken_columns"]
 
@@ -60,7 +60,7 @@ class Schemas:
             stored = pq.read_metadata(path).schema
             schema = stored.to_arrow_schema()
         except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{source.title} cannot be read: {path}: {error} ({source.origin})") from error
+            raise source_error(source, no_parquet(path, error)) from error
         leaves = (stored.column(place) for place in range(len(stored)))
         # The engine reads by how a file stores its columns, which Arrow's types do not say (timestamps of 96 bits).
         shape = (

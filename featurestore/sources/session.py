@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
-from featurestore.errors import SourceError
+from featurestore.errors import SourceError, did_you_mean
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.engine import settle_session
 from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
@@ -33,6 +33,7 @@ from featurestore.sources.scans import rows_of_files, rows_of_table
 from featurestore.sources.schemas import pushed_types, readable, taken_columns
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.sources import Sources
+from featurestore.sources.unreadable import no_database
 from featurestore.types import FeatureType
 
 __all__ = ["OpenedSource", "Session", "SharedInstance"]
@@ -152,7 +153,8 @@ class Session:
                 raise source_error(
                     source, f"DuckDB opens no file whose path has ? or \\ in it: {files[0].path}; give it another name"
                 )
-            database = self._attached(files[0].path)
+            database = self._attached(source, files[0].path)
+            self._check_table(source, database, files[0].path)
             full = ".".join([database, *map(quote, source.table.split("."))])
             if self._is_view(database, source.table.split(".")[-1]):  # a view has no row ids
                 self.connection.execute(f"CREATE TEMP TABLE {name}_rows AS SELECT * FROM {full}")
@@ -234,15 +236,32 @@ class Session:
         types = {column: of.duckdb for column, (of, _) in added.items()}
         return OpenedSource(scan._replace(relation=rows), stored.with_types(types))
 
-    def _attached(self, path: str) -> str:
+    def _attached(self, source: TableSource, path: str) -> str:
         """The name of a DuckDB file in this instance, which has it once."""
         file = Path(path).resolve()
         with self._shared.lock:
             name = self._shared.attached.get(file)
             if name is None:
-                name = self._shared.attached[file] = f"attached_{len(self._shared.attached)}"
-                self.connection.execute(f"ATTACH {literal(path)} AS {name} (READ_ONLY)")
+                name = f"attached_{len(self._shared.attached)}"
+                try:
+                    self.connection.execute(f"ATTACH {literal(path)} AS {name} (READ_ONLY)")
+                except duckdb.Error as error:
+                    raise source_error(source, no_database(path, error)) from error
+                self._shared.attached[file] = name
             return name
+
+    def _check_table(self, source: TableSource, database: str, path: str) -> None:
+        """SourceError where a DuckDB file has no table or view of the name."""
+        sql = "SELECT schema_name, {0}_name FROM duckdb_{0}s() WHERE database_name = ? AND NOT internal"
+        found = [
+            row
+            for kind in ("table", "view")
+            for row in self.connection.execute(sql.format(kind), [database]).fetchall()
+        ]
+        names = {name if schema == "main" else f"{schema}.{name}" for schema, name in found}
+        if source.table.lower().removeprefix("main.") not in {name.lower() for name in names}:
+            hint = did_you_mean(source.table, names, noun="It has")
+            raise source_error(source, f"{path} has no table '{source.table}'.{hint}")
 
     def _is_view(self, database: str, table: str) -> bool:
         sql = "SELECT count(*) FROM duckdb_views() WHERE database_name = ? AND view_name = ?"

@@ -18,7 +18,7 @@ from glob import escape
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from featurestore.declare.sources import ParquetSource, Source, TableSource
+from featurestore.declare.sources import ParquetSource, Source, TableSource, no_path
 from featurestore.errors import FilesChangedError, SourceError
 from featurestore.sources.arrivals import Sighting
 
@@ -113,10 +113,16 @@ class Places:
         """The paths of a source's files, in order, each with its part below the place that is declared or located."""
         declared = self._declared(source)
         if isinstance(source, TableSource):
+            problem = no_path(declared[0])
+            if problem is not None:
+                raise source_error(source, problem)
             path = self._root / Path(declared[0]).expanduser()
             return {str(path): path.name}
         found: dict[str, str] = {}
         for written in declared:
+            problem = no_path(written)
+            if problem is not None:
+                raise source_error(source, problem)
             base, part = self._written(Path(written).expanduser())
             try:
                 place, matches = _found(base, part)

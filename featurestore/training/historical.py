@@ -28,6 +28,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
+from featurestore.sources.unreadable import engine_words
 from featurestore.training.manifest import library_versions
 from featurestore.training.spine import SpineChunk, chunks_of, pandas_of, stays
 from featurestore.training.spine_table import SpineTable, load_chunk
@@ -235,7 +236,9 @@ def answer_part(session: Session, part: ServiceView, spine: SpineTable, *, serve
             session.connection, view, session.scan(view.source), requests="requests", as_of=instants, features=part.features,
         )  # fmt: skip
     except duckdb.Error as error:
-        raise SourceError(f"{view.declared.title} over {view.source.title}: {error} ({view.source.origin})") from error
+        raise SourceError(
+            f"{view.declared.title} over {view.source.title}: {engine_words(error)} ({view.source.origin})"
+        ) from error
 
 
 def part_values(part: ServiceView, answer: Answer) -> PartValues:

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
+from featurestore.declare.sources import no_path
 from featurestore.durable.parquet import WITH_EXTENSIONS
 from featurestore.errors import SpineError
 from featurestore.semantics.engine import batches_of
 from featurestore.sources.source_files import PlaceError, files_below
+from featurestore.sources.unreadable import no_parquet
 
 __all__ = ["CHUNK_ROWS", "SpineChunk", "chunks_of", "pandas_of", "stays"]
 
@@ -38,6 +40,9 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
     """The spine in order, in chunks of their own: polars, Arrow, a Parquet path or a DuckDB relation; pandas where nobody
     else holds it, as `pandas_of` gives it. zone: as which naive timestamps are to be read."""
     if isinstance(spine, (str, Path)):
+        problem = no_path(str(spine))
+        if problem is not None:
+            raise SpineError(f"The spine's path: {problem}")
         yield from _chunks_of_reader(_parquet_reader(Path(spine)))
         return
     if isinstance(spine, duckdb.DuckDBPyRelation):
@@ -110,14 +115,14 @@ def _batches(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch
                 for batch in opened.iter_batches(min(READ_ROWS, CHUNK_ROWS)):
                     yield batch.select(schema.names).cast(schema)
             except (pa.ArrowException, OSError) as error:
-                raise SpineError(f"The spine's file {file} cannot be read: {error}") from error
+                raise SpineError(f"The spine cannot be read: {no_parquet(file, error)}") from error
 
 
 def _opened(file: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, **WITH_EXTENSIONS)
     except (pa.ArrowException, OSError) as error:
-        raise SpineError(f"The spine's file {file} cannot be read: {error}") from error
+        raise SpineError(f"The spine cannot be read: {no_parquet(file, error)}") from error
 
 
 def _chunks_of_reader(reader: pa.RecordBatchReader) -> Iterator[SpineChunk]:

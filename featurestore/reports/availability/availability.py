@@ -31,6 +31,7 @@ from featurestore.reports.journals import Completions, completions_of, landings
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
+from featurestore.sources.unreadable import engine_words
 
 __all__ = ["availability"]
 
@@ -49,7 +50,9 @@ def availability(
         try:
             found[view.name] = _measured(project, view, since=BEGINNING if start is None else start, now=now)
         except duckdb.Error as error:
-            raise SourceError(f"{view.source.title} cannot be read: {error} ({view.source.origin})") from error
+            raise SourceError(
+                f"{view.source.title} cannot be read: {engine_words(error)} ({view.source.origin})"
+            ) from error
     return Availability(found, start, now)
 
 

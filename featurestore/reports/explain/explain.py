@@ -45,6 +45,7 @@ from featurestore.semantics.view import EVENT_TIME, ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
+from featurestore.sources.unreadable import engine_words
 
 __all__ = ["explain", "explain_as_of"]
 
@@ -95,7 +96,9 @@ def _answered(question: AskedView, offline: Offline, key: Mapping[str, Any], *, 
             try:
                 return _explain(session, question, checked, paths=_paths(view, offline, session), limit=limit)
             except duckdb.Error as error:
-                raise SourceError(f"{view.declared.title} over {source.title}: {error} ({source.origin})") from error
+                raise SourceError(
+                    f"{view.declared.title} over {source.title}: {engine_words(error)} ({source.origin})"
+                ) from error
 
     return again(explained)
 

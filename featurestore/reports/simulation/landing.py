@@ -26,6 +26,7 @@ from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.time import BEGINNING
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
+from featurestore.sources.unreadable import engine_words
 
 __all__ = ["Landed", "LandingSource"]
 
@@ -153,7 +154,7 @@ class LandingSource:
         try:
             self._connection.execute(f"CREATE TEMP VIEW {self._all} AS {rows}")
         except duckdb.Error as error:
-            raise SourceError(f"{source.title} cannot be read: {error} ({source.origin})") from error
+            raise SourceError(f"{source.title} cannot be read: {engine_words(error)} ({source.origin})") from error
 
     def _count(self, condition: str) -> int:
         return int(self._connection.execute(f"SELECT count(*) FROM {self._all} WHERE {condition}").fetchall()[0][0])
