@@ -31,6 +31,9 @@ __all__ = [
 WIDEST_CELL_CHARACTERS = 40
 """Characters of a value of a known type in a report; what is longer is cut."""
 
+LONGEST_LINE_CHARACTERS = 28
+"""Characters of a cell in HTML that need not be folded: an instant to the microsecond has 27."""
+
 UNBOUNDED_COLUMNS = 10_000
 """Columns of a terminal that nothing is folded for."""
 
@@ -60,10 +63,8 @@ class ReportTable:
 
     def html(self) -> str:
         """Every cell is escaped."""
-        head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in self.header)
-        rows = (
-            "".join(f"<td style='text-align:left'>{escape(cell(value))}</td>" for value in row) for row in self.rows
-        )
+        head = "".join(_html_cell("th", name) for name in self.header)
+        rows = ("".join(_html_cell("td", cell(value)) for value in row) for row in self.rows)
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -114,8 +115,15 @@ class Report:
 
     def html(self) -> str:
         """A piece of a page; all text is escaped."""
+        title = f"<strong>{escape(self.title)}</strong>" if self.title else ""
         parts = (f"<p>{escape(part)}</p>" if isinstance(part, str) else part.html() for part in self.parts)
-        return f"<div><strong>{escape(self.title)}</strong>{''.join(parts)}</div>"
+        return f"<div>{title}{''.join(parts)}</div>"
+
+
+def _html_cell(tag: str, text: str) -> str:
+    """A cell of a table; a page may keep cells on one line, but for those whose text is long."""
+    folded = ";white-space:normal;overflow-wrap:anywhere" if len(text) > LONGEST_LINE_CHARACTERS else ""
+    return f"<{tag} style='text-align:left{folded}'>{escape(text)}</{tag}>"
 
 
 class Reported:

@@ -396,6 +396,12 @@ def test_the_report_is_a_page(world: World, tmp_path: Path) -> None:
     for text in ("unexplained", "12345.678", "over its skew budget", "first.parquet", "view__mean"):
         assert text in page
     assert not re.search(r"""(src|href)=["']?http""", page)
+    assert page.count("served 12345.678 PRESENT") == 1
+    project = world.store.config.project
+    assert f"<h1>Audit of {project}: what was served, against training</h1>" in page
+    made = f"{(START + HOUR * 11.5).isoformat(sep=' ')[:19]}Z"
+    assert f"project {project}, requests from the beginning of the log to {made}, audited at {made}" in page
+    assert f"<title>Audit of {project}: what was served, against training, {made}</title>" in page
     world.clock.advance(HOUR * 3)
     world.ask()
     assert world.store.audit().to_html().count("<svg") == 3

@@ -38,6 +38,13 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Example: featurestore audit --since 1d
     """
+    if html is not None:  # what would fail when the work is done fails before it
+        from featurestore.reports.audit.page import plotting
+
+        plotting()
+        if html.is_dir() or not html.parent.is_dir():
+            missing = f"{html} is a folder" if html.is_dir() else f"there is no folder {html.parent}"
+            raise typer.BadParameter(f"{missing}, and a file is to be written", param_hint="--html")
     with opened(context, at=at) as store:
         ended = None if until is None else instant(until)
         if ended is None and at is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from featurestore.clock import to_datetime
 from featurestore.declare.frames import table_of
 from featurestore.errors import (
     FeatureStoreError,
@@ -89,7 +90,11 @@ def audit(project: Project, what: Audited) -> Audit:
         if served is not None:
             left_out |= _lacking(title, version.declared.columns, served.declared.columns)
     unmatched = (0, 0) if spine is None else (spine.not_served, spine.not_trained)
-    return Audit(tally.features(), tally.lateness(), losses(folder), left_out, budgets, *unmatched, damaged)
+    since, until = (None if us is None else to_datetime(us) for us in (what.since, what.until))
+    return Audit(
+        tally.features(), tally.lateness(), losses(folder), left_out, budgets, *unmatched, damaged=damaged,
+        project=project.config.project, since=since, until=until, audited_at=to_datetime(project.now()),
+    )  # fmt: skip
 
 
 def _refused(error: FeatureStoreError) -> str:

@@ -6,54 +6,66 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurestore.errors import MissingPackageError
-from featurestore.report import Figure, Report, ReportTable
+from featurestore.report import Figure, Report, ReportTable, shown_instant
 from featurestore.reports.audit.causes import CAUSES, REWRITTEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
 
-__all__ = ["page"]
+__all__ = ["page", "plotting"]
 
 COLORS = {"rewritten": "#e0a030", "skewed": "#c8402f"}
 """One for each way in which a value differs."""
 
 HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Audit: what was served against training</title><style>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2733; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+h1 { font-size: 1.5rem; }
 th { border-bottom: 1px solid #9fb0c0; }
-td, th { padding: .2rem .7rem .2rem 0; vertical-align: top; }
+td, th { padding: .2rem .7rem .2rem 0; vertical-align: top; white-space: nowrap; }
 tbody tr:nth-child(even) { background: #f5f8fa; }
 figure svg { max-width: 100%; height: auto; }
 </style></head><body>
 """
 
 
-def page(audit: Any) -> str:
-    """The page of an Audit, which is the one that calls this and so cannot be imported here. Raises MissingPackageError
-    where matplotlib is not installed."""
+def plotting() -> type[Plot]:
+    """What draws; MissingPackageError where it is not installed, for who asks before the work is done."""
     try:
         from matplotlib.figure import Figure as Plot
     except ImportError as error:
         raise MissingPackageError(f"The HTML report needs {error.name}: pip install 'featurestore[report]'") from error
+    return Plot
+
+
+def page(audit: Any) -> str:
+    """The page of an Audit, which is the one that calls this and so cannot be imported here. Raises MissingPackageError
+    where matplotlib is not installed."""
+    Plot = plotting()  # noqa: N806 - a class
     plots = [plot for plot in (_by_hour(Plot, audit), _by_cause(Plot, audit), _by_lateness(Plot, audit)) if plot]
     causes = [(cause, count, CAUSES[cause]) for cause, count in audit.causes.items()]
     tables = [ReportTable(("cause", "values", "how it is told"), causes)] if causes else []
-    explained = [
-        Report(
-            f"{feature.feature}, {example.cause}: the rows that make training's value", (example.explanation.report(),)
-        )
-        for feature in audit.features
-        for example in feature.examples
-        if example.explanation is not None
-    ]
-    told = audit.report()
-    return f"{HEAD}{Report(told.title, (*plots, *tables, *told.parts, *explained)).html()}</body></html>\n"
+    examples = [_example(feature.feature, example) for feature in audit.features for example in feature.examples]
+    title = f"Audit of {audit.project}: what was served, against training"
+    parts = (audit.about, *plots, *tables, *audit.tables(), *audit.remarks(), *examples)
+    head = HEAD.replace("{title}", escape(f"{title}, {shown_instant(audit.audited_at.replace(microsecond=0))}"))
+    return f"{head}<h1>{escape(title)}</h1>{Report('', parts).html()}</body></html>\n"
+
+
+def _example(feature: str, example: Any) -> str | Report:
+    """One value that differs, with the rows that make training's, where they are known."""
+    told: str = example.told(feature)
+    if example.explanation is None:
+        return told
+    rows = example.explanation.report()
+    return Report(told, (Report(f"The rows that make training's value: {rows.title}", rows.parts),))
 
 
 def _svg(figure: Plot, title: str) -> Figure:

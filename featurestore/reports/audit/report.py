@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from featurestore.report import Report, Reported, ReportTable, cell, plain, plain_fields
+from featurestore.report import Report, Reported, ReportTable, cell, plain, plain_fields, shown_instant
 from featurestore.reports.audit.causes import CAUSES
 from featurestore.serving.log.serving_log import Losses
 
 if TYPE_CHECKING:
     from featurestore.reports.explain.explanation import Explanation
 
-__all__ = ["COUNTS", "Audit", "Difference", "FeatureAudit", "HourAudit", "Lateness", "lateness_table"]
+__all__ = ["COUNTS", "TITLE", "Audit", "Difference", "FeatureAudit", "HourAudit", "Lateness", "lateness_table"]
+
+TITLE = "What was served, against training"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Difference:
         """In a line, as a value of this feature."""
         return (
             f"{feature} of {self.key} at {cell(self.time)} (request {self.request}): served {cell(self.served)} "
-            f"{self.statuses[0]}, training says {cell(self.trained)} {self.statuses[1]}: {self.cause}: {self.detail}"
+            f"{self.statuses[0]}, training says {cell(self.trained)} {self.statuses[1]}: {self.cause}"
+            + (f": {self.detail}" if self.detail else "")
         )
 
 
@@ -161,6 +164,21 @@ class Audit(Reported):
     """Logged rows that the spine has not."""
     damaged: Mapping[str, str] = field(default_factory=dict)
     """Files of the log, and service versions over damaged push logs, whose rows were left out → why."""
+    project: str = ""
+    since: datetime | None = None
+    """Requests from then on; None: all that is logged."""
+    until: datetime | None = None
+    """Requests before then; None: up to `audited_at`."""
+    audited_at: datetime | None = None
+    """When it was made, by the store's clock."""
+
+    @property
+    def about(self) -> str:
+        """Whose requests it is about, of when, and when it was made, in a line."""
+        since = "the beginning of the log" if self.since is None else shown_instant(self.since)
+        made = None if self.audited_at is None else self.audited_at.replace(microsecond=0)
+        until = shown_instant(made if self.until is None else self.until)
+        return f"project {self.project}, requests from {since} to {until}, audited at {shown_instant(made)}"
 
     @property
     def compared(self) -> int:
@@ -206,12 +224,18 @@ class Audit(Reported):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; keys as text."""
         sums = ("compared", "exact", "rewritten", "skewed", "over_budget", "causes")
+        whole = ("project", "since", "until", "audited_at")
         left_out = ("lateness", "losses", "not_served", "not_trained", "not_audited", "damaged")
         features = [feature.to_dict() for feature in self.features]
-        return {**plain_fields(self, *sums), "features": features, **plain_fields(self, *left_out)}
+        return {**plain_fields(self, *whole, *sums), "features": features, **plain_fields(self, *left_out)}
 
     def report(self) -> Report:
         """Features and views in tables; then each example, what was left out and why, and the sums."""
+        examples = [example.told(feature.feature) for feature in self.features for example in feature.examples]
+        return Report(TITLE, (self.about, *self.tables(), *examples, *self.remarks()))
+
+    def tables(self) -> list[ReportTable]:
+        """Features, and views, each with its counts; none where nothing was compared."""
         missing = ("missing when served", "missing in training")
         header = ("service", "feature", "compared", "exact", "rewritten", "skewed", *missing, "causes")
         rows = [
@@ -219,10 +243,12 @@ class Audit(Reported):
              ", ".join(f"{count} {cause}" for cause, count in f.causes.items()))
             for f in self.features
         ]  # fmt: skip
-        tables = [ReportTable(header, rows), lateness_table(self.lateness)] if rows else []
+        return [ReportTable(header, rows), lateness_table(self.lateness)] if rows else []
+
+    def remarks(self) -> list[str]:
+        """What was left out and why, and the sums."""
         lost, summary = self.losses, f"{self.compared} values compared, {self.skewed} skewed"
-        notes = [example.told(feature.feature) for feature in self.features for example in feature.examples]
-        notes += [f"{what} was not audited: {why}" for what, why in self.not_audited.items()]
+        notes = [f"{what} was not audited: {why}" for what, why in self.not_audited.items()]
         notes += [f"{what} is damaged: {why}" for what, why in self.damaged.items()]
         notes += [
             f"{name} is over its skew budget: {share:.4%} of its values, where {self.budgets.get(name, 0.0):.4%} are allowed"
@@ -238,7 +264,7 @@ class Audit(Reported):
             f"{summary}; of {lost.offered} requests {lost.written} logged, {lost.dropped} dropped, {lost.lost} lost"
             + (f"; {len(self.damaged)} damaged" if self.damaged else "")
         )
-        return Report("What was served, against training", (*tables, *notes))
+        return notes
 
     def to_html(self) -> str:
         """A page that a person can read, with plots, complete in itself; it needs the extra `featurestore[report]`."""
