@@ -224,7 +224,9 @@ def load_config(path: Path | str, env: str | None = None) -> Config:
     _check_keys(file, raw, "")
     for name, table in environments.items():
         _check_keys(file, table, f"env.{name}.")
-    if env is not None and env not in environments:
+    if env is not None and (not isinstance(env, str) or env not in environments):
+        if not isinstance(env, str):
+            raise ConfigError(f"env is the name of an [env.NAME] of {file}, and not {env!r}")
         hint = did_you_mean(env, environments, noun="Environments")
         raise ConfigError(f"{file}: there is no [env.{env}].{hint}")
     override = environments[env] if env is not None else {}

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from featurestore.catalog import Catalog
+from featurestore.declare.declaration import Declaration
+from featurestore.declare.problems import shown
 from featurestore.errors import DeclarationError
 from featurestore.loading.files import definition_files, refuse_unloaded
 from featurestore.project import Project
@@ -34,7 +36,7 @@ class Planning:
         self, definitions: Iterable[Any] | None, *, accept_types: bool = False, keep: bool, retire: str | Sequence[str]
     ) -> Plan:
         """The plan of the definitions given, which removes nothing, or of all at hand; see FeatureStore.plan."""
-        listed = None if definitions is None else list(definitions)
+        listed = _listed(definitions)
         if listed is None:
             self._refuse_losses()
         rollout = self._rollout(keep=keep, retire=retire)
@@ -86,7 +88,7 @@ class Planning:
                 raise ValueError("keep and retire are said when the plan is made: apply(plan(keep=True))")
             make = self._made.get(definitions.digest)
             return self._apply(definitions, note, again=None if make is None else make())
-        listed = None if definitions is None else list(definitions)
+        listed = _listed(definitions)
         plan = self.plan(listed, keep=keep, retire=retire)
         if listed is not None:
             self._project.add(listed)
@@ -120,3 +122,14 @@ class Planning:
             registry.freed(view, fingerprint)
         project.serving.reload()
         return deleted
+
+
+def _listed(definitions: object) -> list[Any] | None:
+    """The definitions that are given, one alone too; None where none are."""
+    if definitions is None or isinstance(definitions, Declaration):
+        return None if definitions is None else [definitions]
+    if isinstance(definitions, str) or not isinstance(definitions, Iterable):
+        raise DeclarationError(
+            f"A plan is of a list of definitions, such as [view, service], and not of {shown(definitions)}"
+        )
+    return list(definitions)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, PastClock, reader, wall_clock
 from featurestore.config import Config
+from featurestore.declare.problems import shown
 from featurestore.declare.services import FeatureService
 from featurestore.declare.views import FeatureView
+from featurestore.errors import ConfigError, RequestError
 from featurestore.materialize.materializer import Materializer
 from featurestore.online import OnlineStore, open_online
 from featurestore.push.push_sources import Pushing
@@ -50,6 +52,8 @@ class Project:
         self, config: Config, catalog: Catalog, clock: Clock | None,
         *, before: Callable[[OnlineStore], OnlineStore] | None = None,
     ) -> None:  # fmt: skip
+        if clock is not None and not callable(clock):
+            raise ConfigError(f"clock is a callable that returns a datetime with a zone, and not {shown(clock)}")
         self.config = config
         self.catalog = catalog
         self._all_declared = catalog != Catalog()  # by files, of which a plan removes what they do not declare
@@ -172,6 +176,8 @@ class Project:
     def view(self, view: Any) -> ResolvedView:
         """A view, by name or itself, over its source as it is now."""
         declared = self.definitions.view(view) if isinstance(view, str) else view
+        if not isinstance(declared, FeatureView):
+            raise RequestError(f"A view is asked for by its name, or itself, and not by {shown(view)}")
         raw = self.offline.raw_types(declared.source)
         if raw.mixed:
             applied = self.registry.current().document["views"].get(declared.name)
@@ -192,6 +198,10 @@ class Project:
 
     def applied(self, names: Sequence[str] | None = None) -> list[ResolvedView]:
         """The applied views (only those named), and those of kept services, over their sources as they are now."""
+        if isinstance(names, str):
+            names = [names]
+        if names is not None and not (isinstance(names, Collection) and all(isinstance(name, str) for name in names)):
+            raise RequestError(f"views is a list of names of views, and not {shown(names)}")
         current, held = self.registry.current(), [held.view for held in held_views(self.registry)]
         return applied_views(current, self.catalog, self.offline, names=names, held=held)
 

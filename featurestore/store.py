@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from featurestore.catalog import Catalog
-from featurestore.clock import Clock, instant_of
+from featurestore.clock import Clock
 from featurestore.config import Config, load_config
-from featurestore.declare.durations import began
+from featurestore.declare.durations import asked_instant, began
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ManifestError, RequestError, SpineError
 from featurestore.loading.files import definition_files
@@ -220,7 +220,8 @@ class FeatureStore:
         """The values of every key as a lookup at `at` would have been served, without a spine; of several instants, all in
         one query, the keys of the first, then those of the next."""
         options, service = Options(with_status=with_status), self._service(features)
-        instants = [instant_of(one) for one in ([at] if isinstance(at, datetime) else at)]
+        every = at if isinstance(at, Iterable) and not isinstance(at, str) else [at]
+        instants = [asked_instant(one, "at") for one in every]
         frame = snapshot(service, self.offline, at=instants, now=self._project.now(), options=options)
         return journalled(frame, service, self._project.registry, self._project.now)
 
@@ -238,7 +239,7 @@ class FeatureStore:
             self._project.view(view),
             self.offline,
             key,
-            at=self._project.now() if at is None else instant_of(at),
+            at=self._project.now() if at is None else asked_instant(at, "at"),
             limit=limit,
         )
 
@@ -411,7 +412,7 @@ class FeatureStore:
         What is served while it runs may be missing from it.
         """
         self._project.serving_log.flush()
-        ended = None if until is None else instant_of(until)
+        ended = None if until is None else asked_instant(until, "until")
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
         return audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
 
@@ -447,7 +448,8 @@ class FeatureStore:
         """
         real = Real(self.config, self.catalog, self.offline, self._project.now())
         asked = Asked(
-            None if start is None else instant_of(start), None if end is None else instant_of(end), services,
+            None if start is None else asked_instant(start, "start"),
+            None if end is None else asked_instant(end, "end"), services,
             faults or Faults(), seed, lookups, rows or {},
         )  # fmt: skip
         return simulate(real, asked, self._beside)

@@ -281,7 +281,8 @@ def _accept_timestamp(of: FeatureType, value: Any) -> datetime | FarTimestamp:
     if isinstance(value, FarTimestamp):
         return timestamp_of(_within(of, value, 64))
     if not isinstance(value, datetime):
-        raise ValueError(f"{value!r} is no timestamp")
+        hint = ", but text; give a datetime, as datetime.fromisoformat(…) makes of it" if isinstance(value, str) else ""
+        raise ValueError(f"{value!r} is no timestamp{hint}")
     plain = datetime(*value.timetuple()[:6], value.microsecond, tzinfo=value.tzinfo or UTC, fold=value.fold)
     try:
         return plain.astimezone(UTC)

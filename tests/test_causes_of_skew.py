@@ -259,4 +259,6 @@ def test_15_a_silent_change_upstream(tmp_path: Path) -> None:
         clock.set(hours(2))
         assert both(store, thing=[1])["view__x"] == [120.0]
         write(path, table(thing=[1], at=[hours(-2)], x=["2 min"]))
-        assert "'x' was DOUBLE and is VARCHAR" in raised(SourceError, lambda: store.materialize(progress=False))
+        assert "'x' (of feature 'x') was Float64 (DOUBLE) and is String (VARCHAR)" in raised(
+            SourceError, lambda: store.materialize(progress=False)
+        )

@@ -383,7 +383,7 @@ def test_a_fold_whose_states_would_change_is_planned_anew(tmp_path: Path) -> Non
         assert both(store, thing=[1])["view__x"] == [1]
         write(tmp_path / "2.parquet", table(thing=[2], at=[hours(0.5)], x=[1 << 40]))
         clock.set(hours(1))
-        with pytest.raises(SourceError, match="'x' was INTEGER and is BIGINT"):
+        with pytest.raises(SourceError, match=r"'x' \(of feature 'x'\) was Int32 \(INTEGER\) and is Int64 \(BIGINT\)"):
             store.materialize(progress=False)
         plan = store.plan([sums, FeatureService("service", features=[sums])], accept_types=True)
         store.apply(plan)

@@ -251,6 +251,6 @@ def test_a_file_of_another_type_that_lands_meanwhile_is_refused(landing: Landing
                 spine(NOON, thing=[1]), settled, store.offline, now=store._project.now(), options=Options()
             ),
         )
-        assert "files came with which column 'x' is DOUBLE, and was INTEGER: " in said
+        assert "files came with which column 'x' is Float64 (DOUBLE), and was Int32 (INTEGER): " in said
         assert "c.parquet" in said
         assert "a.parquet" not in said

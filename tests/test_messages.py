@@ -74,7 +74,9 @@ def test_a_lookup_takes_what_training_takes(store: FeatureStore, asked: object) 
 
 
 def test_a_spine_without_instants_says_how_to_give_them(store: FeatureStore) -> None:
-    with pytest.raises(SpineError, match=r"is VARCHAR.*pd\.to_datetime\(spine\['event_timestamp'\], utc=True\)"):
+    with pytest.raises(
+        SpineError, match=r"is String \(VARCHAR\).*pd\.to_datetime\(spine\['event_timestamp'\], utc=True\)"
+    ):
         store.get_historical_features(SPINE.assign(event_timestamp="2026-03-01"), "model")
     with pytest.raises(SpineError, match=r"no timestamp column 'event_timestamp'\..* timestamp= names another\."):
         store.get_historical_features(SPINE.rename(columns={"event_timestamp": "ts"}), "model")

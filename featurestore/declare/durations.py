@@ -9,9 +9,17 @@ from typing import Annotated
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 from featurestore.clock import instant_of
-from featurestore.errors import DeclarationError
+from featurestore.errors import DeclarationError, RequestError
 
-__all__ = ["Duration", "PositiveDuration", "began", "parse_duration", "rough_duration", "show_duration"]
+__all__ = [
+    "Duration",
+    "PositiveDuration",
+    "asked_instant",
+    "began",
+    "parse_duration",
+    "rough_duration",
+    "show_duration",
+]
 
 # Greatest first: the order in which they are written. A day is 24 hours, a week 7 days; there are no calendars here.
 UNITS = {
@@ -59,7 +67,17 @@ def began(since: dt.datetime | str | None, now: int) -> int | None:
     """The instant (µs) that an aware datetime is, or a duration before `now` ("1d"); None for None."""
     if isinstance(since, str):
         return now - parse_duration(since)
-    return None if since is None else instant_of(since)
+    return asked_instant(since, "since") if since is not None else None
+
+
+def asked_instant(value: object, option: str) -> int:
+    """The instant (µs) that a caller gives as a datetime; RequestError, which names the option, where it is none."""
+    if not isinstance(value, dt.datetime):
+        kind = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+        raise RequestError(
+            f"{option} is an instant, as a datetime with a zone, such as datetime(2026, 3, 1, 9, tzinfo=UTC), and not {kind}"
+        )
+    return instant_of(value)
 
 
 def rough_duration(us: int) -> str:

@@ -118,6 +118,12 @@ class OnDemand(Declaration):
             **options,
         )
 
+    def with_function_of(self, own: OnDemand) -> OnDemand:
+        """The same feature with the function of one of equal code, and the place where that is declared."""
+        item = self.model_copy(update={"function": own.function, "libraries": own.libraries})
+        item._origin = own._origin
+        return item
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, as in a test of one's own."""
         return self.function(*args, **kwargs)

@@ -87,6 +87,8 @@ def _own(item: ErrorDetails) -> str:
         return "must be given"
     if item["type"] == "too_short":
         return "must not be empty"
+    if item["type"] == "string_pattern_mismatch":
+        return f"{shown(item['input'])} is no such text"
     return item["msg"].removeprefix("Value error, ")
 
 

@@ -20,7 +20,7 @@ from featurestore.types import FeatureType
 
 __all__ = [
     "ARRIVAL", "DataFrameSource", "ParquetSource", "RefreshOptions", "Source", "SourceOptions", "TableSource", "aware",
-    "no_path",
+    "known_zone", "no_path",
 ]  # fmt: skip
 
 ARRIVAL: Final = "<arrival>"
@@ -34,7 +34,8 @@ def aware(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
-def _zone(value: str) -> str:
+def known_zone(value: str) -> str:
+    """The name of a timezone; ValueError where there is none such."""
     if value not in zoneinfo.available_timezones():
         near = get_close_matches(value, zoneinfo.available_timezones(), n=1, cutoff=0.8)
         hint = f". Did you mean '{near[0]}'?" if near else " such as 'America/New_York'"
@@ -117,7 +118,7 @@ class Source(Declaration):
     deleted: str | None = None
     until: str | None = None
     valid_from: str | None = None
-    timezone: Annotated[str, AfterValidator(_zone)] | None = None
+    timezone: Annotated[str, AfterValidator(known_zone)] | None = None
     date: Literal["end", "start"] = "end"
     period: PositiveDuration | None = None
     derived: dict[ColumnName, str] = {}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, to_datetime
+from featurestore.declare.problems import shown
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, apply_first, did_you_mean
@@ -126,7 +127,7 @@ class Pushing:
     async def apush(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """`push` for coroutines."""
         loop = asyncio.get_running_loop()
-        pusher = self._pushers.get(name)
+        pusher = self._pushers.get(name) if isinstance(name, str) else None
         if pusher is None:
             pusher = await loop.run_in_executor(None, self._pusher, name)
         self._beat()
@@ -211,7 +212,7 @@ class Pushing:
 
     def _pusher(self, name: str) -> Pusher:
         with self._lock:
-            if name not in self._pushers:
+            if not isinstance(name, str) or name not in self._pushers:
                 self._pushers[name] = Pusher(
                     self._source(self._read().sources, name), self._offline, self._store, project=self._project,
                     applied=lambda: self._applied(name), wait=self._wait,
@@ -230,6 +231,10 @@ class Pushing:
         )
 
     def _source(self, sources: Mapping[str, Source], name: str) -> PushSource:
+        if not isinstance(name, str):
+            raise PushError(
+                f'Rows are pushed to a push source by its name, and not to {shown(name)}: push("name", rows)'
+            )
         if name not in sources:
             pushed = [known for known, source in sources.items() if isinstance(source, PushSource)]
             hint = apply_first(name, self._declared()) + did_you_mean(name, pushed, noun="Push sources")

@@ -35,6 +35,7 @@ __all__ = [
     "instant_expression",
     "instant_sql",
     "read_sql",
+    "said_type",
     "type_of_arrow",
     "type_of_column",
     "widens",
@@ -105,6 +106,12 @@ class RawColumns(dict[str, str]):
     def mix(raw: Mapping[str, str], name: str) -> Mixed | None:
         """The several types that a column is stored in; None where it is one."""
         return raw.mixed.get(name) if isinstance(raw, RawColumns) else None
+
+
+def said_type(raw: str | None) -> str:
+    """A column's type for a message: the feature type that holds it, and the engine's name for it."""
+    own = None if raw is None else type_of_column(raw)
+    return str(raw) if own is None else f"{own} ({raw})"
 
 
 def type_of_column(raw: str) -> FeatureType | None:

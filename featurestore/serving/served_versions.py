@@ -405,7 +405,7 @@ class Serving:
                 own = have.get(item.name)
                 if own is None or own.code != item.code:
                     raise _other_code(service, item, own)
-                item = item.model_copy(update={"function": own.function, "libraries": own.libraries})  # noqa: PLW2901
+                item = item.with_function_of(own)  # noqa: PLW2901
             features.append(item)
         declared: FeatureService = service.declared.model_copy(update={"features": tuple(features)})
         return resolve_service(declared, {part.view.name: part.view for part in service.parts})

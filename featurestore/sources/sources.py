@@ -12,7 +12,7 @@ import pyarrow as pa
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
 from featurestore.errors import FilesChangedError, SourceError
-from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.log import Log
 from featurestore.sources.partitions import guessed_types
@@ -151,8 +151,8 @@ class Sources:
         now = self.agreed_columns(connection, source, files)
         for column, of in before.items():
             if now.get(column) != of:
-                said = now.faults.get(column, f"is {now.get(column)}")
+                said = now.faults.get(column, f"is {said_type(now.get(column))}")
                 came = ", ".join(file.path for file in files if file not in settled_)
                 raise FilesChangedError(
-                    f"{source.title}: files came with which column '{column}' {said}, and was {of}: {came} ({source.origin})"
+                    f"{source.title}: files came with which column '{column}' {said}, and was {said_type(of)}: {came} ({source.origin})"
                 )

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from featurestore.clock import to_datetime
-from featurestore.declare.sources import Source
+from featurestore.declare.sources import Source, known_zone
 from featurestore.errors import FilesChangedError, SourceError, SpineError
 from featurestore.query.answer import Answer, ask
 from featurestore.semantics.evaluate import evaluate, input_names
@@ -89,6 +89,8 @@ def get_historical_features(
     """
     pandas = pandas_of(spine)
     _check_extra(service, options)
+    if options.timezone != "UTC":
+        _check_zone(options.timezone)
     given, reading = listing, listing or listing_of(service, offline)
     manifest = manifest_of(service, offline, reading, now=now, options=options)
 
@@ -123,6 +125,13 @@ def status_name(column: ServiceColumn) -> str:
 def event_time_name(part: ServiceView) -> str:
     """The column of a frame with the event_time of a view's rows."""
     return f"{part.name}__event_time"
+
+
+def _check_zone(zone: object) -> None:
+    try:
+        known_zone(str(zone))
+    except ValueError as error:
+        raise SpineError(str(error)) from None
 
 
 def _check_extra(service: ResolvedService, options: Options) -> None:

@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from featurestore.declare.problems import problems
 from featurestore.durable.checksums import CHECK, unsigned
 from featurestore.errors import ManifestError
 from featurestore.semantics.view import fingerprint_of
+from featurestore.sources.unreadable import no_parquet
 from featurestore.training.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside
 
 __all__ = ["Manifest", "library_versions", "load_manifest"]
@@ -104,7 +106,7 @@ def _of_path(path: Path) -> Manifest:
     try:
         within = _stamped(pq.read_schema(path), str(path))
     except (pa.ArrowException, OSError) as error:
-        raise ManifestError(f"{path} cannot be read: {error}") from None
+        raise ManifestError(no_parquet(str(path), error)) from None
     written = _of_json(beside) if beside.is_file() else None
     if within is None and written is None:
         raise ManifestError(f"{path} has no manifest in its metadata, and there is no {beside.name} beside it")
@@ -118,8 +120,10 @@ def _of_path(path: Path) -> Manifest:
 def _of_json(path: Path) -> Manifest:
     try:
         said = json.loads(path.read_text())
-    except (OSError, ValueError) as error:  # of JSON, or of UTF-8
-        raise ManifestError(f"{path} is neither a Parquet file nor JSON: {error}") from None
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:  # of JSON, or of UTF-8
+        raise ManifestError(f"{path} is neither a Parquet file nor JSON") from None
     return _manifest(said, str(path))
 
 
@@ -143,8 +147,4 @@ def _manifest(said: Any, origin: str) -> Manifest:
     try:
         return Manifest(**{**said, "raw": dict(said), "origin": origin})
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" if one["loc"] else str(one["ctx"]["error"])
-            for one in error.errors()
-        )
-        raise ManifestError(f"{origin} is no manifest of a training frame: {wrong}") from None
+        raise ManifestError(f"{origin} is no manifest of a training frame: {problems(error)}") from None

@@ -12,10 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.errors import SpineError, did_you_mean
-from featurestore.semantics.columns import instant_expression, read_sql, type_of_arrow, type_of_column, widens
+from featurestore.semantics.columns import (
+    instant_expression,
+    read_sql,
+    said_type,
+    type_of_arrow,
+    type_of_column,
+    widens,
+)
 from featurestore.semantics.input_columns import WrongTypeError, WrongValueError, taken
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars
+from featurestore.sources.schemas import taken_columns
 from featurestore.training.spine import SpineChunk
 from featurestore.types import FeatureType, timestamp_of
 
@@ -113,8 +121,16 @@ def _give(
         if len(given) < len(inputs):
             column = _taken(column, name, inputs[name], chunk.first, from_pandas=from_pandas)
         given[f"c{len(given)}"] = column
-    connection.register(GIVEN, pa.table({**given, "n": np.arange(table.num_rows)}))
-    return [of for _, of, *_ in connection.execute(f"DESCRIBE {GIVEN}").fetchall()][: len(given)]
+    try:
+        connection.register(GIVEN, pa.table({**given, "n": np.arange(table.num_rows)}))
+        described = connection.execute(f"DESCRIBE {GIVEN}").fetchall()
+    except duckdb.NotImplementedException as error:
+        held = taken_columns(pa.table(given))
+        names = [*inputs, timestamp]
+        odd = next((place for place in range(len(given)) if place not in held), 0)
+        of = "a timestamp" if odd == len(inputs) else inputs[str(names[odd])]
+        raise SpineError(f"Spine column '{names[odd]}' is {given[f'c{odd}'].type}, and must be {of}") from error
+    return [of for _, of, *_ in described][: len(given)]
 
 
 def _check_micros(column: pa.ChunkedArray, name: str, first: int) -> None:
@@ -136,7 +152,7 @@ def _read(column: tuple[str, str, str], of: FeatureType, zone: str) -> str:
     name, place, raw = column
     own = of if raw == '"NULL"' else type_of_column(raw)
     if own is None or not widens(own, of):
-        raise SpineError(f"Spine column '{name}' is {raw}, and must be {of}{_hint(raw, of)}")
+        raise SpineError(f"Spine column '{name}' is {said_type(raw)}, and must be {of}{_hint(raw, of)}")
     return read_sql(place, raw, of, zone)
 
 
@@ -162,7 +178,9 @@ def _instant(name: str, place: str, raw: str, timezone: str) -> str:
         hint = "; a day is no instant: say which moment of the day is meant" if raw == "DATE" else ""
         if raw == "VARCHAR":
             hint = f"; convert it, as pandas does by pd.to_datetime(spine['{name}'], utc=True)"
-        raise SpineError(f"Spine column '{name}' is {raw}, and must be a timestamp{hint}") from None
+        elif raw in {"BIGINT", "INTEGER", "DOUBLE", "UBIGINT"}:
+            hint = f"; say its unit, as pd.to_datetime(spine['{name}'], unit='s', utc=True) does"
+        raise SpineError(f"Spine column '{name}' is {said_type(raw)}, and must be a timestamp{hint}") from None
 
 
 def _hint(raw: str, of: FeatureType) -> str:

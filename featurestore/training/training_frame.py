@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from featurestore.clock import instant_of
-from featurestore.declare.durations import parse_duration
+from featurestore.declare.durations import asked_instant, parse_duration
 from featurestore.declare.frames import own_cells
+from featurestore.declare.problems import shown
+from featurestore.declare.sources import no_path
 from featurestore.durable.checksums import signed
-from featurestore.durable.disk import is_full, is_read_only, told
+from featurestore.durable.disk import told
 from featurestore.durable.parquet import storable, storable_schema
 from featurestore.errors import FeatureStoreError, SpineError
 from featurestore.report import Report, ReportTable
@@ -102,6 +104,8 @@ class TrainingFrame:
         """
         import pandas as pd
 
+        if dtypes not in {"arrow", "numpy"}:
+            raise FeatureStoreError(f"dtypes is 'arrow' or 'numpy', and not {shown(dtypes)}")
         block = self._block()
         added = self._pandas(block, dtypes)
         if self.pandas is not None:
@@ -149,16 +153,19 @@ class TrainingFrame:
 
         What lay there before stays until all is written. FeatureStoreError where the disk is full, or read-only.
         """
-        target = Path(path)
-        if "\0" in str(path):
-            raise FeatureStoreError(
-                f"The training frame cannot be written: {str(path)!r} is no path, as it holds a NUL"
-            )
+        if not isinstance(path, (str, Path)) or "\0" in str(path):
+            held = ", as it holds a NUL" if isinstance(path, (str, Path)) else ""
+            raise FeatureStoreError(f"The training frame cannot be written: {shown(path)} is no path{held}")
+        problem, target = no_path(str(path)), Path(path)
+        if problem is None and target.is_dir():
+            problem = f"{target} is a folder, and a file is to be written"
+        elif problem is None and not target.parent.is_dir():
+            problem = f"there is no folder {target.parent}"
+        if problem is not None:
+            raise FeatureStoreError(f"The training frame cannot be written: {problem}")
         try:
             self._put(target)
         except OSError as error:
-            if not is_full(error) and not is_read_only(error):
-                raise
             raise FeatureStoreError(f"The training frame cannot be written: {told(error, target)}") from error
         if self.on_written is not None:
             self.on_written(target, self.manifest)
@@ -201,8 +208,10 @@ class TrainingFrame:
         at: an aware datetime, or ISO text; naive means UTC. gap: a duration, so that labels of the first rows cannot
         overlap the second ones.
         """
-        moment = datetime.fromisoformat(at) if isinstance(at, str) else at
-        instant = instant_of(moment)
+        moment: object = at
+        with suppress(ValueError):
+            moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+        instant = asked_instant(moment, "at")
         times = self._block().instants
         return self._part(times < instant), self._part(times >= instant + parse_duration(gap))
 

@@ -99,7 +99,7 @@ def test_a_client_that_presents_its_manifest_is_told_what_differs(store: Feature
         assert set(described["content"]["application/json"]["example"]) == set(check)
         for wrong, says in (
             (b"{", "no manifest"),
-            (b'{"service": "model"}', "fingerprint: Field required"),
+            (b'{"service": "model"}', "fingerprint: must be given"),
             (b"[]", "list is no manifest"),
         ):
             answer = client.post("/v1/manifests", content=wrong)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.declare.durations import show_duration
+from featurestore.declare.problems import shown
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import RequestError, SourceError, did_you_mean
@@ -88,6 +89,10 @@ def _answered(question: AskedView, offline: Offline, key: Mapping[str, Any], *, 
     if limit < 0:
         raise RequestError(f"limit is {limit}; it is a number of rows, 0 or more")
     view = question.view
+    if not isinstance(key, Mapping):
+        raise RequestError(
+            f"A key is a dict of column and value, of {', '.join(view.declared.entity.key) or 'no column'}, and not {shown(key)}"
+        )
     checked = _checked(view, key)
 
     def explained() -> Explanation:

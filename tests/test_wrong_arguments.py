@@ -1,0 +1,199 @@
+"""What a caller gives to a verb that is of another kind: told by the argument's name and what it is, in our own errors.
+
+The arguments are those of the signatures: one without a case, or a reason for none, fails the test.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, ManualClock, PushSource, on_demand
+from featurestore.errors import FeatureStoreError
+from featurestore.types import Float32, Float64, Int64, Timestamp
+from tests.small import NOON, hours, table, view_of
+
+VIEW = view_of(table(thing=[1, 2], at=[hours(-2), hours(-1)], x=[1.0, 0.0]), ["x"], refresh="1h")
+PUSHED = PushSource("clicks", schema={"thing": Int64, "at": Timestamp, "rate": Float32}, event_time="at")
+CLICKS = FeatureView("click", entity=Entity("thing", key={"thing": Int64}), source=PUSHED, features=["rate"])
+
+
+@on_demand(inputs=[VIEW["x"]], output=Float64)
+def inverse(x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Fails for 0."""
+    return 1 / x
+
+
+SERVICE = FeatureService("service", features=[VIEW, CLICKS])
+INVERSE = FeatureService("inverse_model", features=[inverse])
+SPINE = table(thing=[1], event_timestamp=[NOON])
+ROW = {"thing": 1, "at": NOON, "rate": 1.0}
+
+CASES: list[tuple[str, dict[str, Any], str]] = [
+    ("plan", {"definitions": 3}, "A plan is of a list of definitions, such as [view, service], and not of 3"),
+    ("plan", {"definitions": "service"}, "and not of 'service'"),
+    ("plan", {"definitions": [3]}, "int is no definition; entities, sources"),
+    ("apply", {"definitions": ["service"]}, "str is no definition"),
+    ("apply", {"definitions": 3}, "A plan is of a list of definitions"),
+    ("get_historical_features", {"spine": 3, "features": "service"}, "int is no spine; pass a pandas, polars or Arrow frame"),
+    ("get_historical_features", {"spine": SPINE, "features": 3}, "3 is no view"),
+    ("get_historical_features", {"spine": SPINE, "features": SPINE}, "a Table is no view"),
+    ("get_historical_features", {"spine": SPINE, "features": "servcie"}, "Did you mean 'service'?"),
+    ("get_historical_features", {"spine": SPINE, "features": ["view:y"]}, "FeatureView 'view': no feature 'y'. Features: x."),
+    ("get_historical_features", {"spine": SPINE, "features": "service", "timestamp": "at"}, "no timestamp column 'at'. Its columns: event_timestamp, thing. timestamp= names another."),
+    ("get_historical_features", {"spine": SPINE, "features": "service", "timezone": "here"}, "here"),
+    ("get_historical_features", {"spine": table(thing=[1], event_timestamp=["2024-05-01"]), "features": "service"}, "is String (VARCHAR), and must be a timestamp; convert it, as pandas does by pd.to_datetime(spine['event_timestamp'], utc=True)"),
+    ("get_historical_features", {"spine": table(thing=[1], event_timestamp=[1714521600]), "features": "service"}, "say its unit, as pd.to_datetime(spine['event_timestamp'], unit='s', utc=True) does"),
+    ("get_historical_features", {"spine": table(thing=pa.array(np.array([1], np.float16)), event_timestamp=[NOON]), "features": "service"}, "Spine column 'thing' is halffloat, and must be Int64"),
+    ("get_historical_features", {"spine": pd.DataFrame({"thing": [1, object()], "event_timestamp": [NOON] * 2}), "features": "service"}, "column 'thing', row 1: an object is no value"),
+    ("get_historical_features", {"spine": pd.DataFrame({"thing": [1, "a"], "event_timestamp": [NOON] * 2}), "features": "service"}, "column 'thing' holds values of several types: in row 1 'a', and before it 1"),
+    ("snapshot", {"features": 3, "at": NOON}, "3 is no view"),
+    ("snapshot", {"features": "service", "at": "yesterday"}, "at is an instant, as a datetime with a zone, such as datetime(2026, 3, 1, 9, tzinfo=UTC), and not 'yesterday'"),
+    ("snapshot", {"features": "service", "at": [NOON, 3]}, "and not 3"),
+    ("explain", {"view": 3, "key": {"thing": 1}}, "A view is asked for by its name, or itself, and not by 3"),
+    ("explain", {"view": ["view"], "key": {"thing": 1}}, "and not by ['view']"),
+    ("explain", {"view": "veiw", "key": {"thing": 1}}, "Did you mean 'view'?"),
+    ("explain", {"view": "view", "key": 1}, "A key is a dict of column and value, of thing, and not 1"),
+    ("explain", {"view": "view", "key": {"thin": 1}}, "Did you mean 'thing'?"),
+    ("explain", {"view": "view", "key": {"thing": "a"}}, "'a' is no integer"),
+    ("explain", {"view": "view", "key": {"thing": 1}, "at": "noon"}, "at is an instant"),
+    ("explain", {"view": "view", "key": {"thing": 1}, "limit": -1}, "limit is -1"),
+    ("explain_request", {"request": "nobody's"}, "nobody's"),
+    ("lineage", {"of": "veiw"}, "Did you mean 'view'?"),
+    ("materialize", {"views": ["veiw"]}, "Did you mean 'view'?"),
+    ("materialize", {"views": "veiw"}, "No feature view 'veiw' was applied. Did you mean 'view'?"),
+    ("materialize", {"views": 3}, "views is a list of names of views, and not 3"),
+    ("materialize", {"views": [3]}, "views is a list of names of views, and not [3]"),
+    ("verify", {"views": 3}, "views is a list of names of views, and not 3"),
+    ("availability", {"views": 3}, "views is a list of names of views, and not 3"),
+    ("availability", {"since": 3}, "since is an instant"),
+    ("push", {"source": "click", "rows": [ROW]}, "Did you mean 'clicks'?"),
+    ("push", {"source": [ROW], "rows": "clicks"}, "Rows are pushed to a push source by its name"),
+    ("push", {"source": "view_rows", "rows": [ROW]}, "only a PushSource takes rows"),
+    ("push", {"source": "clicks", "rows": "rows.parquet"}, "str is neither rows nor a frame"),
+    ("push", {"source": "clicks", "rows": [{**ROW, "at": "2024-05-01 09:00"}]}, "row 0, column 'at' must be Timestamp: '2024-05-01 09:00' is no timestamp, but text; give a datetime, as datetime.fromisoformat(…)"),
+    ("push", {"source": "clicks", "rows": [{**ROW, "rate": 0.1}]}, "0.1 is not exactly a Float32; declare a wider type"),
+    ("push", {"source": "clicks", "rows": pd.DataFrame([{**ROW, "rate": 0.1}])}, 'or round the column first, as .astype("float32")'),
+    ("push", {"source": "clicks", "rows": [{"thing": 1}]}, "row 0 has no 'at', which is its event_time"),
+    ("take_back", {"source": "click"}, "click"),
+    ("compact", {"sources": ["click"]}, "Did you mean 'clicks'?"),
+    ("load_manifest", {"given": 3}, "int is no manifest"),
+    ("load_manifest", {"given": {"a": 1}}, "service: must be given; fingerprint: must be given"),
+    ("load_manifest", {"given": {"service": 3, "fingerprint": "x"}}, "service: must be text, and is 3"),
+    ("check_manifest", {"given": {}}, "service: must be given"),
+    ("lookup", {"service": "servcie"}, "Did you mean 'service'?"),
+    ("lookup", {"service": "service", "fingerprint": "x"}, "was never applied with fingerprint x"),
+    ("unfilled", {"service": "servcie"}, "Did you mean 'service'?"),
+    ("get_online_features", {"rows": 3, "service": "service"}, "int is neither rows nor a frame; pass a list of dicts, or a frame"),
+    ("get_online_features", {"rows": [3], "service": "service"}, "Row 0 is int, and must map names to values"),
+    ("get_online_features", {"rows": [{"thin": 1}], "service": "service"}, "Row 0 has no 'thing' (Int64); it brings thin"),
+    ("get_online_features", {"rows": [{"thing": "a"}], "service": "service"}, "Row 0: 'thing' must be Int64: 'a' is no integer"),
+    ("get_online_features", {"rows": [{"thing": 1}], "service": "servcie"}, "Did you mean 'service'?"),
+    ("get_online_features", {"rows": [{"thing": 2}], "service": "inverse_model"}, "(tests/test_wrong_arguments.py:"),
+    ("get_online_features", {"rows": [{"thing": 1}], "service": "service", "request_id": "é"}, "printable ASCII"),
+    ("audit", {"since": "1 day"}, "'1 day' cannot be read"),
+    ("audit", {"since": 3}, "since is an instant"),
+    ("audit", {"until": "now"}, "until is an instant"),
+    ("audit", {"spine": 3}, "The spine cannot be read: int is no frame"),
+    ("simulate", {"start": "yesterday"}, "start is an instant"),
+    ("simulate", {"end": 3}, "end is an instant"),
+    ("simulate", {"services": ["servcie"]}, "Did you mean 'service'?"),
+]  # fmt: skip
+
+JUDGED_ELSEWHERE = {
+    ("plan", "accept_types"), ("plan", "keep"), ("plan", "retire"), ("apply", "note"), ("apply", "keep"), ("apply", "retire"),
+    ("get_historical_features", "with_status"), ("get_historical_features", "with_event_time"), ("snapshot", "with_status"),
+    ("explain_request", "row"), ("explain_request", "limit"), ("lineage", "direction"), ("materialize", "full"),
+    ("materialize", "progress"), ("verify", "repair"), ("push", "json"), ("unfilled", "fingerprint"),
+    ("get_online_features", "fingerprint"), ("audit", "service"), ("audit", "against"), ("simulate", "faults"),
+    ("simulate", "seed"), ("simulate", "lookups"), ("simulate", "rows"),
+}  # fmt: skip
+"""Flags, whose truth counts; and what the tests of their own verbs are about."""
+
+SAME = {"apush": "push", "aget_online_features": "get_online_features", "local": "__init__"}
+"""Verbs that take what another does."""
+
+FOREIGN = re.compile(
+    r"Input should|Field required|pydantic|Could not convert|Conversion failed|Arrow\w*Error|Error: \w+ Error"
+)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[FeatureStore]:
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        store.apply([SERVICE, INVERSE])
+        store.materialize(progress=False)
+        yield store
+
+
+@pytest.mark.parametrize(("verb", "said", "says"), CASES)
+def test_a_wrong_argument_is_told(store: FeatureStore, verb: str, said: dict[str, Any], says: str) -> None:
+    with pytest.raises(FeatureStoreError) as caught:
+        getattr(store, verb)(**said)
+    assert says in str(caught.value)
+    assert not FOREIGN.search(str(caught.value)), caught.value
+
+
+def test_every_argument_of_every_verb_has_a_case() -> None:
+    covered = {(verb, name) for verb, said, _ in CASES for name in said} | JUDGED_ELSEWHERE
+    found = {
+        (verb, name)
+        for verb, function in inspect.getmembers(FeatureStore, inspect.isfunction)
+        if not verb.startswith("_") and verb not in SAME
+        for name in list(inspect.signature(function).parameters)[1:]
+    }
+    assert found == covered
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "says"),
+    [
+        (3, {}, "A repository is named by the path of its folder, as text or a Path, and not by 3"),
+        ("nowhere", {}, "nowhere"),
+        (".", {"env": 3}, "env is the name of an [env.NAME] of "),
+        (".", {"env": "prod"}, "there is no [env.prod]"),
+        (".", {"clock": 3}, "clock is a callable that returns a datetime with a zone, and not 3"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_says_why(
+    path: Any, more: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "featurestore.toml").write_text('project = "p"\ndefinitions = []\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FeatureStoreError) as caught:
+        FeatureStore(path, **more)
+    assert says in str(caught.value)
+
+
+def test_a_frame_says_what_it_cannot_be_made_to(store: FeatureStore, tmp_path: Path) -> None:
+    frame = store.get_historical_features(SPINE, "view")
+    wrong: list[tuple[Any, str]] = [
+        (lambda: frame.to_parquet(tmp_path), "is a folder, and a file is to be written"),
+        (lambda: frame.to_parquet(tmp_path / "no" / "frame.parquet"), "cannot be written: there is no folder "),
+        (lambda: frame.to_parquet(3), "3 is no path"),  # type: ignore[arg-type]
+        (lambda: frame.to_parquet("a\0b"), "holds a NUL"),
+        (lambda: frame.to_parquet("s3://bucket/frame.parquet"), "lies in no folder of this machine"),
+        (lambda: frame.split_by_time("half"), "at is an instant, as a datetime with a zone"),
+        (lambda: frame.split_by_time(3), "and not 3"),  # type: ignore[arg-type]
+        (lambda: frame.split_by_time(NOON, gap=3), "is a bare number, so its unit is unclear"),
+        (lambda: frame.to_pandas(dtypes="numpyy"), "dtypes is 'arrow' or 'numpy', and not 'numpyy'"),  # type: ignore[arg-type]
+    ]
+    for make, says in wrong:
+        with pytest.raises(FeatureStoreError) as caught:
+            make()
+        assert says in str(caught.value)
+
+
+def test_one_name_and_one_definition_are_lists_of_one(store: FeatureStore) -> None:
+    """A text is not gone through letter by letter, nor a definition field by field."""
+    assert store.plan(SERVICE).digest == store.plan([SERVICE]).digest
+    assert store.verify("view").ok
+    assert [*store.availability("view").views] == ["view"]
