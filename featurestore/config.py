@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
+from pydantic_core import ErrorDetails
 
 from featurestore.errors import ConfigError, did_you_mean
 from featurestore.hidden import hidden
@@ -49,6 +50,12 @@ MESSAGES = {
     "dict_type": "must be a table",
     "model_type": "must be a table",
     "path_type": "must be text in quotes",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
 }
 
 Place = tuple[str | int, ...]
@@ -249,39 +256,67 @@ def _file(path: object) -> Path:
 
 
 def _parse(file: Path) -> dict[str, Any]:
-    text = ""
+    text = _read(file)
     try:
-        text = file.read_text(encoding="utf-8-sig")  # some editors put a mark first
         return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        last = f"at line {len(text.splitlines())}, the last"
+        raise ConfigError(f"{file}: {str(error).replace('at end of document', last)}") from None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")  # some editors put a mark first
     except FileNotFoundError:
         raise ConfigError(f"There is no {file}; `featurestore init` writes one") from None
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not UTF-8 text, which TOML is") from None
-    except tomllib.TOMLDecodeError as error:
-        last = f"at line {len(text.splitlines())}, the last"
-        raise ConfigError(f"{file}: {str(error).replace('at end of document', last)}") from None
+
+
+def _at(file: Path, *keys: object) -> str:
+    """The end of a message about a key: the line where it stands, or the table that it would be in; nothing where neither
+    is to be found."""
+    found, depth = 0, 0
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(_read(file).splitlines() if file.is_file() else [], 1):
+        header = re.match(r"\s*\[+([^\[\]]+)\]", line)
+        written = header or re.match(r"\s*([\w.\"' -]+?)\s*=", line)
+        if written is None:
+            continue
+        parts = tuple(part.strip().strip("\"'") for part in written[1].split("."))
+        place = parts if header else (*table, *parts)
+        table = parts if header else table
+        inside = keys[: len(place)] == place
+        if inside and len(place) > depth:
+            found, depth = number, len(place)
+    return f" (at line {found})" if found else ""
 
 
 def _check_tables(file: Path, environments: Any) -> None:
     if not isinstance(environments, dict):
-        raise ConfigError(f"{file}: env: must be tables, such as [env.prod]")
+        raise ConfigError(f"{file}: env: must be tables, such as [env.prod]{_at(file, 'env')}")
     for name, table in environments.items():
         if not isinstance(table, dict):
-            raise ConfigError(f"{file}: env.{name}: must be a table: [env.{name}]")
+            raise ConfigError(f"{file}: env.{name}: must be a table: [env.{name}]{_at(file, 'env', name)}")
 
 
 def _check_keys(file: Path, table: Mapping[str, Any], prefix: str) -> None:
+    def at(*keys: str) -> str:
+        return _at(file, *prefix.split(".")[:-1], *keys)
+
     for key, value in table.items():
         if key not in KEYS:
-            raise ConfigError(f"{file}: {prefix}{key}: there is no such key.{did_you_mean(key, KEYS, noun='Keys')}")
+            raise ConfigError(
+                f"{file}: {prefix}{key}: there is no such key.{did_you_mean(key, KEYS, noun='Keys')}{at(key)}"
+            )
         if key in TABLES and isinstance(value, dict):
             for inner in value:
                 known = TABLES[key].model_fields
                 if inner not in known:
                     hint = did_you_mean(inner, known, noun=f"Keys of [{prefix}{key}]")
-                    raise ConfigError(f"{file}: {prefix}{key}.{inner}: there is no such key.{hint}")
+                    raise ConfigError(f"{file}: {prefix}{key}.{inner}: there is no such key.{hint}{at(key, inner)}")
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,7 +337,9 @@ def _build(
 
     def refuse(place: Place, problem: str) -> ConfigError:
         shown = f"; it is {written[place]!r}" if place in written else ""
-        return ConfigError(f"{where}: {_named(place, environment, override)}: {problem}{shown}")
+        named = _named(place, environment, override)
+        keys = (*named.split(".")[:2], *place) if named.startswith("env.") else place
+        return ConfigError(f"{where}: {named}: {problem}{shown}{_at(Path(where), *keys)}")
 
     def value_of(value: Any, place: Place) -> Any:
         if isinstance(value, dict):
@@ -323,15 +360,30 @@ def _build(
     try:
         config = Config(**values, root=root, environment=environment)
     except ValidationError as error:
-        problems = [
-            refuse(_place(item["loc"]), MESSAGES.get(item["type"], item["msg"].removeprefix("Value error, ")))
-            for item in error.errors(include_input=False)
-        ]
+        found: dict[Place, list[str]] = {}
+        for item in error.errors(include_input=False):
+            found.setdefault(_place(item["loc"]), []).append(_problem(item))
+        problems = [refuse(place, ", or ".join(_alike(said))) for place, said in found.items()]
     else:
         _show(config, written)
         return config
     first, *others = map(str, problems)
     raise ConfigError("; ".join([first, *(other.removeprefix(f"{where}: ") for other in others)]))
+
+
+def _alike(said: Sequence[str]) -> list[str]:
+    """What one value may be of several kinds must be, said once."""
+    first, *others = said
+    return [first, *(other.removeprefix("must be ") for other in others)]
+
+
+def _problem(item: ErrorDetails) -> str:
+    """What pydantic found wrong, in words of our own."""
+    if item["type"] == "literal_error" and item["ctx"]["expected"] == "False":
+        return "must be false"
+    if item["type"] in MESSAGES:
+        return MESSAGES[item["type"]].format(**item.get("ctx", {}))
+    return item["msg"].removeprefix("Value error, ")
 
 
 def _data_folder(root: Path, own: Any, project: Any) -> str:

@@ -14,7 +14,7 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.durable.disk import told
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.errors import SourceError
+from featurestore.errors import ConfigError, SourceError
 from featurestore.semantics.columns import RawColumns
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.history import check_history
@@ -59,11 +59,23 @@ class Offline(Sources):
     @contextmanager
     def session(self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None) -> Iterator[Session]:
         """A DuckDB instance for one operation. files: source name → the files to read of it, instead of all."""
-        connection = duckdb.connect(":memory:", config={**self._config, "temp_directory": self._spill_folder()})
+        connection = self._connection()
         try:
             yield Session(connection, self, SharedInstance(dict(files or {})))
         finally:
             connection.close()
+
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        config = {**self._config, "temp_directory": self._spill_folder()}
+        try:
+            return duckdb.connect(":memory:", config=config)
+        except (
+            duckdb.ParserException,
+            duckdb.InvalidInputException,
+        ) as error:  # whose text may show a variable's content
+            raise ConfigError(
+                "offline.memory_limit of featurestore.toml must be a size such as '4GB' or '80%'"
+            ) from error
 
     def _spill_folder(self) -> str:
         with self._opening:
