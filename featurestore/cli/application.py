@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
+        except typer.BadParameter as error:  # of a number, whose library has words of its own
+            error.message = _plain(error.message)
+            raise
         except FeatureStoreError as error:
             typer.echo(f"{type(error).__name__}: {error}", err=True)
             raise typer.Exit(1) from None
@@ -70,6 +74,23 @@ class Commands(TyperGroup):
 
             typer.echo(f"{type(error).__name__}: {told(error)}", err=True)
             raise typer.Exit(1) from None
+
+
+def _plain(message: str) -> str:
+    """What is wrong with a number, as the rest of the product says it."""
+    for theirs, ours in NUMBERS:
+        message = re.sub(theirs, ours, message)
+    return message
+
+
+NUMBERS = (
+    (r"^Input should be a valid integer.*", "must be a whole number"),
+    (r"^Input should be a valid number.*", "must be a number"),
+    (r"^Input should be less than or equal to (\S+)$", r"must be at most \1"),
+    (r"^Input should be greater than or equal to (\S+)$", r"must be at least \1"),
+    (r"^Input should be (less|greater) than (\S+)$", r"must be \1 than \2"),
+)
+"""How numbers are refused where the command line is read, and in which words we do."""
 
 
 def _hoisted(args: list[str]) -> tuple[list[str], list[str]]:

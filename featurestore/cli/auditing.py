@@ -46,9 +46,9 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
             missing = f"{html} is a folder" if html.is_dir() else f"there is no folder {html.parent}"
             raise typer.BadParameter(f"{missing}, and a file is to be written", param_hint="--html")
     with opened(context, at=at) as store:
-        ended = None if until is None else instant(until)
+        ended = None if until is None else instant(until, "--until")
         if ended is None and at is not None:
-            ended = instant(at) + timedelta(microseconds=1)  # what was served then is over
+            ended = instant(at, "--at") + timedelta(microseconds=1)  # what was served then is over
         against = None if manifest is None else store.load_manifest(manifest)
         found = store.audit(since=since_of(since), until=ended, service=service, against=against)
     if html is not None:

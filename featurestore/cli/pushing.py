@@ -85,12 +85,14 @@ def _parts(stream: BinaryIO, name: str) -> Iterator[tuple[Any, int, bool]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        data = head + stream.read()
         try:
-            reader = pq.ParquetFile(io.BytesIO(head + stream.read()))
+            reader = pq.ParquetFile(io.BytesIO(data))
             for batch in reader.iter_batches(PART_ROWS):
                 yield pa.Table.from_batches([batch]), batch.num_rows, False
-        except pa.ArrowInvalid as error:
-            raise PushError(f"{name} cannot be read as Parquet: {error}") from None
+        except (pa.ArrowException, OSError):
+            cut = "begins as a Parquet file and does not end as one: it was not written, or copied, to its end"
+            raise PushError(f"{name} {'is damaged' if data.endswith(PARQUET) else cut}") from None
         return
     rows = _json_rows(head, stream, name)
     part: list[Any] = []

@@ -49,7 +49,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go 
     given = dict(_frame(pair) for pair in rows or ())
     with opened(context) as store:
         found = store.simulate(
-            None if start is None else instant(start), None if end is None else instant(end),
+            None if start is None else instant(start, "START"), None if end is None else instant(end, "END"),
             services=service or None, faults=faults, seed=seed, lookups=lookups, rows=given,
         )  # fmt: skip
     print_found(found, as_json=as_json)

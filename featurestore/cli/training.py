@@ -80,7 +80,7 @@ def snapshot(
 
     Example: featurestore snapshot customer_orders --at 2025-01-05T00:00:00Z
     """
-    moments = [instant(text) for text in at]
+    moments = [instant(text, "--at") for text in at]
     with opened(context) as store:
         frame = store.snapshot(one_or_all(features), at=moments, with_status=with_status)
         if output is not None:
@@ -119,7 +119,7 @@ def explain(  # noqa: PLR0913, PLR0917 - each is an option
         print_found(told, as_json=as_json)
         return
     assert view is not None
-    moment = None if at is None else instant(at)
+    moment = None if at is None else instant(at, "--at")
     with opened(context) as store:
         types = store.catalog.view(view).entity.key
         given: dict[str, Any] = {}

@@ -73,18 +73,19 @@ def _array(text: str) -> Any:
         raise ValueError(f"{text!r} is no JSON array") from None
 
 
-def instant(text: str) -> datetime:
-    """An ISO 8601 instant; a naive one is UTC."""
+def instant(text: str, option: str | None = None) -> datetime:
+    """An ISO 8601 instant; a naive one is UTC. option: the one that it is given to, for the message where it is none."""
     try:
         value = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no instant such as 2025-01-31T06:30:00Z") from None
+        said = f"{text!r} is no instant such as 2025-01-31T06:30:00Z"
+        raise typer.BadParameter(said, param_hint=option) from None
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
 def past(text: str) -> datetime:
     """An instant that may be taken for now: one that is over."""
-    value = instant(text)
+    value = instant(text, "--at")
     if instant_of(value) > wall_clock():
         raise typer.BadParameter(f"--at {text} is still to come; it is an instant of the past")
     return value
@@ -92,7 +93,7 @@ def past(text: str) -> datetime:
 
 def since_of(text: str | None) -> datetime | str | None:
     """An ISO 8601 instant, or how long ago, as it is written: only instants have hyphens."""
-    return instant(text) if text is not None and "-" in text else text
+    return instant(text, "--since") if text is not None and "-" in text else text
 
 
 def one_or_all(names: list[str]) -> str | list[str]:
