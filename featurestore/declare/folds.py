@@ -23,8 +23,24 @@ from featurestore.declare.declaration import Declaration, TypeField, declares
 from featurestore.declare.durations import Duration, PositiveDuration, show_duration
 
 __all__ = [
-    "ApproxCountDistinct", "ApproxQuantile", "Count", "CountDistinct", "First", "Fold", "LastDistinctN", "LastN",
-    "Latest", "Max", "Mean", "Min", "StdDev", "Sum", "Var", "expanded",
+    "EXAMPLE",
+    "ApproxCountDistinct",
+    "ApproxQuantile",
+    "Condition",
+    "Count",
+    "CountDistinct",
+    "First",
+    "Fold",
+    "LastDistinctN",
+    "LastN",
+    "Latest",
+    "Max",
+    "Mean",
+    "Min",
+    "StdDev",
+    "Sum",
+    "Var",
+    "expanded",
 ]  # fmt: skip
 
 Window = Literal["lifetime"] | PositiveDuration
@@ -49,6 +65,8 @@ def _condition(value: str) -> str:
 
 
 Condition = Annotated[str, AfterValidator(_condition)]
+EXAMPLE: Any = Field(examples=["\"status = 'failed'\""])
+"""How a condition may look, for messages."""
 
 
 class Fold(Declaration):
@@ -64,7 +82,7 @@ class Fold(Declaration):
     windows: tuple[Window, ...] = ()
     offset: Duration = 0
     hop: PositiveDuration | None = None
-    where: Condition | None = None
+    where: Annotated[Condition | None, EXAMPLE] = None
     default: Annotated[Any, BeforeValidator(copy.deepcopy)] = None
     type: TypeField | None = None
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from featurestore.declare.declaration import ColumnName, Declaration, Name, caller, declares, takes_words
 from featurestore.declare.durations import Duration, PositiveDuration, show_duration
 from featurestore.declare.entity import Entity
-from featurestore.declare.folds import Condition, Fold, Latest, expanded
+from featurestore.declare.folds import EXAMPLE, Condition, Fold, Latest, expanded
 from featurestore.declare.problems import shown
 from featurestore.declare.sources import Refresh, RefreshOptions, Source
 from featurestore.errors import DeclarationError, did_you_mean
@@ -74,7 +74,7 @@ class FeatureView(Declaration):
     ready_after: Duration | None = None
     ttl: Duration | None = None
     freshness: PositiveDuration | None = None
-    where: Condition | None = None
+    where: Annotated[Condition | None, EXAMPLE] = None
     stale: Literal["serve", "withhold"] = "serve"
     owner: str = ""
     description: str = ""

@@ -90,7 +90,7 @@ def _read_from(source: Source, offline: Offline) -> str:
     if isinstance(source, PushSource):
         return f"read from the push log of '{source.name}'"
     first, *others = offline.paths(source)
-    read = f"read from {first}" + (f" and {len(others)} files more" if others else "")
+    read = f"read from {first}" + (f" and {len(others)} file{'s' * (len(others) > 1)} more" if others else "")
     types = offline.guessed_partitions(source) if isinstance(source, ParquetSource) else {}
     said = ", ".join(f'"{name}": {of}' for name, of in types.items())
     hint = f"; what the names of folders say is text unless the source says, such as partitions={{{said}}}"

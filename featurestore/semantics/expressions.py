@@ -13,6 +13,7 @@ import atexit
 import functools
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,7 @@ from featurestore.errors import did_you_mean
 from featurestore.semantics.columns import RawColumns, finer_than_micros, floored_sql, floored_type
 from featurestore.semantics.engine import Node, arguments, is_arrow, settle_session, text_of, without_places
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
-from featurestore.semantics.sql import quote
+from featurestore.semantics.sql import folded, quote
 from featurestore.semantics.tokens import normalised, qualified_calls, quoted_names
 
 if TYPE_CHECKING:
@@ -71,12 +72,27 @@ def check(connection: duckdb.DuckDBPyConnection, expression: str, columns: Mappi
     """
     import duckdb
 
-    node = _parsed(connection, expression)
+    node = _read(connection, expression, columns)
     _Check(connection, columns, expression).node(node, frozenset())
     try:
         return _type(connection, normalised(expression), columns)
     except duckdb.Error as error:
         raise ValueError(f"the expression {expression!r} does not fit its columns: {_first_line(error)}") from None
+
+
+def _read(connection: duckdb.DuckDBPyConnection, expression: str, columns: Mapping[str, str]) -> Node:
+    """The tree of an expression; where it cannot be read for the name of a column, ValueError says how that is written."""
+    try:
+        return _parsed(connection, expression)
+    except ValueError as error:
+        unquoted = set(map(folded, re.findall(r"\w+", re.sub(r"'[^']*'|\"[^\"]*\"", " ", expression))))
+        words = connection.execute("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'")
+        meant = next(
+            (word for (word,) in words.fetchall() if word in unquoted & {folded(name) for name in columns}), None
+        )
+        if meant is None:
+            raise
+        raise ValueError(f"{error}; where '{meant}' is the column, write \"{meant}\": it is a word of SQL") from None
 
 
 def _type(connection: duckdb.DuckDBPyConnection, sql: str, columns: Mapping[str, str]) -> str:
@@ -91,6 +107,8 @@ def _parsed(connection: duckdb.DuckDBPyConnection, expression: str) -> Node:
         text = normalised(expression)
     except ValueError as error:
         raise ValueError(f"the expression {expression!r} cannot be read: {error}") from None
+    if ";" in text.split(" ")[:-1]:
+        raise ValueError(f"{expression!r} is not one expression")
     found = [_select(connection, sql, expression) for sql in (f"SELECT {text}", f"SELECT ({text})")]
     if found[0] != found[1] or ";" in text.split(" "):
         raise ValueError(f"{expression!r} is not one expression")

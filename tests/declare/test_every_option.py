@@ -199,8 +199,8 @@ FOLD: dict[str, tuple[Wrong, ...]] = {
     ),
     "hop": LONGER,
     "where": (
-        Wrong(3, "must be text, and is 3"),
-        Wrong(lambda row: True, "must be text, and is a function"),
+        Wrong(3, "must be text, such as \"status = 'failed'\", and is 3"),
+        Wrong(lambda row: True, "must be text, such as \"status = 'failed'\", and is a function"),
         Wrong(" ", "a condition is SQL such as \"status = 'failed'\""),
     ),
     "type": TYPES,

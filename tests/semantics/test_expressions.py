@@ -160,6 +160,16 @@ def test_refused(expression: str, told: str) -> None:
     assert told in str(refused.value)
 
 
+def test_a_column_that_is_a_word_of_sql_says_how_it_is_written() -> None:
+    """`at` is what a column of instants is often called."""
+    with duckdb.connect() as connection:
+        with pytest.raises(ValueError, match="""where 'at' is the column, write "at": it is a word of SQL"""):
+            check(connection, "a > 1 AND at > a", {"a": "BIGINT", "at": "BIGINT"})
+        assert check(connection, 'a > 1 AND "at" > a', {"a": "BIGINT", "at": "BIGINT"}) == "BOOLEAN"
+        with pytest.raises(ValueError, match="is not one expression"):
+            check(connection, "a > 1; DROP TABLE t", COLUMNS)
+
+
 EXPRESSIONS = {
     "high": "double > 5",
     "odd": "isnan(double)",
