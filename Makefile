@@ -2,6 +2,7 @@
 # make test   every test
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
 # make check  linters and the type checker
+# make docs   the documentation as a site, in build/site; its links and anchors are checked
 # make coverage  whether plain tests take as many branches of the rules as before
 # make mutants  small faults that the tests should notice; see CONTRIBUTING.md
 PYTHON ?= python3
@@ -12,7 +13,7 @@ CORE := tests/semantics tests/query tests/push tests/training tests/durable/test
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-lowest check format bench coverage mutants constraints clean
+.PHONY: demo test test-lowest check docs format bench coverage mutants constraints clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,6 +42,10 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/python -m tests.site build/site
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import httpx
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import featurestore
+from featurestore import errors
+from tests import site
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = ROOT / "examples"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+REFERENCE = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -83,6 +91,53 @@ def test_every_page_is_linked_from_the_readme_or_the_design_pages() -> None:
     """No page of the documentation is an orphan."""
     linked = {(page.parent / t.partition("#")[0]).resolve() for page in PAGES for t in LINK.findall(page.read_text())}
     assert [page.name for page in PAGES[1:] if page.resolve() not in linked] == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    """The site shows each page of `docs/` once, and nothing else."""
+    found: list[str] = []
+
+    def gather(items: list[Any]) -> None:
+        for item in items:
+            found.append(item) if isinstance(item, str) else gather(next(iter(item.values())))
+
+    gather(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
+    assert sorted(found) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """What users import is on a page of the reference; that each name exists, the site's own check says."""
+    shown = {name for page in (ROOT / "docs/api").glob("*.md") for name in REFERENCE.findall(page.read_text())}
+    public = {f"featurestore.{name}" for name in featurestore.__all__}
+    raised = {f"featurestore.errors.{name}" for name in errors.__all__} - {
+        "featurestore.errors.did_you_mean",
+        "featurestore.errors.FeatureStoreError",
+    }
+    assert public | raised <= shown, sorted((public | raised) - shown)
+    for name in shown:
+        *home, last = name.split(".")
+        assert last == "folds" or hasattr(importlib.import_module(".".join(home)), last), name
+
+
+def test_the_site_is_looked_at_link_by_link(tmp_path: Path) -> None:
+    """A link to no page, an anchor that is not there, and a name that the reference lacks are each found."""
+    assert site.problems(tmp_path)[0] == f"{tmp_path} has no page"
+    ids = "".join(f'<a id="featurestore.{name}"></a>' for name in featurestore.__all__)
+    ids += "".join(f'<a id="featurestore.errors.{name}"></a>' for name in errors.__all__)
+    (tmp_path / "a.html").write_text(
+        f'<h1 id="x">A</h1><a href="b.html#y">b</a><a href="https://example.com">e</a>{ids}'
+    )
+    (tmp_path / "b.html").write_text('<h1 id="y">B</h1><a href="a.html#x">a</a>')
+    assert site.problems(tmp_path) == []
+    (tmp_path / "b.html").write_text('<a href="a.html#z">a</a><img src="c.png">')
+    assert site.problems(tmp_path) == [
+        "a.html: b.html#y has no such anchor",
+        "b.html: a.html#z has no such anchor",
+        "b.html: c.png is no page",
+    ]
+    (tmp_path / "a.html").write_text(ids.replace('"featurestore.Count"', '"x"'))
+    (tmp_path / "b.html").unlink()
+    assert site.problems(tmp_path) == ["the reference has no featurestore.Count"]
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
