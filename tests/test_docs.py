@@ -22,20 +22,14 @@ from nbclient import NotebookClient
 import featurestore
 from featurestore import errors
 from tests import site
+from tests.console import Page, blocks, is_like
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = ROOT / "examples"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 REFERENCE = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
-
-
-def blocks(page: Path) -> list[tuple[int, str]]:
-    """(line, code) of each Python block."""
-    text = page.read_text()
-    return [(text.count("\n", 0, found.start(1)), found[1]) for found in BLOCK.finditer(text)]
 
 
 def names(paths: list[Path]) -> list[str]:
@@ -58,14 +52,23 @@ def load(path: Path) -> ModuleType:
 
 @pytest.mark.parametrize("page", RUNNING, ids=names(RUNNING))
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python blocks of a page run one after the other, in one namespace, in an empty folder."""
+    """The blocks of a page run one after the other, in an empty folder, and print what the page shows."""
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "__page__"}
-    for line, code in blocks(page):
-        # A file, because on-demand functions are read from one; the leading newlines keep the page's line numbers.
-        file = tmp_path / f"{page.stem}_{line}.py"
-        file.write_text("\n" * line + code)
-        exec(compile(file.read_text(), str(file), "exec"), namespace)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    with Page(page) as running:
+        running.run()
+
+
+def test_what_a_page_shows_is_what_is_printed() -> None:
+    """`…` stands for the rest of a line, or for lines; nothing else stands for anything."""
+    assert is_like("a\n…\nd …\n", "a\nb\nc\nd e\n")
+    assert is_like("a\n…\nb\n", "a\nb\n")
+    assert is_like("", "")
+    for printed in ("", "a\n", "b\na\n", "a\nbc\n", "a\nb\nc\n"):
+        assert not is_like("a\nb\n", printed), printed
+    assert not is_like("", "a\n")
+    assert not is_like("a.c\n", "abc\n")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
