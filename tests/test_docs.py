@@ -29,6 +29,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 EXAMPLES = ROOT / "examples"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 REFERENCE = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
+SHOWN_BY = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -69,6 +70,17 @@ def test_what_a_page_shows_is_what_is_printed() -> None:
         assert not is_like("a\nb\n", printed), printed
     assert not is_like("", "a\n")
     assert not is_like("a.c\n", "abc\n")
+
+
+def test_tests_that_pages_name_are_there() -> None:
+    """Where a page says which test shows something, there is such a test."""
+    page = (ROOT / "docs/what-happens-when.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| ---", "| what "))]
+    assert rows
+    for line in rows:
+        assert SHOWN_BY.search(line), f"no test shows: {line}"
+    for file, name in {found for each in PAGES for found in SHOWN_BY.findall(each.read_text())}:
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
