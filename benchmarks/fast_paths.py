@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from benchmarks.latency import Figures
 from featurestore.semantics.folds import FOLDS, Algebra
-from featurestore.semantics.folds.measures import Measure
+from featurestore.semantics.folds.exact import Measure
 from featurestore.semantics.folds.moments import Moments
 from featurestore.semantics.folds.row_picks import unpack_rows
 from featurestore.semantics.values import matrix_of, to_numpy

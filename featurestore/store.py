@@ -51,10 +51,9 @@ from featurestore.serving.served_versions import ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Options, get_historical_features
-from featurestore.training.journal import journalled
 from featurestore.training.manifest import Manifest, load_manifest
 from featurestore.training.snapshot import TIMESTAMP, snapshot
-from featurestore.training.training_frame import TrainingFrame
+from featurestore.training.training_frame import TrainingFrame, journalled
 
 __all__ = ["FeatureStore"]
 

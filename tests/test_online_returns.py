@@ -247,7 +247,7 @@ def test_a_heartbeat_that_lands_after_the_store_went_back_changes_nothing(tmp_pa
 @pytest.mark.parametrize("writes", range(4))
 def test_the_holder_that_repairs_may_die_anywhere(writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two pieces of the log, and before the last word; the next one goes on from there."""
-    monkeypatch.setattr("featurestore.push.missing.missing_rows.__kwdefaults__", {"least": 1})
+    monkeypatch.setattr("featurestore.push.apply_log.missing_rows.__kwdefaults__", {"least": 1})
     clock = ManualClock(NOON)
     with project(tmp_path, "lmdb://online", clock=clock) as store:
         apply(store)

@@ -37,7 +37,7 @@ from featurestore import (
 from featurestore.errors import NotFoundError, NotMaterializedError, PushError
 from featurestore.online.source_state import source_prefix
 from featurestore.push import push_queue as line
-from featurestore.push.identities import IDENTITY
+from featurestore.push.deduplicate import IDENTITY
 from featurestore.push.push_sources import Pushing
 from featurestore.server import create_app
 from featurestore.types import Array, Bool, Float64, Int32, Int64, String, Timestamp

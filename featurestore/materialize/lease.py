@@ -15,7 +15,6 @@ import orjson
 
 from featurestore.clock import to_datetime
 from featurestore.declare.views import FeatureView
-from featurestore.durable.processes import is_alive
 from featurestore.errors import MaterializeError
 from featurestore.online import Guard, OnlineStore
 
@@ -53,7 +52,7 @@ class Lease:
 
     def _refuse_where_alive(self, holder: dict[str, str | int], now: int) -> None:
         here = holder["host"] == socket.gethostname()
-        if int(holder["until"]) <= now or (here and not is_alive(int(holder["pid"]))):
+        if int(holder["until"]) <= now or (here and not _is_alive(int(holder["pid"]))):
             return
         raise MaterializeError(
             f"{self._view.title} is being materialized by process {holder['pid']} on {holder['host']}; its lease ends at "
@@ -82,3 +81,14 @@ class Lease:
         if not self._store.write({**puts, self._key: value}, guard=Guard(self._key, self._value)):
             raise _LostError(f"{self._view.title}: another run has taken over; this one wrote nothing since")
         self._value = value
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether there is a process of that number, whoever owns it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

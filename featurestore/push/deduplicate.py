@@ -1,9 +1,17 @@
-"""The rows of a batch sorted out by rule 7: what is new and what each row replaces, retries, rows that came too late."""
+"""Rule 7: the rows of a batch sorted out, what is new and what each row replaces, retries, rows that came too late.
+
+What is remembered of each row lies in the online store beside the records, and is written together with them:
+
+    identity   known_at of the last version (i64), its event_time (i64; the least int where it has none), then a digest of
+               each version that was ever pushed
+"""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,18 +19,50 @@ import pyarrow as pa
 from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import PushError
-from featurestore.push.identities import NO_TIME, Identity
 from featurestore.push.pushed import Pushed
-from featurestore.semantics.values import instants
+from featurestore.semantics.order import order_bytes
+from featurestore.semantics.values import instants, scalars
 from featurestore.types import Timestamp, timestamp_of, to_json
 
-__all__ = ["Deduplicated", "KnownIdentities", "PendingKnownAt", "deduplicate", "next_version"]
+__all__ = [
+    "IDENTITY", "NO_TIME", "Deduplicated", "Identity", "KnownIdentities", "PendingKnownAt", "deduplicate", "digests_of",
+    "identity_keys", "next_version",
+]  # fmt: skip
+
+PACKED = struct.Struct("<qq")
+DIGEST_BYTES = 16
+IDENTITY = b"i"  # follows the prefix of a source
+NO_TIME = -(1 << 63)
 
 
 class PendingKnownAt(NamedTuple):
     """The known_at that a fresh row of this batch will have, before it is reserved."""
 
     place: int
+
+
+class Identity(NamedTuple):
+    """What is remembered of one row."""
+
+    known_at: int
+    event_time: int
+    versions: tuple[bytes, ...]
+
+    @property
+    def time(self) -> int:
+        """When the row happened (µs), or was deleted before it ever did: what its age is counted from."""
+        return self.known_at if self.event_time == NO_TIME else self.event_time
+
+    def pack(self) -> bytes:
+        """The identity as bytes."""
+        return PACKED.pack(self.known_at, self.event_time) + b"".join(self.versions)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Identity:
+        """The identity that `pack` wrote."""
+        known_at, event_time = PACKED.unpack_from(data)
+        rest = data[PACKED.size :]
+        return cls(known_at, event_time, tuple(rest[i : i + DIGEST_BYTES] for i in range(0, len(rest), DIGEST_BYTES)))
 
 
 class KnownIdentities(NamedTuple):
@@ -128,3 +168,20 @@ def _is_mine(identity: Identity) -> bool:
 def _placed(identity: Identity, first: int) -> Identity:
     mine: Any = identity.known_at
     return identity._replace(known_at=first + mine.place)
+
+
+def identity_keys(source: PushSource, prefix: bytes, rows: pa.Table) -> list[bytes]:
+    """The online key of each row's identity."""
+    return [prefix + IDENTITY + digest for digest in _digests(source, rows, source.identity)]
+
+
+def digests_of(source: PushSource, rows: pa.Table) -> list[bytes]:
+    """A digest of each row's columns: equal for equal rows, to the bit."""
+    return _digests(source, rows, tuple(source.columns))
+
+
+def _digests(source: PushSource, rows: pa.Table, names: Sequence[str]) -> list[bytes]:
+    columns = [
+        [order_bytes(source.columns[name], value) for value in scalars(rows[name].combine_chunks())] for name in names
+    ]
+    return [blake2b(b"".join(parts), digest_size=DIGEST_BYTES).digest() for parts in zip(*columns, strict=True)]

@@ -30,11 +30,18 @@ from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreErro
 from featurestore.online import Guard, OnlineStore
 from featurestore.online.codec import pack_watermark
 from featurestore.online.source_state import NEVER, SourceState, source_prefix, state_key
-from featurestore.push.apply_log import Applying, Reading
-from featurestore.push.deduplicate import Deduplicated, KnownIdentities, deduplicate, next_version
-from featurestore.push.identities import IDENTITY, Identity, digests_of, identity_keys
+from featurestore.push.apply_log import Applying, Reading, missing_rows
+from featurestore.push.deduplicate import (
+    IDENTITY,
+    Deduplicated,
+    Identity,
+    KnownIdentities,
+    deduplicate,
+    digests_of,
+    identity_keys,
+    next_version,
+)
 from featurestore.push.merge_rows import PushedView
-from featurestore.push.missing import missing_rows
 from featurestore.push.push_queue import PushQueue
 from featurestore.push.pushed import Pushed, rows_without_key
 from featurestore.push.rebuild_records import folded_records

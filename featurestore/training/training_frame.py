@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,8 +25,11 @@ from featurestore.declare.sources import no_path
 from featurestore.durable.checksums import signed
 from featurestore.durable.disk import told
 from featurestore.durable.parquet import storable, storable_schema
-from featurestore.errors import FeatureStoreError, SpineError
+from featurestore.errors import FeatureStoreError, RegistryError, SpineError
+from featurestore.registry.frames import WrittenFrame, feature_id, on_demand_id
+from featurestore.registry.store import Registry
 from featurestore.report import Report, ReportTable
+from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.values import chosen_columns, scalars, to_numpy, to_pandas
 from featurestore.sources.source_files import again
 from featurestore.types import FeatureType
@@ -33,7 +37,7 @@ from featurestore.types import FeatureType
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MANIFEST_KEY", "Block", "TrainingFrame", "manifest_beside"]
+__all__ = ["MANIFEST_KEY", "Block", "TrainingFrame", "journalled", "manifest_beside"]
 
 SHOWN_ROWS, SHOWN_COLUMNS = 10, 20
 """How much of a frame is shown where it is printed."""
@@ -283,3 +287,26 @@ def check_names(spine: list[str], added: list[str]) -> None:
 def statuses_of(values: npt.NDArray[np.uint8], names: list[str]) -> pa.Array:
     """Status numbers as a dictionary column of their names."""
     return pc.cast(pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int8)), pa.array(names)), pa.string())
+
+
+def journalled(
+    frame: TrainingFrame, service: ResolvedService, registry: Registry, now: Callable[[], int]
+) -> TrainingFrame:
+    """The frame, which enters the registry when it is written; a registry that cannot be written to stops nobody.
+
+    now: the clock (µs).
+    """
+
+    def enter(path: Path, manifest: dict[str, Any]) -> None:
+        reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
+        reads += [on_demand_id(item.name) for item in service.on_demand]
+        place = path.absolute()
+        written = WrittenFrame(
+            path=str(place), service=service.name, fingerprint=service.fingerprint, rows=manifest["rows"],
+            written=now(), manifest=str(manifest_beside(place)), reads=tuple(reads),
+        )  # fmt: skip
+        with contextlib.suppress(RegistryError):
+            registry.record_frame(written)
+
+    frame.on_written = enter
+    return frame

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from featurestore import PushSource
 from featurestore.errors import PushError
 from featurestore.push.deduplicate import (
+    NO_TIME,
     Deduplicated,
+    Identity,
     KnownIdentities,
     PendingKnownAt,
     deduplicate,
     next_version,
 )
-from featurestore.push.identities import NO_TIME, Identity
 from featurestore.push.pushed import Pushed
 from featurestore.types import Int64, Timestamp
 from tests.histories import EPOCH, MICROSECOND

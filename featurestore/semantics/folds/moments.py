@@ -12,10 +12,9 @@ import pyarrow as pa
 
 from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.columnar import TEN_POWER, absolute, python_sums, rebased, round_quotients, taller
+from featurestore.semantics.folds.exact import Measure, measure_of, rounded, rounded_root
 from featurestore.semantics.folds.limbs import Ints, Limbs, carried, squares_of_limbs
-from featurestore.semantics.folds.measures import Measure, measure_of
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
-from featurestore.semantics.folds.rounding import rounded, rounded_root
 from featurestore.semantics.folds.sums import mean_result
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.types import FeatureType, Scalar

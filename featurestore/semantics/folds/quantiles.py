@@ -20,9 +20,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, Place
-from featurestore.semantics.folds.measures import measure_of
+from featurestore.semantics.folds.exact import measure_of, rounded
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
-from featurestore.semantics.folds.rounding import rounded
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.types import FeatureType, Float64, Scalar
 

@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 
 from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.columnar import decimal_sums, round_sums, whole_sums, with_specials
-from featurestore.semantics.folds.measures import Measure, measure_of
+from featurestore.semantics.folds.exact import Measure, measure_of, rounded
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
-from featurestore.semantics.folds.rounding import rounded
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.status import Status
 from featurestore.types import Decimal, FeatureType, Float64, Int64, Scalar
