@@ -34,7 +34,7 @@ from featurestore.online.value_checksums import read_past_damage
 from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
 from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.registry.store import RunRecord
-from featurestore.report import instant_json
+from featurestore.report import instant_json, plain_fields
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
@@ -362,16 +362,8 @@ def _puts(
 
 def describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The runs as plain values."""
+    names = ("view", "fingerprint", "keys", "rows", "full", "again")
     return [
-        {
-            "view": run.view,
-            "fingerprint": run.fingerprint,
-            "as_of": instant_json(run.instant),
-            "keys": run.keys,
-            "rows": run.rows,
-            "full": run.full,
-            "again": run.again,
-            "seconds": round(run.seconds, 3),
-        }
+        {**plain_fields(run, *names), "as_of": instant_json(run.instant), "seconds": round(run.seconds, 3)}
         for run in runs
     ]

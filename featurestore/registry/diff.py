@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Change", "changes", "code_changes", "diff_text"]
+__all__ = ["Change", "changes", "code_changes"]
 
 
 class Change(NamedTuple):
@@ -87,11 +87,3 @@ def code_changes(before: str, after: str) -> tuple[str, ...]:
     """The lines that differ between two listings of an on-demand feature's code, each with + or -."""
     lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0))
     return tuple(line for line in lines[2:] if not line.startswith("@@"))
-
-
-def diff_text(before: Any, after: Any) -> str:
-    """The difference of two definitions as indented lines, `before` being what was asked for; "" where they are equal.
-
-    Meant for messages: `f"Service 'x' has changed since:\\n{diff_text(trained, applied)}"`.
-    """
-    return "\n".join(f"  {change}" for change in changes(before, after))

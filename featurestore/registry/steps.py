@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from featurestore.registry.diff import Change, changes, code_changes
 from featurestore.registry.documents import BESIDE, KINDS, Document, Record, view_fingerprints
@@ -24,16 +24,30 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class AddDefinition:
-    """A definition that was not there. `kind` is a part of the document: "views", "services", …"""
+class _WholeDefinition:
+    """A definition that is there only before, or only after. `kind` is a part of the document: "views", "services", …"""
 
     kind: str
     name: str
     fingerprint: str
 
+    SIGN: ClassVar[str]
+
     def lines(self) -> list[str]:
         """What is printed of it."""
-        return [f"+ {self.name}"]
+        return [f"{self.SIGN} {self.name}"]
+
+
+class AddDefinition(_WholeDefinition):
+    """A definition that was not there."""
+
+    SIGN = "+"
+
+
+class RemoveDefinition(_WholeDefinition):
+    """A definition that is declared no more."""
+
+    SIGN = "-"
 
 
 @dataclass(frozen=True)
@@ -64,19 +78,6 @@ class ChangeLabel:
     def lines(self) -> list[str]:
         """What is printed of it."""
         return [f"~ {self.name}  no value changes", *(f"    {change}" for change in self.changes)]
-
-
-@dataclass(frozen=True)
-class RemoveDefinition:
-    """A definition that is declared no more."""
-
-    kind: str
-    name: str
-    fingerprint: str
-
-    def lines(self) -> list[str]:
-        """What is printed of it."""
-        return [f"- {self.name}"]
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ MAX_LISTINGS = 3
 FORMATS = (("Delta", "_delta_log"), ("Hudi", ".hoodie"))
 """What a folder is that holds a folder of this name."""
 
-ICEBERG = ("metadata", ".metadata.json")
+ICEBERG = "metadata/*.metadata.json"
 
 
 class PlaceError(ValueError):
@@ -320,14 +320,6 @@ def _partitions(place: Path, path: str) -> set[str]:
     return {folder for folder in Path(path).relative_to(place).parts[:-1] if "=" in folder}
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
 def _is_pattern(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
@@ -356,5 +348,4 @@ def _format_of(folder: Path) -> str | None:
     for kind, log in FORMATS:
         if (folder / log).is_dir():
             return kind
-    metadata, suffix = folder / ICEBERG[0], ICEBERG[1]
-    return "Iceberg" if any(entry.name.endswith(suffix) for entry in _entries(metadata)) else None
+    return "Iceberg" if any(folder.glob(ICEBERG)) else None

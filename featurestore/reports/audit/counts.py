@@ -104,10 +104,9 @@ class AuditCounts:
     def features(self) -> tuple[FeatureAudit, ...]:
         """Every feature that was compared, in the order of services and columns."""
         for key, told in self._features.items():
-            told.hours = [
-                HourAudit(to_datetime(number * HOUR_US), **dict(zip(COUNTS, counts.tolist(), strict=True)))
-                for number, counts in sorted(self._hours[key].items())
-            ]
+            hours = sorted(self._hours[key].items())
+            told.hours = [HourAudit(to_datetime(number * HOUR_US), **_named(counts)) for number, counts in hours]
+            vars(told).update(_named(sum(counts for _, counts in hours)))
         return tuple(self._features.values())
 
     def lateness(self) -> tuple[Lateness, ...]:
@@ -143,6 +142,10 @@ class AuditCounts:
             return explain_as_of(part.view, self._project.offline, own, as_of=int(as_of[row]), limit=10)
         except FeatureStoreError:  # a report without these rows is better than none
             return None
+
+
+def _named(counts: Any) -> dict[str, int]:
+    return dict(zip(COUNTS, counts.tolist(), strict=True))
 
 
 def _lateness(service: str, view: str, behind: Ints, *, lag: int) -> Lateness:

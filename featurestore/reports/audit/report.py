@@ -13,7 +13,7 @@ Whether the as_of itself was the right one is another question: by rule 0 it is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -60,27 +60,36 @@ class Difference:
         )
 
 
-@dataclass
-class HourAudit:
-    """How many values of one feature were served within one hour, and how they came out."""
+@dataclass(kw_only=True)
+class _Counts:
+    """How many values were compared, and how they came out."""
 
-    hour: datetime
     compared: int = 0
     exact: int = 0
+    """With training's bits and status."""
     rewritten: int = 0
+    """Those that differ because the rows are others by now."""
     skewed: int = 0
+    """Those that differ otherwise."""
     missing_when_served: int = 0
     """Of those that differ: training has a value, serving had none."""
     missing_in_training: int = 0
     """Of those that differ: serving had a value, training has none."""
 
 
-COUNTS = ("compared", "exact", "rewritten", "skewed", "missing_when_served", "missing_in_training")
+@dataclass
+class HourAudit(_Counts):
+    """The values of one feature that were served within one hour."""
+
+    hour: datetime
+
+
+COUNTS = tuple(field.name for field in fields(_Counts))
 
 
 @dataclass
-class FeatureAudit:
-    """One feature of one service version, hour by hour."""
+class FeatureAudit(_Counts):
+    """One feature of one service version, in all and hour by hour."""
 
     service: str
     fingerprint: str
@@ -90,36 +99,6 @@ class FeatureAudit:
     """Cause → how many values differ by it."""
     examples: list[Difference] = field(default_factory=list)
     """Some values that differ, of each cause."""
-
-    @property
-    def compared(self) -> int:
-        """Values compared."""
-        return sum(hour.compared for hour in self.hours)
-
-    @property
-    def exact(self) -> int:
-        """Values with training's bits and status."""
-        return sum(hour.exact for hour in self.hours)
-
-    @property
-    def rewritten(self) -> int:
-        """Values that differ because the rows are others by now."""
-        return sum(hour.rewritten for hour in self.hours)
-
-    @property
-    def skewed(self) -> int:
-        """Values that differ otherwise."""
-        return sum(hour.skewed for hour in self.hours)
-
-    @property
-    def missing_when_served(self) -> int:
-        """Values that training has and serving had not."""
-        return sum(hour.missing_when_served for hour in self.hours)
-
-    @property
-    def missing_in_training(self) -> int:
-        """Values that serving had and training has not."""
-        return sum(hour.missing_in_training for hour in self.hours)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; keys as text."""

@@ -17,16 +17,21 @@ from featurestore.online.codec import ViewCodec
 from featurestore.project import Project
 from featurestore.reports.availability.advice import advice_on
 from featurestore.reports.availability.measuring import (
-    KnownLags,
     MeasuredView,
-    ServedLags,
     late_rows,
     measure_known,
     measure_served,
     prepare,
     switches,
 )
-from featurestore.reports.availability.report import SIGHTING, Availability, Lag, ViewAvailability
+from featurestore.reports.availability.report import (
+    SIGHTING,
+    Availability,
+    KnownLags,
+    Lag,
+    ServedLags,
+    ViewAvailability,
+)
 from featurestore.reports.journals import Completions, completions_of, landings
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
@@ -60,7 +65,7 @@ def _measured(project: Project, view: ResolvedView, *, since: int, now: int) -> 
     source, timing, done = view.source, view.timing, completions_of(project, view)
     how, begin = _how(source), _begin(project, view, done)
     promised = _promised(source, how)
-    known, served = KnownLags(Lag(), Lag(), 0, 0, 0, 0, None), ServedLags(Lag(), 0, 0)
+    known, served = KnownLags(), ServedLags()
     late, late_lag, pushed_p99 = 0, Lag(), None
     with project.offline.session() as session:
         landed = landings(project, source, session.files(source), done)  # of the very files that it reads
@@ -73,11 +78,8 @@ def _measured(project: Project, view: ResolvedView, *, since: int, now: int) -> 
         switched = switches(session, asked)
     said: int | None = view.declared.said("settle") if timing.refresh is not None else None
     found = ViewAvailability(
-        view=view.name, fingerprint=view.fingerprint, source=source.name, how=how,
-        known=known.known, known_least=known.least, untold=known.untold, beyond=known.beyond,
-        beyond_at_most=known.beyond_at_most,
-        versions=known.versions, servable=served.servable, waiting=served.waiting, absent=served.absent,
-        late=late, late_lag=late_lag, settling=known.settling, switches=switched,
+        view=view.name, fingerprint=view.fingerprint, source=source.name, how=how, **vars(known), **vars(served),
+        late=late, late_lag=late_lag, switches=switched,
         refresh=timing.refresh, known_after=promised, settle=said, ready_after=timing.ready_after,
         lateness=source.lateness if isinstance(source, PushSource) else None,
     )  # fmt: skip

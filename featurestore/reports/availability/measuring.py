@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, PushSource
-from featurestore.reports.availability.report import Lag, Settling, Switches
+from featurestore.reports.availability.report import KnownLags, Lag, ServedLags, Settling, Switches
 from featurestore.reports.journals import Completions, Landing
 from featurestore.semantics.rows import counts_from_sql, valid_terms, words_sql
 from featurestore.semantics.source_columns import Scan, happened_of, identity_terms
@@ -19,9 +19,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
 
 __all__ = [
-    "KnownLags",
     "MeasuredView",
-    "ServedLags",
     "late_rows",
     "measure_known",
     "measure_served",
@@ -47,28 +45,6 @@ class MeasuredView:
     landings: Sequence[Landing] | None
     completions: Completions
     begin: int
-
-
-@dataclass(frozen=True)
-class KnownLags:
-    """See ViewAvailability."""
-
-    known: Lag
-    least: Lag
-    untold: int
-    beyond: int
-    beyond_at_most: int
-    versions: int
-    settling: Settling | None
-
-
-@dataclass(frozen=True)
-class ServedLags:
-    """See ViewAvailability."""
-
-    servable: Lag
-    waiting: int
-    absent: int
 
 
 def prepare(session: Session, asked: MeasuredView) -> None:
@@ -136,10 +112,12 @@ def measure_known(session: Session, asked: MeasuredView, known_after: int) -> Kn
         f"quantile_disc(greatest(late - i, 0), 0.99) {told}, quantile_disc(greatest(least + 1 - i, 0), 0.99) {told}, "
         f"max(greatest(late - i, 0)) {told} FROM ({rows})",
     )
-    known, least = _lag_of(row[0:3]), _lag_of(row[3:6])
-    untold, beyond, most, versions, *settling = row[6:]
+    known, (untold, beyond, most, versions, *settling) = _lag_of(row[0:3]), row[6:]
     refreshed = timing.refresh is not None and known.rows
-    return KnownLags(known, least, untold, beyond, most, versions, Settling(*settling) if refreshed else None)
+    return KnownLags(
+        known=known, known_least=_lag_of(row[3:6]), untold=untold, beyond=beyond, beyond_at_most=most, versions=versions,
+        settling=Settling(*settling) if refreshed else None,
+    )  # fmt: skip
 
 
 def measure_served(session: Session, asked: MeasuredView) -> ServedLags:
@@ -168,7 +146,7 @@ def measure_served(session: Session, asked: MeasuredView) -> ServedLags:
         session,
         f"SELECT {lag}, count(*) FILTER (WHERE NOT {used}), count(*) FILTER (WHERE {absent}) FROM ({rows}) WHERE event_us > {asked.begin}",
     )
-    return ServedLags(_lag_of(row[0:3]), *row[3:])
+    return ServedLags(servable=_lag_of(row[0:3]), waiting=row[3], absent=row[4])
 
 
 def switches(session: Session, asked: MeasuredView) -> Switches | None:

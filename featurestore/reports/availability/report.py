@@ -15,7 +15,9 @@ __all__ = [
     "TOLERATED",
     "Advice",
     "Availability",
+    "KnownLags",
     "Lag",
+    "ServedLags",
     "Settling",
     "Switches",
     "ViewAvailability",
@@ -98,8 +100,39 @@ class Advice:
     text: str
 
 
-@dataclass(frozen=True)
-class ViewAvailability:
+@dataclass(frozen=True, kw_only=True)
+class KnownLags:
+    """How late rows became known."""
+
+    known: Lag = Lag()
+    """known_at − event_time."""
+    known_least: Lag = Lag()
+    """The same as far as is certain, which differs only where `how` is "sighting"."""
+    untold: int = 0
+    """Rows of which it is not known when they became known."""
+    beyond: int = 0
+    """Rows of `known` that certainly became known later than known_after says."""
+    beyond_at_most: int = 0
+    """Those that may have."""
+    versions: int = 0
+    """Later versions of rows, left out."""
+    settling: Settling | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedLags:
+    """How late rows could be served."""
+
+    servable: Lag = Lag()
+    """From event_time until a lookup could be served the row."""
+    waiting: int = 0
+    """Rows that no lookup can be served yet."""
+    absent: int = 0
+    """Rows that a run should have counted, whose file was not there yet when it began."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewAvailability(KnownLags, ServedLags):
     """One view version, measured over the rows of its source that have happened and have a key."""
 
     view: str
@@ -107,29 +140,10 @@ class ViewAvailability:
     source: str
     how: str
     """How it was told when a row became known, see HOW."""
-    known: Lag
-    """known_at − event_time."""
-    known_least: Lag
-    """The same as far as is certain, which differs only where `how` is "sighting"."""
-    untold: int
-    """Rows of which it is not known when they became known."""
-    beyond: int
-    """Rows of `known` that certainly became known later than known_after says."""
-    beyond_at_most: int
-    """Those that may have."""
-    versions: int
-    """Later versions of rows, left out."""
-    servable: Lag
-    """From event_time until a lookup could be served the row."""
-    waiting: int
-    """Rows that no lookup can be served yet."""
-    absent: int
-    """Rows that a run should have counted, whose file was not there yet when it began."""
     late: int
     """Rows of a push source that came after its lateness, kept aside."""
     late_lag: Lag
     """By how long after they happened."""
-    settling: Settling | None
     switches: Switches | None
     refresh: int | None
     """None for a continuous view."""

@@ -28,7 +28,7 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
 
-__all__ = ["Landed", "LandingSource"]
+__all__ = ["Came", "Landed", "LandingSource"]
 
 RETRIED_WITHIN_US = 3_600_000_000
 """µs within which a row that comes twice comes again."""
@@ -40,15 +40,20 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass
-class Landed:
-    """What became of a batch source's rows: there before, landed since, in how many files; of those landed, how many
-    were late and by how much (µs, each), and how many were there already."""
+class Came:
+    """What became of a source's rows: there before, come since, and of these how many late, and by how much at most (µs)."""
 
     history: int = 0
     rows: int = 0
-    files: int = 0
     late: int = 0
     late_by: int = 0
+
+
+@dataclass
+class Landed(Came):
+    """Those of a batch source: in how many files they landed, and how many of them were there already."""
+
+    files: int = 0
     duplicates: int = 0
 
 

@@ -23,6 +23,7 @@ from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.errors import PushError
 from featurestore.push.rows import table_of_rows
 from featurestore.reports.simulation.faults import Faults, Stretch, chances
+from featurestore.reports.simulation.landing import Came
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.rows import counts_from_sql, timed_sql
 from featurestore.semantics.source_columns import cell
@@ -49,18 +50,14 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass
-class Sent:
-    """What became of the rows of a push source: in the log before; pushed since, in how many pushes; of these accepted,
-    unchanged (retries) and kept aside; late, and by how much at most (µs)."""
+class Sent(Came):
+    """Those of a push source: in how many pushes they came, and of these rows how many were accepted, unchanged (retries) and
+    kept aside; pushes that died."""
 
-    history: int = 0
-    rows: int = 0
     pushes: int = 0
     accepted: int = 0
     unchanged: int = 0
     kept_aside: int = 0
-    late: int = 0
-    late_by: int = 0
     died: int = 0
 
 

@@ -110,13 +110,11 @@ class Simulation(Reported):
             for f in audit.features
         ]  # fmt: skip
         runs = [(r.view, r.completed, r.failed, r.skipped, r.paused, r.refused) for r in self.runs]
+        twice = {name: (s.duplicates, 0) for name, s in self.landed.items()}
+        twice |= {name: (s.unchanged, s.kept_aside) for name, s in self.pushed.items()}
         sources = [
-            (name, s.history, s.rows, s.late, show_duration(s.late_by), s.duplicates, 0)
-            for name, s in self.landed.items()
-        ]
-        sources += [
-            (name, s.history, s.rows, s.late, show_duration(s.late_by), s.unchanged, s.kept_aside)
-            for name, s in self.pushed.items()
+            (name, s.history, s.rows, s.late, show_duration(s.late_by), *twice[name])
+            for name, s in {**self.landed, **self.pushed}.items()
         ]
         examples = [example.told(feature.feature) for feature in audit.features for example in feature.examples[:1]]
         lookups = self.counts.get("lookups", 0)
