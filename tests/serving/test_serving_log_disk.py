@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.serving.log.counts import fold_ended
+from featurestore.serving.log.counts import Counts, fold_ended
 from featurestore.serving.log.serving_log import Losses, ServedRequests, ServingLog, losses, segments
 from tests.serving.requests import request_of
 
@@ -166,6 +167,43 @@ def test_processes_that_ended_are_counted_once(tmp_path: Path) -> None:
     assert fold_ended(tmp_path) == 1
     assert losses(tmp_path) == Losses(6, 6, 0, 0)
     assert [path.name for path in (tmp_path / "processes").iterdir()] == ["ended.json"]
+
+
+def test_a_reader_that_was_stopped_keeps_no_process_from_its_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is stopped while it looks into a file of counts has locked it; nobody can do that before its process has."""
+    flock, looked = fcntl.flock, []
+
+    def after_a_reader(file: int, operation: int) -> None:
+        for path in (tmp_path / "processes").glob("[0-9]*"):
+            looked.append(os.open(path, os.O_RDONLY))
+            flock(looked[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+        flock(file, operation | fcntl.LOCK_NB)  # to wait would be to wait for ever
+
+    counts = Counts(tmp_path, f"{os.getpid()}-1")
+    counts.offered = 1
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", after_a_reader)
+        made = counts.map()
+    assert made is not None
+    counts.keep(made)
+    assert losses(tmp_path) == Losses(1, 0, 0, 0)
+    counts.ended()
+    assert losses(tmp_path) == Losses(1, 0, 0, 1)
+
+
+def test_what_a_process_left_that_was_killed_before_it_counted_is_removed(tmp_path: Path) -> None:
+    """It has no counts; one that lives has locked its own."""
+    processes = tmp_path / "processes"
+    processes.mkdir()
+    for name in (".1-a", ".2-b"):
+        (processes / name).touch()
+    living = os.open(processes / ".2-b", os.O_RDWR)
+    fcntl.flock(living, fcntl.LOCK_EX)
+    assert fold_ended(tmp_path) == 0
+    assert [path.name for path in processes.iterdir()] == [".2-b"]
+    os.close(living)
 
 
 KILLED = """

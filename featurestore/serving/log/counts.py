@@ -5,19 +5,19 @@
                                     three counters (u32), and four zero bytes
     <folder>/processes/ended.json   the sum of processes that ended, with its own checksum
 
-The process holds a lock on its file as long as it lives, so that nobody takes what still waits in it for lost. Where
-the folder cannot be written, the counts are in memory until it can.
+The process holds a lock on its file as long as it lives, so that nobody takes what still waits in it for lost; the file appears
+locked, and nobody is waited for. Where the folder cannot be written, the counts are in memory until it can.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import mmap
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,13 +71,14 @@ class Counts:
         if self._kept is not None:
             return None
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        unseen = self._path.with_name(f".{self._path.name}")
+        file = os.open(unseen, os.O_RDWR | os.O_CREAT, 0o644)
         try:
+            # Locked before others look into it: a reader that was stopped while it looked would keep this process waiting.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.pwrite(file, bytes(SIZE), 0)  # and not ftruncate: a page without a place on the disk could fault later
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if os.fstat(file).st_nlink == 0:  # taken for that of a process that ended, before it was locked
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             made = mmap.mmap(file, SIZE)
+            unseen.rename(self._path)
         except OSError:
             os.close(file)
             raise
@@ -155,6 +156,10 @@ def fold_ended(folder: Path) -> int:
     is put where that is damaged. One caller at a time.
     """
     processes = folder / PROCESSES
+    for unseen in processes.glob(".[0-9]*"):  # of a process that was killed before it had counts
+        with suppress(FileNotFoundError), unseen.open("rb") as file:  # it is seen by now
+            if not _is_locked(file.fileno()):
+                unseen.unlink(missing_ok=True)
     read = list(_read(processes))
     if any(counted.damaged for counted, _ in read if counted.names == (ENDED,)):
         return 0
@@ -193,7 +198,7 @@ def _read_one(path: Path) -> tuple[_Counted, bool] | None:
                 data = file.read(SIZE)
         except FileNotFoundError:
             return None
-        if len(data) < UNCHECKED:  # just made
+        if len(data) < UNCHECKED:  # an earlier version just makes it
             return None
         if len(data) < SIZE or not any(data) or _check(data) == CHECK.unpack_from(data, UNCHECKED)[0]:
             break
