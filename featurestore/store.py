@@ -38,7 +38,7 @@ from featurestore.reports.explain.request import explain_request
 from featurestore.reports.explain.request_explanation import RequestExplanation
 from featurestore.reports.lineage.lineage import Direction, Lineage, lineage_of
 from featurestore.reports.manifest_check import ManifestCheck, check_manifest
-from featurestore.reports.simulation import Asked, Faults, Real, Simulation, simulate
+from featurestore.reports.simulation import Faults, Real, Simulated, Simulation, simulate
 from featurestore.reports.status import ViewStatus, reads_source, status_of
 from featurestore.reports.verify import Verification, verify
 from featurestore.semantics.service import ResolvedService
@@ -219,7 +219,7 @@ class FeatureStore:
         """The values of every key as a lookup at `at` would have been served, without a spine; of several instants, all in
         one query, the keys of the first, then those of the next."""
         options, service = Options(with_status=with_status), self._service(features)
-        every = at if isinstance(at, Iterable) and not isinstance(at, str) else [at]
+        every: Iterable[Any] = [at] if isinstance(at, (datetime, str)) or not isinstance(at, Iterable) else at
         instants = [asked_instant(one, "at") for one in every]
         frame = snapshot(service, self.offline, at=instants, now=self._project.now(), options=options)
         return journalled(frame, service, self._project.registry, self._project.now)
@@ -446,7 +446,7 @@ class FeatureStore:
         gives the same report. Raises NotFoundError, RequestError, SourceError and PushError.
         """
         real = Real(self.config, self.catalog, self.offline, self._project.now())
-        asked = Asked(
+        asked = Simulated(
             None if start is None else asked_instant(start, "start"),
             None if end is None else asked_instant(end, "end"), services,
             faults or Faults(), seed, lookups, rows or {},

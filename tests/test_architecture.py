@@ -97,6 +97,16 @@ def test_there_are_no_cycles() -> None:
     graphlib.TopologicalSorter(GRAPH).prepare()
 
 
+def test_a_class_name_stands_in_one_file() -> None:
+    """One name, one meaning: whoever searches for it finds it."""
+    found: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name.removeprefix("_"), []).append(name)
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+
+
 FOLDERS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("__init__.py"))
 
 

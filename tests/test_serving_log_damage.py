@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from featurestore import FeatureStore
 from featurestore.cli import auditing
 from featurestore.reports.audit import Audit
-from featurestore.serving.log.counts import Counts, fold_ended, losses
+from featurestore.serving.log.counts import ProcessCounts, fold_ended, losses
 from featurestore.serving.log.serving_log import is_sound, segments
 from featurestore.serving.log.upkeep import Limits, keep_up
 from featurestore.serving.served_rows import find_request
@@ -120,7 +120,7 @@ def test_damaged_files_are_not_merged(served: Served, tmp_path: Path) -> None:
 
 def test_damaged_counts(tmp_path: Path) -> None:
     """They are told of, and not added up; neither are those of processes that ended long ago."""
-    counts = [Counts(tmp_path, f"{number}-a") for number in (1, 2)]
+    counts = [ProcessCounts(tmp_path, f"{number}-a") for number in (1, 2)]
     for each in counts:
         made = each.map()
         assert made is not None

@@ -14,7 +14,7 @@ __all__ = ["CoalescingReader"]
 _Answer = asyncio.Future[Reading]
 
 
-class _Request(NamedTuple):
+class _WaitingGet(NamedTuple):
     first: Sequence[bytes]
     keys: Sequence[bytes]
     answer: _Answer
@@ -33,7 +33,7 @@ class CoalescingReader:
         """`max_keys`: a shared `get` takes in no further request once it has so many keys."""
         self._store = store
         self._max_keys = max_keys
-        self._waiting: list[_Request] = []
+        self._waiting: list[_WaitingGet] = []
         self._task: asyncio.Task[None] | None = None
 
     async def get(self, keys: Sequence[bytes], *, first: Sequence[bytes] = ()) -> Reading:
@@ -44,14 +44,14 @@ class CoalescingReader:
         if not self._store.blocking:
             return self._store.get([*first, *keys])
         answer: _Answer = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(first, keys, answer))
+        self._waiting.append(_WaitingGet(first, keys, answer))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve())
         return await answer
 
     async def _serve(self) -> None:
         """Read for the waiting requests until none is left."""
-        requests: list[_Request] = []
+        requests: list[_WaitingGet] = []
         try:
             while requests := self._take():
                 await self._read(requests)
@@ -60,7 +60,7 @@ class CoalescingReader:
                 request.answer.cancel()
             self._waiting.clear()
 
-    def _take(self) -> list[_Request]:
+    def _take(self) -> list[_WaitingGet]:
         """The requests that the next `get` answers: the oldest ones whose callers still wait."""
         waiting = [request for request in self._waiting if not request.answer.done()]
         size = count = 0
@@ -70,7 +70,7 @@ class CoalescingReader:
         self._waiting = waiting[count:]
         return waiting[:count]
 
-    async def _read(self, requests: list[_Request]) -> None:
+    async def _read(self, requests: list[_WaitingGet]) -> None:
         # A key that one caller reads first and another later is read twice: each place keeps its own promise.
         first = {key: None for request in requests for key in request.first}
         keys = {key: None for request in requests for key in request.keys}

@@ -18,7 +18,7 @@ from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
 from featurestore.tiles.series import Replaced
 
-__all__ = ["Applying", "Reading", "missing_rows"]
+__all__ = ["Applying", "BatchReading", "missing_rows"]
 
 PIECE_ROWS = 20_000
 """Rows that are applied at once, where many are missing."""
@@ -26,7 +26,7 @@ PIECE_ROWS = 20_000
 T = TypeVar("T")
 Key = tuple[Any, ...]
 Puts = dict[bytes, bytes | None]
-Reading = list[tuple[list[PushedView], list[LoggedRow]]]
+BatchReading = list[tuple[list[PushedView], list[LoggedRow]]]
 """The rows of a batch, read once for the views that can share the reading."""
 
 
@@ -44,14 +44,14 @@ class Applying:
         marks = self._store.get([view.keys.watermark_key for view in views]).values
         return [view for view, mark in zip(views, marks, strict=True) if mark is not None]
 
-    def read(self, views: Iterable[PushedView], rows: pa.Table) -> Reading:
+    def read(self, views: Iterable[PushedView], rows: pa.Table) -> BatchReading:
         """Logged rows, or rows to be logged, as the views take them; ValueError where an expression fails for one."""
         groups: dict[Any, list[PushedView]] = {}
         for view in views:
             groups.setdefault(view.reading, []).append(view)
         return [(group, read_rows(group, rows)) for group in groups.values()]
 
-    def records(self, reading: Reading, *, upto: int) -> Puts:
+    def records(self, reading: BatchReading, *, upto: int) -> Puts:
         """The records with these rows in them; upto: the instant (µs) by which all of them are known and have happened."""
         puts: Puts = {}
         for views, logged in reading:

@@ -24,7 +24,7 @@ from featurestore.online.source_state import LAG_US, Witness
 from featurestore.push.compactor import Compactor
 from featurestore.push.heartbeat import Heartbeat
 from featurestore.push.pushed import Pushed
-from featurestore.push.pusher import Applied, Pusher, TakenBack
+from featurestore.push.pusher import AppliedSource, Pusher, TakenBack
 from featurestore.push.witness import LOOK_EVERY_US, LogWitness
 from featurestore.registry.documents import Document
 from featurestore.registry.rollout import held_views
@@ -45,7 +45,7 @@ INLINE_ROWS = 50
 """Rows that are read as quickly as a thread is found to read them."""
 
 
-class _Applied(NamedTuple):
+class _AppliedSources(NamedTuple):
     """The registry's state, the sources that are applied or of services that are kept, and by source every view version that
     takes pushes, beside whether it is left to be freed."""
 
@@ -75,7 +75,7 @@ class Pushing:
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
         self._lock = threading.Lock()
-        self._known = _Applied(None, {}, {})
+        self._known = _AppliedSources(None, {}, {})
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
@@ -170,7 +170,7 @@ class Pushing:
     def take_back(self, name: str) -> TakenBack:
         """Take rows out of a log that are further ahead of the clock than a push waits for; see Pusher."""
         pusher = self._pusher(name)
-        folder = self._offline.logs.place(name).parent
+        folder = self._offline.logs.folder_of(name).parent
 
         def place(now: int) -> Path:
             return folder / f"taken-back-{to_datetime(now):%Y%m%dT%H%M%S%f}Z.parquet"
@@ -219,11 +219,11 @@ class Pushing:
                 )  # fmt: skip
             return self._pushers[name]
 
-    def _applied(self, name: str) -> Applied:
+    def _applied(self, name: str) -> AppliedSource:
         """The source and the view versions that may be online over it: those applied, and those that are to be freed."""
         known = self._read()
         versions = known.versions.get(name, [])
-        return Applied(
+        return AppliedSource(
             self._source(known.sources, name),
             [view for view, left in versions if not left],
             [view for view, left in versions if left],
@@ -254,7 +254,7 @@ class Pushing:
         }
         return [watermark_key(self._project, *version) for version in sorted(found - there)]
 
-    def _read(self) -> _Applied:
+    def _read(self) -> _AppliedSources:
         """What is applied and still to be freed; the definitions are read again only where that has changed."""
         state = self._registry.state()
         if self._known.state != state:
@@ -268,7 +268,7 @@ class Pushing:
             for view, left in [*self._versions(current, set(state.leftovers)), *((view, False) for view in held)]:
                 if view.is_pushed:
                     by_source.setdefault(view.source.name, []).append((view, left))
-            self._known = _Applied(state, known, by_source)
+            self._known = _AppliedSources(state, known, by_source)
         return self._known
 
     def _versions(self, current: Version, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:

@@ -30,7 +30,7 @@ from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreErro
 from featurestore.online import Guard, OnlineStore
 from featurestore.online.codec import pack_watermark
 from featurestore.online.source_state import NEVER, SourceState, source_prefix, state_key
-from featurestore.push.apply_log import Applying, Reading, missing_rows
+from featurestore.push.apply_log import Applying, BatchReading, missing_rows
 from featurestore.push.deduplicate import (
     IDENTITY,
     Deduplicated,
@@ -53,13 +53,13 @@ from featurestore.sources.log import Return
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import LATE
 
-__all__ = ["Applied", "Pushed", "Pusher", "TakenBack"]
+__all__ = ["AppliedSource", "Pushed", "Pusher", "TakenBack"]
 
 Puts = dict[bytes, bytes | None]
 T = TypeVar("T")
 
 
-class Applied(NamedTuple):
+class AppliedSource(NamedTuple):
     """A push source as it is applied now, the view versions over it, and those that are replaced and not freed yet.
 
     gone: the watermark keys of the versions over it that were applied once and are none of these.
@@ -78,7 +78,7 @@ class TakenBack(NamedTuple):
     file: Path | None
 
 
-class _ChangedError(Exception):
+class _StateChangedError(Exception):
     """The state changed under the hands of this pusher: the last write of one that was killed can show only after its
     lock is gone, on its way to a server, or until the next writer of an embedded store settles it; or the store lost it.
 
@@ -94,10 +94,10 @@ def _twice(attempt: Callable[[], T]) -> T:
     """What is done under the log's lock; once more where the state changed before anything was kept."""
     try:
         return attempt()
-    except _ChangedError:
+    except _StateChangedError:
         try:
             return attempt()
-        except _ChangedError as again:
+        except _StateChangedError as again:
             raise again.error from None
 
 
@@ -125,7 +125,7 @@ class Pusher:
 
     def __init__(
         self, source: PushSource, offline: Offline, store: OnlineStore, *, project: str,
-        applied: Callable[[], Applied], wait: Callable[[int], None],
+        applied: Callable[[], AppliedSource], wait: Callable[[int], None],
     ) -> None:  # fmt: skip
         self.source = source
         self._offline, self._store, self._project = offline, store, project
@@ -328,7 +328,7 @@ class Pusher:
         lacking = rows_without_key(applied.source, applied.views, whole) if found.fresh else None
         return found.outcomes if lacking is None else _telling(found, tables, lacking)
 
-    def _current(self) -> Applied:
+    def _current(self) -> AppliedSource:
         applied = self._applied()
         if applied.source.columns != self.source.columns:
             raise PushError(
@@ -342,7 +342,7 @@ class Pusher:
         self._held = reading.values[0]
         return SourceState.unpack(reading.values[0]), reading.now
 
-    def _caught_up(self, applied: Applied, state: SourceState, now: int) -> SourceState:
+    def _caught_up(self, applied: AppliedSource, state: SourceState, now: int) -> SourceState:
         """Apply what the log has and the records have not; a reservation without rows is given up.
 
         That is what a pusher left that died, or what an online store lacks that came back older.
@@ -462,7 +462,7 @@ class Pusher:
     # --- reserve, append, apply -------------------------------------------------------------
 
     def _write(
-        self, applied: Applied, rows: pa.Table, found: Deduplicated, read: tuple[SourceState, int], *,
+        self, applied: AppliedSource, rows: pa.Table, found: Deduplicated, read: tuple[SourceState, int], *,
         views: Sequence[PushedView],
     ) -> None:  # fmt: skip
         source, (state, clock) = applied.source, read
@@ -471,7 +471,7 @@ class Pusher:
         self._swap({}, state)
         table = _stamped(rows, range(first, first + rows.num_rows), found.replaced(first))
         try:
-            reading: Reading = self._applying.read(views, table)  # what fails must never come into the log
+            reading: BatchReading = self._applying.read(views, table)  # what fails must never come into the log
         except ValueError as error:
             self._swap({}, state._replace(reserved=None))
             raise _UnreadableError(str(error)) from error
@@ -482,10 +482,10 @@ class Pusher:
         self._wait(settled)
         try:
             self._swap({**puts, **found.renewed(first)}, SourceState(settled, None, settled, first + rows.num_rows - 1))
-        except _ChangedError:  # what is online now lacks rows of the log, these among them, whatever it was
+        except _StateChangedError:  # what is online now lacks rows of the log, these among them, whatever it was
             try:
                 self._caught_up(applied, *self._read_state())
-            except _ChangedError as again:
+            except _StateChangedError as again:
                 raise again.error from None
         self._fate = Fate.SERVED
 
@@ -506,7 +506,7 @@ class Pusher:
         packed, guard = after.pack(), Guard(self._state_key, self._held)
         self._log.confirm(written=after.complete)  # before the store is told
         if not self._store.write({**puts, self._state_key: packed}, guard=guard):
-            raise _ChangedError(self._told())
+            raise _StateChangedError(self._told())
         self._held = packed
 
     def _told(self) -> OnlineStoreError:
@@ -521,7 +521,7 @@ class Pusher:
             "pushers of the project use one folder of logs?"
         )
 
-    def _publish_empty(self, applied: Applied, state: SourceState, now: int) -> SourceState:
+    def _publish_empty(self, applied: AppliedSource, state: SourceState, now: int) -> SourceState:
         """Before the first row: every view is complete, since there is nothing to fill it with."""
         marks = [PushedView(self._project, view).keys.watermark_key for view in applied.views]
         unset = [mark for mark, held in zip(marks, self._store.get(marks).values, strict=True) if held is None]

@@ -31,7 +31,7 @@ class LogWitness:
 
     def __init__(self, source: PushSource, offline: Offline, *, every: int) -> None:
         self._source, self._offline, self._every = source, offline, every
-        self._place: Path = offline.logs.place(source.name) / "manifest.json"
+        self._manifest: Path = offline.logs.folder_of(source.name) / "manifest.json"
         self._log: Log | None = None
         self._gate = threading.Lock()
         self._vouched: tuple[bytes | None, int] = (None, NEVER)
@@ -46,7 +46,7 @@ class LogWitness:
         try:
             self._looked = now
             if self._log is None:
-                if not self._place.exists():  # on another machine, say: then what is written online has to do
+                if not self._manifest.exists():  # on another machine, say: then what is written online has to do
                     return known
                 self._log = self._offline.log(self._source)
             with self._log.attempt("looking whether all of it is online") as alone:

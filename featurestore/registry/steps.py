@@ -160,9 +160,9 @@ class RetireVersion:
         return [head] if not self.rows else [head, f"    {self.rows:,} rows of it were logged in the last day"]
 
 
-Definition = AddDefinition | ChangeValue | ChangeLabel | RemoveDefinition
+DefinitionStep = AddDefinition | ChangeValue | ChangeLabel | RemoveDefinition
 VersionStep = KeepVersion | RetireVersion
-Step = Definition | Refill | VersionStep | FreeOnline
+Step = DefinitionStep | Refill | VersionStep | FreeOnline
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,9 @@ class Plan(Reported):
             "notices": plain(self.notices),
         }
 
-    def of_kind(self, kind: str) -> tuple[Definition, ...]:
+    def of_kind(self, kind: str) -> tuple[DefinitionStep, ...]:
         """The steps about one part of the document."""
-        return tuple(step for step in self.steps if isinstance(step, Definition) and step.kind == kind)
+        return tuple(step for step in self.steps if isinstance(step, DefinitionStep) and step.kind == kind)
 
     def _sections(self) -> Iterator[tuple[str, list[str]]]:
         """Titles and the lines below them, in the order of printing, which is that of executing."""
@@ -317,7 +317,7 @@ def steps_between(
     return (*definitions, *refills, *versions, *frees)
 
 
-def _definition_steps(kind: str, before: dict[str, Record], after: dict[str, Record]) -> Iterator[Definition]:
+def _definition_steps(kind: str, before: dict[str, Record], after: dict[str, Record]) -> Iterator[DefinitionStep]:
     for name in sorted({**before, **after}):
         if name not in before:
             yield AddDefinition(kind, name, after[name]["fingerprint"])

@@ -14,7 +14,7 @@ from featurestore.training.manifest import Manifest, library_versions
 
 __all__ = ["ManifestCheck", "check_manifest"]
 
-State = Literal["applied", "kept", "replaced", "never applied"]
+AppliedState = Literal["applied", "kept", "replaced", "never applied"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ManifestCheck(Reported):
     """A manifest compared with a store."""
 
     manifest: Manifest
-    state: State
+    state: AppliedState
     """What the registry says of its service version."""
     refusal: str | None
     """Why it is refused when it is presented; None where it is served."""
@@ -106,7 +106,7 @@ def _changes(definition: dict[str, Any] | None, other: dict[str, Any]) -> tuple[
     return None if definition is None else changes(definition, other)
 
 
-def _state(version: ServiceVersion, project: Project, *, known: bool) -> State:
+def _state(version: ServiceVersion, project: Project, *, known: bool) -> AppliedState:
     record = project.registry.current().document["services"].get(version.service)
     if record is not None and record["fingerprint"] == version.fingerprint:
         return "applied"

@@ -41,12 +41,12 @@ ONE_INT, ONE_STR = {int}, {str}
 EQUAL_IS_SAME = {"Bool", "Int32", "Int64", "String", "Bytes", "Date", "Timestamp"}
 """Types of which two values that are equal are the same; 0.0 equals -0.0, a function may tell them apart, and lists have no hash."""
 
-Rows = Sequence[Mapping[str, Any]]
+RequestRows = Sequence[Mapping[str, Any]]
 Columns = Sequence[Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _EncodedRequest:
     """A request, encoded."""
 
     keys: list[bytes]
@@ -121,7 +121,7 @@ class Lookup:
             "holds records of another history. Run featurestore materialize --full"
         )
 
-    def _encode(self, rows: Rows, *, json: bool) -> _Asked:
+    def _encode(self, rows: RequestRows, *, json: bool) -> _EncodedRequest:
         inputs = {name: _column(rows, name, of, json=json) for name, of in self._inputs.items()}
         keys = list(self._marks)
         records: list[Sequence[int]] = []
@@ -142,9 +142,9 @@ class Lookup:
                 columns = [[value for row, value in enumerate(column) if row not in null] for column in columns]
             keys += loaded.codec.keys_of(columns, count - len(null))
             records.append(places)
-        return _Asked(keys, records, repeats, inputs, len(rows))
+        return _EncodedRequest(keys, records, repeats, inputs, len(rows))
 
-    def _answer(self, asked: _Asked, reading: Reading) -> OnlineResult | None:
+    def _answer(self, asked: _EncodedRequest, reading: Reading) -> OnlineResult | None:
         values = reading.values
         parts: dict[str, PartAnswer] = {}
         columns: dict[str, Sequence[Any]] = {}
@@ -166,14 +166,14 @@ class Lookup:
         hidden = {name: columns[name] for name in self._hidden}
         return OnlineResult(self.service, shown, asked.inputs, parts, reading.now, hidden)
 
-    def _evaluate(self, columns: dict[str, Sequence[Any]], asked: _Asked, now: int) -> None:
+    def _evaluate(self, columns: dict[str, Sequence[Any]], asked: _EncodedRequest, now: int) -> None:
         available = {**asked.inputs, **columns, REQUEST_TIME: [to_datetime(now)] * asked.rows}
         for item in self._on_demand:
             arguments = {name: available[name] for name in input_names(item)}
             alike = self._alike(arguments, asked) if item.mode == "row" and asked.rows > 1 else None
             columns[item.name] = _evaluated(item, arguments, asked, types=self._input_types, alike=alike)
 
-    def _alike(self, arguments: Mapping[str, Sequence[Any]], asked: _Asked) -> Repeats | None:
+    def _alike(self, arguments: Mapping[str, Sequence[Any]], asked: _EncodedRequest) -> Repeats | None:
         """Which rows give a function the same arguments, bit for bit, as far as that is seen without a look at the features."""
         read = {self._part_of[name].inputs for name in arguments if name in self._part_of}
         columns: list[Sequence[Any]] = []
@@ -192,7 +192,7 @@ class Lookup:
 
 
 def _evaluated(
-    item: OnDemand, arguments: dict[str, Sequence[Any]], asked: _Asked, *, types: Mapping[str, FeatureType],
+    item: OnDemand, arguments: dict[str, Sequence[Any]], asked: _EncodedRequest, *, types: Mapping[str, FeatureType],
     alike: Repeats | None,
 ) -> Sequence[Any]:  # fmt: skip
     def row_name(row: int) -> str:
@@ -209,7 +209,7 @@ def _evaluated(
     return scalars(evaluate(item, arrays, row_name))
 
 
-def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> Rows:
+def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> RequestRows:
     """Rows of a request: a list of mappings as it is, one mapping as one row, any frame row by row."""
     if isinstance(rows, Mapping) and not any(isinstance(value, (list, tuple)) for value in rows.values()):
         return [rows]
@@ -241,7 +241,7 @@ def _scalars(column: pa.ChunkedArray, name: str, of: FeatureType, *, from_pandas
     return scalars(column)
 
 
-def _column(rows: Rows, name: str, of: FeatureType, *, json: bool) -> list[Any]:
+def _column(rows: RequestRows, name: str, of: FeatureType, *, json: bool) -> list[Any]:
     """One input's canonical scalars."""
     try:
         values = [row[name] for row in rows]

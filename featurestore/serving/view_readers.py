@@ -174,8 +174,8 @@ class PushedReader:
         if max(tiles.instants, default=as_of) > as_of:
             return None
         columns, statuses = self._tiles.columns(tiles, as_of)
-        if len(tiles.known) < len(records) or not all(tiles.known):
-            known = iter([row if known else None for row, known in enumerate(tiles.known)])
+        if len(tiles.rows) < len(records) or not all(tiles.rows):
+            known = iter([row if count else None for row, count in enumerate(tiles.rows)])
             places = [None if record is None else next(known) for record in records]
             return _answered(self, *spread(places, statuses, columns, self._defaults), as_of=as_of, stale=stale)
         return _answered(self, statuses, columns, as_of=as_of, stale=stale)

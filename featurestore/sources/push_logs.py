@@ -38,9 +38,9 @@ class PushLogs:
             log.close()
         self._logs.clear()
 
-    def log(self, source: PushSource, part: str = ROWS) -> Log:
-        """The log of a push source; part LATE: of the rows that came too late to count."""
-        folder = self.place(source.name, part)
+    def log(self, source: PushSource, which: str = ROWS) -> Log:
+        """The log of a push source; which LATE: of the rows that came too late to count."""
+        folder = self.folder_of(source.name, which)
         with self._opening:
             if folder not in self._logs:
                 columns = [pa.field(name, of.arrow) for name, of in source.columns.items()]
@@ -65,15 +65,15 @@ class PushLogs:
                 f"[env.…] in featurestore.toml to go on with all of that, or make the folder {self.folder} to begin without it"
             )
 
-    def place(self, name: str, part: str = ROWS) -> Path:
+    def folder_of(self, name: str, which: str = ROWS) -> Path:
         """Where the log of a push source lies, or is to lie; by its name."""
-        return self.folder / name / part
+        return self.folder / name / which
 
     def opened(self, name: str) -> list[Log]:
         """The logs of a push source that were opened here, that of late rows among them; by its name."""
-        folders = [self.place(name, part) for part in (ROWS, LATE)]
+        folders = [self.folder_of(name, which) for which in (ROWS, LATE)]
         return [self._logs[folder] for folder in folders if folder in self._logs]
 
-    def has(self, name: str, part: str = ROWS) -> bool:
+    def has(self, name: str, which: str = ROWS) -> bool:
         """Whether a push source has a log, of rows that count or of late ones; by its name."""
-        return self.place(name, part).exists()
+        return self.folder_of(name, which).exists()

@@ -49,9 +49,9 @@ class Sources:
         self._agreed: dict[tuple[Any, ...], RawColumns] = {}
         self.agreed: set[tuple[str, SourceFile]] = set()  # files whose own columns say what their folders say
 
-    def log(self, source: PushSource, part: str = ROWS) -> Log:
-        """The log of a push source; part LATE: of the rows that came too late to count."""
-        return self.logs.log(source, part)
+    def log(self, source: PushSource, which: str = ROWS) -> Log:
+        """The log of a push source; which, LATE: of the rows that came too late to count."""
+        return self.logs.log(source, which)
 
     def frame(self, source: DataFrameSource) -> pa.Table:
         """The rows of a frame source, of one that was read back from the registry too, where this process has seen them."""

@@ -36,7 +36,7 @@ class TileBlock:
         sizes = np.array([len(record) for record in records])
         at = np.cumsum(sizes) - sizes
         self.instants: list[int] = self.view("<i8")[at + 1].tolist()
-        self.known: list[int] = self.view("<i8")[at + 9].tolist()
+        self.rows: list[int] = self.view("<i8")[at + 9].tolist()
         at += HEAD.size
         self._series = []
         for tile_format in formats:

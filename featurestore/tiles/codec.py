@@ -1,6 +1,6 @@
 """The record of a key of a continuous view over pushed rows: its series of tiles, as bytes.
 
-record   format (u8), instant (i64): the known_at of the newest row in it, known (i64): how many current rows there are;
+record   format (u8), instant (i64): the known_at of the newest row in it, rows (i64): how many current ones there are;
          then the series, see `layout`
 """
 
@@ -14,7 +14,7 @@ from featurestore.errors import OnlineStoreError
 from featurestore.semantics.folds import Algebra, State
 from featurestore.semantics.windows import TileGrid
 from featurestore.tiles.block import TileBlock
-from featurestore.tiles.layout import COUNT, HEAD, Columns, SeriesLayout, TileFormat
+from featurestore.tiles.layout import COUNT, HEAD, SeriesColumns, SeriesLayout, TileFormat
 from featurestore.tiles.series import PartialAggregate, PushedRow, Replaced, TileRange, TileReader, ViewTiles
 
 __all__ = ["BLOCK_READ_MIN_RECORDS", "TileCodec", "TileRecord"]
@@ -47,7 +47,7 @@ class TileRecord(NamedTuple):
     instant: int
     """The instant that it is true for (µs)."""
 
-    known: int
+    rows: int
     """How many current rows there are."""
 
     record: bytes
@@ -101,12 +101,12 @@ class TileCodec:
 
     def unpack(self, record: bytes) -> TileRecord:
         """A record, taken apart; OnlineStoreError where another version wrote it."""
-        _, instant, known = self._head(record)
+        _, instant, rows = self._head(record)
         layouts, at = [], HEAD.size
         for tile_format in self._formats:
             layouts.append(tile_format.layout(record, at))
             at = layouts[-1].end
-        return TileRecord(instant, known, record, layouts)
+        return TileRecord(instant, rows, record, layouts)
 
     def _head(self, record: bytes) -> tuple[int, int, int]:
         head: tuple[int, int, int] = HEAD.unpack_from(record)
@@ -141,14 +141,14 @@ class TileCodec:
         kept = self._empty if record is None else self.unpack(record)
         new = [row for row in added if row.known_at > kept.instant]
         gone = [old for old in replaced if old.since > kept.instant]
-        known = kept.known + len(new) - len(gone)
-        if not known and record is None:
+        rows = kept.rows + len(new) - len(gone)
+        if not rows and record is None:
             return None
         instant = max([kept.instant, instant, *[row.known_at for row in new], *[old.since for old in gone]])
-        if not known:
+        if not rows:
             return self.emptied(instant)
         plus, minus = [self._lifted(row) for row in new], [self._lifted(old.row) for old in gone]
-        parts = [HEAD.pack(FORMAT, instant, known)]
+        parts = [HEAD.pack(FORMAT, instant, rows)]
         for tile_format, merging, layout in zip(self._formats, self._mergings, kept.layouts, strict=True):
             columns = tile_format.columns(kept.record, layout)
             _add(columns, tile_format.series.grid, plus, merging)
@@ -188,7 +188,7 @@ class _SingleRecords:
     def __init__(self, formats: Sequence[TileFormat], kept: Sequence[TileRecord]) -> None:
         self._formats, self._kept = formats, kept
         self.instants = [each.instant for each in kept]
-        self.known = [each.known for each in kept]
+        self.rows = [each.rows for each in kept]
 
     def merged(self, ranges: Sequence[TileRange]) -> list[list[State]]:
         """See TileReader."""
@@ -203,7 +203,7 @@ class _SingleRecords:
         return found
 
 
-def _add(columns: Columns, grid: TileGrid, rows: Iterable[_Lifted], merging: _Merging) -> None:
+def _add(columns: SeriesColumns, grid: TileGrid, rows: Iterable[_Lifted], merging: _Merging) -> None:
     """Merge rows into their tiles."""
     by_tile: dict[int, list[_Lifted]] = {}
     for row in rows:
@@ -222,7 +222,7 @@ def _add(columns: Columns, grid: TileGrid, rows: Iterable[_Lifted], merging: _Me
                 states[tile] = algebra.pack(state)
 
 
-def _subtract(columns: Columns, grid: TileGrid, rows: Iterable[_Lifted], merging: _Merging) -> None:
+def _subtract(columns: SeriesColumns, grid: TileGrid, rows: Iterable[_Lifted], merging: _Merging) -> None:
     """Take rows out of their tiles, where these are still there."""
     for row in rows:
         tile = columns.find(grid.start(row.event_time))

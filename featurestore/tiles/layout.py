@@ -24,10 +24,10 @@ from featurestore.semantics.folds import State
 from featurestore.semantics.folds.packing import pack_runs, unpack_runs
 from featurestore.tiles.series import Number, TileSeries
 
-__all__ = ["COUNT", "HEAD", "UNEVEN", "AggregateColumns", "Columns", "SeriesLayout", "TileFormat"]
+__all__ = ["COUNT", "HEAD", "UNEVEN", "AggregateColumns", "SeriesColumns", "SeriesLayout", "TileFormat"]
 
 HEAD = struct.Struct("<Bqq")
-"""What comes before the series: format, instant, known."""
+"""What comes before the series: format, instant, rows."""
 
 COUNT = struct.Struct("<I")
 UNEVEN = (1 << 32) - 1
@@ -64,7 +64,7 @@ class SeriesLayout(NamedTuple):
 
 
 @dataclass(slots=True)
-class Columns:
+class SeriesColumns:
     """A series taken apart, so that rows can be merged into it."""
 
     tiles: list[int]
@@ -210,24 +210,24 @@ class TileFormat:
             return [b""] * (high - low)
         return [record[i : i + step] for i in range(at + low * step, at + high * step, step)]
 
-    def columns(self, record: bytes, layout: SeriesLayout) -> Columns:
+    def columns(self, record: bytes, layout: SeriesLayout) -> SeriesColumns:
         """The series taken apart."""
         count, head = layout.tiles, layout.head
         if not count:
-            return Columns([], {}, {}, [[] for _ in range(self.others)])
+            return SeriesColumns([], {}, {}, [[] for _ in range(self.others)])
         shifts, numbers = {}, {}
         for number, width in enumerate(head[1 : 2 * self.numbers : 2]):
             if width:
                 shifts[number] = head[2 * number]
                 numbers[number] = _joined(layout, number, width)
-        return Columns(
+        return SeriesColumns(
             list(layout.body[:count]),
             shifts,
             numbers,
             [self.states(record, layout, i, 0, count) for i in range(self.others)],
         )
 
-    def packed(self, columns: Columns) -> bytes:
+    def packed(self, columns: SeriesColumns) -> bytes:
         """The series as bytes: equal tiles are equal bytes, whatever the order in which rows came."""
         count = len(columns.tiles)
         if not count:

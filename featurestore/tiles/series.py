@@ -68,7 +68,7 @@ class TileReader(Protocol):
         """The instant (µs) that each record is true for."""
 
     @property
-    def known(self) -> Sequence[int]:
+    def rows(self) -> Sequence[int]:
         """How many current rows there are of each record."""
 
     def merged(self, ranges: Sequence[TileRange]) -> Sequence[Sequence[State]]:
@@ -141,7 +141,7 @@ class TileSeries(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _FeatureReading:
     """How one feature is read from merged states, which are numbered."""
 
     feature: ResolvedFeature
@@ -199,7 +199,7 @@ class ViewTiles:
             return None if merge is None else firsts[merge[0]] + merge[1]
 
         self._readings = [
-            _Reading(feature, algebra, firsts[own[0]] + own[1], place(newest), place(until))
+            _FeatureReading(feature, algebra, firsts[own[0]] + own[1], place(newest), place(until))
             for feature, algebra, own, newest, until in found
         ]
         self.conditions = tuple(dict.fromkeys(f.where for f in view.features if f.where is not None))
@@ -211,7 +211,7 @@ class ViewTiles:
         return [values for values, _ in found], [statuses for _, statuses in found]
 
     def _finished(
-        self, reading: _Reading, states: Sequence[Sequence[State]], as_of: int
+        self, reading: _FeatureReading, states: Sequence[Sequence[State]], as_of: int
     ) -> tuple[list[Any], list[Status]]:
         feature, algebra, own = reading.feature, reading.algebra, states[reading.state]
         ttl = self.view.ttl if feature.span is None else None

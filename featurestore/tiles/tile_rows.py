@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from featurestore.query.windows.addends import GREATEST, Addends
 from featurestore.query.windows.filtered_rows import FilteredRows, Ints
-from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name
+from featurestore.query.windows.fold_input import CountedColumn, FoldRows, column_name
 from featurestore.query.windows.ranges import MonotoneRun, Range, monotone_runs
 from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
 from featurestore.semantics.folds import Part, PartialSums
@@ -58,9 +58,9 @@ class TiledColumn(NamedTuple):
     """What is kept beside the number of its values: all that the view's folds of it are finished from."""
 
 
-def tiled_columns(features: Sequence[ResolvedFeature]) -> dict[ColumnName, TiledColumn]:
+def tiled_columns(features: Sequence[ResolvedFeature]) -> dict[CountedColumn, TiledColumn]:
     """What tiles keep for a view's folds; their order is that of the numbers in names."""
-    found: dict[ColumnName, TiledColumn] = {}
+    found: dict[CountedColumn, TiledColumn] = {}
     for feature in features:
         before = found.get(column_name(feature), TiledColumn(feature, ()))
         parts = dict.fromkeys((*before.parts, *(algebra_of(feature).parts or ())))
@@ -115,7 +115,7 @@ class TileRows:
         line = RowTimes(rows["key_no"].to_numpy().astype(np.int64) - first, ends, np.full(len(ends), BEGINNING), None)
         self.runs = list(monotone_runs(line, keys))  # one, or none
 
-    def column(self, name: ColumnName) -> FilteredColumn:
+    def column(self, name: CountedColumn) -> FilteredColumn:
         """What they add up to of a column under its condition."""
         filtered = [FilteredRows.of(run, None) for run in self.runs]
         return FilteredColumn(

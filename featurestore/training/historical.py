@@ -208,18 +208,18 @@ def _note_naive(chunk: SpineChunk, service: ResolvedService, options: Options, n
 
 def _answered(
     session: Session, parts: Sequence[ServiceView], spine: SpineTable, *, now: int, counted: Container[str]
-) -> list[tuple[PartValues, _Counts]]:
+) -> list[tuple[PartValues, _AnswerCounts]]:
     """The values of parts for the spine, two parts at a time: what one does in a single thread leaves room for the other.
 
     counted: names of parts whose invalid rows are known.
     """
 
-    def answered(part: ServiceView) -> tuple[PartValues, _Counts]:
+    def answered(part: ServiceView) -> tuple[PartValues, _AnswerCounts]:
         with session.beside() as own:
             answer = answer_part(own, part, spine)
             past = int((answer.as_of > part.view.timing.as_of(now)).sum())
             invalid = None if part.name in counted else _invalid(own, part.view)
-            return part_values(part, answer), _Counts(int(answer.conflicts.sum()), past, invalid)
+            return part_values(part, answer), _AnswerCounts(int(answer.conflicts.sum()), past, invalid)
 
     with ThreadPoolExecutor(VIEWS_AT_ONCE) as pool:
         return list(pool.map(answered, parts))
@@ -318,7 +318,7 @@ def _files(source: Source, offline: Offline, found: Sequence[SourceFile]) -> lis
     return files
 
 
-class _Counts(NamedTuple):
+class _AnswerCounts(NamedTuple):
     """What the manifest counts of a part's answer: requests that only bytes decided, and past the last complete instant; as
     `_invalid`, None where that was counted before."""
 
@@ -336,7 +336,7 @@ def _invalid(session: Session, view: ResolvedView) -> tuple[int, int]:
     return dropped, keyless
 
 
-def _count(manifest: dict[str, Any], part: str, counts: _Counts) -> None:
+def _count(manifest: dict[str, Any], part: str, counts: _AnswerCounts) -> None:
     later, conflicts = manifest["spine_rows_past_the_last_complete_instant"], manifest["conflicts"]
     later[part] = later.get(part, 0) + counts.past
     conflicts[part] = conflicts.get(part, 0) + counts.conflicts

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.serving.log.counts import Counts, fold_ended
+from featurestore.serving.log.counts import ProcessCounts, fold_ended
 from featurestore.serving.log.serving_log import Losses, ServedRequests, ServingLog, losses, segments
 from tests.serving.requests import request_of
 
@@ -181,7 +181,7 @@ def test_a_reader_that_was_stopped_keeps_no_process_from_its_counts(
             flock(looked[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
         flock(file, operation | fcntl.LOCK_NB)  # to wait would be to wait for ever
 
-    counts = Counts(tmp_path, f"{os.getpid()}-1")
+    counts = ProcessCounts(tmp_path, f"{os.getpid()}-1")
     counts.offered = 1
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", after_a_reader)

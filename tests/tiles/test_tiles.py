@@ -132,7 +132,7 @@ def test_a_record_says_what_its_rows_say(rows: list[PushedRow], sizes: list[int]
     rows = [row._replace(known_at=row.known_at - 1000 + as_of) for row in rows]
     kept = CODEC.unpack(_record(rows, sizes))
     assert _values([_record(rows, sizes)], as_of) == [_folded(rows, as_of)]
-    assert (kept.known, kept.instant) == (len(rows), rows[-1].known_at)
+    assert (kept.rows, kept.instant) == (len(rows), rows[-1].known_at)
 
 
 @settings(deadline=None, max_examples=25)
@@ -147,7 +147,7 @@ def test_many_records_say_what_each_says(several: list[list[PushedRow]], later: 
     records = [_record(rows, [3]) for rows in several]
     assert _values(records, as_of) == [_folded(rows, as_of) for rows in several]
     tiles = CODEC.read(records)
-    assert [*zip(tiles.known, tiles.instants, strict=True)] == [(len(rows), rows[-1].known_at) for rows in several]
+    assert [*zip(tiles.rows, tiles.instants, strict=True)] == [(len(rows), rows[-1].known_at) for rows in several]
 
 
 @settings(deadline=None, max_examples=60)

@@ -29,21 +29,21 @@ from featurestore.semantics.values import canonical
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.types import FeatureType, Int64
 
-__all__ = ["COUNTED", "ColumnName", "FoldRows", "column_name", "earliest", "rows_name"]
+__all__ = ["COUNTED", "CountedColumn", "FoldRows", "column_name", "earliest", "rows_name"]
 
 COUNTED = "asof_counted"
 """The temporary table of the rows that folds count."""
 
-ColumnName = tuple[str | None, FeatureType | None, str | None, bool]
+CountedColumn = tuple[str | None, FeatureType | None, str | None, bool]
 """One column under one condition: its name, the type it is read as, the condition, and whether nulls are left out."""
 
 
-def column_name(feature: ResolvedFeature) -> ColumnName:
+def column_name(feature: ResolvedFeature) -> CountedColumn:
     """Which column a feature reads, and under which condition; features of one name share a `FilteredColumn`."""
     return feature.fold.column, feature.reads, feature.where, not algebra_of(feature).takes_null
 
 
-def rows_name(feature: ResolvedFeature) -> ColumnName:
+def rows_name(feature: ResolvedFeature) -> CountedColumn:
     """The rows that a feature's condition lets through, whatever its column holds there."""
     return None, None, feature.where, False
 
@@ -146,7 +146,7 @@ class FoldRows:
         names += [f"{_hashed(terms[2:-own])} AS before", f"{_hashed(terms[-own:])} AS whole"] if self.ordered else []
         return f"SELECT {', '.join(names)} FROM {self._within(f'key_no >= {first} AND key_no < {last}')} ORDER BY {', '.join(terms)}"
 
-    def column(self, rows: pa.Table, name: ColumnName, runs: Sequence[MonotoneRun]) -> FilteredColumn:
+    def column(self, rows: pa.Table, name: CountedColumn, runs: Sequence[MonotoneRun]) -> FilteredColumn:
         """One column of rows that were read, under its condition, along their runs."""
         column, reads, where, skips = name
         counted, values = None, pa.nulls(rows.num_rows, pa.int64())

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.query.windows.filtered_rows import Bits, FilteredRows, Ints, picked_places
-from featurestore.query.windows.fold_input import ColumnName, FoldRows, column_name, rows_name
+from featurestore.query.windows.fold_input import CountedColumn, FoldRows, column_name, rows_name
 from featurestore.query.windows.ranges import MonotoneRun, Range, monotone_runs, range_of
 from featurestore.query.windows.ties import Ties
 from featurestore.query.windows.tile_protocol import TiledRows
@@ -58,13 +58,13 @@ class _Requested:
         self,
         runs: Sequence[MonotoneRun],
         event_us: Ints,
-        make: Callable[[ColumnName], FilteredColumn],
+        make: Callable[[CountedColumn], FilteredColumn],
         requests: tuple[Ints, Ints],
     ) -> None:
         self.runs, self._event_us, self._make, self._requests = runs, event_us, make, requests
         self._ranges: dict[Span, list[Range]] = {}
-        self._columns: dict[ColumnName, FilteredColumn] = {}
-        self._windows: dict[tuple[ColumnName, Span], WindowedRows] = {}
+        self._columns: dict[CountedColumn, FilteredColumn] = {}
+        self._windows: dict[tuple[CountedColumn, Span], WindowedRows] = {}
 
     def ranges(self, span: Span) -> list[Range]:
         """The part of each run that counts for each request within a window."""
@@ -72,13 +72,13 @@ class _Requested:
             self._ranges[span] = [range_of(run, span, *self._requests) for run in self.runs]
         return self._ranges[span]
 
-    def column(self, name: ColumnName) -> FilteredColumn:
+    def column(self, name: CountedColumn) -> FilteredColumn:
         """A column under its condition."""
         if name not in self._columns:
             self._columns[name] = self._make(name)
         return self._columns[name]
 
-    def window(self, name: ColumnName, span: Span) -> WindowedRows:
+    def window(self, name: CountedColumn, span: Span) -> WindowedRows:
         """A column's rows within a window."""
         if (name, span) not in self._windows:
             self._windows[name, span] = WindowedRows(self.column(name), self.ranges(span))
@@ -158,7 +158,7 @@ class KeyBatch:
             values = pc.if_else(pa.array(present), values, pa.scalar(None, values.type))
         return folded._replace(values=values), status
 
-    def _folded(self, feature: ResolvedFeature, name: ColumnName, span: Span) -> FoldColumn:
+    def _folded(self, feature: ResolvedFeature, name: CountedColumn, span: Span) -> FoldColumn:
         """The feature of the rows that count, and of the tiles."""
         algebra = algebra_of(feature)
         if not self._parts:  # the fold of no rows

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from featurestore.query.windows.filtered_rows import Ints
-from featurestore.query.windows.fold_input import ColumnName, FoldRows
+from featurestore.query.windows.fold_input import CountedColumn, FoldRows
 from featurestore.query.windows.ranges import MonotoneRun
 from featurestore.query.windows.window_folds import FilteredColumn
 from featurestore.semantics.source_columns import Scan
@@ -31,7 +31,7 @@ class TiledRows(Protocol):
     def event_us(self) -> Ints:
         """The newest event_time (µs) of each tile's rows."""
 
-    def column(self, name: ColumnName) -> FilteredColumn:
+    def column(self, name: CountedColumn) -> FilteredColumn:
         """What they add up to of a column under its condition."""
 
 

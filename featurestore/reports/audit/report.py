@@ -61,7 +61,7 @@ class Difference:
 
 
 @dataclass(kw_only=True)
-class _Counts:
+class _Outcomes:
     """How many values were compared, and how they came out."""
 
     compared: int = 0
@@ -78,17 +78,17 @@ class _Counts:
 
 
 @dataclass
-class HourAudit(_Counts):
+class HourAudit(_Outcomes):
     """The values of one feature that were served within one hour."""
 
     hour: datetime
 
 
-COUNTS = tuple(field.name for field in fields(_Counts))
+COUNTS = tuple(field.name for field in fields(_Outcomes))
 
 
 @dataclass
-class FeatureAudit(_Counts):
+class FeatureAudit(_Outcomes):
     """One feature of one service version, in all and hour by hour."""
 
     service: str

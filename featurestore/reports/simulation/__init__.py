@@ -3,6 +3,6 @@ the audit of it."""
 
 from featurestore.reports.simulation.faults import Faults
 from featurestore.reports.simulation.report import Simulation
-from featurestore.reports.simulation.simulate import Asked, Real, simulate
+from featurestore.reports.simulation.simulate import Real, Simulated, simulate
 
-__all__ = ["Asked", "Faults", "Real", "Simulation", "simulate"]
+__all__ = ["Faults", "Real", "Simulated", "Simulation", "simulate"]

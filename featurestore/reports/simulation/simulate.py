@@ -24,14 +24,14 @@ from featurestore.reports.simulation.report import Simulation
 from featurestore.reports.simulation.world import Open, World, check_alike, reading, settled
 from featurestore.sources.offline import Offline
 
-__all__ = ["Asked", "Real", "simulate"]
+__all__ = ["Real", "Simulated", "simulate"]
 
 STRETCH_US = parse_duration("1d")
 """How much of the end of the data is replayed where nothing else is said."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class Simulated:
     """What is to be simulated."""
 
     start: int | None = None
@@ -59,7 +59,7 @@ class Real:
     """By its clock, in µs; no data after it is the end."""
 
 
-def simulate(real: Real, asked: Asked, open_store: Open) -> Simulation:
+def simulate(real: Real, asked: Simulated, open_store: Open) -> Simulation:
     """Simulate in a temporary folder; of the real project everything is read and nothing is written.
 
     Raises NotFoundError, RequestError, SourceError and PushError, and what the verbs refuse before the clock moves.
@@ -108,7 +108,7 @@ def _services(catalog: Catalog, names: Sequence[str] | None) -> list[FeatureServ
     return [FeatureService(name, features=[view]) for name, view in sorted(catalog.views.items())]
 
 
-def _span(feeds: Feeds, asked: Asked, now: int) -> Stretch:
+def _span(feeds: Feeds, asked: Simulated, now: int) -> Stretch:
     end = asked.end if asked.end is not None else feeds.newest(now)
     if end is None:
         raise RequestError(

@@ -25,7 +25,7 @@ from featurestore.types import Array, FeatureType, Scalar
 __all__ = ["LastRows", "OneRow", "unpack_rows"]
 
 Picked = tuple[Place, bytes]
-Rows = tuple[Picked, ...]
+PickedRows = tuple[Picked, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class LastRows(CertainAlgebra):
     result: FeatureType
     n: int
     distinct: bool
-    zero: Rows = ()
+    zero: PickedRows = ()
     read: Callable[[bytes], Scalar] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -111,11 +111,11 @@ class LastRows(CertainAlgebra):
         """A null is a value of the last rows, and none of the distinct values."""
         return not self.distinct
 
-    def lift(self, value: Scalar, place: Place) -> Rows:
+    def lift(self, value: Scalar, place: Place) -> PickedRows:
         """One row."""
         return ((place, order_bytes(self.column, value)),)
 
-    def merge(self, a: Rows, b: Rows) -> Rows:
+    def merge(self, a: PickedRows, b: PickedRows) -> PickedRows:
         """The greatest of both; equal rows are as many rows as there are."""
         if not a or not b:
             return a or b
@@ -127,16 +127,16 @@ class LastRows(CertainAlgebra):
             rows = list(newest.values())
         return tuple(rows[: self.n])
 
-    def merge_packed(self, states: Sequence[bytes]) -> Rows:
+    def merge_packed(self, states: Sequence[bytes]) -> PickedRows:
         """The newest states' rows, until there are n: 30 × as fast as merging all of 31 (`benchmarks fast-paths`)."""
-        found: Rows = ()
+        found: PickedRows = ()
         for data in filter(None, reversed(states)):
             found = self.merge(found, self.unpack(data))
             if len(found) == self.n:
                 break
         return found
 
-    def value(self, state: Rows) -> list[Scalar]:
+    def value(self, state: PickedRows) -> list[Scalar]:
         """The values, newest first; [] of no rows."""
         return [self.read(value) for _, value in state]
 
@@ -151,20 +151,20 @@ class LastRows(CertainAlgebra):
         offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), values.take(pa.array(places[there])), type=self.result.arrow)
 
-    def picked(self, state: Rows) -> Sequence[Place]:
+    def picked(self, state: PickedRows) -> Sequence[Place]:
         """The rows."""
         return [place for place, _ in state]
 
-    def pack(self, state: Rows) -> bytes:
+    def pack(self, state: PickedRows) -> bytes:
         """The rows, greatest first."""
         return _pack_rows(state)
 
-    def unpack(self, data: bytes) -> Rows:
+    def unpack(self, data: bytes) -> PickedRows:
         """The state that `pack` wrote."""
         return unpack_rows(data)
 
 
-def _pack_rows(rows: Rows) -> bytes:
+def _pack_rows(rows: PickedRows) -> bytes:
     """A byte says whether places are ints (1) or bytes (0); nothing at all where there are no rows."""
     if not rows:
         return b""
@@ -174,7 +174,7 @@ def _pack_rows(rows: Rows) -> bytes:
     return b"\x01" + pack_runs([part for row in whole for part in row])
 
 
-def unpack_rows(data: bytes) -> Rows:
+def unpack_rows(data: bytes) -> PickedRows:
     """The rows of a packed state, greatest first."""
     runs = unpack_runs(data[1:])
     places: list[Place] = runs[::2]

@@ -22,8 +22,8 @@ from featurestore.types import Decimal, FeatureType, Float64, Int64, Scalar
 
 __all__ = ["FloatTotal", "WholeTotal", "mean_result"]
 
-Whole = tuple[int, int]
-Float = tuple[int, int, int, int, int]
+WholeState = tuple[int, int]
+FloatState = tuple[int, int, int, int, int]
 LARGEST = {"Int32": (1 << 31) - 1, "Int64": (1 << 63) - 1}
 
 
@@ -35,19 +35,19 @@ class WholeTotal(Algebra):
     result: FeatureType
     mean: bool
     takes_null: bool = False
-    zero: Whole = (0, 0)
+    zero: WholeState = (0, 0)
     numbers: tuple[str, ...] = ("values", "sum")
     parts: tuple[Part, ...] = ("sums", "special")
 
-    def lift(self, value: Scalar, place: Place) -> Whole:  # noqa: ARG002 - one form for every fold
+    def lift(self, value: Scalar, place: Place) -> WholeState:  # noqa: ARG002 - one form for every fold
         """One value."""
         return 1, self.measure.whole(value)
 
-    def merge(self, a: Whole, b: Whole) -> Whole:
+    def merge(self, a: WholeState, b: WholeState) -> WholeState:
         """The sums of both."""
         return a[0] + b[0], a[1] + b[1]
 
-    def finish(self, state: Whole) -> tuple[Scalar, Status]:
+    def finish(self, state: WholeState) -> tuple[Scalar, Status]:
         """Null of no values; a sum beyond the result is null, OVERFLOW; a mean is rounded once."""
         values, whole = state
         if not values:
@@ -77,11 +77,11 @@ class WholeTotal(Algebra):
         none = empty | overflow
         return FoldColumn(pa.array(np.where(none, 0, whole), mask=none).cast(of.arrow), overflow)
 
-    def pack(self, state: Whole) -> bytes:
+    def pack(self, state: WholeState) -> bytes:
         """Both numbers."""
         return pack_ints(state)
 
-    def unpack(self, data: bytes) -> Whole:
+    def unpack(self, data: bytes) -> WholeState:
         """The state that `pack` wrote."""
         values, whole = unpack_ints(data)
         return values, whole
@@ -99,21 +99,21 @@ class FloatTotal(CertainAlgebra):
     result: FeatureType
     mean: bool
     takes_null: bool = False
-    zero: Float = (0, 0, 0, 0, 0)
+    zero: FloatState = (0, 0, 0, 0, 0)
     numbers: tuple[str, ...] = ("values", "nan", "plus", "minus", "sum")
     parts: tuple[Part, ...] = ("sums", "special")
 
-    def lift(self, value: Scalar, place: Place) -> Float:  # noqa: ARG002 - one form for every fold
+    def lift(self, value: Scalar, place: Place) -> FloatState:  # noqa: ARG002 - one form for every fold
         """One value."""
         if math.isfinite(value):
             return 1, 0, 0, 0, self.measure.whole(value)
         return 1, int(math.isnan(value)), int(value == math.inf), int(value == -math.inf), 0
 
-    def merge(self, a: Float, b: Float) -> Float:
+    def merge(self, a: FloatState, b: FloatState) -> FloatState:
         """The sums of both."""
         return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4]
 
-    def value(self, state: Float) -> Scalar:
+    def value(self, state: FloatState) -> Scalar:
         """Null of no values; NaN where there is a NaN or both infinities; else the true value, rounded once."""
         values, nan, plus, minus, whole = state
         if not values:
@@ -134,13 +134,13 @@ class FloatTotal(CertainAlgebra):
             values = with_specials(values, *sums.special)
         return FoldColumn(pa.array(values, self.result.arrow, mask=sums.values == 0))
 
-    def pack(self, state: Float) -> bytes:
+    def pack(self, state: FloatState) -> bytes:
         """The counts, the odd integer and its exponent."""
         *counts, whole = state
         zeros = (whole & -whole).bit_length() - 1 if whole else 0
         return pack_ints((*counts, whole >> zeros, zeros))
 
-    def unpack(self, data: bytes) -> Float:
+    def unpack(self, data: bytes) -> FloatState:
         """The state that `pack` wrote."""
         values, nan, plus, minus, odd, zeros = unpack_ints(data)
         return values, nan, plus, minus, odd << zeros

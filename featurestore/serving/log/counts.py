@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from featurestore.durable.checksums import decoded, encoded
 
-__all__ = ["Counts", "Losses", "fold_ended", "losses"]
+__all__ = ["Losses", "ProcessCounts", "fold_ended", "losses"]
 
 COUNTERS = struct.Struct("<QQQ")
 ERROR = struct.Struct("<Q200s")
@@ -56,7 +56,7 @@ class Losses(NamedTuple):
     last_error: str | None = None
 
 
-class Counts:
+class ProcessCounts:
     """The counts of this process. Its caller sees to it that one thread changes them at a time."""
 
     def __init__(self, folder: Path, process: str) -> None:

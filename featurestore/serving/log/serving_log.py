@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from featurestore.errors import ConfigError
-from featurestore.serving.log.counts import Counts, Losses, losses
+from featurestore.serving.log.counts import Losses, ProcessCounts, losses
 from featurestore.serving.log.segments import appearing, is_sound, rows_served, segment_name, segments, write_quickly
 
 __all__ = ["Losses", "SegmentForm", "ServedRequests", "ServingLog", "is_sound", "losses", "rows_served", "segments"]
@@ -102,7 +102,7 @@ class ServingLog:
         self._numbers = itertools.count(1)
         self._gate, self._gathering, self._turn = threading.Lock(), threading.Lock(), threading.Lock()
         self._wake, self._closed = threading.Event(), False
-        self._counts = Counts(folder, self.process)
+        self._counts = ProcessCounts(folder, self.process)
         self._claim = claim
         self._writer: threading.Thread | None = None
         self._upkeep, self._kept_up, self._flushed = upkeep, time.monotonic(), 0.0

@@ -21,7 +21,7 @@ from featurestore.durable.numbers_file import NumbersFile
 from featurestore.errors import LogDamagedError, LogError
 from featurestore.sources.log.manifest import LogManifest, ManifestFile, Segment
 from featurestore.sources.log.schema import KNOWN_AT
-from featurestore.sources.log.segment import ChangedError, SegmentFile
+from featurestore.sources.log.segment import SegmentCutError, SegmentFile
 
 __all__ = ["NEVER", "CommitPointer", "Confirmed", "LogFolder"]
 
@@ -138,17 +138,17 @@ class LogFolder:
                         self._look_again(file, last=look == MAX_LOOKS - 1)
                     finish = use(manifest, file)
                 return finish()
-            except (ChangedError, FileNotFoundError) as error:
+            except (SegmentCutError, FileNotFoundError) as error:
                 if look == MAX_LOOKS - 1:
                     raise LogError(f"The push log in {self.folder} cannot be read: {error!r}.") from error
-                time.sleep(LOOK_SECONDS if isinstance(error, ChangedError) else 0)
+                time.sleep(LOOK_SECONDS if isinstance(error, SegmentCutError) else 0)
         raise AssertionError
 
     def _look_again(self, file: SegmentFile, *, last: bool) -> None:
         if last:
             raise self._damaged(file)
         file.forget(file.cuts)
-        raise ChangedError
+        raise SegmentCutError
 
     def _current(self, manifest: LogManifest, cuts: int) -> SegmentFile:
         """The open segment, with an index that holds for the log as it was cut so often."""

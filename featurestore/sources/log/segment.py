@@ -13,10 +13,10 @@ import pyarrow as pa
 from featurestore.durable.disk import open_file, sync, write_all
 from featurestore.sources.log.frame import HEADER, Scanned, encode, scan
 
-__all__ = ["ChangedError", "SegmentFile"]
+__all__ = ["SegmentCutError", "SegmentFile"]
 
 
-class ChangedError(Exception):
+class SegmentCutError(Exception):
     """Bytes are no longer where they were: an append that was never acknowledged was cut off since. Look again."""
 
 
@@ -128,7 +128,7 @@ class SegmentFile:
             zip(self._offsets[start:stop], self._lasts[start:stop], strict=True)
         ):
             self.forget(self.cuts)
-            raise ChangedError
+            raise SegmentCutError
         view = pa.py_buffer(data)
         return [
             pa.ipc.read_record_batch(view.slice(f.offset - begin + HEADER, f.size - HEADER), schema)
