@@ -17,7 +17,8 @@ MEMORY_BATCH_CELLS = 20_000_000
 """Cells (rows × columns) that are folded at once: what bounds the memory beside DuckDB's."""
 
 KEY_BATCH_ROWS = 1 << 17
-"""Rows and requests that one thread folds at once."""
+"""Rows and requests that one thread folds at once: few enough for a processor's cache, many enough for numpy. Between 2^14 and 2^22
+no difference was told from noise (2,000,000 rows of 50,000 keys, 300,000 requests, three folds)."""
 
 
 def memory_batches(
