@@ -104,7 +104,6 @@ HOMES = [
         ('sql = "known IS NOT NULL"', 'f"{cell(deleted)} IS NOT TRUE"'),
         {
             "sources.history": "rows of a history, which has no identity",
-            "reports.simulation.pushes": "the same, in a simulation",
             "reports.simulation.landing": "rows that never become known are there from the start",
             "registry.warnings": "rows whose age can be measured",
             "query.row_verdicts": "a term of the rule that does not hold",

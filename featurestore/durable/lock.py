@@ -23,7 +23,7 @@ from pathlib import Path
 from featurestore.clock import to_datetime, wall_clock
 from featurestore.durable.disk import is_full
 
-__all__ = ["LOCK_WAIT_SECONDS", "BusyError", "attempt", "exclusive"]
+__all__ = ["LOCK_WAIT_SECONDS", "BusyError", "attempt", "exclusive", "taken"]
 
 LOCK_WAIT_SECONDS = 60.0
 """Seconds for which a lock is waited for, unless something else is said."""
@@ -74,13 +74,13 @@ def attempt(path: Path, *, doing: str) -> Iterator[bool]:
     """Hold the lock of a path where nobody holds it or waits for it; yields whether that is so."""
     turn = _open(path.with_name(path.name + ".turn"))
     try:
-        held = _open(path) if _taken(turn) else None
+        held = _open(path) if taken(turn) else None
         try:
-            taken = held is not None and _taken(held)
-            if held is not None and taken:
+            alone = held is not None and taken(held)
+            if held is not None and alone:
                 _sign(held, doing)
             _give(turn)
-            yield taken
+            yield alone
         finally:
             if held is not None:
                 _close(held)
@@ -91,7 +91,7 @@ def attempt(path: Path, *, doing: str) -> Iterator[bool]:
 def _wait(descriptor: int, path: Path, deadline: float, wait_seconds: float) -> None:
     """Take a descriptor's lock. It is asked for again and again: the kernel's own queue has no deadline."""
     began, pause = time.monotonic(), _SHORT
-    while not _taken(descriptor):
+    while not taken(descriptor):
         now = time.monotonic()
         if now >= deadline:
             raise BusyError(f"{path} is locked, and was not free within {wait_seconds:g} s; {_holder(path)}")
@@ -125,7 +125,8 @@ def _holder(path: Path) -> str:
         return "its file does not say who holds it"
 
 
-def _taken(descriptor: int) -> bool:
+def taken(descriptor: int) -> bool:
+    """Whether a descriptor has the lock of its file now, alone; it keeps it until it is closed."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,7 +6,6 @@ ends. Whoever gets that lock, removes the folder.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -14,6 +13,8 @@ import threading
 import weakref
 from contextlib import suppress
 from pathlib import Path
+
+from featurestore.durable.lock import taken
 
 __all__ = ["TemporaryFolder"]
 
@@ -51,17 +52,9 @@ def _made(within: Path) -> tuple[Path, int]:
             lock = os.open(path / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:  # another process took it for one that was left
             continue
-        if _locks(lock) and (path / OWNER).exists():
+        if taken(lock) and (path / OWNER).exists():
             return path, lock
         os.close(lock)
-
-
-def _locks(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _removed(path: Path, lock: int, owner: int) -> None:
@@ -88,7 +81,7 @@ def _remove_left(path: Path) -> None:
         path.rmdir()
         return
     try:
-        if _locks(lock):
+        if taken(lock):
             shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(lock)

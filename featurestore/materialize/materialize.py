@@ -312,14 +312,10 @@ def _batches(context: _Context, keys: int, *, everything: bool) -> Iterator[tupl
         yield part, [None] * len(part)
 
 
-def _batch_size(store: OnlineStore) -> int:
-    return BATCH_KEYS if store.blocking else EMBEDDED_BATCH_KEYS
-
-
 def _write(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | None], everything: bool) -> int:
     """Write records, in batches as the store takes them, and read each batch back; how many records there are more, or, where
     every one is written, how many these are."""
-    size, more = _batch_size(context.store), 0
+    size, more = BATCH_KEYS if context.store.blocking else EMBEDDED_BATCH_KEYS, 0
     for start in range(0, len(keys), size):
         batch = keys[start : start + size]
         puts, there = _puts(context, batch, records[start : start + size])

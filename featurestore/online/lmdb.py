@@ -329,10 +329,6 @@ def _long_key(key: bytes) -> bytes:
     return key[:STEM] + blake2b(key, digest_size=DIGEST_BYTES).digest()
 
 
-def _pack_long(key: bytes, value: bytes) -> bytes:
-    return len(key).to_bytes(4, "big") + key + value
-
-
 def _split_long(stored: bytes) -> tuple[bytes, bytes]:
     end = 4 + int.from_bytes(stored[:4], "big")
     return stored[4:end], stored[end:]
@@ -415,7 +411,8 @@ def _apply(
         elif value is None:
             txn.delete(_long_key(key), db=environment.long)
         else:
-            txn.put(_long_key(key), _pack_long(key, sealed(key, value)), db=environment.long)
+            stored = len(key).to_bytes(4, "big") + key + sealed(key, value)
+            txn.put(_long_key(key), stored, db=environment.long)
 
 
 def _scan(environment: _Environment, prefix: bytes) -> Iterator[list[bytes]]:

@@ -18,7 +18,7 @@ from featurestore.semantics.source_columns import Scan, cell
 from featurestore.semantics.sql import quote
 from featurestore.sources.log import ROW, SEGMENT
 
-__all__ = ["check_history", "with_history"]
+__all__ = ["check_history", "history_sql", "with_history"]
 
 
 def check_history(source: PushSource, history: Source, raw: Mapping[str, str]) -> None:
@@ -40,15 +40,25 @@ def with_history(source: PushSource, log: Scan, history: Source, scan: Scan, raw
 
     scan, raw: how SQL reads the history, and its columns by name and DuckDB type.
     """
+    rows = history_sql(
+        source, history, scan, raw, known="known",
+        beside=f"CAST(-1 - file AS BIGINT) AS {SEGMENT}, CAST(row AS BIGINT) AS {ROW}",
+    )  # fmt: skip
+    rows += f" AND {counts_from_sql()} <= {source.cutover_instant}"
+    return Scan(f"(SELECT * FROM {log.relation} UNION ALL BY NAME {rows})", log.file, log.row)
+
+
+def history_sql(
+    source: PushSource, history: Source, scan: Scan, raw: Mapping[str, str], *, known: str, beside: str = ""
+) -> str:
+    """The rows of a history that ever count, with the columns of the log, and what is to be `beside` them. known: what stands
+    for when the store learned of a row."""
     zone = history.timezone or "UTC"
     columns = ", ".join(
         f"CAST({read_sql(quote(name), raw[name], of, zone)} AS {of.duckdb}) AS {cell(name)}"
         for name, of in source.columns.items()
     )
     named = ", ".join(f"{cell(name)} AS {quote(name)}" for name in source.columns)
-    rows = (
-        f"SELECT {named}, known AS {KNOWN_AT}, CAST(NULL AS BIGINT) AS {REPLACES}, CAST(-1 - file AS BIGINT) AS {SEGMENT}, "
-        f"CAST(row AS BIGINT) AS {ROW} FROM ({timed_sql(history, raw, scan, columns)}) "
-        f"WHERE {counts_from_sql()} <= {source.cutover_instant} AND event_us IS NOT NULL AND known IS NOT NULL"
-    )
-    return Scan(f"(SELECT * FROM {log.relation} UNION ALL BY NAME {rows})", log.file, log.row)
+    own = ", ".join(filter(None, [f"{known} AS {KNOWN_AT}", f"CAST(NULL AS BIGINT) AS {REPLACES}", beside]))
+    rows = timed_sql(history, raw, scan, columns)
+    return f"SELECT {named}, {own} FROM ({rows}) WHERE event_us IS NOT NULL AND known IS NOT NULL"

@@ -34,7 +34,7 @@ from featurestore.training.spine import SpineChunk, chunks_of, pandas_of, stays
 from featurestore.training.spine_table import SpineTable, load_chunk
 from featurestore.training.training_frame import Block, TrainingFrame, check_names, statuses_of
 
-__all__ = ["Options", "answer_part", "get_historical_features", "listing_of"]
+__all__ = ["Options", "answer_part", "get_historical_features", "listing_of", "part_values"]
 
 Listing = dict[str, tuple[SourceFile, ...]]
 """By source its files, each as it was found."""

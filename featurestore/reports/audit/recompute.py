@@ -14,7 +14,7 @@ from featurestore.semantics.service import ServiceView
 from featurestore.semantics.source_columns import key_list
 from featurestore.semantics.status import Status
 from featurestore.sources.session import Session
-from featurestore.training.historical import answer_part
+from featurestore.training.historical import answer_part, part_values
 from featurestore.training.spine import SpineChunk
 from featurestore.training.spine_table import load_chunk
 from featurestore.types import FeatureType
@@ -59,12 +59,8 @@ def ask_keys(
     session.connection.unregister("served_for")
     if judged is not None:
         answer = replace(answer, as_of=judged)
-    statuses = answer.statuses_of(part.features)
-    columns = answer.columns(part.features, statuses)
-    return Recomputed(
-        {part.column(feature.name): column for feature, column in zip(part.features, columns, strict=True)},
-        {part.column(name): STATUSES[status] for name, status in statuses.items()},
-    )
+    values = part_values(part, answer)
+    return Recomputed(values.columns, {name: STATUSES[status] for name, status in values.statuses.items()})
 
 
 def neighbours(session: Session, part: ServiceView, as_of: Ints, steps: int) -> tuple[list[Ints], list[Ints]]:

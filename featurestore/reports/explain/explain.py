@@ -35,7 +35,7 @@ from featurestore.query.row_verdicts import (
     since,
 )
 from featurestore.query.windows.fold_input import earliest
-from featurestore.report import within
+from featurestore.report import shown_instant, within
 from featurestore.reports.explain.explanation import ExplainedRow, Explanation
 from featurestore.semantics.judge import status_of
 from featurestore.semantics.source_columns import Scan, has_key
@@ -319,6 +319,4 @@ def _moment(instant: int | None) -> datetime | None:
 
 
 def _shown(instant: int) -> str:
-    """As in the report: "2013-01-01 12:00:00Z"."""
-    moment = _moment(instant)
-    return "-" if moment is None else f"{moment.replace(tzinfo=None).isoformat(sep=' ')}Z"
+    return shown_instant(_moment(instant))

@@ -95,14 +95,6 @@ def source_id(name: str) -> str:
     return f"source:{name}"
 
 
-def column_id(source: str, column: str) -> str:
-    return f"column:{source}.{column}"
-
-
-def view_id(name: str) -> str:
-    return f"view:{name}"
-
-
 def service_id(name: str) -> str:
     """The id of a service."""
     return f"service:{name}"
@@ -158,7 +150,7 @@ def _add_source(graph: Graph, source: Source) -> str:
 
 def _add_column(graph: Graph, source: Source, column: str) -> str:
     """A column, with what it is derived from, and of a push source the column of its batch history."""
-    identity = column_id(source.name, column)
+    identity = f"column:{source.name}.{column}"
     if identity in graph.nodes:
         return identity
     name, expression = f"{source.name}.{column}", source.derived.get(column)
@@ -195,7 +187,7 @@ def _add_view(graph: Graph, view: FeatureView) -> None:
     source = view.source
     refresh = view.said("refresh")
     made = graph.node(
-        "view", view.name, view_id(view.name), entity=view.entity.name, owner=view.owner, declared=view.origin,
+        "view", view.name, f"view:{view.name}", entity=view.entity.name, owner=view.owner, declared=view.origin,
         refresh=refresh if isinstance(refresh, str) else show_duration(refresh),
         ttl=None if view.said("ttl") is None else show_duration(view.said("ttl")),
     )  # fmt: skip

@@ -24,10 +24,9 @@ from featurestore.errors import PushError
 from featurestore.push.rows import table_of_rows
 from featurestore.reports.simulation.faults import Faults, Stretch, chances
 from featurestore.reports.simulation.landing import Came
-from featurestore.semantics.columns import read_sql
-from featurestore.semantics.rows import counts_from_sql, timed_sql
-from featurestore.semantics.source_columns import cell
+from featurestore.semantics.rows import counts_from_sql
 from featurestore.semantics.sql import quote
+from featurestore.sources.history import history_sql
 from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
@@ -199,15 +198,7 @@ def _of_history(source: PushSource, offline: Offline, session: Session, span: St
     history, cutover = source.history, source.cutover_instant
     assert history is not None
     assert cutover is not None
-    raw, zone, scan = offline.raw_types(history), history.timezone or "UTC", session.scan(history)
-    columns = ", ".join(
-        f"CAST({read_sql(quote(name), raw[name], of, zone)} AS {of.duckdb}) AS {cell(name)}"
-        for name, of in source.columns.items()
-    )
-    named = ", ".join(f"{cell(name)} AS {quote(name)}" for name in source.columns)
-    table = session.connection.sql(
-        f"SELECT {named}, {counts_from_sql()} AS {KNOWN_AT}, CAST(NULL AS BIGINT) AS {REPLACES} "
-        f"FROM ({timed_sql(history, raw, scan, columns)}) WHERE event_us IS NOT NULL AND known IS NOT NULL "
-        f"AND {counts_from_sql()} > {span.start} AND {counts_from_sql()} <= {min(cutover, span.end)} ORDER BY ALL"
-    ).to_arrow_table()
+    rows = history_sql(source, history, session.scan(history), offline.raw_types(history), known=counts_from_sql())
+    within = f"{counts_from_sql()} > {span.start} AND {counts_from_sql()} <= {min(cutover, span.end)}"
+    table = session.connection.sql(f"{rows} AND {within} ORDER BY ALL").to_arrow_table()
     return table.cast(_schema(source))

@@ -9,7 +9,6 @@ nothing. One process at a time does this.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -24,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featurestore.clock import instant_of
+from featurestore.durable.lock import taken
 from featurestore.serving.log.counts import fold_ended
 from featurestore.serving.log.segments import (
     HOUR_US,
@@ -109,10 +109,7 @@ def _alone(folder: Path) -> Iterator[bool]:
     """Whether this process has the lock, which the kernel takes back from one that dies."""
     lock = os.open(folder / ".upkeep", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        yield taken(lock)
     finally:
         os.close(lock)
 

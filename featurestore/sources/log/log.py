@@ -59,12 +59,8 @@ class Log:
         self._holder: tuple[int, int] | None = None  # process and thread
         self.filled = 0
         self._unsealed = UnsealedCache(folder, self.schema)
-        try:
+        with _failing(folder):
             self._files = LogFolder(folder, self.schema, wait_seconds=wait_seconds)
-        except OSError as error:
-            raise error_of(error, folder) from error
-        except BusyError as error:
-            raise _busy(error) from None
         differs = difference(self._files.in_force().schema, self.schema)
         if differs:
             self.close()
@@ -95,12 +91,8 @@ class Log:
         closed = unwritable(self.folder)  # then nobody writes, and there is nothing that could be cut off
         with ExitStack() as stack:
             if not closed:
-                try:
+                with _failing(self._files.lock):
                     stack.enter_context(exclusive(self._files.lock, doing=doing, wait_seconds=self._wait_seconds))
-                except BusyError as error:
-                    raise _busy(error) from None
-                except OSError as error:
-                    raise error_of(error, self._files.lock) from error
             stack.enter_context(self._taken(recover=not closed))
             yield
 
@@ -115,12 +107,9 @@ class Log:
 
     @contextmanager
     def _taken(self, *, recover: bool = True) -> Iterator[None]:
-        try:
-            with self._files.mutex:
-                if recover:
-                    self._files.recover()
-        except OSError as error:
-            raise error_of(error, self.folder) from error
+        with _failing(self.folder), self._files.mutex:
+            if recover:
+                self._files.recover()
         self._holder = os.getpid(), threading.get_ident()
         try:
             yield
@@ -134,10 +123,8 @@ class Log:
     def confirm(self, *, written: int = NEVER, served: int = NEVER) -> None:
         """Remember what is confirmed, where it is more than before; under the lock."""
         self._check_writable()
-        try:
+        with _failing(self.folder):
             self._files.confirm(written=written, served=served)
-        except OSError as error:
-            raise error_of(error, self.folder) from error
 
     def _check_writable(self) -> None:
         if unwritable(self.folder):
@@ -186,12 +173,10 @@ class Log:
         """Take `ahead_of` out of the log, and forget what was confirmed of that time; under the lock."""
         if not self._holds():
             raise RuntimeError("a push log is changed under its lock")
-        try:
+        with _failing(self.folder):
             with self._files.mutex:
                 self._files.take_back(upto)
             self._files.confirm_only(upto)
-        except OSError as error:
-            raise error_of(error, self.folder) from error
 
     def _checked(self, batches: list[pa.RecordBatch]) -> pa.Table:
         for batch in batches:
@@ -220,10 +205,8 @@ class Log:
 
     def note_return(self, found: Return) -> None:
         """Keep that the online store came back older; under the lock."""
-        try:
+        with _failing(self.folder):
             write_return(self.folder / "returns", found)
-        except OSError as error:
-            raise error_of(error, self.folder) from error
 
     def returns(self) -> list[Return]:
         """When the online store was found to have come back older."""
@@ -337,37 +320,37 @@ class Log:
         Appenders are held up only while the manifest is swapped. everything: the open segment is taken for full.
         One process at a time does it; killed anywhere, the next call completes it.
         """
-        try:
-            with exclusive(self.folder / "compaction", doing=SEALING, wait_seconds=self._wait_seconds):
-                self._claim(self.last_known_at() is not None)
-                if everything:
-                    with self.lock(SEALING), self._files.mutex:
-                        if self._files.open.rows:
-                            self._files.roll()
-                return compact(self._files, self._sealing, now=self._now, grace=round(grace * 1_000_000))
-        except BusyError as error:
-            raise _busy(error) from None
-        except OSError as error:
-            raise error_of(error, self.folder) from error
+        place = self.folder / "compaction"
+        with _failing(self.folder), exclusive(place, doing=SEALING, wait_seconds=self._wait_seconds):
+            self._claim(self.last_known_at() is not None)
+            if everything:
+                with self.lock(SEALING), self._files.mutex:
+                    if self._files.open.rows:
+                        self._files.roll()
+            return compact(self._files, self._sealing, now=self._now, grace=round(grace * 1_000_000))
 
     def compact_beside(self, *, stop: Callable[[], bool], rest: Callable[[], object]) -> Compaction:
         """`compact` in a thread beside busy ones, or nothing where another does it.
 
         Ends early, between two segments, where `stop` says so; calls `rest` every few milliseconds.
         """
-        try:
-            with attempt(self.folder / "compaction", doing=SEALING) as alone:
-                if not alone:
-                    return Compaction()
-                self._claim(self.last_known_at() is not None)
-                grace = round(GRACE_SECONDS * 1_000_000)
-                return compact(self._files, self._sealing, now=self._now, grace=grace, stop=stop, rest=rest)
-        except OSError as error:
-            raise error_of(error, self.folder) from error
+        with _failing(self.folder), attempt(self.folder / "compaction", doing=SEALING) as alone:
+            if not alone:
+                return Compaction()
+            self._claim(self.last_known_at() is not None)
+            grace = round(GRACE_SECONDS * 1_000_000)
+            return compact(self._files, self._sealing, now=self._now, grace=grace, stop=stop, rest=rest)
 
     def _sealing(self) -> AbstractContextManager[None]:
         return self.lock(SEALING)
 
 
-def _busy(error: BusyError) -> LogBusyError:
-    return LogBusyError(f"The push log is busy: {error}")
+@contextmanager
+def _failing(path: Path) -> Iterator[None]:
+    """What goes wrong within, at a path, as errors of the log."""
+    try:
+        yield
+    except BusyError as error:
+        raise LogBusyError(f"The push log is busy: {error}") from None
+    except OSError as error:
+        raise error_of(error, path) from error

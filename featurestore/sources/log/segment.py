@@ -88,11 +88,8 @@ class SegmentFile:
         if count < len(self._lasts):
             self.end = self._offsets[count]
             del self._offsets[count:], self._lasts[count:]
-            self.rows = self._rows_until(self.end)
+            self.rows = sum(frame.rows for frame in scan(self._bytes(0, self.end), self.number, 0).frames)
             self.first = self.first if count else None
-
-    def _rows_until(self, end: int) -> int:
-        return sum(frame.rows for frame in scan(self._bytes(0, end), self.number, 0).frames)
 
     def cut(self) -> None:
         """Cut off what follows the last whole frame."""
