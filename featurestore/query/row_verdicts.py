@@ -28,16 +28,8 @@ from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.view import ResolvedView
 
 __all__ = [
-    "VERDICTS",
-    "Chosen",
-    "Narrowed",
-    "cells_sql",
-    "counts_sql",
-    "judged_statement",
-    "narrowed",
-    "nearest_sql",
-    "since",
-]
+    "VERDICTS", "Chosen", "Narrowed", "cells_sql", "counts_sql", "judged_statement", "narrowed", "nearest_sql", "since",
+]  # fmt: skip
 
 VERDICTS = (
     "chosen", "ended", "older", "expired", "too new", "not yet known", "superseded", "deleted", "invalid", "other key",

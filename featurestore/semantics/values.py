@@ -18,21 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "EXACT_IN_FLOAT64",
-    "canonical",
-    "canonical_chunks",
-    "chosen_columns",
-    "fill",
-    "instants",
-    "is_list",
-    "matrix_of",
-    "micros",
-    "own_lists",
-    "scalars",
-    "take",
-    "to_numpy",
-    "to_pandas",
-]
+    "EXACT_IN_FLOAT64", "canonical", "canonical_chunks", "chosen_columns", "fill", "instants", "is_list", "matrix_of", "micros",
+    "own_lists", "scalars", "take", "to_numpy", "to_pandas",
+]  # fmt: skip
 
 T = TypeVar("T")
 

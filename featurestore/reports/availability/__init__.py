@@ -12,12 +12,5 @@ from featurestore.reports.availability.report import (
 )
 
 __all__ = [
-    "TOLERATED",
-    "Advice",
-    "Availability",
-    "Lag",
-    "Settling",
-    "Switches",
-    "ViewAvailability",
-    "availability",
-]
+    "TOLERATED", "Advice", "Availability", "Lag", "Settling", "Switches", "ViewAvailability", "availability",
+]  # fmt: skip

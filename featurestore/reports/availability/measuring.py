@@ -19,13 +19,8 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
 
 __all__ = [
-    "MeasuredView",
-    "late_rows",
-    "measure_known",
-    "measure_served",
-    "prepare",
-    "switches",
-]
+    "MeasuredView", "late_rows", "measure_known", "measure_served", "prepare", "switches",
+]  # fmt: skip
 
 QUANTILES = (0.5, 0.95, 0.99)
 

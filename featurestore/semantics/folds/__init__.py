@@ -13,17 +13,8 @@ from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldCo
 from featurestore.semantics.folds.table import FOLDS, FoldKind, add_fold
 
 __all__ = [
-    "FOLDS",
-    "Algebra",
-    "CertainAlgebra",
-    "FoldColumn",
-    "FoldKind",
-    "Part",
-    "PartialSums",
-    "Place",
-    "State",
-    "add_fold",
-]
+    "FOLDS", "Algebra", "CertainAlgebra", "FoldColumn", "FoldKind", "Part", "PartialSums", "Place", "State", "add_fold",
+]  # fmt: skip
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
