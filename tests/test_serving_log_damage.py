@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from featurestore import FeatureStore
 from featurestore.cli import auditing
 from featurestore.reports.audit import Audit
-from featurestore.serving.log.counts import ProcessCounts, fold_ended, losses
+from featurestore.serving.log.process_counts import ProcessCounts, fold_ended, losses
 from featurestore.serving.log.serving_log import is_sound, segments
 from featurestore.serving.log.upkeep import Limits, keep_up
 from featurestore.serving.served_rows import find_request

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.serving.log.counts import ProcessCounts, fold_ended
+from featurestore.serving.log.process_counts import ProcessCounts, fold_ended
 from featurestore.serving.log.serving_log import Losses, ServedRequests, ServingLog, losses, segments
 from tests.serving.requests import request_of
 
@@ -209,7 +209,7 @@ def test_what_a_process_left_that_was_killed_before_it_counted_is_removed(tmp_pa
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from featurestore.serving.log import counts
+    from featurestore.serving.log import process_counts
     steps = int(sys.argv[2])
     def hook(event, _):
         global steps
@@ -220,7 +220,7 @@ KILLED = """
     armed = False
     sys.addaudithook(hook)
     armed = True
-    counts.fold_ended(Path(sys.argv[1]))
+    process_counts.fold_ended(Path(sys.argv[1]))
 """
 
 

@@ -22,8 +22,8 @@ from featurestore.errors import (
     SpineError,
 )
 from featurestore.project import Project
+from featurestore.reports.audit.audit_counts import AuditCounts, Compared
 from featurestore.reports.audit.bits import Bits, same_bits
-from featurestore.reports.audit.counts import AuditCounts, Compared
 from featurestore.reports.audit.functions import compare_functions
 from featurestore.reports.audit.logged import Logged, SpineOfRequests, chunks
 from featurestore.reports.audit.recompute import Ints, Recomputed, ask_keys

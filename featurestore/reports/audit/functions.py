@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import OnDemandError
+from featurestore.reports.audit.audit_counts import Compared
 from featurestore.reports.audit.bits import same_bits
-from featurestore.reports.audit.counts import Compared
 from featurestore.reports.audit.logged import Logged
 from featurestore.semantics.evaluate import evaluate, input_names
 from featurestore.semantics.service import ServiceColumn

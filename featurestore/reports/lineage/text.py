@@ -19,37 +19,39 @@ class Branch(NamedTuple):
     below: tuple[Branch, ...] = ()
 
 
-def _branches(part: Subgraph) -> tuple[Branch, ...]:
+def _branches(subgraph: Subgraph) -> tuple[Branch, ...]:
     """The trees of the roots: what each is made of, and what it goes into. What was shown once is named again only."""
-    inner = set(part.roots)
-    top = [root for root in part.roots if not any(edge.end == root and edge.start in inner for edge in part.edges)]
-    return tuple(_root(part, root) for root in top)
+    inner = set(subgraph.roots)
+    top = [
+        root for root in subgraph.roots if not any(edge.end == root and edge.start in inner for edge in subgraph.edges)
+    ]
+    return tuple(_root(subgraph, root) for root in top)
 
 
-def _root(part: Subgraph, root: str) -> Branch:
+def _root(subgraph: Subgraph, root: str) -> Branch:
     ways = []
     for title, upstream in ((MADE_OF, True), (MAKES, False)):
-        below = tuple(_below(part, root, {root}, upstream=upstream))
+        below = tuple(_below(subgraph, root, {root}, upstream=upstream))
         if below:
             ways.append(Branch(title, below))
-    return Branch(_line(part.nodes[root]), tuple(ways))
+    return Branch(_line(subgraph.nodes[root]), tuple(ways))
 
 
-def _below(part: Subgraph, start: str, seen: set[str], *, upstream: bool) -> Iterator[Branch]:
+def _below(subgraph: Subgraph, start: str, seen: set[str], *, upstream: bool) -> Iterator[Branch]:
     near: dict[str, list[Edge]] = {}
-    for edge in part.edges:
+    for edge in subgraph.edges:
         here, there = (edge.end, edge.start) if upstream else (edge.start, edge.end)
         if here == start:
             near.setdefault(there, []).append(edge)
     for other, edges in near.items():
         role = ", ".join(dict.fromkeys(f"{edge.role} {edge.name}".rstrip() for edge in edges))
-        line = f"{role}: {_line(part.nodes[other])}"
+        line = f"{role}: {_line(subgraph.nodes[other])}"
         if other in seen:
-            has_more = any(other == (edge.end if upstream else edge.start) for edge in part.edges)
+            has_more = any(other == (edge.end if upstream else edge.start) for edge in subgraph.edges)
             yield Branch(f"{line} (see above)" if has_more else line)
             continue
         seen.add(other)
-        yield Branch(line, tuple(_below(part, other, seen, upstream=upstream)))
+        yield Branch(line, tuple(_below(subgraph, other, seen, upstream=upstream)))
 
 
 def _line(node: Node) -> str:
@@ -93,9 +95,9 @@ DETAILS = {
 }
 
 
-def text(part: Subgraph) -> str:
+def text(subgraph: Subgraph) -> str:
     """The trees, a line a node."""
-    return "\n".join(line for branch in _branches(part) for line in (branch.text, *_lines(branch, "")))
+    return "\n".join(line for branch in _branches(subgraph) for line in (branch.text, *_lines(branch, "")))
 
 
 def _lines(branch: Branch, indent: str) -> Iterator[str]:
@@ -105,13 +107,13 @@ def _lines(branch: Branch, indent: str) -> Iterator[str]:
         yield from _lines(below, indent + ("   " if last else "│  "))
 
 
-def mermaid(part: Subgraph) -> str:
+def mermaid(subgraph: Subgraph) -> str:
     """A flow chart, from left to right."""
-    number = {identity: f"n{i}" for i, identity in enumerate(part.nodes)}
+    number = {identity: f"n{i}" for i, identity in enumerate(subgraph.nodes)}
     lines = ["flowchart LR"]
-    for identity, node in part.nodes.items():
+    for identity, node in subgraph.nodes.items():
         name = node.name.replace('"', "#quot;")
         lines.append(f'    {number[identity]}["{name}<br/><i>{node.kind}</i>"]')
-    lines += [f"    {number[edge.start]} -->|{edge.role}| {number[edge.end]}" for edge in part.edges]
-    lines += [f"    style {number[root]} stroke-width:3px" for root in part.roots]
+    lines += [f"    {number[edge.start]} -->|{edge.role}| {number[edge.end]}" for edge in subgraph.edges]
+    lines += [f"    style {number[root]} stroke-width:3px" for root in subgraph.roots]
     return "\n".join(lines)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from featurestore.errors import ConfigError
-from featurestore.serving.log.counts import Losses, ProcessCounts, losses
+from featurestore.serving.log.process_counts import Losses, ProcessCounts, losses
 from featurestore.serving.log.segments import appearing, is_sound, rows_served, segment_name, segments, write_quickly
 
 __all__ = ["Losses", "SegmentForm", "ServedRequests", "ServingLog", "is_sound", "losses", "rows_served", "segments"]

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from featurestore.clock import instant_of
 from featurestore.durable.lock import taken
-from featurestore.serving.log.counts import fold_ended
+from featurestore.serving.log.process_counts import fold_ended
 from featurestore.serving.log.segments import (
     HOUR_US,
     REPLACES,
