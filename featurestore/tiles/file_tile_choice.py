@@ -150,10 +150,10 @@ def _made(
 def _joined(kept: TileFiles, view: ResolvedView, session: Session, parts: Sequence[TiledPart]) -> TiledPart:
     paths = [path for part in parts for path in part.paths]
     if not paths:
-        return kept.replace(parts, [])
+        return kept.join(parts, [])
     columns = dict.fromkeys(name for path in paths for name in pq.read_schema(path).names)
     table: pa.Table = session.connection.sql(joined_sql(view, paths, list(columns))).to_arrow_table()
-    return kept.replace(parts, [table])
+    return kept.join(parts, [table])
 
 
 def _rest(

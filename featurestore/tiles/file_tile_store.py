@@ -10,12 +10,11 @@ there, unchanged; so nothing of it is ever mended, and all of it may be deleted.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 import orjson
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.durable.checksums import checks_of, decoded, encoded, first_damage
+from featurestore.durable.disk import replace, sync
 
 __all__ = ["HopChoice", "TileFiles", "TiledFile", "TiledPart"]
 
@@ -109,7 +109,7 @@ class TileFiles:
         for other in self._versions.iterdir():
             if other != self._folder:
                 shutil.rmtree(other, ignore_errors=True)
-        _write(self._folder / CHOICE, encoded(choice._asdict()))
+        replace(self._folder / CHOICE, encoded(choice._asdict()))
         for part in self._parts():
             if part.hop != choice.hop:
                 self._remove(part.name)
@@ -142,16 +142,17 @@ class TileFiles:
             names.append(f"{number}.parquet")
             with (made / names[-1]).open("wb") as file:
                 pq.write_table(table, file, compression="zstd")
-                _sync(file)
+                file.flush()
+                sync(file.fileno())  # on the disk before its name is
             checks.append(checks_of(made / names[-1]))
             rows += table.num_rows
         words = {"hop": hop, "files": list(map(list, files)), "rows": rows, "names": names, "checks": checks}
-        _write(made / PART, encoded(words))
+        replace(made / PART, encoded(words))
         shutil.rmtree(self._folder / name, ignore_errors=True)
         made.rename(self._folder / name)
         return _part(self._folder / name)
 
-    def replace(self, parts: Sequence[TiledPart], tables: Iterable[pa.Table]) -> TiledPart:
+    def join(self, parts: Sequence[TiledPart], tables: Iterable[pa.Table]) -> TiledPart:
         """One part instead of several, whose tiles are joined in `tables`."""
         files = [file for part in parts for file in part.files]
         joined = self.add(parts[0].hop, files, tables)
@@ -191,17 +192,3 @@ def _is_sound(part: TiledPart) -> bool:
         return first_damage((Path(path), checks) for path, checks in zip(part.paths, part.checks, strict=True)) is None
     except OSError:  # one is gone, or the disk cannot read it
         return False
-
-
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
-        file.write(data)
-        _sync(file)
-    beside.rename(path)
-
-
-def _sync(file: BinaryIO) -> None:
-    """What was written is on the disk before its name is."""
-    file.flush()
-    os.fsync(file.fileno())

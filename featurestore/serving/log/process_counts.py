@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featurestore.durable.checksums import decoded, encoded
+from featurestore.durable.disk import replace
 
 __all__ = ["Losses", "ProcessCounts", "fold_ended", "losses"]
 
@@ -169,12 +170,8 @@ def fold_ended(folder: Path) -> int:
         return 0
     last = max(dead, key=lambda counted: counted.at)
     totals = [sum(column) for column in zip(*(counted.counts for counted in dead), strict=True)]
-    made = processes / f".{ENDED}"
-    with made.open("wb") as file:
-        file.write(encoded({"counts": totals, "at": last.at, "error": last.error, "names": names}))
-        file.flush()
-        os.fsync(file.fileno())  # on the disk before its name is: a crash of the machine leaves one of the two, whole
-    os.replace(made, processes / ENDED)  # noqa: PTH105 - atomic, and said so by its name
+    words = {"counts": totals, "at": last.at, "error": last.error, "names": names}
+    replace(processes / ENDED, encoded(words))
     for name in (*names, OLD_ENDED):
         (processes / name).unlink(missing_ok=True)
     return len(names)

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.durable.checksums import check_of, is_whole
+from featurestore.durable.disk import sync
 from featurestore.durable.parquet import storable
 
 __all__ = [
@@ -80,7 +81,7 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         with made.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         os.replace(made, path.with_suffix(f".{check_of(made)}{path.suffix}"))  # noqa: PTH105 - atomic, and named so
     finally:
         with suppress(OSError):
