@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from featurestore.serving.log.counts import (
+from featurestore.serving.log.process_counts import (
     COUNTERS,
     ENDED,
     ERROR,
     PROCESSES,
     SIZE,
     UNCHECKED,
-    Counts,
     Losses,
+    ProcessCounts,
     fold_ended,
     losses,
 )
 
 
-def counted(folder: Path, process: str, *numbers: int, error: tuple[str, int] | None = None) -> Counts:
+def counted(folder: Path, process: str, *numbers: int, error: tuple[str, int] | None = None) -> ProcessCounts:
     """A process that offered, wrote and dropped so many."""
-    counts = Counts(folder, process)
+    counts = ProcessCounts(folder, process)
     made = counts.map()
     assert made is not None
     counts.keep(made)
@@ -50,7 +47,7 @@ def test_what_waits_in_a_living_process_is_not_lost_and_in_one_that_ended_it_is(
 
 def test_counts_are_in_memory_until_there_is_a_file(tmp_path: Path) -> None:
     """And then in it, with the error that came before."""
-    counts = Counts(tmp_path, "1")
+    counts = ProcessCounts(tmp_path, "1")
     counts.offered = counts.dropped = 1
     counts.failed("the disk is full", at=7)
     counts.save()
@@ -133,29 +130,6 @@ def test_counts_of_an_earlier_version_are_read(tmp_path: Path) -> None:
     assert fold_ended(tmp_path) == 1
     assert losses(tmp_path) == Losses(30, 20, 3, 7, "older text")
     assert [path.name for path in (tmp_path / PROCESSES).iterdir()] == [ENDED]
-
-
-def test_a_file_that_is_taken_away_before_it_is_locked_is_none(tmp_path: Path) -> None:
-    """Whoever puts together what ended may take it for a file of a process that did."""
-    path = tmp_path / PROCESSES / "1"
-    path.parent.mkdir()
-    told: list[OSError] = []
-
-    def made() -> None:
-        try:
-            Counts(tmp_path, "1").map()
-        except OSError as error:
-            told.append(error)
-
-    with path.open("wb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        thread = threading.Thread(target=made)
-        thread.start()
-        while path.stat().st_size < SIZE:  # opened by then
-            time.sleep(0.001)
-        path.unlink()
-    thread.join()
-    assert [type(error) for error in told] == [FileNotFoundError]
 
 
 def test_counts_can_be_read_by_others(tmp_path: Path) -> None:
