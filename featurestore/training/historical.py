@@ -90,8 +90,8 @@ def get_historical_features(
     """
     pandas = pandas_of(spine)
     _check_extra(service, options)
-    if options.timezone != "UTC":
-        _check_zone(options.timezone)
+    if options.zone != "UTC":
+        _check_zone(options.zone)
     given, reading = listing, listing or listing_of(service, offline)
     manifest = manifest_of(service, offline, reading, now=now, options=options)
 
