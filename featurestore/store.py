@@ -24,9 +24,9 @@ from featurestore.planning import Planning
 from featurestore.project import Project
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import TakenBack
-from featurestore.registry.apply import AppliedVersion, free_leftovers
+from featurestore.registry.apply import AppliedVersion
 from featurestore.registry.differences import Differences
-from featurestore.registry.rollout import held_views
+from featurestore.registry.rollout import free_leftovers, held_views
 from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.reports.audit import Audit, Audited, audit

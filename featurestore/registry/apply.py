@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from featurestore.errors import PlanOutdatedError, SourceError
-from featurestore.registry.documents import catalog_of, digest_of, view_fingerprints
+from featurestore.registry.documents import catalog_of, digest_of
+from featurestore.registry.rollout import Free, Published, free_version
 from featurestore.registry.steps import FreeOnline, KeepVersion, Plan, Refill, RetireVersion
 from featurestore.registry.store import Registry, ServiceVersion
 from featurestore.sources.offline import Offline
 
-__all__ = ["AppliedVersion", "Free", "Published", "apply_plan", "first_sight", "free_leftovers"]
-
-Free = Callable[[str, str], int]
-"""Frees the online keys of a view version, by name and fingerprint, and returns how many there were."""
-
-Published = Callable[[str, str], bool]
-"""Whether a view version, by name and fingerprint, is complete online and served."""
+__all__ = ["AppliedVersion", "apply_plan", "first_sight"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ def apply_plan(
     for step in wanted:
         ready = step.replaced_by is None or published(step.view, step.replaced_by)
         if ready and (step.view, step.fingerprint) in left:
-            freed.append(_free(registry, free, step.view, step.fingerprint))
+            freed.append(free_version(registry, free, step.view, step.fingerprint))
     done = {(view, fingerprint) for view, fingerprint, _ in freed}
     return AppliedVersion(
         number,
@@ -121,23 +115,3 @@ def _is_applied(plan: Plan, registry: Registry) -> bool:
     keep, retire = map(set, _versions(plan))
     kept = {one.named for one in registry.kept()}
     return keep <= kept and not retire & kept
-
-
-def _free(registry: Registry, free: Free, view: str, fingerprint: str) -> tuple[str, str, int]:
-    """Free first and strike from the list afterwards, so that whoever dies in between only frees again."""
-    keys = free(view, fingerprint)
-    registry.freed(view, fingerprint)
-    return view, fingerprint, keys
-
-
-def free_leftovers(registry: Registry, *, free: Free, published: Published) -> tuple[tuple[str, str, int], ...]:
-    """Free the view versions that were removed, or whose successor is served by now; (view, fingerprint, keys) each.
-
-    For materialize to call when it has published a view; what still waits stays on the registry's list.
-    """
-    live = view_fingerprints(registry.current().document)
-    return tuple(
-        _free(registry, free, view, fingerprint)
-        for view, fingerprint in registry.leftovers()
-        if view not in live or published(view, live[view])
-    )

@@ -1,7 +1,8 @@
 """Which versions of services are served beside each other: kept when another takes their place, until they are retired.
 
 A service version that is kept holds its views: they are materialized, pushed to and served as the current ones are, to
-whoever names its fingerprint. What is kept is in the registry, and changes only by the steps of a plan.
+whoever names its fingerprint. What is kept is in the registry, and changes only by the steps of a plan. View versions that nobody holds any more are freed
+online, those that were replaced once what takes their place is served.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from featurestore.registry.steps import KeepVersion, RetireVersion, VersionStep
 from featurestore.registry.store import KeptVersion, Registry, RegistryState, ServiceVersion, Version
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["ALL", "HeldView", "Rollout", "Versions", "held_views", "versions_between"]
+__all__ = [
+    "ALL", "Free", "HeldView", "Published", "Rollout", "Versions", "free_leftovers", "free_version", "held_views",
+    "versions_between",
+]  # fmt: skip
+
+Free = Callable[[str, str], int]
+"""Frees the online keys of a view version, by name and fingerprint, and returns how many there were."""
+
+Published = Callable[[str, str], bool]
+"""Whether a view version, by name and fingerprint, is complete online and served."""
 
 ALL = "all"
 """What retires every version that is kept."""
@@ -129,3 +139,23 @@ def held_views(registry: Registry, state: RegistryState | None = None) -> list[H
             if current.get(view[0]) != view[1]:
                 found.setdefault(view, (version, []))[1].append(one.named)
     return [HeldView(version.view(name), tuple(services)) for (name, _), (version, services) in found.items()]
+
+
+def free_version(registry: Registry, free: Free, view: str, fingerprint: str) -> tuple[str, str, int]:
+    """Free first and strike from the list afterwards, so that whoever dies in between only frees again."""
+    keys = free(view, fingerprint)
+    registry.freed(view, fingerprint)
+    return view, fingerprint, keys
+
+
+def free_leftovers(registry: Registry, *, free: Free, published: Published) -> tuple[tuple[str, str, int], ...]:
+    """Free the view versions that were removed, or whose successor is served by now; (view, fingerprint, keys) each.
+
+    For materialize to call when it has published a view; what still waits stays on the registry's list.
+    """
+    live = view_fingerprints(registry.current().document)
+    return tuple(
+        free_version(registry, free, view, fingerprint)
+        for view, fingerprint in registry.leftovers()
+        if view not in live or published(view, live[view])
+    )

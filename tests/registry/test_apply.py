@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from featurestore.errors import OnlineUnavailableError, PlanOutdatedError
-from featurestore.registry.apply import AppliedVersion, apply_plan, free_leftovers
+from featurestore.registry.apply import AppliedVersion, apply_plan
+from featurestore.registry.rollout import free_leftovers
 from featurestore.registry.steps import FreeOnline
 from featurestore.registry.store import Registry
 from tests.registry.small_repository import Repository, landings
