@@ -88,7 +88,8 @@ def _own(item: ErrorDetails) -> str:
     if item["type"] == "too_short":
         return "must not be empty"
     if item["type"] == "string_pattern_mismatch":
-        return f"{shown(item['input'])} is no such text"
+        form = str(item.get("ctx", {}).get("pattern", "")).strip("^$")
+        return f"must be text of the form {form}, and is {shown(item['input'])}"
     return item["msg"].removeprefix("Value error, ")
 
 

@@ -99,7 +99,7 @@ def damaged(tmp_path: Path, of: Manifest) -> dict[str, tuple[Any, str]]:
         "no JSON": (written("a.json", "service = 1"), "a.json is neither a Parquet file nor JSON"),
         "a list": (written("b.json", "[]"), "b.json is no manifest: it is list"),
         "no fingerprint": ({"service": "model"}, "a dict is no manifest of a training frame: fingerprint: must be given"),
-        "short": ({"service": "model", "fingerprint": "1a"}, "fingerprint: String should match"),
+        "short": ({"service": "model", "fingerprint": "1a"}, "fingerprint: must be text of the form"),
         "changed by hand": ({**of.raw, "fingerprint": "0" * 32}, f"has fingerprint {of.fingerprint} and not 0000.*changed"),
         "bare": (bare, "has no manifest in its metadata, and there is no bare.parquet.manifest.json"),
         "of another": (other, "one of them is of another training frame"),
