@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import duckdb
 import orjson
 
 from featurestore.clock import to_datetime
@@ -148,6 +147,8 @@ def materialize_view(
 
 def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run]:
     """Compute instants, oldest first, and switch to them at once; again: they are complete, and get the next edition."""
+    import duckdb
+
     view, offline, store, codec = job.view, job.offline, job.store, job.codec
     lease = Lease(store, codec.lease_key, view.declared)
     try:

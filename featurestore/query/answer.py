@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -26,6 +25,9 @@ from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.values import canonical_chunks, fill, take
 from featurestore.semantics.view import EVENT_TIME, UNTIL, ResolvedFeature, ResolvedView, status_column
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Answer", "ask"]
 

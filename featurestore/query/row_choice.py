@@ -9,9 +9,8 @@ import itertools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -21,6 +20,9 @@ from featurestore.query.asof_search import Requests, newest
 from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.view import ResolvedView
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["CHOSEN", "RowChoice", "choose"]
 

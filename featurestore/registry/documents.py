@@ -201,7 +201,7 @@ def resolved_view(document: Document, name: str) -> ResolvedView:
     Raises NotFoundError, and RegistryError where this version would give it another fingerprint than it was applied with.
     """
     record = _find(document, "views", name)
-    view = resolve(view_from(document, name), record["raw"])
+    view = resolve(view_from(document, name), record["raw"], checked=True)
     if view.fingerprint != record["fingerprint"]:
         raise RegistryError(
             f"Feature view '{name}' was applied by a version that settles definitions differently "

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-import duckdb
-
 from featurestore.declare.durations import rough_duration, show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import ParquetSource, Source
@@ -140,6 +138,8 @@ def data_notices(views: Iterable[ResolvedView], offline: Offline, *, now: int) -
 
     SourceError where they cannot be read.
     """
+    import duckdb
+
     sources: dict[str, list[ResolvedView]] = {}
     for view in views:
         if view.source.event_time is not None:

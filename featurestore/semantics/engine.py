@@ -5,13 +5,14 @@ Why these versions: docs/decisions/2026-11-28-oldest-versions.md.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["Node", "arguments", "batches_of", "is_arrow", "settle_session", "text_of", "without_places"]
+__all__ = ["Node", "arguments", "batches_of", "is_arrow", "is_relation", "settle_session", "text_of", "without_places"]
 
 Node = dict[str, Any]
 
@@ -30,6 +31,12 @@ def settle_session(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     if duckdb.__version__.startswith("1."):
         connection.execute("SET lambda_syntax = 'DISABLE_SINGLE_ARROW'")
+
+
+def is_relation(value: object) -> bool:
+    """Whether it is a relation of the engine's, without importing the engine for the question."""
+    engine = sys.modules.get("duckdb")
+    return engine is not None and isinstance(value, engine.DuckDBPyRelation)
 
 
 def batches_of(relation: duckdb.DuckDBPyRelation, rows: int) -> pa.RecordBatchReader:

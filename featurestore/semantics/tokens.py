@@ -6,9 +6,9 @@ It does not come from the engine, whose own way of printing SQL changes between 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-__all__ = ["normalised", "qualified_calls", "quoted_names"]
+__all__ = ["names_in", "normalised", "qualified_calls", "quoted_names"]
 
 TOKEN = re.compile(
     r"""
@@ -58,6 +58,14 @@ def _tokens(expression: str) -> Iterator[tuple[str, str | None]]:
 def quoted_names(expression: str) -> frozenset[str]:
     """The names that an expression writes in quotes; ValueError as of `normalised`."""
     return frozenset(token[1:-1].replace('""', '"') for token, kind in _tokens(expression) if kind == "quoted")
+
+
+def names_in(expression: str, columns: Iterable[str]) -> list[str]:
+    """Those of the columns whose names are among the words of an expression: all that it reads, and perhaps one that is named
+    like something else in it."""
+    words = {token.lower() for token, kind in _tokens(expression) if kind == "word"}
+    words |= {name.lower() for name in quoted_names(expression)}
+    return [name for name in columns if name.lower() in words]
 
 
 def qualified_calls(expression: str) -> frozenset[str]:

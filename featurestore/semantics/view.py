@@ -17,9 +17,10 @@ from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, SourceError, did_you_mean
 from featurestore.semantics.columns import RawColumns, finer_than_micros, instant_sql, type_of_column, widens
-from featurestore.semantics.expressions import check_faults, normalised, settled
+from featurestore.semantics.expressions import check_faults, settled
 from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.semantics.time import Timing
+from featurestore.semantics.tokens import names_in, normalised
 from featurestore.semantics.windows import Span, default_hop
 from featurestore.types import FeatureType, to_json
 
@@ -196,8 +197,11 @@ def fingerprint_of(definition: Any) -> str:
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-def resolve(view: FeatureView, raw: dict[str, str]) -> ResolvedView:
+def resolve(view: FeatureView, raw: dict[str, str], *, checked: bool = False) -> ResolvedView:
     """The view over a source whose columns have the DuckDB types `raw`.
+
+    checked: its conditions were checked when it was applied, and `raw` has the columns that it reads and no others. Then the engine need not
+    be asked: each column is read as its own type, whoever reads it.
 
     Raises DeclarationError where a column does not exist or a stated type would lose something, SourceError where a
     column's type is none that a feature can have.
@@ -208,7 +212,7 @@ def resolve(view: FeatureView, raw: dict[str, str]) -> ResolvedView:
         column = view.key_column(name)
         _read(view, raw, columns, column, of, f"key '{name}'")
         keys.append(KeyColumn(name, of, column))
-    features = [_feature(view, raw, columns, name, fold) for name, fold in view.features.items()]
+    features = [_feature(view, raw, columns, name, fold, checked=checked) for name, fold in view.features.items()]
     _read_words(view, raw, columns)
     refresh = view.said("refresh")
     continuous = refresh == "continuous"
@@ -241,7 +245,7 @@ def _first(raw: Mapping[str, str], columns: Iterable[str], features: Sequence[Re
 
 
 def _feature(
-    view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType], name: str, fold: Fold
+    view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType], name: str, fold: Fold, *, checked: bool
 ) -> ResolvedFeature:
     """One feature with its types and its window settled; the columns that it reads are added to `columns`."""
     role = f"feature '{name}'"
@@ -260,7 +264,7 @@ def _feature(
         ) from None
     if fold.column is not None and own is not None:
         columns[fold.column] = own
-    where = _condition(view, raw, columns, fold, role)
+    where = _condition(view, raw, columns, fold, role, checked=checked)
     return ResolvedFeature(name, fold, result, _default(view, name, fold, result), own, _span(view, fold), where)
 
 
@@ -305,11 +309,14 @@ def _span(view: FeatureView, fold: Fold) -> Span | None:
 
 
 def _condition(
-    view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType], fold: Fold, role: str
+    view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType], fold: Fold, role: str, *, checked: bool
 ) -> str | None:
-    """The fold's condition and the view's as one, checked."""
+    """The fold's condition and the view's as one; its columns are added to `columns`."""
     said = [text for text in (view.where, fold.where) if text is not None]
     for text in said:
+        if checked:
+            columns.update((column, _own_type(view, raw, column, role)) for column in names_in(text, raw))
+            continue
         try:
             check_faults(text, raw)
             of, read = settled(text, raw)

@@ -10,6 +10,7 @@ as_of:<view>             the instant that the view's values were true for
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from featurestore.durable.parquet import restored
 from featurestore.semantics.service import ResolvedService, ServiceView
@@ -127,7 +127,7 @@ class ServedRows:
         columns = iter(zip(*packed, strict=True))
         arrays = [pa.array(next(columns), pa.string()), pa.array(next(columns), pa.int32()), _instants(next(columns))]
         arrays += [pa.array(next(columns), of) for of in self._values]
-        statuses = [[STATUSES.take(pa.array(next(columns), pa.uint8())) for _ in names] for _, names in self._judged]
+        statuses = [[_statuses().take(pa.array(next(columns), pa.uint8())) for _ in names] for _, names in self._judged]
         for of_part, as_ofs in zip(statuses, columns, strict=True):
             arrays += [*of_part, _instants(as_ofs)]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
@@ -162,7 +162,7 @@ class ServedRows:
         statuses = columns(judged, sum(len(names) for _, names in self._judged))
         arrays += values
         for part, (_, of_part) in enumerate(self._judged):
-            arrays += [STATUSES.take(status) for status in islice(statuses, len(of_part))]
+            arrays += [_statuses().take(status) for status in islice(statuses, len(of_part))]
             arrays.append(_instants([one[-1][part] for one in packed], requests))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
@@ -173,7 +173,11 @@ FILE = "\0file"
 FIXED = 3
 """What a packed result has before its values."""
 
-STATUSES = pa.array([status.name for status in Status], pa.string())
+
+@cache
+def _statuses() -> pa.Array:
+    """The names of statuses, by number; not made when this is imported, since Arrow imports pandas to make arrays."""
+    return pa.array([status.name for status in Status], pa.string())
 
 
 def _instants(instants: Sequence[int], places: npt.NDArray[np.int64] | None = None) -> pa.Array:
@@ -224,6 +228,8 @@ def _find(folder: Path, request: str) -> LoggedRequest | None:
 
 def _rows_of(files: Sequence[Path], request: str) -> pa.Table:
     """The rows under an id. Only what may have some is read; where that is damaged, the files that are not."""
+    import pyarrow.dataset as ds
+
     try:
         dataset = ds.dataset([str(path) for path in files], format="parquet")
         columns = {name: pc.field(name) for name in dataset.schema.names} | {FILE: pc.field("__filename")}

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import duckdb
 import pyarrow as pa
 from pyarrow import types
 
@@ -102,6 +101,8 @@ class EngineChange(NamedTuple):
 @functools.lru_cache(maxsize=4096)
 def type_tree(raw: str) -> Tree:
     """The engine's type of this name, with nothing of the engine in it, which must not outlive the interpreter."""
+    import duckdb
+
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:
         return _tree(connection.type(raw))
 

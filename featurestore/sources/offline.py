@@ -6,9 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
@@ -23,6 +21,9 @@ from featurestore.sources.session import Session, SharedInstance
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import engine_words
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Offline"]
 
@@ -66,6 +67,8 @@ class Offline(Sources):
             connection.close()
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
         config = {**self._config, "temp_directory": self._spill_folder()}
         try:
             return duckdb.connect(":memory:", config=config)
@@ -98,6 +101,8 @@ class Offline(Sources):
 
     def raw_types(self, source: Source) -> RawColumns:
         """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""
+        import duckdb
+
         files = self.files(source)
         self._settled[source.name] = files
         said = (source.derived, getattr(source, "partitions", None), getattr(source, "optional", None), source.known_at)

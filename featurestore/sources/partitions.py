@@ -11,10 +11,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import duckdb
 import pyarrow as pa
 
 from featurestore.declare.sources import ParquetSource
@@ -24,6 +23,9 @@ from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import literal, quote
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.types import Date, FeatureType, Int64, String, Timestamp, from_json
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = [
     "FILE_NUMBER", "check_own_columns", "folder_values", "guessed_types", "partition_columns", "value_of",

@@ -8,9 +8,8 @@ position, under names that the engine has for nothing, and where a row lies is n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -22,6 +21,9 @@ from featurestore.sources.engine_types import NOTHING, converted_sql
 from featurestore.sources.partitions import FILE_NUMBER
 from featurestore.sources.schemas import FileColumns
 from featurestore.sources.source_files import SourceFile
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["rows_of_files", "rows_of_table"]
 

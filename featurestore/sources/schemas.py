@@ -10,9 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +23,9 @@ from featurestore.semantics.sql import file_list, folded, numbered_columns
 from featurestore.sources.engine_types import NOTHING, EngineChange, change_in, common_type, given_type, type_tree
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.unreadable import no_parquet
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["FileColumns", "Schemas", "agreed_columns", "pushed_types", "readable", "taken_columns"]
 
@@ -95,6 +97,8 @@ def taken_columns(frame: pa.Table) -> dict[int, tuple[pa.ChunkedArray, str]]:
 def _engine_type(schema: bytes) -> str | None:
     """The engine's type for a column, None where it takes none such. The schema of that column as bytes, since Arrow's types
     compare equal where what their fields say besides differs, which the engine reads."""
+    import duckdb
+
     column = pa.ipc.read_schema(pa.py_buffer(schema))
     frame = pa.table([pa.chunked_array([], column.field(0).type)], schema=column)
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:

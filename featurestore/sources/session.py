@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -35,6 +34,9 @@ from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import no_database
 from featurestore.types import FeatureType
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["OpenedSource", "Session", "SharedInstance"]
 
@@ -91,6 +93,8 @@ class Session:
     def reading(self) -> Iterator[None]:
         """What is read within is one state of the files that this session found first: FilesChangedError where one of them
         changed or vanished meanwhile, whatever else went wrong then. Files that land are left to others."""
+        import duckdb
+
         try:
             yield
         except (duckdb.Error, SourceError):
@@ -238,6 +242,8 @@ class Session:
 
     def _attached(self, source: TableSource, path: str) -> str:
         """The name of a DuckDB file in this instance, which has it once."""
+        import duckdb
+
         file = Path(path).resolve()
         with self._shared.lock:
             name = self._shared.attached.get(file)

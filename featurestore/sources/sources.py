@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from featurestore.declare.push import PushSource
@@ -20,6 +19,9 @@ from featurestore.sources.push_logs import ROWS, PushLogs
 from featurestore.sources.schemas import FileColumns, Schemas, agreed_columns
 from featurestore.sources.source_files import Places, SourceFile
 from featurestore.types import FeatureType
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Sources"]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -25,6 +24,9 @@ from featurestore.semantics.sql import file_list
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 from featurestore.semantics.windows import TileGrid
 from featurestore.tiles.tile_rows import TileRows, merged_by, tile_table
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["FileTiles", "Rest", "count_rows", "hop_for", "joined_sql", "make_tiles", "tile_grid"]
 

@@ -16,7 +16,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,6 +92,8 @@ class TileFiles:
     """The tiles of one view version, below a folder of all views' tiles."""
 
     def __init__(self, folder: Path, view: str, fingerprint: str) -> None:
+        import duckdb
+
         self._versions = folder / view / fingerprint[:16]
         self._folder = self._versions / f"{FORMAT}-{duckdb.__version__}"  # whose engine evaluated the conditions
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,6 +19,7 @@ from featurestore.clock import to_datetime
 from featurestore.declare.sources import Source, known_zone
 from featurestore.errors import FilesChangedError, SourceError, SpineError
 from featurestore.query.answer import Answer, ask
+from featurestore.semantics.engine import is_relation
 from featurestore.semantics.evaluate import evaluate, input_names
 from featurestore.semantics.rows import invalid_sql, whole_sql
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceColumn, ServiceView
@@ -33,6 +33,9 @@ from featurestore.training.manifest import library_versions
 from featurestore.training.spine import SpineChunk, chunks_of, pandas_of, stays
 from featurestore.training.spine_table import SpineTable, load_chunk
 from featurestore.training.training_frame import Block, TrainingFrame, check_names, statuses_of
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Options", "answer_part", "get_historical_features", "listing_of", "part_values"]
 
@@ -109,11 +112,7 @@ def get_historical_features(
 
     types = {column.name: column.type for column in service.columns}
     frame = TrainingFrame(types, manifest, blocks, pandas, once=given is not None or not stays(spine))
-    if (
-        not isinstance(spine, duckdb.DuckDBPyRelation)
-        and not isinstance(spine, (str, bytes))
-        and not hasattr(spine, "__fspath__")
-    ):
+    if not is_relation(spine) and not isinstance(spine, (str, bytes)) and not hasattr(spine, "__fspath__"):
         len(frame)  # in memory already: answered now, so that mistakes show here
     return frame
 
@@ -231,6 +230,8 @@ def answer_part(session: Session, part: ServiceView, spine: SpineTable, *, serve
 
     served: the as_of of each row, where it is not rule 0 that gives it; the table `served_for (n, a)` has them too.
     """
+    import duckdb
+
     view = part.view
     columns = [spine.columns[name] for name in part.inputs]
     keys = ", ".join(f"{column} AS k{i}" for i, column in enumerate(columns)) or "0 AS k0"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,7 +14,7 @@ from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_
 from featurestore.declare.sources import no_path
 from featurestore.durable.parquet import WITH_EXTENSIONS
 from featurestore.errors import SpineError
-from featurestore.semantics.engine import batches_of
+from featurestore.semantics.engine import batches_of, is_relation
 from featurestore.sources.source_files import PlaceError, files_below
 from featurestore.sources.unreadable import no_parquet
 
@@ -45,7 +44,7 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
             raise SpineError(f"The spine's path: {problem}")
         yield from _chunks_of_reader(_parquet_reader(Path(spine)))
         return
-    if isinstance(spine, duckdb.DuckDBPyRelation):
+    if is_relation(spine):
         yield from _chunks_of_reader(batches_of(spine, min(READ_ROWS, CHUNK_ROWS)))
         return
     if isinstance(spine, pa.RecordBatchReader):

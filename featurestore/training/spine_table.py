@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -26,6 +25,9 @@ from featurestore.semantics.values import scalars
 from featurestore.sources.schemas import taken_columns
 from featurestore.training.spine import SpineChunk
 from featurestore.types import FeatureType, timestamp_of
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["SpineTable", "load_chunk"]
 
@@ -121,6 +123,8 @@ def _give(
         if len(given) < len(inputs):
             column = _taken(column, name, inputs[name], chunk.first, from_pandas=from_pandas)
         given[f"c{len(given)}"] = column
+    import duckdb
+
     try:
         connection.register(GIVEN, pa.table({**given, "n": np.arange(table.num_rows)}))
         described = connection.execute(f"DESCRIBE {GIVEN}").fetchall()

@@ -220,3 +220,26 @@ def test_a_fingerprint_is_the_same_in_every_process_and_version(repo, make_docum
     document = make_document(repo().all)
     assert document["entities"]["route"]["fingerprint"] == "560fcddf678bb03518d8a7df3e2af7b9"
     assert digest_of(empty_document()) == "c72c30aa333455d44698c7ecf8d9d61f"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "small > 1 AND note = 'wide'",
+        '"small" > 1 OR "two words"',
+        "list_sum(list_transform(ns, lambda wide: wide)) > 1",  # which is a key's name as well
+        "length(note) > 1 AND NOT contains(note, 'small')",
+    ],
+)
+def test_conditions_are_read_without_asking_the_engine(where, monkeypatch):
+    """They were checked when they were applied. What they read is the same, though a word may be named like another column."""
+    wide = Entity("e", key={"wide": types.Int64})
+    fold = Latest("small", where=where, type=types.Int64)
+    view = FeatureView(
+        "v", entity=wide, source=ParquetSource("s", "s.parquet", event_time="at"), refresh="1h", features={"c": fold}
+    )
+    raw = {"at": "TIMESTAMP", "wide": "INTEGER", "small": "INTEGER", "note": "VARCHAR", "two words": "BOOLEAN"}
+    resolved = resolve(view, {**raw, "ns": "BIGINT[]", "length": "VARCHAR"})
+    document = orjson.loads(orjson.dumps(document_of(Catalog.of([view]), {"v": resolved}, {})))
+    monkeypatch.delattr("featurestore.semantics.view.settled")
+    assert resolved_view(document, "v").columns == resolved.columns

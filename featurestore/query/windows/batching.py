@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from featurestore.query.windows.filtered_rows import Ints
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["key_batches", "memory_batches"]
 

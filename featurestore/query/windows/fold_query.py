@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -23,6 +22,9 @@ from featurestore.query.windows.tile_protocol import TILES, Tiling
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["ask_folds"]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import duckdb
 import pyarrow as pa
 
 from featurestore.query.windows.filtered_rows import Ints
@@ -12,6 +11,9 @@ from featurestore.query.windows.fold_input import CountedColumn, FoldRows
 from featurestore.query.windows.ranges import MonotoneRun
 from featurestore.query.windows.window_folds import FilteredColumn
 from featurestore.semantics.source_columns import Scan
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["TILES", "TiledRows", "Tiling"]
 

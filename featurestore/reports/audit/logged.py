@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from featurestore.durable.parquet import restored
 from featurestore.errors import SpineError
@@ -118,6 +117,8 @@ def chunks(
 
     damaged: told of each file that is not what was written, which is left out.
     """
+    import pyarrow.dataset as ds
+
     of = pa.timestamp("us", "UTC")
     condition = pc.scalar(True)
     if since is not None:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-import duckdb
-
 from featurestore.declare.durations import began
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
@@ -48,6 +46,8 @@ def availability(
 
     Nothing is written, and no source is looked at anew. Raises NotFoundError, SourceError, OnlineStoreError.
     """
+    import duckdb
+
     now = project.online.get([]).now
     start = began(since, now)
     found = {}

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -96,6 +95,8 @@ def _answered(question: AskedView, offline: Offline, key: Mapping[str, Any], *, 
     checked = _checked(view, key)
 
     def explained() -> Explanation:
+        import duckdb
+
         with offline.session() as session, session.reading():
             source = view.source
             try:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from featurestore.catalog import Catalog
 from featurestore.errors import DeclarationError, FeatureStoreError, RegistryError
@@ -108,6 +107,8 @@ def _instants(view: ResolvedView, complete: Sequence[int], now: int) -> dict[str
 
 def _requests(files: Sequence[Path]) -> int:
     """How many requests lie in segments of the log."""
+    import pyarrow.dataset as ds
+
     if not files:
         return 0
     try:

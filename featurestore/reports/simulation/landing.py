@@ -11,7 +11,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -144,6 +143,8 @@ class LandingSource:
 
     def _open(self, offline: Offline, session: Session, raw: dict[str, str]) -> None:
         """The view of all rows: each column as `cell` names it, event_us (happened), known, file and row, seen."""
+        import duckdb
+
         source, scan = self.source, session.scan(self.source)
         seen, joined = "CAST(NULL AS BIGINT)", ""
         learned = "CAST(NULL AS BIGINT)" if self.timeless else known_of(source, raw)

@@ -8,9 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import duckdb
 import pyarrow as pa
 
 from featurestore.clock import Clock, reader
@@ -28,6 +27,9 @@ from featurestore.sources.log.schema import KNOWN_AT, check, difference
 from featurestore.sources.log.sealed import look_at, read_segment
 from featurestore.sources.log.segment import SegmentFile
 from featurestore.sources.log.unsealed_cache import UnsealedCache
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Log"]
 

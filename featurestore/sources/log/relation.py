@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +17,9 @@ import pyarrow.compute as pc
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import file_list, numbered_columns, quote
 from featurestore.sources.log.schema import KNOWN_AT
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["ROW", "SEGMENT", "Relation", "numbered", "scan_of", "scan_where"]
 
