@@ -105,3 +105,10 @@ def test_of_nulls_nothing_is_picked_where_rows_tie(offline: Offline) -> None:
     history = replace(history, rows=[{**row, "value_0": None} for row in history.rows])
     folds = [FoldSpec("LastDistinctN", "value_0", (("n", 2),)), FoldSpec("LastN", "row", (("n", 1),))]
     check(history, folds, offline, plain=False)
+
+
+@pytest.mark.parametrize("asked", [[], [((None,), 3), ((None,), 4)]], ids=["nothing", "no key"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_where_no_key_is_asked_for_there_is_no_value(offline: Offline, asked: list[Any], *, plain: bool) -> None:
+    history = replace(world(SOURCES["alone"], VIEWS["continuous"], DENSE, seed=3), spine=asked)
+    check(history, folds_of("Float64", hops=True), offline, plain=plain)

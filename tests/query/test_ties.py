@@ -15,12 +15,15 @@ from featurestore.query.windows.ties import Ties
 from featurestore.semantics.rows import RowTimes
 
 FEW = st.integers(0, 2)
+OFTEN_0 = st.sampled_from([0, 0, 0, 1])
 
 
 @settings(max_examples=200, deadline=None)
 @given(
     drawn=st.lists(
-        st.tuples(FEW, st.integers(0, 1), st.integers(0, 1), FEW, FEW, st.integers(2, 4), st.booleans()), max_size=10
+        st.tuples(OFTEN_0, OFTEN_0, OFTEN_0, FEW, FEW, st.integers(2, 4), st.integers(0, 3).map(bool)),
+        min_size=2,
+        max_size=10,
     ),
     asked=st.lists(st.tuples(st.lists(st.integers(-1, 9), min_size=2, max_size=2), FEW), min_size=1, max_size=4),
     replaced=st.booleans(),
@@ -49,16 +52,16 @@ def test_a_row_is_decided_by_its_bytes_where_one_that_differs_counts_beside_it(
 @pytest.mark.parametrize("end", ["newest", "oldest"])
 @settings(max_examples=100, deadline=None)
 @given(
-    of_runs=st.lists(st.integers(0, 2), max_size=9),
-    edges=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=3),
-    counted=st.lists(st.booleans(), min_size=9, max_size=9),
+    of_runs=st.lists(st.integers(0, 2), min_size=5, max_size=12),
+    edges=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=3),
+    counted=st.lists(st.integers(0, 3).map(bool), min_size=12, max_size=12),
     count=st.integers(1, 3),
 )
 def test_picked_are_the_outermost_rows_of_all_parts(
     end: Literal["newest", "oldest"], of_runs: list[int], edges: list[tuple[int, int]], counted: list[bool], count: int
 ) -> None:
     """Rows lie in up to three runs; of each a part is asked for, of which some rows count."""
-    runs = [np.flatnonzero(np.array(of_runs, np.int64) == run) for run in range(3)]
+    runs = [np.flatnonzero(np.array(of_runs, np.int64) % len(edges) == run) for run in range(len(edges))]
     filtered, ranges, inside = [], [], []
     for places, edge in zip(runs, edges, strict=True):
         low, high = sorted(min(one, len(places)) for one in edge)
