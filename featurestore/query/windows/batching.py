@@ -53,4 +53,4 @@ def _cut(first: int, counts: Ints, limit: int) -> Iterator[tuple[int, int]]:
     """Ranges of keys, numbered from `first`, whose counts add up to about `limit`."""
     number = np.cumsum(counts) // limit
     edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(counts)]
-    yield from ((first + low, first + high) for low, high in itertools.pairwise(edges) if low < high)
+    yield from ((first + low, first + high) for low, high in itertools.pairwise(edges))
