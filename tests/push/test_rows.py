@@ -133,3 +133,11 @@ def test_rows_that_cannot_be_taken_as_they_are_are_refused(words: dict[str, Any]
     for unknown in ({"y": 1}, {"x": 0.5, "y": 1}):
         with pytest.raises(PushError, match="row 1 has a column 'y' that the source has not"):
             table_of_rows(PLAIN, [row(), row(**unknown)])
+
+
+@pytest.mark.parametrize(("column", "value"), [("x", 2**53 + 1), ("thing", 1.5), ("thing", NOON)])
+def test_a_column_beside_no_others_that_is_of_another_type_is_refused(column: str, value: Any) -> None:
+    """Where a source has none of the type that the value would be of."""
+    source = PushSource("narrow", schema={"at": Timestamp, column: SCHEMA[column]}, event_time="at")
+    with pytest.raises(PushError, match=f"row 0, column '{column}' must be "):
+        table_of_rows(source, [{"at": NOON, column: value}])

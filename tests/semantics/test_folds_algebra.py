@@ -133,6 +133,13 @@ def test_which_folds_are_numbers() -> None:
     }
 
 
+def test_which_folds_ask_for_an_order_and_which_are_large() -> None:
+    """Those that pick rows; those whose states grow with the values, of which a continuous view keeps few in a window."""
+    assert {kind for kind, row in FOLDS.items() if row.ordered} == {"Latest", "First", "LastN", "LastDistinctN"}
+    large = {kind for kind, row in FOLDS.items() if row.large}
+    assert large == {"CountDistinct", "ApproxCountDistinct", "ApproxQuantile"}
+
+
 @pytest.mark.parametrize("case", [case for case in EXACT if case.algebra.numbers], ids=str)
 @few
 @given(data=st.data())

@@ -73,6 +73,21 @@ def test_a_folder_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     assert losses(tmp_path / "served") == Losses(2, 1, 1, 0, os.strerror(errno.ENOTDIR))
 
 
+def test_counts_that_cannot_be_kept_are_told_from_memory(tmp_path: Path) -> None:
+    """By the process itself: others do not see them, and rows are logged all the same."""
+    (tmp_path / "processes").write_text("a file, where the folder should be")
+    log = ServingLog(tmp_path, flush=3600)
+    assert log.offer(served(1))
+    log.flush()
+    assert log.offer(served(2))
+    told = os.strerror(errno.EEXIST)
+    assert (log.all_losses(), losses(tmp_path)) == (Losses(2, 1, 0, 0, told), Losses(0, 0, 0, 0))
+    (tmp_path / "processes").unlink()
+    log.close()
+    assert log.all_losses() == losses(tmp_path) == Losses(2, 2, 0, 0, told)
+    assert logged(tmp_path) == [1, 2]
+
+
 def test_a_value_that_its_column_cannot_hold_costs_its_segment(tmp_path: Path) -> None:
     """The writer goes on, and says what kind of error it was without the value."""
     log = ServingLog(tmp_path, flush=3600)
