@@ -2,8 +2,8 @@
 
 A `console` block has commands behind `$ ` and below each what it prints. A `python` block is code; an `output` block behind
 it is what that printed. In what is printed, `…` stands for the rest of a line, and alone on a line for any lines.
-`featurestore` runs in this process, other commands in a shell; `cd` holds for all that follows. A command that ends in `&`
-goes on until the page ends. The port of the documentation is any free one.
+`featurestore` runs in this process, other commands in a shell, `pip` not at all; `cd` holds for all that follows. A command that
+ends in `&` goes on until `kill %1` or the end of the page. The port of the documentation is any free one.
 """
 
 from __future__ import annotations
@@ -70,9 +70,14 @@ class Page:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End what was started, as a person would."""
         for process in self.started:
             process.terminate()
-            process.wait(60)
+            process.wait(STARTED_S)
+        self.started = []
 
     def run(self) -> None:
         """Run its blocks, one after the other."""
@@ -99,6 +104,11 @@ class Page:
         words = shlex.split(command, comments=True)
         if words[0] == "cd":
             os.chdir(words[1])
+            return ""
+        if words[0] == "pip":  # what is documented is installed
+            return ""
+        if words == ["kill", "%1"]:
+            self.stop()
             return ""
         if words[-1] == "&":
             self._start(words[1:-1])
