@@ -30,6 +30,8 @@ EXAMPLES = ROOT / "examples"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 REFERENCE = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 SHOWN_BY = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+EXAMPLE = re.compile(r"^```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+EXAMPLE_LINES = 10
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -70,6 +72,21 @@ def test_what_a_page_shows_is_what_is_printed() -> None:
         assert not is_like("a\nb\n", printed), printed
     assert not is_like("", "a\n")
     assert not is_like("a.c\n", "abc\n")
+
+
+FORMED = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent.name != "decisions"]
+
+
+@pytest.mark.parametrize("page", FORMED, ids=names(FORMED))
+def test_a_page_begins_with_what_it_is_for_and_a_short_example(page: Path) -> None:
+    """A title, a sentence, and an example of ten lines at most."""
+    title, _, rest = page.read_text().partition("\n")
+    assert title.startswith("# ")
+    assert re.match(r"\n?[A-Z`*]", rest), "it begins with a sentence"
+    first = EXAMPLE.search(rest)
+    assert first, "it has no example"
+    assert "\n## " not in rest[: first.start()], "the example comes first"
+    assert len([line for line in first[1].splitlines() if line.strip()]) <= EXAMPLE_LINES, "the first example is short"
 
 
 def test_tests_that_pages_name_are_there() -> None:
