@@ -32,16 +32,21 @@ class NumbersFile:
     def read(self) -> tuple[int, ...] | None:
         """The numbers, or None where none were written or a crash of the machine spoiled them."""
         size = self._layout.size + CHECK.size
-        for _ in range(LOOKS if self._descriptor is not None else 0):
-            assert self._descriptor is not None
+        for _ in range(LOOKS):
+            if self._descriptor is None:
+                break
             data = os.pread(self._descriptor, size, 0)
             if len(data) == size and CHECK.unpack(data[-CHECK.size :])[0] == zlib.crc32(data[: -CHECK.size]):
                 return self._layout.unpack(data[: -CHECK.size])
         return None
 
     def write(self, numbers: tuple[int, ...]) -> None:
-        """Put numbers in the place of those before; under a lock, which says that the folder can be written."""
-        assert self._descriptor is not None
+        """Put numbers in the place of those before; under a lock, which says that the folder can be written.
+
+        OSError where it was closed: its descriptor may be another file's by now.
+        """
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         data = self._layout.pack(*numbers)
         write_all(self._descriptor, data + CHECK.pack(zlib.crc32(data)), 0)
 
@@ -49,3 +54,4 @@ class NumbersFile:
         """Give the descriptor up."""
         if self._descriptor is not None:
             os.close(self._descriptor)
+            self._descriptor = None

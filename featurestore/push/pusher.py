@@ -11,6 +11,7 @@ beyond all that was. So it is true of each state that the store was ever in, als
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +118,19 @@ class _UnreadableError(Exception):
     """A derived column or a condition cannot be computed for a row of the batch, of which nothing was kept."""
 
 
+_PUSHERS: WeakSet[Pusher] = WeakSet()
+
+
+def _renew() -> None:
+    """In a child, whoever pushed would wait for a thread of the parent for ever."""
+    for pusher in list(_PUSHERS):
+        pusher.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
 class Pusher:
     """Pushes to one source; safe to use from several threads, beside pushers in other processes.
 
@@ -134,10 +149,15 @@ class Pusher:
         self._prefix = source_prefix(project, source)
         self._log = offline.log(source)
         self._applying = Applying(offline, store, self._log, project=project)
-        self._queue, self._batch_lock = PushQueue(), threading.Lock()
-        self._thread = ThreadPoolExecutor(1, f"push {source.name}")
+        self.renew()
         self._held: bytes | None = None  # the state online, while the log is locked
         self._fate = Fate.REFUSED  # what has become of the rows of this batch
+
+    def renew(self) -> None:
+        """Begin with nobody waiting: as a pusher is made, and in a child, where the parent's thread takes no batches."""
+        self._queue, self._batch_lock = PushQueue(), threading.Lock()
+        self._thread = ThreadPoolExecutor(1, f"push {self.source.name}")
+        _PUSHERS.add(self)
 
     def push(self, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them; when it returns they are on the disk, and the next lookup sees them.

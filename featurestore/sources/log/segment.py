@@ -141,8 +141,9 @@ class SegmentFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
-        """Give the descriptor up."""
+        """Give the descriptor up, whose number is another file's from then on."""
         os.close(self._descriptor)
+        self._descriptor = -1
 
 
 def _between(batch: pa.RecordBatch, after: int | None, upto: int | None) -> pa.RecordBatch:
