@@ -207,13 +207,13 @@ def to_numpy(
     for name, array in columns.items():
         of = types[name]
         if expand and of.kind == "Embedding":
-            matrix[:, place : place + wide[name]] = _numpy_array(scalars(array), wide[name])
+            matrix[:, place : place + wide[name]] = _cast(_numpy_array(scalars(array), wide[name]), target, name)
         elif target.kind == "O":
             matrix[:, place] = np.array([*scalars(array), None], dtype=object)[:-1]
         elif TO_FLOAT.get(of.kind) is None:
             raise _no_number(name, of)
         else:
-            matrix[:, place] = _numpy_column(name, array, of)
+            matrix[:, place] = _cast(_numpy_column(name, array, of), target, name)
         place += wide[name]
     return matrix
 
@@ -228,7 +228,7 @@ def matrix_of(
         of_each = list(types)
         if any(of.kind == "Embedding" for of in of_each):
             parts = [
-                _numpy_array(column, of.length or 0).astype(target) if of.kind == "Embedding"
+                _cast(_numpy_array(column, of.length or 0), target, name) if of.kind == "Embedding"
                 else matrix_of({name: column}, [of], dtype)
                 for (name, column), of in zip(columns.items(), of_each, strict=True)
             ]  # fmt: skip
@@ -246,7 +246,19 @@ def matrix_of(
                 f"column '{name}' holds an integer beyond 2^53, which float64 cannot hold; use Arrow dtypes"
             )
     matrix = np.array(list(columns.values()), dtype=np.float64).T
+    if target.kind not in "fc":
+        for place, name in enumerate(columns):
+            _cast(matrix[:, place], target, name)
     return matrix if target == np.float64 else matrix.astype(target)
+
+
+def _cast(values: npt.NDArray[Any], target: np.dtype[Any], name: str) -> npt.NDArray[Any]:
+    """A column's numbers in a type that may have no NaN; ValueError where it has none and one is needed."""
+    if target.kind not in "fcO" and values.dtype.kind == "f" and np.isnan(values).any():
+        raise ValueError(
+            f"column '{name}' holds null or NaN, which {target} cannot hold; use a dtype of floats, where null is NaN, or object"
+        )
+    return values.astype(target)
 
 
 def _numpy_array(values: Sequence[Sequence[float | None] | None], length: int) -> npt.NDArray[np.float64]:

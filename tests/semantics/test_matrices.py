@@ -71,3 +71,13 @@ def test_what_is_no_number_is_told_with_the_way(both: list) -> None:
                 frame.to_numpy(columns=columns, expand=True)
         with pytest.raises(NotFoundError, match="Did you mean 'facts__x'"):
             frame.to_numpy(columns=["facts__y"])
+
+
+def test_null_becomes_no_number(both: list) -> None:
+    """In a type that has no NaN."""
+    for frame in both:
+        for dtype in (np.int64, bool, "uint8"):
+            with pytest.raises(ValueError, match="'facts__x' holds null or NaN, which .* cannot hold"):
+                frame.to_numpy(dtype, columns=["facts__x"])
+        with pytest.raises(ValueError, match="'facts__place' holds null or NaN"):
+            frame.to_numpy(np.int32, columns=["facts__place", "facts__x"], expand=True)
