@@ -82,22 +82,13 @@ class Catalog:
 
     def service_of(self, features: Any) -> FeatureService:
         """A service by name, as it is, or made of a list of features: services, views, selections and on-demand features,
-        each itself or by its name, "view" or "view:feature".
+        each itself or by its name, "view" or "view:feature". A name that a service and a view share is the service's.
 
         Raises NotFoundError with the nearest name, RequestError for what names no feature.
         """
         if isinstance(features, FeatureService):
             return features
         if isinstance(features, str) and features in self.services:
-            twice = [
-                noun
-                for noun, known in (("feature view", self.views), ("on-demand feature", self.on_demand))
-                if features in known
-            ]
-            if twice:
-                raise RequestError(
-                    f"'{features}' names a feature service and also one {twice[0]}; rename one, or pass the definition itself"
-                )
             return self.services[features]
         items = features if isinstance(features, (list, tuple)) else [features]
         if not items:

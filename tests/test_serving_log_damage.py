@@ -152,7 +152,8 @@ def test_the_command_names_damaged_files(served: Served, monkeypatch: pytest.Mon
     """As text, as JSON and as a page; and exits with 3, since what it skipped may be skewed."""
 
     @contextmanager
-    def opened(_: object) -> Iterator[FeatureStore]:
+    def opened(_: object, **options: object) -> Iterator[FeatureStore]:
+        assert options == {"at": None}
         yield served.world.store
 
     monkeypatch.setattr(auditing, "opened", opened)

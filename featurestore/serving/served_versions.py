@@ -26,6 +26,7 @@ from featurestore.errors import (
     NotFoundError,
     NotMaterializedError,
     OnlineUnavailableError,
+    RequestError,
     apply_first,
     did_you_mean,
 )
@@ -281,6 +282,8 @@ class Serving:
             current = listed_service(features, self._registry.current())
         except FingerprintError as error:
             refused = error
+        except DeclarationError as error:  # whoever asked has declared nothing: the place is that of some code of ours
+            raise RequestError(str(error).rsplit(" (", 1)[0]) from error
         found = self._newest_complete(self._list_versions(features, fingerprint))
         if found is not None and (refused is None or not self.unfilled(found[0])):
             return found

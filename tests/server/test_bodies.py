@@ -121,3 +121,11 @@ def test_a_path_without_a_name_is_no_manifest(store: FeatureStore) -> None:
     """In Python, where a manifest may be a file."""
     for given in ("", ".", "/"):
         assert "is no file" in raised(ManifestError, lambda given=given: store.load_manifest(given))
+
+
+@pytest.mark.parametrize("features", [["view:nope"], ["view:n", "view:n"], ["view:n", "view"], "view:nope", ["nope"]])
+def test_features_that_there_are_not_are_the_client_s_mistake(client: httpx.Client, features: Any) -> None:
+    """And nothing is told of the server's files."""
+    answer = client.post("/v1/online-features", json={"features": features, "rows": [{"id": 1}]})
+    assert answer.status_code in {404, 422}
+    assert ".py" not in answer.json()["detail"]
