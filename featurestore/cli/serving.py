@@ -117,7 +117,8 @@ def online(
 def _looked_up(lookup: Lookup, rows: list[Any], features: str, at: str) -> OnlineResult:
     """A lookup at an instant of the past, where what is online is no later."""
     way = f"snapshot {features} --at {at}"
-    if lookup.service.request_inputs:  # a snapshot has none
+    service = lookup.service
+    if service.request_inputs or any({*part.inputs} != {*service.key_inputs} for part in service.parts):  # no snapshot
         way = f"historical SPINE {features} -o FILE, with a spine of the row and its instant"
     asked = f"what a lookup at {at} would have been served is told by: featurestore {way}"
     try:

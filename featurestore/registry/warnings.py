@@ -209,7 +209,9 @@ def _expired(session: Session, view: ResolvedView, total: int, now: int) -> Iter
         f"WHERE {' AND '.join(terms)} GROUP BY {', '.join(keys) or '()'})"
     ).fetchall()[0]
     if gone:
-        last = f"; the newest row is of {newest} UTC" if gone == known else ""
+        last = (
+            f"; the newest row is of {newest} UTC, and --at takes an instant of then for now" if gone == known else ""
+        )
         text = (
             f"{_share(gone, known)} of its keys would be EXPIRED now: they have no row within ttl "
             f"{show_duration(view.ttl)}{last}"

@@ -164,7 +164,7 @@ class TrainingFrame:
         if problem is None and target.is_dir():
             problem = f"{target} is a folder, and a file is to be written"
         elif problem is None and not target.parent.is_dir():
-            problem = f"there is no folder {target.parent}"
+            problem = f"{target}: there is no folder {target.parent}"
         if problem is not None:
             raise FeatureStoreError(f"The training frame cannot be written: {problem}")
         try:

@@ -237,7 +237,10 @@ class Audit(Reported):
             spine = f"{self.not_served} rows of the spine were not logged, {self.not_trained} logged rows are not in the spine"
             notes.append(spine)
         if not lost.offered:
-            text = "No lookup was offered to the log: [serving_log] in featurestore.toml says how many are kept, rate = 1.0 all."
+            text = (
+                "No lookup was offered to the log: [serving_log] in featurestore.toml says how many are kept, rate = 1.0 all; "
+                "a script has to end with store.close(), or to open its store by `with`."
+            )
             notes.append(text)
         notes.append(
             f"{summary}; of {lost.offered} requests {lost.written} logged, {lost.dropped} dropped, {lost.lost} lost"
