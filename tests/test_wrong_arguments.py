@@ -178,7 +178,7 @@ def test_a_frame_says_what_it_cannot_be_made_to(store: FeatureStore, tmp_path: P
     frame = store.get_historical_features(SPINE, "view")
     wrong: list[tuple[Any, str]] = [
         (lambda: frame.to_parquet(tmp_path), "is a folder, and a file is to be written"),
-        (lambda: frame.to_parquet(tmp_path / "no" / "frame.parquet"), "cannot be written: there is no folder "),
+        (lambda: frame.to_parquet(tmp_path / "no" / "frame.parquet"), "frame.parquet: there is no folder "),
         (lambda: frame.to_parquet(3), "3 is no path"),  # type: ignore[arg-type]
         (lambda: frame.to_parquet("a\0b"), "holds a NUL"),
         (lambda: frame.to_parquet("s3://bucket/frame.parquet"), "lies in no folder of this machine"),
