@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featurestore.durable.parquet import storable
 from featurestore.semantics.expressions import check, columns_named, evaluate, guarded, normalised
 from tests.sources.log_rows import SCHEMA, batch, bits
 
@@ -218,7 +219,7 @@ def test_batch_and_push_agree(seeds: list[int], rows: int, group: int, tmp_path:
     """Over Parquet, on two threads, and over Arrow, for a whole table, for slices and for single rows: the same bits."""
     given = table(seeds, rows)
     path = tmp_path / "rows.parquet"
-    pq.write_table(given, path, row_group_size=group)
+    pq.write_table(storable(given), path, row_group_size=group)
     whole = evaluate(given, EXPRESSIONS)
     half = given.num_rows // 2
     halves = pa.concat_tables([evaluate(given.slice(0, half), EXPRESSIONS), evaluate(given.slice(half), EXPRESSIONS)])
