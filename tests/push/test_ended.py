@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +21,16 @@ VIEW = FeatureView(
 
 
 @pytest.fixture
-def store() -> Iterator[FeatureStore]:
-    with FeatureStore.local() as store:
+def store(tmp_path: Path) -> Iterator[FeatureStore]:
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    (folder / "featurestore.toml").write_text('project = "clicks"\ndefinitions = []\n')
+    with FeatureStore(folder) as store:
         store.apply([FeatureService("users", features=[VIEW])])
         yield store
 
 
+CHILD_SECONDS = 300
 AT = datetime.now(UTC)
 
 
@@ -50,6 +55,7 @@ def test_a_child_pushes_after_its_parent_did(store: FeatureStore) -> None:
     child = os.fork()  # with a thread of the parent that takes batches, which the child has not
     if not child:
         code = 1
+        signal.alarm(CHILD_SECONDS)  # ends a child that waits for ever
         try:
             code = 0 if store.push("clicks", click(2)).accepted == 1 else 2
         finally:
