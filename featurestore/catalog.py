@@ -14,8 +14,6 @@ from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import DeclarationError, NotFoundError, RequestError, did_you_mean
 
-__all__ = ["Catalog"]
-
 D = TypeVar("D", bound=Declaration)
 
 

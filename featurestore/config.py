@@ -34,8 +34,6 @@ from pydantic_core import ErrorDetails
 from featurestore.errors import ConfigError, did_you_mean
 from featurestore.hidden import hidden
 
-__all__ = ["FILE", "Config", "OfflineConfig", "ServerConfig", "ServingLogConfig", "lmdb_url", "load_config"]
-
 FILE = "featurestore.toml"
 NUL = "\0"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["hidden"]
-
 STARS = "***"
 NAMED = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 """A variable without a default, whose name may be shown."""

@@ -19,8 +19,6 @@ from featurestore.registry.rollout import Rollout, held_views
 from featurestore.registry.steps import Plan
 from featurestore.serving.log.serving_log import rows_served
 
-__all__ = ["Planning"]
-
 LOOKS_BACK_US = 86_400_000_000
 """How far back into the serving log a plan counts the rows that a version served."""
 

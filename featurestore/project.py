@@ -32,8 +32,6 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import PushLogs
 from featurestore.tiles.file_tile_choice import tiles_folder
 
-__all__ = ["Project"]
-
 
 class _Opened(NamedTuple):
     """The online store, and what works on it."""

@@ -14,12 +14,6 @@ from typing import Any
 from featurestore import types
 from featurestore.clock import to_datetime
 
-__all__ = [
-    "Figure", "Report", "ReportTable", "Reported", "cell", "instant_json", "plain", "plain_fields", "shown_instant",
-    "typed_cell",
-    "within",
-]  # fmt: skip
-
 WIDEST_CELL_CHARACTERS = 40
 """Characters of a value of a known type in a report; what is longer is cut."""
 

@@ -55,8 +55,6 @@ from featurestore.training.manifest import Manifest, load_manifest
 from featurestore.training.snapshot import TIMESTAMP, snapshot
 from featurestore.training.training_frame import TrainingFrame, journalled
 
-__all__ = ["FeatureStore"]
-
 _LOGGER = logging.getLogger("featurestore")
 
 OPENED = "training uses those at hand, materialize and lookups those that are applied", "training uses what is declared"

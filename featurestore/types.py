@@ -35,12 +35,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = [
-    "Array", "Bool", "Bytes", "Date", "Decimal", "FarDate", "FarTimestamp", "FeatureType", "Float32", "Float64",
-    "Int32", "Int64", "String", "Timestamp", "date_of", "days_of", "from_json", "micros_of", "parse_type",
-    "timestamp_of", "to_json",
-]  # fmt: skip
-
 JsonValue = Any
 PLAIN = (int, str, float, bytes, list)
 """What most values are already; numpy's own kinds of float, str and bytes are converted by their type."""

@@ -22,8 +22,6 @@ from featurestore.errors import ConfigError, FeatureStoreError
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
-__all__ = ["FOUND", "AsJson", "At", "Repository", "add", "app", "next_step", "opened", "place_of"]
-
 FOUND = 3
 """The exit code of commands that were told to fail on what they find (`--fail-on-…`), and found it."""
 

@@ -12,8 +12,6 @@ from featurestore.cli.application import FOUND, AsJson, At, opened
 from featurestore.cli.output import print_found
 from featurestore.cli.values import instant, since_of
 
-__all__ = ["audit"]
-
 
 def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
     context: typer.Context,

@@ -10,8 +10,6 @@ from featurestore.cli.application import FOUND, AsJson, At, opened
 from featurestore.cli.output import print_found
 from featurestore.cli.values import since_of
 
-__all__ = ["availability"]
-
 
 def availability(
     context: typer.Context,

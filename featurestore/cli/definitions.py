@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from featurestore.registry.steps import Plan
     from featurestore.store import FeatureStore
 
-__all__ = ["apply", "history", "plan", "show", "teardown"]
-
 Keep = Annotated[
     bool, typer.Option("--keep", help="Serve the versions that are replaced on, to whoever names their fingerprint.")
 ]

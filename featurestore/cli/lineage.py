@@ -9,8 +9,6 @@ import typer
 from featurestore.cli.application import AsJson, opened
 from featurestore.cli.output import print_json
 
-__all__ = ["lineage"]
-
 
 def lineage(
     context: typer.Context,

@@ -14,8 +14,6 @@ from featurestore.report import UNBOUNDED_COLUMNS, Report, Reported, ReportTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["print_found", "print_json", "print_report", "print_rows", "print_table", "rows_of_table"]
-
 SHOWN_ROWS = 20
 """Rows of a frame that are printed for a person."""
 

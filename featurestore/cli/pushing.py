@@ -13,8 +13,6 @@ from featurestore.cli.application import AsJson, opened
 from featurestore.cli.output import print_json, print_table
 from featurestore.errors import FeatureStoreError, LogError, OnlineStoreError, PushError
 
-__all__ = ["compact", "push", "take_back"]
-
 PART_ROWS = 5_000
 """Rows that are kept at a time; a mistake leaves those of the parts before it kept."""
 

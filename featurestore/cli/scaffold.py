@@ -15,8 +15,6 @@ import typer
 from featurestore.clock import to_datetime, wall_clock
 from featurestore.errors import ConfigError
 
-__all__ = ["init"]
-
 FILES = {
     "featurestore.toml": "featurestore.toml",
     "definitions.py": "definitions.py.txt",

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from featurestore.store import FeatureStore
     from featurestore.training.manifest import Manifest
 
-__all__ = ["manifest", "materialize", "online", "serve", "status", "verify"]
-
 
 def materialize(
     context: typer.Context,

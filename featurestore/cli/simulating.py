@@ -14,8 +14,6 @@ from featurestore.cli.values import instant
 if TYPE_CHECKING:
     from featurestore.reports.simulation import Faults
 
-__all__ = ["simulate"]
-
 
 def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go wrong
     context: typer.Context,

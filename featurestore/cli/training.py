@@ -13,9 +13,6 @@ from featurestore.cli.values import instant, json_row, one_or_all
 from featurestore.errors import RequestError, SpineError
 from featurestore.types import from_json
 
-__all__ = ["explain", "historical", "snapshot"]
-
-
 WithStatus = Annotated[bool, typer.Option("--with-status", help="Add a column <feature>__status for each.")]
 
 

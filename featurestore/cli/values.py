@@ -12,8 +12,6 @@ from featurestore.clock import instant_of, wall_clock
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.types import FeatureType
 
-__all__ = ["instant", "json_row", "json_value", "one_or_all", "past", "since_of"]
-
 
 def json_row(pairs: Iterable[str], types: Mapping[str, FeatureType]) -> dict[str, Any]:
     """`name=value` arguments as the JSON forms of the declared types; what is not given is left out."""

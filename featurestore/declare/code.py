@@ -25,8 +25,6 @@ from featurestore.declare.literals import LITERALS, canonical, has_methods, show
 from featurestore.declare.syntax import Comprehension, Definition, bound, definitions, parameters, tokens_of
 from featurestore.errors import DeclarationError
 
-__all__ = ["FunctionCode", "code_of"]
-
 ALGORITHM = "featurestore function code 1"
 """Hashed first: whoever changes what is hashed counts this up, and every on-demand fingerprint changes visibly."""
 

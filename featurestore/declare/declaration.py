@@ -27,8 +27,6 @@ from featurestore.declare.problems import problems, shown
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type
 
-__all__ = ["ColumnName", "Declaration", "Name", "Origin", "TypeField", "caller", "declares", "takes_words", "type_of"]
-
 OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (Path(__file__).parent, pydantic.__file__))
 """The folders of this product and of the library that checks its fields; a user's may begin or go on like them."""
 

@@ -11,16 +11,6 @@ from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSc
 from featurestore.clock import instant_of
 from featurestore.errors import DeclarationError, RequestError
 
-__all__ = [
-    "Duration",
-    "PositiveDuration",
-    "asked_instant",
-    "began",
-    "parse_duration",
-    "rough_duration",
-    "show_duration",
-]
-
 # Greatest first: the order in which they are written. A day is 24 hours, a week 7 days; there are no calendars here.
 UNITS = {
     "w": 604_800_000_000,

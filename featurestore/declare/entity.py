@@ -8,8 +8,6 @@ from pydantic import AfterValidator, Field
 
 from featurestore.declare.declaration import ColumnName, Declaration, Name, TypeField, declares
 
-__all__ = ["Entity"]
-
 
 def _no_floats(key: dict[str, TypeField]) -> dict[str, TypeField]:
     for name, of in key.items():

@@ -22,27 +22,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from featurestore.declare.declaration import Declaration, TypeField, declares
 from featurestore.declare.durations import Duration, PositiveDuration, show_duration
 
-__all__ = [
-    "EXAMPLE",
-    "ApproxCountDistinct",
-    "ApproxQuantile",
-    "Condition",
-    "Count",
-    "CountDistinct",
-    "First",
-    "Fold",
-    "LastDistinctN",
-    "LastN",
-    "Latest",
-    "Max",
-    "Mean",
-    "Min",
-    "StdDev",
-    "Sum",
-    "Var",
-    "expanded",
-]  # fmt: skip
-
 Window = Literal["lifetime"] | PositiveDuration
 
 

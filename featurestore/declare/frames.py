@@ -22,8 +22,6 @@ import pyarrow as pa
 
 from featurestore.declare.problems import shown
 
-__all__ = ["content_digest", "is_pandas", "own_cells", "own_pandas", "own_table", "table_of"]
-
 PLAIN_BYTES = 1 << 31
 """From so many bytes on, a chunk of text is no plain one."""
 

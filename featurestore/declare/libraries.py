@@ -11,8 +11,6 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TypeGuard
 
-__all__ = ["IMPURE", "READ_NOW", "impurity", "is_library", "is_opened", "is_users", "library_name"]
-
 CLOCK = "which reads a clock. Take RequestTime() as an input instead"
 CHANCE = "which is random. Compute the value outside and take it as an input"
 OUTSIDE = "which reaches outside the function. Read what it needs beforehand and take it as an input"

@@ -13,8 +13,6 @@ from zoneinfo import ZoneInfo
 
 from featurestore.declare.libraries import is_users
 
-__all__ = ["LITERALS", "canonical", "has_methods", "shown"]
-
 LITERALS = (
     "int, float, complex, str, bytes, bool, None, Decimal, Fraction, dates, times, enum members, tuples, frozensets"
 )

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import get_args, get_type_hints
 
-__all__ = ["elsewhere", "options_of"]
-
 _OF_VIEWS = "a FeatureView says it"
 _TYPES_OF_FILES = (
     "types are read from the data, and a feature states its own: features={'x': Latest('x', type=Float64)}"

@@ -15,8 +15,6 @@ from featurestore.declare.problems import shown
 from featurestore.declare.views import Selection
 from featurestore.types import FeatureType, Timestamp
 
-__all__ = ["Input", "OnDemand", "Request", "RequestTime", "on_demand"]
-
 
 class Request(Declaration):
     """A value that the request (in training: the spine) brings along: `Request("sched_minutes", Int64)`."""

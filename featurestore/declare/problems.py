@@ -9,8 +9,6 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-__all__ = ["problems", "shown"]
-
 MUST = {
     "string_type": "text",
     "dict_type": "a dict",

@@ -15,8 +15,6 @@ from featurestore.declare.sources import RefreshOptions, Source, aware
 from featurestore.errors import PushError, did_you_mean
 from featurestore.types import FeatureType
 
-__all__ = ["KNOWN_AT", "REPLACES", "PushSource"]
-
 KNOWN_AT, REPLACES = "known_at", "__replaces"
 """The log's own columns, int64 µs: when the store learned of a row, and the known_at of the version that it replaces."""
 

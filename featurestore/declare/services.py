@@ -12,8 +12,6 @@ from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.problems import shown
 from featurestore.declare.views import FeatureView, Selection
 
-__all__ = ["FeatureService"]
-
 
 def _item(value: Any) -> Any:
     return Selection(view=value) if isinstance(value, FeatureView) else value

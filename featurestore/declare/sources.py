@@ -18,11 +18,6 @@ from featurestore.declare.frames import content_digest, table_of
 from featurestore.declare.problems import shown
 from featurestore.types import FeatureType
 
-__all__ = [
-    "ARRIVAL", "DataFrameSource", "ParquetSource", "RefreshOptions", "Source", "SourceOptions", "TableSource", "aware",
-    "known_zone", "no_path",
-]  # fmt: skip
-
 ARRIVAL: Final = "<arrival>"
 """`known_at=ARRIVAL`: a row of a file is known from when the store first saw the file. In a frame it is a column's name."""
 

@@ -23,8 +23,6 @@ from featurestore.declare.sources import DataFrameSource, ParquetSource, Source,
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import RegistryError, did_you_mean
 
-__all__ = ["dump", "read", "read_fold", "read_on_demand", "read_service", "read_source", "read_view"]
-
 D = TypeVar("D", bound=Declaration)
 
 STORED = Origin("the registry")

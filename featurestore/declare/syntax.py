@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 from featurestore.declare.literals import canonical
 
-__all__ = ["Comprehension", "Definition", "bound", "definitions", "parameters", "tokens_of"]
-
 Definition = ast.FunctionDef | ast.Lambda
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 

@@ -16,8 +16,6 @@ from featurestore.declare.sources import Refresh, RefreshOptions, Source
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.report import Report, ReportTable
 
-__all__ = ["FeatureView", "Selection"]
-
 
 class ViewOptions(RefreshOptions, total=False):
     """What a view says beside its name."""

@@ -15,11 +15,6 @@ from typing import Any
 
 import orjson
 
-__all__ = [
-    "BLOCK_BYTES", "CHECK", "check_of", "checks_of", "damaged_at", "decoded", "encoded", "first_damage", "is_whole",
-    "signed", "unsigned",
-]  # fmt: skip
-
 BLOCK_BYTES = 1 << 20
 """Bytes of which there is one checksum: what an error names the place of damage by."""
 

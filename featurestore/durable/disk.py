@@ -11,11 +11,6 @@ from pathlib import Path
 
 from featurestore.errors import LogError
 
-__all__ = [
-    "error_of", "is_full", "is_read_only", "open_file", "put_new", "replace", "sync", "sync_folder", "told", "unwritable",
-    "write_all",
-]  # fmt: skip
-
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 

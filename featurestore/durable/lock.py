@@ -23,8 +23,6 @@ from pathlib import Path
 from featurestore.clock import to_datetime, wall_clock
 from featurestore.durable.disk import is_full
 
-__all__ = ["LOCK_WAIT_SECONDS", "BusyError", "attempt", "exclusive", "taken"]
-
 LOCK_WAIT_SECONDS = 60.0
 """Seconds for which a lock is waited for, unless something else is said."""
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from featurestore.durable.disk import open_file, write_all
 
-__all__ = ["NumbersFile"]
-
 CHECK = struct.Struct("<I")
 LOOKS = 3
 """Times that a reader looks, who may come between two halves of a write."""

@@ -19,8 +19,6 @@ import orjson
 from featurestore.durable.disk import put_new
 from featurestore.errors import ConfigError
 
-__all__ = ["OwnedFolder"]
-
 FILE = "owner.json"
 VERSION = 1
 

@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["WITH_EXTENSIONS", "pages_of", "restored", "storable", "storable_schema"]
-
 LENGTH = b"featurestore.length"
 STORES_FIXED = int(pa.__version__.partition(".")[0]) >= 26
 

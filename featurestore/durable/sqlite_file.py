@@ -22,8 +22,6 @@ from featurestore.durable.disk import told, unwritable
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import RegistryError
 
-__all__ = ["SQLiteFile", "row_check", "schema_of", "tables_of"]
-
 LARGE_BYTES = 1 << 20
 """Bytes up to which a file's tables and indexes are looked through whenever it has changed, which takes up to 6 ms; larger ones once a
 process."""

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from featurestore.durable.lock import taken
 
-__all__ = ["TemporaryFolder"]
-
 PREFIX = "featurestore-of-"
 OWNER = ".owner"
 

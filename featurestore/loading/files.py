@@ -11,8 +11,6 @@ from typing import NamedTuple
 from featurestore.config import FILE, Config
 from featurestore.errors import ConfigError, DeclarationError
 
-__all__ = ["DefinitionFiles", "definition_files", "line_of", "refuse_unloaded", "where_to_declare"]
-
 MODULE = "definitions.py"
 PACKAGE = "features"
 

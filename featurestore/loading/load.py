@@ -24,8 +24,6 @@ from featurestore.errors import DeclarationError
 from featurestore.loading.files import DefinitionFiles
 from featurestore.loading.modules import KEPT, RepositoryModules, repository_modules
 
-__all__ = ["load"]
-
 DEFINITIONS = (Entity, Source, FeatureView, OnDemand, FeatureService)
 
 WAITS_SECONDS = 60.0

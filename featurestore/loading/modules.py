@@ -30,8 +30,6 @@ from typing import Any
 
 from featurestore.declare.libraries import is_library
 
-__all__ = ["KEPT", "RepositoryModules", "repository_modules"]
-
 KEPT = sys.stdlib_module_names | {
     "__main__", "duckdb", "fastapi", "featurestore", "hiredis", "httptools", "lmdb", "numpy", "orjson", "pandas", "polars",
     "pyarrow", "pydantic", "redis", "rich", "typer", "uvicorn", "uvloop",

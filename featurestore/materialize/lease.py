@@ -18,8 +18,6 @@ from featurestore.declare.views import FeatureView
 from featurestore.errors import MaterializeError
 from featurestore.online import Guard, OnlineStore
 
-__all__ = ["LEASE_US", "Lease"]
-
 LEASE_US = 120_000_000
 """µs for which a run may be silent before another takes its place; a dead process of this machine is replaced at once."""
 

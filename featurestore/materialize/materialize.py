@@ -42,8 +42,6 @@ from featurestore.sources.source_files import again as once_more
 from featurestore.sources.unreadable import engine_words
 from featurestore.tiles.file_tile_choice import tiles_for
 
-__all__ = ["Run", "materialize_view", "run_record"]
-
 BATCH_KEYS = 4_000
 """Keys that are written at once and read back; few enough that a server's readers do not wait for long."""
 

@@ -19,8 +19,6 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.tiles.file_tile_choice import free_tiles
 
-__all__ = ["Materializer"]
-
 
 class PushedRecords(Protocol):
     """What fills views over pushed rows."""

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-__all__ = ["Progress"]
-
 
 class Progress:
     """What a task tells while it works: a run of materialize, of its keys, or a simulation, of what happens in it.

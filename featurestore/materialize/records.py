@@ -23,8 +23,6 @@ from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
 
-__all__ = ["RecordQuery", "collect", "existing"]
-
 PASS_KEYS = 1_000_000
 """Keys that are asked for at once: what bounds the memory of a run."""
 

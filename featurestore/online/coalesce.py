@@ -9,8 +9,6 @@ from typing import NamedTuple
 from featurestore.errors import OnlineDamagedError, OnlineUnavailableError
 from featurestore.online.contract import OnlineStore, Reading
 
-__all__ = ["CoalescingReader"]
-
 _Answer = asyncio.Future[Reading]
 
 

@@ -47,11 +47,6 @@ from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.view import EVENT_TIME, UNTIL, ResolvedView, status_column
 
-__all__ = [
-    "FORMAT", "Row", "Rows", "Slot", "ViewCodec", "edition_of", "pack_watermark", "project_prefix", "unpack_watermark",
-    "watermark_key",
-]  # fmt: skip
-
 FORMAT = 1
 EDITED = struct.Struct("<BI")  # how a watermark with an edition begins
 EDITED_FORMAT = 2

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
-__all__ = ["Guard", "OnlineStore", "Reading"]
-
 
 class Reading(NamedTuple):
     """What one round trip saw: the store's clock in µs since the epoch, then a value for each key."""

@@ -42,8 +42,6 @@ from featurestore.online.contract import Guard, Reading
 from featurestore.online.url import Parser, byte_count, parse_options, seconds
 from featurestore.online.value_checksums import is_sound, opened, opened_one, sealed
 
-__all__ = ["LmdbStore"]
-
 MAP_BYTES = 256 * 1024**3
 """Bytes of address space by default, not of disk: the file grows with what is in it."""
 

@@ -11,8 +11,6 @@ from typing import Any
 import redis
 from redis.connection import AbstractConnection
 
-__all__ = ["WITHOUT_LIBRARY", "Deadline", "Pool", "brought_up"]
-
 _TAKEN = inspect.signature(AbstractConnection.__init__).parameters
 WITHOUT_LIBRARY = {"driver_info": None} if "driver_info" in _TAKEN else {"lib_name": None, "lib_version": None}
 """Options of a connection that does not tell the server which library made it; they had other names before redis-py 7.1."""

@@ -35,8 +35,6 @@ from featurestore.online.pool import WITHOUT_LIBRARY, Deadline, Pool, brought_up
 from featurestore.online.url import Parser, file_path, parse_options, seconds, whole_number
 from featurestore.online.value_checksums import opened, opened_one, sealed
 
-__all__ = ["RedisStore"]
-
 T = TypeVar("T")
 
 _pack: Callable[..., bytes] = hiredis.pack_command

@@ -16,8 +16,6 @@ from featurestore.declare.push import PushSource
 from featurestore.errors import OnlineStoreError
 from featurestore.online.codec import ViewCodec
 
-__all__ = ["LAG_US", "NEVER", "SourceState", "Witness", "served_as_of", "source_prefix", "state_key"]
-
 PACKED = struct.Struct("<Bqqqq")
 FORMAT = 2
 BEFORE = struct.Struct("<Bqq")

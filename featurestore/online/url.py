@@ -13,8 +13,6 @@ from urllib.parse import parse_qsl
 
 from featurestore.errors import ConfigError, did_you_mean
 
-__all__ = ["Parser", "byte_count", "file_path", "parse_options", "seconds", "whole_number"]
-
 _BYTES = re.compile(r"([0-9]+)\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 

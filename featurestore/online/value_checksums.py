@@ -15,8 +15,6 @@ from zlib import crc32
 from featurestore.errors import OnlineDamagedError
 from featurestore.online.contract import OnlineStore
 
-__all__ = ["is_sound", "opened", "opened_one", "read_past_damage", "sealed"]
-
 MARK = b"\xf5\x9a\xc3\x6e"
 SOUND = {0x2144DF1C}
 """The CRC-32 of anything with its own CRC-32 behind it."""

@@ -17,11 +17,6 @@ import pyarrow.compute as pc
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType, date_of, days_of, micros_of, timestamp_of
 
-__all__ = [
-    "FROM_WIRE", "KEY_WIRE", "as_binary", "cut", "fixed_column", "key_pieces", "tails_column", "unpack_key",
-    "wire_dtype",
-]  # fmt: skip
-
 Packer: TypeAlias = Callable[[FeatureType], Callable[[Any], bytes]]
 """For a type, how one value of it is packed."""
 

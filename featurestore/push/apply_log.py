@@ -18,8 +18,6 @@ from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
 from featurestore.tiles.series import Replaced
 
-__all__ = ["Applying", "BatchReading", "missing_rows"]
-
 PIECE_ROWS = 20_000
 """Rows that are applied at once, where many are missing."""
 

@@ -13,8 +13,6 @@ import time
 from featurestore.errors import LogError
 from featurestore.sources.log import Log
 
-__all__ = ["THREAD", "Compactor"]
-
 THREAD = "featurestore-compaction"
 
 REST_SECONDS = 0.005

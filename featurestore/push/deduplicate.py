@@ -24,11 +24,6 @@ from featurestore.semantics.order import order_bytes
 from featurestore.semantics.values import instants, scalars
 from featurestore.types import Timestamp, timestamp_of, to_json
 
-__all__ = [
-    "IDENTITY", "NO_TIME", "Deduplicated", "Identity", "KnownIdentities", "PendingKnownAt", "deduplicate", "digests_of",
-    "identity_keys", "next_version",
-]  # fmt: skip
-
 PACKED = struct.Struct("<qq")
 DIGEST_BYTES = 16
 IDENTITY = b"i"  # follows the prefix of a source

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from featurestore.errors import FeatureStoreError
 from featurestore.push.pusher import Pusher
 
-__all__ = ["Heartbeat"]
-
 BEAT_SECONDS = 0.3
 """Seconds between two beats."""
 

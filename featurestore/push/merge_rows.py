@@ -19,8 +19,6 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.tiles.codec import TileCodec
 from featurestore.tiles.series import UNTIL, PushedRow, ViewTiles
 
-__all__ = ["LoggedRow", "PushedView", "read_rows"]
-
 
 class LoggedRow(NamedTuple):
     """A row of the log, beside the known_at of the version that it replaces, and whether it deletes."""

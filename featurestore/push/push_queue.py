@@ -12,8 +12,6 @@ import pyarrow as pa
 from featurestore.push.pushed import Pushed
 from featurestore.push.rows import GivenRows
 
-__all__ = ["PushQueue", "QueuedPush"]
-
 BATCH_ROWS = 5_000
 """Rows that one batch takes at most, however many wait."""
 

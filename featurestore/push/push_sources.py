@@ -35,8 +35,6 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import LATE
 from featurestore.sources.source_files import again
 
-__all__ = ["Pushing"]
-
 CLOCK_WAIT_SECONDS = 10.0
 """Seconds for which a push waits for the online store's clock, which may stand still, or have been set back."""
 

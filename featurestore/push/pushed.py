@@ -13,8 +13,6 @@ import pyarrow.compute as pc
 from featurestore.declare.push import PushSource
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["Pushed", "rows_without_key"]
-
 
 class RowCounts(NamedTuple):
     """What became of the rows of one push: kept, unchanged (retries), late (kept aside)."""

@@ -26,8 +26,6 @@ from featurestore.sources.session import Session
 from featurestore.tiles.series import UNTIL, PushedRow
 from featurestore.types import FeatureType
 
-__all__ = ["folded_records"]
-
 READ_BATCH_ROWS = 50_000
 """Rows that are read at once."""
 

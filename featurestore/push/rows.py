@@ -21,8 +21,6 @@ from featurestore.semantics.input_columns import WrongTypeError, WrongValueError
 from featurestore.semantics.values import canonical
 from featurestore.types import FeatureType, from_json
 
-__all__ = ["GivenRows", "given_rows", "table_of_rows", "write_rows"]
-
 INT64 = 1 << 63
 
 

@@ -17,8 +17,6 @@ from featurestore.online.source_state import NEVER, SourceState
 from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
 
-__all__ = ["LOOK_EVERY_US", "LogWitness"]
-
 LOOK_EVERY_US = 100_000
 """µs between two looks at a log, by a clock that runs."""
 

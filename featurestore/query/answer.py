@@ -29,8 +29,6 @@ from featurestore.semantics.view import EVENT_TIME, UNTIL, ResolvedFeature, Reso
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Answer", "ask"]
-
 POOLED_MIN_REQUESTS = 50_000
 """Requests from which on columns are taken by a pool of threads; for fewer it costs more than it saves. Measured with 20 columns on
 two cores: 0.7 ms by one thread and 1.8 by the pool for 10,000 requests, 1.7 and 1.9 for 30,000, 11.2 and 9.0 for 100,000."""

@@ -22,8 +22,6 @@ from featurestore.semantics.rows import counts_at_sql, rows_sql, words_sql
 from featurestore.semantics.source_columns import Scan, cell, key_list, order_terms, same_key, tiebreak_terms
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["Statement", "keys_statements", "near_sql", "rows_statements", "ties_statements"]
-
 
 class Statement(NamedTuple):
     """A temporary table and the query that fills it."""

@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from featurestore.semantics.rows import RowTimes
 
-__all__ = ["Found", "Requests", "newest"]
-
 Ints = npt.NDArray[np.int64]
 
 TRIED_INSTANTS = 3

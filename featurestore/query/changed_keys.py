@@ -9,8 +9,6 @@ from featurestore.semantics.rows import between_sql, happened_sql, is_known_sql,
 from featurestore.semantics.source_columns import Scan, cell, has_key, key_list, until_sql
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["all_keys_sql", "changed_keys_sql"]
-
 
 def all_keys_sql(view: ResolvedView, scan: Scan) -> str:
     """Every key that any version of a row ever had, once each, as `(k…)`."""

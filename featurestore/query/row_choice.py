@@ -24,8 +24,6 @@ from featurestore.semantics.view import ResolvedView
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["CHOSEN", "RowChoice", "choose"]
-
 SEARCH_BATCH_ROWS = 1_000_000
 """Rows that are searched at once: what bounds the memory beside DuckDB's."""
 

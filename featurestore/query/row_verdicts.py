@@ -27,10 +27,6 @@ from featurestore.semantics.source_columns import (
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.view import ResolvedView
 
-__all__ = [
-    "VERDICTS", "Chosen", "Narrowed", "cells_sql", "counts_sql", "judged_statement", "narrowed", "nearest_sql", "since",
-]  # fmt: skip
-
 VERDICTS = (
     "chosen", "ended", "older", "expired", "too new", "not yet known", "superseded", "deleted", "invalid", "other key",
 )  # fmt: skip

@@ -12,8 +12,6 @@ from featurestore.registry.steps import FreeOnline, KeepVersion, Plan, Refill, R
 from featurestore.registry.store import Registry, ServiceVersion
 from featurestore.sources.offline import Offline
 
-__all__ = ["AppliedVersion", "apply_plan", "first_sight"]
-
 
 @dataclass(frozen=True)
 class AppliedVersion:

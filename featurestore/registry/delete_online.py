@@ -8,8 +8,6 @@ from featurestore.online import OnlineStore
 from featurestore.online.codec import WATERMARK, ViewCodec, project_prefix
 from featurestore.online.value_checksums import read_past_damage
 
-__all__ = ["free_project", "free_view"]
-
 
 def free_view(store: OnlineStore, project: str, view: str, fingerprint: str) -> int:
     """Delete every key of a view version; how many there were."""

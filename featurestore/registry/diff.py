@@ -7,8 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Change", "changes", "code_changes"]
-
 
 class Change(NamedTuple):
     """One field: its dotted name, and what it was and is as text; None where it was or is not there."""

@@ -9,8 +9,6 @@ from featurestore.catalog import Catalog
 from featurestore.registry.documents import KINDS, is_as_applied
 from featurestore.registry.records import Version
 
-__all__ = ["Differences", "differences"]
-
 NAMED = 4
 """So many names of a kind are told."""
 

@@ -29,11 +29,6 @@ from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, fingerprint_of, resolve
 from featurestore.types import from_json, parse_type, to_json
 
-__all__ = [
-    "BESIDE", "KINDS", "PLACES", "Document", "Record", "catalog_of", "digest_of", "document_of", "empty_document",
-    "is_as_applied", "merged", "resolved_service", "resolved_view", "service_from", "service_views", "view_fingerprints", "view_from",
-]  # fmt: skip
-
 FORMAT = 1
 
 KINDS = {

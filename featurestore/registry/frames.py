@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import orjson
 
-__all__ = ["WrittenFrame", "add_frame", "feature_id", "frames_in", "on_demand_id"]
-
 TABLE = """CREATE TABLE IF NOT EXISTS frames (
     path TEXT PRIMARY KEY,
     service TEXT NOT NULL, fingerprint TEXT NOT NULL,

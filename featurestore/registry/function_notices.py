@@ -17,8 +17,6 @@ from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.types import FeatureType, Timestamp
 
-__all__ = ["function_notices"]
-
 
 def function_notices(functions: Iterable[OnDemand], views: Mapping[str, ResolvedView]) -> Iterator[Notice]:
     """What each function returns, or how it fails, where all of its inputs are null; the time of a request never is."""

@@ -20,8 +20,6 @@ from featurestore.semantics.service import resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.sources.offline import Offline
 
-__all__ = ["make_plan", "resolve_views"]
-
 
 def make_plan(
     catalog: Catalog,

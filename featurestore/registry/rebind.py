@@ -13,8 +13,6 @@ from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.sources.offline import Offline
 
-__all__ = ["applied_views", "rebind"]
-
 
 def applied_views(
     version: Version, catalog: Catalog, offline: Offline, *, names: Sequence[str] | None = None,

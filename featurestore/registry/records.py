@@ -12,8 +12,6 @@ from featurestore.registry.documents import Document, catalog_of, resolved_servi
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["Freed", "KeptVersion", "RegistryState", "RunRecord", "ServiceVersion", "Version"]
-
 
 @dataclass(frozen=True)
 class Version:

@@ -17,11 +17,6 @@ from featurestore.registry.steps import KeepVersion, RetireVersion, VersionStep
 from featurestore.registry.store import KeptVersion, Registry, RegistryState, ServiceVersion, Version
 from featurestore.semantics.view import ResolvedView
 
-__all__ = [
-    "ALL", "Free", "HeldView", "Published", "Rollout", "Versions", "free_leftovers", "free_version", "held_views",
-    "versions_between",
-]  # fmt: skip
-
 Free = Callable[[str, str], int]
 """Frees the online keys of a view version, by name and fingerprint, and returns how many there were."""
 

@@ -17,11 +17,6 @@ from featurestore.registry.store import KeptVersion, ServiceVersion
 from featurestore.report import Report, Reported, ReportTable, plain
 from featurestore.semantics.view import fingerprint_of
 
-__all__ = [
-    "AddDefinition", "ChangeLabel", "ChangeValue", "FreeOnline", "KeepVersion", "Notice", "Plan", "Refill",
-    "RemoveDefinition", "RetireVersion", "Step", "steps_between",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class _WholeDefinition:

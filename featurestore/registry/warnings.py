@@ -23,8 +23,6 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
 
-__all__ = ["SAMPLE_ROWS", "column_notices", "data_notices", "rule_notices"]
-
 SAMPLE_ROWS = 500_000
 """The most rows of one source that ages are measured on; enough for a percentile, and quick on any source."""
 

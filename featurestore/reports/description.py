@@ -22,8 +22,6 @@ from featurestore.semantics.columns import type_of_column
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 from featurestore.types import to_json
 
-__all__ = ["Description", "describe", "describe_all"]
-
 LABELS = ("description", "owner", "tags")
 TIME_WORDS = ("refresh", "refresh_offset", "settle", "ready_after", "ttl", "freshness")
 

@@ -20,8 +20,6 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.arrivals import Stay
 from featurestore.sources.source_files import SourceFile
 
-__all__ = ["Completions", "Landing", "completions_of", "landings", "looks_at"]
-
 
 class Landing(NamedTuple):
     """What is known of when the rows of a file came, in µs."""

@@ -12,8 +12,6 @@ from featurestore.registry.store import ServiceVersion
 from featurestore.report import Report, Reported, plain_fields
 from featurestore.training.manifest import Manifest, library_versions
 
-__all__ = ["ManifestCheck", "check_manifest"]
-
 AppliedState = Literal["applied", "kept", "replaced", "never applied"]
 
 

@@ -23,8 +23,6 @@ from featurestore.sources.log import Log, Segment
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import LATE
 
-__all__ = ["PushStatus", "ViewStatus", "reads_source", "status_of", "status_report"]
-
 
 @dataclass(frozen=True)
 class PushStatus:

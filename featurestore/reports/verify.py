@@ -25,8 +25,6 @@ from featurestore.query.changed_keys import all_keys_sql
 from featurestore.report import Report, Reported, instant_json, plain, plain_fields, shown_instant
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["Discrepancy", "Verification", "Verified", "verify"]
-
 BATCH_KEYS = 4_000
 """Records that are read and compared at once."""
 

@@ -25,11 +25,6 @@ from featurestore.types import (
     Timestamp,
 )
 
-__all__ = [
-    "ZONED", "Mixed", "RawColumns", "finer_than_micros", "floored_sql", "floored_type", "instant_expression",
-    "instant_sql", "read_sql", "said_type", "type_of_arrow", "type_of_column", "widens",
-]  # fmt: skip
-
 SIMPLE = {
     "BOOLEAN": Bool, "TINYINT": Int32, "SMALLINT": Int32, "INTEGER": Int32, "UTINYINT": Int32, "USMALLINT": Int32,
     "BIGINT": Int64, "UINTEGER": Int64, "FLOAT": Float32, "DOUBLE": Float64, "VARCHAR": String, "UUID": String,

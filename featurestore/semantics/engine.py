@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["Node", "arguments", "batches_of", "is_arrow", "is_relation", "settle_session", "text_of", "without_places"]
-
 Node = dict[str, Any]
 
 PLACES = {"query_location", "query_location_length"}

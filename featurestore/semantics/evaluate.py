@@ -13,8 +13,6 @@ from featurestore.errors import OnDemandError
 from featurestore.semantics.service import REQUEST_TIME
 from featurestore.semantics.values import canonical, scalars
 
-__all__ = ["evaluate", "input_names"]
-
 
 def input_names(item: OnDemand) -> list[str]:
     """The names under which its inputs are found, in the order of its parameters."""

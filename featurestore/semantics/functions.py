@@ -10,8 +10,6 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["EXACT", "LIST_AGGREGATES", "REFUSED", "Function", "known_functions", "list_aggregate"]
-
 CLOCK = "reads the clock"
 SESSION = "depends on the session"
 VERSION = "depends on the engine's version"

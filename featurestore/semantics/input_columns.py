@@ -13,8 +13,6 @@ from featurestore.semantics.columns import type_of_arrow, widens
 from featurestore.semantics.values import EXACT_IN_FLOAT64, canonical, is_list, micros, scalars
 from featurestore.types import FeatureType
 
-__all__ = ["INTEGERS", "WrongTypeError", "WrongValueError", "taken", "whole_decimal", "whole_numbers"]
-
 INTEGERS = {"Int32", "Int64"}
 
 NARROWED = {

@@ -18,11 +18,6 @@ from featurestore.semantics.rows import before_ttl
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedFeature
 
-__all__ = [
-    "ended", "ended_sql", "expire", "expired", "filled", "non_present", "row_status", "row_statuses", "spread",
-    "status_of", "statuses_of", "takes_default",
-]  # fmt: skip
-
 Bits = npt.NDArray[np.bool_]
 Statuses = npt.NDArray[np.uint8]
 

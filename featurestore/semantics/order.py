@@ -26,11 +26,6 @@ import numpy as np
 
 from featurestore.types import FeatureType, Float32, Scalar, date_of, days_of, micros_of, timestamp_of
 
-__all__ = [
-    "event_time_of", "order_bytes", "order_sql", "order_value", "place", "pushed_place", "read_all", "same_value",
-    "widening_reader",
-]  # fmt: skip
-
 WIDTH = {"Int32": 4, "Int64": 8, "Date": 4, "Timestamp": 8, "Decimal": 16}
 IEEE = {"Float32": struct.Struct(">f"), "Float64": struct.Struct(">d")}
 WORD, DOUBLE = struct.Struct(">Q"), struct.Struct(">d")

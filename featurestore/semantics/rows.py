@@ -41,13 +41,6 @@ from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 from featurestore.semantics.windows import Span
 
-__all__ = [
-    "RowTimes", "before_ttl", "before_ttl_sql", "between_sql", "counts_at", "counts_at_sql", "counts_from",
-    "counts_from_sql", "counts_until", "counts_until_sql", "current_terms", "happened_sql", "holds_sql", "invalid_sql",
-    "is_known_sql", "known", "known_sql", "rows_sql", "timed_sql", "valid_terms", "versions_sql", "visible_span",
-    "visible_terms", "whole_sql", "within_sql", "words_sql",
-]  # fmt: skip
-
 Ints = npt.NDArray[np.int64]
 
 

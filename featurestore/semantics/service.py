@@ -14,8 +14,6 @@ from featurestore.errors import DeclarationError
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, fingerprint_of
 from featurestore.types import FeatureType
 
-__all__ = ["REQUEST_TIME", "ResolvedService", "ServiceColumn", "ServiceView", "resolve_service"]
-
 REQUEST_TIME = "request time"
 """Under which name the instants of the requests are among the inputs of functions; no input can bear it."""
 

@@ -14,11 +14,6 @@ from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.types import FeatureType
 
-__all__ = [
-    "ARRIVED", "Scan", "cell", "cell_sql", "happened_of", "has_key", "identity_terms", "key_list", "known_of",
-    "learned_terms", "order_terms", "own_columns", "read_cell", "same_key", "tiebreak_terms", "until_sql",
-]  # fmt: skip
-
 ARRIVED = "__arrived"
 """BIGINT µs, beside the columns of a source of files: when the store first saw the file that a row lies in."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["file_list", "floor_div", "folded", "literal", "numbered_columns", "quote"]
-
 _LITERAL = {ord(sign): f"[{sign}]" for sign in "*?["}
 """What a reader of files takes for a pattern, written so that it matches only itself."""
 

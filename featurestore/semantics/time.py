@@ -15,8 +15,6 @@ from typing import Any
 
 from featurestore.semantics.sql import floor_div
 
-__all__ = ["BEGINNING", "END", "Timing", "last_step", "last_step_sql"]
-
 BEGINNING = -(1 << 62)
 """−∞ as an instant, far enough inside int64 that durations can be added; the time of rows without time."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-__all__ = ["names_in", "normalised", "qualified_calls", "quoted_names"]
-
 TOKEN = re.compile(
     r"""
     (?P<blank>\s+|--[^\n]*)

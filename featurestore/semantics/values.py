@@ -17,11 +17,6 @@ from featurestore.types import FeatureType, date_of, timestamp_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "EXACT_IN_FLOAT64", "canonical", "canonical_chunks", "chosen_columns", "fill", "instants", "is_list", "matrix_of", "micros",
-    "own_lists", "scalars", "take", "to_numpy", "to_pandas",
-]  # fmt: skip
-
 T = TypeVar("T")
 
 NAN: dict[str, Any] = {"Float32": np.float32(np.nan), "Float64": np.float64(np.nan)}

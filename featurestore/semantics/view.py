@@ -24,11 +24,6 @@ from featurestore.semantics.tokens import names_in, normalised
 from featurestore.semantics.windows import Span, default_hop
 from featurestore.types import FeatureType, to_json
 
-__all__ = [
-    "EVENT_TIME", "UNTIL", "KeyColumn", "ResolvedFeature", "ResolvedView", "algebra_of", "fingerprint_of", "resolve",
-    "status_column",
-]  # fmt: skip
-
 EVENT_TIME, UNTIL = "event time", "until when"
 """Columns of an answer's rows beside the features; no feature can bear such a name."""
 

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 from featurestore.semantics.time import BEGINNING, last_step, last_step_sql
 
-__all__ = ["Span", "TileGrid", "default_hop"]
-
 MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 HOPS = ((12 * DAY, DAY), (12 * HOUR, HOUR), (HOUR, 5 * MINUTE), (MINUTE, MINUTE))
 """From which length of window on which hop is used; a shorter window is one hop itself."""

@@ -48,8 +48,6 @@ from featurestore.server.problems import (
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest
 
-__all__ = ["MAX_BODY", "create_app"]
-
 MAX_BODY = 16 << 20
 """Bytes of a request's body; a larger one is refused with 413."""
 

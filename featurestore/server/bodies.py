@@ -18,11 +18,6 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import checked_id
 from featurestore.types import Timestamp, to_json
 
-__all__ = [
-    "ARROW", "FINGERPRINT", "PUSH", "PUSHED", "REQUEST", "REQUEST_ID", "RESPONSE", "LookupRequest", "LookupResponse",
-    "PushRequest", "PushResponse", "arrow_body", "json_body", "read_object", "read_push", "read_request", "request_id",
-]  # fmt: skip
-
 REQUEST_ID = "X-Request-ID"
 ARROW = "application/vnd.apache.arrow.stream"
 AS_THEY_ARE = {"Bool", "Int32", "Int64", "String"}

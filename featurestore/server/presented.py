@@ -10,8 +10,6 @@ from featurestore.errors import FingerprintError, ManifestError, NotFoundError, 
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest
 
-__all__ = ["presented", "unready", "versions"]
-
 
 def presented(store: FeatureStore, manifests: Iterable[Any]) -> dict[str, Manifest]:
     """The manifests by service, each of which the store serves or will once it is materialized.

@@ -24,10 +24,6 @@ from featurestore.errors import (
     RequestError,
 )
 
-__all__ = [
-    "PROBLEM", "BadRequest", "Problem", "answer_error", "answer_http", "answer_unexpected", "described", "problem",
-]  # fmt: skip
-
 PROBLEM = "application/problem+json"
 
 STATUS: tuple[tuple[type[Exception], int, str], ...] = (

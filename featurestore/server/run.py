@@ -15,8 +15,6 @@ from featurestore.server.app import create_app
 from featurestore.server.presented import presented
 from featurestore.store import FeatureStore
 
-__all__ = ["app_from_environment", "serve"]
-
 REPO, ENV = "FEATURESTORE_REPO", "FEATURESTORE_ENV"
 MANIFESTS = "FEATURESTORE_MANIFESTS"
 """The paths of the manifests to serve, as a JSON list."""

@@ -20,9 +20,6 @@ from featurestore.registry.records import Version
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import resolve
 
-__all__ = ["FeatureList", "is_features", "listed_service", "selections_of"]
-
-
 NAMING = (str, FeatureService, FeatureView, Selection, OnDemand)
 """What one feature, or several, can be named by."""
 

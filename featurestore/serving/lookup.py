@@ -30,8 +30,6 @@ from featurestore.serving.repeated_keys import Repeats, repeats_of
 from featurestore.serving.view_readers import Vouched, reader_of
 from featurestore.types import FeatureType, Timestamp, from_json
 
-__all__ = ["Lookup", "rows_of"]
-
 MAX_READINGS = 20
 """Round trips that a lookup makes at most, when records are rewritten under its hands."""
 

@@ -21,8 +21,6 @@ from featurestore.serving.repeated_keys import Repeats
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["OnlineResult", "PartAnswer"]
-
 NAMES = tuple(status.name for status in Status)
 
 

@@ -22,8 +22,6 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_rows import ServedRows
 from featurestore.serving.store_version import StoreVersion
 
-__all__ = ["Recorder", "checked_id", "is_logged_key"]
-
 ID = re.compile(r"[ -~]{1,128}")
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
-__all__ = ["Repeats", "repeats_of"]
-
 
 class Repeats:
     """Rows of which some are alike. `firsts`: the rows that are unlike all before them."""

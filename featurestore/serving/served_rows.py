@@ -27,11 +27,6 @@ from featurestore.serving.log.serving_log import SegmentForm, ServedRequests, is
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.store_version import METADATA, StoreVersion
 
-__all__ = [
-    "LoggedRequest", "ServedRows", "as_of_column", "feature_column", "find_request", "input_column", "schema_of",
-    "status_columns", "store_version",
-]  # fmt: skip
-
 TIME = pa.timestamp("us", "UTC")
 OWN = (pa.field("request", pa.string()), pa.field("row", pa.int32()), pa.field("time", TIME))
 """The log's own columns; the others have a colon in their names, which no feature has."""

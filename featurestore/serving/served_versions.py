@@ -44,8 +44,6 @@ from featurestore.serving.recorder import Recorder, checked_id
 from featurestore.serving.view_readers import Vouched
 from featurestore.training.manifest import Manifest
 
-__all__ = ["RELOAD_SECONDS", "ServiceBehind", "Serving", "is_published"]
-
 RELOAD_SECONDS = 2.0
 """Seconds after which a loaded service looks whether a newer version is to be served."""
 

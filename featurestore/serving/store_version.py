@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 from featurestore.semantics.service import ResolvedService
 from featurestore.training.manifest import library_versions
 
-__all__ = ["METADATA", "StoreVersion"]
-
 METADATA = b"featurestore"
 """The key in a segment's Parquet metadata."""
 

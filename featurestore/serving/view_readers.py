@@ -21,8 +21,6 @@ from featurestore.serving.online_result import PartAnswer
 from featurestore.tiles.codec import TileCodec
 from featurestore.tiles.series import ViewTiles
 
-__all__ = ["Columns", "ViewReader", "Vouched", "reader_of"]
-
 Columns = Sequence[Sequence[Any]]
 
 

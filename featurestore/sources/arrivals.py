@@ -24,8 +24,6 @@ from featurestore.durable.sqlite_file import SQLiteFile, row_check, schema_of, t
 from featurestore.errors import RegistryError
 from featurestore.semantics.time import BEGINNING
 
-__all__ = ["Arrivals", "Sighting", "Stay"]
-
 SCHEMA = 4
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file."""
 

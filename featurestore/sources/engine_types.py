@@ -17,8 +17,6 @@ from featurestore.semantics.columns import NAIVE, ZONED, finer_than_micros, floo
 from featurestore.semantics.sql import literal
 from featurestore.types import Decimal, FeatureType
 
-__all__ = ["NOTHING", "EngineChange", "change_in", "common_type", "converted_sql", "given_type", "type_tree"]
-
 NOTHING = '"NULL"'
 """The type of a column that holds nothing but nulls."""
 

@@ -18,8 +18,6 @@ from featurestore.semantics.source_columns import Scan, cell
 from featurestore.semantics.sql import quote
 from featurestore.sources.log import ROW, SEGMENT
 
-__all__ = ["check_history", "history_sql", "with_history"]
-
 
 def check_history(source: PushSource, history: Source, raw: Mapping[str, str]) -> None:
     """DeclarationError where the history's columns, by name and DuckDB type, do not hold what the schema says."""

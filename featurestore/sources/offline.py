@@ -25,8 +25,6 @@ from featurestore.sources.unreadable import engine_words
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Offline"]
-
 
 class Offline(Sources):
     """The sources of a project, and DuckDB sessions that read them; safe to use from several threads.

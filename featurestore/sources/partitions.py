@@ -27,11 +27,6 @@ from featurestore.types import Date, FeatureType, Int64, String, Timestamp, from
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = [
-    "FILE_NUMBER", "check_own_columns", "folder_values", "guessed_types", "partition_columns", "value_of",
-    "values_table",
-]  # fmt: skip
-
 WHOLE = re.compile(r"-?\d{1,18}")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 

@@ -13,8 +13,6 @@ from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ConfigError
 from featurestore.sources.log import Log
 
-__all__ = ["LATE", "ROWS", "PushLogs"]
-
 ROWS, LATE = "rows", "late"
 
 

@@ -25,8 +25,6 @@ from featurestore.sources.source_files import SourceFile
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["rows_of_files", "rows_of_table"]
-
 
 class Pointer(NamedTuple):
     """The names, as SQL writes them, of the two columns that say where a row lies."""

@@ -27,8 +27,6 @@ from featurestore.sources.unreadable import no_parquet
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["FileColumns", "Schemas", "agreed_columns", "pushed_types", "readable", "taken_columns"]
-
 
 class FileColumns(NamedTuple):
     """The columns of a file in their order: names, Arrow types, and the DuckDB types as which the engine reads them."""

@@ -38,8 +38,6 @@ from featurestore.types import FeatureType
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["OpenedSource", "Session", "SharedInstance"]
-
 
 class OpenedSource(NamedTuple):
     """How SQL reads a source without its derived columns, and the columns that it reads."""

@@ -22,8 +22,6 @@ from featurestore.declare.sources import ParquetSource, Source, TableSource, no_
 from featurestore.errors import FilesChangedError, SourceError
 from featurestore.sources.arrivals import Sighting
 
-__all__ = ["PlaceError", "Places", "SourceFile", "again", "files_below", "source_error"]
-
 T = TypeVar("T")
 
 MAX_READINGS = 3

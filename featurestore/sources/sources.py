@@ -23,8 +23,6 @@ from featurestore.types import FeatureType
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Sources"]
-
 AGREED_SETS = 64
 """How many sets of files are remembered with what their columns are as a whole."""
 

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     import duckdb
 
 
-__all__ = ["engine_words", "no_database", "no_parquet"]
-
 HEAD, TAIL = 64, 4
 """Bytes at a file's ends that are looked at."""
 

@@ -14,8 +14,6 @@ from featurestore.clock import instant_of
 from featurestore.declare.sources import Source
 from featurestore.errors import SourceError
 
-__all__ = ["column_of", "inferred", "time_type"]
-
 
 def column_of(source: Source, name: str, rows: Sequence[Mapping[str, Any]], *, of: pa.DataType) -> pa.Array:
     """A column of dict rows as Arrow of type `of`; SourceError names the row whose value does not fit."""

@@ -29,8 +29,6 @@ from featurestore.testing.replay import PushedRows, Replay
 from featurestore.training.historical import Options, get_historical_features
 from featurestore.types import FeatureType, from_json
 
-__all__ = ["FeatureTest"]
-
 Schema = dict[str, pa.DataType]
 ASKED_AT = "asked at"
 """The spine's column of instants, where no input bears the name."""

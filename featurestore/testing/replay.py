@@ -15,8 +15,6 @@ from featurestore.errors import SourceError
 from featurestore.semantics.values import instants
 from featurestore.store import FeatureStore
 
-__all__ = ["PushedRows", "Replay"]
-
 
 class PushedRows(NamedTuple):
     """Rows of a push source that are pushed together: the table, the known_at (µs) that each will have, ascending, and the

@@ -14,8 +14,6 @@ from featurestore.semantics.folds.packing import unpack_runs
 from featurestore.tiles.layout import COUNT, HEAD, UNEVEN, TileFormat
 from featurestore.tiles.series import TileRange
 
-__all__ = ["TileBlock"]
-
 Ints = npt.NDArray[np.int64]
 WORD = 8
 HALF = 32

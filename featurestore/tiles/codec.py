@@ -17,8 +17,6 @@ from featurestore.tiles.block import TileBlock
 from featurestore.tiles.layout import COUNT, HEAD, SeriesColumns, SeriesLayout, TileFormat
 from featurestore.tiles.series import PartialAggregate, PushedRow, Replaced, TileRange, TileReader, ViewTiles
 
-__all__ = ["BLOCK_READ_MIN_RECORDS", "TileCodec", "TileRecord"]
-
 FORMAT = 3
 NO_INSTANT = -(1 << 63)
 """Before every instant (µs): a record that there is not yet is true for none."""

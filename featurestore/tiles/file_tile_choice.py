@@ -26,8 +26,6 @@ from featurestore.sources.source_files import SourceFile
 from featurestore.tiles.file_tile_query import FileTiles, Rest, count_rows, hop_for, joined_sql, make_tiles, tile_grid
 from featurestore.tiles.file_tile_store import HopChoice, TiledFile, TiledPart, TileFiles
 
-__all__ = ["can_be_tiled", "free_tiles", "tiles_folder", "tiles_for"]
-
 SIDE_BY_SIDE_PARTS = 8
 """So many parts are read side by side; where there are more, the smallest of them are joined."""
 

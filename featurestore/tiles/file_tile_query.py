@@ -28,8 +28,6 @@ from featurestore.tiles.tile_rows import TileRows, merged_by, tile_table
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["FileTiles", "Rest", "count_rows", "hop_for", "joined_sql", "make_tiles", "tile_grid"]
-
 MINUTE, HOUR = 60_000_000, 3_600_000_000
 HOPS = (5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR)
 """The hops that tiles of files may have (µs)."""

@@ -23,8 +23,6 @@ import pyarrow.parquet as pq
 from featurestore.durable.checksums import checks_of, decoded, encoded, first_damage
 from featurestore.durable.disk import replace, sync
 
-__all__ = ["HopChoice", "TileFiles", "TiledFile", "TiledPart"]
-
 FORMAT = 3
 """Of the Parquet files and of both JSON files; what another version wrote is forgotten, and made anew."""
 

@@ -24,8 +24,6 @@ from featurestore.semantics.folds import State
 from featurestore.semantics.folds.packing import pack_runs, unpack_runs
 from featurestore.tiles.series import Number, TileSeries
 
-__all__ = ["COUNT", "HEAD", "UNEVEN", "AggregateColumns", "SeriesColumns", "SeriesLayout", "TileFormat"]
-
 HEAD = struct.Struct("<Bqq")
 """What comes before the series: format, instant, rows."""
 

@@ -22,10 +22,6 @@ from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_o
 from featurestore.semantics.windows import Span, TileGrid
 from featurestore.types import Int64
 
-__all__ = [
-    "Number", "PartialAggregate", "PushedRow", "Replaced", "TileRange", "TileReader", "TileSeries", "ViewTiles",
-]  # fmt: skip
-
 UNTIL = ""
 """The name of the column that holds the end of a row's validity (µs, END where open); no column of a source has it."""
 

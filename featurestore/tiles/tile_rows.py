@@ -34,8 +34,6 @@ from featurestore.semantics.view import ResolvedFeature, algebra_of
 from featurestore.semantics.windows import TileGrid
 from featurestore.types import FeatureType, Int64
 
-__all__ = ["TileRows", "merged_by", "tile_table"]
-
 ORIGIN = 100
 """What is added to a limb's place, so that names have no sign; the squares of the smallest doubles lie 68 places below."""
 

@@ -37,8 +37,6 @@ from featurestore.training.training_frame import Block, TrainingFrame, check_nam
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Options", "answer_part", "get_historical_features", "listing_of", "part_values"]
-
 Listing = dict[str, tuple[SourceFile, ...]]
 """By source its files, each as it was found."""
 

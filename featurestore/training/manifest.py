@@ -21,8 +21,6 @@ from featurestore.semantics.view import fingerprint_of
 from featurestore.sources.unreadable import no_parquet
 from featurestore.training.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside
 
-__all__ = ["Manifest", "library_versions", "load_manifest"]
-
 LIBRARIES = ("featurestore", "duckdb", "numpy", "pandas", "pyarrow")
 PARQUET = b"PAR1"
 """How a Parquet file begins."""

@@ -15,8 +15,6 @@ from featurestore.sources.source_files import again
 from featurestore.training.historical import Options, get_historical_features, listing_of
 from featurestore.training.training_frame import TrainingFrame
 
-__all__ = ["TIMESTAMP", "snapshot"]
-
 TIMESTAMP = "event_timestamp"
 
 

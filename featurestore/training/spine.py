@@ -18,8 +18,6 @@ from featurestore.semantics.engine import batches_of, is_relation
 from featurestore.sources.source_files import PlaceError, files_below
 from featurestore.sources.unreadable import no_parquet
 
-__all__ = ["CHUNK_ROWS", "SpineChunk", "chunks_of", "pandas_of", "stays"]
-
 CHUNK_ROWS = 2_000_000
 """Rows that are answered at once: what bounds the memory of a spine that is larger."""
 

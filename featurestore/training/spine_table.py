@@ -29,8 +29,6 @@ from featurestore.types import FeatureType, timestamp_of
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["SpineTable", "load_chunk"]
-
 GIVEN = "spine_given"
 """The chunk as it came: `n` and the columns that are read, `c0, c1, …`."""
 

@@ -37,8 +37,6 @@ from featurestore.types import FeatureType
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MANIFEST_KEY", "Block", "TrainingFrame", "journalled", "manifest_beside"]
-
 SHOWN_ROWS, SHOWN_COLUMNS = 10, 20
 """How much of a frame is shown where it is printed."""
 

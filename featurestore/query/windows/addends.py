@@ -26,8 +26,6 @@ from featurestore.semantics.folds.limbs import (
 )
 from featurestore.types import FeatureType
 
-__all__ = ["GREATEST", "INTEGERS", "Addends"]
-
 GREATEST = np.iinfo(np.int64).max
 
 INTEGERS = {"Bool": pa.uint8(), "Int32": pa.int32(), "Int64": pa.int64(), "Date": pa.int32(), "Timestamp": pa.int64()}

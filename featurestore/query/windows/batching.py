@@ -14,8 +14,6 @@ from featurestore.query.windows.filtered_rows import Ints
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["key_batches", "memory_batches"]
-
 MEMORY_BATCH_CELLS = 20_000_000
 """Cells (rows × columns) that are folded at once: what bounds the memory beside DuckDB's."""
 

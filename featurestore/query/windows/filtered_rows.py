@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from featurestore.query.windows.ranges import MonotoneRun, Range
 
-__all__ = ["Bits", "FilteredRows", "Ints", "picked_places"]
-
 Ints = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.bool_]
 

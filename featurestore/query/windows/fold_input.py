@@ -29,8 +29,6 @@ from featurestore.semantics.values import canonical
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.types import FeatureType, Int64
 
-__all__ = ["COUNTED", "CountedColumn", "FoldRows", "column_name", "earliest", "rows_name"]
-
 COUNTED = "asof_counted"
 """The temporary table of the rows that folds count."""
 

@@ -26,8 +26,6 @@ from featurestore.semantics.view import ResolvedFeature, ResolvedView
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["ask_folds"]
-
 
 def ask_folds(
     connection: duckdb.DuckDBPyConnection,

@@ -26,8 +26,6 @@ from featurestore.semantics.values import canonical
 from featurestore.semantics.view import ResolvedFeature, algebra_of
 from featurestore.semantics.windows import Span
 
-__all__ = ["FoldedAnswer", "KeyBatch"]
-
 
 class FoldedAnswer(NamedTuple):
     """What the folds of a view say for m requests."""

@@ -23,8 +23,6 @@ from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.time import END
 from featurestore.semantics.windows import Span
 
-__all__ = ["MonotoneRun", "Range", "monotone_runs", "range_of"]
-
 Ints = npt.NDArray[np.int64]
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from featurestore.query.windows.filtered_rows import Bits, Ints
 from featurestore.semantics.rows import RowTimes
 
-__all__ = ["Ties"]
-
 
 class Ties:
     """The groups of rows that tie, of rows in rule 2's order.

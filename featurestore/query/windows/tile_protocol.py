@@ -15,8 +15,6 @@ from featurestore.semantics.source_columns import Scan
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["TILES", "TiledRows", "Tiling"]
-
 TILES = "asof_tiles"
 """The temporary table of tiles that a query reads: `key_no`, `tile_start`, `event_us`, and what the tiles add up to."""
 

@@ -23,8 +23,6 @@ from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType
 
-__all__ = ["FilteredColumn", "WindowedRows"]
-
 
 class FilteredColumn:
     """One column under one condition, as folds read it; those of the same column and condition share it."""

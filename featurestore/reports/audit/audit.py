@@ -35,8 +35,6 @@ from featurestore.serving.log.serving_log import losses, segments
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
 
-__all__ = ["Audited", "audit"]
-
 
 @dataclass(frozen=True)
 class Audited:

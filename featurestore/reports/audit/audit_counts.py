@@ -26,8 +26,6 @@ from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
 from featurestore.serving.served_rows import as_of_column
 
-__all__ = ["AuditCounts", "Compared"]
-
 EXAMPLES_OF_EACH_CAUSE = 2
 """Differences of one feature and cause that a report shows."""
 

@@ -17,8 +17,6 @@ from featurestore.semantics.order import same_value
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType
 
-__all__ = ["Bits", "passage", "same_bits"]
-
 Bits = npt.NDArray[np.bool_]
 
 

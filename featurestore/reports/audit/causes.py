@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["CAUSES", "REWRITTEN"]
-
 CAUSES = {
     "history rewritten": "a file of its source was written anew or removed after the value was computed",
     "late data": "without the files that the store saw only after the value was computed, training says what was served",

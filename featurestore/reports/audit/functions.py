@@ -16,8 +16,6 @@ from featurestore.semantics.evaluate import evaluate, input_names
 from featurestore.semantics.service import ServiceColumn
 from featurestore.serving.store_version import StoreVersion
 
-__all__ = ["compare_functions"]
-
 
 def compare_functions(
     logged: Logged, trained: Mapping[str, pa.Array], compared: Mapping[str, Compared]

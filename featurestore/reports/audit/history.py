@@ -14,8 +14,6 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 
-__all__ = ["FileHistory", "Then", "files_of", "other_versions"]
-
 
 @dataclass(frozen=True)
 class Then:

@@ -26,8 +26,6 @@ from featurestore.serving.served_rows import (
 )
 from featurestore.types import FeatureType, Timestamp
 
-__all__ = ["Logged", "SpineOfRequests", "chunks"]
-
 NAMING = ("request", "row")
 """The columns of a spine that name logged rows."""
 

@@ -18,8 +18,6 @@ from featurestore.reports.audit.causes import CAUSES, REWRITTEN
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
 
-__all__ = ["page", "plotting"]
-
 COLORS = {"rewritten": "#e0a030", "skewed": "#c8402f"}
 """One for each way in which a value differs."""
 

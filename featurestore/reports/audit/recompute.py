@@ -19,8 +19,6 @@ from featurestore.training.spine import SpineChunk
 from featurestore.training.spine_table import load_chunk
 from featurestore.types import FeatureType
 
-__all__ = ["NEVER", "STATUSES", "Ints", "Recomputed", "ask_keys", "neighbours"]
-
 Ints = npt.NDArray[np.int64]
 
 NEVER = -(1 << 60)

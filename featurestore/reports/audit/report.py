@@ -24,8 +24,6 @@ from featurestore.serving.log.serving_log import Losses
 if TYPE_CHECKING:
     from featurestore.reports.explain.explanation import Explanation
 
-__all__ = ["COUNTS", "TITLE", "Audit", "Difference", "FeatureAudit", "HourAudit", "Lateness", "lateness_table"]
-
 TITLE = "What was served, against training"
 
 

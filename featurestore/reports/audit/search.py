@@ -27,8 +27,6 @@ from featurestore.semantics.values import scalars
 from featurestore.sources.session import Session
 from featurestore.types import FeatureType
 
-__all__ = ["DifferingRows", "Search"]
-
 TRIED_INSTANTS = 3
 """How many instants before the one that was served for, and after it, are tried."""
 

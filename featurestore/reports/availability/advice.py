@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from featurestore.declare.durations import show_duration
 from featurestore.reports.availability.report import SIGHTING, TOLERATED, Advice, ViewAvailability, shown
 
-__all__ = ["advice_on", "readable"]
-
 ENOUGH_ROWS, ENOUGH_INSTANTS = 10_000, 100
 """Rows, and instants, from which on the longest that was measured says that a word is needlessly long."""
 

@@ -36,8 +36,6 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
 
-__all__ = ["availability"]
-
 
 def availability(
     project: Project, views: Sequence[str] | None = None, *, since: datetime | str | None = None

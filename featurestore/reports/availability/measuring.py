@@ -18,10 +18,6 @@ from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
 
-__all__ = [
-    "MeasuredView", "late_rows", "measure_known", "measure_served", "prepare", "switches",
-]  # fmt: skip
-
 QUANTILES = (0.5, 0.95, 0.99)
 
 

@@ -9,11 +9,6 @@ from typing import Any
 from featurestore.declare.durations import rough_duration
 from featurestore.report import Report, Reported, ReportTable, instant_json, plain
 
-__all__ = [
-    "HOW", "SIGHTING", "TOLERATED", "Advice", "Availability", "KnownLags", "Lag", "ServedLags", "Settling", "Switches",
-    "ViewAvailability", "shown",
-]  # fmt: skip
-
 TOLERATED = 0.01
 """The share of rows, or of instants, that may break a promise before it counts as broken."""
 

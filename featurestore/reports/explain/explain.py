@@ -47,8 +47,6 @@ from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
 from featurestore.sources.unreadable import engine_words
 
-__all__ = ["explain", "explain_as_of"]
-
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 COPIED_MAX_CELLS = 10_000_000
 """Values of a key's rows that are sooner copied than read again for each question."""

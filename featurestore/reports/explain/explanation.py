@@ -10,8 +10,6 @@ from typing import Any
 from featurestore.report import Report, Reported, ReportTable, shown_instant, typed_cell
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["ExplainedRow", "Explanation"]
-
 
 @dataclass(frozen=True)
 class ExplainedRow:

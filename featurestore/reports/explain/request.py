@@ -35,8 +35,6 @@ from featurestore.serving.served_rows import find_request
 from featurestore.sources.offline import Offline
 from featurestore.types import FeatureType
 
-__all__ = ["explain_request"]
-
 Resolve = Callable[[str, str], ResolvedService]
 
 

@@ -12,8 +12,6 @@ from featurestore.reports.explain.explanation import Explanation
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType
 
-__all__ = ["RequestExplanation", "ServedFeature", "ServedFunction", "ServedView"]
-
 HEADER = ("feature", "served", "status", "now", "status now", "same bits")
 
 

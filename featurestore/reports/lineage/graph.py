@@ -22,8 +22,6 @@ from featurestore.errors import NotFoundError, did_you_mean
 from featurestore.registry.frames import feature_id, on_demand_id
 from featurestore.semantics.expressions import columns_named
 
-__all__ = ["Edge", "Graph", "Node", "Subgraph", "found", "graph_of", "service_id"]
-
 
 @dataclass(frozen=True)
 class Node:
@@ -92,6 +90,7 @@ class Subgraph:
 
 
 def source_id(name: str) -> str:
+    """The id of a source in the graph."""
     return f"source:{name}"
 
 

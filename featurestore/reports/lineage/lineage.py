@@ -16,8 +16,6 @@ from featurestore.reports.lineage import text as lineage_text
 from featurestore.reports.lineage.graph import Graph, Node, Subgraph, found, graph_of
 from featurestore.reports.lineage.uses import Uses, add_uses, uses_of
 
-__all__ = ["Direction", "Lineage", "lineage", "lineage_of"]
-
 Direction = Literal["both", "upstream", "downstream"]
 
 

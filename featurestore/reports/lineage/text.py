@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from featurestore.reports.lineage.graph import Edge, Node, Subgraph
 
-__all__ = ["mermaid", "text"]
-
 MADE_OF, MAKES = "made of", "goes into"
 
 

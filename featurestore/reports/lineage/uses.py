@@ -22,8 +22,6 @@ from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.log.serving_log import is_sound, segments
 
-__all__ = ["ServedVersion", "Uses", "add_uses", "uses_of"]
-
 
 @dataclass(frozen=True)
 class ServedVersion:

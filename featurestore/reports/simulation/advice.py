@@ -17,8 +17,6 @@ from featurestore.reports.simulation.report import ViewRuns
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["advice_on", "notes_on"]
-
 SECOND_US = 1_000_000
 
 

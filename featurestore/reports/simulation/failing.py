@@ -7,8 +7,6 @@ from typing import ClassVar
 
 from featurestore.online import Guard, OnlineStore, Reading
 
-__all__ = ["FailingStore", "Killed"]
-
 
 class Killed(BaseException):
     """The process ended here. No handler of errors meets it, as none meets a signal."""

@@ -13,8 +13,6 @@ from pydantic import Field
 from featurestore.declare.declaration import Declaration, declares
 from featurestore.declare.durations import Duration, parse_duration
 
-__all__ = ["Faults", "Stretch", "chance", "chances"]
-
 Share = Annotated[float, Field(ge=0, le=1)]
 PAUSE_US = parse_duration("2h")
 

@@ -18,8 +18,6 @@ from featurestore.reports.simulation.pushes import PushFeed
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 
-__all__ = ["Feeds"]
-
 ENDED_US = parse_duration("7d")
 """A source whose last row was known so long before another's takes no part any more."""
 

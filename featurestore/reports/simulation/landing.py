@@ -27,8 +27,6 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
 
-__all__ = ["Came", "Landed", "LandingSource"]
-
 RETRIED_WITHIN_US = 3_600_000_000
 """µs within which a row that comes twice comes again."""
 

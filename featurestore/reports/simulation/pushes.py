@@ -31,8 +31,6 @@ from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 
-__all__ = ["Batch", "PushFeed", "Sent"]
-
 MOST_PUSHES = 2_000
 """Pushes of one source that a simulation makes at most, retries aside; rows that are learned close together share one."""
 

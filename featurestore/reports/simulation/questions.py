@@ -24,8 +24,6 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.types import FeatureType
 
-__all__ = ["Questions", "value_of"]
-
 POOL_KEYS = 10_000
 """Keys of a view that are drawn from: those of which something was learned last."""
 

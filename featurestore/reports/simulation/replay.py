@@ -35,8 +35,6 @@ from featurestore.reports.simulation.world import World
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["SimulatedReplay"]
-
 FIRST_WRITES = 3
 """A run that dies does so before one of its first writes: of the lease, a batch, the watermark."""
 

@@ -15,8 +15,6 @@ from featurestore.reports.simulation.faults import Faults
 from featurestore.reports.simulation.landing import Landed
 from featurestore.reports.simulation.pushes import Sent
 
-__all__ = ["Simulation", "ViewRuns"]
-
 
 @dataclass
 class ViewRuns:

@@ -16,8 +16,6 @@ from featurestore.reports.simulation.faults import Faults, Stretch, chance
 from featurestore.semantics.time import Timing
 from featurestore.semantics.view import ResolvedView
 
-__all__ = ["Schedule", "lookups", "pause_of", "restarts", "runs"]
-
 HOURLY_US = parse_duration("1h")
 """How often a continuous view over a batch source is materialized."""
 

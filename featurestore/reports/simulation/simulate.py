@@ -24,8 +24,6 @@ from featurestore.reports.simulation.report import Simulation
 from featurestore.reports.simulation.world import Open, World, check_alike, reading, settled
 from featurestore.sources.offline import Offline
 
-__all__ = ["Real", "Simulated", "simulate"]
-
 STRETCH_US = parse_duration("1d")
 """How much of the end of the data is replayed where nothing else is said."""
 

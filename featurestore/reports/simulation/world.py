@@ -31,8 +31,6 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.sources.arrivals import Sighting
 from featurestore.sources.offline import Offline
 
-__all__ = ["Open", "Store", "World", "check_alike", "reading", "relocated", "settled"]
-
 
 class Store(Protocol):
     """The verbs of a feature store that a simulation uses."""

@@ -17,8 +17,6 @@ from featurestore.semantics.folds.limbs import Ints, Limbs
 from featurestore.semantics.status import Status
 from featurestore.types import Scalar
 
-__all__ = ["Algebra", "CertainAlgebra", "FoldColumn", "Part", "PartialSums", "Place", "State"]
-
 State = Any
 """A plain immutable Python value; each algebra has its own. Equal states pack to equal bytes, and only they."""
 

@@ -14,11 +14,6 @@ import pyarrow as pa
 from featurestore.semantics.folds.limbs import MASK, Ints, Limbs, carried
 from featurestore.types import FeatureType
 
-__all__ = [
-    "TEN_POWER", "Flags", "absolute", "added", "decimal_sums", "on_grid", "python_sums", "rebased", "round_quotients", "round_sums",
-    "taller", "whole_sums", "with_specials",
-]  # fmt: skip
-
 Flags = npt.NDArray[np.bool_]
 BITS = {"Float64": (53, -1074), "Float32": (24, -149)}
 """Bits of the mantissa, and the power of two of the smallest subnormal."""

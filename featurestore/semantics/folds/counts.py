@@ -11,8 +11,6 @@ from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.types import FeatureType, Int64, Scalar
 
-__all__ = ["Counting"]
-
 
 @dataclass(frozen=True, slots=True)
 class Counting(CertainAlgebra):

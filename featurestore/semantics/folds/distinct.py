@@ -11,8 +11,6 @@ from featurestore.semantics.order import order_bytes
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
 
-__all__ = ["Distinct"]
-
 Values = frozenset[bytes] | None
 SATURATED = b"\x01"
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from featurestore.types import FeatureType
 
-__all__ = ["Measure", "measure_of", "rounded", "rounded_root"]
-
 SMALLEST = {"Float32": 149, "Float64": 1074}
 """The power of two of which every finite number of a float type is a multiple, negated."""
 

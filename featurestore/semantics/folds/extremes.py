@@ -13,8 +13,6 @@ from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Scalar
 
-__all__ = ["Extreme"]
-
 
 @dataclass(frozen=True, slots=True)
 class Extreme(CertainAlgebra):

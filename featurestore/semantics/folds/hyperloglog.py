@@ -19,8 +19,6 @@ from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.order import order_bytes
 from featurestore.types import FeatureType, Int64, Scalar
 
-__all__ = ["HyperLogLog"]
-
 Registers = tuple[int, ...] | bytes
 RANK_BITS = 6
 ENTRY_BYTES = 3

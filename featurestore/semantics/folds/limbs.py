@@ -15,11 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = [
-    "Limbs", "carried", "limbs_of_decimals", "limbs_of_floats", "limbs_of_ints", "squares_of_decimals", "squares_of_floats",
-    "squares_of_ints", "squares_of_limbs",
-]  # fmt: skip
-
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]

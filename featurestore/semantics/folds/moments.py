@@ -19,8 +19,6 @@ from featurestore.semantics.folds.sums import mean_result
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.types import FeatureType, Scalar
 
-__all__ = ["Moments", "finish_moments", "moments"]
-
 Sums = tuple[int, int, int, int]
 
 DOUBLE_UNIT_BITS = 1074

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["LONG_RUN_BYTES", "pack_ints", "pack_runs", "unpack_ints", "unpack_runs"]
-
 LONG_RUN_BYTES = 255
 """From this length on, a run is behind a byte that says so and four bytes."""
 

@@ -25,8 +25,6 @@ from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.types import FeatureType, Float64, Scalar
 
-__all__ = ["DDSketch", "Sketch"]
-
 Buckets = tuple[tuple[int, int], ...]
 MOST_BUCKETS = 2048
 FINEST = 20

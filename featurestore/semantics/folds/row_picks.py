@@ -22,8 +22,6 @@ from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
 from featurestore.types import Array, FeatureType, Scalar
 
-__all__ = ["LastRows", "OneRow", "unpack_rows"]
-
 Picked = tuple[Place, bytes]
 PickedRows = tuple[Picked, ...]
 

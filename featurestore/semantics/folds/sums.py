@@ -20,8 +20,6 @@ from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.status import Status
 from featurestore.types import Decimal, FeatureType, Float64, Int64, Scalar
 
-__all__ = ["FloatTotal", "WholeTotal", "mean_result"]
-
 WholeState = tuple[int, int]
 FloatState = tuple[int, int, int, int, int]
 LARGEST = {"Int32": (1 << 31) - 1, "Int64": (1 << 63) - 1}

@@ -9,8 +9,6 @@ from typing import NamedTuple
 from featurestore.semantics.folds.algebra import Algebra
 from featurestore.types import FeatureType
 
-__all__ = ["FOLDS", "FoldKind", "add_fold"]
-
 
 class FoldKind(NamedTuple):
     """A row of the table of folds."""

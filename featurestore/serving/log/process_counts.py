@@ -24,8 +24,6 @@ from typing import NamedTuple
 from featurestore.durable.checksums import decoded, encoded
 from featurestore.durable.disk import replace
 
-__all__ = ["Losses", "ProcessCounts", "fold_ended", "losses"]
-
 COUNTERS = struct.Struct("<QQQ")
 ERROR = struct.Struct("<Q200s")
 CHECK = struct.Struct("<I4x")

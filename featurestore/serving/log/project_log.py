@@ -11,8 +11,6 @@ from featurestore.durable.owner import OwnedFolder
 from featurestore.serving.log.serving_log import Losses, ServingLog, losses
 from featurestore.serving.log.upkeep import Limits, Upkeep, keep_up
 
-__all__ = ["ProjectLog"]
-
 
 class ProjectLog:
     """What featurestore.toml says of the serving log (`said`), as this process has it; now: the clock (µs)."""

@@ -25,11 +25,6 @@ from featurestore.durable.checksums import check_of, is_whole
 from featurestore.durable.disk import sync
 from featurestore.durable.parquet import storable
 
-__all__ = [
-    "HOUR_US", "REPLACES", "ServedSegment", "appearing", "is_sound", "live", "merged_name", "replaced", "rows_served",
-    "segment_name", "segments", "write_quickly",
-]  # fmt: skip
-
 HOUR_US = 3_600_000_000
 """µs: what is merged into one file."""
 

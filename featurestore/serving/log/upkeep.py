@@ -37,8 +37,6 @@ from featurestore.serving.log.segments import (
     replaced_by,
 )
 
-__all__ = ["GRACE_SECONDS", "Limits", "Upkeep", "keep_up"]
-
 SETTLED_US = 300_000_000
 """µs after its end when an hour is merged: what was served in it is written by then."""
 

@@ -16,8 +16,6 @@ from featurestore.sources.log.files import LogFolder
 from featurestore.sources.log.manifest import LogManifest, Retired, Segment
 from featurestore.sources.log.sealed import seal
 
-__all__ = ["Compaction", "compact"]
-
 Lock = Callable[[], AbstractContextManager[None]]
 
 

@@ -23,8 +23,6 @@ from featurestore.sources.log.manifest import LogManifest, ManifestFile, Segment
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import SegmentCutError, SegmentFile
 
-__all__ = ["NEVER", "CommitPointer", "Confirmed", "LogFolder"]
-
 MAX_LOOKS = 50  # times that a reader looks again
 LOOK_SECONDS = 0.01  # seconds between two of them
 

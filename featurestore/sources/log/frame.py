@@ -25,8 +25,6 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-__all__ = ["HEADER", "MAX_PAYLOAD_BYTES", "LogFrame", "Scanned", "encode", "scan"]
-
 MAGIC = b"FSL1"
 FIELDS = struct.Struct("<4sIIIqq")
 PLACE = struct.Struct("<QQ")

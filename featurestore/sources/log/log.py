@@ -31,8 +31,6 @@ from featurestore.sources.log.unsealed_cache import UnsealedCache
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Log"]
-
 SEGMENT_BYTES = 64 * 1024**2
 SEALING = "sealing full segments"
 GRACE_SECONDS = 3600.0

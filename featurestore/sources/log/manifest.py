@@ -14,8 +14,6 @@ from featurestore.durable.checksums import CHECK, encoded, unsigned
 from featurestore.durable.disk import replace
 from featurestore.errors import LogDamagedError, LogError
 
-__all__ = ["LogManifest", "ManifestFile", "Retired", "Segment"]
-
 VERSION = 2
 """2: with checksums of its own words and of sealed segments. 1, which has none, is still read."""
 

@@ -21,8 +21,6 @@ from featurestore.sources.log.schema import KNOWN_AT
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["ROW", "SEGMENT", "Relation", "numbered", "scan_of", "scan_where"]
-
 SEGMENT, ROW = "__log_segment", "__log_row"
 
 

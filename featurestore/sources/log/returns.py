@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Return", "read_returns", "write_return"]
-
 
 class Return(NamedTuple):
     """to: the instant up to which the store that came back is true. noticed: when that was found. µs."""

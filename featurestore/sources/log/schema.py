@@ -6,8 +6,6 @@ import pyarrow as pa
 
 from featurestore.errors import LogError
 
-__all__ = ["KNOWN_AT", "check", "difference"]
-
 KNOWN_AT = "known_at"
 
 

@@ -18,8 +18,6 @@ from featurestore.sources.log.manifest import Segment
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import SegmentFile
 
-__all__ = ["look_at", "read_segment", "seal"]
-
 ROW_GROUP_ROWS = 122_880
 """Rows: what DuckDB reads in one piece on one thread."""
 

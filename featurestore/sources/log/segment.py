@@ -13,8 +13,6 @@ import pyarrow as pa
 from featurestore.durable.disk import open_file, sync, write_all
 from featurestore.sources.log.frame import HEADER, Scanned, encode, scan
 
-__all__ = ["SegmentCutError", "SegmentFile"]
-
 
 class SegmentCutError(Exception):
     """Bytes are no longer where they were: an append that was never acknowledged was cut off since. Look again."""

@@ -14,8 +14,6 @@ from featurestore.sources.log.relation import numbered
 from featurestore.sources.log.sealed import read_segment
 from featurestore.sources.log.segment import SegmentFile
 
-__all__ = ["UnsealedCache"]
-
 
 class UnsealedCache:
     """The rows of a log's unsealed segments; to be used under the mutex of its files."""
