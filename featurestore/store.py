@@ -14,6 +14,7 @@ from featurestore.catalog import Catalog
 from featurestore.clock import Clock
 from featurestore.config import Config, load_config
 from featurestore.declare.durations import asked_instant, began
+from featurestore.declare.zones import read_as_utc, said_zones
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ManifestError, RequestError, SpineError
 from featurestore.loading.files import definition_files
@@ -54,6 +55,7 @@ from featurestore.training.historical import Options, get_historical_features
 from featurestore.training.manifest import Manifest, load_manifest
 from featurestore.training.snapshot import TIMESTAMP, snapshot
 from featurestore.training.training_frame import TrainingFrame, journalled
+from featurestore.types import FIRST_MICRO, LAST_MICRO
 
 _LOGGER = logging.getLogger("featurestore")
 
@@ -175,6 +177,16 @@ class FeatureStore:
             self._said.add(line)
             _LOGGER.warning("%s", line)
 
+    def _instant(self, value: Any, option: str) -> int:
+        """The instant (µs) that a caller gives; where it says no zone, that is said."""
+        instant = asked_instant(value, option)
+        self._say_naive(value, option)
+        return instant
+
+    def _say_naive(self, value: Any, option: str) -> None:
+        for notice in _naive_notices([value], option):
+            self._say(notice)
+
     def history(self) -> tuple[Version, ...]:
         """Every applied version, newest first."""
         return self.registry.history()
@@ -218,8 +230,10 @@ class FeatureStore:
         one query, the keys of the first, then those of the next."""
         options, service = Options(with_status=with_status), self._service(features)
         every: Iterable[Any] = [at] if isinstance(at, (datetime, str)) or not isinstance(at, Iterable) else at
-        instants = [asked_instant(one, "at") for one in every]
+        given = list(every)
+        instants = [asked_instant(one, "at") for one in given]
         frame = snapshot(service, self.offline, at=instants, now=self._project.now(), options=options)
+        frame.manifest["notices"] += _naive_notices(given, "at")
         return journalled(frame, service, self._project.registry, self._project.now)
 
     def _service(self, features: Any) -> ResolvedService:
@@ -232,13 +246,14 @@ class FeatureStore:
         self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
     ) -> Explanation:
         """The value of one key at an instant (default now), the rows that made it, and those left out and why."""
-        return explain(
-            self._project.view(view),
-            self.offline,
-            key,
-            at=self._project.now() if at is None else asked_instant(at, "at"),
-            limit=limit,
-        )
+        asked = self._project.view(view)
+        instant = self._project.now() if at is None else self._instant(at, "at")
+        as_of = asked.timing.as_of(instant)
+        if as_of < FIRST_MICRO or asked.timing.known_by(as_of) > LAST_MICRO:
+            raise RequestError(
+                f"at: at {at} the values of '{asked.name}' are those of an instant outside the years 1 to 9999"
+            )
+        return explain(asked, self.offline, key, at=instant, limit=limit)
 
     def explain_request(self, request: str, row: int = 0, *, limit: int = 100) -> RequestExplanation:
         """What one row of a logged request was served, and for each value the computation that gives it again.
@@ -409,7 +424,8 @@ class FeatureStore:
         What is served while it runs may be missing from it.
         """
         self._project.serving_log.flush()
-        ended = None if until is None else asked_instant(until, "until")
+        ended = None if until is None else self._instant(until, "until")
+        self._say_naive(since, "since")
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
         return audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
 
@@ -423,6 +439,7 @@ class FeatureStore:
 
         views: only these. since: of rows that happened since then, an aware datetime, or how long ago, "7d"; all by default.
         """
+        self._say_naive(since, "since")
         return availability(self._project, views, since=since)
 
     def simulate(
@@ -445,8 +462,8 @@ class FeatureStore:
         """
         real = Real(self.config, self.catalog, self.offline, self._project.now())
         asked = Simulated(
-            None if start is None else asked_instant(start, "start"),
-            None if end is None else asked_instant(end, "end"), services,
+            None if start is None else self._instant(start, "start"),
+            None if end is None else self._instant(end, "end"), services,
             faults or Faults(), seed, lookups, rows or {},
         )  # fmt: skip
         return simulate(real, asked, self._beside)
@@ -477,3 +494,9 @@ class FeatureStore:
         return status_of(
             views, self.online, self.config.project, offline=self.offline, kept=kept, vouched=self._project.pushing
         )
+
+
+def _naive_notices(given: Iterable[Any], option: str) -> list[str]:
+    """A notice where one of the instants given for an option has no zone."""
+    is_naive = any(False in said_zones(value) for value in given if isinstance(value, datetime))
+    return [read_as_utc([option], "give it one where it is local")] if is_naive else []

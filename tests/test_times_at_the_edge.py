@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import Entity, FeatureView, LastN, Latest, PushSource
+from featurestore import Entity, FeatureStore, FeatureView, LastN, Latest, PushSource
 from featurestore.errors import DeclarationError, PushError, RequestError, SpineError
 from featurestore.types import Array, Date, FarDate, FarTimestamp, Int64, Timestamp, timestamp_of
 from tests.small import NOON, both, hours, opened, table, trained, view_of
@@ -147,3 +149,45 @@ def test_instants_with_a_zone_and_without_are_not_mixed_where_a_zone_is_declared
         with pytest.raises(SpineError, match="'event_timestamp' mixes instants with a timezone and without"):
             store.get_historical_features(spine, "service", timezone="Europe/Berlin").to_arrow()
         assert store.get_historical_features(spine, "service").to_arrow()["view__x"].to_pylist() == [1, 2]
+
+
+VERBS: dict[str, Callable[[FeatureStore, Any], Any]] = {
+    "snapshot at": lambda store, at: store.snapshot("service", at=at),
+    "snapshots at": lambda store, at: store.snapshot("service", at=[NOON, at]),
+    "explain at": lambda store, at: store.explain("view", {"thing": 1}, at=at),
+    "audit since": lambda store, at: store.audit(since=at),
+    "audit until": lambda store, at: store.audit(until=at),
+    "availability since": lambda store, at: store.availability(since=at),
+    "simulate start": lambda store, at: store.simulate(at),
+    "simulate end": lambda store, at: store.simulate(end=at),
+    "split at": lambda store, at: store.snapshot("service", at=NOON).split_by_time(at),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_instant_that_is_none_is_refused_by_the_name_of_its_argument(verb: str) -> None:
+    """NaT counts as a datetime, and split a frame into two empty ones; datetimes may lie in the year 0 of UTC."""
+    early = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))
+    view = view_of(table(thing=[1], at=[hours(-1)], x=[1]), ["x"], refresh="1h", ready_after="30m")
+    with opened(view) as (store, _):
+        option = verb.split()[1]
+        for at in (pd.NaT, np.datetime64("NaT"), "noon", object(), NOON.date()):
+            with pytest.raises((RequestError, DeclarationError), match=f"^{option}: .* is no instant|^Duration 'noon'"):
+                VERBS[verb](store, at)
+        with pytest.raises(
+            RequestError, match=f"^{option}: {re.escape(str(early))} lies outside the years 1 to 9999 of UTC"
+        ):
+            VERBS[verb](store, early)
+
+
+def test_an_explanation_of_values_before_the_first_year_is_refused() -> None:
+    view = view_of(table(thing=[1], at=[hours(-1)], x=[1]), ["x"], refresh="1h", settle="5m", ready_after="30m")
+    with opened(view) as (store, _):
+        for at in (datetime(1, 1, 1, tzinfo=UTC), datetime(1, 1, 1, 0, 29, tzinfo=UTC)):
+            with pytest.raises(RequestError, match="^at: at .* are those of an instant outside the years 1 to 9999"):
+                store.explain("view", {"thing": 1}, at=at)
+        for at in (datetime(1, 1, 1, 0, 30, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)):
+            explained = store.explain("view", {"thing": 1}, at=at)
+            assert explained.values == {"x": None if at.year == 1 else 1}
+            assert str(explained)
+            assert store.snapshot("service", at=at).to_arrow()["view__x"].to_pylist() == [explained.values["x"]]

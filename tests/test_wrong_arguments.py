@@ -56,15 +56,15 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("get_historical_features", {"spine": pd.DataFrame({"thing": [1, object()], "event_timestamp": [NOON] * 2}), "features": "service"}, "column 'thing', row 1: an object is no value"),
     ("get_historical_features", {"spine": pd.DataFrame({"thing": [1, "a"], "event_timestamp": [NOON] * 2}), "features": "service"}, "column 'thing' holds values of several types: in row 1 'a', and before it 1"),
     ("snapshot", {"features": 3, "at": NOON}, "int names no feature; features are a service, a view"),
-    ("snapshot", {"features": "service", "at": "yesterday"}, "at is an instant, as a datetime with a zone, such as datetime(2026, 3, 1, 9, tzinfo=UTC), and not 'yesterday'"),
-    ("snapshot", {"features": "service", "at": [NOON, 3]}, "and not 3"),
+    ("snapshot", {"features": "service", "at": "yesterday"}, "at: 'yesterday' is no instant; give a datetime with a zone, such as datetime(2026, 3, 1, 9, tzinfo=UTC)"),
+    ("snapshot", {"features": "service", "at": [NOON, 3]}, "at: 3 is no instant"),
     ("explain", {"view": 3, "key": {"thing": 1}}, "A view is asked for by its name, or itself, and not by 3"),
     ("explain", {"view": ["view"], "key": {"thing": 1}}, "and not by ['view']"),
     ("explain", {"view": "veiw", "key": {"thing": 1}}, "Did you mean 'view'?"),
     ("explain", {"view": "view", "key": 1}, "A key is a dict of column and value, of thing, and not 1"),
     ("explain", {"view": "view", "key": {"thin": 1}}, "Did you mean 'thing'?"),
     ("explain", {"view": "view", "key": {"thing": "a"}}, "'a' is no integer"),
-    ("explain", {"view": "view", "key": {"thing": 1}, "at": "noon"}, "at is an instant"),
+    ("explain", {"view": "view", "key": {"thing": 1}, "at": "noon"}, "at: 'noon' is no instant"),
     ("explain", {"view": "view", "key": {"thing": 1}, "limit": -1}, "limit is -1"),
     ("explain_request", {"request": "nobody's"}, "nobody's"),
     ("describe", {"name": "veiw"}, "Did you mean 'view'?"),
@@ -75,7 +75,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("materialize", {"views": [3]}, "views is a list of names of views, and not [3]"),
     ("verify", {"views": 3}, "views is a list of names of views, and not 3"),
     ("availability", {"views": 3}, "views is a list of names of views, and not 3"),
-    ("availability", {"since": 3}, "since is an instant"),
+    ("availability", {"since": 3}, "since: 3 is no instant"),
     ("push", {"source": "click", "rows": [ROW]}, "Did you mean 'clicks'?"),
     ("push", {"source": [ROW], "rows": "clicks"}, "Rows are pushed to a push source by its name"),
     ("push", {"source": "view_rows", "rows": [ROW]}, "only a PushSource takes rows"),
@@ -101,11 +101,11 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("get_online_features", {"rows": [{"thing": 2}], "features": "inverse_model"}, "(tests/test_wrong_arguments.py:"),
     ("get_online_features", {"rows": [{"thing": 1}], "features": "service", "request_id": "é"}, "printable ASCII"),
     ("audit", {"since": "1 day"}, "'1 day' cannot be read"),
-    ("audit", {"since": 3}, "since is an instant"),
-    ("audit", {"until": "now"}, "until is an instant"),
+    ("audit", {"since": 3}, "since: 3 is no instant"),
+    ("audit", {"until": "now"}, "until: 'now' is no instant"),
     ("audit", {"spine": 3}, "The spine cannot be read: int is no frame"),
-    ("simulate", {"start": "yesterday"}, "start is an instant"),
-    ("simulate", {"end": 3}, "end is an instant"),
+    ("simulate", {"start": "yesterday"}, "start: 'yesterday' is no instant"),
+    ("simulate", {"end": 3}, "end: 3 is no instant"),
     ("simulate", {"services": ["servcie"]}, "Did you mean 'service'?"),
 ]  # fmt: skip
 
@@ -182,8 +182,8 @@ def test_a_frame_says_what_it_cannot_be_made_to(store: FeatureStore, tmp_path: P
         (lambda: frame.to_parquet(3), "3 is no path"),  # type: ignore[arg-type]
         (lambda: frame.to_parquet("a\0b"), "holds a NUL"),
         (lambda: frame.to_parquet("s3://bucket/frame.parquet"), "lies in no folder of this machine"),
-        (lambda: frame.split_by_time("half"), "at is an instant, as a datetime with a zone"),
-        (lambda: frame.split_by_time(3), "and not 3"),  # type: ignore[arg-type]
+        (lambda: frame.split_by_time("half"), "at: 'half' is no instant; give a datetime with a zone"),
+        (lambda: frame.split_by_time(3), "at: 3 is no instant"),  # type: ignore[arg-type]
         (lambda: frame.split_by_time(NOON, gap=3), "is a bare number, so its unit is unclear"),
         (lambda: frame.to_pandas(dtypes="numpyy"), "dtypes is 'arrow' or 'numpy', and not 'numpyy'"),  # type: ignore[arg-type]
     ]

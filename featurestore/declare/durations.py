@@ -9,7 +9,9 @@ from typing import Annotated
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 from featurestore.clock import instant_of
+from featurestore.declare.problems import shown
 from featurestore.errors import DeclarationError, RequestError
+from featurestore.types import FIRST_MICRO, LAST_MICRO
 
 # Greatest first: the order in which they are written. A day is 24 hours, a week 7 days; there are no calendars here.
 UNITS = {
@@ -27,6 +29,7 @@ GREATEST = 2**63 - 1
 
 TEXT = re.compile("".join(f"(?:([0-9]+){unit})?" for unit in UNITS))
 RIGHT = "Write whole numbers with units, greatest first, such as '7d', '1h30m', '90s' or '500ms'"
+INSTANT = "datetime(2026, 3, 1, 9, tzinfo=UTC)"
 UNITS_SHOWN = "units: w, d (24 hours), h, m (minutes), s, ms, us"
 
 
@@ -62,12 +65,12 @@ def began(since: dt.datetime | str | None, now: int) -> int | None:
 
 def asked_instant(value: object, option: str) -> int:
     """The instant (µs) that a caller gives as a datetime; RequestError, which names the option, where it is none."""
-    if not isinstance(value, dt.datetime):
-        kind = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
-        raise RequestError(
-            f"{option} is an instant, as a datetime with a zone, such as datetime(2026, 3, 1, 9, tzinfo=UTC), and not {kind}"
-        )
-    return instant_of(value)
+    if not isinstance(value, dt.datetime) or type(value).__name__ == "NaTType":
+        raise RequestError(f"{option}: {shown(value)} is no instant; give a datetime with a zone, such as {INSTANT}")
+    instant = instant_of(value)
+    if not FIRST_MICRO <= instant <= LAST_MICRO:
+        raise RequestError(f"{option}: {value} lies outside the years 1 to 9999 of UTC")
+    return instant
 
 
 def rough_duration(us: int) -> str:

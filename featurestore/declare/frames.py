@@ -12,15 +12,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 
 from featurestore.declare.problems import shown
+from featurestore.declare.zones import has_instants, said_zones, without_zone
 
 PLAIN_BYTES = 1 << 31
 """From so many bytes on, a chunk of text is no plain one."""
@@ -72,12 +73,11 @@ def table_of(frame: Any, *, owned: bool = False, zone: str = "UTC") -> pa.Table:
     Raises TypeError where it is no frame, ValueError where it is one that Arrow cannot hold, or has a column twice.
 
     String views and large strings become plain strings, in lists too; dictionaries become their values. owned: nobody
-    else holds the frame, so it is not copied. zone: as which naive timestamps are to be read.
+    else holds the frame, so it is not copied. zone: as which naive timestamps are to be read. A column of objects of which
+    one says no zone has the type of those without, wherever it stands among the others.
     """
-    if zone != "UTC" and is_pandas(frame):
-        _check_zones(frame, zone)
     try:
-        table = _plain_table(frame)
+        table = _with_zones(_plain_table(frame), frame, zone)
     except (pa.ArrowException, OverflowError) as error:  # some of which are TypeErrors as well
         raise ValueError(_unheld(frame) or str(error)) from None
     twice = [name for name in table.column_names if table.column_names.count(name) > 1]
@@ -161,19 +161,31 @@ def _plain_table(frame: Any) -> pa.Table:
     )
 
 
-def _check_zones(frame: Any, zone: str) -> None:
-    """ValueError where a pandas column of objects mixes instants with a zone and without: Arrow reads the others as UTC."""
-    for place, (name, of) in enumerate(frame.dtypes.items()):
-        if str(of) == "object":
-            moments = [
-                value
-                for value in frame.iloc[:, place]
-                if isinstance(value, datetime) and type(value).__name__ != "NaTType"
-            ]
-            if len({moment.tzinfo is None for moment in moments}) > 1:
-                raise ValueError(
-                    f"column '{name}' mixes instants with a timezone and without; give those without theirs ({zone})"
-                )
+def _with_zones(table: pa.Table, frame: Any, zone: str) -> pa.Table:
+    """The table with no zone for the instants of a column of objects where one of them says none: Arrow goes by the first,
+    and reads the others as UTC. ValueError where others say one, and those without are to be read in another zone."""
+    for place, (name, values) in enumerate(_objects(frame)):
+        is_zoned = has_instants(table.schema.field(place).type, zoned=True)
+        if not is_zoned and (zone == "UTC" or not has_instants(table.schema.field(place).type, zoned=False)):
+            continue
+        said = {*said_zones(values)}
+        if len(said) > 1 and zone != "UTC":
+            raise ValueError(
+                f"column '{name}' mixes instants with a timezone and without; give those without theirs ({zone})"
+            )
+        if is_zoned and False in said:
+            table = table.set_column(place, table.schema.names[place], without_zone(table.column(place)))
+    return table
+
+
+def _objects(frame: Any) -> Iterator[tuple[object, Iterable[Any]]]:
+    """Each column, with its values where they are objects of Python's, and none where they are not."""
+    if is_pandas(frame):
+        for place, (name, of) in enumerate(frame.dtypes.items()):
+            yield name, frame.iloc[:, place] if str(of) in {"object", "category"} else ()
+    elif isinstance(frame, dict):
+        for name, values in frame.items():
+            yield name, () if hasattr(values, "type") or str(getattr(values, "dtype", "object")) != "object" else values
 
 
 def _collected(frame: Any, polars: Any) -> Any:

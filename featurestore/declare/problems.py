@@ -93,5 +93,7 @@ def _own(item: ErrorDetails) -> str:
 
 def shown(value: Any) -> str:
     """A value as its writer knows it: short ones as they are written, others by their type."""
+    if type(value).__name__ in {"NaTType", "NAType"}:  # pandas' nulls, of which one is a datetime
+        return repr(value)
     text = repr(value) if isinstance(value, (str, int, float, list, tuple, dict, type(None))) else ""
     return text if text and len(text) <= 60 else _article(type(value).__name__)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.declare.push import PushSource
+from featurestore.declare.zones import read_as_utc
 from featurestore.semantics.view import ResolvedView
 
 
@@ -48,8 +49,7 @@ class Pushed(RowCounts):
                 f"{self.without_key} of the accepted rows have no key: they are kept in the log, and count for no view over the source"
             )
         if self.naive:
-            names = ", ".join(f"'{name}'" for name in self.naive)
-            said.append(f"timestamps without a zone are read as UTC: {names}; send them with one where they are local")
+            said.append(read_as_utc(self.naive, "send them with one where they are local"))
         return tuple(said)
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.push import PushSource
+from featurestore.declare.zones import naive_columns, said_zones
 from featurestore.durable.disk import replace
 from featurestore.durable.parquet import storable
 from featurestore.errors import PushError, did_you_mean
@@ -70,18 +71,10 @@ def _of_mappings(source: PushSource, rows: Sequence[Any], *, json: bool) -> Give
     naive: tuple[str, ...] = ()
     if columns is None:
         columns = _accepted(source, rows, json=json)
-        timed = [name for name, of in source.columns.items() if of.kind == "Timestamp"]
-        naive = tuple(name for name in timed if any(_is_naive(row.get(name)) for row in rows))
+        timed = [name for name, of in source.columns.items() if "Timestamp" in str(of)]
+        naive = tuple(name for name in timed if any(False in said_zones(row.get(name)) for row in rows))
     arrays = {name: canonical(pa.array(columns[name], of.arrow), of) for name, of in source.columns.items()}
     return GivenRows(pa.table(arrays), naive)
-
-
-def _is_naive(value: Any) -> bool:
-    """Whether a timestamp, or the text of one, says no zone."""
-    if isinstance(value, str):
-        zone = value[10:]
-        return not ("Z" in zone or "z" in zone or "+" in zone or "-" in zone)
-    return isinstance(value, datetime) and value.tzinfo is None
 
 
 def _plain(source: PushSource, rows: Sequence[Any]) -> dict[str, list[Any]] | None:
@@ -137,9 +130,7 @@ def _of_frame(source: PushSource, rows: Any) -> GivenRows:
     for name, of in source.columns.items():
         column = table[name] if name in table.column_names else pa.nulls(table.num_rows, of.arrow)
         columns[name] = _column(source, name, of, column, from_pandas=is_pandas(rows))
-    given = [table.schema.field(name) for name in source.columns if name in table.column_names]
-    naive = [field.name for field in given if pa.types.is_timestamp(field.type) and field.type.tz is None]
-    return GivenRows(pa.table(columns), tuple(naive))
+    return GivenRows(pa.table(columns), naive_columns(table.schema, source.columns))
 
 
 def _column(source: PushSource, name: str, of: FeatureType, column: Any, *, from_pandas: bool) -> pa.Array:

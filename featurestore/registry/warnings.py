@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from featurestore.declare.durations import rough_duration, show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import ParquetSource, Source
+from featurestore.declare.zones import read_as_utc
 from featurestore.errors import SourceError
 from featurestore.registry.steps import Notice
 from featurestore.semantics.columns import NAIVE
@@ -99,11 +100,9 @@ def _timing(view: ResolvedView) -> Iterator[str]:
 
 
 def _naive(source: Source, raw: Mapping[str, str]) -> Iterator[Notice]:
-    naive = sorted(column for column, of in raw.items() if of in NAIVE)
+    naive = sorted(column for column, of in raw.items() if of.partition("[")[0] in NAIVE)
     if naive and source.timezone is None:
-        names = ", ".join(f"'{column}'" for column in naive)
-        text = f"timestamps without a zone are read as UTC: {names}; say timezone= where they are local, timezone='UTC' where not"
-        yield Notice("sources", source.name, text, act=True)
+        yield Notice("sources", source.name, read_as_utc(naive), act=True)
 
 
 def _words(source: Source) -> Iterator[str]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.declare.sources import Source, known_zone
+from featurestore.declare.zones import naive_columns, read_as_utc
 from featurestore.errors import FilesChangedError, SourceError, SpineError
 from featurestore.query.answer import Answer, ask
 from featurestore.semantics.engine import is_relation
@@ -196,12 +197,9 @@ def _block(
 
 def _note_naive(chunk: SpineChunk, service: ResolvedService, options: Options, notices: list[str]) -> None:
     """A notice where timestamps have no zone, as a plan has one of a source's."""
-    read = {options.timestamp, *(name for name, of in service.inputs.items() if of.kind == "Timestamp")}
-    of_read = [field for field in chunk.table.schema if field.name in read and pa.types.is_timestamp(field.type)]
-    naive = ", ".join(f"'{field.name}'" for field in of_read if field.type.tz is None)
-    notice = f"timestamps without a zone are read as UTC: {naive}; say timezone= where they are local, timezone='UTC' where not"
-    if naive and notice not in notices:
-        notices.append(notice)
+    naive = naive_columns(chunk.table.schema, {options.timestamp, *service.inputs})
+    if naive and read_as_utc(naive) not in notices:
+        notices.append(read_as_utc(naive))
 
 
 def _answered(
