@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView, Selection
-from featurestore.errors import DeclarationError, NotFoundError, RequestError, did_you_mean
+from featurestore.errors import DeclarationError, NotFoundError, RequestError, did_you_mean, did_you_mean_of
 
 D = TypeVar("D", bound=Declaration)
 
@@ -26,6 +26,8 @@ class Catalog:
     views: dict[str, FeatureView] = field(default_factory=dict)
     on_demand: dict[str, OnDemand] = field(default_factory=dict)
     services: dict[str, FeatureService] = field(default_factory=dict)
+    applied: bool = field(default=False, compare=False)
+    """Whether these are what was applied, for messages."""
 
     @classmethod
     def of(cls, definitions: Iterable[Any]) -> Catalog:
@@ -72,11 +74,11 @@ class Catalog:
 
     def view(self, name: str) -> FeatureView:
         """A view by name; NotFoundError with the nearest name."""
-        return _find(self.views, name, "feature view")
+        return self._find(self.views, name, "feature view")
 
     def service(self, name: str) -> FeatureService:
         """A service by name; NotFoundError with the nearest name."""
-        return _find(self.services, name, "feature service")
+        return self._find(self.services, name, "feature service")
 
     def service_of(self, features: Any) -> FeatureService:
         """A service by name, as it is, or made of a list of features: services, views, selections and on-demand features,
@@ -91,7 +93,45 @@ class Catalog:
         items = features if isinstance(features, (list, tuple)) else [features]
         if not items:
             raise RequestError("The list of features is empty")
-        return FeatureService("adhoc", features=[one for item in items for one in self._features(item)])
+        return FeatureService.asked([one for item in items for one in self._features(item)])
+
+    def view_and_feature(self, text: str) -> tuple[FeatureView, str]:
+        """The view and the feature of it that "view:feature" names; NotFoundError with the nearest name."""
+        name, _, feature = text.partition(":")
+        view = self.view(name)
+        if feature not in view.features:
+            near = did_you_mean(feature, view.features, noun="Features")
+            raise NotFoundError(f"{view.title}: no feature '{feature}'.{near} ({view.origin})")
+        return view, feature
+
+    def kind_of(self, name: str) -> str:
+        """The part of a message about a name that is asked for as something else: what bears it; "" where nothing does."""
+        kinds: dict[str, Container[str]] = {
+            "a feature service": self.services, "a feature view": self.views, "a source": self.sources,
+            "an on-demand feature": self.on_demand, "an entity": self.entities,
+        }  # fmt: skip
+        return next((f"; '{name}' is {kind}" for kind, known in kinds.items() if name in known), "")
+
+    def _nearest(self, name: str) -> str:
+        """The end of the message about a word that names no feature: what may be meant, and all that there is."""
+        features = {f"{view.name}:{one}": one for view in self.views.values() for one in view.features}
+        meant = [text for text, one in features.items() if name in {one, text.replace(":", "__")}]
+        if meant:
+            return f" Did you mean '{meant[0]}'?" + did_you_mean_of("", self._kinds)
+        return did_you_mean_of(name, self._kinds, also=features)
+
+    @property
+    def _kinds(self) -> dict[str, Iterable[str]]:
+        """What features can be asked for by, by the name of its kind."""
+        return {"Feature services": self.services, "Feature views": self.views, "On-demand features": self.on_demand}
+
+    def _find(self, known: dict[str, D], name: str, noun: str) -> D:
+        if name not in known:
+            raise NotFoundError(f"{self._none_called(noun, name)}{self.kind_of(name)}.{did_you_mean(name, known)}")
+        return known[name]
+
+    def _none_called(self, noun: str, name: str) -> str:
+        return f"No {noun} '{name}' was applied" if self.applied else f"There is no {noun} '{name}'"
 
     def _features(self, item: Any) -> Iterable[FeatureView | Selection | OnDemand]:
         """What one item of a list stands for."""
@@ -104,13 +144,13 @@ class Catalog:
                 f"{type(item).__name__} names no feature; features are a service, a view, a selection or an on-demand feature, "
                 'or the name of one: "view" or "view:feature", or a list of these'
             )
-        view, colon, feature = item.partition(":")
-        if colon:
-            return [self.view(view)[feature]]
+        if ":" in item:
+            view, feature = self.view_and_feature(item)
+            return [view[feature]]
         found: list[Any] = [known[item] for known in (self.services, self.views, self.on_demand) if item in known]
         if not found:
-            known = did_you_mean(item, {**self.services, **self.views, **self.on_demand})
-            raise NotFoundError(f"There is no feature service, feature view or on-demand feature '{item}'.{known}")
+            noun = "feature service, feature view or on-demand feature"
+            raise NotFoundError(f"{self._none_called(noun, item)}.{self._nearest(item)}")
         if len(found) > 1:
             raise RequestError(f"'{item}' names more than one definition; rename one, or pass the definition itself")
         return self._features(found[0])
@@ -121,9 +161,3 @@ def _put(known: dict[str, D], item: D) -> None:
     first = known.setdefault(name, item)
     if first != item:
         raise DeclarationError(f"{item.title} is declared twice, with a difference: {first.origin} and {item.origin}")
-
-
-def _find(known: dict[str, D], name: str, noun: str) -> D:
-    if name not in known:
-        raise NotFoundError(f"There is no {noun} '{name}'.{did_you_mean(name, known)}")
-    return known[name]

@@ -31,13 +31,15 @@ the same call may succeed later without anything being changed by hand.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Iterable
+import itertools
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 __all__ = [
     "ConfigError", "DeclarationError", "FeatureStoreError", "FilesChangedError", "FingerprintError", "LogBusyError",
     "LogDamagedError", "LogError", "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError",
     "NotMaterializedError", "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError",
     "PlanOutdatedError", "PushError", "RegistryError", "RequestError", "SourceError", "SpineError", "apply_first", "did_you_mean",
+    "did_you_mean_of",
 ]  # fmt: skip
 
 
@@ -48,7 +50,12 @@ class FeatureStoreError(Exception):
 
 
 class DeclarationError(FeatureStoreError, ValueError):
-    """A definition is wrong; the message names the file and line that declared it."""
+    """A definition is wrong. problem: what is; place: the file and line that declared it, with which the message ends, and
+    "" where no file of the user's did."""
+
+    def __init__(self, problem: str, place: str = "") -> None:
+        super().__init__(f"{problem} ({place})" if place else problem)
+        self.problem, self.place = problem, place
 
 
 class ConfigError(FeatureStoreError, ValueError):
@@ -162,15 +169,28 @@ class MissingPackageError(FeatureStoreError, ImportError):
     """An optional package that the call needs is not installed; the message says how to install it."""
 
 
+NOT_APPLIED_YET = "It is declared, and not applied yet: run featurestore apply."
+
+
 def apply_first(name: str, declared: Container[str]) -> str:
     """What an error about a name that nobody applied goes on with, where the definitions at hand have it."""
-    return " It is declared, and not applied yet: run featurestore apply." if name in declared else ""
+    return f" {NOT_APPLIED_YET}" if name in declared else ""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, noun: str = "Known") -> str:
     """The end of an error message about an unknown name: the nearest known one, then all of them."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return did_you_mean_of(name, {noun: known})
+
+
+def did_you_mean_of(name: str, known: Mapping[str, Iterable[str]], *, also: Iterable[str] = ()) -> str:
+    """The same of names of several kinds, by what each kind is called; a kind without a name is left out. also: names that
+    may be meant too and are not listed."""
+    kinds = {noun: sorted(names) for noun, names in known.items()}
+    near = difflib.get_close_matches(name, [*itertools.chain(*kinds.values()), *also], n=1, cutoff=0.6)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    shown = ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
-    return f"{hint} {noun}: {shown}." if names else f"{hint} {noun}: none."
+    listed = [f"{noun}: {_listed(names)}." for noun, names in kinds.items() if names]
+    return f"{hint} {' '.join(listed or [f'{noun}: none.' for noun in kinds])}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")

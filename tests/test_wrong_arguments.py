@@ -98,6 +98,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("get_online_features", {"rows": [{"thin": 1}], "features": "service"}, "Row 0 has no 'thing' (Int64); it brings thin"),
     ("get_online_features", {"rows": [{"thing": "a"}], "features": "service"}, "Row 0: 'thing' must be Int64: 'a' is no integer"),
     ("get_online_features", {"rows": [{"thing": 1}], "features": "servcie"}, "Did you mean 'service'?"),
+    ("get_online_features", {"rows": [{"thing": 1}], "features": ["view:x", "view"]}, "The features asked for: column 'view__x' is listed twice; list it once, or give one of the views an alias"),
     ("get_online_features", {"rows": [{"thing": 2}], "features": "inverse_model"}, "(tests/test_wrong_arguments.py:"),
     ("get_online_features", {"rows": [{"thing": 1}], "features": "service", "request_id": "é"}, "printable ASCII"),
     ("audit", {"since": "1 day"}, "'1 day' cannot be read"),

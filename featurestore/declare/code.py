@@ -91,7 +91,7 @@ def _plain(function: object, where: str) -> FunctionType:
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
 
     def refuse(what: str) -> NoReturn:
-        raise DeclarationError(f"On-demand function '{name}' {what}. ({where})")
+        raise DeclarationError(f"On-demand function '{name}' {what}.", where)
 
     if not isinstance(function, FunctionType):
         kind = "a class" if isinstance(function, type) else f"a {type(function).__name__}, not a Python function"
@@ -130,7 +130,7 @@ class _Reader(ast.NodeTransformer):
         if self.function is not root:
             who += f" uses '{self.function.__qualname__}', which"
         place = f"{file}:{getattr(node, 'lineno', code.co_firstlineno)}"
-        raise DeclarationError(f"{who} {what} (at {place}). {hint}. ({self.where})")
+        raise DeclarationError(f"{who} {what} (at {place}). {hint}.", self.where)
 
     def normalised(self) -> ast.FunctionDef:
         tree: Definition = copy.deepcopy(self._definition())

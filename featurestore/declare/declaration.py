@@ -30,6 +30,9 @@ from featurestore.types import FeatureType, parse_type
 OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (Path(__file__).parent, pydantic.__file__))
 """The folders of this product and of the library that checks its fields; a user's may begin or go on like them."""
 
+WAYS_IN = tuple(f"{Path(__file__).parents[1] / folder}{os.sep}" for folder in ("cli", "server"))
+"""The folders of what calls this product in no file of the user's."""
+
 TYPES = (
     "Bool", "Int32", "Int64", "Float32", "Float64", "String", "Bytes", "Date", "Timestamp", "Decimal(p, s)", "Array(T)",
 )  # fmt: skip
@@ -55,11 +58,17 @@ class Origin(str):
         return 0
 
 
+NOWHERE = Origin("")
+"""Where a thing stands that no file of the user's declares."""
+
+
 def caller() -> Origin:
-    """The file and line of the user's code that is running."""
+    """The file and line of the user's code that is running; NOWHERE where the command line or a server is what calls."""
     frame = inspect.currentframe()
     while frame is not None:
         file = frame.f_code.co_filename
+        if file.startswith(WAYS_IN):
+            return NOWHERE
         if not file.startswith(OURS):
             return Origin(f"{_short(file)}:{frame.f_lineno}")
         frame = frame.f_back
@@ -143,7 +152,7 @@ class Declaration(BaseModel):
 
     def error(self, problem: str) -> DeclarationError:
         """An error about this definition that says where it stands."""
-        return DeclarationError(f"{self.title}: {problem} ({self.origin})")
+        return DeclarationError(f"{self.title}: {problem}", self.origin)
 
 
 def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
@@ -157,26 +166,25 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
     @functools.wraps(init)
     def checked(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
         origin = caller()
+        place = str.__str__(origin)
         title = self.titled(args, kwargs)
         known = [*parameters, *options_of(init)]
         if len(args) > len(in_place):
-            raise DeclarationError(f"{title}: {_by_name(in_place, known)} ({origin})")
+            raise DeclarationError(f"{title}: {_by_name(in_place, known)}", place)
         for name in kwargs:
             if name not in known:
-                raise DeclarationError(
-                    f"{title} has no argument '{name}'{_instead(type(self), name, known)} ({origin})"
-                )
+                raise DeclarationError(f"{title} has no argument '{name}'{_instead(type(self), name, known)}", place)
         try:
             init(self, *args, **kwargs)
         except ValueError as error:  # pydantic's own among them
             said = str(error)
             if isinstance(error, ValidationError):
                 said = problems(error, self.SAID_AS, self.examples())
-            raise DeclarationError(f"{title}: {said}{_at(origin, said)}") from None
+            raise DeclarationError(f"{title}: {said.removesuffix(f' ({place})')}", place) from None
         except TypeError as error:
             if not re.search(r"argument|keywords", str(error)):
                 raise
-            raise DeclarationError(f"{title}: {_missing(error)} ({origin})") from None
+            raise DeclarationError(f"{title}: {_missing(error)}", place) from None
         self._origin = origin
 
     return cast("Callable[Concatenate[S, P], None]", checked)
@@ -192,7 +200,7 @@ def takes_words(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[
             if name not in parameters:
                 instead = _instead(method.__name__, name, parameters)
                 raise DeclarationError(
-                    f"{self.title}: {method.__name__} has no argument '{name}'{instead} ({caller()})"
+                    f"{self.title}: {method.__name__} has no argument '{name}'{instead}", str.__str__(caller())
                 )
         return method(self, *args, **kwargs)
 
@@ -202,12 +210,6 @@ def takes_words(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[
 def _parameters(function: Callable[..., object], *, in_place: bool = False) -> list[str]:
     every = list(inspect.signature(function).parameters.values())[1:]
     return [p.name for p in every if p.kind is not p.VAR_KEYWORD and not (in_place and p.kind is p.KEYWORD_ONLY)]
-
-
-def _at(origin: Origin, said: str) -> str:
-    """The end of a message that says where, unless what went wrong within has said the same."""
-    place = f" ({str.__str__(origin)})"
-    return "" if said.endswith(place) else place
 
 
 def _by_name(in_place: list[str], known: list[str]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field
 
-from featurestore.declare.declaration import Declaration, Name, declares
+from featurestore.declare.declaration import NOWHERE, Declaration, Name, declares
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.problems import shown
 from featurestore.declare.views import FeatureView, Selection
@@ -57,6 +57,18 @@ class FeatureService(Declaration):
     ) -> None:
         options = {"owner": owner, "description": description, "tags": tags or {}}
         self.fill(name=name, features=features, skew_budget=skew_budget, **options)
+
+    @classmethod
+    def asked(cls, features: Sequence[FeatureView | Selection | OnDemand]) -> Self:
+        """What a list of features makes that somebody asks for: nothing declares it."""
+        service = cls("adhoc", features=features)
+        service._origin = NOWHERE
+        return service
+
+    @property
+    def title(self) -> str:
+        """Its kind and name, for messages; of what is only asked for, what it is."""
+        return super().title if self.origin else "The features asked for"
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -133,7 +133,7 @@ class FeatureView(Declaration):
         """An error about what somebody asks of the view, who stands elsewhere than the view does."""
         here = str.__str__(caller())
         at = here if here == self.origin else f"{here}; the view is declared at {self.origin}"
-        return DeclarationError(f"{self.title}: {problem} ({at})")
+        return DeclarationError(f"{self.title}: {problem}", at)
 
     def __getitem__(self, feature: str | list[str]) -> Selection:
         """One feature (or a list of them), to be listed in a service or read by an on-demand function."""

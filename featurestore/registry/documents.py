@@ -230,6 +230,7 @@ def catalog_of(document: Document) -> Catalog:
         views={name: reader.view(name) for name in document["views"]},
         on_demand={name: reader.on_demand(name) for name in document["on_demand"]},
         services={name: reader.service(name) for name in document["services"]},
+        applied=True,
     )
 
 

@@ -27,7 +27,7 @@ def applied_views(
     for name in names or ():
         if name not in known:
             hint = apply_first(name, catalog.views) + did_you_mean(name, known)
-            raise NotFoundError(f"No feature view '{name}' was applied.{hint}")
+            raise NotFoundError(f"No feature view '{name}' was applied{version.catalog.kind_of(name)}.{hint}")
     current = [version.view(name) for name in applied if not names or name in names]
     wanted = [*current, *(view for view in held if not names or view.name in names)]
     return [rebind(view, catalog, offline) for view in wanted]

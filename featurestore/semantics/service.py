@@ -10,7 +10,6 @@ from typing import Any
 from featurestore.declare.on_demand import OnDemand, Request, RequestTime
 from featurestore.declare.services import FeatureService
 from featurestore.declare.views import Selection
-from featurestore.errors import DeclarationError
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, fingerprint_of
 from featurestore.types import FeatureType
 
@@ -131,7 +130,7 @@ def resolve_service(service: FeatureService, views: Mapping[str, ResolvedView]) 
     names = [column.name for column in columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise service.error(f"column '{twice[0]}' is listed twice; give one of the views an alias")
+        raise service.error(f"column '{twice[0]}' is listed twice; list it once, or give one of the views an alias")
     keys: dict[str, FeatureType] = {}
     for part in parts:
         for column, key in zip(part.inputs, part.view.keys, strict=True):
@@ -171,9 +170,9 @@ def _parts(service: FeatureService, views: Mapping[str, ResolvedView]) -> tuple[
     for item in service.selections():
         first, features = chosen.setdefault(item.name, (item, {}))
         if first.view != item.view or first.key != item.key:
-            raise DeclarationError(
-                f"{service.title}: '{item.name}' names two things: view '{first.view.name}' by {first.key} and view "
-                f"'{item.view.name}' by {item.key}; give one an alias ({service.origin})"
+            raise service.error(
+                f"'{item.name}' names two things: view '{first.view.name}' by {first.key} and view "
+                f"'{item.view.name}' by {item.key}; give one an alias"
             )
         features.update(dict.fromkeys(item.features))
     parts = []

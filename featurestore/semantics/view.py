@@ -372,4 +372,4 @@ def _default(view: FeatureView, name: str, fold: Fold, of: FeatureType) -> Any:
     try:
         return of.accept(fold.default)
     except ValueError as error:
-        raise DeclarationError(f"{view.title}: default of feature '{name}': {error} ({fold.origin})") from None
+        raise DeclarationError(f"{view.title}: default of feature '{name}': {error}", fold.origin) from None

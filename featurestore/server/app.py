@@ -58,7 +58,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: described(status, text, kind=kind, detail=detail)
     for status, text, kind, detail in (
         (400, "The request cannot be read", "bad-request", "The body has no field 'row'. Did you mean 'rows'?"),
-        (404, "No such service or view", "NotFound", "No feature service 'delay' was applied."),
+        (
+            404,
+            "No such service or view",
+            "NotFound",
+            "No feature service, feature view or on-demand feature 'delay' was applied.",
+        ),
         (
             409,
             "The fingerprint is not served",
@@ -147,8 +152,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _add_lookup(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
-    asked = {"schema": LookupRequest.model_json_schema(), "example": REQUEST}
-    request_body = {"required": True, "content": {"application/json": asked}}
+    body = {"schema": LookupRequest.model_json_schema(), "example": REQUEST}
+    request_body = {"required": True, "content": {"application/json": body}}
     header = {"name": REQUEST_ID, "in": "header", "required": False, "description": "What it is logged under",
               "schema": {"type": "string", "minLength": 1, "maxLength": 128}}  # fmt: skip
     content = {"application/json": {"example": RESPONSE}, ARROW: {}}
@@ -157,10 +162,13 @@ def _add_lookup(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest
     async def online_features(request: Request) -> Response:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
         given = request_id(request.headers)
-        features, fingerprint, rows = read_request(await _body(request))
+        asked = read_request(await _body(request))
+        features, fingerprint, rows, _ = asked
         if fingerprint is None and isinstance(features, str) and features in pinned:
             fingerprint = pinned[features].fingerprint
-        result = await store.aget_online_features(rows, features, fingerprint=fingerprint, json=True, request_id=given)
+        result = asked.checked(
+            await store.aget_online_features(rows, features, fingerprint=fingerprint, json=True, request_id=given)
+        )
         known = given or result.request
         headers = None if known is None else {REQUEST_ID: known}
         if ARROW in request.headers.get("accept", ""):

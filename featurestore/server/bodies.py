@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -93,8 +93,23 @@ PUSHED = {"accepted": 1, "unchanged": 0, "late": 0, "without_key": 0, "notices":
 FIELDS = tuple(LookupRequest.model_fields)
 
 
-def read_request(body: bytes) -> tuple[str | list[str], str | None, list[Any]]:
-    """The service or the features, the fingerprint and the rows of a lookup; BadRequest where it is none."""
+class Asked(NamedTuple):
+    """What a lookup asks for. service: whether `features` is to be a service's name."""
+
+    features: str | list[str]
+    fingerprint: str | None
+    rows: list[Any]
+    service: bool
+
+    def checked(self, result: OnlineResult) -> OnlineResult:
+        """The answer; BadRequest where another word for features was called a service."""
+        if self.service and result.service.name != self.features:
+            raise BadRequest(f"'{self.features}' is no feature service; say features in place of service")
+        return result
+
+
+def read_request(body: bytes) -> Asked:
+    """What a body asks for; BadRequest where it is no lookup."""
     asked = _read(body, FIELDS, "service")
     features, fingerprint = asked.get("service"), asked.get("fingerprint")
     if not isinstance(features, str):
@@ -103,7 +118,7 @@ def read_request(body: bytes) -> tuple[str | list[str], str | None, list[Any]]:
         raise BadRequest("service and features are both given; say one")
     if fingerprint is not None and not isinstance(fingerprint, str):
         raise BadRequest("fingerprint must be text")
-    return features, fingerprint, _rows(asked)
+    return Asked(features, fingerprint, _rows(asked), asked.get("service") is not None)
 
 
 def _features(asked: dict[str, Any], service: Any) -> str | list[str]:

@@ -55,7 +55,7 @@ class Problem(BaseModel):
     type: str = Field(examples=["urn:featurestore:NotFound"])
     title: str = Field(examples=["Not found"])
     status: int = Field(examples=[404])
-    detail: str = Field(examples=["No feature service 'delay' was applied. Did you mean 'delay_model'?"])
+    detail: str = Field(examples=["No feature view 'delays' was applied. Did you mean 'delay'?"])
     instance: str = Field(examples=["/v1/online-features"])
     changes: list[dict[str, str | None]] | None = Field(
         None,

@@ -21,14 +21,13 @@ from featurestore.catalog import Catalog
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.errors import (
+    NOT_APPLIED_YET,
     DeclarationError,
     FingerprintError,
     NotFoundError,
     NotMaterializedError,
     OnlineUnavailableError,
     RequestError,
-    apply_first,
-    did_you_mean,
 )
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
@@ -211,7 +210,7 @@ class Serving:
         service, newest = self._found(name, fingerprint)
         if before is not None and before.lookup.service.fingerprint == service.fingerprint:
             return _Loaded(before.lookup, generation, newest, before.checked, catalog)
-        is_applied = isinstance(name, str) or self._registry.find_service(*_version_of(service)) is not None
+        is_applied = self._registry.find_service(*_version_of(service)) is not None
         if self._recorder is not None and is_applied:
             self._recorder.prepare(service)
         lookup = Lookup(service, self._store, project=self._project, vouched=self._vouched, is_applied=is_applied)
@@ -243,10 +242,7 @@ class Serving:
         are at hand. The newest with its functions where none is complete, but none that is older than one without."""
         current = self._registry.current().document
         if name not in current["services"]:
-            if ":" in name or name in current["views"] or name in current["on_demand"]:
-                return self._listed(name, None)
-            hint = apply_first(name, self._functions().services) + did_you_mean(name, current["services"])
-            raise NotFoundError(f"No feature service '{name}' was applied.{hint}")
+            return self._listed(name, None)
         found = self._newest_complete(version.service(name) for version in self._versions(name))
         assert found is not None, "there is the current one"
         return found
@@ -280,8 +276,10 @@ class Serving:
             current = listed_service(features, self._registry.current())
         except FingerprintError as error:
             refused = error
-        except DeclarationError as error:  # whoever asked has declared nothing: the place is that of some code of ours
-            raise RequestError(str(error).rsplit(" (", 1)[0]) from error
+        except DeclarationError as error:
+            raise RequestError(str(error)) from error
+        except NotFoundError as error:
+            raise NotFoundError(f"{error}{self._apply_first(features)}") from None
         found = self._newest_complete(self._list_versions(features, fingerprint))
         if found is not None and (refused is None or not self.unfilled(found[0])):
             return found
@@ -291,6 +289,14 @@ class Serving:
             f"These features were never applied with fingerprint {fingerprint}; as they are applied they have "
             f"{current.fingerprint}. Present the training frame's manifest itself to be told what differs"
         )
+
+    def _apply_first(self, features: Any) -> str:
+        """What an error about features that are not applied goes on with, where the definitions at hand have them."""
+        try:
+            self._functions().service_of(features)
+        except (NotFoundError, RequestError):
+            return ""
+        return f" {NOT_APPLIED_YET}"
 
     def _list_versions(self, features: Any, fingerprint: str | None) -> Iterator[ResolvedService]:
         """What a list makes of the versions of the registry, each once, newest first."""

@@ -66,6 +66,7 @@ def test_what_is_declared_and_not_applied_says_which_command_comes_first(shop: P
     ):
         done = CliRunner().invoke(app, ["--repo", str(shop), *args])
         assert done.exit_code == 1
-        assert "was applied. It is declared, and not applied yet: run featurestore apply." in done.stderr, done.output
+        assert f"'{args[1]}' was applied." in done.stderr
+        assert "It is declared, and not applied yet: run featurestore apply." in done.stderr, done.output
     done = CliRunner().invoke(app, ["--repo", str(shop), "online", "order_modle", "customer=ann"])
     assert "It is declared" not in done.stderr

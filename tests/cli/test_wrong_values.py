@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from featurestore.cli import app
+from featurestore.errors import DeclarationError
+from featurestore.reports.simulation import Faults
 from tests.small import hours, table
 
 ROWS = table(cart=["a"], customer=["ann"], at=[hours(0)], amount=[1.0])
@@ -54,6 +56,56 @@ def told(shop: Path, *args: str, given: bytes | None = None) -> str:
 )  # fmt: skip
 def test_a_wrong_value_is_told_by_its_option(shop: Path, args: list[str], says: str) -> None:
     assert says in told(shop, *args)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["customer_ordres"],
+            "Did you mean 'customer_orders'? Feature services: cart_model, order_model. Feature views:",
+        ),
+        (["amount"], "Did you mean 'customer_orders:amount'?"),
+        (["customer_ordres:amount"], "Did you mean 'customer_orders'?"),
+        (["customer_orders:amuont"], "FeatureView 'customer_orders': no feature 'amuont'. Did you mean 'amount'?"),
+        (
+            ["customer_orders", "customer_orders:items"],
+            "The features asked for: column 'customer_orders__items' is listed",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "historical data/spine.parquet {} -o {}/out.parquet",
+        "snapshot {} --at 2025-01-05T00:00:00Z",
+        "online {} customer=ann",
+    ],
+)
+def test_wrong_words_for_features_are_told_alike(shop: Path, command: str, words: list[str], says: str) -> None:
+    """In every command that takes them, and no file is named but that of the definitions."""
+    args = command.replace("data", f"{shop}/data").format(" ".join(words), shop).split()
+    text = told(shop, *args)
+    assert says in text
+    assert {Path(place).name for place in re.findall(r"[^\s(]+\.py(?=:)", text)} <= {"definitions.py"}
+
+
+def test_no_file_is_named_as_the_place_of_an_option(shop: Path) -> None:
+    """What a command declares itself is declared in no file of the user's; a definition that is wrong is in one."""
+    assert ".py" not in told(shop, "simulate", "--fail", "3")
+    assert ".py" not in told(shop, "simulate", "--late", "2:1h")
+    with pytest.raises(DeclarationError) as refused:
+        Faults(fail=3)
+    assert (refused.value.place, refused.value.problem) == (
+        f"tests/cli/test_wrong_values.py:{refused.traceback[0].lineno + 1}",
+        "Faults: fail: must be at most 1.0, and is 3",
+    )
+    assert str(refused.value) == f"{refused.value.problem} ({refused.value.place})"
+
+
+def test_another_kind_of_name_is_told_as_what_it_is(shop: Path) -> None:
+    for command in ("materialize", "verify", "availability", "explain"):
+        assert "'order_model' is a feature service. Known: customer_carts" in told(shop, command, "order_model")
 
 
 def test_a_pushed_file_that_is_none_says_what_is_wrong(shop: Path, tmp_path: Path) -> None:

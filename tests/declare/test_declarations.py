@@ -132,5 +132,7 @@ def test_a_column_listed_twice_is_refused_by_name() -> None:
     rows = DataFrameSource("rows", pa.table({"carrier": ["UA"], "at": [1], "x": [1]}), event_time=None, refresh="1h")
     twice_over = FeatureView("v", entity=carrier, source=rows, features=["x"])
     with FeatureStore.local() as store:
-        with pytest.raises(DeclarationError, match="column 'v__x' is listed twice; give one of the views an alias"):
+        with pytest.raises(
+            DeclarationError, match="column 'v__x' is listed twice; list it once, or give one of the views an alias"
+        ):
             store.plan([FeatureService("model", features=[twice_over, twice_over["x"]])])

@@ -30,7 +30,7 @@ from featurestore import (
     on_demand,
 )
 from featurestore.cli import app
-from featurestore.errors import DeclarationError, FingerprintError, NotFoundError, RequestError, SpineError
+from featurestore.errors import FingerprintError, NotFoundError, RequestError, SpineError
 from featurestore.server import create_app
 from featurestore.serving.feature_list import FeatureList
 from featurestore.serving.served_versions import LISTS_HELD
@@ -135,6 +135,9 @@ def test_coroutines_and_the_http_service_take_them_too(store: FeatureStore) -> N
         ({"features": [1]}, 400, "list of names"),
         ({}, 400, "features takes a list"),
         ({"features": ["fact:n"]}, 404, "Did you mean 'facts'?"),
+        ({"service": "facts"}, 400, "'facts' is no feature service; say features in place of service"),
+        ({"service": "facts:n"}, 400, "'facts:n' is no feature service; say features in place of service"),
+        ({"service": "fact"}, 404, "Did you mean 'facts'?"),
     ]
     for (_, status, says), refused in zip(wrong, asyncio.run(posted([body for body, *_ in wrong])), strict=True):
         assert refused.status_code == status
@@ -144,7 +147,8 @@ def test_coroutines_and_the_http_service_take_them_too(store: FeatureStore) -> N
 def test_a_service_is_logged_and_a_list_is_not(store: FeatureStore, defined: Defined) -> None:
     assert store.get_online_features(ASKED, "model").request is not None
     assert store.get_online_features(ASKED, defined.model).request is not None
-    assert store.get_online_features(ASKED, ["facts"]).request is None
+    for asked in (["facts"], "facts", "facts:n", "added"):
+        assert store.get_online_features(ASKED, asked).request is None, asked
     audit = store.audit()
     assert {told.service for told in audit.features} == {"model"}
     assert audit.exact == 2 * 3 * 3
@@ -171,7 +175,12 @@ def test_what_is_not_there_is_told_alike(store: FeatureStore) -> None:
     wrong: list[tuple[Any, type[Exception], str]] = [
         ("mdoel", NotFoundError, "Did you mean 'model'"),
         (["fact"], NotFoundError, "Did you mean 'facts'"),
-        ("facts:m", (DeclarationError, RequestError), "no feature 'm'"),
+        ("facts:m", NotFoundError, "no feature 'm'"),
+        ("fact:n", NotFoundError, "Did you mean 'facts'"),
+        ("n", NotFoundError, "Did you mean 'facts:n'"),
+        ("facts__n", NotFoundError, "Did you mean 'facts:n'"),
+        ("fcats:n", NotFoundError, "Did you mean 'facts'"),
+        ("modle", NotFoundError, "Feature services: model, other. Feature views: facts, sums. On-demand features: added."),
         ([], RequestError, "is empty"),
         (["facts", 3], RequestError, "int names no feature"),
     ]
