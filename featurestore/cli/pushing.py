@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -13,18 +13,20 @@ from featurestore.cli.application import AsJson, opened
 from featurestore.cli.output import print_json, print_table
 from featurestore.errors import FeatureStoreError, LogError, OnlineStoreError, PushError
 
+if TYPE_CHECKING:
+    from featurestore.declare.sources import Source
+
 PART_ROWS = 5_000
 """Rows that are kept at a time; a mistake leaves those of the parts before it kept."""
 
-PARQUET = b"PAR1"
+FORMATS = "JSON lines, a JSON list or Parquet"
+"""What a file of rows may be."""
 
 
 def push(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help="A push source.")],
-    file: Annotated[
-        Path, typer.Argument(metavar="[FILE]", help="JSON lines, a JSON list or Parquet; - for standard input.")
-    ] = Path("-"),
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help=f"{FORMATS}; - for standard input.")] = Path("-"),
     as_json: AsJson = False,
 ) -> None:
     """Keep the rows of a file: on the disk, and seen by the next lookup, when it returns.
@@ -36,18 +38,19 @@ def push(
     from featurestore.push.pushed import Pushed
 
     told, naive = dict.fromkeys(("accepted", "unchanged", "late", "without_key"), 0), dict[str, None]()
+    lateness = first = 0
     with opened(context) as store, _opened(file) as stream:
-        first = 0
-        for rows, count, plain in _parts(stream, str(file)):
+        for rows, count, plain in _parts(stream, str(file), store.catalog.sources.get(source)):
             try:
                 pushed = store.push(source, rows, json=plain)
             except (PushError, OnlineStoreError, LogError) as error:
                 raise type(error)(_placed(error, first, told["accepted"])) from None
             told = {name: many + getattr(pushed, name) for name, many in told.items()}
             naive |= dict.fromkeys(pushed.naive)
+            lateness = pushed.lateness or lateness
             first += count
     without_key = told.pop("without_key")
-    whole = Pushed(**told).telling(without_key=without_key, naive=tuple(naive))
+    whole = Pushed(**told).telling(without_key=without_key, naive=tuple(naive), lateness=lateness)
     if as_json:
         print_json(whole.to_dict())
         return
@@ -69,15 +72,19 @@ def _placed(error: FeatureStoreError, first: int, kept: int) -> str:
 def _opened(file: Path) -> BinaryIO:
     if str(file) == "-":
         return sys.stdin.buffer
+    if file.is_dir():
+        raise PushError(f"{file} is a folder; push one file of it after the other")
     if not file.exists():
         raise PushError(f"There is no {file}")
     return file.open("rb")
 
 
-def _parts(stream: BinaryIO, name: str) -> Iterator[tuple[Any, int, bool]]:
+def _parts(stream: BinaryIO, name: str, source: Source | None) -> Iterator[tuple[Any, int, bool]]:
     """The rows a part at a time: rows as push takes them, how many, and whether values are in their JSON forms."""
-    head = stream.read(len(PARQUET))
-    if head == PARQUET:
+    from featurestore.sources.unreadable import BOM, HEAD, PARQUET, is_json
+
+    head = stream.read(HEAD)
+    if head.startswith(PARQUET):
         import io
 
         import pyarrow as pa
@@ -92,15 +99,33 @@ def _parts(stream: BinaryIO, name: str) -> Iterator[tuple[Any, int, bool]]:
             cut = "begins as a Parquet file and does not end as one: it was not written, or copied, to its end"
             raise PushError(f"{name} {'is damaged' if data.endswith(PARQUET) else cut}") from None
         return
-    rows = _json_rows(head, stream, name)
+    if head.strip() and not is_json(head):
+        raise PushError(_unknown_kind(head, name, source))
     part: list[Any] = []
-    for row in rows:
+    for row in _json_rows(head.removeprefix(BOM), stream, name):
         part.append(row)
         if len(part) == PART_ROWS:
             yield part, len(part), True
             part = []
     if part:
         yield part, len(part), True
+
+
+def _unknown_kind(head: bytes, name: str, source: Source | None) -> str:
+    """What is told of a file that is neither Parquet nor JSON; of CSV with the call that makes Parquet of it."""
+    from featurestore.declare.push import PushSource
+    from featurestore.sources.unreadable import kind_of
+
+    path, said = Path("rows.csv" if name == "-" else name), ""
+    types = source.columns if isinstance(source, PushSource) else {}
+    times = [column for column, of in types.items() if of.kind == "Timestamp"]
+    texts = [column for column, of in types.items() if of.kind == "String"]
+    if times:
+        said += f", parse_dates={times}"
+    if texts:
+        said += f", dtype={{{', '.join(f'{column!r}: str' for column in texts)}}}"
+    call = f"pd.read_csv({str(path)!r}{said}).to_parquet({str(path.with_suffix('.parquet'))!r})"
+    return f"{name} has no rows to push; it is {kind_of(head, of_csv=call)}. A file of rows is {FORMATS}"
 
 
 def _json_rows(head: bytes, stream: BinaryIO, name: str) -> Iterator[Any]:
@@ -113,9 +138,7 @@ def _json_rows(head: bytes, stream: BinaryIO, name: str) -> Iterator[Any]:
         except orjson.JSONDecodeError as error:
             raise PushError(f"{name} is no JSON list: {error}") from None
         return
-    rest = head
-    for number, piece in enumerate(stream, start=1):
-        line, rest = rest + piece, b""
+    for number, line in enumerate(_lines(head, stream), start=1):
         if not line.strip():
             continue
         try:
@@ -125,6 +148,16 @@ def _json_rows(head: bytes, stream: BinaryIO, name: str) -> Iterator[Any]:
                 f'{name}, line {number} is no JSON: {error}. Each line is a row, such as {{"customer": "ann"}}, or the '
                 "whole is a list of them"
             ) from None
+
+
+def _lines(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a stream whose head was read."""
+    *whole, rest = head.split(b"\n")
+    yield from whole
+    for piece in stream:
+        yield rest + piece
+        rest = b""
+    yield rest
 
 
 def take_back(

@@ -108,7 +108,8 @@ def deduplicate(
             found.outcomes.append(error)
         else:
             rows = range(first, first + len(times))
-            found.outcomes.append(_sort(found, times, rows, known, now - source.lateness))
+            outcome = _sort(found, times, rows, known, now - source.lateness)
+            found.outcomes.append(outcome.telling(lateness=source.lateness) if outcome.late else outcome)
         first += len(times)
     return found
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.zones import read_as_utc
 from featurestore.semantics.view import ResolvedView
@@ -28,22 +29,34 @@ class Pushed(RowCounts):
 
     without_key: how many of the accepted rows count for no view over the source, since their key is null; deletions, which
     need none, are not among them. naive: the columns that had timestamps without a zone, which were read as UTC.
+    lateness: that of the source, µs, where rows came too late; 0 where none did.
     """
 
     without_key: int = 0
     naive: tuple[str, ...] = ()
+    lateness: int = 0
 
-    def telling(self, *, without_key: int | None = None, naive: tuple[str, ...] | None = None) -> Pushed:
+    def telling(
+        self, *, without_key: int | None = None, naive: tuple[str, ...] | None = None, lateness: int | None = None
+    ) -> Pushed:
         """The same counts, and this to be known."""
         told = Pushed(*self)
         told.without_key = self.without_key if without_key is None else without_key
         told.naive = self.naive if naive is None else naive
+        told.lateness = self.lateness if lateness is None else lateness
         return told
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What is to be known, in words."""
         said = []
+        if self.late:
+            every = not self.accepted and not self.unchanged
+            which = "every row" if every else f"{self.late} row{'' if self.late == 1 else 's'}"
+            said.append(
+                f"{which} came too late, and is never served nor trained on: it happened more than {show_duration(self.lateness)} "
+                "ago, the lateness of the source, and is kept aside"
+            )
         if self.without_key:
             said.append(
                 f"{self.without_key} of the accepted rows have no key: they are kept in the log, and count for no view over the source"
@@ -53,7 +66,7 @@ class Pushed(RowCounts):
         return tuple(said)
 
     def __repr__(self) -> str:
-        more = "".join(f", {name}={value!r}" for name, value in vars(self).items() if value)
+        more = "".join(f", {name}={getattr(self, name)!r}" for name in ("without_key", "naive") if getattr(self, name))
         return f"Pushed(accepted={self.accepted}, unchanged={self.unchanged}, late={self.late}{more})"
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,6 +18,9 @@ SHORTEST = 12
 
 PARQUET, ENCRYPTED = b"PAR1", b"PARE"
 
+BOM = b"\xef\xbb\xbf"
+"""What some programs write before UTF-8."""
+
 KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "compressed with gzip; unpack it first"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
@@ -54,7 +57,7 @@ def no_parquet(path: str, error: Exception) -> str:
         if tail != PARQUET or size < SHORTEST:
             return f"{path} begins as a Parquet file and does not end as one: it was not written, or copied, to its end"
         return f"{path} is damaged: {_plain(str(error))}"
-    return f"{path} is no Parquet file, but {_kind(head)}"
+    return f"{path} is no Parquet file, but {kind_of(head)}"
 
 
 def no_database(path: str, error: duckdb.Error) -> str:
@@ -76,7 +79,7 @@ def no_database(path: str, error: duckdb.Error) -> str:
     if not head:
         return f"{path} is empty: 0 bytes"
     if head[8:12] != b"DUCK":
-        what = "a Parquet file; declare it as a ParquetSource" if head.startswith(PARQUET) else _kind(head)
+        what = "a Parquet file; declare it as a ParquetSource" if head.startswith(PARQUET) else kind_of(head)
         return f"{path} is no DuckDB file, but {what}"
     said = engine_words(error)
     return said if said.startswith(path) else f"{path} cannot be opened: {said}"
@@ -95,8 +98,13 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _kind(head: bytes) -> str:
-    """What a file is that begins so."""
+def is_json(head: bytes) -> bool:
+    """Whether what begins so is perhaps JSON."""
+    return head.removeprefix(BOM).lstrip()[:1] in {b"{", b"["}
+
+
+def kind_of(head: bytes, *, of_csv: str = "pd.read_csv(…).to_parquet(…)") -> str:
+    """What a file is that begins so, and what to do with it. of_csv: the call that makes Parquet of it where it is CSV."""
     known = next((what for begin, what in KINDS if head.startswith(begin)), None)
     if known is not None:
         return known
@@ -108,8 +116,8 @@ def _kind(head: bytes) -> str:
         return "bytes of another kind"
     if not text or not all(sign.isprintable() or sign.isspace() for sign in text):
         return "bytes of another kind"
-    if text[0] in "{[":
+    if is_json(head):
         return "text, as JSON is; write it as Parquet, as pd.read_json(…).to_parquet(…) does"
     if text[0] == "<":
         return "text, as HTML and XML are: perhaps an error page that was saved"
-    return "text, as CSV is; write it as Parquet, as pd.read_csv(…).to_parquet(…) does"
+    return f"text, as CSV is; write it as Parquet, as {of_csv} does"

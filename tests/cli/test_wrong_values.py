@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from featurestore.cli import app
+from featurestore.cli.pushing import PART_ROWS
 from featurestore.errors import DeclarationError
 from featurestore.reports.simulation import Faults
 from tests.small import hours, table
@@ -116,7 +120,58 @@ def test_a_pushed_file_that_is_none_says_what_is_wrong(shop: Path, tmp_path: Pat
     for data, says in (
         (whole[:-9], "rows.parquet begins as a Parquet file and does not end as one"),
         (whole[:-60] + bytes(52) + whole[-8:], "rows.parquet is damaged"),
-        (b"cart,customer\na,ann\n", "rows.parquet, line 1 is no JSON"),
+        (b'{"cart": "a"}\n{"cart" "a"}\n', "rows.parquet, line 2 is no JSON"),
+        (b"{" + b" " * 200 + b"}\n\nnull,\n", "rows.parquet, line 3 is no JSON"),
+        (b'[{"cart": "a"},', "rows.parquet is no JSON list"),
+        (
+            b"PK\x03\x04" + bytes(60),
+            "it is a ZIP archive, or a spreadsheet; write its rows as Parquet. A file of rows is JSON lines",
+        ),
+        (b"no", "has no rows to push"),
     ):
         path.write_bytes(data)
         assert says in told(shop, "push", "carts", str(path))
+    assert f"{tmp_path} is a folder; push one file" in told(shop, "push", "carts", str(tmp_path))
+    assert f"There is no {tmp_path / 'none'}" in told(shop, "push", "carts", str(tmp_path / "none"))
+
+
+def test_a_pushed_csv_file_is_told_with_the_call_that_makes_parquet_of_it(shop: Path, tmp_path: Path) -> None:
+    """That call, run as it stands, makes a file that is pushed with all its types."""
+    rows, now = tmp_path / "rows.csv", datetime.now(UTC)
+    rows.write_text(f"cart,customer,at,amount\n017,ann,{now.isoformat()},1.5\n018,,{now.isoformat()},\n")
+    text = told(shop, "push", "carts", str(rows))
+    assert f"{rows} has no rows to push; it is text, as CSV is" in text
+    assert text.endswith("A file of rows is JSON lines, a JSON list or Parquet")
+    call = re.search(r"as (pd\.read_csv\(.*\.to_parquet\(.*?\)) does", text)
+    assert call, text
+    eval(call[1], {"pd": pd, "str": str})
+    assert pq.read_table(tmp_path / "rows.parquet")["cart"].to_pylist() == ["017", "018"]
+    done = CliRunner().invoke(app, ["push", "carts", str(tmp_path / "rows.parquet"), "--repo", str(shop)])
+    assert done.stdout.startswith("2 accepted, 0 unchanged, 0 late\n1 of the accepted rows have no key"), done.output
+    assert "pd.read_csv('rows.csv', parse_dates=['at']" in told(shop, "push", "carts", given=rows.read_bytes())
+
+
+def test_rows_of_a_file_that_begins_with_a_byte_order_mark_are_pushed(shop: Path, tmp_path: Path) -> None:
+    rows, now = tmp_path / "rows.jsonl", datetime.now(UTC).isoformat()
+    for text in (f'{{"cart": "m1", "at": "{now}"}}', f'[{{"cart": "m1", "at": "{now}"}}]'):
+        rows.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        done = CliRunner().invoke(app, ["push", "carts", str(rows), "--repo", str(shop)])
+        assert done.exit_code == 0, done.output
+
+
+def test_rows_that_came_too_late_are_told(shop: Path, tmp_path: Path) -> None:
+    """Of all parts of a file together: every row, or how many."""
+    rows, now = tmp_path / "late.jsonl", datetime.now(UTC)
+    late = [
+        {"cart": f"l{n}", "customer": "ann", "at": (now - timedelta(days=8)).isoformat()} for n in range(PART_ROWS + 1)
+    ]
+    says = "came too late, and is never served nor trained on: it happened more than 7d ago"
+    rows.write_text("".join(f"{json.dumps(row)}\n" for row in late))
+    done = CliRunner().invoke(app, ["push", "carts", str(rows), "--repo", str(shop)])
+    assert done.stdout.startswith(f"0 accepted, 0 unchanged, {len(late)} late\nevery row {says}"), done.output
+    late[0]["at"] = now.isoformat()
+    rows.write_text("".join(f"{json.dumps(row)}\n" for row in late))
+    done = CliRunner().invoke(app, ["push", "carts", str(rows), "--json", "--repo", str(shop)])
+    told = json.loads(done.stdout)
+    assert (told["accepted"], told["late"]) == (1, PART_ROWS)
+    assert told["notices"][0].startswith(f"{PART_ROWS} rows {says}")

@@ -79,6 +79,19 @@ def test_timestamps_without_a_zone_are_told(store: FeatureStore) -> None:
     assert [one.notices for one in fine] == [()] * len(fine)
 
 
+def test_rows_that_came_too_late_are_told(store: FeatureStore) -> None:
+    """Every row, or how many of the push, each with the lateness; a retry of what is known is no late row."""
+    old = {"at": NOW - timedelta(days=8)}
+    says = (
+        "came too late, and is never served nor trained on: it happened more than 7d ago, the lateness of the source, and "
+        "is kept aside"
+    )
+    assert store.push("swipes", [row(1, **old), row(2, **old)]).notices == (f"every row {says}",)
+    assert store.push("swipes", [row(3), row(4, **old)]).notices == (f"1 row {says}",)
+    assert store.push("swipes", [row(3), row(4, **old), row(5, **old)]).notices == (f"2 rows {says}",)
+    assert store.push("swipes", [row(3)]).notices == ()
+
+
 def test_an_answer_is_a_tuple_of_counts_and_more(store: FeatureStore) -> None:
     told = store.push("swipes", [row(1), row(2, None)])
     assert repr(told) == "Pushed(accepted=2, unchanged=0, late=0, without_key=1)"

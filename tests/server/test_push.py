@@ -75,10 +75,16 @@ def test_what_is_pushed_is_served_when_the_answer_comes(client: httpx.Client, st
     """Values in their JSON forms; a retry changes nothing, a late row is counted and kept aside."""
     old = swipe("c", at=(NOON - timedelta(days=8)).isoformat())
     first = client.post("/v1/push", json={"source": "swipes", "rows": [swipe("a"), swipe("b", "NaN"), old]})
-    assert (first.status_code, first.json()) == (
-        200,
-        {"accepted": 2, "unchanged": 0, "late": 1, "without_key": 0, "notices": []},
-    )
+    assert first.status_code == 200
+    (notice,) = first.json()["notices"]
+    assert notice.startswith("1 row came too late, and is never served nor trained on")
+    assert {**first.json(), "notices": []} == {
+        "accepted": 2,
+        "unchanged": 0,
+        "late": 1,
+        "without_key": 0,
+        "notices": [],
+    }
     again = client.post("/v1/push", json={"source": "swipes", "rows": [swipe("a")]})
     assert again.json() == {"accepted": 0, "unchanged": 1, "late": 0, "without_key": 0, "notices": []}
     answer = client.post("/v1/online-features", json={"service": "cards", "rows": [{"card": "a"}]}).json()

@@ -180,7 +180,11 @@ def test_what_is_not_there_is_told_alike(store: FeatureStore) -> None:
         ("n", NotFoundError, "Did you mean 'facts:n'"),
         ("facts__n", NotFoundError, "Did you mean 'facts:n'"),
         ("fcats:n", NotFoundError, "Did you mean 'facts'"),
-        ("modle", NotFoundError, "Feature services: model, other. Feature views: facts, sums. On-demand features: added."),
+        (
+            "modle",
+            NotFoundError,
+            "Feature services: model, other. Feature views: facts, sums. On-demand features: added.",
+        ),
         ([], RequestError, "is empty"),
         (["facts", 3], RequestError, "int names no feature"),
     ]
