@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,9 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner, Result
+
+from featurestore.cli import app
 
 ROOT = Path(__file__).parents[2]
 ORDER = [
@@ -35,22 +39,30 @@ PRINTS = {
 }  # fmt: skip
 
 
-def environment(**more: str) -> dict[str, str]:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), **more}
-    if "FEATURESTORE_ENV" not in more:
-        environ.pop("FEATURESTORE_ENV", None)
-    return environ
-
-
-def run(where: Path, *args: str, code: int = 0, given: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    environ = environment(**more)
-    done = subprocess.run(
-        [sys.executable, "-m", "featurestore", *args], cwd=where, env=environ, capture_output=True, text=True,
-        input=given, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+def run(where: Path, *args: str, code: int = 0, given: str = "", env: str | None = None) -> Result:
+    """A command line in this process. env: what FEATURESTORE_ENV says, if anything."""
+    with contextlib.chdir(where):
+        done = CliRunner().invoke(app, args, input=given, env={"FEATURESTORE_ENV": env}, prog_name="featurestore")
+    assert done.exit_code == code, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
     return done
+
+
+def environment() -> dict[str, str]:
+    """Of a process of its own."""
+    given = {name: value for name, value in os.environ.items() if name != "FEATURESTORE_ENV"}
+    return {**given, "PYTHONPATH": str(ROOT)}
+
+
+def run_apart(where: Path, *args: str) -> str:
+    """What a command line prints that runs in a process of its own, which has imported nothing before."""
+    done = subprocess.run(
+        [sys.executable, "-m", "featurestore", *args], cwd=where, env=environment(), capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
 
 
 def examples(command: str) -> list[list[str]]:
@@ -66,12 +78,15 @@ def repo(tmp_path: Path) -> Path:
 
 
 def test_examples_run_in_order(tmp_path: Path) -> None:
+    """The first of each command in a process of its own, so that no command needs what another has imported."""
     for args in examples("init"):
-        run(tmp_path, *args)
+        run_apart(tmp_path, *args)
     for command in ORDER:
-        for args in examples(command):
-            assert args[0] == command
+        first, *others = examples(command)
+        assert run_apart(tmp_path / "shop", *first) or command == "materialize"
+        for args in others:
             assert run(tmp_path / "shop", *args).stdout or command == "materialize"
+        assert {args[0] for args in (first, *others)} == {command}
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["as it is applied", "by a manifest"])
@@ -158,11 +173,11 @@ def test_environments_lie_apart_and_options_stand_anywhere(repo: Path) -> None:
 
 def test_the_environment_may_be_named_by_a_variable(repo: Path) -> None:
     """FEATURESTORE_ENV is what --env is, which goes before it; empty, it names none."""
-    run(repo, "apply", FEATURESTORE_ENV="staging")
+    run(repo, "apply", env="staging")
     run(repo, "plan", "--check", "--env", "staging")
-    run(repo, "plan", "--check", code=2, FEATURESTORE_ENV="")
-    assert "no [env.nope]" in run(repo, "status", code=1, FEATURESTORE_ENV="nope").stderr
-    run(repo, "status", "--env", "staging", FEATURESTORE_ENV="nope")
+    run(repo, "plan", "--check", code=2, env="")
+    assert "no [env.nope]" in run(repo, "status", code=1, env="nope").stderr
+    run(repo, "status", "--env", "staging", env="nope")
 
 
 def test_a_misspelled_key_is_refused_with_the_right_one(repo: Path) -> None:
@@ -264,8 +279,7 @@ def test_every_command_is_documented() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, featurestore.cli; print([m for m in ('pandas', 'duckdb', 'fastapi', 'pyarrow') if m in sys.modules])"
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert subprocess.check_output([sys.executable, "-c", code], env=environ, text=True).strip() == "[]"
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment(), text=True).strip() == "[]"
 
 
 def test_serve_has_help() -> None:
