@@ -47,7 +47,7 @@ def rate(once: Callable[[int], object], seconds: float) -> float:
 def appended(folder: Path, count: int, seconds: float) -> float:
     """Appends a second; the rows are made beforehand, in rounds, and making them is not counted."""
     done, spent = 0, 0.0
-    with Log(folder, SCHEMA) as log:
+    with Log(folder, lambda: SCHEMA) as log:
         while spent < seconds:
             prepared = [rows(count * (done + turn), count) for turn in range(200)]
             begun = time.perf_counter()
@@ -86,7 +86,7 @@ def inserted(folder: Path, size: int, seconds: float) -> float:
 
 
 def reading(folder: Path, seconds: float) -> None:
-    with Log(folder, SCHEMA) as log:
+    with Log(folder, lambda: SCHEMA) as log:
         last = log.last_known_at() or 0
         print(f"tail of one row: {1e6 / rate(lambda _: log.tail(last - 1), seconds):,.0f} µs")
         print(f"last known_at: {1e6 / rate(lambda _: log.last_known_at(), seconds):,.1f} µs")

@@ -30,10 +30,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as _Decimal
 from decimal import InvalidOperation
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from featurestore.lazy import pa
 
 JsonValue = Any
 PLAIN = (int, str, float, bytes, list)
@@ -426,24 +425,11 @@ class TypeForms(NamedTuple):
     from_json: Callable[[FeatureType, JsonValue], Scalar] = _read_as_it_is
 
 
-def _arrow(name: str, *args: Any) -> Callable[[FeatureType], pa.DataType]:
-    def make(_: FeatureType) -> pa.DataType:
-        import pyarrow as pa
-
-        return getattr(pa, name)(*args)
-
-    return make
-
-
 def _arrow_decimal(of: FeatureType) -> pa.DataType:
-    import pyarrow as pa
-
     return pa.decimal128(of.precision, of.scale)
 
 
 def _arrow_list(of: FeatureType) -> pa.DataType:
-    import pyarrow as pa
-
     assert of.element is not None
     return pa.list_(of.element.arrow, of.length if of.length is not None else -1)
 
@@ -458,22 +444,22 @@ def _duckdb_list(of: FeatureType) -> str:
 
 
 TABLE: dict[str, TypeForms] = {
-    "Bool": TypeForms(_arrow("bool_"), _named("BOOLEAN"), "float64", "?", _accept_bool),
-    "Int32": TypeForms(_arrow("int32"), _named("INTEGER"), "float64", "i", _accept_int(32)),
-    "Int64": TypeForms(_arrow("int64"), _named("BIGINT"), "float64", "q", _accept_int(64)),
-    "Float32": TypeForms(_arrow("float32"), _named("FLOAT"), "float32", "f", _accept_float, _json_float, _read_float),
-    "Float64": TypeForms(_arrow("float64"), _named("DOUBLE"), "float64", "d", _accept_float, _json_float, _read_float),
-    "String": TypeForms(_arrow("string"), _named("VARCHAR"), "object", None, _accept_string),
+    "Bool": TypeForms(lambda _: pa.bool_(), _named("BOOLEAN"), "float64", "?", _accept_bool),
+    "Int32": TypeForms(lambda _: pa.int32(), _named("INTEGER"), "float64", "i", _accept_int(32)),
+    "Int64": TypeForms(lambda _: pa.int64(), _named("BIGINT"), "float64", "q", _accept_int(64)),
+    "Float32": TypeForms(lambda _: pa.float32(), _named("FLOAT"), "float32", "f", _accept_float, _json_float, _read_float),
+    "Float64": TypeForms(lambda _: pa.float64(), _named("DOUBLE"), "float64", "d", _accept_float, _json_float, _read_float),
+    "String": TypeForms(lambda _: pa.string(), _named("VARCHAR"), "object", None, _accept_string),
     "Bytes": TypeForms(
-        _arrow("binary"), _named("BLOB"), "object", None, _accept_bytes,
+        lambda _: pa.binary(), _named("BLOB"), "object", None, _accept_bytes,
         lambda _, value: base64.b64encode(value).decode(), _read_bytes,
     ),
     "Date": TypeForms(
-        _arrow("date32"), _named("DATE"), "datetime64[us]", "i", _accept_date,
+        lambda _: pa.date32(), _named("DATE"), "datetime64[us]", "i", _accept_date,
         _json_date, _read_date,
     ),
     "Timestamp": TypeForms(
-        _arrow("timestamp", "us", "UTC"), _named("TIMESTAMP WITH TIME ZONE"), "datetime64[us]", "q",
+        lambda _: pa.timestamp("us", "UTC"), _named("TIMESTAMP WITH TIME ZONE"), "datetime64[us]", "q",
         _accept_timestamp, _json_timestamp, _read_timestamp,
     ),
     "Decimal": TypeForms(

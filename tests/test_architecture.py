@@ -15,7 +15,7 @@ import featurestore
 
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
-    {"errors", "clock", "types", "report", "hidden"},
+    {"errors", "clock", "lazy", "types", "report", "hidden"},
     {"durable"},
     {"declare", "config"},
     {"semantics"},
@@ -142,11 +142,21 @@ def test_importing_the_package_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_the_lookup_loads_no_engine() -> None:
-    """Nor pandas, which takes as long as all the rest and is wanted only by those who ask for a frame."""
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_libraries_of_frames_and_sql_are_imported_in_one_place(name: str) -> None:
+    """`featurestore.lazy` imports them when they are first used; another import would be paid for by who only looks up."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        late = {module.partition(".")[0] for module in named} & {"pyarrow", "pandas", "duckdb"}
+        assert not late or name == "featurestore.lazy", f"{name}:{node.lineno}: from featurestore.lazy import …"
+
+
+def test_importing_the_store_loads_no_engine_and_no_frames() -> None:
+    """Nor does its HTTP service."""
     code = (
-        "import sys, featurestore.serving.lookup; "
-        "heavy = {'pandas', 'duckdb', 'fastapi', 'redis', 'lmdb', 'sqlite3', 'polars'} & set(sys.modules); "
+        "import sys, featurestore.store, featurestore.server; "
+        "heavy = {'pandas', 'duckdb', 'pyarrow', 'redis', 'lmdb', 'polars'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

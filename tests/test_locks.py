@@ -144,8 +144,8 @@ def test_logs_that_are_made_at_the_same_time_wait_no_longer_than_they_may(tmp_pa
     schema = pa.schema([("known_at", pa.int64())])
     (tmp_path / "log").mkdir()
     with exclusive(tmp_path / "log" / "lock", doing="making the log"):
-        assert "making the log" in raised(LogBusyError, lambda: Log(tmp_path / "log", schema, wait_seconds=0.1))
-    Log(tmp_path / "log", schema).close()
+        assert "making the log" in raised(LogBusyError, lambda: Log(tmp_path / "log", lambda: schema, wait_seconds=0.1))
+    Log(tmp_path / "log", lambda: schema).close()
     assert issubclass(LogBusyError, LogError)
     assert issubclass(LogBusyError, FeatureStoreError)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from featurestore.lazy import pa
 from featurestore.report import UNBOUNDED_COLUMNS, Report, Reported, ReportTable, plain
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SHOWN_ROWS = 20
 """Rows of a frame that are printed for a person."""

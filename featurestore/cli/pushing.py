@@ -12,6 +12,7 @@ import typer
 from featurestore.cli.application import AsJson, opened
 from featurestore.cli.output import print_json, print_table
 from featurestore.errors import FeatureStoreError, LogError, OnlineStoreError, PushError
+from featurestore.lazy import pa, pq
 
 if TYPE_CHECKING:
     from featurestore.declare.sources import Source
@@ -86,9 +87,6 @@ def _parts(stream: BinaryIO, name: str, source: Source | None) -> Iterator[tuple
     head = stream.read(HEAD)
     if head.startswith(PARQUET):
         import io
-
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
         data = head + stream.read()
         try:

@@ -10,6 +10,7 @@ import typer
 from featurestore.cli.application import FOUND, AsJson, opened
 from featurestore.cli.output import print_found
 from featurestore.cli.values import instant
+from featurestore.lazy import pq
 
 if TYPE_CHECKING:
     from featurestore.reports.simulation import Faults
@@ -68,8 +69,6 @@ def _faults(late: str | None, said: dict[str, Any]) -> Faults:
 
 
 def _frame(pair: str) -> tuple[str, Any]:
-    import pyarrow.parquet as pq
-
     source, separator, path = pair.partition("=")
     if not separator:
         raise typer.BadParameter(f"--rows {pair!r} must be written SOURCE=FILE")

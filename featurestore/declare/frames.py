@@ -18,10 +18,9 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
-
 from featurestore.declare.problems import shown
 from featurestore.declare.zones import has_instants, said_zones, without_zone
+from featurestore.lazy import pa
 
 PLAIN_BYTES = 1 << 31
 """From so many bytes on, a chunk of text is no plain one."""

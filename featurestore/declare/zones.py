@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+
+from featurestore.lazy import pa
 
 LOCAL = "say timezone= where they are local, timezone='UTC' where not"
 """What helps where a source or a spine may declare its zone."""

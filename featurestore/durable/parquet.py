@@ -6,19 +6,19 @@ lists, and a word beside the column says their length, by which whoever reads th
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from inspect import signature
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+
+from featurestore.lazy import pa, pq
 
 LENGTH = b"featurestore.length"
-STORES_FIXED = int(pa.__version__.partition(".")[0]) >= 26
+_ARROW = int(version("pyarrow").partition(".")[0])
+STORES_FIXED = _ARROW >= 26
 
-WITH_EXTENSIONS: dict[str, Any] = (
-    {"arrow_extensions_enabled": True} if "arrow_extensions_enabled" in signature(pq.ParquetFile).parameters else {}
-)
+WITH_EXTENSIONS: dict[str, Any] = {"arrow_extensions_enabled": True} if _ARROW >= 21 else {}
 """That a file's columns have the types that it says they have, such as UUID; before version 21 it is not asked."""
 
 

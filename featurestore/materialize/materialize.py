@@ -24,6 +24,7 @@ from featurestore.clock import to_datetime
 from featurestore.declare.sources import ParquetSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
+from featurestore.lazy import duckdb
 from featurestore.materialize.lease import Lease
 from featurestore.materialize.progress import Progress
 from featurestore.materialize.records import RecordQuery, collect, existing
@@ -145,8 +146,6 @@ def materialize_view(
 
 def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run]:
     """Compute instants, oldest first, and switch to them at once; again: they are complete, and get the next edition."""
-    import duckdb
-
     view, offline, store, codec = job.view, job.offline, job.store, job.codec
     lease = Lease(store, codec.lease_key, view.declared)
     try:

@@ -28,10 +28,9 @@ from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.errors import OnlineStoreError
+from featurestore.lazy import pa, pc
 from featurestore.online.wire import (
     FROM_WIRE,
     KEY_WIRE,

@@ -11,9 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from featurestore.lazy import pa, pc
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType, date_of, days_of, micros_of, timestamp_of
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.declare.push import KNOWN_AT
+from featurestore.lazy import pa, pc
 from featurestore.online import OnlineStore
 from featurestore.push.merge_rows import LoggedRow, PushedView, read_rows
 from featurestore.push.rebuild_records import folded_records

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import PushError
+from featurestore.lazy import pa
 from featurestore.push.pushed import Pushed
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.values import instants, scalars

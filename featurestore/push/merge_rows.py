@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.lazy import pa, pc
 from featurestore.online.codec import ViewCodec
 from featurestore.semantics.expressions import evaluate
 from featurestore.semantics.order import pushed_place

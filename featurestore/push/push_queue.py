@@ -7,8 +7,7 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
+from featurestore.lazy import pa
 from featurestore.push.pushed import Pushed
 from featurestore.push.rows import GivenRows
 

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.zones import read_as_utc
+from featurestore.lazy import pa, pc
 from featurestore.semantics.view import ResolvedView
 
 

@@ -23,12 +23,11 @@ from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.clock import to_datetime
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreError, OnlineUnavailableError, PushError
+from featurestore.lazy import pa, pc
 from featurestore.online import Guard, OnlineStore
 from featurestore.online.codec import pack_watermark
 from featurestore.online.source_state import NEVER, SourceState, source_prefix, state_key

@@ -11,9 +11,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-import pyarrow as pa
-
 from featurestore.declare.push import PushSource
+from featurestore.lazy import pa
 from featurestore.push.merge_rows import PushedView
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.engine import batches_of

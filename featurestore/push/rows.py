@@ -8,16 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.push import PushSource
 from featurestore.declare.zones import naive_columns, said_zones
 from featurestore.durable.disk import replace
 from featurestore.durable.parquet import storable
 from featurestore.errors import PushError, did_you_mean
+from featurestore.lazy import pa, pc, pq
 from featurestore.semantics.input_columns import WrongTypeError, WrongValueError, taken
 from featurestore.semantics.values import canonical
 from featurestore.types import FeatureType, from_json

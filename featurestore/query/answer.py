@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from featurestore.errors import SourceError
+from featurestore.lazy import duckdb, pa
 from featurestore.query.asof import keys_statements
 from featurestore.query.row_choice import CHOSEN, RowChoice, choose
 from featurestore.query.windows.fold_query import ask_folds
@@ -25,9 +25,6 @@ from featurestore.semantics.status import Status
 from featurestore.semantics.time import END
 from featurestore.semantics.values import canonical_chunks, fill, take
 from featurestore.semantics.view import EVENT_TIME, UNTIL, ResolvedFeature, ResolvedView, status_column
-
-if TYPE_CHECKING:
-    import duckdb
 
 POOLED_MIN_REQUESTS = 50_000
 """Requests from which on columns are taken by a pool of threads; for fewer it costs more than it saves. Measured with 20 columns on

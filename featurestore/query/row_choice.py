@@ -9,20 +9,17 @@ import itertools
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from featurestore.lazy import duckdb, pa
 from featurestore.query.asof import near_sql, rows_statements, ties_statements
 from featurestore.query.asof_search import Requests, newest
 from featurestore.semantics.rows import RowTimes
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.view import ResolvedView
-
-if TYPE_CHECKING:
-    import duckdb
 
 SEARCH_BATCH_ROWS = 1_000_000
 """Rows that are searched at once: what bounds the memory beside DuckDB's."""

@@ -140,7 +140,7 @@ def is_as_applied(kind: str, item: Any, record: Record) -> bool:
         return bool(_feature_refs(item) == record["declared"]["features"])
     if kind == "views":
         try:
-            return bool(resolve(item, record["raw"]).fingerprint == record["fingerprint"])
+            return bool(resolve(item, record["raw"], checked=True).fingerprint == record["fingerprint"])
         except (DeclarationError, SourceError):  # it reads other columns
             return False
     made: dict[str, Callable[[Any], Record]] = {

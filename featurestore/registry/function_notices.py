@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-import pyarrow as pa
-
 from featurestore.declare.on_demand import OnDemand, Request
 from featurestore.declare.views import Selection
 from featurestore.errors import OnDemandError
+from featurestore.lazy import pa
 from featurestore.registry.steps import Notice
 from featurestore.report import typed_cell
 from featurestore.semantics.evaluate import evaluate, input_names

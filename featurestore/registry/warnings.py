@@ -14,6 +14,7 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import ParquetSource, Source
 from featurestore.declare.zones import read_as_utc
 from featurestore.errors import SourceError
+from featurestore.lazy import duckdb
 from featurestore.registry.steps import Notice
 from featurestore.semantics.columns import NAIVE
 from featurestore.semantics.expressions import columns_named
@@ -135,8 +136,6 @@ def data_notices(views: Iterable[ResolvedView], offline: Offline, *, now: int) -
 
     SourceError where they cannot be read.
     """
-    import duckdb
-
     sources: dict[str, list[ResolvedView]] = {}
     for view in views:
         if view.source.event_time is not None:

@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import pyarrow as pa
-
 from featurestore.declare.sources import Source
+from featurestore.lazy import pa
 from featurestore.semantics.sql import literal
 from featurestore.types import (
     Array,

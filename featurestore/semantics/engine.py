@@ -6,11 +6,9 @@ Why these versions: docs/decisions/2026-11-28-oldest-versions.md.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
+from featurestore.lazy import duckdb, pa
 
 Node = dict[str, Any]
 
@@ -24,8 +22,6 @@ def settle_session(connection: duckdb.DuckDBPyConnection) -> None:
 
     An arrow could also be a lambda before version 2.
     """
-    import duckdb
-
     connection.execute("SET TimeZone = 'UTC'")
     if duckdb.__version__.startswith("1."):
         connection.execute("SET lambda_syntax = 'DISABLE_SINGLE_ARROW'")

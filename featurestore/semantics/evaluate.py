@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from featurestore.declare.on_demand import OnDemand, Request
 from featurestore.declare.views import Selection
 from featurestore.errors import OnDemandError
+from featurestore.lazy import pa, pd
 from featurestore.semantics.service import REQUEST_TIME
 from featurestore.semantics.values import canonical, scalars
 
@@ -55,8 +54,6 @@ def evaluate_rows(
 
 
 def _columns(item: OnDemand, arrays: list[pa.Array], row_name: Callable[[int], str]) -> pa.Array:
-    import pandas as pd
-
     series = [pd.Series(pd.arrays.ArrowExtensionArray(array)) for array in arrays]
     try:
         result = item.function(*series)

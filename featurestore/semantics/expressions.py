@@ -16,19 +16,16 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from featurestore.errors import did_you_mean
+from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, finer_than_micros, floored_sql, floored_type
 from featurestore.semantics.engine import Node, arguments, is_arrow, settle_session, text_of, without_places
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
 from featurestore.semantics.sql import folded, quote
 from featurestore.semantics.tokens import normalised, qualified_calls, quoted_names
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
 
 __all__ = ["check", "check_faults", "columns_named", "evaluate", "guarded", "normalised", "settled"]
 
@@ -70,8 +67,6 @@ def check(connection: duckdb.DuckDBPyConnection, expression: str, columns: Mappi
     ValueError, naming what is wrong, where it is no single expression, reads columns that are not there, has wrong
     types, or could give another value for the same row: clock, session, chance, order, aggregates, subqueries.
     """
-    import duckdb
-
     node = _read(connection, expression, columns)
     _Check(connection, columns, expression).node(node, frozenset())
     try:
@@ -224,8 +219,6 @@ class _Check:
             raise ValueError(f"an expression cannot use an aggregate over a list so: {refused}")
 
     def _type(self, node: Node) -> str | None:
-        import duckdb
-
         tree = json.loads(self._connection.execute("SELECT json_serialize_sql('SELECT 1')").fetchall()[0][0])
         tree["statements"][0]["node"]["select_list"] = [node]
         try:
@@ -278,8 +271,6 @@ class _Engine(threading.local):
     held: _Held | None = None
 
     def get(self) -> duckdb.DuckDBPyConnection:
-        import duckdb
-
         held = self.held
         if held is not None and held.process == os.getpid() and held.connection is not None:
             return held.connection
@@ -371,8 +362,6 @@ def evaluate(table: pa.Table, expressions: Mapping[str, str]) -> pa.Table:
 
     ValueError where one fails for a row, such as a cast of text that is no number; it names the column.
     """
-    import duckdb
-
     if not expressions:
         return table.select([])
     connection = _ENGINE.get()

@@ -10,6 +10,8 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from featurestore.lazy import duckdb
+
 CLOCK = "reads the clock"
 SESSION = "depends on the session"
 VERSION = "depends on the engine's version"
@@ -79,8 +81,6 @@ class Function(NamedTuple):
 @cache
 def known_functions() -> dict[str, Function]:
     """Every function that comes with DuckDB, by its name in lower case."""
-    import duckdb
-
     with duckdb.connect(":memory:") as connection:
         rows = connection.execute(
             "SELECT lower(function_name), list(function_type), coalesce(bool_and(stability = 'CONSISTENT') "

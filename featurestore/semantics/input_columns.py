@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from featurestore.lazy import pa, pc
 from featurestore.semantics.columns import type_of_arrow, widens
 from featurestore.semantics.values import EXACT_IN_FLOAT64, canonical, is_list, micros, scalars
 from featurestore.types import FeatureType
 
 INTEGERS = {"Int32", "Int64"}
 
-NARROWED = {
-    "Int32": (pa.types.is_integer, pa.types.is_decimal),
-    "Int64": (pa.types.is_integer, pa.types.is_decimal),
-    "Float32": (pa.types.is_integer, pa.types.is_floating),
-    "Float64": (pa.types.is_integer, pa.types.is_floating),
-    "Decimal": (pa.types.is_integer, pa.types.is_decimal),
-    "String": (lambda arrow: arrow == pa.uuid(),),
-    "Bytes": (pa.types.is_fixed_size_binary,),
+
+def _is_exact(arrow: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(arrow) or pa.types.is_decimal(arrow))
+
+
+def _is_number(arrow: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(arrow) or pa.types.is_floating(arrow))
+
+
+NARROWED: dict[str, Callable[[pa.DataType], bool]] = {
+    "Int32": _is_exact,
+    "Int64": _is_exact,
+    "Float32": _is_number,
+    "Float64": _is_number,
+    "Decimal": _is_exact,
+    "String": lambda arrow: bool(arrow == pa.uuid()),
+    "Bytes": lambda arrow: bool(pa.types.is_fixed_size_binary(arrow)),
 }
 """The columns of which each value is asked whether it is one of the type, as it is where it comes alone."""
 
@@ -93,7 +102,7 @@ def _fits(arrow: pa.DataType, of: FeatureType) -> bool:
     if of.element is not None:
         return is_list(arrow) and _fits(arrow.value_type, of.element)
     own = type_of_arrow(arrow)
-    return (own is not None and widens(own, of)) or any(test(arrow) for test in NARROWED.get(of.kind, ()))
+    return (own is not None and widens(own, of)) or (of.kind in NARROWED and NARROWED[of.kind](arrow))
 
 
 def _exact(array: pa.Array, of: FeatureType) -> pa.Array:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.errors import NotFoundError, did_you_mean
+from featurestore.lazy import pa, pc, pd
 from featurestore.types import FeatureType, date_of, timestamp_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 T = TypeVar("T")
 
@@ -174,8 +170,6 @@ def to_pandas(
     dtypes "arrow": Arrow-backed, each type exactly, nulls kept apart from NaN. "numpy": the dtype that the table of
     types names, whatever the data; null becomes NaN, NaT or None, and an integer that float64 cannot hold is an error.
     """
-    import pandas as pd
-
     if dtypes == "arrow":
         return pd.DataFrame(
             {name: pd.Series(pd.arrays.ArrowExtensionArray(array), copy=False) for name, array in columns.items()}

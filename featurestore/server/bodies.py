@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
-import pyarrow as pa
 from pydantic import BaseModel, Field
 
 from featurestore.clock import to_datetime
 from featurestore.errors import RequestError, did_you_mean
+from featurestore.lazy import pa
 from featurestore.server.problems import BadRequest
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import checked_id

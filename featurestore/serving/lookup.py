@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import pyarrow as pa
-
 from featurestore.clock import to_datetime
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import OnlineStoreError, RequestError
+from featurestore.lazy import pa
 from featurestore.online import OnlineStore, Reading
 from featurestore.online.coalesce import CoalescingReader
 from featurestore.semantics.evaluate import evaluate, evaluate_rows, input_names

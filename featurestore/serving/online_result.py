@@ -6,20 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy.typing as npt
-import pyarrow as pa
 
 from featurestore.clock import to_datetime
+from featurestore.lazy import pa, pd
 from featurestore.report import Report, ReportTable, cell, shown_instant
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, chosen_columns, matrix_of, own_lists, to_pandas
 from featurestore.serving.repeated_keys import Repeats
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NAMES = tuple(status.name for status in Status)
 
@@ -75,8 +72,6 @@ class OnlineResult:
 
     def to_pandas(self, *, dtypes: Literal["arrow", "numpy"] = "arrow") -> pd.DataFrame:
         """A pandas frame: the request's inputs, then the features."""
-        import pandas as pd
-
         inputs = {name: canonical(pa.array(values, of.arrow), of) for (name, of), values in
                   zip(self.service.inputs.items(), self.inputs.values(), strict=True)}  # fmt: skip
         features = to_pandas(self._arrays(), self._types(), dtypes=dtypes)

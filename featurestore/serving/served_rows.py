@@ -17,18 +17,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.durable.parquet import restored
+from featurestore.lazy import pa, pads, pc
 from featurestore.semantics.service import ResolvedService, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.serving.log.serving_log import SegmentForm, ServedRequests, is_sound, segments
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.store_version import METADATA, StoreVersion
+from featurestore.types import Int32, String, Timestamp
 
-TIME = pa.timestamp("us", "UTC")
-OWN = (pa.field("request", pa.string()), pa.field("row", pa.int32()), pa.field("time", TIME))
+OWN = {"request": String, "row": Int32, "time": Timestamp}
 """The log's own columns; the others have a colon in their names, which no feature has."""
 
 MAX_READINGS = 3
@@ -46,7 +45,7 @@ def input_column(name: str) -> str:
 def feature_column(name: str) -> str:
     """The log's column of a feature column's values. Those of views have `__` in their names, on-demand features may have
     any name."""
-    return f"feature:{name}" if name in {field.name for field in OWN} else name
+    return f"feature:{name}" if name in OWN else name
 
 
 def as_of_column(part: ServiceView) -> str:
@@ -65,12 +64,12 @@ def status_columns(part: ServiceView) -> dict[str, list[str]]:
 
 def schema_of(service: ResolvedService) -> pa.Schema:
     """The columns of a service version's log."""
-    fields: list[Any] = [*OWN]
+    fields: list[Any] = [(name, of.arrow) for name, of in OWN.items()]
     fields += [(input_column(name), of.arrow) for name, of in service.inputs.items()]
     fields += [(feature_column(column.name), column.type.arrow) for column in (*service.columns, *service.hidden)]
     for part in service.parts:
         fields += [(name, pa.string()) for name in status_columns(part)]
-        fields.append((as_of_column(part), TIME))
+        fields.append((as_of_column(part), Timestamp.arrow))
     return pa.schema(fields)
 
 
@@ -178,7 +177,7 @@ def _statuses() -> pa.Array:
 def _instants(instants: Sequence[int], places: npt.NDArray[np.int64] | None = None) -> pa.Array:
     """A column of instants (µs); places: which of them each row has."""
     values = np.array(instants, np.int64)
-    return pa.array(values if places is None else values[places]).cast(TIME)
+    return pa.array(values if places is None else values[places]).cast(Timestamp.arrow)
 
 
 def store_version(metadata: Mapping[bytes, bytes] | None) -> StoreVersion | None:
@@ -223,10 +222,8 @@ def _find(folder: Path, request: str) -> LoggedRequest | None:
 
 def _rows_of(files: Sequence[Path], request: str) -> pa.Table:
     """The rows under an id. Only what may have some is read; where that is damaged, the files that are not."""
-    import pyarrow.dataset as ds
-
     try:
-        dataset = ds.dataset([str(path) for path in files], format="parquet")
+        dataset = pads.dataset([str(path) for path in files], format="parquet")
         columns = {name: pc.field(name) for name in dataset.schema.names} | {FILE: pc.field("__filename")}
         rows = dataset.to_table(columns=columns, filter=pc.field("request") == request)
         if all(is_sound(Path(path)) for path in pc.unique(rows[FILE]).to_pylist()):
@@ -238,4 +235,4 @@ def _rows_of(files: Sequence[Path], request: str) -> pa.Table:
     sound = [str(path) for path in files if is_sound(path)]
     if not sound:
         return pa.table({})
-    return restored(ds.dataset(sound, format="parquet").to_table(filter=pc.field("request") == request))
+    return restored(pads.dataset(sound, format="parquet").to_table(filter=pc.field("request") == request))

@@ -10,9 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-from pyarrow import types
-
+from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import NAIVE, ZONED, finer_than_micros, floored_sql, type_of_column, widens
 from featurestore.semantics.sql import literal
 from featurestore.types import Decimal, FeatureType
@@ -40,21 +38,21 @@ class Tree(NamedTuple):
 
 
 def _is_text(of: pa.DataType) -> bool:
-    return bool(types.is_string(of) or types.is_large_string(of) or types.is_string_view(of))
+    return bool(pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_string_view(of))
 
 
 def _is_bytes(of: pa.DataType) -> bool:
-    binary = types.is_binary(of) or types.is_large_binary(of) or types.is_binary_view(of)
-    return bool(binary or types.is_fixed_size_binary(of))
+    binary = pa.types.is_binary(of) or pa.types.is_large_binary(of) or pa.types.is_binary_view(of)
+    return bool(binary or pa.types.is_fixed_size_binary(of))
 
 
 def _is_list(of: pa.DataType) -> bool:
-    plain = types.is_list(of) or types.is_large_list(of) or types.is_fixed_size_list(of)
-    return bool(plain or types.is_list_view(of) or types.is_large_list_view(of))
+    plain = pa.types.is_list(of) or pa.types.is_large_list(of) or pa.types.is_fixed_size_list(of)
+    return bool(plain or pa.types.is_list_view(of) or pa.types.is_large_list_view(of))
 
 
 def _is_timestamp(of: pa.DataType, *, zoned: bool) -> bool:
-    return bool(types.is_timestamp(of) and (of.tz is not None) == zoned)
+    return bool(pa.types.is_timestamp(of) and (of.tz is not None) == zoned)
 
 
 def _is_zoned(of: pa.DataType) -> bool:
@@ -65,15 +63,20 @@ def _is_naive(of: pa.DataType) -> bool:
     return _is_timestamp(of, zoned=False)
 
 
+def _is(arrow: str) -> Callable[[pa.DataType], bool]:
+    """Whether a type is what Arrow calls so."""
+    return lambda of: bool(getattr(pa.types, f"is_{arrow}")(of))
+
+
 EXACT: dict[str, Callable[[pa.DataType], bool]] = {
-    "boolean": types.is_boolean, "tinyint": types.is_int8, "smallint": types.is_int16, "integer": types.is_int32,
-    "bigint": types.is_int64, "utinyint": types.is_uint8, "usmallint": types.is_uint16, "uinteger": types.is_uint32,
-    "ubigint": types.is_uint64, "double": types.is_float64,
-    "float": lambda of: types.is_float32(of) or types.is_float16(of), "varchar": _is_text, "blob": _is_bytes,
-    "date": types.is_date, "time": lambda of: types.is_time(of) and of.unit != "ns", "time_ns": types.is_time,
+    "boolean": _is("boolean"), "tinyint": _is("int8"), "smallint": _is("int16"), "integer": _is("int32"),
+    "bigint": _is("int64"), "utinyint": _is("uint8"), "usmallint": _is("uint16"), "uinteger": _is("uint32"),
+    "ubigint": _is("uint64"), "double": _is("float64"),
+    "float": lambda of: pa.types.is_float32(of) or pa.types.is_float16(of), "varchar": _is_text, "blob": _is_bytes,
+    "date": _is("date"), "time": lambda of: pa.types.is_time(of) and of.unit != "ns", "time_ns": _is("time"),
     "timestamp": _is_naive, "timestamp_s": _is_naive, "timestamp_ms": _is_naive, "timestamp_ns": _is_naive,
-    "timestamp with time zone": _is_zoned, "timestamptz_ns": _is_zoned, "null": types.is_null,
-    "interval": lambda of: types.is_duration(of) and of.unit != "ns",
+    "timestamp with time zone": _is_zoned, "timestamptz_ns": _is_zoned, "null": _is("null"),
+    "interval": lambda of: pa.types.is_duration(of) and of.unit != "ns",
 }  # fmt: skip
 """The engine's types by its own names for them, and whether it holds the values of an Arrow type exactly as they are."""
 
@@ -99,8 +102,6 @@ class EngineChange(NamedTuple):
 @functools.lru_cache(maxsize=4096)
 def type_tree(raw: str) -> Tree:
     """The engine's type of this name, with nothing of the engine in it, which must not outlive the interpreter."""
-    import duckdb
-
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:
         return _tree(connection.type(raw))
 
@@ -126,7 +127,7 @@ def change_in(own: pa.DataType, read: Tree, path: str = "") -> EngineChange | No
     parts = list(_parts(own, read, path))
     if parts:
         return next((change for part in parts if (change := change_in(*part)) is not None), None)
-    if read.id == "decimal" and types.is_decimal(own):
+    if read.id == "decimal" and pa.types.is_decimal(own):
         exact = (("precision", own.precision), ("scale", own.scale)) == read.children
     else:
         exact = read.id in EXACT and EXACT[read.id](own)
@@ -135,7 +136,7 @@ def change_in(own: pa.DataType, read: Tree, path: str = "") -> EngineChange | No
 
 def _values(own: pa.DataType) -> pa.DataType:
     """The type of what is stored once, and referred to by number or by length."""
-    while types.is_dictionary(own) or types.is_run_end_encoded(own):
+    while pa.types.is_dictionary(own) or pa.types.is_run_end_encoded(own):
         own = own.value_type
     return own
 
@@ -144,10 +145,10 @@ def _parts(own: pa.DataType, read: Tree, path: str) -> Iterator[tuple[pa.DataTyp
     """The parts of nested types that stand at the same place."""
     if read.id in {"list", "array"} and _is_list(own):
         yield own.value_type, read.children[0][1], f"{path}[]"
-    elif read.id == "struct" and types.is_struct(own) and own.num_fields == len(read.children):
+    elif read.id == "struct" and pa.types.is_struct(own) and own.num_fields == len(read.children):
         for place, (name, of) in enumerate(read.children):
             yield own.field(place).type, of, f"{path}.{name}"
-    elif read.id == "map" and types.is_map(own):
+    elif read.id == "map" and pa.types.is_map(own):
         yield own.key_type, read.children[0][1], f"{path}.key"
         yield own.item_type, read.children[1][1], f"{path}.value"
 

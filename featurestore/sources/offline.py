@@ -6,13 +6,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.durable.disk import told
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ConfigError, SourceError
+from featurestore.lazy import duckdb
 from featurestore.semantics.columns import RawColumns
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.history import check_history
@@ -21,9 +22,6 @@ from featurestore.sources.session import Session, SharedInstance
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import engine_words
-
-if TYPE_CHECKING:
-    import duckdb
 
 
 class Offline(Sources):
@@ -65,8 +63,6 @@ class Offline(Sources):
             connection.close()
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        import duckdb
-
         config = {**self._config, "temp_directory": self._spill_folder()}
         try:
             return duckdb.connect(":memory:", config=config)
@@ -99,8 +95,6 @@ class Offline(Sources):
 
     def raw_types(self, source: Source) -> RawColumns:
         """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""
-        import duckdb
-
         files = self.files(source)
         self._settled[source.name] = files
         said = (source.derived, getattr(source, "partitions", None), getattr(source, "optional", None), source.known_at)

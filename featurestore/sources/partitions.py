@@ -11,26 +11,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
-
-import pyarrow as pa
 
 from featurestore.declare.sources import ParquetSource
 from featurestore.errors import SourceError, did_you_mean
+from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import ZONED, type_of_column
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import literal, quote
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.types import Date, FeatureType, Int64, String, Timestamp, from_json
 
-if TYPE_CHECKING:
-    import duckdb
-
 WHOLE = re.compile(r"-?\d{1,18}")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
-FILE_NUMBER = pa.uint64()
+FILE_NUMBER = "uint64"
 """As DuckDB numbers the files that it reads: a join of another type casts both sides for each row."""
 
 NULL = "__HIVE_DEFAULT_PARTITION__"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-
-import pyarrow as pa
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.durable.lock import LOCK_WAIT_SECONDS
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ConfigError
+from featurestore.lazy import pa
 from featurestore.sources.log import Log
+from featurestore.types import FeatureType
 
 ROWS, LATE = "rows", "late"
 
@@ -28,6 +29,7 @@ class PushLogs:
         self.wait_seconds = wait_seconds
         self._project = project
         self._logs: dict[Path, Log] = {}
+        self._columns: dict[Path, Mapping[str, FeatureType]] = {}  # as they were last declared
         self._opening = threading.Lock()
 
     def close(self) -> None:
@@ -40,14 +42,13 @@ class PushLogs:
         """The log of a push source; which LATE: of the rows that came too late to count."""
         folder = self.folder_of(source.name, which)
         with self._opening:
+            self._columns[folder] = source.columns
             if folder not in self._logs:
-                columns = [pa.field(name, of.arrow) for name, of in source.columns.items()]
-                own = [pa.field(KNOWN_AT, pa.int64(), nullable=False), pa.field(REPLACES, pa.int64())]
                 owner = OwnedFolder(folder.parent, self._project, what=f"push log of '{source.name}'", key="logs")
                 owner.check()
                 self._check_place(source.name)
                 self._logs[folder] = Log(
-                    folder, pa.schema(columns + own), claim=owner.claim, wait_seconds=self.wait_seconds
+                    folder, lambda: _schema(self._columns[folder]), claim=owner.claim, wait_seconds=self.wait_seconds
                 )
             return self._logs[folder]
 
@@ -75,3 +76,8 @@ class PushLogs:
     def has(self, name: str, which: str = ROWS) -> bool:
         """Whether a push source has a log, of rows that count or of late ones; by its name."""
         return self.folder_of(name, which).exists()
+
+
+def _schema(columns: Mapping[str, FeatureType]) -> pa.Schema:
+    fields = [pa.field(name, of.arrow) for name, of in columns.items()]
+    return pa.schema([*fields, pa.field(KNOWN_AT, pa.int64(), nullable=False), pa.field(REPLACES, pa.int64())])

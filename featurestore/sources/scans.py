@@ -8,12 +8,12 @@ position, under names that the engine has for nothing, and where a row lies is n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from featurestore.declare.sources import Source
+from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import file_list, folded, numbered_columns, quote
@@ -21,9 +21,6 @@ from featurestore.sources.engine_types import NOTHING, converted_sql
 from featurestore.sources.partitions import FILE_NUMBER
 from featurestore.sources.schemas import FileColumns
 from featurestore.sources.source_files import SourceFile
-
-if TYPE_CHECKING:
-    import duckdb
 
 
 class Pointer(NamedTuple):

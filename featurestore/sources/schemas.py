@@ -10,22 +10,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import NamedTuple, TypeAlias
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import ParquetSource, Source
+from featurestore.lazy import duckdb, pa, pq
 from featurestore.semantics.columns import Mixed, RawColumns, finer_than_micros, type_of_column, widens
 from featurestore.semantics.source_columns import own_columns
 from featurestore.semantics.sql import file_list, folded, numbered_columns
 from featurestore.sources.engine_types import NOTHING, EngineChange, change_in, common_type, given_type, type_tree
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.unreadable import no_parquet
-
-if TYPE_CHECKING:
-    import duckdb
 
 
 class FileColumns(NamedTuple):
@@ -95,8 +90,6 @@ def taken_columns(frame: pa.Table) -> dict[int, tuple[pa.ChunkedArray, str]]:
 def _engine_type(schema: bytes) -> str | None:
     """The engine's type for a column, None where it takes none such. The schema of that column as bytes, since Arrow's types
     compare equal where what their fields say besides differs, which the engine reads."""
-    import duckdb
-
     column = pa.ipc.read_schema(pa.py_buffer(schema))
     frame = pa.table([pa.chunked_array([], column.field(0).type)], schema=column)
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:
@@ -188,7 +181,7 @@ def agreed_columns(source: ParquetSource, files: Sequence[tuple[SourceFile, File
     return RawColumns(types, faults=faults, mixed=mixed, missing=missing)
 
 
-Stored = tuple[str, pa.DataType]
+Stored: TypeAlias = "tuple[str, pa.DataType]"
 """A column as the engine reads it, and its Arrow type."""
 
 

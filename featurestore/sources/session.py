@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
 from featurestore.errors import SourceError, did_you_mean
+from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.engine import settle_session
 from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
@@ -34,9 +34,6 @@ from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import no_database
 from featurestore.types import FeatureType
-
-if TYPE_CHECKING:
-    import duckdb
 
 
 class OpenedSource(NamedTuple):
@@ -91,8 +88,6 @@ class Session:
     def reading(self) -> Iterator[None]:
         """What is read within is one state of the files that this session found first: FilesChangedError where one of them
         changed or vanished meanwhile, whatever else went wrong then. Files that land are left to others."""
-        import duckdb
-
         try:
             yield
         except (duckdb.Error, SourceError):
@@ -240,8 +235,6 @@ class Session:
 
     def _attached(self, source: TableSource, path: str) -> str:
         """The name of a DuckDB file in this instance, which has it once."""
-        import duckdb
-
         file = Path(path).resolve()
         with self._shared.lock:
             name = self._shared.attached.get(file)

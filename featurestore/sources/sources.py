@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import Any
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
 from featurestore.errors import FilesChangedError, SourceError
+from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.log import Log
@@ -19,9 +18,6 @@ from featurestore.sources.push_logs import ROWS, PushLogs
 from featurestore.sources.schemas import FileColumns, Schemas, agreed_columns
 from featurestore.sources.source_files import Places, SourceFile
 from featurestore.types import FeatureType
-
-if TYPE_CHECKING:
-    import duckdb
 
 AGREED_SETS = 64
 """How many sets of files are remembered with what their columns are as a whole."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import duckdb
-
+from featurestore.lazy import duckdb
 
 HEAD, TAIL = 64, 4
 """Bytes at a file's ends that are looked at."""

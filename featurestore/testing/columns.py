@@ -8,11 +8,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pyarrow as pa
-
 from featurestore.clock import instant_of
 from featurestore.declare.sources import Source
 from featurestore.errors import SourceError
+from featurestore.lazy import pa
 
 
 def column_of(source: Source, name: str, rows: Sequence[Mapping[str, Any]], *, of: pa.DataType) -> pa.Array:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
-
-import pyarrow as pa
+from typing import Any, Self, TypeAlias
 
 from featurestore.catalog import Catalog
 from featurestore.clock import instant_of
@@ -16,6 +14,7 @@ from featurestore.declare.push import KNOWN_AT, PushSource
 from featurestore.declare.sources import ARRIVAL, DataFrameSource, Source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import NotFoundError, RequestError, SourceError, did_you_mean
+from featurestore.lazy import pa
 from featurestore.reports.explain.explain import explain
 from featurestore.reports.explain.explanation import Explanation
 from featurestore.reports.simulation.world import reading, relocated, settled
@@ -29,7 +28,7 @@ from featurestore.testing.replay import PushedRows, Replay
 from featurestore.training.historical import Options, get_historical_features
 from featurestore.types import FeatureType, from_json
 
-Schema = dict[str, pa.DataType]
+Schema: TypeAlias = "dict[str, pa.DataType]"
 ASKED_AT = "asked at"
 """The spine's column of instants, where no input bears the name."""
 

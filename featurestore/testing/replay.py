@@ -6,12 +6,11 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from featurestore.clock import ManualClock, to_datetime
 from featurestore.declare.push import KNOWN_AT, PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.errors import SourceError
+from featurestore.lazy import pa
 from featurestore.semantics.values import instants
 from featurestore.store import FeatureStore
 

@@ -12,11 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from featurestore.declare.sources import ParquetSource
 from featurestore.durable.owner import OwnedFolder
+from featurestore.lazy import pa, pq
 from featurestore.query.windows.addends import INTEGERS
 from featurestore.semantics.view import ResolvedFeature, ResolvedView, algebra_of
 from featurestore.semantics.windows import TileGrid

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
+from featurestore.lazy import duckdb, pa
 from featurestore.query.changed_keys import all_keys_sql
 from featurestore.query.windows.batching import key_batches, memory_batches
 from featurestore.query.windows.fold_input import COUNTED, FoldRows, earliest
@@ -24,9 +24,6 @@ from featurestore.semantics.sql import file_list
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
 from featurestore.semantics.windows import TileGrid
 from featurestore.tiles.tile_rows import TileRows, merged_by, tile_table
-
-if TYPE_CHECKING:
-    import duckdb
 
 MINUTE, HOUR = 60_000_000, 3_600_000_000
 HOPS = (5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore.durable.checksums import checks_of, decoded, encoded, first_damage
 from featurestore.durable.disk import replace, sync
+from featurestore.lazy import duckdb, pa, pq
 
 FORMAT = 3
 """Of the Parquet files and of both JSON files; what another version wrote is forgotten, and made anew."""
@@ -90,8 +89,6 @@ class TileFiles:
     """The tiles of one view version, below a folder of all views' tiles."""
 
     def __init__(self, folder: Path, view: str, fingerprint: str) -> None:
-        import duckdb
-
         self._versions = folder / view / fingerprint[:16]
         self._folder = self._versions / f"{FORMAT}-{duckdb.__version__}"  # whose engine evaluated the conditions
 

@@ -18,8 +18,8 @@ from functools import cached_property
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
-import pyarrow as pa
 
+from featurestore.lazy import pa
 from featurestore.query.windows.addends import GREATEST, Addends
 from featurestore.query.windows.filtered_rows import FilteredRows, Ints
 from featurestore.query.windows.fold_input import CountedColumn, FoldRows, column_name

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.declare.sources import Source, known_zone
 from featurestore.declare.zones import naive_columns, read_as_utc
 from featurestore.errors import FilesChangedError, SourceError, SpineError
+from featurestore.lazy import duckdb, pa
 from featurestore.query.answer import Answer, ask
 from featurestore.semantics.engine import is_relation
 from featurestore.semantics.evaluate import evaluate, input_names
@@ -34,9 +34,6 @@ from featurestore.training.manifest import library_versions
 from featurestore.training.spine import SpineChunk, chunks_of, pandas_of, stays
 from featurestore.training.spine_table import SpineTable, load_chunk
 from featurestore.training.training_frame import Block, TrainingFrame, check_names, statuses_of
-
-if TYPE_CHECKING:
-    import duckdb
 
 Listing = dict[str, tuple[SourceFile, ...]]
 """By source its files, each as it was found."""
@@ -226,8 +223,6 @@ def answer_part(session: Session, part: ServiceView, spine: SpineTable, *, serve
 
     served: the as_of of each row, where it is not rule 0 that gives it; the table `served_for (n, a)` has them too.
     """
-    import duckdb
-
     view = part.view
     columns = [spine.columns[name] for name in part.inputs]
     keys = ", ".join(f"{column} AS k{i}" for i, column in enumerate(columns)) or "0 AS k0"

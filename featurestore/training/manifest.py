@@ -10,13 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from featurestore.declare.problems import problems
 from featurestore.durable.checksums import CHECK, unsigned
 from featurestore.errors import ManifestError
+from featurestore.lazy import pa, pq
 from featurestore.semantics.view import fingerprint_of
 from featurestore.sources.unreadable import no_parquet
 from featurestore.training.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside

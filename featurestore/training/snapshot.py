@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from featurestore.errors import SpineError
+from featurestore.lazy import pa
 from featurestore.query.changed_keys import all_keys_sql
 from featurestore.semantics.service import ResolvedService
 from featurestore.sources.offline import Offline

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
 from featurestore.declare.sources import no_path
 from featurestore.durable.parquet import WITH_EXTENSIONS
 from featurestore.errors import SpineError
+from featurestore.lazy import pa, pq
 from featurestore.semantics.engine import batches_of, is_relation
 from featurestore.sources.source_files import PlaceError, files_below
 from featurestore.sources.unreadable import no_parquet

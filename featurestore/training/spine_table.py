@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.errors import SpineError, did_you_mean
+from featurestore.lazy import duckdb, pa, pc
 from featurestore.semantics.columns import (
     instant_expression,
     read_sql,
@@ -25,9 +24,6 @@ from featurestore.semantics.values import scalars
 from featurestore.sources.schemas import taken_columns
 from featurestore.training.spine import SpineChunk
 from featurestore.types import FeatureType, timestamp_of
-
-if TYPE_CHECKING:
-    import duckdb
 
 GIVEN = "spine_given"
 """The chunk as it came: `n` and the columns that are read, `c0, c1, …`."""
@@ -121,8 +117,6 @@ def _give(
         if len(given) < len(inputs):
             column = _taken(column, name, inputs[name], chunk.first, from_pandas=from_pandas)
         given[f"c{len(given)}"] = column
-    import duckdb
-
     try:
         connection.register(GIVEN, pa.table({**given, "n": np.arange(table.num_rows)}))
         described = connection.execute(f"DESCRIBE {GIVEN}").fetchall()

@@ -10,13 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from featurestore.declare.durations import asked_instant, parse_duration
 from featurestore.declare.frames import own_cells
@@ -26,6 +23,7 @@ from featurestore.durable.checksums import signed
 from featurestore.durable.disk import told
 from featurestore.durable.parquet import storable, storable_schema
 from featurestore.errors import FeatureStoreError, RegistryError, SpineError
+from featurestore.lazy import pa, pc, pd, pq
 from featurestore.registry.frames import WrittenFrame, feature_id, on_demand_id
 from featurestore.registry.store import Registry
 from featurestore.report import Report, ReportTable
@@ -33,9 +31,6 @@ from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.values import chosen_columns, scalars, to_numpy, to_pandas
 from featurestore.sources.source_files import again
 from featurestore.types import FeatureType
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SHOWN_ROWS, SHOWN_COLUMNS = 10, 20
 """How much of a frame is shown where it is printed."""
@@ -104,8 +99,6 @@ class TrainingFrame:
 
         dtypes: of the feature columns; see `features`.
         """
-        import pandas as pd
-
         if dtypes not in {"arrow", "numpy"}:
             raise FeatureStoreError(f"dtypes is 'arrow' or 'numpy', and not {shown(dtypes)}")
         block = self._block()
@@ -119,8 +112,6 @@ class TrainingFrame:
         return frame
 
     def _pandas(self, block: Block, dtypes: Literal["arrow", "numpy"]) -> pd.DataFrame:
-        import pandas as pd
-
         features = to_pandas(block.features, self.types, dtypes=dtypes)
         if not block.extra:
             return features

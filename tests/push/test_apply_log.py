@@ -48,7 +48,7 @@ def test_pieces_are_cut_where_all_before_had_happened(
         known += step
         rows.append((None if ahead is None else known + ahead, number, known))
     appends = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
-    with Log(tmp_path_factory.mktemp("log"), SCHEMA, segment_bytes=1) as log:
+    with Log(tmp_path_factory.mktemp("log"), lambda: SCHEMA, segment_bytes=1) as log:
         logged(log, appends)
         if sealed:
             log.compact(everything=True)

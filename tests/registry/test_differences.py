@@ -18,7 +18,7 @@ from featurestore.types import Int64
 thing = Entity("thing", key={"thing": Int64})
 rows = ParquetSource("rows", "rows.parquet", event_time="at", refresh="1h")
 view = FeatureView("view", entity=thing, source=rows, features=["x"])
-other = FeatureView("other", entity=thing, source=rows, features=["x"])
+other = FeatureView("other", entity=thing, source=rows, where="x > 0", features=["x"])
 
 
 @on_demand(inputs=[view["x"], Request("y", Int64)], output=Int64)
@@ -65,6 +65,7 @@ def differences(repo: Path) -> tuple[tuple[str, ...], ...]:
         ("features=[view, added]", "features=[added, view]", ["model"], [], []),
         ('view", entity=thing, source=rows', 'view", entity=thing, source=rows, ttl="1d"', ["view"], [], []),
         ("x + y", "x - y", ["added"], [], []),
+        ("x > 0", "x > 1", ["other"], [], []),
         ('event_time="at"', 'event_time="at", known_after="1m"', ["view", "other", "rows"], [], []),
         ('others = FeatureService("others"', 'renamed = FeatureService("renamed"', [], ["renamed"], ["others"]),
         ("thing = Entity(", "new = Entity('new', key={'new': Int64})\nthing = Entity(", [], ["new"], []),
@@ -92,8 +93,9 @@ def test_a_view_that_reads_a_column_that_it_did_not_read_is_changed(repo: Path) 
     """The types that it was applied with do not have it."""
     write(repo / "rows.parquet", table(thing=[1], at=[hours(-1)], x=[1], z=[1]))
     edit(repo, 'rows, features=["x"])\nother', 'rows, features=["x", "z"])\nother')
+    edit(repo, "x > 0", "x > 0 OR z > 0")
     with opened(repo) as store:
-        assert store.differences().changed == ("model", "view")
+        assert store.differences().changed == ("model", "view", "other")
 
 
 def test_what_is_not_at_hand_is_gone_only_where_files_declare(repo: Path) -> None:

@@ -55,7 +55,7 @@ def work(order: dict[str, Any]) -> None:
     acks = os.open(f"{order['folder']}.acks/{order['who']}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     if order["crash"]:
         plant(order["crash"], chosen)
-    with Log(Path(order["folder"]), SCHEMA, segment_bytes=SEGMENT) as log:
+    with Log(Path(order["folder"]), lambda: SCHEMA, segment_bytes=SEGMENT) as log:
         for turn in range(order["first"], order["first"] + order["turns"]):
             if chosen.random() < order["compacts"]:
                 log.compact(grace=0, everything=chosen.random() < 0.3)

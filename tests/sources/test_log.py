@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import ManualClock
+from featurestore import ManualClock, PushSource
 from featurestore.errors import LogDamagedError, LogError
 from featurestore.sources.log import Log
 from featurestore.sources.log.frame import HEADER
+from featurestore.sources.push_logs import PushLogs
+from featurestore.types import Float64, Int64, String, Timestamp
 from tests.sources.log_rows import SCHEMA, batch, bits
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
@@ -40,7 +42,7 @@ def open_file(log: Log) -> Path:
 @pytest.mark.parametrize("sealed", [False, True])
 def test_rows_come_back_to_the_bit(tmp_path: Path, sealed: bool) -> None:
     """Every type, nulls, NaN of any payload and -0.0 come back from frames and from Parquet as they were appended."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         expected = fill(log, 40, rows=7)
         if sealed:
             assert log.compact(everything=True) == (1, 280, 0)
@@ -50,7 +52,7 @@ def test_rows_come_back_to_the_bit(tmp_path: Path, sealed: bool) -> None:
 
 def test_reading_between_instants(tmp_path: Path) -> None:
     """`read` gives the rows with after < known_at ≤ upto, wherever the edges fall in frames, segments and Parquet."""
-    with Log(tmp_path / "log", SCHEMA, segment_bytes=3000) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=3000) as log:
         fill(log, 12)
         log.compact()
         everything = fill(log, 12, start=100)
@@ -66,7 +68,7 @@ def test_reading_between_instants(tmp_path: Path) -> None:
 
 def test_an_empty_log(tmp_path: Path) -> None:
     """A log without rows has no last known_at, reads as a table without rows, and can be compacted and scanned."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         assert log.last_known_at() is None
         assert log.compact(everything=True) == (0, 0, 0)
         with log.lock():
@@ -81,7 +83,7 @@ def test_an_empty_log(tmp_path: Path) -> None:
 
 def test_several_batches_are_one_append(tmp_path: Path) -> None:
     """Batches that are given together are kept together, and the last known_at is that of the last row."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         with log.lock():
             log.append([batch(1, 2), batch(5, 3)])
         assert log.last_known_at() == 7
@@ -90,7 +92,7 @@ def test_several_batches_are_one_append(tmp_path: Path) -> None:
 
 def test_another_handle_sees_what_was_appended(tmp_path: Path) -> None:
     """Two handles on one folder agree after each append, whoever made it."""
-    with Log(tmp_path / "log", SCHEMA, segment_bytes=2000) as one, Log(tmp_path / "log", SCHEMA) as two:
+    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as one, Log(tmp_path / "log", lambda: SCHEMA) as two:
         for turn in range(0, 40, 2):
             fill(one, 1, 1, turn)
             assert two.last_known_at() == turn
@@ -113,12 +115,27 @@ def test_another_handle_sees_what_was_appended(tmp_path: Path) -> None:
     ],
 )
 def test_another_schema_is_refused(tmp_path: Path, given: pa.Schema, told: str) -> None:
-    """A log opened with other columns, and a batch of other columns, are refused with the difference."""
-    with Log(tmp_path / "log", SCHEMA) as log:
-        with pytest.raises(LogError, match=told):
-            Log(tmp_path / "log", given)
+    """A log that is read with other columns, and a batch of other columns, are refused with the difference."""
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+        with Log(tmp_path / "log", lambda: given) as other, pytest.raises(LogError, match=told):
+            other.read()
         with log.lock(), pytest.raises(ValueError, match=told):
             log.append([pa.RecordBatch.from_arrays([pa.array([], field.type) for field in given], schema=given)])
+
+
+def test_columns_that_are_declared_as_they_were_are_taken_again(tmp_path: Path) -> None:
+    """In the process that had declared them otherwise, too."""
+    logs = PushLogs(tmp_path)
+    there, other = (
+        PushSource("taps", schema={"id": String, "at": Timestamp, "x": of}, event_time="at", identity="id")
+        for of in (Int64, Float64)
+    )
+    logs.log(there).read()
+    logs.close()
+    with pytest.raises(LogError, match="column 'x' was int64 and is now double"):
+        logs.log(other).read()
+    assert logs.log(there).read().num_rows == 0
+    logs.close()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +153,7 @@ def test_another_schema_is_refused(tmp_path: Path, given: pa.Schema, told: str) 
 def test_schemas_that_no_log_keeps(tmp_path: Path, schema: pa.Schema, told: str) -> None:
     """A log without known_at, with columns of one name, or with dictionaries is refused before anything is made."""
     with pytest.raises(LogError, match=told):
-        Log(tmp_path / "log", schema)
+        Log(tmp_path / "log", lambda: schema)
     assert not (tmp_path / "log").exists()
 
 
@@ -144,7 +161,7 @@ def test_schemas_that_no_log_keeps(tmp_path: Path, schema: pa.Schema, told: str)
 def test_known_at_increases(tmp_path: Path, known: list[int | None]) -> None:
     """Rows whose known_at do not increase strictly, over the whole log, are refused, and none of them is kept."""
     schema = pa.schema([("known_at", pa.int64())])
-    with Log(tmp_path / "log", schema) as log, log.lock():
+    with Log(tmp_path / "log", lambda: schema) as log, log.lock():
         log.append([pa.record_batch([pa.array([1, 3], pa.int64())], schema=schema)])
         with pytest.raises(ValueError, match="known_at"):
             log.append([pa.record_batch([pa.array(known, pa.int64())], schema=schema)])
@@ -153,7 +170,7 @@ def test_known_at_increases(tmp_path: Path, known: list[int | None]) -> None:
 
 def test_appending_needs_the_lock(tmp_path: Path) -> None:
     """Without the lock, or under that of another thread, nothing can be appended; taking it twice is an error at once."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         with pytest.raises(RuntimeError, match="under its lock"):
             log.append([batch(1, 1)])
         refused = []
@@ -175,7 +192,7 @@ def test_appending_needs_the_lock(tmp_path: Path) -> None:
 
 def test_threads_exclude_each_other(tmp_path: Path) -> None:
     """Threads on one handle and on handles of their own, each reading the last known_at and appending the next."""
-    with Log(tmp_path / "log", SCHEMA) as shared, Log(tmp_path / "log", SCHEMA) as own:
+    with Log(tmp_path / "log", lambda: SCHEMA) as shared, Log(tmp_path / "log", lambda: SCHEMA) as own:
 
         def append(log: Log) -> None:
             for _ in range(25):
@@ -193,7 +210,7 @@ def test_threads_exclude_each_other(tmp_path: Path) -> None:
 def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
     """Whatever part of the last append reached the file: a reader sees the rows before it, the next appender cuts the
     part off, counts it, and goes on where the log was whole."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         before = fill(log, 3)
         whole = open_file(log).read_bytes()
         fill(log, 1, start=50)
@@ -204,7 +221,7 @@ def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "log", folder)
         (folder / "tip").unlink()  # the append was never acknowledged
         (folder / "00000001.log").write_bytes(more[:length])
-        with Log(folder, SCHEMA) as log:
+        with Log(folder, lambda: SCHEMA) as log:
             assert log.last_known_at() == 8
             if length % 50 == 0:
                 assert bits(log.read()) == bits(before)
@@ -217,7 +234,7 @@ def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
 
 def test_pages_that_were_never_written_are_cut(tmp_path: Path) -> None:
     """A crash of the machine may leave sectors of zeros in an append that was not acknowledged: it is cut off."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         before = fill(log, 2)
         whole = open_file(log).stat().st_size
         fill(log, 1, rows=200, start=50)
@@ -228,7 +245,7 @@ def test_pages_that_were_never_written_are_cut(tmp_path: Path) -> None:
     data[start : start + 512] = bytes(512)
     path.write_bytes(data)
     (tmp_path / "log" / "tip").unlink()
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         assert bits(log.read()) == bits(before)
         with log.lock():
             assert log.cuts == 1
@@ -239,7 +256,7 @@ def test_pages_that_were_never_written_are_cut(tmp_path: Path) -> None:
 def test_a_changed_byte_is_never_skipped(tmp_path: Path, acknowledged: bool) -> None:
     """A byte that changed in a frame with frames behind it is an error that names file and offset, for readers and
     appenders, and nothing is removed; so it is in the last frame, where the log knows that it was acknowledged."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         fill(log, 2)
         start = open_file(log).stat().st_size
         fill(log, 1, start=10)
@@ -256,7 +273,7 @@ def test_a_changed_byte_is_never_skipped(tmp_path: Path, acknowledged: bool) -> 
         path.write_bytes(changed)
         if not acknowledged:
             (tmp_path / "log" / "tip").unlink(missing_ok=True)
-        with Log(tmp_path / "log", SCHEMA) as log:
+        with Log(tmp_path / "log", lambda: SCHEMA) as log:
             with pytest.raises(LogDamagedError, match=rf"{path} at byte {start}:"), log.lock():
                 pass
             if at % 31 == 0:
@@ -264,13 +281,13 @@ def test_a_changed_byte_is_never_skipped(tmp_path: Path, acknowledged: bool) -> 
                     log.read() if not acknowledged else log.lock().__enter__()
         assert path.read_bytes() == bytes(changed)
     path.write_bytes(good)
-    with Log(tmp_path / "log", SCHEMA) as log, log.lock():
+    with Log(tmp_path / "log", lambda: SCHEMA) as log, log.lock():
         assert log.last_known_at() is not None
 
 
 def test_missing_bytes_that_were_acknowledged(tmp_path: Path) -> None:
     """A file that ends before what was acknowledged is damage, though what is there is whole."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         fill(log, 1)
         whole = open_file(log).stat().st_size
         fill(log, 1, start=10)
@@ -282,7 +299,7 @@ def test_missing_bytes_that_were_acknowledged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sealed", [False, True])
 def test_damage_in_a_full_segment(tmp_path: Path, sealed: bool) -> None:
     """Full segments are held to what the manifest says of them, as frames and as Parquet."""
-    with Log(tmp_path / "log", SCHEMA, segment_bytes=2000) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as log:
         fill(log, 12)
         if sealed:
             log.compact()
@@ -306,7 +323,7 @@ def page_ends(path: Path) -> list[int]:
 
 def test_reading_a_frame_that_changed_after_it_was_indexed(tmp_path: Path) -> None:
     """A handle that has seen a frame whole does not give out what became of it."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         fill(log, 4)
         log.read()
         path = open_file(log)
@@ -323,7 +340,7 @@ from pathlib import Path
 from featurestore.errors import LogError
 from featurestore.sources.log import Log
 from tests.sources.log_rows import SCHEMA, batch
-log = Log(Path(sys.argv[1]), SCHEMA)
+log = Log(Path(sys.argv[1]), lambda: SCHEMA)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 for turn in range(1000):
@@ -357,7 +374,7 @@ def test_a_full_disk_refuses_the_append_alone(tmp_path: Path, limit: int) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert "the disk, a quota or a file size limit is full" in done.stdout
-    with Log(tmp_path / "log", SCHEMA) as log, log.lock():
+    with Log(tmp_path / "log", lambda: SCHEMA) as log, log.lock():
         rows = log.read()
         expected = [batch(10 * turn, 10, turn=turn) for turn in range(rows.num_rows // 10)]
         assert bits(rows) == bits(pa.Table.from_batches(expected, SCHEMA))
@@ -367,7 +384,7 @@ def test_a_full_disk_refuses_the_append_alone(tmp_path: Path, limit: int) -> Non
 def test_a_failing_disk_refuses_the_append_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Where the disk fails an append after its bytes were written, other handles that saw them forget them, though the
     next append has the same length."""
-    with Log(tmp_path / "log", SCHEMA) as log, Log(tmp_path / "log", SCHEMA) as other:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log, Log(tmp_path / "log", lambda: SCHEMA) as other:
         fill(log, 1)
         real, seen = getattr(os, step), []
 
@@ -391,7 +408,7 @@ def test_compaction_seals_full_segments(tmp_path: Path) -> None:
     """Full segments become Parquet; frames and numbers stay readable for the grace period and are deleted after it."""
     clock = ManualClock(NOON)
     folder = tmp_path / "log"
-    with Log(folder, SCHEMA, segment_bytes=2000, clock=clock) as log:
+    with Log(folder, lambda: SCHEMA, segment_bytes=2000, clock=clock) as log:
         rows = fill(log, 12)
         before = log.segments()
         assert len(before) > 2
@@ -413,7 +430,10 @@ def test_a_reader_that_meets_a_vanished_file_looks_again(tmp_path: Path, monkeyp
     """Files that a reader found in the manifest and that are deleted before it opens them: it reads their successors."""
     import featurestore.sources.log.log as module
 
-    with Log(tmp_path / "log", SCHEMA, segment_bytes=2000) as log, Log(tmp_path / "log", SCHEMA) as other:
+    with (
+        Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as log,
+        Log(tmp_path / "log", lambda: SCHEMA) as other,
+    ):
         rows = fill(log, 12)
         real, calls = module.read_segment, []
 
@@ -433,7 +453,7 @@ def test_scanning_with_duckdb(tmp_path: Path, sealed: int) -> None:
     """The view has the log's columns, types and bits; a row's pointer stays the same when its segment is sealed."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    with Log(tmp_path / "log", SCHEMA, segment_bytes=6000) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=6000) as log:
         fill(log, 12)
         if sealed == 1:
             log.compact()
@@ -459,7 +479,7 @@ def test_scanning_with_duckdb(tmp_path: Path, sealed: int) -> None:
 
 def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     """A manifest of another version, and one that is none, are errors that name the file."""
-    Log(tmp_path / "log", SCHEMA).close()
+    Log(tmp_path / "log", lambda: SCHEMA).close()
     path = tmp_path / "log" / "manifest.json"
     for text, told in (
         (path.read_text().replace('"version": 2', '"version": 3'), "of version 3"),
@@ -468,12 +488,12 @@ def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(LogError, match=told):
-            Log(tmp_path / "log", SCHEMA)
+            Log(tmp_path / "log", lambda: SCHEMA)
 
 
 def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
     """A child forked while a log was locked does not keep the lock when its parent gives it up, and may take it."""
-    with Log(tmp_path / "log", SCHEMA) as log:
+    with Log(tmp_path / "log", lambda: SCHEMA) as log:
         with log.lock():
             pid = os.fork()
             if pid == 0:

@@ -140,7 +140,7 @@ def test_nothing_is_lost_or_doubled(rounds: list[list[dict[str, Any]]], tmp_path
     for old in (folder, Path(f"{folder}.acks")):
         shutil.rmtree(old, ignore_errors=True)
     Path(f"{folder}.acks").mkdir()
-    with Log(folder, SCHEMA, segment_bytes=SEGMENT) as watched:
+    with Log(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as watched:
         for number, round_ in enumerate(rounds):
             orders = [
                 {**order, "folder": str(folder), "who": 10 * number + index, "first": 0}
@@ -150,7 +150,7 @@ def test_nothing_is_lost_or_doubled(rounds: list[list[dict[str, Any]]], tmp_path
                 codes = workers.run(orders)
             for order, code in zip(orders, codes, strict=True):
                 assert code == 0 or (order["crash"] and code == -signal.SIGKILL)
-            with Log(folder, SCHEMA, segment_bytes=SEGMENT) as fresh:
+            with Log(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as fresh:
                 check(fresh, folder)
             check(watched, folder)
         with watched.lock():
@@ -179,7 +179,7 @@ def test_every_step_of_a_compaction_may_be_the_last(tmp_path: Path, workers: Wor
         crash = {**order, "who": 1, "turns": 1, "crash": steps, "compacts": 1.0, "seed": steps}
         (code,) = workers.run([crash])
         killed = code == -signal.SIGKILL
-        with Log(folder, SCHEMA, segment_bytes=SEGMENT) as log:
+        with Log(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as log:
             check(log, folder)
             log.compact(grace=0)
             check(log, folder)
@@ -197,7 +197,7 @@ def test_several_processes_take_turns(tmp_path: Path, workers: Workers) -> None:
         {"folder": str(folder), "who": who, "first": 0, "turns": turns, "seed": who, "crash": 0, "compacts": 0.0}
         for who in range(4)
     ]
-    with Log(folder, SCHEMA, segment_bytes=SEGMENT) as log:
+    with Log(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as log:
         assert workers.run(orders) == [0] * 4
         check(log, folder)
         whos = [

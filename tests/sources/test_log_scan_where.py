@@ -52,7 +52,10 @@ def expected(log: Log, cards: list[str], numbers: list[int]) -> list[dict[str, o
 def test_the_rows_of_keys_and_what_replaces_them(tmp_path: Path, seed: int) -> None:
     """Each once, where it lies, at each moment of a log that is appended to, sealed and cut by others meanwhile."""
     chosen = random.Random(seed)
-    with Log(tmp_path, SCHEMA, segment_bytes=3_000) as log, Log(tmp_path, SCHEMA, segment_bytes=3_000) as other:
+    with (
+        Log(tmp_path, lambda: SCHEMA, segment_bytes=3_000) as log,
+        Log(tmp_path, lambda: SCHEMA, segment_bytes=3_000) as other,
+    ):
         for _ in range(40):
             action = chosen.random()
             if action < 0.1:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from featurestore.lazy import pa, pc
 from featurestore.query.windows.filtered_rows import Bits, Ints
 from featurestore.semantics.folds.limbs import (
     Limbs,
@@ -28,8 +27,8 @@ from featurestore.types import FeatureType
 
 GREATEST = np.iinfo(np.int64).max
 
-INTEGERS = {"Bool": pa.uint8(), "Int32": pa.int32(), "Int64": pa.int64(), "Date": pa.int32(), "Timestamp": pa.int64()}
-"""The integers that the values of a type are."""
+INTEGERS = {"Bool": "uint8", "Int32": "int32", "Int64": "int64", "Date": "int32", "Timestamp": "int64"}
+"""The integers that the values of a type are, by Arrow's names."""
 
 
 class Addends:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
+from featurestore.lazy import duckdb, pa
 from featurestore.query.windows.filtered_rows import Ints
-
-if TYPE_CHECKING:
-    import duckdb
 
 MEMORY_BATCH_CELLS = 20_000_000
 """Cells (rows × columns) that are folded at once: what bounds the memory beside DuckDB's."""

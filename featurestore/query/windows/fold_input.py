@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
+from featurestore.lazy import pa
 from featurestore.query.windows.addends import Addends
 from featurestore.query.windows.filtered_rows import FilteredRows
 from featurestore.query.windows.ranges import MonotoneRun

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
+from featurestore.lazy import duckdb, pa
 from featurestore.query.windows.batching import key_batches, memory_batches
 from featurestore.query.windows.filtered_rows import Ints
 from featurestore.query.windows.fold_input import COUNTED, FoldRows
@@ -22,9 +22,6 @@ from featurestore.query.windows.tile_protocol import TILES, Tiling
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.view import ResolvedFeature, ResolvedView
-
-if TYPE_CHECKING:
-    import duckdb
 
 
 def ask_folds(

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from featurestore.lazy import pa, pc
 from featurestore.query.windows.filtered_rows import Bits, FilteredRows, Ints, picked_places
 from featurestore.query.windows.fold_input import CountedColumn, FoldRows, column_name, rows_name
 from featurestore.query.windows.ranges import MonotoneRun, Range, monotone_runs, range_of

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-import pyarrow as pa
-
+from featurestore.lazy import duckdb, pa
 from featurestore.query.windows.filtered_rows import Ints
 from featurestore.query.windows.fold_input import CountedColumn, FoldRows
 from featurestore.query.windows.ranges import MonotoneRun
 from featurestore.query.windows.window_folds import FilteredColumn
 from featurestore.semantics.source_columns import Scan
-
-if TYPE_CHECKING:
-    import duckdb
 
 TILES = "asof_tiles"
 """The temporary table of tiles that a query reads: `key_no`, `tile_start`, `event_us`, and what the tiles add up to."""

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
+from featurestore.lazy import pa
 from featurestore.query.windows.addends import GREATEST, Addends
 from featurestore.query.windows.filtered_rows import Bits, FilteredRows, Ints, picked_places
 from featurestore.query.windows.ranges import Range

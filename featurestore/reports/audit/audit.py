@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.declare.frames import table_of
@@ -21,6 +20,7 @@ from featurestore.errors import (
     OnlineDamagedError,
     SpineError,
 )
+from featurestore.lazy import pa
 from featurestore.project import Project
 from featurestore.reports.audit.audit_counts import AuditCounts, Compared
 from featurestore.reports.audit.bits import Bits, same_bits

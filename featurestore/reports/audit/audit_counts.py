@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.errors import FeatureStoreError
+from featurestore.lazy import pa
 from featurestore.online.source_state import LAG_US
 from featurestore.project import Project
 from featurestore.reports.audit.bits import Bits

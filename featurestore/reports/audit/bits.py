@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from featurestore.lazy import pa, pc
 from featurestore.semantics.order import same_value
 from featurestore.semantics.values import scalars
 from featurestore.types import FeatureType

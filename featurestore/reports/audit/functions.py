@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pyarrow as pa
 
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import OnDemandError
+from featurestore.lazy import pa
 from featurestore.reports.audit.audit_counts import Compared
 from featurestore.reports.audit.bits import same_bits
 from featurestore.reports.audit.logged import Logged

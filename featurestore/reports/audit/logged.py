@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.durable.parquet import restored
 from featurestore.errors import SpineError
+from featurestore.lazy import pa, pads, pc
 from featurestore.reports.audit.recompute import Ints, Recomputed
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.values import canonical
@@ -115,8 +114,6 @@ def chunks(
 
     damaged: told of each file that is not what was written, which is left out.
     """
-    import pyarrow.dataset as ds
-
     of = pa.timestamp("us", "UTC")
     condition = pc.scalar(True)
     if since is not None:
@@ -129,7 +126,7 @@ def chunks(
         try:
             if not is_sound(path):
                 raise OSError
-            found = restored(ds.dataset(str(path), format="parquet").to_table(filter=condition))
+            found = restored(pads.dataset(str(path), format="parquet").to_table(filter=condition))
             wrote = store_version(found.schema.metadata)
         except FileNotFoundError:
             raise

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from featurestore.lazy import pa
 from featurestore.semantics.rows import counts_from_sql, words_sql
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.source_columns import key_list

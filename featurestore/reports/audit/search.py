@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
+from featurestore.lazy import pa
 from featurestore.project import Project
 from featurestore.reports.audit.bits import Bits, passage, same_bits
 from featurestore.reports.audit.history import files_of, other_versions

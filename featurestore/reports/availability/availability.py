@@ -11,6 +11,7 @@ from featurestore.declare.durations import began
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import SourceError
+from featurestore.lazy import duckdb
 from featurestore.online.codec import ViewCodec
 from featurestore.project import Project
 from featurestore.reports.availability.advice import advice_on
@@ -44,8 +45,6 @@ def availability(
 
     Nothing is written, and no source is looked at anew. Raises NotFoundError, SourceError, OnlineStoreError.
     """
-    import duckdb
-
     now = project.online.get([]).now
     start = began(since, now)
     found = {}

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from featurestore.clock import instant_of
 from featurestore.declare.push import KNOWN_AT, PushSource
+from featurestore.lazy import pa
 from featurestore.reports.availability.report import KnownLags, Lag, ServedLags, Settling, Switches
 from featurestore.reports.journals import Completions, Landing
 from featurestore.semantics.rows import counts_from_sql, valid_terms, words_sql

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from featurestore.clock import to_datetime
 from featurestore.declare.durations import show_duration
@@ -20,6 +19,7 @@ from featurestore.declare.problems import shown
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import RequestError, SourceError, did_you_mean
+from featurestore.lazy import duckdb, pa
 from featurestore.query.answer import Answer, ask
 from featurestore.query.row_choice import CHOSEN, choose
 from featurestore.query.row_verdicts import (
@@ -93,8 +93,6 @@ def _answered(question: AskedView, offline: Offline, key: Mapping[str, Any], *, 
     checked = _checked(view, key)
 
     def explained() -> Explanation:
-        import duckdb
-
         with offline.session() as session, session.reading():
             source = view.source
             try:

@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from featurestore.clock import to_datetime
 from featurestore.config import ServingLogConfig
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import FingerprintError, NotFoundError, OnDemandError, RequestError
+from featurestore.lazy import pa, pc
 from featurestore.online.source_state import LAG_US
 from featurestore.reports.audit.logged import Logged
 from featurestore.reports.explain.explain import explain_as_of

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from featurestore.catalog import Catalog
 from featurestore.errors import DeclarationError, FeatureStoreError, RegistryError
+from featurestore.lazy import pa, pads, pc
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.registry.frames import WrittenFrame
@@ -105,12 +103,10 @@ def _instants(view: ResolvedView, complete: Sequence[int], now: int) -> dict[str
 
 def _requests(files: Sequence[Path]) -> int:
     """How many requests lie in segments of the log."""
-    import pyarrow.dataset as ds
-
     if not files:
         return 0
     try:
-        column = ds.dataset([str(path) for path in files], format="parquet").to_table(columns=["request"])["request"]
+        column = pads.dataset([str(path) for path in files], format="parquet").to_table(columns=["request"])["request"]
     except (OSError, pa.ArrowException):  # damaged files show it mostly; their requests are not counted
         return _requests([path for path in files if is_sound(path)]) if not all(map(is_sound, files)) else 0
     count: int = pc.count_distinct(column).as_py()

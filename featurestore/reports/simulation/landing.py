@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from featurestore.declare.sources import ParquetSource, Source
 from featurestore.errors import SourceError
+from featurestore.lazy import duckdb, pa
 from featurestore.reports.simulation.faults import Faults, Stretch, chances
 from featurestore.reports.simulation.world import relocated
 from featurestore.semantics.rows import timed_sql
@@ -141,8 +141,6 @@ class LandingSource:
 
     def _open(self, offline: Offline, session: Session, raw: dict[str, str]) -> None:
         """The view of all rows: each column as `cell` names it, event_us (happened), known, file and row, seen."""
-        import duckdb
-
         source, scan = self.source, session.scan(self.source)
         seen, joined = "CAST(NULL AS BIGINT)", ""
         learned = "CAST(NULL AS BIGINT)" if self.timeless else known_of(source, raw)

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurestore.clock import to_datetime
 from featurestore.declare.durations import parse_duration
 from featurestore.declare.frames import table_of
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.errors import PushError
+from featurestore.lazy import pa, pc
 from featurestore.push.rows import table_of_rows
 from featurestore.reports.simulation.faults import Faults, Stretch, chances
 from featurestore.reports.simulation.landing import Came

@@ -13,9 +13,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
-
 from featurestore.clock import to_datetime
+from featurestore.lazy import pa
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.source_columns import has_key, key_list

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from featurestore.lazy import pa
 from featurestore.semantics.folds.columnar import Flags, added
 from featurestore.semantics.folds.limbs import Ints, Limbs
 from featurestore.semantics.status import Status

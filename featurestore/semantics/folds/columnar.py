@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from featurestore.lazy import pa
 from featurestore.semantics.folds.limbs import MASK, Ints, Limbs, carried
 from featurestore.types import FeatureType
 

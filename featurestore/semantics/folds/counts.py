@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pyarrow as pa
-
+from featurestore.lazy import pa
 from featurestore.semantics.folds.algebra import CertainAlgebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.table import FoldKind, add_fold

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+
+from featurestore.lazy import pa
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from featurestore.lazy import pa
 from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.columnar import TEN_POWER, absolute, python_sums, rebased, round_quotients, taller
 from featurestore.semantics.folds.exact import Measure, measure_of, rounded, rounded_root

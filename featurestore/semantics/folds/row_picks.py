@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from featurestore.lazy import pa, pc
 from featurestore.semantics.columns import widens
 from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, Place
 from featurestore.semantics.folds.limbs import Ints

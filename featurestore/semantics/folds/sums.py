@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from featurestore.lazy import pa, pc
 from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place
 from featurestore.semantics.folds.columnar import decimal_sums, round_sums, whole_sums, with_specials
 from featurestore.semantics.folds.exact import Measure, measure_of, rounded

@@ -18,12 +18,10 @@ from glob import escape
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from featurestore.durable.checksums import check_of, is_whole
 from featurestore.durable.disk import sync
 from featurestore.durable.parquet import storable
+from featurestore.lazy import pa, pq
 
 HOUR_US = 3_600_000_000
 """µs: what is merged into one file."""

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from featurestore.errors import ConfigError
+from featurestore.lazy import pa
 from featurestore.serving.log.process_counts import Losses, ProcessCounts, losses
 from featurestore.serving.log.segments import appearing, is_sound, rows_served, segment_name, segments, write_quickly
 
@@ -51,8 +50,10 @@ CLOSING_SECONDS = 10.0
 UPKEEP_SECONDS = 300.0
 """Seconds between two times that a process looks after what is written."""
 
-FAILURES = (OSError, pa.ArrowException, ValueError, TypeError, ArithmeticError, MemoryError)
-"""What may keep rows from being written: the disk, or values that their column's type cannot hold."""
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What may keep rows from being written: the disk, or values that their column's type cannot hold."""
+    return OSError, pa.ArrowException, ValueError, TypeError, ArithmeticError, MemoryError
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +145,7 @@ class ServingLog:
             times = [served.first for served in requests]
             try:
                 made = form.gather([served.what for served in requests])
-            except FAILURES as error:
+            except _failures() as error:
                 self._failed(error)
                 self._done(rows, 0, dropped=count)
                 continue
@@ -218,7 +219,7 @@ class ServingLog:
             upkeep(between)
         except InterruptedError:
             pass
-        except FAILURES as error:
+        except _failures() as error:
             self._failed(error)
         self._kept_up = time.monotonic()
 
@@ -226,7 +227,7 @@ class ServingLog:
         try:
             self._claim()
             made = self._counts.map()
-        except FAILURES as error:
+        except _failures() as error:
             self._failed(error)
             return
         if made is not None:
@@ -248,7 +249,7 @@ class ServingLog:
             with appearing(path) as file:
                 file.write(buffer.getvalue())
             written = True
-        except FAILURES as error:
+        except _failures() as error:
             self._failed(error)
         rows, size = sum(served.rows for served in part), sum(served.size or 0 for served in part)
         self._done(rows, size, **{"written" if written else "dropped": requests})

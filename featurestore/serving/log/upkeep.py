@@ -18,12 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from featurestore.clock import instant_of
 from featurestore.durable.lock import taken
+from featurestore.lazy import pa, pc, pq
 from featurestore.serving.log.process_counts import fold_ended
 from featurestore.serving.log.segments import (
     HOUR_US,

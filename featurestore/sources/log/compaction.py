@@ -46,7 +46,7 @@ def compact(
     for segment in manifest.unsealed:
         if stop():
             break
-        name = seal(files.folder, segment, manifest.schema, rest=rest)
+        name = seal(files.folder, segment, files.schema(), rest=rest)
         checks = checks_of(files.folder / name)
         with lock(), files.mutex:
             _swap(files, segment._replace(file=name, checks=checks), now())

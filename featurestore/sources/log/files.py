@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 from weakref import WeakSet
 
-import pyarrow as pa
-
 from featurestore.durable.disk import sync_folder
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, exclusive
 from featurestore.durable.numbers_file import NumbersFile
 from featurestore.errors import LogDamagedError, LogError
+from featurestore.lazy import pa
 from featurestore.sources.log.manifest import LogManifest, ManifestFile, Segment
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import SegmentCutError, SegmentFile
@@ -68,20 +67,23 @@ class LogFolder:
     mutex: held by a thread that uses what is remembered here. Whoever changes a file holds the log's lock besides.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> None:
+    def __init__(
+        self, folder: Path, schema: Callable[[], pa.Schema], *, wait_seconds: float = LOCK_WAIT_SECONDS
+    ) -> None:
         self.folder = folder
         self.lock = folder / "lock"
         self.mutex = threading.Lock()
         self._file: SegmentFile | None = None
         self._manifest = ManifestFile(folder / "manifest.json")
+        begun = None if self._manifest.read() is not None else LogManifest.of(schema())
         folder.mkdir(parents=True, exist_ok=True)
         self._pointer = NumbersFile(folder / "tip", POINTER_LAYOUT)
         self._confirmed = NumbersFile(folder / "confirmed", CONFIRMED_LAYOUT)
-        if self._manifest.read() is None:
+        if begun is not None:
             with exclusive(self.lock, doing="making the log", wait_seconds=wait_seconds):
                 if self._manifest.read() is None:
                     sync_folder(folder.parent)
-                    self._begin(1, LogManifest(schema, ()))
+                    self._begin(1, begun)
         _FILES.add(self)
 
     def close(self) -> None:
@@ -100,6 +102,14 @@ class LogFolder:
         if manifest is None:
             raise LogError(f"{self._manifest.path} has vanished; restore it from a copy.")
         return manifest
+
+    def schema(self) -> pa.Schema:
+        """The columns that the log began with."""
+        manifest = self.in_force()
+        try:
+            return manifest.schema
+        except (TypeError, ValueError, OSError, pa.ArrowException) as error:
+            raise self._manifest.damaged(error) from error
 
     def replace(self, manifest: LogManifest) -> None:
         """Put another manifest in force, durably."""

@@ -23,7 +23,7 @@ import zlib
 from itertools import pairwise
 from typing import NamedTuple
 
-import pyarrow as pa
+from featurestore.lazy import pa
 
 MAGIC = b"FSL1"
 FIELDS = struct.Struct("<4sIIIqq")

@@ -7,15 +7,15 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
-
-import pyarrow as pa
+from typing import Self
 
 from featurestore.clock import Clock, reader
 from featurestore.durable.disk import error_of, unwritable
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, BusyError, attempt, exclusive
 from featurestore.errors import LogBusyError, LogError
+from featurestore.lazy import duckdb, pa
 from featurestore.semantics.source_columns import Scan
 from featurestore.sources.log.compaction import Compaction, compact
 from featurestore.sources.log.files import NEVER, Confirmed, LogFolder
@@ -28,9 +28,6 @@ from featurestore.sources.log.sealed import look_at, read_segment
 from featurestore.sources.log.segment import SegmentFile
 from featurestore.sources.log.unsealed_cache import UnsealedCache
 
-if TYPE_CHECKING:
-    import duckdb
-
 SEGMENT_BYTES = 64 * 1024**2
 SEALING = "sealing full segments"
 GRACE_SECONDS = 3600.0
@@ -40,34 +37,43 @@ GRACE_SECONDS = 3600.0
 class Log:
     """A folder that holds the log; safe to use from several threads and processes of one machine.
 
-    filled: how many segments were full when this object appended. folder: made where it is missing. schema: with `known_at`, int64, which increases strictly over the whole log.
+    filled: how many segments were full when this object appended. folder: made where it is missing. schema: called where
+    rows are first read or appended; with `known_at`, int64, which increases strictly over the whole log.
     segment_bytes: a segment that has reached this size is full. clock: says how long a file has been out of force.
     claim: called under a lock before anything is kept, with whether there are rows; what it raises keeps it from that.
     wait_seconds: seconds for which its locks are waited for.
     """
 
     def __init__(
-        self, folder: Path, schema: pa.Schema, *, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None,
+        self, folder: Path, schema: Callable[[], pa.Schema], *, segment_bytes: int = SEGMENT_BYTES, clock: Clock | None = None,
         claim: Callable[[bool], None] = lambda _: None,
         wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:  # fmt: skip
         self.folder = folder
-        self.schema = check(schema)
+        self._declared = schema
         self._segment_bytes, self._wait_seconds = segment_bytes, wait_seconds
         self._now = reader(clock)
         self._claim = claim
         self._holder: tuple[int, int] | None = None  # process and thread
         self.filled = 0
-        self._unsealed = UnsealedCache(folder, self.schema)
         with _failing(folder):
-            self._files = LogFolder(folder, self.schema, wait_seconds=wait_seconds)
-        differs = difference(self._files.in_force().schema, self.schema)
+            self._files = LogFolder(folder, lambda: check(schema()), wait_seconds=wait_seconds)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns of the rows; LogError where the log began with others."""
+        schema = check(self._declared())
+        differs = difference(self._files.schema(), schema)
         if differs:
-            self.close()
             raise LogError(
                 f"The push log in {self.folder} holds rows of other columns: {differs}. A log keeps the columns that it "
                 "began with; give the source another name, or declare its columns as they were."
             )
+        return schema
+
+    @cached_property
+    def _unsealed(self) -> UnsealedCache:
+        return UnsealedCache(self.folder, self.schema)
 
     def close(self) -> None:
         """Give its descriptors up. What was appended is safe without it."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orjson
-import pyarrow as pa
 
 from featurestore.durable.checksums import CHECK, encoded, unsigned
 from featurestore.durable.disk import replace
 from featurestore.errors import LogDamagedError, LogError
+from featurestore.lazy import pa
 
 VERSION = 2
 """2: with checksums of its own words and of sealed segments. 1, which has none, is still read."""
@@ -53,11 +53,22 @@ class Retired(NamedTuple):
 
 
 class LogManifest(NamedTuple):
-    """What is in force. The segments' rows are strictly increasing in known_at, over all of them."""
+    """What is in force. The segments' rows are strictly increasing in known_at, over all of them. columns: the schema of the
+    rows as Arrow packs it, in base64."""
 
-    schema: pa.Schema
+    columns: str
     segments: tuple[Segment, ...]
     retired: tuple[Retired, ...] = ()
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> LogManifest:
+        """That of a log without a segment."""
+        return cls(base64.b64encode(schema.serialize()).decode(), ())
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of the rows."""
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.columns)))
 
     @property
     def open(self) -> Segment:
@@ -74,7 +85,7 @@ class LogManifest(NamedTuple):
         return encoded(
             {
                 "version": VERSION,
-                "schema": base64.b64encode(self.schema.serialize()).decode(),
+                "schema": self.columns,
                 "segments": [segment._asdict() for segment in self.segments],
                 "retired": [retired._asdict() for retired in self.retired],
             },
@@ -125,11 +136,15 @@ class ManifestFile:
             if read["version"] != 1 or CHECK in read:
                 read = unsigned(read)
             return LogManifest(
-                pa.ipc.read_schema(pa.py_buffer(base64.b64decode(read["schema"]))),
+                read["schema"],
                 tuple(Segment(**segment) for segment in read["segments"]),
                 tuple(Retired(**retired) for retired in read["retired"]),
             )
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
-            raise LogDamagedError(
-                f"The push log is damaged in {self.path}, which says what is in force: {error}. Restore the file from a copy."
-            ) from error
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise self.damaged(error) from error
+
+    def damaged(self, error: Exception) -> LogDamagedError:
+        """What to raise where the file says nothing that can be read."""
+        return LogDamagedError(
+            f"The push log is damaged in {self.path}, which says what is in force: {error}. Restore the file from a copy."
+        )

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from featurestore.lazy import duckdb, pa, pc
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import file_list, numbered_columns, quote
 from featurestore.sources.log.schema import KNOWN_AT
-
-if TYPE_CHECKING:
-    import duckdb
 
 SEGMENT, ROW = "__log_segment", "__log_row"
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from featurestore.errors import LogError
+from featurestore.lazy import pa
 
 KNOWN_AT = "known_at"
 

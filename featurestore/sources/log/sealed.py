@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from featurestore.durable.checksums import BLOCK_BYTES, first_damage
 from featurestore.durable.disk import sync, sync_folder
 from featurestore.durable.parquet import pages_of, storable
 from featurestore.errors import LogDamagedError
+from featurestore.lazy import pa, pq
 from featurestore.sources.log.manifest import Segment
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import SegmentFile

@@ -8,9 +8,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-
 from featurestore.durable.disk import open_file, sync, write_all
+from featurestore.lazy import pa
 from featurestore.sources.log.frame import HEADER, Scanned, encode, scan
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-
+from featurestore.lazy import pa
 from featurestore.sources.log.manifest import LogManifest
 from featurestore.sources.log.relation import numbered
 from featurestore.sources.log.sealed import read_segment
