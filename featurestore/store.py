@@ -27,6 +27,7 @@ from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import TakenBack
 from featurestore.registry.apply import AppliedVersion
 from featurestore.registry.differences import Differences
+from featurestore.registry.function_notices import told_of_change
 from featurestore.registry.rollout import free_leftovers, held_views
 from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
@@ -237,8 +238,11 @@ class FeatureStore:
         return journalled(frame, service, self._project.registry, self._project.now)
 
     def _service(self, features: Any) -> ResolvedService:
-        """What is asked for, as it is at hand; where that is not as it is applied, it is said."""
+        """What is asked for, as it is at hand; where that is not as it is applied, or its code was replaced, it is said."""
         service = self._project.service(features)
+        for item in service.on_demand:
+            if changed := told_of_change(item):
+                self._say(f"On-demand feature '{item.name}': {changed}")
         self._say(self._project.differences_of(features).told(*AT_HAND))
         return service
 

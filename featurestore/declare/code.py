@@ -4,6 +4,9 @@ The code is read as a syntax tree and printed by our own walk over it, neither b
 bytecode: those differ between Python versions. Comments, formatting, docstrings, annotations and the function's own name
 do not survive the parser or the walk. What a global name stands for does: a constant by its value, a function of the
 repository by its own code, a library's function by its dotted name.
+
+What runs is a copy, made of the very code and values that were read: nothing that happens to a module, a global or a
+function after the declaration reaches it.
 """
 
 from __future__ import annotations
@@ -14,16 +17,27 @@ import copy
 import hashlib
 import inspect
 import linecache
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import NoReturn
 
+from featurestore.declare.copied import copies, is_compiled_as_written, is_same_code
 from featurestore.declare.libraries import READ_NOW, impurity, is_opened, is_users, library_name
 from featurestore.declare.literals import LITERALS, canonical, has_methods, shown
-from featurestore.declare.syntax import Comprehension, Definition, bound, definitions, parameters, tokens_of
+from featurestore.declare.syntax import (
+    Comprehension,
+    Definition,
+    bound,
+    code_objects,
+    definitions,
+    parameters,
+    tokens_of,
+)
 from featurestore.errors import DeclarationError
+
+CHANGED = "differs from its source, which changed since it was imported", "Import it again"
 
 ALGORITHM = "featurestore function code 1"
 """Hashed first: whoever changes what is hashed counts this up, and every on-demand fingerprint changes visibly."""
@@ -45,13 +59,15 @@ class FunctionCode:
 
     `fingerprint` is the hex sha256 of its normalised tokens; `source` a readable listing of the same code, for diffs;
     `names` are the repository's functions in it, the function itself first; `libraries` the top-level modules of the
-    libraries that it names, the standard library's and this product's included.
+    libraries that it names, the standard library's and this product's included. `functions` are copies, in the order of
+    `names`, that keep the code and the values which have this fingerprint; they call each other.
     """
 
     fingerprint: str
     source: str
     names: tuple[str, ...]
     libraries: tuple[str, ...]
+    functions: tuple[FunctionType, ...] = field(compare=False, repr=False)
 
 
 def code_of(function: object, *, where: str) -> FunctionCode:
@@ -64,9 +80,11 @@ def code_of(function: object, *, where: str) -> FunctionCode:
     functions = [_plain(function, where)]
     tokens, blocks = [ALGORITHM], []
     libraries: set[str] = set()
+    readers: list[_Reader] = []
     for each in functions:  # it grows on the way: a helper joins when it is first mentioned
         reader = _Reader(each, functions, where)
         tree = reader.normalised()
+        readers.append(reader)
         tokens += ["function", *tokens_of(tree.args, reader.meaning), *tokens_of(tree.body, reader.meaning)]
         constants = [f"{name} = {value}" for name, value in sorted(reader.constants.items())]
         blocks.append("\n".join([*constants, _listing(tree)]))
@@ -76,6 +94,24 @@ def code_of(function: object, *, where: str) -> FunctionCode:
         source="\n\n".join(blocks) + "\n",
         names=tuple(f"{each.__module__}.{each.__qualname__}" for each in functions),
         libraries=tuple(sorted(libraries)),
+        functions=copies([(reader.function, reader.code, reader.read) for reader in readers]),
+    )
+
+
+def changed_since(code: FunctionCode, function: object, *, where: str) -> tuple[str, ...]:
+    """The names of the repository's functions in `function` that have other code now than they had in `code`.
+
+    Constants are not compared: a name that is used again, as in a loop, is no change of the code.
+    """
+    try:
+        now = code_of(function, where=where)
+    except DeclarationError:
+        return code.names[:1]
+    before: dict[str, FunctionType] = dict(zip(code.names, code.functions, strict=True))
+    return tuple(
+        name
+        for name, own in zip(now.names, now.functions, strict=True)
+        if name not in before or not is_same_code(own.__code__, before[name].__code__)
     )
 
 
@@ -111,13 +147,17 @@ def _plain(function: object, where: str) -> FunctionType:
 class _Reader(ast.NodeTransformer):
     """Reads one function: strips what does not matter, and gives each global name its meaning.
 
-    `meaning` maps the nodes that stand for globals and defaults to their tokens.
+    `meaning` maps the nodes that stand for globals and defaults to their tokens, `read` the globals as they are written,
+    dots included, to what they stood for; `code` is the source's, compiled.
     """
+
+    code: CodeType
 
     def __init__(self, function: FunctionType, functions: list[FunctionType], where: str) -> None:
         self.function, self.functions, self.where = function, functions, where
         self.meaning: dict[ast.AST, str] = {}
         self.constants: dict[str, str] = {}
+        self.read: dict[str, object] = {}
         self.libraries: set[str] = set()
         self.scopes: list[set[str]] = []
 
@@ -160,8 +200,21 @@ class _Reader(ast.NodeTransformer):
             self.refuse("is async", "Write a plain 'def' that only computes")
         expected = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         if found is None or tuple(parameters(found.args, variadic=False)) != expected:
-            self.refuse("differs from its source, which changed since it was imported", "Import it again")
+            self.refuse(*CHANGED)
+        self.code = self._compiled(text)
         return found
+
+    def _compiled(self, text: str) -> CodeType:
+        """The function's code as its source says it, which is what it was made of, unless that changed in the meantime."""
+        code, key = self.function.__code__, (self.function.__code__.co_name, self.function.__code__.co_firstlineno)
+        if is_compiled_as_written(self.function):
+            same = code_objects(text, code.co_filename).get(key)
+            if same is None or not is_same_code(same, code):
+                self.refuse(*CHANGED)
+        compiled = code_objects(text, code.co_filename, annotations=False).get(key)
+        if compiled is None or compiled.co_freevars != code.co_freevars:
+            self.refuse(*CHANGED)
+        return compiled
 
     def _set_defaults(self, args: ast.arguments) -> None:
         """Defaults count by value: their expressions were evaluated where the function was defined."""
@@ -300,18 +353,21 @@ class _Reader(ast.NodeTransformer):
                 self.refuse(f"reads '{path}', which there is not", "Correct the name", node)
             value = getattr(value, attr)
         if not closed and (library := library_name(value)):
+            self.read[path] = value
             return self._library(node, ".".join([library, *rest]))
         if not closed and is_users(value):
             if rest:
                 self.refuse(f"reads an attribute of the function '{path}'", "Use a constant instead", node)
             if value not in self.functions:
                 self.functions.append(value)
+            self.read[path] = value
             return self._named(node, value.__name__, f"function {self.functions.index(value)}")
         token = canonical(value)
         beyond = isinstance(value, Enum) and (has_methods(value) or (bool(rest) and rest[0] not in {"name", "value"}))
         if token is None or beyond:
             self._refuse_value(path, value, node, closed=closed)
         self.constants[path] = shown(value)
+        self.read[path] = value
         named: ast.expr = self._named(node, path, f"value {token}")
         for attr in rest:
             named = ast.copy_location(ast.Attribute(named, attr, ast.Load()), node)

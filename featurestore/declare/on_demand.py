@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack, overload
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
-from featurestore.declare.code import FunctionCode, code_of
+from featurestore.declare.code import FunctionCode, changed_since, code_of
 from featurestore.declare.declaration import ColumnName, Declaration, TypeField, caller, declares
 from featurestore.declare.problems import shown
 from featurestore.declare.views import Selection
@@ -55,7 +55,8 @@ class OnDemand(Declaration):
     """A feature computed by a function when it is asked for; made by `on_demand`.
 
     mode "row": the function takes one row's values as Python scalars (None for null) and returns one. mode "columns":
-    it takes pandas Series with Arrow-backed dtypes and returns a Series or array of the same length. libraries: the
+    it takes pandas Series with Arrow-backed dtypes and returns a Series or array of the same length. function: a copy of
+    the one that was declared, which keeps the code and the values that its fingerprint is of. libraries: the
     top-level modules that its code names; known where the function is, as is `function`.
     """
 
@@ -70,6 +71,10 @@ class OnDemand(Declaration):
     tags: dict[str, str] = {}
     function: Any = Field(default=None, exclude=True, repr=False)
     libraries: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
+
+    _declared: tuple[FunctionCode, Any] | None = PrivateAttr(
+        default=None
+    )  # the function itself, and its code as it was
 
     @declares
     def __init__(
@@ -104,7 +109,7 @@ class OnDemand(Declaration):
             if isinstance(item, Selection) and len(item.features) != 1:
                 raise ValueError(f"inputs: each is one feature, view['name'], and not several of '{item.name}'")
         self.fill(
-            function=function,
+            function=code.functions[0],
             libraries=code.libraries,
             name=name or title,
             inputs=tuple(inputs),
@@ -115,15 +120,21 @@ class OnDemand(Declaration):
             description=options.pop("description", inspect.getdoc(function) or ""),
             **options,
         )
+        self._declared = code, function
+
+    def changed(self) -> tuple[str, ...]:
+        """The names of the functions in it that have other code now than when it was declared, as after a reload of their
+        module. What it computes does not change by that."""
+        return () if self._declared is None else changed_since(*self._declared, where=self.origin)
 
     def with_function_of(self, own: OnDemand) -> OnDemand:
         """The same feature with the function of one of equal code, and the place where that is declared."""
         item = self.model_copy(update={"function": own.function, "libraries": own.libraries})
-        item._origin = own._origin
+        item._origin, item._declared = own._origin, own._declared
         return item
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function itself, as in a test of one's own."""
+        """Call the function as it was declared, as in a test of one's own."""
         return self.function(*args, **kwargs)
 
     def __eq__(self, other: object) -> bool:

@@ -1,11 +1,13 @@
 """The syntax tree of a function: finding it in its file, the names it binds, and its canonical printing as tokens."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import functools
 import warnings
 from collections.abc import Iterator
+from types import CodeType
 
 from featurestore.declare.literals import canonical
 
@@ -31,6 +33,22 @@ def definitions(text: str) -> dict[tuple[str, int], tuple[Definition | ast.Async
             for each in lambdas:
                 key = ("<lambda>", each.lineno)
                 found[key] = (each, len(lambdas) > 1 or key in found)
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def code_objects(text: str, file: str, *, annotations: bool = True) -> dict[tuple[str, int], CodeType]:
+    """The code of a file's functions, by name and first line. annotations: whether those of functions within functions are
+    evaluated when these are made."""
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | (0 if annotations else __future__.annotations.compiler_flag)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        todo = [compile(text, file, "exec", flags=flags, dont_inherit=True)]
+    found: dict[tuple[str, int], CodeType] = {}
+    while todo:
+        code = todo.pop()
+        found[code.co_name, code.co_firstlineno] = code
+        todo += [value for value in code.co_consts if isinstance(value, CodeType)]
     return found
 
 

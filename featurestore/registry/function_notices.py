@@ -1,4 +1,5 @@
-"""What on-demand functions do with nulls: each is called once with nothing else, as it will be for a key that is not known."""
+"""What to know of on-demand functions: what each does with nulls, being called once with nothing else, as it will be for a
+key that is not known; and whose code was replaced since."""
 
 from __future__ import annotations
 
@@ -18,8 +19,11 @@ from featurestore.types import FeatureType, Timestamp
 
 
 def function_notices(functions: Iterable[OnDemand], views: Mapping[str, ResolvedView]) -> Iterator[Notice]:
-    """What each function returns, or how it fails, where all of its inputs are null; the time of a request never is."""
+    """What each function returns, or how it fails, where all of its inputs are null; the time of a request never is. Before
+    that, which is not the code any more that it was declared with."""
     for item in functions:
+        if changed := told_of_change(item):
+            yield Notice("on_demand", item.name, changed, act=True)
         if item.function is None or not item.inputs:
             continue
         types = dict(zip(input_names(item), (_type_of(value, views) for value in item.inputs), strict=True))
@@ -36,6 +40,15 @@ def function_notices(functions: Iterable[OnDemand], views: Mapping[str, Resolved
             yield Notice(
                 "on_demand", item.name, f"of a key that is not known it makes {typed_cell(value, item.output)}"
             )
+
+
+def told_of_change(item: OnDemand) -> str:
+    """What to say of a function whose code was replaced since it was declared; nothing where it was not."""
+    names = ", ".join(item.changed())
+    return names and (
+        f"{names} changed since it was declared ({item.origin}), and goes on as it was then. Declare it again, or open "
+        "the repository again, to use the new code"
+    )
 
 
 def _type_of(value: object, views: Mapping[str, ResolvedView]) -> FeatureType:
