@@ -19,7 +19,7 @@ from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ManifestError, RequestError, SpineError
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
-from featurestore.materialize.materialize import Run, run_record
+from featurestore.materialize.materialize import Run
 from featurestore.online import OnlineStore
 from featurestore.planning import Planning
 from featurestore.project import Project
@@ -288,11 +288,8 @@ class FeatureStore:
         one switch. progress: a bar on a terminal, lines elsewhere. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
         """
         self._say(self.differences().told(*MATERIALIZED))
-        runs = []
-        for view in self._project.applied(views):
-            for run in self._project.materializer.materialize(view, full=full, progress=progress):
-                self.registry.record_run(run_record(run, self._project.now()))
-                runs.append(run)
+        fill = self._project.materializer.materialize
+        runs = [run for view in self._project.applied(views) for run in fill(view, full=full, progress=progress)]
         free_leftovers(
             self.registry, free=self._project.materializer.free, published=self._project.serving.is_published
         )

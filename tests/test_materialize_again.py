@@ -12,12 +12,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import Count, Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
+from featurestore import (
+    Count,
+    DataFrameSource,
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Latest,
+    ManualClock,
+    ParquetSource,
+    PushSource,
+)
 from featurestore.clock import instant_of
 from featurestore.errors import MaterializeError
 from featurestore.online import Guard
 from featurestore.online.codec import ViewCodec, edition_of
-from featurestore.types import Int64
+from featurestore.types import Int64, Timestamp
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -211,3 +222,26 @@ def test_another_run_in_between_stops_it(world: World, monkeypatch: pytest.Monke
         world.run(full=True)
     world.run(full=True)
     assert world.served() == world.trained()
+
+
+def test_each_run_is_recorded_once() -> None:
+    """Of files and of a log alike; what was recorded is what was answered."""
+    source = PushSource("pushed", schema={"thing": Int64, "at": Timestamp}, event_time="at")
+    pushed = FeatureView("of_pushes", entity=THING, source=source, features={"n": Count(window="2h")})
+    rows = pa.table({"thing": [1], "happened": [START]})
+    read = FeatureView(
+        "of_files", entity=THING, source=DataFrameSource("rows", rows, event_time="happened"), refresh="1h",
+        features={"n": Count(window="2h")},
+    )  # fmt: skip
+    with FeatureStore.local(clock=ManualClock(START + HOUR)) as store:
+        store.apply([pushed, read])
+        for _ in range(2):
+            store.materialize(progress=False)
+            store.materialize(full=True, progress=False)
+        recorded = [(run.view, run.detail["again"]) for run in store.registry.runs()]
+    assert sorted(recorded) == [
+        ("of_files", False),
+        ("of_files", True),
+        ("of_files", True),
+        *[("of_pushes", False)] * 3,
+    ]
