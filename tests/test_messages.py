@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 
 from featurestore import (
+    Count,
     DataFrameSource,
     Entity,
     FeatureService,
     FeatureStore,
     FeatureView,
+    Latest,
     ManualClock,
     ParquetSource,
     TableSource,
@@ -22,6 +24,7 @@ from featurestore import (
 from featurestore.errors import SourceError, SpineError
 from featurestore.types import String
 from tests.cli.test_commands import run
+from tests.small import NOON, hours, table, view_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CARRIER = Entity("carrier", key={"carrier": String})
@@ -109,6 +112,23 @@ def test_an_absolute_path_that_leads_nowhere_does_not(tmp_path: Path) -> None:
         store.plan([view])
     assert "there is no file" in str(caught.value)
     assert "relative" not in str(caught.value)
+
+
+def test_a_run_tells_keys_whose_values_have_expired_from_those_with_values(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of plain features by their ttl, of folds by each key's last row; a key of which one feature has a value has one."""
+    rows = table(thing=[1, 2, 3, 3], at=[hours(-30), hours(-1), hours(-40), hours(-50)], x=[1, 2, 3, 4])
+    plain = view_of(rows, ["x"], name="plain", refresh="1h", ttl="1d")
+    mixed = view_of(rows, {"x": Latest("x"), "n": Count(window="1d")}, name="mixed", refresh="1h", ttl="1d")
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        store.apply([plain, mixed])
+        runs = {run.view: run for run in store.materialize()}
+        statuses = store.get_online_features([{"thing": n} for n in (1, 2, 3)], "plain").statuses
+    assert list(statuses["plain__x"]) == ["EXPIRED", "PRESENT", "EXPIRED"]
+    assert (runs["plain"].keys, runs["plain"].rows, runs["plain"].expired) == (3, 3, 2)
+    assert (runs["mixed"].rows, runs["mixed"].expired) == (3, 0)
+    told = capsys.readouterr().err
+    assert "plain as of 2024-05-01 12:00:00Z: 3 keys (all), 1 with values, 2 expired, " in told
+    assert "mixed as of 2024-05-01 12:00:00Z: 3 keys (all), 3 with values, " in told
 
 
 def test_commands_say_what_leads_on(tmp_path: Path) -> None:

@@ -35,18 +35,21 @@ def materialize(
 
     Example: featurestore materialize
     """
+    from featurestore.clock import instant_of, wall_clock
     from featurestore.materialize.materialize import describe
+    from featurestore.reports.status import nothing_due
 
     with opened(context, at=at) as store:
         runs = store.materialize(views, full=full, progress=not quiet)
         applied = store.registry.current()
+        if not (runs or quiet or as_json) and applied.document["views"]:
+            named = [view for view in store.status() if not views or view.view in views]
+            typer.echo(nothing_due(named, wall_clock() if at is None else instant_of(past(at))))
     if as_json:
         print_json(describe(runs))
-    elif quiet:
-        return
-    elif not runs and applied.document["views"]:
-        typer.echo("Nothing is due. (Files that were corrected reach what is served by --full.)")
-    elif any(run.full and not run.again for run in runs) and applied.document["services"]:  # the first time
+    elif (
+        not quiet and any(run.full and not run.again for run in runs) and applied.document["services"]
+    ):  # the first time
         service = next(iter(applied.document["services"]))
         next_step(context, f"online {service} {' '.join(f'{name}=…' for name in applied.service(service).inputs)}")
 

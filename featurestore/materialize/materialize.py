@@ -27,7 +27,7 @@ from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
 from featurestore.lazy import duckdb
 from featurestore.materialize.lease import Lease
 from featurestore.materialize.progress import Progress
-from featurestore.materialize.records import RecordQuery, collect, existing
+from featurestore.materialize.records import RecordBatch, RecordQuery, collect, existing
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
 from featurestore.online.value_checksums import read_past_damage
@@ -74,13 +74,18 @@ class Run:
     """The files that were read."""
     again: bool = False
     """Whether it was complete before, and was computed anew."""
+    expired: int | None = None
+    """How many of the keys with such a row have no value any more; None where that is for each lookup to judge."""
 
     def __str__(self) -> str:
         kind = ("all, computed again" if self.again else "all") if self.full else "those that may have changed"
         rate = self.keys / self.seconds if self.seconds else 0
+        values = (
+            f"{self.rows - (self.expired or 0):,} with values{f', {self.expired:,} expired' if self.expired else ''}"
+        )
         return (
-            f"{self.view} as of {to_datetime(self.instant):%Y-%m-%d %H:%M:%S}Z: {self.keys:,} keys ({kind}), {self.rows:,} with "
-            f"values, {self.seconds:.1f} s, {rate:,.0f} keys/s"
+            f"{self.view} as of {to_datetime(self.instant):%Y-%m-%d %H:%M:%S}Z: {self.keys:,} keys ({kind}), {values}, "
+            f"{self.seconds:.1f} s, {rate:,.0f} keys/s"
         )
 
 
@@ -173,9 +178,9 @@ def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run
                     began = time.perf_counter()
                     marks = _RunInstants(instant, edition + again, tuple(kept))
                     context = _Context(view, codec, store, lease, session, marks, tiling)
-                    rows, records = _write_all(context, keys, present=present, progress=job.progress)
+                    rows, expired, records = _write_all(context, keys, present=present, progress=job.progress)
                     numbers = (instant, now, keys, rows, arrived is None, time.perf_counter() - began)
-                    runs.append(Run(view.name, view.fingerprint, *numbers, files, again))
+                    runs.append(Run(view.name, view.fingerprint, *numbers, files, again, expired))
                     kept.insert(0, (instant, edition + again))
             except duckdb.Error as error:
                 raise SourceError(
@@ -277,37 +282,38 @@ def _keys_sql(job: _Job, session: Session, arrived: list[int] | None, between: t
     return changed_keys_sql(view, scan, after=after, upto=upto, new_files=arrived)
 
 
-def _write_all(context: _Context, keys: int, *, present: int | None, progress: Progress) -> tuple[int, int]:
-    """Ask for all keys and write their records, in the order of their keys; the number of keys that have a row, and of
-    the records that there are then. present: how many there are before; None: every record is written."""
-    rows, everything = 0, present is None
+def _write_all(context: _Context, keys: int, *, present: int | None, progress: Progress) -> tuple[int, int, int]:
+    """Ask for all keys and write their records, in the order of their keys; the number of keys that have a row, of those of
+    them that are expired, and of the records that there are then. present: how many there are before; None: every record
+    is written."""
+    rows, expired, everything = 0, 0, present is None
     count = present or 0
     progress.start(f"{context.view.name} as of {to_datetime(context.marks.instant):%Y-%m-%d %H:%M}Z", keys)
     before: Future[int] | None = None
     with ThreadPoolExecutor(max_workers=1) as writer:  # which waits for the store while the next batch is encoded
-        for batch, records in _batches(context, keys, everything=everything):
+        for batch, records, of_batch in _batches(context, keys, everything=everything):
             if before is not None:
                 count += before.result()
             before = writer.submit(_write, context, batch, records, everything)
-            rows += len(records) - records.count(None)
+            rows, expired = rows + len(records) - records.count(None), expired + of_batch
             progress.advance(len(batch))
         if before is not None:
             count += before.result()
-    return rows, count
+    return rows, expired, count
 
 
-def _batches(context: _Context, keys: int, *, everything: bool) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
-    """Store keys and the record of each with one slot, None where it has no row; `everything`: those that vanished too."""
+def _batches(context: _Context, keys: int, *, everything: bool) -> Iterator[RecordBatch]:
+    """The batches of the keys asked for, each record with one slot; `everything`: those that vanished too."""
     vanished = existing(context.store, context.codec) if everything else set()
     instant, edition, _ = context.marks
     asked = RecordQuery(context.session, context.view, context.codec, context.store.blocking, context.tiling)
-    for batch, records in asked.records(keys, instant, edition, size=EMBEDDED_BATCH_KEYS):
-        vanished.difference_update(batch)
-        yield batch, records
+    for batch in asked.records(keys, instant, edition, size=EMBEDDED_BATCH_KEYS):
+        vanished.difference_update(batch.keys)
+        yield batch
     gone = sorted(vanished)
     for start in range(0, len(gone), EMBEDDED_BATCH_KEYS):
         part = gone[start : start + EMBEDDED_BATCH_KEYS]
-        yield part, [None] * len(part)
+        yield RecordBatch(part, [None] * len(part), 0)
 
 
 def _write(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | None], everything: bool) -> int:
@@ -356,7 +362,7 @@ def _puts(
 
 def describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The runs as plain values."""
-    names = ("view", "fingerprint", "keys", "rows", "full", "again")
+    names = ("view", "fingerprint", "keys", "rows", "expired", "full", "again")
     return [
         {**plain_fields(run, *names), "as_of": instant_json(run.instant), "seconds": round(run.seconds, 3)}
         for run in runs

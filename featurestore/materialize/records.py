@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,10 @@ from featurestore.lazy import pa, pc
 from featurestore.online import OnlineStore
 from featurestore.online.codec import ViewCodec
 from featurestore.online.wire import cut
-from featurestore.query.answer import ask
+from featurestore.query.answer import Answer, ask
 from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.semantics.source_columns import key_list
+from featurestore.semantics.status import Status
 from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
@@ -25,8 +27,13 @@ from featurestore.sources.session import Session
 PASS_KEYS = 1_000_000
 """Keys that are asked for at once: what bounds the memory of a run."""
 
-Batch = tuple[list[bytes], list[bytes | None]]
-"""Store keys, and the record of each."""
+
+class RecordBatch(NamedTuple):
+    """Store keys, the record of each, None where it has no row, and for how many of them no feature has a value any more."""
+
+    keys: list[bytes]
+    records: list[bytes | None]
+    expired: int
 
 
 def existing(store: OnlineStore, codec: ViewCodec) -> set[bytes]:
@@ -53,12 +60,12 @@ class RecordQuery:
     blocking: bool
     tiling: Tiling | None = None
 
-    def records(self, keys: int, instant: int, edition: int, *, size: int) -> Iterator[Batch]:
+    def records(self, keys: int, instant: int, edition: int, *, size: int) -> Iterator[RecordBatch]:
         """The record of each of the collected keys with one slot, None where it has no row; `size` keys at a time."""
         for first in range(0, keys, PASS_KEYS):
             yield from self._pass(first, min(PASS_KEYS, keys - first), (instant, edition), size)
 
-    def _pass(self, first: int, count: int, mark: tuple[int, int], size: int) -> Iterator[Batch]:
+    def _pass(self, first: int, count: int, mark: tuple[int, int], size: int) -> Iterator[RecordBatch]:
         """The batches of the asked keys from `first` on: for an embedded store in the order of their store keys, whose
         neighbours share pages; for another, which has none, as the query gave their rows, which are then read in order."""
         view, codec, connection = self.view, self.codec, self.session.connection
@@ -73,9 +80,10 @@ class RecordQuery:
         )  # fmt: skip
         table: pa.Table = connection.sql(f"SELECT request_no, {key_list(view)} FROM requests").to_arrow_table()
         keys = codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
-        index = answer.index[table["request_no"].to_numpy()]
+        requests = table["request_no"].to_numpy()
+        index, expired = answer.index[requests], _expired(answer)[requests]
         order = np.argsort(index) if self.blocking else pc.sort_indices(keys).to_numpy()
-        index, names = index[order], [feature.name for feature in view.features]
+        index, expired, names = index[order], expired[order], [feature.name for feature in view.features]
         for start in range(0, count, size):
             batch = cut(keys.take(pa.array(order[start : start + size])))
             places = index[start : start + size]
@@ -86,7 +94,14 @@ class RecordQuery:
                 records = [None] * len(batch)
                 for place, record in zip(found.tolist(), encoded, strict=True):
                     records[place] = record
-            yield batch, records
+            yield RecordBatch(batch, records, int(np.count_nonzero(expired[start : start + size])))
+
+
+def _expired(answer: Answer) -> npt.NDArray[np.bool_]:
+    """For which requests every feature is EXPIRED."""
+    each = answer.statuses_of(answer.view.features).values()
+    expired: npt.NDArray[np.bool_] = np.logical_and.reduce([status == Status.EXPIRED for status in each])
+    return expired
 
 
 def _rows(rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:

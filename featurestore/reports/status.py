@@ -182,6 +182,24 @@ def _newest(view: ResolvedView, offline: Offline) -> int | None:
     return found[0][0]
 
 
+def nothing_due(views: Iterable[ViewStatus], now: int) -> str:
+    """Why no run of materialize was due at an instant (µs), where views are applied."""
+    newest = [(view.view, max([*view.complete, *_applied(view)])) for view in views if view.complete]
+    newer = [(name, instant) for name, instant in newest if instant > now]
+    told = ", ".join(f"{name} as of {_shown(instant)}" for name, instant in newer or newest)
+    if newer:
+        return (
+            f"Nothing is due: what is online is newer than {_shown(now)}: {told}. No run goes back; featurestore snapshot tells "
+            "the values of any instant."
+        )
+    return f"Nothing is due: {told or 'no view'} is online. (Files that were corrected reach what is served by --full.)"
+
+
+def _applied(view: ViewStatus) -> list[int]:
+    """The instant of the last pushed row that is online."""
+    return [] if view.pushes is None or view.pushes.applied is None else [view.pushes.applied]
+
+
 ONLINE = "this is of those that are applied", "featurestore plan shows what apply would do"
 
 

@@ -220,7 +220,7 @@ def _compare_slots(
         keys = collect(session, view, all_keys_sql(view, session.scan(view.source)))
         asked = RecordQuery(session, view, codec, project.online.blocking)
         for instant in instants:
-            for batch, records in asked.records(keys, instant, edition, size=BATCH_KEYS):
+            for batch, records, _ in asked.records(keys, instant, edition, size=BATCH_KEYS):
                 left.difference_update(batch)
                 for key, record, own in zip(batch, records, held(batch), strict=True):
                     slot = None if own is None else codec.slot(own, instant, edition=edition)

@@ -57,9 +57,20 @@ def test_another_instant_than_what_is_online_is_refused_with_the_command_that_te
     run(shop, f"materialize --quiet --at {THEN}")
     earlier = "2025-01-03T12:30:00Z"
     assert told(shop, f"materialize --at {earlier}") == []
+    says = "Nothing is due: what is online is newer than 2025-01-03 12:30:00Z: "
+    said = run(shop, f"materialize --at {earlier}")
+    assert said.startswith(says), said
+    assert "customer_orders as of 2025-01-05 12:00:00Z" in said
+    assert "customer_carts as of 2025-01-05 12:30:00Z" in said
+    assert "customer_carts" not in run(shop, f"materialize customer_orders --at {earlier}")
+    assert run(shop, f"materialize customer_orders --at {THEN}") == (
+        "Nothing is due: customer_orders as of 2025-01-05 12:00:00Z is online. (Files that were corrected reach what is "
+        "served by --full.)\n"
+    )
     said = run(shop, f"online order_model customer=ann amount=3 --at {earlier}", code=1)
     assert "featurestore historical SPINE order_model -o FILE" in said
     run(shop, "push carts data/carts.jsonl".replace("data", str(shop / "data")))
+    assert "is newer than 2025-01-05 12:30:00Z: customer_carts as of" in run(shop, f"materialize --at {THEN}")
     said = run(shop, f"online cart_model customer=ann --at {THEN}", code=1)
     assert f"rows that were learned after {THEN}" in said
     assert f"featurestore snapshot cart_model --at {THEN}" in said
