@@ -121,7 +121,7 @@ def _audit_rows(project: Project, logged: Logged, tally: AuditCounts) -> None:
     for part in logged.version.parts:
         as_of = logged.as_of(part)
         if as_of is not None:
-            tally.late(logged.version.name, part, logged.times, as_of)
+            tally.late(logged, part, as_of)
     trained, compared = again(lambda: _asked(project, logged))
     compared |= compare_functions(logged, trained, compared)
     for column in logged.version.columns:

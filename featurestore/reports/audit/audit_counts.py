@@ -65,14 +65,15 @@ class AuditCounts:
         self._project = project
         self._features: dict[tuple[str, str, str], FeatureAudit] = {}
         self._hours: dict[tuple[str, str, str], dict[int, npt.NDArray[np.int64]]] = {}
-        self._behind: dict[tuple[str, str], list[Ints]] = {}
-        self._lags: dict[tuple[str, str], int] = {}
+        self._behind: dict[tuple[str, str, str], list[Ints]] = {}
+        self._lags: dict[tuple[str, str, str], int] = {}
         self._explained: set[tuple[str, str]] = set()
 
-    def late(self, service: str, part: ServiceView, times: Ints, as_of: Ints) -> None:
+    def late(self, logged: Logged, part: ServiceView, as_of: Ints) -> None:
         """Count how far the as_of that were served lie behind those of rule 0."""
-        self._behind.setdefault((service, part.name), []).append(part.view.timing.as_of(times) - as_of)
-        self._lags[service, part.name] = LAG_US if part.view.is_pushed else 0
+        key = (logged.version.name, logged.fingerprint, part.name)
+        self._behind.setdefault(key, []).append(part.view.timing.as_of(logged.times) - as_of)
+        self._lags[key] = LAG_US if part.view.is_pushed else 0
 
     def add(self, logged: Logged, compared: Compared) -> None:
         """Count one column of logged rows."""
@@ -146,7 +147,7 @@ def _named(counts: Any) -> dict[str, int]:
     return dict(zip(COUNTS, counts.tolist(), strict=True))
 
 
-def _lateness(service: str, view: str, behind: Ints, *, lag: int) -> Lateness:
+def _lateness(service: str, fingerprint: str, view: str, behind: Ints, *, lag: int) -> Lateness:
     late = behind[behind > lag]
     p50, p99, greatest = (int(np.percentile(late, q, method="higher")) if len(late) else 0 for q in (50, 99, 100))
-    return Lateness(service, view, len(behind), len(late), int((behind < 0).sum()), p50, p99, greatest)
+    return Lateness(service, fingerprint, view, len(behind), len(late), int((behind < 0).sum()), p50, p99, greatest)

@@ -50,7 +50,7 @@ def page(audit: Any) -> str:
     plots = [plot for plot in (_by_hour(Plot, audit), _by_cause(Plot, audit), _by_lateness(Plot, audit)) if plot]
     causes = [(cause, count, CAUSES[cause]) for cause, count in audit.causes.items()]
     tables = [ReportTable(("cause", "values", "how it is told"), causes)] if causes else []
-    examples = [_example(feature.feature, example) for feature in audit.features for example in feature.examples]
+    examples = [_example(name, example) for name, example in audit.examples()]
     title = f"Audit of {audit.project}: what was served, against training"
     parts = (audit.about, *plots, *tables, *audit.tables(), *audit.remarks(), *examples)
     head = HEAD.replace("{title}", escape(f"{title}, {shown_instant(audit.audited_at.replace(microsecond=0))}"))
@@ -134,7 +134,7 @@ def _by_lateness(figure_of: type[Plot], audit: Any) -> Figure | None:
     late = [view for view in audit.lateness if view.stale]
     if not late:
         return None
-    figure, axes = _bars(figure_of, [f"{view.service}: {view.view}" for view in late], 0.5)
+    figure, axes = _bars(figure_of, [f"{audit.title(view)}: {view.view}" for view in late], 0.5)
     for name, shift, color in (("p50", -0.2, "#b9c7d6"), ("p99", 0.0, "#8aa0b8"), ("greatest", 0.2, "#4f6784")):
         places = [place + shift for place in range(len(late))]
         axes.barh(places, [getattr(view, name) / 6e7 for view in late], 0.2, color=color, label=name)

@@ -12,11 +12,12 @@ Whether the as_of itself was the right one is another question: by rule 0 it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from featurestore.registry.records import ServiceVersion
 from featurestore.report import Report, Reported, ReportTable, cell, plain, plain_fields, shown_instant
 from featurestore.reports.audit.causes import CAUSES
 from featurestore.serving.log.serving_log import Losses
@@ -111,6 +112,7 @@ class Lateness:
     """How far the as_of of one view lay behind that of rule 0; durations in µs."""
 
     service: str
+    fingerprint: str
     view: str
     requests: int
     """Rows that were served."""
@@ -148,6 +150,12 @@ class Audit(Reported):
     """Requests before then; None: up to `audited_at`."""
     audited_at: datetime | None = None
     """When it was made, by the store's clock."""
+
+    def title(self, told: FeatureAudit | Lateness) -> str:
+        """How the service version is named that something is told of: with its fingerprint where there are several."""
+        every: list[FeatureAudit | Lateness] = [*self.features, *self.lateness]
+        versions = {of.fingerprint for of in every if of.service == told.service}
+        return told.service if len(versions) == 1 else str(ServiceVersion(told.service, told.fingerprint))
 
     @property
     def about(self) -> str:
@@ -208,19 +216,27 @@ class Audit(Reported):
 
     def report(self) -> Report:
         """Features and views in tables; then each example, what was left out and why, and the sums."""
-        examples = [example.told(feature.feature) for feature in self.features for example in feature.examples]
+        examples = [example.told(name) for name, example in self.examples()]
         return Report(TITLE, (self.about, *self.tables(), *examples, *self.remarks()))
+
+    def examples(self) -> list[tuple[str, Difference]]:
+        """Each value that is shown, with the name of its feature, and the version's where it is one of several."""
+        return [
+            (f.feature if self.title(f) == f.service else f"{self.title(f)}: {f.feature}", example)
+            for f in self.features
+            for example in f.examples
+        ]
 
     def tables(self) -> list[ReportTable]:
         """Features, and views, each with its counts; none where nothing was compared."""
         missing = ("missing when served", "missing in training")
         header = ("service", "feature", "compared", "exact", "rewritten", "skewed", *missing, "causes")
         rows = [
-            (f.service, f.feature, *(getattr(f, name) for name in COUNTS),
+            (self.title(f), f.feature, *(getattr(f, name) for name in COUNTS),
              ", ".join(f"{count} {cause}" for cause, count in f.causes.items()))
             for f in self.features
         ]  # fmt: skip
-        return [ReportTable(header, rows), lateness_table(self.lateness)] if rows else []
+        return [ReportTable(header, rows), lateness_table(self)] if rows else []
 
     def remarks(self) -> list[str]:
         """What was left out and why, and the sums."""
@@ -253,11 +269,18 @@ class Audit(Reported):
         return page(self)
 
 
-def lateness_table(lateness: Sequence[Lateness]) -> ReportTable:
+def lateness_table(audit: Audit) -> ReportTable:
     """How late each view was."""
     header = ("service", "view", "rows", "stale", "by p50", "p99", "at most", "early")
     rows = [
-        (v.service, v.view, v.requests, v.stale, *(f"{us / 1e6:g} s" for us in (v.p50, v.p99, v.greatest)), v.early)
-        for v in lateness
+        (
+            audit.title(v),
+            v.view,
+            v.requests,
+            v.stale,
+            *(f"{us / 1e6:g} s" for us in (v.p50, v.p99, v.greatest)),
+            v.early,
+        )
+        for v in audit.lateness
     ]
     return ReportTable(header, rows)

@@ -122,7 +122,7 @@ class Simulation(Reported):
         )
         parts: tuple[str | ReportTable, ...] = (
             ReportTable(("service", "feature", "compared", "exact", "differing", "causes"), features),
-            lateness_table(audit.lateness),
+            lateness_table(audit),
             ReportTable(("view", "runs", "died", "skipped", "in the pause", "refused"), runs),
             ReportTable(("source", "before", "came", "late", "by at most", "twice", "kept aside"), sources),
             *examples[:SHOWN_EXAMPLES],
