@@ -12,7 +12,7 @@ from featurestore.clock import Clock, PastClock, reader, wall_clock
 from featurestore.config import Config
 from featurestore.declare.problems import shown
 from featurestore.declare.services import FeatureService
-from featurestore.declare.views import FeatureView
+from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import ConfigError, RequestError
 from featurestore.materialize.materializer import Materializer
 from featurestore.online import OnlineStore, open_online
@@ -171,11 +171,25 @@ class Project:
         with self._lock:
             self.catalog = self.catalog.merged(Catalog.of(definitions))
 
-    def view(self, view: Any) -> ResolvedView:
-        """A view, by name or itself, over its source as it is now."""
+    def selection(self, view: Any) -> Selection:
+        """A view, by its name or itself, or some of its features: "view:feature" or a selection without another name."""
+        asked = view
+        if isinstance(view, str):
+            if ":" in view:
+                declared, feature = self.definitions.view_and_feature(view)
+                return declared[feature]
+            asked = self.definitions.view(view)
+        if isinstance(asked, FeatureView):
+            return Selection(view=asked)
+        if not isinstance(asked, Selection):
+            raise RequestError(
+                f'A view is asked for by its name, "view" or "view:feature", or itself, and not by {shown(view)}'
+            )
+        return asked
+
+    def view(self, view: str | FeatureView) -> ResolvedView:
+        """A view, by its name or itself, over its source as it is now."""
         declared = self.definitions.view(view) if isinstance(view, str) else view
-        if not isinstance(declared, FeatureView):
-            raise RequestError(f"A view is asked for by its name, or itself, and not by {shown(view)}")
         raw = self.offline.raw_types(declared.source)
         if raw.mixed:
             applied = self.registry.current().document["views"].get(declared.name)

@@ -249,15 +249,19 @@ class FeatureStore:
     def explain(
         self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
     ) -> Explanation:
-        """The value of one key at an instant (default now), the rows that made it, and those left out and why."""
-        asked = self._project.view(view)
+        """The value of one key at an instant (default now), the rows that made it, and those left out and why.
+
+        view: a view, itself or by its name, or some of its features: "view:feature", `view["x"]`.
+        """
+        asked = self._project.selection(view)
+        resolved = self._project.view(asked.view)
         instant = self._project.now() if at is None else self._instant(at, "at")
-        as_of = asked.timing.as_of(instant)
-        if as_of < FIRST_MICRO or asked.timing.known_by(as_of) > LAST_MICRO:
+        as_of = resolved.timing.as_of(instant)
+        if as_of < FIRST_MICRO or resolved.timing.known_by(as_of) > LAST_MICRO:
             raise RequestError(
-                f"at: at {at} the values of '{asked.name}' are those of an instant outside the years 1 to 9999"
+                f"at: at {at} the values of '{resolved.name}' are those of an instant outside the years 1 to 9999"
             )
-        return explain(asked, self.offline, key, at=instant, limit=limit)
+        return explain(resolved, self.offline, key, at=instant, limit=limit).of(asked.features)
 
     def explain_request(self, request: str, row: int = 0, *, limit: int = 100) -> RequestExplanation:
         """What one row of a logged request was served, and for each value the computation that gives it again.

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from featurestore import Count, FeatureView, Latest, PushSource, Sum
+from featurestore.errors import NotFoundError
 from featurestore.reports.explain.explain import explain
 from featurestore.reports.explain.explanation import ExplainedRow, Explanation
 from featurestore.semantics.view import ResolvedView
@@ -135,6 +136,48 @@ def test_a_report_shows_beside_each_row_what_it_counts_for() -> None:
     assert "ever, good_1d, n_1d" in told._repr_html_()
     assert told.to_dict()["rows"][0]["counts_for"] == ["ever", "good_1d", "n_1d"]
     assert told.to_dict()["counted"]["n_1d"] == 2
+
+
+def test_an_expired_row_that_folds_count_says_so() -> None:
+    """Its ttl is of the newest row and what is read from it; a window may be longer."""
+    features = {"v": Latest("v"), "n": Count(window="3h"), "m": Count(window="2d")}
+    with opened(view_of(ROWS, features, ttl="2h")) as (store, clock):
+        told = store.explain("view", {"thing": 1}, at=clock())
+    beyond = "happened more than 2h before 2024-05-01 12:00:00Z, which is beyond the ttl"
+    assert {row.event_time: (row.verdict, row.reason, row.counts_for) for row in told.rows} == {
+        hours(-1): ("chosen", "the newest row that counts", ("m", "n")),
+        hours(-3): ("expired", beyond + "; folds over longer windows count it", ("m",)),
+        hours(-30): ("expired", beyond + "; folds over longer windows count it", ("m",)),
+        hours(1): ("not yet known", "known at 2024-05-01 13:00:00Z, after 2024-05-01 12:00:00Z", ()),
+    }
+    assert "  all 2 folds  " in str(told)
+    with opened(view_of(ROWS, {"v": Latest("v")}, ttl="2h")) as (store, clock):
+        (first, *_) = [row for row in store.explain("view", {"thing": 1}, at=clock()).rows if row.verdict == "expired"]
+    assert first.reason == beyond
+
+
+def test_one_feature_is_explained_by_the_word_that_names_it() -> None:
+    """Its value, status, conflicts and counts alone; the rows are those of the view."""
+    features = {"v": Latest("v"), "n": Count(window="3h"), "m": Count(window="2d")}
+    with opened(view_of(ROWS, features, ttl="30m")) as (store, clock):
+        whole, view = store.explain("view", {"thing": 1}, at=clock()), store.catalog.view("view")
+        some = {asked: store.explain(asked, {"thing": 1}, at=clock()) for asked in ("view:m", "view:v")}
+        assert store.explain(view["m"], {"thing": 1}, at=clock()) == some["view:m"]
+        assert store.explain(view, {"thing": 1}, at=clock()) == whole
+        for wrong, says in (
+            ("view:w", "no feature 'w'"),
+            ("vie:m", "Did you mean 'view'"),
+            ("service", "'service' is a feature service"),
+        ):
+            with pytest.raises(NotFoundError, match=says):
+                store.explain(wrong, {"thing": 1})
+    told = some["view:m"]
+    assert (told.values, told.statuses, told.counted) == ({"m": 3}, {"m": "PRESENT"}, {"m": 3})
+    assert [(row.place, row.verdict) for row in told.rows] == [(row.place, row.verdict) for row in whole.rows]
+    assert {row.counts_for for row in told.rows} == {("m",), ()}
+    assert str(told).startswith("view:m of thing=1\n")
+    assert str(whole).startswith("view of thing=1\n")
+    assert "counts for" not in str(some["view:v"])
 
 
 def test_plain_columns_beside_folds_keep_their_own_words() -> None:

@@ -58,7 +58,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("snapshot", {"features": 3, "at": NOON}, "int names no feature; features are a service, a view"),
     ("snapshot", {"features": "service", "at": "yesterday"}, "at: 'yesterday' is no instant; give a datetime with a zone, such as datetime(2026, 3, 1, 9, tzinfo=UTC)"),
     ("snapshot", {"features": "service", "at": [NOON, 3]}, "at: 3 is no instant"),
-    ("explain", {"view": 3, "key": {"thing": 1}}, "A view is asked for by its name, or itself, and not by 3"),
+    ("explain", {"view": 3, "key": {"thing": 1}}, "A view is asked for by its name, \"view\" or \"view:feature\", or itself, and not by 3"),
     ("explain", {"view": ["view"], "key": {"thing": 1}}, "and not by ['view']"),
     ("explain", {"view": "veiw", "key": {"thing": 1}}, "Did you mean 'view'?"),
     ("explain", {"view": "view", "key": 1}, "A key is a dict of column and value, of thing, and not 1"),

@@ -92,7 +92,7 @@ def snapshot(
 
 def explain(  # noqa: PLR0913, PLR0917 - each is an option
     context: typer.Context,
-    view: Annotated[str | None, typer.Argument(help="A feature view; none with --request.")] = None,
+    view: Annotated[str | None, typer.Argument(help="A view, or view:feature; none with --request.")] = None,
     key: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="The entity's key.")] = None,
     at: Annotated[str | None, typer.Option(metavar="T", help="The instant, ISO 8601; by default now.")] = None,
     request: Annotated[
@@ -107,6 +107,7 @@ def explain(  # noqa: PLR0913, PLR0917 - each is an option
     With --request, the same for each value that a logged request was served, beside the value.
 
     Example: featurestore explain customer_orders customer=ann --at 2025-01-04T12:00:00Z
+    Example: featurestore explain customer_orders:amount customer=ann --at 2025-01-04T12:00:00Z
     """
     if (view is None) == (request is None) or (request is not None and at is not None):
         raise typer.BadParameter("say a view and a key (and --at), or --request ID (and --row)")
@@ -118,7 +119,8 @@ def explain(  # noqa: PLR0913, PLR0917 - each is an option
     assert view is not None
     moment = None if at is None else instant(at, "--at")
     with opened(context) as store:
-        types = store.catalog.view(view).entity.key
+        name, _, _ = view.partition(":")
+        types = store.catalog.view(name).entity.key
         given: dict[str, Any] = {}
         for name, value in json_row(key or [], types).items():
             try:

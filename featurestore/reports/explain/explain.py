@@ -272,7 +272,9 @@ def _reason(question: AskedView, row: dict[str, Any], values: dict[str, Any], pa
     if verdict == "too new":
         return f"happened at {_shown(row['event_us'])}, after {_shown(question.as_of)}"
     if verdict == "expired":
-        return f"happened more than {show_duration(view.ttl or 0)} before {_shown(question.as_of)}"
+        past = f"happened more than {show_duration(view.ttl or 0)} before {_shown(question.as_of)}, which is beyond the ttl"
+        counts = any(row[f"f{i}"] for i in range(len(view.folded)))
+        return f"{past}; folds over longer windows count it" if counts else past
     if verdict == "ended":
         return f"the newest row that counts, but its validity ended at {_shown(row['until'])}"
     return REASONS[verdict]

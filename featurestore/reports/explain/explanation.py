@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from featurestore.report import Report, Reported, ReportTable, shown_instant, typed_cell
 from featurestore.semantics.view import ResolvedView
@@ -67,6 +67,16 @@ class Explanation(Reported):
     """Folded feature → number of rows that count for it."""
     resolved: ResolvedView = field(repr=False, compare=False)
 
+    def of(self, features: Sequence[str]) -> Self:
+        """The same of some of the view's features alone; its rows are those of the view."""
+        kept = [name for name in self.values if name in features]
+        rows = [replace(row, counts_for=tuple(name for name in row.counts_for if name in kept)) for row in self.rows]
+        return replace(
+            self, statuses={name: self.statuses[name] for name in kept}, values={name: self.values[name] for name in kept},
+            conflicts=tuple(name for name in self.conflicts if name in kept), rows=tuple(rows),
+            counted={name: count for name, count in self.counted.items() if name in kept},
+        )  # fmt: skip
+
     @property
     def hidden(self) -> int:
         """How many rows are not shown."""
@@ -118,7 +128,9 @@ class Explanation(Reported):
     def _title(self) -> str:
         types = {key.name: key.type for key in self.resolved.keys}
         key = ", ".join(f"{name}={typed_cell(value, types[name])}" for name, value in self.key.items())
-        return f"{self.view} of {key}" if key else self.view
+        some = len(self.values) < len(self.resolved.features)
+        title = ", ".join(f"{self.view}:{name}" for name in self.values) if some else self.view
+        return f"{title} of {key}" if key else title
 
     @property
     def _times(self) -> str:
@@ -163,4 +175,4 @@ def _listed(names: Sequence[str], of: int) -> str:
     """The features that a row counts for, in few words where it is all of them or none."""
     if not names:
         return "-"
-    return "all" if len(names) == of > 1 else ", ".join(names)
+    return f"all {of} folds" if len(names) == of > 1 else ", ".join(names)
