@@ -88,7 +88,7 @@ def inserted(folder: Path, size: int, seconds: float) -> float:
 def reading(folder: Path, seconds: float) -> None:
     with Log(folder, lambda: SCHEMA) as log:
         last = log.last_known_at() or 0
-        print(f"tail of one row: {1e6 / rate(lambda _: log.tail(last - 1), seconds):,.0f} µs")
+        print(f"the last row read: {1e6 / rate(lambda _: log.read(last - 1), seconds):,.0f} µs")
         print(f"last known_at: {1e6 / rate(lambda _: log.last_known_at(), seconds):,.1f} µs")
         begun = time.perf_counter()
         count = log.read().num_rows

@@ -72,7 +72,7 @@ def at_rest(store: FeatureStore, folder: Path) -> None:
     )
     at_work(store, folder)
     source: Any = store.catalog.sources["events"]
-    logged = versions(iter(store.offline.log(source).tail(NEVER).to_pylist()))
+    logged = versions(iter(store.offline.log(source).read(NEVER).to_pylist()))
     for who in range(PUSHERS):
         pushes = Pushes(folder, who)
         sent, acknowledged = versions(pushes.sent()), versions(pushes.acknowledged())

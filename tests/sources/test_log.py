@@ -62,8 +62,8 @@ def test_reading_between_instants(tmp_path: Path) -> None:
             for upto in [None, *range(-1, 138, 7)]:
                 wanted = [at for at in known if (after is None or at > after) and (upto is None or at <= upto)]
                 assert log.read(after, upto)["known_at"].to_pylist() == wanted
-        assert log.tail(134)["known_at"].to_pylist() == [135]
-        assert log.tail(135).num_rows == 0
+        assert log.read(134)["known_at"].to_pylist() == [135]
+        assert log.read(135).num_rows == 0
 
 
 def test_an_empty_log(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_another_handle_sees_what_was_appended(tmp_path: Path) -> None:
             fill(one, 1, 1, turn)
             assert two.last_known_at() == turn
             fill(two, 1, 1, turn + 1)
-            assert one.tail(turn)["known_at"].to_pylist() == [turn + 1]
+            assert one.read(turn)["known_at"].to_pylist() == [turn + 1]
         assert bits(one.read()) == bits(two.read())
 
 
@@ -401,7 +401,7 @@ def test_a_failing_disk_refuses_the_append_alone(tmp_path: Path, monkeypatch: py
         monkeypatch.undo()
         assert seen == [6]
         expected = fill(log, 1, start=10)
-        assert bits(other.tail(9)) == bits(expected) == bits(log.tail(9))
+        assert bits(other.read(9)) == bits(expected) == bits(log.read(9))
 
 
 def test_compaction_seals_full_segments(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Watcher:
                 assert now.slice(0, before.num_rows).column("known_at").equals(before.column("known_at"))
                 if before.num_rows:
                     last = before.column("known_at")[-1].as_py()
-                    tail = self._log.tail(last)
+                    tail = self._log.read(last)
                     assert tail.num_rows >= now.num_rows - before.num_rows
                     assert (self._log.last_known_at() or 0) >= last
                 before = now

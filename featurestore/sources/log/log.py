@@ -227,12 +227,9 @@ class Log:
 
         return self._files.looked(use)
 
-    def tail(self, after: int) -> pa.Table:
-        """The rows learned after an instant; when they are few and recent, nothing else is read."""
-        return self.read(after)
-
     def read(self, after: int | None = None, upto: int | None = None) -> pa.Table:
-        """The rows with after < known_at ≤ upto, in order; takes no lock, and sees whole appends only."""
+        """The rows with after < known_at ≤ upto, in order; takes no lock, and sees whole appends only. Of segments that are
+        full, only those that hold such rows are read."""
 
         def use(manifest: LogManifest, file: SegmentFile) -> Callable[[], pa.Table]:
             recent = file.read(self.schema, after, upto)
