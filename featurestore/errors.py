@@ -22,6 +22,10 @@
     ├── LogError                a push log cannot be read or written
     │   ├── LogBusyError              somebody else has held its lock for too long
     │   └── LogDamagedError           bytes that were acknowledged have changed on the disk
+    ├── AccessError             a request to the service is not let in
+    │   ├── UnauthenticatedError      it does not say who asks, or not truly
+    │   ├── ForbiddenError            whoever asks may not do that
+    │   └── AccessUnavailableError    who asks cannot be looked up just now
     └── MissingPackageError     an optional package that the call needs is not installed
 
 A message says what happened, where it was declared, and what would be right. `retry` says whether
@@ -35,11 +39,12 @@ import itertools
 from collections.abc import Container, Iterable, Mapping, Sequence
 
 __all__ = [
-    "ConfigError", "DeclarationError", "FeatureStoreError", "FilesChangedError", "FingerprintError", "LogBusyError",
-    "LogDamagedError", "LogError", "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError",
-    "NotMaterializedError", "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError",
-    "PlanOutdatedError", "PushError", "RegistryError", "RequestError", "SourceError", "SpineError", "apply_first", "did_you_mean",
-    "did_you_mean_of",
+    "AccessError", "AccessUnavailableError", "ConfigError", "DeclarationError", "FeatureStoreError",
+    "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError",
+    "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
+    "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError", "PlanOutdatedError",
+    "PushError", "RegistryError", "RequestError", "SourceError", "SpineError", "UnauthenticatedError",
+    "apply_first", "did_you_mean", "did_you_mean_of",
 ]  # fmt: skip
 
 
@@ -163,6 +168,32 @@ class LogBusyError(LogError):
 
 class LogDamagedError(LogError):
     """Bytes of a push log that were acknowledged are not what was written; the message names file and offset."""
+
+
+class AccessError(FeatureStoreError):
+    """A request to the service is not let in."""
+
+
+class UnauthenticatedError(AccessError):
+    """A request does not say who asks, or not truly; `challenge` is what WWW-Authenticate tells of that (RFC 6750)."""
+
+    def __init__(self, message: str, *, challenge: str) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class ForbiddenError(AccessError):
+    """Whoever asks may not do that; `scope` is the one that it takes."""
+
+    def __init__(self, message: str, *, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class AccessUnavailableError(AccessError):
+    """Who asks cannot be looked up just now: the registry, or the issuer of tokens, does not answer."""
+
+    retry = True
 
 
 class MissingPackageError(FeatureStoreError, ImportError):

@@ -23,7 +23,7 @@ FLOORS = [
     {"query", "sources", "online", "loading"},
     {"tiles"},
     {"registry"},
-    {"training"},
+    {"training", "access"},
     {"materialize"},
     {"push"},
     {"serving"},

@@ -9,6 +9,7 @@ from featurestore.cli.application import add, app
 from featurestore.cli.auditing import audit
 from featurestore.cli.availability import availability
 from featurestore.cli.definitions import apply, history, plan, show, teardown
+from featurestore.cli.keys import keys
 from featurestore.cli.lineage import lineage
 from featurestore.cli.pushing import compact, push, take_back
 from featurestore.cli.scaffold import init
@@ -22,7 +23,7 @@ add("Start", init, plan, apply, show, history)
 add("Train", historical, snapshot)
 add("Serve", materialize, online, push, serve)
 add("Look", status, explain, lineage, manifest, audit, availability, simulate)
-add("Operate", verify, compact, take_back, teardown)
+add("Operate", verify, compact, take_back, keys, teardown)
 
 
 def main() -> None:

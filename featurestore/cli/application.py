@@ -150,12 +150,23 @@ def settings(
     context.obj = Repository(repo, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
 
 
-def add(title: str, *functions: Callable[..., None]) -> None:
-    """Make each function a command of a group; the example at the end of its help stays on a line of its own, however long."""
-    GROUPS[title] = [function.__name__.replace("_", "-") for function in functions]
-    for function in functions:
-        text = inspect.getdoc(function) or ""
-        app.command(help=text.replace("\n\nExample:", "\n\n\b\nExample:"))(function)
+def add(title: str, *commands: Callable[..., None] | typer.Typer) -> None:
+    """Make each function a command of a group, and each application a command that has commands of its own."""
+    GROUPS[title] = []
+    for command in commands:
+        if isinstance(command, typer.Typer):
+            GROUPS[title].append(str(command.info.name))
+            app.add_typer(command)
+        else:
+            GROUPS[title].append(add_to(app, command))
+
+
+def add_to(of: typer.Typer, function: Callable[..., None]) -> str:
+    """Make a function a command, and say its name; the example at the end of its help stays on a line of its own, however long."""
+    name = function.__name__.strip("_").replace("_", "-")
+    text = inspect.getdoc(function) or ""
+    of.command(name, help=text.replace("\n\nExample:", "\n\n\b\nExample:"))(function)
+    return name
 
 
 def place_of(context: typer.Context) -> Repository:

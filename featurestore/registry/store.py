@@ -1,4 +1,4 @@
-"""The registry: every version of what was applied, and a journal of runs, in one SQLite file.
+"""The registry: every version of what was applied, a journal of runs and the API keys, in one SQLite file.
 
 Several threads and processes may use it at once. A connection lives as long as one call, so nothing has to be closed
 and a fork is harmless; the file is written ahead (WAL), so readers and the writer do not wait for each other. Reading
@@ -8,7 +8,7 @@ creates nothing: where there is no file, nothing has been applied.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from featurestore.durable.sqlite_file import SQLiteFile, row_check, schema_of
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
 from featurestore.registry.frames import WrittenFrame, add_frame, frames_in
+from featurestore.registry.keys import API_KEYS, ApiKey, keys_in, note_used, put_keys
 from featurestore.registry.records import Freed, KeptVersion, RegistryState, RunRecord, ServiceVersion, Version
 
 __all__ = ["Freed", "KeptVersion", "Registry", "RegistryState", "RunRecord", "ServiceVersion", "Version"]
 
-SCHEMA = 4
+SCHEMA = 5
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file. There is no 3:
 a bit of 4 that changes makes no version that was ever written."""
 
@@ -64,12 +65,14 @@ TABLES = (
     "CREATE INDEX runs_of_view ON runs (view, id)",
     "CREATE TABLE owner (project TEXT)",  # one row: whose registry this is, null where nobody said
     f"CREATE {KEPT}",
+    f"CREATE {API_KEYS}",
 )
 
 UPGRADES: dict[int, tuple[str, ...]] = {
     1: (f"CREATE {KEPT}",),
     2: ("ALTER TABLE versions ADD COLUMN of_row INTEGER", "ALTER TABLE runs ADD COLUMN of_row INTEGER"),
     3: (),
+    4: (f"CREATE {API_KEYS}",),
 }
 """What makes of each older schema the one after it; a file is upgraded when it is next written."""
 
@@ -77,6 +80,7 @@ READ_AS = {
     1: (f"CREATE TEMP {KEPT}",),
     2: tuple(f"CREATE TEMP VIEW {of} AS SELECT *, NULL AS of_row FROM main.{of}" for of in ("versions", "runs")),
     3: (),
+    4: (f"CREATE TEMP {API_KEYS}",),
 }
 """The same for whoever only reads, for as long as he does."""
 
@@ -269,6 +273,29 @@ class Registry:
         """The training frames that were written, the last one first."""
         with self._reading() as connection:
             return () if connection is None else frames_in(connection)
+
+    # --- API keys ---------------------------------------------------------------------------
+
+    def api_keys(self) -> list[ApiKey]:
+        """All keys, the oldest first, those that are revoked or expired too."""
+        with self._reading() as connection:
+            return [] if connection is None else self._keys(connection)
+
+    def change_keys(self, change: Callable[[list[ApiKey]], Iterable[ApiKey]]) -> None:
+        """Write the keys that `change` makes of those that are there, with nobody in between."""
+        with self._write() as connection:
+            put_keys(connection, change(self._keys(connection)))
+
+    def note_used(self, used_at: Mapping[str, int]) -> None:
+        """Say when keys, by their ids, were last used (µs)."""
+        with self._write() as connection:
+            note_used(connection, used_at)
+
+    def _keys(self, connection: sqlite3.Connection) -> list[ApiKey]:
+        try:
+            return keys_in(connection)
+        except ValueError as error:
+            raise self._damaged(str(error)) from None
 
     # --- the file ---------------------------------------------------------------------------
 

@@ -65,8 +65,8 @@ def run_apart(where: Path, *args: str) -> str:
     return done.stdout
 
 
-def examples(command: str) -> list[list[str]]:
-    found = re.findall(r"^\s*Example: featurestore (.*)$", run(ROOT, command, "--help").stdout, re.MULTILINE)
+def examples(*command: str) -> list[list[str]]:
+    found = re.findall(r"^\s*Example: featurestore (.*)$", run(ROOT, *command, "--help").stdout, re.MULTILINE)
     assert found, f"{command} has no example"
     return [shlex.split(line) for line in found]
 

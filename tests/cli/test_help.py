@@ -22,7 +22,7 @@ def test_every_command_is_in_one_group() -> None:
         command.name or command.callback.__name__.replace("_", "-")
         for command in app.registered_commands
         if command.callback
-    ]
+    ] + [group.name or group.typer_instance.info.name for group in app.registered_groups if group.typer_instance]
     assert sorted(listed) == sorted(every)
     assert list(GROUPS) == ["Start", "Train", "Serve", "Look", "Operate"]
 

@@ -12,6 +12,7 @@ import pytest
 from featurestore.errors import PlanOutdatedError
 from featurestore.registry.documents import Document, empty_document, service_views, view_fingerprints
 from featurestore.registry.store import KEPT, SCHEMA, Registry, ServiceVersion
+from tests.registry.older import make_older
 
 
 @pytest.fixture
@@ -90,22 +91,13 @@ def test_of_two_who_keep_and_retire_at_once_one_plans_again(registry: Registry, 
     assert registry.kept() == ()
 
 
-def of_before(path: Path) -> None:
-    """Make the file what a program of schema 1 wrote."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("DROP TABLE kept")
-        for table in ("versions", "runs"):
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN of_row")
-        connection.execute("PRAGMA user_version = 1")
-
-
 def test_a_file_of_before_is_read_as_it_is_and_upgraded_when_it_is_written(
     registry: Registry, documents: list[Document]
 ) -> None:
     """Reading changes nothing in it; the next apply can keep what it replaces."""
     first, second, third = documents
     registry.commit(first, expected=0)
-    of_before(registry.path)
+    make_older(registry.path, 1)
     before = registry.path.read_bytes()
     assert (registry.kept(), registry.state()) == ((), (1, (), ()))
     assert registry.current().document == first

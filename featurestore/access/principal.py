@@ -1,0 +1,59 @@
+"""Who asks, and what he may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from featurestore.errors import ConfigError, ForbiddenError, did_you_mean
+
+SCOPES = {
+    "read": "look features up, and see what is applied",
+    "push": "send rows to push sources",
+    "materialize": "fill the online store, and apply",
+    "admin": "everything about running the service: keys, metrics, the trail of activity",
+}
+"""Each by itself: none of them holds another."""
+
+KINDS = ("service", "view", "source")
+"""What a credential may be limited to."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Whoever a request comes from. name: as the trail of activity has it, such as "key:web" or "jwt:ann@example.org".
+    only_on: what it is limited to, as "service:NAME", "view:NAME" or "source:NAME"; None: everything of the project."""
+
+    name: str
+    scopes: frozenset[str]
+    only_on: frozenset[str] | None = None
+
+    def may(self, scope: str, *resources: str) -> bool:
+        """Whether it has the scope, and for each of the resources ("service:delay_model")."""
+        return scope in self.scopes and (self.only_on is None or self.only_on.issuperset(resources))
+
+    def must(self, scope: str, *resources: str) -> None:
+        """Raises ForbiddenError, which names what is missing, where it may not."""
+        if scope not in self.scopes:
+            held = ", ".join(name for name in SCOPES if name in self.scopes) or "none"
+            raise ForbiddenError(f"This takes the scope '{scope}'; {self.name} has: {held}", scope=scope)
+        if not self.may(scope, *resources):
+            missing = next(one for one in resources if one not in (self.only_on or ()))
+            kind, _, name = missing.partition(":")
+            raise ForbiddenError(
+                f"This takes the scope '{scope}' for {kind} '{name}'; {self.name} is limited to others", scope=scope
+            )
+
+
+EVERYBODY = Principal("anonymous", frozenset(SCOPES))
+"""Who asks where authentication is off."""
+
+
+def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """The scopes in their order; ConfigError where one is none, or there is none."""
+    asked = set(scopes)
+    for scope in sorted(asked - set(SCOPES)):
+        raise ConfigError(f"There is no scope '{scope}'.{did_you_mean(scope, SCOPES, noun='Scopes')}")
+    if not asked:
+        raise ConfigError(f"A key must have a scope at least. Scopes: {', '.join(SCOPES)}")
+    return tuple(scope for scope in SCOPES if scope in asked)

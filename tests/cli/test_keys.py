@@ -1,0 +1,94 @@
+"""`featurestore keys`: what is printed, where secrets go, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from featurestore.access.api_keys import is_secret_of
+from featurestore.registry.store import Registry
+from tests.cli.test_commands import examples, run
+
+SECRET = re.compile(r"fsk_[0-9a-f]{12}_[\w-]{43}")
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """A repository whose definitions fail: nothing about keys runs them."""
+    (tmp_path / "featurestore.toml").write_text('project = "shop"\nregistry = "registry.db"\n')
+    (tmp_path / "definitions.py").write_text("raise RuntimeError\n")
+    return tmp_path
+
+
+def test_the_examples_run_in_order(repo: Path) -> None:
+    for args in [*examples("keys", "create"), *examples("keys", "rotate"), *examples("keys", "list")]:
+        assert run(repo, *args).stdout
+    assert run(repo, *examples("keys", "revoke")[0]).stdout.startswith("revoked: fsk_")
+    assert run(repo, *examples("keys", "revoke")[0]).stdout == "'web' was revoked before.\n"
+    listed = json.loads(run(repo, "keys", "list", "--json").stdout)
+    assert [(key["name"], key["state"], key["only_on"]) for key in listed] == [
+        ("web", "revoked", None),
+        ("collector", "live", ["source:carts"]),
+        ("web", "revoked", None),
+    ]
+
+
+def test_a_secret_is_shown_once(repo: Path) -> None:
+    """By create and rotate; never by list, revoke or an error."""
+    first = json.loads(run(repo, "keys", "create", "web", "--scope", "read", "--json").stdout)["secret"]
+    second = SECRET.search(run(repo, "keys", "rotate", "web").stdout)
+    assert second is not None
+    by_id = {key.id: key for key in Registry(repo / "registry.db").api_keys()}
+    for secret in (first, second[0]):
+        assert is_secret_of(secret, by_id[secret.split("_")[1]])
+    told = [run(repo, "keys", "list"), run(repo, "keys", "list", "--json"), run(repo, "keys", "revoke", first, code=1)]
+    told.append(run(repo, "keys", "revoke", "web", "--json"))
+    for done in told:
+        assert not SECRET.search(done.stdout + done.stderr)
+
+
+def test_a_key_file_is_its_owner_s_alone(repo: Path) -> None:
+    """And made once: whoever runs the command again has the same key."""
+    file = repo / "web.key"
+    done = run(repo, "keys", "create", "web", "--scope", "read", "-o", "web.key")
+    assert not SECRET.search(done.stdout)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (key,) = Registry(repo / "registry.db").api_keys()
+    assert is_secret_of(file.read_text().strip(), key)
+    assert "nothing was done" in run(repo, "keys", "create", "web", "--scope", "read", "-o", "web.key").stdout
+    assert Registry(repo / "registry.db").api_keys() == [key]
+    run(repo, "keys", "rotate", "web", "-o", "web.key")
+    newest = Registry(repo / "registry.db").api_keys()[-1]
+    assert is_secret_of(file.read_text().strip(), newest)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    run(repo, "keys", "revoke", "web")
+    run(repo, "keys", "create", "web", "--scope", "read", "-o", "web.key")  # the key in it opens nothing any more
+    assert is_secret_of(file.read_text().strip(), Registry(repo / "registry.db").api_keys()[-1])
+
+
+def test_no_file_of_something_else_is_written_over(repo: Path) -> None:
+    """And where the file cannot be written, no key is made."""
+    (repo / "notes.txt").write_text("mine")
+    done = run(repo, "keys", "create", "web", "--scope", "read", "-o", "notes.txt", code=1)
+    assert "notes.txt is there, and holds no key" in done.stderr
+    assert (repo / "notes.txt").read_text() == "mine"
+    run(repo, "keys", "create", "web", "--scope", "read", "-o", "no/such/folder", code=1)
+    assert Registry(repo / "registry.db").api_keys() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["create", "web", "--scope", "raed"], "Did you mean 'read'?"),
+        (["create", "web", "--scope", "read", "--expires", "90"], "Duration '90' cannot be read"),
+        (["create", "web", "--scope", "read", "--only", "carts"], "nothing that a key can be limited to"),
+        (["rotate", "web"], "There is no key 'web'. Keys: none."),
+    ],
+)
+def test_what_is_wrong_is_said(repo: Path, words: list[str], says: str) -> None:
+    code = 2 if "--expires" in words else 1
+    assert says in " ".join(run(repo, "keys", *words, code=code).stderr.split())
