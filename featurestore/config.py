@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote
 
 from pydantic import (
@@ -28,6 +28,7 @@ from pydantic import (
     Strict,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -54,6 +55,7 @@ MESSAGES = {
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "too_short": "must have one at least",
 }
 
 Place = tuple[str | int, ...]
@@ -84,6 +86,20 @@ def _url(value: str) -> str:
     if not re.match(r"[a-z][a-z0-9+.-]*://", value):
         raise ValueError("must be a URL such as lmdb://.featurestore/online or redis://localhost:6379/0")
     return value
+
+
+def _key_set(value: str) -> str:
+    if re.match(r"https://[^/]|http://(localhost|127\.0\.0\.1|\[::1\])[:/]", value) or "://" not in value:
+        return value
+    raise ValueError("must be a file, or a URL that begins with https:// (http:// of this machine alone)")
+
+
+def _one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Those of public keys. With a shared secret (HS256 …) whoever can verify could sign."""
 
 
 def _glob(value: str) -> str:
@@ -155,11 +171,36 @@ class ServingLogConfig(Table):
 
 
 class ServerConfig(Table):
-    """Where `featurestore serve` listens, and with how many processes."""
+    """Where `featurestore serve` listens, with how many processes, and whether requests must bring a key or a token.
+
+    authentication: "off" on a loopback address alone."""
 
     host: str = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65535)] = 6570
     workers: Annotated[Whole, Field(ge=1)] = 1
+    authentication: Literal["required", "off"] = "required"
+
+
+class JwtConfig(Table):
+    """Whose JSON Web Tokens the service takes; without jwks nobody's. jwks: the issuer's keys, an https URL or a file. audience: whom tokens must be for.
+    scopes: the issuer's words → ours, where they are not ours. only_claim: the claim with what a token is limited to, as
+    "service:NAME", "view:NAME" and "source:NAME"."""
+
+    jwks: Annotated[str, AfterValidator(_key_set)] | None = None
+    issuer: str | None = None
+    audience: Annotated[tuple[str, ...], BeforeValidator(_one_or_several), Field(min_length=1)] = ()
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
+    leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
+    name_claim: str = "sub"
+    scopes_claim: str = "scope"
+    scopes: dict[str, tuple[Literal["read", "push", "materialize", "admin"], ...]] = {}
+    only_claim: str | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.model_fields_set and not (self.jwks and self.issuer and self.audience):
+            raise ValueError("must have jwks, issuer and audience")
+        return self
 
 
 class Config(Table):
@@ -183,6 +224,7 @@ class Config(Table):
     sources: dict[str, str] = {}
     offline: OfflineConfig
     server: ServerConfig = ServerConfig()
+    jwt: JwtConfig = JwtConfig()
     serving_log: ServingLogConfig
     root: Path
     environment: str | None = None
@@ -212,7 +254,12 @@ def _defaults(folder: str) -> dict[str, Any]:
     }
 
 
-TABLES: dict[str, type[Table]] = {"offline": OfflineConfig, "server": ServerConfig, "serving_log": ServingLogConfig}
+TABLES: dict[str, type[Table]] = {
+    "offline": OfflineConfig,
+    "server": ServerConfig,
+    "jwt": JwtConfig,
+    "serving_log": ServingLogConfig,
+}
 KEYS = [name for name in Config.model_fields if name not in {"root", "environment"}]
 
 
@@ -485,6 +532,8 @@ def _located(text: str, place: Place, root: Path) -> str:
     if place == ("online",) and text.startswith("lmdb://"):
         folder, question, options = text.removeprefix("lmdb://").partition("?")
         return lmdb_url(_absolute(_without_nul(unquote(folder)), root)) + question + options
+    if place == ("jwt", "jwks") and "://" not in text:
+        return _absolute(text, root)
     if place in {("offline", "spill"), ("offline", "tiles"), ("logs",), ("serving_log", "folder")} or (
         place[:1] == ("sources",) and len(place) == 2 and "://" not in text
     ):
@@ -507,12 +556,16 @@ def _show(config: Config, written: Mapping[Place, str]) -> None:
     """Give each table what it shows in place of the values that must not be seen."""
     for place, text in written.items():
         table: Table = getattr(config, str(place[0])) if place[0] in TABLES else config
-        name = str(place[-1] if place[0] in TABLES else place[0])
-        if name == "sources":
-            table._shown.setdefault(name, dict(config.sources))[place[1]] = text
-        elif name == "definitions":
-            shown = list(table._shown.get(name, config.definitions or ()))
-            shown[int(place[1])] = text
-            table._shown[name] = tuple(shown)
-        else:
-            table._shown[name] = text
+        name, *within = place[1:] if place[0] in TABLES else place
+        table._shown[str(name)] = _put(table._shown.get(str(name), getattr(table, str(name))), within, text)
+
+
+def _put(value: Any, place: Sequence[str | int], text: str) -> Any:
+    """A value with a text at a place in it."""
+    if not place:
+        return text
+    if isinstance(value, Mapping):
+        return {**value, place[0]: _put(value[place[0]], place[1:], text)}
+    listed = list(value)
+    listed[int(place[0])] = _put(listed[int(place[0])], place[1:], text)
+    return tuple(listed)

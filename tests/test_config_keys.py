@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.config import Config, OfflineConfig, ServerConfig, ServingLogConfig, load_config
+from featurestore.config import Config, JwtConfig, OfflineConfig, ServerConfig, ServingLogConfig, load_config
 from featurestore.errors import ConfigError
 from tests.small import hours, table, view_of
 
-TABLES = {"offline": OfflineConfig, "server": ServerConfig, "serving_log": ServingLogConfig}
+TABLES = {"offline": OfflineConfig, "server": ServerConfig, "jwt": JwtConfig, "serving_log": ServingLogConfig}
 TEXT = (("3", "must be text in quotes"), ("[1]", "must be text in quotes"))
 SHARE = (
     ("2.0", "must be at most 1"),
@@ -37,6 +37,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "sources": (('"x"', "must be a table"), ("{rows = 3}", "must be text in quotes")),
     "offline": (("3", "must be a table"),),
     "server": (("3", "must be a table"),),
+    "jwt": (("3", "must be a table"), ('{issuer = "a"}', "must have jwks, issuer and audience")),
     "serving_log": (("3", "must be a table"),),
     "offline.memory_limit": TEXT,
     "offline.threads": POSITIVE,
@@ -45,6 +46,19 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "server.host": TEXT,
     "server.port": (*WHOLE, ("65536", "must be at most 65535"), ("-1", "must be at least 0")),
     "server.workers": POSITIVE,
+    "server.authentication": (('"on"', "must be 'required' or 'off'"), ("true", "must be 'required' or 'off'")),
+    "jwt.jwks": (
+        *TEXT, ('""', "a path must be given"),
+        *((f'"{url}"', "must be a file, or a URL that begins with https://") for url in ("http://issuer.example/keys", "ftp://a/b", "http://localhost.example/")),
+    ),
+    "jwt.issuer": TEXT,
+    "jwt.audience": (("3", "must be a list"), ("[]", "must have one at least"), ("[3]", "must be text in quotes")),
+    "jwt.algorithms": (('"RS256"', "must be a list"), ('["none"]', "must be 'RS256', 'RS384'"), ('["HS256"]', "must be 'RS256', 'RS384'"), ("[]", "must have one at least")),
+    "jwt.leeway_seconds": (('"30s"', "must be a number"), ("-1", "must be at least 0"), ("301", "must be at most 300")),
+    "jwt.name_claim": TEXT,
+    "jwt.scopes_claim": TEXT,
+    "jwt.scopes": (('"x"', "must be a table"), ('{reader = "read"}', "must be a list"), ('{reader = ["raed"]}', "must be 'read', 'push', 'materialize' or 'admin'")),
+    "jwt.only_claim": TEXT,
     "serving_log.folder": TEXT,
     "serving_log.rate": SHARE,
     "serving_log.rates": (('"x"', "must be a table"), ("{model = 2}", "must be at most 1")),

@@ -1,0 +1,178 @@
+"""The decision about a request: who asks. What he may do, his principal says."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from featurestore.access.api_keys import PREFIX, is_secret_of, key_id
+from featurestore.access.principal import EVERYBODY, Principal
+from featurestore.access.reread import LOGGER, Reread
+from featurestore.clock import wall_clock
+from featurestore.config import Config
+from featurestore.errors import ConfigError, FeatureStoreError, UnauthenticatedError
+from featurestore.registry.keys import ApiKey
+from featurestore.registry.store import Registry
+
+if TYPE_CHECKING:
+    from featurestore.access.json_web_tokens import Tokens
+
+Headers = Iterable[tuple[bytes, bytes]]
+"""Names in lower case and values, as ASGI has them."""
+
+REALM = 'Bearer realm="featurestore"'
+
+RENEW_SECONDS, WAIT_SECONDS, KEEP_SECONDS = 1.0, 2.0, 60.0
+"""How old the keys in memory may be: they are read anew beside a request, a request waits for that, requests are refused."""
+
+USED_US = 600_000_000
+"""µs between two times that a key is noted as used."""
+
+BUSY_SECONDS = 5.0
+"""Seconds for which a registry that others hold is waited for."""
+
+
+class _HeldKey(NamedTuple):
+    key: ApiKey
+    principal: Principal
+
+
+class Authentication:
+    """Who asks, by the API keys of a registry and the tokens of an issuer; without a configuration it is off, and everybody may
+    everything. now: reads a clock in µs; clock: in seconds.
+
+    Raises MissingPackageError where tokens are configured and what verifies them is not installed.
+    """
+
+    def __init__(
+        self, config: Config | None, *, now: Callable[[], int] = wall_clock, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.is_on = config is not None
+        if config is None:
+            return
+        self._now = now
+        self._registry = Registry(config.registry, project=config.project, timeout=BUSY_SECONDS)
+        self._keys: Reread[dict[str, _HeldKey]] = Reread(
+            "The registry's API keys", self._read, renew_seconds=RENEW_SECONDS, wait_seconds=WAIT_SECONDS,
+            keep_seconds=KEEP_SECONDS, retry_seconds=RENEW_SECONDS, clock=clock,
+        )  # fmt: skip
+        self._used: dict[str, int] = {}
+        self._tokens: Tokens | None = None
+        if config.jwt.jwks is not None:
+            from featurestore.access.json_web_tokens import Tokens
+
+            self._tokens = Tokens(config.jwt, clock=clock, now=lambda: now() / 1e6)
+
+    def at_once(self, headers: Headers) -> Principal | None:
+        """Whoever asks, without waiting for anything; None where something must be read first, which `authenticate` does.
+        Errors are those of `authenticate`."""
+        if not self.is_on:
+            return EVERYBODY
+        text = _credential(headers)
+        number = key_id(text)
+        if number is None:
+            return self._of_tokens(text).at_once(text)
+        keys = self._keys.at_hand()
+        return None if keys is None else self._of_key(text, keys.get(number))
+
+    def authenticate(self, headers: Headers) -> Principal:
+        """Whoever asks. It may wait for the registry, or for an issuer of tokens.
+
+        Raises UnauthenticatedError where the request names nobody, with what WWW-Authenticate tells of that, and
+        AccessUnavailableError where that cannot be known just now. No message has a part of a secret.
+        """
+        if not self.is_on:
+            return EVERYBODY
+        text = _credential(headers)
+        number = key_id(text)
+        if number is None:
+            return self._of_tokens(text).principal(text)
+        return self._of_key(text, self._keys.value().get(number))
+
+    async def aauthenticate(self, headers: Headers) -> Principal:
+        """`authenticate` for coroutines: what must be waited for is waited for in a thread."""
+        found = self.at_once(headers)
+        return found if found is not None else await asyncio.to_thread(self.authenticate, headers)
+
+    def _of_key(self, text: str, held: _HeldKey | None) -> Principal:
+        if held is None or not is_secret_of(text, held.key):
+            raise _refused("The key is not known")
+        now = self._now()
+        if not held.key.is_live(now):
+            raise _refused(f"The key {PREFIX}{held.key.id} is {held.key.state(now)}")
+        if now - self._used.get(held.key.id, held.key.used_at or 0) >= USED_US:
+            self._used[held.key.id] = now
+            threading.Thread(
+                target=self._note, args=(held.key.id, now), name="featurestore key used", daemon=True
+            ).start()
+        return held.principal
+
+    def _of_tokens(self, text: str) -> Tokens:
+        if self._tokens is None:
+            shape = (
+                "has not the shape of one" if text.startswith(PREFIX) else "is none, and tokens are not configured here"
+            )
+            raise _refused(f"API keys are taken here; what was sent {shape}")
+        return self._tokens
+
+    def _read(self) -> dict[str, _HeldKey]:
+        return {
+            key.id: _HeldKey(
+                key,
+                Principal(
+                    f"key:{key.name}", frozenset(key.scopes), None if key.only_on is None else frozenset(key.only_on)
+                ),
+            )
+            for key in self._registry.api_keys()
+        }
+
+    def _note(self, key: str, at: int) -> None:
+        try:
+            self._registry.note_used({key: at})
+        except FeatureStoreError as error:  # a read-only disk, for one; the request is answered all the same
+            LOGGER.warning("When API key %s%s was used is not noted: %s", PREFIX, key, error)
+
+
+def check_open_host(host: str) -> None:
+    """ConfigError where a server without authentication would be reached from elsewhere."""
+    try:
+        loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback:
+        raise ConfigError(
+            f"Authentication is off, and whoever reaches {host or 'every address'} could read and push. Listen on 127.0.0.1, "
+            "or leave authentication on and make keys: featurestore keys create NAME --scope read"
+        )
+
+
+def _credential(headers: Headers) -> str:
+    """The one key or token that a request brings: `Authorization: Bearer …`, or `X-API-Key: …`."""
+    found = []
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, rest = value.strip().partition(b" ")
+            if scheme.lower() != b"bearer":
+                raise _refused("The scheme of Authorization must be Bearer")
+            found.append(rest.strip())
+        elif name == b"x-api-key":
+            found.append(value.strip())
+    if not found or found == [b""]:
+        raise UnauthenticatedError(
+            "The request brings no key. Send one as 'Authorization: Bearer KEY'; featurestore keys create makes one",
+            challenge=REALM,
+        )
+    if len(found) > 1:
+        raise _refused("The request brings more than one key")
+    try:
+        return found[0].decode("ascii")
+    except UnicodeDecodeError:
+        raise _refused("The key is not known") from None
+
+
+def _refused(why: str) -> UnauthenticatedError:
+    return UnauthenticatedError(why, challenge=f'{REALM}, error="invalid_token", error_description="{why}"')
