@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -210,10 +210,6 @@ class Project:
 
     def applied(self, names: Sequence[str] | None = None) -> list[ResolvedView]:
         """The applied views (only those named), and those of kept services, over their sources as they are now."""
-        if isinstance(names, str):
-            names = [names]
-        if names is not None and not (isinstance(names, Collection) and all(isinstance(name, str) for name in names)):
-            raise RequestError(f"views is a list of names of views, and not {shown(names)}")
         current, held = self.registry.current(), [held.view for held in held_views(self.registry)]
         return applied_views(current, self.catalog, self.offline, names=names, held=held)
 

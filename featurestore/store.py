@@ -13,10 +13,12 @@ from typing import Any, Self
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock
 from featurestore.config import Config, load_config
+from featurestore.declare.arguments import checked
 from featurestore.declare.durations import asked_instant, began
+from featurestore.declare.problems import shown
 from featurestore.declare.zones import read_as_utc, said_zones
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.errors import ManifestError, RequestError, SpineError
+from featurestore.errors import ManifestError, NotFoundError, RequestError, SpineError, did_you_mean
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
 from featurestore.materialize.materialize import Run
@@ -53,7 +55,7 @@ from featurestore.serving.served_versions import ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Options, get_historical_features
-from featurestore.training.manifest import Manifest, load_manifest
+from featurestore.training.manifest import MANIFESTS, Manifest, load_manifest
 from featurestore.training.snapshot import TIMESTAMP, snapshot
 from featurestore.training.training_frame import TrainingFrame, journalled
 from featurestore.types import FIRST_MICRO, LAST_MICRO
@@ -136,6 +138,7 @@ class FeatureStore:
 
     # --- definitions ------------------------------------------------------------------------
 
+    @checked
     def plan(
         self, definitions: Iterable[Any] | None = None, *, accept_types: bool = False, keep: bool = False,
         retire: str | Sequence[str] = (),
@@ -149,6 +152,7 @@ class FeatureStore:
         """
         return self._planning.plan(definitions, accept_types=accept_types, keep=keep, retire=retire)
 
+    @checked
     def apply(
         self, definitions: Iterable[Any] | Plan | None = None, *, note: str = "", keep: bool = False,
         retire: str | Sequence[str] = (),
@@ -164,6 +168,7 @@ class FeatureStore:
         """In which definitions those at hand differ from those that are applied, in anything that can change a value."""
         return self._project.differences()
 
+    @checked
     def describe(self, name: str | None = None) -> tuple[Description, ...]:
         """The whole meaning of what bears a name: definitions, and features as "view:feature"; without one, of all
         definitions.
@@ -198,6 +203,7 @@ class FeatureStore:
 
     # --- training ---------------------------------------------------------------------------
 
+    @checked
     def get_historical_features(
         self,
         spine: Any,
@@ -226,6 +232,7 @@ class FeatureStore:
         frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
         return journalled(frame, service, self._project.registry, self._project.now)
 
+    @checked
     def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> TrainingFrame:
         """The values of every key as a lookup at `at` would have been served, without a spine; of several instants, all in
         one query, the keys of the first, then those of the next."""
@@ -246,6 +253,7 @@ class FeatureStore:
         self._say(self._project.differences_of(features).told(*AT_HAND))
         return service
 
+    @checked
     def explain(
         self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
     ) -> Explanation:
@@ -263,6 +271,7 @@ class FeatureStore:
             )
         return explain(resolved, self.offline, key, at=instant, limit=limit).of(asked.features)
 
+    @checked
     def explain_request(self, request: str, row: int = 0, *, limit: int = 100) -> RequestExplanation:
         """What one row of a logged request was served, and for each value the computation that gives it again.
 
@@ -273,6 +282,7 @@ class FeatureStore:
         said = self.config.serving_log.model_copy(update={"folder": self._project.serving_log.folder})
         return explain_request(request, said, self.offline, self._project.served_service, row=row, limit=limit)
 
+    @checked
     def lineage(self, of: Any, *, direction: Direction = "both") -> Lineage:
         """What something is made of, from source columns on, and where it goes, up to training frames and serving.
 
@@ -283,6 +293,7 @@ class FeatureStore:
 
     # --- serving ----------------------------------------------------------------------------
 
+    @checked
     def materialize(
         self, views: Sequence[str] | None = None, *, full: bool = False, progress: bool = True
     ) -> list[Run]:
@@ -299,6 +310,7 @@ class FeatureStore:
         )
         return runs
 
+    @checked
     def verify(self, views: Sequence[str] | None = None, *, repair: bool = False) -> Verification:
         """What is online, compared with what offline data say it has to be: every key and byte of each view with values.
 
@@ -307,6 +319,7 @@ class FeatureStore:
         """
         return verify(self._project, views, repair=repair)
 
+    @checked
     def push(self, source: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows of a push source: on the disk and seen by the next lookup when it returns.
 
@@ -316,6 +329,7 @@ class FeatureStore:
         """
         return self._project.pushing.push(source, rows, json=json)
 
+    @checked
     async def apush(self, source: str, rows: Any, *, json: bool = False) -> Pushed:
         """`push` for coroutines."""
         return await self._project.pushing.apush(source, rows, json=json)
@@ -327,6 +341,7 @@ class FeatureStore:
         """
         self._project.pushing.repair()
 
+    @checked
     def take_back(self, source: str) -> TakenBack:
         """Take rows out of a push log that are known further ahead of the store's clock than a push waits for, 10 s.
 
@@ -342,6 +357,7 @@ class FeatureStore:
         """
         self._project.pushing.serve()
 
+    @checked
     def compact(self, sources: Sequence[str] | None = None) -> dict[str, Compaction]:
         """Seal the full segments of push logs into Parquet, beside whoever reads and writes; by source.
 
@@ -377,13 +393,20 @@ class FeatureStore:
 
     def _asked(self, features: Any, fingerprint: str | None, rows: Any = None) -> tuple[str | FeatureList, str | None]:
         """What is looked up. rows: those of the request, which may have changed places with the features."""
+        if not isinstance(fingerprint, str | None):
+            raise RequestError(f"fingerprint is text, or None, and not {shown(fingerprint)}")
         if isinstance(features, str):
+            if features.endswith((".parquet", ".json")):
+                raise RequestError(
+                    f"features: '{features}' is the name of a file; a manifest is given as "
+                    f"store.load_manifest({features!r}), or as Path({features!r})"
+                )
             return features, fingerprint
         if is_features(features):
             return FeatureList.of(features), fingerprint
         if is_features(rows):
             raise RequestError("The rows come first, and then the features: get_online_features(rows, features)")
-        if isinstance(features, (list, tuple)):
+        if not isinstance(features, (Manifest, *MANIFESTS)):
             return FeatureList.of(self.catalog.service_of(features)), fingerprint  # which says what is wrong with it
         manifest = load_manifest(features)
         if fingerprint not in {None, manifest.fingerprint}:
@@ -406,6 +429,7 @@ class FeatureStore:
         asked = self._asked(features, fingerprint, rows)
         return self._project.serving.get(*asked, rows, request_id=request_id)
 
+    @checked
     async def aget_online_features(
         self, rows: Any, features: Any, *, fingerprint: str | None = None, json: bool = False,
         request_id: str | None = None,
@@ -417,6 +441,7 @@ class FeatureStore:
         asked = self._asked(features, fingerprint, rows)
         return await self._project.serving.aget(*asked, rows, json=json, request_id=request_id)
 
+    @checked
     def audit(
         self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,
         against: Mapping[str, str] | Manifest | None = None, spine: Any = None,
@@ -431,6 +456,12 @@ class FeatureStore:
         self._project.serving_log.flush()
         ended = None if until is None else self._instant(until, "until")
         self._say_naive(since, "since")
+        if not isinstance(against, Manifest | Mapping | None):
+            raise RequestError(f"against is a manifest, or a dict of service and fingerprint, and not {shown(against)}")
+        logged = {path.name for path in self._project.serving_log.folder.glob("*/")}
+        if service is not None and service not in logged | {*self.catalog.services}:
+            known = did_you_mean(service, logged | {*self.catalog.services})
+            raise NotFoundError(f"There is no feature service '{service}', in the serving log or declared.{known}")
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
         return audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
 
@@ -439,6 +470,7 @@ class FeatureStore:
         error that cost some. What waits to be written is neither."""
         return self._project.serving_log.losses()
 
+    @checked
     def availability(self, views: Sequence[str] | None = None, *, since: datetime | str | None = None) -> Availability:
         """How late rows became known and servable, measured from the journals, and which words promise more than that.
 
@@ -447,6 +479,7 @@ class FeatureStore:
         self._say_naive(since, "since")
         return availability(self._project, views, since=since)
 
+    @checked
     def simulate(
         self,
         start: datetime | None = None,
@@ -465,6 +498,12 @@ class FeatureStore:
         of each service an hour. rows: frames to be pushed, by push source, in place of what its log has. The same seed
         gives the same report. Raises NotFoundError, RequestError, SourceError and PushError.
         """
+        if services is not None and not services:
+            raise RequestError("services is an empty list; leave it out for all of them")
+        if not isinstance(faults, Faults | None):
+            raise RequestError(f"faults is Faults(…), and not {shown(faults)}")
+        if not isinstance(rows, Mapping | None):
+            raise RequestError(f"rows is a dict of push sources and frames, and not {shown(rows)}")
         real = Real(self.config, self.catalog, self.offline, self._project.now())
         asked = Simulated(
             None if start is None else self._instant(start, "start"),

@@ -5,9 +5,10 @@ The arguments are those of the signatures: one without a case, or a reason for n
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, ManualClock, PushSource, on_demand
 from featurestore.errors import FeatureStoreError
+from featurestore.serving.online_result import OnlineResult
+from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Float32, Float64, Int64, Timestamp
 from tests.small import NOON, hours, table, view_of
 
@@ -65,6 +68,14 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("explain", {"view": "view", "key": {"thin": 1}}, "Did you mean 'thing'?"),
     ("explain", {"view": "view", "key": {"thing": "a"}}, "'a' is no integer"),
     ("explain", {"view": "view", "key": {"thing": 1}, "at": "noon"}, "at: 'noon' is no instant"),
+    ("get_historical_features", {"spine": SPINE, "features": "service", "timestamp": 5}, "timestamp is text, and not 5"),
+    ("get_historical_features", {"spine": SPINE, "features": "service", "with_status": "no"}, "with_status is True or False, and not 'no'"),
+    ("get_online_features", {"rows": [{"thing": 1}], "features": "training.parquet"}, "'training.parquet' is the name of a file; a manifest is given as store.load_manifest('training.parquet')"),
+    ("get_online_features", {"rows": [{"thing": 1}], "features": 5}, "int names no feature; features are a service, a view"),
+    ("compact", {"sources": "click"}, "No push source 'click' was applied. Did you mean 'clicks'?"),
+    ("audit", {"service": "../service"}, "There is no feature service '../service'"),
+    ("audit", {"service": "servcie"}, "Did you mean 'service'?"),
+    ("lineage", {"of": "view", "direction": "up"}, "direction is 'both' or 'upstream' or 'downstream', and not 'up'"),
     ("explain", {"view": "view", "key": {"thing": 1}, "limit": -1}, "limit is -1"),
     ("explain_request", {"request": "nobody's"}, "nobody's"),
     ("describe", {"name": "veiw"}, "Did you mean 'view'?"),
@@ -77,7 +88,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("availability", {"views": 3}, "views is a list of names of views, and not 3"),
     ("availability", {"since": 3}, "since: 3 is no instant"),
     ("push", {"source": "click", "rows": [ROW]}, "Did you mean 'clicks'?"),
-    ("push", {"source": [ROW], "rows": "clicks"}, "Rows are pushed to a push source by its name"),
+    ("push", {"source": [ROW], "rows": "clicks"}, "source is text, and not a list"),
     ("push", {"source": "view_rows", "rows": [ROW]}, "only a PushSource takes rows"),
     ("push", {"source": "clicks", "rows": "rows.parquet"}, "str is neither rows nor a frame"),
     ("push", {"source": "clicks", "rows": [{**ROW, "at": "2024-05-01 09:00"}]}, "row 0, column 'at' must be Timestamp: '2024-05-01 09:00' is no timestamp, but text; give a datetime, as datetime.fromisoformat(…)"),
@@ -112,10 +123,10 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
 
 JUDGED_ELSEWHERE = {
     ("plan", "accept_types"), ("plan", "keep"), ("plan", "retire"), ("apply", "note"), ("apply", "keep"), ("apply", "retire"),
-    ("get_historical_features", "with_status"), ("get_historical_features", "with_event_time"), ("snapshot", "with_status"),
-    ("explain_request", "row"), ("explain_request", "limit"), ("lineage", "direction"), ("materialize", "full"),
+    ("get_historical_features", "with_event_time"), ("snapshot", "with_status"),
+    ("explain_request", "row"), ("explain_request", "limit"), ("materialize", "full"),
     ("materialize", "progress"), ("verify", "repair"), ("push", "json"), ("unfilled", "fingerprint"),
-    ("get_online_features", "fingerprint"), ("audit", "service"), ("audit", "against"), ("simulate", "faults"),
+    ("get_online_features", "fingerprint"), ("audit", "against"), ("simulate", "faults"),
     ("simulate", "seed"), ("simulate", "lookups"), ("simulate", "rows"),
 }  # fmt: skip
 """Flags, whose truth counts; and what the tests of their own verbs are about."""
@@ -155,6 +166,115 @@ def test_every_argument_of_every_verb_has_a_case() -> None:
     assert found == covered
 
 
+WRONG: dict[str, Any] = {
+    "None": None, "NaT": pd.NaT, "''": "", "'text'": "text", "5": 5, "[]": [], "an object": object(), "nan": float("nan"),
+}  # fmt: skip
+"""What callers give by mistake, each as messages show it."""
+
+RIGHT: dict[str, dict[str, Any]] = {
+    "aget_online_features": {"rows": [{"thing": 1}], "features": "service"},
+    "apush": {"source": "clicks", "rows": []},
+    "check_manifest": {"given": {}},
+    "explain": {"view": "view", "key": {"thing": 1}},
+    "explain_request": {"request": "x"},
+    "get_historical_features": {"spine": SPINE, "features": "service"},
+    "get_online_features": {"rows": [{"thing": 1}], "features": "service"},
+    "lineage": {"of": "view"},
+    "load_manifest": {"given": {}},
+    "lookup": {"features": "service"},
+    "push": {"source": "clicks", "rows": []},
+    "simulate": {"start": hours(-0.1), "end": NOON, "lookups": 1},
+    "snapshot": {"features": "view", "at": NOON},
+    "split_by_time": {"at": NOON},
+    "take_back": {"source": "clicks"},
+    "unfilled": {"features": "service"},
+}
+"""The arguments that stand beside the wrong one."""
+
+FITTING: dict[str, dict[str, set[str]]] = {
+    "aget_online_features": {"rows": {"[]"}, "fingerprint": {"None"}, "request_id": {"None", "'text'"}},
+    "apply": {"definitions": {"None", "[]"}, "note": {"''", "'text'"}, "retire": {"[]"}},
+    "apush": {"rows": {"[]"}},
+    "audit": {word: {"None"} for word in ("since", "until", "service", "against", "spine")},
+    "availability": {"views": {"None", "[]"}, "since": {"None"}},
+    "compact": {"sources": {"None", "[]"}},
+    "describe": {"name": {"None"}},
+    "explain": {"at": {"None"}, "limit": {"5"}},
+    "explain_request": {"row": {"5"}, "limit": {"5"}},
+    "get_historical_features": {"timezone": {"None"}},
+    "get_online_features": {"rows": {"[]"}, "fingerprint": {"None"}, "request_id": {"None", "'text'"}},
+    "lookup": {"fingerprint": {"None"}},
+    "materialize": {"views": {"None", "[]"}},
+    "plan": {"definitions": {"None", "[]"}, "retire": {"[]"}},
+    "push": {"rows": {"[]"}},
+    "simulate": {
+        "services": {"None"}, "start": {"None"}, "end": {"None"}, "faults": {"None"}, "seed": {"5"}, "lookups": {"5"},
+        "rows": {"None"},
+    },
+    "snapshot": {"at": {"[]"}},
+    "to_numpy": {"dtype": {"None"}, "columns": {"None", "[]"}},
+    "to_parquet": {"path": {"'text'"}},
+    "unfilled": {"fingerprint": {"None"}},
+    "verify": {"views": {"None", "[]"}},
+}  # fmt: skip
+"""Which of `WRONG` are right there."""
+
+
+def arguments_of(kind: type) -> list[tuple[str, str]]:
+    """Every argument of a class's public methods, as (method, argument)."""
+    methods = inspect.getmembers(kind, inspect.isfunction)
+    return [
+        (verb, name)
+        for verb, method in methods
+        if not verb.startswith("_")
+        for name in list(inspect.signature(method).parameters)[1:]
+    ]
+
+
+ASKED: dict[type, Callable[[FeatureStore], Any]] = {
+    FeatureStore: lambda store: store,
+    TrainingFrame: lambda store: store.get_historical_features(SPINE, "view"),
+    OnlineResult: lambda store: store.get_online_features({"thing": 1}, "view"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "verb", "name"), [(kind, *argument) for kind in ASKED for argument in arguments_of(kind)],
+)  # fmt: skip
+def test_nothing_but_our_own_errors_comes_of_a_wrong_argument(
+    store: FeatureStore, kind: type, verb: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the argument, or what was given for it, and never what some library says of it."""
+    monkeypatch.chdir(tmp_path)
+    fitting = FITTING.get(verb, {}).get(name, set())
+    for label, wrong in WRONG.items():
+        said = {**RIGHT.get(verb, {}), name: wrong}
+        if label in fitting:
+            if verb not in {
+                "simulate",
+                "explain_request",
+            }:  # slow, and of a request that is there: they have tests of their own
+                _done(getattr(ASKED[kind](store), verb)(**said))
+            continue
+        with pytest.raises(FeatureStoreError) as caught:
+            _done(getattr(ASKED[kind](store), verb)(**said))
+        told = str(caught.value)
+        assert any(word in told for word in (name, label, type(wrong).__name__, f" {wrong},")), (label, told)
+        assert not FOREIGN.search(told), (label, told)
+
+
+def _done(answer: Any) -> None:
+    """What is computed when it is awaited, or read, is computed."""
+    if inspect.isawaitable(answer):
+        asyncio.run(_awaited(answer))
+    elif isinstance(answer, TrainingFrame):
+        len(answer)
+
+
+async def _awaited(answer: Any) -> None:
+    await answer
+
+
 @pytest.mark.parametrize(
     ("path", "more", "says"),
     [
@@ -186,6 +306,16 @@ def test_a_frame_says_what_it_cannot_be_made_to(store: FeatureStore, tmp_path: P
         (lambda: frame.split_by_time("half"), "at: 'half' is no instant; give a datetime with a zone"),
         (lambda: frame.split_by_time(3), "at: 3 is no instant"),  # type: ignore[arg-type]
         (lambda: frame.split_by_time(NOON, gap=3), "is a bare number, so its unit is unclear"),
+        (lambda: frame.split_by_time(NOON, gap=pd.NaT), "gap: Duration NaT is none"),
+        (lambda: frame.to_numpy("text"), "dtype is one of numpy's, such as 'float32' or np.int64, and not 'text'"),
+        (lambda: frame.to_numpy(str), "dtype is one of numbers"),
+        (lambda: frame.to_numpy(columns=5), "columns is a list of names of columns, and not 5"),  # type: ignore[arg-type]
+        (lambda: frame.to_numpy(columns={"view__x"}), "columns is a list of names of columns, and not a set"),  # type: ignore[arg-type]
+        (lambda: frame.to_numpy(columns=["view__x", "view__x"]), "columns names 'view__x' twice"),
+        (lambda: VIEW[5], "FeatureView 'view': features are asked for by a name or a list of names, and not by 5"),  # type: ignore[index]
+        (lambda: VIEW[[5]], "and not by [5]"),  # type: ignore[list-item]
+        (lambda: VIEW[[]], "and not by []"),
+        (lambda: VIEW.alias("other")[None], "and not by None"),  # type: ignore[index]
         (lambda: frame.to_pandas(dtypes="numpyy"), "dtypes is 'arrow' or 'numpy', and not 'numpyy'"),  # type: ignore[arg-type]
     ]
     for make, says in wrong:

@@ -51,16 +51,22 @@ def parse_duration(value: object) -> int:
         raise DeclarationError(
             f"Duration {value!r} is a bare number, so its unit is unclear. {RIGHT}, or a datetime.timedelta ({UNITS_SHOWN})."
         )
-    raise DeclarationError(
-        f"Duration {value!r} is a {type(value).__name__}. {RIGHT}, or a datetime.timedelta ({UNITS_SHOWN})."
-    )
+    raise DeclarationError(f"Duration {shown(value)} is none. {RIGHT}, or a datetime.timedelta ({UNITS_SHOWN}).")
 
 
 def began(since: dt.datetime | str | None, now: int) -> int | None:
     """The instant (µs) that an aware datetime is, or a duration before `now` ("1d"); None for None."""
     if isinstance(since, str):
-        return now - parse_duration(since)
+        return now - asked_duration(since, "since")
     return asked_instant(since, "since") if since is not None else None
+
+
+def asked_duration(value: object, option: str) -> int:
+    """The duration (µs) that a caller gives; DeclarationError, which names the option, where it is none."""
+    try:
+        return parse_duration(value)
+    except DeclarationError as error:
+        raise DeclarationError(f"{option}: {error}") from None
 
 
 def asked_instant(value: object, option: str) -> int:

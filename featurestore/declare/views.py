@@ -188,7 +188,11 @@ class Selection(Declaration):
 
     def __getitem__(self, feature: str | list[str]) -> Selection:
         """One feature of the selection, or a list of them."""
-        wanted = [feature] if isinstance(feature, str) else list(feature)
+        wanted = [feature] if isinstance(feature, str) else list(feature) if isinstance(feature, (list, tuple)) else []
+        if not wanted or not all(isinstance(name, str) for name in wanted):
+            raise self.view.asked_error(
+                f"features are asked for by a name or a list of names, and not by {shown(feature)}"
+            )
         for name in wanted:
             if name not in self.features:
                 raise self.view.asked_error(f"no feature '{name}'.{did_you_mean(name, self.features, noun='Features')}")

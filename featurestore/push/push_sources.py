@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, to_datetime
-from featurestore.declare.problems import shown
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, apply_first, did_you_mean
@@ -230,10 +229,6 @@ class Pushing:
         )
 
     def _source(self, sources: Mapping[str, Source], name: str) -> PushSource:
-        if not isinstance(name, str):
-            raise PushError(
-                f'Rows are pushed to a push source by its name, and not to {shown(name)}: push("name", rows)'
-            )
         if name not in sources:
             pushed = [known for known, source in sources.items() if isinstance(source, PushSource)]
             hint = apply_first(name, self._declared()) + did_you_mean(name, pushed, noun="Push sources")

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy.typing as npt
 
 from featurestore.clock import to_datetime
+from featurestore.declare.arguments import checked
 from featurestore.lazy import pa, pd
 from featurestore.report import Report, ReportTable, cell, shown_instant
 from featurestore.semantics.service import ResolvedService
@@ -70,6 +71,7 @@ class OnlineResult:
         """The Arrow PyCapsule interface: `polars.DataFrame(result)` and the like."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
+    @checked
     def to_pandas(self, *, dtypes: Literal["arrow", "numpy"] = "arrow") -> pd.DataFrame:
         """A pandas frame: the request's inputs, then the features."""
         inputs = {name: canonical(pa.array(values, of.arrow), of) for (name, of), values in
@@ -85,6 +87,7 @@ class OnlineResult:
         """The service's columns alone: the same columns, order and dtypes as a training frame's `features`."""
         return to_pandas(self._arrays(), self._types())
 
+    @checked
     def to_numpy(
         self, dtype: npt.DTypeLike | None = None, *, columns: Sequence[str] | None = None, expand: bool = False
     ) -> npt.NDArray[Any]:
@@ -95,7 +98,7 @@ class OnlineResult:
         if columns is None and not expand:
             return matrix_of(self.columns, (column.type for column in self.service.columns), dtype)
         chosen, types = chosen_columns(self.columns, columns), self._types()
-        return matrix_of(chosen, [types[name] for name in chosen], dtype, expand=expand)
+        return matrix_of(chosen, [types[name] for name in chosen], dtype, expand=expand, rows=len(self))
 
     @property
     def statuses(self) -> dict[str, list[str]]:

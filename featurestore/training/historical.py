@@ -61,7 +61,7 @@ class Options:
     @property
     def zone(self) -> str:
         """The zone as which timestamps without one are read."""
-        return self.timezone or "UTC"
+        return "UTC" if self.timezone is None else self.timezone
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from featurestore.sources.unreadable import no_parquet
 from featurestore.training.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside
 
 LIBRARIES = ("featurestore", "duckdb", "numpy", "pandas", "pyarrow")
+MANIFESTS = (Mapping, TrainingFrame, pa.Table, Path)
+"""What may be one, or hold one, beside a `Manifest` and the text of a path."""
 PARQUET = b"PAR1"
 """How a Parquet file begins."""
 
@@ -83,6 +85,8 @@ def load_manifest(given: Any) -> Manifest:
             raise ManifestError("The Arrow table has no manifest in its schema's metadata; was it made by to_arrow()?")
         return found
     if isinstance(given, (str, Path)):
+        if not Path(given).name:
+            raise ManifestError(f"{str(given)!r} is no file; give a Parquet or JSON file, a training frame or a dict")
         return _of_path(Path(given))
     raise ManifestError(
         f"{type(given).__name__} is no manifest; give a Parquet or JSON file, a training frame or a dict"
@@ -90,8 +94,6 @@ def load_manifest(given: Any) -> Manifest:
 
 
 def _of_path(path: Path) -> Manifest:
-    if not path.name:
-        raise ManifestError(f"'{path}' is no file; give a Parquet or JSON file, a training frame or a dict")
     beside = manifest_beside(path)
     if not path.is_file():
         if beside.is_file():

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from featurestore.declare.durations import asked_instant, parse_duration
+from featurestore.declare.arguments import checked
+from featurestore.declare.durations import asked_duration, asked_instant
 from featurestore.declare.frames import own_cells
 from featurestore.declare.problems import shown
 from featurestore.declare.sources import no_path
@@ -94,13 +95,12 @@ class TrainingFrame:
         """The Arrow PyCapsule interface: `polars.DataFrame(frame)` and the like."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
+    @checked
     def to_pandas(self, *, dtypes: Literal["arrow", "numpy"] = "arrow") -> pd.DataFrame:
         """A pandas frame; a pandas spine comes back with its own index, columns and dtypes.
 
         dtypes: of the feature columns; see `features`.
         """
-        if dtypes not in {"arrow", "numpy"}:
-            raise FeatureStoreError(f"dtypes is 'arrow' or 'numpy', and not {shown(dtypes)}")
         block = self._block()
         added = self._pandas(block, dtypes)
         if self.pandas is not None:
@@ -131,6 +131,7 @@ class TrainingFrame:
             frame.index = self.pandas.index.copy()
         return frame
 
+    @checked
     def to_numpy(
         self, dtype: npt.DTypeLike | None = None, *, columns: Sequence[str] | None = None, expand: bool = False
     ) -> npt.NDArray[Any]:
@@ -139,7 +140,7 @@ class TrainingFrame:
         columns: only these, in this order. expand: an array of fixed length n is n columns.
         """
         chosen = chosen_columns(self._block().features, columns)
-        return to_numpy(chosen, self.types, dtype=dtype, expand=expand)
+        return to_numpy(chosen, self.types, dtype=dtype, expand=expand, rows=len(self))
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write the frame chunk by chunk, its manifest into the file and beside it as `<path>.manifest.json`.
@@ -150,6 +151,7 @@ class TrainingFrame:
             held = ", as it holds a NUL" if isinstance(path, (str, Path)) else ""
             raise FeatureStoreError(f"The training frame cannot be written: {shown(path)} is no path{held}")
         problem, target = no_path(str(path)), Path(path)
+        problem = f"its path {problem}" if problem is not None and not str(path) else problem
         if problem is None and target.is_dir():
             problem = f"{target} is a folder, and a file is to be written"
         elif problem is None and not target.parent.is_dir():
@@ -206,7 +208,7 @@ class TrainingFrame:
             moment = datetime.fromisoformat(at) if isinstance(at, str) else at
         instant = asked_instant(moment, "at")
         times = self._block().instants
-        return self._part(times < instant), self._part(times >= instant + parse_duration(gap))
+        return self._part(times < instant), self._part(times >= instant + asked_duration(gap, "gap"))
 
     def _part(self, chosen: npt.NDArray[np.bool_]) -> TrainingFrame:
         block = self._block()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import struct
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as D
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from featurestore.errors import RequestError
 from featurestore.semantics.values import (
     canonical,
     canonical_chunks,
@@ -37,6 +40,7 @@ from featurestore.types import (
     String,
     Timestamp,
 )
+from tests.small import opened, table, view_of
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 VALUES: dict[FeatureType, list[Any]] = {
@@ -203,3 +207,54 @@ def test_pandas_has_the_dtype_of_the_type_whatever_the_data() -> None:
             frame = to_pandas({"x": array}, {"x": of}, dtypes="numpy")
             assert str(frame["x"].dtype) == dtype
             assert frame["x"].isna().tolist() == [value is None for value in some]
+
+
+WHOLE = [2**53 + 1, -(2**63), 2**63 - 1]
+REFUSED: list[tuple[FeatureType, Any, Any, str]] = [
+    (Int64, [1, None], "int64", "null or NaN, which int64 cannot hold"),
+    (Float64, [1.0, math.nan], "int8", "null or NaN, which int8 cannot hold"),
+    (Int64, [1, 2**31], "int32", "holds 2147483648, which int32 cannot hold"),
+    (Int64, [-1], "uint64", "holds -1, which uint64 cannot hold"),
+    (Int64, [2], "bool", "holds 2, which bool cannot hold"),
+    (Float64, [1.5], "int64", "holds 1.5, which int64 cannot hold"),
+    (Float64, [2.0**63], "int64", "which int64 cannot hold"),
+    (Float64, [2.0**64], "uint64", "which uint64 cannot hold"),
+    (Float64, [math.inf], "int64", "holds inf, which int64 cannot hold"),
+    (Int64, [2**53 + 1], "float64", "beyond 2^53, which float64 cannot hold; use Arrow dtypes, or to_numpy(np.int64)"),
+]
+
+
+def both_matrices(of: FeatureType, values: list[Any], dtype: Any) -> list[Callable[[], Any]]:
+    """Of one column, as training and as a lookup make it."""
+    columns = {"a": pa.array(values, of.arrow)}
+    return [lambda: to_numpy(columns, {"a": of}, dtype=dtype), lambda: matrix_of({"a": values}, [of], dtype)]
+
+
+def test_whole_numbers_stay_what_they_are_in_a_matrix_of_them() -> None:
+    """They went through float64, which holds no more than 2^53, and what did not fit came out as another number."""
+    for make in both_matrices(Int64, WHOLE, np.int64):
+        found = make()
+        assert (found.dtype, found.ravel().tolist()) == (np.dtype("int64"), WHOLE)
+    for make in both_matrices(Float64, [-0.0, 255.0], "uint8"):
+        assert make().ravel().tolist() == [0, 255]
+    for make in both_matrices(Bool, [True, False], bool):
+        assert make().ravel().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("of", "values", "dtype", "says"), REFUSED)
+def test_a_number_that_a_dtype_cannot_hold_is_refused(
+    of: FeatureType, values: list[Any], dtype: Any, says: str
+) -> None:
+    for make in both_matrices(of, values, dtype):
+        with pytest.raises(RequestError, match=re.escape(says)):
+            make()
+
+
+def test_a_matrix_of_no_columns_has_its_rows() -> None:
+    view = view_of(table(thing=[1, 2], at=[NOON] * 2, x=[1, 2]), ["x"], refresh="1h")
+    with opened(view) as (store, _):
+        store.materialize(progress=False)
+        frame = store.snapshot("service", at=NOON)
+        result = store.get_online_features([{"thing": 1}, {"thing": 2}], "service")
+    for dtype in (None, "int64", object):
+        assert frame.to_numpy(dtype, columns=[]).shape == result.to_numpy(dtype, columns=[]).shape == (2, 0)

@@ -14,7 +14,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -115,7 +114,9 @@ def segments(
     since, until: µs; without those that have no row from `since` on, or before `until`.
     """
     found: dict[tuple[str, str], list[Path]] = {}
-    for version in sorted(folder.glob(f"{'*' if service is None else escape(service)}/*/")):
+    for version in sorted(folder.glob("*/*/")):
+        if service not in {None, version.parent.name}:
+            continue
         files = [
             file.path for file in live(version)
             if (since is None or file.last >= since) and (until is None or file.first < until)

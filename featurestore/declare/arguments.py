@@ -1,0 +1,115 @@
+"""What callers give to a verb, told by the name of the argument where it is of another kind than the signature says."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
+
+from featurestore.declare.problems import shown
+from featurestore.errors import RequestError
+
+V = TypeVar("V", bound=Callable[..., Any])
+
+
+class _Kind(NamedTuple):
+    """said: what an argument of this kind is, {} being its name. fits: whether a value is one."""
+
+    said: str
+    fits: Callable[[Any], bool]
+
+
+def checked(verb: V) -> V:
+    """A method that refuses arguments of other kinds than its signature says, with a RequestError, before it does anything.
+
+    Flags, numbers, text, lists of names and choices are looked at; what may be of many kinds is for the verb to judge. A
+    single name stands for a list of one.
+    """
+    parameters = list(inspect.signature(verb).parameters.values())[1:]
+    kinds = {one.name: kind for one in parameters if (kind := _kind(one.annotation, verb)) is not None}
+    places = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+
+    def given(args: tuple[Any, ...], said: dict[str, Any]) -> tuple[Any, ...]:
+        own = list(args)
+        for place, name in enumerate(places[: len(args)]):
+            own[place] = _checked(name, args[place], kinds.get(name))
+        said.update({name: _checked(name, value, kinds.get(name)) for name, value in said.items()})
+        return tuple(own)
+
+    if inspect.iscoroutinefunction(verb):
+
+        @functools.wraps(verb)
+        async def call_async(self: Any, *args: Any, **said: Any) -> Any:
+            return await verb(self, *given(args, said), **said)
+
+        return cast("V", call_async)
+
+    @functools.wraps(verb)
+    def call(self: Any, *args: Any, **said: Any) -> Any:
+        return verb(self, *given(args, said), **said)
+
+    return cast("V", call)
+
+
+def _checked(name: str, value: Any, kind: _Kind | None) -> Any:
+    if kind is None:
+        return value
+    if kind in (NAMES, SOME_NAMES) and isinstance(value, str):
+        value = [value]
+    if not kind.fits(value):
+        raise RequestError(f"{name} is {kind.said.format(name)}, and not {shown(value)}")
+    return value
+
+
+def _kind(annotation: Any, verb: Callable[..., Any]) -> _Kind | None:
+    """The kind that an annotation says; None where it is none of those that are looked at."""
+    try:
+        of = eval(annotation, verb.__globals__)  # noqa: S307 - the source of this package
+    except NameError:  # which is imported for annotations alone
+        return None
+    if get_origin(of) is Literal:
+        allowed = get_args(of)
+        return _Kind(" or ".join(map(repr, allowed)), lambda value: isinstance(value, str) and value in allowed)
+    return next((kind for annotated, kind in KINDS if annotated == of), None)
+
+
+def _is_flag(value: Any) -> bool:
+    return _is_bool(value) or (_is_whole(value) and value in {0, 1})
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"
+
+
+def _is_whole(value: Any) -> bool:
+    return hasattr(value, "__index__") and not _is_bool(value) and getattr(value, "ndim", 0) == 0
+
+
+def _is_number(value: Any) -> bool:
+    if _is_bool(value) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) != 0:
+        return False
+    return not math.isnan(value)
+
+
+def _are_names(value: Any) -> bool:
+    is_list = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping, AbstractSet))
+    return is_list and all(isinstance(name, str) for name in value)
+
+
+TEXT = _Kind("text", lambda value: isinstance(value, str))
+NAMES = _Kind("a list of names of {}", _are_names)
+SOME_NAMES = _Kind("a list of names of {}", lambda value: value is None or _are_names(value))
+
+KINDS: list[tuple[Any, _Kind]] = [
+    (bool, _Kind("True or False", _is_flag)),
+    (int, _Kind("a whole number", _is_whole)),
+    (float, _Kind("a number", _is_number)),
+    (str, TEXT),
+    (str | None, _Kind("text, or None", lambda value: value is None or isinstance(value, str))),
+    (Sequence[str] | None, SOME_NAMES),
+    (str | Sequence[str], _Kind("text, or a list of texts", lambda value: isinstance(value, str) or _are_names(value))),
+]
+"""By annotation, what is looked at."""
