@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import zoneinfo
 from collections.abc import Mapping
@@ -31,11 +32,17 @@ def aware(value: datetime) -> datetime:
 
 def known_zone(value: str) -> str:
     """The name of a timezone; ValueError where there is none such."""
-    if value not in zoneinfo.available_timezones():
-        near = get_close_matches(value, zoneinfo.available_timezones(), n=1, cutoff=0.8)
+    if value not in _zones():
+        near = get_close_matches(value, _zones(), n=1, cutoff=0.8)
         hint = f". Did you mean '{near[0]}'?" if near else " such as 'America/New_York'"
         raise ValueError(f"timezone '{value}' is no IANA name{hint}")
     return value
+
+
+@functools.cache
+def _zones() -> set[str]:
+    """Names of timezones; they are read from some 600 files."""
+    return zoneinfo.available_timezones()
 
 
 def _columns(value: Any) -> Any:

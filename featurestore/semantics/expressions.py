@@ -9,21 +9,19 @@ leave NaN out: over such a file even `isnan(x)` is false for every row. `guarded
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
-import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from weakref import WeakSet
 
 from featurestore.errors import did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, finer_than_micros, floored_sql, floored_type
 from featurestore.semantics.engine import Node, arguments, is_arrow, settle_session, text_of, without_places
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
+from featurestore.semantics.instance import KeptInstance
 from featurestore.semantics.sql import folded, quote
 from featurestore.semantics.tokens import normalised, qualified_calls, quoted_names
 
@@ -257,44 +255,21 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", maxsplit=1)[0]
 
 
-class _Held:
-    """A connection of one thread, until the interpreter ends."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self.connection: duckdb.DuckDBPyConnection | None = connection
-        self.process = os.getpid()
-
-
 class _Engine(threading.local):
     """A connection for each thread; a forked child makes its own."""
 
-    held: _Held | None = None
+    kept: KeptInstance | None = None
 
     def get(self) -> duckdb.DuckDBPyConnection:
-        held = self.held
-        if held is not None and held.process == os.getpid() and held.connection is not None:
-            return held.connection
+        if self.kept is not None and (usable := self.kept.usable()) is not None:
+            return usable
         connection = duckdb.connect(":memory:", config={"threads": 1})
         settle_session(connection)
-        self.held = _Held(connection)
-        _HELD.add(self.held)
+        self.kept = KeptInstance(connection)
         return connection
 
 
-_HELD: WeakSet[_Held] = WeakSet()
-_KEPT: list[_Held] = []
-"""What a forked child never gives up: threads stay behind in the parent, and to end their connections there crashes."""
 _ENGINE = _Engine()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=lambda: _KEPT.extend(_HELD), after_in_parent=_KEPT.clear)
-
-
-@atexit.register
-def _release() -> None:
-    """Threads that nobody waits for, such as a server's, never give up what is theirs; the engine would call it leaked."""
-    for held in list(_HELD):
-        if held.process == os.getpid():
-            held.connection = None
 
 
 class Settled(NamedTuple):

@@ -15,6 +15,8 @@ from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ConfigError, SourceError
 from featurestore.lazy import duckdb
 from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.instance import KeptInstance
+from featurestore.semantics.sql import quote
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.history import check_history
 from featurestore.sources.push_logs import PushLogs
@@ -22,6 +24,9 @@ from featurestore.sources.session import Session, SharedInstance
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import engine_words
+
+MAX_IDLE = 2
+"""Instances that wait for the next session. One operation may have a session within another's."""
 
 
 class Offline(Sources):
@@ -50,20 +55,47 @@ class Offline(Sources):
             config["memory_limit"] = memory_limit
         if threads:
             config["threads"] = threads
+        config["enable_external_file_cache"] = False  # an instance sees many states of the files
         self._config = config
+        self._idle: list[KeptInstance] = []
         self._raw: dict[tuple[Any, ...], RawColumns] = {}
 
     @contextmanager
     def session(self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None) -> Iterator[Session]:
-        """A DuckDB instance for one operation. files: source name → the files to read of it, instead of all."""
-        connection = self._connection()
+        """A DuckDB instance that one operation has for itself. files: source name → the files to read of it, instead of all."""
+        spill, shared = self._spill_folder(), SharedInstance(dict(files or {}))
+        kept, first = self._instance(spill)
+        connection, done = first.cursor(), False
         try:
-            yield Session(connection, self, SharedInstance(dict(files or {})))
+            yield Session(connection, self, shared)
+            done = True
         finally:
             connection.close()
+            if not done or shared.attached or not self._keep(kept, first, spill):
+                first.close()
 
-    def _connection(self) -> duckdb.DuckDBPyConnection:
-        config = {**self._config, "temp_directory": self._spill_folder()}
+    def _instance(self, spill: TemporaryFolder) -> tuple[KeptInstance, duckdb.DuckDBPyConnection]:
+        """An instance that no session uses, and its first connection."""
+        with self._opening:
+            while self._idle:
+                kept = self._idle.pop()
+                if (usable := kept.usable()) is not None:
+                    return kept, usable
+        connection = self._connection(spill)
+        return KeptInstance(connection), connection
+
+    def _keep(self, kept: KeptInstance, first: duckdb.DuckDBPyConnection, spill: TemporaryFolder) -> bool:
+        """Leave an instance to the next session, without the tables of this one; False where it is not to be used again."""
+        for (name,) in first.execute("SELECT table_name FROM duckdb_tables()").fetchall():
+            first.execute(f"DROP TABLE {quote(name)}")
+        with self._opening:
+            wanted = self._spill is spill and len(self._idle) < MAX_IDLE
+            if wanted:
+                self._idle.append(kept)
+        return wanted
+
+    def _connection(self, spill: TemporaryFolder) -> duckdb.DuckDBPyConnection:
+        config = {**self._config, "temp_directory": str(spill.path)}
         try:
             return duckdb.connect(":memory:", config=config)
         except (
@@ -74,7 +106,7 @@ class Offline(Sources):
                 "offline.memory_limit of featurestore.toml must be a size such as '4GB' or '80%'"
             ) from error
 
-    def _spill_folder(self) -> str:
+    def _spill_folder(self) -> TemporaryFolder:
         with self._opening:
             if self._spill is None:
                 try:
@@ -84,14 +116,18 @@ class Offline(Sources):
                         f"No folder for what does not fit into memory can be made: {told(error)}. `offline.spill`, or "
                         "TMPDIR in the environment, names another place"
                     ) from error
-            return str(self._spill.path)
+            return self._spill
 
     def close(self) -> None:
         """Close the push logs, and remove the folder that is spilled to; idempotent."""
         self.logs.close()
-        if self._spill is not None:
-            self._spill.remove()
-            self._spill = None
+        with self._opening:
+            idle, self._idle = self._idle, []
+            spill, self._spill = self._spill, None
+        for kept in idle:
+            kept.release()
+        if spill is not None:
+            spill.remove()
 
     def raw_types(self, source: Source) -> RawColumns:
         """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""

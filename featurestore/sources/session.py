@@ -54,7 +54,7 @@ class SharedInstance:
 
 
 class Session:
-    """A DuckDB instance of its own for one operation; its temporary tables and attached files vanish with it."""
+    """A DuckDB instance that one operation has for itself; its temporary tables and attached files vanish with it."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, sources: Sources, shared: SharedInstance) -> None:
         self.connection = connection
