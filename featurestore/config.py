@@ -170,15 +170,63 @@ class ServingLogConfig(Table):
     max_bytes: Annotated[Whole, Field(ge=1)] | None = None
 
 
-class ServerConfig(Table):
-    """Where `featurestore serve` listens, with how many processes, and whether requests must bring a key or a token.
+def _host_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]", value):
+        raise ValueError("must be a host name without a port, such as features.example.com")
+    return value.lower()
 
-    authentication: "off" on a loopback address alone."""
+
+Size = Annotated[int, Strict(), BeforeValidator(_digits), Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ServerConfig(Table):
+    """Where `featurestore serve` listens, with how many processes, whether requests must bring a key or a token, and what each
+    process takes from its clients.
+
+    authentication: "off" on a loopback address alone. A setting that is not an address is a limit; what goes beyond it is
+    refused, and the refusal names the setting.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65535)] = 6570
     workers: Annotated[Whole, Field(ge=1)] = 1
     authentication: Literal["required", "off"] = "required"
+    hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(_host_name)], ...],
+        Field(
+            description="names of this machine, beside localhost, that a request over a loopback address may be sent to"
+        ),
+    ] = ()
+    body_bytes: Annotated[Size, Field(description="bytes of a request's body")] = 16 << 20
+    row_bytes: Annotated[Size, Field(description="bytes of one row, and of what a body has beside its rows")] = (
+        128 << 10
+    )
+    manifest_bytes: Annotated[Size, Field(description="bytes of a manifest that is compared")] = 1 << 20
+    lookup_rows: Annotated[Size, Field(description="rows of a lookup")] = 10_000
+    push_rows: Annotated[Size, Field(description="rows of a push")] = 10_000
+    features: Annotated[Size, Field(description="names in the list of features of a lookup")] = 1_000
+    key_bytes: Annotated[Size, Field(description="bytes of a text in an entity's key, or in an identity")] = 1_024
+    answer_bytes: Annotated[Size, Field(description="bytes of an answer to a lookup")] = 32 << 20
+    header_bytes: Annotated[Size, Field(description="bytes of a request's head: its line and its headers")] = 16 << 10
+    request_seconds: Annotated[Seconds, Field(description="seconds from a request's first byte to its last")] = 20.0
+    idle_seconds: Annotated[Seconds, Field(description="seconds for which a connection is kept that sends nothing")] = (
+        75.0
+    )
+    answer_seconds: Annotated[
+        Seconds, Field(description="seconds for which an answer is sent to a client that is slow to take it")
+    ] = 60.0
+    connections: Annotated[Size, Field(description="connections of a process")] = 1_000
+    requests: Annotated[Size, Field(description="requests of a process that are under way")] = 500
+    bytes_in_flight: Annotated[
+        Size, Field(description="bytes of large bodies and answers of a process that are under way")
+    ] = 64 << 20
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.bytes_in_flight < self.body_bytes:
+            raise ValueError("bytes_in_flight must be at least body_bytes, or the largest body would never be taken")
+        return self
 
 
 class JwtConfig(Table):

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -55,7 +56,7 @@ from featurestore.serving.served_versions import ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Options, get_historical_features
-from featurestore.training.manifest import MANIFESTS, Manifest, load_manifest
+from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
 from featurestore.training.snapshot import TIMESTAMP, snapshot
 from featurestore.training.training_frame import TrainingFrame, journalled
 from featurestore.types import FIRST_MICRO, LAST_MICRO
@@ -330,6 +331,17 @@ class FeatureStore:
         return self._project.pushing.push(source, rows, json=json)
 
     @checked
+    def submit_push(self, source: str, rows: Any, *, json: bool = False) -> Future[Pushed]:
+        """`push` that does not wait: a future of what became of the rows. Raises PushError for rows that cannot be read, and
+        NotFoundError; all else is raised by the future."""
+        return self._project.pushing.submit(source, rows, json=json)
+
+    @checked
+    def key_columns(self, source: str) -> frozenset[str]:
+        """The columns of a push source that name things online: its identity, and the keys of the views over it."""
+        return self._project.pushing.key_columns(source)
+
+    @checked
     async def apush(self, source: str, rows: Any, *, json: bool = False) -> Pushed:
         """`push` for coroutines."""
         return await self._project.pushing.apush(source, rows, json=json)
@@ -391,12 +403,15 @@ class FeatureStore:
         """The loaded service that lookups use; for a server that keeps it at hand. features: see get_online_features."""
         return self._project.serving.lookup(*self._asked(features, fingerprint))
 
-    def _asked(self, features: Any, fingerprint: str | None, rows: Any = None) -> tuple[str | FeatureList, str | None]:
-        """What is looked up. rows: those of the request, which may have changed places with the features."""
+    def _asked(
+        self, features: Any, fingerprint: str | None, rows: Any = None, *, json: bool = True
+    ) -> tuple[str | FeatureList, str | None]:
+        """What is looked up. rows: those of the request, which may have changed places with the features. json: where it came
+        as JSON, in which nothing is a path."""
         if not isinstance(fingerprint, str | None):
             raise RequestError(f"fingerprint is text, or None, and not {shown(fingerprint)}")
         if isinstance(features, str):
-            if features.endswith((".parquet", ".json")):
+            if not json and features.endswith((".parquet", ".json")):
                 raise RequestError(
                     f"features: '{features}' is the name of a file; a manifest is given as "
                     f"store.load_manifest({features!r}), or as Path({features!r})"
@@ -406,7 +421,7 @@ class FeatureStore:
             return FeatureList.of(features), fingerprint
         if is_features(rows):
             raise RequestError("The rows come first, and then the features: get_online_features(rows, features)")
-        if not isinstance(features, (Manifest, *MANIFESTS)):
+        if not may_hold_manifest(features):
             return FeatureList.of(self.catalog.service_of(features)), fingerprint  # which says what is wrong with it
         manifest = load_manifest(features)
         if fingerprint not in {None, manifest.fingerprint}:
@@ -415,30 +430,29 @@ class FeatureStore:
             )
         return self._project.serving.present(manifest)
 
+    @checked
     def get_online_features(
-        self, rows: Any, features: Any, *, fingerprint: str | None = None, request_id: str | None = None
-    ) -> OnlineResult:
+        self, rows: Any, features: Any, *, fingerprint: str | None = None, json: bool = False,
+        request_id: str | None = None,
+    ) -> OnlineResult:  # fmt: skip
         """The features of each row now: a list of dicts (or one), or a frame, of keys and request values.
 
         features: as for `get_historical_features`, with the fingerprint that the model was trained on; or its manifest,
         which says both. Exactly those definitions are served, or FingerprintError says what differs. Views have to be
-        applied; what is asked of a list, and of a service that was never applied, is not logged. request_id: what it is
-        logged under, 1 to 128 printable ASCII characters; by default an id of the store's. Raises RequestError,
+        applied; what is asked of a list, and of a service that was never applied, is not logged. json: the rows' values are
+        in their JSON forms, as over HTTP. request_id: what it is logged under, 1 to 128 printable ASCII characters; by default an id of the store's. Raises RequestError,
         NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
         """
-        asked = self._asked(features, fingerprint, rows)
-        return self._project.serving.get(*asked, rows, request_id=request_id)
+        asked = self._asked(features, fingerprint, rows, json=json)
+        return self._project.serving.get(*asked, rows, json=json, request_id=request_id)
 
     @checked
     async def aget_online_features(
         self, rows: Any, features: Any, *, fingerprint: str | None = None, json: bool = False,
         request_id: str | None = None,
     ) -> OnlineResult:  # fmt: skip
-        """`get_online_features` for coroutines: those that wait at the same time share a round trip.
-
-        json: the rows' values are in their JSON forms, as over HTTP.
-        """
-        asked = self._asked(features, fingerprint, rows)
+        """`get_online_features` for coroutines: those that wait at the same time share a round trip."""
+        asked = self._asked(features, fingerprint, rows, json=json)
         return await self._project.serving.aget(*asked, rows, json=json, request_id=request_id)
 
     @checked

@@ -26,6 +26,10 @@ SHARE = (
 WHOLE = (('"x"', "must be a whole number"), ("1.5", "must be a whole number"), ("true", "must be a whole number"))
 POSITIVE = (*WHOLE, ("0", "must be at least 1"), ("-3", "must be at least 1"))
 
+SIZES = ("body_bytes", "row_bytes", "manifest_bytes", "lookup_rows", "push_rows", "features", "key_bytes", "answer_bytes",
+         "header_bytes", "connections", "requests", "bytes_in_flight")  # fmt: skip
+SECONDS = ("request_seconds", "idle_seconds", "answer_seconds")
+
 CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "project": (*TEXT, ('"a-b"', "must be a name: letters, digits and underscores, beginning with a letter")),
     "registry": (*TEXT, ('"postgresql://x"', "a registry is a path or sqlite:///path"), ('""', "a path must be given")),
@@ -59,6 +63,9 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "jwt.scopes_claim": TEXT,
     "jwt.scopes": (('"x"', "must be a table"), ('{reader = "read"}', "must be a list"), ('{reader = ["raed"]}', "must be 'read', 'push', 'materialize' or 'admin'")),
     "jwt.only_claim": TEXT,
+    "server.hosts": (('"x"', "must be a list"), ("[3]", "must be text in quotes"), ('["x:80"]', "must be a host name without a port")),
+    **{f"server.{name}": POSITIVE for name in SIZES},
+    **{f"server.{name}": (('"20s"', "must be a number"), ("0", "must be more than 0")) for name in SECONDS},
     "serving_log.folder": TEXT,
     "serving_log.rate": SHARE,
     "serving_log.rates": (('"x"', "must be a table"), ("{model = 2}", "must be at most 1")),

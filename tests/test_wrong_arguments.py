@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("availability", {"views": 3}, "views is a list of names of views, and not 3"),
     ("availability", {"since": 3}, "since: 3 is no instant"),
     ("push", {"source": "click", "rows": [ROW]}, "Did you mean 'clicks'?"),
+    ("key_columns", {"source": "click"}, "Did you mean 'clicks'?"),
     ("push", {"source": [ROW], "rows": "clicks"}, "source is text, and not a list"),
     ("push", {"source": "view_rows", "rows": [ROW]}, "only a PushSource takes rows"),
     ("push", {"source": "clicks", "rows": "rows.parquet"}, "str is neither rows nor a frame"),
@@ -125,13 +127,13 @@ JUDGED_ELSEWHERE = {
     ("plan", "accept_types"), ("plan", "keep"), ("plan", "retire"), ("apply", "note"), ("apply", "keep"), ("apply", "retire"),
     ("get_historical_features", "with_event_time"), ("snapshot", "with_status"),
     ("explain_request", "row"), ("explain_request", "limit"), ("materialize", "full"),
-    ("materialize", "progress"), ("verify", "repair"), ("push", "json"), ("unfilled", "fingerprint"),
+    ("materialize", "progress"), ("verify", "repair"), ("push", "json"), ("get_online_features", "json"), ("unfilled", "fingerprint"),
     ("get_online_features", "fingerprint"), ("audit", "against"), ("simulate", "faults"),
     ("simulate", "seed"), ("simulate", "lookups"), ("simulate", "rows"),
 }  # fmt: skip
 """Flags, whose truth counts; and what the tests of their own verbs are about."""
 
-SAME = {"apush": "push", "aget_online_features": "get_online_features", "local": "__init__"}
+SAME = {"apush": "push", "submit_push": "push", "aget_online_features": "get_online_features", "local": "__init__"}
 """Verbs that take what another does."""
 
 FOREIGN = re.compile(
@@ -183,6 +185,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "load_manifest": {"given": {}},
     "lookup": {"features": "service"},
     "push": {"source": "clicks", "rows": []},
+    "submit_push": {"source": "clicks", "rows": []},
     "simulate": {"start": hours(-0.1), "end": NOON, "lookups": 1},
     "snapshot": {"features": "view", "at": NOON},
     "split_by_time": {"at": NOON},
@@ -207,6 +210,7 @@ FITTING: dict[str, dict[str, set[str]]] = {
     "materialize": {"views": {"None", "[]"}},
     "plan": {"definitions": {"None", "[]"}, "retire": {"[]"}},
     "push": {"rows": {"[]"}},
+    "submit_push": {"rows": {"[]"}},
     "simulate": {
         "services": {"None"}, "start": {"None"}, "end": {"None"}, "faults": {"None"}, "seed": {"5"}, "lookups": {"5"},
         "rows": {"None"},
@@ -267,6 +271,8 @@ def _done(answer: Any) -> None:
     """What is computed when it is awaited, or read, is computed."""
     if inspect.isawaitable(answer):
         asyncio.run(_awaited(answer))
+    elif isinstance(answer, Future):
+        answer.result()
     elif isinstance(answer, TrainingFrame):
         len(answer)
 

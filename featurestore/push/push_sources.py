@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -121,6 +122,18 @@ class Pushing:
     def _notice(self, name: str) -> None:
         for log in self._offline.logs.opened(name):
             self._compactor.notice(log)
+
+    def submit(self, name: str, rows: Any, *, json: bool = False) -> Future[Pushed]:
+        """`push` that does not wait: what will become of the rows."""
+        pusher = self._pusher(name)
+        self._beat()
+        return pusher.submit(rows, json=json)
+
+    def key_columns(self, name: str) -> frozenset[str]:
+        """The columns of a source that are part of a key online: its identity, and the keys of the views over it."""
+        applied = self._applied(name)
+        of_views = (key.column for view in (*applied.views, *applied.left) for key in view.keys)
+        return frozenset((*applied.source.identity, *of_views))
 
     async def apush(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """`push` for coroutines."""

@@ -1,9 +1,12 @@
-"""Request and response bodies of lookups and pushes: read and written without a model per row, as they are the hot paths."""
+"""Request and response bodies of lookups and pushes: read and written without a model per row, as they are the hot paths.
+
+The models describe them to OpenAPI.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,9 +14,12 @@ import orjson
 from pydantic import BaseModel, Field
 
 from featurestore.clock import to_datetime
+from featurestore.config import ServerConfig
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.lazy import pa
-from featurestore.server.problems import BadRequest
+from featurestore.server.limits import SMALL_BYTES
+from featurestore.server.problems import BadRequest, LimitError
+from featurestore.server.strict_json import read_body, read_json, read_whole
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import checked_id
 from featurestore.types import Timestamp, to_json
@@ -33,7 +39,7 @@ class LookupRequest(BaseModel):
         examples=[["carrier_delays:arr_delay"]],
     )
     fingerprint: str | None = Field(None, description="What the model was trained on; refused where it is not served")
-    rows: list[dict[str, Any]] = Field(examples=[[{"carrier": "UA", "sched_minutes": 180}]])
+    rows: list[dict[str, Any]] = Field(min_length=1, examples=[[{"carrier": "UA", "sched_minutes": 180}]])
 
 
 class LookupResponse(BaseModel):
@@ -52,7 +58,7 @@ class PushRequest(BaseModel):
     """Rows of a push source, by column, in their JSON forms; a column that is left out is null."""
 
     source: str = Field(examples=["swipes"])
-    rows: list[dict[str, Any]] = Field(examples=[[{"card": "4711", "amount": 12.5}]])
+    rows: list[dict[str, Any]] = Field(min_length=1, examples=[[{"card": "4711", "amount": 12.5}]])
 
 
 class PushResponse(BaseModel):
@@ -90,35 +96,43 @@ PUSH = {
 }
 PUSHED = {"accepted": 1, "unchanged": 0, "late": 0, "without_key": 0, "notices": []}
 
-FIELDS = tuple(LookupRequest.model_fields)
+LOOKUP_FIELDS, PUSH_FIELDS = tuple(LookupRequest.model_fields), tuple(PushRequest.model_fields)
+DEFAULTS = ServerConfig()
 
 
-class Asked(NamedTuple):
-    """What a lookup asks for. service: whether `features` is to be a service's name."""
+class AskedLookup(NamedTuple):
+    """What a lookup asks for: a service or features, in which version, and of which rows.
+
+    is_service: whether `features` is to be a service's name.
+    """
 
     features: str | list[str]
     fingerprint: str | None
     rows: list[Any]
-    service: bool
+    is_service: bool
 
     def checked(self, result: OnlineResult) -> OnlineResult:
         """The answer; BadRequest where another word for features was called a service."""
-        if self.service and result.service.name != self.features:
+        if self.is_service and result.service.name != self.features:
             raise BadRequest(f"'{self.features}' is no feature service; say features in place of service")
         return result
 
 
-def read_request(body: bytes) -> Asked:
-    """What a body asks for; BadRequest where it is no lookup."""
-    asked = _read(body, FIELDS, "service")
+def read_request(body: bytes, config: ServerConfig = DEFAULTS) -> AskedLookup:
+    """A lookup; BadRequest where it is none, or is beyond a limit."""
+    asked = _read(body, LOOKUP_FIELDS, "service", limit=("lookup_rows", config.lookup_rows), row_bytes=config.row_bytes)
     features, fingerprint = asked.get("service"), asked.get("fingerprint")
     if not isinstance(features, str):
         features = _features(asked, features)
     elif asked.get("features") is not None:
         raise BadRequest("service and features are both given; say one")
+    if len(features) > config.features and isinstance(features, list):
+        raise LimitError(
+            "features", f"{len(features)} features are asked for; at most {config.features} are, at a time"
+        )
     if fingerprint is not None and not isinstance(fingerprint, str):
         raise BadRequest("fingerprint must be text")
-    return Asked(features, fingerprint, _rows(asked), asked.get("service") is not None)
+    return AskedLookup(features, fingerprint, asked["rows"], asked.get("service") is not None)
 
 
 def _features(asked: dict[str, Any], service: Any) -> str | list[str]:
@@ -137,53 +151,73 @@ def _features(asked: dict[str, Any], service: Any) -> str | list[str]:
     return features
 
 
-def request_id(headers: Mapping[str, str]) -> str | None:
+def request_id(given: bytes | None) -> str | None:
     """What the client calls its request, None where it does not; BadRequest where that is no id."""
-    given = headers.get(REQUEST_ID)
     try:
-        return None if given is None else checked_id(given)
+        return None if given is None else checked_id(given.decode("latin-1"))
     except RequestError as error:
         raise BadRequest(f"{REQUEST_ID}: {error}") from None
 
 
-def read_push(body: bytes) -> tuple[str, list[Any]]:
-    """The source and the rows of a push; BadRequest where it is none."""
-    asked = _read(body, tuple(PushRequest.model_fields), "source")
+def read_push(body: bytes, config: ServerConfig = DEFAULTS) -> tuple[str, list[Any]]:
+    """The source and the rows of a push; BadRequest where it is none, or is beyond a limit."""
+    asked = _read(body, PUSH_FIELDS, "source", limit=("push_rows", config.push_rows), row_bytes=config.row_bytes)
     source = asked.get("source")
     if not isinstance(source, str):
         raise BadRequest("source must be the name of a push source")
-    return source, _rows(asked)
+    return source, asked["rows"]
 
 
-def read_object(body: bytes, of: str) -> dict[str, Any]:
-    """The object that a body is, never anything else that a library might take for a path; BadRequest. of: the refusal of
-    what is none, with {} for its type."""
-    try:
-        asked = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is no JSON: {error}") from None
-    if not isinstance(asked, dict):
-        raise BadRequest(of.format(type(asked).__name__))
-    return asked
+def read_manifest(body: bytes, config: ServerConfig = DEFAULTS) -> dict[str, Any]:
+    """The object that a manifest is, never anything else that a library might take for a path; BadRequest."""
+    if len(body) > config.manifest_bytes:
+        detail = f"The body is larger than the {config.manifest_bytes} bytes that a manifest may have"
+        raise LimitError("manifest_bytes", detail, status=413)
+    return _object(read_whole(body), "{} is no manifest, which is an object")
 
 
-def _read(body: bytes, fields: Sequence[str], of: str) -> dict[str, Any]:
-    asked = read_object(body, f"The body must be an object with {of} and rows")
+def _object(value: Any, refusal: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRequest(refusal.format(type(value).__name__))
+    return value
+
+
+def _read(body: bytes, fields: Sequence[str], of: str, *, limit: tuple[str, int], row_bytes: int) -> dict[str, Any]:
+    """The object of a body with its rows, at least one and not more than the limit: a setting and its value."""
+
+    def check_rows(count: int) -> None:
+        if count > limit[1]:
+            raise LimitError(limit[0], f"The body has more than {limit[1]} rows; send fewer at a time")
+
+    is_small = len(body) <= SMALL_BYTES
+    value = read_json(body) if is_small else read_body(body, row_bytes=row_bytes, check_rows=check_rows)
+    asked = _object(value, f"The body must be an object with {of} and rows")
     for name in asked:
         if name not in fields:
             raise BadRequest(f"The body has no field '{name}'.{did_you_mean(name, fields, noun='Fields')}")
-    return asked
-
-
-def _rows(asked: dict[str, Any]) -> list[Any]:
     rows = asked.get("rows")
     if not isinstance(rows, list) or not rows:
         raise BadRequest("rows must be a list of at least one object")
-    return rows
+    check_rows(len(rows))
+    return asked
 
 
-def json_body(result: OnlineResult) -> bytes:
-    """The response as JSON."""
+def long_texts(rows: Sequence[Any], most: int) -> dict[str, tuple[int, int]]:
+    """By column the first row whose text has more than so many bytes, and how many it has."""
+    found: dict[str, tuple[int, int]] = {}
+    for number, row in enumerate(rows):
+        for name, value in row.items() if isinstance(row, dict) else ():
+            if isinstance(value, str) and len(value) * 4 > most and (size := len(value.encode())) > most:
+                found.setdefault(name, (number, size))
+    return found
+
+
+PIECE_VALUES = 20_000
+"""Values that are written at once: the library that writes them keeps all other threads waiting."""
+
+
+def json_body(result: OnlineResult, most: int = DEFAULTS.answer_bytes) -> list[bytes]:
+    """The response as JSON, in pieces; LimitError where it has more than `most` bytes."""
     service = result.service
     columns = list(result.columns.values())
     for kind, places in service.kinds.items():
@@ -192,17 +226,45 @@ def json_body(result: OnlineResult) -> bytes:
             for place in places:
                 of = service.columns[place].type
                 columns[place] = [to_json(of, value) for value in columns[place]]
-    return orjson.dumps(
-        {
-            "service": service.name,
-            "fingerprint": service.fingerprint,
-            "columns": list(result.columns),
-            "rows": list(zip(*columns, strict=True)),
-            "statuses": list(zip(*result.statuses.values(), strict=True)),
-            "as_of": _as_of(result),
-            "stale": result.stale,
-        }
-    )
+    answer = {
+        "service": service.name,
+        "fingerprint": service.fingerprint,
+        "columns": list(result.columns),
+        "rows": list(zip(*columns, strict=True)),
+        "statuses": list(zip(*result.statuses.values(), strict=True)),
+        "as_of": _as_of(result),
+        "stale": result.stale,
+    }
+    if len(result) * len(columns) <= PIECE_VALUES:
+        return _within([orjson.dumps(answer)], most)
+    return _within(_pieces(answer, max(1, PIECE_VALUES // len(columns))), most)
+
+
+def _pieces(answer: dict[str, Any], count: int) -> Iterator[bytes]:
+    """An answer as JSON, so many of its rows at once."""
+    before = b"{"
+    for name, value in answer.items():
+        yield before + orjson.dumps(name) + b":"
+        before = b","
+        if name not in {"rows", "statuses"}:
+            yield orjson.dumps(value)
+            continue
+        for at in range(0, len(value), count):
+            yield (b"," if at else b"[") + orjson.dumps(value[at : at + count])[1:-1]
+        yield b"]"
+    yield b"}"
+
+
+def _within(pieces: Iterable[bytes], most: int) -> list[bytes]:
+    """The pieces, unless they have more than so many bytes."""
+    taken, size = [], 0
+    for piece in pieces:
+        size += len(piece)
+        if size > most:
+            detail = f"The answer has more than {most} bytes; ask for fewer rows or features at a time"
+            raise LimitError("answer_bytes", detail)
+        taken.append(piece)
+    return taken
 
 
 def _are_finite(columns: Sequence[Sequence[float | None]]) -> bool:
@@ -220,7 +282,7 @@ def _instant(micros: int) -> str:
     return text
 
 
-def arrow_body(result: OnlineResult) -> bytes:
+def arrow_body(result: OnlineResult, most: int = DEFAULTS.answer_bytes) -> list[bytes]:
     """The response as an Arrow IPC stream of the features; what JSON has beside them is in the schema's metadata."""
     about = {
         "service": result.service.name,
@@ -233,4 +295,4 @@ def arrow_body(result: OnlineResult) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return bytes(sink.getvalue())
+    return _within([bytes(sink.getvalue())], most)

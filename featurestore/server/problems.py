@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Message, Send
 
 from featurestore.errors import (
     FeatureStoreError,
@@ -42,11 +43,36 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 
 
 class BadRequest(Exception):  # noqa: N818 - a response, raised
-    """A request that cannot be read at all."""
+    """A request that is refused for what it is, and not for what it asks."""
+
+    kind = "bad-request"
+    title = "The request cannot be read"
 
     def __init__(self, detail: str, status: int = 400) -> None:
         super().__init__(detail)
         self.status = status
+
+
+class ForeignError(BadRequest):
+    """A request that a foreign web page may have sent."""
+
+    kind = "foreign"
+    title = "Not from here"
+
+
+class LimitError(BadRequest):
+    """A request beyond a limit; setting: the key of `[server]` that sets it."""
+
+    kind = "limit"
+    title = "Beyond a limit"
+
+    def __init__(self, setting: str, detail: str, *, status: int = 422) -> None:
+        super().__init__(detail, status)
+        self.setting = setting
+
+
+RETRY_AFTER_SECONDS = 1
+"""Seconds after which whoever was refused with 429 or 503 may ask again."""
 
 
 class Problem(BaseModel):
@@ -57,6 +83,9 @@ class Problem(BaseModel):
     status: int = Field(examples=[404])
     detail: str = Field(examples=["No feature view 'delays' was applied. Did you mean 'delay'?"])
     instance: str = Field(examples=["/v1/online-features"])
+    limit: str | None = Field(
+        None, description="Where a limit is passed: the setting of [server] that sets it", examples=["lookup_rows"]
+    )
     changes: list[dict[str, str | None]] | None = Field(
         None,
         description="Where a fingerprint is refused: field, before (as the model knew it) and after (as it is applied)",
@@ -72,33 +101,76 @@ def described(status: int, text: str, *, kind: str, detail: str, path: str = "/v
     return {"description": text, "content": {PROBLEM: {"schema": schema, "example": example}}}
 
 
+SENT_BYTES = 256 << 10
+"""Bytes of an answer that are given to the server at once, which keeps them until the client took them."""
+
+
+class HttpAnswer(NamedTuple):
+    """An answer whose bytes are all there: a piece, or several for one that is long."""
+
+    status: int
+    media_type: str
+    pieces: Sequence[bytes]
+    headers: Mapping[str, str] = {}
+
+    def start(self) -> Message:
+        """The ASGI message with which it begins."""
+        length = sum(map(len, self.pieces))
+        given = [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
+        own = [(b"content-type", self.media_type.encode()), (b"content-length", b"%d" % length)]
+        return {"type": "http.response.start", "status": self.status, "headers": own + given}
+
+    async def __call__(self, send: Send) -> None:
+        """Send it over ASGI, not more at once than the server shall keep until the client takes it."""
+        await send(self.start())
+        last = len(self.pieces) - 1
+        for number, piece in enumerate(self.pieces):
+            for at in range(0, len(piece) or 1, SENT_BYTES):
+                more = number < last or at + SENT_BYTES < len(piece)
+                part = piece if len(piece) <= SENT_BYTES else piece[at : at + SENT_BYTES]
+                await send({"type": "http.response.body", "body": part, "more_body": more})
+
+    def response(self) -> Response:
+        """The same for a route of FastAPI."""
+        return Response(b"".join(self.pieces), self.status, self.headers, self.media_type)
+
+
 def problem(
     status: int, title: str, detail: str, *, kind: str, path: str, headers: Mapping[str, str] | None = None,
     more: Mapping[str, Any] | None = None,
-) -> Response:  # fmt: skip
-    """A problem-details response; more: members beside those that every problem has."""
+) -> HttpAnswer:  # fmt: skip
+    """A problem-details answer; more: members beside those that every problem has."""
     body = _body(status, title, detail, kind=kind, path=path) | dict(more or {})
-    return Response(orjson.dumps(body), status_code=status, headers=headers, media_type=PROBLEM)
+    again = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in {429, 503} else {}
+    return HttpAnswer(status, PROBLEM, [orjson.dumps(body)], {**again, **(headers or {})})
 
 
 def _body(status: int, title: str, detail: str, *, kind: str, path: str) -> dict[str, Any]:
     return {"type": f"urn:featurestore:{kind}", "title": title, "status": status, "detail": detail, "instance": path}
 
 
-async def answer_error(request: Request, error: Exception) -> Response:
-    """The response to an error that this product raised."""
+def problem_of(error: Exception, path: str) -> HttpAnswer:
+    """The answer to an error that this product raised; to any other one that tells the client nothing."""
+    more: dict[str, Any] | None
     if isinstance(error, BadRequest):
-        return problem(
-            error.status, "The request cannot be read", str(error), kind="bad-request", path=request.url.path
-        )
-    status, title = next((status, title) for kind, status, title in STATUS if isinstance(error, kind))
-    name = type(error).__name__.removesuffix("Error")
-    more = {"changes": _changes(error)} if isinstance(error, FingerprintError) else None
-    return problem(status, title, str(error), kind=name, path=request.url.path, more=more)
+        more = {"limit": error.setting} if isinstance(error, LimitError) else None
+        return problem(error.status, error.title, str(error), kind=error.kind, path=path, more=more)
+    for kind, status, title in STATUS:
+        if isinstance(error, kind):
+            name = type(error).__name__.removesuffix("Error")
+            more = {"changes": _changes(error)} if isinstance(error, FingerprintError) else None
+            return problem(status, title, str(error), kind=name, path=path, more=more)
+    detail = f"{type(error).__name__}; see the server's log"
+    return problem(500, "Unexpected error", detail, kind="unexpected", path=path)
 
 
 def _changes(error: FingerprintError) -> list[dict[str, str | None]]:
     return [{"field": field, "before": before, "after": after} for field, before, after in error.changes]
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """The response of a route of FastAPI to an error."""
+    return problem_of(error, request.url.path).response()
 
 
 async def answer_http(request: Request, error: Exception) -> Response:
@@ -108,15 +180,4 @@ async def answer_http(request: Request, error: Exception) -> Response:
     details = {404: f"There is no {path}; /docs lists what there is", 405: f"{path} does not take {request.method}"}
     detail = details.get(status, str(error.detail))
     kind = status.name.lower().replace("_", "-")
-    return problem(status, status.phrase, detail, kind=kind, path=path, headers=error.headers)
-
-
-async def answer_unexpected(request: Request, error: Exception) -> Response:
-    """The response to anything else: the log has the traceback, the client none."""
-    return problem(
-        500,
-        "Unexpected error",
-        f"{type(error).__name__}; see the server's log",
-        kind="unexpected",
-        path=request.url.path,
-    )
+    return problem(status, status.phrase, detail, kind=kind, path=path, headers=error.headers).response()

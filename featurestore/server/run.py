@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
 
-from featurestore.server.app import create_app
+from featurestore.errors import ConfigError
+from featurestore.server.app import Application, create_app
 from featurestore.server.presented import presented
 from featurestore.store import FeatureStore
 
@@ -20,7 +21,7 @@ MANIFESTS = "FEATURESTORE_MANIFESTS"
 """The paths of the manifests to serve, as a JSON list."""
 
 
-def app_from_environment() -> FastAPI:
+def app_from_environment() -> Application:
     """The application of the repository that the environment names; what each worker process runs."""
     store = FeatureStore(os.environ.get(REPO, "."), env=os.environ.get(ENV) or None)
     return create_app(store, manifests=json.loads(os.environ.get(MANIFESTS, "[]")), close_store=True)
@@ -45,12 +46,42 @@ def serve(
             print(differs, file=sys.stderr, flush=True)  # noqa: T201 - this is the output
         if manifests:
             presented(store, manifests)
+        config = store.config.server
+    _allow_connections(config.connections)
     uvicorn.run(
         "featurestore.server.run:app_from_environment",
         factory=True,
         host=host,
         port=port,
         workers=workers,
+        http="featurestore.server.connection:Connection",  # by name: workers load it once they answer for themselves
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
         access_log=False,
+        timeout_keep_alive=math.ceil(config.idle_seconds) + 1,  # that of `Connection` comes first
         timeout_graceful_shutdown=30,
     )
+
+
+OWN_FILES = 256
+"""Descriptors that a process needs beside those of its connections, at most."""
+
+
+def _allow_connections(connections: int) -> None:
+    """Let this process, and those that it starts, have as many files open as the limit of connections needs; ConfigError
+    where it may not: it would take no connection at all, once the last descriptor is gone."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + OWN_FILES
+    if resource.RLIM_INFINITY in {soft, hard} or needed <= soft:
+        return
+    if needed > hard:
+        raise ConfigError(
+            f"connections of [server] is {connections}, and with {OWN_FILES} of the server's own that is more than the {hard} "
+            "files that this process may have open (ulimit -n). Lower the one or raise the other"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
@@ -21,8 +22,6 @@ from featurestore.sources.unreadable import no_parquet
 from featurestore.training.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside
 
 LIBRARIES = ("featurestore", "duckdb", "numpy", "pandas", "pyarrow")
-MANIFESTS = (Mapping, TrainingFrame, pa.Table, Path)
-"""What may be one, or hold one, beside a `Manifest` and the text of a path."""
 PARQUET = b"PAR1"
 """How a Parquet file begins."""
 
@@ -65,6 +64,13 @@ class Manifest(BaseModel):
 def library_versions() -> dict[str, str]:
     """The versions of Python and of the libraries that values pass through, here."""
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def may_hold_manifest(given: Any) -> bool:
+    """Whether `load_manifest` takes it for a manifest, or for what holds one, beside the text of a path."""
+    if isinstance(given, (Manifest, Mapping, TrainingFrame, Path)):
+        return True
+    return "pyarrow" in sys.modules and isinstance(given, pa.Table)  # else nobody has made a table
 
 
 def load_manifest(given: Any) -> Manifest:

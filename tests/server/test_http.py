@@ -27,14 +27,16 @@ from featurestore import (
     Request,
     on_demand,
 )
+from featurestore.config import ServerConfig
 from featurestore.server import create_app
-from featurestore.server.app import MAX_BODY
 from featurestore.server.bodies import LookupResponse, read_request
 from featurestore.types import Float64, Int64, String, from_json
 from tests.servers import RedisServer
 
 PROBLEM = "application/problem+json"
+JSON = {"content-type": "application/json"}
 PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance"}
+BODY_BYTES = ServerConfig().body_bytes
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 BIG = 2**53 + 1
 ROWS = pa.table(
@@ -81,7 +83,7 @@ def serving(store: FeatureStore, **words: Any) -> Iterator[httpx.Client]:
         thread.join(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=JSON, timeout=30) as client:
             yield client
     finally:
         server.should_exit = True
@@ -176,7 +178,7 @@ def test_a_client_mistake_is_a_problem(client: httpx.Client, body: object, statu
 def test_what_is_no_json_and_what_is_too_large(client: httpx.Client) -> None:
     """A body that cannot be read is refused, a huge one before it is read."""
     assert client.post("/v1/online-features", content=b"{").status_code == 400
-    chunked = (b" " * (1 << 20) for _ in range((MAX_BODY >> 20) + 1))
+    chunked = (b" " * (1 << 20) for _ in range((BODY_BYTES >> 20) + 1))
     assert client.post("/v1/online-features", content=chunked).status_code == 413
 
 
@@ -258,7 +260,8 @@ def test_the_description_shows_an_example_of_everything(client: httpx.Client) ->
     answer = operation["responses"]["200"]["content"]["application/json"]["example"]
     assert set(answer) == set(LookupResponse.model_fields)
     assert len(answer["rows"]) == len(answer["statuses"]) == len(example["rows"])
-    assert set(operation["responses"]) == {"200", "400", "404", "409", "413", "422", "503"}
+    expected = {"200", "400", "403", "404", "408", "409", "413", "415", "421", "422", "429", "431", "500", "503"}
+    assert set(operation["responses"]) == expected
     assert "HTTPValidationError" not in str(described["paths"])
 
 

@@ -25,11 +25,10 @@ from featurestore import (
     PushSource,
     Sum,
 )
-from featurestore.server.app import MAX_BODY
 from featurestore.server.bodies import PushResponse, read_push
 from featurestore.sources.log import Log
 from featurestore.types import Decimal, Float64, String, Timestamp
-from tests.server.test_http import PROBLEM, PROBLEM_FIELDS, serving
+from tests.server.test_http import BODY_BYTES, PROBLEM, PROBLEM_FIELDS, serving
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 SWIPES = PushSource(
@@ -127,7 +126,7 @@ def test_a_mistake_is_a_problem_and_nothing_is_kept(
 def test_a_body_that_is_no_json_or_too_large_is_refused(client: httpx.Client) -> None:
     """400 and 413, the latter before all of it was read."""
     assert client.post("/v1/push", content=b"{").status_code == 400
-    chunked = (b" " * (1 << 20) for _ in range((MAX_BODY >> 20) + 1))
+    chunked = (b" " * (1 << 20) for _ in range((BODY_BYTES >> 20) + 1))
     assert client.post("/v1/push", content=chunked).status_code == 413
 
 
@@ -182,6 +181,7 @@ def test_the_description_shows_an_example_of_a_push(client: httpx.Client) -> Non
     assert read_push(json.dumps(example).encode())[0] == "swipes"
     answer = operation["responses"]["200"]["content"]["application/json"]["example"]
     assert set(answer) == set(PushResponse.model_fields)
-    assert set(operation["responses"]) == {"200", "400", "404", "413", "422", "503"}
+    expected = {"200", "400", "403", "404", "408", "413", "415", "421", "422", "429", "431", "500", "503"}
+    assert set(operation["responses"]) == expected
     example = operation["responses"]["404"]["content"][PROBLEM]["example"]
     assert example["instance"] == "/v1/push"

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.server.test_http import JSON
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begun(port: int) -> socket.socket:
     """A connection that has sent all of a lookup but the last bytes of its body."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-    head = f"POST /v1/online-features HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ASKED)}\r\nConnection: close\r\n\r\n"
+    head = f"POST /v1/online-features HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(ASKED)}\r\nConnection: close\r\n\r\n"
     connection.sendall(head.encode() + ASKED[:-5])
     return connection
 
@@ -53,7 +54,7 @@ def looking(port: int, answers: list[httpx.Response]) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         while True:
             try:
-                answers.append(client.post("/v1/online-features", content=ASKED))
+                answers.append(client.post("/v1/online-features", content=ASKED, headers=JSON))
             except httpx.TransportError:
                 return
 

@@ -1,0 +1,87 @@
+"""The edge: what every request crosses, once, whichever route takes it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from base64 import b64encode
+from collections.abc import Mapping
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from featurestore.errors import FeatureStoreError
+from featurestore.server.limits import ServerLimits
+from featurestore.server.origins import BODIES, check_origin, check_type, has_body
+from featurestore.server.page import STYLE
+from featurestore.server.problems import BadRequest, problem_of
+from featurestore.server.received import counted
+
+_LOGGER = logging.getLogger("featurestore.server")
+
+_STYLE = b64encode(hashlib.sha256(STYLE.encode()).digest())
+SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'sha256-%s'; frame-ancestors 'none'" % _STYLE),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+"""The headers of every answer: nothing of it is run, framed, embedded, kept or told elsewhere."""
+
+ALWAYS = {"/healthz", "/readyz"}
+"""What is answered however many requests are under way: whoever watches the server must not take it for dead."""
+
+
+class HttpEdge:
+    """One way for all requests of an application: they are admitted, answered and told of.
+
+    hot: by path, the routes that are answered here. rest: the application that answers all else.
+    """
+
+    def __init__(self, limits: ServerLimits, hot: Mapping[str, ASGIApp], rest: ASGIApp) -> None:
+        self._limits, self._hot, self._rest = limits, hot, rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        counts = path not in ALWAYS
+        begun = False
+
+        async def told(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True  # here the status is known: metrics and the access log of all routes
+                message["headers"] = [*message.get("headers", ()), *SECURITY]
+            await send(message)
+
+        entered = False
+        try:
+            headers = dict(scope["headers"])
+            if counts:
+                self._limits.enter()
+                entered = True
+            hot = self._hot.get(path) if scope["method"] == "POST" else None
+            self._admit(scope, headers, typed=hot is not None)
+            if hot is not None:
+                await hot(scope, receive, told)
+            else:
+                await self._rest(scope, counted(headers, receive, self._limits), told)
+        except ClientDisconnect:
+            return
+        except (BadRequest, FeatureStoreError) as error:
+            await problem_of(error, scope["path"])(told)
+        except Exception as error:
+            if begun:
+                raise  # whoever runs this ends the connection, and logs why
+            _LOGGER.exception("%s %s", scope["method"], path)
+            await problem_of(error, scope["path"])(told)
+        finally:
+            if entered:
+                self._limits.leave()
+
+    def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool) -> None:
+        """Whether a request is taken at all, before its body is read; here authentication has its place."""
+        check_origin(scope, headers, self._limits.config.hosts)
+        if typed or (scope["method"] in BODIES and has_body(headers)):
+            check_type(headers)

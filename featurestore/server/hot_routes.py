@@ -1,0 +1,164 @@
+"""The routes of models and of those who push, in plain ASGI: they take what is small on the event loop, what is large in a lane."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import orjson
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from featurestore.server.bodies import (
+    ARROW,
+    REQUEST_ID,
+    AskedLookup,
+    arrow_body,
+    json_body,
+    long_texts,
+    read_push,
+    read_request,
+    request_id,
+)
+from featurestore.server.limits import SMALL_BYTES, SMALL_VALUES, Room, ServerLimits
+from featurestore.server.problems import HttpAnswer, LimitError
+from featurestore.server.received import received
+from featurestore.serving.online_result import OnlineResult
+from featurestore.store import FeatureStore
+from featurestore.training.manifest import Manifest
+
+JSON = "application/json"
+GUESSED_WIDTH, WIDTHS = 100, 1_000
+"""Columns of what was not answered yet, and how many numbers of columns are remembered."""
+
+
+class HotRoutes:
+    """Lookups and pushes over one store. pinned: the manifests by service, whose versions are served to whoever names none."""
+
+    def __init__(self, store: FeatureStore, pinned: Mapping[str, Manifest], limits: ServerLimits) -> None:
+        self._store, self._pinned, self._limits, self._config = store, pinned, limits, limits.config
+        self._widths: dict[str | tuple[str, ...], int] = {}
+
+    # --- lookups ------------------------------------------------------------------------------
+
+    async def lookup(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
+        headers = dict(scope["headers"])
+        given = request_id(headers.get(b"x-request-id"))
+        as_arrow = ARROW.encode() in headers.get(b"accept", b"")
+        with Room(self._limits) as room:
+            body = await received(headers, receive, self._limits, room)
+            asked = read_request(body, self._config) if len(body) <= SMALL_BYTES else None
+            if asked is not None and self._is_small(asked, body):
+                result = asked.checked(
+                    await self._store.aget_online_features(
+                        asked.rows, asked.features, fingerprint=self._version(asked), json=True, request_id=given
+                    )
+                )
+                self._remember(asked, result)
+                answer = self._answer(result, given, as_arrow=as_arrow)
+            else:
+                work = partial(self._looked_up, asked or body, given, as_arrow=as_arrow)
+                answer = await self._limits.beside(work)
+            del body
+            await self._send(answer, room, send)
+
+    def _version(self, asked: AskedLookup) -> str | None:
+        """The fingerprint to serve, where the request or a manifest says one."""
+        if asked.fingerprint is None and isinstance(asked.features, str) and asked.features in self._pinned:
+            return self._pinned[asked.features].fingerprint
+        return asked.fingerprint
+
+    def _is_small(self, asked: AskedLookup, body: bytes) -> bool:
+        """Whether it takes the event loop so little time that a thread is not worth its while."""
+        if len(asked.rows) == 1 and len(body) <= self._config.key_bytes:
+            return True
+        if len(asked.rows) * self._widths.get(_name(asked), GUESSED_WIDTH) > SMALL_VALUES:
+            return False
+        return len(body) <= self._config.key_bytes or not long_texts(asked.rows, self._config.key_bytes)
+
+    def _remember(self, asked: AskedLookup, result: OnlineResult) -> None:
+        """How many columns was asked for, so that the next request knows what it takes."""
+        name = _name(asked)
+        if name not in self._widths:
+            if len(self._widths) >= WIDTHS:
+                self._widths.clear()
+            self._widths[name] = len(result.columns)
+
+    def _looked_up(self, given: AskedLookup | bytes, request: str | None, *, as_arrow: bool) -> HttpAnswer:
+        asked = read_request(given, self._config) if isinstance(given, bytes) else given
+        version = self._version(asked)
+
+        def keys() -> Container[str]:
+            service = self._store.lookup(asked.features, version).service
+            return {name for part in service.parts for name in part.inputs}
+
+        self._check_keys(asked.rows, keys)
+        result = asked.checked(
+            self._store.get_online_features(
+                asked.rows, asked.features, fingerprint=version, json=True, request_id=request
+            )
+        )
+        self._remember(asked, result)
+        return self._answer(result, request, as_arrow=as_arrow)
+
+    def _answer(self, result: OnlineResult, given: str | None, *, as_arrow: bool) -> HttpAnswer:
+        known = given or result.request
+        headers = {} if known is None else {REQUEST_ID: known}
+        if as_arrow:
+            return HttpAnswer(200, ARROW, arrow_body(result, self._config.answer_bytes), headers)
+        return HttpAnswer(200, JSON, json_body(result, self._config.answer_bytes), headers)
+
+    # --- pushes -------------------------------------------------------------------------------
+
+    async def push(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Keep rows of a push source: on the disk, and seen by the next lookup, when it answers."""
+        with Room(self._limits) as room:
+            body = await received(dict(scope["headers"]), receive, self._limits, room)
+            if len(body) <= SMALL_BYTES:
+                source, rows = read_push(body, self._config)
+                if len(body) > self._config.key_bytes and long_texts(rows, self._config.key_bytes):
+                    await self._limits.beside(partial(self._check_pushed_keys, source, rows))
+                pushed = await self._store.apush(source, rows, json=True)
+            else:
+                pushed = await asyncio.wrap_future(await self._limits.beside(partial(self._submitted, body)))
+            await self._send(HttpAnswer(200, JSON, [orjson.dumps(pushed.to_dict())]), room, send)
+
+    def _submitted(self, body: bytes) -> Future[Any]:
+        source, rows = read_push(body, self._config)
+        self._check_pushed_keys(source, rows)
+        return self._store.submit_push(source, rows, json=True)
+
+    def _check_pushed_keys(self, source: str, rows: Sequence[Any]) -> None:
+        self._check_keys(rows, lambda: self._store.key_columns(source))
+
+    def _check_keys(self, rows: Sequence[Any], keys: Callable[[], Container[str]]) -> None:
+        """LimitError where a text is too long for a key and is one; keys: the names of those that are."""
+        found = long_texts(rows, self._config.key_bytes)
+        names = keys() if found else ()
+        for name, (row, size) in found.items():
+            if name in names:
+                detail = f"Row {row}: '{name}' has {size} bytes; at most {self._config.key_bytes} are taken in a key"
+                raise LimitError("key_bytes", detail)
+
+    # --- answers ------------------------------------------------------------------------------
+
+    async def _send(self, answer: HttpAnswer, room: Room, send: Send) -> None:
+        """Send an answer; what is long counts until the client took it, and is given up where that takes too long."""
+        size = sum(map(len, answer.pieces))
+        if size <= SMALL_BYTES:
+            await answer(send)
+            return
+        room.add(size)
+        try:
+            async with asyncio.timeout(self._config.answer_seconds):
+                await answer(send)
+        except TimeoutError:
+            raise ClientDisconnect from None
+
+
+def _name(asked: AskedLookup) -> str | tuple[str, ...]:
+    return asked.features if isinstance(asked.features, str) else tuple(asked.features)

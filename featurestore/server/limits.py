@@ -1,0 +1,105 @@
+"""What one process takes at a time: requests, and the bytes of large bodies and answers; and what is done beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self, TypeVar
+
+from featurestore.config import ServerConfig
+from featurestore.server.problems import LimitError
+
+SMALL_BYTES = 32 << 10
+"""Bytes of a body or an answer that is read or written on the event loop, and not counted: it takes less than 5 ms."""
+
+SMALL_VALUES = 10_000
+"""Values of a lookup that is answered on the event loop."""
+
+LANES = 2
+"""Threads for what is large. More would take more memory and not be faster, since Python runs in one of them at a time."""
+
+PATIENCE_SECONDS = 5.0
+"""Seconds for which a large request waits for room."""
+
+T = TypeVar("T")
+
+
+class Room:
+    """The bytes that one request has taken; they are given back when it ends."""
+
+    __slots__ = ("_limits", "size")
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits, self.size = limits, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.size:
+            self._limits.give_back(self.size)
+
+    async def take(self, size: int) -> None:
+        """So many bytes more, see `ServerLimits.take`."""
+        await self._limits.take(size)
+        self.size += size
+
+    def add(self, size: int) -> None:
+        """So many bytes more that are there already, such as those of an answer; the next who take some wait for them."""
+        self._limits.bytes += size
+        self.size += size
+
+
+class ServerLimits:
+    """The requests of one event loop that are under way, and what they take."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.requests = 0
+        self.bytes = 0
+        self._turn, self._room = asyncio.Lock(), asyncio.Event()
+        self._lanes = ThreadPoolExecutor(LANES, "featurestore-lane")
+
+    def enter(self) -> None:
+        """One request more; LimitError where there are so many already. Whoever enters leaves."""
+        if self.requests >= self.config.requests:
+            raise LimitError("requests", f"{self.requests} requests are under way, and no more are taken", status=429)
+        self.requests += 1
+
+    def leave(self) -> None:
+        """One request less."""
+        self.requests -= 1
+
+    def check_body(self, size: int) -> None:
+        """LimitError where a body of so many bytes is too large."""
+        if size > self.config.body_bytes:
+            detail = f"The body is larger than {self.config.body_bytes} bytes; send fewer rows at a time"
+            raise LimitError("body_bytes", detail, status=413)
+
+    async def take(self, size: int) -> None:
+        """So many bytes, once there is room for them, first come, first served; LimitError where there is none in time."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._turn:
+                while self.bytes + size > self.config.bytes_in_flight:
+                    self._room.clear()
+                    await self._room.wait()
+                self.bytes += size
+        except TimeoutError:
+            detail = f"{self.bytes} bytes of large requests are under way, and there is no room for {size} more"
+            raise LimitError("bytes_in_flight", detail, status=429) from None
+
+    def give_back(self, size: int) -> None:
+        """Bytes that a room had."""
+        self.bytes -= size
+        self._room.set()
+
+    async def beside(self, call: Callable[[], T]) -> T:
+        """The result of what would hold up the event loop, in one of the lanes; it waits until the answers that are being sent
+        leave room for another."""
+        await self.take(0)
+        return await asyncio.get_running_loop().run_in_executor(self._lanes, call)
+
+    def close(self) -> None:
+        """End the lanes, once their work is done."""
+        self._lanes.shutdown()

@@ -1,0 +1,66 @@
+"""Whose web page may ask: nobody's but the server's own, which has none that asks.
+
+A browser sends some requests to any server for any page without asking that server first, also to one that only this machine can
+reach. Such a request has another `Origin`, or a body that is no JSON; and where a foreign name was made to lead here, another `Host`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from starlette.types import Scope
+
+from featurestore.server.problems import BadRequest, ForeignError
+
+BODIES = {"POST", "PUT", "PATCH", "DELETE"}
+
+
+def check_origin(scope: Scope, headers: Mapping[bytes, bytes], hosts: Sequence[str]) -> None:
+    """ForeignError where a foreign page may have sent the request. hosts: names of this machine, beside those of loopback."""
+    host = headers.get(b"host", b"")
+    server = scope.get("server")
+    if server is not None and server[0] and _is_loopback(server[0]) and not _is_here(host, tuple(hosts)):
+        raise ForeignError(
+            f"'{host.decode('latin-1')}' is no name of this machine. Where it is one, add it to hosts of [server]", 421
+        )
+    origin = headers.get(b"origin")
+    if origin is not None and origin.partition(b"://")[2] != host:
+        raise ForeignError(f"Pages of {origin.decode('latin-1')} may not ask here", 403)
+
+
+def check_type(headers: Mapping[bytes, bytes]) -> None:
+    """BadRequest with 415 for a body that says to be anything but JSON in UTF-8."""
+    said = headers.get(b"content-type", b"").lower()
+    if said != b"application/json" and not _is_json(said):
+        shown = said.decode("latin-1") or "nothing"
+        raise BadRequest(f"The body's Content-Type must be application/json; it is {shown}", 415)
+
+
+def has_body(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request brings a body."""
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip(b"0") != b""
+
+
+@lru_cache(maxsize=256)
+def _is_json(said: bytes) -> bool:
+    kind, *parameters = (part.strip() for part in said.split(b";"))
+    return kind == b"application/json" and {*parameters} <= {b"charset=utf-8", b'charset="utf-8"', b""}
+
+
+@lru_cache(maxsize=256)
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:  # no address: the path of a socket, or what a test calls its server
+        return False
+
+
+@lru_cache(maxsize=256)
+def _is_here(host: bytes, hosts: tuple[str, ...]) -> bool:
+    """Whether a `Host` names this machine over a loopback address."""
+    name = host.decode("latin-1").lower()
+    port = name.rpartition("]")[2] if name.startswith("[") else name
+    name = name[: len(name) - len(port.partition(":")[1] + port.partition(":")[2])].removesuffix(".")
+    return name in {"localhost", *hosts} or name.endswith(".localhost") or _is_loopback(name.strip("[]"))

@@ -1,0 +1,57 @@
+"""A request's body, counted as it arrives, whatever its length says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+from featurestore.server.limits import SMALL_BYTES, Room, ServerLimits
+
+
+async def received(headers: Mapping[bytes, bytes], receive: Receive, limits: ServerLimits, room: Room) -> bytes:
+    """The whole body; what is large takes room before it is read.
+
+    Raises LimitError where it is too large or there is no room in time, ClientDisconnect where the client hangs up.
+    """
+    said = int(headers.get(b"content-length", 0))
+    limits.check_body(said)
+    if said > SMALL_BYTES:
+        await room.take(said)
+    message = await _part(receive)
+    if not message.get("more_body"):
+        whole: bytes = message.get("body", b"")
+        limits.check_body(len(whole))
+        return whole
+    body = bytearray()
+    while True:
+        body += message.get("body", b"")
+        limits.check_body(len(body))
+        if len(body) > max(room.size, SMALL_BYTES):
+            await room.take(len(body))  # twice as much as there was, until all of it is there
+        if not message.get("more_body"):
+            return bytes(body)
+        message = await _part(receive)
+
+
+async def _part(receive: Receive) -> Message:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message
+
+
+def counted(headers: Mapping[bytes, bytes], receive: Receive, limits: ServerLimits) -> Receive:
+    """`receive` that raises LimitError where a body becomes too large, for whoever reads it by himself."""
+    limits.check_body(int(headers.get(b"content-length", 0)))
+    size = 0
+
+    async def counting() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        limits.check_body(size)
+        return message
+
+    return counting

@@ -1,0 +1,266 @@
+"""The routes that FastAPI answers, and its description of all of them, those of `hot_routes` included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
+
+from featurestore.errors import ManifestError, NotFoundError, did_you_mean
+from featurestore.server.bodies import (
+    ARROW,
+    FINGERPRINT,
+    PUSH,
+    PUSHED,
+    REQUEST,
+    REQUEST_ID,
+    RESPONSE,
+    LookupRequest,
+    LookupResponse,
+    PushRequest,
+    PushResponse,
+    read_manifest,
+)
+from featurestore.server.hot_routes import HotRoutes
+from featurestore.server.limits import Room, ServerLimits
+from featurestore.server.page import page
+from featurestore.server.presented import unready, versions
+from featurestore.server.problems import BadRequest, LimitError, described, problem
+from featurestore.server.received import received
+from featurestore.store import FeatureStore
+from featurestore.training.manifest import Manifest
+
+
+def _problems(path: str, *rows: tuple[int, str, str, str]) -> dict[int | str, dict[str, Any]]:
+    return {status: described(status, text, kind=kind, detail=detail, path=path) for status, text, kind, detail in rows}
+
+
+FOREIGN = (403, "A foreign web page asks", "foreign", "Pages of https://example.com may not ask here")
+MISDIRECTED = (421, "The request is for another machine", "foreign", "'example.com' is no name of this machine. …")
+BUSY = (429, "Too many requests are under way", "limit", "500 requests are under way, and no more are taken")
+UNEXPECTED = (500, "A defect of the server", "unexpected", "ZeroDivisionError; see the server's log")
+SLOW = (408, "The request took too long to send", "limit", "The request was not sent within 20 s")
+LARGE = (413, "The body is too large", "limit", "The body is larger than 16777216 bytes; send fewer rows at a time")
+HEAD = (431, "The request's head is too large", "limit", "The head is larger than 16384 bytes")
+UNTYPED = (415, "The body is not said to be JSON", "bad-request", "The body's Content-Type must be application/json; …")
+UNREADABLE = (400, "The request cannot be read", "bad-request", "The body has no field 'row'. Did you mean 'rows'?")
+NOWHERE = (
+    404,
+    "No such service or view",
+    "NotFound",
+    "No feature service, feature view or on-demand feature 'delay' was applied.",
+)
+ABSENT = (503, "Not materialized, or no online store", "NotMaterialized", "View 'carrier_delays' has no values online.")
+
+COMMON = _problems("/v1/services", FOREIGN, MISDIRECTED, HEAD, BUSY, UNEXPECTED)
+"""What any request may be answered."""
+
+WITH_BODY = (UNREADABLE, FOREIGN, SLOW, LARGE, UNTYPED, MISDIRECTED, HEAD, BUSY, UNEXPECTED)
+PROBLEMS = _problems(
+    "/v1/online-features", *WITH_BODY, NOWHERE, ABSENT,
+    (409, "The fingerprint is not served", "Fingerprint", "Service 'delay_model' is not served as the model knew it."),
+    (422, "A key or request value is wrong", "Request", "Row 0 has no 'sched_minutes' (Int64); it brings carrier"),
+)  # fmt: skip
+PUSH_PROBLEMS = _problems(
+    "/v1/push", *WITH_BODY,
+    (404, "No such push source", "NotFound", "No push source 'swipe' was applied. Did you mean 'swipes'?"),
+    (422, "A row is not as the source declares", "Push", "PushSource 'swipes': row 0 has no 'at', which is its event_time"),
+    (503, "The online store cannot be reached", "OnlineUnavailable", "The online store did not answer within 2 s."),
+)  # fmt: skip
+
+CHECKED = {
+    "service": "delay_model", "fingerprint": FINGERPRINT, "state": "replaced", "served": False, "unfilled": [],
+    "refusal": "Service 'delay_model' is no longer served as the model was trained on it",
+    "applied": [{"field": "parts.carrier_delays.view.ttl", "before": "2d", "after": "3d"}], "at_hand": [],
+    "libraries": {"numpy": ["1.26.4", "2.4.0"]}, "notes": [],
+}  # fmt: skip
+"""The example of a manifest that was compared."""
+
+
+def add_routes(
+    app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest], limits: ServerLimits, hot: HotRoutes
+) -> None:
+    """All routes of a store."""
+    _describe_hot(app, hot)
+    _add_manifests(app, store, limits)
+    _add_catalog(app, store, pinned)
+    _add_serving_log(app, store)
+    _add_health(app, store, pinned)
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(page(app.openapi()))
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The description, without FastAPI's own error: names in paths are any text, so it never happens."""
+    described = FastAPI.openapi(app)
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    return described
+
+
+class _HotRoute(APIRoute):
+    """A route that the edge answers. Whoever comes here past it, by another application's router, is answered the same: its
+    endpoint is an ASGI application, with nothing to be read or checked in between."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **described: Any) -> None:
+        super().__init__(path, _described_as(endpoint), **described)
+        self.app = endpoint
+
+
+def _described_as(answers: Callable[..., Any]) -> Callable[[], None]:
+    """A function without parameters, of which FastAPI makes a description: that of an ASGI application."""
+
+    def endpoint() -> None: ...
+
+    endpoint.__name__, endpoint.__doc__ = answers.__name__, answers.__doc__
+    return endpoint
+
+
+def _describe_hot(app: FastAPI, hot: HotRoutes) -> None:
+    header: dict[str, Any] = {"name": REQUEST_ID, "in": "header", "required": False, "description": "What it is logged under",
+              "schema": {"type": "string", "minLength": 1, "maxLength": 128}}  # fmt: skip
+    content: dict[str, Any] = {"application/json": {"example": RESPONSE}, ARROW: {}}
+    responses: dict[int | str, dict[str, Any]] = {200: {"model": LookupResponse, "content": content}, **PROBLEMS}
+    asks: dict[str, Any] = {"requestBody": _body(LookupRequest.model_json_schema(), REQUEST), "parameters": [header]}
+    _add_hot(app, "/v1/online-features", hot.lookup, responses=responses, openapi_extra=asks)
+    content = {"application/json": {"example": PUSHED}}
+    responses = {200: {"model": PushResponse, "content": content}, **PUSH_PROBLEMS}
+    asks = {"requestBody": _body(PushRequest.model_json_schema(), PUSH)}
+    _add_hot(app, "/v1/push", hot.push, responses=responses, openapi_extra=asks)
+
+
+def _add_hot(app: FastAPI, path: str, answers: Callable[..., Any], **described: Any) -> None:
+    app.router.add_api_route(path, answers, methods=["POST"], route_class_override=_HotRoute, **described)
+
+
+def _body(schema: dict[str, Any], example: Any) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+
+
+def _add_manifests(app: FastAPI, store: FeatureStore, limits: ServerLimits) -> None:
+    schema: dict[str, Any] = {
+        "type": "object", "required": ["service", "fingerprint"],
+        "properties": {
+            "service": {"type": "string", "minLength": 1},
+            "fingerprint": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+        },
+    }  # fmt: skip
+    body = _body(schema, {"service": "delay_model", "fingerprint": FINGERPRINT})
+    responses: dict[int | str, dict[str, Any]] = {**_example(CHECKED), **_problems("/v1/manifests", *WITH_BODY)}
+
+    @app.post("/v1/manifests", responses=responses, openapi_extra={"requestBody": body})
+    async def manifests(request: Request) -> Response:
+        """Compare a training frame's manifest with what is applied, at hand and served; a refusal of its fingerprint can
+        then say what changed even where it was never applied."""
+        with Room(limits) as room:
+            body = await received(dict(request.scope["headers"]), request.receive, limits, room)
+            check = await limits.beside(partial(_checked, store, body, limits))
+        return Response(orjson.dumps(check), media_type="application/json")
+
+
+def _checked(store: FeatureStore, body: bytes, limits: ServerLimits) -> dict[str, Any]:
+    try:
+        manifest = store.load_manifest(read_manifest(body, limits.config))
+    except LimitError:
+        raise
+    except (BadRequest, ManifestError) as error:
+        raise BadRequest(f"The body is no manifest: {error}") from None
+    return store.check_manifest(manifest).to_dict()
+
+
+def _example(value: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": value}}}}
+
+
+def _add_catalog(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
+    def listed(kind: str) -> Response:
+        records = store.registry.current().document[kind]
+        body = [{"name": name, "fingerprint": record["fingerprint"]} for name, record in records.items()]
+        return Response(orjson.dumps({kind: body}), media_type="application/json")
+
+    def one(kind: str, name: str) -> Response:
+        records = store.registry.current().document[kind]
+        if name not in records:
+            raise NotFoundError(f"There is no '{name}' among the applied {kind}.{did_you_mean(name, records)}")
+        record = records[name]
+        body = {"name": name, "fingerprint": record["fingerprint"], "definition": record["definition"]}
+        return Response(orjson.dumps(body), media_type="application/json")
+
+    listing = {"name": "delay_model", "fingerprint": FINGERPRINT}
+
+    @app.get(
+        "/v1/services", responses={**_example({"services": [{**listing, "kept": [], "manifest": None}]}), **COMMON}
+    )
+    def services() -> Response:
+        """The feature services: what is applied, the versions kept beside it, and that of the manifest, if there is one."""
+        return Response(orjson.dumps({"services": versions(store, pinned)}), media_type="application/json")
+
+    @app.get("/v1/services/{name}", responses={**_example({**listing, "definition": {}}), 404: PROBLEMS[404], **COMMON})
+    def service(name: str) -> Response:
+        """One applied service: all that can change what it gives."""
+        return one("services", name)
+
+    @app.get("/v1/views", responses={**_example({"views": [{**listing, "name": "carrier_delays"}]}), **COMMON})
+    def views() -> Response:
+        """The applied feature views."""
+        return listed("views")
+
+    @app.get("/v1/views/{name}", responses={**_example({**listing, "definition": {}}), 404: PROBLEMS[404], **COMMON})
+    def view(name: str) -> Response:
+        """One applied view: all that can change its values."""
+        return one("views", name)
+
+
+def _add_serving_log(app: FastAPI, store: FeatureStore) -> None:
+    told = {"offered": 1200, "written": 1180, "dropped": 0, "lost": 3, "last_error": None}
+
+    @app.get("/v1/serving-log", responses={**_example(told), **COMMON})
+    def serving_log() -> Response:
+        """What became of the requests that were to be logged, over all processes."""
+        return Response(orjson.dumps(store.serving_log_losses()._asdict()), media_type="application/json")
+
+
+def _add_health(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
+    @app.get("/healthz", responses={**_example({"status": "up"}), **COMMON})
+    async def healthz() -> dict[str, str]:
+        """Whether the process is up."""
+        return {"status": "up"}
+
+    @app.get("/readyz", responses={**_example({"status": "ready"}), 503: PROBLEMS[503], **COMMON})
+    def readyz() -> Response:
+        """Whether lookups can be answered: services applied, every view materialized, the online store reachable.
+
+        A service that was applied with other functions than this process has is served in the version whose code it has, and
+        named in `behind`; where it has the code of none, the server is not ready.
+        A server that was started with manifests answers in their versions, and is ready when these can be served.
+        """
+        if pinned:
+            why = unready(store, pinned)
+            if why is not None:
+                return problem(503, "Not ready", why, kind="NotServed", path="/readyz").response()
+            served = {name: manifest.fingerprint for name, manifest in pinned.items()}
+            return Response(orjson.dumps({"status": "ready", "manifests": served}), media_type="application/json")
+        if not store.registry.current().document["services"]:
+            return problem(
+                503, "Not ready", "No feature service was applied", kind="NotApplied", path="/readyz"
+            ).response()
+        missing = [status.view for status in store.status() if status.served is None and not status.kept_for]
+        if missing:
+            detail = f"These views have no values online: {', '.join(missing)}"
+            return problem(503, "Not ready", detail, kind="NotMaterialized", path="/readyz").response()
+        behind = store.behind()
+        refused = [service.why for service in behind if service.served is None]
+        if refused:
+            return problem(503, "Not ready", "; ".join(refused), kind="Fingerprint", path="/readyz").response()
+        told = {"status": "ready"} | ({"behind": [service._asdict() for service in behind]} if behind else {})
+        return Response(orjson.dumps(told), media_type="application/json")
