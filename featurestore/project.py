@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from featurestore.config import Config
 from featurestore.declare.problems import shown
 from featurestore.declare.services import FeatureService
 from featurestore.declare.views import FeatureView, Selection
+from featurestore.durable.forks import mutex
 from featurestore.errors import ConfigError, RequestError
 from featurestore.materialize.materializer import Materializer
 from featurestore.online import OnlineStore, open_online
@@ -78,7 +78,7 @@ class Project:
         self._views: dict[str, tuple[FeatureView, RawColumns, ResolvedView]] = {}
         self._services: dict[str, tuple[FeatureService, dict[str, ResolvedView], ResolvedService]] = {}
         self._before = before
-        self._lock = threading.Lock()
+        self._lock = mutex()
         self._opened: _Opened | None = None
 
     def close(self) -> None:

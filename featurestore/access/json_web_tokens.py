@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from typing import IO, Any
 from featurestore.access.principal import KINDS, SCOPES, Principal
 from featurestore.access.reread import Reread
 from featurestore.config import JwtConfig
+from featurestore.durable.forks import mutex
 from featurestore.errors import MissingPackageError, UnauthenticatedError
 from featurestore.hidden import hidden
 
@@ -75,7 +75,7 @@ class Tokens:
             clock=clock,
         )
         self._verified: OrderedDict[str, tuple[_KeySet, float, Principal]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = mutex()
 
     def at_once(self, text: str) -> Principal | None:
         """Whoever a token names, without waiting; None where its issuer's keys must be fetched first. Errors as of `principal`."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
+from featurestore.durable.forks import mutex
 from featurestore.errors import AccessUnavailableError
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class Reread(Generic[T]):
         self._held: tuple[T, float] | None = None  # with when it began to be read
         self._tried = float("-inf")  # when an attempt began last
         self._failed: str | None = None  # why the last one failed
-        self._reading = threading.Lock()
+        self._reading = mutex()
 
     def at_hand(self) -> T | None:
         """The last reading, without waiting; None where one has to be waited for. AccessUnavailableError where it cannot be

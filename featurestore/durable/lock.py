@@ -36,13 +36,27 @@ class BusyError(Exception):
 
 
 def _forget() -> None:
-    """A child that inherits a descriptor would hold the lock for as long as it lives, were its parent killed."""
     for descriptor in _OPEN:
         os.close(descriptor)
     _OPEN.clear()
 
 
 os.register_at_fork(after_in_child=_forget)
+
+
+def closed_in_child(descriptor: int) -> int:
+    """A descriptor that has a lock, itself: a child that inherits it would keep the lock as long as it lives, were its
+    parent killed. `close` closes it."""
+    _OPEN.add(descriptor)
+    return descriptor
+
+
+def close(descriptor: int) -> None:
+    """Give up the lock of a descriptor of `closed_in_child`, and close it; nothing in a child that was forked since."""
+    if descriptor in _OPEN:
+        _OPEN.remove(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # at once, whatever child has not yet come to close it
+        os.close(descriptor)
 
 
 @contextmanager
@@ -62,9 +76,9 @@ def exclusive(path: Path, *, doing: str, wait_seconds: float = LOCK_WAIT_SECONDS
             _give(turn)
             yield
         finally:
-            _close(held)
+            close(held)
     finally:
-        _close(turn)
+        close(turn)
 
 
 @contextmanager
@@ -81,9 +95,9 @@ def attempt(path: Path, *, doing: str) -> Iterator[bool]:
             yield alone
         finally:
             if held is not None:
-                _close(held)
+                close(held)
     finally:
-        _close(turn)
+        close(turn)
 
 
 def _wait(descriptor: int, path: Path, deadline: float, wait_seconds: float) -> None:
@@ -137,13 +151,4 @@ def _give(descriptor: int) -> None:
 
 
 def _open(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    _OPEN.add(descriptor)
-    return descriptor
-
-
-def _close(descriptor: int) -> None:
-    if descriptor in _OPEN:  # not in a child that was forked inside the lock
-        _OPEN.remove(descriptor)
-        _give(descriptor)
-        os.close(descriptor)
+    return closed_in_child(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))

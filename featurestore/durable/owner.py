@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from featurestore.durable.disk import put_new
+from featurestore.durable.forks import mutex
 from featurestore.errors import ConfigError
 
 FILE = "owner.json"
@@ -33,7 +33,7 @@ class OwnedFolder:
         self.path = path
         self._project, self._what, self._key = project, what, key
         self._claimed = False
-        self._lock = threading.Lock()
+        self._lock = mutex()
 
     def check(self) -> None:
         """ConfigError, which names both, where the folder is another project's; to be asked before it is read."""

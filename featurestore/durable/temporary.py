@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
 import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from featurestore.durable.lock import taken
+from featurestore.durable.forks import mutex
+from featurestore.durable.lock import close, closed_in_child, taken
 
 PREFIX = "featurestore-of-"
 OWNER = ".owner"
 
 _swept: set[Path] = set()
-_sweeping = threading.Lock()
+_sweeping = mutex()
 
 
 class TemporaryFolder:
@@ -51,14 +51,14 @@ def _made(within: Path) -> tuple[Path, int]:
         except FileNotFoundError:  # another process took it for one that was left
             continue
         if taken(lock) and (path / OWNER).exists():
-            return path, lock
+            return path, closed_in_child(lock)
         os.close(lock)
 
 
 def _removed(path: Path, lock: int, owner: int) -> None:
     if os.getpid() == owner:  # and not in a child, which has the parent's objects
         shutil.rmtree(path, ignore_errors=True)
-    os.close(lock)
+    close(lock)
 
 
 def _sweep(within: Path) -> None:

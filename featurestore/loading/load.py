@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -20,6 +19,7 @@ from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView
+from featurestore.durable.forks import mutex
 from featurestore.errors import DeclarationError
 from featurestore.loading.files import DefinitionFiles
 from featurestore.loading.modules import KEPT, RepositoryModules, repository_modules
@@ -30,7 +30,7 @@ WAITS_SECONDS = 60.0
 """How long one waits for another thread of the process that loads a repository."""
 
 _RUNNING: ContextVar[Path | None] = ContextVar("running", default=None)  # the file of definitions that is being run
-_TURN = threading.Lock()
+_TURN = mutex()
 
 
 def load(files: DefinitionFiles, root: Path) -> Catalog:

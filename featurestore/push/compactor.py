@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 
+from featurestore.durable.forks import event, mutex, renewed_in_child
 from featurestore.errors import LogError
 from featurestore.sources.log import Log
 
@@ -29,12 +30,16 @@ class Compactor:
 
     def __init__(self, after: int) -> None:
         self._after = after
+        self._lock, self._stopped = mutex(), event()
+        self.renew()
+        renewed_in_child(self)
+
+    def renew(self) -> None:
+        """Begin with nothing to seal: as it is made, and in a child, where the parent's thread seals nothing."""
         self._seen: dict[Log, int] = {}
         self._failed: dict[Log, float] = {}
         self._wanted: list[Log] = []
-        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._stopped = threading.Event()
 
     def notice(self, log: Log) -> None:
         """Begin to compact a log where that is due; returns at once."""

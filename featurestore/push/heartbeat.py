@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
+from featurestore.durable.forks import event, mutex, renewed_in_child
 from featurestore.errors import FeatureStoreError
 from featurestore.push.pusher import Pusher
 
@@ -24,9 +25,13 @@ class Heartbeat:
 
     def __init__(self, pushers: Callable[[], Iterable[Pusher]]) -> None:
         self._pushers = pushers
+        self._lock, self._stopped, self._told = mutex(), event(), ""
+        self.renew()
+        renewed_in_child(self)
+
+    def renew(self) -> None:
+        """Begin without a thread: as it is made, and in a child, which has none of its parent's."""
         self._thread: threading.Thread | None = None
-        self._lock, self._stopped = threading.Lock(), threading.Event()
-        self._told = ""
 
     def start(self) -> None:
         """Begin, where it has not yet; returns at once."""

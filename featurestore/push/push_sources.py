@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from featurestore.catalog import Catalog
 from featurestore.clock import Clock, to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
+from featurestore.durable.forks import mutex
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, apply_first, did_you_mean
 from featurestore.materialize.materialize import Run
 from featurestore.online import OnlineStore
@@ -73,7 +73,7 @@ class Pushing:
         self._serves = False
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
-        self._lock = threading.Lock()
+        self._lock = mutex()
         self._known = _AppliedSources(None, {}, {})
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:

@@ -11,7 +11,6 @@ beyond all that was. So it is true of each state that the store was ever in, als
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,13 +18,13 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
 from featurestore.clock import to_datetime
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.durable.forks import renewed_in_child
 from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreError, OnlineUnavailableError, PushError
 from featurestore.lazy import pa, pc
 from featurestore.online import Guard, OnlineStore
@@ -117,19 +116,6 @@ class _UnreadableError(Exception):
     """A derived column or a condition cannot be computed for a row of the batch, of which nothing was kept."""
 
 
-_PUSHERS: WeakSet[Pusher] = WeakSet()
-
-
-def _renew() -> None:
-    """In a child, whoever pushed would wait for a thread of the parent for ever."""
-    for pusher in list(_PUSHERS):
-        pusher.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
-
-
 class Pusher:
     """Pushes to one source; safe to use from several threads, beside pushers in other processes.
 
@@ -149,6 +135,7 @@ class Pusher:
         self._log = offline.log(source)
         self._applying = Applying(offline, store, self._log, project=project)
         self.renew()
+        renewed_in_child(self)
         self._held: bytes | None = None  # the state online, while the log is locked
         self._fate = Fate.REFUSED  # what has become of the rows of this batch
 
@@ -156,7 +143,6 @@ class Pusher:
         """Begin with nobody waiting: as a pusher is made, and in a child, where the parent's thread takes no batches."""
         self._queue, self._batch_lock = PushQueue(), threading.Lock()
         self._thread = ThreadPoolExecutor(1, f"push {self.source.name}")
-        _PUSHERS.add(self)
 
     def push(self, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them; when it returns they are on the disk, and the next lookup sees them.

@@ -8,10 +8,10 @@ long as the state keeps its bytes: with the same state a store holds the same ro
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 from featurestore.declare.push import PushSource
+from featurestore.durable.forks import mutex
 from featurestore.errors import FeatureStoreError
 from featurestore.online.source_state import NEVER, SourceState
 from featurestore.sources.log import Log
@@ -31,7 +31,7 @@ class LogWitness:
         self._source, self._offline, self._every = source, offline, every
         self._manifest: Path = offline.logs.folder_of(source.name) / "manifest.json"
         self._log: Log | None = None
-        self._gate = threading.Lock()
+        self._gate = mutex()
         self._vouched: tuple[bytes | None, int] = (None, NEVER)
         self._looked = NEVER
 

@@ -9,7 +9,6 @@ them would be.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 from featurestore.catalog import Catalog
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
+from featurestore.durable.forks import mutex
 from featurestore.errors import (
     NOT_APPLIED_YET,
     DeclarationError,
@@ -100,7 +100,7 @@ class Serving:
         self._loaded: dict[tuple[Named, str | None], _Loaded] = {}
         self._presented: dict[ServiceVersion, Document] = {}
         self._silence: tuple[float, str] | None = None  # when the store was last found silent, and what it said
-        self._lock = threading.Lock()
+        self._lock = mutex()
 
     def reload(self) -> None:
         """Forget what was loaded; the next lookup reads the registry."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.durable.disk import told
+from featurestore.durable.forks import mutex, renewed_in_child
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ConfigError, SourceError
 from featurestore.lazy import duckdb
@@ -49,7 +49,8 @@ class Offline(Sources):
         super().__init__(root, located=located, logs=logs, arrivals=arrivals)
         self._spill_place = spill
         self._spill: TemporaryFolder | None = None  # made when something is read for the first time
-        self._opening = threading.Lock()
+        self._opening = mutex()
+        renewed_in_child(self)
         config: dict[str, Any] = {"preserve_insertion_order": False}  # results are placed by row number
         if memory_limit:
             config["memory_limit"] = memory_limit
@@ -59,6 +60,10 @@ class Offline(Sources):
         self._config = config
         self._idle: list[KeptInstance] = []
         self._raw: dict[tuple[Any, ...], RawColumns] = {}
+
+    def renew(self) -> None:
+        """In a child, which spills to a folder of its own: the parent's vanishes with the parent, and its names repeat."""
+        self._spill = None
 
     @contextmanager
     def session(self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None) -> Iterator[Session]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.durable.forks import mutex
 from featurestore.durable.lock import LOCK_WAIT_SECONDS
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ConfigError
@@ -30,7 +30,7 @@ class PushLogs:
         self._project = project
         self._logs: dict[Path, Log] = {}
         self._columns: dict[Path, Mapping[str, FeatureType]] = {}  # as they were last declared
-        self._opening = threading.Lock()
+        self._opening = mutex()
 
     def close(self) -> None:
         """Close the logs that were opened; idempotent."""

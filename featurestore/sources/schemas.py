@@ -7,13 +7,13 @@ kept out of the scan, with the reason, for whoever uses it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import ParquetSource, Source
+from featurestore.durable.forks import mutex
 from featurestore.lazy import duckdb, pa, pq
 from featurestore.semantics.columns import Mixed, RawColumns, finer_than_micros, type_of_column, widens
 from featurestore.semantics.source_columns import own_columns
@@ -40,7 +40,7 @@ class Schemas:
     def __init__(self) -> None:
         self._files: dict[SourceFile, FileColumns] = {}
         self._stored: dict[tuple[object, ...], FileColumns] = {}
-        self._lock = threading.Lock()
+        self._lock = mutex()
 
     def of(self, connection: duckdb.DuckDBPyConnection, source: Source, file: SourceFile) -> FileColumns:
         """The columns of a Parquet file; SourceError where it cannot be read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +59,8 @@ def test_a_child_pushes_after_its_parent_did(store: FeatureStore) -> None:
         signal.alarm(CHILD_SECONDS)  # ends a child that waits for ever
         try:
             code = 0 if store.push("clicks", click(2)).accepted == 1 else 2
+            if not any(thread.name == "featurestore-heartbeat" for thread in threading.enumerate()):
+                code = 3  # nothing would confirm what the child pushed
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from featurestore.durable.checksums import decoded, encoded
 from featurestore.durable.disk import replace
+from featurestore.durable.lock import close, closed_in_child
 
 COUNTERS = struct.Struct("<QQQ")
 ERROR = struct.Struct("<Q200s")
@@ -71,7 +72,7 @@ class ProcessCounts:
             return None
         self._path.parent.mkdir(parents=True, exist_ok=True)
         unseen = self._path.with_name(f".{self._path.name}")
-        file = os.open(unseen, os.O_RDWR | os.O_CREAT, 0o644)
+        file = closed_in_child(os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
         try:
             # Locked before others look into it: a reader that was stopped while it looked would keep this process waiting.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,7 +80,7 @@ class ProcessCounts:
             made = mmap.mmap(file, SIZE)
             unseen.rename(self._path)
         except OSError:
-            os.close(file)
+            close(file)
             raise
         self._file = file
         return made
@@ -107,8 +108,7 @@ class ProcessCounts:
         """What is not written by now will not be; idempotent."""
         self.save()
         if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-            os.close(self._file)
+            close(self._file)
             self._file = None
 
     @property

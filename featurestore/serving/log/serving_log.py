@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from featurestore.durable.forks import renewed_in_child
 from featurestore.errors import ConfigError
 from featurestore.lazy import pa
 from featurestore.serving.log.process_counts import Losses, ProcessCounts, losses
@@ -83,7 +84,8 @@ class ServedRequests(NamedTuple):
 
 
 class ServingLog:
-    """Writes what one process serves; safe to use from several threads. See the module for the files.
+    """Writes what one process serves; safe to use from several threads, and in a forked child, which is a process of its own.
+    See the module for the files.
 
     upkeep: looks after what is written, every few minutes, and calls what it is given now and then on the way. claim: called
     before anything is written; what it raises costs what was to be written.
@@ -95,18 +97,24 @@ class ServingLog:
         upkeep: Callable[[Callable[[], None]], object] | None = None, claim: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.folder = folder
-        self.process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._flush, self._limits = flush, (pending, memory)
+        self._claim, self._upkeep, self._closed = claim, upkeep, False
+        self.renew()
+        renewed_in_child(self)
+
+    def renew(self) -> None:
+        """Begin with nothing served, under a name of its own: as a log is made, and in a child. What was served before the fork
+        the parent writes and counts."""
+        self.process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._small: list[ServedRequests] = []
         self._waiting: list[ServedRequests] = []
         self._rows = self._bytes = self._segments = 0
         self._numbers = itertools.count(1)
         self._gate, self._gathering, self._turn = threading.Lock(), threading.Lock(), threading.Lock()
-        self._wake, self._closed = threading.Event(), False
-        self._counts = ProcessCounts(folder, self.process)
-        self._claim = claim
+        self._wake = threading.Event()
+        self._counts = ProcessCounts(self.folder, self.process)
         self._writer: threading.Thread | None = None
-        self._upkeep, self._kept_up, self._flushed = upkeep, time.monotonic(), 0.0
+        self._kept_up, self._flushed = time.monotonic(), 0.0
 
     def next_request(self) -> str:
         """An id for a request: unique over all processes."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featurestore.clock import instant_of
-from featurestore.durable.lock import taken
+from featurestore.durable.lock import close, closed_in_child, taken
 from featurestore.lazy import pa, pc, pq
 from featurestore.serving.log.process_counts import fold_ended
 from featurestore.serving.log.segments import (
@@ -102,11 +102,11 @@ def keep_up(
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     """Whether this process has the lock, which the kernel takes back from one that dies."""
-    lock = os.open(folder / ".upkeep", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = closed_in_child(os.open(folder / ".upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
     try:
         yield taken(lock)
     finally:
-        os.close(lock)
+        close(lock)
 
 
 def _clean(version: Path, grace: float) -> Upkeep:

@@ -6,14 +6,13 @@ Two of them hold numbers, which are written under the log's lock and never synce
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
-from weakref import WeakSet
 
 from featurestore.durable.disk import sync_folder
+from featurestore.durable.forks import mutex
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, exclusive
 from featurestore.durable.numbers_file import NumbersFile
 from featurestore.errors import LogDamagedError, LogError
@@ -72,7 +71,7 @@ class LogFolder:
     ) -> None:
         self.folder = folder
         self.lock = folder / "lock"
-        self.mutex = threading.Lock()
+        self.mutex = mutex()
         self._file: SegmentFile | None = None
         self._manifest = ManifestFile(folder / "manifest.json")
         begun = None if self._manifest.read() is not None else LogManifest.of(schema())
@@ -84,7 +83,6 @@ class LogFolder:
                 if self._manifest.read() is None:
                     sync_folder(folder.parent)
                     self._begin(1, begun)
-        _FILES.add(self)
 
     def close(self) -> None:
         """Give the descriptors up."""
@@ -254,15 +252,3 @@ class LogFolder:
         cuts = self.pointer().cuts
         self._current(self.in_force(), cuts)
         self._pointer.write(CommitPointer(number, 0, cuts))
-
-
-_FILES: WeakSet[LogFolder] = WeakSet()
-
-
-def _renew() -> None:
-    """In a child, a mutex that another thread of the parent held at the fork would never be released."""
-    for files in _FILES:
-        files.mutex = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew)

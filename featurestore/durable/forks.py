@@ -1,0 +1,51 @@
+"""What a forked child must not share with its parent: locks that a thread of the parent held, which nobody would release,
+and whatever has a thread, which the child has not. (Of descriptors by which files are locked see `durable.lock`.)
+
+A child may use the stores that its parent opened (`gunicorn --preload`, `multiprocessing`): all of this is as new in it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any, Protocol
+from weakref import WeakSet
+
+_FREED: WeakSet[Any] = WeakSet()
+_RENEWED: WeakSet[Any] = WeakSet()
+
+
+class Renewed(Protocol):
+    """What begins anew in a child."""
+
+    def renew(self) -> None:
+        """Forget what is the parent's."""
+
+
+def mutex() -> threading.Lock:
+    """A lock that is free in a child."""
+    made = threading.Lock()
+    _FREED.add(made)
+    return made
+
+
+def event() -> threading.Event:
+    """An event that nobody in a child waits for, set where it was."""
+    made = threading.Event()
+    _FREED.add(made)
+    return made
+
+
+def renewed_in_child(owner: Renewed) -> None:
+    """Call `owner.renew()` in each child, as long as the owner lives."""
+    _RENEWED.add(owner)
+
+
+def _begin_anew() -> None:
+    for each in list(_FREED):
+        each._at_fork_reinit()  # as the standard library does with its own
+    for owner in list(_RENEWED):
+        owner.renew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
