@@ -37,6 +37,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
 
 __all__ = [
     "AccessError", "AccessUnavailableError", "ConfigError", "DeclarationError", "FeatureStoreError",
@@ -141,13 +142,16 @@ class OnlineDamagedError(OnlineStoreError):
     """What the online store holds under some keys is not what was written there; `keys` are these."""
 
     def __init__(self, where: str, keys: Iterable[bytes]) -> None:
-        self.keys = tuple(keys)
+        self.keys, self._where = tuple(keys), where
         others = f", and {len(self.keys) - 1} more keys" if len(self.keys) > 1 else ""
         super().__init__(
             f"{where} is damaged: what it holds under {self.keys[0]!r}{others} is not what was written. Nothing was removed; "
             "run featurestore materialize --full, which writes records anew. Where that fails too, restore it from a copy, or "
             "empty it and run featurestore materialize, which makes everything in it anew"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._where, self.keys)
 
 
 class MaterializeError(FeatureStoreError):

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+from featurestore.bound import BoundToProcess
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock
 from featurestore.config import Config, load_config
@@ -68,7 +69,7 @@ AT_HAND = "those at hand are used", "the definitions at hand are used"
 MATERIALIZED = "those that are applied are materialized", "there is nothing to materialize"
 
 
-class FeatureStore:
+class FeatureStore(BoundToProcess):
     """A project: its definitions, what of them is applied, its offline data and its online store.
 
     path: a folder with a featurestore.toml and the definitions beside it, or the file itself. env: the `[env.NAME]`
@@ -99,6 +100,12 @@ class FeatureStore:
 
     def __repr__(self) -> str:
         return f"FeatureStore(project={self.config.project!r}, environment={self.config.environment!r})"
+
+    def _instead(self) -> str:
+        if self._remove is not None:
+            return "This one is temporary, and of this process alone; several can open a project in a folder: FeatureStore(path)"
+        env = "" if self.config.environment is None else f", env={self.config.environment!r}"
+        return f"Send its path, and open it there, once in each process: FeatureStore({str(self.config.root)!r}{env})"
 
     def __enter__(self) -> Self:
         return self

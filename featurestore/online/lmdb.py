@@ -27,6 +27,7 @@ from weakref import WeakValueDictionary
 
 import lmdb
 
+from featurestore.bound import BoundToProcess
 from featurestore.clock import Clock, reader
 from featurestore.config import lmdb_url
 from featurestore.durable.disk import told, unwritable
@@ -242,7 +243,7 @@ def _code(error: Exception) -> int | None:
     return code or SYSTEM.get(str(error).rpartition(": ")[2])
 
 
-class LmdbStore:
+class LmdbStore(BoundToProcess):
     """The online store in a directory: `lmdb:///absolute/path` or `lmdb://relative/path`, `?map_size=64GiB`.
 
     A write is on the disk (fsync) when it returns. The clock is this machine's unless one is injected.

@@ -28,6 +28,7 @@ from redis.exceptions import (
     ReadOnlyError,
 )
 
+from featurestore.bound import BoundToProcess
 from featurestore.clock import Clock, reader
 from featurestore.errors import ConfigError, OnlineStoreError, OnlineUnavailableError
 from featurestore.online.contract import Guard, Reading
@@ -69,7 +70,7 @@ _OTHERS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 """Servers of which no batch is taken: by what redis-py raises, what they are."""
 
 
-class RedisStore:
+class RedisStore(BoundToProcess):
     """The online store on one server: `redis://[user][:password@]host[:port][/db][?options]`, `rediss://` for TLS.
 
     Options: `timeout` (seconds that a call takes at most, connecting and retries included, 5), and within it

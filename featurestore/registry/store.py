@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from featurestore.bound import BoundToProcess
 from featurestore.clock import wall_clock
 from featurestore.durable.sqlite_file import SQLiteFile, row_check, schema_of
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
@@ -90,7 +91,7 @@ VERSIONS_HELD = 32
 RUN = "view, fingerprint, instant, started, finished, rows, keys, status, detail"
 
 
-class Registry:
+class Registry(BoundToProcess):
     """What has been applied. `path` is the SQLite file; `now` reads a clock in µs; `timeout` in s waits for a lock.
 
     project: whose registry it is; one that another project began is refused, since each would remove what the other has.

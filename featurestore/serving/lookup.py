@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from featurestore.bound import BoundToProcess
 from featurestore.clock import to_datetime
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.on_demand import OnDemand
@@ -57,7 +58,7 @@ class _EncodedRequest:
     rows: int
 
 
-class Lookup:
+class Lookup(BoundToProcess):
     """A service, loaded: safe to use from several threads and coroutines.
 
     is_applied: whether it was applied as it is, so that what is served of it can be audited; a list of features was not.

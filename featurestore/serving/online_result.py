@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -14,10 +14,11 @@ from featurestore.clock import to_datetime
 from featurestore.declare.arguments import checked
 from featurestore.lazy import pa, pd
 from featurestore.report import Report, ReportTable, cell, shown_instant
-from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.service import ResolvedService, ServiceColumn
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, chosen_columns, matrix_of, own_lists, to_pandas
 from featurestore.serving.repeated_keys import Repeats
+from featurestore.types import FeatureType
 
 NAMES = tuple(status.name for status in Status)
 
@@ -37,6 +38,15 @@ class PartAnswer(NamedTuple):
         return self._replace(statuses={column: spread[names(status)] for column, status in self.statuses.items()})
 
 
+class _PlainService(NamedTuple):
+    """What a result that came from another process says of its service."""
+
+    name: str
+    fingerprint: str
+    columns: tuple[ServiceColumn, ...]
+    inputs: Mapping[str, FeatureType]
+
+
 @dataclass(eq=False, repr=False, slots=True)
 class OnlineResult:
     """The features of a lookup, in the service's order, in whichever form a model takes them."""
@@ -54,6 +64,12 @@ class OnlineResult:
     """By column the features that only on-demand features read."""
     request: str | None = None
     """The id under which it is logged, None where it is not."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As plain data, without the definitions of the service, whose functions and frames belong to this process."""
+        columns = tuple(replace(column, on_demand=None) for column in self.service.columns)
+        plain = _PlainService(self.service.name, self.service.fingerprint, columns, dict(self.service.inputs))
+        return OnlineResult, (plain, self.columns, self.inputs, self.parts, self.now, self.hidden, self.request)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

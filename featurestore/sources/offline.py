@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from featurestore.bound import BoundToProcess
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.durable.disk import told
@@ -29,7 +30,7 @@ MAX_IDLE = 2
 """Instances that wait for the next session. One operation may have a session within another's."""
 
 
-class Offline(Sources):
+class Offline(Sources, BoundToProcess):
     """The sources of a project, and DuckDB sessions that read them; safe to use from several threads.
 
     memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to `spill`, a folder. The others: see `Sources`.

@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +60,16 @@ class Block:
         return pa.table({**columns, **self.features, **self.extra})
 
 
+@dataclass(frozen=True)
+class _Again:
+    """Gives one block, as often as it is asked."""
+
+    block: Block
+
+    def __call__(self) -> Iterator[Block]:
+        return iter((self.block,))
+
+
 @dataclass
 class TrainingFrame:
     """The rows of a spine with the features of a service; made by `get_historical_features`.
@@ -83,6 +93,14 @@ class TrainingFrame:
             blocks = list(self.blocks()) if self.once else again(lambda: list(self.blocks()))
             self._whole = blocks[0] if len(blocks) == 1 else _joined(blocks)
         return self._whole
+
+    def __copy__(self) -> TrainingFrame:
+        return replace(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With all its rows, which are read for it. What is written elsewhere is not entered in this project's registry."""
+        block = self._block()
+        return TrainingFrame, (self.types, self.manifest, _Again(block), self.pandas, block)
 
     def __len__(self) -> int:
         return int(self._block().spine.num_rows)
@@ -221,7 +239,7 @@ class TrainingFrame:
         )
         pandas = None if self.pandas is None else self.pandas[chosen]
         manifest = {**self.manifest, "rows": int(chosen.sum())}
-        return TrainingFrame(self.types, manifest, lambda: iter([part]), pandas, part, self.on_written)
+        return TrainingFrame(self.types, manifest, _Again(part), pandas, part, self.on_written)
 
     def __repr__(self) -> str:
         return self._report().text()
