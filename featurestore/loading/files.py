@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,9 @@ PACKAGE = "features"
 NO_MODULE = r"\.|test_|(conftest|__main__)\.py$"
 """Begins the name of a file of a package that declares nothing."""
 
+LOOKED_AT = 1000
+"""Entries of a folder that are looked at to see whether it declares features: a folder of data may hold any number."""
+
 DECLARES = re.compile(
     rb"^\s*import\s+featurestore\b|\b(?:Entity|FeatureView|FeatureService|ParquetSource|TableSource|DataFrameSource|PushSource"
     rb"|on_demand)\b",
@@ -31,6 +35,8 @@ class DefinitionFiles(NamedTuple):
 
     loaded: tuple[Path, ...]
     unloaded: tuple[Path, ...] = ()
+    passed_over: tuple[tuple[Path, str], ...] = ()
+    """Folders of a package that look as if they declared features and are not run, each with why."""
 
 
 def definition_files(config: Config) -> DefinitionFiles:
@@ -40,7 +46,9 @@ def definition_files(config: Config) -> DefinitionFiles:
     """
     root, listed = config.root, config.definitions
     if listed is not None:
-        return DefinitionFiles(_listed(config, listed))
+        folders = [config.root / pattern for pattern in listed if pattern.endswith("/")]
+        passed_over = tuple(found for folder in folders for found in _passed_over(folder))
+        return DefinitionFiles(_listed(config, listed), passed_over=passed_over)
     module, package = root / MODULE, _package(root / PACKAGE)
     if module.is_file() and package:
         raise DeclarationError(
@@ -57,7 +65,8 @@ def definition_files(config: Config) -> DefinitionFiles:
             f"file beside {FILE}. To load those that declare something, add to it: {line_of(declaring, root)}. Where features "
             "are declared in calls such as store.apply([…]) alone: definitions = []"
         )
-    return DefinitionFiles(loaded, unloaded)
+    passed_over = _passed_over(root / PACKAGE) if loaded is package else ()
+    return DefinitionFiles(loaded, unloaded, passed_over)
 
 
 def _listed(config: Config, patterns: Sequence[str]) -> tuple[Path, ...]:
@@ -78,18 +87,48 @@ def _listed(config: Config, patterns: Sequence[str]) -> tuple[Path, ...]:
 
 def _package(folder: Path) -> tuple[Path, ...]:
     """The modules of a package without its tests, and without what editors keep in hidden folders. Only folders with the
-    name of a module are looked into, so that a folder of data is none, however much it holds."""
-    return tuple(sorted(_modules(folder))) if folder.is_dir() else ()
+    name of a module are looked into, so that a folder of data is none, however much it holds. Links to folders are followed,
+    to each folder once."""
+    modules = [path for inner in _folders(folder) for path in _files(inner)]
+    return tuple(sorted(path for path in modules if path.suffix == ".py" and not re.match(NO_MODULE, path.name)))
 
 
-def _modules(folder: Path) -> Iterator[Path]:
+def _folders(folder: Path) -> list[Path]:
+    """The folder and those below it that have the names of modules, each once: links after all that are none."""
+    found: dict[Path, Path] = {}
+    ahead, links = [folder] if folder.is_dir() else [], list[Path]()
+    while ahead or links:
+        inner = ahead.pop() if ahead else links.pop(0)
+        if inner.resolve() in found:
+            continue
+        found[inner.resolve()] = inner
+        with os.scandir(inner) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.isidentifier() and entry.name not in {"tests", "__pycache__"} and entry.is_dir():
+                    (links if entry.is_symlink() else ahead).append(inner / entry.name)
+    return list(found.values())
+
+
+def _files(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name.isidentifier() and entry.name != "tests":
-                    yield from _modules(folder / entry.name)
-            elif entry.name.endswith(".py") and entry.is_file() and not re.match(NO_MODULE, entry.name):
-                yield folder / entry.name
+        yield from (folder / entry.name for entry in entries if entry.name.endswith(".py") and entry.is_file())
+
+
+def _passed_over(folder: Path) -> tuple[tuple[Path, str], ...]:
+    """The folders of a package that have no name of a module, though one of their first entries seems to declare features."""
+    found = []
+    for inner in _folders(folder):
+        with os.scandir(inner) as entries:
+            odd = [entry.name for entry in entries if entry.is_dir() and not entry.name.isidentifier()]
+        for name in sorted(name for name in odd if not name.startswith(".")):
+            with os.scandir(inner / name) as entries:
+                first = [entry.name for entry in itertools.islice(entries, LOOKED_AT)]
+            if any(one.endswith(".py") and _may_declare(inner / name / one) for one in first):
+                module = re.sub(r"\W|^(?=\d)", "_", name)
+                found.append(
+                    (inner / name, f"'{name}' is no name of a module; call the folder '{module}', or list its files")
+                )
+    return tuple(found)
 
 
 def _may_declare(path: Path) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
+import logging
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -26,6 +29,8 @@ from featurestore.loading.modules import KEPT, RepositoryModules, repository_mod
 
 DEFINITIONS = (Entity, Source, FeatureView, OnDemand, FeatureService)
 
+_LOGGER = logging.getLogger("featurestore")
+
 WAITS_SECONDS = 60.0
 """How long one waits for another thread of the process that loads a repository."""
 
@@ -47,6 +52,8 @@ def load(files: DefinitionFiles, root: Path) -> Catalog:
             f"a file that is not loaded: definitions.py, the package features/, or what `definitions` in {FILE} lists are"
         )
     found: list[Any] = []
+    for folder, why in files.passed_over:
+        _LOGGER.warning("%s is not loaded: %s", _shown(folder), why)
     if not files.loaded:
         return Catalog()
     with _turn(here), repository_modules(root, files.loaded) as modules, redirect_stdout(sys.stderr):
@@ -99,19 +106,22 @@ def _failure(error: BaseException, path: Path, root: Path) -> str:
         file, line, text = Path(error.filename), error.lineno, error.msg
     place = _shown(file) if line is None else f"{_shown(file)}:{line}"
     by_way = "" if file == path else f" (loaded by {_shown(path)})"
-    return f"{place} cannot be loaded{by_way}: {type(error).__name__}: {text}{_hint(error, root)}"
+    return f"{place} cannot be loaded{by_way}: {type(error).__name__}: {text}{_hint(error, root, linecache.getline(str(file), line or 0))}"
 
 
-def _hint(error: BaseException, root: Path) -> str:
-    if not isinstance(error, ImportError):
-        return ""
-    if "no known parent package" in str(error):
+def _hint(error: BaseException, root: Path, line: str) -> str:
+    """What helps where the name of a file is that of a library, which is used in its place. line: the text that failed."""
+    if isinstance(error, ImportError) and "no known parent package" in str(error):
         return f". A file beside {FILE} is in no package: write import name, or from name import …, without the dot"
-    top = (error.name or "").partition(".")[0]
-    if top in KEPT and (root / f"{top}.py").exists():
-        return (
-            f". That is not {top}.py beside {FILE}: the name is that of an installed module, so give the file another"
-        )
+    used = re.findall(r"\w+", line)
+    if isinstance(error, ImportError) and error.name:
+        used = [error.name.partition(".")[0]]
+    elif isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        used = [error.obj.__name__.partition(".")[0]]
+    for top in used:
+        own = [name for name in (f"{top}.py", f"{top}/__init__.py") if (root / name).exists()]
+        if top in KEPT and own:
+            return f". That is not {own[0]} beside {FILE}: the name is that of an installed module, so give the file another"
     return ""
 
 

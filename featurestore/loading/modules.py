@@ -10,8 +10,10 @@ import importlib
 import importlib.util
 import keyword
 import linecache
+import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
@@ -127,6 +129,21 @@ class RepositoryModules(MetaPathFinder):
     def forget(self) -> None:
         """Take the folder's modules out of sys.modules."""
         _take_out(self._found | {PRIVATE})
+
+
+def in_place_of_library(error: BaseException) -> tuple[str, Path] | None:
+    """The name of a library and the user's file that is run in its place, where one is; None where none is.
+
+    Python looks for modules beside the script, or in the working directory, before it looks among those that are installed.
+    """
+    ran = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    loaded = [getattr(sys.modules.get(name), "__file__", None) for name in sorted(KEPT - {"__main__", "featurestore"})]
+    for file in [*map(Path, filter(None, loaded)), *ran]:
+        name = file.parent.name if file.stem == "__init__" else file.stem
+        beside = str(file.parents[1] if file.stem == "__init__" else file.parent)
+        if name in KEPT - {"__main__"} and beside in map(os.path.abspath, sys.path) and not is_library(name, str(file)):
+            return name, file
+    return None
 
 
 def _has_modules(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Which files of a repository are run when it is opened."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -184,3 +185,45 @@ def test_a_repository_that_declares_nothing_says_where_it_would(
         assert done.exit_code == 0
         assert done.stdout.splitlines()[-1].startswith("Nothing is declared: ")
         assert says in done.stdout
+
+
+def test_linked_folders_of_a_package_are_loaded_once(tmp_path: Path) -> None:
+    """They were passed over without a word; a link to a folder above, or to one that is loaded, brings nothing twice."""
+    shared = tmp_path / "shared"
+    (shared / "inner").mkdir(parents=True)
+    (shared / "inner/carts.py").write_text(entity("carts"))
+    (shared / "orders.py").write_text("from .inner.carts import carts\n" + entity("orders"))
+    (tmp_path / "repo").mkdir()
+    folder = project(tmp_path / "repo", {"features/own/base.py": entity("base")})
+    (folder / "features/shared").symlink_to(shared)
+    (folder / "features/again").symlink_to(folder / "features/own")
+    (folder / "features/own/above").symlink_to(folder / "features")
+    assert entities(folder) == ["base", "carts", "orders"]
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    project(linked, {})
+    (linked / "features").symlink_to(folder / "features/own")
+    assert entities(linked) == ["base", "carts", "orders"]  # by way of the link above
+
+
+@pytest.mark.parametrize("toml", ["", 'definitions = ["features/"]\n'])
+def test_a_folder_that_is_no_module_is_told(tmp_path: Path, toml: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it seems to declare something; what editors and data leave is none."""
+    folder = project(
+        tmp_path,
+        {
+            "features/base.py": entity("base"), "features/my-views/carts.py": entity("carts"), "features/more/2024/old.py": entity("old"),
+            "features/raw-data/notes.py": "x = 1\n", "features/.hidden-one/x.py": entity("hidden"), "features/tests/x.py": FAILS,
+        }, toml,
+    )  # fmt: skip
+    caplog.set_level(logging.WARNING, "featurestore")
+    assert entities(folder) == ["base"]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2, told
+    assert (
+        "features/my-views is not loaded: 'my-views' is no name of a module; call the folder 'my_views', or list"
+        in told[0] + told[1]
+    )
+    assert (
+        "features/more/2024 is not loaded: '2024' is no name of a module; call the folder '_2024'" in told[0] + told[1]
+    )

@@ -273,6 +273,40 @@ def test_a_file_that_bears_a_library_s_name_takes_nothing_from_it(tmp_path: Path
     assert "That is not calendar.py beside featurestore.toml" in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_told"),
+    [
+        ("import redis\nredis.ours()\n", True),  # AttributeError
+        ("import redis\nredis.Redis(ours=1)\n", True),  # TypeError
+        ("import redis as library\nlibrary.ours()\n", True),
+        ("from redis.ours import x\n", True),
+        ("import redis\n1 / 0\n", False),
+        ("import json\njson.ours()\n", False),
+        ("import numpy\nnumpy.ours()\n", True),
+    ],
+)
+def test_whatever_fails_for_a_file_that_bears_a_library_s_name_says_so(
+    tmp_path: Path, text: str, is_told: bool
+) -> None:
+    """Only an ImportError did. Where the line that failed has nothing to do with the file, nothing is said of it."""
+    ours = "def ours(): pass\n"
+    folder = project(tmp_path, {"redis.py": ours, "numpy/__init__.py": ours, "definitions.py": text})
+    assert ("the name is that of an installed module, so give the file another" in refusal(folder)) == is_told
+
+
+@pytest.mark.parametrize("text", ["def ours(): pass\n", "raise ValueError('run')\n", "import nothing_of_that_name\n"])
+@pytest.mark.parametrize("name", ["numpy.py", "pyarrow.py", "pydantic/__init__.py"])
+def test_a_script_beside_a_file_that_bears_a_library_s_name_says_so(tmp_path: Path, name: str, text: str) -> None:
+    """Python said that there is no FeatureStore in featurestore, and nothing of the file that is run in numpy's place."""
+    folder = project(tmp_path, {name: text, "script.py": "from featurestore import FeatureStore\n"})
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    library = name.partition(".")[0].partition("/")[0]
+    assert f"{folder / name} is run in the place of the installed module {library}" in ran.stderr.splitlines()[-1]
+
+
 def test_a_file_of_the_working_directory_takes_no_place_in_the_program_itself(tmp_path: Path) -> None:
     """`python -m` puts it before the standard library. Modules that only it has are found, as definitions may need them."""
     names = ("secrets.py", "queue.py", "sqlite3.py", "email.py", "rich.py", "pandas.py")
