@@ -11,6 +11,7 @@ from tests.servers import RedisServer
 
 LONGEST_FIRST = [
     "cli/test_commands.py",  # 138 s on an idle core
+    "cli/test_streams.py",
     "test_explain.py",
     "test_push_processes.py",
     "test_testing.py",

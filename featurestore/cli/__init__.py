@@ -15,6 +15,7 @@ from featurestore.cli.pushing import compact, push, take_back
 from featurestore.cli.scaffold import init
 from featurestore.cli.serving import manifest, materialize, online, serve, status, verify
 from featurestore.cli.simulating import simulate
+from featurestore.cli.streams import hold_streams, interruptions_noticed
 from featurestore.cli.training import explain, historical, snapshot
 
 __all__ = ["app", "main"]
@@ -28,4 +29,6 @@ add("Operate", verify, compact, take_back, keys, teardown)
 
 def main() -> None:
     """The command `featurestore`."""
-    app(prog_name="featurestore")
+    hold_streams()
+    with interruptions_noticed():
+        app(prog_name="featurestore")

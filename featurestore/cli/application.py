@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from featurestore.cli.streams import INTERRUPTED, end_quietly, was_interrupted
 from featurestore.cli.values import past
 from featurestore.errors import ConfigError, FeatureStoreError
 
@@ -58,9 +59,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error of the product, or of the file system, is a line on stderr and exit code 1."""
         try:
-            return super().invoke(ctx)
+            return self._uninterrupted(ctx)
         except BrokenPipeError:
-            raise
+            end_quietly()
         except typer.BadParameter as error:  # of a number, whose library has words of its own
             error.message = _plain(error.message)
             raise
@@ -72,6 +73,15 @@ class Commands(TyperGroup):
 
             typer.echo(f"{type(error).__name__}: {told(error)}", err=True)
             raise typer.Exit(1) from None
+
+    def _uninterrupted(self, ctx: Any) -> Any:
+        """Run the command; whatever an interruption breaks off ends it alike."""
+        try:
+            return super().invoke(ctx)
+        except BaseException:
+            if was_interrupted():
+                raise SystemExit(INTERRUPTED) from None
+            raise
 
 
 def _plain(message: str) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PART_ROWS = 5_000
 """Rows that are kept at a time; a mistake leaves those of the parts before it kept."""
 
+AGAIN = "pushing the file again is safe where the source has an identity"
+
 FORMATS = "JSON lines, a JSON list or Parquet"
 """What a file of rows may be."""
 
@@ -39,17 +41,22 @@ def push(
     from featurestore.push.pushed import Pushed
 
     told, naive = dict.fromkeys(("accepted", "unchanged", "late", "without_key"), 0), dict[str, None]()
-    lateness = first = 0
+    lateness = first = under_way = 0
     with opened(context) as store, _opened(file) as stream:
-        for rows, count, plain in _parts(stream, str(file), store.catalog.sources.get(source)):
-            try:
+        try:
+            for rows, count, plain in _parts(stream, str(file), store.catalog.sources.get(source)):
+                under_way = count
                 pushed = store.push(source, rows, json=plain)
-            except (PushError, OnlineStoreError, LogError) as error:
-                raise type(error)(_placed(error, first, told["accepted"])) from None
-            told = {name: many + getattr(pushed, name) for name, many in told.items()}
-            naive |= dict.fromkeys(pushed.naive)
-            lateness = pushed.lateness or lateness
-            first += count
+                told = {name: many + getattr(pushed, name) for name, many in told.items()}
+                naive |= dict.fromkeys(pushed.naive)
+                lateness = pushed.lateness or lateness
+                first, under_way = first + count, 0
+        except (PushError, OnlineStoreError, LogError) as error:
+            raise type(error)(_placed(error, first, told["accepted"])) from None
+        except KeyboardInterrupt:
+            perhaps = f", and perhaps the {under_way} after them" if under_way else ""
+            typer.echo(f"Interrupted. The first {first} rows of {file} stay pushed{perhaps}; {AGAIN}", err=True)
+            raise
     without_key = told.pop("without_key")
     whole = Pushed(**told).telling(without_key=without_key, naive=tuple(naive), lateness=lateness)
     if as_json:
@@ -66,7 +73,7 @@ def _placed(error: FeatureStoreError, first: int, kept: int) -> str:
         return str(error)
     return (
         f"{error}; it is counted from row {first} of the file. The rows before that one stay pushed, {kept} of them accepted: "
-        "pushing the file again is safe where the source has an identity"
+        f"{AGAIN}"
     )
 
 

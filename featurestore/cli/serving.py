@@ -11,6 +11,7 @@ import typer
 
 from featurestore.cli.application import FOUND, AsJson, At, next_step, opened, place_of
 from featurestore.cli.output import print_found, print_json, print_report
+from featurestore.cli.streams import outlive_output
 from featurestore.cli.values import json_row, one_or_all, past
 from featurestore.errors import NotMaterializedError, RequestError
 
@@ -223,6 +224,7 @@ def serve(
     """
     from featurestore.config import load_config
 
+    outlive_output()
     place = place_of(context)
     configured = load_config(place.repo, place.env).server
     server = importlib.import_module("featurestore.server")

@@ -189,6 +189,7 @@ def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run
         mark = pack_watermark(complete if again else [*instants, *complete], edition + again)
         lease.release({codec.watermark_key: mark, codec.state_key: _state(runs[-1], records)})
     except BaseException:
+        job.progress.stop()
         _give_up(lease)
         raise
     for run in runs:

@@ -40,6 +40,11 @@ class Progress:
             task = self._bar.tasks[0]
             self._bar.update(task.id, advance=items, rate=f"{task.speed:,.0f}/s" if task.speed else "")
 
+    def stop(self) -> None:
+        """The task is given up: the terminal gets its cursor back."""
+        if self._bar is not None:
+            self._bar.stop()
+
     def done(self, task: object) -> None:
         """The task is done; what is left to read of it is its text, in a line."""
         if self._bar is not None:

@@ -214,6 +214,8 @@ def _answered(
             invalid = None if part.name in counted else _invalid(own, part.view)
             return part_values(part, answer), _AnswerCounts(int(answer.conflicts.sum()), past, invalid)
 
+    if len(parts) == 1:  # what a thread is waited for cannot be interrupted
+        return [answered(parts[0])]
     with ThreadPoolExecutor(VIEWS_AT_ONCE) as pool:
         return list(pool.map(answered, parts))
 

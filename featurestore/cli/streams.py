@@ -1,0 +1,139 @@
+"""What ends a command from outside, without a word: output that nobody reads any more, and an interruption (Ctrl-C)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TextIO
+
+BROKEN_PIPE = 141
+"""The exit code of a command whose output nobody reads, as a shell tells it: 128 + SIGPIPE."""
+
+INTERRUPTED = 130
+"""That of a command that was interrupted: 128 + SIGINT."""
+
+GRACE_SECONDS = 5.0
+"""How long an interrupted command has to put things in order."""
+
+SHOW_CURSOR = b"\x1b[?25h"
+"""What a terminal is told whose cursor a bar has hidden."""
+
+_INTERRUPTION = threading.Event()
+"""Set when SIGINT came, since what it breaks off raises errors of many kinds: the engine's is no KeyboardInterrupt."""
+
+
+def _interrupt(*_: object) -> None:
+    _INTERRUPTION.set()
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interruptions_noticed() -> Iterator[None]:
+    """End by SystemExit where the process is interrupted, or, where threads go on with what they do, without waiting for them:
+    all that is on the disk and online is as whole as a process leaves it that was killed. For the first thread."""
+    _INTERRUPTION.clear()
+    ended = threading.Event()
+    threading.Thread(target=_end_late, args=(ended,), daemon=True).start()
+    before = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if not was_interrupted():  # else what Python waits for at its end may take long, too
+            ended.set()
+            _INTERRUPTION.set()
+
+
+def _end_late(ended: threading.Event) -> None:
+    _INTERRUPTION.wait()
+    if ended.wait(GRACE_SECONDS):
+        return
+    if os.isatty(2):
+        os.write(2, SHOW_CURSOR)
+    os._exit(INTERRUPTED)
+
+
+def was_interrupted() -> bool:
+    """Whether the process was, so that whatever error it met is none to tell of."""
+    return _INTERRUPTION.is_set()
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output that ends the process where nobody reads it any more."""
+
+    def write(self, text: str, /) -> int:
+        with _ending():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _ending():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        end_quietly()
+
+
+def end_quietly() -> None:
+    """Leave, and let what is still to be written vanish: SystemExit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    raise SystemExit(BROKEN_PIPE)
+
+
+def hold_streams() -> None:
+    """Open each standard stream that whoever started the process has closed, so that no other file gets its number: input that
+    is at its end, output that nobody reads, errors that vanish. Output that nobody reads ends the process when it is written."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            _open_as(descriptor)
+            _put(name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
+    out = sys.stdout
+    if out is sys.__stdout__ and isinstance(out, io.TextIOWrapper):
+        encoding, errors, line_buffering = out.encoding, out.errors, out.line_buffering
+        _put("stdout", _Output(out.detach(), encoding, errors, line_buffering=line_buffering))
+
+
+def _put(name: str, stream: TextIO) -> None:
+    for also in (name, f"__{name}__"):  # which is where Python keeps the one that it began with
+        setattr(sys, also, stream)
+
+
+def outlive_output() -> None:
+    """For a process that serves: output that nobody reads is no reason to end, and vanishes where that is so by now."""
+    poll = select.poll()
+    poll.register(1, 0)
+    if any(events & select.POLLERR for _, events in poll.poll(0)):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+    out = sys.stdout
+    if isinstance(out, _Output):
+        encoding, errors, line_buffering = out.encoding, out.errors, out.line_buffering
+        _put("stdout", io.TextIOWrapper(out.detach(), encoding, errors, line_buffering=line_buffering))
+
+
+def _open_as(descriptor: int) -> None:
+    if descriptor == 1:
+        read, opened = os.pipe()
+        os.close(read)
+    else:
+        opened = os.open(os.devnull, os.O_RDWR)
+    if opened != descriptor:
+        os.dup2(opened, descriptor)
+        os.close(opened)
