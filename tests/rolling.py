@@ -1,4 +1,4 @@
-"""Run as a program: look a service up without pause, in several threads, while a changed version of it is rolled out.
+"""Run as a program: look a service up again and again, in several threads, while a changed version of it is rolled out.
 
 rolling FOLDER next    the environment of the changed definitions, which it applies and materializes when told on stdin
 rolling FOLDER ""      one that only looks up
@@ -25,7 +25,7 @@ WANTED = {"old": 1, "new": 1_000_000}
 
 
 def look(store: FeatureStore, stop: threading.Event, counts: Counter[str], wrong: list[str]) -> None:
-    while not stop.is_set():
+    while not stop.wait(0.002):
         try:
             result = store.get_online_features(ROWS, "service")
         except FeatureStoreError as error:

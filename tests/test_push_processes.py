@@ -177,7 +177,7 @@ def test_fills_frees_and_compactions_go_on_beside_pushes_and_lookups(
 
         def push(who: int) -> None:
             chosen, number = random.Random(who), 0
-            while not stop.is_set():
+            while not stop.wait(0.002):
                 number += 1
                 try:
                     store.push("rows", rows_of(who, number, datetime.now(UTC), chosen), json=True)

@@ -69,7 +69,7 @@ class Watcher:
     def _watch(self) -> None:
         before = self._log.read()
         try:
-            while not self._stop.is_set():
+            while not self._stop.wait(0.001):
                 now = self._log.read()
                 assert now.slice(0, before.num_rows).column("known_at").equals(before.column("known_at"))
                 if before.num_rows:
