@@ -91,6 +91,23 @@ def agrees(history: History, key: tuple[Any, ...], explanation: Explanation, ans
     assert all(row.verdict in others for row in explanation.rows if row not in mine)
 
 
+def contradicts_nothing(explanation: Explanation) -> None:
+    """One row is chosen where there is a value; one has ended, or all are too old, where it has expired; else none."""
+    counts = explanation.counts
+    assert set(counts) <= set(VERDICTS)
+    assert counts == dict(Counter(row.verdict for row in explanation.rows))
+    assert counts.get("chosen", 0) == (explanation.status == "PRESENT")
+    if explanation.status == "EXPIRED":
+        assert counts.get("ended") == 1 or ("expired" in counts and "older" not in counts)
+    else:
+        assert "ended" not in counts
+    if explanation.status == "MISSING":
+        assert not {"older", "expired"} & set(counts)
+    for form in (str(explanation), explanation._repr_html_()):
+        assert explanation.status in form
+    json.dumps(explanation.to_dict(), allow_nan=False)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories())
 def test_an_explanation_is_the_oracles(offline: Offline, history: History) -> None:
@@ -98,6 +115,7 @@ def test_an_explanation_is_the_oracles(offline: Offline, history: History) -> No
     explanations = explained(history, offline)
     for (key, _), explanation, answer in zip(history.spine, explanations, answers_of(history), strict=True):
         agrees(history, key, explanation, answer)
+        contradicts_nothing(explanation)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -118,26 +136,6 @@ def test_rows_that_are_read_again_give_what_copied_ones_do(offline: Offline, his
         patch.setattr("featurestore.reports.explain.explain.COPIED_MAX_CELLS", -1)
         read = explained(history, offline)
     assert list(map(told, read)) == list(map(told, copied))
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(history=histories())
-def test_verdicts_never_contradict_the_answer(offline: Offline, history: History) -> None:
-    """One row is chosen where there is a value; one has ended, or all are too old, where it has expired; else none."""
-    for explanation in explained(history, offline):
-        counts = explanation.counts
-        assert set(counts) <= set(VERDICTS)
-        assert counts == dict(Counter(row.verdict for row in explanation.rows))
-        assert counts.get("chosen", 0) == (explanation.status == "PRESENT")
-        if explanation.status == "EXPIRED":
-            assert counts.get("ended") == 1 or ("expired" in counts and "older" not in counts)
-        else:
-            assert "ended" not in counts
-        if explanation.status == "MISSING":
-            assert not {"older", "expired"} & set(counts)
-        for form in (str(explanation), explanation._repr_html_()):
-            assert explanation.status in form
-        json.dumps(explanation.to_dict(), allow_nan=False)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
