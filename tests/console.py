@@ -114,7 +114,7 @@ class Page:
             self._start(words[1:-1])
             return ""
         if words[0] == "featurestore":
-            return _featurestore(words[1:])
+            return featurestore(*words[1:])
         done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -141,7 +141,8 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
         yield command, shown
 
 
-def _featurestore(words: list[str]) -> str:
+def featurestore(*words: str) -> str:
+    """What a command line prints, run in this process; AssertionError where it fails."""
     out, told = io.StringIO(), io.StringIO()
     given, refused = sys.argv, None
     sys.argv = ["featurestore", *words]

@@ -15,6 +15,7 @@ import pytest
 
 from featurestore import FeatureService, FeatureStore, ManualClock
 from featurestore.errors import NotMaterializedError
+from tests.console import featurestore
 from tests.small import NOON, hours, opened, table, view_of
 
 ROOT = Path(__file__).parents[1]
@@ -139,21 +140,21 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path, ter
     """With keys, rate and time left; without a terminal one plain line a run, and no control characters."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "150"}
 
-    def featurestore(*words: str, stderr: Any = subprocess.DEVNULL) -> None:
-        command = [sys.executable, "-m", "featurestore", *words]
+    def materialize(stderr: Any) -> None:
+        command = [sys.executable, "-m", "featurestore", "--repo", "shop", "materialize"]
         subprocess.run(command, cwd=tmp_path, env=environ, check=True, stdout=subprocess.DEVNULL, stderr=stderr)
 
-    featurestore("init", "shop")
-    featurestore("--repo", "shop", "apply")
+    featurestore("init", str(tmp_path / "shop"))
+    featurestore("--repo", str(tmp_path / "shop"), "apply")
     if not terminal:
         with (tmp_path / "told").open("wb") as file:
-            featurestore("--repo", "shop", "materialize", stderr=file)
+            materialize(file)
         lines = (tmp_path / "told").read_text().splitlines()
         assert len(lines) in {1, 2}  # two, while what was computed early is not to be served yet
         assert all("customer_orders as of" in line and "keys/s" in line and line.isprintable() for line in lines)
         return
     ours, theirs = pty.openpty()
-    featurestore("--repo", "shop", "materialize", stderr=theirs)
+    materialize(theirs)
     os.close(theirs)
     told = b""
     try:

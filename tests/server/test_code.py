@@ -16,6 +16,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.serving.served_versions import RELOAD_SECONDS
+from tests.console import featurestore
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -25,17 +26,13 @@ APPLIED = "return last is not None and amount is not None and amount > last"
 
 
 def run(shop: Path, *command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "featurestore", "--repo", str(shop), *command],
-        cwd=ROOT, check=True, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    return done.stdout
+    return featurestore("--repo", str(shop), *command)
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """The repository that `init` writes, applied and materialized."""
-    subprocess.run([sys.executable, "-m", "featurestore", "init", str(tmp_path / "shop")], cwd=ROOT, check=True)
+    featurestore("init", str(tmp_path / "shop"))
     run(tmp_path / "shop", "apply")
     run(tmp_path / "shop", "materialize")
     return tmp_path / "shop"

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.console import featurestore
 from tests.server.test_http import JSON
 from tests.servers import free_port
 
@@ -25,8 +26,9 @@ ASKED = json.dumps({"service": "order_model", "rows": [{"customer": "ann", "amou
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository that `init` writes, applied and materialized."""
     folder = tmp_path_factory.mktemp("shop") / "repo"
-    for command in (["init", str(folder)], ["--repo", str(folder), "apply"], ["--repo", str(folder), "materialize"]):
-        subprocess.run([sys.executable, "-m", "featurestore", *command], cwd=ROOT, check=True, capture_output=True)
+    featurestore("init", str(folder))
+    featurestore("--repo", str(folder), "apply")
+    featurestore("--repo", str(folder), "materialize")
     return folder
 
 
