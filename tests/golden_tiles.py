@@ -30,8 +30,8 @@ from featurestore.declare.folds import Fold
 from featurestore.semantics.order import pushed_place
 from featurestore.semantics.time import END
 from featurestore.sources.offline import Offline
-from featurestore.tiles.codec import TileCodec
 from featurestore.tiles.series import UNTIL, PushedRow, Replaced, ViewTiles
+from featurestore.tiles.tile_codec import TileCodec
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.golden_wire import GOLDEN
 from tests.world import resolved

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from featurestore import Entity, FeatureView
-from featurestore.online.codec import ViewCodec, pack_watermark
+from featurestore.online.view_codec import ViewCodec, pack_watermark
 from featurestore.query.asof import Statement, near_sql, newest_statement, rows_statements, ties_statements
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.values import canonical

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.declare.declaration import Declaration
 from featurestore.online import Guard, OnlineStore, Reading
-from featurestore.online.codec import project_prefix
+from featurestore.online.view_codec import project_prefix
 from featurestore.types import parse_type
 from tests.folding import FoldSpec, fold_specs, folded_value, windows_of
 from tests.histories import (

@@ -31,7 +31,7 @@ from featurestore import (
     RequestTime,
     on_demand,
 )
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.documents import resolved_view
 from featurestore.serving.log.serving_log import losses
 from featurestore.types import Float64, Int64, Timestamp

@@ -34,7 +34,7 @@ from featurestore import (
     on_demand,
 )
 from featurestore.clock import instant_of
-from featurestore.online.codec import ViewCodec, pack_watermark
+from featurestore.online.view_codec import ViewCodec, pack_watermark
 from featurestore.reports.audit import CAUSES, Audit
 from featurestore.reports.audit.bits import passage
 from featurestore.semantics.status import Status

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from featurestore.errors import OnlineDamagedError
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.documents import resolved_view
 from tests.test_audit import HOUR, World
 

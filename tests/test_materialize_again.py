@@ -27,7 +27,7 @@ from featurestore import (
 from featurestore.clock import instant_of
 from featurestore.errors import MaterializeError
 from featurestore.online import Guard
-from featurestore.online.codec import ViewCodec, edition_of
+from featurestore.online.view_codec import ViewCodec, edition_of
 from featurestore.types import Int64, Timestamp
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

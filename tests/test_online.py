@@ -18,7 +18,7 @@ from featurestore.errors import NotMaterializedError
 from featurestore.materialize.materialize import materialize_view
 from featurestore.materialize.progress import Progress
 from featurestore.online import Guard, OnlineStore, Reading, open_online
-from featurestore.online.codec import ViewCodec, unpack_watermark
+from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.semantics.service import ResolvedService
 from featurestore.serving.lookup import Lookup
 from featurestore.sources.offline import Offline

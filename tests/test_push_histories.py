@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore, ManualClock
 from featurestore.clock import instant_of, to_datetime
 from featurestore.errors import NotMaterializedError, PushError
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.push.push_sources import Pushing
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.lookup import Lookup

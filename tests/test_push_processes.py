@@ -18,8 +18,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.clock import instant_of
 from featurestore.errors import FeatureStoreError
-from featurestore.online.codec import ViewCodec
 from featurestore.online.source_state import source_prefix
+from featurestore.online.view_codec import ViewCodec
 from tests.folding import FoldSpec
 from tests.histories import History
 from tests.oracle import SourceSpec, ViewSpec, sort_key

@@ -25,7 +25,7 @@ from featurestore import (
     PushSource,
     Sum,
 )
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.documents import view_fingerprints
 from featurestore.registry.steps import KeepVersion
 from featurestore.types import Float64, String, Timestamp, from_json

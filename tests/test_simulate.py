@@ -41,7 +41,7 @@ from featurestore import (
 from featurestore.cli import app
 from featurestore.errors import NotFoundError, PushError, RequestError
 from featurestore.online import Guard, OnlineStore
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.reports.simulation import Simulation
 from featurestore.types import Bool, Float64, Int64, String, Timestamp
 

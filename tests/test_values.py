@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from featurestore import Entity, FeatureView
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import EVENT_TIME, UNTIL, resolve
 from featurestore.sources.offline import Offline

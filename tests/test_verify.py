@@ -31,7 +31,7 @@ from featurestore import (
 )
 from featurestore.cli import app
 from featurestore.errors import OnlineStoreError
-from featurestore.online.codec import ViewCodec, edition_of, unpack_watermark
+from featurestore.online.view_codec import ViewCodec, edition_of, unpack_watermark
 from featurestore.push.merge_rows import PushedView
 from featurestore.reports.verify import Verified
 from featurestore.types import Bool, Float64, Int64, String, Timestamp

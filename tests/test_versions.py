@@ -15,7 +15,7 @@ from featurestore.catalog import Catalog
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, PlanOutdatedError
 from featurestore.materialize import materializer
 from featurestore.materialize.progress import Progress
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.types import String
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)

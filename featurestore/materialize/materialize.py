@@ -29,8 +29,8 @@ from featurestore.materialize.lease import Lease
 from featurestore.materialize.progress import Progress
 from featurestore.materialize.records import RecordBatch, RecordQuery, collect, existing
 from featurestore.online import OnlineStore
-from featurestore.online.codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
 from featurestore.online.value_checksums import read_past_damage
+from featurestore.online.view_codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
 from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
 from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.registry.store import RunRecord

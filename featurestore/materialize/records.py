@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from featurestore.lazy import pa, pc
 from featurestore.online import OnlineStore
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.online.wire import cut
 from featurestore.query.answer import Answer, ask
 from featurestore.query.windows.tile_protocol import Tiling

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from featurestore.declare.push import PushSource
 from featurestore.errors import OnlineStoreError
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 
 PACKED = struct.Struct("<Bqqqq")
 FORMAT = 2

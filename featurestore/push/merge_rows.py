@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.lazy import pa, pc
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.semantics.expressions import evaluate
 from featurestore.semantics.order import pushed_place
 from featurestore.semantics.rows import holds_sql
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import canonical, instants, scalars
 from featurestore.semantics.view import ResolvedView
-from featurestore.tiles.codec import TileCodec
 from featurestore.tiles.series import UNTIL, PushedRow, ViewTiles
+from featurestore.tiles.tile_codec import TileCodec
 
 
 class LoggedRow(NamedTuple):

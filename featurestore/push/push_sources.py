@@ -19,8 +19,8 @@ from featurestore.durable.forks import mutex
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, apply_first, did_you_mean
 from featurestore.materialize.materialize import Run
 from featurestore.online import OnlineStore
-from featurestore.online.codec import ViewCodec, pack_watermark, watermark_key
 from featurestore.online.source_state import LAG_US, Witness
+from featurestore.online.view_codec import ViewCodec, pack_watermark, watermark_key
 from featurestore.push.compactor import Compactor
 from featurestore.push.heartbeat import Heartbeat
 from featurestore.push.pushed import Pushed

@@ -28,8 +28,8 @@ from featurestore.durable.forks import renewed_in_child
 from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreError, OnlineUnavailableError, PushError
 from featurestore.lazy import pa, pc
 from featurestore.online import Guard, OnlineStore
-from featurestore.online.codec import pack_watermark
 from featurestore.online.source_state import NEVER, SourceState, source_prefix, state_key
+from featurestore.online.view_codec import pack_watermark
 from featurestore.push.apply_log import Applying, BatchReading, missing_rows
 from featurestore.push.deduplicate import (
     IDENTITY,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from featurestore.online import OnlineStore
-from featurestore.online.codec import WATERMARK, ViewCodec, project_prefix
 from featurestore.online.value_checksums import read_past_damage
+from featurestore.online.view_codec import WATERMARK, ViewCodec, project_prefix
 
 
 def free_view(store: OnlineStore, project: str, view: str, fingerprint: str) -> int:

@@ -10,8 +10,8 @@ from featurestore.clock import to_datetime
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.online import OnlineStore
-from featurestore.online.codec import ViewCodec, unpack_watermark
 from featurestore.online.source_state import NEVER, SourceState, served_as_of, state_key
+from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.registry.differences import Differences
 from featurestore.report import Report, ReportTable, instant_json, plain, plain_fields, shown_instant
 from featurestore.semantics.rows import words_sql

@@ -15,9 +15,9 @@ from featurestore.clock import to_datetime
 from featurestore.errors import MaterializeError
 from featurestore.materialize.materialize import run_record
 from featurestore.materialize.records import RecordQuery, collect, existing
-from featurestore.online.codec import HEAD, ViewCodec, edition_of, unpack_watermark
 from featurestore.online.source_state import SourceState, state_key
 from featurestore.online.value_checksums import read_past_damage
+from featurestore.online.view_codec import HEAD, ViewCodec, edition_of, unpack_watermark
 from featurestore.project import Project
 from featurestore.push.merge_rows import PushedView
 from featurestore.push.rebuild_records import folded_records

@@ -30,7 +30,7 @@ from featurestore.errors import (
     RequestError,
 )
 from featurestore.online import OnlineStore
-from featurestore.online.codec import ViewCodec, unpack_watermark
+from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import Document, service_views
 from featurestore.registry.store import Registry, ServiceVersion, Version

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple, Protocol
 from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
-from featurestore.online.codec import Rows, ViewCodec, edition_of, unpack_watermark
 from featurestore.online.source_state import LAG_US, NEVER, SourceState, Witness, served_as_of, state_key
+from featurestore.online.view_codec import Rows, ViewCodec, edition_of, unpack_watermark
 from featurestore.semantics.judge import expired, filled, non_present, row_status, spread, status_of
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.online_result import PartAnswer
-from featurestore.tiles.codec import TileCodec
 from featurestore.tiles.series import ViewTiles
+from featurestore.tiles.tile_codec import TileCodec
 
 Columns = Sequence[Sequence[Any]]
 

@@ -9,7 +9,7 @@ import pytest
 from featurestore import FeatureService, FeatureView, Latest, PushSource
 from featurestore.clock import instant_of
 from featurestore.errors import NotMaterializedError
-from featurestore.online.codec import pack_watermark
+from featurestore.online.view_codec import pack_watermark
 from featurestore.serving.view_readers import reader_of
 from featurestore.types import Float64, Int64, Timestamp
 from tests.small import NOON, THING, hours, opened, raised, table, view_of

@@ -20,8 +20,8 @@ from featurestore.semantics.order import pushed_place
 from featurestore.semantics.time import END
 from featurestore.semantics.windows import TileGrid
 from featurestore.sources.offline import Offline
-from featurestore.tiles.codec import TileCodec
 from featurestore.tiles.series import UNTIL, PushedRow, TileRange, ViewTiles
+from featurestore.tiles.tile_codec import TileCodec
 from featurestore.tiles.tile_rows import tile_table, tiled_columns
 from featurestore.types import Float64, Int64, Timestamp
 from tests.semantics.values import of_type

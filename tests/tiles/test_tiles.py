@@ -37,8 +37,8 @@ from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView, algebra_of
 from featurestore.semantics.windows import Span
 from featurestore.sources.offline import Offline
-from featurestore.tiles.codec import BLOCK_READ_MIN_RECORDS, TileCodec
 from featurestore.tiles.series import UNTIL, PartialAggregate, PushedRow, ViewTiles
+from featurestore.tiles.tile_codec import BLOCK_READ_MIN_RECORDS, TileCodec
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.semantics.values import of_type
 from tests.world import resolved

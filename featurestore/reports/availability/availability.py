@@ -12,7 +12,7 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import SourceError
 from featurestore.lazy import duckdb
-from featurestore.online.codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec
 from featurestore.project import Project
 from featurestore.reports.availability.advice import advice_on
 from featurestore.reports.availability.measuring import (

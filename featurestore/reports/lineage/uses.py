@@ -11,7 +11,7 @@ from featurestore.catalog import Catalog
 from featurestore.errors import DeclarationError, FeatureStoreError, RegistryError
 from featurestore.lazy import pa, pads, pc
 from featurestore.online import OnlineStore
-from featurestore.online.codec import ViewCodec, unpack_watermark
+from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.registry.frames import WrittenFrame
 from featurestore.registry.store import Registry
 from featurestore.report import instant_json
