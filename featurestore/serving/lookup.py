@@ -33,8 +33,8 @@ from featurestore.types import FeatureType, Timestamp, from_json
 MAX_READINGS = 20
 """Round trips that a lookup makes at most, when records are rewritten under its hands."""
 
-ONE_INT, ONE_STR = {int}, {str}
-"""Types of values of which two that are equal are the same; a bool is equal to an int."""
+ONE_TYPE = {int}, {str}
+"""The types of values of which two that are equal are the same, where they are all of one; a bool is equal to an int."""
 
 EQUAL_IS_SAME = {"Bool", "Int32", "Int64", "String", "Bytes", "Date", "Timestamp"}
 """Types of which two values that are equal are the same; 0.0 equals -0.0, a function may tell them apart, and lists have no hash."""
@@ -243,7 +243,7 @@ def _column(rows: RequestRows, name: str, of: FeatureType, *, json: bool) -> lis
     """One input's canonical scalars."""
     try:
         values = [row[name] for row in rows]
-        if len(values) > 1 and {*map(type, values)} in (ONE_INT, ONE_STR) and _is_shared(values):
+        if len(values) > 1 and _is_shared(values) and {*map(type, values)} in ONE_TYPE:
             value = from_json(of, values[0]) if json else of.accept(values[0])
             return [value] * len(values)  # which is no list, since it came of none
         if json:
@@ -254,8 +254,10 @@ def _column(rows: RequestRows, name: str, of: FeatureType, *, json: bool) -> lis
 
 
 def _is_shared(values: Sequence[Any]) -> bool:
-    """Whether several rows have one value between them; where the last has another than the first, that is seen at once."""
-    return bool(values[0] == values[-1] and values.count(values[0]) == len(values))
+    """Whether several rows have one value between them, an integer or a text; where the last has another than the first, that
+    is seen at once."""
+    first = values[0]
+    return type(first) in (int, str) and bool(first == values[-1]) and values.count(first) == len(values)
 
 
 def _input_error(rows: Sequence[Any], name: str, of: FeatureType, *, json: bool) -> RequestError:

@@ -30,7 +30,8 @@ class Repeats:
 def repeats_of(columns: Sequence[Sequence[Any]], rows: int) -> Repeats | None:
     """Which of the rows are alike in all columns, whose values are alike where they are equal; None where no two rows are."""
     each: Sequence[Any] = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-    unlike = len({*each}) if columns else 1
+    one = not columns or (each[0] is each[-1] and each.count(each[0]) == rows)  # as where all rows are told one key
+    unlike = 1 if one else len({*each})
     if unlike >= rows:
         return None
     if unlike == 1:
