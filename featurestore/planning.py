@@ -78,16 +78,17 @@ class Planning:
         return Rollout(keep, (retire,) if isinstance(retire, str) else tuple(retire), served)
 
     def apply(
-        self, definitions: Iterable[Any] | Plan | None, *, note: str, keep: bool, retire: str | Sequence[str]
-    ) -> AppliedVersion:
+        self, definitions: Iterable[Any] | Plan | None, *, note: str, accept_types: bool = False, keep: bool,
+        retire: str | Sequence[str],
+    ) -> AppliedVersion:  # fmt: skip
         """Carry out a plan that was made, or the one of these definitions; see FeatureStore.apply."""
         if isinstance(definitions, Plan):
-            if keep or retire:
-                raise ValueError("keep and retire are said when the plan is made: apply(plan(keep=True))")
+            if accept_types or keep or retire:
+                raise ValueError("accept_types, keep and retire are said when the plan is made: apply(plan(keep=True))")
             make = self._made.get(definitions.digest)
             return self._apply(definitions, note, again=None if make is None else make())
         listed = _listed(definitions)
-        plan = self.plan(listed, keep=keep, retire=retire)
+        plan = self.plan(listed, accept_types=accept_types, keep=keep, retire=retire)
         if listed is not None:
             self._project.add(listed)
         return self._apply(plan, note)

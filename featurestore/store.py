@@ -162,15 +162,15 @@ class FeatureStore(BoundToProcess):
 
     @checked
     def apply(
-        self, definitions: Iterable[Any] | Plan | None = None, *, note: str = "", keep: bool = False,
-        retire: str | Sequence[str] = (),
+        self, definitions: Iterable[Any] | Plan | None = None, *, note: str = "", accept_types: bool = False,
+        keep: bool = False, retire: str | Sequence[str] = (),
     ) -> AppliedVersion:  # fmt: skip
         """Carry out a plan: the one given, or that of the definitions given, or that of the repository.
 
-        keep, retire: as for `plan`, which says them of a plan that is given. Raises PlanOutdatedError where the plan given
-        is no longer what would be done.
+        accept_types, keep, retire: as for `plan`, which says them of a plan that is given. Raises PlanOutdatedError where
+        the plan given is no longer what would be done.
         """
-        return self._planning.apply(definitions, note=note, keep=keep, retire=retire)
+        return self._planning.apply(definitions, note=note, accept_types=accept_types, keep=keep, retire=retire)
 
     def differences(self) -> Differences:
         """In which definitions those at hand differ from those that are applied, in anything that can change a value."""

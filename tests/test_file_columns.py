@@ -29,6 +29,7 @@ from featurestore import (
 )  # fmt: skip
 from featurestore.declare import frames
 from featurestore.errors import DeclarationError, FeatureStoreError, SourceError
+from featurestore.registry.steps import ChangeLabel
 from featurestore.types import Array, Decimal, Float64, Int64
 from tests.small import NOON, THING, both, hours, opened, raised, spine, table, view_of, write
 
@@ -383,11 +384,81 @@ def test_a_fold_whose_states_would_change_is_planned_anew(tmp_path: Path) -> Non
         assert both(store, thing=[1])["view__x"] == [1]
         write(tmp_path / "2.parquet", table(thing=[2], at=[hours(0.5)], x=[1 << 40]))
         clock.set(hours(1))
-        with pytest.raises(SourceError, match=r"'x' \(of feature 'x'\) was Int32 \(INTEGER\) and is Int64 \(BIGINT\)"):
+        with pytest.raises(SourceError, match=r"'x' \(feature 'x'\) was Int32 \(INTEGER\) .* and is Int64 \(BIGINT\)"):
             store.materialize(progress=False)
         plan = store.plan([sums, FeatureService("service", features=[sums])], accept_types=True)
         store.apply(plan)
         assert both(store, thing=[1, 2])["view__x"] == [1, 1 << 40]
+
+
+MOMENT = pd.Timestamp("2026-03-01 11:00:00.123456")
+
+REWRITTEN: dict[str, list[pa.Array]] = {
+    "instants of any unit and zone": [
+        pa.array([MOMENT], pa.timestamp("ns", "UTC")), pa.array([MOMENT], pa.timestamp("us", "UTC")),
+        pa.array([MOMENT.value + 1], pa.timestamp("ns", "Europe/Berlin")),
+    ],
+    "coarse instants": [pa.array([7], pa.timestamp("s", "UTC")), pa.array([7000], pa.timestamp("ms", "UTC"))],
+    "naive times of any unit": [
+        pa.array([7], pa.timestamp("s")), pa.array([7_000], pa.timestamp("ms")),
+        pa.array([7_000_000], pa.timestamp("us")), pa.array([7_000_000_001], pa.timestamp("ns")),
+    ],
+    "lists of instants": [
+        pa.array([[MOMENT]], pa.list_(pa.timestamp("ns", "UTC"))),
+        pa.array([[MOMENT]], pa.large_list(pa.timestamp("us", "UTC"))),
+    ],
+    "small integers": [pa.array([7], of) for of in (pa.int8(), pa.int32(), pa.uint16(), pa.int16())],
+    "large integers": [pa.array([7], of) for of in (pa.int64(), pa.uint32())],
+    "small floats": [pa.array(np.array([0.5], "float16"), pa.float16()), pa.array([0.5], pa.float32())],
+    "text": [
+        pa.array(["a"]), pa.array(["a"], pa.large_string()), pa.array(["a"]).dictionary_encode(),
+        pa.array(["a"], pa.string_view()),
+    ],
+    "bytes": [pa.array([b"a"], of) for of in (pa.binary(), pa.large_binary(), pa.binary(1))],
+    "days": [pa.array([NOON.date()], of) for of in (pa.date32(), pa.date64())],
+}  # fmt: skip
+"""What a column of one feature type may be stored as: each of these has the same value."""
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("kind", REWRITTEN)
+def test_a_file_that_stores_the_same_type_otherwise_is_no_change(tmp_path: Path, kind: str, *, back: bool) -> None:
+    """Materialize goes on over it and plan has no value that changes, with the fingerprint as it was."""
+    first, *others = REWRITTEN[kind][::-1] if back else REWRITTEN[kind]
+    files(tmp_path, {"x": first})
+    definitions = [view(source_of(tmp_path), ["x"], refresh="1h")]
+    with opened(*definitions) as (store, clock):
+        value = both(store, thing=[1])["view__x"]
+        document = store.registry.current().document
+        for hour, column in enumerate(others, 1):
+            files(tmp_path, {"x": column})
+            clock.set(hours(hour))
+            store.materialize(progress=False)
+            assert both(store, thing=[1])["view__x"] == value
+            plan = store.plan(definitions)
+            assert plan.document["views"]["view"]["fingerprint"] == document["views"]["view"]["fingerprint"]
+            assert [step for step in plan.steps if not isinstance(step, ChangeLabel)] == []
+
+
+@pytest.mark.parametrize("column", ["at", "x"])
+@pytest.mark.parametrize("stored", [pa.timestamp("us"), pa.timestamp("ns")])
+def test_a_naive_time_in_place_of_an_instant_is_a_change(tmp_path: Path, stored: pa.DataType, column: str) -> None:
+    """As it is in files beside each other: the message shows both, and what to do about it takes it."""
+    times = table(thing=[1], at=[hours(-1)], x=[hours(-2)])
+    write(tmp_path / "1.parquet", times)
+    definitions = [view(source_of(tmp_path), ["x"], refresh="1h")]
+    with opened(*definitions) as (store, clock):
+        place = times.column_names.index(column)
+        write(tmp_path / "1.parquet", times.set_column(place, column, times[column].cast(stored)))
+        clock.set(hours(1))
+        for refused in (store.plan, store.apply, lambda _=None: store.materialize(progress=False)):
+            said = raised(SourceError, lambda call=refused: call(definitions))
+            assert f"column '{column}' (" in said
+            assert "was Timestamp (TIMESTAMP WITH TIME ZONE) when it was applied and is naive Timestamp" in said
+            assert "featurestore plan --accept-types" in said
+        store.apply(definitions, accept_types=True)
+        store.materialize(progress=False)
+        assert store.plan(definitions).is_empty
 
 
 def test_the_plan_says_what_it_saw(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
 ]  # fmt: skip
 
 JUDGED_ELSEWHERE = {
-    ("plan", "accept_types"), ("plan", "keep"), ("plan", "retire"), ("apply", "note"), ("apply", "keep"), ("apply", "retire"),
+    ("plan", "accept_types"), ("plan", "keep"), ("plan", "retire"), ("apply", "note"), ("apply", "accept_types"), ("apply", "keep"), ("apply", "retire"),
     ("get_historical_features", "with_event_time"), ("snapshot", "with_status"),
     ("explain_request", "row"), ("explain_request", "limit"), ("materialize", "full"),
     ("materialize", "progress"), ("verify", "repair"), ("push", "json"), ("get_online_features", "json"), ("unfilled", "fingerprint"),

@@ -24,12 +24,17 @@ Retire = Annotated[
     typer.Option(metavar="SERVICE@FINGERPRINT", help="End a version that is kept, or 'all'; repeatable."),
 ]
 
+AcceptTypes = Annotated[
+    bool, typer.Option("--accept-types", help="Take a changed type of a source's column as a change of its views.")
+]
+
 
 def plan(
     context: typer.Context,
     check: Annotated[bool, typer.Option("--check", help="Exit with 2 where there is something to apply.")] = False,
     keep: Keep = False,
     retire: Retire = None,
+    accept_types: AcceptTypes = False,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +44,7 @@ def plan(
     Example: featurestore plan --retire all
     """
     with opened(context, at=at) as store:
-        made = store.plan(keep=keep, retire=retire or ())
+        made = store.plan(accept_types=accept_types, keep=keep, retire=retire or ())
         print_found(made, as_json=as_json)
         if not as_json:
             _say_what_follows(context, store, made)
@@ -69,6 +74,7 @@ def apply(
     note: Annotated[str, typer.Option(help="A note that history shows.")] = "",
     keep: Keep = False,
     retire: Retire = None,
+    accept_types: AcceptTypes = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the plan and carry out exactly that; on a terminal, ask before.
@@ -77,7 +83,7 @@ def apply(
     Example: featurestore apply --keep --yes
     """
     with opened(context) as store:
-        made = store.plan(keep=keep, retire=retire or ())
+        made = store.plan(accept_types=accept_types, keep=keep, retire=retire or ())
         if not as_json:
             typer.echo(str(made))
         asks = not yes and not made.is_empty and sys.stdin.isatty() and sys.stdout.isatty()

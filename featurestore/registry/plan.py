@@ -14,6 +14,7 @@ from featurestore.registry.function_notices import function_notices
 from featurestore.registry.rollout import Rollout, versions_between
 from featurestore.registry.steps import Notice, Plan, Refill, steps_between
 from featurestore.registry.store import Registry
+from featurestore.registry.type_changes import type_change
 from featurestore.registry.warnings import column_notices, data_notices, rule_notices
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import resolve_service
@@ -120,25 +121,7 @@ def _check_types(view: ResolvedView, applied: Record, offline: Offline) -> None:
         return
     if before.fingerprint != applied["fingerprint"] or view.fingerprint == before.fingerprint:
         return
-    differing = [name for name, of in before.named_columns.items() if view.named_columns[name] != of]
-    shown = "; ".join(
-        f"column '{name}' ({', '.join(_readers(view, name))}) was {before.columns[name]} ({before.raw[name]}) when it was "
-        f"applied and is {view.columns[name]} ({view.raw[name]}) now"
-        for name in differing
-    )
-    raise SourceError(
-        f"{view.declared.title}: in source '{view.source.name}' {shown}, and the definition did not change. Restore the type "
-        f"in the data, or plan with accept_types=True to make it a change of the view ({view.declared.origin}) "
-        f"[{_read_from(view.source, offline)}]"
-    )
-
-
-def _readers(view: ResolvedView, column: str) -> Iterator[str]:
-    """What reads a column, for messages."""
-    yield from (f"key '{key.name}'" for key in view.keys if key.column == column)
-    yield from (f"feature '{feature.name}'" for feature in view.features if feature.fold.column == column)
-    if column in view.source.option_columns:
-        yield "an option of the source"
+    raise type_change(before, view, read_from=f" [{_read_from(view.source, offline)}]")
 
 
 def _keep_listings(document: Document, current: Document) -> None:

@@ -9,7 +9,8 @@ from featurestore.catalog import Catalog
 from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, NotFoundError, SourceError, apply_first, did_you_mean
 from featurestore.registry.records import Version
-from featurestore.semantics.columns import RawColumns, said_type
+from featurestore.registry.type_changes import type_change
+from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.sources.offline import Offline
 
@@ -49,21 +50,7 @@ def rebind(applied: ResolvedView, catalog: Catalog, offline: Offline) -> Resolve
     view = _settled(applied.declared, applied, offline)
     if view.fingerprint == applied.fingerprint:
         return view
-    was = {column: of for column, of in applied.raw.items() if view.named_raw.get(column) != of}
-    changed = ", ".join(
-        f"'{column}'{_readers(applied, column)} was {said_type(of)} and is {said_type(view.raw.get(column))}"
-        for column, of in was.items()
-    )
-    raise SourceError(
-        f"{applied.source.title} is not what it was when view '{applied.name}' was applied: {changed}; run featurestore "
-        f"plan ({applied.source.origin})"
-    )
-
-
-def _readers(view: ResolvedView, column: str) -> str:
-    """Which features are made of a column, in parentheses."""
-    names = [f"'{feature.name}'" for feature in view.features if feature.fold.column == column]
-    return f" (of feature {', '.join(names)})" if names else ""
+    raise type_change(applied, view)
 
 
 def _settled(declared: FeatureView, applied: ResolvedView, offline: Offline) -> ResolvedView:

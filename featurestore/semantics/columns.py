@@ -151,6 +151,15 @@ def widens(source: FeatureType, target: FeatureType) -> bool:
     return (source.kind, target.kind) in {("Int32", "Int64"), ("Int32", "Float64"), ("Float32", "Float64")}
 
 
+def identity_of(of: FeatureType, raw: str) -> str:
+    """A column as a view's identity names it: its feature type, and whether its timestamps are naive.
+
+    How a file stores values of one type is no part of it: widths, units, dictionaries. An instant is floored to µs from any
+    unit; a naive one is read in the source's timezone, so it is another instant than an aware one.
+    """
+    return f"naive {of}" if raw.partition("[")[0] in NAIVE else str(of)
+
+
 def finer_than_micros(raw: str) -> bool:
     """Whether a DuckDB type holds timestamps of more digits than µs, alone or in lists."""
     return raw.partition("[")[0] in NANOSECONDS

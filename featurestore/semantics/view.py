@@ -16,7 +16,7 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, SourceError, did_you_mean
-from featurestore.semantics.columns import RawColumns, finer_than_micros, instant_sql, type_of_column, widens
+from featurestore.semantics.columns import RawColumns, identity_of, instant_sql, type_of_column, widens
 from featurestore.semantics.expressions import check_faults, settled
 from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.semantics.time import Timing
@@ -90,11 +90,12 @@ class ResolvedView:
         """`raw` as its identity names it."""
         return {**self.raw, **self.first}
 
-    @property
-    def named_columns(self) -> dict[str, FeatureType]:
-        """`columns` as its identity names them."""
+    @cached_property
+    def identity_columns(self) -> dict[str, str]:
+        """`columns` as its identity names them, by name."""
         narrow = {name: of for name, raw in self.first.items() if (of := type_of_column(raw)) is not None}
-        return {**self.columns, **narrow}
+        named, raws = {**self.columns, **narrow}, self.named_raw
+        return {name: identity_of(of, raws[name]) for name, of in sorted(named.items())}
 
     @property
     def name(self) -> str:
@@ -117,13 +118,11 @@ class ResolvedView:
         source = self.source
         timing = self.timing
         derived = {name: normalised(text) for name, text in source.derived.items() if name in self.columns}
-        floored = sorted(name for name, of in self.named_raw.items() if finer_than_micros(of))
         return {
             "view": self.name,
             "source": {**_source_words(source), **_history_words(source)},
-            "columns": {name: str(of) for name, of in sorted(self.named_columns.items())},
+            "columns": self.identity_columns,
             **({"derived": derived} if derived else {}),
-            **({"floored": floored} if floored else {}),
             "keys": [[key.name, str(key.type), key.column] for key in self.keys],
             "refresh": None if timing.refresh is None else show_duration(timing.refresh),
             "refresh_offset": show_duration(timing.offset),

@@ -15,7 +15,7 @@ from featurestore.declare.push import PushSource
 from featurestore.declare.sources import ParquetSource, Source
 from featurestore.durable.forks import mutex
 from featurestore.lazy import duckdb, pa, pq
-from featurestore.semantics.columns import Mixed, RawColumns, finer_than_micros, type_of_column, widens
+from featurestore.semantics.columns import Mixed, RawColumns, type_of_column, widens
 from featurestore.semantics.source_columns import own_columns
 from featurestore.semantics.sql import file_list, folded, numbered_columns
 from featurestore.sources.engine_types import NOTHING, EngineChange, change_in, common_type, given_type, type_tree
@@ -241,5 +241,4 @@ def _mix(there: Sequence[tuple[Stored, str]]) -> Mixed | None:
         return None
     narrow = [raw for raw in raws if all(widens(held[raw], of) for of in held.values())] or raws
     shown = ", ".join(f"{held[raw]} ({raw}) in {seen[raw]}" for raw in raws)
-    first = min(narrow, key=lambda raw: (not finer_than_micros(raw), raw))
-    return Mixed(held, first, shown)
+    return Mixed(held, min(narrow), shown)

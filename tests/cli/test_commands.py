@@ -272,6 +272,24 @@ def test_a_roll_out_from_the_command_line(repo: Path) -> None:
         assert "refresh: 1h → 30m" in told
 
 
+def test_a_changed_type_is_taken_on_request(repo: Path) -> None:
+    """Each message on the way leads to the next command."""
+    run(repo, "apply", "--yes")
+    run(repo, "materialize", "--quiet")
+    file = repo / "data/orders.parquet"
+    rows = pq.read_table(file)
+    place = rows.column_names.index("amount")
+    pq.write_table(rows.set_column(place, "amount", rows["amount"].cast(pa.float32())), file)
+    for line in (["materialize", "--full"], ["plan"], ["apply", "--yes"]):
+        told = run(repo, *line, code=1).stderr
+        assert "column 'amount' (" in told
+        assert "was Float64 (DOUBLE) when it was applied and is Float32 (FLOAT) now" in told
+        assert "featurestore apply --accept-types" in told
+    assert "columns.amount: Float64 → Float32" in run(repo, "plan", "--accept-types").stdout
+    run(repo, "apply", "--yes", "--accept-types")
+    run(repo, "materialize", "--quiet")
+
+
 def test_every_command_is_documented() -> None:
     text = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
     assert all(f"`featurestore {command}" in text for command in ["init", *ORDER, "serve"])
