@@ -105,7 +105,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'featurestore' has no attribute '{name}'")
+        raise importlib.import_module("featurestore.elsewhere").missing("featurestore", name)
     try:
         value = getattr(importlib.import_module(f"featurestore.{_HOMES[name]}"), name)
     except Exception as error:  # Python would say no more of an AttributeError than that there is no such name

@@ -15,11 +15,12 @@ from featurestore.bound import BoundToProcess
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock
 from featurestore.config import Config, load_config
-from featurestore.declare.arguments import checked
+from featurestore.declare.arguments import checked, named
 from featurestore.declare.durations import asked_instant, began
 from featurestore.declare.problems import shown
 from featurestore.declare.zones import read_as_utc, said_zones
 from featurestore.durable.temporary import TemporaryFolder
+from featurestore.elsewhere import counterparts
 from featurestore.errors import ManifestError, NotFoundError, RequestError, SpineError, did_you_mean
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
@@ -69,6 +70,7 @@ AT_HAND = "those at hand are used", "the definitions at hand are used"
 MATERIALIZED = "those that are applied are materialized", "there is nothing to materialize"
 
 
+@counterparts
 class FeatureStore(BoundToProcess):
     """A project: its definitions, what of them is applied, its offline data and its online store.
 
@@ -77,6 +79,7 @@ class FeatureStore(BoundToProcess):
     included. Safe to use from several threads. Raises ConfigError and DeclarationError.
     """
 
+    @named
     def __init__(self, path: str | Path, *, env: str | None = None, clock: Clock | None = None) -> None:
         config = load_config(path, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
         self._open(Project(config, load(definition_files(config), config.root), clock))
@@ -437,7 +440,7 @@ class FeatureStore(BoundToProcess):
             )
         return self._project.serving.present(manifest)
 
-    @checked
+    @named
     def get_online_features(
         self, rows: Any, features: Any, *, fingerprint: str | None = None, json: bool = False,
         request_id: str | None = None,

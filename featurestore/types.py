@@ -30,8 +30,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as _Decimal
 from decimal import InvalidOperation
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from featurestore.elsewhere import missing
 from featurestore.lazy import pa
 
 JsonValue = Any
@@ -517,3 +518,9 @@ def to_json(of: FeatureType, value: Scalar) -> JsonValue:
 def from_json(of: FeatureType, value: JsonValue) -> Scalar:
     """The canonical scalar of a JSON form; ValueError says why it is none of this type."""
     return None if value is None else TABLE[of.kind].from_json(of, value)
+
+
+if not TYPE_CHECKING:  # or every name would be one
+
+    def __getattr__(name: str) -> Any:
+        raise missing(__name__, name)

@@ -15,7 +15,7 @@ import featurestore
 
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
-    {"errors", "clock", "lazy", "types", "report", "hidden", "bound"},
+    {"errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "bound"},
     {"durable"},
     {"declare", "config"},
     {"semantics"},

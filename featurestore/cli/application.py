@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from featurestore.cli.streams import INTERRUPTED, end_quietly, was_interrupted
 from featurestore.cli.values import past
+from featurestore.elsewhere import elsewhere
 from featurestore.errors import ConfigError, FeatureStoreError
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ class Commands(TyperGroup):
         for title, names in GROUPS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(LONGEST_SENTENCE)) for name in names])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is asked for; what another feature store calls one is answered with its name here."""
+        instead = None if args[0] in self.commands else elsewhere("the command line", args[0])
+        if instead is not None:
+            ctx.fail(f"No such command '{args[0]}': {instead}.")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error of the product, or of the file system, is a line on stderr and exit code 1."""

@@ -13,6 +13,7 @@ from featurestore.cli.application import FOUND, AsJson, At, next_step, opened, p
 from featurestore.cli.output import print_found, print_json, print_report
 from featurestore.cli.streams import outlive_output
 from featurestore.cli.values import json_row, one_or_all, past
+from featurestore.elsewhere import BY_PLACE, elsewhere
 from featurestore.errors import NotMaterializedError, RequestError
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def materialize(
     from featurestore.materialize.materialize import describe
     from featurestore.reports.status import nothing_due
 
+    for name in views or ():
+        if name[:1].isdigit():  # no name of a view, and a time where another feature store takes two
+            raise typer.BadParameter(f"'{name}': {elsewhere('featurestore materialize', BY_PLACE)}.")
     with opened(context, at=at) as store:
         runs = store.materialize(views, full=full, progress=not quiet)
         applied = store.registry.current()

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
 
 from featurestore.declare.problems import shown
+from featurestore.elsewhere import BY_PLACE, elsewhere
 from featurestore.errors import RequestError
 
 V = TypeVar("V", bound=Callable[..., Any])
@@ -26,13 +27,29 @@ def checked(verb: V) -> V:
     """A method that refuses arguments of other kinds than its signature says, with a RequestError, before it does anything.
 
     Flags, numbers, text, lists of names and choices are looked at; what may be of many kinds is for the verb to judge. A
-    single name stands for a list of one.
+    single name stands for a list of one. An argument that it does not have, and another store's verb has, is a TypeError
+    that says what it is here; any other is Python's own.
     """
     parameters = list(inspect.signature(verb).parameters.values())[1:]
-    kinds = {one.name: kind for one in parameters if (kind := _kind(one.annotation, verb)) is not None}
+    return _held(verb, {one.name: kind for one in parameters if (kind := _kind(one.annotation, verb)) is not None})
+
+
+def named(verb: V) -> V:
+    """A method that judges the values of its arguments itself: of these only the names are looked at, as in `checked`."""
+    return _held(verb, {})
+
+
+def _held(verb: V, kinds: Mapping[str, _Kind]) -> V:
+    parameters = list(inspect.signature(verb).parameters.values())[1:]
+    names = {one.name for one in parameters}
     places = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
 
     def given(args: tuple[Any, ...], said: dict[str, Any]) -> tuple[Any, ...]:
+        for name in said:
+            if name not in names:
+                _refuse(verb, name)
+        if len(args) > len(places):
+            _refuse(verb, BY_PLACE)
         own = list(args)
         for place, name in enumerate(places[: len(args)]):
             own[place] = _checked(name, args[place], kinds.get(name))
@@ -52,6 +69,15 @@ def checked(verb: V) -> V:
         return verb(self, *given(args, said), **said)
 
     return cast("V", call)
+
+
+def _refuse(verb: Callable[..., Any], word: str) -> None:
+    """TypeError where an argument that a verb does not have is known from elsewhere; nothing where Python refuses it."""
+    title = verb.__qualname__
+    instead = elsewhere(title, word)
+    if instead is not None:
+        said = "takes fewer arguments by place" if word == BY_PLACE else f"has no argument '{word}'"
+        raise TypeError(f"{title.removesuffix('.__init__')} {said}: {instead}")
 
 
 def _checked(name: str, value: Any, kind: _Kind | None) -> Any:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 import pydantic
 from pydantic import (
@@ -22,8 +22,8 @@ from pydantic import (
     ValidationError,
 )
 
-from featurestore.declare.misplaced_options import elsewhere, options_of
 from featurestore.declare.problems import problems, shown
+from featurestore.elsewhere import elsewhere
 from featurestore.errors import DeclarationError, did_you_mean
 from featurestore.types import FeatureType, parse_type
 
@@ -188,6 +188,14 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
         self._origin = origin
 
     return cast("Callable[Concatenate[S, P], None]", checked)
+
+
+@functools.cache
+def options_of(function: Callable[..., object]) -> tuple[str, ...]:
+    """The keywords that `**options: Unpack[…]` of a function stands for; none where it has no such."""
+    hints = get_type_hints(function)
+    tables = [table for hint in hints.values() for table in get_args(hint) if hasattr(table, "__total__")]
+    return tuple(option for table in tables for option in table.__annotations__)
 
 
 def takes_words(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Send
 
+from featurestore.elsewhere import elsewhere
 from featurestore.errors import (
     FeatureStoreError,
     FingerprintError,
@@ -177,7 +178,8 @@ async def answer_http(request: Request, error: Exception) -> Response:
     """The response to a path or method that there is not; `Allow` and the like stay."""
     assert isinstance(error, HTTPException)
     path, status = request.url.path, HTTPStatus(error.status_code)
-    details = {404: f"There is no {path}; /docs lists what there is", 405: f"{path} does not take {request.method}"}
+    instead = elsewhere("HTTP", path) or "/docs lists what there is"
+    details = {404: f"There is no {path}; {instead}", 405: f"{path} does not take {request.method}"}
     detail = details.get(status, str(error.detail))
     kind = status.name.lower().replace("_", "-")
     return problem(status, status.phrase, detail, kind=kind, path=path, headers=error.headers).response()

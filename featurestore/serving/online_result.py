@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 import numpy.typing as npt
 
 from featurestore.clock import to_datetime
-from featurestore.declare.arguments import checked
+from featurestore.declare.arguments import checked, named
+from featurestore.elsewhere import counterparts
 from featurestore.lazy import pa, pd
 from featurestore.report import Report, ReportTable, cell, shown_instant
 from featurestore.semantics.service import ResolvedService, ServiceColumn
@@ -47,6 +48,7 @@ class _PlainService(NamedTuple):
     inputs: Mapping[str, FeatureType]
 
 
+@counterparts
 @dataclass(eq=False, repr=False, slots=True)
 class OnlineResult:
     """The features of a lookup, in the service's order, in whichever form a model takes them."""
@@ -74,6 +76,7 @@ class OnlineResult:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
+    @named
     def to_dict(self) -> dict[str, list[Any]]:
         """Column → list of Python values, the request's inputs first, then the features in order."""
         types = {**self.service.inputs, **self._types()}

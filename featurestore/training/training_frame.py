@@ -23,6 +23,7 @@ from featurestore.declare.sources import no_path
 from featurestore.durable.checksums import signed
 from featurestore.durable.disk import told
 from featurestore.durable.parquet import storable, storable_schema
+from featurestore.elsewhere import counterparts
 from featurestore.errors import FeatureStoreError, RegistryError, SpineError
 from featurestore.lazy import pa, pc, pd, pq
 from featurestore.registry.frames import WrittenFrame, feature_id, on_demand_id
@@ -70,6 +71,7 @@ class _Again:
         return iter((self.block,))
 
 
+@counterparts
 @dataclass
 class TrainingFrame:
     """The rows of a spine with the features of a service; made by `get_historical_features`.

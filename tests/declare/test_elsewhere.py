@@ -25,10 +25,10 @@ from featurestore import (
     on_demand,
 )
 from featurestore.declare import folds
-from featurestore.declare.declaration import Declaration
-from featurestore.declare.misplaced_options import ELSEWHERE, options_of
+from featurestore.declare.declaration import Declaration, options_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.sources import Source
+from featurestore.elsewhere import ELSEWHERE
 from featurestore.errors import DeclarationError
 from featurestore.types import Float64, Int64, Timestamp
 

@@ -35,9 +35,8 @@ from featurestore import (
     Var,
     on_demand,
 )
-from featurestore.declare.declaration import Declaration
+from featurestore.declare.declaration import Declaration, options_of
 from featurestore.declare.folds import Fold
-from featurestore.declare.misplaced_options import options_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import DeclarationError
 from featurestore.types import Array, Bytes, Float64, Int64, Timestamp

@@ -25,7 +25,7 @@ from featurestore import (
     TableSource,
     on_demand,
 )
-from featurestore.declare.misplaced_options import options_of
+from featurestore.declare.declaration import options_of
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import DeclarationError
 from featurestore.types import Float64, Int64, Timestamp
