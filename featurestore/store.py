@@ -440,7 +440,7 @@ class FeatureStore(BoundToProcess):
             )
         return self._project.serving.present(manifest)
 
-    @named
+    @checked
     def get_online_features(
         self, rows: Any, features: Any, *, fingerprint: str | None = None, json: bool = False,
         request_id: str | None = None,

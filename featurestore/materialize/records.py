@@ -16,10 +16,10 @@ from featurestore.lazy import pa, pc
 from featurestore.online import OnlineStore
 from featurestore.online.view_codec import ViewCodec
 from featurestore.online.wire import cut
-from featurestore.query.answer import Answer, ask
+from featurestore.query.answer import ask
 from featurestore.query.windows.tile_protocol import Tiling
+from featurestore.semantics.judge import are_expired
 from featurestore.semantics.source_columns import key_list
-from featurestore.semantics.status import Status
 from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
@@ -81,7 +81,8 @@ class RecordQuery:
         table: pa.Table = connection.sql(f"SELECT request_no, {key_list(view)} FROM requests").to_arrow_table()
         keys = codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
         requests = table["request_no"].to_numpy()
-        index, expired = answer.index[requests], _expired(answer)[requests]
+        statuses = answer.statuses_of(answer.view.features).values()
+        index, expired = answer.index[requests], are_expired(statuses)[requests]
         order = np.argsort(index) if self.blocking else pc.sort_indices(keys).to_numpy()
         index, expired, names = index[order], expired[order], [feature.name for feature in view.features]
         for start in range(0, count, size):
@@ -95,13 +96,6 @@ class RecordQuery:
                 for place, record in zip(found.tolist(), encoded, strict=True):
                     records[place] = record
             yield RecordBatch(batch, records, int(np.count_nonzero(expired[start : start + size])))
-
-
-def _expired(answer: Answer) -> npt.NDArray[np.bool_]:
-    """For which requests every feature is EXPIRED."""
-    each = answer.statuses_of(answer.view.features).values()
-    expired: npt.NDArray[np.bool_] = np.logical_and.reduce([status == Status.EXPIRED for status in each])
-    return expired
 
 
 def _rows(rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:

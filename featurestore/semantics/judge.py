@@ -71,6 +71,12 @@ def non_present(feature: ResolvedFeature) -> Status:
     return Status.OVERFLOW if feature.fold.needs_window else Status.EXPIRED
 
 
+def are_expired(columns: Iterable[Statuses]) -> Bits:
+    """For which rows the values of all columns are EXPIRED."""
+    expired: Bits = np.logical_and.reduce([statuses == Status.EXPIRED for statuses in columns])
+    return expired
+
+
 def takes_default(status: Any) -> Any:
     """Whether a default replaces the null of a value that is not PRESENT; a Status, or a numpy array of them."""
     return (status == Status.MISSING) | (status == Status.EXPIRED)
