@@ -6,13 +6,14 @@ import linecache
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from featurestore.catalog import Catalog
 from featurestore.config import FILE
@@ -42,7 +43,8 @@ def load(files: DefinitionFiles, root: Path) -> Catalog:
     """The catalog of a repository: every definition that a module-level name of its files of definitions holds, by itself
     or in a list, a tuple or a dict.
 
-    root: its folder, whose modules they may import. What they print goes to stderr. Raises DeclarationError, which names
+    root: its folder, whose modules they may import. What they print goes to stderr, what other threads print where it went
+    before. Raises DeclarationError, which names
     the file and line, where one fails, and where one opens a store.
     """
     running, here = _RUNNING.get(), caller()
@@ -56,10 +58,27 @@ def load(files: DefinitionFiles, root: Path) -> Catalog:
         _LOGGER.warning("%s is not loaded: %s", _shown(folder), why)
     if not files.loaded:
         return Catalog()
-    with _turn(here), repository_modules(root, files.loaded) as modules, redirect_stdout(sys.stderr):
+    with _turn(here), repository_modules(root, files.loaded) as modules, redirect_stdout(_apart()):
         for path in files.loaded:
             found += _declared(vars(_run(path, modules)).values())
     return Catalog.of(found)
+
+
+class _OwnOutput:
+    """Standard output where one thread's goes to stderr."""
+
+    def __init__(self, before: TextIO) -> None:
+        self._before, self._thread = before, threading.current_thread()
+
+    def __getattr__(self, name: str) -> Any:
+        own = threading.current_thread() is self._thread
+        return getattr(sys.stderr if own and sys.stderr is not None else self._before, name)
+
+
+def _apart() -> TextIO:
+    """Standard output for as long as this thread loads; whatever keeps it writes on as it does now."""
+    before: TextIO | None = sys.stdout  # none where the process has no output at all
+    return sys.stderr if before is None else cast("TextIO", _OwnOutput(before))
 
 
 def _declared(values: Iterable[Any]) -> Iterator[Any]:

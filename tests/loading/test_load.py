@@ -1,6 +1,7 @@
 """How files of definitions are run: apart from other modules, told by file and line, and without touching what a command prints."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -124,6 +125,37 @@ def test_a_command_whose_stdout_is_closed_loads_all_the_same(tmp_path: Path, mon
 def test_in_a_notebook_what_they_print_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     FeatureStore(project(tmp_path, {"definitions.py": "print('loaded')\n"})).close()
     assert capsys.readouterr() == ("", "loaded\n")
+
+
+def test_what_other_threads_print_meanwhile_goes_where_it_went(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prints = """
+import logging
+import sys
+
+sys.wait_for_other()
+print("of definitions")
+logger = logging.getLogger("of definitions")
+logger.addHandler(logging.StreamHandler(sys.stdout))
+"""
+    folder = project(tmp_path, {"definitions.py": prints + entity("one")})
+
+    def wait_for_other() -> None:
+        other = threading.Thread(target=lambda: print("of another thread"))
+        other.start()
+        other.join()
+
+    sys.wait_for_other = wait_for_other  # type: ignore[attr-defined]
+    logger = logging.getLogger("of definitions")
+    try:
+        FeatureStore(folder).close()
+        print("afterwards")
+        logger.warning("logged by definitions")
+    finally:
+        del sys.wait_for_other  # type: ignore[attr-defined]
+        logger.handlers.clear()
+    assert capsys.readouterr() == ("of another thread\nafterwards\n", "of definitions\nlogged by definitions\n")
 
 
 # --- what failed -----------------------------------------------------------------------------
