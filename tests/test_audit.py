@@ -31,6 +31,7 @@ from featurestore import (
     RequestTime,
     on_demand,
 )
+from featurestore.errors import NotFoundError
 from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.documents import resolved_view
 from featurestore.serving.log.serving_log import losses
@@ -172,7 +173,8 @@ def test_only_a_part_is_logged_and_only_a_part_audited(tmp_path: Path) -> None:
         late = world.store.audit(since=middle)
         early = world.store.audit(until=middle)
         assert (late.compared, early.compared) == (2 * 21 * 7, 21 * 7)
-        assert world.store.audit(service="other").compared == 0
+        with pytest.raises(NotFoundError, match="No feature service 'other' was applied"):
+            world.store.audit(service="other")
 
 
 def test_a_killed_server_loses_its_tail_and_the_log_says_how_much(tmp_path: Path) -> None:

@@ -47,7 +47,10 @@ def materialize(
     with opened(context, at=at) as store:
         runs = store.materialize(views, full=full, progress=not quiet)
         applied = store.registry.current()
-        if not (runs or quiet or as_json) and applied.document["views"]:
+        if not (runs or quiet or as_json) and not applied.document["views"]:
+            typer.echo("Nothing is applied.")
+            next_step(context, "apply" if store.catalog.views else "plan")
+        elif not (runs or quiet or as_json):
             named = [view for view in store.status() if not views or view.view in views]
             typer.echo(nothing_due(named, wall_clock() if at is None else instant_of(past(at))))
     if as_json:

@@ -10,7 +10,8 @@ import typer
 from featurestore.cli.application import FOUND, AsJson, opened
 from featurestore.cli.output import print_found
 from featurestore.cli.values import instant
-from featurestore.lazy import pq
+from featurestore.errors import SourceError
+from featurestore.lazy import pa, pq
 
 if TYPE_CHECKING:
     from featurestore.reports.simulation import Faults
@@ -31,7 +32,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go 
     skip: Annotated[float | None, typer.Option(help="The share of runs that do not take place.")] = None,
     restarts: Annotated[int | None, typer.Option(help="How often the serving process ends.")] = None,
     pause: Annotated[str | None, typer.Option(help="For how long nothing is pushed and no run takes place.")] = None,
-    lookups: Annotated[float, typer.Option(metavar="PER_HOUR", help="Requests of each service an hour.")] = 30,
+    lookups: Annotated[float, typer.Option(metavar="PER_HOUR", min=0, help="Requests of each service an hour.")] = 30,
     rows: Annotated[
         list[str] | None, typer.Option(metavar="SOURCE=FILE", help="Parquet rows to push in place of a source's log.")
     ] = None,
@@ -57,19 +58,31 @@ def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go 
 
 
 def _faults(late: str | None, said: dict[str, Any]) -> Faults:
+    from featurestore.errors import DeclarationError
     from featurestore.reports.simulation import Faults
 
-    if late is None:
-        return Faults(**said)
-    share, _, by = late.partition(":")
+    if late is not None:
+        share, _, by = late.partition(":")
+        try:
+            said |= {"late": float(share), "late_by": by}
+        except ValueError:
+            raise typer.BadParameter(f"--late {late!r} must be written SHARE:DURATION, such as 0.01:2h") from None
     try:
-        return Faults(**said, late=float(share), late_by=by)
-    except ValueError as error:
-        raise typer.BadParameter(f"--late {late!r} must be written SHARE:DURATION, such as 0.01:2h: {error}") from None
+        return Faults(**said)
+    except DeclarationError as error:
+        option, _, problem = error.problem.removeprefix("Faults: ").replace("late_by: ", "late: ").partition(": ")
+        raise typer.BadParameter(problem, param_hint=f"--{option}") from None
 
 
 def _frame(pair: str) -> tuple[str, Any]:
+    from featurestore.sources.unreadable import no_parquet
+
     source, separator, path = pair.partition("=")
     if not separator:
         raise typer.BadParameter(f"--rows {pair!r} must be written SOURCE=FILE")
-    return source, pq.read_table(Path(path))
+    if not Path(path).is_file():
+        raise SourceError(f"{path} is a folder; give one file" if Path(path).is_dir() else f"There is no {path}")
+    try:
+        return source, pq.read_table(Path(path))
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(no_parquet(path, error)) from None

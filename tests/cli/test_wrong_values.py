@@ -107,6 +107,38 @@ def test_no_file_is_named_as_the_place_of_an_option(shop: Path) -> None:
     assert str(refused.value) == f"{refused.value.problem} ({refused.value.place})"
 
 
+def test_words_of_a_simulation_are_told_by_their_options(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("cart,customer\n")
+    for args, says in (
+        (["--fail", "3"], "--fail: must be at most 1.0, and is 3"),
+        (["--pause", "x"], "--pause: Duration 'x' cannot be read"),
+        (["--late", "2:1h"], "--late: must be at most 1.0"),
+        (["--late", "0.1:x"], "--late: Duration 'x' cannot be read"),
+        (["--late", "x"], "--late 'x' must be written SHARE:DURATION, such as 0.01:2h"),
+        (["--lookups", "-1"], "'--lookups': must be at least 0"),
+        (["--rows", f"carts={tmp_path}/rows.csv"], "rows.csv is no Parquet file, but text, as CSV is"),
+        (["--rows", f"carts={tmp_path}"], "is a folder; give one file"),
+        (["--rows", f"carts={tmp_path}/none"], f"There is no {tmp_path}/none"),
+    ):
+        assert says in told(shop, "simulate", *args)
+
+
+def test_a_service_that_nobody_applied_is_not_audited_in_silence(shop: Path) -> None:
+    assert "No feature service 'order_modle' was applied. Did you mean 'order_model'?" in told(
+        shop, "audit", "--service", "order_modle"
+    )
+    assert CliRunner().invoke(app, ["audit", "--service", "order_model", "--repo", str(shop)]).exit_code == 0
+
+
+def test_nothing_applied_is_said_where_there_is_nothing_to_materialize(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["init", str(tmp_path / "shop")]).exit_code == 0
+    done = CliRunner().invoke(app, ["--repo", str(tmp_path / "shop"), "materialize"])
+    assert done.stdout == f"Nothing is applied.\nNext: featurestore --repo {tmp_path / 'shop'} apply\n"
+    (tmp_path / "featurestore.toml").write_text('project = "empty"\n')
+    done = CliRunner().invoke(app, ["--repo", str(tmp_path), "materialize"])
+    assert done.stdout == f"Nothing is applied.\nNext: featurestore --repo {tmp_path} plan\n"
+
+
 def test_another_kind_of_name_is_told_as_what_it_is(shop: Path) -> None:
     for command in ("materialize", "verify", "availability", "explain"):
         assert "'order_model' is a feature service. Known: customer_carts" in told(shop, command, "order_model")

@@ -19,6 +19,7 @@ from featurestore.errors import (
     NotFoundError,
     OnlineDamagedError,
     SpineError,
+    did_you_mean,
 )
 from featurestore.lazy import pa
 from featurestore.project import Project
@@ -59,12 +60,17 @@ def _table_of_spine(frame: Any) -> pa.Table:
 
 
 def audit(project: Project, what: Audited) -> Audit:
-    """Compare what was served with training. Raises SpineError where a spine does not name requests."""
+    """Compare what was served with training. Raises SpineError where a spine does not name requests, NotFoundError where no
+    service was ever called so."""
     folder = project.serving_log.folder
     spine = None if what.spine is None else SpineOfRequests(_table_of_spine(what.spine))
     tally, left_out, budgets = AuditCounts(project), {}, {}
     damaged: dict[str, str] = {}
     listed = segments(folder, service=what.service, since=what.since, until=what.until)
+    if what.service is not None and not listed:
+        known = {name for version in project.registry.history() for name in version.document["services"]}
+        if what.service not in known:
+            raise NotFoundError(f"No feature service '{what.service}' was applied.{did_you_mean(what.service, known)}")
     for (name, fingerprint), files in listed.items():
         title = f"{name} {fingerprint}"
         try:
