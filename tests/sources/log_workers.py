@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,16 @@ def work(order: dict[str, Any]) -> None:
                 os.write(acks, b"%d\n" % turn)
 
 
+def warm() -> None:
+    """Import what each forked worker would import anew: pandas too, which Arrow imports when it makes its first array."""
+    import pyarrow.parquet  # noqa: F401
+
+    with tempfile.TemporaryDirectory() as folder, Log(Path(folder), lambda: SCHEMA) as log, log.lock():
+        log.append([batch(0, 1, who=0, turn=0)])
+
+
 def main() -> None:
+    warm()
     for line in sys.stdin:
         pids = []
         for order in json.loads(line):
