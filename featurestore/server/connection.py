@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from featurestore.config import ServerConfig
 from featurestore.server.edge import SECURITY
@@ -102,6 +103,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)  # type: ignore[arg-type]
         self._all = self.app_state["connections"]
         self._now = self.loop.time
+        self._cycles: deque[RequestResponseCycle] = deque()  # of requests that are not answered yet, the oldest first
         if not self._all.make_room():
             detail = f"There are {len(self._all.open)} connections, and no more are taken"
             self.refuse(LimitError("connections", detail, status=503))
@@ -112,6 +114,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._forget()
+        self._end_cycles()
         super().connection_lost(exc)
 
     def _forget(self) -> None:
@@ -120,9 +123,17 @@ class Connection(HttpToolsProtocol):
             those.pop(self, None)
         everybody.open.discard(self)
 
+    def _end_cycles(self) -> None:
+        """Tell all who answer that nobody is there any more; uvicorn tells the last of them."""
+        self.pipeline.clear()
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def abort(self) -> None:
         """End it at once, whatever was not taken yet."""
         self._forget()
+        self._end_cycles()
         self.transport.abort()
 
     # --- what arrives -------------------------------------------------------------------------
@@ -164,6 +175,7 @@ class Connection(HttpToolsProtocol):
             raise self._why  # the parser ends, and has the refusal sent
         self._all.idle.pop(self, None)
         super().on_headers_complete()
+        self._cycles.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -179,6 +191,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The whole answer is given to the socket."""
+        self._cycles.popleft()
         super().on_response_complete()
         self._rest()
 
@@ -219,8 +232,7 @@ class Connection(HttpToolsProtocol):
             speaks = cycle is None or self._in_head  # else it is the rest of what was answered
         else:
             speaks = not cycle.response_started and not self.pipeline and not self._in_head
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self._end_cycles()
         if speaks:
             self.transport.write(_whole(problem_of(error, self.scope["path"] if self._has_path() else "/")))
         if speaks and len(everybody.leaving) < LEAVING:

@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
+from featurestore.config import ServerConfig
 from featurestore.errors import ConfigError
 from featurestore.server.app import Application, create_app
 from featurestore.server.presented import presented
@@ -54,14 +56,21 @@ def serve(
         host=host,
         port=port,
         workers=workers,
-        http="featurestore.server.connection:Connection",  # by name: workers load it once they answer for themselves
-        ws="none",
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        timeout_keep_alive=math.ceil(config.idle_seconds) + 1,  # that of `Connection` comes first
-        timeout_graceful_shutdown=30,
+        **options(config),
     )
+
+
+def options(config: ServerConfig) -> dict[str, Any]:
+    """How uvicorn is run: with our connections, without what nobody here uses, and no end to what was begun for 30 s."""
+    return {
+        "http": "featurestore.server.connection:Connection",  # by name: workers load it once they answer for themselves
+        "ws": "none",
+        "proxy_headers": False,
+        "server_header": False,
+        "access_log": False,
+        "timeout_keep_alive": math.ceil(config.idle_seconds) + 1,  # that of `Connection` comes first
+        "timeout_graceful_shutdown": 30,
+    }
 
 
 OWN_FILES = 256
