@@ -202,6 +202,11 @@ def _read(body: bytes, fields: Sequence[str], of: str, *, limit: tuple[str, int]
     return asked
 
 
+def may_have_long_texts(body: bytes, most: int) -> bool:
+    """Whether there may be a text of more than so many bytes; without a backslash, a text is what stands between two quotes."""
+    return len(body) > most and (b"\\" in body or max(map(len, body.split(b'"'))) > most)
+
+
 def long_texts(rows: Sequence[Any], most: int) -> dict[str, tuple[int, int]]:
     """By column the first row whose text has more than so many bytes, and how many it has."""
     found: dict[str, tuple[int, int]] = {}
@@ -231,7 +236,7 @@ def json_body(result: OnlineResult, most: int = DEFAULTS.answer_bytes) -> list[b
         "fingerprint": service.fingerprint,
         "columns": list(result.columns),
         "rows": list(zip(*columns, strict=True)),
-        "statuses": list(zip(*result.statuses.values(), strict=True)),
+        "statuses": result.status_rows(),
         "as_of": _as_of(result),
         "stale": result.stale,
     }

@@ -19,6 +19,7 @@ from featurestore.server.bodies import (
     arrow_body,
     json_body,
     long_texts,
+    may_have_long_texts,
     read_push,
     read_request,
     request_id,
@@ -78,7 +79,9 @@ class HotRoutes:
             return True
         if len(asked.rows) * self._widths.get(_name(asked), GUESSED_WIDTH) > SMALL_VALUES:
             return False
-        return len(body) <= self._config.key_bytes or not long_texts(asked.rows, self._config.key_bytes)
+        return not may_have_long_texts(body, self._config.key_bytes) or not long_texts(
+            asked.rows, self._config.key_bytes
+        )
 
     def _remember(self, asked: AskedLookup, result: OnlineResult) -> None:
         """How many columns was asked for, so that the next request knows what it takes."""
@@ -120,7 +123,8 @@ class HotRoutes:
             body = await received(dict(scope["headers"]), receive, self._limits, room)
             if len(body) <= SMALL_BYTES:
                 source, rows = read_push(body, self._config)
-                if len(body) > self._config.key_bytes and long_texts(rows, self._config.key_bytes):
+                most = self._config.key_bytes
+                if may_have_long_texts(body, most) and long_texts(rows, most):
                     await self._limits.beside(partial(self._check_pushed_keys, source, rows))
                 pushed = await self._store.apush(source, rows, json=True)
             else:

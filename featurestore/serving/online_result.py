@@ -122,13 +122,28 @@ class OnlineResult:
     @property
     def statuses(self) -> dict[str, list[str]]:
         """Column → each row's status: PRESENT, MISSING, EXPIRED, OVERFLOW or WITHHELD; on-demand ones are PRESENT."""
+        return {name: texts.copy() for name, texts in zip(self.columns, self._status_texts(), strict=True)}
+
+    def status_rows(self) -> list[Sequence[str]]:
+        """Each row's statuses, in the order of the columns."""
+        if len(self) == 1:
+            return [[NAMES[status[0]] for status in self._judged()]]
+        return list(zip(*self._status_texts(), strict=True))
+
+    def _status_texts(self) -> list[list[str]]:
+        """Of each column the names of its statuses; columns that share their statuses share these."""
+        columns = self._judged()
+        distinct = {id(status): status for status in columns}  # a view's features share theirs
+        texts = {number: [NAMES[each] for each in status] for number, status in distinct.items()}
+        return [texts[id(status)] for status in columns]
+
+    def _judged(self) -> list[list[Status]]:
+        """Of each column the statuses of its rows; those of on-demand features are PRESENT."""
         present = [Status.PRESENT] * len(self)
         judged: dict[str, list[Status]] = {}
         for answer in self.parts.values():
             judged.update(answer.statuses)
-        distinct = {id(status): status for status in [present, *judged.values()]}  # a view's features share theirs
-        texts = {number: [NAMES[each] for each in status] for number, status in distinct.items()}
-        return {column.name: texts[id(judged.get(column.name, present))].copy() for column in self.service.columns}
+        return [judged.get(column, present) for column in self.columns]
 
     @property
     def as_of(self) -> dict[str, datetime]:

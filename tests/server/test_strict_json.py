@@ -77,7 +77,7 @@ def test_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         b'{"a":1,"a":1}', b'[{"b":{"a":"\\"","a":2}}]', b'{"a":1,"\\u0061":1}', b'{"\\u0022":1,"\\"":2}', b'{"a\\\\u0022":1,"a":2,"a":3}',
         b"NaN", b"[Infinity]", b"1e400", b"1" * 400, b'"\xff"', b'"\\ud800"', b"{", b"[" * (DEPTH + 1) + b"]" * (DEPTH + 1),
-        b"[" * 1000 + b"]" * 1000, b"[" * 5000 + b"]" * 5000, b'{"a":' * (DEPTH + 1) + b"1" + b"}" * (DEPTH + 1),
+        b'{"rows":[' + b"{}," * 50 + b'{"a":' + b"[" * (DEPTH - 2) + b"]" * (DEPTH - 2) + b"}]}", b"[" * 1000 + b"]" * 1000, b"[" * 5000 + b"]" * 5000, b'{"a":' * (DEPTH + 1) + b"1" + b"}" * (DEPTH + 1),
     ],
 )  # fmt: skip
 def test_what_is_not_taken(text: bytes) -> None:
@@ -91,7 +91,14 @@ def test_what_is_not_taken(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b'{"a\\\\u0022":"\\u0022"}', b"[" * DEPTH + b"]" * DEPTH, b'[{"a":1},{"a":1}]', b'{"\\"a":1,"a":2}']
+    "text",
+    [
+        b'{"a\\\\u0022":"\\u0022"}',
+        b"[" * DEPTH + b"]" * DEPTH,
+        b'[{"a":1},{"a":1}]',
+        b'{"\\"a":1,"a":2}',
+        b'{"rows":[' + b"{}," * 50 + b'{"a":' + b"[" * (DEPTH - 3) + b"]" * (DEPTH - 3) + b"}]}",
+    ],
 )
 def test_what_only_looks_so_is_taken(text: bytes) -> None:
     """Quotes and backslashes within names, and what is as deep as it may be."""
