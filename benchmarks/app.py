@@ -1,6 +1,7 @@
-"""The product's server for the benchmark, with a route that does nothing beside it: python -m benchmarks.app PROJECT PORT [WORD].
+"""The product's server for the benchmark, as `featurestore serve` runs it: python -m benchmarks.app PROJECT PORT [WORD].
 
-WORD: an environment of the project; or "now", by the store's own clock, and not at the end of the generated history.
+WORD: an environment of the project; "now", by the store's own clock, and not at the end of the generated history; or "noop": no
+product at all, but the floor: a route of a FastAPI application that does nothing, on uvicorn as it is.
 """
 
 import sys
@@ -11,19 +12,24 @@ from fastapi import FastAPI
 from benchmarks.product import open_store
 from featurestore import FeatureStore
 from featurestore.server import create_app
+from featurestore.server.run import options
 
 
-def app(store: FeatureStore) -> FastAPI:
-    served = create_app(store)
+def floor() -> FastAPI:
+    bare = FastAPI()
 
-    @served.post("/noop")
+    @bare.post("/noop")
     async def noop() -> dict[str, bool]:
         return {"ok": True}
 
-    return served
+    return bare
 
 
 if __name__ == "__main__":
     project, port, *words = sys.argv[1:]
-    opened = FeatureStore(project) if words == ["now"] else open_store(project, env=words[0] if words else None)
-    uvicorn.run(app(opened), host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
+    told = {"host": "127.0.0.1", "port": int(port), "log_level": "warning"}
+    if words == ["noop"]:
+        uvicorn.run(floor(), access_log=False, **told)
+    else:
+        opened = FeatureStore(project) if words == ["now"] else open_store(project, env=words[0] if words else None)
+        uvicorn.run(create_app(opened), **options(opened.config.server), **told)

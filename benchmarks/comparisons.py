@@ -19,6 +19,7 @@ from benchmarks.servers import (
     served,
     served_pushes,
     served_twice,
+    served_wide,
 )
 
 THREADS = 2  # for every engine, whatever the machine has
@@ -131,12 +132,16 @@ def _shared_keys() -> list[Comparison]:
 
 def _http(root: str) -> list[Comparison]:
     load = {"connections": 16, "seconds": 5.0}
-    bare = Job("no-op route", "benchmarks.floors:noop_route", load)
+    bare = Job("no-op route", "benchmarks.product:noop_route", load)
     found = []
-    for keys, limit in ((1, 0.5), (100, None)):
+    for keys, limit, tail in ((1, 0.8, 1.5), (100, 0.25, None)):
         ours = Job("featurestore", "benchmarks.product:online_route", {**load, "root": root, "keys": keys})
-        lines = (Line("requests_per_s", against=1, limit=limit, at_least=True), Line("p99_ms", against=1))
+        rate = Line("requests_per_s", against=1, limit=limit, at_least=True)
+        lines = (rate, Line("p99_ms", against=1, limit=tail), Line("cpu_us", against=1))
         found.append(Comparison(f"http {keys} × 18, 16 connections", (ours, bare), lines, served))
+    wide = Job("featurestore", "benchmarks.product:wide_route", load)
+    lines = (Line("requests_per_s", limit=1_000, at_least=True), Line("cpu_us", limit=1_000), Line("cpu_us", against=1))
+    found.append(Comparison("http 1 × 100, 16 connections", (wide, bare), lines, served_wide))
     return found
 
 

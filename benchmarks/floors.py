@@ -18,7 +18,6 @@ import redis
 
 from benchmarks.data import Dataset, opened
 from benchmarks.latency import Figures, latencies
-from benchmarks.load import drive
 
 RECORD = 190
 """Bytes of a record of 18 features, a sixth of them short texts."""
@@ -100,8 +99,3 @@ def mget(redis_url: str, keys: int, rounds: int) -> Callable[[], Figures]:
     choice = random.Random(1)
     wanted = [choice.sample(stored, keys) for _ in range(rounds)]
     return partial(latencies, client.mget, wanted)
-
-
-def noop_route(base_url: str, connections: int, seconds: float) -> Callable[[], Figures]:
-    """The server's own route that does nothing."""
-    return partial(drive, f"{base_url}/noop", [b"{}"], connections=connections, seconds=seconds)

@@ -154,29 +154,71 @@ def _bodies(root: str, keys: int) -> list[bytes]:
     return [json.dumps({"service": SERVICE, "rows": rows}).encode() for rows in asked]
 
 
-def online_route(root: str, base_url: str, keys: int, connections: int, seconds: float) -> Callable[[], Figures]:
+def _route(server: list[str], path: str, bodies: list[bytes], *, connections: int, seconds: float) -> Figures:
+    """One route of a server, with the time that a request takes the server's processors."""
+    base_url, process = server
+    before: list[float] = []
+
+    def begun() -> None:
+        before.append(_cpu_seconds(process))
+
+    figures = drive(f"{base_url}{path}", bodies, connections=connections, seconds=seconds, begun=begun)
+    return {**figures, "cpu_us": (_cpu_seconds(process) - before[0]) / figures["requests"] * 1e6}
+
+
+def noop_route(servers: dict[str, list[str]], connections: int, seconds: float) -> Callable[[], Figures]:
+    """A route that does nothing."""
+    return partial(_route, servers["noop"], "/noop", [b"{}"], connections=connections, seconds=seconds)
+
+
+def online_route(
+    root: str, servers: dict[str, list[str]], keys: int, connections: int, seconds: float
+) -> Callable[[], Figures]:
     """POST /v1/online-features."""
-    url = f"{base_url}/v1/online-features"
-    return partial(drive, url, _bodies(root, keys), connections=connections, seconds=seconds)
+    told = {"connections": connections, "seconds": seconds}
+    return partial(_route, servers["ours"], "/v1/online-features", _bodies(root, keys), **told)
+
+
+WIDE_KEYS, WIDTH = 10_000, 100
+
+
+def fill_wide(redis_url: str, project: str) -> Callable[[], None]:
+    """A project with a view of 100 doubles, materialized into `redis_url`."""
+    lines = ['project = "wide"', f"online = {json.dumps(redis_url)}", "definitions = []"]
+    Path(project, "featurestore.toml").write_text("\n".join([*lines, ""]))
+    values = {f"f{n}": [key / (n + 7) for key in range(WIDE_KEYS)] for n in range(WIDTH)}
+    times = pa.array([END - 3_600_000_000] * WIDE_KEYS, pa.timestamp("us", "UTC"))
+    pq.write_table(pa.table({"customer": range(WIDE_KEYS), "at": times, **values}), Path(project, "rows.parquet"))
+
+    def call() -> None:
+        store = FeatureStore(project)
+        source = ParquetSource("rows", str(Path(project, "rows.parquet")), event_time="at")
+        entity = Entity("customer", key={"customer": Int64})
+        view = FeatureView("wide", entity=entity, source=source, features=list(values), refresh="1h")
+        store.apply([view, FeatureService(SERVICE, features=[view])])
+        store.materialize()
+
+    return call
+
+
+def wide_route(servers: dict[str, list[str]], connections: int, seconds: float) -> Callable[[], Figures]:
+    """POST /v1/online-features for one key of a view of 100 features."""
+    bodies = [json.dumps({"service": SERVICE, "rows": rows}).encode() for rows in _rows(1, 1000, WIDE_KEYS)]
+    told = {"connections": connections, "seconds": seconds}
+    return partial(_route, servers["ours"], "/v1/online-features", bodies, **told)
 
 
 def route_of(root: str, servers: dict[str, list[str]], env: str, keys: int, seconds: float) -> Callable[[], Figures]:
-    """The same at one of two servers, with the time that a request takes the server's processors."""
-    base_url, process = servers[env]
+    """The same at one of two servers, of which one logs all."""
     bodies = _bodies(root, keys)
 
     def call() -> Figures:
-        before: list[float] = []
-        url = f"{base_url}/v1/online-features"
-        figures = drive(
-            url, bodies, connections=16, seconds=seconds, begun=lambda: before.append(_cpu_seconds(process))
-        )
-        spent = _cpu_seconds(process) - before[0]
-        with urlopen(f"{base_url}/v1/serving-log") as answer:
+        figures = _route(servers[env], "/v1/online-features", bodies, connections=16, seconds=seconds)
+        with urlopen(f"{servers[env][0]}/v1/serving-log") as answer:
             losses = json.load(answer)
         if losses["dropped"] or losses["lost"]:
             raise RuntimeError(f"not all was logged: {losses}")
-        return {**figures, "cpu_us": spent / figures["requests"] * 1e6}
+        return figures
 
     return call
 

@@ -99,9 +99,19 @@ def filled_ranking(root: str) -> Iterator[Told]:
 
 @contextmanager
 def served(root: str) -> Iterator[Told]:
-    """base_url of the product's server over a filled Redis: one worker, with a route `/noop` beside the product's own."""
-    with filled_redis(root) as told, _app(told["project"]) as (base_url, _):
-        yield {"base_url": base_url}
+    """URL and process of two servers of one worker each: "ours" over a filled Redis, and "noop", with a route that does nothing."""
+    with filled_redis(root) as told, _app(told["project"]) as ours, _app("", "noop") as noop:
+        yield {"servers": {"ours": list(ours), "noop": list(noop)}}
+
+
+@contextmanager
+def served_wide(root: str) -> Iterator[Told]:
+    """The same over a view of 100 features."""
+    with empty_redis(root) as told, _folder() as folder:
+        project = {"project": str(folder)}
+        measure(Job("fill", "benchmarks.product:fill_wide", {**told, **project}))
+        with _app(str(folder), "now") as ours, _app("", "noop") as noop:
+            yield {"servers": {"ours": list(ours), "noop": list(noop)}}
 
 
 @contextmanager
