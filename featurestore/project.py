@@ -17,6 +17,7 @@ from featurestore.errors import ConfigError, RequestError
 from featurestore.materialize.materializer import Materializer
 from featurestore.online import OnlineStore, open_online
 from featurestore.push.push_sources import Pushing
+from featurestore.registry.activity import PushTrail
 from featurestore.registry.differences import Differences, differences
 from featurestore.registry.rebind import applied_views, rebind
 from featurestore.registry.rollout import held_views
@@ -59,6 +60,7 @@ class Project:
         self.clock = clock
         self.now = reader(clock)
         self.registry = Registry(config.registry, project=config.project, now=self.now)
+        self.push_trail = PushTrail(self.registry.add_activity)
         limits = config.offline
         self.offline = Offline(
             config.root,
@@ -85,6 +87,7 @@ class Project:
         """Release the online store, write the serving log's rest, remove DuckDB's spill folder; idempotent."""
         if self._opened is not None:
             self._opened.pushing.close()
+            self.push_trail.close()
             self._opened.store.close()
         self.serving_log.close()
         self.offline.close()

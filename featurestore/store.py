@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from featurestore.bound import BoundToProcess
 from featurestore.catalog import Catalog
-from featurestore.clock import Clock
+from featurestore.clock import Clock, wall_clock
 from featurestore.config import Config, load_config
 from featurestore.declare.arguments import checked, named
 from featurestore.declare.durations import asked_instant, began
@@ -30,6 +30,7 @@ from featurestore.planning import Planning
 from featurestore.project import Project
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import TakenBack
+from featurestore.registry.activity import ACTIONS, Activity
 from featurestore.registry.apply import AppliedVersion
 from featurestore.registry.differences import Differences
 from featurestore.registry.function_notices import told_of_change
@@ -331,14 +332,18 @@ class FeatureStore(BoundToProcess):
         return verify(self._project, views, repair=repair)
 
     @checked
-    def push(self, source: str, rows: Any, *, json: bool = False) -> Pushed:
+    def push(
+        self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None
+    ) -> Pushed:
         """Keep rows of a push source: on the disk and seen by the next lookup when it returns.
 
         rows: a list of dicts (or one), or a frame, with the source's columns. json: their values are in their JSON forms.
         The answer counts what was accepted, what was pushed before and changes nothing, and what came too late and is
-        kept aside; its `without_key` counts accepted rows that no view can count, and its `notices` say what is to be known. Raises PushError, with nothing kept, NotFoundError, LogError and OnlineStoreError.
+        kept aside; its `without_key` counts accepted rows that no view can count, and its `notices` say what is to be known.
+        who, request_id: what the trail of activity says of it, by default whoever runs this process. Raises PushError, with
+        nothing kept, NotFoundError, LogError and OnlineStoreError.
         """
-        return self._project.pushing.push(source, rows, json=json)
+        return self._told(source, self._project.pushing.push(source, rows, json=json), who, request_id)
 
     @checked
     def submit_push(self, source: str, rows: Any, *, json: bool = False) -> Future[Pushed]:
@@ -352,9 +357,30 @@ class FeatureStore(BoundToProcess):
         return self._project.pushing.key_columns(source)
 
     @checked
-    async def apush(self, source: str, rows: Any, *, json: bool = False) -> Pushed:
+    async def apush(
+        self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None
+    ) -> Pushed:
         """`push` for coroutines."""
-        return await self._project.pushing.apush(source, rows, json=json)
+        return self._told(source, await self._project.pushing.apush(source, rows, json=json), who, request_id)
+
+    def _told(self, source: str, pushed: Pushed, who: str | None, request_id: str | None) -> Pushed:
+        """What was pushed, which the trail of activity has now."""
+        counts = {"accepted": pushed.accepted, "unchanged": pushed.unchanged, "late": pushed.late}
+        self._project.push_trail.pushed(source, counts, who=who, request=request_id)
+        return pushed
+
+    @checked
+    def activity(
+        self, *, since: datetime | str | None = None, what: str | None = None, limit: int = 100
+    ) -> list[Activity]:
+        """Who applied, retired, materialized, pushed and changed keys, the newest first.
+
+        since: an aware datetime, or how long ago, "1d". what: only this, one of `ACTIONS`. limit: so many at most.
+        """
+        if what is not None and what not in ACTIONS:
+            raise RequestError(f"There is no '{what}' in the trail.{did_you_mean(what, ACTIONS, noun='Actions')}")
+        self._project.push_trail.flush()
+        return self.registry.activity(since=began(since, wall_clock()), what=what, limit=limit)
 
     def repair(self) -> None:
         """Bring online what a process that died while it pushed left in a log; a server does it when it starts.
@@ -370,7 +396,9 @@ class FeatureStore(BoundToProcess):
         They were pushed by a clock that was ahead, and nothing can be pushed until the store's has come there. They are put
         into a file, to be pushed again. All that is online of the source is given up, until `materialize` fills it again.
         """
-        return self._project.pushing.take_back(source)
+        taken = self._project.pushing.take_back(source)
+        self.registry.add_activity([Activity("take back", source, {"rows": taken.rows})])
+        return taken
 
     def confirm_pushes(self) -> None:
         """Go on saying online that all of the logs at hand is there, a few times a second, as a server does.

@@ -67,7 +67,7 @@ def create_key(
             )
         return [made.key]
 
-    registry.change_keys(add)
+    registry.change_keys("create key", add)
     return made
 
 
@@ -90,7 +90,7 @@ def rotate_key(registry: Registry, which: str, *, overlap_us: int) -> NewKey:
         ends = [until if key.expires_at is None else min(until, key.expires_at) for key in live]
         return [rotated[0].key, *(replace(key, expires_at=end) for key, end in zip(live, ends, strict=True))]
 
-    registry.change_keys(rotate)
+    registry.change_keys("rotate key", rotate)
     return rotated[0]
 
 
@@ -103,7 +103,7 @@ def revoke_key(registry: Registry, which: str) -> list[ApiKey]:
         ended.extend(replace(key, revoked_at=now) for key in _named(there, which) if key.revoked_at is None)
         return ended
 
-    registry.change_keys(revoke)
+    registry.change_keys("revoke key", revoke)
     return ended
 
 

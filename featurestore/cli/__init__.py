@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that `--help` is quick.
 
 from __future__ import annotations
 
+from featurestore.cli.activity import activity
 from featurestore.cli.application import add, app
 from featurestore.cli.auditing import audit
 from featurestore.cli.availability import availability
@@ -24,7 +25,7 @@ add("Start", init, plan, apply, show, history)
 add("Train", historical, snapshot)
 add("Serve", materialize, online, push, serve)
 add("Look", status, explain, lineage, manifest, audit, availability, simulate)
-add("Operate", verify, compact, take_back, keys, teardown)
+add("Operate", verify, compact, take_back, keys, activity, teardown)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -44,6 +45,13 @@ class ApiKey:
     def is_live(self, now: int) -> bool:
         """Whether it opens anything at an instant (µs)."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    def told(self) -> dict[str, Any]:
+        """What the trail of activity says of it."""
+        return {
+            "id": self.id, "scopes": self.scopes, "only_on": self.only_on, "expires_at": self.expires_at,
+            "revoked_at": self.revoked_at,
+        }  # fmt: skip
 
     def state(self, now: int) -> str:
         """ "live", "expired" or "revoked" at an instant (µs)."""

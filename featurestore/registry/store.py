@@ -1,4 +1,4 @@
-"""The registry: every version of what was applied, a journal of runs and the API keys, in one SQLite file.
+"""The registry: every version of what was applied, a journal of runs, the API keys and the trail of activity, in one SQLite file.
 
 Several threads and processes may use it at once. A connection lives as long as one call, so nothing has to be closed
 and a fork is harmless; the file is written ahead (WAL), so readers and the writer do not wait for each other. Reading
@@ -19,6 +19,7 @@ from featurestore.bound import BoundToProcess
 from featurestore.clock import wall_clock
 from featurestore.durable.sqlite_file import SQLiteFile, row_check, schema_of
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
+from featurestore.registry.activity import ACTIVITY, STAYS, Activity, activity_in, add_activity
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
 from featurestore.registry.frames import WrittenFrame, add_frame, frames_in
 from featurestore.registry.keys import API_KEYS, ApiKey, keys_in, note_used, put_keys
@@ -26,7 +27,7 @@ from featurestore.registry.records import Freed, KeptVersion, RegistryState, Run
 
 __all__ = ["Freed", "KeptVersion", "Registry", "RegistryState", "RunRecord", "ServiceVersion", "Version"]
 
-SCHEMA = 5
+SCHEMA = 6
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file. There is no 3:
 a bit of 4 that changes makes no version that was ever written."""
 
@@ -67,6 +68,8 @@ TABLES = (
     "CREATE TABLE owner (project TEXT)",  # one row: whose registry this is, null where nobody said
     f"CREATE {KEPT}",
     f"CREATE {API_KEYS}",
+    f"CREATE {ACTIVITY}",
+    *STAYS,
 )
 
 UPGRADES: dict[int, tuple[str, ...]] = {
@@ -74,6 +77,7 @@ UPGRADES: dict[int, tuple[str, ...]] = {
     2: ("ALTER TABLE versions ADD COLUMN of_row INTEGER", "ALTER TABLE runs ADD COLUMN of_row INTEGER"),
     3: (),
     4: (f"CREATE {API_KEYS}",),
+    5: (f"CREATE {ACTIVITY}", *STAYS),
 }
 """What makes of each older schema the one after it; a file is upgraded when it is next written."""
 
@@ -82,6 +86,7 @@ READ_AS = {
     2: tuple(f"CREATE TEMP VIEW {of} AS SELECT *, NULL AS of_row FROM main.{of}" for of in ("versions", "runs")),
     3: (),
     4: (f"CREATE TEMP {API_KEYS}",),
+    5: (f"CREATE TEMP {ACTIVITY}",),
 }
 """The same for whoever only reads, for as long as he does."""
 
@@ -159,8 +164,8 @@ class Registry(BoundToProcess):
         return RegistryState(int(rows[0][3]), left, tuple(KeptVersion(*row[1:]) for row in rows if row[0] == 2))
 
     def commit(
-        self, document: Document, *, expected: int, note: str = "", keep: Iterable[ServiceVersion] = (),
-        retire: Iterable[ServiceVersion] = (),
+        self, document: Document, *, expected: int, note: str = "", keep: Sequence[ServiceVersion] = (),
+        retire: Sequence[ServiceVersion] = (),
     ) -> int:  # fmt: skip
         """Make `document` the current version and return its number, all at once or not at all.
 
@@ -191,6 +196,12 @@ class Registry(BoundToProcess):
             live = {*view_fingerprints(document).items(), *_held(connection)}
             connection.executemany("INSERT OR IGNORE INTO leftovers VALUES (?, ?)", held - live)
             connection.executemany("DELETE FROM leftovers WHERE view = ? AND fingerprint = ?", live)
+            what = "teardown" if document == empty_document() else "apply"
+            done = [Activity(what, f"version {number + 1}", {"note": note, "digest": digest})]
+            done += [
+                Activity(how, str(one)) for how, versions in (("keep", keep), ("retire", retire)) for one in versions
+            ]
+            add_activity(connection, done)
         return number + 1
 
     def kept(self) -> tuple[KeptVersion, ...]:
@@ -231,11 +242,13 @@ class Registry(BoundToProcess):
         """Append a run to the journal; its id."""
         row = (run.view, run.fingerprint, run.instant, run.started, run.finished, run.rows, run.keys, run.status)
         words = (*row, orjson.dumps(run.detail).decode())
+        done = {"fingerprint": run.fingerprint, "rows": run.rows, "keys": run.keys, "status": run.status}
         with self._write() as connection:
             added = connection.execute(
                 f"INSERT INTO runs ({RUN}, of_row) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*words, row_check(words))
             )
             assert added.lastrowid is not None
+            add_activity(connection, [Activity("materialize", run.view, {"run": added.lastrowid, **done})])
             return added.lastrowid
 
     def runs(self, view: str | None = None, *, limit: int = 100) -> tuple[RunRecord, ...]:
@@ -282,10 +295,12 @@ class Registry(BoundToProcess):
         with self._reading() as connection:
             return [] if connection is None else self._keys(connection)
 
-    def change_keys(self, change: Callable[[list[ApiKey]], Iterable[ApiKey]]) -> None:
-        """Write the keys that `change` makes of those that are there, with nobody in between."""
+    def change_keys(self, what: str, change: Callable[[list[ApiKey]], Sequence[ApiKey]]) -> None:
+        """Write the keys that `change` makes of those that are there, with nobody in between. what: it is in the trail so."""
         with self._write() as connection:
-            put_keys(connection, change(self._keys(connection)))
+            changed = change(self._keys(connection))
+            put_keys(connection, changed)
+            add_activity(connection, [Activity(what, key.name, key.told()) for key in changed])
 
     def note_used(self, used_at: Mapping[str, int]) -> None:
         """Say when keys, by their ids, were last used (µs)."""
@@ -297,6 +312,26 @@ class Registry(BoundToProcess):
             return keys_in(connection)
         except ValueError as error:
             raise self._damaged(str(error)) from None
+
+    # --- the trail of activity --------------------------------------------------------------
+
+    def add_activity(self, done: Iterable[Activity]) -> None:
+        """Add to the trail."""
+        with self._write() as connection:
+            add_activity(connection, done)
+
+    def activity(self, *, since: int | None = None, what: str | None = None, limit: int = 100) -> list[Activity]:
+        """The trail, the newest first. since: of an instant (µs) and later; what: this alone; limit: so many at most."""
+        conditions = {"at >= ?": since, "what = ?": what}
+        given = {sql: value for sql, value in conditions.items() if value is not None}
+        where = f"WHERE {' AND '.join(given)}" if given else ""
+        with self._reading() as connection:
+            if connection is None:
+                return []
+            try:
+                return activity_in(connection, f"{where} ORDER BY id DESC LIMIT ?", *given.values(), limit)
+            except ValueError as error:
+                raise self._damaged(str(error)) from None
 
     # --- the file ---------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from featurestore.registry.store import SCHEMA
 
 UNDONE = {
+    6: ("DROP TABLE activity",),
     5: ("DROP TABLE api_keys",),
     4: (),
     3: tuple(f"ALTER TABLE {table} DROP COLUMN of_row" for table in ("versions", "runs")),
