@@ -108,19 +108,23 @@ class RedisServer:
 
 
 class Front:
-    """A TCP front of a server that tests can play tricks with; with a certificate it speaks TLS to its clients.
+    """A TCP front of a server that tests can play tricks with; with a certificate it speaks TLS to its clients, and with a
+    client_ca to those alone that have a certificate of it.
 
     With `hang_up_after = b"EXEC"` the next request that has those bytes is passed on, and the connection is broken
     when the server answers it. `drop()` breaks every connection now.
     """
 
-    def __init__(self, target: int, *, certificate: Path | None = None) -> None:
+    def __init__(self, target: int, *, certificate: Path | None = None, client_ca: Path | None = None) -> None:
         self.hang_up_after: bytes | None = None
         self._target = target
         self._tls: ssl.SSLContext | None = None
         if certificate is not None:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.load_cert_chain(certificate)
+            if client_ca is not None:
+                self._tls.load_verify_locations(client_ca)
+                self._tls.verify_mode = ssl.CERT_REQUIRED
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []

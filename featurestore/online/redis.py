@@ -424,6 +424,8 @@ def _parse(url: str) -> tuple[bool, str, dict[str, Any], dict[str, Any]]:
             "ssl_ca_certs": options.get("ca_file"),
             "ssl_certfile": options.get("cert_file"),
             "ssl_keyfile": options.get("key_file"),
+            "ssl_check_hostname": True,  # redis-py did not until 6, and took any certificate of the authority
+            "ssl_min_version": ssl.TLSVersion.TLSv1_2,
         }
     shown = f"[{host}]" if ":" in host else host
     return tls, f"{scheme}://{shown}:{port}/{int(db)}", connection, options

@@ -365,6 +365,30 @@ def test_tls(redis_url: str, tmp_path: Path) -> None:
             assert caught.value.retry is False
 
 
+def test_tls_takes_the_certificate_of_no_other_host(redis_url: str, tmp_path: Path) -> None:
+    """Though the authority that is named signed it."""
+    pem = certificate(tmp_path)
+    with (
+        Front(int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0]), certificate=pem) as front,
+        closing(open_online(f"rediss://localhost:{front.port}?ca_file={pem}")) as store,
+        pytest.raises(OnlineStoreError, match="over TLS"),
+    ):
+        store.get([b"a"])
+
+
+def test_tls_shows_a_certificate_of_the_client(redis_url: str, tmp_path: Path) -> None:
+    """Where the server asks for one (mTLS)."""
+    pem = certificate(tmp_path)
+    port = int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
+    with Front(port, certificate=pem, client_ca=pem) as front:
+        url = f"rediss://127.0.0.1:{front.port}?ca_file={pem}"
+        with closing(open_online(f"{url}&cert_file={pem}&key_file={pem}")) as store:
+            store.write({b"mtls": b"v"})
+            assert store.get([b"mtls"]).values == [b"v"]
+        with closing(open_online(url)) as store, pytest.raises(OnlineStoreError):
+            store.get([b"mtls"])
+
+
 def test_databases_are_apart(redis_url: str) -> None:
     """The number at the end of the URL chooses the database."""
     with closing(open_online(redis_url)) as zero, closing(open_online(redis_url[:-1] + "3")) as three:
