@@ -184,14 +184,18 @@ class ServerConfig(Table):
     """Where `featurestore serve` listens, with how many processes, whether requests must bring a key or a token, and what each
     process takes from its clients.
 
-    authentication: "off" on a loopback address alone. A setting that is not an address is a limit; what goes beyond it is
-    refused, and the refusal names the setting.
+    authentication: "off" on a loopback address alone. tls_certificate, tls_key: PEM files, for HTTPS; client_ca: the authorities
+    whose certificates clients must have (mTLS). What has a description is a limit; what goes beyond it is refused, and the
+    refusal names the setting.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65535)] = 6570
     workers: Annotated[Whole, Field(ge=1)] = 1
     authentication: Literal["required", "off"] = "required"
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
     hosts: Annotated[
         tuple[Annotated[str, AfterValidator(_host_name)], ...],
         Field(
@@ -226,6 +230,14 @@ class ServerConfig(Table):
     def _has_room(self) -> Self:
         if self.bytes_in_flight < self.body_bytes:
             raise ValueError("bytes_in_flight must be at least body_bytes, or the largest body would never be taken")
+        return self
+
+    @model_validator(mode="after")
+    def _has_both(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("must have both of tls_certificate and tls_key, or neither")
+        if self.client_ca is not None and self.tls_key is None:
+            raise ValueError("client_ca needs tls_certificate and tls_key")
         return self
 
 
@@ -570,6 +582,13 @@ def _without_nul(text: str) -> str:
     return text
 
 
+PATHS = {
+    ("offline", "spill"), ("offline", "tiles"), ("logs",), ("serving_log", "folder"),
+    ("server", "tls_certificate"), ("server", "tls_key"), ("server", "client_ca"),
+}  # fmt: skip
+"""The keys that are paths and nothing else."""
+
+
 def _located(text: str, place: Place, root: Path) -> str:
     """A path made absolute where the key is one; any other text as it is."""
     if place == ("registry",):
@@ -582,9 +601,7 @@ def _located(text: str, place: Place, root: Path) -> str:
         return lmdb_url(_absolute(_without_nul(unquote(folder)), root)) + question + options
     if place == ("jwt", "jwks") and "://" not in text:
         return _absolute(text, root)
-    if place in {("offline", "spill"), ("offline", "tiles"), ("logs",), ("serving_log", "folder")} or (
-        place[:1] == ("sources",) and len(place) == 2 and "://" not in text
-    ):
+    if place in PATHS or (place[:1] == ("sources",) and len(place) == 2 and "://" not in text):
         return _absolute(text, root)
     return text
 

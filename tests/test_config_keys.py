@@ -40,7 +40,11 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "definitions": (('"*.py"', "must be a list"), ("[3]", "must be text in quotes"), ('["/a/*.py"]', "must be a pattern relative to the file")),
     "sources": (('"x"', "must be a table"), ("{rows = 3}", "must be text in quotes")),
     "offline": (("3", "must be a table"),),
-    "server": (("3", "must be a table"),),
+    "server": (
+        ("3", "must be a table"),
+        ('{tls_key = "a.pem"}', "must have both of tls_certificate and tls_key, or neither"),
+        ('{client_ca = "a.pem"}', "client_ca needs tls_certificate and tls_key"),
+    ),
     "jwt": (("3", "must be a table"), ('{issuer = "a"}', "must have jwks, issuer and audience")),
     "serving_log": (("3", "must be a table"),),
     "offline.memory_limit": TEXT,
@@ -51,6 +55,9 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "server.port": (*WHOLE, ("65536", "must be at most 65535"), ("-1", "must be at least 0")),
     "server.workers": POSITIVE,
     "server.authentication": (('"on"', "must be 'required' or 'off'"), ("true", "must be 'required' or 'off'")),
+    "server.tls_certificate": (*TEXT, ('""', "a path must be given")),
+    "server.tls_key": (*TEXT, ('""', "a path must be given")),
+    "server.client_ca": (*TEXT, ('""', "a path must be given")),
     "jwt.jwks": (
         *TEXT, ('""', "a path must be given"),
         *((f'"{url}"', "must be a file, or a URL that begins with https://") for url in ("http://issuer.example/keys", "ftp://a/b", "http://localhost.example/")),

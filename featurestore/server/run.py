@@ -16,6 +16,7 @@ from featurestore.config import ServerConfig
 from featurestore.errors import ConfigError
 from featurestore.server.app import Application, create_app
 from featurestore.server.presented import presented
+from featurestore.server.tls import tls_options
 from featurestore.store import FeatureStore
 
 REPO, ENV = "FEATURESTORE_REPO", "FEATURESTORE_ENV"
@@ -49,6 +50,7 @@ def serve(
         if manifests:
             presented(store, manifests)
         config = store.config.server
+    tls = tls_options(config)
     _allow_connections(config.connections)
     uvicorn.run(
         "featurestore.server.run:app_from_environment",
@@ -57,6 +59,7 @@ def serve(
         port=port,
         workers=workers,
         **options(config),
+        **tls,
     )
 
 

@@ -1,0 +1,72 @@
+"""TLS of the service: HTTPS, certificates of clients, and files that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from featurestore.errors import ConfigError
+from featurestore.server import serve
+from tests.servers import certificate, free_port
+
+
+def test_tls_and_certificates_of_clients(tmp_path: Path) -> None:
+    """HTTPS alone, with a certificate of the client where one is asked for."""
+    for name in ("server", "client"):
+        (tmp_path / name).mkdir()
+    server, client = certificate(tmp_path / "server"), certificate(tmp_path / "client")
+    (tmp_path / "featurestore.toml").write_text(
+        f'project = "p"\n[server]\ntls_certificate = "{server}"\ntls_key = "server/key.pem"\nclient_ca = "{client}"\n'
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "featurestore", "serve", "--port", str(port)], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    try:
+        with_none, with_one = (ssl.create_default_context(cafile=str(server)) for _ in range(2))
+        with_one.load_cert_chain(client)
+        url = f"https://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while True:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            try:
+                assert httpx.get(f"{url}/healthz", verify=with_one).json() == {"status": "up"}
+                break
+            except httpx.ConnectError:
+                time.sleep(0.1)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{url}/healthz", verify=with_none)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{port}/healthz")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    """Before anything is served, with the setting and the file."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one, two = certificate(tmp_path / "one"), certificate(tmp_path / "two")
+    (tmp_path / "text").write_text("no certificate")
+    for pem, key_file, says in (
+        ("none.pem", "one/key.pem", "cannot be read: No such file"),
+        (str(one), "two/key.pem", "they do not belong to each other"),
+        ("text", "text", "they are no PEM files"),
+    ):
+        (tmp_path / "featurestore.toml").write_text(
+            f'project = "p"\n[server]\ntls_certificate = "{pem}"\ntls_key = "{key_file}"\n'
+        )
+        with pytest.raises(ConfigError, match=says):
+            serve(tmp_path, host="127.0.0.1", port=0)
+    assert two.exists()
