@@ -32,4 +32,4 @@ if __name__ == "__main__":
         uvicorn.run(floor(), access_log=False, **told)
     else:
         opened = FeatureStore(project) if words == ["now"] else open_store(project, env=words[0] if words else None)
-        uvicorn.run(create_app(opened), **options(opened.config.server), **told)
+        uvicorn.run(create_app(opened, authentication=False), **options(opened.config.server), **told)

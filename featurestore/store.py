@@ -346,10 +346,19 @@ class FeatureStore(BoundToProcess):
         return self._told(source, self._project.pushing.push(source, rows, json=json), who, request_id)
 
     @checked
-    def submit_push(self, source: str, rows: Any, *, json: bool = False) -> Future[Pushed]:
+    def submit_push(
+        self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None
+    ) -> Future[Pushed]:
         """`push` that does not wait: a future of what became of the rows. Raises PushError for rows that cannot be read, and
         NotFoundError; all else is raised by the future."""
-        return self._project.pushing.submit(source, rows, json=json)
+        submitted = self._project.pushing.submit(source, rows, json=json)
+
+        def tell(done: Future[Pushed]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._told(source, done.result(), who, request_id)
+
+        submitted.add_done_callback(tell)
+        return submitted
 
     @checked
     def key_columns(self, source: str) -> frozenset[str]:

@@ -28,7 +28,7 @@ ENTRYPOINT, CMD = (
     json.loads(re.findall(rf"^{word} (\[.+\])$", DOCKERFILE, re.MULTILINE)[0]) for word in ("ENTRYPOINT", "CMD")
 )
 COMPOSITION = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVED = ("apply", "materialize", "server")
+SERVED = ("apply", "materialize", "first-key", "server")
 
 
 def test_what_the_image_copies_exists_and_it_runs_without_rights() -> None:
@@ -46,7 +46,10 @@ def test_the_composition_keeps_what_it_is_given() -> None:
     services = COMPOSITION["services"]
     command = services["redis"]["command"]
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
-    assert services["server"]["depends_on"] == {"redis": {"condition": "service_healthy"}}
+    assert services["server"]["depends_on"] == {
+        "redis": {"condition": "service_healthy"},
+        "first-key": {"condition": "service_completed_successfully"},
+    }
     assert services["materialize"]["depends_on"] == {"apply": {"condition": "service_completed_successfully"}}
     used = {volume.split(":")[0] for service in services.values() for volume in service["volumes"]}
     assert used - set(COMPOSITION["volumes"]) == {"${REPO"}
@@ -112,13 +115,18 @@ def test_what_the_composition_runs_serves_flights_from_redis(environ: dict[str, 
     try:
         assert answered(process, f"{url}/healthz").json() == {"status": "up"}
         assert httpx.get(f"{url}/readyz").status_code == 503
-        for name in ("apply", "materialize"):
-            command = COMPOSITION["services"][name]["command"]
-            subprocess.run(command_line(command), env=environ, check=True, capture_output=True)
+        file = Path(environ["REGISTRY"]).with_name("first.key")
+        for name in ("apply", "materialize", "first-key", "first-key"):
+            command = command_line(COMPOSITION["services"][name]["command"], **{"/state/first.key": str(file)})
+            subprocess.run(command, env=environ, check=True, capture_output=True)
+        assert file.stat().st_mode & 0o777 == 0o600
+        headers = {"Authorization": f"Bearer {file.read_text().strip()}"}
         assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
         flight = {"carrier": "UA", "tailnum": "N14228", "origin": "EWR", "dest": "IAH"}
         flight |= {"month": 1, "hour": 5, "weekday": 2, "distance": 1400}
-        body = httpx.post(f"{url}/v1/online-features", json={"service": "delay_model", "rows": [flight]}).json()
+        asked = {"service": "delay_model", "rows": [flight]}
+        assert httpx.post(f"{url}/v1/online-features", json=asked).status_code == 401
+        body = httpx.post(f"{url}/v1/online-features", json=asked, headers=headers).json()
         found = dict(zip(body["columns"], body["rows"][0], strict=True))
         statuses = dict(zip(body["columns"], body["statuses"][0], strict=True))
         assert (found["aircraft_facts__built"], found["aircraft_facts__seats"]) == (1999, 149)

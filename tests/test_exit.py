@@ -65,7 +65,7 @@ BEHIND_A_SERVER = """
     from featurestore.server import create_app
 
     async def served():
-        app = create_app(store)
+        app = create_app(store, authentication=False)
         async with app.router.lifespan_context(app):
             everything()
 

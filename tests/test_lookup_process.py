@@ -100,7 +100,7 @@ import asyncio, json
 from featurestore.server import create_app
 
 async def served():
-    app = create_app(store)
+    app = create_app(store, authentication=False)
     body = json.dumps({"service": "model", "rows": [{"thing": 1, "of": "a", "amount": 3.0}]}).encode()
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/v1/online-features",
              "raw_path": b"/v1/online-features", "query_string": b"", "headers": [(b"content-type", b"application/json")],

@@ -451,7 +451,7 @@ def test_a_server_that_starts_repairs_what_was_left() -> None:
 
 
 async def start_and_stop(store: FeatureStore) -> None:
-    app = create_app(store)
+    app = create_app(store, authentication=False)
     async with app.router.lifespan_context(app):
         gc.unfreeze()  # this process goes on
 

@@ -185,7 +185,7 @@ def test_explain_and_snapshot_as_they_are_written(store: FeatureStore) -> None:
     assert store.explain("carrier_delays", {"carrier": "UA"}, at=NOON).values == {"arr_delay": 18.0}
     assert store.explain(carrier_delays, {"carrier": "UA"}).status == "PRESENT"
     assert len(store.snapshot("carrier_delays", at=NOON)) == 1
-    assert create_app(store).title == "featurestore"
+    assert create_app(store, authentication=False).title == "featurestore"
 
 
 def test_what_notebooks_show_is_html(store: FeatureStore) -> None:

@@ -587,7 +587,7 @@ def test_a_clients_mistake_over_http_is_no_server_error() -> None:
         store.materialize(progress=False)
 
         async def ask() -> list[httpx.Response]:
-            transport = httpx.ASGITransport(create_app(store))
+            transport = httpx.ASGITransport(create_app(store, authentication=False))
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 return [await client.post("/v1/online-features", json=body) for body, _ in bodies]
 
@@ -599,7 +599,7 @@ def test_a_clients_mistake_over_http_is_no_server_error() -> None:
 def test_the_garbage_collector_leaves_alone_what_a_server_has_loaded() -> None:
     """Scanning it again and again would pause requests, so it is frozen before the first of them."""
     with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
-        app = create_app(store)
+        app = create_app(store, authentication=False)
 
         async def run() -> int:
             async with app.router.lifespan_context(app):
@@ -616,7 +616,7 @@ def test_the_garbage_collector_leaves_alone_what_a_server_has_loaded() -> None:
 def test_the_garbage_collector_looks_less_often_while_a_server_runs(before: int, within: int) -> None:
     """Never more often than the process asked for, nor where it is switched off; and afterwards as before."""
     with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
-        app = create_app(store)
+        app = create_app(store, authentication=False)
 
         async def run() -> int:
             async with app.router.lifespan_context(app):

@@ -29,6 +29,9 @@ REALM = 'Bearer realm="featurestore"'
 RENEW_SECONDS, WAIT_SECONDS, KEEP_SECONDS = 1.0, 2.0, 60.0
 """How old the keys in memory may be: they are read anew beside a request, a request waits for that, requests are refused."""
 
+UNKNOWN_SECONDS = 0.1
+"""Seconds between two readings of the registry that keys cause which are not known, whatever clients send."""
+
 USED_US = 600_000_000
 """µs between two times that a key is noted as used."""
 
@@ -77,7 +80,9 @@ class Authentication:
         if number is None:
             return self._of_tokens(text).at_once(text)
         keys = self._keys.at_hand()
-        return None if keys is None else self._of_key(text, keys.get(number))
+        if keys is None or (number not in keys and self._keys.may_renew(apart_seconds=UNKNOWN_SECONDS)):
+            return None
+        return self._of_key(text, keys.get(number))
 
     def authenticate(self, headers: Headers) -> Principal:
         """Whoever asks. It may wait for the registry, or for an issuer of tokens.
@@ -91,6 +96,8 @@ class Authentication:
         number = key_id(text)
         if number is None:
             return self._of_tokens(text).principal(text)
+        if number not in self._keys.value():  # one that was just made
+            self._keys.renew(apart_seconds=UNKNOWN_SECONDS)
         return self._of_key(text, self._keys.value().get(number))
 
     async def aauthenticate(self, headers: Headers) -> Principal:

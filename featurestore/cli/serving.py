@@ -223,11 +223,16 @@ def serve(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Serve a service in exactly the version of a training frame; repeatable."),
     ] = None,
+    no_authentication: Annotated[
+        bool, typer.Option("--no-authentication", help="Let everybody on this machine in; loopback hosts only.")
+    ] = False,
 ) -> None:
     """Answer lookups over HTTP until it is told to stop.
 
-    Example: featurestore serve --port 6570
-    Example: featurestore serve --port 6570 --manifest training.parquet
+    A request must bring a key (featurestore keys create) or a token.
+
+    Example: featurestore serve --port 6570 --no-authentication
+    Example: featurestore serve --port 6570 --no-authentication --manifest training.parquet
     """
     from featurestore.config import load_config
 
@@ -242,4 +247,5 @@ def serve(
         port=configured.port if port is None else port,
         workers=configured.workers if workers is None else workers,
         manifests=manifest or [],
+        authentication=not no_authentication,
     )

@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from featurestore.access.authentication import Authentication
 from featurestore.errors import FeatureStoreError
 from featurestore.server.connection import Connections
 from featurestore.server.edge import HttpEdge
@@ -49,14 +50,18 @@ class Application(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(store: FeatureStore, *, manifests: Iterable[Any] = (), close_store: bool = False) -> Application:
+def create_app(
+    store: FeatureStore, *, manifests: Iterable[Any] = (), close_store: bool = False, authentication: bool | None = None
+) -> Application:
     """The application of a store. close_store: close it when the application shuts down.
 
     manifests: what `store.load_manifest` takes; their services are served in exactly these versions to whoever names none.
-    Raises ManifestError, and FingerprintError with the difference where a version is refused.
+    authentication: whether requests must bring a key or a token; by default as configured. Raises ManifestError, and FingerprintError with the difference where a version is refused.
     """
     pinned = presented(store, manifests)
     limits = ServerLimits(store.config.server)
+    is_on = store.config.server.authentication == "required" if authentication is None else authentication
+    asks = Authentication(store.config if is_on else None)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -78,7 +83,7 @@ def create_app(store: FeatureStore, *, manifests: Iterable[Any] = (), close_stor
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(Exception, answer_error)
     hot = HotRoutes(store, pinned, limits)
-    app.edge = HttpEdge(limits, {"/v1/online-features": hot.lookup, "/v1/push": hot.push}, app.beyond_the_edge)
+    app.edge = HttpEdge(limits, asks, {"/v1/online-features": hot.lookup, "/v1/push": hot.push}, app.beyond_the_edge)
     add_routes(app, store, pinned, limits, hot)
     return app
 

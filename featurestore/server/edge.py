@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from featurestore.access.authentication import Authentication
 from featurestore.errors import FeatureStoreError
+from featurestore.server.admission import admit
 from featurestore.server.limits import ServerLimits
 from featurestore.server.origins import BODIES, check_origin, check_type, has_body
 from featurestore.server.page import STYLE
@@ -39,8 +41,10 @@ class HttpEdge:
     hot: by path, the routes that are answered here. rest: the application that answers all else.
     """
 
-    def __init__(self, limits: ServerLimits, hot: Mapping[str, ASGIApp], rest: ASGIApp) -> None:
-        self._limits, self._hot, self._rest = limits, hot, rest
+    def __init__(
+        self, limits: ServerLimits, authentication: Authentication, hot: Mapping[str, ASGIApp], rest: ASGIApp
+    ) -> None:
+        self._limits, self._authentication, self._hot, self._rest = limits, authentication, hot, rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -62,7 +66,8 @@ class HttpEdge:
                 self._limits.enter()
                 entered = True
             hot = self._hot.get(path) if scope["method"] == "POST" else None
-            self._admit(scope, headers, typed=hot is not None)
+            self._check(scope, headers, typed=hot is not None)
+            await admit(self._authentication, scope, path)
             if hot is not None:
                 await hot(scope, receive, told)
             else:
@@ -80,8 +85,8 @@ class HttpEdge:
             if entered:
                 self._limits.leave()
 
-    def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool) -> None:
-        """Whether a request is taken at all, before its body is read; here authentication has its place."""
+    def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool) -> None:
+        """Whether a request is taken at all, whoever asks."""
         check_origin(scope, headers, self._limits.config.hosts)
         if typed or (scope["method"] in BODIES and has_body(headers)):
             check_type(headers)

@@ -12,6 +12,8 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from featurestore.access.principal import Principal
+from featurestore.server.admission import principal_of
 from featurestore.server.bodies import (
     ARROW,
     REQUEST_ID,
@@ -47,13 +49,14 @@ class HotRoutes:
 
     async def lookup(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
-        headers = dict(scope["headers"])
+        headers, principal = dict(scope["headers"]), principal_of(scope)
         given = request_id(headers.get(b"x-request-id"))
         as_arrow = ARROW.encode() in headers.get(b"accept", b"")
         with Room(self._limits) as room:
             body = await received(headers, receive, self._limits, room)
             asked = read_request(body, self._config) if len(body) <= SMALL_BYTES else None
             if asked is not None and self._is_small(asked, body):
+                self._check_access(asked, principal)
                 result = asked.checked(
                     await self._store.aget_online_features(
                         asked.rows, asked.features, fingerprint=self._version(asked), json=True, request_id=given
@@ -62,10 +65,22 @@ class HotRoutes:
                 self._remember(asked, result)
                 answer = self._answer(result, given, as_arrow=as_arrow)
             else:
-                work = partial(self._looked_up, asked or body, given, as_arrow=as_arrow)
+                work = partial(self._looked_up, asked or body, principal, given, as_arrow=as_arrow)
                 answer = await self._limits.beside(work)
             del body
             await self._send(answer, room, send)
+
+    def _check_access(self, asked: AskedLookup, principal: Principal) -> None:
+        """ForbiddenError where whoever asks is limited to other services and views than those."""
+        if principal.only_on is None:
+            return
+        names = [asked.features] if isinstance(asked.features, str) else asked.features
+        services = (
+            {*names} if asked.is_service else self._store.registry.current().document["services"]
+        )  # a name that a service and a view share is the service's
+        principal.must(
+            "read", *(f"service:{name}" if name in services else f"view:{name.partition(':')[0]}" for name in names)
+        )
 
     def _version(self, asked: AskedLookup) -> str | None:
         """The fingerprint to serve, where the request or a manifest says one."""
@@ -91,8 +106,11 @@ class HotRoutes:
                 self._widths.clear()
             self._widths[name] = len(result.columns)
 
-    def _looked_up(self, given: AskedLookup | bytes, request: str | None, *, as_arrow: bool) -> HttpAnswer:
+    def _looked_up(
+        self, given: AskedLookup | bytes, principal: Principal, request: str | None, *, as_arrow: bool
+    ) -> HttpAnswer:
         asked = read_request(given, self._config) if isinstance(given, bytes) else given
+        self._check_access(asked, principal)
         version = self._version(asked)
 
         def keys() -> Container[str]:
@@ -119,22 +137,28 @@ class HotRoutes:
 
     async def push(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Keep rows of a push source: on the disk, and seen by the next lookup, when it answers."""
+        headers, principal = dict(scope["headers"]), principal_of(scope)
+        given = request_id(headers.get(b"x-request-id"))
         with Room(self._limits) as room:
-            body = await received(dict(scope["headers"]), receive, self._limits, room)
+            body = await received(headers, receive, self._limits, room)
             if len(body) <= SMALL_BYTES:
                 source, rows = read_push(body, self._config)
+                principal.must("push", f"source:{source}")
                 most = self._config.key_bytes
                 if may_have_long_texts(body, most) and long_texts(rows, most):
                     await self._limits.beside(partial(self._check_pushed_keys, source, rows))
-                pushed = await self._store.apush(source, rows, json=True)
+                pushed = await self._store.apush(source, rows, json=True, who=principal.name, request_id=given)
             else:
-                pushed = await asyncio.wrap_future(await self._limits.beside(partial(self._submitted, body)))
+                pushed = await asyncio.wrap_future(
+                    await self._limits.beside(partial(self._submitted, body, principal, given))
+                )
             await self._send(HttpAnswer(200, JSON, [orjson.dumps(pushed.to_dict())]), room, send)
 
-    def _submitted(self, body: bytes) -> Future[Any]:
+    def _submitted(self, body: bytes, principal: Principal, request: str | None) -> Future[Any]:
         source, rows = read_push(body, self._config)
+        principal.must("push", f"source:{source}")
         self._check_pushed_keys(source, rows)
-        return self._store.submit_push(source, rows, json=True)
+        return self._store.submit_push(source, rows, json=True, who=principal.name, request_id=request)
 
     def _check_pushed_keys(self, source: str, rows: Sequence[Any]) -> None:
         self._check_keys(rows, lambda: self._store.key_columns(source))

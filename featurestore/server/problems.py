@@ -14,8 +14,10 @@ from starlette.types import Message, Send
 
 from featurestore.elsewhere import elsewhere
 from featurestore.errors import (
+    AccessUnavailableError,
     FeatureStoreError,
     FingerprintError,
+    ForbiddenError,
     LogBusyError,
     NotFoundError,
     NotMaterializedError,
@@ -24,11 +26,15 @@ from featurestore.errors import (
     OnlineUnavailableError,
     PushError,
     RequestError,
+    UnauthenticatedError,
 )
 
 PROBLEM = "application/problem+json"
 
 STATUS: tuple[tuple[type[Exception], int, str], ...] = (
+    (UnauthenticatedError, 401, "No key, or a wrong one"),
+    (ForbiddenError, 403, "Not allowed"),
+    (AccessUnavailableError, 503, "Who asks cannot be looked up"),
     (RequestError, 422, "The request's values are wrong"),
     (PushError, 422, "The rows are not as their source declares"),
     (NotFoundError, 404, "Not found"),
@@ -160,9 +166,18 @@ def problem_of(error: Exception, path: str) -> HttpAnswer:
         if isinstance(error, kind):
             name = type(error).__name__.removesuffix("Error")
             more = {"changes": _changes(error)} if isinstance(error, FingerprintError) else None
-            return problem(status, title, str(error), kind=name, path=path, more=more)
+            return problem(status, title, str(error), kind=name, path=path, headers=_challenge(error), more=more)
     detail = f"{type(error).__name__}; see the server's log"
     return problem(500, "Unexpected error", detail, kind="unexpected", path=path)
+
+
+def _challenge(error: Exception) -> dict[str, str]:
+    """What RFC 6750 has told to whoever is not let in."""
+    if isinstance(error, UnauthenticatedError):
+        return {"WWW-Authenticate": error.challenge}
+    if isinstance(error, ForbiddenError):
+        return {"WWW-Authenticate": f'Bearer realm="featurestore", error="insufficient_scope", scope="{error.scope}"'}
+    return {}
 
 
 def _changes(error: FingerprintError) -> list[dict[str, str | None]]:

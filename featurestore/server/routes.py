@@ -11,7 +11,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 
+from featurestore.access.principal import Principal
 from featurestore.errors import ManifestError, NotFoundError, did_you_mean
+from featurestore.server.admission import principal_of
 from featurestore.server.bodies import (
     ARROW,
     FINGERPRINT,
@@ -40,7 +42,13 @@ def _problems(path: str, *rows: tuple[int, str, str, str]) -> dict[int | str, di
     return {status: described(status, text, kind=kind, detail=detail, path=path) for status, text, kind, detail in rows}
 
 
-FOREIGN = (403, "A foreign web page asks", "foreign", "Pages of https://example.com may not ask here")
+UNKNOWN = (401, "No key, or a wrong one", "Unauthenticated", "The request brings no key. Send one as …")
+FOREIGN = (
+    403,
+    "A foreign web page asks, or a scope is missing",
+    "foreign",
+    "Pages of https://example.com may not ask here",
+)
 MISDIRECTED = (421, "The request is for another machine", "foreign", "'example.com' is no name of this machine. …")
 BUSY = (429, "Too many requests are under way", "limit", "500 requests are under way, and no more are taken")
 UNEXPECTED = (500, "A defect of the server", "unexpected", "ZeroDivisionError; see the server's log")
@@ -57,10 +65,10 @@ NOWHERE = (
 )
 ABSENT = (503, "Not materialized, or no online store", "NotMaterialized", "View 'carrier_delays' has no values online.")
 
-COMMON = _problems("/v1/services", FOREIGN, MISDIRECTED, HEAD, BUSY, UNEXPECTED)
+COMMON = _problems("/v1/services", UNKNOWN, FOREIGN, MISDIRECTED, HEAD, BUSY, UNEXPECTED)
 """What any request may be answered."""
 
-WITH_BODY = (UNREADABLE, FOREIGN, SLOW, LARGE, UNTYPED, MISDIRECTED, HEAD, BUSY, UNEXPECTED)
+WITH_BODY = (UNREADABLE, UNKNOWN, FOREIGN, SLOW, LARGE, UNTYPED, MISDIRECTED, HEAD, BUSY, UNEXPECTED)
 PROBLEMS = _problems(
     "/v1/online-features", *WITH_BODY, NOWHERE, ABSENT,
     (409, "The fingerprint is not served", "Fingerprint", "Service 'delay_model' is not served as the model knew it."),
@@ -164,17 +172,18 @@ def _add_manifests(app: FastAPI, store: FeatureStore, limits: ServerLimits) -> N
         then say what changed even where it was never applied."""
         with Room(limits) as room:
             body = await received(dict(request.scope["headers"]), request.receive, limits, room)
-            check = await limits.beside(partial(_checked, store, body, limits))
+            check = await limits.beside(partial(_checked, store, body, limits, principal_of(request.scope)))
         return Response(orjson.dumps(check), media_type="application/json")
 
 
-def _checked(store: FeatureStore, body: bytes, limits: ServerLimits) -> dict[str, Any]:
+def _checked(store: FeatureStore, body: bytes, limits: ServerLimits, principal: Principal) -> dict[str, Any]:
     try:
         manifest = store.load_manifest(read_manifest(body, limits.config))
     except LimitError:
         raise
     except (BadRequest, ManifestError) as error:
         raise BadRequest(f"The body is no manifest: {error}") from None
+    principal.must("read", f"service:{manifest.service}")
     return store.check_manifest(manifest).to_dict()
 
 
@@ -183,12 +192,14 @@ def _example(value: Any) -> dict[int | str, dict[str, Any]]:
 
 
 def _add_catalog(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
-    def listed(kind: str) -> Response:
+    def listed(kind: str, principal: Principal) -> Response:
         records = store.registry.current().document[kind]
-        body = [{"name": name, "fingerprint": record["fingerprint"]} for name, record in records.items()]
+        seen = {name: one for name, one in records.items() if principal.may("read", f"{kind[:-1]}:{name}")}
+        body = [{"name": name, "fingerprint": record["fingerprint"]} for name, record in seen.items()]
         return Response(orjson.dumps({kind: body}), media_type="application/json")
 
-    def one(kind: str, name: str) -> Response:
+    def one(kind: str, name: str, principal: Principal) -> Response:
+        principal.must("read", f"{kind[:-1]}:{name}")
         records = store.registry.current().document[kind]
         if name not in records:
             raise NotFoundError(f"There is no '{name}' among the applied {kind}.{did_you_mean(name, records)}")
@@ -201,24 +212,26 @@ def _add_catalog(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifes
     @app.get(
         "/v1/services", responses={**_example({"services": [{**listing, "kept": [], "manifest": None}]}), **COMMON}
     )
-    def services() -> Response:
+    def services(request: Request) -> Response:
         """The feature services: what is applied, the versions kept beside it, and that of the manifest, if there is one."""
-        return Response(orjson.dumps({"services": versions(store, pinned)}), media_type="application/json")
+        principal = principal_of(request.scope)
+        seen = [one for one in versions(store, pinned) if principal.may("read", f"service:{one['name']}")]
+        return Response(orjson.dumps({"services": seen}), media_type="application/json")
 
     @app.get("/v1/services/{name}", responses={**_example({**listing, "definition": {}}), 404: PROBLEMS[404], **COMMON})
-    def service(name: str) -> Response:
+    def service(name: str, request: Request) -> Response:
         """One applied service: all that can change what it gives."""
-        return one("services", name)
+        return one("services", name, principal_of(request.scope))
 
     @app.get("/v1/views", responses={**_example({"views": [{**listing, "name": "carrier_delays"}]}), **COMMON})
-    def views() -> Response:
+    def views(request: Request) -> Response:
         """The applied feature views."""
-        return listed("views")
+        return listed("views", principal_of(request.scope))
 
     @app.get("/v1/views/{name}", responses={**_example({**listing, "definition": {}}), 404: PROBLEMS[404], **COMMON})
-    def view(name: str) -> Response:
+    def view(name: str, request: Request) -> Response:
         """One applied view: all that can change its values."""
-        return one("views", name)
+        return one("views", name, principal_of(request.scope))
 
 
 def _add_serving_log(app: FastAPI, store: FeatureStore) -> None:

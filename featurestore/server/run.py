@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from featurestore.access.authentication import check_open_host
 from featurestore.config import ServerConfig
 from featurestore.errors import ConfigError
 from featurestore.server.app import Application, create_app
@@ -24,20 +25,31 @@ MANIFESTS = "FEATURESTORE_MANIFESTS"
 """The paths of the manifests to serve, as a JSON list."""
 
 
+AUTHENTICATION = "FEATURESTORE_AUTHENTICATION"
+""""off" where the command line said so."""
+
+NO_KEY = (
+    "There is no API key yet, so every request is refused. `featurestore keys create NAME --scope read` makes one, which counts "
+    "at once; `featurestore serve --no-authentication` serves this machine without keys."
+)
+
+
 def app_from_environment() -> Application:
     """The application of the repository that the environment names; what each worker process runs."""
     store = FeatureStore(os.environ.get(REPO, "."), env=os.environ.get(ENV) or None)
-    return create_app(store, manifests=json.loads(os.environ.get(MANIFESTS, "[]")), close_store=True)
+    on = None if os.environ.get(AUTHENTICATION) != "off" else False
+    return create_app(store, manifests=json.loads(os.environ.get(MANIFESTS, "[]")), close_store=True, authentication=on)
 
 
 def serve(
     repo: str | Path, *, env: str | None = None, host: str, port: int, workers: int = 1,
-    manifests: Sequence[str | Path] = (),
+    manifests: Sequence[str | Path] = (), authentication: bool = True,
 ) -> None:  # fmt: skip
     """Serve a repository until SIGTERM or SIGINT; requests under way are finished first.
 
     manifests: files of manifests, whose services are served in exactly these versions to whoever names none. Raises
-    ManifestError and FingerprintError before anything is served; see `create_app`.
+    ManifestError and FingerprintError before anything is served; see `create_app`. authentication: False leaves requests
+    without a key in, on a loopback host alone; ConfigError.
     """
     os.environ[REPO] = str(Path(repo).resolve())
     if env is not None:
@@ -50,6 +62,11 @@ def serve(
         if manifests:
             presented(store, manifests)
         config = store.config.server
+        if not authentication or config.authentication == "off":
+            check_open_host(host)
+        elif store.config.jwt.jwks is None and not store.registry.api_keys():
+            print(NO_KEY, file=sys.stderr, flush=True)  # noqa: T201 - this is the output
+    os.environ[AUTHENTICATION] = "required" if authentication else "off"
     tls = tls_options(config)
     _allow_connections(config.connections)
     uvicorn.run(

@@ -143,6 +143,21 @@ def test_a_revocation_counts_within_two_seconds(world: World) -> None:
     assert world.asks(new).name == "key:web"
 
 
+def test_a_new_key_counts_at_once_and_unknown_ones_do_not_read_the_registry_each(world: World) -> None:
+    world.asks(create_key(world.registry, "one", ["read"]).secret)
+    reads: list[float] = []
+    read = world.authentication._keys._read
+    world.authentication._keys._read = lambda: reads.append(world.seconds) or read()
+    world.seconds += 0.1
+    made = create_key(world.registry, "two", ["read"]).secret
+    assert world.authentication.at_once(bearer(made)) is None  # it must be looked up
+    assert world.asks(made).name == "key:two"
+    for number in range(100):
+        with pytest.raises(UnauthenticatedError):
+            world.asks(f"fsk_{number:012x}_{'A' * 43}")
+    assert reads == [1000.1]
+
+
 def test_a_secret_is_right_as_a_whole_or_not_at_all(world: World) -> None:
     """Whichever sign of it is another; and the id of a key with the secret of another opens nothing."""
     one, two = (create_key(world.registry, name, ["read"]) for name in ("one", "two"))

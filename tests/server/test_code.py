@@ -48,7 +48,7 @@ def serving(shop: Path) -> Iterator[httpx.Client]:
     """A real server over the repository, that answers."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "featurestore", "--repo", str(shop), "serve", "--port", str(port)],
+        [sys.executable, "-m", "featurestore", "--repo", str(shop), "serve", "--no-authentication", "--port", str(port)],
         cwd=ROOT, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -76,7 +76,9 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @contextmanager
 def serving(store: FeatureStore, **words: Any) -> Iterator[httpx.Client]:
     """A server of the store on a free port, and its client; words: of `create_app`."""
-    server = uvicorn.Server(uvicorn.Config(create_app(store, **words), port=0, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(store, **{"authentication": False, **words}), port=0, log_level="warning")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -212,7 +214,7 @@ def test_what_nobody_foresaw_is_a_problem_without_a_traceback(monkeypatch: pytes
     with FeatureStore.local() as store:
         monkeypatch.setattr(store, "status", lambda: 1 / 0)
         store.apply(definitions())
-        transport = httpx.ASGITransport(create_app(store), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(create_app(store, authentication=False), raise_app_exceptions=False)
 
         async def ask() -> httpx.Response:
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -260,7 +262,7 @@ def test_the_description_shows_an_example_of_everything(client: httpx.Client) ->
     answer = operation["responses"]["200"]["content"]["application/json"]["example"]
     assert set(answer) == set(LookupResponse.model_fields)
     assert len(answer["rows"]) == len(answer["statuses"]) == len(example["rows"])
-    expected = {"200", "400", "403", "404", "408", "409", "413", "415", "421", "422", "429", "431", "500", "503"}
+    expected = {"200", "400", "401", "403", "404", "408", "409", "413", "415", "421", "422", "429", "431", "500", "503"}
     assert set(operation["responses"]) == expected
     assert "HTTPValidationError" not in str(described["paths"])
 

@@ -112,10 +112,10 @@ def test_a_server_does_not_start_with_what_it_cannot_serve(store: FeatureStore) 
     store.apply([model(None)])
     old, other = manifest(store, model(None)), manifest(store, model(7))
     with pytest.raises(FingerprintError, match="default: 7 → none"):
-        create_app(store, manifests=[other])
+        create_app(store, authentication=False, manifests=[other])
     with pytest.raises(ManifestError, match="two versions of service 'model'"):
-        create_app(store, manifests=[old, other])
-    create_app(store, manifests=[old, old.raw])
+        create_app(store, authentication=False, manifests=[old, other])
+    create_app(store, authentication=False, manifests=[old, old.raw])
 
 
 def test_the_program_ends_with_the_difference(store: FeatureStore, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_program_ends_with_the_difference(store: FeatureStore, tmp_path: Pat
     path = store.snapshot(model(7), at=NOON).to_parquet(tmp_path / "other.parquet")
     store.close()
     done = subprocess.run(
-        [sys.executable, "-m", "featurestore", "serve", "--port", "0", "--manifest", str(path)], cwd=tmp_path,
+        [sys.executable, "-m", "featurestore", "serve", "--no-authentication", "--port", "0", "--manifest", str(path)], cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, check=False,
         timeout=100,
     )  # fmt: skip

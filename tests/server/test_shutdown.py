@@ -66,7 +66,7 @@ def test_requests_under_way_are_answered_after_sigterm(shop: Path, workers: int)
     """Under load, each request that was begun before the signal gets its whole answer, and the process ends by itself."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "featurestore", "--repo", str(shop), "serve", "--port", str(port), "--workers", str(workers)],
+        [sys.executable, "-m", "featurestore", "--repo", str(shop), "serve", "--no-authentication", "--port", str(port), "--workers", str(workers)],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     answers: list[httpx.Response] = []

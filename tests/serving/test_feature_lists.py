@@ -118,7 +118,7 @@ def test_lookups_take_the_words_of_training_and_answer_its_bits(store: FeatureSt
 
 def test_coroutines_and_the_http_service_take_them_too(store: FeatureStore) -> None:
     async def posted(bodies: list[dict[str, Any]]) -> list[httpx.Response]:
-        transport = httpx.ASGITransport(create_app(store))
+        transport = httpx.ASGITransport(create_app(store, authentication=False))
         async with httpx.AsyncClient(transport=transport, base_url="http://store") as client:
             return [await client.post("/v1/online-features", json={**body, "rows": ASKED}) for body in bodies]
 
