@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from featurestore.clock import wall_clock
+from featurestore.durable.forks import event, mutex, renewed_in_child
 from featurestore.durable.sqlite_file import row_check, tables_of
 from featurestore.errors import FeatureStoreError
 
@@ -110,23 +111,22 @@ class PushTrail:
 
     def __init__(self, write: Callable[[list[Activity]], None]) -> None:
         self._write = write
-        self._begin()
+        self._lock = mutex()
+        self._wake = event()
+        self.renew()
+        renewed_in_child(self)
 
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._lock = threading.Lock()
+    def renew(self) -> None:
+        """Begin with nothing gathered: in a child, what the parent gathered is the parent's to write."""
         self._gathered: dict[tuple[str, str], Activity] = {}
         self._waiting: list[Activity] = []
         self._lost = 0
         self._writer: threading.Thread | None = None
-        self._wake = threading.Event()
 
     def pushed(
         self, source: str, counts: dict[str, int], *, who: str | None = None, request: str | None = None
     ) -> None:
         """One request that was answered. counts: of its rows. who: by default whoever runs this process. request: its id."""
-        if self._process != os.getpid():  # what the parent gathered is the parent's to write
-            self._begin()
         asker = os_user() if who is None else who
         with self._lock:
             one = self._gathered.get((asker, source))
@@ -164,8 +164,6 @@ class PushTrail:
 
     def close(self) -> None:
         """Write the rest."""
-        if self._process != os.getpid():
-            return
         self._wake.set()
         writer = self._writer
         if writer is not None:
