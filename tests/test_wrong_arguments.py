@@ -88,6 +88,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("verify", {"views": 3}, "views is a list of names of views, and not 3"),
     ("availability", {"views": 3}, "views is a list of names of views, and not 3"),
     ("availability", {"since": 3}, "since: 3 is no instant"),
+    ("activity", {"what": "aply"}, "Did you mean 'apply'?"),
     ("push", {"source": "click", "rows": [ROW]}, "Did you mean 'clicks'?"),
     ("key_columns", {"source": "click"}, "Did you mean 'clicks'?"),
     ("push", {"source": [ROW], "rows": "clicks"}, "source is text, and not a list"),
@@ -127,7 +128,7 @@ JUDGED_ELSEWHERE = {
     ("plan", "accept_types"), ("plan", "keep"), ("plan", "retire"), ("apply", "note"), ("apply", "accept_types"), ("apply", "keep"), ("apply", "retire"),
     ("get_historical_features", "with_event_time"), ("snapshot", "with_status"),
     ("explain_request", "row"), ("explain_request", "limit"), ("materialize", "full"),
-    ("materialize", "progress"), ("verify", "repair"), ("push", "json"), ("get_online_features", "json"), ("unfilled", "fingerprint"),
+    ("materialize", "progress"), ("verify", "repair"), ("push", "json"), ("push", "who"), ("push", "request_id"), ("activity", "since"), ("activity", "limit"), ("get_online_features", "json"), ("unfilled", "fingerprint"),
     ("get_online_features", "fingerprint"), ("audit", "against"), ("simulate", "faults"),
     ("simulate", "seed"), ("simulate", "lookups"), ("simulate", "rows"),
 }  # fmt: skip
@@ -194,10 +195,13 @@ RIGHT: dict[str, dict[str, Any]] = {
 }
 """The arguments that stand beside the wrong one."""
 
+BY_WHOM = {word: {"None", "''", "'text'"} for word in ("who", "request_id")}
+
 FITTING: dict[str, dict[str, set[str]]] = {
     "aget_online_features": {"rows": {"[]"}, "fingerprint": {"None"}, "request_id": {"None", "'text'"}},
+    "activity": {"since": {"None"}, "what": {"None"}, "limit": {"5"}},
     "apply": {"definitions": {"None", "[]"}, "note": {"''", "'text'"}, "retire": {"[]"}},
-    "apush": {"rows": {"[]"}},
+    "apush": {"rows": {"[]"}, **BY_WHOM},
     "audit": {word: {"None"} for word in ("since", "until", "service", "against", "spine")},
     "availability": {"views": {"None", "[]"}, "since": {"None"}},
     "compact": {"sources": {"None", "[]"}},
@@ -209,8 +213,8 @@ FITTING: dict[str, dict[str, set[str]]] = {
     "lookup": {"fingerprint": {"None"}},
     "materialize": {"views": {"None", "[]"}},
     "plan": {"definitions": {"None", "[]"}, "retire": {"[]"}},
-    "push": {"rows": {"[]"}},
-    "submit_push": {"rows": {"[]"}},
+    "push": {"rows": {"[]"}, **BY_WHOM},
+    "submit_push": {"rows": {"[]"}, **BY_WHOM},
     "simulate": {
         "services": {"None"}, "start": {"None"}, "end": {"None"}, "faults": {"None"}, "seed": {"5"}, "lookups": {"5"},
         "rows": {"None"},
