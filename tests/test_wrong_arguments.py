@@ -316,7 +316,7 @@ def test_a_frame_says_what_it_cannot_be_made_to(store: FeatureStore, tmp_path: P
         (lambda: frame.split_by_time("half"), "at: 'half' is no instant; give a datetime with a zone"),
         (lambda: frame.split_by_time(3), "at: 3 is no instant"),  # type: ignore[arg-type]
         (lambda: frame.split_by_time(NOON, gap=3), "is a bare number, so its unit is unclear"),
-        (lambda: frame.split_by_time(NOON, gap=pd.NaT), "gap: Duration NaT is none"),
+        (lambda: frame.split_by_time(NOON, gap=pd.NaT), "gap: Duration NaT is a NaTType"),
         (lambda: frame.to_numpy("text"), "dtype is one of numpy's, such as 'float32' or np.int64, and not 'text'"),
         (lambda: frame.to_numpy(str), "dtype is one of numbers"),
         (lambda: frame.to_numpy(columns=5), "columns is a list of names of columns, and not 5"),  # type: ignore[arg-type]

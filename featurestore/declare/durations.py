@@ -51,7 +51,9 @@ def parse_duration(value: object) -> int:
         raise DeclarationError(
             f"Duration {value!r} is a bare number, so its unit is unclear. {RIGHT}, or a datetime.timedelta ({UNITS_SHOWN})."
         )
-    raise DeclarationError(f"Duration {shown(value)} is none. {RIGHT}, or a datetime.timedelta ({UNITS_SHOWN}).")
+    raise DeclarationError(
+        f"Duration {value!r} is a {type(value).__name__}. {RIGHT}, or a datetime.timedelta ({UNITS_SHOWN})."
+    )
 
 
 def began(since: dt.datetime | str | None, now: int) -> int | None:
