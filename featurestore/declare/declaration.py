@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 import pydantic
@@ -64,15 +65,23 @@ NOWHERE = Origin("")
 
 def caller() -> Origin:
     """The file and line of the user's code that is running; NOWHERE where the command line or a server is what calls."""
+    frame = users_frame()
+    if frame is None:
+        return Origin("<unknown>")
+    file = frame.f_code.co_filename
+    return NOWHERE if file.startswith(WAYS_IN) else Origin(f"{_short(file)}:{frame.f_lineno}")
+
+
+def users_frame() -> FrameType | None:
+    """The innermost frame of the user's, or of the command line or the server; None where there is none."""
     frame = inspect.currentframe()
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(WAYS_IN):
-            return NOWHERE
-        if not file.startswith(OURS):
-            return Origin(f"{_short(file)}:{frame.f_lineno}")
+    while frame is not None and not _calls(frame.f_code.co_filename):
         frame = frame.f_back
-    return Origin("<unknown>")
+    return frame
+
+
+def _calls(file: str) -> bool:
+    return file.startswith(WAYS_IN) or not file.startswith(OURS)
 
 
 def _short(file: str) -> str:
@@ -167,24 +176,24 @@ def declares(init: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S,
     def checked(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
         origin = caller()
         place = str.__str__(origin)
-        title = self.titled(args, kwargs)
         known = [*parameters, *options_of(init)]
         if len(args) > len(in_place):
-            raise DeclarationError(f"{title}: {_by_name(in_place, known)}", place)
+            raise DeclarationError(f"{self.titled(args, kwargs)}: {_by_name(in_place, known)}", place)
         for name in kwargs:
             if name not in known:
-                raise DeclarationError(f"{title} has no argument '{name}'{_instead(type(self), name, known)}", place)
+                instead = _instead(type(self), name, known)
+                raise DeclarationError(f"{self.titled(args, kwargs)} has no argument '{name}'{instead}", place)
         try:
             init(self, *args, **kwargs)
         except ValueError as error:  # pydantic's own among them
             said = str(error)
             if isinstance(error, ValidationError):
                 said = problems(error, self.SAID_AS, self.examples())
-            raise DeclarationError(f"{title}: {said.removesuffix(f' ({place})')}", place) from None
+            raise DeclarationError(f"{self.titled(args, kwargs)}: {said.removesuffix(f' ({place})')}", place) from None
         except TypeError as error:
             if not re.search(r"argument|keywords", str(error)):
                 raise
-            raise DeclarationError(f"{title}: {_missing(error)}", place) from None
+            raise DeclarationError(f"{self.titled(args, kwargs)}: {_missing(error)}", place) from None
         self._origin = origin
 
     return cast("Callable[Concatenate[S, P], None]", checked)

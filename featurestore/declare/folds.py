@@ -14,13 +14,16 @@ What each one means stands in `featurestore.semantics.folds`, a row a fold. Opti
 from __future__ import annotations
 
 import copy
+import linecache
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict, Unpack
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from featurestore.declare.declaration import Declaration, TypeField, declares
+from featurestore.declare.declaration import Declaration, TypeField, declares, users_frame
 from featurestore.declare.durations import Duration, PositiveDuration, show_duration
+from featurestore.declare.syntax import kept_within
 
 Window = Literal["lifetime"] | PositiveDuration
 
@@ -64,6 +67,17 @@ class Fold(Declaration):
     where: Annotated[Condition | None, EXAMPLE] = None
     default: Annotated[Any, BeforeValidator(copy.deepcopy)] = None
     type: TypeField | None = None
+
+    @classmethod
+    def titled(cls, args: tuple[Any, ...], said: Mapping[str, Any]) -> str:
+        """With the view and the feature that it is written for, where it is written in the view: there is none yet."""
+        own, frame = super().titled(args, said), users_frame()
+        if frame is None:
+            return own
+        line, _, column, _ = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
+        text = "".join(linecache.getlines(frame.f_code.co_filename, frame.f_globals))
+        within = kept_within(text, line or 0, column or 0, "FeatureView")
+        return own if within is None else f"FeatureView '{within[0]}', feature '{within[1]}': {own}"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

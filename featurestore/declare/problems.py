@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from json import JSONDecodeError
 from typing import Any
 
 from pydantic import ValidationError
@@ -89,6 +90,18 @@ def _own(item: ErrorDetails) -> str:
         form = str(item.get("ctx", {}).get("pattern", "")).strip("^$")
         return f"must be text of the form {form}, and is {shown(item['input'])}"
     return item["msg"].removeprefix("Value error, ")
+
+
+def no_json(error: JSONDecodeError) -> str:
+    """Where a text is no JSON, without the words of whatever read it."""
+    if "UTF-8" in error.msg:
+        return "it is not UTF-8"
+    if not error.doc.strip():
+        return "it is empty"
+    place = f"line {error.lineno}, column {error.colno}"
+    if error.pos >= len(error.doc):
+        return f"it ends at {place}, and is not whole"
+    return f"it cannot be read from {place} on, where it says {error.doc[error.pos :][:20]!r}"
 
 
 def shown(value: Any) -> str:

@@ -52,6 +52,35 @@ def code_objects(text: str, file: str, *, annotations: bool = True) -> dict[tupl
     return found
 
 
+def kept_within(text: str, line: int, column: int, kind: str) -> tuple[str, str] | None:
+    """Of a call that begins there and is a value of a dict in another call: that call's first text, and the key; None where it
+    is none, or the two are not written out.
+
+    kind: the name of the other call's function.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return None
+    for outer in ast.walk(tree):
+        if not isinstance(outer, ast.Call) or getattr(outer.func, "id", getattr(outer.func, "attr", None)) != kind:
+            continue
+        said = [*outer.args[:1], *(word.value for word in outer.keywords if word.arg == "name")]
+        names = [one.value for one in said if isinstance(one, ast.Constant)]
+        for node in ast.walk(outer):
+            for key, value in zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ():
+                calls = [one for one in ast.walk(value) if isinstance(one, ast.Call)]
+                if (
+                    names
+                    and isinstance(key, ast.Constant)
+                    and (line, column) in [(one.lineno, one.col_offset) for one in calls]
+                ):
+                    return str(names[0]), str(key.value)
+    return None
+
+
 def _expressions(node: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.stmt):

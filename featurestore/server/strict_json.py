@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from featurestore.declare.problems import no_json
 from featurestore.server.problems import BadRequest, LimitError
 
 DEPTH = 32
@@ -39,7 +40,7 @@ def read_json(text: bytes) -> Any:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is no JSON: {error}") from None
+        raise BadRequest(f"The body is no JSON: {no_json(error)}") from None
     if text.count(b"[") + text.count(b"{") - _plain_rows(value) > DEPTH:
         _check_depth(value)
     # Each string has two quotes, and one for each that it holds. Where a name comes twice, those of the first are gone.

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from featurestore.declare.problems import problems
+from featurestore.declare.problems import no_json, problems
 from featurestore.durable.checksums import CHECK, unsigned
 from featurestore.errors import ManifestError
 from featurestore.lazy import pa, pq
@@ -139,7 +139,7 @@ def _stamped(schema: pa.Schema, origin: str) -> Manifest | None:
     try:
         return _manifest(json.loads(text), origin)
     except json.JSONDecodeError as error:
-        raise ManifestError(f"{origin}: the manifest in its metadata is no JSON: {error}") from None
+        raise ManifestError(f"{origin}: the manifest in its metadata is no JSON: {no_json(error)}") from None
 
 
 def _manifest(said: Any, origin: str) -> Manifest:

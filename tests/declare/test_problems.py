@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import featurestore
 from featurestore import (
     ApproxQuantile,
+    Count,
     DataFrameSource,
     Entity,
     FeatureService,
     FeatureView,
     LastN,
     Latest,
+    Mean,
     ParquetSource,
     PushSource,
     Request,
@@ -27,7 +31,10 @@ from featurestore import (
 )
 from featurestore.declare.declaration import options_of
 from featurestore.declare.on_demand import OnDemand
+from featurestore.declare.problems import no_json
 from featurestore.errors import DeclarationError
+from featurestore.server.problems import BadRequest
+from featurestore.server.strict_json import read_json
 from featurestore.types import Float64, Int64, Timestamp
 
 THING = Entity("thing", key={"thing": Int64})
@@ -130,3 +137,58 @@ def test_a_value_of_another_kind_is_told_in_plain_words(kind: Any) -> None:
 def test_the_message_says_what_would_be_right(declare: Callable[[], object], says: str) -> None:
     with pytest.raises(DeclarationError, match=re.escape(says)):
         declare()
+
+
+def test_a_fold_that_is_written_in_a_view_names_it_and_its_feature() -> None:
+    """It fails before there is a view: what it is written in says the names."""
+    entity = Entity("thing", key={"thing": Int64})
+    source = PushSource("rows", schema={"thing": Int64, "at": Timestamp, "x": Int64}, event_time="at")
+
+    def told(declare: Callable[[], Any]) -> str:
+        with pytest.raises(DeclarationError) as caught:
+            declare()
+        return str(caught.value)
+
+    whole = told(
+        lambda: FeatureView(
+            "spending", entity=entity, source=source,
+            features={
+                "count": Count(window="1d"),
+                "total": Sum(
+                    "x", window="7"
+                ),
+            },
+        )
+    )  # fmt: skip
+    assert whole.startswith("FeatureView 'spending', feature 'total': Sum 'x': window: Duration '7' cannot be read.")
+    assert re.search(r"\(tests/declare/test_problems\.py:\d+\)$", whole)
+    named = told(
+        lambda: featurestore.FeatureView(
+            entity=entity, name="named", source=source, features={"n": Count(window="1d"), "m": Mean("x")}
+        )
+    )
+    assert named.startswith("FeatureView 'named', feature 'm': Mean 'x': window must be said")
+    typo = told(lambda: FeatureView("v", entity=entity, source=source, features={"t": Sum("x", windw="7d")}))  # type: ignore[call-arg]
+    assert typo.startswith("FeatureView 'v', feature 't': Sum 'x' has no argument 'windw'")
+    assert told(lambda: Sum("x", window="7")).startswith("Sum 'x': window: Duration '7'")  # in no view
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "it is empty"),
+        (b'{"a": 1,', "it ends at line 1, column 9, and is not whole"),
+        (b"[1 2]", "it cannot be read from line 1, column 4 on, where it says '2]'"),
+        (b'{"a":\n  nan}', "it cannot be read from line 2, column 3 on, where it says 'nan}'"),
+        (b'"\xff"', "it is not UTF-8"),
+    ],
+)
+def test_what_is_no_json_is_told_in_our_words_with_its_place(text: bytes, says: str) -> None:
+    with pytest.raises(BadRequest, match=f"^{re.escape(f'The body is no JSON: {says}')}$"):
+        read_json(text)
+
+
+def test_a_reader_of_the_standard_library_is_told_alike() -> None:
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads('{"a": [1 2]}')
+    assert no_json(caught.value) == "it cannot be read from line 1, column 10 on, where it says '2]}'"
