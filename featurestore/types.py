@@ -214,6 +214,11 @@ def _float32(value: float) -> float:
     return narrowed
 
 
+def _of_nan(value: Any) -> str:
+    """What to write where a NaN stands for a null, as pandas and numpy have it, in a type that has none."""
+    return "; where it stands for null, give None" if isinstance(value, float) and math.isnan(value) else ""
+
+
 def _accept_bool(_: FeatureType, value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -225,7 +230,7 @@ def _accept_int(bits: int) -> Callable[[FeatureType, Any], int]:
 
     def accept(of: FeatureType, value: Any) -> int:
         if type(value) is not int:
-            raise ValueError(f"{value!r} is no integer")
+            raise ValueError(f"{value!r} is no integer{_of_nan(value)}")
         if not -beyond <= value < beyond:
             raise ValueError(f"{value!r} does not fit {of}")
         return value
@@ -249,7 +254,7 @@ def _accept_float(of: FeatureType, value: Any) -> float:
 
 def _accept_string(_: FeatureType, value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no string")
+        raise ValueError(f"{value!r} is no string{_of_nan(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -49,7 +49,8 @@ def evaluate_rows(
         try:
             results.append(accept(function(*arguments)))
         except Exception as error:  # the user's function may raise anything; it is named and passed on
-            raise _failure(item, error, row_name(i)) from error
+            null = [name for name, value in zip(input_names(item), arguments, strict=False) if value is None]
+            raise _failure(item, error, row_name(i), null) from error
     return results
 
 
@@ -76,7 +77,8 @@ def _columns(item: OnDemand, arrays: list[pa.Array], row_name: Callable[[int], s
         ) from error
 
 
-def _failure(item: OnDemand, error: Exception, row: str) -> OnDemandError:
+def _failure(item: OnDemand, error: Exception, row: str, null: Sequence[str] = ()) -> OnDemandError:
+    given = f". Null here: {', '.join(null)}; a function is given None for each" if null else ""
     return OnDemandError(
-        f"On-demand feature '{item.name}' failed for {row}: {type(error).__name__}: {error} ({item.origin})"
+        f"On-demand feature '{item.name}' failed for {row}: {type(error).__name__}: {error}{given} ({item.origin})"
     )

@@ -36,6 +36,14 @@ NARROWED: dict[str, Callable[[pa.DataType], bool]] = {
 """The columns of which each value is asked whether it is one of the type, as it is where it comes alone."""
 
 
+PERIOD = "; a period is a stretch of time: .dt.to_timestamp() gives its start, .dt.end_time its end"
+
+
+def is_period(given: pa.DataType) -> bool:
+    """Whether it is pandas' type of periods, which are numbers of their own kind to whoever else reads them."""
+    return isinstance(given, pa.BaseExtensionType) and given.extension_name == "pandas.period"
+
+
 class WrongTypeError(ValueError):
     """A column of values that are none of the type, whatever they are."""
 
@@ -69,6 +77,8 @@ def taken(column: pa.ChunkedArray | pa.Array, of: FeatureType, *, from_pandas: b
 
 def _conversion(given: pa.DataType, of: FeatureType) -> str:
     """How a column of another type becomes one of this, for what frames usually have instead."""
+    if is_period(given):
+        return PERIOD
     is_text = pa.types.is_string(given) or pa.types.is_large_string(given) or pa.types.is_string_view(given)
     if of.kind == "Timestamp" and is_text:
         return "; text is never taken for another type: convert it, as pd.to_datetime(…, utc=True) does"

@@ -435,4 +435,4 @@ def _version_of(service: ResolvedService) -> ServiceVersion:
 
 
 def _never(name: str, fingerprint: str) -> str:
-    return f"Service '{name}' was never applied with fingerprint {fingerprint}"
+    return f"Service '{name}' was never applied with fingerprint {fingerprint or repr(fingerprint)}"

@@ -18,7 +18,7 @@ from featurestore.semantics.columns import (
     type_of_column,
     widens,
 )
-from featurestore.semantics.input_columns import WrongTypeError, WrongValueError, taken
+from featurestore.semantics.input_columns import PERIOD, WrongTypeError, WrongValueError, is_period, taken
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars
 from featurestore.sources.schemas import taken_columns
@@ -113,6 +113,9 @@ def _give(
             other = "" if role == "input" else " timestamp= names another."
             raise SpineError(f"The spine has no {role} column '{name}'.{hint}{other}")
         column = table[name]
+        if isinstance(column.type, pa.BaseExtensionType) and is_period(column.type):
+            of = inputs[name] if len(given) < len(inputs) else "a timestamp"
+            raise SpineError(f"Spine column '{name}' holds periods, and must be {of}{PERIOD}")
         _check_micros(column, name, chunk.first)
         if len(given) < len(inputs):
             column = _taken(column, name, inputs[name], chunk.first, from_pandas=from_pandas)
