@@ -13,17 +13,16 @@ from tests.servers import RedisServer
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process that a test starts would compile the whole package anew
 
 LONGEST_FIRST = [
-    "cli/test_commands.py",  # 138 s on an idle core
+    "test_explain.py",  # some 50 s of CPU time
     "cli/test_streams.py",
-    "test_explain.py",
-    "test_push_processes.py",
     "test_testing.py",
-    "test_concurrency.py",
-    "test_push_histories.py",
-    "sources/test_log_killed.py",
-    "test_online.py",
     "test_simulate.py",
+    "test_online.py",
+    "test_push_processes.py",
+    "test_concurrency.py",
+    "cli/test_commands.py",
     "test_demo.py",
+    "test_push_histories.py",
     "test_windows.py",
     "test_training.py",
     "training/test_snapshot.py",
@@ -35,7 +34,8 @@ LONGEST_FIRST = [
     "test_damage.py",
     "server/test_push.py",
     "test_explain_folds.py",
-    "training/test_memory.py",  # 19 s
+    "training/test_memory.py",
+    "sources/test_log_killed.py",  # 15 s
     "test_changed_code.py",
 ]
 """A file is tested by one process, and the last of them is waited for: so no long one may be among the last. Most have few tests,
