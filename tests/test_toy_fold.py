@@ -38,7 +38,7 @@ VALUES = [None, None, 0, 3, 8, -5, (1 << 63) - 1, -(1 << 63)]
 def by_merging(column: Any, result: Any) -> Ends:
     """The algebra without its columnar form."""
     toy_fold.range_of(column, result)
-    return Ends(parts=None)
+    return Ends(sum_fields=None)
 
 
 @pytest.fixture(params=["columnar", "merged"])

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from featurestore.declare.declaration import declares
 from featurestore.declare.folds import Fold, FoldOptions
-from featurestore.semantics.folds import Algebra, FoldColumn, FoldKind, Part, PartialSums, Place
+from featurestore.semantics.folds import Algebra, FoldColumn, FoldKind, PartialSums, Place, SumField
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.status import Status
 from featurestore.types import FeatureType, Int64, Scalar
@@ -38,7 +38,7 @@ class Ends(Algebra):
 
     takes_null: bool = False
     zero: tuple[int, ...] = ()
-    parts: tuple[Part, ...] | None = ("least", "greatest")
+    sum_fields: tuple[SumField, ...] | None = ("least", "greatest")
 
     def lift(self, value: Scalar, place: Place) -> tuple[int, ...]:
         """One value."""

@@ -72,9 +72,9 @@ def can_be_tiled(view: ResolvedView) -> bool:
 
 def _has_tiles(feature: ResolvedFeature) -> bool:
     """Whether it is finished from partial sums; codes of values that are no numbers differ from file to file."""
-    parts, of = algebra_of(feature).parts, feature.reads
-    coded = not {"least", "greatest"} & {*(parts or ())} or (of is not None and (of.is_float or of.kind in INTEGERS))
-    return parts is not None and coded
+    fields, of = algebra_of(feature).sum_fields, feature.reads
+    coded = not {"least", "greatest"} & {*(fields or ())} or (of is not None and (of.is_float or of.kind in INTEGERS))
+    return fields is not None and coded
 
 
 def tiles_for(

@@ -3,9 +3,9 @@
     k0, k1 …            the key
     tile_start          (µs) the tile's rows happened in (tile_start, tile_start + hop]; the newest of them at `event_us`
     first_counts_at     the instant from which the first of its rows counts; `last_counts_at`: from which all of them do
-    <part>_<n>_<place>  what the n-th tiled column adds up to: a part of its PartialSums as 64-bit integers. Sums are limbs of
+    <field>_<n>_<place>  what the n-th tiled column adds up to: a field of its PartialSums as 64-bit integers. Sums are limbs of
                         32 bits, Σ sums_n_place · 2^(32 · (place - 100)); NaN, inf and -inf are places 0, 1 and 2 of `special`;
-                        other parts have place 0. A column that would hold nothing but zeros may be left out
+                        other fields have place 0. A column that would hold nothing but zeros may be left out
 
 Partial sums merge, so that several rows may stand for parts of one tile. A tile of pushed rows keeps the same integers,
 packed otherwise: see `series`.
@@ -25,7 +25,7 @@ from featurestore.query.windows.filtered_rows import FilteredRows, Ints
 from featurestore.query.windows.fold_input import CountedColumn, FoldRows, column_name
 from featurestore.query.windows.ranges import MonotoneRun, Range, monotone_runs
 from featurestore.query.windows.window_folds import FilteredColumn, WindowedRows
-from featurestore.semantics.folds import Part, PartialSums
+from featurestore.semantics.folds import PartialSums, SumField
 from featurestore.semantics.folds.columnar import on_grid
 from featurestore.semantics.folds.limbs import Limbs
 from featurestore.semantics.rows import RowTimes
@@ -40,10 +40,10 @@ ORIGIN = 100
 MERGED_BY = {
     "first_counts_at": "min", "last_counts_at": "max", "event_us": "max", "least": "min", "greatest": "min"
 }  # fmt: skip
-"""The SQL aggregate that merges a column across parts of one tile, by its name or that of the part it holds; else `sum`."""
+"""The SQL aggregate that merges a column across parts of one tile, by its name or that of the field it holds; else `sum`."""
 
 EMPTY = {"least": GREATEST, "greatest": GREATEST}
-"""What a part holds of no values; else 0."""
+"""What a field holds of no values; else 0."""
 
 
 class TiledColumn(NamedTuple):
@@ -52,7 +52,7 @@ class TiledColumn(NamedTuple):
     feature: ResolvedFeature
     """One that reads it."""
 
-    parts: tuple[Part, ...]
+    sum_fields: tuple[SumField, ...]
     """What is kept beside the number of its values: all that the view's folds of it are finished from."""
 
 
@@ -61,8 +61,8 @@ def tiled_columns(features: Sequence[ResolvedFeature]) -> dict[CountedColumn, Ti
     found: dict[CountedColumn, TiledColumn] = {}
     for feature in features:
         before = found.get(column_name(feature), TiledColumn(feature, ()))
-        parts = dict.fromkeys((*before.parts, *(algebra_of(feature).parts or ())))
-        found[column_name(feature)] = TiledColumn(before.feature, tuple(parts))
+        fields = dict.fromkeys((*before.sum_fields, *(algebra_of(feature).sum_fields or ())))
+        found[column_name(feature)] = TiledColumn(before.feature, tuple(fields))
     return found
 
 
@@ -87,19 +87,19 @@ def tile_table(plan: FoldRows, rows: pa.Table, grid: TileGrid) -> pa.Table:
     }
     for number, tiled in enumerate(tiled_columns(plan.features).values()):
         column = plan.column(rows, column_name(tiled.feature), every)
-        made |= _columns(number, WindowedRows(column, [Range(begin, end)]).partial_sums(tiled.parts))
+        made |= _columns(number, WindowedRows(column, [Range(begin, end)]).partial_sums(tiled.sum_fields))
     return pa.table({name: pa.array(values, pa.int64()) for name, values in made.items()})
 
 
 def _columns(number: int, sums: PartialSums) -> Iterator[tuple[str, Ints]]:
-    for part in ("values", *get_args(Part)):
-        integers, first = getattr(sums, part), 0
+    for field in ("values", *get_args(SumField)):
+        integers, first = getattr(sums, field), 0
         if isinstance(integers, Limbs):
             grid = on_grid(integers)
             integers, first = grid.digits, grid.base // 32 + ORIGIN
         for place, row in enumerate(() if integers is None else np.atleast_2d(integers), first):
-            if part in EMPTY or row.any():
-                yield f"{part}_{number}_{place}", row
+            if field in EMPTY or row.any():
+                yield f"{field}_{number}_{place}", row
 
 
 class TileRows:
@@ -159,19 +159,19 @@ class _TileAddends(Addends):
         """See Addends."""
         return self._integers("greatest", 0)
 
-    def _limbs(self, part: Part) -> Limbs:
-        places = self._places(part) or [ORIGIN]
-        digits = [self._integers(part, place) for place in range(min(places), max(places) + 1)]
+    def _limbs(self, field: SumField) -> Limbs:
+        places = self._places(field) or [ORIGIN]
+        digits = [self._integers(field, place) for place in range(min(places), max(places) + 1)]
         return Limbs(32 * (min(places) - ORIGIN), np.stack(digits))
 
-    def _places(self, part: Part) -> list[int]:
+    def _places(self, field: SumField) -> list[int]:
         """The places of which there are columns."""
-        start = f"{part}_{self._number}_"
+        start = f"{field}_{self._number}_"
         return [int(name.removeprefix(start)) for name in self._rows.column_names if name.startswith(start)]
 
-    def _integers(self, part: str, place: int) -> Ints:
+    def _integers(self, field: str, place: int) -> Ints:
         """One of each tile."""
-        name, empty = f"{part}_{self._number}_{place}", EMPTY.get(part, 0)
+        name, empty = f"{field}_{self._number}_{place}", EMPTY.get(field, 0)
         if name not in self._rows.column_names:
             return np.full(self._rows.num_rows, empty, np.int64)
         found: Ints = self._rows[name].fill_null(empty).to_numpy()

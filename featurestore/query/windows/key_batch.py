@@ -161,10 +161,10 @@ class KeyBatch:
         if not self._parts:  # the fold of no rows
             value, _ = algebra.finish(algebra.zero)
             return FoldColumn(pa.repeat(pa.scalar(value, feature.type.arrow), len(self._as_of)))
-        if algebra.parts is not None:
+        if algebra.sum_fields is not None:
             windows = [part.window(name, span) for part in self._parts]
             return algebra.finish_sums(
-                reduce(PartialSums.merged, [each.partial_sums(algebra.parts) for each in windows])
+                reduce(PartialSums.merged, [each.partial_sums(algebra.sum_fields) for each in windows])
             )
         window = self._rows.window(name, span)
         if algebra.picks is None:

@@ -17,7 +17,7 @@ from featurestore.lazy import pa
 from featurestore.query.windows.addends import GREATEST, Addends
 from featurestore.query.windows.filtered_rows import Bits, FilteredRows, Ints, picked_places
 from featurestore.query.windows.ranges import Range
-from featurestore.semantics.folds import Algebra, FoldColumn, Part, PartialSums, State
+from featurestore.semantics.folds import Algebra, FoldColumn, PartialSums, State, SumField
 from featurestore.semantics.folds.limbs import Limbs
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
@@ -37,23 +37,23 @@ class FilteredColumn:
         self.addends = addends
         """What each row adds to partial sums."""
 
-        self._prefixes: dict[tuple[Part | None, int], Ints] = {}
-        self._minima: dict[tuple[Part, int], list[Ints]] = {}
+        self._prefixes: dict[tuple[SumField | None, int], Ints] = {}
+        self._minima: dict[tuple[SumField, int], list[Ints]] = {}
         self._states: dict[tuple[Algebra, int], list[list[State]]] = {}
 
-    def prefix_sums(self, part: Part | None, digits: Ints, run: int) -> Ints:
+    def prefix_sums(self, field: SumField | None, digits: Ints, run: int) -> Ints:
         """int64[L, n + 1] of a run's rows: what the first 0, 1, … n of `digits`, int64[L, places], add up to."""
-        if (part, run) not in self._prefixes:
+        if (field, run) not in self._prefixes:
             own = self.rows[run].select(digits)
-            prefix = self._prefixes[part, run] = np.zeros((len(own), own.shape[1] + 1), np.int64)
+            prefix = self._prefixes[field, run] = np.zeros((len(own), own.shape[1] + 1), np.int64)
             np.cumsum(own, axis=1, out=prefix[:, 1:])
-        return self._prefixes[part, run]
+        return self._prefixes[field, run]
 
-    def minima(self, part: Part, codes: Ints, run: int) -> list[Ints]:
+    def minima(self, field: SumField, codes: Ints, run: int) -> list[Ints]:
         """The levels of a tree of minima over a run's rows, of codes by place."""
-        if (part, run) not in self._minima:
-            self._minima[part, run] = _levels(self.rows[run].select(codes))
-        return self._minima[part, run]
+        if (field, run) not in self._minima:
+            self._minima[field, run] = _levels(self.rows[run].select(codes))
+        return self._minima[field, run]
 
     def states(self, algebra: Algebra, run: int) -> list[list[State]]:
         """The levels of a tree of merged states over a run's rows."""
@@ -74,28 +74,28 @@ class WindowedRows:
 
     def __init__(self, column: FilteredColumn, of_runs: Sequence[Range]) -> None:
         self.column = column
-        self.ranges = [rows.range(part) for rows, part in zip(column.rows, of_runs, strict=True)]
-        """Of each of the column's parts."""
+        self.ranges = [rows.range(within) for rows, within in zip(column.rows, of_runs, strict=True)]
+        """Of each of the column's runs."""
 
     @property
     def some(self) -> Bits:
         """Whether there are any, of each request."""
-        some: Bits = np.logical_or.reduce([part.high > part.low for part in self.ranges])
+        some: Bits = np.logical_or.reduce([within.high > within.low for within in self.ranges])
         return some
 
     # What they add up to, each made once for all folds.
 
-    def partial_sums(self, parts: Sequence[Part]) -> PartialSums:
-        """What they add up to, of these parts."""
-        made = {part: getattr(self, part) for part in parts}
-        decode = self.column.addends.decode if {"least", "greatest"} & {*parts} else None
+    def partial_sums(self, fields: Sequence[SumField]) -> PartialSums:
+        """What they add up to, of these fields."""
+        made = {field: getattr(self, field) for field in fields}
+        decode = self.column.addends.decode if {"least", "greatest"} & {*fields} else None
         return PartialSums(self.values, decode=decode, **made)
 
     @cached_property
     def values(self) -> Ints:
         """See PartialSums."""
         counts = self.column.addends.counts
-        values: Ints = np.add.reduce([part.high - part.low for part in self.ranges])
+        values: Ints = np.add.reduce([within.high - within.low for within in self.ranges])
         return values if counts is None else self._sums(None, counts[np.newaxis])[0]
 
     @cached_property
@@ -126,18 +126,18 @@ class WindowedRows:
         """See PartialSums."""
         return self._least("greatest", self.column.addends.greatest)
 
-    def _sums(self, part: Part | None, digits: Ints) -> Ints:
+    def _sums(self, field: SumField | None, digits: Ints) -> Ints:
         """Additions may wrap around on the way: the differences are right as long as they themselves fit."""
         total = np.zeros((len(digits), len(self.ranges[0].low)), np.int64)
         for run, within in enumerate(self.ranges):
-            prefix = self.column.prefix_sums(part, digits, run)
+            prefix = self.column.prefix_sums(field, digits, run)
             total += prefix[:, within.high] - prefix[:, within.low]
         return total
 
-    def _least(self, part: Part, codes: Ints) -> Ints:
+    def _least(self, field: SumField, codes: Ints) -> Ints:
         best = np.full(len(self.ranges[0].low), GREATEST, np.int64)
         for run, within in enumerate(self.ranges):
-            best = np.minimum(best, _climb(self.column.minima(part, codes, run), within))
+            best = np.minimum(best, _climb(self.column.minima(field, codes, run), within))
         return best
 
     # The other folds.
@@ -150,7 +150,7 @@ class WindowedRows:
     def merged(self, algebra: Algebra, of: FeatureType) -> FoldColumn:
         """A fold of type `of` by its own algebra: states are merged along a tree, once for each range of rows."""
         trees = [self.column.states(algebra, run) for run in range(len(self.ranges))]
-        bounds = np.stack([edge for part in self.ranges for edge in part], axis=1)
+        bounds = np.stack([edge for within in self.ranges for edge in within], axis=1)
         distinct, inverse = np.unique(bounds, axis=0, return_inverse=True)
         states = [_merged_state(algebra, trees, row) for row in distinct.tolist()]
         values, statuses = algebra.finish_many(states)
@@ -175,9 +175,9 @@ def _levels(codes: Ints) -> list[Ints]:
     return levels
 
 
-def _climb(levels: Sequence[Ints], part: Range) -> Ints:
+def _climb(levels: Sequence[Ints], within: Range) -> Ints:
     """The least code of each range, GREATEST where the range is empty: from both ends up the tree, a level a step."""
-    low, high = part.low.copy(), part.high.copy()
+    low, high = within.low.copy(), within.high.copy()
     result = np.full(len(low), GREATEST, np.int64)
     for level in levels:
         active = low < high

@@ -9,11 +9,28 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place, State
+from featurestore.semantics.folds.algebra import (
+    Algebra,
+    CertainAlgebra,
+    FoldColumn,
+    PartialSums,
+    Place,
+    State,
+    SumField,
+)
 from featurestore.semantics.folds.table import FOLDS, FoldKind, add_fold
 
 __all__ = [
-    "FOLDS", "Algebra", "CertainAlgebra", "FoldColumn", "FoldKind", "Part", "PartialSums", "Place", "State", "add_fold",
+    "FOLDS",
+    "Algebra",
+    "CertainAlgebra",
+    "FoldColumn",
+    "FoldKind",
+    "PartialSums",
+    "Place",
+    "State",
+    "SumField",
+    "add_fold",
 ]  # fmt: skip
 
 for _file in pkgutil.iter_modules(__path__):

@@ -23,14 +23,14 @@ State = Any
 Place = Any
 """Where rule 2 puts a row: bytes or an int, of one kind within a fold."""
 
-Part = Literal["sums", "squares", "special", "least", "greatest"]
+SumField = Literal["sums", "squares", "special", "least", "greatest"]
 """What a column can be added up to, beside the number of its values: a field of PartialSums."""
 
 T = TypeVar("T")
 
 
 class PartialSums(NamedTuple):
-    """What one column adds up to over the rows of each of m requests. A part is None where no fold asked for it."""
+    """What one column adds up to over the rows of each of m requests. A field is None where no fold asked for it."""
 
     values: Ints
     """How many values there are that are not null."""
@@ -170,7 +170,7 @@ class Algebra(ABC):
     # The columnar forms: of what a column adds up to over ranges of its rows, or of the rows that are picked.
 
     @property
-    def parts(self) -> tuple[Part, ...] | None:
+    def sum_fields(self) -> tuple[SumField, ...] | None:
         """What `finish_sums` reads beside the number of values; None where there is no such form."""
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from featurestore.lazy import pa
-from featurestore.semantics.folds.algebra import CertainAlgebra, FoldColumn, Part, PartialSums, Place
+from featurestore.semantics.folds.algebra import CertainAlgebra, FoldColumn, PartialSums, Place, SumField
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.types import FeatureType, Int64, Scalar
@@ -18,7 +18,7 @@ class Counting(CertainAlgebra):
     takes_null: bool
     zero: int = 0
     numbers: tuple[str, ...] = ("values",)
-    parts: tuple[Part, ...] = ()
+    sum_fields: tuple[SumField, ...] = ()
 
     def lift(self, value: Scalar, place: Place) -> int:  # noqa: ARG002 - one form for every fold
         """One row counts once."""

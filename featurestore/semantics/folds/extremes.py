@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from featurestore.semantics.columns import widens
-from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place
+from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, PartialSums, Place, SumField
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.order import order_bytes, read_all, widening_reader
 from featurestore.semantics.status import Status
@@ -45,7 +45,7 @@ class Extreme(CertainAlgebra):
         return min(states, default=b"") or min(filter(None, states), default=b"")
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def sum_fields(self) -> tuple[SumField, ...]:
         """The one that it is."""
         return (self.extreme,)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore.lazy import pa
-from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place
+from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, PartialSums, Place, SumField
 from featurestore.semantics.folds.columnar import TEN_POWER, absolute, python_sums, rebased, round_quotients, taller
 from featurestore.semantics.folds.exact import Measure, measure_of, rounded, rounded_root
 from featurestore.semantics.folds.limbs import Ints, Limbs, carried, squares_of_limbs
@@ -41,7 +41,7 @@ class Moments(CertainAlgebra):
     takes_null: bool = False
     zero: Sums = (0, 0, 0, 0)
     numbers: tuple[str, ...] = ("values", "unbounded", "sum", "squares")
-    parts: tuple[Part, ...] = ("sums", "squares", "special")
+    sum_fields: tuple[SumField, ...] = ("sums", "squares", "special")
 
     def lift(self, value: Scalar, place: Place) -> Sums:  # noqa: ARG002 - one form for every fold
         """One value."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore.lazy import pa, pc
-from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, Part, PartialSums, Place
+from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, FoldColumn, PartialSums, Place, SumField
 from featurestore.semantics.folds.columnar import decimal_sums, round_sums, whole_sums, with_specials
 from featurestore.semantics.folds.exact import Measure, measure_of, rounded
 from featurestore.semantics.folds.packing import pack_ints, unpack_ints
@@ -34,7 +34,7 @@ class WholeTotal(Algebra):
     takes_null: bool = False
     zero: WholeState = (0, 0)
     numbers: tuple[str, ...] = ("values", "sum")
-    parts: tuple[Part, ...] = ("sums", "special")
+    sum_fields: tuple[SumField, ...] = ("sums", "special")
 
     def lift(self, value: Scalar, place: Place) -> WholeState:  # noqa: ARG002 - one form for every fold
         """One value."""
@@ -98,7 +98,7 @@ class FloatTotal(CertainAlgebra):
     takes_null: bool = False
     zero: FloatState = (0, 0, 0, 0, 0)
     numbers: tuple[str, ...] = ("values", "nan", "plus", "minus", "sum")
-    parts: tuple[Part, ...] = ("sums", "special")
+    sum_fields: tuple[SumField, ...] = ("sums", "special")
 
     def lift(self, value: Scalar, place: Place) -> FloatState:  # noqa: ARG002 - one form for every fold
         """One value."""
