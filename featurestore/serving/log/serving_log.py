@@ -40,7 +40,8 @@ PENDING_BYTES = 256 << 20
 """Bytes that they may take at most, about."""
 
 GATHERED_REQUESTS = 256
-"""Small requests that wait one by one; who brings the last of as many makes one of them."""
+"""Small requests that wait one by one; who brings the last of as many makes one of them. Measured with 18 features, a request:
+119 µs by itself, 4.3 for 32, 1.03 for 256 and 0.79 for 512, for which one caller would wait 0.40 ms in place of 0.26."""
 
 SEGMENT_ROWS = 50_000
 """Rows of one segment at most, give or take a batch; when as many wait, they are written at once."""
