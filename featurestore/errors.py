@@ -221,7 +221,10 @@ def did_you_mean_of(name: str, known: Mapping[str, Iterable[str]], *, also: Iter
     """The same of names of several kinds, by what each kind is called; a kind without a name is left out. also: names that
     may be meant too and are not listed."""
     kinds = {noun: sorted(names) for noun, names in known.items()}
-    near = difflib.get_close_matches(name, [*itertools.chain(*kinds.values()), *also], n=1, cutoff=0.6)
+    every = [*itertools.chain(*kinds.values()), *also]
+    near = difflib.get_close_matches(name, every, n=1, cutoff=0.7) or difflib.get_close_matches(
+        name, [one for one in every if name in one or one in name], n=1, cutoff=0.6
+    )
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listed = [f"{noun}: {_listed(names)}." for noun, names in kinds.items() if names]
     return f"{hint} {' '.join(listed or [f'{noun}: none.' for noun in kinds])}"

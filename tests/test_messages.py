@@ -21,7 +21,7 @@ from featurestore import (
     ParquetSource,
     TableSource,
 )
-from featurestore.errors import SourceError, SpineError
+from featurestore.errors import SourceError, SpineError, did_you_mean
 from featurestore.types import String
 from tests.cli.test_commands import run
 from tests.small import NOON, hours, table, view_of
@@ -166,3 +166,20 @@ def test_files_are_told_as_the_repository_sees_them(tmp_path: Path) -> None:
             view = FeatureView("delays", entity=CARRIER, source=source, refresh="1h", features=["delay"])
             (row,) = store.explain(view, {"carrier": "UA"}).rows
             assert (row.file, row.place) == (seen, f"{seen} row 0")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("created", None),
+        ("arr_delai", "arr_delay"),
+        ("delay", "arr_delay"),
+        ("why", None),
+        ("delay_modell", "delay_model"),
+    ],
+)
+def test_a_name_is_suggested_only_where_it_is_near(name: str, meant: str | None) -> None:
+    """By its letters, or as the beginning or end of a longer one."""
+    said = did_you_mean(name, ["acc_rate", "arr_delay", "delay_model", "at"])
+    assert said == (f" Did you mean '{meant}'?" if meant else "") + " Known: acc_rate, arr_delay, at, delay_model."
+    assert "Did you mean 'delay_model'?" in did_you_mean("delay", ["delay_model"])

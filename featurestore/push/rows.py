@@ -100,14 +100,29 @@ def _accepted(source: PushSource, rows: Sequence[Any], *, json: bool) -> dict[st
         for name in row:
             if name not in columns:
                 hint = did_you_mean(str(name), columns, noun="Its columns")
-                raise PushError(f"{source.title}: row {number} has a column '{name}' that the source has not.{hint}")
+                raise PushError(
+                    f"{source.title}: row {number} has a column '{name}' that the source has not: drop it, or name it in "
+                    f"schema=.{hint}"
+                )
         for name, of in source.columns.items():
             value = row.get(name)
             try:
                 columns[name].append(from_json(of, value) if json else of.accept(value))
             except (ValueError, TypeError) as error:
-                raise PushError(f"{source.title}: row {number}, column '{name}' must be {of}: {error}") from None
+                form = _said_as_json(of, value) if not json else ""
+                raise PushError(f"{source.title}: row {number}, column '{name}' must be {of}: {error}{form}") from None
     return columns
+
+
+def _said_as_json(of: FeatureType, value: Any) -> str:
+    """The end of a message about text that is a JSON form of the type; nothing about other values."""
+    if not isinstance(value, str):
+        return ""
+    try:
+        from_json(of, value)
+    except (ValueError, TypeError):
+        return ""
+    return "; or push(…, json=True), which takes all values in their JSON forms"
 
 
 def _of_frame(source: PushSource, rows: Any) -> GivenRows:
@@ -122,7 +137,7 @@ def _of_frame(source: PushSource, rows: Any) -> GivenRows:
     for name in table.column_names:
         if name not in source.columns:
             hint = did_you_mean(name, source.columns, noun="Its columns")
-            raise PushError(f"{source.title} has no column '{name}'.{hint}")
+            raise PushError(f"{source.title} has no column '{name}': drop it, or name it in schema=.{hint}")
     columns = {}
     for name, of in source.columns.items():
         column = table[name] if name in table.column_names else pa.nulls(table.num_rows, of.arrow)

@@ -18,7 +18,14 @@ from featurestore.lazy import duckdb
 from featurestore.registry.steps import Notice
 from featurestore.semantics.columns import NAIVE
 from featurestore.semantics.expressions import columns_named
-from featurestore.semantics.rows import before_ttl_sql, counts_from_sql, happened_sql, is_known_sql, words_sql
+from featurestore.semantics.rows import (
+    before_ttl_sql,
+    counts_from_sql,
+    happened_sql,
+    is_known_sql,
+    timed_sql,
+    words_sql,
+)
 from featurestore.semantics.sql import floor_div
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
@@ -89,8 +96,8 @@ def _timing(view: ResolvedView) -> Iterator[str]:
     )
     if timing.ready_after == timing.settle:
         yield (
-            f"ready_after is settle ({settle}): values are asked for at I + {ready}, which leaves the job no time; they are "
-            "stale until it is done. Say a longer ready_after"
+            f"ready_after is settle ({settle}): values are asked for {ready} after each refresh, which leaves the job no time; they are "
+            "stale until it is done. Say a longer ready_after, such as '5m'"
         )
     if view.ttl and view.ttl < timing.refresh:
         unseen = show_duration(timing.refresh - view.ttl)
@@ -151,6 +158,7 @@ def data_notices(views: Iterable[ResolvedView], offline: Offline, *, now: int) -
                     yield from (Notice("sources", name, text, act=True) for text in _loads(session, source))
                     for view in readers:
                         yield from _expired(session, view, total, now)
+                yield from (Notice("sources", name, text) for text in _after_cutover(session, source, offline))
                 yield from (Notice("sources", name, text) for text in _unseen(source, offline))
             except duckdb.Error as error:
                 raise SourceError(f"{source.title} cannot be read: {engine_words(error)} ({source.origin})") from error
@@ -236,6 +244,24 @@ def _loads(session: Session, source: Source) -> Iterator[str]:
         yield (
             f"one load holds most of its rows: {share:.0%} of '{source.known_column}' lies in the minute {at} UTC; training sees "
             "few of them before. Where they were known earlier, say history_until="
+        )
+
+
+def _after_cutover(session: Session, source: Source, offline: Offline) -> Iterator[str]:
+    """How many rows of a push source's batch history no view reads, since they count from after the cutover only."""
+    if not isinstance(source, PushSource) or source.history is None or source.cutover is None:
+        return
+    history = source.history
+    rows = timed_sql(history, offline.raw_types(history), session.scan(history), "1 AS one")
+    late, every = _row(
+        session,
+        f"SELECT count(*) FILTER ({counts_from_sql()} > {source.cutover_instant}), count(*) FROM ({rows}) "
+        "WHERE event_us IS NOT NULL AND known IS NOT NULL",
+    )
+    if late:
+        yield (
+            f"{late:,} of {every:,} rows of its history '{history.name}' happened or were known after the cutover, "
+            f"{source.cutover.isoformat()}: they reach no view. Push those that were not pushed"
         )
 
 

@@ -53,6 +53,22 @@ def test_a_history_and_its_cutover_are_part_of_what_is_said() -> None:
         )
 
 
+def test_rows_of_a_history_after_the_cutover_are_counted() -> None:
+    """By when they happened and by when they were known, as training leaves them out; none is no notice."""
+    rows = table(thing=[1, 1, 1, 1], at=[hours(-1), hours(0), hours(-0.01), hours(2)], amount=[1.0, 2.0, 4.0, 8.0])
+    old = DataFrameSource("old", rows, event_time="at", known_after="1m")
+    for cutover, said in ((NOON, "3 of 4 rows of its history 'old'"), (hours(3), None)):
+        source = PushSource("swipes", schema=SCHEMA, event_time="at", history=old, cutover=cutover)
+        view = swiped(source, total=Sum("amount", window="1d"))
+        with opened() as (store, clock):
+            clock.set(hours(4))
+            plan = str(store.plan([view]))
+            assert ("reach no view" in plan, said is None or said in plan) == (said is not None, True)
+            asked = table(thing=[1], event_timestamp=[hours(4)])
+            (total,) = store.get_historical_features(asked, [view]).to_arrow()["swiped__total"].to_pylist()
+            assert total == (1.0 if said else 15.0)
+
+
 def test_a_mistake_over_pushed_rows_names_the_log() -> None:
     """There are no files to name."""
     with opened() as (store, _), pytest.raises(DeclarationError, match=r"no column 'amout'.*push log of 'swipes'"):

@@ -42,7 +42,7 @@ SAID = [
     ("landings", {}, {}, ""),
     # ready_after that leaves the job no time
     ("delays", {"ready_after": None}, {}, r"ready_after is settle \(0s\): .* leaves the job no time"),
-    ("delays", {"ready_after": "5m", "settle": "5m"}, {}, r"at I \+ 5m, which leaves the job no time"),
+    ("delays", {"ready_after": "5m", "settle": "5m"}, {}, r"5m after each refresh, which leaves the job no time"),
     ("delays", {"ready_after": "6m", "settle": "5m"}, {}, "^(?!.*no time)"),
     # ttl against refresh
     ("delays", {"ttl": "59m"}, {}, "ttl 59m is shorter than refresh 1h: .* in the first 1m after an instant are never served"),
