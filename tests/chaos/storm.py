@@ -31,6 +31,9 @@ ROLES = (
 EVENTS = {"one": 10, "several": 4, "all": 2, "restart": 3, "older": 3, "empty": 2}
 """What may happen in a round, and how often beside the others."""
 
+LIBRARIES = ("duckdb", "lmdb", "pandas", "pyarrow.compute", "pyarrow.parquet", "redis", "featurestore.store")
+"""What each process would import anew, some 0.3 s of work, when it first uses something of it."""
+
 PATIENCE = 120.0
 """Seconds after which a process that makes no turn is taken for hanging."""
 
@@ -45,7 +48,7 @@ class Chaos:
         self.project = self._folder / "project"
         self._redis = RedisServer(appendonly="yes", appendfsync="always") if kind == "redis" else None
         self._forks = multiprocessing.get_context("forkserver")
-        self._forks.set_forkserver_preload(["tests.chaos.roles", "tests.chaos.check"])
+        self._forks.set_forkserver_preload(["tests.chaos.roles", "tests.chaos.check", *LIBRARIES])
         self._port = free_port()
         self._running: dict[str, BaseProcess] = {}
         self._turns: dict[str, int] = {}
