@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,9 +21,11 @@ import pytest
 from nbclient import NotebookClient
 
 import featurestore
-from featurestore import errors
+from featurestore import ManualClock, errors
+from featurestore.elsewhere import ELSEWHERE
 from tests import site
 from tests.console import Page, blocks, is_like
+from tests.server.test_http import serving
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -230,3 +233,29 @@ def run(command: list[str], folder: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_the_routes_of_coming_from_feast_are_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each body that the page shows is sent to a server over the project that the page makes, and each route is asked."""
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "coming-from-feast.md"
+    with Page(page) as running:
+        running.run()
+    table = page.read_text().split("\n## HTTP\n")[1].split("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| `")
+    ]
+    asked = []
+    with (
+        featurestore.FeatureStore("drivers", clock=ManualClock(datetime(2026, 3, 1, 11, 30, tzinfo=UTC))) as store,
+        serving(store) as client,
+    ):
+        for theirs, ours, body in rows:
+            for method, path in re.findall(r"(GET|POST) (/[\w/-]+)", ours):
+                content = body.strip("`") or None
+                answer = client.request(method, path, content=content, headers={"content-type": "application/json"})
+                assert answer.status_code == 200, answer.text
+                asked.append(path)
+            for path in re.findall(r"(/[\w-]+)`", theirs):
+                assert path in ELSEWHERE["HTTP"]
+    assert asked == ["/v1/online-features", "/v1/push", "/healthz", "/readyz"]
