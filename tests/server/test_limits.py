@@ -67,7 +67,17 @@ def served(folder: Path, limits: str) -> Iterator[int]:
         store.apply()
         store.materialize(progress=False)
     port = free_port()
-    command = [sys.executable, "-m", "featurestore", "--repo", str(folder), "serve", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "featurestore",
+        "--repo",
+        str(folder),
+        "serve",
+        "--no-authentication",
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

@@ -214,7 +214,7 @@ def test_what_is_large_is_not_done_on_the_event_loop(store: FeatureStore, monkey
     }
 
     async def ask() -> None:
-        app = create_app(store)
+        app = create_app(store, authentication=False)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=JSON) as client:
 
