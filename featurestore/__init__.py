@@ -109,13 +109,10 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(f"featurestore.{_HOMES[name]}"), name)
     except Exception as error:  # Python would say no more of an AttributeError than that there is no such name
-        found = importlib.import_module("featurestore.loading.modules").in_place_of_library(error)
-        if found is None:
+        instead = importlib.import_module("featurestore.loading.modules").in_place_error(error, name)
+        if instead is None:
             raise
-        raise ImportError(
-            f"{name} cannot be imported: {found[1]} is run in the place of the installed module {found[0]}, since Python looks beside the "
-            f"script first. Give the file another name ({type(error).__name__}: {error})"
-        ) from error
+        raise instead from error
     globals()[name] = value
     return value
 

@@ -17,7 +17,13 @@ class _Lazy(ModuleType):
     """A module that is imported when a name of it is first asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(importlib.import_module(self.__name__), name)
+        try:
+            value = getattr(importlib.import_module(self.__name__), name)
+        except Exception as error:
+            instead = importlib.import_module("featurestore.loading.modules").in_place_error(error, name)
+            if instead is None:
+                raise
+            raise instead from error
         setattr(self, name, value)
         return value
 

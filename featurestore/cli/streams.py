@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -29,7 +30,9 @@ _INTERRUPTION = threading.Event()
 
 
 def _interrupt(*_: object) -> None:
-    _INTERRUPTION.set()
+    if not _INTERRUPTION.is_set():
+        _INTERRUPTION.set()
+        threading.Thread(target=_end_late, daemon=True).start()
     raise KeyboardInterrupt
 
 
@@ -38,8 +41,6 @@ def interruptions_noticed() -> Iterator[None]:
     """End by SystemExit where the process is interrupted, or, where threads go on with what they do, without waiting for them:
     all that is on the disk and online is as whole as a process leaves it that was killed. For the first thread."""
     _INTERRUPTION.clear()
-    ended = threading.Event()
-    threading.Thread(target=_end_late, args=(ended,), daemon=True).start()
     before = signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
@@ -47,15 +48,11 @@ def interruptions_noticed() -> Iterator[None]:
         raise SystemExit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGINT, before)
-        if not was_interrupted():  # else what Python waits for at its end may take long, too
-            ended.set()
-            _INTERRUPTION.set()
 
 
-def _end_late(ended: threading.Event) -> None:
-    _INTERRUPTION.wait()
-    if ended.wait(GRACE_SECONDS):
-        return
+def _end_late() -> None:
+    """What Python waits for at its end may take long, too."""
+    time.sleep(GRACE_SECONDS)
     if os.isatty(2):
         os.write(2, SHOW_CURSOR)
     os._exit(INTERRUPTED)

@@ -146,6 +146,17 @@ def in_place_of_library(error: BaseException) -> tuple[str, Path] | None:
     return None
 
 
+def in_place_error(error: BaseException, name: str) -> ImportError | None:
+    """What to raise instead, where a name cannot be imported because a user's file is run in a library's place."""
+    found = in_place_of_library(error)
+    if found is None:
+        return None
+    return ImportError(
+        f"{name} cannot be imported: {found[1]} is run in the place of the installed module {found[0]}, since Python looks beside "
+        f"the script first. Give the file another name ({type(error).__name__}: {error})"
+    )
+
+
 def _has_modules(path: Path) -> bool:
     """Whether it is a module, or a folder that holds some."""
     return path.suffix == ".py" or (path.is_dir() and any(path.rglob("*.py")))

@@ -330,7 +330,8 @@ def test_whatever_fails_for_a_file_that_bears_a_library_s_name_says_so(
 @pytest.mark.parametrize("name", ["numpy.py", "pyarrow.py", "pydantic/__init__.py"])
 def test_a_script_beside_a_file_that_bears_a_library_s_name_says_so(tmp_path: Path, name: str, text: str) -> None:
     """Python said that there is no FeatureStore in featurestore, and nothing of the file that is run in numpy's place."""
-    folder = project(tmp_path, {name: text, "script.py": "from featurestore import FeatureStore\n"})
+    script = "from featurestore import FeatureStore\nfrom featurestore.lazy import pa\npa.table({})\n"
+    folder = project(tmp_path, {name: text, "script.py": script})
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ran = subprocess.run(
         [sys.executable, "script.py"], cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
