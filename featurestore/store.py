@@ -21,7 +21,7 @@ from featurestore.declare.problems import shown
 from featurestore.declare.zones import read_as_utc, said_zones
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
-from featurestore.errors import ManifestError, NotFoundError, RequestError, SpineError, did_you_mean
+from featurestore.errors import ManifestError, RequestError, SpineError, did_you_mean
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
 from featurestore.materialize.materialize import Run
@@ -519,10 +519,6 @@ class FeatureStore(BoundToProcess):
         self._say_naive(since, "since")
         if not isinstance(against, Manifest | Mapping | None):
             raise RequestError(f"against is a manifest, or a dict of service and fingerprint, and not {shown(against)}")
-        logged = {path.name for path in self._project.serving_log.folder.glob("*/")}
-        if service is not None and service not in logged | {*self.catalog.services}:
-            known = did_you_mean(service, logged | {*self.catalog.services})
-            raise NotFoundError(f"There is no feature service '{service}', in the serving log or declared.{known}")
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
         return audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
 

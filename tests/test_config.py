@@ -271,8 +271,10 @@ def test_a_local_store_needs_no_file(tmp_path):
 
 
 def test_the_documentation_names_every_key(write, monkeypatch):
-    """And its examples are read as they stand, the last in each of its environments."""
+    """And its examples are read as they stand, the last in each of its environments. The server's limits have a table of their
+    own, to which that page leads."""
     text = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    assert "(http.md#limits)" in text
     monkeypatch.setenv("REDIS_PASSWORD", "sesame")
     for example in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
         root = write(example)
@@ -282,4 +284,4 @@ def test_the_documentation_names_every_key(write, monkeypatch):
         if name not in {"root", "environment"}:
             assert f"`{name}`" in text
             for inner in getattr(field.annotation, "model_fields", {}):
-                assert f"`{inner}`" in text
+                assert f"`{inner}`" in text + (DOCS / "http.md").read_text(encoding="utf-8")

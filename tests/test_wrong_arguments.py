@@ -74,7 +74,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("get_online_features", {"rows": [{"thing": 1}], "features": "training.parquet"}, "'training.parquet' is the name of a file; a manifest is given as store.load_manifest('training.parquet')"),
     ("get_online_features", {"rows": [{"thing": 1}], "features": 5}, "int names no feature; features are a service, a view"),
     ("compact", {"sources": "click"}, "No push source 'click' was applied. Did you mean 'clicks'?"),
-    ("audit", {"service": "../service"}, "There is no feature service '../service'"),
+    ("audit", {"service": "../service"}, "No feature service '../service' was applied"),
     ("audit", {"service": "servcie"}, "Did you mean 'service'?"),
     ("lineage", {"of": "view", "direction": "up"}, "direction is 'both' or 'upstream' or 'downstream', and not 'up'"),
     ("explain", {"view": "view", "key": {"thing": 1}, "limit": -1}, "limit is -1"),

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import TextIO
 
 BROKEN_PIPE = 141
@@ -29,7 +30,9 @@ _INTERRUPTION = threading.Event()
 """Set when SIGINT came, since what it breaks off raises errors of many kinds: the engine's is no KeyboardInterrupt."""
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    if _imports(frame):  # some libraries abort the process where their import is broken off
+        _leave()
     if not _INTERRUPTION.is_set():
         _INTERRUPTION.set()
         threading.Thread(target=_end_late, daemon=True).start()
@@ -53,9 +56,20 @@ def interruptions_noticed() -> Iterator[None]:
 def _end_late() -> None:
     """What Python waits for at its end may take long, too."""
     time.sleep(GRACE_SECONDS)
+    _leave()
+
+
+def _leave() -> None:
     if os.isatty(2):
         os.write(2, SHOW_CURSOR)
     os._exit(INTERRUPTED)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported there."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def was_interrupted() -> bool:

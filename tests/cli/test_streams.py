@@ -57,7 +57,7 @@ def nobody() -> Iterator[int]:
 
 
 SAYS = {
-    **PRINTS, "materialize": "materialize", "init": "init other", "verify": "verify", "help": "--help", "version": "--version",
+    **PRINTS, "materialize": "materialize", "init": "init other", "verify": "verify", "keys": "keys list", "help": "--help", "version": "--version",
     "help of one": "push --help",
 }  # fmt: skip
 UNREAD = [

@@ -66,11 +66,11 @@ def audit(project: Project, what: Audited) -> Audit:
     spine = None if what.spine is None else SpineOfRequests(_table_of_spine(what.spine))
     tally, left_out, budgets = AuditCounts(project), {}, {}
     damaged: dict[str, str] = {}
-    listed = segments(folder, service=what.service, since=what.since, until=what.until)
-    if what.service is not None and not listed:
+    if what.service is not None:
         known = {name for version in project.registry.history() for name in version.document["services"]}
-        if what.service not in known:
+        if what.service not in known | {path.name for path in folder.glob("*/")}:
             raise NotFoundError(f"No feature service '{what.service}' was applied.{did_you_mean(what.service, known)}")
+    listed = segments(folder, service=what.service, since=what.since, until=what.until)
     for (name, fingerprint), files in listed.items():
         title = f"{name} {fingerprint}"
         try:
