@@ -12,7 +12,7 @@ from featurestore.access.principal import Principal
 OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
 """What needs no key: whether the server is up and ready, and its description, in which nothing of the project stands."""
 
-SCOPES = {"/v1/push": "push", "/v1/serving-log": "admin"}
+SCOPES = {"/v1/push": "push", "/v1/serving-log": "admin", "/metrics": "admin"}
 """The scope of a route; of all others it is "read"."""
 
 PRINCIPAL = "featurestore.principal"

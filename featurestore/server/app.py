@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from featurestore.access.authentication import Authentication
@@ -20,9 +21,10 @@ from featurestore.server.connection import Connections
 from featurestore.server.edge import HttpEdge
 from featurestore.server.hot_routes import HotRoutes
 from featurestore.server.limits import ServerLimits
+from featurestore.server.metrics import Metrics
 from featurestore.server.presented import presented
 from featurestore.server.problems import BadRequest, answer_error, answer_http
-from featurestore.server.routes import add_routes
+from featurestore.server.routes import add_metrics, add_routes
 from featurestore.store import FeatureStore
 
 GARBAGE = 10_000
@@ -62,6 +64,7 @@ def create_app(
     limits = ServerLimits(store.config.server)
     is_on = store.config.server.authentication == "required" if authentication is None else authentication
     asks = Authentication(store.config if is_on else None)
+    metrics = Metrics(store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -69,7 +72,7 @@ def create_app(
             await run_in_threadpool(store.repair)
         with contextlib.suppress(FeatureStoreError):
             await run_in_threadpool(store.confirm_pushes)
-        connections = Connections(store.config.server)
+        connections = Connections(store.config.server, metrics.refused)
         with _less_garbage(), _quick_turns():
             async with connections.watched():
                 yield {"connections": connections}
@@ -82,9 +85,13 @@ def create_app(
         app.add_exception_handler(kind, answer_error)
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(Exception, answer_error)
-    hot = HotRoutes(store, pinned, limits)
-    app.edge = HttpEdge(limits, asks, {"/v1/online-features": hot.lookup, "/v1/push": hot.push}, app.beyond_the_edge)
+    hot = HotRoutes(store, pinned, limits, metrics)
+    app.edge = HttpEdge(
+        limits, asks, metrics, {"/v1/online-features": hot.lookup, "/v1/push": hot.push}, app.beyond_the_edge
+    )
     add_routes(app, store, pinned, limits, hot)
+    add_metrics(app, metrics)
+    metrics.paths = frozenset(route.path for route in app.routes if isinstance(route, Route))
     return app
 
 

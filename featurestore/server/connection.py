@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -30,10 +30,10 @@ PIPELINED = 100
 
 
 class Connections:
-    """All connections of one event loop."""
+    """All connections of one event loop. refused: told of each refusal, which no application sees."""
 
-    def __init__(self, config: ServerConfig) -> None:
-        self.config = config
+    def __init__(self, config: ServerConfig, refused: Callable[[BadRequest], None]) -> None:
+        self.config, self.refused = config, refused
         self.open: set[Connection] = set()
         self.idle: dict[Connection, float] = {}
         self.receiving: dict[Connection, float] = {}
@@ -227,6 +227,7 @@ class Connection(HttpToolsProtocol):
         """
         self._refused = True
         everybody, cycle = self._all, self.cycle
+        everybody.refused(error)
         self._forget()
         if cycle is None or cycle.response_complete:
             speaks = cycle is None or self._in_head  # else it is the rest of what was answered

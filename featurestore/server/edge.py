@@ -6,6 +6,7 @@ import hashlib
 import logging
 from base64 import b64encode
 from collections.abc import Mapping
+from time import perf_counter
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,9 +15,10 @@ from featurestore.access.authentication import Authentication
 from featurestore.errors import FeatureStoreError
 from featurestore.server.admission import admit
 from featurestore.server.limits import ServerLimits
+from featurestore.server.metrics import CLOSED, Metrics
 from featurestore.server.origins import BODIES, check_origin, check_type, has_body
 from featurestore.server.page import STYLE
-from featurestore.server.problems import BadRequest, problem_of
+from featurestore.server.problems import ERROR, BadRequest, problem_of
 from featurestore.server.received import counted
 
 _LOGGER = logging.getLogger("featurestore.server")
@@ -31,7 +33,7 @@ SECURITY = (
 )
 """The headers of every answer: nothing of it is run, framed, embedded, kept or told elsewhere."""
 
-ALWAYS = {"/healthz", "/readyz"}
+ALWAYS = {"/healthz", "/readyz", "/metrics"}
 """What is answered however many requests are under way: whoever watches the server must not take it for dead."""
 
 
@@ -42,12 +44,24 @@ class HttpEdge:
     """
 
     def __init__(
-        self, limits: ServerLimits, authentication: Authentication, hot: Mapping[str, ASGIApp], rest: ASGIApp
+        self,
+        limits: ServerLimits,
+        authentication: Authentication,
+        metrics: Metrics,
+        hot: Mapping[str, ASGIApp],
+        rest: ASGIApp,
     ) -> None:
-        self._limits, self._authentication, self._hot, self._rest = limits, authentication, hot, rest
+        self._limits, self._authentication, self._metrics, self._hot, self._rest = (
+            limits,
+            authentication,
+            metrics,
+            hot,
+            rest,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        came, metrics = perf_counter(), self._metrics
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         counts = path not in ALWAYS
         begun = False
@@ -55,7 +69,8 @@ class HttpEdge:
         async def told(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True  # here the status is known: metrics and the access log of all routes
+                begun = True
+                metrics.answered(scope, path, message["status"], perf_counter() - came)
                 message["headers"] = [*message.get("headers", ()), *SECURITY]
             await send(message)
 
@@ -65,6 +80,7 @@ class HttpEdge:
             if counts:
                 self._limits.enter()
                 entered = True
+                metrics.entered()
             hot = self._hot.get(path) if scope["method"] == "POST" else None
             self._check(scope, headers, typed=hot is not None)
             await admit(self._authentication, scope, path)
@@ -73,8 +89,10 @@ class HttpEdge:
             else:
                 await self._rest(scope, counted(headers, receive, self._limits), told)
         except ClientDisconnect:
-            return
+            if not begun:
+                metrics.answered(scope, path, CLOSED, perf_counter() - came)
         except (BadRequest, FeatureStoreError) as error:
+            scope[ERROR] = error
             await problem_of(error, scope["path"])(told)
         except Exception as error:
             if begun:
@@ -84,6 +102,7 @@ class HttpEdge:
         finally:
             if entered:
                 self._limits.leave()
+                metrics.left()
 
     def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool) -> None:
         """Whether a request is taken at all, whoever asks."""

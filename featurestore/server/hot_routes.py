@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from featurestore.access.principal import Principal
+from featurestore.push.pushed import Pushed
 from featurestore.server.admission import principal_of
 from featurestore.server.bodies import (
     ARROW,
@@ -27,6 +28,7 @@ from featurestore.server.bodies import (
     request_id,
 )
 from featurestore.server.limits import SMALL_BYTES, SMALL_VALUES, Room, ServerLimits
+from featurestore.server.metrics import Metrics
 from featurestore.server.problems import HttpAnswer, LimitError
 from featurestore.server.received import received
 from featurestore.serving.online_result import OnlineResult
@@ -41,8 +43,11 @@ GUESSED_WIDTH, WIDTHS = 100, 1_000
 class HotRoutes:
     """Lookups and pushes over one store. pinned: the manifests by service, whose versions are served to whoever names none."""
 
-    def __init__(self, store: FeatureStore, pinned: Mapping[str, Manifest], limits: ServerLimits) -> None:
+    def __init__(
+        self, store: FeatureStore, pinned: Mapping[str, Manifest], limits: ServerLimits, metrics: Metrics
+    ) -> None:
         self._store, self._pinned, self._limits, self._config = store, pinned, limits, limits.config
+        self._metrics = metrics
         self._widths: dict[str | tuple[str, ...], int] = {}
 
     # --- lookups ------------------------------------------------------------------------------
@@ -62,8 +67,7 @@ class HotRoutes:
                         asked.rows, asked.features, fingerprint=self._version(asked), json=True, request_id=given
                     )
                 )
-                self._remember(asked, result)
-                answer = self._answer(result, given, as_arrow=as_arrow)
+                answer = self._answer(asked, result, given, as_arrow=as_arrow)
             else:
                 work = partial(self._looked_up, asked or body, principal, given, as_arrow=as_arrow)
                 answer = await self._limits.beside(work)
@@ -123,15 +127,16 @@ class HotRoutes:
                 asked.rows, asked.features, fingerprint=version, json=True, request_id=request
             )
         )
-        self._remember(asked, result)
-        return self._answer(result, request, as_arrow=as_arrow)
+        return self._answer(asked, result, request, as_arrow=as_arrow)
 
-    def _answer(self, result: OnlineResult, given: str | None, *, as_arrow: bool) -> HttpAnswer:
+    def _answer(self, asked: AskedLookup, result: OnlineResult, given: str | None, *, as_arrow: bool) -> HttpAnswer:
+        self._remember(asked, result)
         known = given or result.request
         headers = {} if known is None else {REQUEST_ID: known}
-        if as_arrow:
-            return HttpAnswer(200, ARROW, arrow_body(result, self._config.answer_bytes), headers)
-        return HttpAnswer(200, JSON, json_body(result, self._config.answer_bytes), headers)
+        write, media_type = (arrow_body, ARROW) if as_arrow else (json_body, JSON)
+        answer = HttpAnswer(200, media_type, write(result, self._config.answer_bytes), headers)
+        self._metrics.looked_up(result, is_service=asked.is_service)
+        return answer
 
     # --- pushes -------------------------------------------------------------------------------
 
@@ -149,16 +154,16 @@ class HotRoutes:
                     await self._limits.beside(partial(self._check_pushed_keys, source, rows))
                 pushed = await self._store.apush(source, rows, json=True, who=principal.name, request_id=given)
             else:
-                pushed = await asyncio.wrap_future(
-                    await self._limits.beside(partial(self._submitted, body, principal, given))
-                )
+                source, kept = await self._limits.beside(partial(self._submitted, body, principal, given))
+                pushed = await asyncio.wrap_future(kept)
+            self._metrics.pushed(source, pushed)
             await self._send(HttpAnswer(200, JSON, [orjson.dumps(pushed.to_dict())]), room, send)
 
-    def _submitted(self, body: bytes, principal: Principal, request: str | None) -> Future[Any]:
+    def _submitted(self, body: bytes, principal: Principal, request: str | None) -> tuple[str, Future[Pushed]]:
         source, rows = read_push(body, self._config)
         principal.must("push", f"source:{source}")
         self._check_pushed_keys(source, rows)
-        return self._store.submit_push(source, rows, json=True, who=principal.name, request_id=request)
+        return source, self._store.submit_push(source, rows, json=True, who=principal.name, request_id=request)
 
     def _check_pushed_keys(self, source: str, rows: Sequence[Any]) -> None:
         self._check_keys(rows, lambda: self._store.key_columns(source))

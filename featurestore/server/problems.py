@@ -82,6 +82,19 @@ RETRY_AFTER_SECONDS = 1
 """Seconds after which whoever was refused with 429 or 503 may ask again."""
 
 
+ERROR = "featurestore.error"
+"""Where the scope of a request has the error that it is answered with."""
+
+REFUSALS = {UnauthenticatedError: "unauthenticated", ForbiddenError: "forbidden", ForeignError: "origin"}
+
+
+def refusal_reason(error: Exception) -> str | None:
+    """Why a request was refused: the setting whose limit it passes, or what is wrong with whoever asks; None where it was taken."""
+    if isinstance(error, LimitError):
+        return error.setting
+    return next((reason for kind, reason in REFUSALS.items() if isinstance(error, kind)), None)
+
+
 class Problem(BaseModel):
     """What went wrong, as RFC 9457 has it."""
 
@@ -186,6 +199,7 @@ def _changes(error: FingerprintError) -> list[dict[str, str | None]]:
 
 async def answer_error(request: Request, error: Exception) -> Response:
     """The response of a route of FastAPI to an error."""
+    request.scope[ERROR] = error
     return problem_of(error, request.url.path).response()
 
 

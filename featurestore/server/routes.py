@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 
 from featurestore.access.principal import Principal
@@ -30,6 +30,7 @@ from featurestore.server.bodies import (
 )
 from featurestore.server.hot_routes import HotRoutes
 from featurestore.server.limits import Room, ServerLimits
+from featurestore.server.metrics import Metrics
 from featurestore.server.page import page
 from featurestore.server.presented import unready, versions
 from featurestore.server.problems import BadRequest, LimitError, described, problem
@@ -241,6 +242,19 @@ def _add_serving_log(app: FastAPI, store: FeatureStore) -> None:
     def serving_log() -> Response:
         """What became of the requests that were to be logged, over all processes."""
         return Response(orjson.dumps(store.serving_log_losses()._asdict()), media_type="application/json")
+
+
+def add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    """The route for Prometheus."""
+    told = "# HELP featurestore_refusals_total Requests refused for a limit, or for who asks\n# TYPE featurestore_refusals_total counter\n…"
+    text = {"schema": {"type": "string"}, "example": told}
+    content = {"text/plain": text, "application/openmetrics-text": text}
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses={200: {"content": content}, **COMMON})
+    def exposition(request: Request) -> Response:
+        """Metrics of all workers, as Prometheus reads them; OpenMetrics by `Accept`."""
+        told, media_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(told, headers={"content-type": media_type})
 
 
 def _add_health(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:

@@ -6,8 +6,10 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
@@ -16,6 +18,7 @@ from featurestore.access.authentication import check_open_host
 from featurestore.config import ServerConfig
 from featurestore.errors import ConfigError
 from featurestore.server.app import Application, create_app
+from featurestore.server.metrics import SHARED
 from featurestore.server.presented import presented
 from featurestore.server.tls import tls_options
 from featurestore.store import FeatureStore
@@ -69,15 +72,37 @@ def serve(
     os.environ[AUTHENTICATION] = "required" if authentication else "off"
     tls = tls_options(config)
     _allow_connections(config.connections)
-    uvicorn.run(
-        "featurestore.server.run:app_from_environment",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        **options(config),
-        **tls,
-    )
+    with _shared_metrics(workers):
+        uvicorn.run(
+            "featurestore.server.run:app_from_environment",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            **options(config),
+            **tls,
+        )
+
+
+@contextmanager
+def _shared_metrics(workers: int) -> Iterator[None]:
+    """A folder in which several workers add up what they count; a single one needs none, nor one that somebody has given."""
+    if workers == 1 or SHARED in os.environ:
+        yield
+        return
+    try:
+        holder = TemporaryDirectory(prefix="featurestore-metrics-")
+    except OSError as error:
+        raise ConfigError(
+            f"Several workers add up their metrics in a temporary folder, and none can be made ({error.strerror}). Name a folder "
+            f"in {SHARED} that is empty and can be written to, or serve with one worker"
+        ) from None
+    with holder as folder:
+        os.environ[SHARED] = folder
+        try:
+            yield
+        finally:
+            del os.environ[SHARED]
 
 
 def options(config: ServerConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,6 +23,7 @@ from featurestore.serving.repeated_keys import Repeats
 from featurestore.types import FeatureType
 
 NAMES = tuple(status.name for status in Status)
+USUAL_FIRST = (Status.PRESENT, *(status for status in Status if status != Status.PRESENT))
 
 
 class PartAnswer(NamedTuple):
@@ -129,6 +131,24 @@ class OnlineResult:
         if len(self) == 1:
             return [[NAMES[status[0]] for status in self._judged()]]
         return list(zip(*self._status_texts(), strict=True))
+
+    def status_counts(self) -> list[int]:
+        """How many values of all rows have each status, in the order of `Status`."""
+        counts, columns = [0] * len(Status), self._judged()
+        if len(columns[0]) == 1:  # most often: as little as can be
+            columns = [[column[0] for column in columns]]
+        shared = (
+            Counter(map(id, columns)) if len(columns) > 1 else {id(columns[0]): 1}
+        )  # a view's features share theirs
+        for column in {id(column): column for column in columns}.values():
+            left = len(column)
+            for status in USUAL_FIRST:
+                if not left:
+                    break
+                found = column.count(status)
+                left -= found
+                counts[status] += found * shared[id(column)]
+        return counts
 
     def _status_texts(self) -> list[list[str]]:
         """Of each column the names of its statuses; columns that share their statuses share these."""

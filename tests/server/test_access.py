@@ -62,6 +62,7 @@ ROUTES = [
     ("read", "GET", "/v1/nothing", None),
     ("push", "POST", PUSH, {"source": "s", "rows": [ROW]}),
     ("admin", "GET", "/v1/serving-log", None),
+    ("admin", "GET", "/metrics", None),
 ]
 
 

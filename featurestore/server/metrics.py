@@ -1,0 +1,239 @@
+"""What the server counts, for Prometheus: requests, rows and values as they pass, and the state of the store when it is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+from starlette.types import Scope
+
+from featurestore.errors import FeatureStoreError
+from featurestore.push.pushed import Pushed
+from featurestore.semantics.status import Status
+from featurestore.server.problems import ERROR, refusal_reason
+from featurestore.serving.online_result import OnlineResult
+from featurestore.store import FeatureStore
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""The folder in which several workers keep their numbers. The library reads it from the environment when it is imported."""
+
+BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+OTHER = "(other)"
+"""The one label of all paths that are no route: clients choose them, and there may be any number."""
+
+FEATURES = "(features)"
+"""The one label of all lookups of features that no service has put together."""
+
+CLOSED = 0
+"""In place of a status: the client hung up before an answer began."""
+
+OUTCOMES = ("accepted", "unchanged", "late")
+
+
+class _OfService(NamedTuple):
+    rows: Counter
+    values: tuple[Counter, ...]
+    """By the number of the status."""
+
+
+class Metrics:
+    """The metrics of one application; it is told of what passes, from the event loop and from lanes alike.
+
+    Label values are what is applied and what the code names, never what a client sends. The counters of each set of labels are
+    kept, so that a request looks up no labels.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.paths: frozenset[str] = frozenset()
+        """Those that are routes."""
+        self._state = _StoreState(store)
+        self._registry = CollectorRegistry()
+        self._registry.register(self._state)
+        self._request_seconds = Histogram(
+            "featurestore_request_seconds", "From the head of a request to the first byte of its answer", ("route", "status"),
+            buckets=BUCKETS_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._in_flight = Gauge(
+            "featurestore_requests_in_flight", "Requests under way, as the limit `requests` counts them",
+            multiprocess_mode="livesum", registry=self._registry,
+        )  # fmt: skip
+        self._refusals = self._counter("refusals", "Requests refused for a limit, or for who asks", "reason")
+        self._lookup_rows = self._counter("lookup_rows", "Rows that were looked up", "service")
+        self._values = self._counter("values", "Values that were served", "service", "status")
+        self._pushed_rows = self._counter("pushed_rows", "Rows that were pushed", "source", "outcome")
+        self._seconds: dict[tuple[str, int], Histogram] = {}
+        self._services: dict[str, _OfService] = {}
+        self._sources: dict[str, tuple[Counter, ...]] = {}
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"featurestore_{name}", text, labels, registry=self._registry)
+
+    # --- what passes --------------------------------------------------------------------------
+
+    def entered(self) -> None:
+        """A request that counts is under way."""
+        self._in_flight.inc()
+
+    def left(self) -> None:
+        """It is no more."""
+        self._in_flight.dec()
+
+    def answered(self, scope: Scope, path: str, status: int, seconds: float) -> None:
+        """The answer to a request begins, or its client hung up: CLOSED."""
+        histogram = self._seconds.get((path, status // 100))
+        if histogram is None:
+            histogram = self._histogram(self._route(scope, path), status // 100)
+        histogram.observe(seconds)
+        if status >= 400 and (error := scope.get(ERROR)) is not None:
+            self.refused(error)
+
+    def _route(self, scope: Scope, path: str) -> str:
+        """The route as it was declared; a request that was refused before there was one has its path, where that is one."""
+        found = getattr(scope.get("route"), "path", path)
+        return found if found in self.paths else OTHER
+
+    def _histogram(self, route: str, hundreds: int) -> Histogram:
+        key = route, hundreds
+        if key not in self._seconds:
+            self._seconds[key] = self._request_seconds.labels(route, f"{hundreds}xx" if hundreds else "closed")
+        return self._seconds[key]
+
+    def refused(self, error: Exception) -> None:
+        """A request was answered with this error, which counts where it is a refusal."""
+        reason = refusal_reason(error)
+        if reason is not None:
+            self._refusals.labels(reason).inc()
+
+    def looked_up(self, result: OnlineResult, *, is_service: bool) -> None:
+        """The answer to a lookup, by a service's name or by features."""
+        name = result.service.name if is_service else FEATURES
+        counters = self._services.get(name)
+        if counters is None:
+            values = tuple(self._values.labels(name, status.name) for status in Status)
+            counters = self._services[name] = _OfService(self._lookup_rows.labels(name), values)
+        counters.rows.inc(len(result))
+        for status, count in enumerate(result.status_counts()):
+            if count:
+                counters.values[status].inc(count)
+
+    def pushed(self, source: str, counts: Pushed) -> None:
+        """What became of the rows of a push."""
+        counters = self._sources.get(source)
+        if counters is None:
+            counters = self._sources[source] = tuple(self._pushed_rows.labels(source, name) for name in OUTCOMES)
+        for counter, name in zip(counters, OUTCOMES, strict=True):
+            counter.inc(getattr(counts, name))
+
+    # --- what is told -------------------------------------------------------------------------
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All metrics, of all workers, and their media type: Prometheus's text, or OpenMetrics where `Accept` asks for it."""
+        encode, media_type = choose_encoder(accept)
+        folder = os.environ.get(SHARED)
+        if folder is None:
+            return encode(self._registry), media_type
+        _forget_ended(Path(folder))
+        together = CollectorRegistry()
+        MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]
+        together.register(self._state)
+        return encode(together), media_type
+
+
+def _forget_ended(folder: Path) -> None:
+    """Remove what is under way in workers that are no more; what they have counted stays."""
+    for path in folder.glob("gauge_live*.db"):
+        process = int(path.stem.rpartition("_")[2])
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
+        except PermissionError:
+            continue
+
+
+class _StoreState(Collector):
+    """What the store says of itself, whichever process is asked, at the time of asking."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of metrics. What cannot be read is left out, and said by featurestore_readable."""
+        build = GaugeMetricFamily("featurestore_build_info", "The version that answers", labels=["version"])
+        build.add_metric([version("featurestore")], 1)
+        yield build
+        readable = GaugeMetricFamily(
+            "featurestore_readable", "Whether what these metrics tell could be read", labels=["part"]
+        )
+        for part, read in (("status", self._views), ("serving_log", self._serving_log)):
+            families, is_read = _read(read)
+            yield from families
+            readable.add_metric([part], is_read)
+        yield readable
+
+    def _views(self) -> Sequence[Metric]:
+        served = GaugeMetricFamily(
+            "featurestore_view_served_timestamp_seconds",
+            "The instant that a view's values are true for",
+            labels=["view"],
+        )
+        behind = GaugeMetricFamily(
+            "featurestore_view_behind_seconds", "By how much that is before the instant it should be", labels=["view"]
+        )
+        stale = GaugeMetricFamily(
+            "featurestore_view_stale", "1 where a view is stale or has no values", labels=["view"]
+        )
+        age = GaugeMetricFamily(
+            "featurestore_view_source_age_seconds",
+            "Age of the newest row of the source of a view that says freshness",
+            labels=["view"],
+        )
+        pending = GaugeMetricFamily(
+            "featurestore_push_pending_rows", "Rows in the log that are not in the records yet", labels=["source"]
+        )
+        size = GaugeMetricFamily("featurestore_push_log_bytes", "Bytes of a push log", labels=["source"])
+        pushes = {}
+        for view in self._store.status():
+            if view.pushes is not None:
+                pushes[view.pushes.source] = view.pushes
+            if view.kept_for:  # a view's name is that of the applied version
+                continue
+            stale.add_metric([view.view], view.state != "fresh")
+            if view.served is not None:
+                served.add_metric([view.view], view.served / 1e6)
+                behind.add_metric([view.view], max(0, view.wanted - view.served) / 1e6)
+            if view.freshness is not None and view.age is not None:
+                age.add_metric([view.view], view.age / 1e6)
+        for source, log in pushes.items():
+            pending.add_metric([source], log.pending)
+            size.add_metric([source], log.bytes)
+        return served, behind, stale, age, pending, size
+
+    def _serving_log(self) -> Sequence[Metric]:
+        losses = self._store.serving_log_losses()
+        texts = {
+            "offered": "Requests that were to be logged",
+            "written": "Requests that were logged",
+            "dropped": "Requests that were not logged, since memory or the disk was full",
+            "lost": "Requests that were not logged, since a process ended before",
+        }
+        return [
+            CounterMetricFamily(f"featurestore_serving_log_{name}", text, value=getattr(losses, name))
+            for name, text in texts.items()
+        ]
+
+
+def _read(read: Callable[[], Iterable[Metric]]) -> tuple[Iterable[Metric], bool]:
+    try:
+        return read(), True
+    except (FeatureStoreError, OSError):
+        return (), False

@@ -1,0 +1,284 @@
+"""What the server tells Prometheus, read with Prometheus's own parsers, of servers that `featurestore serve` runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, PushSource
+from featurestore.access.api_keys import create_key
+from featurestore.semantics.status import Status
+from featurestore.types import Float64, String, Timestamp
+from tests.server.test_http import JSON, serving
+from tests.servers import free_port
+
+ROOT = Path(__file__).parents[2]
+LOOKUP, PUSH = "/v1/online-features", "/v1/push"
+ROW = {"thing": "a", "at": "2025-01-05T00:00:00Z", "x": 1.0}
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def definitions() -> list:
+    source = PushSource(
+        "s",
+        schema={"thing": String, "at": Timestamp, "x": Float64},
+        event_time="at",
+        identity=["thing", "at"],
+        lateness="36500d",
+    )
+    thing = Entity("thing", key={"thing": String})
+    view = FeatureView("v", entity=thing, source=source, refresh="continuous", features=["x"], freshness="1h")
+    return [FeatureService("m", features=[view])]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A repository that is applied and materialized, and logs all that is served."""
+    (tmp_path / "featurestore.toml").write_text('project = "p"\ndefinitions = []\n[serving_log]\nrate = 1.0\n')
+    with FeatureStore(tmp_path) as store:
+        store.apply(definitions())
+        store.materialize(progress=False)
+    return tmp_path
+
+
+@contextmanager
+def server(
+    folder: Path, *words: str, environment: dict[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen, httpx.Client]]:
+    """`featurestore serve` and its client, whose every request is a connection, so that all workers get some."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "featurestore", "--repo", str(folder), "serve", "--no-authentication", "--port", str(port), *words],
+        cwd=ROOT, env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    try:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}",
+            headers=JSON,
+            timeout=30,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        ) as client:
+            deadline = time.monotonic() + 60
+            while True:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                try:
+                    if client.get("/readyz").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    time.sleep(0.05)
+            yield process, client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def scraped(client: httpx.Client, **headers: str) -> Samples:
+    """Every sample by its name and labels."""
+    answer = client.get("/metrics", headers=headers)
+    assert answer.status_code == 200, answer.text
+    is_open = answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert is_open or answer.headers["content-type"].startswith("text/plain")
+    families = list((read_openmetrics if is_open else read_text)(answer.text))
+    assert len({family.name for family in families}) == len(families)
+    samples = [sample for family in families for sample in family.samples]
+    found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+    assert len(found) == len(samples)
+    return found
+
+
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((f"featurestore_{name}", tuple(sorted(labels.items()))))
+
+
+def ask(client: httpx.Client, count: int = 1, **words: object) -> httpx.Response:
+    return client.post(LOOKUP, json={"service": "m", "rows": [{"thing": "a"}, {"thing": "nobody"}] * count} | words)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_numbers_are_those_of_all_workers(folder: Path, workers: str) -> None:
+    """What was asked, pushed and refused is told to the one, whichever worker answers; clients choose no label."""
+    with server(folder, "--workers", workers) as (process, client):
+        for _ in range(3):
+            assert client.post(PUSH, json={"source": "s", "rows": [ROW]}).status_code == 200
+        for _ in range(20):
+            assert ask(client).status_code == 200
+        assert ask(client, 500, service=None, features=["v"]).status_code == 200  # in a lane
+        for number in range(5):
+            assert ask(client, service=f"no{number}").status_code == 404
+            assert client.get(f"/nowhere/{number}").status_code == 404
+            assert client.get(f"/v1/views/no{number}").status_code == 404
+            assert client.get("/v1/views", headers={"origin": "https://example.com"}).status_code == 403
+            assert client.post(PUSH, json={"source": f"no{number}", "rows": [ROW]}).status_code == 404
+        assert client.get("/v1/push").status_code == 405
+        assert client.get("/v1/views", headers={"x": "x" * 20_000}).status_code == 431
+        assert client.post(LOOKUP, content=b" " * (17 << 20)).status_code == 413
+        assert ask(client, 6_000).status_code == 422
+        assert (
+            client.post("/v1/manifests", content=b" " * (2 << 20)).status_code == 413
+        )  # refused in a route of FastAPI
+        told = [scraped(client, accept="application/openmetrics-text" if turn % 2 else "*/*") for turn in range(8)]
+        for samples in told:
+            seconds = {
+                labels: number
+                for (name, labels), number in samples.items()
+                if name == "featurestore_request_seconds_count"
+            }
+            routes = {dict(labels)["route"] for labels in seconds}
+            assert routes - {"/metrics"} == {
+                LOOKUP,
+                PUSH,
+                "/v1/views",
+                "/v1/views/{name}",
+                "/v1/manifests",
+                "/readyz",
+                "(other)",
+            }
+            counted = {(dict(labels)["route"], dict(labels)["status"]): number for labels, number in seconds.items()}
+            assert (counted[LOOKUP, "2xx"], counted[LOOKUP, "4xx"], counted[PUSH, "2xx"], counted[PUSH, "4xx"]) == (
+                21,
+                7,
+                3,
+                6,
+            )
+            assert (counted["(other)", "4xx"], counted["/v1/views/{name}", "4xx"], counted["/v1/views", "4xx"]) == (
+                5,
+                5,
+                5,
+            )
+            assert value(samples, "request_seconds_bucket", route=LOOKUP, status="2xx", le="+Inf") == 21
+            assert value(samples, "requests_in_flight") == 0
+            refusals = {
+                dict(labels)["reason"]: number
+                for (name, labels), number in samples.items()
+                if name == "featurestore_refusals_total"
+            }
+            assert refusals == {"origin": 5, "header_bytes": 1, "body_bytes": 1, "lookup_rows": 1, "manifest_bytes": 1}
+            assert value(samples, "lookup_rows_total", service="m") == 40
+            assert value(samples, "lookup_rows_total", service="(features)") == 1000
+            statuses = {
+                status.name: value(samples, "values_total", service="m", status=status.name) for status in Status
+            }
+            assert statuses == {"PRESENT": 20, "MISSING": 20, "EXPIRED": 0, "OVERFLOW": 0, "WITHHELD": 0}
+            assert value(samples, "values_total", service="(features)", status="MISSING") == 500
+            pushed = [
+                value(samples, "pushed_rows_total", source="s", outcome=name)
+                for name in ("accepted", "unchanged", "late")
+            ]
+            assert pushed == [1, 2, 0]
+        assert process.poll() is None
+
+
+def test_the_state_of_the_store_is_told(folder: Path) -> None:
+    """Instants and ages of views, logs of pushes, the serving log, and the version."""
+    with server(folder) as (_, client):
+        assert client.post(PUSH, json={"source": "s", "rows": [ROW]}).status_code == 200
+        for _ in range(4):
+            assert ask(client).status_code == 200
+        samples = scraped(client)
+        with FeatureStore(folder) as store:
+            (view,) = store.status()
+        served = value(samples, "view_served_timestamp_seconds", view="v")
+        assert served is not None
+        assert abs(served - time.time()) < 3600
+        assert value(samples, "view_stale", view="v") == 0
+        behind = value(samples, "view_behind_seconds", view="v")
+        assert behind is not None
+        assert 0 <= behind < 3600
+        age = value(samples, "view_source_age_seconds", view="v")
+        assert age is not None
+        assert view.age is not None
+        assert 0 < age <= view.age / 1e6
+        assert value(samples, "push_pending_rows", source="s") == 0
+        assert value(samples, "push_log_bytes", source="s") == view.pushes.bytes
+        assert value(samples, "serving_log_offered_total") == 4
+        assert value(samples, "serving_log_dropped_total") == value(samples, "serving_log_lost_total") == 0
+        assert value(samples, "readable", part="status") == value(samples, "readable", part="serving_log") == 1
+        assert value(samples, "build_info", version="0.1.0") == 1
+
+
+def test_what_a_killed_worker_counted_stays_and_what_it_had_under_way_goes(folder: Path) -> None:
+    """The process that replaces it goes on counting from there."""
+    shared = folder / "metrics"
+    shared.mkdir()
+    with server(folder, "--workers", "2", environment={"PROMETHEUS_MULTIPROC_DIR": str(shared)}) as (_, client):
+        half = b"POST /v1/online-features HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as waiting:
+            waiting.sendall(half)
+            while value(scraped(client), "requests_in_flight") != 1:
+                time.sleep(0.01)
+            for _ in range(10):
+                assert ask(client).status_code == 200
+            workers = {int(path.stem.rpartition("_")[2]) for path in shared.glob("gauge_livesum_*.db")}
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while True:
+                assert time.monotonic() < deadline
+                try:
+                    samples = scraped(client)
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.05)
+        assert value(samples, "requests_in_flight") == 0
+        assert value(samples, "lookup_rows_total", service="m") == 20
+        assert ask(client).status_code == 200
+        assert value(scraped(client), "lookup_rows_total", service="m") == 22
+
+
+def test_refusals_of_who_asks_are_counted_by_reason(folder: Path) -> None:
+    """Without a key, with a wrong one, with a key of another scope; whatever the route is."""
+    with FeatureStore(folder) as store, serving(store, authentication=True) as client:
+        keys = {
+            scope: {"authorization": f"Bearer {create_key(store.registry, scope, [scope]).secret}"}
+            for scope in ("read", "admin")
+        }
+        key = create_key(store.registry, "l", ["read"], only_on=["service:other"])
+        limited = {"authorization": f"Bearer {key.secret}"}
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/v1/services", headers={"x-api-key": "x"}).status_code == 401
+        assert client.get("/metrics", headers=keys["read"]).status_code == 403
+        assert client.get("/v1/services/m", headers=limited).status_code == 403  # by the route, which FastAPI has
+        assert client.post(LOOKUP, json={"service": "m", "rows": [{"thing": "a"}]}, headers=limited).status_code == 403
+        samples = scraped(client, **keys["admin"])
+        assert value(samples, "refusals_total", reason="unauthenticated") == 2
+        assert value(samples, "refusals_total", reason="forbidden") == 3
+
+
+def test_a_store_that_cannot_be_read_is_told_and_what_was_counted_too(folder: Path) -> None:
+    """The metrics that are read from it are missing, and no others."""
+    with FeatureStore(folder) as store, serving(store) as client:
+        assert ask(client).status_code == 200
+        (folder / ".featurestore" / "registry.db").write_bytes(b"no registry")
+        samples = scraped(client)
+        assert value(samples, "readable", part="status") == 0
+        assert value(samples, "view_stale", view="v") is None
+        assert value(samples, "lookup_rows_total", service="m") == 2
+
+
+def test_the_page_lists_every_metric(folder: Path) -> None:
+    """And no other ones."""
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    with FeatureStore(folder) as store, serving(store) as client:
+        client.post(PUSH, json={"source": "s", "rows": [ROW]})
+        ask(client)
+        client.get("/v1/views", headers={"origin": "https://example.com"})
+        names = {line.split()[2] for line in client.get("/metrics").text.splitlines() if line.startswith("# TYPE")}
+    rows = re.findall(r"^\| (`featurestore_.*?) \|", page.split("## What to alert on")[0], re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    told = {name if name.startswith("featurestore") else f"featurestore_serving_log{name}" for name in told}
+    assert told == {name for name in names if not name.endswith("_created")}
