@@ -43,7 +43,10 @@ def started(where: Path, line: str, **streams: int) -> subprocess.Popen[bytes]:
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     """Its exit code, and what it said on stderr."""
-    _, told = process.communicate(timeout=LONGEST_S)
+    try:
+        _, told = process.communicate(timeout=LONGEST_S)
+    finally:
+        process.kill()  # one that does not end, so that it takes nothing from those who come after it
     return process.returncode, told.decode()
 
 
