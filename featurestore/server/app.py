@@ -80,7 +80,9 @@ def create_app(
         if close_store:
             await run_in_threadpool(store.close)
 
-    app = Application(title="featurestore", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = Application(
+        title="featurestore", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     for kind in (FeatureStoreError, BadRequest):
         app.add_exception_handler(kind, answer_error)
     app.add_exception_handler(HTTPException, answer_http)

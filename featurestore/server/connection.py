@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
+from typing import Any
 
+import httptools
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from featurestore.config import ServerConfig
@@ -28,6 +34,15 @@ LEAVE_SECONDS, LEAVING = 2.0, 100
 PIPELINED = 100
 """Requests that one connection may send before the first of them is answered."""
 
+HEADERS = 100
+"""Fields of a head."""
+
+BESIDE = 2
+"""Bytes that a message may have beside each byte of its body, such as the sizes of chunks, and twice `header_bytes` more."""
+
+_LOGGER = logging.getLogger("featurestore.server")
+_ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
+
 
 class Connections:
     """All connections of one event loop. refused: told of each refusal, which no application sees."""
@@ -39,6 +54,7 @@ class Connections:
         self.receiving: dict[Connection, float] = {}
         self.stalled: dict[Connection, float] = {}
         self.leaving: dict[Connection, float] = {}
+        self.malformed = 0
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -56,9 +72,13 @@ class Connections:
         every = min(
             LOOK_SECONDS, *(s / 5 for s in (config.idle_seconds, config.request_seconds, config.answer_seconds))
         )
+        told = -1.0
         while True:
             await asyncio.sleep(every)
             now = loop.time()
+            if self.malformed and now - told >= 1:
+                _LOGGER.warning("Refused what is no HTTP: %d times since the last such line", self.malformed)
+                self.malformed, told = 0, now
             for connection in _over(self.idle, now - config.idle_seconds):
                 connection.abort()
             for connection in _over(self.stalled, now - config.answer_seconds):
@@ -94,9 +114,10 @@ class Connection(HttpToolsProtocol):
     """One connection of the server that `featurestore serve` runs."""
 
     _all: Connections
-    _chunk = _fed = _body_fed = 0
+    _chunk = _fed = _body_fed = _trailer_bytes = 0
     _in_message = _in_head = _refused = False
-    _why: LimitError | None = None
+    _why: BadRequest | None = None
+    _last: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection, or refuse it."""
@@ -139,66 +160,153 @@ class Connection(HttpToolsProtocol):
     # --- what arrives -------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Read some bytes, unless they are too many for a head, or for a message."""
+        """Read some bytes, unless they are too many for a head, or beside a body."""
         if self._refused:
             return
+        self._unset_keepalive_if_required()
         self._chunk = len(data)
         self._fed += len(data)
-        super().data_received(data)
+        self._read(data)
         if not self._in_message:
             self._fed = 0
         elif not self._refused and not self.transport.is_closing():
             self._all.idle.pop(self, None)
             self._all.receiving.setdefault(self, self._now())
-            config = self._all.config
-            if self._in_head and self._fed > config.header_bytes:
+            limit = self._all.config.header_bytes
+            if self._in_head and self._fed > limit:
                 self.refuse(self._too_large())
-            elif self._fed - self._body_fed > config.header_bytes + config.body_bytes:
-                self.refuse(self._too_large())  # the sizes of chunks, and what comes after them
+            elif self._fed - self._body_fed > 2 * limit + BESIDE * self._body_fed:
+                self.refuse(BadRequest("The body comes in chunks that are too small, or has too much beside it"))
+
+    def _read(self, data: bytes) -> None:
+        """Have some bytes parsed. An `Upgrade` is ignored, as RFC 9110 lets a server do: the parser, which would take the rest
+        for another protocol, is given the head anew without it."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            except httptools.HttpParserError:
+                if self._why is None:
+                    self._all.malformed += 1
+                self.refuse(self._why or BadRequest("The request is no HTTP/1.1"))
+                data = b""
+
+    def _head_without_upgrade(self) -> bytes:
+        first = f"{self.scope['method']} {self.url.decode('latin-1')} HTTP/{self.scope['http_version']}".encode(
+            "latin-1"
+        )
+        lines = [first]
+        for name, value in self.headers:
+            kept = value
+            if name == b"connection":
+                kept = b", ".join(one for one in map(bytes.strip, value.split(b",")) if one.lower() != b"upgrade")
+            if name != b"upgrade":
+                lines.append(name + b": " + kept)
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         """The first byte of a request; of the bytes that are being read, those before it belonged to others."""
         super().on_message_begin()
         self._in_message = self._in_head = True
-        self._fed, self._chunk, self._body_fed = self._chunk, 0, 0
+        self._fed, self._chunk, self._body_fed, self._trailer_bytes = max(self._chunk, 0), 0, 0, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head. Those that follow a body in chunks are counted and dropped: who asks, and for what, stands in
+        the head alone."""
+        if not self._in_head:
+            self._trailer_bytes += len(name) + len(value) + len(b": \r\n")
+            if self._trailer_bytes > self._all.config.header_bytes:
+                self._why = self._too_large()
+        elif len(self.headers) >= HEADERS:
+            self._why = LimitError("header_bytes", f"The head has more than {HEADERS} fields", status=431)
+        else:
+            super().on_header(name, value)
+        if self._why is not None:
+            raise self._why
 
     def on_headers_complete(self) -> None:
         """The whole head is there: the request begins."""
-        self._in_head = False
         limit = self._all.config.header_bytes
         if self._fed > limit and len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > limit:
             self._why = self._too_large()
         elif len(self.pipeline) >= PIPELINED:
             detail = f"More than {PIPELINED} requests came before the first was answered"
             self._why = LimitError("requests", detail, status=429)
+        elif self.parser.get_method() == b"CONNECT":
+            self._why = BadRequest("CONNECT is not taken: this is no proxy", 405)
         if self._why is not None:
             raise self._why  # the parser ends, and has the refusal sent
+        if self.parser.should_upgrade():
+            self.scope["method"] = self.parser.get_method().decode("ascii")
+            self.scope["http_version"] = self.parser.get_http_version()
+            return  # it comes again, without
+        self._in_head = False
         self._all.idle.pop(self, None)
+        self._take_host_of_target()
         super().on_headers_complete()
         self._cycles.append(self.cycle)
+
+    def _take_host_of_target(self) -> None:
+        """Where the target says a host, that is the one that is meant, whatever `Host` says (RFC 9112, 3.2.2)."""
+        target = None if self.url.startswith(b"/") else _ABSOLUTE.match(self.url)
+        if target is None:
+            return
+        places = [place for place, (name, _) in enumerate(self.headers) if name == b"host"]
+        for place in places:
+            self.headers[place] = (b"host", target[1])
+        if not places:
+            self.headers.append((b"host", target[1]))
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._body_fed += len(body)
+        self._chunk -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The whole request is there."""
+        if self._in_head:
+            return  # it comes again, without `Upgrade`
         self._in_message = False
         self._all.receiving.pop(self, None)
         super().on_message_complete()
         self._rest()
 
     def on_response_complete(self) -> None:
-        """The whole answer is given to the socket."""
-        self._cycles.popleft()
+        """The whole answer is given to the socket. What is left of the request that it answers is not read."""
+        answered = self._cycles.popleft()
         super().on_response_complete()
-        self._rest()
+        if answered.more_body or answered is self._last:
+            self.flow.resume_reading()
+            self._leave()
+        else:
+            self._rest()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
 
     def _rest(self) -> None:
         """Idle from now on, where nothing is under way."""
         if not self._in_message and self.cycle.response_complete and not self.transport.is_closing():
             self._all.idle[self] = self._now()
+
+    async def _answer(self, cycle: RequestResponseCycle, app: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. Where the answer begins before the whole request was read, it is the connection's last."""
+
+        async def sent(message: Any) -> None:
+            if message["type"] != "http.response.start" or not cycle.more_body:
+                await send(message)
+                return
+            self._last = cycle
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+            cycle.keep_alive = True  # uvicorn would end the connection before the client has seen the answer
+
+        await app(scope, receive, sent)
 
     # --- what is sent -------------------------------------------------------------------------
 
@@ -215,10 +323,6 @@ class Connection(HttpToolsProtocol):
     def _too_large(self) -> LimitError:
         return LimitError("header_bytes", f"The head is larger than {self._all.config.header_bytes} bytes", status=431)
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, or what was refused while it was read."""
-        self.refuse(self._why or BadRequest(msg))
-
     def refuse(self, error: BadRequest) -> None:
         """HttpAnswer with a problem, where no other answer has begun, and end the connection.
 
@@ -226,9 +330,8 @@ class Connection(HttpToolsProtocol):
         it has seen the end.
         """
         self._refused = True
-        everybody, cycle = self._all, self.cycle
-        everybody.refused(error)
-        self._forget()
+        cycle = self.cycle
+        self._all.refused(error)
         if cycle is None or cycle.response_complete:
             speaks = cycle is None or self._in_head  # else it is the rest of what was answered
         else:
@@ -236,9 +339,19 @@ class Connection(HttpToolsProtocol):
             self._end_cycles()
         if speaks:
             self.transport.write(_whole(problem_of(error, self.scope["path"] if self._has_path() else "/")))
-        if speaks and len(everybody.leaving) < LEAVING:
-            everybody.leaving[self] = self._now()
-            self.transport.write_eof()
+            self._leave()
+        else:
+            self._forget()
+            self.transport.close()
+
+    def _leave(self) -> None:
+        """Send no more, and throw away what still comes, unparsed, until the client has seen the end."""
+        self._refused = True
+        self._forget()
+        if len(self._all.leaving) < LEAVING and not self.transport.is_closing():
+            self._all.leaving[self] = self._now()
+            if self.transport.can_write_eof():  # TLS cannot
+                self.transport.write_eof()
         else:
             self.transport.close()
 

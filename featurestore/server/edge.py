@@ -65,6 +65,7 @@ class HttpEdge:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         counts = path not in ALWAYS
         begun = False
+        is_head = scope["method"] == "HEAD"  # the same as GET, without a body
 
         async def told(message: Message) -> None:
             nonlocal begun
@@ -72,6 +73,8 @@ class HttpEdge:
                 begun = True
                 metrics.answered(scope, path, message["status"], perf_counter() - came)
                 message["headers"] = [*message.get("headers", ()), *SECURITY]
+            elif is_head:
+                message["body"] = b""
             await send(message)
 
         entered = False
@@ -87,7 +90,8 @@ class HttpEdge:
             if hot is not None:
                 await hot(scope, receive, told)
             else:
-                await self._rest(scope, counted(headers, receive, self._limits), told)
+                asked = {**scope, "method": "GET"} if is_head else scope
+                await self._rest(asked, counted(headers, receive, self._limits), told)
         except ClientDisconnect:
             if not begun:
                 metrics.answered(scope, path, CLOSED, perf_counter() - came)

@@ -7,6 +7,7 @@ reach. Such a request has another `Origin`, or a body that is no JSON; and where
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -16,10 +17,22 @@ from featurestore.server.problems import BadRequest, ForeignError
 
 BODIES = {"POST", "PUT", "PATCH", "DELETE"}
 
+ONCE = (b"host", b"origin", b"content-type", b"content-encoding", b"content-length")
+"""Headers by which a request is judged: of two, another program may believe the other one."""
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._~%!$&'()*+,;=-]+)(:[0-9]{0,5})?", re.IGNORECASE)
+
 
 def check_origin(scope: Scope, headers: Mapping[bytes, bytes], hosts: Sequence[str]) -> None:
     """ForeignError where a foreign page may have sent the request. hosts: names of this machine, beside those of loopback."""
     host = headers.get(b"host", b"")
+    if len(headers) < len(scope["headers"]):
+        names = [name for name, _ in scope["headers"]]
+        for name in ONCE:
+            if names.count(name) > 1:
+                raise BadRequest(f"The request has more than one {name.decode()}")
+    if host and _name_of(host) is None:
+        raise BadRequest(f"'{host.decode('latin-1')}' is no host")
     server = scope.get("server")
     if server is not None and server[0] and _is_loopback(server[0]) and not _is_here(host, tuple(hosts)):
         raise ForeignError(
@@ -31,7 +44,10 @@ def check_origin(scope: Scope, headers: Mapping[bytes, bytes], hosts: Sequence[s
 
 
 def check_type(headers: Mapping[bytes, bytes]) -> None:
-    """BadRequest with 415 for a body that says to be anything but JSON in UTF-8."""
+    """BadRequest with 415 for a body that says to be anything but JSON in UTF-8, as it is."""
+    coding = headers.get(b"content-encoding", b"identity").lower()
+    if coding != b"identity":
+        raise BadRequest(f"The body must come as it is; its Content-Encoding is {coding.decode('latin-1')}", 415)
     said = headers.get(b"content-type", b"").lower()
     if said != b"application/json" and not _is_json(said):
         shown = said.decode("latin-1") or "nothing"
@@ -60,7 +76,14 @@ def _is_loopback(address: str) -> bool:
 @lru_cache(maxsize=256)
 def _is_here(host: bytes, hosts: tuple[str, ...]) -> bool:
     """Whether a `Host` names this machine over a loopback address."""
-    name = host.decode("latin-1").lower()
-    port = name.rpartition("]")[2] if name.startswith("[") else name
-    name = name[: len(name) - len(port.partition(":")[1] + port.partition(":")[2])].removesuffix(".")
+    name = _name_of(host)
+    if name is None:
+        return False
     return name in {"localhost", *hosts} or name.endswith(".localhost") or _is_loopback(name.strip("[]"))
+
+
+@lru_cache(maxsize=256)
+def _name_of(host: bytes) -> str | None:
+    """The name in a `Host`, without its port; None where it has not the form of one."""
+    found = _HOST.fullmatch(host.decode("latin-1"))
+    return None if found is None else found[1].lower().removesuffix(".")
