@@ -6,11 +6,15 @@ import asyncio
 
 from starlette.types import Scope
 
-from featurestore.access.authentication import Authentication
+from featurestore.access.authentication import Authentication, Headers
 from featurestore.access.principal import Principal
+from featurestore.errors import AccessError
 
 OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
 """What needs no key: whether the server is up and ready, and its description, in which nothing of the project stands."""
+
+TELLS_MORE = {"/readyz"}
+"""Of these, what tells more to whoever brings a key."""
 
 SCOPES = {"/v1/push": "push", "/v1/serving-log": "admin", "/metrics": "admin"}
 """The scope of a route; of all others it is "read"."""
@@ -23,14 +27,22 @@ NOBODY = Principal("anonymous", frozenset())
 
 async def admit(authentication: Authentication, scope: Scope, path: str) -> None:
     """Put whoever asks into the scope. Raises UnauthenticatedError, ForbiddenError and AccessUnavailableError."""
-    if path in OPEN:
-        scope[PRINCIPAL] = NOBODY
-        return
     headers = scope["headers"]
+    if path in OPEN:
+        scope[PRINCIPAL] = await _if_known(authentication, headers) if path in TELLS_MORE else NOBODY
+        return
     found = authentication.at_once(headers)
     principal = found if found is not None else await asyncio.to_thread(authentication.authenticate, headers)
     principal.must(SCOPES.get(path, "read"))
     scope[PRINCIPAL] = principal
+
+
+async def _if_known(authentication: Authentication, headers: Headers) -> Principal:
+    """Whoever asks; nobody where no key, or a wrong one, comes along."""
+    try:
+        return await authentication.aauthenticate(headers)
+    except AccessError:
+        return NOBODY
 
 
 def principal_of(scope: Scope) -> Principal:

@@ -24,6 +24,7 @@ from featurestore.server.limits import ServerLimits
 from featurestore.server.metrics import Metrics
 from featurestore.server.presented import presented
 from featurestore.server.problems import BadRequest, answer_error, answer_http
+from featurestore.server.readiness import Readiness
 from featurestore.server.routes import add_metrics, add_routes
 from featurestore.store import FeatureStore
 
@@ -61,7 +62,7 @@ def create_app(
     authentication: whether requests must bring a key or a token; by default as configured. Raises ManifestError, and FingerprintError with the difference where a version is refused.
     """
     pinned = presented(store, manifests)
-    limits = ServerLimits(store.config.server)
+    limits, readiness = ServerLimits(store.config.server), Readiness(store, pinned)
     is_on = store.config.server.authentication == "required" if authentication is None else authentication
     asks = Authentication(store.config if is_on else None)
     metrics = Metrics(store)
@@ -77,12 +78,11 @@ def create_app(
             async with connections.watched():
                 yield {"connections": connections}
         limits.close()
+        readiness.close()
         if close_store:
             await run_in_threadpool(store.close)
 
-    app = Application(
-        title="featurestore", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
-    )
+    app = Application(title="featurestore", version="1", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     for kind in (FeatureStoreError, BadRequest):
         app.add_exception_handler(kind, answer_error)
     app.add_exception_handler(HTTPException, answer_http)
@@ -91,7 +91,7 @@ def create_app(
     app.edge = HttpEdge(
         limits, asks, metrics, {"/v1/online-features": hot.lookup, "/v1/push": hot.push}, app.beyond_the_edge
     )
-    add_routes(app, store, pinned, limits, hot)
+    add_routes(app, store, pinned, limits, hot, readiness)
     add_metrics(app, metrics)
     metrics.paths = frozenset(route.path for route in app.routes if isinstance(route, Route))
     return app

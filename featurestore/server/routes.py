@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import orjson
@@ -32,8 +32,9 @@ from featurestore.server.hot_routes import HotRoutes
 from featurestore.server.limits import Room, ServerLimits
 from featurestore.server.metrics import Metrics
 from featurestore.server.page import page
-from featurestore.server.presented import unready, versions
-from featurestore.server.problems import BadRequest, LimitError, described, problem
+from featurestore.server.presented import versions
+from featurestore.server.problems import BadRequest, LimitError, described
+from featurestore.server.readiness import Readiness
 from featurestore.server.received import received
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest
@@ -92,19 +93,26 @@ CHECKED = {
 
 
 def add_routes(
-    app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest], limits: ServerLimits, hot: HotRoutes
-) -> None:
+    app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest], limits: ServerLimits, hot: HotRoutes,
+    readiness: Readiness,
+) -> None:  # fmt: skip
     """All routes of a store."""
     _describe_hot(app, hot)
     _add_manifests(app, store, limits)
     _add_catalog(app, store, pinned)
     _add_serving_log(app, store)
-    _add_health(app, store, pinned)
-    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    _add_health(app, readiness)
+    app.openapi = cache(partial(_openapi, app))  # type: ignore[method-assign]
+    description = cache(lambda: orjson.dumps(app.openapi()))
+    docs_page = cache(lambda: page(app.openapi()).encode())
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(description(), media_type="application/json")
 
     @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
-        return HTMLResponse(page(app.openapi()))
+    async def docs() -> Response:
+        return HTMLResponse(docs_page())
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -257,37 +265,19 @@ def add_metrics(app: FastAPI, metrics: Metrics) -> None:
         return Response(told, headers={"content-type": media_type})
 
 
-def _add_health(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
+def _add_health(app: FastAPI, readiness: Readiness) -> None:
     @app.get("/healthz", responses={**_example({"status": "up"}), **COMMON})
     async def healthz() -> dict[str, str]:
         """Whether the process is up."""
         return {"status": "up"}
 
     @app.get("/readyz", responses={**_example({"status": "ready"}), 503: PROBLEMS[503], **COMMON})
-    def readyz() -> Response:
+    async def readyz(request: Request) -> Response:
         """Whether lookups can be answered: services applied, every view materialized, the online store reachable.
 
         A service that was applied with other functions than this process has is served in the version whose code it has, and
         named in `behind`; where it has the code of none, the server is not ready.
         A server that was started with manifests answers in their versions, and is ready when these can be served.
+        Without a key that may read everything the answer names nothing, and may be a second old.
         """
-        if pinned:
-            why = unready(store, pinned)
-            if why is not None:
-                return problem(503, "Not ready", why, kind="NotServed", path="/readyz").response()
-            served = {name: manifest.fingerprint for name, manifest in pinned.items()}
-            return Response(orjson.dumps({"status": "ready", "manifests": served}), media_type="application/json")
-        if not store.registry.current().document["services"]:
-            return problem(
-                503, "Not ready", "No feature service was applied", kind="NotApplied", path="/readyz"
-            ).response()
-        missing = [status.view for status in store.status() if status.served is None and not status.kept_for]
-        if missing:
-            detail = f"These views have no values online: {', '.join(missing)}"
-            return problem(503, "Not ready", detail, kind="NotMaterialized", path="/readyz").response()
-        behind = store.behind()
-        refused = [service.why for service in behind if service.served is None]
-        if refused:
-            return problem(503, "Not ready", "; ".join(refused), kind="Fingerprint", path="/readyz").response()
-        told = {"status": "ready"} | ({"behind": [service._asdict() for service in behind]} if behind else {})
-        return Response(orjson.dumps(told), media_type="application/json")
+        return (await readiness.answer(principal_of(request.scope))).response()

@@ -1,0 +1,100 @@
+"""Whether lookups can be answered, looked at by one thread at a time, however many ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from featurestore.access.principal import Principal
+from featurestore.errors import FeatureStoreError
+from featurestore.server.presented import unready
+from featurestore.server.problems import HttpAnswer, problem, problem_of
+from featurestore.store import FeatureStore
+from featurestore.training.manifest import Manifest
+
+SHARED_SECONDS = 1.0
+"""How old an answer may be that is given to whoever brings no key."""
+
+PATH = "/readyz"
+UNTOLD = "The server cannot answer lookups. Whoever brings a key with the scope 'read' is told why"
+
+
+class Readiness:
+    """The answers of `/readyz`. A look waits for the online store, and has a thread of its own: other requests go on."""
+
+    def __init__(self, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
+        self._store, self._pinned = store, pinned
+        self._thread = ThreadPoolExecutor(1, "featurestore-ready")
+        self._look: asyncio.Future[HttpAnswer] | None = None
+        self._seen = 0.0
+
+    async def answer(self, principal: Principal) -> HttpAnswer:
+        """Ready or not; why, and all that names what is applied, only for those who may read everything."""
+        may_know = principal.may("read") and principal.only_on is None
+        now = asyncio.get_running_loop().time()
+        look = self._look
+        if look is None or (look.done() and (may_know or now - self._seen >= SHARED_SECONDS)):
+            look = self._begin()
+        found = await asyncio.shield(look)
+        return found if may_know else _general(found)
+
+    def _begin(self) -> asyncio.Future[HttpAnswer]:
+        loop = asyncio.get_running_loop()
+        self._look = look = loop.run_in_executor(self._thread, self._looked)
+
+        def seen(done: asyncio.Future[HttpAnswer]) -> None:
+            self._seen = loop.time()
+            if not done.cancelled():
+                done.exception()  # whoever waits is told; it may be that nobody does any more
+
+        look.add_done_callback(seen)
+        return look
+
+    def _looked(self) -> HttpAnswer:
+        try:
+            return self._found()
+        except FeatureStoreError as error:
+            return problem_of(error, PATH)
+
+    def _found(self) -> HttpAnswer:
+        store, pinned = self._store, self._pinned
+        if pinned:
+            why = unready(store, pinned)
+            if why is not None:
+                return _not_ready(why, "NotServed")
+            return _ready({"manifests": {name: manifest.fingerprint for name, manifest in pinned.items()}})
+        if not store.registry.current().document["services"]:
+            return _not_ready("No feature service was applied", "NotApplied")
+        missing = [status.view for status in store.status() if status.served is None and not status.kept_for]
+        if missing:
+            return _not_ready(f"These views have no values online: {', '.join(missing)}", "NotMaterialized")
+        behind = store.behind()
+        refused = [service.why for service in behind if service.served is None]
+        if refused:
+            return _not_ready("; ".join(refused), "Fingerprint")
+        return _ready({"behind": [service._asdict() for service in behind]} if behind else {})
+
+    def close(self) -> None:
+        """End the thread, once it has looked."""
+        self._thread.shutdown(wait=False)
+
+
+def _ready(more: Mapping[str, Any]) -> HttpAnswer:
+    return HttpAnswer(200, "application/json", [orjson.dumps({"status": "ready", **more})])
+
+
+def _not_ready(why: str, kind: str) -> HttpAnswer:
+    return problem(503, "Not ready", why, kind=kind, path=PATH)
+
+
+def _general(answer: HttpAnswer) -> HttpAnswer:
+    """The same without a name of anything: the kind of what is missing is all that is told."""
+    if answer.status == HTTPStatus.OK:
+        return _ready({})
+    kind = orjson.loads(answer.pieces[0])["type"].rpartition(":")[2]
+    return problem(answer.status, "Not ready", UNTOLD, kind=kind, path=PATH)
