@@ -49,6 +49,12 @@ VERIFIED = 4_096
 
 LEAST_RSA_BITS = 2048
 
+TIMES = ("exp", "nbf", "iat")
+"""Claims that are seconds since the epoch."""
+
+LAST_SECOND = 253_402_300_800
+"""The end of the year 9999: a time is before it."""
+
 UNSAFE = re.compile(r"[^\x21-\x7e]")
 
 
@@ -126,7 +132,7 @@ class Tokens:
             raise self._refused(f"its algorithm is none of {', '.join(config.algorithms)}")
         key = keys.key(number if isinstance(number, str) else None, str(algorithm))
         try:
-            return jwt.decode(
+            claims = jwt.decode(
                 text,
                 key,
                 algorithms=[str(algorithm)],
@@ -139,6 +145,10 @@ class Tokens:
             raise self._refused(_why(error)) from None
         except (ValueError, TypeError, OverflowError, RecursionError):
             raise self._refused("its claims cannot be read") from None
+        for claim in TIMES:
+            if claim in claims and not _is_time(claims[claim]):
+                raise self._refused(f"its claim {claim} is no time in seconds")
+        return claims
 
     def _of(self, claims: Mapping[str, Any]) -> Principal:
         """What the claims mean here."""
@@ -218,6 +228,11 @@ def _why(error: jwt.PyJWTError) -> str:
     if isinstance(error, jwt.MissingRequiredClaimError):
         return f"it has no claim {error.claim}"
     return "it cannot be read"
+
+
+def _is_time(claim: object) -> bool:
+    """Whether a claim is a number of seconds, as RFC 7519 has times; true and "5" are none."""
+    return isinstance(claim, (int, float)) and not isinstance(claim, bool) and 0 <= claim < LAST_SECOND
 
 
 def _words(claim: object) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
+from jwt.algorithms import get_default_algorithms
 from jwt.warnings import InsecureKeyLengthWarning
 
 from featurestore.access import json_web_tokens
@@ -309,3 +311,62 @@ def test_claims_are_read_as_the_configuration_says(issuer: KeySetServer) -> None
     assert tokens.principal(text) == expected
     nothing = tokens.principal(KEY.token(roles=["admin"], scope="admin", email="ann@example.org"))
     assert (nothing.scopes, nothing.only_on) == (frozenset(), frozenset())
+
+
+ODD = [
+    10**400,
+    -(10**400),
+    10**4000,
+    1e308,
+    float("inf"),
+    float("nan"),
+    True,
+    "",
+    "x",
+    "9" * 5000,
+    "99999999999",
+    [],
+    [1],
+    {},
+]
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat", "iss", "aud", "sub", "jti", "email"])
+def test_a_claim_that_is_none_of_its_kind_is_refused(issuer: KeySetServer, claim: str) -> None:
+    """Properly signed, with another type or a number out of all bounds: 401, and never an error of Python's own."""
+    tokens = tokens_of(issuer.url, name_claim="email")
+    texts = {"jti", "sub", "email"}
+    for odd in ODD:
+        if claim in texts and isinstance(odd, str):  # any text is one
+            continue
+        if claim == "email" and not odd:  # as though it were not there
+            continue
+        why(tokens, signed({"email": "ann", claim: odd}))
+    if claim in {"exp", "nbf", "iat"}:
+        assert why(tokens, signed({"email": "ann", claim: -1 if claim != "exp" else 10**400})) == (
+            f"its claim {claim} is no time in seconds"
+        )
+
+
+@pytest.mark.parametrize("claim", ["scope", "only"])
+def test_a_claim_of_words_that_has_none_allows_nothing(issuer: KeySetServer, claim: str) -> None:
+    tokens = tokens_of(issuer.url, only_claim="only")
+    for odd in [*ODD, [10**400, ["read"], None], {"read": 1}]:
+        found = tokens.principal(signed({"only": "service:a", claim: odd}))
+        assert not (found.scopes if claim == "scope" else found.only_on)
+
+
+def test_a_key_s_id_that_is_no_text_is_refused(tokens: Tokens) -> None:
+    for odd in ODD:
+        if odd != "":
+            why(tokens, signed({}, {"kid": odd}))
+
+
+def signed(claims: dict[str, Any], header: dict[str, Any] | None = None) -> str:
+    """A token with a right signature, whatever its claims are: no library looks at them here."""
+    heads = {"alg": "ES256", "kid": KEY.kid, **(header or {})}
+    every = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "exp": int(time.time()) + 300, "scope": "read", **claims}
+    text = unsigned(heads, every).rpartition(".")[0]
+    algorithm = get_default_algorithms()["ES256"]
+    signature = algorithm.sign(text.encode(), algorithm.prepare_key(KEY.private))
+    return f"{text}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
