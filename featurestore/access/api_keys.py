@@ -24,6 +24,8 @@ PREFIX = "fsk_"
 
 SHAPE = re.compile(r"fsk_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+SECRET = re.compile(r"fsk_|[0-9a-f]{10,}_[A-Za-z0-9_-]{30,}", re.IGNORECASE)
+"""What a mistyped secret has; no name has it, and no message shows what has it."""
 
 SECRET_BYTES = 32
 
@@ -42,6 +44,10 @@ def create_key(
 ) -> NewKey:  # fmt: skip
     """A new key under a name that no live key bears. only_on: what it is limited to, as "service:NAME"; lasts_us: it expires
     after that time. Raises ConfigError."""
+    if SECRET.search(name):
+        raise ConfigError(
+            "A name of a key has no 'fsk_' in it; this one may be a secret. Say who has the key, or what for"
+        )
     if not NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} is no name of a key: 1 to 64 letters, digits and _ . @ -, the first a letter or digit"
@@ -80,7 +86,7 @@ def rotate_key(registry: Registry, which: str, *, overlap_us: int) -> NewKey:
     rotated: list[NewKey] = []
 
     def rotate(there: list[ApiKey]) -> list[ApiKey]:
-        live = [key for key in _named(there, which) if key.is_live(now)]
+        live = [key for key in named_keys(there, which) if key.is_live(now)]
         if not live:
             raise NotFoundError(f"The key '{which}' is not live any more; make another (featurestore keys create)")
         newest = live[-1]
@@ -100,11 +106,24 @@ def revoke_key(registry: Registry, which: str) -> list[ApiKey]:
     ended: list[ApiKey] = []
 
     def revoke(there: list[ApiKey]) -> list[ApiKey]:
-        ended.extend(replace(key, revoked_at=now) for key in _named(there, which) if key.revoked_at is None)
+        ended.extend(replace(key, revoked_at=now) for key in named_keys(there, which) if key.revoked_at is None)
         return ended
 
     registry.change_keys("revoke key", revoke)
     return ended
+
+
+def named_keys(keys: Iterable[ApiKey], which: str) -> list[ApiKey]:
+    """The keys of a name or an id, the oldest first; also `fsk_ID`, as it is shown. NotFoundError where there is none."""
+    every = list(keys)
+    found = [key for key in every if which in {key.name, key.id, PREFIX + key.id}]
+    if found:
+        return found
+    if SECRET.search(which):
+        raise NotFoundError(
+            "There is no key of the id that was given. A key is named by its name or its id, and not by its secret"
+        )
+    raise NotFoundError(f"There is no key '{which}'.{did_you_mean(which, {key.name for key in every}, noun='Keys')}")
 
 
 def key_id(text: str) -> str | None:
@@ -128,16 +147,3 @@ def _made(
 
 def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def _named(keys: Iterable[ApiKey], which: str) -> list[ApiKey]:
-    """The keys of a name or an id, the oldest first; also `fsk_ID`, as it is shown."""
-    every = list(keys)
-    found = [key for key in every if which in {key.name, key.id, PREFIX + key.id}]
-    if not found:
-        if key_id(which) is not None:  # somebody gave the secret, which must not be printed
-            raise NotFoundError("A key is named by its name or its id, and not by its secret")
-        raise NotFoundError(
-            f"There is no key '{which}'.{did_you_mean(which, {key.name for key in every}, noun='Keys')}"
-        )
-    return found

@@ -80,6 +80,20 @@ def test_no_file_of_something_else_is_written_over(repo: Path) -> None:
     assert Registry(repo / "registry.db").api_keys() == []
 
 
+def test_a_mistyped_secret_is_neither_shown_nor_kept(repo: Path) -> None:
+    """As a name, or where a name is asked for."""
+    secret = json.loads(run(repo, "keys", "create", "web", "--scope", "read", "--json").stdout)["secret"]
+    before, part = Registry(repo / "registry.db").api_keys(), secret[20:40]
+    for typed in (secret, secret + "x", secret[:-1], secret[1:], secret.upper(), f"Bearer {secret}", secret[:30]):
+        for words in (["create", typed, "--scope", "read"], ["rotate", typed], ["revoke", typed]):
+            done = run(repo, "keys", *words, code=1)
+            told = (done.stdout + done.stderr).replace("\n", "").lower()
+            assert part[:10].lower() not in told
+    assert Registry(repo / "registry.db").api_keys() == before
+    run(repo, "keys", "create", "fsk_web", "--scope", "read", code=1)
+    assert run(repo, "keys", "revoke", f"fsk_{before[0].id}").stdout == f"revoked: fsk_{before[0].id}\n"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
