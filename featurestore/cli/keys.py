@@ -80,10 +80,13 @@ def rotate(
 
     Example: featurestore keys rotate web --overlap 2h
     """
-    from featurestore.access.api_keys import rotate_key
+    from featurestore.access.api_keys import named_keys, rotate_key
 
+    registry = _registry(context)
+    if output is not None:
+        _is_there(registry, named_keys(registry.api_keys(), name)[-1].name, output)
     with _written(output) as write:
-        write(rotate_key(_registry(context), name, overlap_us=_duration(overlap)), as_json)
+        write(rotate_key(registry, name, overlap_us=_duration(overlap)), as_json)
 
 
 def revoke(context: typer.Context, name: Which, as_json: AsJson = False) -> None:
@@ -162,16 +165,31 @@ def _duration(text: str) -> int:
 
 
 def _is_there(registry: Registry, name: str, output: Path) -> bool:
-    """Whether a file holds a live key of this name; ConfigError where it holds what is no key, which is not written over."""
+    """Whether a file holds a live key of this name. ConfigError where it holds what must not be written over: no key, a live key
+    of another name, or one that this registry does not know."""
     from featurestore.access.api_keys import is_secret_of, key_id
 
     if not output.exists():
         return False
-    text = output.read_text(errors="replace").strip()
-    if key_id(text) is None:
+    try:
+        text = output.read_text(errors="replace").strip()
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be read: {error.strerror}; name another file") from None
+    number = key_id(text)
+    if number is None:
         raise ConfigError(f"{output} is there, and holds no key; name another file, or remove it")
-    now = wall_clock()
-    return any(key.name == name and key.is_live(now) and is_secret_of(text, key) for key in registry.api_keys())
+    held = next((key for key in registry.api_keys() if key.id == number and is_secret_of(text, key)), None)
+    if held is None:
+        raise ConfigError(
+            f"{output} holds a key that this registry does not have, and nobody can tell it again; name another file, or remove it"
+        )
+    if not held.is_live(wall_clock()):
+        return False
+    if held.name != name:
+        raise ConfigError(
+            f"{output} holds the live key '{held.name}', and nobody can tell it again; name another file for '{name}'"
+        )
+    return True
 
 
 @contextmanager

@@ -80,6 +80,28 @@ def test_no_file_of_something_else_is_written_over(repo: Path) -> None:
     assert Registry(repo / "registry.db").api_keys() == []
 
 
+def test_no_key_that_nobody_can_tell_again_is_written_over(repo: Path) -> None:
+    """Of another name, or of another registry; neither by create nor by rotate, and then no key is made."""
+    run(repo, "keys", "create", "wa", "--scope", "read", "-o", "wa.key")
+    run(repo, "keys", "create", "wb", "--scope", "read", "-o", "wb.key")
+    secret, before = (repo / "wa.key").read_text(), Registry(repo / "registry.db").api_keys()
+    (repo / "other.key").write_text("fsk_000000000000_" + "A" * 43)
+    (repo / "notes.txt").write_text("mine")
+    for file, says in (
+        ("wa.key", "wa.key holds the live key 'wa', and nobody can tell it again"),
+        ("other.key", "other.key holds a key that this registry does not have"),
+        ("notes.txt", "notes.txt is there, and holds no key"),
+        (".", ". cannot be read: Is a directory"),
+    ):
+        for words in (["create", "wc", "--scope", "read"], ["rotate", "wb"], ["rotate", before[1].id]):
+            assert says in " ".join(run(repo, "keys", *words, "-o", file, code=1).stderr.split())
+    assert (repo / "wa.key").read_text() == secret
+    assert (repo / "notes.txt").read_text() == "mine"
+    assert Registry(repo / "registry.db").api_keys() == before
+    run(repo, "keys", "revoke", "wa")
+    run(repo, "keys", "create", "wc", "--scope", "read", "-o", "wa.key")  # the key in it opens nothing any more
+
+
 def test_a_mistyped_secret_is_neither_shown_nor_kept(repo: Path) -> None:
     """As a name, or where a name is asked for."""
     secret = json.loads(run(repo, "keys", "create", "web", "--scope", "read", "--json").stdout)["secret"]
