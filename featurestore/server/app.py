@@ -65,7 +65,7 @@ def create_app(
     limits, readiness = ServerLimits(store.config.server), Readiness(store, pinned)
     is_on = store.config.server.authentication == "required" if authentication is None else authentication
     asks = Authentication(store.config if is_on else None)
-    metrics = Metrics(store)
+    metrics = Metrics(store, limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -75,7 +75,7 @@ def create_app(
             await run_in_threadpool(store.confirm_pushes)
         connections = Connections(store.config.server, metrics.refused)
         with _less_garbage(), _quick_turns():
-            async with connections.watched():
+            async with connections.watched(), metrics.watched():
                 yield {"connections": connections}
         limits.close()
         readiness.close()

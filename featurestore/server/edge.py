@@ -83,7 +83,6 @@ class HttpEdge:
             if counts:
                 self._limits.enter()
                 entered = True
-                metrics.entered()
             hot = self._hot.get(path) if scope["method"] == "POST" else None
             self._check(scope, headers, typed=hot is not None)
             await admit(self._authentication, scope, path)
@@ -106,7 +105,6 @@ class HttpEdge:
         finally:
             if entered:
                 self._limits.leave()
-                metrics.left()
 
     def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool) -> None:
         """Whether a request is taken at all, whoever asks."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from starlette.types import Scope
 from featurestore.errors import FeatureStoreError
 from featurestore.push.pushed import Pushed
 from featurestore.semantics.status import Status
+from featurestore.server.limits import ServerLimits
 from featurestore.server.problems import ERROR, refusal_reason
 from featurestore.serving.online_result import OnlineResult
 from featurestore.store import FeatureStore
@@ -32,6 +35,9 @@ OTHER = "(other)"
 
 FEATURES = "(features)"
 """The one label of all lookups of features that no service has put together."""
+
+LOOK_SECONDS = 1.0
+"""Seconds between two looks at what is under way."""
 
 CLOSED = 0
 """In place of a status: the client hung up before an answer began."""
@@ -52,7 +58,8 @@ class Metrics:
     kept, so that a request looks up no labels.
     """
 
-    def __init__(self, store: FeatureStore) -> None:
+    def __init__(self, store: FeatureStore, limits: ServerLimits) -> None:
+        self._limits = limits
         self.paths: frozenset[str] = frozenset()
         """Those that are routes."""
         self._state = _StoreState(store)
@@ -78,14 +85,6 @@ class Metrics:
         return Counter(f"featurestore_{name}", text, labels, registry=self._registry)
 
     # --- what passes --------------------------------------------------------------------------
-
-    def entered(self) -> None:
-        """A request that counts is under way."""
-        self._in_flight.inc()
-
-    def left(self) -> None:
-        """It is no more."""
-        self._in_flight.dec()
 
     def answered(self, scope: Scope, path: str, status: int, seconds: float) -> None:
         """The answer to a request begins, or its client hung up: CLOSED."""
@@ -133,11 +132,29 @@ class Metrics:
         for counter, name in zip(counters, OUTCOMES, strict=True):
             counter.inc(getattr(counts, name))
 
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """While this lasts, the other workers see what is under way in this one, not older than LOOK_SECONDS."""
+        watch = asyncio.create_task(self._watch()) if SHARED in os.environ else None
+        try:
+            yield
+        finally:
+            if watch is not None:
+                watch.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watch
+
+    async def _watch(self) -> None:
+        while True:
+            self._in_flight.set(self._limits.requests)
+            await asyncio.sleep(LOOK_SECONDS)
+
     # --- what is told -------------------------------------------------------------------------
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics, of all workers, and their media type: Prometheus's text, or OpenMetrics where `Accept` asks for it."""
         encode, media_type = choose_encoder(accept)
+        self._in_flight.set(self._limits.requests)
         folder = os.environ.get(SHARED)
         if folder is None:
             return encode(self._registry), media_type

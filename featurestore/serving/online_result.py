@@ -134,20 +134,13 @@ class OnlineResult:
 
     def status_counts(self) -> list[int]:
         """How many values of all rows have each status, in the order of `Status`."""
-        counts, columns = [0] * len(Status), self._judged()
-        if len(columns[0]) == 1:  # most often: as little as can be
-            columns = [[column[0] for column in columns]]
-        shared = (
-            Counter(map(id, columns)) if len(columns) > 1 else {id(columns[0]): 1}
-        )  # a view's features share theirs
-        for column in {id(column): column for column in columns}.values():
-            left = len(column)
-            for status in USUAL_FIRST:
-                if not left:
-                    break
-                found = column.count(status)
-                left -= found
-                counts[status] += found * shared[id(column)]
+        counts, columns = [0] * len(NAMES), self._judged()
+        if len(columns[0]) == 1:
+            _add_counts(counts, [column[0] for column in columns], 1)
+            return counts
+        shared = Counter(map(id, columns))  # a view's features share theirs
+        for number, column in {id(column): column for column in columns}.items():
+            _add_counts(counts, column, shared[number])
         return counts
 
     def _status_texts(self) -> list[list[str]]:
@@ -208,6 +201,17 @@ class OnlineResult:
 
     def _repr_html_(self) -> str:
         return self.report().html()
+
+
+def _add_counts(counts: list[int], statuses: Sequence[Status], times: int) -> None:
+    """Add how often each status is there, so many times."""
+    left = len(statuses)
+    for status in USUAL_FIRST:
+        found = statuses.count(status)
+        counts[status] += found * times
+        left -= found
+        if not left:
+            return
 
 
 def _marked(name: str, value: Any, statuses: Mapping[str, Sequence[str]], row: int) -> str:
