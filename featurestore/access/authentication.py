@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import threading
 import time
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from featurestore.access.api_keys import PREFIX, is_secret_of, key_id
 from featurestore.access.principal import EVERYBODY, Principal
-from featurestore.access.reread import LOGGER, Reread
+from featurestore.access.reread import LOGGER, Ages, Reread, Steps, awaited, waited
 from featurestore.clock import wall_clock
 from featurestore.config import Config
-from featurestore.errors import ConfigError, FeatureStoreError, UnauthenticatedError
+from featurestore.errors import ConfigError, UnauthenticatedError
 from featurestore.registry.keys import ApiKey
 from featurestore.registry.store import Registry
 
@@ -30,7 +29,7 @@ RENEW_SECONDS, WAIT_SECONDS, KEEP_SECONDS = 1.0, 2.0, 60.0
 """How old the keys in memory may be: they are read anew beside a request, a request waits for that, requests are refused."""
 
 UNKNOWN_SECONDS = 0.1
-"""Seconds between two readings of the registry that keys cause which are not known, whatever clients send."""
+"""Seconds between two readings of the registry at least, whatever clients send: a key that is not known waits for the next."""
 
 USED_US = 600_000_000
 """µs between two times that a key is noted as used."""
@@ -57,12 +56,12 @@ class Authentication:
         self.is_on = config is not None
         if config is None:
             return
-        self._now = now
+        self._now, self._clock = now, clock
         self._registry = Registry(config.registry, project=config.project, timeout=BUSY_SECONDS)
-        self._keys: Reread[dict[str, _HeldKey]] = Reread(
-            "The registry's API keys", self._read, renew_seconds=RENEW_SECONDS, wait_seconds=WAIT_SECONDS,
-            keep_seconds=KEEP_SECONDS, retry_seconds=RENEW_SECONDS, clock=clock,
-        )  # fmt: skip
+        ages = Ages(
+            RENEW_SECONDS, WAIT_SECONDS, KEEP_SECONDS, retry_seconds=RENEW_SECONDS, apart_seconds=UNKNOWN_SECONDS
+        )
+        self._keys: Reread[dict[str, _HeldKey]] = Reread("The registry's API keys", self._read, ages, clock=clock)
         self._used: dict[str, int] = {}
         self._tokens: Tokens | None = None
         if config.jwt.jwks is not None:
@@ -80,7 +79,7 @@ class Authentication:
         if number is None:
             return self._of_tokens(text).at_once(text)
         keys = self._keys.at_hand()
-        if keys is None or (number not in keys and self._keys.may_renew(apart_seconds=UNKNOWN_SECONDS)):
+        if keys is None or (number not in keys and not self._keys.is_since(self._clock())):
             return None
         return self._of_key(text, keys.get(number))
 
@@ -90,20 +89,25 @@ class Authentication:
         Raises UnauthenticatedError where the request names nobody, with what WWW-Authenticate tells of that, and
         AccessUnavailableError where that cannot be known just now. No message has a part of a secret.
         """
+        return waited(self._asks(headers))
+
+    async def aauthenticate(self, headers: Headers) -> Principal:
+        """`authenticate` for coroutines: no thread waits for what must be waited for."""
+        found = self.at_once(headers)
+        return found if found is not None else await awaited(self._asks(headers))
+
+    def _asks(self, headers: Headers) -> Steps[Principal]:
         if not self.is_on:
             return EVERYBODY
+        came = self._clock()
         text = _credential(headers)
         number = key_id(text)
         if number is None:
-            return self._of_tokens(text).principal(text)
-        if number not in self._keys.value():  # one that was just made
-            self._keys.renew(apart_seconds=UNKNOWN_SECONDS)
-        return self._of_key(text, self._keys.value().get(number))
-
-    async def aauthenticate(self, headers: Headers) -> Principal:
-        """`authenticate` for coroutines: what must be waited for is waited for in a thread."""
-        found = self.at_once(headers)
-        return found if found is not None else await asyncio.to_thread(self.authenticate, headers)
+            return (yield from self._of_tokens(text).principal(text))
+        keys = yield from self._keys.value()
+        if number not in keys:  # one that was just made is in a reading that began after the request came
+            keys = yield from self._keys.value_since(came)
+        return self._of_key(text, keys.get(number))
 
     def _of_key(self, text: str, held: _HeldKey | None) -> Principal:
         if held is None or not is_secret_of(text, held.key):
@@ -140,7 +144,7 @@ class Authentication:
     def _note(self, key: str, at: int) -> None:
         try:
             self._registry.note_used({key: at})
-        except FeatureStoreError as error:  # a read-only disk, for one; the request is answered all the same
+        except Exception as error:  # noqa: BLE001 - a read-only disk, for one; the request is answered all the same
             LOGGER.warning("When API key %s%s was used is not noted: %s", PREFIX, key, error)
 
 

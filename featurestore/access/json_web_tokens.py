@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from featurestore.access.principal import KINDS, SCOPES, Principal
-from featurestore.access.reread import Reread
+from featurestore.access.reread import Ages, Reread, Steps
 from featurestore.config import JwtConfig
 from featurestore.durable.forks import mutex
 from featurestore.errors import MissingPackageError, UnauthenticatedError
@@ -74,10 +74,9 @@ class Tokens:
         self._keys: Reread[_KeySet] = Reread(
             f"The key set {hidden(place)}",
             lambda: _KeySet(_fetched(place) if from_url else _of_file(place)),
-            renew_seconds=RENEW_SECONDS if from_url else 1.0,
-            wait_seconds=KEEP_SECONDS if from_url else 2.0,
-            keep_seconds=KEEP_SECONDS,
-            retry_seconds=REFETCH_SECONDS if from_url else 1.0,
+            Ages(RENEW_SECONDS, KEEP_SECONDS, KEEP_SECONDS, REFETCH_SECONDS)
+            if from_url
+            else Ages(1.0, 2.0, KEEP_SECONDS, 1.0),
             clock=clock,
         )
         self._verified: OrderedDict[str, tuple[_KeySet, float, Principal]] = OrderedDict()
@@ -95,14 +94,14 @@ class Tokens:
                 return None
             raise self._refused("its key is not one that its issuer publishes") from None
 
-    def principal(self, text: str) -> Principal:
+    def principal(self, text: str) -> Steps[Principal]:
         """Whoever a token names. UnauthenticatedError says why it names nobody; AccessUnavailableError where its issuer does not answer."""
         try:
-            return self._principal(text, self._keys.value())
+            return self._principal(text, (yield from self._keys.value()))
         except _Unknown:
-            self._keys.renew(apart_seconds=REFETCH_SECONDS)
+            keys = yield from self._keys.value_apart(REFETCH_SECONDS)
         try:
-            return self._principal(text, self._keys.value())
+            return self._principal(text, keys)
         except _Unknown:
             raise self._refused("its key is not one that its issuer publishes") from None
 

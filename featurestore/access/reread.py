@@ -1,73 +1,130 @@
-"""What is kept in memory and read anew as time goes by, so that no request waits for that while the last reading is young."""
+"""What is kept in memory and read anew as time goes by, so that no request waits for that while the last reading is young.
+
+One thread reads, however many wait: threads wait for its futures, and coroutines do so without a thread.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Generic, TypeVar
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Generic, NamedTuple, TypeVar
 
-from featurestore.durable.forks import mutex
+from featurestore.durable.forks import mutex, renewed_in_child
 from featurestore.errors import AccessUnavailableError
 
 T = TypeVar("T")
 LOGGER = logging.getLogger("featurestore")
 
+Steps = Generator["Future[None]", None, T]
+"""What comes to a result, and yields each reading that it must wait for."""
+
+
+def waited(steps: Steps[T]) -> T:
+    """The result of steps; the thread waits for their readings."""
+    try:
+        while True:
+            next(steps).result()
+    except StopIteration as done:
+        found: T = done.value
+        return found
+
+
+async def awaited(steps: Steps[T]) -> T:
+    """The result of steps; the coroutine waits for their readings, and no thread does."""
+    try:
+        while True:
+            await asyncio.wrap_future(next(steps))
+    except StopIteration as done:
+        found: T = done.value
+        return found
+
+
+class Ages(NamedTuple):
+    """How old a reading may be. After `renew_seconds` whoever asks has it read anew beside him. After `wait_seconds` he waits for
+    that. Where it cannot be read, the last one counts for `keep_seconds`, and `retry_seconds` lie between two attempts.
+    `apart_seconds` lie between any two."""
+
+    renew_seconds: float
+    wait_seconds: float
+    keep_seconds: float
+    retry_seconds: float
+    apart_seconds: float = 0.0
+
 
 class Reread(Generic[T]):
     """The last reading of something. what: its noun in messages. read: reads it; whatever it raises means that it could not.
-
-    After `renew_seconds` whoever asks has it read anew beside him. After `wait_seconds` he waits for that. Where it cannot be
-    read, the last reading counts for `keep_seconds`, and `retry_seconds` lie between two attempts.
-    """
+    One reading is under way at a time, and one may be next."""
 
     def __init__(
-        self, what: str, read: Callable[[], T], *, renew_seconds: float, wait_seconds: float, keep_seconds: float,
-        retry_seconds: float, clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
-        self._what, self._read, self._clock = what, read, clock
-        self._renew_seconds, self._wait_seconds = renew_seconds, wait_seconds
-        self._keep_seconds, self._retry_seconds = keep_seconds, retry_seconds
+        self, what: str, read: Callable[[], T], ages: Ages, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._what, self._read, self._ages, self._clock = what, read, ages, clock
         self._held: tuple[T, float] | None = None  # with when it began to be read
         self._tried = float("-inf")  # when an attempt began last
         self._failed: str | None = None  # why the last one failed
-        self._reading = mutex()
+        self._lock = mutex()
+        self.renew()
+        renewed_in_child(self)
+
+    def renew(self) -> None:
+        """Forget the readings that no thread of this process makes."""
+        self._reads = False  # whether a thread does
+        self._under_way: Future[None] | None = None
+        self._next: Future[None] | None = None
 
     def at_hand(self) -> T | None:
         """The last reading, without waiting; None where one has to be waited for. AccessUnavailableError where it cannot be
         read, and was not for too long."""
-        if self._is_younger(self._renew_seconds):
+        if self._is_younger(self._ages.renew_seconds):
             return self._at_hand()
         may_try = self._may_try()
-        if self._is_younger(self._wait_seconds):
-            if may_try and not self._reading.locked():
-                due = partial(self._is_older, self._renew_seconds)
-                threading.Thread(
-                    target=self._renew, args=(due,), name=f"featurestore {self._what}", daemon=True
-                ).start()
+        if self._is_younger(self._ages.wait_seconds):
+            if may_try and not self._reads:
+                self._begun(lambda: self._is_older(self._ages.renew_seconds))
             return self._at_hand()
         return None if may_try else self._at_hand()
 
-    def value(self) -> T:
+    def value(self) -> Steps[T]:
         """The last reading, which is waited for where it must be; AccessUnavailableError where it is too old and there is none."""
         found = self.at_hand()
         if found is not None:
             return found
-        self._renew(lambda: self._is_older(self._wait_seconds) and self._may_try())
+        oldest = self._clock() - self._ages.keep_seconds
+        reading = self._begun(lambda: self._is_older(self._ages.wait_seconds) and self._may_try(), since=oldest)
+        if reading is not None:
+            yield reading
         return self._at_hand()
 
-    def renew(self, *, apart_seconds: float) -> None:
-        """Read it now, unless an attempt began less than so many seconds ago."""
-        self._renew(partial(self.may_renew, apart_seconds=apart_seconds))
+    def value_since(self, at: float) -> Steps[T]:
+        """A reading that began at an instant of the clock, or later. AccessUnavailableError where there can be none just now."""
+        reading = self._begun(lambda: not self.is_since(at) and self._may_try(), since=at)
+        if reading is not None:
+            yield reading
+        if self._failed is not None:
+            raise AccessUnavailableError(f"{self._what} cannot be read: {self._failed}")
+        return self._at_hand()
+
+    def value_apart(self, apart_seconds: float) -> Steps[T]:
+        """The reading that is under way, or a new one where the last attempt began so many seconds ago, or the last one."""
+        reading = self._begun(lambda: self.may_renew(apart_seconds=apart_seconds))
+        if reading is not None:
+            yield reading
+        return self._at_hand()
+
+    def is_since(self, at: float) -> bool:
+        """Whether the last reading began at an instant of the clock, or later."""
+        return self._held is not None and self._held[1] >= at
 
     def may_renew(self, *, apart_seconds: float) -> bool:
-        """Whether the last attempt began so many seconds ago, or more."""
-        return self._clock() - self._tried >= apart_seconds
+        """Whether a reading is under way, or the last attempt began so many seconds ago, or more."""
+        return self._reads or self._clock() - self._tried >= apart_seconds
 
     def _may_try(self) -> bool:
-        return self._failed is None or self.may_renew(apart_seconds=self._retry_seconds)
+        return self._failed is None or self._clock() - self._tried >= self._ages.retry_seconds
 
     def _is_younger(self, seconds: float) -> bool:
         return self._held is not None and self._clock() - self._held[1] < seconds
@@ -76,21 +133,46 @@ class Reread(Generic[T]):
         return not self._is_younger(seconds)
 
     def _at_hand(self) -> T:
-        if self._held is None or not self._is_younger(self._keep_seconds):
+        if self._held is None or not self._is_younger(self._ages.keep_seconds):
             raise AccessUnavailableError(f"{self._what} cannot be read: {self._failed or 'not yet'}")
         return self._held[0]
 
-    def _renew(self, is_due: Callable[[], bool]) -> None:
-        """Read; nothing where somebody else did while this one waited for him."""
-        with self._reading:
+    def _begun(self, is_due: Callable[[], bool], *, since: float = float("-inf")) -> Future[None] | None:
+        """The reading under way, where it began at an instant or later, or else the next; None where none is due."""
+        with self._lock:
             if not is_due():
-                return
-            began = self._tried = self._clock()
+                return None
+            if self._under_way is not None and self._tried >= since:
+                return self._under_way
+            if self._next is None:
+                made: Future[None] = Future()
+                made.set_running_or_notify_cancel()  # whoever gives up waiting ends it for nobody else
+                if not self._reads:
+                    threading.Thread(target=self._run, name=f"featurestore {self._what}", daemon=True).start()
+                    self._reads = True
+                self._next = made
+            return self._next
+
+    def _run(self) -> None:
+        """Read, until nobody asks for a reading any more."""
+        while True:
+            apart_seconds = self._ages.apart_seconds
+            time.sleep(min(apart_seconds, max(0.0, self._tried + apart_seconds - self._clock())))
+            with self._lock:
+                assert self._next is not None
+                reading = self._under_way = self._next
+                self._next = None
+                began = self._tried = self._clock()
+            held, failed = self._held, None
             try:
-                self._held = self._read(), began
+                held = self._read(), began
             except Exception as error:  # noqa: BLE001 - of whatever reads: a thread has nobody who would catch it
+                failed = str(error)
                 if self._failed is None:
                     LOGGER.warning("%s cannot be read: %s", self._what, error)
-                self._failed = str(error)
-            else:
-                self._failed = None
+            with self._lock:
+                self._held, self._failed, self._under_way = held, failed, None
+                self._reads = goes_on = self._next is not None
+            reading.set_result(None)
+            if not goes_on:
+                return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.types import Scope
 
 from featurestore.access.authentication import Authentication, Headers
@@ -31,8 +29,7 @@ async def admit(authentication: Authentication, scope: Scope, path: str) -> None
     if path in OPEN:
         scope[PRINCIPAL] = await _if_known(authentication, headers) if path in TELLS_MORE else NOBODY
         return
-    found = authentication.at_once(headers)
-    principal = found if found is not None else await asyncio.to_thread(authentication.authenticate, headers)
+    principal = await authentication.aauthenticate(headers)
     principal.must(SCOPES.get(path, "read"))
     scope[PRINCIPAL] = principal
 

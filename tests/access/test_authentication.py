@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from featurestore.access import json_web_tokens
 from featurestore.access.api_keys import create_key, revoke_key, rotate_key
 from featurestore.access.authentication import Authentication, check_open_host
 from featurestore.access.principal import EVERYBODY, Principal
@@ -174,6 +176,7 @@ def test_where_the_registry_cannot_be_read_keys_count_for_a_minute(world: World)
     """Then requests are refused, and not with a word that says the key is wrong; afterwards all is as before."""
     secret = create_key(world.registry, "web", ["read"]).secret
     world.asks(secret)
+    until(lambda: world.registry.api_keys()[0].used_at is not None)  # no thread opens the file while it is moved
     content = world.config.registry.read_bytes()
     moved = world.config.registry.with_name("moved.db")
     world.config.registry.rename(moved)
@@ -293,3 +296,83 @@ def test_many_threads_that_wait_read_once(world: World) -> None:
         thread.join()
     assert len(found) == 8
     assert len(reads) == 1
+
+
+def test_an_issuer_that_hangs_delays_no_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tokens wait for its one fetch: they hold no thread, of which there are few."""
+    made, token = create_key(world.registry, "web", ["read"]), SigningKey("k").token()
+    monkeypatch.setattr(json_web_tokens, "FETCH_SECONDS", 600.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/keys"
+        jwt = JwtConfig(jwks=url, issuer=ISSUER, audience=AUDIENCE)
+        both = world.fresh(world.config.model_copy(update={"jwt": jwt}))
+
+        async def flood() -> None:
+            before = threading.active_count()
+            tokens = [asyncio.create_task(both.aauthenticate(bearer(token))) for _ in range(100)]
+            connection, _ = await asyncio.to_thread(silent.accept)
+            assert (await both.aauthenticate(bearer(made.secret))).name == "key:web"
+            assert not any(task.done() for task in tokens)
+            assert (
+                threading.active_count() <= before + 4
+            )  # accept's, the issuer's, the registry's, and what notes the use
+            tokens[0].cancel()
+            connection.close()
+            found = await asyncio.gather(*tokens, return_exceptions=True)
+            assert isinstance(found[0], asyncio.CancelledError)
+            assert {type(one) for one in found[1:]} == {AccessUnavailableError}
+
+        asyncio.run(asyncio.wait_for(flood(), 60))
+
+
+def test_a_new_key_counts_at_once_beside_any_number_of_unknown_ones(world: World) -> None:
+    """A reading that began before the key was made says nothing of it; all that came since wait for the one after it."""
+    authentication = Authentication(world.config)
+    authentication.authenticate(bearer(create_key(world.registry, "web", ["read"]).secret))
+    read, reads, entered, go = authentication._keys._read, [], threading.Event(), threading.Event()
+
+    def slow() -> Any:
+        found = read()
+        reads.append(len(found))
+        entered.set()
+        go.wait(60)
+        return found
+
+    authentication._keys._read = slow
+
+    async def flood() -> None:
+        early = asyncio.create_task(authentication.aauthenticate(bearer(MISSING)))
+        await asyncio.to_thread(entered.wait, 60)
+        made = create_key(world.registry, "new", ["read"])
+        asked = [made.secret, *(f"fsk_{number:012x}_{'A' * 43}" for number in range(100)), made.secret]
+        late = [asyncio.create_task(authentication.aauthenticate(bearer(secret))) for secret in asked]
+        await asyncio.sleep(0)  # each of them begins, and waits
+        go.set()
+        with pytest.raises(UnauthenticatedError):
+            await early
+        first, *unknown, last = await asyncio.gather(*late, return_exceptions=True)
+        assert first == last == Principal("key:new", frozenset({"read"}))
+        assert {type(one) for one in unknown} == {UnauthenticatedError}
+
+    asyncio.run(asyncio.wait_for(flood(), 60))
+    assert reads == [1, 2]
+
+
+def test_a_key_that_cannot_be_looked_up_is_not_called_unknown(world: World) -> None:
+    """The registry went after its keys were read: those count on, and of others nothing is known."""
+    secret = create_key(world.registry, "web", ["read"]).secret
+    world.asks(secret)
+    until(lambda: world.registry.api_keys()[0].used_at is not None)  # no thread opens the file while it is moved
+    moved = world.config.registry.with_name("moved.db")
+    world.config.registry.rename(moved)
+    world.config.registry.mkdir()
+    world.seconds += 0.5
+    for _ in range(3):
+        with pytest.raises(AccessUnavailableError):
+            world.asks(MISSING)
+        assert world.asks(secret).name == "key:web"
+    world.config.registry.rmdir()
+    moved.rename(world.config.registry)
+    world.seconds += 1
+    with pytest.raises(UnauthenticatedError):
+        world.asks(MISSING)

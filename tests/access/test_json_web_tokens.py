@@ -21,6 +21,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 from featurestore.access import json_web_tokens
 from featurestore.access.json_web_tokens import REFETCH_SECONDS, RENEW_SECONDS, Tokens
 from featurestore.access.principal import Principal
+from featurestore.access.reread import waited
 from featurestore.config import JwtConfig
 from featurestore.errors import AccessUnavailableError, UnauthenticatedError
 from tests.access.issuer import AUDIENCE, ISSUER, KeySetServer, SigningKey, unsigned
@@ -61,7 +62,7 @@ def tokens_of(jwks: str, clock: Any = time.monotonic, **more: Any) -> Tokens:
 def why(tokens: Tokens, text: str) -> str:
     """Why a token is refused; nothing of it is in the message."""
     with pytest.raises(UnauthenticatedError) as caught:
-        tokens.principal(text)
+        waited(tokens.principal(text))
     for said in (str(caught.value), caught.value.challenge):
         assert not any(len(part) > 8 and part in said for part in text.split("."))
     assert caught.value.challenge.startswith('Bearer realm="featurestore", error="invalid_token"')
@@ -71,12 +72,12 @@ def why(tokens: Tokens, text: str) -> str:
 def test_a_token_of_the_issuer_names_who_asks(tokens: Tokens, issuer: KeySetServer) -> None:
     """One fetch of the key set is enough for any number of them."""
     assert tokens.at_once(KEY.token()) is None  # the key set was never fetched
-    assert tokens.principal(KEY.token(scope="read push")) == Principal("jwt:ann", frozenset({"read", "push"}))
+    assert waited(tokens.principal(KEY.token(scope="read push"))) == Principal("jwt:ann", frozenset({"read", "push"}))
     assert tokens.at_once(KEY.token(sub="bob", scope=["read", 3])) == Principal("jwt:bob", frozenset({"read"}))
-    assert tokens.principal(KEY.token(aud=["other", AUDIENCE])).name == "jwt:ann"
-    assert tokens.principal(KEY.token(scope="openid delete")).scopes == frozenset()
-    assert tokens.principal(KEY.token(sub=None, client_id="robot")).name == "jwt:robot"
-    assert tokens.principal(KEY.token(sub="a\r\nb\x1b")).name == "jwt:a??b?"
+    assert waited(tokens.principal(KEY.token(aud=["other", AUDIENCE]))).name == "jwt:ann"
+    assert waited(tokens.principal(KEY.token(scope="openid delete"))).scopes == frozenset()
+    assert waited(tokens.principal(KEY.token(sub=None, client_id="robot"))).name == "jwt:robot"
+    assert waited(tokens.principal(KEY.token(sub="a\r\nb\x1b"))).name == "jwt:a??b?"
     assert issuer.asked == 1
 
 
@@ -87,7 +88,7 @@ def test_every_allowed_algorithm_is_verified(tmp_path: Path, algorithm: str) -> 
     for published in ({}, {"alg": None}):
         key = SigningKey("k", algorithm, **published)
         file.write_text(json.dumps({"keys": [{name: value for name, value in key.jwk.items() if value is not None}]}))
-        assert tokens_of(str(file), algorithms=[algorithm]).principal(key.token()).name == "jwt:ann"
+        assert waited(tokens_of(str(file), algorithms=[algorithm]).principal(key.token())).name == "jwt:ann"
         assert why(tokens_of(str(file), algorithms=["RS512"]), key.token()) == "its algorithm is none of RS512"
 
 
@@ -122,7 +123,7 @@ def test_clocks_may_differ_by_the_leeway(issuer: KeySetServer) -> None:
         tokens = tokens_of(issuer.url, leeway_seconds=leeway)
         for claims in ({"exp": now - late}, {"nbf": now + late}):
             if taken:
-                assert tokens.principal(KEY.token(**claims)).name == "jwt:ann"
+                assert waited(tokens.principal(KEY.token(**claims))).name == "jwt:ann"
             else:
                 assert why(tokens, KEY.token(**claims)) in {"it has expired", "it is not valid yet"}
 
@@ -180,7 +181,7 @@ def test_keys_that_must_not_verify_are_not_used(issuer: KeySetServer) -> None:
 
 def test_a_token_without_a_key_s_id_is_taken_where_there_is_one_key(issuer: KeySetServer) -> None:
     text = jwt.encode(jwt.decode(KEY.token(), options={"verify_signature": False}), KEY.private, "ES256")
-    assert tokens_of(issuer.url).principal(text).name == "jwt:ann"
+    assert waited(tokens_of(issuer.url).principal(text)).name == "jwt:ann"
     issuer.keys.append(SigningKey("k2"))
     assert why(tokens_of(issuer.url), text) == "its key is not one that its issuer publishes"
 
@@ -189,13 +190,13 @@ def test_a_new_key_is_fetched_once_and_whatever_clients_send_no_more_often(
     tokens: Tokens, issuer: KeySetServer, seconds: Seconds
 ) -> None:
     """The issuer changes its key: the first token of the new one has the set fetched. A thousand of unknown keys do not."""
-    tokens.principal(KEY.token())
+    waited(tokens.principal(KEY.token()))
     assert issuer.asked == 1
     new = SigningKey("k2")
     issuer.keys.append(new)
     seconds.now += REFETCH_SECONDS
     assert tokens.at_once(new.token()) is None  # it must be fetched
-    assert tokens.principal(new.token()).name == "jwt:ann"
+    assert waited(tokens.principal(new.token())).name == "jwt:ann"
     assert issuer.asked == 2
     for number in range(50):
         why(tokens, SigningKey(f"x{number}").token())
@@ -210,7 +211,7 @@ def test_a_new_key_is_fetched_once_and_whatever_clients_send_no_more_often(
 def test_a_key_that_its_issuer_withdrew_opens_nothing(tokens: Tokens, issuer: KeySetServer, seconds: Seconds) -> None:
     """From the next fetch on, which is due after five minutes; remembered tokens do not outlive their key."""
     text = KEY.token()
-    tokens.principal(text)
+    waited(tokens.principal(text))
     issuer.keys = [SigningKey("k2")]
     seconds.now += RENEW_SECONDS
     tokens.at_once(text)  # has it fetched, beside
@@ -219,7 +220,7 @@ def test_a_key_that_its_issuer_withdrew_opens_nothing(tokens: Tokens, issuer: Ke
         time.sleep(0.005)
     while time.monotonic() < deadline:
         try:
-            tokens.principal(text)
+            waited(tokens.principal(text))
         except UnauthenticatedError:
             return
     raise AssertionError("the token of a withdrawn key is taken")
@@ -229,10 +230,10 @@ def test_a_remembered_token_expires(issuer: KeySetServer) -> None:
     at = [time.time()]
     tokens = Tokens(JwtConfig(jwks=issuer.url, issuer=ISSUER, audience=AUDIENCE, leeway_seconds=0), now=lambda: at[0])
     text = KEY.token(exp=int(at[0]) + 100)
-    tokens.principal(text)
+    waited(tokens.principal(text))
     kept = tokens._verified[text]
     at[0] += 101
-    tokens.principal(text)  # by the true clock it is valid yet: it was verified again, and not only remembered
+    waited(tokens.principal(text))  # by the true clock it is valid yet: it was verified again, and not only remembered
     assert tokens._verified[text] is not kept
 
 
@@ -240,7 +241,7 @@ def test_no_more_tokens_are_remembered_than_a_bound(issuer: KeySetServer, monkey
     monkeypatch.setattr(json_web_tokens, "VERIFIED", 3)
     tokens = tokens_of(issuer.url)
     for number in range(10):
-        tokens.principal(KEY.token(sub=str(number)))
+        waited(tokens.principal(KEY.token(sub=str(number))))
     assert [principal.name for _, _, principal in tokens._verified.values()] == ["jwt:7", "jwt:8", "jwt:9"]
 
 
@@ -262,7 +263,7 @@ def test_an_issuer_that_answers_nonsense_is_not_taken_for_one_without_keys(
     issuer.status, issuer.body, issuer.location = status, body, issuer.url
     tokens = tokens_of(issuer.url)
     with pytest.raises(AccessUnavailableError, match=says) as caught:
-        tokens.principal(KEY.token())
+        waited(tokens.principal(KEY.token()))
     assert caught.value.retry
     assert issuer.asked == 1
 
@@ -270,35 +271,35 @@ def test_an_issuer_that_answers_nonsense_is_not_taken_for_one_without_keys(
 def test_an_issuer_that_is_down_is_asked_seldom_and_its_last_keys_count_for_an_hour(
     tokens: Tokens, issuer: KeySetServer, seconds: Seconds
 ) -> None:
-    tokens.principal(KEY.token())
+    waited(tokens.principal(KEY.token()))
     issuer.status = 500
     seconds.now += 3599
-    assert tokens.principal(KEY.token(sub="bob")).name == "jwt:bob"
+    assert waited(tokens.principal(KEY.token(sub="bob"))).name == "jwt:bob"
     seconds.now += 20
     for _ in range(20):
         with pytest.raises(AccessUnavailableError):
-            tokens.principal(KEY.token())
+            waited(tokens.principal(KEY.token()))
     assert issuer.asked <= 3
     issuer.status = 200
     seconds.now += REFETCH_SECONDS
-    assert tokens.principal(KEY.token()).name == "jwt:ann"
+    assert waited(tokens.principal(KEY.token())).name == "jwt:ann"
 
 
 def test_no_issuer_is_there(seconds: Seconds) -> None:
     with KeySetServer(KEY) as server:
         url = server.url
     with pytest.raises(AccessUnavailableError, match="its issuer does not answer"):
-        tokens_of(url, seconds).principal(KEY.token())
+        waited(tokens_of(url, seconds).principal(KEY.token()))
 
 
 def test_a_file_of_keys_is_read_anew(tmp_path: Path, seconds: Seconds) -> None:
     file, new = tmp_path / "keys.json", SigningKey("k2")
     file.write_text(json.dumps({"keys": [KEY.jwk]}))
     tokens = tokens_of(str(file), seconds)
-    tokens.principal(KEY.token())
+    waited(tokens.principal(KEY.token()))
     file.write_text(json.dumps({"keys": [new.jwk]}))
     seconds.now += 2
-    assert tokens.principal(new.token()).name == "jwt:ann"
+    assert waited(tokens.principal(new.token())).name == "jwt:ann"
     assert why(tokens, KEY.token()) == "its key is not one that its issuer publishes"
 
 
@@ -308,8 +309,8 @@ def test_claims_are_read_as_the_configuration_says(issuer: KeySetServer) -> None
     tokens = tokens_of(issuer.url, scopes_claim="roles", scopes=scopes, name_claim="email", only_claim="only")
     text = KEY.token(roles=["features.all"], email="ann@example.org", only=["service:a", "odd", "x:y"])
     expected = Principal("jwt:ann@example.org", frozenset({"read", "push"}), frozenset({"service:a"}))
-    assert tokens.principal(text) == expected
-    nothing = tokens.principal(KEY.token(roles=["admin"], scope="admin", email="ann@example.org"))
+    assert waited(tokens.principal(text)) == expected
+    nothing = waited(tokens.principal(KEY.token(roles=["admin"], scope="admin", email="ann@example.org")))
     assert (nothing.scopes, nothing.only_on) == (frozenset(), frozenset())
 
 
@@ -352,7 +353,7 @@ def test_a_claim_that_is_none_of_its_kind_is_refused(issuer: KeySetServer, claim
 def test_a_claim_of_words_that_has_none_allows_nothing(issuer: KeySetServer, claim: str) -> None:
     tokens = tokens_of(issuer.url, only_claim="only")
     for odd in [*ODD, [10**400, ["read"], None], {"read": 1}]:
-        found = tokens.principal(signed({"only": "service:a", claim: odd}))
+        found = waited(tokens.principal(signed({"only": "service:a", claim: odd})))
         assert not (found.scopes if claim == "scope" else found.only_on)
 
 
