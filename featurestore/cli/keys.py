@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,6 +65,10 @@ def create(
             registry, name, scope, only_on=only or None, lasts_us=None if expires is None else _duration(expires)
         )
         write(made, as_json)
+    for limit in _unapplied(registry, only or ()):
+        typer.echo(
+            f"No {limit.replace(':', ' ', 1)} is applied now; the key counts for it once there is one.", err=True
+        )
 
 
 def rotate(
@@ -190,6 +194,17 @@ def _is_there(registry: Registry, name: str, output: Path) -> bool:
             f"{output} holds the live key '{held.name}', and nobody can tell it again; name another file for '{name}'"
         )
     return True
+
+
+def _unapplied(registry: Registry, limits: Iterable[str]) -> list[str]:
+    """Those of the limits that name nothing which is applied."""
+    document = registry.current().document
+    there = {
+        "service": document["services"], "view": {**document["views"], **document["on_demand"]},
+        "source": document["sources"],
+    }  # fmt: skip
+    split = [(limit, *limit.split(":", 1)) for limit in limits]
+    return [limit for limit, kind, name in split if name not in there[kind]]
 
 
 @contextmanager

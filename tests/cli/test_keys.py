@@ -102,6 +102,24 @@ def test_no_key_that_nobody_can_tell_again_is_written_over(repo: Path) -> None:
     run(repo, "keys", "create", "wc", "--scope", "read", "-o", "wa.key")  # the key in it opens nothing any more
 
 
+def test_a_limit_to_what_is_not_applied_is_taken_with_a_notice(
+    repo: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    done = run(repo, "keys", "create", "web", "--scope", "read", "--only", "service:nosuch", "--json")
+    assert done.stderr == "No service nosuch is applied now; the key counts for it once there is one.\n"
+    assert json.loads(done.stdout)["only_on"] == ["service:nosuch"]
+    applied = tmp_path_factory.mktemp("applied")
+    run(applied, "init", "shop")
+    shop = applied / "shop"
+    run(shop, "apply", "--yes")
+    document = Registry(shop / ".featurestore" / "registry.db", project="shop").current().document
+    words = [f"service:{name}" for name in document["services"]] + [f"source:{name}" for name in document["sources"]]
+    words += [f"view:{name}" for kind in ("views", "on_demand") for name in document[kind]]
+    assert len(words) > 3
+    limits = [word for limit in words for word in ("--only", limit)]
+    assert run(shop, "keys", "create", "web", "--scope", "read", *limits).stderr == ""
+
+
 def test_a_mistyped_secret_is_neither_shown_nor_kept(repo: Path) -> None:
     """As a name, or where a name is asked for."""
     secret = json.loads(run(repo, "keys", "create", "web", "--scope", "read", "--json").stdout)["secret"]
