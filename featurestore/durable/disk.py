@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import sys
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from featurestore.errors import LogError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_TEXTS = {os.strerror(code) for code in FULL}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -93,6 +95,18 @@ def put_new(path: Path, content: bytes) -> None:
 def is_full(error: OSError) -> bool:
     """Whether there is no room: on the disk, in a quota, or below a limit of files' sizes."""
     return error.errno in FULL
+
+
+def came_of_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came of, says that there is no room, whichever library says it."""
+    while error is not None:
+        codes = {getattr(error, "errno", None), getattr(error, "code", None)}
+        if codes & FULL or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            return True
+        if str(error).rpartition(": ")[2] in _FULL_TEXTS:  # LMDB's binding before version 2 has no codes
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def is_read_only(error: OSError) -> bool:

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from featurestore.access.authentication import Authentication
+from featurestore.durable.disk import came_of_full
 from featurestore.errors import FeatureStoreError
 from featurestore.server.admission import admit
 from featurestore.server.limits import ServerLimits
@@ -100,7 +101,7 @@ class HttpEdge:
         except Exception as error:
             if begun:
                 raise  # whoever runs this ends the connection, and logs why
-            _LOGGER.exception("%s %s", scope["method"], path)
+            _log(error, scope["method"], path)
             await problem_of(error, scope["path"])(told)
         finally:
             if entered:
@@ -111,3 +112,9 @@ class HttpEdge:
         check_origin(scope, headers, self._limits.config.hosts)
         if typed or (scope["method"] in BODIES and has_body(headers)):
             check_type(headers)
+
+
+def _log(error: Exception, method: str, path: str) -> None:
+    """What nobody foresaw; a full disk is told of where it is answered."""
+    if not came_of_full(error):
+        _LOGGER.error("%s %s", method, path, exc_info=error)

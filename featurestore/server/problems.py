@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Send
 
+from featurestore.durable.disk import came_of_full
 from featurestore.elsewhere import elsewhere
 from featurestore.errors import (
     AccessUnavailableError,
@@ -95,6 +98,35 @@ def refusal_reason(error: Exception) -> str | None:
     return next((reason for kind, reason in REFUSALS.items() if isinstance(error, kind)), None)
 
 
+FULL_RETRY_SECONDS = 60
+"""Seconds after which whoever was refused since the disk is full may ask again."""
+
+FULL_LOG_SECONDS = 60.0
+"""Seconds between two lines in the log that say so."""
+
+FULL_TITLE = "The server's disk is full"
+FULL_DETAIL = "The server has no room to write. Send the same request again later"
+
+_LOGGER = logging.getLogger("featurestore.server")
+
+
+class FullLog:
+    """Tells whoever runs the server where there is no room; not each time."""
+
+    def __init__(self) -> None:
+        self._told: float | None = None
+
+    def tell(self, error: Exception) -> None:
+        """A line in the log, unless there was one just now."""
+        now = time.monotonic()
+        if self._told is None or now - self._told >= FULL_LOG_SECONDS:
+            self._told = now
+            _LOGGER.error("The disk is full, and requests are refused for it: %s", error)
+
+
+_full_log = FullLog()
+
+
 class Problem(BaseModel):
     """What went wrong, as RFC 9457 has it."""
 
@@ -175,6 +207,10 @@ def problem_of(error: Exception, path: str) -> HttpAnswer:
     if isinstance(error, BadRequest):
         more = {"limit": error.setting} if isinstance(error, LimitError) else None
         return problem(error.status, error.title, str(error), kind=error.kind, path=path, more=more)
+    if came_of_full(error):
+        _full_log.tell(error)
+        again = {"Retry-After": str(FULL_RETRY_SECONDS)}
+        return problem(507, FULL_TITLE, FULL_DETAIL, kind="disk-full", path=path, headers=again)
     for kind, status, title in STATUS:
         if isinstance(error, kind):
             name = type(error).__name__.removesuffix("Error")

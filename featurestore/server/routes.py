@@ -33,7 +33,7 @@ from featurestore.server.limits import Room, ServerLimits
 from featurestore.server.metrics import Metrics
 from featurestore.server.page import page
 from featurestore.server.presented import versions
-from featurestore.server.problems import BadRequest, LimitError, described
+from featurestore.server.problems import FULL_DETAIL, FULL_TITLE, BadRequest, LimitError, described
 from featurestore.server.readiness import Readiness
 from featurestore.server.received import received
 from featurestore.store import FeatureStore
@@ -81,6 +81,7 @@ PUSH_PROBLEMS = _problems(
     (404, "No such push source", "NotFound", "No push source 'swipe' was applied. Did you mean 'swipes'?"),
     (422, "A row is not as the source declares", "Push", "PushSource 'swipes': row 0 has no 'at', which is its event_time"),
     (503, "The online store cannot be reached", "OnlineUnavailable", "The online store did not answer within 2 s."),
+    (507, FULL_TITLE, "disk-full", FULL_DETAIL),
 )  # fmt: skip
 
 CHECKED = {

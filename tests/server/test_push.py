@@ -181,7 +181,7 @@ def test_the_description_shows_an_example_of_a_push(client: httpx.Client) -> Non
     assert read_push(json.dumps(example).encode())[0] == "swipes"
     answer = operation["responses"]["200"]["content"]["application/json"]["example"]
     assert set(answer) == set(PushResponse.model_fields)
-    expected = {"200", "400", "401", "403", "404", "408", "413", "415", "421", "422", "429", "431", "500", "503"}
+    expected = {"200", "400", "401", "403", "404", "408", "413", "415", "421", "422", "429", "431", "500", "503", "507"}
     assert set(operation["responses"]) == expected
     example = operation["responses"]["404"]["content"][PROBLEM]["example"]
     assert example["instance"] == "/v1/push"
