@@ -34,6 +34,9 @@ LEAVE_SECONDS, LEAVING = 2.0, 100
 PIPELINED = 100
 """Requests that one connection may send before the first of them is answered."""
 
+PIECE_BYTES = 16 << 10
+"""Bytes that are parsed before the limits are looked at again; a socket gives 256 KiB at once."""
+
 HEADERS = 100
 """Fields of a head."""
 
@@ -160,10 +163,15 @@ class Connection(HttpToolsProtocol):
     # --- what arrives -------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Read some bytes, unless they are too many for a head, or beside a body."""
-        if self._refused:
-            return
+        """Read some bytes, not more of them than it takes to see that they are refused."""
         self._unset_keepalive_if_required()
+        for at in range(0, len(data), PIECE_BYTES):
+            if self._refused:
+                return
+            self._take(data if len(data) <= PIECE_BYTES else data[at : at + PIECE_BYTES])
+
+    def _take(self, data: bytes) -> None:
+        """Read a piece, unless there are too many bytes for a head, or beside a body."""
         self._chunk = len(data)
         self._fed += len(data)
         self._read(data)

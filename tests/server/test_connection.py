@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -143,3 +146,19 @@ def test_methods_and_paths(port: int) -> None:
     gzip = httpx.post(url + LOOKUP, json=lookup(), headers={"content-encoding": "gzip"})
     assert is_problem(gzip, 415)
     assert "gzip" in gzip.json()["detail"]
+
+
+def test_what_is_no_http_is_counted_in_the_log(tmp_path: Path) -> None:
+    """However much of it comes, a line a second says how often; an upgrade that is ignored says nothing."""
+    told: list[str] = []
+    began = time.monotonic()
+    with served(tmp_path, "", told=told) as port:
+        for _ in range(100):
+            assert is_problem(sent(port, b"\x16\x03\x01 hello\r\n\r\n"), 400)
+        asks = "Connection: close, Upgrade\r\nUpgrade: h2c\r\n"
+        assert sent(port, head("/healthz", length=0, method="GET", more=asks)).status_code == 200
+        time.sleep(1.5)  # until the last of them is told
+    lines = [line for line in told if "no HTTP" in line]
+    assert 1 <= len(lines) <= time.monotonic() - began
+    assert sum(int(re.findall(r"(\d+) times", line)[0]) for line in lines) == 100
+    assert not [line for line in told if "Invalid HTTP" in line or "pgrade" in line]

@@ -59,8 +59,8 @@ answer_seconds = 2
 
 
 @contextmanager
-def served(folder: Path, limits: str) -> Iterator[int]:
-    """The port of a real server over a project with these limits."""
+def served(folder: Path, limits: str, *, told: list[str] | None = None) -> Iterator[int]:
+    """The port of a real server over a project with these limits. told: what it logs is put there, once it has ended."""
     (folder / "featurestore.toml").write_text(f'project = "limits"\n[server]\n{limits}')
     (folder / "definitions.py").write_text(DEFINITIONS)
     with FeatureStore(folder) as store:
@@ -96,6 +96,8 @@ def served(folder: Path, limits: str) -> Iterator[int]:
         process.terminate()
         _, log = process.communicate(timeout=120)
     assert "Traceback" not in log, log
+    if told is not None:
+        told += log.splitlines()
 
 
 @pytest.fixture(scope="module")
