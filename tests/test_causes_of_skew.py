@@ -259,6 +259,6 @@ def test_15_a_silent_change_upstream(tmp_path: Path) -> None:
         clock.set(hours(2))
         assert both(store, thing=[1])["view__x"] == [120.0]
         write(path, table(thing=[1], at=[hours(-2)], x=["2 min"]))
-        assert "'x' (of feature 'x') was Float64 (DOUBLE) and is String (VARCHAR)" in raised(
+        assert "column 'x' (feature 'x') was Float64 (DOUBLE) when it was applied and is String (VARCHAR)" in raised(
             SourceError, lambda: store.materialize(progress=False)
         )

@@ -173,7 +173,7 @@ def test_far_times_are_served_as_they_are_trained(naive: bool) -> None:
         assert online.to_arrow()["view__moment"].cast(pa.int64()).to_pylist() == numbers
         assert training.features.equals(online.features)
         assert online.to_numpy(object).tolist() == training.to_numpy(object).tolist()
-        answered = orjson.loads(json_body(online))
+        answered = orjson.loads(b"".join(json_body(online)))
         for column, values in zip(answered["columns"], zip(*answered["rows"], strict=True), strict=True):
             of = next(c.type for c in online.service.columns if c.name == column)
             assert [from_json(of, value) for value in values] == online.to_dict()[column]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,12 @@ def test_a_writer_that_is_stopped_within_the_embedded_store_is_named(tmp_path: P
 
 
 def test_a_process_that_keeps_itself_waiting_says_so(tmp_path: Path) -> None:
-    """A fill that takes long in this very process."""
-    with project(tmp_path) as store:
+    """A fill that takes long in this very process, in another thread than who waits."""
+    with project(tmp_path) as store, ThreadPoolExecutor(1) as other:
         pusher = store._project.pushing._pusher("swipes")
         with pusher.alone("filling a view"):
             assert "this process has been working on its log" in raised(LogBusyError, store.repair)
-            assert f"process {os.getpid()} on " in raised(LogBusyError, lambda: train(store))
+            assert f"process {os.getpid()} on " in raised(LogBusyError, other.submit(train, store).result)
 
 
 def test_a_holder_that_said_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,13 @@ import pytest
 
 import featurestore
 from featurestore import FeatureStore, Latest, Request, on_demand
-from featurestore.errors import FeatureStoreError, FingerprintError, OnlineDamagedError
+from featurestore.errors import (
+    FeatureStoreError,
+    FingerprintError,
+    ForbiddenError,
+    OnlineDamagedError,
+    UnauthenticatedError,
+)
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Float64
 from tests.small import NOON, hours, opened, table, view_of
@@ -132,6 +138,8 @@ def test_every_error_is_the_same_in_another_process() -> None:
     made: dict[type, Exception] = {
         OnlineDamagedError: OnlineDamagedError("Redis at x", [b"k\0", b"l"]),
         FingerprintError: FingerprintError("other", changes=[("a", "1", None)]),
+        UnauthenticatedError: UnauthenticatedError("who asks?", challenge="Bearer"),
+        ForbiddenError: ForbiddenError("not that", scope="push"),
     }
     kinds = errors()
     assert len(kinds) > 20

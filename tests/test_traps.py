@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import featurestore.lazy
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, Request, on_demand
 from featurestore.errors import ConfigError, DeclarationError, OnDemandError, RequestError, SourceError, SpineError
 from featurestore.server import create_app
@@ -410,6 +411,7 @@ def test_a_lookup_becomes_numpy_without_pandas(monkeypatch: pytest.MonkeyPatch) 
         store.materialize(progress=False)
         for name in ("DataFrame", "Series"):
             monkeypatch.delattr(pd, name)
+            monkeypatch.delitem(vars(featurestore.lazy.pd), name, raising=False)
         served = store.get_online_features({"thing": 1}, "service")
         assert served.to_numpy().tolist() == [[10.0]]
         with pytest.raises(AttributeError):
@@ -580,7 +582,7 @@ def test_a_clients_mistake_over_http_is_no_server_error() -> None:
     bodies: list[tuple[object, int]] = [
         ({"service": "service", "rows": [{"thing": "1"}]}, 422), ({"service": "service", "rows": [{}]}, 422),
         ({"service": "servce", "rows": [{"thing": 1}]}, 404), ({"service": 3, "rows": [{"thing": 1}]}, 400),
-        ({"service": "service", "rows": {"thing": [1]}}, 400), ("text", 400), (None, 400),
+        ({"service": "service", "rows": {"thing": [1]}}, 400), ("text", 400), (None, 415),
         ({"service": "service", "fingerprint": "x", "rows": [{"thing": 1}]}, 409),
     ]  # fmt: skip
     with opened(view_of(table(thing=[1], at=[NOON], x=[10]), ["x"])) as (store, _):
@@ -637,7 +639,7 @@ def test_floats_are_json_numbers_where_their_sum_is_none() -> None:
     values = {"x": [1.7e308, math.inf], "y": [1.7e308, -math.inf], "z": [0.5, None]}
     with opened(view_of(table(thing=[1, 2], at=[NOON] * 2, **values), list(values))) as (store, _):
         store.materialize(progress=False)
-        bodies = [orjson.loads(json_body(store.get_online_features({"thing": n}, "service"))) for n in (1, 2)]
+        bodies = [orjson.loads(b"".join(json_body(store.get_online_features({"thing": n}, "service")))) for n in (1, 2)]
     assert [body["rows"] for body in bodies] == [[[1.7e308, 1.7e308, 0.5]], [["Infinity", "-Infinity", None]]]
 
 

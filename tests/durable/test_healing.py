@@ -32,6 +32,8 @@ connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("PRAGMA synchronous = FULL")
 connection.execute("PRAGMA cache_size = 2")  # what is changed spills into the file before it is committed
 connection.execute("BEGIN IMMEDIATE")
+for name, in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+    connection.execute(f"DROP TRIGGER {name}")  # which keeps rows of a trail from being deleted
 for name, in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall():
     connection.execute(f"DELETE FROM {name}")
 connection.execute("CREATE TABLE spilled (x)")

@@ -101,6 +101,27 @@ def test_another_handle_sees_what_was_appended(tmp_path: Path) -> None:
         assert bits(one.read()) == bits(two.read())
 
 
+def test_who_asks_for_the_columns_closes_nobodys_file(tmp_path: Path) -> None:
+    """As the thread that seals segments does, while another appends: each rolls the manifest on."""
+    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=1) as log:
+        done = threading.Event()
+
+        def ask() -> None:
+            while not done.is_set():
+                assert log._files.schema() == SCHEMA
+
+        asking = [threading.Thread(target=ask) for _ in range(2)]
+        for one in asking:
+            one.start()
+        try:
+            fill(log, 100)
+        finally:
+            done.set()
+            for one in asking:
+                one.join()
+        assert log.read()["known_at"].to_pylist() == [*range(300)]
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -60,6 +60,13 @@ class Confirmed(NamedTuple):
     served: int = NEVER
 
 
+def _read(manifest: ManifestFile) -> LogManifest:
+    found = manifest.read()
+    if found is None:
+        raise LogError(f"{manifest.path} has vanished; restore it from a copy.")
+    return found
+
+
 class LogFolder:
     """The folder of a log; made, with its first segment, where it is missing.
 
@@ -95,19 +102,18 @@ class LogFolder:
                 self._file = None
 
     def in_force(self) -> LogManifest:
-        """The manifest as it is now."""
-        manifest = self._manifest.read()
-        if manifest is None:
-            raise LogError(f"{self._manifest.path} has vanished; restore it from a copy.")
-        return manifest
+        """The manifest as it is now; under the mutex."""
+        return _read(self._manifest)
 
     def schema(self) -> pa.Schema:
-        """The columns that the log began with."""
-        manifest = self.in_force()
+        """The columns that the log began with; under the mutex or not."""
+        own = ManifestFile(self._manifest.path)  # what is asked once needs nothing that threads share
         try:
-            return manifest.schema
+            return _read(own).schema
         except (TypeError, ValueError, OSError, pa.ArrowException) as error:
-            raise self._manifest.damaged(error) from error
+            raise own.damaged(error) from error
+        finally:
+            own.close()
 
     def replace(self, manifest: LogManifest) -> None:
         """Put another manifest in force, durably."""
