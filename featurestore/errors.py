@@ -49,10 +49,20 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _again(kind: type[FeatureStoreError], args: tuple[Any, ...], state: dict[str, Any]) -> FeatureStoreError:
+    """An error as it was in another process, whatever its class is made of."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
+
+
 class FeatureStoreError(Exception):
     """Whatever this product refuses to do; `retry` says whether trying again can help."""
 
     retry = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, vars(self))
 
 
 class DeclarationError(FeatureStoreError, ValueError):
@@ -142,16 +152,13 @@ class OnlineDamagedError(OnlineStoreError):
     """What the online store holds under some keys is not what was written there; `keys` are these."""
 
     def __init__(self, where: str, keys: Iterable[bytes]) -> None:
-        self.keys, self._where = tuple(keys), where
+        self.keys = tuple(keys)
         others = f", and {len(self.keys) - 1} more keys" if len(self.keys) > 1 else ""
         super().__init__(
             f"{where} is damaged: what it holds under {self.keys[0]!r}{others} is not what was written. Nothing was removed; "
             "run featurestore materialize --full, which writes records anew. Where that fails too, restore it from a copy, or "
             "empty it and run featurestore materialize, which makes everything in it anew"
         )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._where, self.keys)
 
 
 class MaterializeError(FeatureStoreError):
