@@ -281,7 +281,7 @@ def test_an_expired_value_says_why(offline: Offline) -> None:
     old = explain(view_of(table, offline, ttl="1h"), offline, {"carrier": "UA"}, at=micros(NOON))
     assert (old.status, set(verdicts(old))) == ("EXPIRED", {(1.0, "expired"), (2.0, "expired")})
     assert "older than the ttl" in old.summary
-    assert old.rows[0].reason == "happened more than 1h before 2013-01-01 12:00:00Z"
+    assert old.rows[0].reason == "happened more than 1h before 2013-01-01 12:00:00Z, which is beyond the ttl"
     ended = explain(view_of(table, offline, until="valid_until"), offline, {"carrier": "UA"}, at=micros(NOON))
     assert (ended.status, verdicts(ended)) == ("EXPIRED", [(2.0, "ended"), (1.0, "older")])
     assert "validity ended at 2013-01-01 11:00:00Z" in ended.rows[0].reason

@@ -331,6 +331,7 @@ def test_a_log_is_replayed_from_the_middle(tmp_path: Path) -> None:
                 ),
             )
         logged = store.offline.log(sent).read()
+        store.activity()  # once the trail of the pushes is written
         before = tree(tmp_path)
         found = store.simulate(FROM, TO, faults=HARMLESS, lookups=10)
         assert tree(tmp_path) == before

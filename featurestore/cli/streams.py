@@ -33,30 +33,38 @@ _INTERRUPTION = threading.Event()
 def _interrupt(_: int, frame: FrameType | None) -> None:
     if _imports(frame):  # some libraries abort the process where their import is broken off
         _leave()
-    if not _INTERRUPTION.is_set():
-        _INTERRUPTION.set()
-        threading.Thread(target=_end_late, daemon=True).start()
+    _INTERRUPTION.set()
     raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def interruptions_noticed() -> Iterator[None]:
-    """End by SystemExit where the process is interrupted, or, where threads go on with what they do, without waiting for them:
+    """End by SystemExit where the process is interrupted, or, where it goes on with what it does, without waiting for it:
     all that is on the disk and online is as whole as a process leaves it that was killed. For the first thread."""
     _INTERRUPTION.clear()
-    before = signal.signal(signal.SIGINT, _interrupt)
+    read, told = os.pipe()
+    os.set_blocking(told, False)
+    threading.Thread(target=_end_late, args=(read,), daemon=True).start()
+    before, woken = signal.signal(signal.SIGINT, _interrupt), signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     try:
         yield
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     finally:
+        signal.set_wakeup_fd(woken)
         signal.signal(signal.SIGINT, before)
+        if not was_interrupted():  # else what Python waits for at its end may take long, too
+            os.close(told)
 
 
-def _end_late() -> None:
-    """What Python waits for at its end may take long, too."""
-    time.sleep(GRACE_SECONDS)
-    _leave()
+def _end_late(read: int) -> None:
+    """Told of signals when they come, while the first thread may be within the engine, which asks for none for long."""
+    while numbers := os.read(read, 64):
+        if signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is _interrupt:  # and not a server's own
+            _INTERRUPTION.set()
+            time.sleep(GRACE_SECONDS)
+            _leave()
+    os.close(read)
 
 
 def _leave() -> None:
