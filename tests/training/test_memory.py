@@ -11,7 +11,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-ROWS = 3_000_000
+ROWS = 4_500_000
 LIMIT = 96  # MB: half more than DuckDB 1.4 was seen to need for these rows, now and then
 
 DEFINITIONS = """
@@ -81,7 +81,7 @@ def test_a_run_beyond_the_memory_limit_spills_and_is_the_run_without(folder: Pat
 
     limited = train(folder, tmp_path / "limited.parquet", limit, f'spill = "{tmp_path}/spill"')
     assert limited.returncode == 0, limited.stderr
-    assert int(limited.stdout) < int(free.stdout) * 0.85
+    assert int(limited.stdout) < int(free.stdout) * 0.7
     whole, spilled = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("free", "limited"))
     assert spilled.equals(whole)
     assert set(spilled["view__ratio__status"].to_pylist()) == {"PRESENT", "EXPIRED", "MISSING"}
@@ -101,7 +101,7 @@ def test_folds_take_as_many_keys_at_once_as_memory_allows(folder: Path, tmp_path
     limits = f'memory_limit = "{LIMIT}MB"', f'spill = "{tmp_path}/spill"'
     limited = train(folder, tmp_path / "limited.parquet", *limits, service="folded", before=patch)
     assert limited.returncode == 0, limited.stderr
-    assert int(limited.stdout) < int(free.stdout) * 0.85
+    assert int(limited.stdout) < int(free.stdout) * 0.7
     whole, spilled = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("free", "limited"))
     assert spilled.equals(whole)
     assert set(spilled["folds__sum__status"].to_pylist()) == {"PRESENT", "MISSING"}
