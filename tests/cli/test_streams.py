@@ -119,7 +119,7 @@ model = FeatureService("model", features=[view, other])
 pushed = PushSource("pushed", schema={"id": Int64, "thing": Int64, "at": Timestamp}, event_time="at", identity="id")
 counts = FeatureView("counts", entity=thing, source=pushed, features={"n": Count(window="1d")})
 counted = FeatureService("counted", features=[counts])
-Path("loaded").touch()
+Path(__file__).with_name("loaded").touch()
 """
 
 
