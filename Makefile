@@ -1,5 +1,6 @@
 # make demo   the main job on real data, embedded
 # make test   every test
+# make test-long  the tests of chance, with four times as many draws
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
 # make check  linters and the type checker
 # make docs   the documentation as a site, in build/site; its links and anchors are checked
@@ -13,7 +14,7 @@ CORE := tests/semantics tests/query tests/push tests/training tests/durable/test
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-lowest check docs format bench coverage mutants constraints clean
+.PHONY: demo test test-long test-lowest check docs format bench coverage mutants constraints clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +26,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# DRAWS_PERCENT is what tests/draws.py takes
+test-long: $(STAMP)
+	DRAWS_PERCENT=200 $(BIN)/python -m pytest $$(grep -rl "tests.draws" tests --include='test_*.py')
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)

@@ -40,6 +40,7 @@ from featurestore.sources.offline import Offline
 from featurestore.testing import FeatureTest
 from featurestore.training.historical import get_historical_features
 from featurestore.types import Timestamp
+from tests.draws import draws
 from tests.histories import History, answers_of, histories, seen, to_arrow
 from tests.oracle import ALWAYS
 from tests.small import NOON, THING, both, hours, opened, raised, spine, table, trained, write
@@ -149,7 +150,7 @@ def tell(world: World, files: Files, view: FeatureView, events: list[tuple[int, 
                 world.check_lookup()
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(50), deadline=None, suppress_health_check=list(HealthCheck))
 @given(story=landings())
 def test_files_that_land_at_any_time(online_url: str, story: tuple[History, list[int], list]) -> None:
     """Files land and are written anew between runs, training and lookups: all agree with the oracle, and where only files

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tests.chaos.storm import Chaos
+from tests.draws import draws
 
 
 def test_nothing_is_lost_whatever_is_killed() -> None:
-    """Pushers, materialize, compaction, lookups, the server and the store itself die in twenty rounds; the next of each
+    """Pushers, materialize, compaction, lookups, the server and the store itself die in each round; the next of each
     succeeds, no older value wins, and the audit finds no skew."""
     with Chaos("lmdb", seed=7) as chaos:
-        for _ in range(20):
+        for _ in range(draws(24)):
             chaos.round()
         chaos.end()

@@ -26,6 +26,7 @@ from featurestore.reports.explain.explanation import ExplainedRow, Explanation
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.sources.offline import Offline
 from featurestore.types import Bytes, Date, FarTimestamp, Int64, String
+from tests.draws import draws
 from tests.histories import History, answers_of, histories, to_arrow, write_parquet
 from tests.oracle import Answer, columns_read, event_time, known_at, sort_key
 from tests.world import bits, declare, resolved
@@ -108,7 +109,7 @@ def contradicts_nothing(explanation: Explanation) -> None:
     json.dumps(explanation.to_dict(), allow_nan=False)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories())
 def test_an_explanation_is_the_oracles(offline: Offline, history: History) -> None:
     """Status, values, chosen row and the verdict of each row are what the naive reading of the rules gives."""
@@ -118,7 +119,7 @@ def test_an_explanation_is_the_oracles(offline: Offline, history: History) -> No
         contradicts_nothing(explanation)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(30), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories())
 def test_rows_that_are_read_again_give_what_copied_ones_do(offline: Offline, history: History) -> None:
     """Whether a key's rows are copied first or read for each question is a matter of speed alone.
@@ -138,7 +139,7 @@ def test_rows_that_are_read_again_give_what_copied_ones_do(offline: Offline, his
     assert list(map(told, read)) == list(map(told, copied))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories(), files=st.integers(1, 4), seed=st.integers(0, 99))
 def test_each_row_is_found_where_it_says(offline: Offline, history: History, files: int, seed: int) -> None:
     """A row's file and number lead to it, and files explain as a frame does."""

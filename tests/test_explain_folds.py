@@ -20,6 +20,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.testing import FeatureTest
 from featurestore.types import Bool, Float64, Int64, Timestamp
+from tests.draws import draws
 from tests.folding import CONDITIONS, FoldSpec, folded_value, reading, visible
 from tests.histories import History
 from tests.oracle import ViewSpec, as_of, columns_read, current_rows, event_time, sort_key
@@ -86,7 +87,7 @@ def check(
         assert told.statuses[name] == status
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(world=folded_histories())
 def test_the_rows_counted_for_a_fold_are_those_that_the_oracle_sees(
     offline: Offline, world: tuple[History, list[FoldSpec], bool]

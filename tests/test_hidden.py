@@ -18,6 +18,7 @@ from featurestore.config import Config, load_config
 from featurestore.errors import FeatureStoreError
 from featurestore.hidden import hidden
 from featurestore.online import open_online
+from tests.draws import draws
 
 SPELLINGS = (
     "redis://:{}@host:6379/0",
@@ -56,7 +57,7 @@ def told(error: BaseException) -> str:
     return "".join([line for line in lines if not line.lstrip().startswith("File ")])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     passwords,
     st.sampled_from(SPELLINGS),

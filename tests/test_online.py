@@ -23,6 +23,7 @@ from featurestore.semantics.service import ResolvedService
 from featurestore.serving.lookup import Lookup
 from featurestore.sources.offline import Offline
 from tests import oracle
+from tests.draws import draws
 from tests.histories import History, clocks, histories, keys_of
 from tests.world import bits, declare, resolved
 
@@ -149,7 +150,7 @@ def stories(draw: st.DrawFn) -> tuple[History, list[tuple[int, str, int]]]:
     return history, [(at, draw(actions), draw(st.integers(0, 4))) for at in draw(clocks(history, most=8))]
 
 
-@settings(max_examples=95, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(95), deadline=None, suppress_health_check=list(HealthCheck))
 @given(story=stories())
 def test_lookup_is_training_at_the_as_of_served(online_url: str, story: tuple[History, list]) -> None:
     """Skipped, late and killed runs, lookups anywhere: every value is the oracle's at the as_of served, never early."""

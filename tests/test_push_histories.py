@@ -23,6 +23,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.serving.lookup import Lookup
 from featurestore.serving.online_result import OnlineResult
 from featurestore.types import parse_type
+from tests.draws import draws
 from tests.histories import EPOCH, KEY_POOLS, MICROSECOND, NUDGE, pick, rarely
 from tests.oracle import sort_key
 from tests.pushing import (
@@ -299,7 +300,7 @@ def act(story: Story, draw: st.DrawFn, action: str, number: int) -> None:
         story.materialize(full=action == "full")
 
 
-@settings(max_examples=19, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(19), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_what_is_served_is_training_and_the_oracle(online_url: str, data: st.DataObject) -> None:
     """Pushes that are late, early, tied, corrected, deleted and repeated, among crashes, restarts, compactions, fills and

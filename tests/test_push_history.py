@@ -29,6 +29,7 @@ from featurestore.declare.sources import Source
 from featurestore.errors import DeclarationError, NotMaterializedError, PushError
 from featurestore.semantics.view import resolve
 from featurestore.types import Bool, Float64, Int64, String, Timestamp
+from tests.draws import draws
 from tests.small import NOON, THING, both, hours, opened, raised, spine, table, trained, write
 
 SCHEMA = {"thing": Int64, "swipe": String, "at": Timestamp, "amount": Float64}
@@ -198,7 +199,7 @@ def test_an_event_is_never_part_of_its_own_features() -> None:
         assert trained(store, NOON, thing=[1])["swiped__total"].to_pylist() == [103.0]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     batch=st.lists(st.tuples(st.integers(1, 2), st.integers(-6, 1), st.integers(0, 4), st.integers(-9, 9)), max_size=8),
     later=st.lists(st.tuples(st.integers(1, 2), st.integers(0, 3), st.integers(0, 2), st.integers(-9, 9)), max_size=6),

@@ -37,6 +37,7 @@ from featurestore.serving.lookup import Lookup
 from featurestore.serving.online_result import OnlineResult
 from featurestore.types import Array, Bool, Date, Float64, String, Timestamp
 from featurestore.types import Decimal as Dec
+from tests.draws import draws
 from tests.small import NOON, bits, hours, opened, raised
 
 USER = Entity("user", key={"user": String})
@@ -198,7 +199,7 @@ def answers(result: OnlineResult) -> list[Any]:
     return [[row, result.as_of, result.stale] for row in zip(*columns, strict=True)]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=requests, shared=st.sets(st.sampled_from(["user", "item", "day", "at", "new", "amount", "note"])))
 def test_rows_that_share_keys_are_answered_as_each_alone(
     store: FeatureStore, rows: list[dict[str, Any]], shared: set[str]

@@ -27,6 +27,7 @@ from featurestore.sources.offline import Offline
 from featurestore.testing import FeatureTest
 from featurestore.types import Array, Bool, Bytes, Date, Float32, Float64, Int64, String, Timestamp
 from featurestore.types import Decimal as DecimalType
+from tests.draws import draws
 from tests.histories import History, answers_of, histories
 from tests.world import bits, declare
 
@@ -138,7 +139,7 @@ def test_an_on_demand_feature_alone_and_a_list() -> None:
     }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories())
 def test_a_feature_test_is_the_oracle(history: History) -> None:
     """Rows of dicts, typed by the source that is there, answer to the bit as the naive reading of the rules does."""

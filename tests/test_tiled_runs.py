@@ -19,6 +19,7 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.tiles import file_tile_choice as tiling
 from featurestore.tiles.file_tile_choice import can_be_tiled
+from tests.draws import draws
 from tests.folding import FoldSpec, fold_specs
 from tests.histories import History, histories, to_arrow, write_parquet
 from tests.test_windows import view_of
@@ -78,7 +79,7 @@ def shown(answer: Answer) -> list[object]:
             answer.event_times().to_pylist()]  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     world=tileable(),
     files=st.integers(1, 4),

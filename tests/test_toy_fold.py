@@ -20,6 +20,7 @@ from featurestore.semantics.folds import FOLDS, CertainAlgebra, FoldKind, add_fo
 from featurestore.semantics.status import Status
 from featurestore.types import Bool, Int64, String, Timestamp
 from tests import toy_fold
+from tests.draws import draws
 from tests.small import NOON, THING, both, hours, opened, trained, view_of
 from tests.small import table as rows_of
 from tests.test_tiled_materialize import World
@@ -140,7 +141,7 @@ def test_a_definition_of_it_is_read_back() -> None:
     assert read_fold(dump(fold)) == fold
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=draws(50), deadline=None)
 @given(values=st.lists(st.lists(st.sampled_from(VALUES[2:]), max_size=4), max_size=5))
 def test_packed_states_are_merged_as_states_are(values: list[list[int]]) -> None:
     """What Algebra says of many states at once, where a fold says nothing itself."""

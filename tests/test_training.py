@@ -19,6 +19,7 @@ from featurestore.sources.offline import Offline
 from featurestore.training.historical import Options, get_historical_features
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Int64
+from tests.draws import draws
 from tests.histories import History, answers_of, histories, seen, to_arrow, write_parquet
 from tests.oracle import ALWAYS
 from tests.world import bits, declare, resolved, spine_of
@@ -54,7 +55,7 @@ def expected(history: History) -> list[tuple]:
     return [(status, values, None if at == ALWAYS else at) for status, values, at, _ in answers]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories())
 def test_training_is_the_oracle_to_the_bit(offline: Offline, history: History) -> None:
     """Every value, status and event time of a training frame is what the naive reading of the rules gives."""
@@ -64,7 +65,7 @@ def test_training_is_the_oracle_to_the_bit(offline: Offline, history: History) -
     assert frame.manifest["conflicts"]["view"] == conflicts
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories(), files=st.integers(1, 4), seed=st.integers(0, 99))
 def test_row_order_and_file_splits_change_nothing(offline: Offline, history: History, files: int, seed: int) -> None:
     """Shuffled rows in several files answer as the same rows in one frame."""

@@ -18,6 +18,7 @@ from featurestore.declare.views import FeatureView
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Options, get_historical_features
 from featurestore.types import Int64
+from tests.draws import draws
 from tests.folding import FoldSpec, fold_specs, judged_fold, reading, windows_of
 from tests.histories import History, histories, instants_on_edges, to_arrow, write_parquet
 from tests.oracle import as_of, sort_key
@@ -76,7 +77,7 @@ def check(history: History, specs: list[FoldSpec], offline: Offline, *, plain: b
         assert trained.manifest["conflicts"]["view"] == len(conflicts)
 
 
-@settings(max_examples=270, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(270), deadline=None, suppress_health_check=list(HealthCheck))
 @given(world=folded_histories())
 def test_folds_over_windows_are_the_oracle_to_the_bit(
     offline: Offline, world: tuple[History, list[FoldSpec], bool]
@@ -86,7 +87,7 @@ def test_folds_over_windows_are_the_oracle_to_the_bit(
     check(history, specs, offline, plain=plain)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     world=folded_histories(),
     files=st.integers(1, 4),

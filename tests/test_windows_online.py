@@ -19,6 +19,7 @@ from featurestore.online import OnlineStore, open_online
 from featurestore.semantics.service import ResolvedService
 from featurestore.serving.lookup import Lookup
 from featurestore.sources.offline import Offline
+from tests.draws import draws
 from tests.folding import FoldSpec, folded_value, reading, windows_of
 from tests.histories import History, clocks, keys_of
 from tests.oracle import sort_key
@@ -71,7 +72,7 @@ def check(
             assert got == (expected[0], sort_key(shown, expected[1])), (key, base, spec)
 
 
-@settings(max_examples=85, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(85), deadline=None, suppress_health_check=list(HealthCheck))
 @given(story=stories())
 def test_what_is_served_of_a_fold_is_the_oracle(
     online_url: str, story: tuple[History, list[FoldSpec], bool, list[tuple[int, bool]]]

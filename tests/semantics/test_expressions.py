@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from featurestore.durable.parquet import storable
 from featurestore.semantics.expressions import check, columns_named, evaluate, guarded, normalised
+from tests.draws import draws
 from tests.sources.log_rows import SCHEMA, batch, bits
 
 ENGINE = tuple(int(part) for part in duckdb.__version__.split(".")[:2])
@@ -213,7 +214,7 @@ def table(seeds: list[int], rows: int) -> pa.Table:
     return found.drop_columns(["at", "date"]).append_column("date", near.cast(pa.date32()))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=draws(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seeds=st.lists(st.integers(0, 2**32), min_size=1, max_size=6), rows=st.integers(1, 40), group=st.integers(1, 50))
 def test_batch_and_push_agree(seeds: list[int], rows: int, group: int, tmp_path: Path) -> None:
     """Over Parquet, on two threads, and over Arrow, for a whole table, for slices and for single rows: the same bits."""

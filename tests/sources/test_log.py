@@ -21,6 +21,7 @@ from featurestore.sources.log import Log
 from featurestore.sources.log.frame import HEADER
 from featurestore.sources.push_logs import PushLogs
 from featurestore.types import Float64, Int64, String, Timestamp
+from tests.draws import PERCENT
 from tests.sources.log_rows import SCHEMA, batch, bits
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
@@ -229,14 +230,15 @@ def test_threads_exclude_each_other(tmp_path: Path) -> None:
 
 
 def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
-    """Whatever part of the last append reached the file: a reader sees the rows before it, the next appender cuts the
+    """Whatever part of the last append reached the file (every byte, in `make test-long`): a reader sees the rows before it, the next appender cuts the
     part off, counts it, and goes on where the log was whole."""
     with Log(tmp_path / "log", lambda: SCHEMA) as log:
         before = fill(log, 3)
         whole = open_file(log).read_bytes()
         fill(log, 1, start=50)
         more = open_file(log).read_bytes()
-    for length in range(len(whole) + 1, len(more)):
+    step = max(1, 200 // PERCENT)
+    for length in {*range(len(whole) + 1, len(more), step), len(more) - 1}:
         folder = tmp_path / "torn"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(tmp_path / "log", folder)
@@ -360,6 +362,7 @@ import resource, sys
 from pathlib import Path
 from featurestore.errors import LogError
 from featurestore.sources.log import Log
+from tests.draws import PERCENT
 from tests.sources.log_rows import SCHEMA, batch
 log = Log(Path(sys.argv[1]), lambda: SCHEMA)
 limit = int(sys.argv[2])

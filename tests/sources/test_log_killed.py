@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.sources.log import Log
+from tests.draws import draws
 from tests.sources.log_rows import SCHEMA, batch, bits
 from tests.sources.log_workers import SEGMENT
 
@@ -131,7 +132,7 @@ def check_sql(log: Log) -> None:
     assert [at for (at,) in pointed] == log.read()["known_at"].to_pylist()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=draws(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rounds=st.lists(st.lists(worker, min_size=1, max_size=3), min_size=1, max_size=5))
 def test_nothing_is_lost_or_doubled(rounds: list[list[dict[str, Any]]], tmp_path: Path, workers: Workers) -> None:
     """Rounds of processes that append and compact at once, each perhaps killed at a step of the file system:

@@ -40,6 +40,7 @@ from featurestore.sources.offline import Offline
 from featurestore.tiles.series import UNTIL, PartialAggregate, PushedRow, ViewTiles
 from featurestore.tiles.tile_codec import BLOCK_READ_MIN_RECORDS, TileCodec
 from featurestore.types import Float64, Int64, String, Timestamp
+from tests.draws import draws
 from tests.semantics.values import of_type
 from tests.world import resolved
 
@@ -123,7 +124,7 @@ def _values(records: Sequence[bytes], as_of: int) -> list[list[Any]]:
     return [list(row) for row in zip(*found, strict=True)]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=draws(150))
 @given(rows=pushed(), sizes=st.lists(st.integers(1, 5), max_size=5), later=st.integers(0, 12))
 def test_a_record_says_what_its_rows_say(rows: list[PushedRow], sizes: list[int], later: int) -> None:
     """Every fold, over windows with and without an offset, from the newest row on, to the bit."""
@@ -135,7 +136,7 @@ def test_a_record_says_what_its_rows_say(rows: list[PushedRow], sizes: list[int]
     assert (kept.rows, kept.instant) == (len(rows), rows[-1].known_at)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=draws(25))
 @given(
     several=st.lists(pushed(), min_size=BLOCK_READ_MIN_RECORDS, max_size=BLOCK_READ_MIN_RECORDS + 3),
     later=st.integers(0, 12),
@@ -150,7 +151,7 @@ def test_many_records_say_what_each_says(several: list[list[PushedRow]], later: 
     assert [*zip(tiles.rows, tiles.instants, strict=True)] == [(len(rows), rows[-1].known_at) for rows in several]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=draws(60))
 @given(rows=pushed(), sizes=st.lists(st.integers(1, 5), max_size=5))
 def test_portions_change_no_byte_of_a_record(rows: list[PushedRow], sizes: list[int]) -> None:
     """Rows added one by one, in portions or all at once make the same bytes."""

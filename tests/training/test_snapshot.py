@@ -18,6 +18,7 @@ from featurestore.training.historical import Options
 from featurestore.training.snapshot import snapshot
 from featurestore.types import Int64, String
 from tests import oracle
+from tests.draws import draws
 from tests.histories import History, histories
 from tests.small import NOON, hours, opened, raised, spine, table, trained, view_of
 from tests.world import bits, declare, resolved
@@ -39,7 +40,7 @@ def keys_of(history: History) -> dict[Any, tuple[Any, ...]]:
     }
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=draws(120), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=histories(), data=st.data())
 def test_a_snapshot_is_training_at_its_instant_for_every_key(offline: Offline, history: History, data: Any) -> None:
     """Each key that any row ever bore, once, with the oracle's value and status at that instant; no other key."""
