@@ -25,7 +25,7 @@ import binascii
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as _Decimal
@@ -419,6 +419,23 @@ def _same(_: FeatureType, value: Scalar) -> JsonValue:
     return value
 
 
+def _never(_: Sequence[Any]) -> bool:
+    return False
+
+
+def _are_bools(values: Sequence[Any]) -> bool:
+    return {*map(type, values)} == {bool}
+
+
+def _are_ints(bits: int) -> Callable[[Sequence[Any]], bool]:
+    beyond = 1 << (bits - 1)
+    return lambda values: {*map(type, values)} == {int} and -beyond <= min(values) and max(values) < beyond
+
+
+def _are_ascii(values: Sequence[Any]) -> bool:
+    return {*map(type, values)} == {str} and "".join(values).isascii()
+
+
 class TypeForms(NamedTuple):
     """A row of the table: what one kind of type is in each place where its values appear."""
 
@@ -429,6 +446,8 @@ class TypeForms(NamedTuple):
     accept: Callable[[FeatureType, Any], Scalar]
     to_json: Callable[[FeatureType, Scalar], JsonValue] = _same
     from_json: Callable[[FeatureType, JsonValue], Scalar] = _read_as_it_is
+    are_plain: Callable[[Sequence[Any]], bool] = _never
+    """Whether all values, also as JSON has them, are canonical as they are; False also where that is not seen at once."""
 
 
 def _arrow_decimal(of: FeatureType) -> pa.DataType:
@@ -450,12 +469,12 @@ def _duckdb_list(of: FeatureType) -> str:
 
 
 TABLE: dict[str, TypeForms] = {
-    "Bool": TypeForms(lambda _: pa.bool_(), _named("BOOLEAN"), "float64", "?", _accept_bool),
-    "Int32": TypeForms(lambda _: pa.int32(), _named("INTEGER"), "float64", "i", _accept_int(32)),
-    "Int64": TypeForms(lambda _: pa.int64(), _named("BIGINT"), "float64", "q", _accept_int(64)),
+    "Bool": TypeForms(lambda _: pa.bool_(), _named("BOOLEAN"), "float64", "?", _accept_bool, are_plain=_are_bools),
+    "Int32": TypeForms(lambda _: pa.int32(), _named("INTEGER"), "float64", "i", _accept_int(32), are_plain=_are_ints(32)),
+    "Int64": TypeForms(lambda _: pa.int64(), _named("BIGINT"), "float64", "q", _accept_int(64), are_plain=_are_ints(64)),
     "Float32": TypeForms(lambda _: pa.float32(), _named("FLOAT"), "float32", "f", _accept_float, _json_float, _read_float),
     "Float64": TypeForms(lambda _: pa.float64(), _named("DOUBLE"), "float64", "d", _accept_float, _json_float, _read_float),
-    "String": TypeForms(lambda _: pa.string(), _named("VARCHAR"), "object", None, _accept_string),
+    "String": TypeForms(lambda _: pa.string(), _named("VARCHAR"), "object", None, _accept_string, are_plain=_are_ascii),
     "Bytes": TypeForms(
         lambda _: pa.binary(), _named("BLOB"), "object", None, _accept_bytes,
         lambda _, value: base64.b64encode(value).decode(), _read_bytes,
@@ -523,6 +542,13 @@ def to_json(of: FeatureType, value: Scalar) -> JsonValue:
 def from_json(of: FeatureType, value: JsonValue) -> Scalar:
     """The canonical scalar of a JSON form; ValueError says why it is none of this type."""
     return None if value is None else TABLE[of.kind].from_json(of, value)
+
+
+def column_of(of: FeatureType, values: list[Any], *, json: bool) -> list[Scalar]:
+    """The canonical scalars of several values; `json`: of their JSON forms. ValueError and TypeError where one is none."""
+    if values and TABLE[of.kind].are_plain(values):
+        return values
+    return [from_json(of, value) for value in values] if json else list(map(of.accept, values))
 
 
 if not TYPE_CHECKING:  # or every name would be one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from featurestore.errors import OnlineDamagedError, OnlineUnavailableError
@@ -70,8 +71,8 @@ class CoalescingReader:
 
     async def _read(self, requests: list[_WaitingGet]) -> None:
         # A key that one caller reads first and another later is read twice: each place keeps its own promise.
-        first = {key: None for request in requests for key in request.first}
-        keys = {key: None for request in requests for key in request.keys}
+        first = dict.fromkeys(chain.from_iterable([request.first for request in requests]))
+        keys = dict.fromkeys(chain.from_iterable([request.keys for request in requests]))
         reading = asyncio.get_running_loop().run_in_executor(None, self._store.get, [*first, *keys])
         await asyncio.wait([reading])
         error = reading.exception()
@@ -90,8 +91,11 @@ class CoalescingReader:
             return
         now, values = reading.result()
         early = dict(zip(first, values, strict=False))
-        late = dict(zip(keys, values[len(first) :], strict=True))
+        late, at = values[len(first) :], 0
+        is_apart = len(keys) == sum([len(request.keys) for request in requests])  # no two have asked for the same key
+        of_key = {} if is_apart else dict(zip(keys, late, strict=True))
         for request in requests:
+            begin, at = at, at + len(request.keys)
             if not request.answer.done():
-                found = [*map(early.__getitem__, request.first), *map(late.__getitem__, request.keys)]
-                request.answer.set_result(Reading(now, found))
+                own = late[begin:at] if is_apart else map(of_key.__getitem__, request.keys)
+                request.answer.set_result(Reading(now, [*map(early.__getitem__, request.first), *own]))

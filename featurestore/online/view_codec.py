@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import repeat
 from operator import add
 from typing import Any, NamedTuple
@@ -317,10 +318,12 @@ class ViewCodec:
         return Row(fixed[0], fixed[1] if self._has_until else END, tuple(values), tuple(odd))
 
 
-def _set_bits(data: bytes) -> Iterator[int]:
-    """The places of the bits that are 1, least significant first."""
-    bits = int.from_bytes(data, "little")
+@lru_cache(maxsize=1024)
+def _set_bits(data: bytes) -> tuple[int, ...]:
+    """The places of the bits that are 1, least significant first; rows have the same ones again and again."""
+    bits, places = int.from_bytes(data, "little"), []
     while bits:
         low = bits & -bits
-        yield low.bit_length() - 1
+        places.append(low.bit_length() - 1)
         bits ^= low
+    return tuple(places)

@@ -86,7 +86,8 @@ def filled(
     statuses: Sequence[Sequence[Status]], columns: Sequence[Sequence[Any]], defaults: Sequence[Any]
 ) -> Sequence[Sequence[Any]]:
     """Columns with null, or the default, in place of what is not PRESENT. Columns mostly share their statuses."""
-    complete = {id(status): status.count(Status.PRESENT) == len(status) for status in statuses}
+    distinct = {id(status): status for status in statuses}
+    complete = {number: status.count(Status.PRESENT) == len(status) for number, status in distinct.items()}
     if all(complete.values()):
         return columns
     return [

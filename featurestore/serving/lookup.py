@@ -28,7 +28,7 @@ from featurestore.semantics.values import own_lists, scalars
 from featurestore.serving.online_result import OnlineResult, PartAnswer
 from featurestore.serving.repeated_keys import Repeats, repeats_of
 from featurestore.serving.view_readers import Vouched, reader_of
-from featurestore.types import FeatureType, Timestamp, from_json
+from featurestore.types import FeatureType, Timestamp, column_of, from_json
 
 MAX_READINGS = 20
 """Round trips that a lookup makes at most, when records are rewritten under its hands."""
@@ -246,9 +246,7 @@ def _column(rows: RequestRows, name: str, of: FeatureType, *, json: bool) -> lis
         if len(values) > 1 and _is_shared(values) and {*map(type, values)} in ONE_TYPE:
             value = from_json(of, values[0]) if json else of.accept(values[0])
             return [value] * len(values)  # which is no list, since it came of none
-        if json:
-            return [from_json(of, value) for value in values]
-        return list(map(of.accept, values))
+        return column_of(of, values, json=json)
     except (KeyError, TypeError, ValueError):
         raise _input_error(rows, name, of, json=json) from None
 

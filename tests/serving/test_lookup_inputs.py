@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureService, FeatureStore, Latest
 from featurestore.errors import RequestError
 from featurestore.serving.lookup import rows_of
-from featurestore.types import Bool, Date, FeatureType, Int32, Int64, String
+from featurestore.types import Bool, Date, FeatureType, Int32, Int64, String, column_of, from_json
 from tests.small import NOON, opened, raised, table, view_of
 
 TYPES: dict[str, FeatureType] = {"n": Int64, "s": String}
@@ -137,3 +139,30 @@ def test_json_forms_are_read_as_what_they_say() -> None:
                 served(store, asked, json=True)
         with pytest.raises(RequestError, match="^Row 0: 'k' must be Date"):
             served(store, [{"k": "2024-05-01"}])
+
+
+MIXED = st.lists(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**31) - 2, 2**31 + 1),
+        st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 1.0, math.nan, "", "a", "ä", "\ud800"]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@pytest.mark.parametrize("of", [Bool, Int32, Int64, String], ids=str)
+@given(values=MIXED | st.lists(st.integers(-3, 3), min_size=1) | st.lists(st.sampled_from(["a", "ä"]), min_size=1))
+def test_a_column_of_values_is_taken_as_each_of_them_is(of: FeatureType, values: list[Any]) -> None:
+    """Also where that all of them are plain is seen at once."""
+
+    def taken(read: Any) -> Any:
+        try:
+            return [(type(value), value) for value in read()]
+        except ValueError:
+            return ValueError
+
+    assert taken(lambda: column_of(of, values, json=True)) == taken(lambda: [from_json(of, value) for value in values])
+    assert taken(lambda: column_of(of, values, json=False)) == taken(lambda: [of.accept(value) for value in values])
