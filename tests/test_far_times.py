@@ -35,7 +35,7 @@ from featurestore import (
 from featurestore.errors import PushError
 from featurestore.semantics.order import order_bytes, order_value
 from featurestore.semantics.values import scalars
-from featurestore.server.bodies import json_body
+from featurestore.server.json_answers import json_body
 from featurestore.types import (
     Array,
     Date,

@@ -24,7 +24,7 @@ import featurestore.lazy
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, Request, on_demand
 from featurestore.errors import ConfigError, DeclarationError, OnDemandError, RequestError, SourceError, SpineError
 from featurestore.server import create_app
-from featurestore.server.bodies import json_body
+from featurestore.server.json_answers import json_body
 from featurestore.types import Float64, Int32, Int64, String
 from tests.small import NOON, THING, TIME, apply, both, hours, opened, raised, spine, table, trained, view_of, write
 

@@ -5,28 +5,24 @@ The models describe them to OpenAPI.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
 from pydantic import BaseModel, Field
 
-from featurestore.clock import to_datetime
 from featurestore.config import ServerConfig
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.lazy import pa
+from featurestore.server.json_answers import instant, within
 from featurestore.server.limits import SMALL_BYTES
 from featurestore.server.problems import BadRequest, LimitError
 from featurestore.server.strict_json import read_body, read_json, read_whole
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import checked_id
-from featurestore.types import Timestamp, to_json
 
 REQUEST_ID = "X-Request-ID"
 ARROW = "application/vnd.apache.arrow.stream"
-AS_THEY_ARE = {"Bool", "Int32", "Int64", "String"}
 
 
 class LookupRequest(BaseModel):
@@ -217,87 +213,17 @@ def long_texts(rows: Sequence[Any], most: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-PIECE_VALUES = 20_000
-"""Values that are written at once: the library that writes them keeps all other threads waiting."""
-
-
-def json_body(result: OnlineResult, most: int = DEFAULTS.answer_bytes) -> list[bytes]:
-    """The response as JSON, in pieces; LimitError where it has more than `most` bytes."""
-    service = result.service
-    columns = list(result.columns.values())
-    for kind, places in service.kinds.items():
-        is_float = service.columns[places[0]].type.is_float
-        if kind not in AS_THEY_ARE and not (is_float and _are_finite([columns[place] for place in places])):
-            for place in places:
-                of = service.columns[place].type
-                columns[place] = [to_json(of, value) for value in columns[place]]
-    answer = {
-        "service": service.name,
-        "fingerprint": service.fingerprint,
-        "columns": list(result.columns),
-        "rows": list(zip(*columns, strict=True)),
-        "statuses": result.status_rows(),
-        "as_of": _as_of(result),
-        "stale": result.stale,
-    }
-    if len(result) * len(columns) <= PIECE_VALUES:
-        return _within([orjson.dumps(answer)], most)
-    return _within(_pieces(answer, max(1, PIECE_VALUES // len(columns))), most)
-
-
-def _pieces(answer: dict[str, Any], count: int) -> Iterator[bytes]:
-    """An answer as JSON, so many of its rows at once."""
-    before = b"{"
-    for name, value in answer.items():
-        yield before + orjson.dumps(name) + b":"
-        before = b","
-        if name not in {"rows", "statuses"}:
-            yield orjson.dumps(value)
-            continue
-        for at in range(0, len(value), count):
-            yield (b"," if at else b"[") + orjson.dumps(value[at : at + count])[1:-1]
-        yield b"]"
-    yield b"}"
-
-
-def _within(pieces: Iterable[bytes], most: int) -> list[bytes]:
-    """The pieces, unless they have more than so many bytes."""
-    taken, size = [], 0
-    for piece in pieces:
-        size += len(piece)
-        if size > most:
-            detail = f"The answer has more than {most} bytes; ask for fewer rows or features at a time"
-            raise LimitError("answer_bytes", detail)
-        taken.append(piece)
-    return taken
-
-
-def _are_finite(columns: Sequence[Sequence[float | None]]) -> bool:
-    """Whether there is neither NaN nor an infinity among them; False also where their sum overflows."""
-    return math.isfinite(sum([value for values in columns for value in values if value is not None]))
-
-
-def _as_of(result: OnlineResult) -> dict[str, str]:
-    return {name: _instant(answer.as_of) for name, answer in result.parts.items()}
-
-
-@lru_cache(maxsize=256)
-def _instant(micros: int) -> str:
-    text: str = to_json(Timestamp, to_datetime(micros))
-    return text
-
-
 def arrow_body(result: OnlineResult, most: int = DEFAULTS.answer_bytes) -> list[bytes]:
     """The response as an Arrow IPC stream of the features; what JSON has beside them is in the schema's metadata."""
     about = {
         "service": result.service.name,
         "fingerprint": result.service.fingerprint,
         "statuses": result.statuses,
-        "as_of": _as_of(result),
+        "as_of": {name: instant(answer.as_of) for name, answer in result.parts.items()},
         "stale": result.stale,
     }
     table = result.to_arrow().replace_schema_metadata({b"featurestore.lookup": orjson.dumps(about)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return _within([bytes(sink.getvalue())], most)
+    return within([bytes(sink.getvalue())], most)

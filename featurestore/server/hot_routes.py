@@ -20,13 +20,13 @@ from featurestore.server.bodies import (
     REQUEST_ID,
     AskedLookup,
     arrow_body,
-    json_body,
     long_texts,
     may_have_long_texts,
     read_push,
     read_request,
     request_id,
 )
+from featurestore.server.json_answers import json_body
 from featurestore.server.limits import SMALL_BYTES, SMALL_VALUES, Room, ServerLimits
 from featurestore.server.metrics import Metrics
 from featurestore.server.problems import HttpAnswer, LimitError

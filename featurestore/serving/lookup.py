@@ -24,8 +24,9 @@ from featurestore.online.coalesce import CoalescingReader
 from featurestore.semantics.evaluate import evaluate, evaluate_rows, input_names
 from featurestore.semantics.input_columns import INTEGERS, WrongValueError, whole_decimal, whole_numbers
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService
+from featurestore.semantics.status import Status
 from featurestore.semantics.values import own_lists, scalars
-from featurestore.serving.online_result import OnlineResult, PartAnswer
+from featurestore.serving.online_result import Judged, OnlineResult, PartAnswer
 from featurestore.serving.repeated_keys import Repeats, repeats_of
 from featurestore.serving.view_readers import Vouched, reader_of
 from featurestore.types import FeatureType, Timestamp, column_of, from_json
@@ -38,6 +39,9 @@ ONE_TYPE = {int}, {str}
 
 EQUAL_IS_SAME = {"Bool", "Int32", "Int64", "String", "Bytes", "Date", "Timestamp"}
 """Types of which two values that are equal are the same; 0.0 equals -0.0, a function may tell them apart, and lists have no hash."""
+
+PLACES_HELD = 1_000
+"""Ways in which the columns of a service share their statuses that are remembered."""
 
 RequestRows = Sequence[Mapping[str, Any]]
 Columns = Sequence[Sequence[Any]]
@@ -79,6 +83,7 @@ class Lookup(BoundToProcess):
         self._on_demand = service.on_demand
         self._names = [column.name for column in service.columns]
         self._hidden = [column.name for column in service.hidden]
+        self._places_of: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
         features = {part.column(feature.name): feature.type for part in service.parts for feature in part.features}
         self._input_types = {**self._inputs, **features, REQUEST_TIME: Timestamp}
         self._readers: WeakKeyDictionary[asyncio.AbstractEventLoop, CoalescingReader] = WeakKeyDictionary()
@@ -151,18 +156,41 @@ class Lookup(BoundToProcess):
             answer = loaded.answer(reading.now, [values[mark] for mark in marks], records)
             if answer is None:
                 return None
-            judged, of_view = answer
+            of_part, of_view = answer
             of_columns = map(of_view.__getitem__, loaded.places.values())
             alike = asked.repeats[loaded.part.inputs]
             if alike is not None:
-                judged, of_columns = judged.spread(alike), map(alike.spread, of_columns)
-            parts[loaded.part.name] = judged
+                of_part, of_columns = of_part.spread(alike), map(alike.spread, of_columns)
+            parts[loaded.part.name] = of_part
             columns.update(zip(loaded.places, of_columns, strict=True))
         if self._on_demand:
             self._evaluate(columns, asked, reading.now)
         shown = columns if list(columns) == self._names else {name: columns[name] for name in self._names}
         hidden = {name: columns[name] for name in self._hidden}
-        return OnlineResult(self.service, shown, asked.inputs, parts, reading.now, hidden)
+        judged = self._judged(list(parts.values()), asked.rows)
+        return OnlineResult(self.service, shown, asked.inputs, parts, reading.now, hidden, judged)
+
+    def _judged(self, parts: Sequence[PartAnswer], rows: int) -> Judged:
+        """The statuses of the service's columns, of those of its parts."""
+        lists = [statuses for part in parts for statuses in part.judged.lists]
+        if self._on_demand:
+            lists.append([Status.PRESENT] * rows)
+        of_parts = tuple([part.judged.places for part in parts])
+        places = self._places_of.get(of_parts)
+        if places is None:
+            if len(self._places_of) >= PLACES_HELD:
+                self._places_of.clear()
+            places = self._places_of[of_parts] = self._places(parts)
+        return Judged(lists, places)
+
+    def _places(self, parts: Sequence[PartAnswer]) -> tuple[int, ...]:
+        """For each of the service's columns, which of its parts' lists of statuses it has; on-demand features the one after."""
+        of_column: dict[str, int] = {}
+        count = 0
+        for part in parts:
+            of_column.update(zip(part.names, [count + place for place in part.judged.places], strict=True))
+            count += len(part.judged.lists)
+        return tuple([of_column.get(name, count) for name in self._names])
 
     def _evaluate(self, columns: dict[str, Sequence[Any]], asked: _EncodedRequest, now: int) -> None:
         available = {**asked.inputs, **columns, REQUEST_TIME: [to_datetime(now)] * asked.rows}

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy.typing as npt
@@ -26,19 +25,34 @@ NAMES = tuple(status.name for status in Status)
 USUAL_FIRST = (Status.PRESENT, *(status for status in Status if status != Status.PRESENT))
 
 
-class PartAnswer(NamedTuple):
-    """What one view's answer has beside its values: by column a status a row, the as_of served (µs), and whether it is late."""
+class Judged(NamedTuple):
+    """A status for each row of several columns. lists: those that differ; places: of each column, which of them it has."""
 
-    statuses: dict[str, list[Status]]
+    lists: Sequence[list[Status]]
+    places: tuple[int, ...]
+
+    def columns(self) -> list[list[Status]]:
+        """The statuses of each column."""
+        return [self.lists[place] for place in self.places]
+
+
+class PartAnswer(NamedTuple):
+    """What one view's answer has beside its values: the statuses of its columns, which are named, the as_of served (µs), and
+    whether it is late."""
+
+    names: Sequence[str]
+    judged: Judged
     as_of: int
     stale: bool
 
+    @property
+    def statuses(self) -> dict[str, list[Status]]:
+        """By column a status a row."""
+        return dict(zip(self.names, self.judged.columns(), strict=True))
+
     def spread(self, repeats: Repeats) -> PartAnswer:
         """The answer for all rows, of one for those that are unlike; columns that shared their statuses still do."""
-        names = id if len(repeats.firsts) > 1 else itemgetter(0)  # of one row, columns share what is the same
-        every = {names(status): status for status in self.statuses.values()}
-        spread = {name: repeats.spread(status) for name, status in every.items()}
-        return self._replace(statuses={column: spread[names(status)] for column, status in self.statuses.items()})
+        return self._replace(judged=Judged(list(map(repeats.spread, self.judged.lists)), self.judged.places))
 
 
 class _PlainService(NamedTuple):
@@ -66,6 +80,8 @@ class OnlineResult:
     """When it was answered (µs)."""
     hidden: Mapping[str, Sequence[Any]]
     """By column the features that only on-demand features read."""
+    judged: Judged
+    """The statuses of `columns`; those of on-demand features are PRESENT."""
     request: str | None = None
     """The id under which it is logged, None where it is not."""
 
@@ -73,7 +89,16 @@ class OnlineResult:
         """As plain data, without the definitions of the service, whose functions and frames belong to this process."""
         columns = tuple(replace(column, on_demand=None) for column in self.service.columns)
         plain = _PlainService(self.service.name, self.service.fingerprint, columns, dict(self.service.inputs))
-        return OnlineResult, (plain, self.columns, self.inputs, self.parts, self.now, self.hidden, self.request)
+        return OnlineResult, (
+            plain,
+            self.columns,
+            self.inputs,
+            self.parts,
+            self.now,
+            self.hidden,
+            self.judged,
+            self.request,
+        )
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -126,37 +151,18 @@ class OnlineResult:
         """Column → each row's status: PRESENT, MISSING, EXPIRED, OVERFLOW or WITHHELD; on-demand ones are PRESENT."""
         return {name: texts.copy() for name, texts in zip(self.columns, self._status_texts(), strict=True)}
 
-    def status_rows(self) -> list[Sequence[str]]:
-        """Each row's statuses, in the order of the columns."""
-        if len(self) == 1:
-            return [[NAMES[status[0]] for status in self._judged()]]
-        return list(zip(*self._status_texts(), strict=True))
-
     def status_counts(self) -> list[int]:
         """How many values of all rows have each status, in the order of `Status`."""
-        counts, columns = [0] * len(NAMES), self._judged()
-        if len(columns[0]) == 1:
-            _add_counts(counts, [column[0] for column in columns], 1)
-            return counts
-        shared = Counter(map(id, columns))  # a view's features share theirs
-        for number, column in {id(column): column for column in columns}.items():
-            _add_counts(counts, column, shared[number])
+        counts, columns = [0] * len(NAMES), Counter(self.judged.places)
+        for number, statuses in enumerate(self.judged.lists):
+            if times := columns[number]:
+                _add_counts(counts, statuses, times)
         return counts
 
     def _status_texts(self) -> list[list[str]]:
         """Of each column the names of its statuses; columns that share their statuses share these."""
-        columns = self._judged()
-        distinct = {id(status): status for status in columns}  # a view's features share theirs
-        texts = {number: [NAMES[each] for each in status] for number, status in distinct.items()}
-        return [texts[id(status)] for status in columns]
-
-    def _judged(self) -> list[list[Status]]:
-        """Of each column the statuses of its rows; those of on-demand features are PRESENT."""
-        present = [Status.PRESENT] * len(self)
-        judged: dict[str, list[Status]] = {}
-        for answer in self.parts.values():
-            judged.update(answer.statuses)
-        return [judged.get(column, present) for column in self.columns]
+        texts = [[NAMES[each] for each in statuses] for statuses in self.judged.lists]
+        return [texts[place] for place in self.judged.places]
 
     @property
     def as_of(self) -> dict[str, datetime]:

@@ -17,7 +17,7 @@ from featurestore.semantics.judge import expired, filled, non_present, row_statu
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
-from featurestore.serving.online_result import PartAnswer
+from featurestore.serving.online_result import Judged, PartAnswer
 from featurestore.tiles.series import ViewTiles
 from featurestore.tiles.tile_codec import TileCodec
 
@@ -25,12 +25,15 @@ Columns = Sequence[Sequence[Any]]
 
 
 class ViewReader(Protocol):
-    """One view as a service reads it. `marks`: the keys to read before any record; `places`: column → number of its feature."""
+    """One view as a service reads it. `marks`: the keys to read before any record; `places`: column → number of its feature;
+    `shares_statuses`: whether its features have one status between them, as plain ones do."""
 
     part: ServiceView
     codec: ViewCodec
     marks: tuple[bytes, ...]
     places: dict[str, int]
+    names: tuple[str, ...]
+    shares_statuses: bool
 
     def answer(
         self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
@@ -68,10 +71,21 @@ def _answered(
     """The answer, withheld where the view says so of values that are late."""
     if stale and loaded.part.view.declared.stale == "withhold":
         rows = len(statuses[0])
-        statuses = [[Status.WITHHELD] * rows] * len(statuses)
+        statuses = [[Status.WITHHELD] * rows] * len(columns)
         columns = [[None] * rows] * len(columns)
-    by_column = {name: statuses[place] for name, place in loaded.places.items()}
-    return PartAnswer(by_column, as_of, stale), columns
+    if loaded.shares_statuses:
+        judged = Judged(statuses[:1], (0,) * len(loaded.names))
+    else:
+        judged = _shared([statuses[place] for place in loaded.places.values()])
+    return PartAnswer(loaded.names, judged, as_of, stale), columns
+
+
+def _shared(columns: Sequence[list[Status]]) -> Judged:
+    """The statuses of columns; those of one row are shared where they are the same, others where they are one list."""
+    names: Sequence[int] = [status[0] for status in columns] if len(columns[0]) == 1 else list(map(id, columns))
+    lists = dict(zip(names, columns, strict=True))
+    numbers = dict(zip(lists, range(len(lists)), strict=True))
+    return Judged(list(lists.values()), tuple([numbers[name] for name in names]))
 
 
 class MaterializedReader:
@@ -83,8 +97,10 @@ class MaterializedReader:
         self.codec = ViewCodec(project, part.view)
         self.marks: tuple[bytes, ...] = (self.codec.watermark_key,)
         self.places = _places(part)
+        self.names = tuple(self.places)
         self._defaults = tuple(feature.default for feature in part.view.features)
         self._folded = tuple(i for i, feature in enumerate(part.view.features) if not feature.plain)
+        self.shares_statuses = not self._folded
 
     def answer(
         self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
@@ -104,12 +120,14 @@ class MaterializedReader:
         return _answered(self, statuses, columns, as_of=base, stale=self.view.timing.is_late(base, now))
 
     def _judged(self, records: Sequence[bytes | None], base: int, edition: int) -> tuple[list[list[Status]], Columns]:
-        """Rule 4: each feature's status for each record, and the columns with their defaults filled in."""
+        """Rule 4: each feature's status for each record, or one for all, and the columns with their defaults filled in."""
         held = [record for record in records if record is not None]
         rows = self.codec.rows(held, base, edition=edition)
         times, ttl = [time for time in rows.event_times if time is not None], self.view.ttl
         if times and len(times) == len(held) and not expired(min(times), min(rows.untils), base, ttl):
             judged = [Status.PRESENT] * len(held)  # where the earliest times have not expired, none has
+            if self.shares_statuses and len(held) == len(records):
+                return [judged], rows.columns
         else:
             judged = [row_status(*row, base, ttl) for row in zip(rows.event_times, rows.untils, strict=True)]
         statuses = [judged] * len(self._defaults)
@@ -150,6 +168,8 @@ class PushedReader:
         self.codec = ViewCodec(project, part.view)
         self.marks: tuple[bytes, ...] = (state_key(project, part.view.source), self.codec.watermark_key)
         self.places = _places(part)
+        self.names = tuple(self.places)
+        self.shares_statuses = False
         self._tiles = ViewTiles(part.view)
         self._records = TileCodec(self._tiles)
         self._witness = None if vouched is None else vouched.witness(part.view.source)
