@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from featurestore.config import ServerConfig
 from featurestore.server.edge import SECURITY
 from featurestore.server.problems import BadRequest, HttpAnswer, LimitError, problem_of
+from featurestore.server.sender import Sender
 
 LOOK_SECONDS = 0.5
 """Seconds between two looks for connections whose time is up; a fifth of the least limit, where that is less."""
@@ -164,11 +165,14 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read some bytes, not more of them than it takes to see that they are refused."""
-        self._unset_keepalive_if_required()
+        if len(data) <= PIECE_BYTES:
+            if not self._refused:
+                self._take(data)
+            return
         for at in range(0, len(data), PIECE_BYTES):
             if self._refused:
                 return
-            self._take(data if len(data) <= PIECE_BYTES else data[at : at + PIECE_BYTES])
+            self._take(data[at : at + PIECE_BYTES])
 
     def _take(self, data: bytes) -> None:
         """Read a piece, unless there are too many bytes for a head, or beside a body."""
@@ -232,7 +236,10 @@ class Connection(HttpToolsProtocol):
         elif len(self.headers) >= HEADERS:
             self._why = LimitError("header_bytes", f"The head has more than {HEADERS} fields", status=431)
         else:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
         if self._why is not None:
             raise self._why
 
@@ -287,12 +294,21 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The whole answer is given to the socket. What is left of the request that it answers is not read."""
         answered = self._cycles.popleft()
-        super().on_response_complete()
+        self._go_on()
         if answered.more_body or answered is self._last:
             self.flow.resume_reading()
             self._leave()
         else:
             self._rest()
+
+    def _go_on(self) -> None:
+        """Begin the next request that came, as uvicorn does, but without a timer: `Connections` ends who is idle for too long."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         super()._start_asgi_task(cycle, partial(self._answer, cycle, app))
@@ -302,19 +318,11 @@ class Connection(HttpToolsProtocol):
         if not self._in_message and self.cycle.response_complete and not self.transport.is_closing():
             self._all.idle[self] = self._now()
 
-    async def _answer(self, cycle: RequestResponseCycle, app: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request. Where the answer begins before the whole request was read, it is the connection's last."""
+    async def _answer(self, cycle: RequestResponseCycle, app: Any, scope: Scope, receive: Receive, _: Send) -> None:
+        await app(scope, receive, Sender(cycle, self._ends_with))
 
-        async def sent(message: Any) -> None:
-            if message["type"] != "http.response.start" or not cycle.more_body:
-                await send(message)
-                return
-            self._last = cycle
-            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
-            cycle.keep_alive = True  # uvicorn would end the connection before the client has seen the answer
-
-        await app(scope, receive, sent)
+    def _ends_with(self, cycle: RequestResponseCycle) -> None:
+        self._last = cycle
 
     # --- what is sent -------------------------------------------------------------------------
 

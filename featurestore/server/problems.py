@@ -175,6 +175,9 @@ class HttpAnswer(NamedTuple):
     async def __call__(self, send: Send) -> None:
         """Send it over ASGI, not more at once than the server shall keep until the client takes it."""
         await send(self.start())
+        if len(self.pieces) == 1 and len(self.pieces[0]) <= SENT_BYTES:
+            await send({"type": "http.response.body", "body": self.pieces[0]})
+            return
         last = len(self.pieces) - 1
         for number, piece in enumerate(self.pieces):
             for at in range(0, len(piece) or 1, SENT_BYTES):
