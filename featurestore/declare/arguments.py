@@ -44,17 +44,21 @@ def _held(verb: V, kinds: Mapping[str, _Kind]) -> V:
     names = {one.name for one in parameters}
     places = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
 
-    def given(args: tuple[Any, ...], said: dict[str, Any]) -> tuple[Any, ...]:
-        for name in said:
-            if name not in names:
-                _refuse(verb, name)
+    looked_at = [(place, name, kinds[name]) for place, name in enumerate(places) if name in kinds]
+
+    def given(args: tuple[Any, ...], said: dict[str, Any]) -> Sequence[Any]:
+        for name in said.keys() - names:
+            _refuse(verb, name)
         if len(args) > len(places):
             _refuse(verb, BY_PLACE)
         own = list(args)
-        for place, name in enumerate(places[: len(args)]):
-            own[place] = _checked(name, args[place], kinds.get(name))
-        said.update({name: _checked(name, value, kinds.get(name)) for name, value in said.items()})
-        return tuple(own)
+        for place, name, kind in looked_at:
+            if place < len(own):
+                own[place] = _checked(name, own[place], kind)
+        for name, kind in kinds.items():
+            if name in said:
+                said[name] = _checked(name, said[name], kind)
+        return own
 
     if inspect.iscoroutinefunction(verb):
 
@@ -80,10 +84,8 @@ def _refuse(verb: Callable[..., Any], word: str) -> None:
         raise TypeError(f"{title.removesuffix('.__init__')} {said}: {instead}")
 
 
-def _checked(name: str, value: Any, kind: _Kind | None) -> Any:
-    if kind is None:
-        return value
-    if kind in (NAMES, SOME_NAMES) and isinstance(value, str):
+def _checked(name: str, value: Any, kind: _Kind) -> Any:
+    if isinstance(value, str) and (kind is NAMES or kind is SOME_NAMES):
         value = [value]
     if not kind.fits(value):
         raise RequestError(f"{name} is {kind.said.format(name)}, and not {shown(value)}")

@@ -240,6 +240,8 @@ class ViewCodec:
 
         Raises LookupError where a record has no such slot.
         """
+        if len(records) == 1:
+            return self._of_one(records[0], base, edition)
         try:
             formats, instants, flags, *columns = map(list, zip(*map(self._first.unpack_from, records), strict=True))
         except (struct.error, ValueError):  # a slot without a row is shorter, or there is no record
@@ -266,6 +268,17 @@ class ViewCodec:
                     else:
                         odd.append((row, self._folded[i - len(columns)]))
         return Rows(event_times, untils, columns, odd)
+
+    def _of_one(self, record: bytes, base: int, edition: int) -> Rows:
+        """`rows` of one record."""
+        try:
+            form, instant, flags, *fixed = self._first.unpack_from(record)
+        except struct.error:  # a slot without a row is shorter
+            return self._one_by_one([record], base, edition)
+        if form != FORMAT or flags != _flags(edition, 1) or instant > base:
+            return self._one_by_one([record], base, edition)
+        event_time, until, values, odd = self._decoded(fixed, record, self._first.size)
+        return Rows((event_time,), (until,), [[value] for value in values], [(0, i) for i in odd])
 
     def _one_by_one(self, records: Sequence[bytes], base: int, edition: int) -> Rows:
         slots = [self.slot(record, base, edition=edition) for record in records]
@@ -300,7 +313,7 @@ class ViewCodec:
             start = end
         return None
 
-    def _decoded(self, fixed: tuple[Any, ...], record: bytes, tail: int) -> Row:
+    def _decoded(self, fixed: Sequence[Any], record: bytes, tail: int) -> Row:
         lead = self._lead
         values = list(fixed[lead + 1 :])
         for i in self._long:
@@ -310,11 +323,12 @@ class ViewCodec:
         for i, convert in self._from_wire:
             values[i] = convert(values[i])
         odd = []
-        for i in _set_bits(fixed[lead]):
-            if i < len(values):
-                values[i] = None
-            else:
-                odd.append(self._folded[i - len(values)])
+        if fixed[lead] != self._no_nulls:
+            for i in _set_bits(fixed[lead]):
+                if i < len(values):
+                    values[i] = None
+                else:
+                    odd.append(self._folded[i - len(values)])
         return Row(fixed[0], fixed[1] if self._has_until else END, tuple(values), tuple(odd))
 
 

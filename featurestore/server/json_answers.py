@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -17,7 +18,7 @@ from featurestore.config import ServerConfig
 from featurestore.semantics.service import ResolvedService
 from featurestore.server.problems import LimitError
 from featurestore.serving.online_result import NAMES, Judged, OnlineResult
-from featurestore.types import FeatureType, Timestamp, to_json
+from featurestore.types import Timestamp, to_json
 
 AS_THEY_ARE = {"Bool", "Int32", "Int64", "String"}
 PIECE_VALUES = 20_000
@@ -25,9 +26,6 @@ PIECE_VALUES = 20_000
 
 HELD = 1_000
 """Services, and of each the rows of statuses, whose texts are kept."""
-
-_present_only = partial(filter, None)
-"""Of numbers those that are neither null nor zero; NaN is among them."""
 
 
 def json_body(result: OnlineResult, most: int = ServerConfig().answer_bytes) -> list[bytes]:
@@ -38,7 +36,8 @@ def json_body(result: OnlineResult, most: int = ServerConfig().answer_bytes) -> 
         if len(_FORMS) >= HELD:
             _FORMS.clear()
         form = _FORMS[service.name, service.fingerprint] = _AnswerForm(service)
-    return within(form.pieces(result), most)
+    rows = max(1, PIECE_VALUES // len(result.columns))
+    return within([form.whole(result)] if len(result) <= rows else form.pieces(result, rows), most)
 
 
 def within(pieces: Iterable[bytes], most: int) -> list[bytes]:
@@ -62,24 +61,25 @@ class _AnswerForm:
             "fingerprint": service.fingerprint,
             "columns": [column.name for column in service.columns],
         }
-        self._head = orjson.dumps(of_service)[:-1] + b',"rows":['
+        self._head = orjson.dumps(of_service)[:-1] + b',"rows":'
         types = list(enumerate(column.type for column in service.columns))
         self._floats = [(place, of) for place, of in types if of.is_float]
+        self._float_places = [place for place, _ in self._floats]
         self._converted = [(place, of) for place, of in types if not (of.is_float or of.kind in AS_THEY_ARE)]
         self._status_texts: dict[tuple[tuple[int, ...], bytes], bytes] = {}
         self._end: tuple[tuple[Any, ...], bytes] = ((), b"")
 
-    def pieces(self, result: OnlineResult) -> Iterator[bytes]:
-        """An answer, some of its rows at once where it has many values."""
-        columns = self._json_columns(list(result.columns.values()))
-        rows: Sequence[Any] = list(zip(*columns, strict=True))
+    def whole(self, result: OnlineResult) -> bytes:
+        """An answer, written at once."""
+        rows = list(zip(*self._json_columns(result), strict=True))
+        statuses = b",".join(self._status_rows(result.judged))
+        return b"".join((self._head, orjson.dumps(rows), b',"statuses":[', statuses, self._end_of(result)))
+
+    def pieces(self, result: OnlineResult, count: int) -> Iterator[bytes]:
+        """An answer, so many of its rows at once."""
+        rows = list(zip(*self._json_columns(result), strict=True))
         statuses = self._status_rows(result.judged)
-        count = max(1, PIECE_VALUES // len(columns))
-        if len(rows) <= count:
-            texts = self._head, orjson.dumps(rows)[1:-1], b'],"statuses":[', b",".join(statuses), self._end_of(result)
-            yield b"".join(texts)
-            return
-        yield self._head
+        yield self._head + b"["
         for at in range(0, len(rows), count):
             yield (b"," if at else b"") + orjson.dumps(rows[at : at + count])[1:-1]
         yield b'],"statuses":['
@@ -87,10 +87,10 @@ class _AnswerForm:
             yield (b"," if at else b"") + b",".join(statuses[at : at + count])
         yield self._end_of(result)
 
-    def _json_columns(self, columns: list[Sequence[Any]]) -> list[Sequence[Any]]:
+    def _json_columns(self, result: OnlineResult) -> list[Sequence[Any]]:
         """The columns in their JSON forms; nearly all of them are as they were."""
-        converted: Sequence[tuple[int, FeatureType]] = self._converted
-        if not _are_finite([columns[place] for place, _ in self._floats]):
+        columns, converted = list(result.columns.values()), self._converted
+        if self._floats and not _are_finite(map(columns.__getitem__, self._float_places)):
             converted = [*converted, *self._floats]
         for place, of in converted:
             columns[place] = [to_json(of, value) for value in columns[place]]
@@ -129,9 +129,9 @@ class _AnswerForm:
 _FORMS: dict[tuple[str, str], _AnswerForm] = {}
 
 
-def _are_finite(columns: Sequence[Sequence[float | None]]) -> bool:
+def _are_finite(columns: Iterable[Sequence[float | None]]) -> bool:
     """Whether there is neither NaN nor an infinity among them; False also where their sum overflows."""
-    return math.isfinite(sum(map(sum, map(_present_only, columns))))
+    return math.isfinite(sum(filter(None, chain.from_iterable(columns))))  # neither null nor zero; NaN is kept
 
 
 @lru_cache(maxsize=256)

@@ -41,7 +41,8 @@ def read_json(text: bytes) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is no JSON: {no_json(error)}") from None
-    if text.count(b"[") + text.count(b"{") - _plain_rows(value) > DEPTH:
+    opened = text.count(b"[") + text.count(b"{")
+    if opened > DEPTH and opened - _plain_rows(value) > DEPTH:
         _check_depth(value)
     # Each string has two quotes, and one for each that it holds. Where a name comes twice, those of the first are gone.
     if text.count(b'"') + text.count(b"\\u0022") != orjson.dumps(value).count(b'"'):

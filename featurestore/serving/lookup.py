@@ -78,11 +78,13 @@ class Lookup(BoundToProcess):
         self._parts = [reader_of(part, project, vouched=vouched) for part in service.parts]
         self._marks = list(dict.fromkeys(key for loaded in self._parts for key in loaded.marks))
         self._marks_of = [[self._marks.index(key) for key in loaded.marks] for loaded in self._parts]
+        self._part_names = [column for loaded in self._parts for column in loaded.places]
         self._part_of = {column: loaded.part for loaded in self._parts for column in loaded.places}
         self._inputs = service.inputs
         self._on_demand = service.on_demand
         self._names = [column.name for column in service.columns]
         self._hidden = [column.name for column in service.hidden]
+        self._shown = [self._part_names.index(name) for name in self._names if name in self._part_names]
         self._places_of: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
         features = {part.column(feature.name): feature.type for part in service.parts for feature in part.features}
         self._input_types = {**self._inputs, **features, REQUEST_TIME: Timestamp}
@@ -150,9 +152,12 @@ class Lookup(BoundToProcess):
     def _answer(self, asked: _EncodedRequest, reading: Reading) -> OnlineResult | None:
         values = reading.values
         parts: dict[str, PartAnswer] = {}
-        columns: dict[str, Sequence[Any]] = {}
+        columns: list[Sequence[Any]] = []
         for loaded, marks, places in zip(self._parts, self._marks_of, asked.records, strict=True):
-            records = [values[place] if place >= 0 else None for place in places]
+            if isinstance(places, range):
+                records = values[places.start : places.stop]
+            else:
+                records = [values[place] if place >= 0 else None for place in places]
             answer = loaded.answer(reading.now, [values[mark] for mark in marks], records)
             if answer is None:
                 return None
@@ -162,11 +167,15 @@ class Lookup(BoundToProcess):
             if alike is not None:
                 of_part, of_columns = of_part.spread(alike), map(alike.spread, of_columns)
             parts[loaded.part.name] = of_part
-            columns.update(zip(loaded.places, of_columns, strict=True))
+            columns.extend(of_columns)
+        hidden: dict[str, Sequence[Any]] = {}
         if self._on_demand:
-            self._evaluate(columns, asked, reading.now)
-        shown = columns if list(columns) == self._names else {name: columns[name] for name in self._names}
-        hidden = {name: columns[name] for name in self._hidden}
+            named = dict(zip(self._part_names, columns, strict=True))
+            self._evaluate(named, asked, reading.now)
+            shown = {name: named[name] for name in self._names}
+            hidden = {name: named[name] for name in self._hidden}
+        else:
+            shown = dict(zip(self._names, map(columns.__getitem__, self._shown), strict=True))
         judged = self._judged(list(parts.values()), asked.rows)
         return OnlineResult(self.service, shown, asked.inputs, parts, reading.now, hidden, judged)
 
@@ -237,6 +246,8 @@ def _evaluated(
 
 def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> RequestRows:
     """Rows of a request: a list of mappings as it is, one mapping as one row, any frame row by row."""
+    if type(rows) is list:
+        return rows
     if isinstance(rows, Mapping) and not any(isinstance(value, (list, tuple)) for value in rows.values()):
         return [rows]
     if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):

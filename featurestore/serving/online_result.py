@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy.typing as npt
@@ -153,10 +154,9 @@ class OnlineResult:
 
     def status_counts(self) -> list[int]:
         """How many values of all rows have each status, in the order of `Status`."""
-        counts, columns = [0] * len(NAMES), Counter(self.judged.places)
-        for number, statuses in enumerate(self.judged.lists):
-            if times := columns[number]:
-                _add_counts(counts, statuses, times)
+        counts = [0] * len(NAMES)
+        for number, times in _columns_of(self.judged.places):
+            _add_counts(counts, self.judged.lists[number], times)
         return counts
 
     def _status_texts(self) -> list[list[str]]:
@@ -207,6 +207,12 @@ class OnlineResult:
 
     def _repr_html_(self) -> str:
         return self.report().html()
+
+
+@lru_cache(maxsize=1_000)
+def _columns_of(places: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Each place, and how many columns have it."""
+    return list(Counter(places).items())
 
 
 def _add_counts(counts: list[int], statuses: Sequence[Status], times: int) -> None:

@@ -101,12 +101,16 @@ class MaterializedReader:
         self._defaults = tuple(feature.default for feature in part.view.features)
         self._folded = tuple(i for i, feature in enumerate(part.view.features) if not feature.plain)
         self.shares_statuses = not self._folded
+        self._mark: _Watermark | None = None
 
     def answer(
         self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
     ) -> tuple[PartAnswer, Columns] | None:
         """See ViewReader."""
-        base = self.view.timing.served(unpack_watermark(marks[0]), now)
+        mark = self._mark
+        if mark is None or mark.held != marks[0]:
+            mark = self._mark = _Watermark(marks[0], unpack_watermark(marks[0]), edition_of(marks[0]))
+        base = self.view.timing.served(mark.instants, now)
         if base is None:
             raise NotMaterializedError(
                 f"View '{self.view.name}' has no values online at {to_datetime(now).isoformat()}; run "
@@ -114,7 +118,7 @@ class MaterializedReader:
                 f"{self.view.fingerprint[:12]}, its first values are served {_first(self.view, marks[0])}"
             )
         try:
-            statuses, columns = self._judged(records, base, edition_of(marks[0]))
+            statuses, columns = self._judged(records, base, mark.edition)
         except LookupError:
             return None
         return _answered(self, statuses, columns, as_of=base, stale=self.view.timing.is_late(base, now))
@@ -149,6 +153,14 @@ class MaterializedReader:
                 statuses[i] = list(known)
             statuses[i][row] = non_present(self.view.features[i])
         return statuses
+
+
+class _Watermark(NamedTuple):
+    """A watermark as it was read and as it says: between two runs it stays as it is, and is not decoded again."""
+
+    held: bytes | None
+    instants: tuple[int, ...]
+    edition: int
 
 
 def _first(view: ResolvedView, watermark: bytes | None) -> str:
