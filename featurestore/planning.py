@@ -113,7 +113,7 @@ class Planning:
         current, kept = registry.current(), registry.kept()
         held = [(held.view.name, held.view.fingerprint) for held in held_views(registry)]
         versions = {*view_fingerprints(current.document).items(), *held, *registry.leftovers()}
-        deleted = free_project(project.online, project.config.project, versions)
+        deleted = free_project(project.online, registry, project.config.project, versions)
         if kept or current.document != empty_document():
             retired = [one.named for one in kept]
             registry.commit(empty_document(), expected=current.number, note="teardown", retire=retired)

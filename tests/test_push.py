@@ -35,7 +35,7 @@ from featurestore import (
     TableSource,
 )
 from featurestore.errors import NotFoundError, NotMaterializedError, PushError
-from featurestore.online.source_state import source_prefix
+from featurestore.online.view_codec import source_prefix
 from featurestore.push import push_queue as line
 from featurestore.push.deduplicate import IDENTITY
 from featurestore.push.push_sources import Pushing
@@ -430,7 +430,7 @@ def test_identities_are_forgotten_when_their_rows_are_older_than_the_lateness() 
 
 
 def identities(store: FeatureStore) -> list[bytes]:
-    prefix = source_prefix(store.config.project, SWIPES) + IDENTITY
+    prefix = source_prefix(store.config.project, SWIPES.name) + IDENTITY
     return [key for keys in store.online.scan(prefix) for key in keys]
 
 

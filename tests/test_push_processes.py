@@ -18,8 +18,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.clock import instant_of
 from featurestore.errors import FeatureStoreError
-from featurestore.online.source_state import source_prefix
-from featurestore.online.view_codec import ViewCodec
+from featurestore.online.view_codec import ViewCodec, source_prefix
 from tests.folding import FoldSpec
 from tests.histories import History
 from tests.oracle import SourceSpec, ViewSpec, sort_key
@@ -161,7 +160,7 @@ def prefixes(store: FeatureStore, world: PushWorld) -> set[bytes]:
     """What the online keys of the project may begin with: those of its source and of the view versions that are applied."""
     view = store.lookup("view").service.parts[0].view
     project = store.config.project
-    return {source_prefix(project, view.source), ViewCodec(project, view).prefix}  # type: ignore[arg-type]
+    return {source_prefix(project, view.source.name), ViewCodec(project, view).prefix}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("online", ["lmdb", "redis"])

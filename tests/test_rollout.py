@@ -25,7 +25,7 @@ from featurestore import (
     PushSource,
     Sum,
 )
-from featurestore.online.view_codec import ViewCodec
+from featurestore.online.view_codec import key_prefix
 from featurestore.registry.documents import view_fingerprints
 from featurestore.registry.steps import KeepVersion
 from featurestore.types import Float64, String, Timestamp, from_json
@@ -128,7 +128,7 @@ class World:
 def keys(store: FeatureStore, version: int) -> list[int]:
     """How many online keys each view version has that a version of the registry applied."""
     views = view_fingerprints(store.registry.version(version).document)
-    prefixes = [ViewCodec.prefix_of("rollout", *view) for view in views.items()]
+    prefixes = [key_prefix("rollout", *view) for view in views.items()]
     return [sum(map(len, store.online.scan(prefix))) for prefix in prefixes]
 
 

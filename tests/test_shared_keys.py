@@ -128,7 +128,7 @@ class Counted:
     """A store that remembers the keys of each round trip."""
 
     def __init__(self, store: OnlineStore, *, blocking: bool = False) -> None:
-        self._store, self.blocking = store, blocking
+        self._store, self.blocking, self.tagged = store, blocking, store.tagged
         self.trips: list[list[bytes]] = []
 
     def get(self, keys: Sequence[bytes]) -> Reading:

@@ -252,7 +252,7 @@ class Forgetful:
 
     def __init__(self, store: OnlineStore, prefix: list[bytes], after: int) -> None:
         self._store, self._prefix, self._left = store, prefix, after
-        self.blocking = store.blocking
+        self.blocking, self.tagged = store.blocking, store.tagged
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

@@ -15,7 +15,7 @@ from featurestore.catalog import Catalog
 from featurestore.errors import FingerprintError, NotFoundError, NotMaterializedError, PlanOutdatedError
 from featurestore.materialize import materializer
 from featurestore.materialize.progress import Progress
-from featurestore.online.view_codec import ViewCodec
+from featurestore.online.view_codec import key_prefix
 from featurestore.types import String
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
@@ -145,7 +145,7 @@ def test_a_run_leaves_nothing_of_a_version_that_is_retired_under_its_hands(
         store.apply([service(default=default)], keep=True)
         fill(store)
         retired = next(view for view in store._project.applied() if view.fingerprint == first)
-        prefix = ViewCodec.prefix_of("versions", "facts", first)
+        prefix = key_prefix("versions", "facts", first)
         assert any(store.online.scan(prefix))
         clock.advance(HOUR)
 

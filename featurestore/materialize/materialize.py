@@ -132,7 +132,7 @@ def materialize_view(
     full: ask for every key, not only for those that may have changed, read every row, and compute what is served again.
     tiles: the folder of tiles that runs use and make; None: none.
     """
-    codec = ViewCodec(project, view)
+    codec = ViewCodec(project, view, tagged=store.tagged)
     now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
     complete = unpack_watermark(watermark)
     due = view.timing.due(now, complete[0] if complete else None)

@@ -82,4 +82,4 @@ class Materializer:
         if self._tiles is not None:
             free_tiles(self._tiles, view, fingerprint)
         with self._pushed.alone(view, fingerprint):
-            return free_view(self._store, self._project, view, fingerprint)
+            return free_view(self._store, self._registry, self._project, view, fingerprint)

@@ -14,6 +14,10 @@ STORES = {
     "lmdb": "featurestore.online.lmdb:LmdbStore",
     "redis": "featurestore.online.redis:RedisStore",
     "rediss": "featurestore.online.redis:RedisStore",
+    "redis+sentinel": "featurestore.online.redis_sentinel:SentinelStore",
+    "rediss+sentinel": "featurestore.online.redis_sentinel:SentinelStore",
+    "redis+cluster": "featurestore.online.redis_cluster:ClusterStore",
+    "rediss+cluster": "featurestore.online.redis_cluster:ClusterStore",
 }
 """URL scheme: the class that serves it, called with the URL and `clock=`; imported when it is first used."""
 

@@ -31,11 +31,16 @@ class OnlineStore(Protocol):
     blocking: ClassVar[bool]
     """Whether `get` waits for another machine, so that an event loop must call it from a thread."""
 
+    tagged: ClassVar[bool]
+    """Whether keys lie on several servers, by the hash tag `{…}` in them. Then what is promised of a batch is promised of one whose keys
+    have a tag in common: no other one is written, but that keys of several tags may be deleted in one call, tag by tag."""
+
     def get(self, keys: Sequence[bytes]) -> Reading:
         """The store's clock, then the value of each key (None: absent), in one round trip.
 
         The clock is read first, and a key is read no later than the keys after it, so that a caller who puts
-        watermarks before records never sees a watermark newer than its records.
+        watermarks before records never sees a watermark newer than its records. Where keys lie on several servers, that is so of
+        those with one tag, and the clock is the one that is furthest behind.
         """
 
     def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:

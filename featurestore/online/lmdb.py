@@ -250,6 +250,7 @@ class LmdbStore(BoundToProcess):
     """
 
     blocking: ClassVar[bool] = False
+    tagged: ClassVar[bool] = False
     OPTIONS: ClassVar[dict[str, Parser]] = {"map_size": byte_count, "lock_timeout": seconds}
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from featurestore.declare.push import PushSource
 from featurestore.errors import OnlineStoreError
-from featurestore.online.view_codec import ViewCodec
+from featurestore.online.view_codec import source_prefix
 
 PACKED = struct.Struct("<Bqqqq")
 FORMAT = 2
@@ -94,11 +94,6 @@ def served_as_of(
     return min(complete, max(now, state.applied))
 
 
-def source_prefix(project: str, source: PushSource) -> bytes:
-    """What the online keys of a push source begin with."""
-    return ViewCodec.prefix_of(project, f"push source {source.name}", "")
-
-
-def state_key(project: str, source: PushSource) -> bytes:
+def state_key(project: str, source: PushSource, *, tagged: bool = False) -> bytes:
     """The key of a source's state."""
-    return source_prefix(project, source) + b"p"
+    return source_prefix(project, source.name, tagged=tagged) + b"p"

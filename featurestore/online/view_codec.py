@@ -1,6 +1,7 @@
 """The bytes that an online store keeps: keys, watermarks, and the records of views that are materialized.
 
     key         project ":" view id (8 bytes) kind (1 byte) entity key
+                in a store that spreads its keys: project ":" "{" tag (8 hex digits) "}" view id, and so on
     entity key  each column in order: fixed-width values as they are, others behind their length (u32)
     watermark   format (u8), then the last two complete instants, newest first (i64 each); with an edition, format 2 and
                 the edition (u32) before the instants
@@ -9,6 +10,8 @@
                 (i64), until (i64, where the source has one), a bit a null (least significant first) and then one for
                 each folded feature whose status is not PRESENT, every feature's fixed-width value or the length of its
                 bytes (u32), then those bytes
+
+The tag keeps together what is written together: the keys of a view version, and those of a push source with all views over it.
 
 Numbers are little-endian. The view id stands for the view's name and value fingerprint, so that the types of a record
 are known from its key, and two versions of a view never share one. A slot is what the view answers from its instant
@@ -60,9 +63,29 @@ def project_prefix(project: str) -> bytes:
     return project.encode() + b":"
 
 
-def watermark_key(project: str, view: str, fingerprint: str) -> bytes:
-    """The key of a view version's watermark."""
-    return ViewCodec.prefix_of(project, view, fingerprint) + WATERMARK
+def key_prefix(project: str, view: str, fingerprint: str, *, pushed: str | None = None, tagged: bool = False) -> bytes:
+    """What every key of a view version begins with. pushed: the push source that it is over; tagged: as the store says it."""
+    own = _digest(view, fingerprint)
+    if not tagged:
+        return project_prefix(project) + own
+    return project_prefix(project) + _tag(own if pushed is None else _digest(*_named(pushed))) + own
+
+
+def source_prefix(project: str, pushed: str, *, tagged: bool = False) -> bytes:
+    """What every key of a push source, by its name, begins with."""
+    return key_prefix(project, *_named(pushed), tagged=tagged)
+
+
+def _named(pushed: str) -> tuple[str, str]:
+    return f"push source {pushed}", ""
+
+
+def _digest(view: str, fingerprint: str) -> bytes:
+    return hashlib.blake2b(f"{view}\0{fingerprint}".encode(), digest_size=8).digest()
+
+
+def _tag(digest: bytes) -> bytes:
+    return b"{%s}" % digest[:4].hex().encode()
 
 
 def pack_watermark(instants: Sequence[int], edition: int = 0) -> bytes:
@@ -141,9 +164,10 @@ class Rows(NamedTuple):
 class ViewCodec:
     """Encodes and decodes one version of a view: keys and slots, a row at a time or column by column."""
 
-    def __init__(self, project: str, view: ResolvedView) -> None:
-        self.prefix = self.prefix_of(project, view.name, view.fingerprint)
-        self.watermark_key = watermark_key(project, view.name, view.fingerprint)
+    def __init__(self, project: str, view: ResolvedView, *, tagged: bool = False) -> None:
+        pushed = view.source.name if view.is_pushed else None
+        self.prefix = key_prefix(project, view.name, view.fingerprint, pushed=pushed, tagged=tagged)
+        self.watermark_key = self.prefix + WATERMARK
         self.state_key = self.prefix + b"s"
         self.lease_key = self.prefix + b"l"
         self.record_prefix = self.prefix + b"r"
@@ -160,11 +184,6 @@ class ViewCodec:
         self._lead = 2 if self._has_until else 1
         self._long = tuple(i for i, of in enumerate(self._types) if of.wire is None)
         self._from_wire = tuple((i, FROM_WIRE[of.kind](of)) for i, of in enumerate(self._types) if of.kind in FROM_WIRE)
-
-    @staticmethod
-    def prefix_of(project: str, view: str, fingerprint: str) -> bytes:
-        """What every key of a view version begins with."""
-        return project_prefix(project) + hashlib.blake2b(f"{view}\0{fingerprint}".encode(), digest_size=8).digest()
 
     def key(self, values: Sequence[Any]) -> bytes:
         """The store's key for canonical key scalars, none of them null."""

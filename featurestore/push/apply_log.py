@@ -36,7 +36,10 @@ class Applying:
 
     def published(self, versions: Iterable[ResolvedView]) -> list[PushedView]:
         """The view versions that are complete online; the others read the log when they are filled."""
-        self._views = {v.fingerprint: self._views.get(v.fingerprint) or PushedView(self._project, v) for v in versions}
+        self._views = {
+            v.fingerprint: self._views.get(v.fingerprint) or PushedView(self._project, v, tagged=self._store.tagged)
+            for v in versions
+        }
         views = list(self._views.values())
         marks = self._store.get([view.keys.watermark_key for view in views]).values
         return [view for view, mark in zip(views, marks, strict=True) if mark is not None]

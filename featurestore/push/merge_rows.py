@@ -29,12 +29,12 @@ class LoggedRow(NamedTuple):
 class PushedView:
     """A view version over a push source: its tiles, and how its keys and records are written."""
 
-    def __init__(self, project: str, view: ResolvedView) -> None:
+    def __init__(self, project: str, view: ResolvedView, *, tagged: bool = False) -> None:
         assert isinstance(view.source, PushSource)
         self.view = view
         self.source: PushSource = view.source
         self.tiles = ViewTiles(view)
-        self.keys = ViewCodec(project, view)
+        self.keys = ViewCodec(project, view, tagged=tagged)
         self.records = TileCodec(self.tiles)
         self.exact = all(aggregate.numbers for aggregate in self.tiles.aggregates)
         """Whether a row can be taken out of a record again."""

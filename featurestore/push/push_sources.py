@@ -20,13 +20,13 @@ from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError
 from featurestore.materialize.materialize import Run
 from featurestore.online import OnlineStore
 from featurestore.online.source_state import LAG_US, Witness
-from featurestore.online.view_codec import ViewCodec, pack_watermark, watermark_key
+from featurestore.online.view_codec import WATERMARK, ViewCodec, key_prefix, pack_watermark
 from featurestore.push.compactor import Compactor
 from featurestore.push.heartbeat import Heartbeat
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import AppliedSource, Pusher, TakenBack
 from featurestore.push.witness import LOOK_EVERY_US, LogWitness
-from featurestore.registry.documents import Document
+from featurestore.registry.documents import pushed_source
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry, RegistryState, Version
 from featurestore.semantics.view import ResolvedView
@@ -150,7 +150,7 @@ class Pushing:
     def fill(self, view: ResolvedView, *, full: bool) -> list[Run]:
         """Make a view over pushed rows complete online: all of it where it never was, else what a dead pusher left."""
         assert isinstance(view.source, PushSource)
-        pusher, codec = self._pusher(view.source.name), ViewCodec(self._project, view)
+        pusher, codec = self._pusher(view.source.name), ViewCodec(self._project, view, tagged=self._store.tagged)
         reading = self._store.get([codec.watermark_key])
         self._offline.note(view.source, now=reading.now)
         if reading.values[0] is not None and not full:
@@ -257,9 +257,13 @@ class Pushing:
             (view, record["fingerprint"])
             for version in self._registry.history()
             for view, record in version.document["views"].items()
-            if record["declared"]["source"] == source and _is_pushed(version.document, view)
+            if pushed_source(version.document, view) == source
         }
-        return [watermark_key(self._project, *version) for version in sorted(found - there)]
+        tagged = self._store.tagged
+        prefixes = [
+            key_prefix(self._project, *version, pushed=source, tagged=tagged) for version in sorted(found - there)
+        ]
+        return [prefix + WATERMARK for prefix in prefixes]
 
     def _read(self) -> _AppliedSources:
         """What is applied and still to be freed; the definitions are read again only where that has changed."""
@@ -284,7 +288,11 @@ class Pushing:
             for view, record in version.document["views"].items():
                 if (view, record["fingerprint"]) in left:
                     found.setdefault((view, record["fingerprint"]), (version, True))
-        return [(of.view(view), old) for (view, _), (of, old) in found.items() if _is_pushed(of.document, view)]
+        return [
+            (of.view(view), old)
+            for (view, _), (of, old) in found.items()
+            if pushed_source(of.document, view) is not None
+        ]
 
     def _wait_for_the_clock(self, instant: int) -> None:
         """Return when the online store's clock has come to an instant."""
@@ -299,8 +307,3 @@ class Pushing:
                     f"{to_datetime(instant).isoformat()} on, by a clock that was ahead of it."
                 )
             time.sleep(min((instant - now) / 1e6, 0.01))
-
-
-def _is_pushed(document: Document, view: str) -> bool:
-    declared = document["views"][view]["declared"]["source"]
-    return bool(document["sources"][declared]["declared"]["kind"] == "push")

@@ -28,8 +28,8 @@ from featurestore.durable.forks import renewed_in_child
 from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreError, OnlineUnavailableError, PushError
 from featurestore.lazy import pa, pc
 from featurestore.online import Guard, OnlineStore
-from featurestore.online.source_state import NEVER, SourceState, source_prefix, state_key
-from featurestore.online.view_codec import pack_watermark
+from featurestore.online.source_state import NEVER, SourceState, state_key
+from featurestore.online.view_codec import pack_watermark, source_prefix
 from featurestore.push.apply_log import Applying, BatchReading, missing_rows
 from featurestore.push.deduplicate import (
     IDENTITY,
@@ -130,8 +130,8 @@ class Pusher:
         self.source = source
         self._offline, self._store, self._project = offline, store, project
         self._applied, self._wait = applied, wait
-        self._state_key = state_key(project, source)
-        self._prefix = source_prefix(project, source)
+        self._state_key = state_key(project, source, tagged=store.tagged)
+        self._prefix = source_prefix(project, source.name, tagged=store.tagged)
         self._log = offline.log(source)
         self._applying = Applying(offline, store, self._log, project=project)
         self.renew()
@@ -235,7 +235,7 @@ class Pusher:
             self._swap({}, state)  # before records of that instant are there to be looked up
             puts: Puts = {}
             count = 0
-            for key, record in self._filled(PushedView(self._project, view), upto=upto):
+            for key, record in self._filled(self._pushed_view(view), upto=upto):
                 puts[key] = record
                 count += record is not None
                 if len(puts) == batch:
@@ -260,7 +260,7 @@ class Pusher:
             file = place(now) if rows.num_rows else None
             if file is not None:
                 write_rows(rows.drop_columns([KNOWN_AT, REPLACES]), file)
-            marks = [PushedView(self._project, view).keys.watermark_key for view in [*applied.views, *applied.left]]
+            marks = [self._pushed_view(view).keys.watermark_key for view in [*applied.views, *applied.left]]
             gone: Puts = dict.fromkeys([*marks, *applied.gone(), self._state_key])
             if not self._store.write(gone, guard=Guard(self._state_key, self._held)):
                 raise self._told()
@@ -276,6 +276,9 @@ class Pusher:
             left.discard(key)
             yield key, record
         yield from dict.fromkeys(left).items()
+
+    def _pushed_view(self, view: ResolvedView) -> PushedView:
+        return PushedView(self._project, view, tagged=self._store.tagged)
 
     # --- one batch ---------------------------------------------------------------------------
 
@@ -528,7 +531,7 @@ class Pusher:
 
     def _publish_empty(self, applied: AppliedSource, state: SourceState, now: int) -> SourceState:
         """Before the first row: every view is complete, since there is nothing to fill it with."""
-        marks = [PushedView(self._project, view).keys.watermark_key for view in applied.views]
+        marks = [self._pushed_view(view).keys.watermark_key for view in applied.views]
         unset = [mark for mark, held in zip(marks, self._store.get(marks).values, strict=True) if held is None]
         if unset:
             state = state._replace(confirmed=max(state.complete, now))

@@ -6,19 +6,31 @@ from collections.abc import Iterable
 
 from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
-from featurestore.online.view_codec import WATERMARK, ViewCodec, project_prefix
+from featurestore.online.view_codec import WATERMARK, key_prefix, project_prefix
+from featurestore.registry.documents import pushed_source
+from featurestore.registry.store import Registry
 
 
-def free_view(store: OnlineStore, project: str, view: str, fingerprint: str) -> int:
+def free_view(store: OnlineStore, registry: Registry, project: str, view: str, fingerprint: str) -> int:
     """Delete every key of a view version; how many there were."""
-    prefix = ViewCodec.prefix_of(project, view, fingerprint)
+    prefix = _prefix(store, registry, project, view, fingerprint)
     return _free(store, prefix, first=[prefix + WATERMARK])
 
 
-def free_project(store: OnlineStore, project: str, versions: Iterable[tuple[str, str]]) -> int:
+def free_project(store: OnlineStore, registry: Registry, project: str, versions: Iterable[tuple[str, str]]) -> int:
     """Delete every key of a project; how many there were. versions: (view, fingerprint) that may be served now."""
-    watermarks = [ViewCodec.prefix_of(project, *version) + WATERMARK for version in versions]
+    watermarks = [_prefix(store, registry, project, *version) + WATERMARK for version in versions]
     return _free(store, project_prefix(project), first=watermarks)
+
+
+def _prefix(store: OnlineStore, registry: Registry, project: str, view: str, fingerprint: str) -> bytes:
+    """What the keys of a version begin with that was applied at some time."""
+    tagged, pushed = store.tagged, None
+    if tagged:
+        documents = (version.document for version in registry.history())
+        found = (one for one in documents if one["views"].get(view, {}).get("fingerprint") == fingerprint)
+        pushed = next((pushed_source(document, view) for document in found), None)
+    return key_prefix(project, view, fingerprint, pushed=pushed, tagged=tagged)
 
 
 def _free(store: OnlineStore, prefix: bytes, *, first: list[bytes]) -> int:

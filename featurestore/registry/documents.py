@@ -247,6 +247,12 @@ def service_views(document: Document, name: str) -> dict[str, str]:
     return {ref["view"]: document["views"][ref["view"]]["fingerprint"] for ref in refs if "view" in ref}
 
 
+def pushed_source(document: Document, view: str) -> str | None:
+    """The name of the push source that a view is over; None where it is over another one."""
+    name: str = document["views"][view]["declared"]["source"]
+    return name if document["sources"][name]["declared"]["kind"] == "push" else None
+
+
 class _DefinitionReader:
     """Reads definitions that refer to each other, each once."""
 

@@ -100,8 +100,11 @@ def status_of(
 ) -> list[ViewStatus]:  # fmt: skip
     """The status of each view, all read at once; kept: fingerprint → for whom it is kept. SourceError where the source of one that says freshness cannot be read."""
     listed = list(views)
-    marks = [ViewCodec(project, view).watermark_key for view in listed]
-    states = [state_key(project, view.source) if isinstance(view.source, PushSource) else None for view in listed]
+    marks = [ViewCodec(project, view, tagged=store.tagged).watermark_key for view in listed]
+    states = [
+        state_key(project, view.source, tagged=store.tagged) if isinstance(view.source, PushSource) else None
+        for view in listed
+    ]
     keys = list(dict.fromkeys([*marks, *(key for key in states if key is not None)]))
     reading = store.get(keys)
     held = dict(zip(keys, reading.values, strict=True))

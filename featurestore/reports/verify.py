@@ -185,7 +185,7 @@ class _MovedError(Exception):
 
 
 def _slots_compared(project: Project, view: ResolvedView) -> Verified:
-    codec = ViewCodec(project.config.project, view)
+    codec = ViewCodec(project.config.project, view, tagged=project.online.tagged)
     for _ in range(ATTEMPTS):
         now, (watermark,) = project.online.get([codec.watermark_key])
         complete = unpack_watermark(watermark)
@@ -241,9 +241,12 @@ def _batches(keys: list[bytes]) -> Iterator[list[bytes]]:
 
 def _tiles_compared(project: Project, view: ResolvedView) -> Verified:
     """Compare the records of a view over pushed rows: all while pushes go on, and those that differ again while pushes wait."""
-    pushed = PushedView(project.config.project, view)
+    pushed = PushedView(project.config.project, view, tagged=project.online.tagged)
     found = _found(pushed.keys, view)
-    mark, state = pushed.keys.watermark_key, state_key(project.config.project, pushed.source)
+    mark, state = (
+        pushed.keys.watermark_key,
+        state_key(project.config.project, pushed.source, tagged=project.online.tagged),
+    )
 
     def applied() -> int | None:
         complete, data = project.online.get([mark, state]).values

@@ -75,7 +75,7 @@ class Lookup(BoundToProcess):
         self.service = service
         self.is_applied = is_applied
         self._store = store
-        self._parts = [reader_of(part, project, vouched=vouched) for part in service.parts]
+        self._parts = [reader_of(part, project, tagged=store.tagged, vouched=vouched) for part in service.parts]
         self._marks = list(dict.fromkeys(key for loaded in self._parts for key in loaded.marks))
         self._marks_of = [[self._marks.index(key) for key in loaded.marks] for loaded in self._parts]
         self._part_names = [column for loaded in self._parts for column in loaded.places]

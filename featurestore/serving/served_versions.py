@@ -59,7 +59,7 @@ Named = str | FeatureList
 
 def is_published(view: ResolvedView, store: OnlineStore, project: str) -> bool:
     """Whether a view version has an instant online whose time to be served has come."""
-    reading = store.get([ViewCodec(project, view).watermark_key])
+    reading = store.get([ViewCodec(project, view, tagged=store.tagged).watermark_key])
     return view.timing.served(unpack_watermark(reading.values[0]), reading.now) is not None
 
 

@@ -55,9 +55,11 @@ class Vouched(Protocol):
         """Who vouches for readings of a source."""
 
 
-def reader_of(part: ServiceView, project: str, *, vouched: Vouched | None = None) -> ViewReader:
-    """The part, ready to be looked up."""
-    return PushedReader(part, project, vouched) if part.view.is_pushed else MaterializedReader(part, project)
+def reader_of(part: ServiceView, project: str, *, tagged: bool, vouched: Vouched | None = None) -> ViewReader:
+    """The part, ready to be looked up. tagged: as the online store says it."""
+    if part.view.is_pushed:
+        return PushedReader(part, project, vouched, tagged=tagged)
+    return MaterializedReader(part, project, tagged=tagged)
 
 
 def _places(part: ServiceView) -> dict[str, int]:
@@ -91,10 +93,10 @@ def _shared(columns: Sequence[list[Status]]) -> Judged:
 class MaterializedReader:
     """A part whose values were materialized: slots, judged at the newest watermark that rule 0 allows."""
 
-    def __init__(self, part: ServiceView, project: str) -> None:
+    def __init__(self, part: ServiceView, project: str, *, tagged: bool) -> None:
         self.part = part
         self.view = part.view
-        self.codec = ViewCodec(project, part.view)
+        self.codec = ViewCodec(project, part.view, tagged=tagged)
         self.marks: tuple[bytes, ...] = (self.codec.watermark_key,)
         self.places = _places(part)
         self.names = tuple(self.places)
@@ -173,12 +175,15 @@ def _first(view: ResolvedView, watermark: bytes | None) -> str:
 class PushedReader:
     """A part over pushed rows: tiles, merged for the instant up to which they are confirmed to hold all of the log."""
 
-    def __init__(self, part: ServiceView, project: str, vouched: Vouched | None = None) -> None:
+    def __init__(self, part: ServiceView, project: str, vouched: Vouched | None = None, *, tagged: bool) -> None:
         assert isinstance(part.view.source, PushSource)
         self.part = part
         self.view = part.view
-        self.codec = ViewCodec(project, part.view)
-        self.marks: tuple[bytes, ...] = (state_key(project, part.view.source), self.codec.watermark_key)
+        self.codec = ViewCodec(project, part.view, tagged=tagged)
+        self.marks: tuple[bytes, ...] = (
+            state_key(project, part.view.source, tagged=tagged),
+            self.codec.watermark_key,
+        )
         self.places = _places(part)
         self.names = tuple(self.places)
         self.shares_statuses = False

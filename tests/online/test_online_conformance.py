@@ -219,10 +219,10 @@ def test_guarded_writers_lose_no_update(store: OnlineStore) -> None:
     assert store.get([b"counter", b"copy"]).values == [b"120", b"120"]
 
 
-def test_processes_lose_no_update(store: OnlineStore, url: str) -> None:
+def test_processes_lose_no_update(store: OnlineStore, url: str, prefix_of_all: str) -> None:
     """The same between processes, while this one reads: counter and copy are always equal."""
     store.write({b"p:counter": b"0", b"p:copy": b"0"})
-    processes = [start_writer("count", url, "p:", 60) for _ in range(2)]
+    processes = [start_writer("count", url, f"{prefix_of_all}p:", 60) for _ in range(2)]
     while any(process.poll() is None for process in processes):
         counter, copy = store.get([b"p:counter", b"p:copy"]).values
         assert counter == copy
@@ -233,11 +233,11 @@ def test_processes_lose_no_update(store: OnlineStore, url: str) -> None:
     assert store.get([b"p:counter", b"p:copy"]).values == [b"120", b"120"]
 
 
-def test_a_killed_writer_leaves_whole_batches(store: OnlineStore, url: str) -> None:
+def test_a_killed_writer_leaves_whole_batches(store: OnlineStore, url: str, prefix_of_all: str) -> None:
     """Whenever a writing process is killed, all keys bear one stamp, and others can write on."""
     keys = [b"s:%06d" % index for index in range(5000)]
     for turn, delay in enumerate((0.0, 0.013, 0.031)):
-        process = start_writer("stamp", url, "s:", len(keys), f"w{turn}")
+        process = start_writer("stamp", url, f"{prefix_of_all}s:", len(keys), f"w{turn}")
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         time.sleep(delay)

@@ -80,7 +80,7 @@ def test_a_get_of_more_keys_than_one_command_takes_is_one_transaction(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that what is read first and what is read last are of one moment."""
-    monkeypatch.setattr("featurestore.online.redis._COMMAND_KEYS", 2)
+    monkeypatch.setattr("featurestore.online.redis_server.COMMAND_KEYS", 2)
     keys = [b"many %d" % n for n in range(5)]
     with closing(open_online(redis_url)) as store:
         store.write({key: key for key in keys[:-1]})
@@ -100,7 +100,7 @@ def test_the_right_password_opens_and_is_never_shown(guarded: RedisServer) -> No
         store.write({b"a": b"1"})
         assert store.get([b"a"]).values == [b"1"]
         assert repr(store) == f"RedisStore('redis://127.0.0.1:{guarded.port}/0')"
-        assert SECRET not in f"{store} {vars(store)['_pool']!r}"
+        assert SECRET not in f"{store} {vars(store)['_server'].pool!r}"
 
 
 @pytest.mark.parametrize("password", ["wr0ng", ""])
@@ -244,14 +244,16 @@ def test_a_server_of_a_cluster_is_told_for_what_it_is() -> None:
                 time.sleep(0.01)
         told = refusal(server.url)
     assert "is part of a Redis Cluster" in told
-    assert told.endswith("Give the URL of one server that is in no cluster.")
+    assert told.endswith("it begins with redis+cluster://, and has this host and port.")
 
 
 def test_a_replica_is_told_for_what_it_is() -> None:
     with RedisServer() as server:
         with server.client() as client:
             client.replicaof("127.0.0.1", str(free_port()))
-        assert "is a replica, which takes no writes. Give the URL of its primary." in refusal(server.url)
+        assert "is a replica, which takes no writes. Give the URL of its primary, or of the Sentinels" in refusal(
+            server.url
+        )
 
 
 def test_a_database_that_is_not_there_is_told(redis_url: str) -> None:
@@ -311,7 +313,7 @@ def test_a_pool_without_a_free_connection_says_so() -> None:
             thread = threading.Thread(target=store.get, args=([b"a"],))
             with server.silent():
                 thread.start()
-                while not store._pool.pool.empty():  # until it has the only connection
+                while not store._server.pool.pool.empty():  # until it has the only connection
                     time.sleep(0.001)
                 with pytest.raises(OnlineUnavailableError, match=r"all 1 connections .* in 0\.1 s\. Raise pool_size"):
                     store.get([b"a"])

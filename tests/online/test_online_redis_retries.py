@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from typing import Any
 
 import pytest
 import redis
@@ -11,7 +12,8 @@ import redis
 from featurestore.errors import OnlineUnavailableError
 from featurestore.online import Guard, open_online
 from featurestore.online.pool import Deadline
-from featurestore.online.redis import RedisStore, _UnansweredError
+from featurestore.online.redis import RedisStore
+from featurestore.online.redis_server import UnansweredError
 from tests.servers import Front
 
 ONCE = "timeout=60&retries=1"
@@ -51,15 +53,15 @@ class Scripted(RedisStore):
         super().__init__(url)
         self.script = script
 
-    def _write_once(self, batch: bytes, replies: int, guard: Guard | None, deadline: Deadline) -> bool:
+    def _write_once(self, batch: bytes, replies: int, guard: Guard | None, deadline: Deadline, **words: Any) -> bool:
         event = self.script.pop(0)
         if event == "applied, unanswered":
-            assert super()._write_once(batch, replies, guard, deadline)
+            assert super()._write_once(batch, replies, guard, deadline, **words)
         if event.endswith("unanswered"):
-            raise _UnansweredError(redis.ConnectionError("gone"))
+            raise UnansweredError(redis.ConnectionError("gone"))
         if event == "not sent":
             raise redis.ConnectionError("gone")
-        return super()._write_once(batch, replies, guard, deadline)
+        return super()._write_once(batch, replies, guard, deadline, **words)
 
 
 @pytest.mark.parametrize(

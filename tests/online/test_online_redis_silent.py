@@ -18,6 +18,7 @@ from featurestore import DataFrameSource, Entity, FeatureService, FeatureStore, 
 from featurestore.errors import OnlineUnavailableError
 from featurestore.online import Guard, open_online
 from featurestore.online import redis as module
+from featurestore.online.pool import Deadline
 from featurestore.types import Int64
 from tests.server.test_http import serving
 from tests.servers import RedisServer
@@ -90,13 +91,13 @@ def test_what_fails_at_once_is_tried_again_while_time_is_left(failures: list[Exc
 def test_a_step_has_what_the_steps_before_have_left(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connecting, asking for the policy, the guard and the batch share one number, and so does the wait for a connection."""
     left: list[float] = []
-    limit = module.Deadline.limit
+    limit = Deadline.limit
 
-    def limited(deadline: module.Deadline, connection: Any) -> None:
+    def limited(deadline: Deadline, connection: Any) -> None:
         limit(deadline, connection)
         left.append(connection._sock.gettimeout())
 
-    monkeypatch.setattr(module.Deadline, "limit", limited)
+    monkeypatch.setattr(Deadline, "limit", limited)
     with closing(open_online(server.url_with(query="timeout=60&connect_timeout=70&pool_timeout=80"))) as store:
         store.write({b"own": b"1", b"x": b"2"}, guard=Guard(b"own", None))
         assert len(left) > 5

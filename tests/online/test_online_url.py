@@ -18,7 +18,10 @@ from featurestore.online.url import byte_count, seconds, whole_number
     [
         ("redis:localhost", "begins with a scheme"),
         ("data/online", "begins with a scheme"),
-        ("ldmb://data", r"the scheme 'ldmb'\. Did you mean 'lmdb'\? Schemes: lmdb, redis, rediss"),
+        (
+            "ldmb://data",
+            r"the scheme 'ldmb'\. Did you mean 'lmdb'\? Schemes: lmdb, redis, redis\+cluster, redis\+sentinel, rediss, ",
+        ),
         ("lmdb://", "names a directory"),
         ("lmdb://d?mapsize=1GiB", r"no option 'mapsize'\. Did you mean 'map_size'\? Options: lock_timeout, map_size\."),
         ("lmdb://d?map_size=1GiB&map_size=2GiB", "'map_size'.* twice"),
@@ -31,6 +34,13 @@ from featurestore.online.url import byte_count, seconds, whole_number
         ("rediss://h?ca_file=/no/such/file", "no file '/no/such/file'"),
         ("redis://h/first", "ends in a database number"),
         ("redis://h:port", "host or port that cannot be read"),
+        ("redis://h,h2", r"names one host\. For several, say what they are: redis\+cluster:// or redis\+sentinel://"),
+        ("redis+sentinel://h,h2", r"ends in the primary's name, such as redis\+sentinel://"),
+        ("redis+sentinel://h/mymaster/one", "ends in the primary's name"),
+        ("redis+cluster://h,h2/1", "a cluster has no databases"),
+        ("redis+cluster://h,h2:port", "host or port that cannot be read"),
+        ("redis+cluster://h?sentinel_password=x", "no option 'sentinel_password'"),
+        ("redis+sentinel://h/m?ca_file=/ca.pem", "no option 'ca_file'"),
     ],
 )
 def test_a_wrong_url_says_what_would_be_right(url: str, message: str) -> None:
@@ -52,6 +62,9 @@ def test_a_wrong_url_says_what_would_be_right(url: str, message: str) -> None:
         "user:s3cret@h",
         "http://user:s3cret@h",
         "redis://user:s3cret@[h",
+        "redis+cluster://user:s3cret@h,h2:99999999",
+        "redis+sentinel://user:s3cret@h,h2",
+        "redis+sentinel://h?sentinel_password=s3cret",
     ],
 )
 def test_no_complaint_about_a_url_shows_its_password(url: str) -> None:
@@ -100,16 +113,17 @@ online.open_online("redis://localhost").close()
 assert "redis" in sys.modules and "lmdb" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
-    assert set(STORES) == {"lmdb", "redis", "rediss"}
+    servers = {scheme + kind for scheme in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")}
+    assert set(STORES) == {"lmdb", *servers}
 
 
 def test_every_scheme_and_option_is_documented() -> None:
     """docs/online-stores.md has each of them."""
     from featurestore.online.lmdb import LmdbStore
-    from featurestore.online.redis import RedisStore
+    from featurestore.online.redis_url import OPTIONS, SENTINEL_OPTIONS, TLS_OPTIONS
 
     page = (Path(__file__).parents[2] / "docs" / "online-stores.md").read_text()
-    for option in [*LmdbStore.OPTIONS, *RedisStore.OPTIONS, *RedisStore.TLS_OPTIONS]:
+    for option in [*LmdbStore.OPTIONS, *OPTIONS, *TLS_OPTIONS, *SENTINEL_OPTIONS]:
         assert f"`{option}`" in page, option
     for scheme in STORES:
         assert f"`{scheme}://" in page, scheme

@@ -17,7 +17,7 @@ from tests.small import NOON, opened, table, view_of
 class Watched:
     """A store that scans key by key and lets somebody look after each write."""
 
-    blocking = False
+    blocking = tagged = False
 
     def __init__(self, store: OnlineStore, look: Any) -> None:
         self._store, self._look = store, look
@@ -56,7 +56,10 @@ def test_what_is_being_freed_is_never_missing(whole: bool) -> None:
 
         version = ("view", store.status()[0].fingerprint)
         watched: Any = Watched(store.online, look)
-        freed = free_project(watched, project, [version]) if whole else free_view(watched, project, *version)
+        if whole:
+            freed = free_project(watched, store.registry, project, [version])
+        else:
+            freed = free_view(watched, store.registry, project, *version)
         assert freed == len(keys) + 2  # and the watermark, and the state of the last run
         assert len(looks) == freed
         assert [keys for keys in store.online.scan(b"") if keys] == []

@@ -22,7 +22,7 @@ def test_a_view_without_values_says_from_when_it_has_some_and_which_it_is() -> N
     view = view_of(table(thing=[1], at=[NOON], x=[5]), {"x": Latest("x")}, refresh="1h", ready_after="10m")
     with opened(view) as (store, _):
         part = store.lookup("service").service.parts[0]
-    reader = reader_of(part, "project")
+    reader = reader_of(part, "project", tagged=False)
     mark = pack_watermark([instant_of(hours(2)), instant_of(hours(1))])
     told = str(raised(NotMaterializedError, lambda: reader.answer(instant_of(NOON), [mark], [])))
     assert f" Its definition is {part.view.fingerprint[:12]}, its first values are served " in told

@@ -114,7 +114,9 @@ def _promised(source: Source, how: str) -> int | None:
 def _begin(project: Project, view: ResolvedView, done: Completions) -> int:
     """Since when (µs) what happens can be served by the view version: its first complete instant; END where it is none."""
     if view.is_pushed:
-        (mark,) = project.online.get([ViewCodec(project.config.project, view).watermark_key]).values
+        (mark,) = project.online.get(
+            [ViewCodec(project.config.project, view, tagged=project.online.tagged).watermark_key]
+        ).values
         if mark is None:
             return END
         return done.instants[0] if done.instants else BEGINNING  # published before the first row, without a run

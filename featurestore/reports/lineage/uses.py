@@ -83,7 +83,7 @@ def _versions(
 
 
 def _views(service: ResolvedService, store: OnlineStore, project: str) -> dict[str, dict[str, Any]]:
-    marks = [ViewCodec(project, part.view).watermark_key for part in service.parts]
+    marks = [ViewCodec(project, part.view, tagged=store.tagged).watermark_key for part in service.parts]
     reading = store.get(marks)
     return {
         part.name: _instants(part.view, unpack_watermark(value), reading.now)

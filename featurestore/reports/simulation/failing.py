@@ -19,6 +19,7 @@ class FailingStore:
     """
 
     blocking: ClassVar[bool] = False
+    tagged: ClassVar[bool] = False
 
     def __init__(self, store: OnlineStore) -> None:
         self._store = store

@@ -1,0 +1,194 @@
+"""One Redis server: its connections, and what is asked of it, once. Whoever asks decides whether to try again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, TypeVar
+
+import hiredis
+import redis
+from redis.exceptions import AuthorizationError, NoPermissionError
+
+from featurestore.online.contract import Guard
+from featurestore.online.pool import Deadline, Pool, brought_up
+from featurestore.online.value_checksums import opened_one, sealed
+
+T = TypeVar("T")
+
+pack: Callable[..., bytes] = hiredis.pack_command
+TIME = pack(("TIME",))
+MULTI = pack(("MULTI",))
+EXEC = pack(("EXEC",))
+_UNWATCH = pack(("UNWATCH",))
+COMMAND_KEYS = 50_000
+"""Keys in one command: Redis takes 1,048,576 arguments."""
+
+POLICY_SECONDS = 5.0
+"""Seconds after which a server is asked again whether it may throw keys away."""
+
+SILENT = (redis.ConnectionError, redis.TimeoutError)
+REFUSED = (redis.AuthenticationError, AuthorizationError, NoPermissionError)
+_REPLIES = (*REFUSED, redis.BusyLoadingError)  # redis-py calls some of the server's replies connection errors
+
+
+class UnansweredError(Exception):
+    """A batch was sent and the connection broke before the reply."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class PolicyError(Exception):
+    """The server may throw keys away."""
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(policy)
+        self.policy = policy
+
+
+class RedisServer:
+    """A server by its connections. where: the store's name, in messages; options: those of a connection; connect: seconds that the network
+    may take to make one, at most; size, wait: connections at most, and seconds to wait for a free one."""
+
+    def __init__(
+        self, where: str, connection_class: Any, options: Mapping[str, Any], *, connect: float, size: int, wait: float
+    ) -> None:
+        self._where, self._class, self._options, self._connect = where, connection_class, dict(options), connect
+        self.pool: Any = Pool(max_connections=size, timeout=wait, connection_class=connection_class, **options)
+        self._check_at = 0.0  # by the monotonic clock; at the first use
+        self._closed = False
+
+    def taken(self, deadline: Deadline) -> Any:
+        """A connection, to be given back by `released`."""
+        return self.pool.take(deadline, connect=self._connect)
+
+    def released(self, connection: Any) -> None:
+        """A connection that is not used any more."""
+        if self._closed:
+            connection.disconnect()
+        self.pool.release(connection)
+
+    def own_connection(self) -> Any:
+        """A connection of nobody else, to be brought up by `bring_up` and disconnected."""
+        return self._class(**self._options)
+
+    def bring_up(self, connection: Any, deadline: Deadline) -> None:
+        """Connect where that is not so."""
+        brought_up(connection, deadline, connect=self._connect)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses now; those in use are closed when they come back."""
+        self._closed = True
+        self.pool.close_unused()
+
+    def ask(self, request: bytes, replies: int, deadline: Deadline) -> list[Any]:
+        """The replies to a request."""
+        connection = self.taken(deadline)
+        try:
+            connection.send_packed_command((request,))
+            return replies_of(connection, replies, deadline)
+        except BaseException:
+            connection.disconnect()  # replies to this request may still come
+            raise
+        finally:
+            self.released(connection)
+
+    def write(self, batch: bytes, replies: int, guard: Guard | None, deadline: Deadline) -> bool:
+        """Send a packed transaction where the guard holds; UnansweredError where it may have come there."""
+        connection = self.taken(deadline)
+        sent = False
+        try:
+            while True:
+                if guard is not None and not self._watch(connection, guard, deadline):
+                    return False
+                connection.send_packed_command((batch,))
+                sent = True
+                results = replies_of(connection, replies, deadline)[-1]
+                if results is not None:
+                    return _all_done(results)
+                sent = False  # the guard key was written since it was looked at; it may hold the same value
+        except SILENT as error:
+            connection.disconnect()
+            if sent and not isinstance(error, _REPLIES):
+                raise UnansweredError(error) from error
+            raise
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self.released(connection)
+
+    def _watch(self, connection: Any, guard: Guard, deadline: Deadline) -> bool:
+        """Watch the guard key and say whether it holds; where it does not, stop watching."""
+        connection.send_packed_command((pack(("WATCH", guard.key)) + pack(("GET", guard.key)),))
+        if opened_one(guard.key, replies_of(connection, 2, deadline)[1], where=self._where) == guard.value:
+            return True
+        connection.send_packed_command((_UNWATCH,))
+        replies_of(connection, 1, deadline)
+        return False
+
+    def check(self, deadline: Deadline) -> None:
+        """PolicyError where the server may throw keys away when its memory is full; asked at the first use, and every few seconds,
+        since that can be changed while it runs."""
+        if time.monotonic() < self._check_at:
+            return
+        policy = self._policy(deadline)
+        if policy != "noeviction":
+            raise PolicyError(policy)
+        self._check_at = time.monotonic() + POLICY_SECONDS
+
+    def _policy(self, deadline: Deadline) -> str:
+        try:
+            return str(self.ask(pack(("CONFIG", "GET", "maxmemory-policy")), 1, deadline)[0][1], "ascii")
+        except (redis.ResponseError, IndexError):  # forbidden, renamed or empty, as hosted servers have it
+            memory = self.ask(pack(("INFO", "memory")), 1, deadline)[0]
+        found = re.search(rb"^maxmemory_policy:(\S+)", memory, re.MULTILINE)
+        return str(found[1], "ascii") if found else "unknown"
+
+
+def replies_of(connection: Any, count: int, deadline: Deadline) -> list[Any]:
+    """The next replies, each waited for no longer than what is left."""
+    found = []
+    for _ in range(count):
+        deadline.limit(connection)
+        found.append(connection.read_response())
+    return found
+
+
+def transaction(puts: Mapping[bytes, bytes | None]) -> tuple[bytes, int]:
+    """A packed transaction that applies `puts`, and the number of replies it brings."""
+    commands = [MULTI]
+    kept = [(key, sealed(key, value)) for key, value in puts.items() if value is not None]
+    commands.extend(pack(("MSET", *chain.from_iterable(chunk))) for chunk in _chunks(kept))
+    if len(kept) < len(puts):
+        gone = [key for key, value in puts.items() if value is None]
+        commands.extend(pack(("DEL", *chunk)) for chunk in _chunks(gone))
+    commands.append(EXEC)
+    return b"".join(commands), len(commands)
+
+
+def reading(keys: Sequence[bytes], *, clock: bool) -> list[bytes]:
+    """The packed commands that read keys at one moment, and before them, where it is asked for, the clock."""
+    commands = [TIME] if clock else []
+    commands += [pack(("MGET", *chunk)) for chunk in _chunks(keys)]
+    return [MULTI, *commands, EXEC] if len(keys) > COMMAND_KEYS else commands  # else nobody writes between two of them
+
+
+def read_values(replies: list[Any], keys: int) -> list[Any]:
+    """What the replies to `reading` say of so many keys; the clock before it, where it was asked for."""
+    return replies[-1] if keys > COMMAND_KEYS else replies
+
+
+def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[start : start + COMMAND_KEYS] for start in range(0, len(items), COMMAND_KEYS))
+
+
+def _all_done(results: Iterable[Any]) -> bool:
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return True
