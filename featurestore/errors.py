@@ -143,9 +143,10 @@ class OnlineStoreError(FeatureStoreError):
 
 
 class OnlineUnavailableError(OnlineStoreError):
-    """The online store cannot be reached just now."""
+    """The online store cannot be reached just now. retry_after_seconds: when it is asked again, where that is known."""
 
     retry = True
+    retry_after_seconds: float | None = None
 
 
 class OnlineDamagedError(OnlineStoreError):

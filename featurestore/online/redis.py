@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import re
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -26,9 +25,12 @@ from featurestore.online.pool import Deadline
 from featurestore.online.redis_server import (
     REFUSED,
     SILENT,
+    LeftAloneError,
     PolicyError,
     RedisServer,
     UnansweredError,
+    is_silence,
+    is_tls_fault,
     read_values,
     reading,
     transaction,
@@ -38,7 +40,6 @@ from featurestore.online.value_checksums import opened
 
 T = TypeVar("T")
 
-_SCAN_KEYS = 1000  # keys that the server looks at in one step of a scan
 _GLOB = re.compile(rb"([*?\[\]\\])")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.025, 1.0  # seconds before a retry: doubled each time, with jitter
 
@@ -202,9 +203,7 @@ class RedisStore(BoundToProcess):
                     left = self._scanned(deadline)
                 if connection is None:
                     connection = left[-1].own_connection()
-                left[-1].bring_up(connection, deadline)
-                connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_KEYS)
-                cursor, keys = connection.read_response()
+                cursor, keys = left[-1].scan_step(connection, cursor, pattern, deadline)
             except redis.RedisError:
                 if connection is not None:
                     connection.disconnect()
@@ -277,13 +276,15 @@ class RedisStore(BoundToProcess):
             )
         if isinstance(error, REFUSED):
             return OnlineStoreError(f"{name} refused the user, the password or a permission: {text}.")
-        if _is_tls_fault(error):
+        if is_tls_fault(error):
             return OnlineStoreError(
                 f"{name} could not be reached over TLS: {text}. If its certificate is your own, name the authority's "
                 "file: ?ca_file=/path/ca.pem."
             )
         if isinstance(error, (*SILENT, OSError)) or text.startswith("BUSY"):
-            return OnlineUnavailableError(f"{name} cannot be reached just now: {text}.")
+            away = OnlineUnavailableError(f"{name} cannot be reached just now: {text}.")
+            away.retry_after_seconds = error.seconds if isinstance(error, LeftAloneError) else None
+            return away
         if isinstance(error, redis.OutOfMemoryError):
             return OnlineStoreError(f"{name} is full, nothing was written: {text}. Give it more maxmemory.")
         return OnlineStoreError(f"{name} refused a command: {text}.")
@@ -312,11 +313,5 @@ def parsed(replies: list[Any], keys: int, *, clock: bool) -> tuple[int, list[byt
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether another attempt may succeed: the server's refusals and a pool without a free connection stay."""
-    return not isinstance(error, REFUSED) and not (isinstance(error.__context__, queue.Empty) or _is_tls_fault(error))
-
-
-def _is_tls_fault(error: Exception) -> bool:
-    """Whether TLS itself failed, and not the connection under it."""
-    fault = error.__context__
-    return isinstance(fault, ssl.SSLError) and not isinstance(fault, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    """Whether another attempt may succeed."""
+    return is_silence(error) and not isinstance(error, LeftAloneError)

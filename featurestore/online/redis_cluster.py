@@ -90,7 +90,7 @@ class ClusterStore(RedisStore):
         random.shuffle(known)  # so that not all processes ask the same one
         fault: Exception = redis.ConnectionError("no server of the cluster answers")
         for address in known:
-            share = Deadline(min(self._connect_timeout, deadline.left() / 2))
+            share = Deadline(min(self._connect_timeout, deadline.left() / 2), begun=deadline.begun)
             try:
                 (slots,) = self._server_at(address).ask(_SLOTS, 1, share)
             except SILENT as error:
@@ -186,23 +186,34 @@ def _asked_at_once(
     asked: Sequence[tuple[RedisServer, Sequence[Sequence[bytes]]]], deadline: Deadline, *, clock: bool
 ) -> list[tuple[int, list[bytes | None]]]:
     """For each slot's keys the clock and the values. All servers are asked before the first is waited for."""
-    taken: list[tuple[RedisServer, Any]] = []
+    taken: dict[RedisServer, Any] = {}  # the connection of each
     found: list[tuple[int, list[bytes | None]]] = []
+    waiting: list[RedisServer] = []  # those that have not said all yet
+    now_asked: RedisServer | None = None
     try:
         for server, groups in asked:
+            now_asked = None
             server.check(deadline)
-            taken.append((server, server.taken(deadline)))
+            server.admit(deadline)
+            waiting.append(server)
+            now_asked = server
+            connection = taken[server] = server.taken(deadline)
             commands = [command for keys in groups for command in reading(keys, clock=clock)]
-            taken[-1][1].send_packed_command((b"".join(commands),))
-        for (_, connection), (_, groups) in zip(taken, asked, strict=True):
+            connection.send_packed_command((b"".join(commands),))
+        for server, groups in asked:
+            now_asked = server
             for keys in groups:
-                replies = replies_of(connection, len(reading(keys, clock=clock)), deadline)
+                replies = replies_of(taken[server], len(reading(keys, clock=clock)), deadline)
                 found.append(parsed(replies, len(keys), clock=clock))
-    except BaseException:
-        for _, connection in taken:
+            waiting.remove(server)
+            server.judge(None, deadline)
+    except BaseException as error:
+        for server in waiting:
+            server.judge(error if server is now_asked else None, deadline, heard=server is now_asked)
+        for connection in taken.values():
             connection.disconnect()  # replies to this request may still come
         raise
     finally:
-        for server, connection in taken:
+        for server, connection in taken.items():
             server.released(connection)
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -12,6 +14,7 @@ import hiredis
 import redis
 from redis.exceptions import AuthorizationError, NoPermissionError
 
+from featurestore.online.breaker import Breaker
 from featurestore.online.contract import Guard
 from featurestore.online.pool import Deadline, Pool, brought_up
 from featurestore.online.value_checksums import opened_one, sealed
@@ -26,12 +29,22 @@ _UNWATCH = pack(("UNWATCH",))
 COMMAND_KEYS = 50_000
 """Keys in one command: Redis takes 1,048,576 arguments."""
 
+_SCAN_KEYS = 1000  # keys that the server looks at in one step of a scan
+
 POLICY_SECONDS = 5.0
 """Seconds after which a server is asked again whether it may throw keys away."""
 
 SILENT = (redis.ConnectionError, redis.TimeoutError)
 REFUSED = (redis.AuthenticationError, AuthorizationError, NoPermissionError)
 _REPLIES = (*REFUSED, redis.BusyLoadingError)  # redis-py calls some of the server's replies connection errors
+
+
+class LeftAloneError(redis.ConnectionError):  # type: ignore[misc]
+    """The server has failed several times in a row, and is not asked for so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"it has failed several times in a row, and is asked again in {seconds:.1f} s")
+        self.seconds = seconds
 
 
 class UnansweredError(Exception):
@@ -59,8 +72,25 @@ class RedisServer:
     ) -> None:
         self._where, self._class, self._options, self._connect = where, connection_class, dict(options), connect
         self.pool: Any = Pool(max_connections=size, timeout=wait, connection_class=connection_class, **options)
+        self._breaker = Breaker()
         self._check_at = 0.0  # by the monotonic clock; at the first use
         self._closed = False
+
+    def admit(self, deadline: Deadline) -> None:
+        """Before anything is asked; LeftAloneError where the server has failed too often. Whoever is admitted says by `judge` what came of it."""
+        if not self._breaker.admits(deadline.begun):
+            raise LeftAloneError(self._breaker.left())
+
+    def judge(self, error: BaseException | None, deadline: Deadline, *, heard: bool = True) -> None:
+        """What came of asking: an error, or none. heard: whether anything was waited for."""
+        if not heard:
+            self._breaker.gave_up()
+        elif error is None or isinstance(error, (redis.ResponseError, *REFUSED)):
+            self._breaker.answered()
+        elif isinstance(error, UnansweredError) or is_silence(error):
+            self._breaker.failed(deadline.begun)
+        else:
+            self._breaker.gave_up()
 
     def taken(self, deadline: Deadline) -> Any:
         """A connection, to be given back by `released`."""
@@ -73,12 +103,23 @@ class RedisServer:
         self.pool.release(connection)
 
     def own_connection(self) -> Any:
-        """A connection of nobody else, to be brought up by `bring_up` and disconnected."""
+        """A connection of nobody else, for `scan_step`, to be disconnected."""
         return self._class(**self._options)
 
-    def bring_up(self, connection: Any, deadline: Deadline) -> None:
-        """Connect where that is not so."""
-        brought_up(connection, deadline, connect=self._connect)
+    def scan_step(
+        self, connection: Any, cursor: bytes, pattern: bytes, deadline: Deadline
+    ) -> tuple[bytes, list[bytes]]:
+        """The next cursor and keys of a scan, over `own_connection`."""
+        self.admit(deadline)
+        try:
+            brought_up(connection, deadline, connect=self._connect)
+            connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_KEYS)
+            following, keys = connection.read_response()
+        except BaseException as error:
+            self.judge(error, deadline)
+            raise
+        self.judge(None, deadline)
+        return following, list(keys)
 
     def close(self) -> None:
         """Close the connections that nobody uses now; those in use are closed when they come back."""
@@ -87,6 +128,16 @@ class RedisServer:
 
     def ask(self, request: bytes, replies: int, deadline: Deadline) -> list[Any]:
         """The replies to a request."""
+        self.admit(deadline)
+        try:
+            found = self._asked(request, replies, deadline)
+        except BaseException as error:
+            self.judge(error, deadline)
+            raise
+        self.judge(None, deadline)
+        return found
+
+    def _asked(self, request: bytes, replies: int, deadline: Deadline) -> list[Any]:
         connection = self.taken(deadline)
         try:
             connection.send_packed_command((request,))
@@ -99,6 +150,16 @@ class RedisServer:
 
     def write(self, batch: bytes, replies: int, guard: Guard | None, deadline: Deadline) -> bool:
         """Send a packed transaction where the guard holds; UnansweredError where it may have come there."""
+        self.admit(deadline)
+        try:
+            written = self._written(batch, replies, guard, deadline)
+        except BaseException as error:
+            self.judge(error, deadline)
+            raise
+        self.judge(None, deadline)
+        return written
+
+    def _written(self, batch: bytes, replies: int, guard: Guard | None, deadline: Deadline) -> bool:
         connection = self.taken(deadline)
         sent = False
         try:
@@ -148,6 +209,18 @@ class RedisServer:
             memory = self.ask(pack(("INFO", "memory")), 1, deadline)[0]
         found = re.search(rb"^maxmemory_policy:(\S+)", memory, re.MULTILINE)
         return str(found[1], "ascii") if found else "unknown"
+
+
+def is_silence(error: BaseException) -> bool:
+    """Whether a server was not reached or fell silent, which may pass; its refusals and a pool without a free connection stay."""
+    stays = isinstance(error, REFUSED) or isinstance(error.__context__, queue.Empty) or is_tls_fault(error)
+    return isinstance(error, (*SILENT, OSError)) and not stays
+
+
+def is_tls_fault(error: BaseException) -> bool:
+    """Whether TLS itself failed, and not the connection under it."""
+    fault = error.__context__
+    return isinstance(fault, ssl.SSLError) and not isinstance(fault, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def replies_of(connection: Any, count: int, deadline: Deadline) -> list[Any]:
