@@ -19,7 +19,7 @@ from featurestore.online import OnlineStore, open_online
 from featurestore.push.push_sources import Pushing
 from featurestore.registry.activity import PushTrail
 from featurestore.registry.differences import Differences, differences
-from featurestore.registry.rebind import applied_views, rebind
+from featurestore.registry.rebind import applied_views, check_applied, rebind
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
 from featurestore.semantics.columns import RawColumns
@@ -215,6 +215,11 @@ class Project:
         """The applied views (only those named), and those of kept services, over their sources as they are now."""
         current, held = self.registry.current(), [held.view for held in held_views(self.registry)]
         return applied_views(current, self.catalog, self.offline, names=names, held=held)
+
+    def check_applied(self, names: Sequence[str] | None) -> None:
+        """NotFoundError where one of the names is that of no applied view, nor of one of a kept service."""
+        held = [held.view for held in held_views(self.registry)]
+        check_applied(self.registry.current(), self.catalog, names=names, held=held)
 
     def rebound(self, applied: ResolvedView) -> ResolvedView:
         """An applied view over its source as it is now."""

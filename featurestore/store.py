@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any, Self
 
 from featurestore.bound import BoundToProcess
@@ -16,7 +17,7 @@ from featurestore.catalog import Catalog
 from featurestore.clock import Clock, wall_clock
 from featurestore.config import Config, load_config
 from featurestore.declare.arguments import checked, named
-from featurestore.declare.durations import asked_instant, began
+from featurestore.declare.durations import asked_duration, asked_instant, began
 from featurestore.declare.problems import shown
 from featurestore.declare.zones import read_as_utc, said_zones
 from featurestore.durable.temporary import TemporaryFolder
@@ -24,7 +25,10 @@ from featurestore.elsewhere import counterparts
 from featurestore.errors import ManifestError, RequestError, SpineError, did_you_mean
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
+from featurestore.materialize.follow import FollowedProject, Follower
+from featurestore.materialize.leader import leader_key, leader_of
 from featurestore.materialize.materialize import Run
+from featurestore.materialize.progress import Progress
 from featurestore.online import OnlineStore
 from featurestore.planning import Planning
 from featurestore.project import Project
@@ -316,11 +320,33 @@ class FeatureStore(BoundToProcess):
         """
         self._say(self.differences().told(*MATERIALIZED))
         fill = self._project.materializer.materialize
-        runs = [run for view in self._project.applied(views) for run in fill(view, full=full, progress=progress)]
-        free_leftovers(
-            self.registry, free=self._project.materializer.free, published=self._project.serving.is_published
-        )
+        applied = self._project.applied(views)
+        runs = [run for view in applied for run in fill(view, full=full, progress=Progress(shown=progress))]
+        self._free_leftovers()
         return runs
+
+    @checked
+    def follow(self, views: Sequence[str] | None = None, *, every: str = "1m", stop: Event | None = None) -> None:
+        """Materialize what is due whenever it becomes due, until `stop` is set; a batch that runs then is completed.
+
+        views: only these. every: how often views are looked after that no schedule tells of: continuous ones. Of all
+        processes that follow the same views one works, and another takes its place when it ends or dies. What is applied
+        meanwhile is taken up. Where a view fails, the others go on, and it is tried again, after ever longer pauses: that is
+        logged, and in the trail of activity. Raises NotFoundError, at once, where one of `views` was never applied.
+        """
+        self._say(self.differences().told(*MATERIALIZED))
+        project = self._project
+        project.check_applied(views)
+        seconds = asked_duration(every, "every") / 1e6
+        if not isinstance(stop, Event | None):
+            raise RequestError(f"stop is a threading.Event, and not {shown(stop)}")
+        free, fill = self._free_leftovers, project.materializer
+        followed = FollowedProject(self.registry, self.online, fill, project.config.project, project.rebound, free)
+        Follower(followed, views=views, every_seconds=seconds).follow(Event() if stop is None else stop)
+
+    def _free_leftovers(self) -> None:
+        free, published = self._project.materializer.free, self._project.serving.is_published
+        free_leftovers(self.registry, free=free, published=published)
 
     @checked
     def verify(self, views: Sequence[str] | None = None, *, repair: bool = False) -> Verification:
@@ -593,8 +619,15 @@ class FeatureStore(BoundToProcess):
         views = [self._project.rebound(view) if reads_source(view) else view for view in views]
         kept = {one.view.fingerprint: tuple(map(str, one.services)) for one in held}
         return status_of(
-            views, self.online, self.config.project, offline=self.offline, kept=kept, vouched=self._project.pushing
-        )
+            views, self.online, self.config.project, offline=self.offline, kept=kept, vouched=self._project.pushing,
+            ran=self.registry.last_runs((view.name, view.fingerprint) for view in views),
+        )  # fmt: skip
+
+    def leader(self) -> str | None:
+        """The process that follows all views, as "process 17 on jobs-1"; None where none does."""
+        now, (held,) = self.online.get([leader_key(self.config.project)])
+        leads = leader_of(held, now)
+        return None if leads is None else str(leads)
 
 
 def _naive_notices(given: Iterable[Any], option: str) -> list[str]:

@@ -161,7 +161,7 @@ def test_a_run_leaves_nothing_of_a_version_that_is_retired_under_its_hands(
                 patch.setattr(materializer, "materialize_view", lambda *a, **k: (retire(), real(*a, **k))[1])
             else:
                 patch.setattr(Progress, "start", retire)
-            store._project.materializer.materialize(retired, full=False, progress=False)
+            store._project.materializer.materialize(retired, full=False, progress=Progress(shown=False))
         assert store.registry.kept() == ()
         assert not any(store.online.scan(prefix)), where
         first = store.registry.current().document["views"]["facts"]["fingerprint"]

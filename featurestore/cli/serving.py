@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import signal
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featurestore.cli.application import FOUND, AsJson, At, next_step, opened, place_of
 from featurestore.cli.output import print_found, print_json, print_report
-from featurestore.cli.streams import outlive_output
+from featurestore.cli.streams import log_to_stderr, outlive_output
 from featurestore.cli.values import json_row, one_or_all, past
 from featurestore.elsewhere import BY_PLACE, elsewhere
 from featurestore.errors import NotMaterializedError, RequestError
@@ -23,19 +26,28 @@ if TYPE_CHECKING:
     from featurestore.training.manifest import Manifest
 
 
-def materialize(
+def materialize(  # noqa: PLR0913, PLR0917 - each is an option
     context: typer.Context,
     views: Annotated[list[str] | None, typer.Argument(help="Only these views; by default all.")] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Every key, not only those that may have changed; what is served again.")
     ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what becomes due, until it is told to stop (SIGTERM).")
+    ] = False,
+    every: Annotated[
+        str | None, typer.Option(metavar="1m", help="With --follow: how often continuous views are looked after.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute and publish what is due now of the applied views; what was served before stays until then.
 
+    With --follow, of several processes one works, and another takes its place when it ends.
+
     Example: featurestore materialize
+    Example: featurestore materialize --follow
     """
     from featurestore.clock import instant_of, wall_clock
     from featurestore.materialize.materialize import describe
@@ -44,6 +56,13 @@ def materialize(
     for name in views or ():
         if name[:1].isdigit():  # no name of a view, and a time where another feature store takes two
             raise typer.BadParameter(f"'{name}': {elsewhere('featurestore materialize', BY_PLACE)}.")
+    if follow:
+        if full or as_json or at is not None:
+            raise typer.BadParameter("--follow goes with neither --full nor --json nor --at")
+        _follow(context, views, every=every or "1m", quiet=quiet)
+        return
+    if every is not None:
+        raise typer.BadParameter("--every goes with --follow alone")
     with opened(context, at=at) as store:
         runs = store.materialize(views, full=full, progress=not quiet)
         applied = store.registry.current()
@@ -60,6 +79,24 @@ def materialize(
     ):  # the first time
         service = next(iter(applied.document["services"]))
         next_step(context, f"online {service} {' '.join(f'{name}=…' for name in applied.service(service).inputs)}")
+
+
+def _follow(context: typer.Context, views: list[str] | None, *, every: str, quiet: bool) -> None:
+    """Materialize what becomes due until SIGTERM, and log that on stderr; a second SIGTERM ends it at once."""
+    stop = Event()
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        stop.set()
+
+    before = signal.signal(signal.SIGTERM, end)
+    log_to_stderr(logging.WARNING if quiet else logging.INFO)
+    outlive_output()
+    try:
+        with opened(context) as store:
+            store.follow(views, every=every, stop=stop)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def verify(
@@ -185,12 +222,12 @@ def status(context: typer.Context, at: At = None, as_json: AsJson = False) -> No
 
     with opened(context, at=at) as store:
         views, losses, behind = store.status(), store.serving_log_losses(), store.behind()
-        differs = store.differences()
+        differs, leader = store.differences(), store.leader()
     if as_json:
-        told = {"views": [view.to_dict() for view in views], "behind": behind, "serving_log": losses}
+        told = {"views": [view.to_dict() for view in views], "behind": behind, "serving_log": losses, "leader": leader}
         print_json({**told, "differences": asdict(differs)})
         return
-    print_report(status_report(views, behind, losses, differs=differs))
+    print_report(status_report(views, behind, losses, differs=differs, leader=leader))
     if not views:
         next_step(context, "apply")
     elif any(view.served is None for view in views):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import select
 import signal
@@ -145,6 +146,18 @@ def outlive_output() -> None:
     if isinstance(out, _Output):
         encoding, errors, line_buffering = out.encoding, out.errors, out.line_buffering
         _put("stdout", io.TextIOWrapper(out.detach(), encoding, errors, line_buffering=line_buffering))
+
+
+def log_to_stderr(level: int) -> None:
+    """For a process that goes on for long: what it does is logged, a line each with its time (UTC), from this level on, unless
+    somebody has set up Python's logging otherwise."""
+    logger = logging.getLogger("featurestore")
+    logger.setLevel(level)
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S"))
+        handler.formatter.converter = time.gmtime  # type: ignore[union-attr]
+        logger.addHandler(handler)
 
 
 def _open_as(descriptor: int) -> None:

@@ -6,56 +6,93 @@ its place. A run that lost its lease can therefore write nothing more, and a bat
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import orjson
 
 from featurestore.clock import to_datetime
-from featurestore.declare.views import FeatureView
-from featurestore.errors import MaterializeError
+from featurestore.errors import FeatureStoreError, MaterializeError
 from featurestore.online import Guard, OnlineStore
 
 LEASE_US = 120_000_000
 """µs for which a run may be silent before another takes its place; a dead process of this machine is replaced at once."""
 
 
-class _LostError(MaterializeError):
+_HELD: set[str] = set()
+"""The tokens of this process's leases. One of its own that is not among them is of a run that is over."""
+
+
+class Holder(NamedTuple):
+    """Who holds a lease, and until when (µs, by the online store's clock) without another word."""
+
+    host: str
+    pid: int
+    token: str
+    ends: int
+
+    @classmethod
+    def of(cls, value: bytes) -> Holder:
+        """What a lease's value says."""
+        said = orjson.loads(value)
+        return cls(said["host"], int(said["pid"]), said["token"], int(said["until"]))
+
+    def is_alive(self, now: int) -> bool:
+        """Whether its lease has not run out at an instant (µs), and nothing shows that it is dead."""
+        if self.ends <= now:
+            return False
+        if self.host != socket.gethostname():
+            return True
+        return self.token in _HELD if self.pid == os.getpid() else _is_alive(self.pid)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+class LeaseTakenError(MaterializeError):
+    """Another run, the `holder`, has the lease."""
+
+    def __init__(self, title: str, holder: Holder) -> None:
+        ends = to_datetime(holder.ends).isoformat()
+        super().__init__(f"{title} is being materialized by {holder}; its lease ends at {ends}. Try again then")
+        self.holder = holder
+
+
+class LeaseLostError(MaterializeError):
     """The lease no longer holds what this run last put there."""
 
 
 class Lease:
-    """The right to write a view's records."""
+    """The right to write the records of a view, or to see to it that they are. title: what of, in messages."""
 
-    def __init__(self, store: OnlineStore, key: bytes, view: FeatureView) -> None:
+    def __init__(self, store: OnlineStore, key: bytes, title: str) -> None:
         self._store = store
         self._key = key
-        self._view = view
+        self._title = title
         self._token = secrets.token_hex(8)
+        _HELD.add(self._token)
         try:
-            self._take()
-        except _LostError:
-            # Another run took it in between, or a run was killed while LMDB committed: readers see the commit before that
-            # one until somebody writes. Either way the next look shows who holds it.
-            self._take()
+            try:
+                self._take()
+            except LeaseLostError:
+                # Another run took it in between, or a run was killed while LMDB committed: readers see the commit before
+                # that one until somebody writes. Either way the next look shows who holds it.
+                self._take()
+        except BaseException:
+            _HELD.discard(self._token)
+            raise
 
     def _take(self) -> None:
         reading = self._store.get([self._key])
         self._value = reading.values[0]
-        if self._value is not None:
-            self._refuse_where_alive(orjson.loads(self._value), reading.now)
+        holder = None if self._value is None else Holder.of(self._value)
+        if holder is not None and holder.is_alive(reading.now):
+            raise LeaseTakenError(self._title, holder)
         self.write({})
-
-    def _refuse_where_alive(self, holder: dict[str, str | int], now: int) -> None:
-        here = holder["host"] == socket.gethostname()
-        if int(holder["until"]) <= now or (here and not _is_alive(int(holder["pid"]))):
-            return
-        raise MaterializeError(
-            f"{self._view.title} is being materialized by process {holder['pid']} on {holder['host']}; its lease ends at "
-            f"{to_datetime(int(holder['until'])).isoformat()}. Try again then"
-        )
 
     def write(self, puts: Mapping[bytes, bytes | None]) -> None:
         """Write a batch and renew the lease, at once; MaterializeError where another run has taken it."""
@@ -71,13 +108,32 @@ class Lease:
         )
         self._swap(puts, renewed)
 
+    def renew(self) -> None:
+        """Renew the lease alone; where the answer to a renewal was lost, what it wrote is still this one's."""
+        self._find_again()
+        self.write({})
+
     def release(self, puts: Mapping[bytes, bytes | None]) -> None:
         """Write the last batch and give the lease up, at once."""
         self._swap(puts, None)
+        _HELD.discard(self._token)
+
+    def give_up(self) -> None:
+        """Release the lease after a failure, where that is still possible; it is nobody's for this process in any case."""
+        with contextlib.suppress(FeatureStoreError):  # the failure that led here is the one to tell of
+            self._find_again()
+            self._swap({}, None)
+        _HELD.discard(self._token)
+
+    def _find_again(self) -> None:
+        """Take what is there for what this run last put there, where it is its own: nobody else writes its token."""
+        (held,) = self._store.get([self._key]).values
+        if held is not None and Holder.of(held).token == self._token:
+            self._value = held
 
     def _swap(self, puts: Mapping[bytes, bytes | None], value: bytes | None) -> None:
         if not self._store.write({**puts, self._key: value}, guard=Guard(self._key, self._value)):
-            raise _LostError(f"{self._view.title}: another run has taken over; this one wrote nothing since")
+            raise LeaseLostError(f"{self._title}: another run has taken over; this one wrote nothing since")
         self._value = value
 
 

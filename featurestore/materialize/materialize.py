@@ -9,7 +9,6 @@ A full run first computes again what is served: its slots are of the next editio
 
 from __future__ import annotations
 
-import contextlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ import orjson
 from featurestore.clock import to_datetime
 from featurestore.declare.sources import ParquetSource
 from featurestore.durable.owner import OwnedFolder
-from featurestore.errors import FeatureStoreError, MaterializeError, SourceError
+from featurestore.errors import MaterializeError, SourceError
 from featurestore.lazy import duckdb
 from featurestore.materialize.lease import Lease
 from featurestore.materialize.progress import Progress
@@ -152,7 +151,7 @@ def materialize_view(
 def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run]:
     """Compute instants, oldest first, and switch to them at once; again: they are complete, and get the next edition."""
     view, offline, store, codec = job.view, job.offline, job.store, job.codec
-    lease = Lease(store, codec.lease_key, view.declared)
+    lease = Lease(store, codec.lease_key, view.declared.title)
     try:
         now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
         complete = unpack_watermark(watermark)
@@ -190,7 +189,7 @@ def _run(job: _Job, instants: Sequence[int], *, again: bool = False) -> list[Run
         lease.release({codec.watermark_key: mark, codec.state_key: _state(runs[-1], records)})
     except BaseException:
         job.progress.stop()
-        _give_up(lease)
+        lease.give_up()
         raise
     for run in runs:
         job.progress.done(run)
@@ -213,12 +212,6 @@ def run_record(run: Run, now: int) -> RunRecord:
     """A run as the registry's journal keeps it; `now`, µs, is when it was finished."""
     numbers = (run.instant, run.started, max(now, run.started), run.rows, run.keys)
     return RunRecord(run.view, run.fingerprint, *numbers, "complete", {"full": run.full, "again": run.again})
-
-
-def _give_up(lease: Lease) -> None:
-    """Release the lease after a failure, where that is still possible; it runs out by itself otherwise."""
-    with contextlib.suppress(FeatureStoreError):  # the failure that led here is the one to tell of
-        lease.release({})
 
 
 def _state(run: Run, records: int) -> bytes:

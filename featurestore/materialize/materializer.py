@@ -43,7 +43,7 @@ class Materializer:
         self._registry, self._offline, self._store, self._pushed = registry, offline, store, pushed
         self._project, self._tiles = project, tiles
 
-    def materialize(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
+    def materialize(self, view: ResolvedView, *, full: bool, progress: Progress) -> list[Run]:
         """Make one view complete online, up to now; nothing of a version that was retired meanwhile is left there."""
         if not self._stays(view):
             return []
@@ -66,14 +66,14 @@ class Materializer:
         held = ((one.view.name, one.view.fingerprint) for one in held_views(self._registry, state))
         return version in current.items() or version in state.leftovers or version in held
 
-    def _fill(self, view: ResolvedView, *, full: bool, progress: bool) -> list[Run]:
+    def _fill(self, view: ResolvedView, *, full: bool, progress: Progress) -> list[Run]:
         if view.is_pushed:
             assert isinstance(view.source, PushSource)
             if not view.source.is_open(self._store.get([]).now):  # what its history will know is not known yet
                 return []
             return self._pushed.fill(view, full=full)
         return materialize_view(
-            view, self._offline, self._store, project=self._project, progress=Progress(shown=progress), full=full,
+            view, self._offline, self._store, project=self._project, progress=progress, full=full,
             tiles=self._tiles,
         )  # fmt: skip
 

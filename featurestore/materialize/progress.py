@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from featurestore.errors import MaterializeError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 
+class StoppedError(MaterializeError):
+    """A task was told to stop, and left what it had done whole."""
+
+
 class Progress:
     """What a task tells while it works: a run of materialize, of its keys, or a simulation, of what happens in it.
 
-    shown: whether it is to be shown at all; on stderr, since standard output is for results.
+    shown: whether it is to be shown at all; on stderr, since standard output is for results. stop: asked after each batch
+    whether the task is to end there, by StoppedError.
     """
 
-    def __init__(self, *, shown: bool) -> None:
+    def __init__(self, *, shown: bool, stop: Callable[[], bool] = bool) -> None:
         self._shown = shown
+        self._stop = stop
         self._bar: Bar | None = None
 
     def start(self, task: str, total: int) -> None:
@@ -39,6 +48,8 @@ class Progress:
         if self._bar is not None:
             task = self._bar.tasks[0]
             self._bar.update(task.id, advance=items, rate=f"{task.speed:,.0f}/s" if task.speed else "")
+        if self._stop():
+            raise StoppedError("The run was told to stop; the next one completes its work")
 
     def stop(self) -> None:
         """The task is given up: the terminal gets its cursor back."""

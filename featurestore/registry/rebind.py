@@ -23,15 +23,21 @@ def applied_views(
 
     Raises NotFoundError, SourceError.
     """
-    applied = version.document["views"]
-    known = {*applied, *(view.name for view in held)}
+    check_applied(version, catalog, names=names, held=held)
+    current = [version.view(name) for name in version.document["views"] if not names or name in names]
+    wanted = [*current, *(view for view in held if not names or view.name in names)]
+    return [rebind(view, catalog, offline) for view in wanted]
+
+
+def check_applied(
+    version: Version, catalog: Catalog, *, names: Sequence[str] | None, held: Sequence[ResolvedView]
+) -> None:
+    """NotFoundError where one of the names is that of no view that is applied or held."""
+    known = {*version.document["views"], *(view.name for view in held)}
     for name in names or ():
         if name not in known:
             hint = apply_first(name, catalog.views) + did_you_mean(name, known)
             raise NotFoundError(f"No feature view '{name}' was applied{version.catalog.kind_of(name)}.{hint}")
-    current = [version.view(name) for name in applied if not names or name in names]
-    wanted = [*current, *(view for view in held if not names or view.name in names)]
-    return [rebind(view, catalog, offline) for view in wanted]
 
 
 def rebind(applied: ResolvedView, catalog: Catalog, offline: Offline) -> ResolvedView:

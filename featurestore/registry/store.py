@@ -251,6 +251,14 @@ class Registry(BoundToProcess):
             add_activity(connection, [Activity("materialize", run.view, {"run": added.lastrowid, **done})])
             return added.lastrowid
 
+    def last_runs(self, versions: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """When (µs) the last run of each of these views and fingerprints ended, where there was one."""
+        found = {}
+        for version in versions:
+            for _, *row in self._runs("WHERE view = ? AND fingerprint = ? ORDER BY id DESC LIMIT 1", *version):
+                found[version] = RunRecord(*row[:8]).finished
+        return found
+
     def runs(self, view: str | None = None, *, limit: int = 100) -> tuple[RunRecord, ...]:
         """The last runs, of one view or of all, newest first."""
         where = "" if view is None else "WHERE view = ?"

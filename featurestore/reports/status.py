@@ -68,6 +68,8 @@ class ViewStatus:
     """The service versions for which it is kept, where another version is the applied one."""
     lag: int = 0
     """By how much `served` may be behind `wanted` without being stale."""
+    last_run: int | None = None
+    """When the last run that was completed ended, by the online store's clock; None where none was."""
 
     @property
     def state(self) -> str:
@@ -91,14 +93,16 @@ class ViewStatus:
             "pushes": None if self.pushes is None else self.pushes.to_dict(),
             "freshness": None if self.freshness is None else show_duration(self.freshness),
             "age": None if self.age is None else show_duration(self.age),
+            "last_run": instant_json(self.last_run),
         }
 
 
 def status_of(
     views: Iterable[ResolvedView], store: OnlineStore, project: str, *, offline: Offline,
-    kept: Mapping[str, tuple[str, ...]] | None = None, vouched: Vouched | None = None,
+    kept: Mapping[str, tuple[str, ...]] | None = None, vouched: Vouched | None = None, ran: Mapping[tuple[str, str], int],
 ) -> list[ViewStatus]:  # fmt: skip
-    """The status of each view, all read at once; kept: fingerprint → for whom it is kept. SourceError where the source of one that says freshness cannot be read."""
+    """The status of each view, all read at once. kept: fingerprint → for whom it is kept. ran: when (µs) the last run of each
+    view and fingerprint ended. SourceError where the source of one that says freshness cannot be read."""
     listed = list(views)
     marks = [ViewCodec(project, view, tagged=store.tagged).watermark_key for view in listed]
     states = [
@@ -129,9 +133,9 @@ def status_of(
         age = None if newest is None else max(0, reading.now - newest)
         lag = vouched.lag if vouched is not None and view.is_pushed else 0
         kept_for = (kept or {}).get(view.fingerprint, ())
-        result.append(
-            ViewStatus(view.name, view.fingerprint, complete, served, wanted, pushes, freshness, age, kept_for, lag)
-        )
+        last_run = ran.get((view.name, view.fingerprint))
+        online = view.name, view.fingerprint, complete, served, wanted
+        result.append(ViewStatus(*online, pushes, freshness, age, kept_for, lag, last_run))
     return result
 
 
@@ -207,14 +211,16 @@ ONLINE = "this is of those that are applied", "featurestore plan shows what appl
 
 
 def status_report(
-    views: Sequence[ViewStatus], behind: Iterable[ServiceBehind], losses: Losses, *, differs: Differences | None = None
-) -> Report:
+    views: Sequence[ViewStatus], behind: Iterable[ServiceBehind], losses: Losses, *, differs: Differences | None = None,
+    leader: str | None = None,
+) -> Report:  # fmt: skip
     """A line for each view; then each log of pushed rows, sources that are older than a view allows, services that are
-    served in another version than the applied one, what the serving log lost, and in what the definitions at hand differ."""
+    served in another version than the applied one, what the serving log lost, who materializes what is due (leader), and in
+    what the definitions at hand differ."""
     table = ReportTable(
-        ("view", "fingerprint", "state", "served as of", "asked for", "kept for"),
+        ("view", "fingerprint", "state", "served as of", "asked for", "last run", "kept for"),
         [
-            (view.view, view.fingerprint[:12], view.state, *(_shown(us) for us in (view.served, view.wanted)),
+            (view.view, view.fingerprint[:12], view.state, *map(_shown, (view.served, view.wanted, view.last_run)),
              ", ".join(view.kept_for) or "applied")
             for view in views
         ],
@@ -231,6 +237,8 @@ def status_report(
             f"serving log: of {losses.offered} requests {losses.written} written, {losses.dropped} dropped, "
             f"{losses.lost} lost{error}"
         )
+    if leader is not None:
+        parts.append(f"materialize --follow: {leader}")
     if views and differs is not None and (said := differs.told(*ONLINE)):
         parts.append(said)
     return Report("", parts)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from featurestore.clock import to_datetime
 from featurestore.errors import MaterializeError
 from featurestore.materialize.materialize import run_record
+from featurestore.materialize.progress import Progress
 from featurestore.materialize.records import RecordQuery, collect, existing
 from featurestore.online.source_state import SourceState, state_key
 from featurestore.online.value_checksums import read_past_damage
@@ -129,7 +130,7 @@ def _verified(project: Project, view: ResolvedView, *, repair: bool) -> Verified
     found = _compared(project, view)
     if not repair or (found.ok and found.instants):
         return found
-    for run in project.materializer.materialize(view, full=True, progress=False):
+    for run in project.materializer.materialize(view, full=True, progress=Progress(shown=False)):
         project.registry.record_run(run_record(run, project.now()))
     after = _compared(project, view)
     if not found.instants:

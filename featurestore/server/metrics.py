@@ -214,6 +214,11 @@ class _StoreState(Collector):
             "Age of the newest row of the source of a view that says freshness",
             labels=["view"],
         )
+        ran = GaugeMetricFamily(
+            "featurestore_view_last_run_timestamp_seconds",
+            "When the last run of materialize that was completed ended",
+            labels=["view"],
+        )
         pending = GaugeMetricFamily(
             "featurestore_push_pending_rows", "Rows in the log that are not in the records yet", labels=["source"]
         )
@@ -228,12 +233,14 @@ class _StoreState(Collector):
             if view.served is not None:
                 served.add_metric([view.view], view.served / 1e6)
                 behind.add_metric([view.view], max(0, view.wanted - view.served) / 1e6)
+            if view.last_run is not None:
+                ran.add_metric([view.view], view.last_run / 1e6)
             if view.freshness is not None and view.age is not None:
                 age.add_metric([view.view], view.age / 1e6)
         for source, log in pushes.items():
             pending.add_metric([source], log.pending)
             size.add_metric([source], log.bytes)
-        return served, behind, stale, age, pending, size
+        return served, behind, stale, age, ran, pending, size
 
     def _serving_log(self) -> Sequence[Metric]:
         losses = self._store.serving_log_losses()
