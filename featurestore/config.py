@@ -185,7 +185,8 @@ class ServerConfig(Table):
     process takes from its clients.
 
     authentication: "off" on a loopback address alone. tls_certificate, tls_key: PEM files, for HTTPS; client_ca: the authorities
-    whose certificates clients must have (mTLS). What has a description is a limit; what goes beyond it is refused, and the
+    whose certificates clients must have (mTLS). log_format: of what is logged on stderr; access_log: where a line for each request
+    goes. What has a description is a limit; what goes beyond it is refused, and the
     refusal names the setting.
     """
 
@@ -196,6 +197,8 @@ class ServerConfig(Table):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
+    log_format: Literal["text", "json"] = "text"
+    access_log: Literal["off", "stdout", "stderr"] = "off"
     hosts: Annotated[
         tuple[Annotated[str, AfterValidator(_host_name)], ...],
         Field(

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from featurestore.access.authentication import Authentication
 from featurestore.errors import FeatureStoreError
+from featurestore.server.access_log import AccessLog
 from featurestore.server.connection import Connections
 from featurestore.server.edge import HttpEdge
 from featurestore.server.hot_routes import HotRoutes
@@ -66,6 +67,8 @@ def create_app(
     is_on = store.config.server.authentication == "required" if authentication is None else authentication
     asks = Authentication(store.config if is_on else None)
     metrics = Metrics(store, limits)
+    stream = store.config.server.access_log
+    access_log = None if stream == "off" else AccessLog(stream, metrics.unlogged)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -77,6 +80,8 @@ def create_app(
         with _less_garbage(), _quick_turns():
             async with connections.watched(), metrics.watched():
                 yield {"connections": connections}
+        if access_log is not None:
+            await access_log.close()
         limits.close()
         readiness.close()
         if close_store:
@@ -88,9 +93,8 @@ def create_app(
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(Exception, answer_error)
     hot = HotRoutes(store, pinned, limits, metrics)
-    app.edge = HttpEdge(
-        limits, asks, metrics, {"/v1/online-features": hot.lookup, "/v1/push": hot.push}, app.beyond_the_edge
-    )
+    answered_here = {"/v1/online-features": hot.lookup, "/v1/push": hot.push}
+    app.edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log)
     add_routes(app, store, pinned, limits, hot, readiness)
     add_metrics(app, metrics)
     metrics.paths = frozenset(route.path for route in app.routes if isinstance(route, Route))

@@ -17,11 +17,11 @@ from featurestore.lazy import pa
 from featurestore.server.json_answers import instant, within
 from featurestore.server.limits import SMALL_BYTES
 from featurestore.server.problems import BadRequest, LimitError
+from featurestore.server.request_ids import REQUEST_ID
 from featurestore.server.strict_json import read_body, read_json, read_whole
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import checked_id
 
-REQUEST_ID = "X-Request-ID"
 ARROW = "application/vnd.apache.arrow.stream"
 
 

@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from featurestore.config import ServerConfig
 from featurestore.server.edge import SECURITY
 from featurestore.server.problems import BadRequest, HttpAnswer, LimitError, problem_of
+from featurestore.server.request_ids import REQUEST_ID, note_ids, request_id_of
 from featurestore.server.sender import Sender
 
 LOOK_SECONDS = 0.5
@@ -354,11 +355,18 @@ class Connection(HttpToolsProtocol):
             speaks = not cycle.response_started and not self.pipeline and not self._in_head
             self._end_cycles()
         if speaks:
-            self.transport.write(_whole(problem_of(error, self.scope["path"] if self._has_path() else "/")))
+            self.transport.write(self._problem(error))
             self._leave()
         else:
             self._forget()
             self.transport.close()
+
+    def _problem(self, error: BadRequest) -> bytes:
+        scope = {**self.scope} if self._has_path() else {"path": "/"}
+        note_ids(scope, dict(self.headers) if self._has_path() else {})
+        request_id = request_id_of(scope)
+        answer = problem_of(error, scope["path"], request_id)
+        return _whole(answer._replace(headers={**answer.headers, REQUEST_ID: request_id}))
 
     def _leave(self) -> None:
         """Send no more, and throw away what still comes, unparsed, until the client has seen the end."""

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from featurestore.access.authentication import Authentication
 from featurestore.durable.disk import came_of_full
 from featurestore.errors import FeatureStoreError
+from featurestore.server.access_log import AccessLog
 from featurestore.server.admission import admit
 from featurestore.server.limits import ServerLimits
 from featurestore.server.metrics import CLOSED, Metrics
@@ -21,6 +22,7 @@ from featurestore.server.origins import BODIES, check_origin, check_type, has_bo
 from featurestore.server.page import STYLE
 from featurestore.server.problems import ERROR, BadRequest, problem_of
 from featurestore.server.received import counted
+from featurestore.server.request_ids import HEADER, note_ids, request_id_of
 
 _LOGGER = logging.getLogger("featurestore.server")
 
@@ -38,6 +40,48 @@ ALWAYS = {"/healthz", "/readyz", "/metrics"}
 """What is answered however many requests are under way: whoever watches the server must not take it for dead."""
 
 
+class _Passing:
+    """One request on its way through the edge, and what has become of it. status: CLOSED until an answer begins; size: bytes of
+    its body that were sent."""
+
+    __slots__ = ("_came", "_metrics", "_path", "_scope", "_send", "is_head", "size", "status")
+
+    def __init__(self, scope: Scope, path: str, send: Send, metrics: Metrics) -> None:
+        self._came = perf_counter()
+        self._scope, self._path, self._send, self._metrics = scope, path, send, metrics
+        self.is_head = scope["method"] == "HEAD"  # the same as GET, without a body
+        self.status, self.size = CLOSED, 0
+
+    async def answer(self, message: Message) -> None:
+        """Send a part of the answer, with what every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._metrics.answered(self._scope, self._path, self.status, perf_counter() - self._came)
+            own = (HEADER, request_id_of(self._scope).encode("ascii"))
+            message["headers"] = [*message.get("headers", ()), own, *SECURITY]
+        elif self.is_head:
+            message["body"] = b""
+        else:
+            self.size += len(message.get("body", b""))
+        await self._send(message)
+
+    async def refuse(self, error: Exception) -> None:
+        """Answer with a problem."""
+        await problem_of(error, self._scope["path"], request_id_of(self._scope))(self.answer)
+
+    def left(self) -> None:
+        """The client hung up."""
+        if self.status == CLOSED:
+            self._metrics.answered(self._scope, self._path, CLOSED, perf_counter() - self._came)
+
+    def note(self, log: AccessLog) -> None:
+        """It is over."""
+        route = self._metrics.route(self._scope, self._path)
+        log.note(
+            self._scope, route=route, status=self.status or None, seconds=perf_counter() - self._came, size=self.size
+        )
+
+
 class HttpEdge:
     """One way for all requests of an application: they are admitted, answered and told of.
 
@@ -51,61 +95,45 @@ class HttpEdge:
         metrics: Metrics,
         hot: Mapping[str, ASGIApp],
         rest: ASGIApp,
+        access_log: AccessLog | None = None,
     ) -> None:
-        self._limits, self._authentication, self._metrics, self._hot, self._rest = (
-            limits,
-            authentication,
-            metrics,
-            hot,
-            rest,
-        )
+        self._limits, self._authentication, self._metrics = limits, authentication, metrics
+        self._hot, self._rest, self._access_log = hot, rest, access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        came, metrics = perf_counter(), self._metrics
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        counts = path not in ALWAYS
-        begun = False
-        is_head = scope["method"] == "HEAD"  # the same as GET, without a body
-
-        async def told(message: Message) -> None:
-            nonlocal begun
-            if message["type"] == "http.response.start":
-                begun = True
-                metrics.answered(scope, path, message["status"], perf_counter() - came)
-                message["headers"] = [*message.get("headers", ()), *SECURITY]
-            elif is_head:
-                message["body"] = b""
-            await send(message)
-
+        passing = _Passing(scope, path, send, self._metrics)
         entered = False
         try:
             headers = dict(scope["headers"])
-            if counts:
+            note_ids(scope, headers)
+            if path not in ALWAYS:
                 self._limits.enter()
                 entered = True
             hot = self._hot.get(path) if scope["method"] == "POST" else None
             self._check(scope, headers, typed=hot is not None)
             await admit(self._authentication, scope, path)
             if hot is not None:
-                await hot(scope, receive, told)
+                await hot(scope, receive, passing.answer)
             else:
-                asked = {**scope, "method": "GET"} if is_head else scope
-                await self._rest(asked, counted(headers, receive, self._limits), told)
+                asked = {**scope, "method": "GET"} if passing.is_head else scope
+                await self._rest(asked, counted(headers, receive, self._limits), passing.answer)
         except ClientDisconnect:
-            if not begun:
-                metrics.answered(scope, path, CLOSED, perf_counter() - came)
+            passing.left()
         except (BadRequest, FeatureStoreError) as error:
             scope[ERROR] = error
-            await problem_of(error, scope["path"])(told)
+            await passing.refuse(error)
         except Exception as error:
-            if begun:
+            if passing.status != CLOSED:
                 raise  # whoever runs this ends the connection, and logs why
-            _log(error, scope["method"], path)
-            await problem_of(error, scope["path"])(told)
+            _log(error, scope, path)
+            await passing.refuse(error)
         finally:
             if entered:
                 self._limits.leave()
+            if self._access_log is not None:
+                passing.note(self._access_log)
 
     def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool) -> None:
         """Whether a request is taken at all, whoever asks."""
@@ -114,7 +142,7 @@ class HttpEdge:
             check_type(headers)
 
 
-def _log(error: Exception, method: str, path: str) -> None:
+def _log(error: Exception, scope: Scope, path: str) -> None:
     """What nobody foresaw; a full disk is told of where it is answered."""
     if not came_of_full(error):
-        _LOGGER.error("%s %s", method, path, exc_info=error)
+        _LOGGER.error("%s %s", scope["method"], path, exc_info=error, extra={"request_id": request_id_of(scope)})

@@ -17,7 +17,6 @@ from featurestore.push.pushed import Pushed
 from featurestore.server.admission import principal_of
 from featurestore.server.bodies import (
     ARROW,
-    REQUEST_ID,
     AskedLookup,
     arrow_body,
     long_texts,
@@ -67,9 +66,9 @@ class HotRoutes:
                         asked.rows, asked.features, fingerprint=self._version(asked), json=True, request_id=given
                     )
                 )
-                answer = self._answer(asked, result, given, as_arrow=as_arrow)
+                answer = self._answer(scope, asked, result, as_arrow=as_arrow)
             else:
-                work = partial(self._looked_up, asked or body, principal, given, as_arrow=as_arrow)
+                work = partial(self._looked_up, scope, asked or body, given, as_arrow=as_arrow)
                 answer = await self._limits.beside(work)
             del body
             await self._send(answer, room, send)
@@ -111,10 +110,10 @@ class HotRoutes:
             self._widths[name] = len(result.columns)
 
     def _looked_up(
-        self, given: AskedLookup | bytes, principal: Principal, request: str | None, *, as_arrow: bool
+        self, scope: Scope, given: AskedLookup | bytes, request: str | None, *, as_arrow: bool
     ) -> HttpAnswer:
         asked = read_request(given, self._config) if isinstance(given, bytes) else given
-        self._check_access(asked, principal)
+        self._check_access(asked, principal_of(scope))
         version = self._version(asked)
 
         def keys() -> Container[str]:
@@ -127,15 +126,13 @@ class HotRoutes:
                 asked.rows, asked.features, fingerprint=version, json=True, request_id=request
             )
         )
-        return self._answer(asked, result, request, as_arrow=as_arrow)
+        return self._answer(scope, asked, result, as_arrow=as_arrow)
 
-    def _answer(self, asked: AskedLookup, result: OnlineResult, given: str | None, *, as_arrow: bool) -> HttpAnswer:
+    def _answer(self, scope: Scope, asked: AskedLookup, result: OnlineResult, *, as_arrow: bool) -> HttpAnswer:
         self._remember(asked, result)
-        known = given or result.request
-        headers = {} if known is None else {REQUEST_ID: known}
         write, media_type = (arrow_body, ARROW) if as_arrow else (json_body, JSON)
-        answer = HttpAnswer(200, media_type, write(result, self._config.answer_bytes), headers)
-        self._metrics.looked_up(result, is_service=asked.is_service)
+        answer = HttpAnswer(200, media_type, write(result, self._config.answer_bytes))
+        self._metrics.looked_up(scope, result, is_service=asked.is_service)
         return answer
 
     # --- pushes -------------------------------------------------------------------------------
@@ -156,7 +153,7 @@ class HotRoutes:
             else:
                 source, kept = await self._limits.beside(partial(self._submitted, body, principal, given))
                 pushed = await asyncio.wrap_future(kept)
-            self._metrics.pushed(source, pushed)
+            self._metrics.pushed(scope, source, pushed)
             await self._send(HttpAnswer(200, JSON, [orjson.dumps(pushed.to_dict())]), room, send)
 
     def _submitted(self, body: bytes, principal: Principal, request: str | None) -> tuple[str, Future[Pushed]]:

@@ -20,8 +20,10 @@ from starlette.types import Scope
 from featurestore.errors import FeatureStoreError
 from featurestore.push.pushed import Pushed
 from featurestore.semantics.status import Status
+from featurestore.server.access_log import ASKED
 from featurestore.server.limits import ServerLimits
 from featurestore.server.problems import ERROR, refusal_reason
+from featurestore.server.request_ids import REQUEST
 from featurestore.serving.online_result import OnlineResult
 from featurestore.store import FeatureStore
 
@@ -76,6 +78,9 @@ class Metrics:
         self._refusals = self._counter("refusals", "Requests refused for a limit, or for who asks", "reason")
         self._lookup_rows = self._counter("lookup_rows", "Rows that were looked up", "service")
         self._values = self._counter("values", "Values that were served", "service", "status")
+        self._unlogged = self._counter(
+            "access_log_dropped", "Lines that the access log has not, since nobody took them"
+        )
         self._pushed_rows = self._counter("pushed_rows", "Rows that were pushed", "source", "outcome")
         self._seconds: dict[tuple[str, int], Histogram] = {}
         self._services: dict[str, _OfService] = {}
@@ -90,12 +95,12 @@ class Metrics:
         """The answer to a request begins, or its client hung up: CLOSED."""
         histogram = self._seconds.get((path, status // 100))
         if histogram is None:
-            histogram = self._histogram(self._route(scope, path), status // 100)
+            histogram = self._histogram(self.route(scope, path), status // 100)
         histogram.observe(seconds)
         if status >= 400 and (error := scope.get(ERROR)) is not None:
             self.refused(error)
 
-    def _route(self, scope: Scope, path: str) -> str:
+    def route(self, scope: Scope, path: str) -> str:
         """The route as it was declared; a request that was refused before there was one has its path, where that is one."""
         found = getattr(scope.get("route"), "path", path)
         return found if found in self.paths else OTHER
@@ -106,15 +111,22 @@ class Metrics:
             self._seconds[key] = self._request_seconds.labels(route, f"{hundreds}xx" if hundreds else "closed")
         return self._seconds[key]
 
+    def unlogged(self, lines: int) -> None:
+        """Lines of the access log that could not be written."""
+        self._unlogged.inc(lines)
+
     def refused(self, error: Exception) -> None:
         """A request was answered with this error, which counts where it is a refusal."""
         reason = refusal_reason(error)
         if reason is not None:
             self._refusals.labels(reason).inc()
 
-    def looked_up(self, result: OnlineResult, *, is_service: bool) -> None:
-        """The answer to a lookup, by a service's name or by features."""
+    def looked_up(self, scope: Scope, result: OnlineResult, *, is_service: bool) -> None:
+        """The answer to a lookup, by a service's name or by features. The scope is told what was asked for."""
         name = result.service.name if is_service else FEATURES
+        scope[ASKED] = "service", name, len(result)
+        if result.request is not None:  # the id under which it is logged
+            scope[REQUEST] = result.request
         counters = self._services.get(name)
         if counters is None:
             values = tuple(self._values.labels(name, status.name) for status in Status)
@@ -124,8 +136,9 @@ class Metrics:
             if count:
                 counters.values[status].inc(count)
 
-    def pushed(self, source: str, counts: Pushed) -> None:
-        """What became of the rows of a push."""
+    def pushed(self, scope: Scope, source: str, counts: Pushed) -> None:
+        """What became of the rows of a push. The scope is told what was asked for."""
+        scope[ASKED] = "source", source, counts.accepted + counts.unchanged + counts.late
         counters = self._sources.get(source)
         if counters is None:
             counters = self._sources[source] = tuple(self._pushed_rows.labels(source, name) for name in OUTCOMES)

@@ -31,6 +31,7 @@ from featurestore.errors import (
     RequestError,
     UnauthenticatedError,
 )
+from featurestore.server.request_ids import request_id_of
 
 PROBLEM = "application/problem+json"
 
@@ -127,6 +128,9 @@ class FullLog:
 _full_log = FullLog()
 
 
+EXAMPLE_ID = "6f0c6a6f0b9d4cf1a3c4b8a1d6f0e9b2"
+
+
 class Problem(BaseModel):
     """What went wrong, as RFC 9457 has it."""
 
@@ -135,6 +139,7 @@ class Problem(BaseModel):
     status: int = Field(examples=[404])
     detail: str = Field(examples=["No feature view 'delays' was applied. Did you mean 'delay'?"])
     instance: str = Field(examples=["/v1/online-features"])
+    request_id: str | None = Field(None, description="What the request is called in the logs", examples=[EXAMPLE_ID])
     limit: str | None = Field(
         None, description="Where a limit is passed: the setting of [server] that sets it", examples=["lookup_rows"]
     )
@@ -148,7 +153,7 @@ class Problem(BaseModel):
 def described(status: int, text: str, *, kind: str, detail: str, path: str = "/v1/online-features") -> dict[str, Any]:
     """How OpenAPI tells of a problem, with an example of it."""
     title = next((title for of, _, title in STATUS if of.__name__ == f"{kind}Error"), text)
-    example = _body(status, title, detail, kind=kind, path=path)
+    example = _body(status, title, detail, kind=kind, path=path) | {"request_id": EXAMPLE_ID}
     schema = Problem.model_json_schema()
     return {"description": text, "content": {PROBLEM: {"schema": schema, "example": example}}}
 
@@ -185,6 +190,11 @@ class HttpAnswer(NamedTuple):
                 part = piece if len(piece) <= SENT_BYTES else piece[at : at + SENT_BYTES]
                 await send({"type": "http.response.body", "body": part, "more_body": more})
 
+    def of_request(self, request_id: str) -> HttpAnswer:
+        """A problem that was found for several requests, with the id of one of them."""
+        body = orjson.loads(b"".join(self.pieces)) | {"request_id": request_id}
+        return self._replace(pieces=[orjson.dumps(body)])
+
     def response(self) -> Response:
         """The same for a route of FastAPI."""
         return Response(b"".join(self.pieces), self.status, self.headers, self.media_type)
@@ -204,23 +214,23 @@ def _body(status: int, title: str, detail: str, *, kind: str, path: str) -> dict
     return {"type": f"urn:featurestore:{kind}", "title": title, "status": status, "detail": detail, "instance": path}
 
 
-def problem_of(error: Exception, path: str) -> HttpAnswer:
+def problem_of(error: Exception, path: str, request_id: str | None = None) -> HttpAnswer:
     """The answer to an error that this product raised; to any other one that tells the client nothing."""
-    more: dict[str, Any] | None
+    more: dict[str, Any] = {} if request_id is None else {"request_id": request_id}
     if isinstance(error, BadRequest):
-        more = {"limit": error.setting} if isinstance(error, LimitError) else None
+        more |= {"limit": error.setting} if isinstance(error, LimitError) else {}
         return problem(error.status, error.title, str(error), kind=error.kind, path=path, more=more)
     if came_of_full(error):
         _full_log.tell(error)
         again = {"Retry-After": str(FULL_RETRY_SECONDS)}
-        return problem(507, FULL_TITLE, FULL_DETAIL, kind="disk-full", path=path, headers=again)
+        return problem(507, FULL_TITLE, FULL_DETAIL, kind="disk-full", path=path, headers=again, more=more)
     for kind, status, title in STATUS:
         if isinstance(error, kind):
             name = type(error).__name__.removesuffix("Error")
-            more = {"changes": _changes(error)} if isinstance(error, FingerprintError) else None
+            more |= {"changes": _changes(error)} if isinstance(error, FingerprintError) else {}
             return problem(status, title, str(error), kind=name, path=path, headers=_challenge(error), more=more)
     detail = f"{type(error).__name__}; see the server's log"
-    return problem(500, "Unexpected error", detail, kind="unexpected", path=path)
+    return problem(500, "Unexpected error", detail, kind="unexpected", path=path, more=more)
 
 
 def _challenge(error: Exception) -> dict[str, str]:
@@ -239,7 +249,7 @@ def _changes(error: FingerprintError) -> list[dict[str, str | None]]:
 async def answer_error(request: Request, error: Exception) -> Response:
     """The response of a route of FastAPI to an error."""
     request.scope[ERROR] = error
-    return problem_of(error, request.url.path).response()
+    return problem_of(error, request.url.path, request_id_of(request.scope)).response()
 
 
 async def answer_http(request: Request, error: Exception) -> Response:
@@ -250,4 +260,5 @@ async def answer_http(request: Request, error: Exception) -> Response:
     details = {404: f"There is no {path}; {instead}", 405: f"{path} does not take {request.method}"}
     detail = details.get(status, str(error.detail))
     kind = status.name.lower().replace("_", "-")
-    return problem(status, status.phrase, detail, kind=kind, path=path, headers=error.headers).response()
+    more = {"request_id": request_id_of(request.scope)}
+    return problem(status, status.phrase, detail, kind=kind, path=path, headers=error.headers, more=more).response()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -20,7 +21,6 @@ from featurestore.server.bodies import (
     PUSH,
     PUSHED,
     REQUEST,
-    REQUEST_ID,
     RESPONSE,
     LookupRequest,
     LookupResponse,
@@ -36,6 +36,7 @@ from featurestore.server.presented import versions
 from featurestore.server.problems import FULL_DETAIL, FULL_TITLE, BadRequest, LimitError, described
 from featurestore.server.readiness import Readiness
 from featurestore.server.received import received
+from featurestore.server.request_ids import REQUEST_ID, request_id_of
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest
 
@@ -281,4 +282,7 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
         A server that was started with manifests answers in their versions, and is ready when these can be served.
         Without a key that may read everything the answer names nothing, and may be a second old.
         """
-        return (await readiness.answer(principal_of(request.scope))).response()
+        answer = await readiness.answer(principal_of(request.scope))
+        if answer.status != HTTPStatus.OK:
+            answer = answer.of_request(request_id_of(request.scope))
+        return answer.response()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging.config
 import math
 import os
 import sys
@@ -18,6 +19,7 @@ from featurestore.access.authentication import check_open_host
 from featurestore.config import ServerConfig
 from featurestore.errors import ConfigError
 from featurestore.server.app import Application, create_app
+from featurestore.server.log_lines import log_config, tell
 from featurestore.server.metrics import SHARED
 from featurestore.server.presented import presented
 from featurestore.server.tls import tls_options
@@ -59,16 +61,20 @@ def serve(
         os.environ[ENV] = env
     os.environ[MANIFESTS] = json.dumps([str(Path(manifest).resolve()) for manifest in manifests])
     with FeatureStore(repo, env=env) as store:  # said and refused here, once, and not by each worker
+        config = store.config.server
+        as_json = config.log_format == "json"
+        if as_json:
+            logging.config.dictConfig(log_config())
+            logging.captureWarnings(True)
         differs = store.differences().told("those that are applied are served", "there is nothing to serve")
         if differs:
-            print(differs, file=sys.stderr, flush=True)  # noqa: T201 - this is the output
+            tell(differs, as_json=as_json)
         if manifests:
             presented(store, manifests)
-        config = store.config.server
         if not authentication or config.authentication == "off":
             check_open_host(host)
         elif store.config.jwt.jwks is None and not store.registry.api_keys():
-            print(NO_KEY, file=sys.stderr, flush=True)  # noqa: T201 - this is the output
+            tell(NO_KEY, as_json=as_json)
     os.environ[AUTHENTICATION] = "required" if authentication else "off"
     tls = tls_options(config)
     _allow_connections(config.connections)
@@ -112,7 +118,8 @@ def options(config: ServerConfig) -> dict[str, Any]:
         "ws": "none",
         "proxy_headers": False,
         "server_header": False,
-        "access_log": False,
+        "access_log": False,  # ours has other words, and is written beside the event loop
+        **({"log_config": log_config()} if config.log_format == "json" else {}),
         "timeout_keep_alive": math.ceil(config.idle_seconds) + 1,  # that of `Connection` comes first
         "timeout_graceful_shutdown": 30,
     }

@@ -35,7 +35,7 @@ from tests.servers import RedisServer
 
 PROBLEM = "application/problem+json"
 JSON = {"content-type": "application/json"}
-PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance"}
+PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "request_id"}
 BODY_BYTES = ServerConfig().body_bytes
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 BIG = 2**53 + 1
