@@ -16,6 +16,7 @@ from featurestore.durable.forks import mutex
 from featurestore.errors import ConfigError, RequestError
 from featurestore.materialize.materializer import Materializer
 from featurestore.online import OnlineStore, open_online
+from featurestore.online.watched import WatchedStore
 from featurestore.push.push_sources import Pushing
 from featurestore.registry.activity import PushTrail
 from featurestore.registry.differences import Differences, differences
@@ -122,6 +123,7 @@ class Project:
     def _open(self) -> _Opened:
         config, registry, offline = self.config, self.registry, self.offline
         store, project, log = open_online(config.online, clock=self.clock), config.project, self.serving_log.open()
+        store = WatchedStore(store) if store.blocking else store
         store = self._before(store) if self._before is not None else store
         pushing = Pushing(
             registry,

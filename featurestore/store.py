@@ -42,6 +42,7 @@ from featurestore.registry.rollout import free_leftovers, held_views
 from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.reports.audit import Audit, Audited, audit
+from featurestore.reports.audit.last_audit import keep_audit
 from featurestore.reports.availability import Availability, availability
 from featurestore.reports.description import Description, describe, describe_all
 from featurestore.reports.explain.explain import explain
@@ -538,7 +539,7 @@ class FeatureStore(BoundToProcess):
         since: an aware datetime, or how long ago, "1d"; all that was logged by default. until: an aware datetime.
         service: only this one. against: what a model was trained on, where that may not be what it was served: a manifest,
         or service → fingerprint. spine: the rows that training was asked for, by the ids under which they were logged.
-        What is served while it runs may be missing from it.
+        What is served while it runs may be missing from it. What it found is kept beside the log, where that can be written.
         """
         self._project.serving_log.flush()
         ended = None if until is None else self._instant(until, "until")
@@ -546,7 +547,9 @@ class FeatureStore(BoundToProcess):
         if not isinstance(against, Manifest | Mapping | None):
             raise RequestError(f"against is a manifest, or a dict of service and fingerprint, and not {shown(against)}")
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
-        return audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
+        found = audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
+        keep_audit(self._project.serving_log.folder, found)
+        return found
 
     def serving_log_losses(self) -> Losses:
         """How many requests were offered to the serving log, written, dropped and lost, over all processes, and the last

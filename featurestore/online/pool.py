@@ -14,6 +14,8 @@ from typing import Any
 import redis
 from redis.connection import AbstractConnection
 
+from featurestore.online.watched import POOLS
+
 _TAKEN = inspect.signature(AbstractConnection.__init__).parameters
 WITHOUT_LIBRARY = {"driver_info": None} if "driver_info" in _TAKEN else {"lib_name": None, "lib_version": None}
 """Options of a connection that does not tell the server which library made it; they had other names before redis-py 7.1."""
@@ -63,6 +65,15 @@ class Pool(redis.BlockingConnectionPool):  # type: ignore[misc]
 
     That took a tenth of the time of a lookup of one key.
     """
+
+    def __init__(self, **words: Any) -> None:
+        super().__init__(**words)
+        POOLS.add(self)
+
+    @property
+    def in_use(self) -> int:
+        """Connections that calls have now."""
+        return int(self.max_connections) - int(self.pool.qsize())
 
     def take(self, deadline: Deadline, *, connect: float) -> Any:
         """A connection that is up and holds no rest of an earlier reply, waited for where all are in use.

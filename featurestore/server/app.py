@@ -76,6 +76,8 @@ def create_app(
             await run_in_threadpool(store.repair)
         with contextlib.suppress(FeatureStoreError):
             await run_in_threadpool(store.confirm_pushes)
+        with contextlib.suppress(FeatureStoreError):
+            metrics.watch_store(await run_in_threadpool(lambda: store.online))
         connections = Connections(store.config.server, metrics.refused)
         with _less_garbage(), _quick_turns():
             async with connections.watched(), metrics.watched():

@@ -362,7 +362,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _problem(self, error: BadRequest) -> bytes:
-        scope = {**self.scope} if self._has_path() else {"path": "/"}
+        scope: dict[str, Any] = {**self.scope} if self._has_path() else {"path": "/"}
         note_ids(scope, dict(self.headers) if self._has_path() else {})
         request_id = request_id_of(scope)
         answer = problem_of(error, scope["path"], request_id)

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
 from starlette.types import Scope
 
-from featurestore.errors import FeatureStoreError
+from featurestore.online import OnlineStore
+from featurestore.online.watched import WatchedStore, connections
 from featurestore.push.pushed import Pushed
 from featurestore.semantics.status import Status
 from featurestore.server.access_log import ASKED
 from featurestore.server.limits import ServerLimits
 from featurestore.server.problems import ERROR, refusal_reason
 from featurestore.server.request_ids import REQUEST
+from featurestore.server.store_state import StoreState
 from featurestore.serving.online_result import OnlineResult
 from featurestore.store import FeatureStore
 
@@ -64,7 +63,7 @@ class Metrics:
         self._limits = limits
         self.paths: frozenset[str] = frozenset()
         """Those that are routes."""
-        self._state = _StoreState(store)
+        self._state = StoreState(store)
         self._registry = CollectorRegistry()
         self._registry.register(self._state)
         self._request_seconds = Histogram(
@@ -78,11 +77,20 @@ class Metrics:
         self._refusals = self._counter("refusals", "Requests refused for a limit, or for who asks", "reason")
         self._lookup_rows = self._counter("lookup_rows", "Rows that were looked up", "service")
         self._values = self._counter("values", "Values that were served", "service", "status")
+        self._store_seconds = Histogram(
+            "featurestore_store_seconds", "Of a call of an online store on another machine, retries included", ("call", "outcome"),
+            buckets=BUCKETS_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._connections = Gauge(
+            "featurestore_store_connections", "Connections to the online store: those in use, and as many as may be", ("state",),
+            multiprocess_mode="livesum", registry=self._registry,
+        )  # fmt: skip
         self._unlogged = self._counter(
             "access_log_dropped", "Lines that the access log has not, since nobody took them"
         )
         self._pushed_rows = self._counter("pushed_rows", "Rows that were pushed", "source", "outcome")
         self._seconds: dict[tuple[str, int], Histogram] = {}
+        self._calls: dict[tuple[str, str], Histogram] = {}
         self._services: dict[str, _OfService] = {}
         self._sources: dict[str, tuple[Counter, ...]] = {}
 
@@ -145,6 +153,18 @@ class Metrics:
         for counter, name in zip(counters, OUTCOMES, strict=True):
             counter.inc(getattr(counts, name))
 
+    def watch_store(self, store: OnlineStore) -> None:
+        """Be told of its calls, where it is on another machine."""
+        if isinstance(store, WatchedStore):
+            store.told = self._called
+
+    def _called(self, call: str, seconds: float, answered: bool) -> None:
+        key = call, "answered" if answered else "failed"
+        child = self._calls.get(key)
+        if child is None:
+            child = self._calls[key] = self._store_seconds.labels(*key)
+        child.observe(seconds)
+
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """While this lasts, the other workers see what is under way in this one, not older than LOOK_SECONDS."""
@@ -159,15 +179,22 @@ class Metrics:
 
     async def _watch(self) -> None:
         while True:
-            self._in_flight.set(self._limits.requests)
+            self._look()
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _look(self) -> None:
+        self._in_flight.set(self._limits.requests)
+        held = connections()
+        if held.most:
+            self._connections.labels("in use").set(held.in_use)
+            self._connections.labels("limit").set(held.most)
 
     # --- what is told -------------------------------------------------------------------------
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics, of all workers, and their media type: Prometheus's text, or OpenMetrics where `Accept` asks for it."""
         encode, media_type = choose_encoder(accept)
-        self._in_flight.set(self._limits.requests)
+        self._look()
         folder = os.environ.get(SHARED)
         if folder is None:
             return encode(self._registry), media_type
@@ -188,89 +215,3 @@ def _forget_ended(folder: Path) -> None:
             mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
         except PermissionError:
             continue
-
-
-class _StoreState(Collector):
-    """What the store says of itself, whichever process is asked, at the time of asking."""
-
-    def __init__(self, store: FeatureStore) -> None:
-        self._store = store
-
-    def collect(self) -> Iterator[Metric]:
-        """The families of metrics. What cannot be read is left out, and said by featurestore_readable."""
-        build = GaugeMetricFamily("featurestore_build_info", "The version that answers", labels=["version"])
-        build.add_metric([version("featurestore")], 1)
-        yield build
-        readable = GaugeMetricFamily(
-            "featurestore_readable", "Whether what these metrics tell could be read", labels=["part"]
-        )
-        for part, read in (("status", self._views), ("serving_log", self._serving_log)):
-            families, is_read = _read(read)
-            yield from families
-            readable.add_metric([part], is_read)
-        yield readable
-
-    def _views(self) -> Sequence[Metric]:
-        served = GaugeMetricFamily(
-            "featurestore_view_served_timestamp_seconds",
-            "The instant that a view's values are true for",
-            labels=["view"],
-        )
-        behind = GaugeMetricFamily(
-            "featurestore_view_behind_seconds", "By how much that is before the instant it should be", labels=["view"]
-        )
-        stale = GaugeMetricFamily(
-            "featurestore_view_stale", "1 where a view is stale or has no values", labels=["view"]
-        )
-        age = GaugeMetricFamily(
-            "featurestore_view_source_age_seconds",
-            "Age of the newest row of the source of a view that says freshness",
-            labels=["view"],
-        )
-        ran = GaugeMetricFamily(
-            "featurestore_view_last_run_timestamp_seconds",
-            "When the last run of materialize that was completed ended",
-            labels=["view"],
-        )
-        pending = GaugeMetricFamily(
-            "featurestore_push_pending_rows", "Rows in the log that are not in the records yet", labels=["source"]
-        )
-        size = GaugeMetricFamily("featurestore_push_log_bytes", "Bytes of a push log", labels=["source"])
-        pushes = {}
-        for view in self._store.status():
-            if view.pushes is not None:
-                pushes[view.pushes.source] = view.pushes
-            if view.kept_for:  # a view's name is that of the applied version
-                continue
-            stale.add_metric([view.view], view.state != "fresh")
-            if view.served is not None:
-                served.add_metric([view.view], view.served / 1e6)
-                behind.add_metric([view.view], max(0, view.wanted - view.served) / 1e6)
-            if view.last_run is not None:
-                ran.add_metric([view.view], view.last_run / 1e6)
-            if view.freshness is not None and view.age is not None:
-                age.add_metric([view.view], view.age / 1e6)
-        for source, log in pushes.items():
-            pending.add_metric([source], log.pending)
-            size.add_metric([source], log.bytes)
-        return served, behind, stale, age, ran, pending, size
-
-    def _serving_log(self) -> Sequence[Metric]:
-        losses = self._store.serving_log_losses()
-        texts = {
-            "offered": "Requests that were to be logged",
-            "written": "Requests that were logged",
-            "dropped": "Requests that were not logged, since memory or the disk was full",
-            "lost": "Requests that were not logged, since a process ended before",
-        }
-        return [
-            CounterMetricFamily(f"featurestore_serving_log_{name}", text, value=getattr(losses, name))
-            for name, text in texts.items()
-        ]
-
-
-def _read(read: Callable[[], Iterable[Metric]]) -> tuple[Iterable[Metric], bool]:
-    try:
-        return read(), True
-    except (FeatureStoreError, OSError):
-        return (), False

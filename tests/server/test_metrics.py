@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -20,10 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.access.api_keys import create_key
+from featurestore.reports.audit.last_audit import FILE, last_audits
 from featurestore.semantics.status import Status
 from featurestore.types import Float64, String, Timestamp
 from tests.server.test_http import JSON, serving
-from tests.servers import free_port
+from tests.servers import RedisServer, free_port
 
 ROOT = Path(__file__).parents[2]
 LOOKUP, PUSH = "/v1/online-features", "/v1/push"
@@ -195,22 +197,26 @@ def test_the_state_of_the_store_is_told(folder: Path) -> None:
         samples = scraped(client)
         with FeatureStore(folder) as store:
             (view,) = store.status()
-        served = value(samples, "view_served_timestamp_seconds", view="v")
+        version = {"view": "v", "fingerprint": view.fingerprint}
+        served = value(samples, "view_served_timestamp_seconds", **version)
         assert served is not None
         assert abs(served - time.time()) < 3600
-        assert value(samples, "view_stale", view="v") == 0
-        behind = value(samples, "view_behind_seconds", view="v")
+        assert value(samples, "view_stale", **version) == 0
+        behind = value(samples, "view_behind_seconds", **version)
         assert behind is not None
         assert 0 <= behind < 3600
-        age = value(samples, "view_source_age_seconds", view="v")
+        age = value(samples, "view_source_age_seconds", **version)
         assert age is not None
         assert view.age is not None
         assert 0 < age <= view.age / 1e6
+        assert value(samples, "view_freshness_seconds", **version) == 3600
         assert value(samples, "push_pending_rows", source="s") == 0
         assert value(samples, "push_log_bytes", source="s") == view.pushes.bytes
         assert value(samples, "serving_log_offered_total") == 4
         assert value(samples, "serving_log_dropped_total") == value(samples, "serving_log_lost_total") == 0
-        assert value(samples, "readable", part="status") == value(samples, "readable", part="serving_log") == 1
+        assert 0 <= value(samples, "serving_log_waiting") <= 4
+        for part in ("status", "serving_log", "runs", "audit"):
+            assert value(samples, "readable", part=part) == 1
         assert value(samples, "build_info", version="0.1.0") == 1
 
 
@@ -269,8 +275,101 @@ def test_a_store_that_cannot_be_read_is_told_and_what_was_counted_too(folder: Pa
         (folder / ".featurestore" / "registry.db").write_bytes(b"no registry")
         samples = scraped(client)
         assert value(samples, "readable", part="status") == 0
-        assert value(samples, "view_stale", view="v") is None
+        assert value(samples, "readable", part="runs") == 0
+        assert not any(name in {"featurestore_view_stale", "featurestore_materialize_last_keys"} for name, _ in samples)
         assert value(samples, "lookup_rows_total", service="m") == 2
+
+
+def test_runs_and_audits_of_other_processes_are_told(folder: Path) -> None:
+    """When each applied view was filled last, how long that took and what it wrote; what the newest audit of a service found."""
+    with FeatureStore(folder) as store, serving(store) as client:
+        ask(client)
+        began = time.time()
+        with FeatureStore(folder) as other:
+            other.push("s", [{**ROW, "at": datetime(2025, 1, 5, tzinfo=UTC)}])
+            (run,) = other.materialize(full=True, progress=False)
+            store.get_online_features([{"thing": "a"}], "m")
+        store.audit()
+        found = store.audit()
+        samples = scraped(client)
+        (view,) = store.status()
+    version = {"view": "v", "fingerprint": view.fingerprint}
+    ended = value(samples, "materialize_last_success_timestamp_seconds", **version)
+    assert ended is not None
+    assert began - 1 <= ended <= time.time()
+    assert 0 <= (value(samples, "materialize_last_seconds", **version) or 0) < 60
+    assert value(samples, "materialize_last_keys", **version) == run.keys
+    assert value(samples, "materialize_last_rows", **version) == run.rows
+    outcomes = {
+        name: value(samples, "audit_values", service="m", outcome=name) for name in ("exact", "rewritten", "skewed")
+    }
+    assert outcomes == {"exact": found.exact, "rewritten": found.rewritten, "skewed": 0}
+    assert found.compared == 3
+    assert value(samples, "audit_early_rows", service="m") == 0
+    assert abs((value(samples, "audit_timestamp_seconds", service="m") or 0) - time.time()) < 60
+
+
+def test_kept_versions_are_told_beside_the_applied_one(folder: Path) -> None:
+    """Each under its fingerprint: whoever watches over them sees that both are filled."""
+    with FeatureStore(folder) as store, serving(store) as client:
+        source = next(iter(definitions()[0].selections())).view.source
+        view = FeatureView(
+            "v",
+            entity=Entity("thing", key={"thing": String}),
+            source=source,
+            refresh="continuous",
+            features=["x"],
+            ttl="1d",
+        )
+        store.apply([FeatureService("m", features=[view])], keep=True)
+        views = store.status()
+        told = {
+            dict(labels)["fingerprint"]: number
+            for (name, labels), number in scraped(client).items()
+            if name == "featurestore_view_stale"
+        }
+    assert len(views) == 2
+    assert told == {view.fingerprint: view.state != "fresh" for view in views}
+
+
+def test_round_trips_and_connections_are_counted(tmp_path: Path) -> None:
+    """Of an online store on another machine: how long each call took, and how many of the connections are in use."""
+    with RedisServer() as redis:
+        (tmp_path / "featurestore.toml").write_text(
+            f'project = "p"\ndefinitions = []\nonline = "{redis.url}?pool_size=7&timeout=0.5&retries=0"\n'
+        )
+        with FeatureStore(tmp_path) as store, serving(store) as client:
+            store.apply(definitions())
+            store.materialize(progress=False)
+            before = scraped(client)
+            for _ in range(3):
+                assert ask(client).status_code == 200
+            samples = scraped(client)
+            got = [value(one, "store_seconds_count", call="get", outcome="answered") or 0 for one in (before, samples)]
+            assert got[1] >= got[0] + 3
+            assert (value(samples, "store_seconds_sum", call="get", outcome="answered") or 0) > 0
+            assert (value(samples, "store_seconds_count", call="write", outcome="answered") or 0) > 0
+            assert value(samples, "store_connections", state="limit") >= 7
+            assert 0 <= value(samples, "store_connections", state="in use") <= 1
+            with redis.silent():
+                assert ask(client).status_code == 503
+            assert value(scraped(client), "store_seconds_count", call="get", outcome="failed") == 1
+
+
+def test_a_file_of_audits_that_is_damaged_says_nothing(folder: Path) -> None:
+    """And the next audit takes its place."""
+    with FeatureStore(folder) as store:
+        store.get_online_features([{"thing": "a"}], "m")
+        store.audit()
+        place = store.config.serving_log.folder
+        whole = (place / FILE).read_bytes()
+        assert set(last_audits(place)) == {"m"}
+        for damaged in (b"", whole[:-9], whole.replace(b'"exact":1', b'"exact":9'), b"[1]"):
+            assert damaged != whole
+            (place / FILE).write_bytes(damaged)
+            assert last_audits(place) == {}
+        store.audit()
+        assert last_audits(place)["m"].counts["exact"] == 1
 
 
 def test_the_page_lists_every_metric(folder: Path) -> None:
@@ -279,6 +378,7 @@ def test_the_page_lists_every_metric(folder: Path) -> None:
     with FeatureStore(folder) as store, serving(store) as client:
         client.post(PUSH, json={"source": "s", "rows": [ROW]})
         ask(client)
+        store.audit()
         client.get("/v1/views", headers={"origin": "https://example.com"})
         names = {line.split()[2] for line in client.get("/metrics").text.splitlines() if line.startswith("# TYPE")}
     rows = re.findall(r"^\| (`featurestore_.*?) \|", page.split("## What to alert on")[0], re.MULTILINE)

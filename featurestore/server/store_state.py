@@ -1,0 +1,147 @@
+"""The state of the store, of the journal of runs and of the logs, for Prometheus: what anybody is told who asks now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from featurestore.errors import FeatureStoreError
+from featurestore.registry.records import RunRecord
+from featurestore.reports.audit.last_audit import last_audits
+from featurestore.store import FeatureStore
+
+VERSION = ("view", "fingerprint")
+"""The labels of a version of a view. There are as many as are applied, and kept beside those."""
+
+JOURNAL_RUNS = 1_000
+"""Runs of the journal that are looked through at once for the last one of each view."""
+
+
+class StoreState(Collector):
+    """What the store says of itself, whichever process is asked, at the time of asking."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of metrics. What cannot be read is left out, and said by featurestore_readable."""
+        build = GaugeMetricFamily("featurestore_build_info", "The version that answers", labels=["version"])
+        build.add_metric([version("featurestore")], 1)
+        yield build
+        readable = GaugeMetricFamily(
+            "featurestore_readable", "Whether what these metrics tell could be read", labels=["part"]
+        )
+        parts = {"status": self._views, "serving_log": self._serving_log, "runs": self._runs, "audit": self._audits}
+        for part, read in parts.items():
+            families, is_read = _read(read)
+            yield from families
+            readable.add_metric([part], is_read)
+        yield readable
+
+    def _views(self) -> Sequence[Metric]:
+        served = GaugeMetricFamily(
+            "featurestore_view_served_timestamp_seconds",
+            "The instant that a view's values are true for",
+            labels=VERSION,
+        )
+        behind = GaugeMetricFamily(
+            "featurestore_view_behind_seconds", "By how much that is before the instant it should be", labels=VERSION
+        )
+        stale = GaugeMetricFamily("featurestore_view_stale", "1 where a view is stale or has no values", labels=VERSION)
+        age = GaugeMetricFamily(
+            "featurestore_view_source_age_seconds",
+            "Age of the newest row of the source of a view that says freshness",
+            labels=VERSION,
+        )
+        allowed = GaugeMetricFamily(
+            "featurestore_view_freshness_seconds", "How old that row may be, as the view says", labels=VERSION
+        )
+        pending = GaugeMetricFamily(
+            "featurestore_push_pending_rows", "Rows in the log that are not in the records yet", labels=["source"]
+        )
+        size = GaugeMetricFamily("featurestore_push_log_bytes", "Bytes of a push log", labels=["source"])
+        pushes = {}
+        for view in self._store.status():
+            if view.pushes is not None:
+                pushes[view.pushes.source] = view.pushes
+            version = [view.view, view.fingerprint]
+            stale.add_metric(version, view.state != "fresh")
+            if view.served is not None:
+                served.add_metric(version, view.served / 1e6)
+                behind.add_metric(version, max(0, view.wanted - view.served) / 1e6)
+            if view.freshness is not None and view.age is not None:
+                age.add_metric(version, view.age / 1e6)
+                allowed.add_metric(version, view.freshness / 1e6)
+        for source, log in pushes.items():
+            pending.add_metric([source], log.pending)
+            size.add_metric([source], log.bytes)
+        return served, behind, stale, age, allowed, pending, size
+
+    def _runs(self) -> Sequence[Metric]:
+        """The last run of materialize of each applied view, of which the registry has a journal, whichever process ran it."""
+        applied = self._store.registry.current().document["views"]
+        last: dict[str, RunRecord] = {}
+        for run in self._store.registry.runs(limit=JOURNAL_RUNS):
+            last.setdefault(run.view, run)
+        for name in applied:
+            if name not in last:  # its last run is an old one
+                last.update({run.view: run for run in self._store.registry.runs(name, limit=1)})
+        texts: dict[str, tuple[str, Callable[[RunRecord], float]]] = {
+            "success_timestamp_seconds": ("When the last run of materialize that filled a view ended", lambda run: run.finished / 1e6),
+            "seconds": ("How long that run took", lambda run: (run.finished - run.started) / 1e6),
+            "rows": ("Rows that it read", lambda run: run.rows),
+            "keys": ("Keys that it wrote", lambda run: run.keys),
+        }  # fmt: skip
+        families = []
+        for name, (text, read) in texts.items():
+            family = GaugeMetricFamily(f"featurestore_materialize_last_{name}", text, labels=VERSION)
+            for view, run in last.items():
+                if view in applied:
+                    family.add_metric([view, run.fingerprint], read(run))
+            families.append(family)
+        return families
+
+    def _audits(self) -> Sequence[Metric]:
+        """What the last audit of each service found, whichever process made it."""
+        values = GaugeMetricFamily(
+            "featurestore_audit_values", "Values that the last audit compared, by how they came out", labels=["service", "outcome"]
+        )  # fmt: skip
+        early = GaugeMetricFamily(
+            "featurestore_audit_early_rows", "Rows that it found served for an instant to come", labels=["service"]
+        )
+        at = GaugeMetricFamily("featurestore_audit_timestamp_seconds", "When it was made", labels=["service"])
+        for service, found in last_audits(self._store.config.serving_log.folder).items():
+            for outcome in ("exact", "rewritten", "skewed"):
+                values.add_metric([service, outcome], found.counts[outcome])
+            early.add_metric([service], found.early)
+            at.add_metric([service], found.at / 1e6)
+        return values, early, at
+
+    def _serving_log(self) -> Sequence[Metric]:
+        losses = self._store.serving_log_losses()
+        texts = {
+            "offered": "Requests that were to be logged",
+            "written": "Requests that were logged",
+            "dropped": "Requests that were not logged, since memory or the disk was full",
+            "lost": "Requests that were not logged, since a process ended before",
+        }
+        waiting = losses.offered - losses.written - losses.dropped - losses.lost
+        return [
+            *(
+                CounterMetricFamily(f"featurestore_serving_log_{name}", text, value=getattr(losses, name))
+                for name, text in texts.items()
+            ),
+            GaugeMetricFamily(
+                "featurestore_serving_log_waiting", "Requests that wait in memory to be logged", value=max(0, waiting)
+            ),
+        ]
+
+
+def _read(read: Callable[[], Iterable[Metric]]) -> tuple[Iterable[Metric], bool]:
+    try:
+        return read(), True
+    except (FeatureStoreError, OSError):
+        return (), False
