@@ -186,7 +186,7 @@ class ServerConfig(Table):
 
     authentication: "off" on a loopback address alone. tls_certificate, tls_key: PEM files, for HTTPS; client_ca: the authorities
     whose certificates clients must have (mTLS). log_format: of what is logged on stderr; access_log: where a line for each request
-    goes. What has a description is a limit; what goes beyond it is refused, and the
+    goes; traces: whether OpenTelemetry is told of requests. What has a description is a limit; what goes beyond it is refused, and the
     refusal names the setting.
     """
 
@@ -199,6 +199,7 @@ class ServerConfig(Table):
     client_ca: Path | None = None
     log_format: Literal["text", "json"] = "text"
     access_log: Literal["off", "stdout", "stderr"] = "off"
+    traces: Literal["off", "otlp"] = "off"
     hosts: Annotated[
         tuple[Annotated[str, AfterValidator(_host_name)], ...],
         Field(

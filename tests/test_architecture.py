@@ -15,7 +15,7 @@ import featurestore
 
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
-    {"errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "bound"},
+    {"errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "bound", "tracing"},
     {"durable"},
     {"declare", "config"},
     {"semantics"},

@@ -7,19 +7,19 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from featurestore.access.authentication import Authentication
 from featurestore.errors import FeatureStoreError
 from featurestore.server.access_log import AccessLog
 from featurestore.server.connection import Connections
-from featurestore.server.edge import HttpEdge
+from featurestore.server.edge import ALWAYS, HttpEdge
 from featurestore.server.hot_routes import HotRoutes
 from featurestore.server.limits import ServerLimits
 from featurestore.server.metrics import Metrics
@@ -28,6 +28,9 @@ from featurestore.server.problems import BadRequest, answer_error, answer_http
 from featurestore.server.readiness import Readiness
 from featurestore.server.routes import add_metrics, add_routes
 from featurestore.store import FeatureStore
+
+if TYPE_CHECKING:
+    from featurestore.server.traces import Traces
 
 GARBAGE = 10_000
 """New objects between two looks of the garbage collector; requests make many, and hardly any that only it can free."""
@@ -40,7 +43,7 @@ TURN_SECONDS = 0.0005
 class Application(FastAPI):
     """A FastAPI application behind an edge: whatever is added to it, routes and middlewares, is behind it too."""
 
-    edge: HttpEdge
+    edge: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, by the edge; all that is no request goes past it."""
@@ -67,6 +70,7 @@ def create_app(
     is_on = store.config.server.authentication == "required" if authentication is None else authentication
     asks = Authentication(store.config if is_on else None)
     metrics = Metrics(store, limits)
+    traces = _traces(store.config.server.traces)
     stream = store.config.server.access_log
     access_log = None if stream == "off" else AccessLog(stream, metrics.unlogged)
 
@@ -79,11 +83,13 @@ def create_app(
         with contextlib.suppress(FeatureStoreError):
             metrics.watch_store(await run_in_threadpool(lambda: store.online))
         connections = Connections(store.config.server, metrics.refused)
-        with _less_garbage(), _quick_turns():
+        with _less_garbage(), _quick_turns(), traces.running() if traces is not None else contextlib.nullcontext():
             async with connections.watched(), metrics.watched():
                 yield {"connections": connections}
         if access_log is not None:
             await access_log.close()
+        if traces is not None:
+            await run_in_threadpool(traces.close)
         limits.close()
         readiness.close()
         if close_store:
@@ -96,11 +102,20 @@ def create_app(
     app.add_exception_handler(Exception, answer_error)
     hot = HotRoutes(store, pinned, limits, metrics)
     answered_here = {"/v1/online-features": hot.lookup, "/v1/push": hot.push}
-    app.edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log)
+    edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log)
+    app.edge = edge if traces is None else traces.around(edge, metrics, frozenset(ALWAYS))
     add_routes(app, store, pinned, limits, hot, readiness)
     add_metrics(app, metrics)
     metrics.paths = frozenset(route.path for route in app.routes if isinstance(route, Route))
     return app
+
+
+def _traces(said: str) -> Traces | None:
+    if said == "off":
+        return None
+    from featurestore.server.traces import Traces
+
+    return Traces()
 
 
 @contextlib.contextmanager

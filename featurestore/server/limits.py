@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Self, TypeVar
 
 from featurestore.config import ServerConfig
@@ -98,7 +100,8 @@ class ServerLimits:
         """The result of what would hold up the event loop, in one of the lanes; it waits until the answers that are being sent
         leave room for another."""
         await self.take(0)
-        return await asyncio.get_running_loop().run_in_executor(self._lanes, call)
+        there = copy_context()  # of the request, whose trace it is
+        return await asyncio.get_running_loop().run_in_executor(self._lanes, partial(there.run, call))
 
     def close(self) -> None:
         """End the lanes, once their work is done."""

@@ -29,6 +29,7 @@ from featurestore.semantics.values import own_lists, scalars
 from featurestore.serving.online_result import Judged, OnlineResult, PartAnswer
 from featurestore.serving.repeated_keys import Repeats, repeats_of
 from featurestore.serving.view_readers import Vouched, reader_of
+from featurestore.tracing import span
 from featurestore.types import FeatureType, Timestamp, column_of, from_json
 
 MAX_READINGS = 20
@@ -97,7 +98,9 @@ class Lookup(BoundToProcess):
         """
         asked = self._encode(rows_of(rows, self._inputs), json=json)
         for _ in range(MAX_READINGS):
-            result = self._answer(asked, self._store.get(asked.keys))
+            with span("online read", keys=len(asked.keys)):
+                reading = self._store.get(asked.keys)
+            result = self._answer(asked, reading)
             if result is not None:
                 return result
         raise self._torn()
@@ -107,7 +110,9 @@ class Lookup(BoundToProcess):
         asked = self._encode(rows_of(rows, self._inputs), json=json)
         count, reader = len(self._marks), self._reader()
         for _ in range(MAX_READINGS):
-            result = self._answer(asked, await reader.get(asked.keys[count:], first=asked.keys[:count]))
+            with span("online read", keys=len(asked.keys)):
+                reading = await reader.get(asked.keys[count:], first=asked.keys[:count])
+            result = self._answer(asked, reading)
             if result is not None:
                 return result
         raise self._torn()
@@ -206,7 +211,8 @@ class Lookup(BoundToProcess):
         for item in self._on_demand:
             arguments = {name: available[name] for name in input_names(item)}
             alike = self._alike(arguments, asked) if item.mode == "row" and asked.rows > 1 else None
-            columns[item.name] = _evaluated(item, arguments, asked, types=self._input_types, alike=alike)
+            with span("on-demand feature", on_demand=item.name, rows=asked.rows):
+                columns[item.name] = _evaluated(item, arguments, asked, types=self._input_types, alike=alike)
 
     def _alike(self, arguments: Mapping[str, Sequence[Any]], asked: _EncodedRequest) -> Repeats | None:
         """Which rows give a function the same arguments, bit for bit, as far as that is seen without a look at the features."""
