@@ -5,6 +5,7 @@
 # make check  linters and the type checker
 # make docs   the documentation as a site, in build/site; its links and anchors are checked
 # make coverage  whether plain tests take as many branches of the rules as before
+# make promtool  fetch Prometheus's promtool from Debian into .cache, where the tests of the alert rules look for it
 # make mutants  small faults that the tests should notice; see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ CORE := tests/semantics tests/query tests/push tests/training tests/durable/test
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-lowest check docs format bench coverage mutants constraints clean
+.PHONY: demo test test-long test-lowest check docs format bench coverage mutants promtool constraints clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -62,6 +63,11 @@ coverage: $(STAMP)
 # ONLY="semantics/time.py:Timing.as_of compile/"  SAMPLE=10 (of each module; 0: all)  SEED=0
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
+# Unpacked, not installed: it needs no rights.
+promtool:
+	mkdir -p .cache/prometheus
+	cd .cache/prometheus && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
 # Run in a fresh virtual environment after changing pyproject.toml.
 constraints: $(STAMP)
