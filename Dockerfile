@@ -4,7 +4,7 @@ FROM python:3.13-slim
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY featurestore featurestore
-RUN pip install --no-cache-dir --constraint constraints.txt ".[jwt]" \
+RUN pip install --no-cache-dir --constraint constraints.txt ".[jwt,postgresql]" \
     && useradd --create-home --uid 10001 featurestore \
     && mkdir /repo /state && chown featurestore /repo /state
 

@@ -88,6 +88,10 @@ def _url(value: str) -> str:
     return value
 
 
+def _registry(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
 def _key_set(value: str) -> str:
     if re.match(r"https://[^/]|http://(localhost|127\.0\.0\.1|\[::1\])[:/]", value) or "://" not in value:
         return value
@@ -270,8 +274,8 @@ class JwtConfig(Table):
 class Config(Table):
     """A project's configuration; every path in it is absolute.
 
-    project: part of every online key, so that two projects on one store never meet. registry: the SQLite file of what
-    was applied. online: the URL of the online store. logs: the folder of the logs of pushed rows.
+    project: part of every online key, so that two projects on one store never meet. registry: where what was applied is kept,
+    the path of an SQLite file or a postgresql:// URL. online: the URL of the online store. logs: the folder of the logs of pushed rows.
     compact_after: how many full segments of one are sealed in the background; 0: none. lock_timeout: seconds for which the lock
     of a log is waited for. definitions: patterns of the Python files that declare features, or packages of them; None: definitions.py, or the package features/.
     sources: source name → where it lies, over what its definition says. root: the folder of the file. environment: the
@@ -279,7 +283,7 @@ class Config(Table):
     """
 
     project: Annotated[str, AfterValidator(_project)]
-    registry: Path
+    registry: Annotated[Path | str, BeforeValidator(_registry)]
     online: Annotated[str, AfterValidator(_url)]
     logs: Path
     compact_after: Annotated[Whole, Field(ge=0)] = 2
@@ -597,8 +601,10 @@ def _located(text: str, place: Place, root: Path) -> str:
     """A path made absolute where the key is one; any other text as it is."""
     if place == ("registry",):
         scheme, separator, rest = text.partition("://")
+        if scheme in {"postgresql", "postgres"} and separator:
+            return text
         if separator and (scheme != "sqlite" or not rest.startswith("/")):
-            raise ValueError("a registry is a path or sqlite:///path")
+            raise ValueError("a registry is a path, sqlite:///path or postgresql://…")
         return _absolute(rest[1:] if separator else text, root)
     if place == ("online",) and text.startswith("lmdb://"):
         folder, question, options = text.removeprefix("lmdb://").partition("?")

@@ -15,6 +15,7 @@
     ├── NotMaterializedError    a view has no values online yet
     ├── PlanOutdatedError       the plan shown is no longer what apply would do
     ├── RegistryError           the registry cannot be read or written
+    │   └── RegistryUnavailableError  it cannot be reached just now, or others hold it
     ├── OnlineStoreError        the online store refused or answered nonsense
     │   ├── OnlineUnavailableError    it cannot be reached just now
     │   └── OnlineDamagedError        what it holds under a key is not what was written
@@ -44,8 +45,8 @@ __all__ = [
     "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError",
     "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
     "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError", "PlanOutdatedError",
-    "PushError", "RegistryError", "RequestError", "SourceError", "SpineError", "UnauthenticatedError",
-    "apply_first", "did_you_mean", "did_you_mean_of",
+    "PushError", "RegistryError", "RegistryUnavailableError", "RequestError", "SourceError", "SpineError",
+    "UnauthenticatedError", "apply_first", "did_you_mean", "did_you_mean_of",
 ]  # fmt: skip
 
 
@@ -136,6 +137,12 @@ class PlanOutdatedError(FeatureStoreError):
 
 class RegistryError(FeatureStoreError):
     """The registry cannot be read or written."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry cannot be reached just now, or others have been writing to it for too long."""
+
+    retry = True
 
 
 class OnlineStoreError(FeatureStoreError):

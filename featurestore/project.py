@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
@@ -63,6 +64,11 @@ class Project:
         self.registry = Registry(config.registry, project=config.project, now=self.now)
         self.push_trail = PushTrail(self.registry.add_activity)
         limits = config.offline
+        self._arrivals = Arrivals(
+            config.registry.with_suffix(".arrivals.db") if isinstance(config.registry, Path) else config.registry,
+            project=config.project,
+            now=wall_clock if isinstance(clock, PastClock) else self.now,
+        )
         self.offline = Offline(
             config.root,
             located=config.sources,
@@ -70,11 +76,7 @@ class Project:
             threads=limits.threads,
             spill=limits.spill,
             logs=PushLogs(config.logs, config.project, wait_seconds=config.lock_timeout),
-            arrivals=Arrivals(
-                config.registry.with_suffix(".arrivals.db"),
-                project=config.project,
-                now=wall_clock if isinstance(clock, PastClock) else self.now,
-            ),
+            arrivals=self._arrivals,
         )
         self.serving_log = ProjectLog(config.serving_log, config.project, now=self.now)
         # By name what was settled last, beside what it was made of; all of that is never changed.
@@ -92,6 +94,8 @@ class Project:
             self._opened.store.close()
         self.serving_log.close()
         self.offline.close()
+        self.registry.close()
+        self._arrivals.close()
 
     @cached_property
     def online(self) -> OnlineStore:

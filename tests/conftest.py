@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisServer
+from tests.servers import PostgresServer, RedisServer
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process that a test starts would compile the whole package anew
 
@@ -55,3 +55,31 @@ def redis_url() -> Iterator[str]:
     """The URL of a server that lives as long as this test process; empty it, or use keys of your own."""
     with RedisServer() as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL that lives as long as this test process."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> PostgresServer:
+    """The same with nothing of ours in it."""
+    import psycopg
+
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        spaces = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'featurestore%'").fetchall()
+        for (space,) in spaces:
+            connection.execute(f'DROP SCHEMA "{space}" CASCADE')
+    return postgres_server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where a registry may be, and none is yet: what must be true of a registry is true of it in each place."""
+    if request.param == "sqlite":
+        return tmp_path / "deep/registry.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url

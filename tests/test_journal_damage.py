@@ -85,10 +85,10 @@ def test_the_registry(tmp_path: Path) -> None:
         document = registry.current().document
         found = [registry.find_service(name, item["fingerprint"]) for name, item in document["services"].items()]
         if None in found:
-            raise NotFoundError(f"a service of {registry.path} is not there")
+            raise NotFoundError(f"a service of {registry.place} is not there")
         return registry.current(), registry.history(), registry.version(2), found, registry.completions("v", "v3" * 8)
 
-    path = registry.path
+    path = registry.place
     right = told()
     errors = 0
     for bit in places(path.stat().st_size, MANY, seed="registry3"):

@@ -1,1 +1,1 @@
-"""How anything is written to disk: checksums, locks, owners of folders, temporary files, and what a full or read-only disk says."""
+"""How anything is written to disk, or into a database: checksums, locks, owners of folders, temporary files, and what a full or read-only disk says."""

@@ -12,15 +12,14 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.durable.disk import told, unwritable
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.errors import RegistryError
+from featurestore.errors import RegistryError, RegistryUnavailableError
 
 LARGE_BYTES = 1 << 20
 """Bytes up to which a file's tables and indexes are looked through whenever it has changed, which takes up to 6 ms; larger ones once a
@@ -45,10 +44,30 @@ BESIDE = ("-wal", "-journal")
 """What belongs to a file's content besides itself."""
 
 
+class SQLiteConnection(sqlite3.Connection):
+    """A transaction on a file."""
+
+    def schema(self) -> int:
+        """The version of the tables that the file has."""
+        return int(self.execute("PRAGMA user_version").fetchone()[0])
+
+    def tables(self) -> set[str]:
+        """The names of the tables that are there."""
+        return {name for (name,) in self.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    def last_number(self, table: str) -> int:
+        """The last number that AUTOINCREMENT gave; 0 before the first."""
+        if "sqlite_sequence" not in self.tables():
+            return 0
+        found = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        return 0 if found is None else int(found[0])
+
+
 @dataclass(frozen=True)
 class SQLiteFile:
     """An SQLite file. what: its noun in messages. application, schema: the marks that this version gives it. timeout: how
     long (s) others are waited for. ahead: it is written ahead (WAL), so that readers and the writer do not wait.
+    project: whose it is; one that another project began is refused. None: of nobody who is told apart.
 
     A connection lives as long as one `with`. Everything wrong is a RegistryError that names the file.
     """
@@ -59,9 +78,18 @@ class SQLiteFile:
     schema: int
     timeout: float
     ahead: bool = False
+    project: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def close(self) -> None:
+        """Nothing is held between two transactions."""
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection | None]:
+    def reading(self) -> Iterator[SQLiteConnection | None]:
         """A connection within a transaction; None where there is no file, or nothing was ever written. Creates nothing."""
         with self._failing(), ExitStack() as stack:
             if not self.path.exists():
@@ -80,7 +108,7 @@ class SQLiteFile:
             yield connection if self._is_set_up(connection) else None
 
     @contextmanager
-    def writing(self) -> Iterator[tuple[sqlite3.Connection, bool]]:
+    def writing(self) -> Iterator[tuple[SQLiteConnection, bool]]:
         """One transaction that excludes every other writer from its beginning, and whether the file has tables; where an
         error comes before its end, nothing of it is kept. Whoever makes tables calls `mark`."""
         with self._failing():
@@ -93,27 +121,28 @@ class SQLiteFile:
                 yield connection, self._is_set_up(connection)
                 connection.execute("COMMIT")  # where an error comes before, closing rolls back
 
-    def mark(self, connection: sqlite3.Connection) -> None:
+    def mark(self, connection: SQLiteConnection) -> None:
         """Say in the file whose it is, and that its tables are this version's."""
         connection.execute(f"PRAGMA application_id = {self.application}")
         connection.execute(f"PRAGMA user_version = {self.schema}")
 
-    def check_owner(self, connection: sqlite3.Connection, project: str | None) -> None:
-        """RegistryError where the file is another project's, as its table `owner` says; None: of nobody who is told apart."""
-        owner = connection.execute("SELECT project FROM owner").fetchone() if "owner" in tables_of(connection) else None
-        if owner is not None and None not in {owner[0], project} and owner[0] != project:
+    def _check_owner(self, connection: SQLiteConnection) -> None:
+        """RegistryError where the file is another project's, as its table `owner` says."""
+        owner = connection.execute("SELECT project FROM owner").fetchone() if "owner" in connection.tables() else None
+        if owner is not None and None not in {owner[0], self.project} and owner[0] != self.project:
             raise RegistryError(
-                f"{self.path} is the {self.what} of project '{owner[0]}', and this is project '{project}'; give each project a "
-                "registry of its own (featurestore.toml, registry)"
+                f"{self.path} is the {self.what} of project '{owner[0]}', and this is project '{self.project}'; give each "
+                "project a registry of its own (featurestore.toml, registry)"
             )
 
-    def _begun(self, path: Path, begin: str, *, mode: str = "rw") -> sqlite3.Connection:
+    def _begun(self, path: Path, begin: str, *, mode: str = "rw") -> SQLiteConnection:
         """A connection whose transaction has begun, and which sees the file as it is whole."""
         deadline = time.monotonic() + self.timeout
         while True:
             connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}", timeout=self.timeout, isolation_level=None, uri=True
-            )
+                f"{path.absolute().as_uri()}?mode={mode}", timeout=self.timeout, isolation_level=None, uri=True,
+                factory=SQLiteConnection,
+            )  # fmt: skip
             try:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
@@ -181,10 +210,10 @@ class SQLiteFile:
         """How many bytes lie in what belongs to the file's content besides itself."""
         return [stat[1] for end, stat in self._stamps().items() if end]
 
-    def _is_set_up(self, connection: sqlite3.Connection) -> bool:
+    def _is_set_up(self, connection: SQLiteConnection) -> bool:
         """Whether the tables are there; asked within a transaction, since another process may be making them."""
         found = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = schema_of(connection)
+        version = connection.schema()
         if found == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return False
         if found != self.application:
@@ -197,9 +226,10 @@ class SQLiteFile:
                 f"{self.schema}); upgrade it here"
             )
         self._look_through(connection)
+        self._check_owner(connection)
         return True
 
-    def _look_through(self, connection: sqlite3.Connection) -> None:
+    def _look_through(self, connection: SQLiteConnection) -> None:
         """RegistryError where tables and indexes contradict each other, or lie in another order than they must."""
         there = self.path.stat()
         changing = there.st_size <= LARGE_BYTES
@@ -224,7 +254,8 @@ class SQLiteFile:
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as error:  # the second for what SQLite says of a damaged name
-            raise RegistryError(f"The {self.what} {self.path} cannot be used: {self._said(error)}") from error
+            kind = RegistryUnavailableError if _code(error) in BUSY else RegistryError
+            raise kind(f"The {self.what} {self.path} cannot be used: {self._said(error)}") from error
 
     def _said(self, error: sqlite3.Error | UnicodeDecodeError) -> str:
         if _code(error) in BUSY:
@@ -232,21 +263,6 @@ class SQLiteFile:
         if _code(error) in NO_ROOM:
             return f"{error}: the disk is full, or failing"
         return str(error)
-
-
-def schema_of(connection: sqlite3.Connection) -> int:
-    """The version of the tables that a file has."""
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def row_check(values: Iterable[object]) -> int:
-    """A checksum of what rows say, which SQLite has none of."""
-    return zlib.crc32(repr(tuple(values)).encode("utf-8", "surrogatepass"))
-
-
-def tables_of(connection: sqlite3.Connection) -> set[str]:
-    """The names of the tables that are there."""
-    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _code(error: Exception) -> int:

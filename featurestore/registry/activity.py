@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import socket
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from typing import Any
 import orjson
 
 from featurestore.clock import wall_clock
+from featurestore.durable.database import Transaction, row_check
 from featurestore.durable.forks import event, mutex, renewed_in_child
-from featurestore.durable.sqlite_file import row_check, tables_of
 from featurestore.errors import FeatureStoreError
 
 LOGGER = logging.getLogger("featurestore")
@@ -76,7 +75,7 @@ class Activity:
     at: int = field(default_factory=wall_clock)
 
 
-def add_activity(connection: sqlite3.Connection, done: Iterable[Activity]) -> None:
+def add_activity(connection: Transaction, done: Iterable[Activity]) -> None:
     """Add to the trail."""
     for one in done:
         row = (one.at, one.who, one.what, one.subject, orjson.dumps(one.detail).decode())
@@ -85,15 +84,13 @@ def add_activity(connection: sqlite3.Connection, done: Iterable[Activity]) -> No
         )
 
 
-def activity_in(connection: sqlite3.Connection, where: str, *values: Any) -> list[Activity]:
+def activity_in(connection: Transaction, where: str, *values: Any) -> list[Activity]:
     """The trail, or a part of it, in the order in which it was written. where: SQL behind the table's name.
 
     ValueError where a row is not what was written, or is gone.
     """
     count, last = connection.execute("SELECT count(*), coalesce(max(id), 0) FROM activity").fetchone()
-    if "sqlite_sequence" in tables_of(connection):
-        for (number,) in connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'activity'"):
-            last = max(last, number)
+    last = max(last, connection.last_number("activity"))
     if count != last:
         raise ValueError(f"the trail of activity has {count} rows of {last}")
     found = []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 import orjson
+
+from featurestore.durable.database import Transaction
 
 TABLE = """CREATE TABLE IF NOT EXISTS frames (
     path TEXT PRIMARY KEY,
@@ -31,18 +32,17 @@ class WrittenFrame:
     reads: tuple[str, ...]
 
 
-def add_frame(connection: sqlite3.Connection, frame: WrittenFrame) -> None:
+def add_frame(connection: Transaction, frame: WrittenFrame) -> None:
     """Journal a frame; what was written to its path before is gone."""
     connection.execute(TABLE)
+    connection.execute("DELETE FROM frames WHERE path = ?", (frame.path,))
     row = (frame.path, frame.service, frame.fingerprint, frame.rows, frame.written, frame.manifest)
-    connection.execute(
-        "INSERT OR REPLACE INTO frames VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, orjson.dumps(frame.reads).decode())
-    )
+    connection.execute("INSERT INTO frames VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, orjson.dumps(frame.reads).decode()))
 
 
-def frames_in(connection: sqlite3.Connection) -> tuple[WrittenFrame, ...]:
+def frames_in(connection: Transaction) -> tuple[WrittenFrame, ...]:
     """All frames, the last written first."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'frames'").fetchall():
+    if "frames" not in connection.tables():
         return ()
     rows = connection.execute("SELECT * FROM frames ORDER BY written DESC, path").fetchall()
     return tuple(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from featurestore.durable.sqlite_file import row_check
+from featurestore.durable.database import Transaction, row_check
 
 COLUMNS = "id, name, hash, scopes, only_on, created_at, expires_at, revoked_at"
+
+REPLACE = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in [*COLUMNS.split(", ")[1:], "of_row", "used_at"]
+)
 
 API_KEYS = """TABLE api_keys (
         id TEXT PRIMARY KEY,            -- the part of the key that may be shown
@@ -60,7 +63,7 @@ class ApiKey:
         return "live" if self.is_live(now) else "expired"
 
 
-def keys_in(connection: sqlite3.Connection) -> list[ApiKey]:
+def keys_in(connection: Transaction) -> list[ApiKey]:
     """All keys, the oldest first. ValueError, which names its id, where one is not what was written."""
     found = []
     sql = f"SELECT of_row, used_at, {COLUMNS} FROM api_keys ORDER BY created_at, id"
@@ -74,19 +77,19 @@ def keys_in(connection: sqlite3.Connection) -> list[ApiKey]:
     return found
 
 
-def put_keys(connection: sqlite3.Connection, keys: Iterable[ApiKey]) -> None:
+def put_keys(connection: Transaction, keys: Iterable[ApiKey]) -> None:
     """Write keys, in the place of those with the same ids."""
     for key in keys:
         scopes = orjson.dumps(key.scopes).decode()
         only = None if key.only_on is None else orjson.dumps(key.only_on).decode()
         row = (key.id, key.name, key.hash, scopes, only, key.created_at, key.expires_at, key.revoked_at)
         connection.execute(
-            f"INSERT OR REPLACE INTO api_keys ({COLUMNS}, of_row, used_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO api_keys ({COLUMNS}, of_row, used_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {REPLACE}",
             (*row, row_check(row), key.used_at),
         )
 
 
-def note_used(connection: sqlite3.Connection, used_at: Mapping[str, int]) -> None:
+def note_used(connection: Transaction, used_at: Mapping[str, int]) -> None:
     """Say when keys, by their ids, were last used (µs); what is there and later stays."""
     rows = [(at, key, at) for key, at in used_at.items()]
     connection.executemany("UPDATE api_keys SET used_at = ? WHERE id = ? AND coalesce(used_at, 0) < ?", rows)

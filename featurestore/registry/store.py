@@ -1,13 +1,13 @@
-"""The registry: every version of what was applied, a journal of runs, the API keys and the trail of activity, in one SQLite file.
+"""The registry: every version of what was applied, a journal of runs, the API keys and the trail of activity, in one SQLite file or
+in PostgreSQL.
 
-Several threads and processes may use it at once. A connection lives as long as one call, so nothing has to be closed
-and a fork is harmless; the file is written ahead (WAL), so readers and the writer do not wait for each other. Reading
-creates nothing: where there is no file, nothing has been applied.
+Several threads and processes may use it at once, of several machines where it is in PostgreSQL. A fork is harmless. Readers and
+the writer do not wait for each other (the file is written ahead, WAL). Reading creates nothing: where there is no file, nothing
+has been applied.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ import orjson
 
 from featurestore.bound import BoundToProcess
 from featurestore.clock import wall_clock
-from featurestore.durable.sqlite_file import SQLiteFile, row_check, schema_of
+from featurestore.durable.database import Transaction, opened, row_check
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.activity import ACTIVITY, STAYS, Activity, activity_in, add_activity
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
@@ -65,7 +65,7 @@ TABLES = (
         of_row INTEGER                  -- a checksum of the others but for id; null before schema 4
     )""",
     "CREATE INDEX runs_of_view ON runs (view, id)",
-    "CREATE TABLE owner (project TEXT)",  # one row: whose registry this is, null where nobody said
+    "CREATE TABLE IF NOT EXISTS owner (project TEXT)",  # one row: whose registry this is, null where nobody said
     f"CREATE {KEPT}",
     f"CREATE {API_KEYS}",
     f"CREATE {ACTIVITY}",
@@ -97,22 +97,25 @@ RUN = "view, fingerprint, instant, started, finished, rows, keys, status, detail
 
 
 class Registry(BoundToProcess):
-    """What has been applied. `path` is the SQLite file; `now` reads a clock in µs; `timeout` in s waits for a lock.
+    """What has been applied. `place`: the path of an SQLite file, or a postgresql:// URL; `now` reads a clock in µs; `timeout` in s
+    waits for a lock.
 
     project: whose registry it is; one that another project began is refused, since each would remove what the other has.
     """
 
     def __init__(
-        self, path: Path, *, project: str | None = None, now: Callable[[], int] = wall_clock, timeout: float = 30
+        self, place: Path | str, *, project: str | None = None, now: Callable[[], int] = wall_clock, timeout: float = 30
     ) -> None:
-        self.path = path
+        self.place = place
         self._project = project
         self._now = now
-        self._file = SQLiteFile(path, "registry", application=APPLICATION, schema=SCHEMA, timeout=timeout, ahead=True)
+        self._database = opened(
+            place, "registry", application=APPLICATION, schema=SCHEMA, timeout=timeout, ahead=True, project=project
+        )
         self._held: dict[tuple[Any, ...], Version] = {}  # versions that were read, by their rows without the document
 
     def __repr__(self) -> str:
-        return f"Registry({str(self.path)!r})"
+        return f"Registry({self._database.name!r})"
 
     def now(self) -> int:
         """What its clock reads (µs)."""
@@ -138,7 +141,7 @@ class Registry(BoundToProcess):
         with self._reading() as connection:
             found = self._versions(connection, "WHERE number = ?", number)
         if not found:
-            raise NotFoundError(f"{self.path} has no version {number}; it has 0 to {self.generation()}")
+            raise NotFoundError(f"{self._database.name} has no version {number}; it has 0 to {self.generation()}")
         return found[0]
 
     def history(self) -> tuple[Version, ...]:
@@ -179,7 +182,7 @@ class Registry(BoundToProcess):
                 number, old = found, orjson.loads(text)
             if number != expected:
                 raise PlanOutdatedError(
-                    f"The plan was made against version {expected} of {self.path}, which has come to version {number} "
+                    f"The plan was made against version {expected} of {self._database.name}, which has come to version {number} "
                     "since; plan again"
                 )
             held = {*view_fingerprints(old).items(), *_held(connection)}
@@ -190,11 +193,11 @@ class Registry(BoundToProcess):
             services = [(name, item["fingerprint"], number + 1) for name, item in document["services"].items()]
             connection.executemany("INSERT INTO services VALUES (?, ?, ?)", services)
             kept = [(*version, number, now) for version in keep]
-            connection.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?)", kept)
+            connection.executemany("INSERT INTO kept VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", kept)
             over = [*retire, *(service[:2] for service in services)]
             connection.executemany("DELETE FROM kept WHERE service = ? AND fingerprint = ?", over)
             live = {*view_fingerprints(document).items(), *_held(connection)}
-            connection.executemany("INSERT OR IGNORE INTO leftovers VALUES (?, ?)", held - live)
+            connection.executemany("INSERT INTO leftovers VALUES (?, ?) ON CONFLICT DO NOTHING", held - live)
             connection.executemany("DELETE FROM leftovers WHERE view = ? AND fingerprint = ?", live)
             what = "teardown" if document == empty_document() else "apply"
             done = [Activity(what, f"version {number + 1}", {"note": note, "digest": digest})]
@@ -244,12 +247,12 @@ class Registry(BoundToProcess):
         words = (*row, orjson.dumps(run.detail).decode())
         done = {"fingerprint": run.fingerprint, "rows": run.rows, "keys": run.keys, "status": run.status}
         with self._write() as connection:
-            added = connection.execute(
+            connection.execute(
                 f"INSERT INTO runs ({RUN}, of_row) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*words, row_check(words))
             )
-            assert added.lastrowid is not None
-            add_activity(connection, [Activity("materialize", run.view, {"run": added.lastrowid, **done})])
-            return added.lastrowid
+            number = connection.last_number("runs")
+            add_activity(connection, [Activity("materialize", run.view, {"run": number, **done})])
+            return number
 
     def last_runs(self, versions: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """When (µs) the last run of each of these views and fingerprints ended, where there was one."""
@@ -315,7 +318,7 @@ class Registry(BoundToProcess):
         with self._write() as connection:
             note_used(connection, used_at)
 
-    def _keys(self, connection: sqlite3.Connection) -> list[ApiKey]:
+    def _keys(self, connection: Transaction) -> list[ApiKey]:
         try:
             return keys_in(connection)
         except ValueError as error:
@@ -341,12 +344,16 @@ class Registry(BoundToProcess):
             except ValueError as error:
                 raise self._damaged(str(error)) from None
 
+    def close(self) -> None:
+        """Let go of connections that are kept; it may be used afterwards."""
+        self._database.close()
+
     # --- the file ---------------------------------------------------------------------------
 
     def _damaged(self, how: str) -> RegistryError:
-        return RegistryError(f"The registry {self.path} is damaged: {how}; restore it from a copy")
+        return RegistryError(f"The registry {self._database.name} is damaged: {how}; restore it from a copy")
 
-    def _versions(self, connection: sqlite3.Connection | None, rest: str, *values: Any) -> list[Version]:
+    def _versions(self, connection: Transaction | None, rest: str, *values: Any) -> list[Version]:
         """Versions; the document of one that was read before is not read again, as no version ever changes."""
         if connection is None:
             return []
@@ -380,43 +387,40 @@ class Registry(BoundToProcess):
             return [] if connection is None else connection.execute(sql, values).fetchall()
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        with self._file.reading() as connection:
-            if connection is not None:
-                self._file.check_owner(connection, self._project)
-                for schema in range(
-                    schema_of(connection), SCHEMA
-                ):  # of an older version, which reading does not change
+    def _reading(self) -> Iterator[Transaction | None]:
+        with self._database.reading() as connection:
+            if connection is not None:  # what an older version wrote is not changed by reading it
+                for schema in range(connection.schema(), SCHEMA):
                     for made in READ_AS[schema]:
                         connection.execute(made)
             yield connection
 
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
+    def _write(self) -> Iterator[Transaction]:
         """One transaction that excludes every other writer from its beginning."""
-        with self._file.writing() as (connection, is_set_up):
-            if is_set_up:
-                self._file.check_owner(connection, self._project)
-            else:
+        with self._database.writing() as (connection, is_set_up):
+            if not is_set_up:
                 self._set_up(connection)
             self._upgrade(connection)
             yield connection
 
-    def _set_up(self, connection: sqlite3.Connection) -> None:
+    def _set_up(self, connection: Transaction) -> None:
         for sql in TABLES:
             connection.execute(sql)
-        connection.execute("INSERT INTO owner VALUES (?)", (self._project,))
-        self._file.mark(connection)
+        connection.execute("INSERT INTO owner SELECT ? WHERE NOT EXISTS (SELECT 1 FROM owner)", (self._project,))
+        self._database.mark(connection)
 
-    def _upgrade(self, connection: sqlite3.Connection) -> None:
+    def _upgrade(self, connection: Transaction) -> None:
         """Bring the tables of an older version to this one's, within the transaction of whoever writes."""
-        for schema in range(schema_of(connection), SCHEMA):
+        older = range(connection.schema(), SCHEMA)
+        for schema in older:
             for sql in UPGRADES[schema]:
                 connection.execute(sql)
-            connection.execute(f"PRAGMA user_version = {schema + 1}")
+        if older:
+            self._database.mark(connection)
 
 
-def _held(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+def _held(connection: Transaction) -> set[tuple[str, str]]:
     """The view versions (name, fingerprint) that the kept service versions read."""
     rows = connection.execute("SELECT service, document FROM kept JOIN versions ON version = number")
     return {view for service, text in rows for view in service_views(orjson.loads(text), service).items()}

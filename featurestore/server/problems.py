@@ -28,6 +28,7 @@ from featurestore.errors import (
     OnlineStoreError,
     OnlineUnavailableError,
     PushError,
+    RegistryUnavailableError,
     RequestError,
     UnauthenticatedError,
 )
@@ -47,6 +48,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (OnDemandError, 422, "An on-demand feature failed"),
     (OnlineUnavailableError, 503, "The online store cannot be reached"),
     (OnlineStoreError, 500, "The online store failed"),
+    (RegistryUnavailableError, 503, "The registry cannot be reached"),
     (LogBusyError, 503, "The push log is held by another process"),
     (FeatureStoreError, 500, "The feature store failed"),
 )

@@ -1,7 +1,7 @@
 """The journal of arrivals: when the store first saw each file of a source whose rows are known from then on.
 
-It is an SQLite file of its own beside the registry. Several threads and processes may use it at once; a connection lives
-as long as one call. Reading creates nothing, and needs no right to write; where there is one, it heals what a dead writer left.
+It is an SQLite file of its own beside the registry, or lies in the same PostgreSQL. Several threads and processes may use it
+at once. Reading creates nothing, and needs no right to write; where there is one, it heals what a dead writer left.
 
 Files of other sources are journalled too, when rows of theirs are materialized: an audit asks which files there were when
 something was served. What is not there any more stays in the journal, with when it was first missed.
@@ -13,14 +13,13 @@ later, however slow the clock of whoever sees it, so that an instant once served
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.clock import wall_clock
-from featurestore.durable.sqlite_file import SQLiteFile, row_check, schema_of, tables_of
+from featurestore.durable.database import Transaction, is_not_writable, opened, row_check
 from featurestore.errors import RegistryError
 from featurestore.semantics.time import BEGINNING
 
@@ -74,18 +73,20 @@ class _Journal(NamedTuple):
 
 
 class Arrivals:
-    """The journal in the file `path`; `now` reads the store's clock in µs, `timeout` in s waits for a lock.
+    """The journal at `place`, a file's path or a postgresql:// URL; `now` reads the store's clock in µs, `timeout` in s waits for a lock.
 
     project: whose it is; another's is refused.
     """
 
     def __init__(
-        self, path: Path, *, project: str | None = None, now: Callable[[], int] = wall_clock, timeout: float = 30
+        self, place: Path | str, *, project: str | None = None, now: Callable[[], int] = wall_clock, timeout: float = 30
     ) -> None:
-        self.path = path
+        self.place = place
         self._project = project
         self._now = now
-        self._file = SQLiteFile(path, "journal of arrivals", application=APPLICATION, schema=SCHEMA, timeout=timeout)
+        self._database = opened(
+            place, "journal of arrivals", application=APPLICATION, schema=SCHEMA, timeout=timeout, project=project
+        )
 
     def see(
         self,
@@ -110,10 +111,13 @@ class Arrivals:
                 at = max(self._now() if now is None else now, known.counted + 1)
                 new, missed, back = _news(known, found)
                 connection.executemany(
-                    "INSERT OR IGNORE INTO arrivals VALUES (?, ?, ?, ?, ?)", [(source, *file, at) for file in new]
+                    "INSERT INTO arrivals VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    [(source, *file, at) for file in new],
                 )
                 connection.executemany(
-                    "INSERT OR REPLACE INTO gone VALUES (?, ?, ?, ?, ?)", [(source, *file, at) for file in missed]
+                    "INSERT INTO gone VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT (source, name, size, modified) DO UPDATE SET missed = excluded.missed",
+                    [(source, *file, at) for file in missed],
                 )
                 connection.executemany(
                     "DELETE FROM gone WHERE (source, name, size, modified) = (?, ?, ?, ?)",
@@ -121,10 +125,12 @@ class Arrivals:
                 )
                 if known_by is not None:
                     row = (source, max(known_by, known.counted))
-                    connection.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", row)
+                    connection.execute(
+                        "INSERT INTO counted VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET upto = excluded.upto", row
+                    )
                 _take_check(connection, source)
         except RegistryError as error:
-            if must or not isinstance(error.__cause__, (sqlite3.OperationalError, OSError)):
+            if must or not is_not_writable(error):
                 raise
 
     def seen(self, source: str, sightings: Sequence[Sighting]) -> list[int | None]:
@@ -144,24 +150,27 @@ class Arrivals:
         stays = [Stay(file, seen, known.missed.get(file)) for file, seen in known.seen.items()]
         return sorted(stays, key=lambda stay: (stay.file.name, stay.seen))
 
+    def close(self) -> None:
+        """Let go of connections that are kept; it may be used afterwards."""
+        self._database.close()
+
     # --- the file ---------------------------------------------------------------------------
 
     def _read(self, source: str) -> _Journal:
-        with self._file.reading() as connection:
+        with self._database.reading() as connection:
             if connection is None:
                 return _Journal({}, {}, BEGINNING)
-            self._file.check_owner(connection, self._project)
             return self._known(connection, source)
 
-    def _known(self, connection: sqlite3.Connection, source: str) -> _Journal:
+    def _known(self, connection: Transaction, source: str) -> _Journal:
         """What is journalled of a source. RegistryError where that is not what was written."""
-        tables = tables_of(connection)
+        tables = connection.tables()
         seen, missed, counted = rows = _rows(connection, source, tables)
         if "checks" in tables:  # an earlier version had none
             kept = connection.execute("SELECT of_rows FROM checks WHERE source = ?", (source,)).fetchone()
             if any(rows) if kept is None else kept[0] != row_check(rows):
                 raise RegistryError(
-                    f"The journal of arrivals {self.path} is damaged: what it says of source '{source}' is not what was "
+                    f"The journal of arrivals {self._database.name} is damaged: what it says of source '{source}' is not what was "
                     "written. Rows would count from other instants; restore it from a copy"
                 )
         return _Journal(
@@ -170,24 +179,23 @@ class Arrivals:
         )  # fmt: skip
 
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
+    def _write(self) -> Iterator[Transaction]:
         """One transaction that excludes every other writer from its beginning."""
-        with self._file.writing() as (connection, is_set_up):
-            if not is_set_up or schema_of(connection) < SCHEMA:
+        with self._database.writing() as (connection, is_set_up):
+            if not is_set_up or connection.schema() < SCHEMA:
                 for sql in TABLES:
                     connection.execute(sql)
                 sources = "SELECT source FROM arrivals UNION SELECT source FROM counted"
                 for (source,) in connection.execute(sources).fetchall():
                     _take_check(connection, source)
-                self._file.mark(connection)
-            self._file.check_owner(connection, self._project)
+                self._database.mark(connection)
             if self._project is not None:
                 sql = "INSERT INTO owner SELECT ? WHERE NOT EXISTS (SELECT 1 FROM owner)"
                 connection.execute(sql, (self._project,))
             yield connection
 
 
-def _rows(connection: sqlite3.Connection, source: str, tables: set[str]) -> tuple[list[Any], list[Any], list[Any]]:
+def _rows(connection: Transaction, source: str, tables: set[str]) -> tuple[list[Any], list[Any], list[Any]]:
     """All that is journalled of a source: when files were seen, when missed, and up to when all was counted."""
 
     def told(sql: str) -> list[Any]:
@@ -200,10 +208,13 @@ def _rows(connection: sqlite3.Connection, source: str, tables: set[str]) -> tupl
     return seen, missed, told("SELECT upto FROM counted WHERE source = ?")
 
 
-def _take_check(connection: sqlite3.Connection, source: str) -> None:
+def _take_check(connection: Transaction, source: str) -> None:
     """Keep the checksum of a source's rows as they are in this transaction."""
-    check = row_check(_rows(connection, source, tables_of(connection)))
-    connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?)", (source, check))
+    check = row_check(_rows(connection, source, connection.tables()))
+    connection.execute(
+        "INSERT INTO checks VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET of_rows = excluded.of_rows",
+        (source, check),
+    )
 
 
 def _news(known: _Journal, found: Sequence[Sighting]) -> tuple[list[Sighting], list[Sighting], list[Sighting]]:

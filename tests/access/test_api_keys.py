@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +15,14 @@ from featurestore.errors import ConfigError, ForbiddenError, NotFoundError, Regi
 from featurestore.registry.documents import empty_document
 from featurestore.registry.store import SCHEMA, Registry
 from tests.registry.older import make_older
+from tests.registry.places import by_hand
 
 HOUR_US = 3_600_000_000
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "registry.db")
+def registry(place: Path | str) -> Registry:
+    return Registry(place)
 
 
 def test_a_key_is_told_by_its_secret_and_the_registry_has_none(registry: Registry) -> None:
@@ -38,9 +37,12 @@ def test_a_key_is_told_by_its_secret_and_the_registry_has_none(registry: Registr
     assert not is_secret_of(made.secret[:-1] + ("A" if made.secret[-1] != "A" else "B"), key)
     random = made.secret.rpartition(key.id)[2][1:]
     assert len(random) == 43  # 256 bits
-    for file in registry.path.parent.iterdir():
-        content = file.read_bytes()
-        assert random[:12].encode() not in content
+    if isinstance(registry.place, Path):
+        kept = b"".join(file.read_bytes() for file in registry.place.parent.iterdir())
+    else:
+        kept = repr(by_hand(registry.place, "SELECT k::text, encode(k.hash, 'escape') FROM api_keys k")).encode()
+    assert key.id.encode() in kept
+    assert random[:12].encode() not in kept
     assert made.secret not in repr(made)
     assert repr(made.key.hash) not in repr(made)
 
@@ -80,7 +82,7 @@ def test_one_live_key_bears_a_name(registry: Registry) -> None:
 
     def race() -> None:
         try:
-            made.append(create_key(Registry(registry.path), "web", ["read"]).secret)
+            made.append(create_key(Registry(registry.place), "web", ["read"]).secret)
         except ConfigError:
             pass
 
@@ -123,8 +125,8 @@ def test_a_key_is_revoked_by_name_with_all_its_secrets_or_by_id_alone(registry: 
         revoke_key(registry, "wed")
 
 
-def test_a_secret_that_is_given_for_a_name_is_not_printed(registry: Registry) -> None:
-    secret = create_key(Registry(registry.path.with_name("other.db")), "web", ["read"]).secret
+def test_a_secret_that_is_given_for_a_name_is_not_printed(registry: Registry, tmp_path: Path) -> None:
+    secret = create_key(Registry(tmp_path / "other.db"), "web", ["read"]).secret
     with pytest.raises(NotFoundError) as caught:
         revoke_key(registry, secret)
     assert secret.rpartition("_")[2][:8] not in str(caught.value)
@@ -140,23 +142,22 @@ def test_when_a_key_was_used_never_goes_back(registry: Registry) -> None:
 def test_a_key_that_changed_on_the_disk_opens_nothing(registry: Registry) -> None:
     """Nobody is let in by it, nor told a wrong list."""
     create_key(registry, "web", ["read"])
-    with closing(sqlite3.connect(registry.path, isolation_level=None)) as connection:
-        connection.execute("""UPDATE api_keys SET scopes = '["admin"]'""")
+    by_hand(registry.place, """UPDATE api_keys SET scopes = '["admin"]'""")
     with pytest.raises(RegistryError, match=r"is damaged: API key \w+ is not what was written"):
         registry.api_keys()
 
 
-def test_a_registry_of_before_keys_has_none_and_is_upgraded_by_the_first(registry: Registry) -> None:
+def test_a_registry_of_before_keys_has_none_and_is_upgraded_by_the_first(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry.db")
     registry.commit(empty_document(), expected=0, note="before")
-    make_older(registry.path, 4)
-    before = registry.path.read_bytes()
+    make_older(registry.place, 4)
+    before = registry.place.read_bytes()
     assert registry.api_keys() == []
-    assert registry.path.read_bytes() == before
+    assert registry.place.read_bytes() == before
     made = create_key(registry, "web", ["read"])
     assert registry.api_keys() == [made.key]
     assert registry.current().note == "before"
-    with closing(sqlite3.connect(registry.path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    assert by_hand(registry.place, "PRAGMA user_version") == [(SCHEMA,)]
 
 
 def test_a_principal_may_what_its_scopes_and_limits_say() -> None:

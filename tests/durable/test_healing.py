@@ -84,24 +84,24 @@ def registry(tmp_path: Path) -> Registry:
 @pytest.mark.parametrize("first", ["read", "write"])
 def test_a_journal_of_arrivals_heals(journal: Arrivals, leave: Callable[[Path], None], first: str) -> None:
     """Whoever comes first: the reader gets what was committed, and so does the writer."""
-    leave(journal.path)
+    leave(journal.place)
     if first == "read":
         assert journal.seen("rows", [A, B]) == [3, None]
     journal.see("rows", lambda: [A, B])
     assert journal.seen("rows", [A, B]) == [3, 5]
-    assert _is_whole(journal.path)
+    assert _is_whole(journal.place)
 
 
 @LEAVE
 @pytest.mark.parametrize("first", ["read", "write"])
 def test_a_registry_heals(registry: Registry, leave: Callable[[Path], None], first: str) -> None:
     """What was written ahead and never committed is no version."""
-    leave(registry.path)
+    leave(registry.place)
     if first == "read":
         assert registry.current().document["views"] == {"v": {"fingerprint": "f1"}}
     assert registry.record_run(RunRecord("v", "f1", 1, 2, 3, 4, 5, "complete")) == 1
     assert registry.commit(empty_document(), expected=1) == 2
-    assert _is_whole(registry.path)
+    assert _is_whole(registry.place)
 
 
 def _is_whole(path: Path) -> bool:
@@ -116,8 +116,8 @@ def test_what_was_committed_and_not_checkpointed_is_there(registry: Registry) ->
         "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         "c.execute(\"INSERT INTO leftovers VALUES ('v', 'f0')\"); os._exit(9)"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(registry.path)], check=False, timeout=60).returncode == 9
-    assert Path(f"{registry.path}-wal").stat().st_size
+    assert subprocess.run([sys.executable, "-c", code, str(registry.place)], check=False, timeout=60).returncode == 9
+    assert Path(f"{registry.place}-wal").stat().st_size
     assert registry.leftovers() == (("v", "f0"),)
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_was_just_being_made_is_no_file(tmp_path: Path, leave: Calla
     """Nothing was committed to it: it reads as one that is not there, and is made by the next writer."""
     made: list[Any] = [Registry(tmp_path / "registry.db"), Arrivals(tmp_path / "arrivals.db", now=lambda: 5)]
     for one in made:
-        leave(one.path)
+        leave(one.place)
     assert made[0].generation() == 0
     assert made[1].seen("rows", [A]) == [None]
     assert made[0].commit(empty_document(), expected=0) == 1
@@ -177,8 +177,8 @@ def test_a_disk_that_cannot_be_written_heals_in_a_copy(shared: Path, leave: Call
     registry.commit({**empty_document(), "views": {"v": {"fingerprint": "f1"}}}, expected=0)
     journal = Arrivals(shared / "arrivals.db", now=lambda: 5)
     journal.see("rows", lambda: [A], now=3)
-    leave(registry.path)
-    leave(journal.path)
+    leave(registry.place)
+    leave(journal.place)
     for path in shared.iterdir():
         path.chmod(0o444)
     shared.chmod(0o555)

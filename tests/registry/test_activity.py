@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,13 +22,14 @@ from featurestore.registry.records import RunRecord
 from featurestore.registry.store import Registry, ServiceVersion
 from tests.cli.test_commands import run
 from tests.registry.older import make_older
+from tests.registry.places import REFUSED, by_hand, words
 
 ME = f"os:{pwd.getpwuid(os.geteuid()).pw_name}@{socket.gethostname()}"
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "registry.db")
+def registry(place: Path | str) -> Registry:
+    return Registry(place)
 
 
 def told(registry: Registry) -> list[tuple[str, str, str]]:
@@ -93,7 +92,7 @@ def test_what_did_not_happen_is_not_in_the_trail(registry: Registry, monkeypatch
     """What changes the registry and its row are one transaction."""
 
     def fails(*_: object) -> None:
-        raise sqlite3.OperationalError("no room")
+        raise RegistryError("no room")
 
     monkeypatch.setattr("featurestore.registry.store.add_activity", fails)
     with pytest.raises(RegistryError):
@@ -108,9 +107,8 @@ def test_what_did_not_happen_is_not_in_the_trail(registry: Registry, monkeypatch
 @pytest.mark.parametrize("change", ["UPDATE activity SET who = 'os:eve@x'", "DELETE FROM activity"])
 def test_nothing_changes_the_trail(registry: Registry, change: str) -> None:
     registry.add_activity([Activity("push", "a"), Activity("push", "b")])
-    with closing(sqlite3.connect(registry.path, isolation_level=None)) as connection:
-        with pytest.raises(sqlite3.IntegrityError, match="is only added to"):
-            connection.execute(change)
+    with pytest.raises(REFUSED, match="is only added to"):
+        by_hand(registry.place, change)
     assert [one.subject for one in registry.activity()] == ["b", "a"]
 
 
@@ -125,25 +123,23 @@ def test_nothing_changes_the_trail(registry: Registry, change: str) -> None:
 )
 def test_what_was_changed_by_other_means_is_found(registry: Registry, change: str, says: str) -> None:
     registry.add_activity([Activity("push", "a"), Activity("push", "b")])
-    with closing(sqlite3.connect(registry.path, isolation_level=None)) as connection:
-        for name in ("activity_no_update", "activity_no_delete"):
-            connection.execute(f"DROP TRIGGER {name}")
-        connection.execute(change)
+    on = words(registry.place, "", "ON activity")
+    by_hand(registry.place, *(f"DROP TRIGGER activity_no_{one} {on}" for one in ("update", "delete")), change)
     with pytest.raises(RegistryError, match=says):
         registry.activity()
 
 
-def test_a_registry_of_before_has_no_trail_and_gets_one(registry: Registry) -> None:
+def test_a_registry_of_before_has_no_trail_and_gets_one(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry.db")
     create_key(registry, "web", ["read"])
-    make_older(registry.path, 5)
-    before = registry.path.read_bytes()
+    make_older(registry.place, 5)
+    before = registry.place.read_bytes()
     assert registry.activity() == []
-    assert registry.path.read_bytes() == before
+    assert registry.place.read_bytes() == before
     revoke_key(registry, "web")
     assert told(registry) == [(ME, "revoke key", "web")]
-    with closing(sqlite3.connect(registry.path, isolation_level=None)) as connection:
-        with pytest.raises(sqlite3.IntegrityError, match="is only added to"):
-            connection.execute("DELETE FROM activity")
+    with pytest.raises(REFUSED, match="is only added to"):
+        by_hand(registry.place, "DELETE FROM activity")
 
 
 def test_who_is_not_what_a_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,16 +195,19 @@ def test_pushes_are_written_without_anybody_s_asking(registry: Registry, monkeyp
 
 
 def test_a_registry_that_cannot_be_written_loses_no_row_and_stops_no_push(
-    registry: Registry, pushes: PushTrail, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a bound the oldest stay, and the others are counted."""
+    monkeypatch.setattr(trail, "EVERY_SECONDS", 600.0)
+    registry = Registry(tmp_path / "registry.db")
+    pushes = PushTrail(registry.add_activity)
     monkeypatch.setattr(trail, "MOST", 3)
-    registry.path.mkdir()
+    registry.place.mkdir()
     for number in range(5):
         pushes.pushed(f"s{number}", {"accepted": 1})
         pushes.flush()
     assert "rows of the trail of activity are not written yet" in caplog.text
-    registry.path.rmdir()
+    registry.place.rmdir()
     pushes.flush()
     pushes.flush()
     assert [one.subject for one in registry.activity()][::-1] == ["s0", "s1", "s2", ""]

@@ -228,7 +228,7 @@ def test_processes_that_plan_and_apply_at_once_lose_nothing(repo):
     assert [process.exitcode for process in processes] == [0] * 4
     done = sorted(results.get(timeout=1) for _ in processes)
     assert [(number, changed) for number, changed, _ in done] == [(number, True) for number in (1, 2, 3, 4)]
-    registry = Registry(repo.registry.path)
+    registry = Registry(repo.registry.place)
     assert set(registry.current().document["views"]) == {f"own{i}" for i in range(4)}
     assert [len(version.document["views"]) for version in registry.history()] == [4, 3, 2, 1]
 

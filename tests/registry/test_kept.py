@@ -16,9 +16,9 @@ from tests.registry.older import make_older
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(place: Path | str) -> Registry:
     ticks = iter(range(1_000_000, 2_000_000))
-    return Registry(tmp_path / "registry.db", now=lambda: next(ticks))
+    return Registry(place, now=lambda: next(ticks))
 
 
 def version(document: Document) -> ServiceVersion:
@@ -92,19 +92,20 @@ def test_of_two_who_keep_and_retire_at_once_one_plans_again(registry: Registry, 
 
 
 def test_a_file_of_before_is_read_as_it_is_and_upgraded_when_it_is_written(
-    registry: Registry, documents: list[Document]
+    tmp_path: Path, documents: list[Document]
 ) -> None:
     """Reading changes nothing in it; the next apply can keep what it replaces."""
     first, second, third = documents
+    registry = Registry(tmp_path / "registry.db")
     registry.commit(first, expected=0)
-    make_older(registry.path, 1)
-    before = registry.path.read_bytes()
+    make_older(registry.place, 1)
+    before = registry.place.read_bytes()
     assert (registry.kept(), registry.state()) == ((), (1, (), ()))
     assert registry.current().document == first
-    assert registry.path.read_bytes() == before
+    assert registry.place.read_bytes() == before
     registry.commit(second, expected=1, keep=[version(first)])
     assert [one.named for one in registry.kept()] == [version(first)]
-    with closing(sqlite3.connect(registry.path)) as connection:
+    with closing(sqlite3.connect(registry.place)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
         written = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'kept'").fetchone()[0]
     assert written == f"CREATE {KEPT}"

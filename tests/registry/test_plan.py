@@ -41,7 +41,7 @@ def test_the_first_plan_adds_everything_and_writes_nothing(repo):
     assert plan.base == 0
     assert names(plan, AddDefinition) == {"carrier", "landings", "carriers", "delays", "seats", "share", "model"}
     assert {step.view for step in plan.steps if isinstance(step, Refill)} == {"delays", "seats"}
-    assert not repo.registry.path.exists()
+    assert not repo.registry.place.exists()
 
 
 def test_what_was_applied_is_planned_as_nothing(repo):
