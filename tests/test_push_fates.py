@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from featurestore import FeatureService, FeatureStore, PushSource
+from featurestore import Count, FeatureService, FeatureStore, ManualClock, PushSource
+from featurestore.clock import instant_of
 from featurestore.errors import (
     FeatureStoreError,
     LogError,
@@ -220,3 +221,19 @@ def test_rows_that_are_refused_for_what_they_are() -> None:
     with opened() as (store, _):
         assert "row 1" in raised(PushError, lambda: store.push("swipes", [row(1), row(2, at=NOON + timedelta(days=1))]))
         assert ids(store) == []
+
+
+def test_a_pusher_that_died_before_it_told_the_store_takes_no_refreshed_view_away() -> None:
+    """Of what the next pusher finds, only versions of views are taken away that are served no more."""
+    clock = ManualClock(NOON)
+    hourly = view_over(SWIPES, features={"n": Count(window="1d")}, refresh="1h")
+    with FeatureStore.local(clock=clock) as store:
+        store.apply([hourly, FeatureService("service", features=[hourly])])
+        store.push("swipes", row(1))
+        clock.advance(timedelta(hours=1))
+        store.materialize(progress=False)
+        log = store.offline.log(SWIPES)
+        with log.lock():
+            log.confirm(written=instant_of(clock()))
+        store.push("swipes", row(2))
+        assert served(store, 1) == {"thing": [1], "view__n": [1]}

@@ -46,11 +46,12 @@ thread."""
 
 class _AppliedSources(NamedTuple):
     """The registry's state, the sources that are applied or of services that are kept, and by source every view version that
-    takes pushes, beside whether it is left to be freed."""
+    takes pushes, beside whether it is left to be freed, and those that are served and refreshed."""
 
     state: RegistryState | None
     sources: Mapping[str, Source]
     versions: Mapping[str, list[tuple[ResolvedView, bool]]]
+    refreshed: Mapping[str, list[ResolvedView]]
 
 
 class Pushing:
@@ -74,7 +75,7 @@ class Pushing:
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
         self._lock = mutex()
-        self._known = _AppliedSources(None, {}, {})
+        self._known = _AppliedSources(None, {}, {}, {})
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
@@ -233,12 +234,14 @@ class Pushing:
     def _applied(self, name: str) -> AppliedSource:
         """The source and the view versions that may be online over it: those applied, and those that are to be freed."""
         known = self._read()
-        versions = known.versions.get(name, [])
+        versions, refreshed = known.versions.get(name, []), known.refreshed.get(name, [])
+        there = [*(view for view, _ in versions), *refreshed]
         return AppliedSource(
             self._source(known.sources, name),
             [view for view, left in versions if not left],
             [view for view, left in versions if left],
-            lambda: self._gone(name, {(view.name, view.fingerprint) for view, _ in versions}),
+            refreshed,
+            lambda: self._gone(name, {(view.name, view.fingerprint) for view in there}),
         )
 
     def _source(self, sources: Mapping[str, Source], name: str) -> PushSource:
@@ -276,10 +279,13 @@ class Pushing:
             known |= current.catalog.sources
             held = [held.view for held in held_views(self._registry, state)]
             by_source: dict[str, list[tuple[ResolvedView, bool]]] = {}
+            refreshed: dict[str, list[ResolvedView]] = {}
             for view, left in [*self._versions(current, set(state.leftovers)), *((view, False) for view in held)]:
                 if view.is_pushed:
                     by_source.setdefault(view.source.name, []).append((view, left))
-            self._known = _AppliedSources(state, known, by_source)
+                elif not left:
+                    refreshed.setdefault(view.source.name, []).append(view)
+            self._known = _AppliedSources(state, known, by_source, refreshed)
         return self._known
 
     def _versions(self, current: Version, left: set[tuple[str, str]]) -> list[tuple[ResolvedView, bool]]:

@@ -29,7 +29,7 @@ from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreErro
 from featurestore.lazy import pa, pc
 from featurestore.online import Guard, OnlineStore
 from featurestore.online.source_state import NEVER, SourceState, state_key
-from featurestore.online.view_codec import pack_watermark, source_prefix
+from featurestore.online.view_codec import ViewCodec, pack_watermark, source_prefix
 from featurestore.push.apply_log import Applying, BatchReading, missing_rows
 from featurestore.push.deduplicate import (
     IDENTITY,
@@ -60,7 +60,8 @@ T = TypeVar("T")
 
 
 class AppliedSource(NamedTuple):
-    """A push source as it is applied now, the view versions over it, and those that are replaced and not freed yet.
+    """A push source as it is applied now, the view versions over it, those that are replaced and not freed yet, and those that are
+    refreshed, which materialize fills.
 
     gone: the watermark keys of the versions over it that were applied once and are none of these.
     """
@@ -68,6 +69,7 @@ class AppliedSource(NamedTuple):
     source: PushSource
     views: list[ResolvedView]
     left: list[ResolvedView]
+    refreshed: Sequence[ResolvedView] = ()
     gone: Callable[[], list[bytes]] = list
 
 
@@ -261,6 +263,7 @@ class Pusher:
             if file is not None:
                 write_rows(rows.drop_columns([KNOWN_AT, REPLACES]), file)
             marks = [self._pushed_view(view).keys.watermark_key for view in [*applied.views, *applied.left]]
+            marks += [self._codec(view).watermark_key for view in applied.refreshed]
             gone: Puts = dict.fromkeys([*marks, *applied.gone(), self._state_key])
             if not self._store.write(gone, guard=Guard(self._state_key, self._held)):
                 raise self._told()
@@ -276,6 +279,9 @@ class Pusher:
             left.discard(key)
             yield key, record
         yield from dict.fromkeys(left).items()
+
+    def _codec(self, view: ResolvedView) -> ViewCodec:
+        return ViewCodec(self._project, view, tagged=self._store.tagged)
 
     def _pushed_view(self, view: ResolvedView) -> PushedView:
         return PushedView(self._project, view, tagged=self._store.tagged)
