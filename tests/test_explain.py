@@ -133,7 +133,6 @@ def test_rows_that_are_read_again_give_what_copied_ones_do(offline: Offline, his
 
     copied = explained(history, offline)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.query.row_verdicts.COPIED_MAX_COLUMNS", 0)
         patch.setattr("featurestore.reports.explain.explain.COPIED_MAX_CELLS", -1)
         read = explained(history, offline)
     assert list(map(told, read)) == list(map(told, copied))

@@ -7,12 +7,11 @@ lists, and a word beside the column says their length, by which whoever reads th
 from __future__ import annotations
 
 from importlib.metadata import version
-from inspect import signature
 from typing import Any
 
 import numpy as np
 
-from featurestore.lazy import pa, pq
+from featurestore.lazy import pa
 
 LENGTH = b"featurestore.length"
 _ARROW = int(version("pyarrow").partition(".")[0])
@@ -20,11 +19,6 @@ STORES_FIXED = _ARROW >= 26
 
 WITH_EXTENSIONS: dict[str, Any] = {"arrow_extensions_enabled": True} if _ARROW >= 21 else {}
 """That a file's columns have the types that it says they have, such as UUID; before version 21 it is not asked."""
-
-
-def pages_of(rows: int) -> dict[str, Any]:
-    """That a file is written in pages of so many rows, where that can be said, so that a single one is read with few others."""
-    return {"max_rows_per_page": rows} if "max_rows_per_page" in signature(pq.ParquetWriter).parameters else {}
 
 
 def storable_schema(schema: pa.Schema) -> pa.Schema:

@@ -28,9 +28,6 @@ from featurestore.types import FeatureType
 READ_BATCH_ROWS = 50_000
 """Rows that are read at once."""
 
-SEARCHED_MAX_KEYS = 200
-"""Keys whose rows are looked for one by one."""
-
 
 def folded_records(
     view: PushedView, offline: Offline, *, upto: int, keys: Sequence[Sequence[Any]] | None = None
@@ -77,12 +74,12 @@ def _sql(
 
 
 def _scan(view: PushedView, session: Session, keys: Sequence[Sequence[Any]] | None) -> Scan:
-    """The source; of a few keys their rows alone, where its own columns say which these are."""
+    """The source; of some keys their rows alone, where its own columns say which these are."""
     own = {i: key.column for i, key in enumerate(view.view.keys) if key.column in view.source.columns}
-    if keys is None or not own or len(keys) > SEARCHED_MAX_KEYS:
+    if keys is None or not own:
         return session.scan(view.source)
-    parts = {column: list(dict.fromkeys(key[i] for key in keys)) for i, column in own.items()}
-    wanted = {column: pa.array(values, view.source.columns[column].arrow) for column, values in parts.items()}
+    of_keys = {column: list(dict.fromkeys(key[i] for key in keys)) for i, column in own.items()}
+    wanted = {column: pa.array(values, view.source.columns[column].arrow) for column, values in of_keys.items()}
     return session.scan_where(view.source, wanted)
 
 

@@ -37,9 +37,6 @@ CURRENT = ("chosen", "ended", "older", "expired")
 
 JUDGED, NEAREST = "explain_judged", "explain_nearest"
 
-COPIED_MAX_COLUMNS = 8
-"""Columns that are sooner copied than read again, whatever the number of rows."""
-
 
 class Chosen(NamedTuple):
     """The row that the as-of query put last: where it lies, and its event_time in µs."""
@@ -61,8 +58,8 @@ class Narrowed(NamedTuple):
 
 
 def cells_sql(view: ResolvedView, scan: Scan, requests: str) -> str | None:
-    """One number: how many values `narrowed` would copy; None where it must, or where the columns are few anyway."""
-    if view.source.identity or isinstance(view.source, PushSource) or len(view.columns) <= COPIED_MAX_COLUMNS:
+    """One number: how many values `narrowed` would copy; None where it must."""
+    if view.source.identity or isinstance(view.source, PushSource):
         return None
     own = f"FROM {scan.relation} s{_of_key(view, requests)}"
     return f"SELECT count(*) * {len(view.columns)} {own}"

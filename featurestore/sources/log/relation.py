@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,40 +70,39 @@ class Relation(NamedTuple):
     sealed: Sequence[tuple[int, Path]]
     unsealed: Sequence[pa.Table]
 
-    def sealed_rows(self, condition: str, parameters: Sequence[Any] = ()) -> list[pa.Table]:
+    def sealed_rows(self, condition: str) -> list[pa.Table]:
         """The sealed rows for which a condition holds; no table where nothing is sealed."""
         if not self.sealed:
             return []
         like = f"{self.name}_like"
         self.connection.register(like, self.unsealed[0].slice(0, 0))
         rows = f"{sealed_sql(self.connection, like, self.schema, self.sealed)} WHERE {condition}"
-        found: pa.Table = self.connection.sql(rows, params=list(parameters)).to_arrow_table()
+        found: pa.Table = self.connection.sql(rows).to_arrow_table()
         return [found.cast(self.unsealed[0].schema)]
+
+    def among(self, column: str, values: pa.Array, label: str) -> str:
+        """The condition that a column has one of these values, which lie in a table from then on."""
+        table = f"{self.name}_{label}"
+        self.connection.register(table, pa.table({"value": values}))
+        return f"{quote(column)} IN (SELECT value FROM {quote(table)})"
 
 
 def scan_where(relation: Relation, wanted: Mapping[str, pa.Array], *, replaces: str) -> Scan:
-    """The rows in which each `wanted` column has one of its values, and those that name one of these in `replaces`."""
+    """The rows in which each `wanted` column has one of its values, and those that name one of these in `replaces`.
+
+    Beside a scan of the whole log, until the records are made: 4 times as fast for 1 to 10 keys of a million rows that are
+    not sealed; 13 times for a key of ten million that are, whose rows lie together; 1.2 times where they lie everywhere,
+    and as fast for 10,000 keys.
+    """
     connection, name = relation.connection, relation.name
-    found = list(relation.unsealed)
-    for column, values in wanted.items():
-        found = [table.filter(pc.is_in(table[column], values)) for table in found]
-    tests: list[str] = []
-    parameters: list[Any] = []
+    found, tests = list(relation.unsealed), []
     for n, (column, values) in enumerate(wanted.items()):
-        if pa.types.is_temporal(values.type):  # of which Python cannot hold all
-            connection.register(f"{name}_among_{n}", pa.table({"value": values}))
-            tests.append(f"{quote(column)} IN (SELECT value FROM {quote(f'{name}_among_{n}')})")
-        else:
-            tests.append(f"{quote(column)} IN ({', '.join('?' * len(values))})")
-            parameters += values.to_pylist()
-    mine = pa.concat_tables(found + relation.sealed_rows(" AND ".join(tests), parameters))
+        found = [table.filter(pc.is_in(table[column], values)) for table in found]
+        tests.append(relation.among(column, values, f"wanted_{n}"))
+    mine = pa.concat_tables(found + relation.sealed_rows(" AND ".join(tests)))
     known = mine[KNOWN_AT].combine_chunks()
-    connection.register(f"{name}_known", pa.table({KNOWN_AT: known}))
-    among = f"{quote(replaces)} IN (SELECT {KNOWN_AT} FROM {quote(f'{name}_known')})"
-    later = [table.filter(pc.is_in(table[replaces], known)) for table in relation.unsealed] + relation.sealed_rows(
-        among
-    )
-    others = pa.concat_tables(later)
+    later = [table.filter(pc.is_in(table[replaces], known)) for table in relation.unsealed]
+    others = pa.concat_tables(later + relation.sealed_rows(relation.among(replaces, known, "known")))
     connection.register(name, pa.concat_tables([mine, others.filter(pc.invert(pc.is_in(others[KNOWN_AT], known)))]))
     return Scan(quote(name), SEGMENT, ROW)
 

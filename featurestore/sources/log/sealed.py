@@ -9,7 +9,7 @@ from pathlib import Path
 
 from featurestore.durable.checksums import BLOCK_BYTES, first_damage
 from featurestore.durable.disk import sync, sync_folder
-from featurestore.durable.parquet import pages_of, storable
+from featurestore.durable.parquet import storable
 from featurestore.errors import LogDamagedError
 from featurestore.lazy import pa, pq
 from featurestore.sources.log.manifest import Segment
@@ -18,9 +18,6 @@ from featurestore.sources.log.segment import SegmentFile
 
 ROW_GROUP_ROWS = 122_880
 """Rows: what DuckDB reads in one piece on one thread."""
-
-PAGE_ROWS = 2_048
-"""Rows: whoever looks for single rows reads little beside them."""
 
 PIECE_FRAMES = 256
 """Frames that are read at once: reading them, and giving them back, holds the interpreter for a few milliseconds."""
@@ -87,7 +84,7 @@ def seal(folder: Path, segment: Segment, schema: pa.Schema, *, rest: Callable[[]
     partial = folder / f"{name}.partial"
     pq.write_table(
         storable(table), partial, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True,
-        use_dictionary=_texts(schema), **pages_of(PAGE_ROWS),
+        use_dictionary=_texts(schema),
     )  # fmt: skip
     descriptor = os.open(partial, os.O_RDWR | os.O_CLOEXEC)
     try:
