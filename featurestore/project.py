@@ -126,8 +126,8 @@ class Project:
 
     def _open(self) -> _Opened:
         config, registry, offline = self.config, self.registry, self.offline
-        store, project, log = open_online(config.online, clock=self.clock), config.project, self.serving_log.open()
-        store = WatchedStore(store) if store.blocking else store
+        opened, project, log = open_online(config.online, clock=self.clock), config.project, self.serving_log.open()
+        store: OnlineStore = WatchedStore(opened) if opened.blocking else opened
         store = self._before(store) if self._before is not None else store
         pushing = Pushing(
             registry,

@@ -253,6 +253,8 @@ def _raw_text(value: Any) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{key}:{of}" for key, of in value.items())
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
 class PostgresServer:
     """A PostgreSQL in a temporary directory, on a unix socket. Anybody may connect, with whatever password.
 

@@ -56,7 +56,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def labels(told: str) -> dict[str, set[str]]:
     """By the name of a series its labels: those of the page, which those of the server must be."""
-    rows = re.findall(r"^\| (`featurestore_[^|]*) \|([^|]*)\|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (`featurestore_[^|]*) \|([^|]*)\|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE
+    )
     said: dict[str, set[str]] = {}
     for names, words in rows:
         for name in re.findall(r"`(\w+)`", names):

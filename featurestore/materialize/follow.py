@@ -20,7 +20,7 @@ from featurestore.materialize.lease import LeaseLostError, LeaseTakenError
 from featurestore.materialize.materializer import Materializer
 from featurestore.materialize.progress import Progress, StoppedError
 from featurestore.online import OnlineStore
-from featurestore.online.view_codec import unpack_watermark, watermark_key
+from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.registry.activity import Activity
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry, RegistryState
@@ -112,8 +112,9 @@ class Follower:
         """Materialize what is due by now."""
         state = self._read_applied()
         project = self._project
+        tagged = project.store.tagged
         now, marks = project.store.get(
-            [watermark_key(project.name, view.name, view.fingerprint) for view in self._views]
+            [ViewCodec(project.name, view, tagged=tagged).watermark_key for view in self._views]
         )
         for view, mark in zip(self._views, marks, strict=True):
             if self._is_over():

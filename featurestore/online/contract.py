@@ -31,9 +31,10 @@ class OnlineStore(Protocol):
     blocking: ClassVar[bool]
     """Whether `get` waits for another machine, so that an event loop must call it from a thread."""
 
-    tagged: ClassVar[bool]
-    """Whether keys lie on several servers, by the hash tag `{…}` in them. Then what is promised of a batch is promised of one whose keys
-    have a tag in common: no other one is written, but that keys of several tags may be deleted in one call, tag by tag."""
+    @property
+    def tagged(self) -> bool:
+        """Whether keys lie on several servers, by the hash tag `{…}` in them. Then what is promised of a batch is promised of one whose
+        keys have a tag in common: no other one is written, but that keys of several tags may be deleted in one call, tag by tag."""
 
     def get(self, keys: Sequence[bytes]) -> Reading:
         """The store's clock, then the value of each key (None: absent), in one round trip.

@@ -55,6 +55,11 @@ class WatchedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    @property
+    def tagged(self) -> bool:
+        """As the store says it."""
+        return self._store.tagged
+
     def get(self, keys: Sequence[bytes]) -> Reading:
         """The store's."""
         return self._store.get(keys) if self.told is None else self._timed("get", self._store.get, keys)
