@@ -22,6 +22,7 @@ from featurestore.errors import (
     OnlineDamagedError,
     UnauthenticatedError,
 )
+from featurestore.materialize.lease import Holder, LeaseTakenError
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Float64
 from tests.small import NOON, hours, opened, table, view_of
@@ -140,6 +141,7 @@ def test_every_error_is_the_same_in_another_process() -> None:
         FingerprintError: FingerprintError("other", changes=[("a", "1", None)]),
         UnauthenticatedError: UnauthenticatedError("who asks?", challenge="Bearer"),
         ForbiddenError: ForbiddenError("not that", scope="push"),
+        LeaseTakenError: LeaseTakenError("View 'v'", Holder("host", 7, "token", 0)),
     }
     kinds = errors()
     assert len(kinds) > 20

@@ -8,9 +8,9 @@ FILES = {
     "spine row, plain column": 42,
     "spine row, with a mean": 54,
     "pushed row, whole batch": 41,
-    "key, materialized view": 13,
-    "key, pushed view": 19,
-    "materialize": 49,
+    "key, materialized view": 14,
+    "key, pushed view": 20,
+    "materialize": 51,
 }
 """What each trip may cross."""
 
