@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -11,6 +11,10 @@ from featurestore.errors import OnlineDamagedError, OnlineUnavailableError
 from featurestore.online.contract import OnlineStore, Reading
 
 _Answer = asyncio.Future[Reading]
+
+APART = 0.9
+"""The share of distinct keys from which on the others are read as often as they were asked for: that is less work than to tell
+whose they are."""
 
 
 class _WaitingGet(NamedTuple):
@@ -23,7 +27,7 @@ class CoalescingReader:
     """`get` for the coroutines of one event loop.
 
     A store that does not block is read at once. Of a store that blocks, at most one `get` is under way, in a worker
-    thread; requests that arrive meanwhile wait and go together as the next one, each distinct key once. So the
+    thread; requests that arrive meanwhile wait and go together as the next one, each distinct key about once. So the
     number of round trips does not grow with the number of callers, and nobody is answered from before they asked. Where
     the store cannot be reached, all who wait are told so: nobody waits for two silences.
     """
@@ -72,7 +76,10 @@ class CoalescingReader:
     async def _read(self, requests: list[_WaitingGet]) -> None:
         # A key that one caller reads first and another later is read twice: each place keeps its own promise.
         first = dict.fromkeys(chain.from_iterable([request.first for request in requests]))
-        keys = dict.fromkeys(chain.from_iterable([request.keys for request in requests]))
+        keys: Collection[bytes] = list(chain.from_iterable([request.keys for request in requests]))
+        is_apart = len({*keys}) >= len(keys) * APART
+        if not is_apart:
+            keys = dict.fromkeys(keys)
         reading = asyncio.get_running_loop().run_in_executor(None, self._store.get, [*first, *keys])
         await asyncio.wait([reading])
         error = reading.exception()
@@ -92,7 +99,6 @@ class CoalescingReader:
         now, values = reading.result()
         early = dict(zip(first, values, strict=False))
         late, at = values[len(first) :], 0
-        is_apart = len(keys) == sum([len(request.keys) for request in requests])  # no two have asked for the same key
         of_key = {} if is_apart else dict(zip(keys, late, strict=True))
         for request in requests:
             begin, at = at, at + len(request.keys)

@@ -278,14 +278,14 @@ class ViewCodec:
             columns[i] = [record[start:end] for record, start, end in zip(records, starts, ends, strict=True)]
         for i, convert in self._from_wire:
             columns[i] = list(map(convert, columns[i]))
-        odd = []
+        odd, width = [], len(columns)
         for row, bits in enumerate(nulls):
             if bits != self._no_nulls:
                 for i in _set_bits(bits):
-                    if i < len(columns):
+                    if i < width:
                         columns[i][row] = None
                     else:
-                        odd.append((row, self._folded[i - len(columns)]))
+                        odd.append((row, self._folded[i - width]))
         return Rows(event_times, untils, columns, odd)
 
     def _of_one(self, record: bytes, base: int, edition: int) -> Rows:

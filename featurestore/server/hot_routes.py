@@ -28,7 +28,7 @@ from featurestore.server.bodies import (
 from featurestore.server.json_answers import json_body
 from featurestore.server.limits import SMALL_BYTES, SMALL_VALUES, Room, ServerLimits
 from featurestore.server.metrics import Metrics
-from featurestore.server.problems import HttpAnswer, LimitError
+from featurestore.server.problems import SENT_BYTES, HttpAnswer, LimitError
 from featurestore.server.received import received
 from featurestore.serving.online_result import OnlineResult
 from featurestore.store import FeatureStore
@@ -179,7 +179,7 @@ class HotRoutes:
     async def _send(self, answer: HttpAnswer, room: Room, send: Send) -> None:
         """Send an answer; what is long counts until the client took it, and is given up where that takes too long."""
         size = sum(map(len, answer.pieces))
-        if size <= SMALL_BYTES:
+        if size <= SENT_BYTES:  # the server keeps all of it, whether the client takes it or not
             await answer(send)
             return
         room.add(size)
