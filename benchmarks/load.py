@@ -56,16 +56,17 @@ class _Asker(asyncio.Protocol):
             self.transport.close()
 
 
-def _post(path: str, host: str, body: bytes) -> bytes:
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+def _post(path: str, host: str, key: str, body: bytes) -> bytes:
+    more = f"Authorization: Bearer {key}\r\n" if key else ""
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{more}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-async def _drive(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> tuple[list[int], float]:
+async def _drive(
+    url: str, bodies: Sequence[bytes], connections: int, seconds: float, key: str
+) -> tuple[list[int], float]:
     where = urlsplit(url)
-    requests = [_post(where.path, where.netloc, body) for body in bodies]
+    requests = [_post(where.path, where.netloc, key, body) for body in bodies]
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     askers = []
@@ -80,13 +81,14 @@ async def _drive(url: str, bodies: Sequence[bytes], connections: int, seconds: f
 
 
 def drive(
-    url: str, bodies: Sequence[bytes], *, connections: int, seconds: float, begun: Callable[[], object] = lambda: None
-) -> Figures:
+    url: str, bodies: Sequence[bytes], *, connections: int, seconds: float, key: str = "",
+    begun: Callable[[], object] = lambda: None,
+) -> Figures:  # fmt: skip
     """POST bodies, chosen at random, for so many seconds after one that do not count: requests/s and latencies in ms.
 
-    begun: called when those begin that count. An answer of any other status than 200 is an error.
+    key: sent with each, where there is one. begun: called when those begin that count. An answer of any other status than 200 is an error.
     """
-    uvloop.run(_drive(url, bodies, connections, 1.0))
+    uvloop.run(_drive(url, bodies, connections, 1.0, key))
     begun()
-    taken, elapsed = uvloop.run(_drive(url, bodies, connections, seconds))
+    taken, elapsed = uvloop.run(_drive(url, bodies, connections, seconds, key))
     return {"requests": len(taken), "requests_per_s": len(taken) / elapsed, **percentiles(taken)}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import duckdb  # noqa: F401
 import pandas  # noqa: F401, ICN001
@@ -156,13 +156,13 @@ def _bodies(root: str, keys: int) -> list[bytes]:
 
 def _route(server: list[str], path: str, bodies: list[bytes], *, connections: int, seconds: float) -> Figures:
     """One route of a server, with the time that a request takes the server's processors."""
-    base_url, process = server
+    base_url, process, key = server
     before: list[float] = []
 
     def begun() -> None:
         before.append(_cpu_seconds(process))
 
-    figures = drive(f"{base_url}{path}", bodies, connections=connections, seconds=seconds, begun=begun)
+    figures = drive(f"{base_url}{path}", bodies, connections=connections, seconds=seconds, key=key, begun=begun)
     return {**figures, "cpu_us": (_cpu_seconds(process) - before[0]) / figures["requests"] * 1e6}
 
 
@@ -214,7 +214,8 @@ def route_of(root: str, servers: dict[str, list[str]], env: str, keys: int, seco
 
     def call() -> Figures:
         figures = _route(servers[env], "/v1/online-features", bodies, connections=16, seconds=seconds)
-        with urlopen(f"{servers[env][0]}/v1/serving-log") as answer:
+        url, _, key = servers[env]
+        with urlopen(Request(f"{url}/v1/serving-log", headers={"X-API-Key": key})) as answer:
             losses = json.load(answer)
         if losses["dropped"] or losses["lost"]:
             raise RuntimeError(f"not all was logged: {losses}")

@@ -99,7 +99,7 @@ def filled_ranking(root: str) -> Iterator[Told]:
 
 @contextmanager
 def served(root: str) -> Iterator[Told]:
-    """URL and process of two servers of one worker each: "ours" over a filled Redis, and "noop", with a route that does nothing."""
+    """URL, process and key of two servers of one worker each: "ours" over a filled Redis, and "noop", with a route that does nothing."""
     with filled_redis(root) as told, _app(told["project"]) as ours, _app("", "noop") as noop:
         yield {"servers": {"ours": list(ours), "noop": list(noop)}}
 
@@ -116,14 +116,14 @@ def served_wide(root: str) -> Iterator[Told]:
 
 @contextmanager
 def served_twice(root: str) -> Iterator[Told]:
-    """servers: URL and process of two of the product's servers over one filled Redis, "plain" and "logged", which logs all."""
+    """servers: URL, process and key of two of the product's servers over one filled Redis, "plain" and "logged", which logs all."""
     with filled_redis(root) as told, _app(told["project"]) as plain, _app(told["project"], "logged") as logged:
         yield {"servers": {"plain": list(plain), "logged": list(logged)}}
 
 
 @contextmanager
-def _app(project: str, *words: str) -> Iterator[tuple[str, str]]:
-    """The URL and the process of the product's server, with one worker."""
+def _app(project: str, *words: str) -> Iterator[tuple[str, str, str]]:
+    """The URL and the process of the product's server, with one worker, and the key that it takes; "" of one that asks for none."""
     port = _free_port()
     with (
         _folder() as folder,
@@ -133,17 +133,22 @@ def _app(project: str, *words: str) -> Iterator[tuple[str, str]]:
         while process.poll() is None and time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    yield f"http://127.0.0.1:{port}", str(process.pid)
+                    yield f"http://127.0.0.1:{port}", str(process.pid), _key(project, port)
                     return
             time.sleep(0.05)
         raise JobError((folder / "log").read_text())
 
 
+def _key(project: str, port: int) -> str:
+    made = Path(project, f"{port}.key")
+    return made.read_text() if made.exists() else ""
+
+
 @contextmanager
 def served_pushes(root: str, online: str) -> Iterator[Told]:
-    """base_url of the product's server over an empty project that takes pushes, on Redis or LMDB."""
+    """base_url and key of the product's server over an empty project that takes pushes, on Redis or LMDB."""
     with (empty_redis if online == "redis" else nothing)(root) as told, _folder() as project:
         given = {"project": str(project), "online": told.get("redis_url", "lmdb://online")}
         measure(Job("apply", "benchmarks.tiles:apply_pushed", given))
-        with _app(str(project), "now") as (base_url, _):
-            yield {"base_url": base_url}
+        with _app(str(project), "now") as (base_url, _, key):
+            yield {"base_url": base_url, "key": key}

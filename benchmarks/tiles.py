@@ -128,12 +128,12 @@ def _apply(project: str, online: str) -> None:
     _store(project, online, "few").close()
 
 
-def push_route(base_url: str, connections: int, seconds: float) -> Callable[[], Figures]:
+def push_route(base_url: str, key: str, connections: int, seconds: float) -> Callable[[], Figures]:
     """POST /v1/push of single rows, by so many connections."""
     choice, now = random.Random(4), datetime.now(UTC)
     rows = [payment(choice, choice.randrange(100_000), now) for _ in range(20_000)]
     bodies = [orjson.dumps({"source": "payments", "rows": [row]}) for row in rows]
-    return partial(drive, f"{base_url}/v1/push", bodies, connections=connections, seconds=seconds)
+    return partial(drive, f"{base_url}/v1/push", bodies, connections=connections, seconds=seconds, key=key)
 
 
 def push(online: str, batch: int, pushers: int, seconds: float, redis_url: str = "") -> Callable[[], Figures]:
