@@ -80,23 +80,12 @@ class CoalescingReader:
         is_apart = len({*keys}) >= len(keys) * APART
         if not is_apart:
             keys = dict.fromkeys(keys)
-        reading = asyncio.get_running_loop().run_in_executor(None, self._store.get, [*first, *keys])
-        await asyncio.wait([reading])
-        error = reading.exception()
-        if isinstance(
-            error, OnlineDamagedError
-        ):  # it belongs to those who asked for these keys; the others go once more
-            hit = {*error.keys}
-            self._waiting[:0] = [each for each in requests if hit.isdisjoint((*each.first, *each.keys))]
-            requests = [each for each in requests if not hit.isdisjoint((*each.first, *each.keys))]
-        if isinstance(error, OnlineUnavailableError):  # who came meanwhile has waited long enough to be told so too
-            requests, self._waiting = [*requests, *self._waiting], []
-        if error is not None:  # whatever it is, it belongs to the callers
-            for request in requests:
-                if not request.answer.done():
-                    request.answer.set_exception(error)
+        loop = asyncio.get_running_loop()
+        try:
+            now, values = await loop.run_in_executor(None, self._store.get, [*first, *keys])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
+            self._fail(requests, error)
             return
-        now, values = reading.result()
         early = dict(zip(first, values, strict=False))
         late, at = values[len(first) :], 0
         of_key = {} if is_apart else dict(zip(keys, late, strict=True))
@@ -105,3 +94,15 @@ class CoalescingReader:
             if not request.answer.done():
                 own = late[begin:at] if is_apart else map(of_key.__getitem__, request.keys)
                 request.answer.set_result(Reading(now, [*map(early.__getitem__, request.first), *own]))
+
+    def _fail(self, requests: list[_WaitingGet], error: Exception) -> None:
+        """Tell those whom an error concerns."""
+        if isinstance(error, OnlineDamagedError):  # those who asked for these keys; the others go once more
+            hit = {*error.keys}
+            self._waiting[:0] = [each for each in requests if hit.isdisjoint((*each.first, *each.keys))]
+            requests = [each for each in requests if not hit.isdisjoint((*each.first, *each.keys))]
+        if isinstance(error, OnlineUnavailableError):  # also who came meanwhile: he has waited long enough
+            requests, self._waiting = [*requests, *self._waiting], []
+        for request in requests:
+            if not request.answer.done():
+                request.answer.set_exception(error)
