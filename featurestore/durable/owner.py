@@ -17,6 +17,7 @@ import orjson
 
 from featurestore.durable.disk import put_new
 from featurestore.durable.forks import mutex
+from featurestore.durable.own_folder import own_folder
 from featurestore.errors import ConfigError
 
 FILE = "owner.json"
@@ -60,7 +61,7 @@ class OwnedFolder:
             return
         with self._lock:
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
+                own_folder(self.path)
             except FileExistsError:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path)) from None
             if self._owner() is None:

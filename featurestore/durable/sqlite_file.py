@@ -9,8 +9,10 @@ one that has nothing beside it is read as a file that nobody changes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.durable.disk import told, unwritable
+from featurestore.durable.own_folder import own_folder
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import RegistryError, RegistryUnavailableError
 
@@ -115,6 +118,7 @@ class SQLiteFile:
             self._make_folder()
             if unwritable(self.path if self.path.exists() else self.path.parent):
                 raise RegistryError(f"The {self.what} {self.path} cannot be written: read-only file system")
+            self._make_file()
             if self.ahead:
                 self._write_ahead()
             with closing(self._begun(self.path, "BEGIN IMMEDIATE", mode="rwc")) as connection:
@@ -245,9 +249,22 @@ class SQLiteFile:
 
     def _make_folder(self) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            own_folder(self.path.parent)
         except OSError as error:
             raise RegistryError(f"The {self.what} {self.path} cannot be used: {told(error)}") from error
+
+    def _make_file(self) -> None:
+        """An empty file that its owner alone may read, where there is none; SQLite gives the files beside it the same rights.
+        It is not opened under its name: closing it would take this process's locks of it."""
+        if self.path.exists():
+            return
+        with suppress(OSError):  # on a file system without links, say; SQLite makes it, or says what is wrong
+            descriptor, made = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+            os.close(descriptor)
+            try:
+                os.link(made, self.path)
+            finally:
+                Path(made).unlink()
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from featurestore.durable.forks import mutex
 from featurestore.durable.lock import close, closed_in_child, taken
+from featurestore.durable.own_folder import own_folder
 
 PREFIX = "featurestore-of-"
 OWNER = ".owner"
@@ -29,7 +30,7 @@ class TemporaryFolder:
 
     def __init__(self, place: Path | None = None) -> None:
         within = Path(tempfile.gettempdir()) if place is None else place
-        within.mkdir(parents=True, exist_ok=True)
+        own_folder(within)
         with _sweeping:
             if within not in _swept:
                 _swept.add(within)

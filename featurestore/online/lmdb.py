@@ -32,6 +32,7 @@ from featurestore.clock import Clock, reader
 from featurestore.config import lmdb_url
 from featurestore.durable.disk import told, unwritable
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, BusyError, exclusive
+from featurestore.durable.own_folder import own_folder
 from featurestore.errors import (
     ConfigError,
     FeatureStoreError,
@@ -193,7 +194,7 @@ _FORKING: list[_Environment] = []
 def _environment(path: Path, map_size: int | None, lock_timeout: float) -> _Environment:
     """This process's environment for a directory, which is made where it is missing."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        own_folder(path)
         status = path.stat()
     except OSError as error:
         raise OnlineStoreError(

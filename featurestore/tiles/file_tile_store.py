@@ -20,6 +20,7 @@ import orjson
 
 from featurestore.durable.checksums import checks_of, decoded, encoded, first_damage
 from featurestore.durable.disk import replace, sync
+from featurestore.durable.own_folder import OWNERS, own_folder
 from featurestore.lazy import duckdb, pa, pq
 
 FORMAT = 3
@@ -101,7 +102,7 @@ class TileFiles:
 
     def choose(self, choice: HopChoice) -> None:
         """Decide anew. Parts of another hop, format or engine are gone."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self._folder)
         for other in self._versions.iterdir():
             if other != self._folder:
                 shutil.rmtree(other, ignore_errors=True)
@@ -132,7 +133,8 @@ class TileFiles:
         """Keep the tiles of these files; they are there as a whole or not at all."""
         name = sha256(orjson.dumps([hop, sorted(file.identity for file in files)])).hexdigest()[:24]
         made = self._folder / f".{name}"
-        made.mkdir(parents=True)
+        own_folder(self._folder)
+        made.mkdir(mode=OWNERS)
         rows, names, checks = 0, [], []
         for number, table in enumerate(tables):
             names.append(f"{number}.parquet")

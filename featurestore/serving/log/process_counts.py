@@ -24,6 +24,7 @@ from typing import NamedTuple
 from featurestore.durable.checksums import decoded, encoded
 from featurestore.durable.disk import replace
 from featurestore.durable.lock import close, closed_in_child
+from featurestore.durable.own_folder import own_folder
 
 COUNTERS = struct.Struct("<QQQ")
 ERROR = struct.Struct("<Q200s")
@@ -70,7 +71,7 @@ class ProcessCounts:
         """The file, made and locked, for `keep`; None where it is kept already. Raises OSError, and may wait for the disk."""
         if self._kept is not None:
             return None
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(self._path.parent)
         unseen = self._path.with_name(f".{self._path.name}")
         file = closed_in_child(os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
         try:

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 
 from featurestore.durable.checksums import check_of, is_whole
 from featurestore.durable.disk import sync
+from featurestore.durable.own_folder import own_folder
 from featurestore.durable.parquet import storable
 from featurestore.lazy import pa, pq
 
@@ -67,7 +68,7 @@ def merged_name(first: int, last: int, mark: str) -> str:
 def appearing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that appears all at once: it is whole then, and on the disk, and its name ends with its checksum.
     Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(path.parent)
     made = path.with_name(f".{path.name}")
     try:
         with made.open("wb") as file:

@@ -15,6 +15,7 @@ from featurestore.durable.disk import sync_folder
 from featurestore.durable.forks import mutex
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, exclusive
 from featurestore.durable.numbers_file import NumbersFile
+from featurestore.durable.own_folder import own_folder
 from featurestore.errors import LogDamagedError, LogError
 from featurestore.lazy import pa
 from featurestore.sources.log.manifest import LogManifest, ManifestFile, Segment
@@ -82,7 +83,7 @@ class LogFolder:
         self._file: SegmentFile | None = None
         self._manifest = ManifestFile(folder / "manifest.json")
         begun = None if self._manifest.read() is not None else LogManifest.of(schema())
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         self._pointer = NumbersFile(folder / "tip", POINTER_LAYOUT)
         self._confirmed = NumbersFile(folder / "confirmed", CONFIRMED_LAYOUT)
         if begun is not None:
