@@ -17,7 +17,7 @@ from featurestore.lazy import pa, pq
 if TYPE_CHECKING:
     from featurestore.declare.sources import Source
 
-PART_ROWS = 5_000
+BATCH_ROWS = 5_000
 """Rows that are kept at a time; a mistake leaves those of the parts before it kept."""
 
 AGAIN = "pushing the file again is safe where the source has an identity"
@@ -44,7 +44,7 @@ def push(
     lateness = first = under_way = 0
     with opened(context) as store, _opened(file) as stream:
         try:
-            for rows, count, plain in _parts(stream, str(file), store.catalog.sources.get(source)):
+            for rows, count, plain in _batches(stream, str(file), store.catalog.sources.get(source)):
                 under_way = count
                 pushed = store.push(source, rows, json=plain)
                 told = {name: many + getattr(pushed, name) for name, many in told.items()}
@@ -68,7 +68,7 @@ def push(
 
 
 def _placed(error: FeatureStoreError, first: int, kept: int) -> str:
-    """The error of a part, with where the part begins and what is kept of the others."""
+    """The error of a batch, with where the batch begins and what is kept of the others."""
     if not first:
         return str(error)
     return (
@@ -87,8 +87,8 @@ def _opened(file: Path) -> BinaryIO:
     return file.open("rb")
 
 
-def _parts(stream: BinaryIO, name: str, source: Source | None) -> Iterator[tuple[Any, int, bool]]:
-    """The rows a part at a time: rows as push takes them, how many, and whether values are in their JSON forms."""
+def _batches(stream: BinaryIO, name: str, source: Source | None) -> Iterator[tuple[Any, int, bool]]:
+    """The rows a batch at a time: rows as push takes them, how many, and whether values are in their JSON forms."""
     from featurestore.sources.unreadable import BOM, HEAD, PARQUET, is_json
 
     head = stream.read(HEAD)
@@ -98,7 +98,7 @@ def _parts(stream: BinaryIO, name: str, source: Source | None) -> Iterator[tuple
         data = head + stream.read()
         try:
             reader = pq.ParquetFile(io.BytesIO(data))
-            for batch in reader.iter_batches(PART_ROWS):
+            for batch in reader.iter_batches(BATCH_ROWS):
                 yield pa.Table.from_batches([batch]), batch.num_rows, False
         except (pa.ArrowException, OSError):
             cut = "begins as a Parquet file and does not end as one: it was not written, or copied, to its end"
@@ -106,14 +106,14 @@ def _parts(stream: BinaryIO, name: str, source: Source | None) -> Iterator[tuple
         return
     if head.strip() and not is_json(head):
         raise PushError(_unknown_kind(head, name, source))
-    part: list[Any] = []
+    together: list[Any] = []
     for row in _json_rows(head.removeprefix(BOM), stream, name):
-        part.append(row)
-        if len(part) == PART_ROWS:
-            yield part, len(part), True
-            part = []
-    if part:
-        yield part, len(part), True
+        together.append(row)
+        if len(together) == BATCH_ROWS:
+            yield together, len(together), True
+            together = []
+    if together:
+        yield together, len(together), True
 
 
 def _unknown_kind(head: bytes, name: str, source: Source | None) -> str:

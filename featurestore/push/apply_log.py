@@ -77,16 +77,16 @@ class Applying:
     def _records(
         self, view: PushedView, logged: Sequence[LoggedRow], replaced: Sequence[Replaced], *, upto: int
     ) -> Puts:
-        added = _by_key([one.row for one in logged if not one.deletes], view.parts_of)
-        gone = _by_key(replaced, lambda old: view.parts_of(old.row))
+        added = _by_key([one.row for one in logged if not one.deletes], view.key_of)
+        gone = _by_key(replaced, lambda old: view.key_of(old.row))
         anew = [] if view.exact else list(gone)
-        merged = [parts for parts in {**added, **gone} if view.exact or parts not in gone]
-        columns = [[parts[i] for parts in merged] for i in range(len(view.view.keys))]
-        keys = view.keys.keys_of(columns, len(merged))
-        held = self._store.get(keys).values
+        merged = [key for key in {**added, **gone} if view.exact or key not in gone]
+        columns = [[key[i] for key in merged] for i in range(len(view.view.keys))]
+        stored = view.keys.keys_of(columns, len(merged))
+        held = self._store.get(stored).values
         puts: Puts = {
-            key: view.records.changed(record, added.get(parts, ()), gone.get(parts, ()))
-            for key, record, parts in zip(keys, held, merged, strict=True)
+            place: view.records.changed(record, added.get(key, ()), gone.get(key, ()))
+            for place, record, key in zip(stored, held, merged, strict=True)
         }
         if anew:
             puts |= dict.fromkeys(map(view.keys.key, anew), view.records.emptied(upto))
@@ -94,13 +94,13 @@ class Applying:
         return puts
 
 
-def _by_key(rows: Iterable[T], parts_of: Callable[[T], Key | None]) -> dict[Key, list[T]]:
+def _by_key(rows: Iterable[T], key_of: Callable[[T], Key | None]) -> dict[Key, list[T]]:
     """The rows of each key; those without one are left out."""
     groups: dict[Key, list[T]] = {}
     for row in rows:
-        parts = parts_of(row)
-        if parts is not None:
-            groups.setdefault(parts, []).append(row)
+        key = key_of(row)
+        if key is not None:
+            groups.setdefault(key, []).append(row)
     return groups
 
 

@@ -49,10 +49,10 @@ class PushedView:
         """What decides how the source's rows are read; equal for views that can share the reading."""
         return tuple(self.source.derived.items()), self.source.event_time, self.source.until, self.source.deleted
 
-    def parts_of(self, row: PushedRow) -> tuple[Any, ...] | None:
+    def key_of(self, row: PushedRow) -> tuple[Any, ...] | None:
         """The values of a row's key; None where one is null."""
-        parts = tuple(row.values[column] for column in self._key_columns)
-        return None if None in parts else parts
+        key = tuple(row.values[column] for column in self._key_columns)
+        return None if None in key else key
 
 
 def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:

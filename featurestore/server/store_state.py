@@ -28,12 +28,10 @@ class StoreState(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families of metrics. What cannot be read is left out, and said by featurestore_readable."""
-        build = GaugeMetricFamily("featurestore_build_info", "The version that answers", labels=["version"])
+        build = _gauge("build_info", "The version that answers", "version")
         build.add_metric([version("featurestore")], 1)
         yield build
-        readable = GaugeMetricFamily(
-            "featurestore_readable", "Whether what these metrics tell could be read", labels=["part"]
-        )
+        readable = _gauge("readable", "Whether what these metrics tell could be read", "part")
         parts = {"status": self._views, "serving_log": self._serving_log, "runs": self._runs, "audit": self._audits}
         for part, read in parts.items():
             families, is_read = _read(read)
@@ -42,27 +40,15 @@ class StoreState(Collector):
         yield readable
 
     def _views(self) -> Sequence[Metric]:
-        served = GaugeMetricFamily(
-            "featurestore_view_served_timestamp_seconds",
-            "The instant that a view's values are true for",
-            labels=VERSION,
+        served = _gauge("view_served_timestamp_seconds", "The instant that a view's values are true for", *VERSION)
+        behind = _gauge("view_behind_seconds", "By how much that is before the instant it should be", *VERSION)
+        stale = _gauge("view_stale", "1 where a view is stale or has no values", *VERSION)
+        age = _gauge(
+            "view_source_age_seconds", "Age of the newest row of the source of a view that says freshness", *VERSION
         )
-        behind = GaugeMetricFamily(
-            "featurestore_view_behind_seconds", "By how much that is before the instant it should be", labels=VERSION
-        )
-        stale = GaugeMetricFamily("featurestore_view_stale", "1 where a view is stale or has no values", labels=VERSION)
-        age = GaugeMetricFamily(
-            "featurestore_view_source_age_seconds",
-            "Age of the newest row of the source of a view that says freshness",
-            labels=VERSION,
-        )
-        allowed = GaugeMetricFamily(
-            "featurestore_view_freshness_seconds", "How old that row may be, as the view says", labels=VERSION
-        )
-        pending = GaugeMetricFamily(
-            "featurestore_push_pending_rows", "Rows in the log that are not in the records yet", labels=["source"]
-        )
-        size = GaugeMetricFamily("featurestore_push_log_bytes", "Bytes of a push log", labels=["source"])
+        allowed = _gauge("view_freshness_seconds", "How old that row may be, as the view says", *VERSION)
+        pending = _gauge("push_pending_rows", "Rows in the log that are not in the records yet", "source")
+        size = _gauge("push_log_bytes", "Bytes of a push log", "source")
         pushes = {}
         for view in self._store.status():
             if view.pushes is not None:
@@ -97,7 +83,7 @@ class StoreState(Collector):
         }  # fmt: skip
         families = []
         for name, (text, read) in texts.items():
-            family = GaugeMetricFamily(f"featurestore_materialize_last_{name}", text, labels=VERSION)
+            family = _gauge(f"materialize_last_{name}", text, *VERSION)
             for view, run in last.items():
                 if view in applied:
                     family.add_metric([view, run.fingerprint], read(run))
@@ -106,13 +92,11 @@ class StoreState(Collector):
 
     def _audits(self) -> Sequence[Metric]:
         """What the last audit of each service found, whichever process made it."""
-        values = GaugeMetricFamily(
-            "featurestore_audit_values", "Values that the last audit compared, by how they came out", labels=["service", "outcome"]
-        )  # fmt: skip
-        early = GaugeMetricFamily(
-            "featurestore_audit_early_rows", "Rows that it found served for an instant to come", labels=["service"]
+        values = _gauge(
+            "audit_values", "Values that the last audit compared, by how they came out", "service", "outcome"
         )
-        at = GaugeMetricFamily("featurestore_audit_timestamp_seconds", "When it was made", labels=["service"])
+        early = _gauge("audit_early_rows", "Rows that it found served for an instant to come", "service")
+        at = _gauge("audit_timestamp_seconds", "When it was made", "service")
         for service, found in last_audits(self._store.config.serving_log.folder).items():
             for outcome in ("exact", "rewritten", "skewed"):
                 values.add_metric([service, outcome], found.counts[outcome])
@@ -128,16 +112,17 @@ class StoreState(Collector):
             "dropped": "Requests that were not logged, since memory or the disk was full",
             "lost": "Requests that were not logged, since a process ended before",
         }
-        waiting = losses.offered - losses.written - losses.dropped - losses.lost
-        return [
-            *(
-                CounterMetricFamily(f"featurestore_serving_log_{name}", text, value=getattr(losses, name))
-                for name, text in texts.items()
-            ),
-            GaugeMetricFamily(
-                "featurestore_serving_log_waiting", "Requests that wait in memory to be logged", value=max(0, waiting)
-            ),
+        counted = [
+            CounterMetricFamily(f"featurestore_serving_log_{name}", text, value=getattr(losses, name))
+            for name, text in texts.items()
         ]
+        waiting = _gauge("serving_log_waiting", "Requests that wait in memory to be logged")
+        waiting.add_metric([], max(0, losses.offered - losses.written - losses.dropped - losses.lost))
+        return [*counted, waiting]
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"featurestore_{name}", text, labels=labels)
 
 
 def _read(read: Callable[[], Iterable[Metric]]) -> tuple[Iterable[Metric], bool]:

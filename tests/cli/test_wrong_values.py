@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from featurestore.cli import app
-from featurestore.cli.pushing import PART_ROWS
+from featurestore.cli.pushing import BATCH_ROWS
 from featurestore.errors import DeclarationError
 from featurestore.reports.simulation import Faults
 from tests.small import hours, table
@@ -195,7 +195,7 @@ def test_rows_that_came_too_late_are_told(shop: Path, tmp_path: Path) -> None:
     """Of all parts of a file together: every row, or how many."""
     rows, now = tmp_path / "late.jsonl", datetime.now(UTC)
     late = [
-        {"cart": f"l{n}", "customer": "ann", "at": (now - timedelta(days=8)).isoformat()} for n in range(PART_ROWS + 1)
+        {"cart": f"l{n}", "customer": "ann", "at": (now - timedelta(days=8)).isoformat()} for n in range(BATCH_ROWS + 1)
     ]
     says = "came too late, and is never served nor trained on: it happened more than 7d ago"
     rows.write_text("".join(f"{json.dumps(row)}\n" for row in late))
@@ -205,5 +205,5 @@ def test_rows_that_came_too_late_are_told(shop: Path, tmp_path: Path) -> None:
     rows.write_text("".join(f"{json.dumps(row)}\n" for row in late))
     done = CliRunner().invoke(app, ["push", "carts", str(rows), "--json", "--repo", str(shop)])
     told = json.loads(done.stdout)
-    assert (told["accepted"], told["late"]) == (1, PART_ROWS)
-    assert told["notices"][0].startswith(f"{PART_ROWS} rows {says}")
+    assert (told["accepted"], told["late"]) == (1, BATCH_ROWS)
+    assert told["notices"][0].startswith(f"{BATCH_ROWS} rows {says}")

@@ -193,10 +193,10 @@ class ServingLog:
                 self._gather()
                 with self._gate:
                     waiting, self._waiting = self._waiting, []
-            parts = deque(part for _, served in _by_form(waiting) for part in _parts(served))
+            batches = deque(batch for _, served in _by_form(waiting) for batch in _batches(served))
             waiting.clear()
-            while parts:
-                self._write(parts.popleft())
+            while batches:
+                self._write(batches.popleft())
 
     def close(self) -> None:
         """Write the rest and stop; idempotent. What a stalled disk does not take within ten seconds is lost."""
@@ -243,24 +243,24 @@ class ServingLog:
             with self._gate:
                 self._counts.keep(made)
 
-    def _write(self, part: Sequence[ServedRequests]) -> None:
+    def _write(self, batch: Sequence[ServedRequests]) -> None:
         """Write one segment, or count what was in it as dropped."""
-        form = part[0].form
-        first, last = min(served.first for served in part), max(served.last for served in part)
+        form = batch[0].form
+        first, last = min(served.first for served in batch), max(served.last for served in batch)
         self._segments += 1
         path = self.folder / form.service / form.fingerprint
         path /= segment_name(first, last, f"{self.process}-{self._segments}")
-        requests, written = sum(served.requests for served in part), False
+        requests, written = sum(served.requests for served in batch), False
         try:
             buffer = pa.BufferOutputStream()
             self._claim()
-            write_quickly(pa.Table.from_batches(form.batches([served.what for served in part])), buffer)
+            write_quickly(pa.Table.from_batches(form.batches([served.what for served in batch])), buffer)
             with appearing(path) as file:
                 file.write(buffer.getvalue())
             written = True
         except _failures() as error:
             self._failed(error)
-        rows, size = sum(served.rows for served in part), sum(served.size or 0 for served in part)
+        rows, size = sum(served.rows for served in batch), sum(served.size or 0 for served in batch)
         self._done(rows, size, **{"written" if written else "dropped": requests})
 
     def _done(self, rows: int, size: int, *, written: int = 0, dropped: int = 0) -> None:
@@ -288,14 +288,14 @@ def _by_form(requests: Iterable[ServedRequests]) -> Iterable[tuple[SegmentForm, 
     return forms.items()
 
 
-def _parts(requests: Iterable[ServedRequests]) -> Iterator[list[ServedRequests]]:
-    part: list[ServedRequests] = []
+def _batches(requests: Iterable[ServedRequests]) -> Iterator[list[ServedRequests]]:
+    batch: list[ServedRequests] = []
     rows = 0
     for served in requests:
-        part.append(served)
+        batch.append(served)
         rows += served.rows
         if rows >= SEGMENT_ROWS:
-            yield part
-            part, rows = [], 0
-    if part:
-        yield part
+            yield batch
+            batch, rows = [], 0
+    if batch:
+        yield batch
