@@ -19,6 +19,7 @@ from typing import Any
 
 import httptools
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from featurestore.config import ServerConfig
@@ -115,20 +116,52 @@ def _over(since: dict[Connection, float], before: float) -> list[Connection]:
     return found
 
 
+class Flow(FlowControl):
+    """Whether a connection is read: not while it is held, whoever else lets it be read meanwhile."""
+
+    _is_held = False
+    _is_wanted = True
+
+    def hold(self) -> None:
+        """Read no more for now."""
+        self._is_wanted = not self.read_paused
+        super().pause_reading()
+        self._is_held = True
+
+    def release(self) -> None:
+        """Read again, unless somebody paused it."""
+        self._is_held = False
+        if self._is_wanted and not self._transport.is_closing():
+            super().resume_reading()
+
+    def pause_reading(self) -> None:
+        """Read no more."""
+        self._is_wanted = False
+        super().pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again, once it is not held."""
+        self._is_wanted = True
+        if not self._is_held:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
     """One connection of the server that `featurestore serve` runs."""
 
     _all: Connections
     _chunk = _fed = _body_fed = _trailer_bytes = 0
-    _in_message = _in_head = _refused = False
+    _in_message = _in_head = _refused = _is_behind = False
     _why: BadRequest | None = None
     _last: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection, or refuse it."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        self.flow: Flow = Flow(self.transport)
         self._all = self.app_state["connections"]
         self._now = self.loop.time
+        self._behind = bytearray()  # what has come and is not read yet
         self._cycles: deque[RequestResponseCycle] = deque()  # of requests that are not answered yet, the oldest first
         if not self._all.make_room():
             detail = f"There are {len(self._all.open)} connections, and no more are taken"
@@ -139,6 +172,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
+        self._refused = True
         self._forget()
         self._end_cycles()
         super().connection_lost(exc)
@@ -165,15 +199,31 @@ class Connection(HttpToolsProtocol):
     # --- what arrives -------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Read some bytes, not more of them than it takes to see that they are refused."""
-        if len(data) <= PIECE_BYTES:
-            if not self._refused:
-                self._take(data)
+        """Read some bytes: a piece of them now, and the others in turn with all else that the event loop does."""
+        if self._refused:
             return
-        for at in range(0, len(data), PIECE_BYTES):
-            if self._refused:
-                return
-            self._take(data[at : at + PIECE_BYTES])
+        if self._behind or len(data) > PIECE_BYTES:
+            self._behind += data
+            if not self._is_behind:
+                self._is_behind = True
+                self.flow.hold()
+                self._catch_up()
+            return
+        self._take(data)
+
+    def _catch_up(self) -> None:
+        """Read a piece of what has come."""
+        if not self._refused and not self.transport.is_closing():
+            piece = bytes(self._behind[:PIECE_BYTES])
+            del self._behind[:PIECE_BYTES]
+            self._take(piece)
+        if self._refused or self.transport.is_closing():
+            self._behind.clear()
+        if self._behind:
+            self.loop.call_soon(self._catch_up)
+        else:
+            self._is_behind = False
+            self.flow.release()
 
     def _take(self, data: bytes) -> None:
         """Read a piece, unless there are too many bytes for a head, or beside a body."""

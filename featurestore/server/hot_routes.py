@@ -56,7 +56,7 @@ class HotRoutes:
         headers, principal = dict(scope["headers"]), principal_of(scope)
         given = request_id(headers.get(b"x-request-id"))
         as_arrow = ARROW.encode() in headers.get(b"accept", b"")
-        with Room(self._limits) as room:
+        with Room(self._limits, principal.name) as room:
             body = await received(headers, receive, self._limits, room)
             asked = read_request(body, self._config) if len(body) <= SMALL_BYTES else None
             if asked is not None and self._is_small(asked, body):
@@ -69,7 +69,7 @@ class HotRoutes:
                 answer = self._answer(scope, asked, result, as_arrow=as_arrow)
             else:
                 work = partial(self._looked_up, scope, asked or body, given, as_arrow=as_arrow)
-                answer = await self._limits.beside(work)
+                answer = await room.beside(work)
             del body
             await self._send(answer, room, send)
 
@@ -141,17 +141,17 @@ class HotRoutes:
         """Keep rows of a push source: on the disk, and seen by the next lookup, when it answers."""
         headers, principal = dict(scope["headers"]), principal_of(scope)
         given = request_id(headers.get(b"x-request-id"))
-        with Room(self._limits) as room:
+        with Room(self._limits, principal.name) as room:
             body = await received(headers, receive, self._limits, room)
             if len(body) <= SMALL_BYTES:
                 source, rows = read_push(body, self._config)
                 principal.must("push", f"source:{source}")
                 most = self._config.key_bytes
                 if may_have_long_texts(body, most) and long_texts(rows, most):
-                    await self._limits.beside(partial(self._check_pushed_keys, source, rows))
+                    await room.beside(partial(self._check_pushed_keys, source, rows))
                 pushed = await self._store.apush(source, rows, json=True, who=principal.name, request_id=given)
             else:
-                source, kept = await self._limits.beside(partial(self._submitted, body, principal, given))
+                source, kept = await room.beside(partial(self._submitted, body, principal, given))
                 pushed = await asyncio.wrap_future(kept)
             self._metrics.pushed(scope, source, pushed)
             await self._send(HttpAnswer(200, JSON, [orjson.dumps(pushed.to_dict())]), room, send)

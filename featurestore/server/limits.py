@@ -27,30 +27,54 @@ PATIENCE_SECONDS = 5.0
 T = TypeVar("T")
 
 
+class Share:
+    """The bytes of one principal's large requests. users: how many requests have the share at hand."""
+
+    __slots__ = ("bytes", "turn", "users")
+
+    def __init__(self) -> None:
+        self.bytes = self.users = 0
+        self.turn = asyncio.Lock()
+
+
 class Room:
-    """The bytes that one request has taken; they are given back when it ends."""
+    """The bytes that one request of a principal has taken; they are given back when it ends."""
 
-    __slots__ = ("_limits", "size")
+    __slots__ = ("_limits", "_principal", "_share", "size")
 
-    def __init__(self, limits: ServerLimits) -> None:
-        self._limits, self.size = limits, 0
+    def __init__(self, limits: ServerLimits, principal: str) -> None:
+        self._limits, self._principal = limits, principal
+        self._share: Share | None = None
+        self.size = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.size:
-            self._limits.give_back(self.size)
+        if self._share is not None:
+            self._limits.give_back(self._principal, self._share, self.size)
 
     async def take(self, size: int) -> None:
         """So many bytes more, see `ServerLimits.take`."""
-        await self._limits.take(size)
+        await self._limits.take(self._at_hand(), size)
         self.size += size
 
     def add(self, size: int) -> None:
         """So many bytes more that are there already, such as those of an answer; the next who take some wait for them."""
         self._limits.bytes += size
+        self._at_hand().bytes += size
         self.size += size
+
+    async def beside(self, call: Callable[[], T]) -> T:
+        """The result of what would hold up the event loop, in one of the lanes; it waits until the answers that are being sent
+        leave room for another."""
+        await self.take(0)
+        return await self._limits.in_lane(call)
+
+    def _at_hand(self) -> Share:
+        if self._share is None:
+            self._share = self._limits.share_of(self._principal)
+        return self._share
 
 
 class ServerLimits:
@@ -61,6 +85,8 @@ class ServerLimits:
         self.requests = 0
         self.bytes = 0
         self._turn, self._room = asyncio.Lock(), asyncio.Event()
+        self._shares: dict[str, Share] = {}
+        self._share_bytes = max(config.body_bytes, config.bytes_in_flight // 2)
         self._lanes = ThreadPoolExecutor(LANES, "featurestore-lane")
 
     def enter(self) -> None:
@@ -79,27 +105,50 @@ class ServerLimits:
             detail = f"The body is larger than {self.config.body_bytes} bytes; send fewer rows at a time"
             raise LimitError("body_bytes", detail, status=413)
 
-    async def take(self, size: int) -> None:
-        """So many bytes, once there is room for them, first come, first served; LimitError where there is none in time."""
+    def share_of(self, principal: str) -> Share:
+        """What a principal has, for one request more; it is given back."""
+        share = self._shares.setdefault(principal, Share())
+        share.users += 1
+        return share
+
+    async def take(self, share: Share, size: int) -> None:
+        """So many bytes, once there is room for them; LimitError where there is none in time.
+
+        First come, first served: among those of the principal until his share has room, and then among all. So nobody waits
+        for bytes that another one's slow clients hold, but for the part that all share.
+        """
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), self._turn:
-                while self.bytes + size > self.config.bytes_in_flight:
-                    self._room.clear()
-                    await self._room.wait()
-                self.bytes += size
+            async with asyncio.timeout(PATIENCE_SECONDS), share.turn:
+                while share.bytes + size > self._share_bytes:
+                    await self._next_room()
+                async with self._turn:
+                    while self.bytes + size > self.config.bytes_in_flight:
+                        await self._next_room()
+                    self.bytes += size
+                    share.bytes += size
         except TimeoutError:
             detail = f"{self.bytes} bytes of large requests are under way, and there is no room for {size} more"
+            if share.bytes + size > self._share_bytes:
+                detail = (
+                    f"{share.bytes} bytes of your large requests are under way, and there is no room for {size} more"
+                )
             raise LimitError("bytes_in_flight", detail, status=429) from None
 
-    def give_back(self, size: int) -> None:
+    async def _next_room(self) -> None:
+        self._room.clear()
+        await self._room.wait()
+
+    def give_back(self, principal: str, share: Share, size: int) -> None:
         """Bytes that a room had."""
         self.bytes -= size
+        share.bytes -= size
+        share.users -= 1
+        if not share.users:
+            del self._shares[principal]
         self._room.set()
 
-    async def beside(self, call: Callable[[], T]) -> T:
-        """The result of what would hold up the event loop, in one of the lanes; it waits until the answers that are being sent
-        leave room for another."""
-        await self.take(0)
+    async def in_lane(self, call: Callable[[], T]) -> T:
+        """The result of a call, in one of the lanes."""
         there = copy_context()  # of the request, whose trace it is
         return await asyncio.get_running_loop().run_in_executor(self._lanes, partial(there.run, call))
 

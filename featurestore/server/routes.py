@@ -181,9 +181,10 @@ def _add_manifests(app: FastAPI, store: FeatureStore, limits: ServerLimits) -> N
     async def manifests(request: Request) -> Response:
         """Compare a training frame's manifest with what is applied, at hand and served; a refusal of its fingerprint can
         then say what changed even where it was never applied."""
-        with Room(limits) as room:
+        principal = principal_of(request.scope)
+        with Room(limits, principal.name) as room:
             body = await received(dict(request.scope["headers"]), request.receive, limits, room)
-            check = await limits.beside(partial(_checked, store, body, limits, principal_of(request.scope)))
+            check = await room.beside(partial(_checked, store, body, limits, principal))
         return Response(orjson.dumps(check), media_type="application/json")
 
 
