@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.requests import ClientDisconnect
@@ -26,7 +26,7 @@ from featurestore.server.bodies import (
     request_id,
 )
 from featurestore.server.json_answers import json_body
-from featurestore.server.limits import SMALL_BYTES, SMALL_VALUES, Room, ServerLimits
+from featurestore.server.limits import SMALL_BYTES, SMALL_SECONDS, SMALL_VALUES, Room, ServerLimits
 from featurestore.server.metrics import Metrics
 from featurestore.server.problems import SENT_BYTES, HttpAnswer, LimitError
 from featurestore.server.received import received
@@ -35,8 +35,18 @@ from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest
 
 JSON = "application/json"
-GUESSED_WIDTH, WIDTHS = 100, 1_000
-"""Columns of what was not answered yet, and how many numbers of columns are remembered."""
+COSTS_HELD = 1_000
+"""Services and lists of features whose cost is remembered."""
+
+FORGETS = 0.95
+"""How much of what a row once took is still expected after one that took less: keys that are not known take next to nothing."""
+
+
+class _Cost(NamedTuple):
+    """What one row of a lookup takes."""
+
+    columns: int
+    seconds: float
 
 
 class HotRoutes:
@@ -47,7 +57,7 @@ class HotRoutes:
     ) -> None:
         self._store, self._pinned, self._limits, self._config = store, pinned, limits, limits.config
         self._metrics = metrics
-        self._widths: dict[str | tuple[str, ...], int] = {}
+        self._costs: dict[str | tuple[str, ...], _Cost] = {}
 
     # --- lookups ------------------------------------------------------------------------------
 
@@ -93,21 +103,25 @@ class HotRoutes:
 
     def _is_small(self, asked: AskedLookup, body: bytes) -> bool:
         """Whether it takes the event loop so little time that a thread is not worth its while."""
-        if len(asked.rows) == 1 and len(body) <= self._config.key_bytes:
-            return True
-        if len(asked.rows) * self._widths.get(_name(asked), GUESSED_WIDTH) > SMALL_VALUES:
+        rows, cost = len(asked.rows), self._costs.get(_name(asked))
+        if cost is None:
+            return rows == 1 and len(body) <= self._config.key_bytes
+        if rows * cost.columns > SMALL_VALUES or rows * cost.seconds > SMALL_SECONDS:
             return False
+        if len(body) <= self._config.key_bytes:
+            return True
         return not may_have_long_texts(body, self._config.key_bytes) or not long_texts(
             asked.rows, self._config.key_bytes
         )
 
     def _remember(self, asked: AskedLookup, result: OnlineResult) -> None:
-        """How many columns was asked for, so that the next request knows what it takes."""
-        name = _name(asked)
-        if name not in self._widths:
-            if len(self._widths) >= WIDTHS:
-                self._widths.clear()
-            self._widths[name] = len(result.columns)
+        """What it took, so that it is known of the next request."""
+        name, seconds = _name(asked), result.work_seconds / len(result)
+        before = self._costs.get(name)
+        if before is None and len(self._costs) >= COSTS_HELD:
+            self._costs.clear()
+        expected = seconds if before is None else max(seconds, before.seconds * FORGETS)
+        self._costs[name] = _Cost(len(result.columns), expected)
 
     def _looked_up(
         self, scope: Scope, given: AskedLookup | bytes, request: str | None, *, as_arrow: bool

@@ -18,6 +18,9 @@ SMALL_BYTES = 32 << 10
 SMALL_VALUES = 10_000
 """Values of a lookup that is answered on the event loop."""
 
+SMALL_SECONDS = 0.01
+"""Seconds that the work on such a lookup may be expected to take, by what its rows took before."""
+
 LANES = 2
 """Threads for what is large. More would take more memory and not be faster, since Python runs in one of them at a time."""
 

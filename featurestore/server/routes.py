@@ -109,11 +109,11 @@ def add_routes(
     docs_page = cache(lambda: page(app.openapi()).encode())
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
+    def openapi() -> Response:
         return Response(description(), media_type="application/json")
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
+    def docs() -> Response:
         return HTMLResponse(docs_page())
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import thread_time
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -155,7 +156,7 @@ class Lookup(BoundToProcess):
         return _EncodedRequest(keys, records, repeats, inputs, len(rows))
 
     def _answer(self, asked: _EncodedRequest, reading: Reading) -> OnlineResult | None:
-        values = reading.values
+        began, values = thread_time(), reading.values
         parts: dict[str, PartAnswer] = {}
         columns: list[Sequence[Any]] = []
         for loaded, marks, places in zip(self._parts, self._marks_of, asked.records, strict=True):
@@ -182,7 +183,9 @@ class Lookup(BoundToProcess):
         else:
             shown = dict(zip(self._names, map(columns.__getitem__, self._shown), strict=True))
         judged = self._judged(list(parts.values()), asked.rows)
-        return OnlineResult(self.service, shown, asked.inputs, parts, reading.now, hidden, judged)
+        result = OnlineResult(self.service, shown, asked.inputs, parts, reading.now, hidden, judged)
+        result.work_seconds = thread_time() - began
+        return result
 
     def _judged(self, parts: Sequence[PartAnswer], rows: int) -> Judged:
         """The statuses of the service's columns, of those of its parts."""

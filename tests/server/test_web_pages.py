@@ -228,6 +228,12 @@ def test_what_is_large_is_not_done_on_the_event_loop(store: FeatureStore, monkey
                 return {name: {found.rpartition("_")[0] for found in names} for name, names in where.items()}
 
             lane = {"featurestore-lane"}
+            one = {"service": "service", "rows": [{"thing": 1}]}
+            assert (await took(LOOKUP, small))["looked up"] == lane, "nobody knows what its rows take"
+            monkeypatch.setattr(hot_routes, "SMALL_SECONDS", 0.0)
+            assert (await took(LOOKUP, one))["looked up"] == lane, "they take longer than is allowed"
+            monkeypatch.setattr(hot_routes, "SMALL_SECONDS", 1e9)
+            assert (await took(LOOKUP, one))["looked up"] == set()
             assert await took(LOOKUP, small) == {"read": {""}, "looked up": set(), "written": {""}, "pushed": set()}
             assert await took(LOOKUP, large) == {"read": lane, "looked up": lane, "written": lane, "pushed": set()}
             assert await took(PUSH, pushed) == {"read": lane, "looked up": set(), "written": set(), "pushed": lane}
