@@ -27,6 +27,8 @@
     │   ├── UnauthenticatedError      it does not say who asks, or not truly
     │   ├── ForbiddenError            whoever asks may not do that
     │   └── AccessUnavailableError    who asks cannot be looked up just now
+    ├── ServerError             the HTTP service failed, or is none
+    │   └── ServerUnavailableError    it cannot be reached, or is too busy, just now
     └── MissingPackageError     an optional package that the call needs is not installed
 
 A message says what happened, where it was declared, and what would be right. `retry` says whether
@@ -45,8 +47,8 @@ __all__ = [
     "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError",
     "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
     "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError", "PlanOutdatedError",
-    "PushError", "RegistryError", "RegistryUnavailableError", "RequestError", "SourceError", "SpineError",
-    "UnauthenticatedError", "apply_first", "did_you_mean", "did_you_mean_of",
+    "PushError", "RegistryError", "RegistryUnavailableError", "RequestError", "ServerError", "ServerUnavailableError",
+    "SourceError", "SpineError", "UnauthenticatedError", "apply_first", "did_you_mean", "did_you_mean_of",
 ]  # fmt: skip
 
 
@@ -211,6 +213,16 @@ class ForbiddenError(AccessError):
 
 class AccessUnavailableError(AccessError):
     """Who asks cannot be looked up just now: the registry, or the issuer of tokens, does not answer."""
+
+    retry = True
+
+
+class ServerError(FeatureStoreError):
+    """The HTTP service answered what no service of this product answers, or failed."""
+
+
+class ServerUnavailableError(ServerError):
+    """The HTTP service cannot be reached, or refuses a request that is right, just now."""
 
     retry = True
 

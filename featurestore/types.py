@@ -154,11 +154,11 @@ class FeatureType:
         if value is None:
             return None
         if not isinstance(value, PLAIN):
-            value = _plain(value)
+            value = plain(value)
         return None if value is None else TABLE[self.kind].accept(self, value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A scalar of numpy, Arrow or pandas as Python's own; their NaT and NA are null, a UUID is its text, and finer instants
     floor to µs."""
     if hasattr(value, "as_py"):

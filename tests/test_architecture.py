@@ -31,7 +31,7 @@ FLOORS = [
     {"planning"},
     {"reports"},
     {"store"},
-    {"server", "cli", "ui", "integrations", "testing"},
+    {"client", "server", "cli", "ui", "integrations", "testing"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 EDGES = FLOORS[-1]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from featurestore.config import ServerConfig
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.lazy import pa
-from featurestore.server.json_answers import instant, within
+from featurestore.server.json_answers import instant, types_of, within
 from featurestore.server.limits import SMALL_BYTES
 from featurestore.server.problems import BadRequest, LimitError
 from featurestore.server.request_ids import REQUEST_ID
@@ -44,6 +44,10 @@ class LookupResponse(BaseModel):
     service: str
     fingerprint: str
     columns: list[str] = Field(examples=[["carrier_delays__arr_delay"]])
+    types: dict[str, str] = Field(
+        description="Of what the request brings, and of each column",
+        examples=[{"carrier": "String", "carrier_delays__arr_delay": "Float64"}],
+    )
     rows: list[list[Any]] = Field(examples=[[[12.0]]])
     statuses: list[list[str]] = Field(examples=[[["PRESENT"]]])
     as_of: dict[str, str] = Field(examples=[{"carrier_delays": "2013-12-01T11:00:00.000000Z"}])
@@ -79,6 +83,12 @@ RESPONSE = {
     "service": "delay_model",
     "fingerprint": FINGERPRINT,
     "columns": ["carrier_delays__arr_delay", "relative_delay"],
+    "types": {
+        "carrier": "String",
+        "sched_minutes": "Int64",
+        "carrier_delays__arr_delay": "Float64",
+        "relative_delay": "Float64",
+    },
     "rows": [[12.0, 0.06666666666666667], [None, None]],
     "statuses": [["PRESENT", "PRESENT"], ["MISSING", "PRESENT"]],
     "as_of": {"carrier_delays": "2013-12-01T11:00:00.000000Z"},
@@ -218,6 +228,7 @@ def arrow_body(result: OnlineResult, most: int = DEFAULTS.answer_bytes) -> list[
     about = {
         "service": result.service.name,
         "fingerprint": result.service.fingerprint,
+        "types": types_of(result.service),
         "statuses": result.statuses,
         "as_of": {name: instant(answer.as_of) for name, answer in result.parts.items()},
         "stale": result.stale,

@@ -52,6 +52,12 @@ def within(pieces: Iterable[bytes], most: int) -> list[bytes]:
     return taken
 
 
+def types_of(service: ResolvedService) -> dict[str, str]:
+    """The type of every input, and then of every column."""
+    types = {**service.inputs, **{column.name: column.type for column in service.columns}}
+    return {name: str(of) for name, of in types.items()}
+
+
 class _AnswerForm:
     """How answers of one service version are written."""
 
@@ -60,6 +66,7 @@ class _AnswerForm:
             "service": service.name,
             "fingerprint": service.fingerprint,
             "columns": [column.name for column in service.columns],
+            "types": types_of(service),
         }
         self._head = orjson.dumps(of_service)[:-1] + b',"rows":'
         types = list(enumerate(column.type for column in service.columns))

@@ -56,8 +56,8 @@ class PartAnswer(NamedTuple):
         return self._replace(judged=Judged(list(map(repeats.spread, self.judged.lists)), self.judged.places))
 
 
-class _PlainService(NamedTuple):
-    """What a result that came from another process says of its service."""
+class PlainService(NamedTuple):
+    """What a result that came from elsewhere says of its service: from another process, or over HTTP."""
 
     name: str
     fingerprint: str
@@ -91,7 +91,7 @@ class OnlineResult:
     def __reduce__(self) -> tuple[Any, ...]:
         """As plain data, without the definitions of the service, whose functions and frames belong to this process."""
         columns = tuple(replace(column, on_demand=None) for column in self.service.columns)
-        plain = _PlainService(self.service.name, self.service.fingerprint, columns, dict(self.service.inputs))
+        plain = PlainService(self.service.name, self.service.fingerprint, columns, dict(self.service.inputs))
         return OnlineResult, (
             plain,
             self.columns,

@@ -63,6 +63,10 @@ def said(result: OnlineResult) -> dict[str, Any]:
         "service": result.service.name,
         "fingerprint": result.service.fingerprint,
         "columns": list(result.columns),
+        "types": {
+            **{name: str(of) for name, of in result.service.inputs.items()},
+            **{column.name: str(column.type) for column in result.service.columns},
+        },
         "rows": [list(row) for row in zip(*columns, strict=True)],
         "statuses": [list(row) for row in zip(*result.statuses.values(), strict=True)],
         "as_of": {name: to_json(Timestamp, at) for name, at in result.as_of.items()},
