@@ -15,7 +15,7 @@ import featurestore
 
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
-    {"errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "bound", "tracing"},
+    {"errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "settings", "bound", "tracing"},
     {"durable"},
     {"declare", "config"},
     {"semantics"},

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.config import Config, JwtConfig, OfflineConfig, ServerConfig, ServingLogConfig, load_config
+from featurestore.config import Config, load_config
 from featurestore.errors import ConfigError
+from featurestore.settings import JwtConfig, OfflineConfig, ServerConfig, ServingLogConfig
 from tests.small import hours, table, view_of
 
 TABLES = {"offline": OfflineConfig, "server": ServerConfig, "jwt": JwtConfig, "serving_log": ServingLogConfig}

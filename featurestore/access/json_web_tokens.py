@@ -15,10 +15,10 @@ from typing import IO, Any
 
 from featurestore.access.principal import KINDS, SCOPES, Principal
 from featurestore.access.reread import Ages, Reread, Steps
-from featurestore.config import JwtConfig
 from featurestore.durable.forks import mutex
 from featurestore.errors import MissingPackageError, UnauthenticatedError
 from featurestore.hidden import hidden
+from featurestore.settings import JwtConfig
 
 try:
     import jwt

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import BaseModel, Field
 
-from featurestore.config import ServerConfig
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.lazy import pa
 from featurestore.server.json_answers import instant, types_of, within
@@ -21,6 +20,7 @@ from featurestore.server.request_ids import REQUEST_ID
 from featurestore.server.strict_json import read_body, read_json, read_whole
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import checked_id
+from featurestore.settings import ServerConfig
 
 ARROW = "application/vnd.apache.arrow.stream"
 

@@ -22,11 +22,11 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from featurestore.config import ServerConfig
 from featurestore.server.edge import SECURITY
 from featurestore.server.problems import BadRequest, HttpAnswer, LimitError, problem_of
 from featurestore.server.request_ids import REQUEST_ID, note_ids, request_id_of
 from featurestore.server.sender import Sender
+from featurestore.settings import ServerConfig
 
 LOOK_SECONDS = 0.5
 """Seconds between two looks for connections whose time is up; a fifth of the least limit, where that is less."""

@@ -14,10 +14,10 @@ from typing import Any
 import orjson
 
 from featurestore.clock import to_datetime
-from featurestore.config import ServerConfig
 from featurestore.semantics.service import ResolvedService
 from featurestore.server.problems import LimitError
 from featurestore.serving.online_result import NAMES, Judged, OnlineResult
+from featurestore.settings import ServerConfig
 from featurestore.types import Timestamp, to_json
 
 AS_THEY_ARE = {"Bool", "Int32", "Int64", "String"}

@@ -9,8 +9,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Self, TypeVar
 
-from featurestore.config import ServerConfig
 from featurestore.server.problems import LimitError
+from featurestore.settings import ServerConfig
 
 SMALL_BYTES = 32 << 10
 """Bytes of a body or an answer that is read or written on the event loop, and not counted: it takes less than 5 ms."""

@@ -16,13 +16,13 @@ from typing import Any
 import uvicorn
 
 from featurestore.access.authentication import check_open_host
-from featurestore.config import ServerConfig
 from featurestore.errors import ConfigError
 from featurestore.server.app import Application, create_app
 from featurestore.server.log_lines import log_config, tell
 from featurestore.server.metrics import SHARED
 from featurestore.server.presented import presented
 from featurestore.server.tls import tls_options
+from featurestore.settings import ServerConfig
 from featurestore.store import FeatureStore
 
 REPO, ENV = "FEATURESTORE_REPO", "FEATURESTORE_ENV"

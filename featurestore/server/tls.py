@@ -5,8 +5,8 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from featurestore.config import ServerConfig
 from featurestore.errors import ConfigError
+from featurestore.settings import ServerConfig
 
 
 def tls_options(config: ServerConfig) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import random
 import re
 from collections.abc import Sequence
 
-from featurestore.config import ServingLogConfig
 from featurestore.errors import RequestError
 from featurestore.registry.store import Registry
 from featurestore.semantics.order import order_bytes
@@ -21,6 +20,7 @@ from featurestore.serving.log.serving_log import ServingLog
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_rows import ServedRows
 from featurestore.serving.store_version import StoreVersion
+from featurestore.settings import ServingLogConfig
 
 ID = re.compile(r"[ -~]{1,128}")
 

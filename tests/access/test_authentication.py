@@ -21,9 +21,10 @@ from featurestore.access.api_keys import create_key, revoke_key, rotate_key
 from featurestore.access.authentication import Authentication, check_open_host
 from featurestore.access.principal import EVERYBODY, Principal
 from featurestore.clock import wall_clock
-from featurestore.config import Config, JwtConfig
+from featurestore.config import Config
 from featurestore.errors import AccessUnavailableError, ConfigError, UnauthenticatedError
 from featurestore.registry.store import Registry
+from featurestore.settings import JwtConfig
 from tests.access.issuer import AUDIENCE, ISSUER, KeySetServer, SigningKey
 
 MISSING = "fsk_000000000000_" + "A" * 43

@@ -22,8 +22,8 @@ from featurestore.access import json_web_tokens
 from featurestore.access.json_web_tokens import REFETCH_SECONDS, RENEW_SECONDS, Tokens
 from featurestore.access.principal import Principal
 from featurestore.access.reread import waited
-from featurestore.config import JwtConfig
 from featurestore.errors import AccessUnavailableError, UnauthenticatedError
+from featurestore.settings import JwtConfig
 from tests.access.issuer import AUDIENCE, ISSUER, KeySetServer, SigningKey, unsigned
 
 KEY = SigningKey("k1")

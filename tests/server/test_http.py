@@ -27,9 +27,9 @@ from featurestore import (
     Request,
     on_demand,
 )
-from featurestore.config import ServerConfig
 from featurestore.server import create_app
 from featurestore.server.bodies import LookupResponse, read_request
+from featurestore.settings import ServerConfig
 from featurestore.types import Float64, Int64, String, from_json
 from tests.servers import RedisServer
 

@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, PushSource, Request, on_demand
-from featurestore.config import ServerConfig
+from featurestore.settings import ServerConfig
 from featurestore.tracing import span
 from featurestore.types import Float64, String, Timestamp
 from tests.otlp import OtlpReceiver, ReceivedSpan

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 from featurestore.clock import to_datetime
-from featurestore.config import ServingLogConfig
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import FingerprintError, NotFoundError, OnDemandError, RequestError
 from featurestore.lazy import pa, pc
@@ -30,6 +29,7 @@ from featurestore.semantics.service import REQUEST_TIME, ResolvedService, Servic
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, scalars
 from featurestore.serving.served_rows import find_request
+from featurestore.settings import ServingLogConfig
 from featurestore.sources.offline import Offline
 from featurestore.types import FeatureType
 

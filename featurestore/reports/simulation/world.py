@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, ManualClock, to_datetime
-from featurestore.config import Config, ServingLogConfig, lmdb_url
+from featurestore.config import Config, lmdb_url
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
@@ -28,6 +28,7 @@ from featurestore.reports.simulation.failing import FailingStore
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.serving.online_result import OnlineResult
+from featurestore.settings import ServingLogConfig
 from featurestore.sources.arrivals import Sighting
 from featurestore.sources.offline import Offline
 

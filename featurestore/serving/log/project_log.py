@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from featurestore.config import ServingLogConfig
 from featurestore.declare.durations import parse_duration
 from featurestore.durable.owner import OwnedFolder
 from featurestore.serving.log.serving_log import Losses, ServingLog, losses
 from featurestore.serving.log.upkeep import Limits, Upkeep, keep_up
+from featurestore.settings import ServingLogConfig
 
 
 class ProjectLog:
