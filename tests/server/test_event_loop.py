@@ -16,11 +16,11 @@ import pytest
 import uvicorn
 
 from featurestore import FeatureStore
-from featurestore.config import ServerConfig
 from featurestore.server import connection, create_app
 from featurestore.server.limits import Room, ServerLimits
 from featurestore.server.problems import LimitError
 from featurestore.server.run import options
+from featurestore.settings import ServerConfig
 from tests.small import NOON, opened, table, view_of
 
 ROUTE = "/v1/online-features"
