@@ -14,7 +14,6 @@ from featurestore.errors import LogError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_TEXTS = {os.strerror(code) for code in FULL}
-CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def sync(descriptor: int) -> None:
@@ -57,14 +56,19 @@ def open_file(path: Path, *, create: bool = False) -> int:
 def replace(path: Path, content: bytes) -> None:
     """Put a file in the place of another at once: a reader, and a crash, find the old one or the new one, whole."""
     partial = path.with_name(path.name + ".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    _write_whole(partial, content)
+    partial.rename(path)
+    sync_folder(path.parent)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Make a file of these bytes, which are on the disk when this returns."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         write_all(descriptor, content, 0)
         sync(descriptor)
     finally:
         os.close(descriptor)
-    partial.rename(path)
-    sync_folder(path.parent)
 
 
 def put_new(path: Path, content: bytes) -> None:
@@ -73,12 +77,7 @@ def put_new(path: Path, content: bytes) -> None:
     On a file system without hard links, the last wins.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        write_all(descriptor, content, 0)
-        sync(descriptor)
-    finally:
-        os.close(descriptor)
+    _write_whole(partial, content)
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -107,11 +106,6 @@ def came_of_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def is_read_only(error: OSError) -> bool:
-    """Whether nothing may be written there."""
-    return error.errno in CLOSED
 
 
 def told(error: OSError, path: Path | None = None) -> str:
