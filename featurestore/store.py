@@ -23,6 +23,8 @@ from featurestore.declare.zones import read_as_utc, said_zones
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
 from featurestore.errors import ManifestError, RequestError, SpineError, did_you_mean
+from featurestore.forget.forget import forget
+from featurestore.forget.forgotten import Forgotten
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
 from featurestore.materialize.follow import FollowedProject, Follower
@@ -409,7 +411,7 @@ class FeatureStore(BoundToProcess):
     def activity(
         self, *, since: datetime | str | None = None, what: str | None = None, limit: int = 100
     ) -> list[Activity]:
-        """Who applied, retired, materialized, pushed and changed keys, the newest first.
+        """Who applied, retired, materialized, pushed, forgot and changed keys, the newest first.
 
         since: an aware datetime, or how long ago, "1d". what: only this, one of `ACTIONS`. limit: so many at most.
         """
@@ -435,6 +437,18 @@ class FeatureStore(BoundToProcess):
         taken = self._project.pushing.take_back(source)
         self.registry.add_activity([Activity("take back", source, {"rows": taken.rows})])
         return taken
+
+    @checked
+    def forget(self, entity: Any, key: Mapping[str, Any], *, dry_run: bool = False) -> Forgotten:
+        """Erase a key everywhere, and for good: online, in push logs, in the serving log; rows of it in sources do not count.
+
+        entity: an entity, itself or by its name. key: a value for each of its key columns; with some of them, every key that has
+        these is meant. Rows that are learned afterwards count again. What the user keeps, files and tables and training frames,
+        he erases himself. Safe beside pushes, lookups and runs; where it fails or is killed, the same call completes it.
+        dry_run: only say what would go. Raises NotFoundError, RequestError, LogError, MaterializeError, OnlineStoreError and
+        RegistryError.
+        """
+        return forget(self._project, entity, key, dry_run=dry_run)
 
     def confirm_pushes(self) -> None:
         """Go on saying online that all of the logs at hand is there, a few times a second, as a server does.

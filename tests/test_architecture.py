@@ -28,7 +28,7 @@ FLOORS = [
     {"push"},
     {"serving"},
     {"project"},
-    {"planning"},
+    {"planning", "forget"},
     {"reports"},
     {"store"},
     {"client", "server", "cli", "ui", "integrations", "testing"},

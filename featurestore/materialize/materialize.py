@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -224,6 +224,30 @@ def _state(run: Run, records: int) -> bytes:
 def _is_unfinished(state: bytes | None) -> bool:
     """Whether a run over all keys was begun, and no run was completed since."""
     return state is not None and bool(orjson.loads(state).get("unfinished"))
+
+
+def forget_records(
+    view: ResolvedView, store: OnlineStore, *, project: str, keys: Sequence[bytes], beside: Callable[[], object]
+) -> int:
+    """Delete records of keys that are forgotten; how many there were. MaterializeError while a run goes on. beside: what is to
+    be done while there is none.
+
+    Runs that begin later find no row of these keys, so none of them writes their records again.
+    """
+    codec = ViewCodec(project, view, tagged=store.tagged)
+    lease = Lease(store, codec.lease_key, view.declared.title)
+    try:
+        (state, *before), damaged = read_past_damage(store, [codec.state_key, *keys])
+        there = [key for key, record in zip(keys, before, strict=True) if record is not None or key in damaged]
+        puts: dict[bytes, bytes | None] = dict.fromkeys(there)
+        if state is not None and (records := _records_of(state)) is not None:
+            puts[codec.state_key] = orjson.dumps({**orjson.loads(state), "records": records - len(there)})
+        beside()
+        lease.release(puts)
+    except BaseException:
+        lease.give_up()
+        raise
+    return len(there)
 
 
 def _begun(state: bytes, *, full: bool) -> bytes:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from featurestore.declare.push import PushSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import MaterializeError
-from featurestore.materialize.materialize import Run, materialize_view, run_record
+from featurestore.materialize.materialize import Run, forget_records, materialize_view, run_record
 from featurestore.materialize.progress import Progress
 from featurestore.online import OnlineStore
+from featurestore.online.value_checksums import read_past_damage
+from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.delete_online import free_view
 from featurestore.registry.documents import view_fingerprints
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
-from featurestore.tiles.file_tile_choice import free_tiles
+from featurestore.tiles.file_tile_choice import free_tiles, has_tiles
 
 
 class PushedRecords(Protocol):
@@ -75,6 +78,19 @@ class Materializer:
         return materialize_view(
             view, self._offline, self._store, project=self._project, progress=progress, full=full,
             tiles=self._tiles,
+        )  # fmt: skip
+
+    def forget(self, view: ResolvedView, keys: Sequence[bytes]) -> int:
+        """Delete the records of forgotten keys, and the view version's tiles of files; how many records there were.
+        MaterializeError while a run goes on."""
+        codec, tiles = ViewCodec(self._project, view, tagged=self._store.tagged), self._tiles
+        (lease, *records), damaged = read_past_damage(self._store, [codec.lease_key, *keys])
+        tiled = tiles is not None and has_tiles(tiles, view.name, view.fingerprint)
+        if lease is None and not damaged and not tiled and records.count(None) == len(records):
+            return 0
+        return forget_records(
+            view, self._store, project=self._project, keys=keys,
+            beside=lambda: None if tiles is None else free_tiles(tiles, view.name, view.fingerprint),
         )  # fmt: skip
 
     def free(self, view: str, fingerprint: str) -> int:

@@ -19,7 +19,8 @@ from featurestore.tiles.tile_codec import TileCodec
 
 
 class LoggedRow(NamedTuple):
-    """A row of the log, beside the known_at of the version that it replaces, and whether it deletes."""
+    """A row of the log, beside the known_at of the version that it replaces, and whether it deletes. One of a forgotten key
+    does: nothing is left of it but what it replaced."""
 
     row: PushedRow
     replaces: int | None
@@ -77,6 +78,8 @@ def read_rows(views: Sequence[PushedView], table: pa.Table) -> list[LoggedRow]:
     deletes = [False] * len(known)
     if source.deleted is not None:
         deletes = pc.fill_null(table[source.deleted], False).to_pylist()
+    if table[source.event_time].null_count:
+        deletes = [gone or e is None for gone, e in zip(deletes, table[source.event_time].to_pylist(), strict=True)]
     met = (
         [dict(zip(conditions, each, strict=True)) for each in zip(*holds, strict=True)] if holds else [{}] * len(known)
     )

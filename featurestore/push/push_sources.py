@@ -193,6 +193,13 @@ class Pushing:
         """Forget the identities of a source's rows that are older than its lateness; how many."""
         return self._pusher(name).forget()
 
+    def pusher_of(self, name: str) -> Pusher | None:
+        """The pusher of a source; None where it takes no pushes any more."""
+        try:
+            return self._pusher(name)
+        except (NotFoundError, PushError):
+            return None
+
     def compact(self, catalog: Catalog, names: Sequence[str] | None) -> dict[str, Compaction]:
         """Seal the full segments of push logs (only of those named), those of late rows too, then forget the identities that
         are older than the lateness; what was done, by source. NotFoundError, LogError."""
@@ -215,10 +222,7 @@ class Pushing:
             (name for name, versions in self._read().versions.items()
              if any((v.name, v.fingerprint) == (view, fingerprint) for v, _ in versions)), None,
         )  # fmt: skip
-        try:
-            pusher = None if source is None else self._pusher(source)
-        except (NotFoundError, PushError):  # a source that takes no pushes any more
-            pusher = None
+        pusher = None if source is None else self.pusher_of(source)
         with pusher.alone(f"freeing view '{view}'") if pusher is not None else nullcontext():
             yield
 

@@ -29,6 +29,7 @@ from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreErro
 from featurestore.lazy import pa, pc
 from featurestore.online import Guard, OnlineStore
 from featurestore.online.source_state import NEVER, SourceState, state_key
+from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec, pack_watermark, source_prefix
 from featurestore.push.apply_log import Applying, BatchReading, missing_rows
 from featurestore.push.deduplicate import (
@@ -210,6 +211,51 @@ class Pusher:
                     self._store.write(dict.fromkeys(old))
                 count += len(old)
         return count
+
+    def forget_keys(self, keys: Sequence[tuple[ResolvedView, Sequence[tuple[Any, ...]]]], *, at: int) -> int:
+        """Take keys that are forgotten out of the records of view versions over the source; how many there were.
+
+        What was pushed of them since is there afterwards. at: the instant (µs) by which rows of them are forgotten; every row to
+        come is known later.
+        """
+        with self.alone("forgetting a key"):
+            applied, (state, now) = self._applied(), self._read_state()
+            state = self._caught_up(applied, state, now)
+            upto = max(state.complete, now)
+            if self._log.last_known_at() is not None:
+                self._log.confirm(served=max(at, upto))
+            filled = {view.view.fingerprint for view in self._applying.published([*applied.views, *applied.left])}
+            puts: Puts = {}
+            for version, own in keys:
+                view = self._pushed_view(version)
+                puts |= dict.fromkeys(map(view.keys.key, own))
+                if own and version.fingerprint in filled:
+                    puts |= dict(folded_records(view, self._offline, upto=upto, keys=own))
+            before, damaged = read_past_damage(self._store, list(puts))
+            if self._held is None:
+                self._store.write(puts)
+            else:
+                self._swap(puts, state._replace(applied=upto, confirmed=upto))
+            return len(before) - before.count(None) + len(damaged)
+
+    def forget_rows(self, rows: pa.Table) -> None:
+        """Forget what is remembered of logged rows, so that they are new when they are pushed again. What is remembered of later
+        versions of them stays."""
+        source = self._applied().source
+        if not source.identity or not rows.num_rows:
+            return
+        known = set(rows[KNOWN_AT].to_pylist())
+        keys, erased = list(dict.fromkeys(identity_keys(source, self._prefix, rows))), {*digests_of(source, rows)}
+        with self.alone("forgetting rows"):
+            puts: Puts = {}
+            for key, data in zip(keys, self._store.get(keys).values, strict=True):
+                held = None if data is None else Identity.unpack(data)
+                if held is not None and held.known_at in known:
+                    puts[key] = None
+                elif held is not None:
+                    puts[key] = held._replace(versions=tuple(one for one in held.versions if one not in erased)).pack()
+            if puts:
+                self._store.write(puts)
 
     @contextmanager
     def alone(self, doing: str = "working on it") -> Iterator[None]:
@@ -545,7 +591,10 @@ class Pusher:
         return state
 
     def _identities_of(self, source: PushSource, rows: pa.Table) -> Puts:
-        """What is to be remembered of rows that the log has and a dead pusher did not get to say."""
+        """What is to be remembered of rows that the log has and a dead pusher did not get to say. Of rows that were forgotten,
+        nothing."""
+        for name in source.identity[:1]:  # which no other row is without
+            rows = rows.filter(pc.is_valid(rows[name]))
         known = self._known(source, rows)
         times, learned = instants(rows[source.event_time]), rows[KNOWN_AT].to_pylist()
         identities = dict(known.identities)

@@ -46,7 +46,8 @@ STAYS = tuple(
 )
 
 ACTIONS = (
-    "apply", "keep", "retire", "teardown", "materialize", "fail to materialize", "push", "take back", "create key", "rotate key", "revoke key"
+    "apply", "keep", "retire", "teardown", "materialize", "fail to materialize", "push", "take back", "forget", "create key",
+    "rotate key", "revoke key",
 )  # fmt: skip
 """What is in the trail."""
 

@@ -1,5 +1,5 @@
-"""The registry: every version of what was applied, a journal of runs, the API keys and the trail of activity, in one SQLite file or
-in PostgreSQL.
+"""The registry: every version of what was applied, a journal of runs, API keys, forgotten keys and the trail of activity, in one SQLite
+file or in PostgreSQL.
 
 Several threads and processes may use it at once, of several machines where it is in PostgreSQL. A fork is harmless. Readers and
 the writer do not wait for each other (the file is written ahead, WAL). Reading creates nothing: where there is no file, nothing
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -21,13 +21,23 @@ from featurestore.durable.database import Transaction, opened, row_check
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.activity import ACTIVITY, STAYS, Activity, activity_in, add_activity
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
+from featurestore.registry.forgotten import (
+    FORGET_SECRET,
+    FORGOTTEN,
+    Forgetting,
+    forgettings_in,
+    forgotten_in,
+    made_secret,
+    put_forgetting,
+)
 from featurestore.registry.frames import WrittenFrame, add_frame, frames_in
 from featurestore.registry.keys import API_KEYS, ApiKey, keys_in, note_used, put_keys
 from featurestore.registry.records import Freed, KeptVersion, RegistryState, RunRecord, ServiceVersion, Version
+from featurestore.semantics.forgotten import ForgottenKeys
 
 __all__ = ["Freed", "KeptVersion", "Registry", "RegistryState", "RunRecord", "ServiceVersion", "Version"]
 
-SCHEMA = 6
+SCHEMA = 7
 """The version of the tables below; it is counted up when they change, and an older program then refuses the file. There is no 3:
 a bit of 4 that changes makes no version that was ever written."""
 
@@ -70,6 +80,8 @@ TABLES = (
     f"CREATE {API_KEYS}",
     f"CREATE {ACTIVITY}",
     *STAYS,
+    f"CREATE {FORGOTTEN}",
+    f"CREATE {FORGET_SECRET}",
 )
 
 UPGRADES: dict[int, tuple[str, ...]] = {
@@ -78,6 +90,7 @@ UPGRADES: dict[int, tuple[str, ...]] = {
     3: (),
     4: (f"CREATE {API_KEYS}",),
     5: (f"CREATE {ACTIVITY}", *STAYS),
+    6: (f"CREATE {FORGOTTEN}", f"CREATE {FORGET_SECRET}"),
 }
 """What makes of each older schema the one after it; a file is upgraded when it is next written."""
 
@@ -87,8 +100,11 @@ READ_AS = {
     3: (),
     4: (f"CREATE TEMP {API_KEYS}",),
     5: (f"CREATE TEMP {ACTIVITY}",),
+    6: (f"CREATE TEMP {FORGOTTEN}", f"CREATE TEMP {FORGET_SECRET}"),
 }
 """The same for whoever only reads, for as long as he does."""
+
+Found = TypeVar("Found")
 
 VERSIONS_HELD = 32
 """Versions that are kept in memory once they were read: the newest."""
@@ -319,10 +335,37 @@ class Registry(BoundToProcess):
             note_used(connection, used_at)
 
     def _keys(self, connection: Transaction) -> list[ApiKey]:
+        return self._sound(keys_in, connection)
+
+    def _sound(self, read: Callable[[Transaction], Found], connection: Transaction) -> Found:
+        """What is read; RegistryError where it is not what was written."""
         try:
-            return keys_in(connection)
+            return read(connection)
         except ValueError as error:
             raise self._damaged(str(error)) from None
+
+    # --- forgotten keys ---------------------------------------------------------------------
+
+    def forgotten_keys(self) -> ForgottenKeys | None:
+        """The keys whose rows do not count; None where there are none."""
+        with self._reading() as connection:
+            return None if connection is None else self._sound(forgotten_in, connection)
+
+    def forget_secret(self) -> str:
+        """The secret under which digests of forgotten keys are made, made where there is none yet."""
+        with self._write() as connection:
+            return made_secret(connection)
+
+    def forgettings(self) -> list[Forgetting]:
+        """Each forgotten key, and how far it is erased."""
+        with self._reading() as connection:
+            return [] if connection is None else self._sound(forgettings_in, connection)
+
+    def put_forgetting(self, one: Forgetting, done: Iterable[Activity] = ()) -> None:
+        """Write what is known of a forgotten key, and what was done to the trail."""
+        with self._write() as connection:
+            put_forgetting(connection, one)
+            add_activity(connection, done)
 
     # --- the trail of activity --------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from featurestore.declare.push import REPLACES, PushSource
 from featurestore.declare.sources import Source
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.expressions import guarded
+from featurestore.semantics.forgotten import has_forgotten, without_forgotten_sql
 from featurestore.semantics.source_columns import (
     Scan,
     cell,
@@ -183,7 +184,7 @@ def holds_sql(condition: str) -> str:
 
 def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ()) -> str:
     """`timed_sql` with `k…` (key), each column that the view reads as `cell` names it, and whether each of the conditions is
-    true, `w0, w1, …`."""
+    true, `w0, w1, …`. Rows of forgotten keys have none."""
     zone = view.source.timezone or "UTC"
     keys = [read_sql(quote(key.column), view.raw[key.column], key.type, zone) for key in view.keys] or ["0"]
     cells = [cell_sql(view, column) for column in view.columns]
@@ -195,7 +196,7 @@ def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ())
         scan = scan._replace(relation=guard)
     replaces = [f"{REPLACES} AS replaces"] if isinstance(view.source, PushSource) else []
     selected = ", ".join([f"{sql} AS k{i}" for i, sql in enumerate(keys)] + cells + tests + replaces)
-    return timed_sql(view.source, view.raw, scan, selected)
+    return without_forgotten_sql(view, timed_sql(view.source, view.raw, scan, selected), scan.forgotten)
 
 
 def rows_sql(
@@ -265,4 +266,14 @@ def invalid_sql(view: ResolvedView, scan: Scan) -> str:
     """One row: how many source rows lack known_at or identity, and how many of the rest lack a key or event_time."""
     named = " AND ".join(_named(view))
     keyless = " AND ".join([named, *_kept(view), f"NOT ({' AND '.join(_whole(view))})"])
-    return f"SELECT count(*) FILTER (NOT ({named})), count(*) FILTER ({keyless}) FROM ({words_sql(view, scan)})"
+    rows = f"({words_sql(view, scan)})"
+    if isinstance(view.source, PushSource):
+        rows += f" WHERE NOT {_emptied(view)}"
+    if has_forgotten(view, scan.forgotten):
+        rows = f"(FROM {rows}) WHERE NOT forgotten"
+    return f"SELECT count(*) FILTER (NOT ({named})), count(*) FILTER ({keyless}) FROM {rows}"
+
+
+def _emptied(view: ResolvedView) -> str:
+    """Whether nothing is left of a logged row but when it was known and what it replaced: its key was forgotten."""
+    return " AND ".join(["(event_us IS NULL", *_kept(view)]) + ")"

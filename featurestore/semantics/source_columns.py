@@ -8,6 +8,7 @@ from typing import NamedTuple
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import Source
 from featurestore.semantics.columns import floored_sql, floored_type, instant_sql, read_sql
+from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.order import order_sql
 from featurestore.semantics.sql import quote
 from featurestore.semantics.time import BEGINNING, END
@@ -25,6 +26,8 @@ class Scan(NamedTuple):
     relation: str
     file: str
     row: str
+    forgotten: ForgottenKeys | None = None
+    """The keys whose rows do not count."""
 
 
 def key_list(view: ResolvedView, table: str = "") -> str:

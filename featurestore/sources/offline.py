@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ConfigError, SourceError
 from featurestore.lazy import duckdb
 from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.instance import KeptInstance
 from featurestore.semantics.sql import quote
 from featurestore.sources.arrivals import Arrivals
@@ -48,6 +49,8 @@ class Offline(Sources, BoundToProcess):
         arrivals: Arrivals | None = None,
     ) -> None:
         super().__init__(root, located=located, logs=logs, arrivals=arrivals)
+        self.forgotten: Callable[[], ForgottenKeys | None] = lambda: None
+        """Tells, to each session, the keys whose rows do not count."""
         self._spill_place = spill
         self._spill: TemporaryFolder | None = None  # made when something is read for the first time
         self._opening = mutex()
@@ -67,9 +70,13 @@ class Offline(Sources, BoundToProcess):
         self._spill = None
 
     @contextmanager
-    def session(self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None) -> Iterator[Session]:
-        """A DuckDB instance that one operation has for itself. files: source name → the files to read of it, instead of all."""
-        spill, shared = self._spill_folder(), SharedInstance(dict(files or {}))
+    def session(
+        self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None, forgotten: ForgottenKeys | None = None
+    ) -> Iterator[Session]:
+        """A DuckDB instance that one operation has for itself. files: source name → the files to read of it, instead of all.
+        forgotten: the keys whose rows do not count, instead of those of the project."""
+        spill = self._spill_folder()
+        shared = SharedInstance(dict(files or {}), self.forgotten() if forgotten is None else forgotten)
         kept, first = self._instance(spill)
         connection, done = first.cursor(), False
         try:

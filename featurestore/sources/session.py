@@ -14,14 +14,16 @@ import numpy as np
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
-from featurestore.errors import SourceError, did_you_mean
+from featurestore.errors import FilesChangedError, SourceError, did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.engine import settle_session
 from featurestore.semantics.expressions import check_faults, guarded, normalised, settled
+from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.source_columns import ARRIVED, Scan, own_columns
 from featurestore.semantics.sql import folded, literal, quote
 from featurestore.sources.history import with_history
+from featurestore.sources.log import ROW, SEGMENT
 from featurestore.sources.partitions import (
     FILE_NUMBER,
     check_own_columns,
@@ -45,11 +47,14 @@ class OpenedSource(NamedTuple):
 
 @dataclass(frozen=True)
 class SharedInstance:
-    """What the sessions of one instance have in common: by source its files and which were asked for, and by path the names of attached files."""
+    """What the sessions of one instance have in common: by source its files and which were asked for, by path the names of
+    attached files, by push source the sealed files of its log, and which keys are forgotten."""
 
     files: dict[str, tuple[SourceFile, ...]]
+    forgotten: ForgottenKeys | None = None
     read: dict[str, Source] = field(default_factory=dict)
     attached: dict[Path, str] = field(default_factory=dict)
+    sealed: dict[str, frozenset[str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -98,6 +103,13 @@ class Session:
     def _check_unchanged(self) -> None:
         for name, source in self._shared.read.items():
             self._sources.check_unchanged(source, self._shared.files[name])
+            if isinstance(source, PushSource) and not self._shared.sealed.get(name, frozenset()) <= self._sealed(
+                source
+            ):
+                raise FilesChangedError(f"{source.title}: rows were erased from its log while it was read; try again")
+
+    def _sealed(self, source: PushSource) -> frozenset[str]:
+        return self._sources.log(source).sealed_files()
 
     def scan(self, source: Source) -> Scan:
         """How SQL in this session reads a source, its derived columns included."""
@@ -111,7 +123,11 @@ class Session:
         own = self._open(source, name, files)
         if source.arrives:
             own = own._replace(scan=self._arrived(source, own.scan, f"{name}_arrived", files))
-        return _derived(source, own)
+        return self._remembering(_derived(source, own))
+
+    def _remembering(self, scan: Scan) -> Scan:
+        """A scan that knows which keys are forgotten."""
+        return scan._replace(forgotten=self._shared.forgotten)
 
     def described(self, relation: str) -> list[tuple[str, str]]:
         """The columns of a relation as DuckDB names them, in their order, with its types."""
@@ -137,8 +153,17 @@ class Session:
         """How SQL reads a push source under the log's lock, where only rows matter in which each of these columns of its
         own has one of its values: of the log those, and what replaces them; of a history everything."""
         name = f"some_{source.name}"
+        self._shared.sealed.setdefault(source.name, self._sealed(source))
         log = self._sources.log(source).scan_where(self.connection, name, wanted, replaces=REPLACES)
-        return _derived(source, self._beside_history(source, log, name))
+        return self._remembering(_derived(source, self._beside_history(source, log, name)))
+
+    def scan_logged(self, source: PushSource, rows: pa.Table, name: str) -> Scan:
+        """How SQL reads rows of a log that are at hand, with known_at, numbered from 0; the source's derived columns included."""
+        numbers = pa.array(np.arange(rows.num_rows))
+        table = rows.append_column(SEGMENT, pa.nulls(rows.num_rows, pa.int64())).append_column(ROW, numbers)
+        self.connection.register(name, table)
+        own = OpenedSource(Scan(quote(name), SEGMENT, ROW), RawColumns(pushed_types(source)))
+        return self._remembering(_derived(source, own))
 
     def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> OpenedSource:
         if isinstance(source, ParquetSource):
@@ -160,6 +185,7 @@ class Session:
             columns = readable(source, stored)
             return OpenedSource(rows_of_table(source, full, stored, columns, row="rowid"), columns)
         if isinstance(source, PushSource):
+            self._shared.sealed.setdefault(source.name, self._sealed(source))
             return self._beside_history(source, self._sources.log(source).settled_scan(self.connection, name), name)
         assert isinstance(source, DataFrameSource)
         return self._framed(source, name, self._sources.frame(source))

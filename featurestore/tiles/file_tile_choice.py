@@ -58,6 +58,12 @@ def free_tiles(folder: OwnedFolder, view: str, fingerprint: str) -> None:
     TileFiles(folder.path, view, fingerprint).remove()
 
 
+def has_tiles(folder: OwnedFolder, view: str, fingerprint: str) -> bool:
+    """Whether there are tiles of a view version, or what is left of them."""
+    folder.check()
+    return TileFiles(folder.path, view, fingerprint).exists()
+
+
 def can_be_tiled(view: ResolvedView) -> bool:
     """Whether tiles of some of a view's files can stand for their rows.
 

@@ -158,6 +158,10 @@ class TileFiles:
             self._remove(part.name)
         return joined
 
+    def exists(self) -> bool:
+        """Whether anything was ever kept of the view version."""
+        return self._versions.exists()
+
     def remove(self) -> None:
         """Forget all tiles of the view version."""
         shutil.rmtree(self._versions, ignore_errors=True)

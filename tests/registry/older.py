@@ -9,6 +9,7 @@ from pathlib import Path
 from featurestore.registry.store import SCHEMA
 
 UNDONE = {
+    7: ("DROP TABLE forgotten", "DROP TABLE forget_secret"),
     6: ("DROP TABLE activity",),
     5: ("DROP TABLE api_keys",),
     4: (),

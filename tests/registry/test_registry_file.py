@@ -89,7 +89,7 @@ DAMAGES = [
     (_no_sqlite, "cannot be used: file is not a database"),
     (_truncated, "cannot be used: database disk image is malformed"),
     (_of_something_else, "is an SQLite file of something else, no registry"),
-    (_newer, r"newer version of featurestore \(schema 99; this one reads 6\); upgrade it here"),
+    (_newer, r"newer version of featurestore \(schema 99; this one reads 7\); upgrade it here"),
     (_rewritten, "version 1 is damaged"),
     (_garbled, "version 1 is damaged"),
     (_a_folder, "cannot be used: unable to open database file"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CAUSES = {
-    "history rewritten": "a file of its source was written anew or removed after the value was computed",
+    "history rewritten": "a file of its source was written anew or removed after the value was computed, or rows of a forgotten key were erased",
     "late data": "without the files that the store saw only after the value was computed, training says what was served",
     "definition changed": "it is what another version of the definition gives",
     "request value differed": "training used other keys or request values than the request brought",

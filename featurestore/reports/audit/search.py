@@ -1,7 +1,8 @@
 """Why served values of a view are not training's: each cause by asking training again with one thing different.
 
 The causes are tried in the order of `Search.run`; the first that fits is the one. Most fit where training, asked with one thing
-different, gives what was served, to the bit; `history rewritten` where a file was written anew since, so that it cannot be asked.
+different, gives what was served, to the bit; `history rewritten` where a file was written anew since, or rows of a forgotten key
+were erased, so that it cannot be asked.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
 from featurestore.sources.session import Session
-from featurestore.types import FeatureType
+from featurestore.types import LAST_MICRO, FeatureType
 
 TRIED_INSTANTS = 3
 """How many instants before the one that was served for, and after it, are tried."""
@@ -77,7 +78,7 @@ class Search:
     def run(self) -> None:
         """Try every cause, until all values have one."""
         steps = (
-            self._version_served, self._request, self._files, self._type, self._returns, self._instants,
+            self._version_served, self._request, self._files, self._type, self._returns, self._erased, self._instants,
             self._other_versions,
         )  # fmt: skip
         for step in steps:
@@ -226,6 +227,17 @@ class Search:
             said = self._ask(rows, np.full(len(rows), found.to), judged=question.as_of[rows])
             told = f"it went back to {to_datetime(found.to)}, which was found at {to_datetime(found.noticed)}"
             self._settle_same(rows, said, "online store went back", told)
+
+    def _erased(self) -> None:
+        """Rows of a key that was forgotten went out of the log after the value was served, so that it cannot be asked."""
+        question = self.question
+        source = question.part.view.source.name
+        of_source = [one for one in self._project.registry.forgettings() if source in one.sources]
+        if of_source:
+            until = max(LAST_MICRO if one.done_at is None else one.done_at for one in of_source)
+            for name in self.causes:
+                told = "served before rows of a forgotten key were erased from the log"
+                self._settle(name, question.times <= until, "history rewritten", told)
 
     def _instants(self) -> None:
         """The value is that of another instant: of an earlier one where rows did not come through, or of a later one."""

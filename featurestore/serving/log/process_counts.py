@@ -149,6 +149,11 @@ def losses(folder: Path) -> Losses:
     return Losses(offered, written, dropped, lost, error or None)
 
 
+def living(folder: Path) -> list[str]:
+    """The processes that write, by their names."""
+    return [name for counted, is_alive in _read(folder / PROCESSES) if is_alive for name in counted.names]
+
+
 def fold_ended(folder: Path) -> int:
     """Put the counts of the processes that ended into one file, and remove theirs; how many there were.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from featurestore.declare.durations import parse_duration
 from featurestore.durable.owner import OwnedFolder
-from featurestore.serving.log.serving_log import Losses, ServingLog, losses
+from featurestore.serving.log.erasure import Wanted, count_served, erase_served
+from featurestore.serving.log.process_counts import living
+from featurestore.serving.log.serving_log import FLUSH_SECONDS, Losses, ServingLog, losses
 from featurestore.serving.log.upkeep import Limits, Upkeep, keep_up
 from featurestore.settings import ServingLogConfig
 
@@ -51,6 +54,23 @@ class ProjectLog:
             None if self.said.retention is None else parse_duration(self.said.retention), self.said.max_bytes
         )
         return keep_up(self.said.folder, limits, now=self._now(), between=between)
+
+    def count(self, wanted: Callable[[str, str], Wanted]) -> int:
+        """How many rows `erase` would take."""
+        return count_served(self.folder, wanted)
+
+    def erase(self, wanted: Callable[[str, str], Wanted], *, wait_seconds: float) -> int:
+        """Take rows out of it, see `erase_served`."""
+        self.flush()
+        if self.folder.is_dir():
+            self._owned.claim()
+        return erase_served(self.folder, wanted, wait_seconds=wait_seconds)
+
+    def settle(self) -> None:
+        """Return when other processes that serve have had the time to write what they served before."""
+        own = None if self._writer is None else self._writer.process
+        if any(name != own for name in living(self.folder)):
+            time.sleep(2 * FLUSH_SECONDS)
 
     def losses(self) -> Losses:
         """What became of the requests that were to be logged."""

@@ -82,8 +82,8 @@ def keep_up(
     """
     if not folder.is_dir():
         return Upkeep()
-    with _alone(folder) as alone:
-        if not alone:
+    with alone(folder) as is_alone:
+        if not is_alone:
             return None
         done = Upkeep()
         for version in sorted(path for path in folder.glob("*/*/") if path.is_dir()):
@@ -100,7 +100,7 @@ def keep_up(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
+def alone(folder: Path) -> Iterator[bool]:
     """Whether this process has the lock, which the kernel takes back from one that dies."""
     lock = closed_in_child(os.open(folder / ".upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
     try:

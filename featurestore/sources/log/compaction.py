@@ -41,7 +41,7 @@ def compact(
     """
     with files.mutex:
         manifest = files.in_force()
-    _remove_strays(files, manifest)
+    remove_strays(files, manifest)
     sealed = []
     for segment in manifest.unsealed:
         if stop():
@@ -85,8 +85,8 @@ def _delete(files: LogFolder, lock: Lock, before: int) -> int:
     return len(old)
 
 
-def _remove_strays(files: LogFolder, manifest: LogManifest) -> None:
-    """Delete what a killed compaction left: Parquet that was never in force, frames that are no longer named."""
+def remove_strays(files: LogFolder, manifest: LogManifest) -> None:
+    """Delete what a killed compaction or erasure left: Parquet that was never in force, frames that are no longer named."""
     named = {segment.file for segment in manifest.segments} | {retired.file for retired in manifest.retired}
     for path in list(files.folder.iterdir()):
         unfinished = path.name.endswith((".parquet", ".parquet.partial"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from featurestore.errors import LogBusyError, LogError
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.source_columns import Scan
 from featurestore.sources.log.compaction import Compaction, compact
+from featurestore.sources.log.erasure import erase
 from featurestore.sources.log.files import NEVER, Confirmed, LogFolder
 from featurestore.sources.log.frame import MAX_PAYLOAD_BYTES
 from featurestore.sources.log.manifest import LogManifest, Segment
@@ -30,6 +31,7 @@ from featurestore.sources.log.unsealed_cache import UnsealedCache
 
 SEGMENT_BYTES = 64 * 1024**2
 SEALING = "sealing full segments"
+ERASING = "erasing rows of forgotten keys"
 GRACE_SECONDS = 3600.0
 """Seconds for which a file that is no longer in force stays: longer than a query that has found it may run."""
 
@@ -331,6 +333,27 @@ class Log:
                     if self._files.open.rows:
                         self._files.roll()
             return compact(self._files, self._sealing, now=self._now, grace=round(grace * 1_000_000))
+
+    def erase(self, known: pa.Array, *, kept: Collection[str]) -> int:
+        """Empty rows, by their known_at, but for that and the columns that are `kept`; how many are there.
+
+        The files that held them are deleted, those too that an erasure left which was killed. Appenders are held up only while
+        the manifest is swapped. One process at a time does it; killed anywhere, the next call completes it.
+        """
+        known = known.sort()
+        place = self.folder / "compaction"
+        with _failing(self.folder), exclusive(place, doing=ERASING, wait_seconds=self._wait_seconds):
+            self._check_writable()
+            with self.lock(ERASING), self._files.mutex:
+                first = self._files.open.first
+                if first is not None and len(known) and known[-1].as_py() >= first:
+                    self._files.roll()
+            return erase(self._files, lambda: self.lock(ERASING), known, kept=kept)
+
+    def sealed_files(self) -> frozenset[str]:
+        """The names of the files of sealed segments. Only an erasure takes one out of force."""
+        with _failing(self.folder), self._files.mutex:
+            return frozenset(segment.file for segment in self._files.in_force().segments if segment.sealed)
 
     def compact_beside(self, *, stop: Callable[[], bool], rest: Callable[[], object]) -> Compaction:
         """`compact` in a thread beside busy ones, or nothing where another does it.

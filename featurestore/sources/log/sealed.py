@@ -79,8 +79,11 @@ def seal(folder: Path, segment: Segment, schema: pa.Schema, *, rest: Callable[[]
         for piece in file.pieces(schema, PIECE_FRAMES):
             pieces.append(piece)
             rest()
-    table = pa.concat_tables(pieces).combine_chunks()
-    name = f"{segment.number:08d}.parquet"
+    return write_sealed(folder, f"{segment.number:08d}.parquet", pa.concat_tables(pieces).combine_chunks(), schema)
+
+
+def write_sealed(folder: Path, name: str, table: pa.Table, schema: pa.Schema) -> str:
+    """Write the rows of a segment as Parquet, durably; returns the name of the file."""
     partial = folder / f"{name}.partial"
     pq.write_table(
         storable(table), partial, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True,

@@ -1,0 +1,1 @@
+"""Forget: a key is erased everywhere, for whoever has the right to be."""
