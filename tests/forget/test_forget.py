@@ -12,14 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from featurestore import FeatureService, FeatureStore, ManualClock
+from featurestore import Count, FeatureService, FeatureStore, FeatureView, ManualClock, ParquetSource
 from featurestore.errors import LogError, NotFoundError, RequestError
 from featurestore.sources.log import Log
 from featurestore.sources.push_logs import LATE
+from featurestore.tiles import file_tile_query
 from tests.forget.shop import (
     ANNA,
     BASKETS,
     BOB,
+    CUSTOMER,
     HOUR,
     MINUTE,
     NOON,
@@ -193,6 +195,44 @@ def test_a_part_of_a_key_means_all_that_have_it(store: FeatureStore, tmp_path: P
     )
     assert store.verify().ok
     assert store.forget("basket", {"number": 2}).records == {"baskets": 1}
+
+
+def test_tiles_and_simulations_have_nothing_of_it(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles of files are made again without it, and what is simulated is the rows of the others."""
+    monkeypatch.setattr(file_tile_query, "TILED_MIN_ROWS", 1)
+    source = ParquetSource("visits", "data", event_time="at")
+    sums = FeatureView("sums", entity=CUSTOMER, source=source, refresh="1h", features={"n": Count(window="7d")})
+    with FeatureStore(configured(tmp_path), clock=clock) as store:
+        store.apply([FeatureService("sums", features=[sums])])
+        visits(tmp_path, "more", [(n, who, NOON - n * MINUTE, 1) for n in range(99) for who in (ANNA, BOB)])
+        for _ in range(3):
+            store.materialize(progress=False)
+            clock.advance(HOUR)
+        assert any(name.startswith(".featurestore/tiles") for name in files_with(tmp_path))
+        store.forget("customer", {"customer": ANNA})
+        assert not any(name.startswith(".featurestore/tiles") for name in files_with(tmp_path))
+        visits(tmp_path, "again", [(0, ANNA, clock() + MINUTE, 1), (0, BOB, clock() + MINUTE, 1)])
+        for _ in range(2):
+            clock.advance(HOUR)
+            store.materialize(progress=False)
+        assert any(name.startswith(".featurestore/tiles") for name in files_with(tmp_path, BOB))
+        both = pa.table({"customer": [ANNA, BOB], "event_timestamp": pa.array([clock()] * 2, UTC_US)})
+        counts = store.get_historical_features(both, "sums").to_arrow()["sums__n"].to_pylist()
+        served = store.get_online_features([{"customer": ANNA}, {"customer": BOB}], "sums").to_dict()["sums__n"]
+        assert served == counts == [1, 101]
+        assert store.verify().ok
+        simulated = store.simulate(NOON - HOUR, NOON, lookups=2)
+        assert (simulated.landed["visits"].rows, simulated.audit.skewed) == (60, 0)
+
+
+def test_a_simulation_pushes_what_is_left(store: FeatureStore, clock: ManualClock) -> None:
+    """Of a log with emptied rows."""
+    filled(store, clock)
+    store.forget("customer", {"customer": ANNA})
+    simulated = store.simulate(NOON - HOUR, clock(), lookups=2, services=["branches"])
+    assert (simulated.pushed["orders"].rows, simulated.audit.skewed) == (2, 0)
 
 
 def test_a_dry_run_says_what_would_go(store: FeatureStore, tmp_path: Path, clock: ManualClock) -> None:

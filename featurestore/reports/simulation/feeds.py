@@ -37,7 +37,8 @@ class Feeds:
         folder: Path,
         rows: Mapping[str, Any],
     ) -> None:
-        read = Catalog.of(services).sources
+        catalog = Catalog.of(services)
+        read, views = catalog.sources, catalog.views.values()
         for name in rows:
             if name not in read:
                 raise NotFoundError(f"The services read no source '{name}'.{did_you_mean(name, read, noun='Sources')}")
@@ -48,7 +49,14 @@ class Feeds:
         histories = {source.history.name: source.history for source in pushed.values() if source.history is not None}
         batch = {**histories, **{name: read[name] for name in self._direct}}
         self.landings = {
-            name: LandingSource(source, offline, session, folder / name, number=number)
+            name: LandingSource(
+                source,
+                offline,
+                session,
+                folder / name,
+                number=number,
+                views=[view for view in views if view.source.name == name],
+            )
             for number, (name, source) in enumerate(sorted(batch.items()))
         }
         self.pushes = {

@@ -8,6 +8,7 @@ event_time where that does not know the file).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore.declare.sources import ParquetSource, Source
+from featurestore.declare.views import FeatureView
 from featurestore.errors import SourceError
 from featurestore.lazy import duckdb, pa
 from featurestore.reports.simulation.faults import Faults, Stretch, chances
 from featurestore.reports.simulation.world import relocated
-from featurestore.semantics.rows import timed_sql
+from featurestore.semantics.forgotten import has_forgotten
+from featurestore.semantics.rows import timed_sql, words_sql
 from featurestore.semantics.source_columns import cell, happened_of, known_of
 from featurestore.semantics.sql import literal, quote
 from featurestore.semantics.time import BEGINNING
+from featurestore.semantics.view import resolve
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
@@ -58,10 +62,19 @@ class LandingSource:
     """One source of `offline`, the real one.
 
     session: of it, which must stay open. folder: where the files come to lie. number: of its own, by which its tables are
-    named: names of sources may differ in their case alone, which names of tables do not.
+    named: names of sources may differ in their case alone, which names of tables do not. views: those over it.
     """
 
-    def __init__(self, source: Source, offline: Offline, session: Session, folder: Path, *, number: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        offline: Offline,
+        session: Session,
+        folder: Path,
+        *,
+        number: int,
+        views: Sequence[FeatureView] = (),
+    ) -> None:
         raw = offline.raw_types(source)
         self.source = source
         self.folder = folder
@@ -75,7 +88,7 @@ class LandingSource:
         self._next = 0
         self._disorder = False
         self._shuffle = np.random.default_rng(0)
-        self._open(offline, session, raw)
+        self._open(offline, session, raw, views)
 
     @property
     def timeless(self) -> bool:
@@ -139,8 +152,8 @@ class LandingSource:
 
     # --- the rows ---------------------------------------------------------------------------
 
-    def _open(self, offline: Offline, session: Session, raw: dict[str, str]) -> None:
-        """The view of all rows: each column as `cell` names it, event_us (happened), known, file and row, seen."""
+    def _open(self, offline: Offline, session: Session, raw: dict[str, str], views: Sequence[FeatureView]) -> None:
+        """The view of all rows but those of forgotten keys: each column as `cell` names it, event_us (happened), known, file and row, seen."""
         source, scan = self.source, session.scan(self.source)
         seen, joined = "CAST(NULL AS BIGINT)", ""
         learned = "CAST(NULL AS BIGINT)" if self.timeless else known_of(source, raw)
@@ -153,6 +166,13 @@ class LandingSource:
         cells = "".join(f"{quote(name)} AS {cell(name)}, " for name in self._columns)
         joined_scan = scan._replace(relation=scan.relation + joined)
         rows = timed_sql(source, raw, joined_scan, f"{cells}{seen} AS seen", learned=learned)
+        gone = [
+            f"SELECT file, row FROM ({words_sql(view, scan)}) WHERE forgotten"
+            for view in (resolve(declared, raw) for declared in views)
+            if has_forgotten(view, scan.forgotten)
+        ]
+        if gone:
+            rows = f"SELECT r.* FROM ({rows}) r ANTI JOIN ({' UNION ALL '.join(gone)}) g ON r.file = g.file AND r.row = g.row"
         try:
             self._connection.execute(f"CREATE TEMP VIEW {self._all} AS {rows}")
         except duckdb.Error as error:

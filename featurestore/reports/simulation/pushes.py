@@ -147,10 +147,14 @@ def _schema(source: PushSource) -> pa.Schema:
 
 
 def _logged(source: PushSource, offline: Offline) -> pa.Table:
-    """The rows of the source's log; a log that is not there is not made."""
+    """The rows of the source's log, but those that were emptied with a forgotten key; a log that is not there is not made."""
     if not offline.logs.has(source.name):
         return _schema(source).empty_table()
-    return offline.log(source).read().cast(_schema(source))
+    rows = offline.log(source).read().cast(_schema(source))
+    there = pc.is_valid(rows[source.event_time])
+    if source.deleted is not None:
+        there = pc.or_(there, pc.fill_null(rows[source.deleted], False))
+    return rows.filter(there)
 
 
 def _given(source: PushSource, given: Any) -> pa.Table:
