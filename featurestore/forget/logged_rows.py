@@ -10,13 +10,15 @@ import numpy as np
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.durable.parquet import restored
-from featurestore.lazy import pa, pq
+from featurestore.errors import SourceError
+from featurestore.lazy import duckdb, pa, pq
 from featurestore.push.rows import write_rows
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.source_columns import has_key
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.log import Log
 from featurestore.sources.session import Session
+from featurestore.sources.unreadable import engine_words
 
 ALWAYS = -(1 << 62)
 """µs: when rows were learned that say nothing of it; before anything is forgotten."""
@@ -57,7 +59,11 @@ def _are_forgotten(
         if view.source.columns.keys() <= set(rows.column_names):  # else it was of another log
             scan = session.scan_logged(view.source, rows, "logged_rows")
             sql = f"SELECT row FROM ({words_sql(view, scan)}) WHERE forgotten"
-            found[session.connection.sql(sql).fetchnumpy()["row"].astype(np.int64)] = True
+            try:
+                places = session.connection.sql(sql).fetchnumpy()["row"]
+            except duckdb.Error as error:  # of an expression of an older version, say, that fails for a row
+                raise SourceError(f"{view.declared.title} over {view.source.title}: {engine_words(error)}") from error
+            found[places.astype(np.int64)] = True
     return found
 
 

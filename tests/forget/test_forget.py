@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import decimal
 import shutil
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from featurestore import Count, FeatureService, FeatureStore, FeatureView, ManualClock, ParquetSource
+from featurestore import Count, Entity, FeatureService, FeatureStore, FeatureView, ManualClock, ParquetSource
 from featurestore.errors import LogError, NotFoundError, RequestError
 from featurestore.sources.log import Log
 from featurestore.sources.push_logs import LATE
 from featurestore.tiles import file_tile_query
+from featurestore.types import Bool, Bytes, Date, Decimal, Int32, Int64, String, Timestamp
 from tests.forget.shop import (
     ANNA,
     BASKETS,
@@ -195,6 +198,35 @@ def test_a_part_of_a_key_means_all_that_have_it(store: FeatureStore, tmp_path: P
     )
     assert store.verify().ok
     assert store.forget("basket", {"number": 2}).records == {"baskets": 1}
+
+
+def test_a_key_of_every_type_is_found_again(tmp_path: Path, clock: ManualClock) -> None:
+    """In files, whatever they store it as: numbers, texts with any sign, bytes, dates, instants, decimals."""
+    types = {
+        "flag": Bool, "small": Int32, "large": Int64, "text": String, "raw": Bytes, "day": Date, "instant": Timestamp,
+        "price": Decimal(9, 2),
+    }  # fmt: skip
+    key = {
+        "flag": False, "small": -7, "large": 2**62, "text": "o'hara ✓ \0 end", "raw": b"\0\xff'", "day": date(1969, 12, 31),
+        "instant": NOON - timedelta(microseconds=1), "price": decimal.Decimal("-0.10"),
+    }  # fmt: skip
+    other = {**key, "text": "o'hara ✓ \0 en", "raw": b"d"}
+    configured(tmp_path)
+    columns = {name: pa.array([key[name], other[name]], of.arrow) for name, of in types.items()}
+    pq.write_table(
+        pa.table({**columns, "at": pa.array([NOON - HOUR] * 2, UTC_US), "x": [1, 2]}), tmp_path / "typed.parquet"
+    )
+    source = ParquetSource("typed", "typed.parquet", event_time="at")
+    view = FeatureView("typed_view", entity=Entity("typed", key=types), source=source, refresh="1h", features=["x"])
+    with FeatureStore(tmp_path, clock=clock) as store:
+        store.apply([FeatureService("service", features=[view])])
+        store.materialize(progress=False)
+        for part in (key, {"text": other["text"], "day": key["day"]}):
+            assert store.forget("typed", part).records == {"typed_view": 1}
+            spine = pa.table({**columns, "event_timestamp": pa.array([clock()] * 2, UTC_US)})
+            served = store.get_online_features([key, other], "service").to_dict()["typed_view__x"]
+            assert served == store.get_historical_features(spine, "service").to_arrow()["typed_view__x"].to_pylist()
+            assert served == [None, 2 if part is key else None]
 
 
 def test_tiles_and_simulations_have_nothing_of_it(
