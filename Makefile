@@ -5,6 +5,10 @@
 # make check  linters and the type checker
 # make docs   the documentation as a site, in build/site; its links and anchors are checked
 # make coverage  whether plain tests take as many branches of the rules as before
+# make image-requirements  what the image installs, by hashes; after a change of pyproject.toml or constraints.txt
+# make licences  those of all that the image installs; an unknown or another one than deploy/image/licences.txt has is an error
+# make sbom   a bill of materials of it (CycloneDX), in build/sbom.json
+# make digests  which bytes the images of docker-compose.yml and Dockerfile have today, in deploy/image/digests.env
 # make promtool  fetch Prometheus's promtool from Debian into .cache, where the tests of the alert rules look for it
 # make mutants  small faults that the tests should notice; see CONTRIBUTING.md
 PYTHON ?= python3
@@ -15,7 +19,7 @@ CORE := tests/semantics tests/query tests/push tests/training tests/durable/test
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-lowest check docs format bench coverage mutants promtool constraints clean
+.PHONY: demo test test-long test-lowest check docs format bench coverage mutants promtool image-requirements licences sbom digests constraints clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -64,6 +68,46 @@ coverage: $(STAMP)
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
+TOOLS := .venv-tools
+$(TOOLS)/.installed: deploy/image/tools.txt
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --requirement deploy/image/tools.txt
+	touch $@
+
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint constraints.txt \
+	--no-emit-index-url --no-annotate --no-header
+# The extras that the image has.
+EXTRAS := --extra jwt --extra postgresql --extra telemetry
+
+image-requirements: $(TOOLS)/.installed
+	echo "# What the image installs beside the product, each file by its hash: make image-requirements" > deploy/image/requirements.txt
+	$(COMPILE) $(EXTRAS) pyproject.toml >> deploy/image/requirements.txt
+	echo "# What builds the product for the image, each file by its hash: make image-requirements" > deploy/image/build-requirements.txt
+	grep '^requires = ' pyproject.toml | cut -d '"' -f 2 | $(COMPILE) - >> deploy/image/build-requirements.txt
+
+# The same as in the image, by the same hashes, and nothing else: not even pip.
+IMAGE := .venv-image
+$(IMAGE)/.installed: deploy/image/requirements.txt $(TOOLS)/.installed
+	$(PYTHON) -m venv --clear --without-pip $(IMAGE)
+	$(TOOLS)/bin/uv pip install --quiet --python $(IMAGE)/bin/python --require-hashes --only-binary :all: --requirement deploy/image/requirements.txt
+	touch $@
+
+licences: $(IMAGE)/.installed
+	$(TOOLS)/bin/pip-licenses --python $(IMAGE)/bin/python --from mixed --order license --allow-only "$$(paste -s -d ';' deploy/image/licences.txt)"
+
+sbom: $(IMAGE)/.installed
+	mkdir -p build
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(IMAGE)/bin/python
+
+# What an image is called may be other bytes tomorrow. It takes Docker, and the registry of images.
+digests:
+	{ echo "# The images of $$(date -u +%Y-%m-%d), by their bytes: docker compose --env-file deploy/image/digests.env up"; \
+	grep -ohE '[A-Z]+_IMAGE:-[^}]+' docker-compose.yml | sort -u | while IFS= read -r line; do \
+	name=$${line%%:-*} image=$${line#*:-}; \
+	digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' "$$image") || exit 1; \
+	echo "$$name=$${image%:*}@$$digest"; done; } > deploy/image/digests.env.new
+	mv deploy/image/digests.env.new deploy/image/digests.env
+
 # Unpacked, not installed: it needs no rights.
 promtool:
 	mkdir -p .cache/prometheus
@@ -74,4 +118,4 @@ constraints: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -116,7 +116,7 @@ def test_promtool_understands_the_dashboard(promtool: str, tmp_path: Path) -> No
 def test_promtool_takes_the_configuration_and_the_metrics(promtool: str, told: str, tmp_path: Path) -> None:
     """Prometheus would start with the one, and has no fault to find with the other."""
     text = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
-    (tmp_path / "prometheus.yml").write_text(text.replace("/keys/prometheus.key", str(tmp_path / "key")))
+    (tmp_path / "prometheus.yml").write_text(text.replace("/watch/prometheus.key", str(tmp_path / "key")))
     (tmp_path / "key").write_text("fsk_")
     shutil.copy(RULES, tmp_path / "alerts.yml")
     checks = [("config", [str(tmp_path / "prometheus.yml")], ""), ("metrics", [], told)]

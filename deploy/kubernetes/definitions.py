@@ -1,0 +1,1 @@
+"""Put your own definitions here: what `featurestore init` writes, for one."""

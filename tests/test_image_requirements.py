@@ -1,0 +1,75 @@
+"""What the image installs: everything by its hash, in the versions that are tested, and nothing that is missing."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+IMAGE = ROOT / "deploy" / "image"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = re.findall(r"--extra (\w+)", re.findall(r"^EXTRAS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0])
+
+
+def pinned(name: str) -> dict[str, Requirement]:
+    """The requirements of a file by their names. Each has a hash, and nothing says where it is fetched."""
+    lines = (IMAGE / name).read_text().replace("\\\n", " ").splitlines()
+    found = {}
+    for line in lines:
+        if not line.startswith("#"):
+            words, *hashes = re.split(r"\s+--hash=", line.strip())
+            assert hashes
+            assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes)
+            assert "://" not in line
+            requirement = Requirement(words)
+            found[canonicalize_name(requirement.name)] = requirement
+    return found
+
+
+def version(requirement: Requirement) -> str:
+    (one,) = requirement.specifier
+    assert one.operator == "=="
+    return one.version
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "build-requirements.txt"])
+def test_versions_are_those_that_are_tested(name: str) -> None:
+    """`make image-requirements` was run after the last change of constraints.txt."""
+    tested = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    tested = {canonicalize_name(name): number for name, number in tested.items()}
+    found = pinned(name)
+    differs = {one: version(found[one]) for one in found if one in tested and tested[one] != version(found[one])}
+    assert not differs
+    assert found
+
+
+def test_nothing_is_missing() -> None:
+    """What the product and its extras of the image need, and what those need."""
+    found = pinned("requirements.txt")
+    wanted = [*PROJECT["project"]["dependencies"]]
+    for extra in EXTRAS:
+        wanted += PROJECT["project"]["optional-dependencies"][extra]
+    seen: set[tuple[str, str]] = set()
+    left = [Requirement(line) for line in wanted]
+    while left:
+        one = left.pop()
+        name = canonicalize_name(one.name)
+        assert name in found, f"{name}: make image-requirements"
+        assert one.specifier.contains(version(found[name]), prereleases=True), name
+        for extra in ["", *one.extras]:
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                inner = [Requirement(line) for line in requires(one.name) or ()]
+                left += [each for each in inner if each.marker is None or each.marker.evaluate({"extra": extra})]
+
+
+def test_the_build_has_what_builds() -> None:
+    """The requirement of pyproject.toml."""
+    (needed,) = (Requirement(line) for line in PROJECT["build-system"]["requires"])
+    assert needed.specifier.contains(version(pinned("build-requirements.txt")[needed.name]))
