@@ -629,6 +629,11 @@ class FeatureStore(BoundToProcess):
         """The applied services that this process serves in an older version, or in none, for want of their functions' code."""
         return self._project.serving.behind()
 
+    def without_registry(self) -> list[str] | None:
+        """Where the registry does not answer, and lookups go on with what is loaded: the views of that without values online.
+        None where it answers, or nothing is loaded."""
+        return self._project.serving.without_registry()
+
     def status(self) -> list[ViewStatus]:
         """How far each applied view has come online, and each that a kept service reads; what lies in the logs of pushes."""
         current, held = self.registry.current(), held_views(self.registry)

@@ -302,7 +302,8 @@ class Front:
     client_ca to those alone that have a certificate of it.
 
     With `hang_up_after = b"EXEC"` the next request that has those bytes is passed on, and the connection is broken
-    when the server answers it. `drop()` breaks every connection now.
+    when the server answers it. `drop()` breaks every connection now. `held()` is a network that carries nothing, and says so to
+    nobody.
     """
 
     def __init__(self, target: int | str, *, certificate: Path | None = None, client_ca: Path | None = None) -> None:
@@ -318,6 +319,8 @@ class Front:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
+        self._carries = threading.Event()
+        self._carries.set()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -334,6 +337,14 @@ class Front:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._carries.clear()
+        try:
+            yield
+        finally:
+            self._carries.set()
 
     def _accept(self) -> None:
         while True:
@@ -363,6 +374,7 @@ class Front:
     def _pump(self, source: socket.socket, sink: socket.socket, deaf: threading.Event, requests: bool) -> None:
         try:
             while data := source.recv(65536):
+                self._carries.wait()
                 if requests and self.hang_up_after is not None and self.hang_up_after in data:
                     self.hang_up_after = None
                     deaf.set()
@@ -383,7 +395,11 @@ def _connected(target: int | str) -> socket.socket:
     if isinstance(target, int):
         return socket.create_connection(("127.0.0.1", target))
     made = socket.socket(socket.AF_UNIX)
-    made.connect(target)
+    try:
+        made.connect(target)
+    except OSError:
+        made.close()
+        raise
     return made
 
 

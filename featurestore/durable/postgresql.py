@@ -31,7 +31,8 @@ CONNECTIONS = 4
 """Connections that are kept between two transactions at most."""
 
 AGAIN_SECONDS = 5.0
-"""Seconds for which a server that answered once, and does not now, is tried again: it is being restarted, or another takes its place."""
+"""Seconds for which a server that answered, and does not now, is tried again: it is being restarted, or another takes its place. Whoever
+comes later is told at once."""
 
 RETRY_SECONDS = 0.1
 """Seconds between two attempts."""
@@ -153,7 +154,7 @@ class PostgreSQL:
             )
         self._space = f'"{space}"'
         self.name = f"{_shown(self._settings)} ({space})"
-        self._answered = False
+        self._gone_at = float("-inf")  # from when on (monotonic, s) a server that is away is not waited for
         self._lock = mutex()
         self._idle: list[psycopg.Connection[Any]] = []
         weakref.finalize(self, _close, self._idle)
@@ -229,7 +230,7 @@ class PostgreSQL:
     def _first(self, begin: str) -> tuple[psycopg.Connection[Any], int]:
         """A connection, one that was kept or a new one, on which `begin` was run, and the version of the tables. Nothing was
         done before, so it may be done again."""
-        deadline = time.monotonic() + min(AGAIN_SECONDS, self._timeout)
+        began = time.monotonic()
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
@@ -237,15 +238,20 @@ class PostgreSQL:
             try:
                 if connection is None:
                     connection = psycopg.connect(**self._settings, autocommit=True, prepare_threshold=None)
-                    self._answered = True
-                return connection, self._found(connection, begin)
+                found = self._found(connection, begin)
             except BaseException as error:
                 is_gone = isinstance(error, psycopg.OperationalError) and (connection is None or connection.broken)
                 if connection is not None:
                     connection.close()
-                if not is_gone or not (was_kept or (self._answered and time.monotonic() < deadline)):
+                if not is_gone:
+                    raise
+                self._gone_at = min(self._gone_at, began + min(AGAIN_SECONDS, self._timeout))
+                if not was_kept and time.monotonic() > self._gone_at:
                     raise
                 time.sleep(0 if was_kept else RETRY_SECONDS)
+            else:
+                self._gone_at = float("inf")
+                return connection, found
 
     def _found(self, connection: psycopg.Connection[Any], begin: str) -> int:
         """The version of the tables, in a transaction that begins; one round trip where there are any."""

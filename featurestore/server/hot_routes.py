@@ -69,7 +69,8 @@ class HotRoutes:
         with Room(self._limits, principal.name) as room:
             body = await received(headers, receive, self._limits, room)
             asked = read_request(body, self._config) if len(body) <= SMALL_BYTES else None
-            if asked is not None and self._is_small(asked, body):
+            may_read_registry = asked is not None and not asked.is_service and principal.only_on is not None
+            if asked is not None and self._is_small(asked, body) and not may_read_registry:
                 self._check_access(asked, principal)
                 result = asked.checked(
                     await self._store.aget_online_features(

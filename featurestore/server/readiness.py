@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
@@ -68,11 +68,14 @@ class Readiness:
             if why is not None:
                 return _not_ready(why, "NotServed")
             return _ready({"manifests": {name: manifest.fingerprint for name, manifest in pinned.items()}})
+        served_on = store.without_registry()
+        if served_on is not None:
+            return _unfilled(served_on) or _ready({"registry": "It cannot be read; what is loaded is served on"})
         if not store.registry.current().document["services"]:
             return _not_ready("No feature service was applied", "NotApplied")
-        missing = [status.view for status in store.status() if status.served is None and not status.kept_for]
-        if missing:
-            return _not_ready(f"These views have no values online: {', '.join(missing)}", "NotMaterialized")
+        missing = _unfilled([one.view for one in store.status() if one.served is None and not one.kept_for])
+        if missing is not None:
+            return missing
         behind = store.behind()
         refused = [service.why for service in behind if service.served is None]
         if refused:
@@ -90,6 +93,13 @@ def _ready(more: Mapping[str, Any]) -> HttpAnswer:
 
 def _not_ready(why: str, kind: str) -> HttpAnswer:
     return problem(503, "Not ready", why, kind=kind, path=PATH)
+
+
+def _unfilled(views: Sequence[str]) -> HttpAnswer | None:
+    """The refusal for views without values; None where there is none of them."""
+    if not views:
+        return None
+    return _not_ready(f"These views have no values online: {', '.join(views)}", "NotMaterialized")
 
 
 def _general(answer: HttpAnswer) -> HttpAnswer:

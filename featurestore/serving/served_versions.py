@@ -23,10 +23,12 @@ from featurestore.durable.forks import mutex
 from featurestore.errors import (
     NOT_APPLIED_YET,
     DeclarationError,
+    FeatureStoreError,
     FingerprintError,
     NotFoundError,
     NotMaterializedError,
     OnlineUnavailableError,
+    RegistryUnavailableError,
     RequestError,
 )
 from featurestore.online import OnlineStore
@@ -38,6 +40,7 @@ from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.feature_list import FeatureList, listed_service, selections_of
 from featurestore.serving.lookup import Lookup
+from featurestore.serving.newest_version import NewestVersion
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import Recorder, checked_id
 from featurestore.serving.view_readers import Vouched
@@ -99,7 +102,10 @@ class Serving:
         self._recorder, self._vouched = recorder, vouched
         self._loaded: dict[tuple[Named, str | None], _Loaded] = {}
         self._presented: dict[ServiceVersion, Document] = {}
-        self._silence: tuple[float, str] | None = None  # when the store was last found silent, and what it said
+        self._newest = NewestVersion(registry.generation)
+        self._silence: tuple[float, type[FeatureStoreError], str] | None = (
+            None  # when and by what error it was last told
+        )
         self._lock = mutex()
 
     def reload(self) -> None:
@@ -110,7 +116,7 @@ class Serving:
     def lookup(self, name: Named, fingerprint: str | None = None, *, since: float | None = None) -> Lookup:
         """The loaded service; NotFoundError, FingerprintError, RegistryError or OnlineStoreError.
 
-        since: when the caller began to wait, by the monotonic clock. Nobody waits for two silences of the online store.
+        since: when the caller began to wait, by the monotonic clock. Nobody waits for two silences of the store or the registry.
         """
         loaded = self._loaded.get((name, fingerprint))
         now = time.monotonic()
@@ -120,23 +126,34 @@ class Serving:
             loaded = self._loaded.get((name, fingerprint))
             if loaded is not None and now - loaded.checked < RELOAD_SECONDS:
                 return loaded.lookup
-            generation = self._registry.generation()
-            if loaded is None or not loaded.newest or loaded.generation != generation or self._has_other_code(loaded):
-                loaded = self._load(name, fingerprint, generation, loaded)
-                self._hold(name, fingerprint, loaded)
+            generation = self._registry.generation() if loaded is None else self._newest.number()
+            if generation is not None:
+                loaded = self._up_to_date(name, fingerprint, generation, loaded)
+            assert loaded is not None, "what is loaded is served on while the registry does not answer"
             loaded.checked = now
             return loaded.lookup
 
+    def _up_to_date(self, name: Named, fingerprint: str | None, generation: int, loaded: _Loaded | None) -> _Loaded:
+        """What is to be served of a service by a version of the registry; what is loaded where that cannot be read."""
+        if loaded is None or not loaded.newest or loaded.generation != generation or self._has_other_code(loaded):
+            try:
+                loaded = self._load(name, fingerprint, generation, loaded)
+            except RegistryUnavailableError:
+                if loaded is None:
+                    raise
+            self._hold(name, fingerprint, loaded)
+        return loaded
+
     @contextmanager
     def _waited(self, since: float) -> Iterator[None]:
-        """Alone; OnlineUnavailableError where the store was found silent since an instant of the monotonic clock."""
+        """Alone; the error where the store or the registry was found silent since an instant of the monotonic clock."""
         with self._lock:
             if self._silence is not None and self._silence[0] >= since:
-                raise OnlineUnavailableError(self._silence[1])
+                raise self._silence[1](self._silence[2])
             try:
                 yield
-            except OnlineUnavailableError as error:
-                self._silence = time.monotonic(), str(error)
+            except (OnlineUnavailableError, RegistryUnavailableError) as error:
+                self._silence = time.monotonic(), type(error), str(error)
                 raise
 
     def get(
@@ -192,7 +209,12 @@ class Serving:
     def _again(self, name: Named, fingerprint: str | None) -> Lookup:
         """The version to be served now, whenever it was looked for last."""
         with self._waited(time.monotonic()):
-            loaded = self._load(name, fingerprint, self._registry.generation(), self._loaded.get((name, fingerprint)))
+            before = self._loaded.get((name, fingerprint))
+            generation = self._registry.generation() if before is None else self._newest.number()
+            if generation is None:
+                assert before is not None
+                return before.lookup
+            loaded = self._load(name, fingerprint, generation, before)
             loaded.checked = time.monotonic()
             self._hold(name, fingerprint, loaded)
             return loaded.lookup
@@ -309,6 +331,13 @@ class Serving:
             if service.fingerprint not in seen and fingerprint in {None, service.fingerprint}:
                 seen.add(service.fingerprint)
                 yield service
+
+    def without_registry(self) -> list[str] | None:
+        """Where the registry does not answer, and what is loaded is served on: the views of that without values online. None
+        where it answers, or nothing is loaded."""
+        if not self._loaded or self._newest.number() is not None:
+            return None
+        return sorted({name for loaded in list(self._loaded.values()) for name in self.unfilled(loaded.lookup.service)})
 
     def behind(self) -> list[ServiceBehind]:
         """The applied services that are not served as they are applied since their functions have other code here."""

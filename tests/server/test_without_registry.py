@@ -1,0 +1,135 @@
+"""What is served while the registry is away: what was loaded, for as long as it takes, and the server says that it is ready."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featurestore import DataFrameSource, Entity, FeatureService, FeatureStore, FeatureView
+from featurestore.errors import RegistryUnavailableError
+from featurestore.lazy import pd
+from featurestore.serving import newest_version
+from featurestore.types import Int64
+from tests.server.test_http import serving
+from tests.servers import Front, PostgresServer
+
+THING = Entity("thing", key={"thing": Int64})
+ROWS = {"thing": [1], "at": [datetime(2026, 3, 1, tzinfo=UTC)], "x": [1.0], "y": [2.0]}
+
+
+def service(*features: str, name: str = "model") -> FeatureService:
+    source = DataFrameSource("rows", pd.DataFrame(ROWS), event_time="at")
+    view = FeatureView("view", entity=THING, source=source, refresh="1h", features=list(features))
+    return FeatureService(name, features=[view])
+
+
+@pytest.fixture
+def front(postgres: PostgresServer) -> Iterator[Front]:
+    with Front(postgres.socket) as front:
+        yield front
+
+
+@pytest.fixture
+def store(front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeatureStore]:
+    """One whose registry is behind a network, and which looks for a new version at each lookup."""
+    monkeypatch.setattr("featurestore.serving.served_versions.RELOAD_SECONDS", 0.0)
+    url = f"postgresql://postgres:secret@127.0.0.1:{front.port}/postgres?sslmode=disable"
+    (tmp_path / "featurestore.toml").write_text(f'project = "shop"\nregistry = "{url}"\ndefinitions = []\n')
+    with FeatureStore(tmp_path) as store:
+        store.apply([service("x")])
+        store.materialize(progress=False)
+        yield store
+
+
+def looked_up(store: FeatureStore, name: str = "model") -> dict[str, list[Any]]:
+    found = store.get_online_features([{"thing": 1}], name).to_dict()
+    return {name: values for name, values in found.items() if name != "thing"}
+
+
+@contextmanager
+def away(how: str, front: Front, postgres: PostgresServer) -> Iterator[None]:
+    """The registry is gone, or the network to it carries nothing any more."""
+    if how == "silent":
+        with front.held():
+            yield
+        return
+    postgres.stop()
+    try:
+        yield
+    finally:
+        postgres.start()
+
+
+@pytest.mark.parametrize("how", ["stopped", "silent"])
+def test_lookups_go_on_with_what_is_loaded(
+    how: str, store: FeatureStore, front: Front, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once, but for the one that finds it out; and a version that is applied when the registry is back is taken up."""
+    values = looked_up(store)
+    with serving(store) as client, caplog.at_level(logging.WARNING, "featurestore"):
+        asked = {"service": "model", "rows": [{"thing": 1}]}
+        answer = client.post("/v1/online-features", json=asked)
+        assert answer.status_code == 200
+        with away(how, front, postgres):
+            began = time.monotonic()
+            for _ in range(100):
+                assert looked_up(store) == values
+                assert client.post("/v1/online-features", json=asked).json()["rows"] == answer.json()["rows"]
+            assert time.monotonic() - began < 60  # each would wait for seconds
+            ready = client.get("/readyz")
+            assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+            assert "what is loaded is served on" in ready.json()["registry"]
+            told = [one for one in caplog.messages if one.startswith("The registry cannot be read")]
+            assert len(told) == 1
+            assert "secret" not in caplog.text
+        store.apply([service("x", "y")])
+        store.materialize(progress=False)
+        deadline = time.monotonic() + 60
+        while len(looked_up(store)) < 2:
+            assert time.monotonic() < deadline
+        assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_what_is_not_loaded_needs_the_registry(store: FeatureStore, postgres: PostgresServer) -> None:
+    """The error says so, and that it may be tried again; over HTTP it is a 503."""
+    postgres.stop()
+    try:
+        with pytest.raises(RegistryUnavailableError, match="cannot be reached"):
+            looked_up(store)
+        with serving(store) as client:
+            answer = client.post("/v1/online-features", json={"service": "model", "rows": [{"thing": 1}]})
+            assert (answer.status_code, answer.json()["type"]) == (503, "urn:featurestore:RegistryUnavailable")
+            assert "Retry-After" in answer.headers
+            assert client.get("/readyz").status_code == 503
+    finally:
+        postgres.start()
+    assert looked_up(store)
+
+
+def test_nobody_waits_twice_for_a_registry_that_does_not_answer() -> None:
+    """Until it has: then whoever asks waits for it again."""
+    answers, asked = threading.Event(), []
+
+    def read() -> int:
+        asked.append(1)
+        answers.wait(60)
+        return 7
+
+    newest = newest_version.NewestVersion(read)
+    began = time.monotonic()
+    assert [newest.number() for _ in range(200)] == [None] * 200
+    assert time.monotonic() - began < 100 * newest_version.WAIT_SECONDS
+    assert len(asked) == 1
+    answers.set()
+    deadline = time.monotonic() + 60
+    while newest.number() != 7:
+        assert time.monotonic() < deadline
+    assert newest.number() == 7
