@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Generic, NamedTuple, TypeVar
 
 from featurestore.durable.forks import mutex, renewed_in_child
@@ -19,7 +19,10 @@ from featurestore.errors import AccessUnavailableError
 T = TypeVar("T")
 LOGGER = logging.getLogger("featurestore")
 
-Steps = Generator["Future[None]", None, T]
+Awaited = tuple["Future[None]", float | None]
+"""A reading, and the seconds for which it is waited for at most; None: to its end."""
+
+Steps = Generator[Awaited, None, T]
 """What comes to a result, and yields each reading that it must wait for."""
 
 
@@ -27,7 +30,8 @@ def waited(steps: Steps[T]) -> T:
     """The result of steps; the thread waits for their readings."""
     try:
         while True:
-            next(steps).result()
+            reading, seconds = next(steps)
+            wait([reading], seconds)
     except StopIteration as done:
         found: T = done.value
         return found
@@ -37,7 +41,8 @@ async def awaited(steps: Steps[T]) -> T:
     """The result of steps; the coroutine waits for their readings, and no thread does."""
     try:
         while True:
-            await asyncio.wrap_future(next(steps))
+            reading, seconds = next(steps)
+            await asyncio.wait([asyncio.wrap_future(reading)], timeout=seconds)
     except StopIteration as done:
         found: T = done.value
         return found
@@ -45,14 +50,15 @@ async def awaited(steps: Steps[T]) -> T:
 
 class Ages(NamedTuple):
     """How old a reading may be. After `renew_seconds` whoever asks has it read anew beside him. After `wait_seconds` he waits for
-    that. Where it cannot be read, the last one counts for `keep_seconds`, and `retry_seconds` lie between two attempts.
-    `apart_seconds` lie between any two."""
+    that, `patience_seconds` at most while the last one counts. Where it cannot be read, the last one counts for `keep_seconds`,
+    and `retry_seconds` lie between two attempts. `apart_seconds` lie between any two."""
 
     renew_seconds: float
     wait_seconds: float
     keep_seconds: float
     retry_seconds: float
     apart_seconds: float = 0.0
+    patience_seconds: float = 1.0
 
 
 class Reread(Generic[T]):
@@ -86,7 +92,9 @@ class Reread(Generic[T]):
             if may_try and not self._reads:
                 self._begun(lambda: self._is_older(self._ages.renew_seconds))
             return self._at_hand()
-        return None if may_try else self._at_hand()
+        if may_try and not self._is_slow():
+            return None
+        return self._at_hand()
 
     def value(self) -> Steps[T]:
         """The last reading, which is waited for where it must be; AccessUnavailableError where it is too old and there is none."""
@@ -96,14 +104,14 @@ class Reread(Generic[T]):
         oldest = self._clock() - self._ages.keep_seconds
         reading = self._begun(lambda: self._is_older(self._ages.wait_seconds) and self._may_try(), since=oldest)
         if reading is not None:
-            yield reading
+            yield reading, self._ages.patience_seconds if self._is_younger(self._ages.keep_seconds) else None
         return self._at_hand()
 
     def value_since(self, at: float) -> Steps[T]:
         """A reading that began at an instant of the clock, or later. AccessUnavailableError where there can be none just now."""
         reading = self._begun(lambda: not self.is_since(at) and self._may_try(), since=at)
         if reading is not None:
-            yield reading
+            yield reading, None
         if self._failed is not None:
             raise AccessUnavailableError(f"{self._what} cannot be read: {self._failed}")
         return self._at_hand()
@@ -112,7 +120,7 @@ class Reread(Generic[T]):
         """The reading that is under way, or a new one where the last attempt began so many seconds ago, or the last one."""
         reading = self._begun(lambda: self.may_renew(apart_seconds=apart_seconds))
         if reading is not None:
-            yield reading
+            yield reading, None
         return self._at_hand()
 
     def is_since(self, at: float) -> bool:
@@ -126,6 +134,14 @@ class Reread(Generic[T]):
     def _may_try(self) -> bool:
         return self._failed is None or self._clock() - self._tried >= self._ages.retry_seconds
 
+    def _is_slow(self) -> bool:
+        """Whether the reading under way takes so long that nobody waits for it who can do without."""
+        return (
+            self._under_way is not None
+            and self._is_younger(self._ages.keep_seconds)
+            and self._clock() - self._tried >= self._ages.patience_seconds
+        )
+
     def _is_younger(self, seconds: float) -> bool:
         return self._held is not None and self._clock() - self._held[1] < seconds
 
@@ -134,7 +150,7 @@ class Reread(Generic[T]):
 
     def _at_hand(self) -> T:
         if self._held is None or not self._is_younger(self._ages.keep_seconds):
-            raise AccessUnavailableError(f"{self._what} cannot be read: {self._failed or 'not yet'}")
+            raise AccessUnavailableError(f"{self._what} cannot be read: {self._failed or 'it does not answer'}")
         return self._held[0]
 
     def _begun(self, is_due: Callable[[], bool], *, since: float = float("-inf")) -> Future[None] | None:

@@ -6,14 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from featurestore import DataFrameSource, Entity, FeatureService, FeatureStore, FeatureView
+from featurestore.access.api_keys import create_key
+from featurestore.access.authentication import WAIT_SECONDS
 from featurestore.errors import RegistryUnavailableError
 from featurestore.lazy import pd
 from featurestore.serving import newest_version
@@ -21,6 +25,7 @@ from featurestore.types import Int64
 from tests.server.test_http import serving
 from tests.servers import Front, PostgresServer
 
+LOOKUP = "/v1/online-features"
 THING = Entity("thing", key={"thing": Int64})
 ROWS = {"thing": [1], "at": [datetime(2026, 3, 1, tzinfo=UTC)], "x": [1.0], "y": [2.0]}
 
@@ -76,13 +81,13 @@ def test_lookups_go_on_with_what_is_loaded(
     values = looked_up(store)
     with serving(store) as client, caplog.at_level(logging.WARNING, "featurestore"):
         asked = {"service": "model", "rows": [{"thing": 1}]}
-        answer = client.post("/v1/online-features", json=asked)
+        answer = client.post(LOOKUP, json=asked)
         assert answer.status_code == 200
         with away(how, front, postgres):
             began = time.monotonic()
             for _ in range(100):
                 assert looked_up(store) == values
-                assert client.post("/v1/online-features", json=asked).json()["rows"] == answer.json()["rows"]
+                assert client.post(LOOKUP, json=asked).json()["rows"] == answer.json()["rows"]
             assert time.monotonic() - began < 60  # each would wait for seconds
             ready = client.get("/readyz")
             assert (ready.status_code, ready.json()["status"]) == (200, "ready")
@@ -105,13 +110,34 @@ def test_what_is_not_loaded_needs_the_registry(store: FeatureStore, postgres: Po
         with pytest.raises(RegistryUnavailableError, match="cannot be reached"):
             looked_up(store)
         with serving(store) as client:
-            answer = client.post("/v1/online-features", json={"service": "model", "rows": [{"thing": 1}]})
+            answer = client.post(LOOKUP, json={"service": "model", "rows": [{"thing": 1}]})
             assert (answer.status_code, answer.json()["type"]) == (503, "urn:featurestore:RegistryUnavailable")
             assert "Retry-After" in answer.headers
             assert client.get("/readyz").status_code == 503
     finally:
         postgres.start()
     assert looked_up(store)
+
+
+def test_keys_that_were_read_open_while_the_network_carries_nothing(store: FeatureStore, front: Front) -> None:
+    """For longer than a reading may be old, and nobody waits for the registry but who cannot do without: whoever asks for a list by a
+    key that is limited to views, since only the registry knows which names are services. That stops nobody else."""
+    secret = create_key(store.registry, "web", ["read"]).secret
+    limited = create_key(store.registry, "limited", ["read"], only_on=["view:view"]).secret
+    by_name, listed = {"service": "model", "rows": [{"thing": 1}]}, {"features": ["view:x"], "rows": [{"thing": 1}]}
+
+    def post(client: httpx.Client, key: str, asked: dict[str, Any]) -> int:
+        return client.post(LOOKUP, json=asked, headers={"Authorization": f"Bearer {key}"}).status_code
+
+    with serving(store, authentication=True) as client, ThreadPoolExecutor(1) as thread:
+        assert post(client, secret, by_name) == post(client, limited, listed) == 200
+        with front.held():
+            waits = thread.submit(post, client, limited, listed)
+            until = time.monotonic() + 2 * WAIT_SECONDS
+            while time.monotonic() < until:
+                assert post(client, secret, by_name) == 200
+            assert not waits.done()
+        assert waits.result() == 200
 
 
 def test_nobody_waits_twice_for_a_registry_that_does_not_answer() -> None:
