@@ -216,7 +216,7 @@ def _json(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, (str, int)):
         return str(value) if isinstance(value, str) else int(value)
-    if hasattr(value, "tolist") and getattr(value, "ndim", 0):
+    if hasattr(value, "tolist") and getattr(value, "ndim", None):
         return [_json(item) for item in (value if value.dtype.kind == "M" else value.tolist())]
     own = plain(value)
     if own is value:
