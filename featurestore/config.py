@@ -109,6 +109,19 @@ class Config(Table):
     root: Path
     environment: str | None = None
 
+    @property
+    def restoring(self) -> Path:
+        """The file that is there while a backup is restored, and where that was killed."""
+        return self.logs.with_name(f"{self.logs.name}.restoring")
+
+    def check_restored(self) -> None:
+        """ConfigError where a backup is half restored."""
+        if self.restoring.exists():
+            raise ConfigError(
+                f"{self.restoring} says that a backup is being restored into this project. Where nobody does so any more, it "
+                "was not completed: run featurestore restore again"
+            )
+
     @classmethod
     def local(cls, root: Path) -> Config:
         """The configuration of an embedded store that lies wholly in the folder `root`, without a file."""

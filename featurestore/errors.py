@@ -23,6 +23,7 @@
     ├── LogError                a push log cannot be read or written
     │   ├── LogBusyError              somebody else has held its lock for too long
     │   └── LogDamagedError           bytes that were acknowledged have changed on the disk
+    ├── BackupError             a backup cannot be made or restored; nothing half of it is left
     ├── AccessError             a request to the service is not let in
     │   ├── UnauthenticatedError      it does not say who asks, or not truly
     │   ├── ForbiddenError            whoever asks may not do that
@@ -43,7 +44,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
-    "AccessError", "AccessUnavailableError", "ConfigError", "DeclarationError", "FeatureStoreError",
+    "AccessError", "AccessUnavailableError", "BackupError", "ConfigError", "DeclarationError", "FeatureStoreError",
     "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError",
     "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
     "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError", "PlanOutdatedError",
@@ -189,6 +190,10 @@ class LogBusyError(LogError):
 
 class LogDamagedError(LogError):
     """Bytes of a push log that were acknowledged are not what was written; the message names file and offset."""
+
+
+class BackupError(FeatureStoreError):
+    """A backup cannot be made or restored; the message names what is in the way, or damaged. Nothing half of it is left."""
 
 
 class AccessError(FeatureStoreError):

@@ -55,6 +55,7 @@ class Project:
     ) -> None:  # fmt: skip
         if clock is not None and not callable(clock):
             raise ConfigError(f"clock is a callable that returns a datetime with a zone, and not {shown(clock)}")
+        config.check_restored()
         self.config = config
         self.catalog = catalog
         self._all_declared = catalog != Catalog()  # by files, of which a plan removes what they do not declare

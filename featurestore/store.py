@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Self
 
+from featurestore.backup.make import make_backup
 from featurestore.bound import BoundToProcess
 from featurestore.catalog import Catalog
 from featurestore.clock import Clock, wall_clock
@@ -329,7 +330,7 @@ class FeatureStore(BoundToProcess):
         return runs
 
     @checked
-    def follow(self, views: Sequence[str] | None = None, *, every: str = "1m", stop: Event | None = None) -> None:
+    def follow(self, stop: Event, *, views: Sequence[str] | None = None, every: str = "1m") -> None:
         """Materialize what is due whenever it becomes due, until `stop` is set; a batch that runs then is completed.
 
         views: only these. every: how often views are looked after that no schedule tells of: continuous ones. Of all
@@ -341,11 +342,11 @@ class FeatureStore(BoundToProcess):
         project = self._project
         project.check_applied(views)
         seconds = asked_duration(every, "every") / 1e6
-        if not isinstance(stop, Event | None):
+        if not isinstance(stop, Event):
             raise RequestError(f"stop is a threading.Event, and not {shown(stop)}")
         free, fill = self._free_leftovers, project.materializer
         followed = FollowedProject(self.registry, self.online, fill, project.config.project, project.rebound, free)
-        Follower(followed, views=views, every_seconds=seconds).follow(Event() if stop is None else stop)
+        Follower(followed, views=views, every_seconds=seconds).follow(stop)
 
     def _free_leftovers(self) -> None:
         free, published = self._project.materializer.free, self._project.serving.is_published
@@ -471,6 +472,19 @@ class FeatureStore(BoundToProcess):
         What was done; None where another process is at it. Processes that log do so themselves every few minutes.
         """
         return self._project.serving_log.keep_up()
+
+    @checked
+    def backup(self, to: str | Path) -> Path:
+        """Copy what nobody can make anew into a folder, or a file whose name ends in .tar, that is not there yet, while
+        everything runs; returns its path. The command `featurestore restore` puts it back. Raises BackupError, LogError and
+        RegistryError.
+        """
+        if not isinstance(to, (str, Path)) or not str(to):
+            raise RequestError(f"to is the path of a folder or a file, and not {shown(to)}")
+        self._project.push_trail.flush()
+        self._project.serving_log.flush()
+        make_backup(self.config, Path(to))
+        return Path(to)
 
     def load_manifest(self, given: Any) -> Manifest:
         """The manifest of a training frame, from its Parquet file, a JSON file, the frame itself or a dict; ManifestError.

@@ -27,7 +27,7 @@ FLOORS = [
     {"materialize"},
     {"push"},
     {"serving"},
-    {"project"},
+    {"project", "backup"},
     {"planning", "forget"},
     {"reports"},
     {"store"},

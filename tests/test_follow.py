@@ -69,7 +69,7 @@ def following(store: FeatureStore, **words: Any) -> Iterator[threading.Event]:
 
     def run() -> None:
         try:
-            store.follow(stop=stop, **words)
+            store.follow(stop, **words)
         except BaseException as error:
             failed.append(error)
 
@@ -113,7 +113,7 @@ def test_only_the_views_that_are_named(store: FeatureStore) -> None:
     with following(store, views=["first"]), following(store, views=["second"]):
         until(lambda: is_fresh(store, "first") and is_fresh(store, "second"))
     with pytest.raises(NotFoundError, match="Did you mean 'second'"):
-        store.follow(["secnd"])
+        store.follow(threading.Event(), views=["secnd"])
 
 
 def test_a_view_that_fails_stops_no_other(

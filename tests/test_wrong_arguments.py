@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ def inverse(x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
 SERVICE = FeatureService("service", features=[VIEW, CLICKS])
 INVERSE = FeatureService("inverse_model", features=[inverse])
 SPINE = table(thing=[1], event_timestamp=[NOON])
+SET = Event()
+SET.set()
 ROW = {"thing": 1, "at": NOON, "rate": 1.0}
 
 CASES: list[tuple[str, dict[str, Any], str]] = [
@@ -85,9 +88,10 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("materialize", {"views": "veiw"}, "No feature view 'veiw' was applied. Did you mean 'view'?"),
     ("materialize", {"views": 3}, "views is a list of names of views, and not 3"),
     ("materialize", {"views": [3]}, "views is a list of names of views, and not [3]"),
-    ("follow", {"views": ["veiw"]}, "Did you mean 'view'?"),
-    ("follow", {"every": "soon"}, "every: Duration 'soon' cannot be read"),
+    ("follow", {"stop": SET, "views": ["veiw"]}, "Did you mean 'view'?"),
+    ("follow", {"stop": SET, "every": "soon"}, "every: Duration 'soon' cannot be read"),
     ("follow", {"stop": 3}, "stop is a threading.Event, and not 3"),
+    ("backup", {"to": 3}, "to is the path of a folder or a file, and not 3"),
     ("verify", {"views": 3}, "views is a list of names of views, and not 3"),
     ("availability", {"views": 3}, "views is a list of names of views, and not 3"),
     ("availability", {"since": 3}, "since: 3 is no instant"),
@@ -190,6 +194,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "check_manifest": {"given": {}},
     "explain": {"view": "view", "key": {"thing": 1}},
     "explain_request": {"request": "x"},
+    "follow": {"stop": SET},
     "forget": {"entity": "thing", "key": {"thing": 1}},
     "get_historical_features": {"spine": SPINE, "features": "service"},
     "get_online_features": {"rows": [{"thing": 1}], "features": "service"},
@@ -219,6 +224,8 @@ FITTING: dict[str, dict[str, set[str]]] = {
     "describe": {"name": {"None"}},
     "explain": {"at": {"None"}, "limit": {"5"}},
     "explain_request": {"row": {"5"}, "limit": {"5"}},
+    "backup": {"to": {"'text'"}},
+    "follow": {"views": {"None", "[]"}},
     "get_historical_features": {"timezone": {"None"}},
     "get_online_features": {"rows": {"[]"}, "fingerprint": {"None"}, "request_id": {"None", "'text'"}},
     "lookup": {"fingerprint": {"None"}},

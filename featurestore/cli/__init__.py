@@ -9,6 +9,7 @@ from featurestore.cli.activity import activity
 from featurestore.cli.application import add, app
 from featurestore.cli.auditing import audit
 from featurestore.cli.availability import availability
+from featurestore.cli.backing_up import backup, restore
 from featurestore.cli.definitions import apply, history, plan, show, teardown
 from featurestore.cli.forgetting import forget
 from featurestore.cli.keys import keys
@@ -26,7 +27,7 @@ add("Start", init, plan, apply, show, history)
 add("Train", historical, snapshot)
 add("Serve", materialize, online, push, serve)
 add("Look", status, explain, lineage, manifest, audit, availability, simulate)
-add("Operate", verify, compact, take_back, forget, keys, activity, teardown)
+add("Operate", verify, compact, take_back, forget, backup, restore, keys, activity, teardown)
 
 
 def main() -> None:

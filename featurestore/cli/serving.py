@@ -47,7 +47,6 @@ def materialize(  # noqa: PLR0913, PLR0917 - each is an option
     With --follow, of several processes one works, and another takes its place when it ends.
 
     Example: featurestore materialize
-    Example: featurestore materialize --follow
     """
     from featurestore.clock import instant_of, wall_clock
     from featurestore.materialize.materialize import describe
@@ -94,7 +93,7 @@ def _follow(context: typer.Context, views: list[str] | None, *, every: str, quie
     outlive_output()
     try:
         with opened(context) as store:
-            store.follow(views, every=every, stop=stop)
+            store.follow(stop, views=views, every=every)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -110,6 +110,16 @@ class SQLiteFile:
             stack.enter_context(closing(connection))
             yield connection if self._is_set_up(connection) else None
 
+    def copy_to(self, copy: Path) -> bool:
+        """Write the file as it is by now to where there is none, by SQLite's own way, beside whoever writes it; False where
+        there is no file, or nothing was ever written."""
+        with self.reading() as connection:
+            if connection is None:
+                return False
+            with closing(sqlite3.connect(copy)) as made:
+                connection.backup(made)
+            return True
+
     @contextmanager
     def writing(self) -> Iterator[tuple[SQLiteConnection, bool]]:
         """One transaction that excludes every other writer from its beginning, and whether the file has tables; where an

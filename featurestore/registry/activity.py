@@ -46,7 +46,7 @@ STAYS = tuple(
 )
 
 ACTIONS = (
-    "apply", "keep", "retire", "teardown", "materialize", "fail to materialize", "push", "take back", "forget", "create key",
+    "apply", "keep", "retire", "teardown", "materialize", "fail to materialize", "push", "take back", "forget", "back up", "restore", "create key",
     "rotate key", "revoke key",
 )  # fmt: skip
 """What is in the trail."""

@@ -28,7 +28,7 @@ from featurestore.cli import app
 ROOT = Path(__file__).parents[2]
 ORDER = [
     "plan", "apply", "historical", "snapshot", "materialize", "push", "online", "manifest", "explain", "lineage", "show", "status",
-    "compact", "take-back", "forget", "audit", "availability", "simulate", "history", "activity", "teardown",
+    "compact", "take-back", "forget", "backup", "audit", "availability", "simulate", "history", "activity", "teardown",
 ]  # fmt: skip
 PRINTS = {
     "plan": "plan", "apply": "apply", "materialize": "materialize --quiet", "show": "show", "status": "status",

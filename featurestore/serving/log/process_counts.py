@@ -181,6 +181,17 @@ def fold_ended(folder: Path) -> int:
     return len(names)
 
 
+def as_ended(folder: Path) -> bytes | None:
+    """The file of the sum as it would be if every process had ended just now; None where nothing was ever counted."""
+    read = [counted for counted, _ in _read(folder / PROCESSES)]
+    if not read:
+        return None
+    offered, written, dropped, _ = (sum(column) for column in zip(*(one.counts for one in read), strict=True))
+    last = max(read, key=lambda one: one.at)
+    words = {"counts": [offered, written, dropped, offered - written - dropped], "at": last.at, "error": last.error}
+    return encoded({**words, "names": []})
+
+
 def _read(processes: Path) -> Iterator[tuple[_Counted, bool]]:
     """Each file of counts, with whether its process lives; a process is in one of them."""
     found = [read for path in sorted(processes.glob("[0-9]*")) if (read := _read_one(path)) is not None]

@@ -18,6 +18,7 @@ from featurestore.errors import LogBusyError, LogError
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.source_columns import Scan
 from featurestore.sources.log.compaction import Compaction, compact
+from featurestore.sources.log.copying import copy_log
 from featurestore.sources.log.erasure import erase
 from featurestore.sources.log.files import NEVER, Confirmed, LogFolder
 from featurestore.sources.log.frame import MAX_PAYLOAD_BYTES
@@ -301,6 +302,11 @@ class Log:
             (self.folder / segment.file).stat()
         look_at(self.folder, sealed)
         return [(segment.number, self.folder / segment.file) for segment in sealed]
+
+    def copy_to(self, place: Path) -> None:
+        """Write the log as it is by now into a folder that is to be made, while nobody waits for it; see `copy_log`."""
+        with _failing(self.folder):
+            copy_log(self._files, place)
 
     def settled_scan(self, connection: duckdb.DuckDBPyConnection, name: str) -> Scan:
         """`scan` when nobody appends: no row that was reserved before now can still be on its way."""

@@ -33,7 +33,7 @@ def read_segment(
     if segment.sealed:
         look_at(folder, [segment])
         return _read_parquet(folder / segment.file, schema, after, upto)
-    with _opened(folder, segment) as file:
+    with opened_segment(folder, segment) as file:
         return file.read(schema, after, upto)
 
 
@@ -54,7 +54,7 @@ def look_at(folder: Path, segments: Sequence[Segment]) -> None:
 
 
 @contextmanager
-def _opened(folder: Path, segment: Segment) -> Iterator[SegmentFile]:
+def opened_segment(folder: Path, segment: Segment) -> Iterator[SegmentFile]:
     """A full segment's file of frames, which are what the manifest says."""
     file = SegmentFile(folder / segment.file, segment.number)
     try:
@@ -75,7 +75,7 @@ def seal(folder: Path, segment: Segment, schema: pa.Schema, *, rest: Callable[[]
     rest: called every few milliseconds of reading, for which other threads have waited.
     """
     pieces = [schema.empty_table()]
-    with _opened(folder, segment) as file:
+    with opened_segment(folder, segment) as file:
         for piece in file.pieces(schema, PIECE_FRAMES):
             pieces.append(piece)
             rest()

@@ -129,6 +129,10 @@ class SegmentFile:
             for f in scanned.frames
         ]
 
+    def whole(self) -> bytes:
+        """All of its whole frames, as they lie in the file."""
+        return self._bytes(0, self.end)
+
     def _bytes(self, start: int, stop: int) -> bytes:
         """What lies between two offsets; the system may give less than asked for at once."""
         parts = []
