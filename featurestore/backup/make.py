@@ -83,7 +83,6 @@ def _copy(config: Config, place: Path) -> None:
         owned = OwnedFolder(config.serving_log.folder, config.project, what="serving log", key="serving_log.folder")
         owned.check()
         copy_serving_log(owned.path, place / SERVED)
-        _copy_owner(owned.path, place / SERVED)
     for folder in _log_folders(config):
         _copy_logs(folder, place / LOGS / folder.name)
     if isinstance(config.registry, Path):
@@ -115,17 +114,12 @@ def _copy_logs(folder: Path, place: Path) -> None:
                 log.copy_to(place / which)
     for file in folder.glob("taken-back-*.parquet"):
         shutil.copyfile(file, place / file.name)
-    _copy_owner(folder, place)
+    if (folder / OWNER).exists():
+        shutil.copyfile(folder / OWNER, place / OWNER)
 
 
 def _no_columns() -> pa.Schema:
     raise BackupError("A log that was there a moment ago is gone")  # only one that is made is asked for its columns
-
-
-def _copy_owner(folder: Path, place: Path) -> None:
-    if (folder / OWNER).exists():
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / OWNER, place / OWNER)
 
 
 def _write_manifest(path: Path, manifest: BackupManifest) -> None:

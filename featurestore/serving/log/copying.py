@@ -19,6 +19,10 @@ def copy_serving_log(folder: Path, place: Path) -> None:
     if counts is not None:
         (place / PROCESSES).mkdir(parents=True)
         (place / PROCESSES / ENDED).write_bytes(counts)
+    for path in folder.iterdir():  # whose it is, and when it was audited: files that are replaced as a whole
+        if path.is_file() and path.suffix == ".json":
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place / path.name)
     while True:
         there = {file.path for version in folder.glob("*/*/") for file in listed(version)}
         copies = {path: place / path.relative_to(folder) for path in there}
