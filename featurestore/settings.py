@@ -201,7 +201,7 @@ class JwtConfig(Table):
     leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
     name_claim: str = "sub"
     scopes_claim: str = "scope"
-    scopes: dict[str, tuple[Literal["read", "push", "materialize", "admin"], ...]] = {}
+    scopes: dict[str, tuple[Literal["read", "push", "materialize", "metrics", "admin"], ...]] = {}
     only_claim: str | None = None
 
     @model_validator(mode="after")

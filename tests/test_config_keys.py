@@ -69,7 +69,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "jwt.leeway_seconds": (('"30s"', "must be a number"), ("-1", "must be at least 0"), ("301", "must be at most 300")),
     "jwt.name_claim": TEXT,
     "jwt.scopes_claim": TEXT,
-    "jwt.scopes": (('"x"', "must be a table"), ('{reader = "read"}', "must be a list"), ('{reader = ["raed"]}', "must be 'read', 'push', 'materialize' or 'admin'")),
+    "jwt.scopes": (('"x"', "must be a table"), ('{reader = "read"}', "must be a list"), ('{reader = ["raed"]}', "must be 'read', 'push', 'materialize', 'metrics' or 'admin'")),
     "jwt.only_claim": TEXT,
     "server.hosts": (('"x"', "must be a list"), ("[3]", "must be text in quotes"), ('["x:80"]', "must be a host name without a port")),
     **{f"server.{name}": POSITIVE for name in SIZES},

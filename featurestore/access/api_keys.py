@@ -60,9 +60,9 @@ def create_key(
         if limit.partition(":")[0] not in KINDS or not limit.partition(":")[2]:
             raise ConfigError(f"'{limit}' is nothing that a key can be limited to: {':NAME, '.join(KINDS)}:NAME")
     asked = checked_scopes(scopes)
-    if limits is not None and {"admin", "materialize"} & set(asked):
+    if limits is not None and {"admin", "materialize", "metrics"} & set(asked):
         raise ConfigError(
-            "The scopes 'admin' and 'materialize' are for the whole project; a limited key cannot have them"
+            "The scopes 'admin', 'materialize' and 'metrics' are for the whole project; a limited key cannot have them"
         )
     made = _made(name, asked, limits, now, None if lasts_us is None else now + lasts_us)
 

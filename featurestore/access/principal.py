@@ -11,9 +11,13 @@ SCOPES = {
     "read": "look features up, and see what is applied",
     "push": "send rows to push sources",
     "materialize": "fill the online store, and apply",
-    "admin": "everything about running the service: keys, metrics, the trail of activity",
+    "metrics": "read the metrics",
+    "admin": "everything about running the service: metrics, and what became of the serving log",
 }
-"""Each by itself: none of them holds another."""
+"""Each by itself, but that `admin` holds `metrics`."""
+
+HELD_BY = {"metrics": {"metrics", "admin"}}
+"""By scope which ones hold it, where it is not that alone."""
 
 KINDS = ("service", "view", "source")
 """What a credential may be limited to."""
@@ -30,11 +34,11 @@ class Principal:
 
     def may(self, scope: str, *resources: str) -> bool:
         """Whether it has the scope, and for each of the resources ("service:delay_model")."""
-        return scope in self.scopes and (self.only_on is None or self.only_on.issuperset(resources))
+        return self._has(scope) and (self.only_on is None or self.only_on.issuperset(resources))
 
     def must(self, scope: str, *resources: str) -> None:
         """Raises ForbiddenError, which names what is missing, where it may not."""
-        if scope not in self.scopes:
+        if not self._has(scope):
             held = ", ".join(name for name in SCOPES if name in self.scopes) or "none"
             raise ForbiddenError(f"This takes the scope '{scope}'; {self.name} has: {held}", scope=scope)
         if not self.may(scope, *resources):
@@ -43,6 +47,9 @@ class Principal:
             raise ForbiddenError(
                 f"This takes the scope '{scope}' for {kind} '{name}'; {self.name} is limited to others", scope=scope
             )
+
+    def _has(self, scope: str) -> bool:
+        return scope in self.scopes or not self.scopes.isdisjoint(HELD_BY.get(scope, ()))
 
 
 EVERYBODY = Principal("anonymous", frozenset(SCOPES))

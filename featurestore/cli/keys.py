@@ -35,7 +35,7 @@ Output = Annotated[
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What the key is called: who has it, or what for.")],
-    scope: Annotated[list[str], typer.Option("--scope", help="read, push, materialize or admin; repeatable.")],
+    scope: Annotated[list[str], typer.Option("--scope", help="read, push, materialize, metrics or admin; repeatable.")],
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND:NAME", help="Only this service:NAME, view:NAME or source:NAME; repeatable."),

@@ -14,8 +14,27 @@ OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
 TELLS_MORE = {"/readyz"}
 """Of these, what tells more to whoever brings a key."""
 
-SCOPES = {"/v1/push": "push", "/v1/serving-log": "admin", "/metrics": "admin"}
+SCOPES = {"/v1/push": "push", "/v1/serving-log": "admin", "/metrics": "metrics"}
 """The scope of a route; of all others it is "read"."""
+
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the configured issuer"},
+    "key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same, for who cannot set the other",
+    },
+}
+"""The ways in which a request says who asks, as OpenAPI has them."""
+
+
+def security_of(path: str) -> list[dict[str, list[str]]]:
+    """What a route asks for, as OpenAPI has it: one way or the other, with the route's scope."""
+    if path in TELLS_MORE:
+        return [{}, *({name: ["read"]} for name in SCHEMES)]
+    return [] if path in OPEN else [{name: [SCOPES.get(path, "read")]} for name in SCHEMES]
+
 
 PRINCIPAL = "featurestore.principal"
 """Where the scope of a request has whoever asks."""

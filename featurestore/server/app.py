@@ -104,7 +104,7 @@ def create_app(
     answered_here = {"/v1/online-features": hot.lookup, "/v1/push": hot.push}
     edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log)
     app.edge = edge if traces is None else traces.around(edge, metrics, frozenset(ALWAYS))
-    add_routes(app, store, pinned, limits, hot, readiness)
+    add_routes(app, store, pinned, limits, hot, readiness, secured=asks.is_on)
     add_metrics(app, metrics)
     metrics.paths = frozenset(route.path for route in app.routes if isinstance(route, Route))
     return app

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from featurestore.access.principal import Principal
 from featurestore.errors import ManifestError, NotFoundError, did_you_mean
-from featurestore.server.admission import principal_of
+from featurestore.server.admission import SCHEMES, principal_of, security_of
 from featurestore.server.bodies import (
     ARROW,
     FINGERPRINT,
@@ -96,15 +96,15 @@ CHECKED = {
 
 def add_routes(
     app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifest], limits: ServerLimits, hot: HotRoutes,
-    readiness: Readiness,
+    readiness: Readiness, *, secured: bool,
 ) -> None:  # fmt: skip
-    """All routes of a store."""
+    """All routes of a store. secured: whether requests must say who asks."""
     _describe_hot(app, hot)
     _add_manifests(app, store, limits)
     _add_catalog(app, store, pinned)
     _add_serving_log(app, store)
     _add_health(app, readiness)
-    app.openapi = cache(partial(_openapi, app))  # type: ignore[method-assign]
+    app.openapi = cache(partial(_openapi, app, secured=secured))  # type: ignore[method-assign]
     description = cache(lambda: orjson.dumps(app.openapi()))
     docs_page = cache(lambda: page(app.openapi()).encode())
 
@@ -117,11 +117,16 @@ def add_routes(
         return HTMLResponse(docs_page())
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The description, without FastAPI's own error: names in paths are any text, so it never happens."""
+def _openapi(app: FastAPI, *, secured: bool) -> dict[str, Any]:
+    """The description, with what the edge asks of each route, and without FastAPI's own error: names in paths are any text, so
+    it never happens."""
     described = FastAPI.openapi(app)
-    for operations in described["paths"].values():
+    if secured:
+        described.setdefault("components", {})["securitySchemes"] = SCHEMES
+    for path, operations in described["paths"].items():
         for operation in operations.values():
+            if secured:
+                operation["security"] = security_of(path)
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
     return described

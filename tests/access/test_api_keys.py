@@ -174,5 +174,8 @@ def test_a_principal_may_what_its_scopes_and_limits_say() -> None:
     with pytest.raises(ForbiddenError, match=r"scope 'read' for service 'b'; key:web is limited to others"):
         reader.must("read", "service:a", "service:b")
     reader.must("read", "service:a")
+    everything = Principal("key:root", frozenset({"admin"}))
+    assert [scope for scope in SCOPES if everything.may(scope)] == ["metrics", "admin"]
+    assert not Principal("key:prometheus", frozenset({"metrics"})).may("admin")
     for scope in SCOPES:
         EVERYBODY.must(scope, "service:a")

@@ -12,6 +12,7 @@ import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.access.api_keys import create_key, revoke_key
+from featurestore.access.principal import SCOPES
 from featurestore.server.routes import FOREIGN
 from featurestore.types import Float64, String, Timestamp
 from tests.access.issuer import AUDIENCE, ISSUER, KeySetServer, SigningKey
@@ -62,20 +63,20 @@ ROUTES = [
     ("read", "GET", "/v1/nothing", None),
     ("push", "POST", PUSH, {"source": "s", "rows": [ROW]}),
     ("admin", "GET", "/v1/serving-log", None),
-    ("admin", "GET", "/metrics", None),
+    ("metrics", "GET", "/metrics", None),
 ]
 
 
 def test_every_route_takes_its_scope_and_no_other(store: FeatureStore, client: httpx.Client) -> None:
     """Every route of the description is in the table above, or open to all."""
-    headers = {scope: key(store, scope, scope) for scope in ("read", "push", "materialize", "admin")}
+    headers = {scope: key(store, scope, scope) for scope in SCOPES}
     for scope, method, path, body in ROUTES:
         missing = client.request(method, path, json=body)
         assert (missing.status_code, missing.headers["www-authenticate"]) == (401, 'Bearer realm="featurestore"'), path
         assert missing.json()["type"] == "urn:featurestore:Unauthenticated"
         for other, header in headers.items():
             answer = client.request(method, path, json=body, headers=header)
-            if other == scope:
+            if other == scope or (other, scope) == ("admin", "metrics"):
                 assert answer.status_code in {200, 400, 404}, (path, answer.text)
             else:
                 assert answer.status_code == 403, (path, answer.text)
@@ -87,6 +88,16 @@ def test_every_route_takes_its_scope_and_no_other(store: FeatureStore, client: h
     known = {path.replace("/m", "/{name}") if path == "/v1/services/m" else path for _, _, path, _ in ROUTES}
     known |= {"/v1/views/{name}", "/healthz", "/readyz"}
     assert set(described) <= known
+    ways = client.get("/openapi.json").json()["components"]["securitySchemes"]
+    assert {name: (way["type"], way.get("scheme"), way.get("name")) for name, way in ways.items()} == {
+        "bearer": ("http", "bearer", None),
+        "key": ("apiKey", None, "X-API-Key"),
+    }
+    asks = {path: operation["security"] for path, of in described.items() for operation in of.values()}
+    for scope, _, path, _ in ROUTES:
+        if path in described:
+            assert asks[path] == [{"bearer": [scope]}, {"key": [scope]}], path
+    assert (asks["/healthz"], asks["/readyz"][0]) == ([], {})
     assert {"401", str(FOREIGN[0])} <= set(described[LOOKUP]["post"]["responses"])
 
 

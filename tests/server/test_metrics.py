@@ -254,7 +254,7 @@ def test_refusals_of_who_asks_are_counted_by_reason(folder: Path) -> None:
     with FeatureStore(folder) as store, serving(store, authentication=True) as client:
         keys = {
             scope: {"authorization": f"Bearer {create_key(store.registry, scope, [scope]).secret}"}
-            for scope in ("read", "admin")
+            for scope in ("read", "metrics")
         }
         key = create_key(store.registry, "l", ["read"], only_on=["service:other"])
         limited = {"authorization": f"Bearer {key.secret}"}
@@ -263,7 +263,7 @@ def test_refusals_of_who_asks_are_counted_by_reason(folder: Path) -> None:
         assert client.get("/metrics", headers=keys["read"]).status_code == 403
         assert client.get("/v1/services/m", headers=limited).status_code == 403  # by the route, which FastAPI has
         assert client.post(LOOKUP, json={"service": "m", "rows": [{"thing": "a"}]}, headers=limited).status_code == 403
-        samples = scraped(client, **keys["admin"])
+        samples = scraped(client, **keys["metrics"])
         assert value(samples, "refusals_total", reason="unauthenticated") == 2
         assert value(samples, "refusals_total", reason="forbidden") == 3
 
