@@ -141,7 +141,9 @@ class Project:
             declared=lambda: self.catalog.sources,
         )
         recorder = None if log is None else Recorder(log, config.serving_log, registry)
-        serving = Serving(registry, store, project, lambda: self.catalog, recorder=recorder, vouched=pushing)
+        serving = Serving(
+            registry, store, project, lambda: self.catalog, recorder=recorder, vouched=pushing, now=self.now
+        )
         tiles = tiles_folder(config.offline.tiles or None, project=project, online=config.online)
         return _Opened(
             store, serving, pushing, Materializer(registry, offline, store, pushing, project=project, tiles=tiles)

@@ -128,7 +128,8 @@ class ServerConfig(Table):
     """Where `featurestore serve` listens, with how many processes, whether requests must bring a key or a token, and what each
     process takes from its clients.
 
-    authentication: "off" on a loopback address alone. tls_certificate, tls_key: PEM files, for HTTPS; client_ca: the authorities
+    authentication: "off" on a loopback address alone. when_unavailable: what a lookup is answered while the online store cannot be reached: 503, or
+    the features' defaults, UNAVAILABLE. tls_certificate, tls_key: PEM files, for HTTPS; client_ca: the authorities
     whose certificates clients must have (mTLS). log_format: of what is logged on stderr; access_log: where a line for each request
     goes; traces: whether OpenTelemetry is told of requests. What has a description is a limit; what goes beyond it is refused, and the
     refusal names the setting.
@@ -144,6 +145,7 @@ class ServerConfig(Table):
     log_format: Literal["text", "json"] = "text"
     access_log: Literal["off", "stdout", "stderr"] = "off"
     traces: Literal["off", "otlp"] = "off"
+    when_unavailable: Literal["raise", "defaults"] = "raise"
     hosts: Annotated[
         tuple[Annotated[str, AfterValidator(_host_name)], ...],
         Field(
@@ -161,6 +163,9 @@ class ServerConfig(Table):
     key_bytes: Annotated[Size, Field(description="bytes of a text in an entity's key, or in an identity")] = 1_024
     answer_bytes: Annotated[Size, Field(description="bytes of an answer to a lookup")] = 32 << 20
     header_bytes: Annotated[Size, Field(description="bytes of a request's head: its line and its headers")] = 16 << 10
+    lookup_seconds: Annotated[
+        Seconds, Field(description="seconds in which a lookup is answered, however often the online store is tried")
+    ] = 10.0
     request_seconds: Annotated[Seconds, Field(description="seconds from a request's first byte to its last")] = 20.0
     idle_seconds: Annotated[Seconds, Field(description="seconds for which a connection is kept that sends nothing")] = (
         75.0

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from threading import Event
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from featurestore.backup.make import make_backup
 from featurestore.bound import BoundToProcess
@@ -63,7 +64,7 @@ from featurestore.serving.log.serving_log import Losses
 from featurestore.serving.log.upkeep import Upkeep
 from featurestore.serving.lookup import Lookup
 from featurestore.serving.online_result import OnlineResult
-from featurestore.serving.served_versions import ServiceBehind
+from featurestore.serving.served_versions import Patience, ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Options, get_historical_features
@@ -535,27 +536,35 @@ class FeatureStore(BoundToProcess):
     @checked
     def get_online_features(
         self, rows: Any, features: Any, *, fingerprint: str | None = None, json: bool = False,
-        request_id: str | None = None,
+        request_id: str | None = None, within_seconds: float | None = None,
+        when_unavailable: Literal["raise", "defaults"] = "raise",
     ) -> OnlineResult:  # fmt: skip
         """The features of each row now: a list of dicts (or one), or a frame, of keys and request values.
 
         features: as for `get_historical_features`, with the fingerprint that the model was trained on; or its manifest,
         which says both. Exactly those definitions are served, or FingerprintError says what differs. Views have to be
         applied; what is asked of a list, and of a service that was never applied, is not logged. json: the rows' values are
-        in their JSON forms, as over HTTP. request_id: what it is logged under, 1 to 128 printable ASCII characters; by default an id of the store's. Raises RequestError,
-        NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
+        in their JSON forms, as over HTTP. request_id: what it is logged under, 1 to 128 printable ASCII characters; by default an id of the store's.
+        within_seconds: how long the online store may take at most, retries included. when_unavailable: "defaults" answers with those of the
+        features, UNAVAILABLE and without an as_of, where the store cannot be reached and the features were looked up before.
+        Raises RequestError, NotMaterializedError, NotFoundError, OnDemandError, OnlineStoreError.
         """
         asked = self._asked(features, fingerprint, rows, json=json)
-        return self._project.serving.get(*asked, rows, json=json, request_id=request_id)
+        return self._project.serving.get(
+            *asked, rows, json=json, request_id=request_id, patience=_patience(within_seconds, when_unavailable)
+        )
 
     @checked
     async def aget_online_features(
         self, rows: Any, features: Any, *, fingerprint: str | None = None, json: bool = False,
-        request_id: str | None = None,
+        request_id: str | None = None, within_seconds: float | None = None,
+        when_unavailable: Literal["raise", "defaults"] = "raise",
     ) -> OnlineResult:  # fmt: skip
         """`get_online_features` for coroutines: those that wait at the same time share a round trip."""
         asked = self._asked(features, fingerprint, rows, json=json)
-        return await self._project.serving.aget(*asked, rows, json=json, request_id=request_id)
+        return await self._project.serving.aget(
+            *asked, rows, json=json, request_id=request_id, patience=_patience(within_seconds, when_unavailable)
+        )
 
     @checked
     def audit(
@@ -664,6 +673,12 @@ class FeatureStore(BoundToProcess):
         now, (held,) = self.online.get([leader_key(self.config.project)])
         leads = leader_of(held, now)
         return None if leads is None else str(leads)
+
+
+def _patience(within_seconds: float | None, when_unavailable: str) -> Patience:
+    if within_seconds is not None and not within_seconds > 0:
+        raise RequestError(f"within_seconds is a number of seconds above 0, and not {shown(within_seconds)}")
+    return Patience(inf if within_seconds is None else within_seconds, when_unavailable == "defaults")
 
 
 def _naive_notices(given: Iterable[Any], option: str) -> list[str]:

@@ -29,7 +29,7 @@ POSITIVE = (*WHOLE, ("0", "must be at least 1"), ("-3", "must be at least 1"))
 
 SIZES = ("body_bytes", "row_bytes", "manifest_bytes", "lookup_rows", "push_rows", "features", "key_bytes", "answer_bytes",
          "header_bytes", "connections", "requests", "bytes_in_flight")  # fmt: skip
-SECONDS = ("request_seconds", "idle_seconds", "answer_seconds")
+SECONDS = ("request_seconds", "idle_seconds", "answer_seconds", "lookup_seconds")
 
 CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "project": (*TEXT, ('"a-b"', "must be a name: letters, digits and underscores, beginning with a letter")),
@@ -56,6 +56,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "server.port": (*WHOLE, ("65536", "must be at most 65535"), ("-1", "must be at least 0")),
     "server.workers": POSITIVE,
     "server.authentication": (('"on"', "must be 'required' or 'off'"), ("true", "must be 'required' or 'off'")),
+    "server.when_unavailable": (('"default"', "must be 'raise' or 'defaults'"), ("true", "must be 'raise' or 'defaults'")),
     "server.tls_certificate": (*TEXT, ('""', "a path must be given")),
     "server.tls_key": (*TEXT, ('""', "a path must be given")),
     "server.client_ca": (*TEXT, ('""', "a path must be given")),

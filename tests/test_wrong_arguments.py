@@ -129,6 +129,9 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("get_online_features", {"rows": [{"thing": 1}], "features": ["view:x", "view"]}, "The features asked for: column 'view__x' is listed twice; list it once, or give one of the views an alias"),
     ("get_online_features", {"rows": [{"thing": 2}], "features": "inverse_model"}, "(tests/test_wrong_arguments.py:"),
     ("get_online_features", {"rows": [{"thing": 1}], "features": "service", "request_id": "é"}, "printable ASCII"),
+    ("get_online_features", {"rows": [{"thing": 1}], "features": "service", "within_seconds": "1s"}, "within_seconds is"),
+    ("get_online_features", {"rows": [{"thing": 1}], "features": "service", "within_seconds": 0}, "within_seconds is a number of seconds above 0, and not 0"),
+    ("get_online_features", {"rows": [{"thing": 1}], "features": "service", "when_unavailable": "default"}, "when_unavailable is"),
     ("audit", {"since": "1 day"}, "'1 day' cannot be read"),
     ("audit", {"since": 3}, "since: 3 is no instant"),
     ("audit", {"until": "now"}, "until: 'now' is no instant"),
@@ -214,7 +217,7 @@ RIGHT: dict[str, dict[str, Any]] = {
 BY_WHOM = {word: {"None", "''", "'text'"} for word in ("who", "request_id")}
 
 FITTING: dict[str, dict[str, set[str]]] = {
-    "aget_online_features": {"rows": {"[]"}, "fingerprint": {"None"}, "request_id": {"None", "'text'"}},
+    "aget_online_features": {"rows": {"[]"}, "fingerprint": {"None"}, "request_id": {"None", "'text'"}, "within_seconds": {"None", "5"}},
     "activity": {"since": {"None"}, "what": {"None"}, "limit": {"5"}},
     "apply": {"definitions": {"None", "[]"}, "note": {"''", "'text'"}, "retire": {"[]"}},
     "apush": {"rows": {"[]"}, **BY_WHOM},
@@ -227,7 +230,7 @@ FITTING: dict[str, dict[str, set[str]]] = {
     "backup": {"to": {"'text'"}},
     "follow": {"views": {"None", "[]"}},
     "get_historical_features": {"timezone": {"None"}},
-    "get_online_features": {"rows": {"[]"}, "fingerprint": {"None"}, "request_id": {"None", "'text'"}},
+    "get_online_features": {"rows": {"[]"}, "fingerprint": {"None"}, "request_id": {"None", "'text'"}, "within_seconds": {"None", "5"}},
     "lookup": {"fingerprint": {"None"}},
     "materialize": {"views": {"None", "[]"}},
     "plan": {"definitions": {"None", "[]"}, "retire": {"[]"}},

@@ -135,6 +135,7 @@ KINDS: list[tuple[Any, _Kind]] = [
     (bool, _Kind("True or False", _is_flag)),
     (int, _Kind("a whole number", _is_whole)),
     (float, _Kind("a number", _is_number)),
+    (float | None, _Kind("a number, or None", lambda value: value is None or _is_number(value))),
     (str, TEXT),
     (str | None, _Kind("text, or None", lambda value: value is None or isinstance(value, str))),
     (Sequence[str] | None, SOME_NAMES),

@@ -6,14 +6,12 @@ import contextlib
 import inspect
 import queue
 import time
-from collections.abc import Iterator
-from contextvars import ContextVar
-from math import inf
 from typing import Any
 
 import redis
 from redis.connection import AbstractConnection
 
+from featurestore.online.due import due
 from featurestore.online.watched import POOLS
 
 _TAKEN = inspect.signature(AbstractConnection.__init__).parameters
@@ -23,20 +21,6 @@ MIN_WAIT_SECONDS = 0.001
 """Seconds that a socket is given at least: 0 would mean not to wait at all, and to fail in another way."""
 
 
-_due: ContextVar[float] = ContextVar("due", default=inf)
-"""By when whoever asks in this context is to be answered, by the monotonic clock."""
-
-
-@contextlib.contextmanager
-def due_within(seconds: float) -> Iterator[None]:
-    """Calls of online stores, in this thread and meanwhile, end so soon, if need be without an answer."""
-    token = _due.set(min(_due.get(), time.monotonic() + seconds))
-    try:
-        yield
-    finally:
-        _due.reset(token)
-
-
 class Deadline:
     """When a caller is to be answered: what is left of its seconds is all that each step may take, a retry included."""
 
@@ -44,7 +28,7 @@ class Deadline:
         now = time.monotonic()
         self.begun = now if begun is None else begun
         """When the call began, of which this is the time or a part of it; by the monotonic clock."""
-        self._at = min(now + seconds, _due.get())
+        self._at = min(now + seconds, due())
 
     def left(self) -> float:
         """Seconds that are left; a little where there are none."""

@@ -22,6 +22,7 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import checked_id
 from featurestore.settings import ServerConfig
 
+TIMEOUT = "X-Request-Timeout"
 ARROW = "application/vnd.apache.arrow.stream"
 
 
@@ -50,7 +51,10 @@ class LookupResponse(BaseModel):
     )
     rows: list[list[Any]] = Field(examples=[[[12.0]]])
     statuses: list[list[str]] = Field(examples=[[["PRESENT"]]])
-    as_of: dict[str, str] = Field(examples=[{"carrier_delays": "2013-12-01T11:00:00.000000Z"}])
+    as_of: dict[str, str] = Field(
+        description="View → the instant its values are true for; none for a view that is UNAVAILABLE",
+        examples=[{"carrier_delays": "2013-12-01T11:00:00.000000Z"}],
+    )
     stale: dict[str, bool] = Field(examples=[{"carrier_delays": False}])
 
 
@@ -165,6 +169,19 @@ def request_id(given: bytes | None) -> str | None:
         raise BadRequest(f"{REQUEST_ID}: {error}") from None
 
 
+def patience_seconds(given: bytes | None, most: float) -> float:
+    """For how many seconds a client waits, and so many at most; BadRequest where that is no number above 0."""
+    if given is None:
+        return most
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise BadRequest(f"{TIMEOUT} is a number of seconds above 0, such as 0.25")
+    return min(seconds, most)
+
+
 def read_push(body: bytes, config: ServerConfig = DEFAULTS) -> tuple[str, list[Any]]:
     """The source and the rows of a push; BadRequest where it is none, or is beyond a limit."""
     asked = _read(body, PUSH_FIELDS, "source", limit=("push_rows", config.push_rows), row_bytes=config.row_bytes)
@@ -230,7 +247,7 @@ def arrow_body(result: OnlineResult, most: int = DEFAULTS.answer_bytes) -> list[
         "fingerprint": result.service.fingerprint,
         "types": types_of(result.service),
         "statuses": result.statuses,
-        "as_of": {name: instant(answer.as_of) for name, answer in result.parts.items()},
+        "as_of": {name: instant(answer.as_of) for name, answer in result.parts.items() if answer.as_of is not None},
         "stale": result.stale,
     }
     table = result.to_arrow().replace_schema_metadata({b"featurestore.lookup": orjson.dumps(about)})

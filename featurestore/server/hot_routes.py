@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple
 
 import orjson
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from featurestore.access.principal import Principal
+from featurestore.errors import OnlineUnavailableError
 from featurestore.push.pushed import Pushed
 from featurestore.server.admission import principal_of
 from featurestore.server.bodies import (
@@ -21,6 +23,7 @@ from featurestore.server.bodies import (
     arrow_body,
     long_texts,
     may_have_long_texts,
+    patience_seconds,
     read_push,
     read_request,
     request_id,
@@ -35,6 +38,12 @@ from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest
 
 JSON = "application/json"
+STORE_SHARE = 0.9
+"""How much of the time of a large lookup the online store may take; what is left is for the answer."""
+
+LEAST_SECONDS = 0.001
+"""Seconds that are left at least, so that what took too long ends as what takes too long."""
+
 COSTS_HELD = 1_000
 """Services and lists of features whose cost is remembered."""
 
@@ -65,6 +74,7 @@ class HotRoutes:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
         headers, principal = dict(scope["headers"]), principal_of(scope)
         given = request_id(headers.get(b"x-request-id"))
+        due = monotonic() + patience_seconds(headers.get(b"x-request-timeout"), self._config.lookup_seconds)
         as_arrow = ARROW.encode() in headers.get(b"accept", b"")
         with Room(self._limits, principal.name) as room:
             body = await received(headers, receive, self._limits, room)
@@ -74,15 +84,26 @@ class HotRoutes:
                 self._check_access(asked, principal)
                 result = asked.checked(
                     await self._store.aget_online_features(
-                        asked.rows, asked.features, fingerprint=self._version(asked), json=True, request_id=given
+                        asked.rows, asked.features, fingerprint=self._version(asked), json=True, request_id=given,
+                        within_seconds=_left(due), when_unavailable=self._config.when_unavailable,
                     )
-                )
+                )  # fmt: skip
                 answer = self._answer(scope, asked, result, as_arrow=as_arrow)
             else:
-                work = partial(self._looked_up, scope, asked or body, given, as_arrow=as_arrow)
-                answer = await room.beside(work)
+                work = partial(self._looked_up, scope, asked or body, given, due, as_arrow=as_arrow)
+                answer = await self._beside(room, work, due)
             del body
             await self._send(answer, room, send)
+
+    async def _beside(self, room: Room, work: Callable[[], HttpAnswer], due: float) -> HttpAnswer:
+        """The answer of a lane; OnlineUnavailableError where there is none in time, whatever the lanes wait for."""
+        try:
+            async with asyncio.timeout(_left(due)):
+                return await room.beside(work)
+        except TimeoutError:
+            raise OnlineUnavailableError(
+                "The lookup was not answered in the time that it was given; ask for fewer rows, or later"
+            ) from None
 
     def _check_access(self, asked: AskedLookup, principal: Principal) -> None:
         """ForbiddenError where whoever asks is limited to other services and views than those."""
@@ -117,6 +138,8 @@ class HotRoutes:
 
     def _remember(self, asked: AskedLookup, result: OnlineResult) -> None:
         """What it took, so that it is known of the next request."""
+        if result.is_unavailable:  # which took next to nothing
+            return
         name, seconds = _name(asked), result.work_seconds / len(result)
         before = self._costs.get(name)
         if before is None and len(self._costs) >= COSTS_HELD:
@@ -125,7 +148,7 @@ class HotRoutes:
         self._costs[name] = _Cost(len(result.columns), expected)
 
     def _looked_up(
-        self, scope: Scope, given: AskedLookup | bytes, request: str | None, *, as_arrow: bool
+        self, scope: Scope, given: AskedLookup | bytes, request: str | None, due: float, *, as_arrow: bool
     ) -> HttpAnswer:
         asked = read_request(given, self._config) if isinstance(given, bytes) else given
         self._check_access(asked, principal_of(scope))
@@ -138,9 +161,10 @@ class HotRoutes:
         self._check_keys(asked.rows, keys)
         result = asked.checked(
             self._store.get_online_features(
-                asked.rows, asked.features, fingerprint=version, json=True, request_id=request
+                asked.rows, asked.features, fingerprint=version, json=True, request_id=request,
+                within_seconds=STORE_SHARE * _left(due), when_unavailable=self._config.when_unavailable,
             )
-        )
+        )  # fmt: skip
         return self._answer(scope, asked, result, as_arrow=as_arrow)
 
     def _answer(self, scope: Scope, asked: AskedLookup, result: OnlineResult, *, as_arrow: bool) -> HttpAnswer:
@@ -203,6 +227,11 @@ class HotRoutes:
                 await answer(send)
         except TimeoutError:
             raise ClientDisconnect from None
+
+
+def _left(due: float) -> float:
+    """Seconds until an instant of the monotonic clock."""
+    return max(LEAST_SECONDS, due - monotonic())
 
 
 def _name(asked: AskedLookup) -> str | tuple[str, ...]:

@@ -127,7 +127,10 @@ class _AnswerForm:
         told = tuple([(name, part.as_of, part.stale) for name, part in result.parts.items()])
         known, text = self._end
         if known != told:
-            of_parts = {"as_of": {name: instant(as_of) for name, as_of, _ in told}, "stale": result.stale}
+            of_parts = {
+                "as_of": {name: instant(as_of) for name, as_of, _ in told if as_of is not None},
+                "stale": result.stale,
+            }
             text = b"]," + orjson.dumps(of_parts)[1:]
             self._end = told, text
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -230,13 +231,15 @@ def problem_of(error: Exception, path: str, request_id: str | None = None) -> Ht
         if isinstance(error, kind):
             name = type(error).__name__.removesuffix("Error")
             more |= {"changes": _changes(error)} if isinstance(error, FingerprintError) else {}
-            return problem(status, title, str(error), kind=name, path=path, headers=_challenge(error), more=more)
+            return problem(status, title, str(error), kind=name, path=path, headers=_told(error), more=more)
     detail = f"{type(error).__name__}; see the server's log"
     return problem(500, "Unexpected error", detail, kind="unexpected", path=path, more=more)
 
 
-def _challenge(error: Exception) -> dict[str, str]:
-    """What RFC 6750 has told to whoever is not let in."""
+def _told(error: Exception) -> dict[str, str]:
+    """What headers tell: to whoever is not let in what RFC 6750 has told, and when a store is asked again that is away."""
+    if isinstance(error, OnlineUnavailableError) and error.retry_after_seconds is not None:
+        return {"Retry-After": str(max(RETRY_AFTER_SECONDS, math.ceil(error.retry_after_seconds)))}
     if isinstance(error, UnauthenticatedError):
         return {"WWW-Authenticate": error.challenge}
     if isinstance(error, ForbiddenError):

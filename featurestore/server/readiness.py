@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
@@ -11,14 +11,19 @@ from typing import Any
 import orjson
 
 from featurestore.access.principal import Principal
-from featurestore.errors import FeatureStoreError
+from featurestore.errors import FeatureStoreError, OnlineUnavailableError
+from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.server.presented import unready
 from featurestore.server.problems import HttpAnswer, problem, problem_of
+from featurestore.serving.lookup import Lookup
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest
 
 SHARED_SECONDS = 1.0
 """How old an answer may be that is given to whoever brings no key."""
+
+NO_SECONDS = 0.001
+"""Seconds for a store that was found to be away just now."""
 
 PATH = "/readyz"
 UNTOLD = "The server cannot answer lookups. Whoever brings a key with the scope 'read' is told why"
@@ -58,8 +63,28 @@ class Readiness:
     def _looked(self) -> HttpAnswer:
         try:
             return self._found()
+        except OnlineUnavailableError as error:
+            return _ready({"unavailable": str(error)}) if self._has_defaults() else problem_of(error, PATH)
         except FeatureStoreError as error:
             return problem_of(error, PATH)
+
+    def _has_defaults(self) -> bool:
+        """Whether every service is answered by defaults now, which takes one that was looked up before: it is looked up for no rows."""
+        if self._store.config.server.when_unavailable == "raise":
+            return False
+        for name in self._named():
+            version = self._pinned[name].fingerprint if name in self._pinned else None
+            try:
+                self._store.get_online_features(
+                    [], name, fingerprint=version, within_seconds=NO_SECONDS, when_unavailable="defaults"
+                )
+            except OnlineUnavailableError:
+                return False
+        return True
+
+    def _named(self) -> set[str]:
+        """The services that are asked for."""
+        return {*self._pinned} or {*self._store.registry.current().document["services"]}
 
     def _found(self) -> HttpAnswer:
         store, pinned = self._store, self._pinned
@@ -71,16 +96,28 @@ class Readiness:
         served_on = store.without_registry()
         if served_on is not None:
             return _unfilled(served_on) or _ready({"registry": "It cannot be read; what is loaded is served on"})
-        if not store.registry.current().document["services"]:
+        services = self._named()
+        if not services:
             return _not_ready("No feature service was applied", "NotApplied")
-        missing = _unfilled([one.view for one in store.status() if one.served is None and not one.kept_for])
-        if missing is not None:
-            return missing
         behind = store.behind()
         refused = [service.why for service in behind if service.served is None]
         if refused:
             return _not_ready("; ".join(refused), "Fingerprint")
+        lookups = {name: store.lookup(name) for name in sorted(services)}
+        missing = _unfilled(self._missing(lookups.values()))
+        if missing is not None:
+            return missing
         return _ready({"behind": [service._asdict() for service in behind]} if behind else {})
+
+    def _missing(self, lookups: Iterable[Lookup]) -> list[str]:
+        """The views that services read, in the versions that are served, and that have no values for now; asked all at once."""
+        online, project = self._store.online, self._store.config.project
+        views = {part.view.fingerprint: part.view for lookup in lookups for part in lookup.service.parts}
+        marks = [ViewCodec(project, view, tagged=online.tagged).watermark_key for view in views.values()]
+        reading = online.get(marks)
+        held = zip(views.values(), reading.values, strict=True)
+        gone = (view.name for view, mark in held if view.timing.served(unpack_watermark(mark), reading.now) is None)
+        return sorted({*gone})
 
     def close(self) -> None:
         """End the thread, once it has looked."""

@@ -22,6 +22,7 @@ from featurestore.server.bodies import (
     PUSHED,
     REQUEST,
     RESPONSE,
+    TIMEOUT,
     LookupRequest,
     LookupResponse,
     PushRequest,
@@ -156,6 +157,8 @@ def _describe_hot(app: FastAPI, hot: HotRoutes) -> None:
     content: dict[str, Any] = {"application/json": {"example": RESPONSE}, ARROW: {}}
     responses: dict[int | str, dict[str, Any]] = {200: {"model": LookupResponse, "content": content}, **PROBLEMS}
     asks: dict[str, Any] = {"requestBody": _body(LookupRequest.model_json_schema(), REQUEST), "parameters": [header]}
+    asks["parameters"].append({"name": TIMEOUT, "in": "header", "required": False, "schema": {"type": "number", "exclusiveMinimum": 0},
+                               "description": "Seconds for which the client waits; more than `lookup_seconds` of [server] is that"})  # fmt: skip
     _add_hot(app, "/v1/online-features", hot.lookup, responses=responses, openapi_extra=asks)
     content = {"application/json": {"example": PUSHED}}
     responses = {200: {"model": PushResponse, "content": content}, **PUSH_PROBLEMS}

@@ -118,6 +118,27 @@ class Lookup(BoundToProcess):
                 return result
         raise self._torn()
 
+    def unavailable(self, rows: Any, *, now: int, json: bool = False) -> OnlineResult:
+        """What is answered where the online store cannot be reached: each view's defaults, and null for what is computed from
+        them, all UNAVAILABLE. now: when (µs). Raises RequestError as `get` does."""
+        asked = self._encode(rows_of(rows, self._inputs), json=json)
+        parts: dict[str, PartAnswer] = {}
+        columns: dict[str, Sequence[Any]] = {}
+        all_alike = [[Status.UNAVAILABLE] * asked.rows]
+        for loaded in self._parts:
+            names, features = list(loaded.places), loaded.part.view.features
+            parts[loaded.part.name] = PartAnswer(names, Judged(all_alike, (0,) * len(names)), None, stale=True)
+            columns.update((column, [features[place].default] * asked.rows) for column, place in loaded.places.items())
+        judged = Judged(all_alike, (0,) * len(self._names))
+        if parts:
+            columns.update((item.name, [None] * asked.rows) for item in self._on_demand)
+        else:  # which reads nothing of the store
+            self._evaluate(columns, asked, now)
+            judged = self._judged([], asked.rows)
+        shown = {name: columns[name] for name in self._names}
+        hidden = {name: columns[name] for name in self._hidden}
+        return OnlineResult(self.service, shown, asked.inputs, parts, now, hidden, judged)
+
     def _reader(self) -> CoalescingReader:
         """The reader of the running event loop; each loop has its own."""
         loop = asyncio.get_running_loop()

@@ -38,12 +38,12 @@ class Judged(NamedTuple):
 
 
 class PartAnswer(NamedTuple):
-    """What one view's answer has beside its values: the statuses of its columns, which are named, the as_of served (µs), and
-    whether it is late."""
+    """What one view's answer has beside its values: the statuses of its columns, which are named, the as_of served (µs; None: they are
+    UNAVAILABLE), and whether it is late."""
 
     names: Sequence[str]
     judged: Judged
-    as_of: int
+    as_of: int | None
     stale: bool
 
     @property
@@ -82,7 +82,7 @@ class OnlineResult:
     hidden: Mapping[str, Sequence[Any]]
     """By column the features that only on-demand features read."""
     judged: Judged
-    """The statuses of `columns`; those of on-demand features are PRESENT."""
+    """The statuses of `columns`; those of on-demand features are PRESENT, or UNAVAILABLE as all else."""
     request: str | None = None
     """The id under which it is logged, None where it is not."""
     work_seconds: float = 0.0
@@ -151,7 +151,8 @@ class OnlineResult:
 
     @property
     def statuses(self) -> dict[str, list[str]]:
-        """Column → each row's status: PRESENT, MISSING, EXPIRED, OVERFLOW or WITHHELD; on-demand ones are PRESENT."""
+        """Column → each row's status: PRESENT, MISSING, EXPIRED, OVERFLOW, WITHHELD or UNAVAILABLE; on-demand ones are PRESENT, or
+        UNAVAILABLE as all else."""
         return {name: texts.copy() for name, texts in zip(self.columns, self._status_texts(), strict=True)}
 
     def status_counts(self) -> list[int]:
@@ -168,8 +169,13 @@ class OnlineResult:
 
     @property
     def as_of(self) -> dict[str, datetime]:
-        """View → the instant that its values are true for."""
-        return {name: to_datetime(answer.as_of) for name, answer in self.parts.items()}
+        """View → the instant that its values are true for; without those that are UNAVAILABLE."""
+        return {name: to_datetime(answer.as_of) for name, answer in self.parts.items() if answer.as_of is not None}
+
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether the online store could not be reached, so that the values are defaults."""
+        return any(answer.as_of is None for answer in self.parts.values())
 
     @property
     def stale(self) -> dict[str, bool]:
@@ -205,6 +211,7 @@ class OnlineResult:
             f"{name} as of {shown_instant(instant)}{', stale' if self.stale[name] else ''}"
             for name, instant in self.as_of.items()
         ]
+        as_of += ["the online store could not be reached"] if self.is_unavailable else []
         return Report(f"Service {self.service.name}", (ReportTable(header, rows), *as_of))
 
     def _repr_html_(self) -> str:

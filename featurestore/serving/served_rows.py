@@ -4,7 +4,7 @@ request                  the request's id; row: the row's number in it; time: wh
 input:<name>             every key and request value
 <feature column>         what was served; feature:<name> of an on-demand feature that is called request, row or time
 status:<view>            the status of the view's plain features; status:<feature column> of each folded one
-as_of:<view>             the instant that the view's values were true for
+as_of:<view>             the instant that the view's values were true for; null where they were UNAVAILABLE
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ SIZE, ROW = 1024, 24
 """Bytes that a request of several rows, and one of its rows, take in memory beside the values: about."""
 
 
+AS_OF = "as_of:"
+"""What the columns of instants begin with."""
+
+
 def input_column(name: str) -> str:
     """The log's column of a key or a request value."""
     return f"input:{name}"
@@ -50,7 +54,7 @@ def feature_column(name: str) -> str:
 
 def as_of_column(part: ServiceView) -> str:
     """The log's column of the instants that a view's values were true for."""
-    return f"as_of:{part.name}"
+    return AS_OF + part.name
 
 
 def status_columns(part: ServiceView) -> dict[str, list[str]]:
@@ -174,8 +178,11 @@ def _statuses() -> pa.Array:
     return pa.array([status.name for status in Status], pa.string())
 
 
-def _instants(instants: Sequence[int], places: npt.NDArray[np.int64] | None = None) -> pa.Array:
+def _instants(instants: Sequence[int | None], places: npt.NDArray[np.int64] | None = None) -> pa.Array:
     """A column of instants (µs); places: which of them each row has."""
+    if None in instants:
+        some = pa.array(instants, pa.int64()).cast(Timestamp.arrow)
+        return some if places is None else some.take(pa.array(places))
     values = np.array(instants, np.int64)
     return pa.array(values if places is None else values[places]).cast(Timestamp.arrow)
 

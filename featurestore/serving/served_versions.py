@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
+from featurestore.clock import wall_clock
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.durable.forks import mutex
@@ -32,6 +34,7 @@ from featurestore.errors import (
     RequestError,
 )
 from featurestore.online import OnlineStore
+from featurestore.online.due import due_within
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import Document, service_views
@@ -55,6 +58,22 @@ PRESENTED_MANIFESTS = 1_000
 
 LISTS_HELD = 1_000
 """Lists of features that are kept loaded at most; the one loaded first goes first."""
+
+
+class Patience(NamedTuple):
+    """How long a lookup may wait for the online store, and whether the defaults are taken where it cannot be reached."""
+
+    seconds: float = inf
+    takes_defaults: bool = False
+
+    def late(self, error: Exception) -> OnlineUnavailableError:
+        """What to raise for a store that cannot be reached, or took too long."""
+        if isinstance(error, OnlineUnavailableError):
+            return error
+        return OnlineUnavailableError(f"The online store did not answer within the {self.seconds:g} s that were given.")
+
+
+NO_HURRY = Patience()
 
 Named = str | FeatureList
 """What a lookup asks for: an applied service by its name, or features."""
@@ -93,8 +112,9 @@ class Serving:
 
     def __init__(
         self, registry: Registry, store: OnlineStore, project: str, functions: Callable[[], Catalog],
-        *, recorder: Recorder | None = None, vouched: Vouched | None = None,
+        *, recorder: Recorder | None = None, vouched: Vouched | None = None, now: Callable[[], int] = wall_clock,
     ) -> None:  # fmt: skip
+        self._now = now  # where the store cannot be asked
         self._registry = registry
         self._store = store
         self._project = project
@@ -157,10 +177,26 @@ class Serving:
                 raise
 
     def get(
-        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
-    ) -> OnlineResult:
+        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None,
+        patience: Patience = NO_HURRY,
+    ) -> OnlineResult:  # fmt: skip
         """A lookup; where the loaded version is gone by now, one of the version that took its place."""
         request_id = None if request_id is None else checked_id(request_id)
+        try:
+            with due_within(patience.seconds):
+                return self._got(name, fingerprint, rows, json=json, request_id=request_id)
+        except OnlineUnavailableError:
+            loaded = self._loaded.get((name, fingerprint)) if patience.takes_defaults else None
+            if loaded is None:
+                raise
+        return self._unavailable(loaded.lookup, rows, json=json, request_id=request_id)
+
+    def _unavailable(self, lookup: Lookup, rows: Any, *, json: bool, request_id: str | None) -> OnlineResult:
+        return self._recorded(lookup, lookup.unavailable(rows, now=self._now(), json=json), request_id)
+
+    def _got(
+        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool, request_id: str | None
+    ) -> OnlineResult:
         lookup = self.lookup(name, fingerprint)
         try:
             return self._recorded(lookup, lookup.get(rows, json=json), request_id)
@@ -187,10 +223,23 @@ class Serving:
         return self._with_functions(self.applied_version(name, fingerprint))
 
     async def aget(
-        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None
-    ) -> OnlineResult:
+        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None,
+        patience: Patience = NO_HURRY,
+    ) -> OnlineResult:  # fmt: skip
         """`get` for coroutines; what reads the registry does so in a worker thread."""
         request_id = None if request_id is None else checked_id(request_id)
+        try:
+            async with asyncio.timeout(None if patience.seconds == inf else patience.seconds):
+                return await self._agot(name, fingerprint, rows, json=json, request_id=request_id)
+        except (TimeoutError, OnlineUnavailableError) as error:
+            loaded = self._loaded.get((name, fingerprint)) if patience.takes_defaults else None
+            if loaded is None:
+                raise patience.late(error) from None
+        return self._unavailable(loaded.lookup, rows, json=json, request_id=request_id)
+
+    async def _agot(
+        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool, request_id: str | None
+    ) -> OnlineResult:
         loop = asyncio.get_running_loop()
         loaded = self._loaded.get((name, fingerprint))
         if loaded is not None and time.monotonic() - loaded.checked < RELOAD_SECONDS:

@@ -13,7 +13,7 @@ from featurestore.errors import OnlineUnavailableError
 from featurestore.online import breaker as module
 from featurestore.online import open_online
 from featurestore.online.breaker import FAILURES, FIRST_SECONDS, LONGEST_SECONDS, Breaker
-from featurestore.online.pool import due_within
+from featurestore.online.due import due_within
 from tests.servers import RedisServer
 
 

@@ -74,7 +74,7 @@ def test_a_default_replaces_the_null_of_missing_and_expired_only() -> None:
     filled = judge.filled(statuses, columns, ["default", "default"])
     assert dict(zip(Status, filled[0], strict=True)) == {
         Status.MISSING: "default", Status.EXPIRED: "default", Status.PRESENT: "value", Status.OVERFLOW: None,
-        Status.WITHHELD: None,
+        Status.WITHHELD: None, Status.UNAVAILABLE: None,
     }  # fmt: skip
     assert filled[1] is columns[1]
     assert judge.filled([statuses[1]], [columns[1]], ["default"])[0] is columns[1]

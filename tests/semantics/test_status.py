@@ -12,7 +12,7 @@ from featurestore.semantics.time import END
 
 def test_statuses_are_the_numbers_on_the_wire() -> None:
     assert {status.name: int(status) for status in Status} == {
-        "MISSING": 0, "EXPIRED": 1, "PRESENT": 2, "OVERFLOW": 3, "WITHHELD": 4,
+        "MISSING": 0, "EXPIRED": 1, "PRESENT": 2, "OVERFLOW": 3, "WITHHELD": 4, "UNAVAILABLE": 5,
     }  # fmt: skip
 
 

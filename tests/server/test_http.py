@@ -212,7 +212,7 @@ def test_an_unknown_route_or_method_is_a_problem(
 def test_what_nobody_foresaw_is_a_problem_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client of a defect learns that it is one; what it is stays in the server's log."""
     with FeatureStore.local() as store:
-        monkeypatch.setattr(store, "status", lambda: 1 / 0)
+        monkeypatch.setattr(store, "behind", lambda: 1 / 0)
         store.apply(definitions())
         transport = httpx.ASGITransport(create_app(store, authentication=False), raise_app_exceptions=False)
 

@@ -178,7 +178,14 @@ def test_numbers_are_those_of_all_workers(folder: Path, workers: str) -> None:
             statuses = {
                 status.name: value(samples, "values_total", service="m", status=status.name) for status in Status
             }
-            assert statuses == {"PRESENT": 20, "MISSING": 20, "EXPIRED": 0, "OVERFLOW": 0, "WITHHELD": 0}
+            assert statuses == {
+                "PRESENT": 20,
+                "MISSING": 20,
+                "EXPIRED": 0,
+                "OVERFLOW": 0,
+                "WITHHELD": 0,
+                "UNAVAILABLE": 0,
+            }
             assert value(samples, "values_total", service="(features)", status="MISSING") == 500
             pushed = [
                 value(samples, "pushed_rows_total", source="s", outcome=name)

@@ -26,7 +26,7 @@ from featurestore.project import Project
 from featurestore.reports.audit.audit_counts import AuditCounts, Compared
 from featurestore.reports.audit.bits import Bits, same_bits
 from featurestore.reports.audit.functions import compare_functions
-from featurestore.reports.audit.logged import Logged, SpineOfRequests, chunks
+from featurestore.reports.audit.logged import Logged, SpineOfRequests, answered, chunks
 from featurestore.reports.audit.recompute import Ints, Recomputed, ask_keys
 from featurestore.reports.audit.report import Audit
 from featurestore.reports.audit.search import DifferingRows, Search
@@ -78,7 +78,8 @@ def audit(project: Project, what: Audited) -> Audit:
             served = None if version.fingerprint == fingerprint else project.service_version(name, fingerprint)
             budgets[name] = version.declared.skew_budget
             for rows, libraries in chunks(files, what.since, what.until, damaged=partial(_note, damaged)):
-                matched = (rows, None) if spine is None else spine.match(rows, version)
+                told = answered(rows)
+                matched = (told, None) if spine is None else spine.match(told, version)
                 _audit_rows(project, Logged(version, served, matched[0], matched[1], libraries), tally)
         except SpineError:
             raise

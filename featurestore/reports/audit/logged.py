@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from featurestore.semantics.service import REQUEST_TIME, ResolvedService, Servic
 from featurestore.semantics.values import canonical
 from featurestore.serving.log.serving_log import is_sound
 from featurestore.serving.served_rows import (
+    AS_OF,
     as_of_column,
     feature_column,
     input_column,
@@ -147,6 +148,15 @@ def _cut(tables: Sequence[pa.Table], libraries: Libraries) -> Iterator[tuple[pa.
         plain = [table.replace_schema_metadata() for table in tables]
         table = pa.concat_tables(plain, promote_options="default")
         yield from ((table.slice(first, CHUNK_ROWS), libraries) for first in range(0, table.num_rows, CHUNK_ROWS))
+
+
+def answered(rows: pa.Table) -> pa.Table:
+    """Without the rows of requests that came while the online store could not be reached: what is UNAVAILABLE says nothing of any instant,
+    and so there is nothing to compare it with."""
+    instants = [rows[name] for name in rows.column_names if name.startswith(AS_OF)]
+    if not any(column.null_count for column in instants):
+        return rows
+    return rows.filter(reduce(pc.and_, map(pc.is_valid, instants)))
 
 
 class SpineOfRequests:

@@ -15,7 +15,7 @@ from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import FingerprintError, NotFoundError, OnDemandError, RequestError
 from featurestore.lazy import pa, pc
 from featurestore.online.source_state import LAG_US
-from featurestore.reports.audit.logged import Logged
+from featurestore.reports.audit.logged import Logged, answered
 from featurestore.reports.explain.explain import explain_as_of
 from featurestore.reports.explain.request_explanation import (
     RequestExplanation,
@@ -61,6 +61,11 @@ def explain_request(
     if row not in numbers:
         raise RequestError(f"Request '{request}' has no row {row} in the log; it has {', '.join(map(str, numbers))}")
     logged = Logged(service, None, rows.slice(numbers.index(row), 1))
+    if not answered(logged.rows).num_rows:
+        raise NotFoundError(
+            f"Request '{request}' came while the online store could not be reached: it was answered with the defaults, "
+            "which come of no rows"
+        )
     inputs = {name: _only(canonical(logged.brought[name], of)) for name, of in logged.brought_types.items()}
     views = tuple(_view(part, logged, inputs, offline, limit=limit) for part in service.parts)
     return RequestExplanation(
