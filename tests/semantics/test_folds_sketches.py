@@ -52,6 +52,27 @@ def test_the_hash_is_the_one_that_is_named() -> None:
     assert [algebra.pack(algebra.lift(value, 0)).hex() for value in (0, 1, -1)] == ["0002ed01", "00014b81", "0000f001"]
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5, 1 - 1 / 4096])
+def test_registers_as_high_as_they_can_be_count_by_the_series_of_the_paper(share: float) -> None:
+    """What no test can fill: a share of the registers is at the greatest rank, and the rest one below."""
+    registers, below = 4096, 52
+    high = round(registers * share)
+    x = 1 - share
+    tau = (1 - x - sum((1 - x**2.0**-k) ** 2 * 2.0**-k for k in range(1, 60))) / 3
+    expected = registers**2 / (2 * math.log(2)) / ((registers - high + registers * tau) * 2.0**-below)
+    counted, _ = approx_count(Int64).finish(bytes([below + 1] * high + [below] * (registers - high)))
+    assert counted == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("precision", [4, 18])
+def test_from_the_fewest_registers_to_the_most(precision: int) -> None:
+    """Those and no others."""
+    algebra = approx_count(Int64, precision)
+    assert algebra.finish(algebra.lift(7, 0)) == approx_count(Int64).finish(approx_count(Int64).lift(7, 0))
+    with pytest.raises(ValueError, match="precision is 4 to 18"):
+        approx_count(Int64, precision + (1 if precision > 4 else -1))
+
+
 @pytest.mark.parametrize("of", NUMBERS, ids=str)
 @slow
 @given(data=st.data())

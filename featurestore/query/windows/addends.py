@@ -101,7 +101,7 @@ class Addends:
         if of.kind in INTEGERS:
             whole = INTEGERS[of.kind]
             return lambda codes, none: pa.array(np.where(none, 0, codes), mask=none).cast(whole).cast(of.arrow)
-        holders = np.zeros(int(self.least.max(initial=-1)) + 1, np.int64)
+        holders = np.zeros_like(self.least)
         holders[self.least] = np.arange(len(self.least))
         return lambda codes, none: self._values.take(pa.array(holders[np.where(none, 0, codes)], mask=none))
 
