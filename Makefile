@@ -10,6 +10,7 @@
 # make sbom   a bill of materials of it (CycloneDX), in build/sbom.json
 # make digests  which bytes the images of docker-compose.yml and Dockerfile have today, in deploy/image/digests.env
 # make promtool  fetch Prometheus's promtool from Debian into .cache, where the tests of the alert rules look for it
+# make requests  requests that the API's description allows, and others, to every route, with and without a key
 # make mutants  small faults that the tests should notice; see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +20,7 @@ CORE := tests/semantics tests/query tests/push tests/training tests/durable/test
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-lowest check docs format bench coverage mutants promtool image-requirements licences sbom digests constraints clean
+.PHONY: demo test test-long test-lowest check docs format bench coverage mutants promtool requests image-requirements licences sbom digests constraints clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -63,6 +64,9 @@ bench: $(STAMP)
 # MISSED=1 prints each branch that nothing takes
 coverage: $(STAMP)
 	$(BIN)/python -m tests.branches $(if $(MISSED),--missed)
+
+requests: $(STAMP)
+	$(BIN)/python -m tests.any_request
 
 # ONLY="semantics/time.py:Timing.as_of compile/"  SAMPLE=10 (of each module; 0: all)  SEED=0
 mutants: $(STAMP)

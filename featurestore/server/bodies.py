@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.lazy import pa
@@ -26,8 +26,23 @@ TIMEOUT = "X-Request-Timeout"
 ARROW = "application/vnd.apache.arrow.stream"
 
 
+ONE_OF_THEM: list[JsonValue] = [
+    {"required": ["service"], "properties": {"service": {"type": "string"}, "features": {"type": "null"}}},
+    {
+        "required": ["features"],
+        "properties": {
+            "service": {"type": "null"},
+            "features": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]},
+        },
+    },
+]
+"""What a lookup is of, as a schema: a service or features, and not both."""
+
+
 class LookupRequest(BaseModel):
     """The features of each row of keys and request values, in their JSON forms."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": ONE_OF_THEM})
 
     service: str | None = Field(None, description="A service, by its name", examples=["delay_model"])
     features: str | list[str] | None = Field(
@@ -60,6 +75,8 @@ class LookupResponse(BaseModel):
 
 class PushRequest(BaseModel):
     """Rows of a push source, by column, in their JSON forms; a column that is left out is null."""
+
+    model_config = ConfigDict(extra="forbid")
 
     source: str = Field(examples=["swipes"])
     rows: list[dict[str, Any]] = Field(min_length=1, examples=[[{"card": "4711", "amount": 12.5}]])

@@ -153,7 +153,7 @@ def _described_as(answers: Callable[..., Any]) -> Callable[[], None]:
 
 def _describe_hot(app: FastAPI, hot: HotRoutes) -> None:
     header: dict[str, Any] = {"name": REQUEST_ID, "in": "header", "required": False, "description": "What it is logged under",
-              "schema": {"type": "string", "minLength": 1, "maxLength": 128}}  # fmt: skip
+              "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]([ -~]*[!-~])?$"}}  # fmt: skip
     content: dict[str, Any] = {"application/json": {"example": RESPONSE}, ARROW: {}}
     responses: dict[int | str, dict[str, Any]] = {200: {"model": LookupResponse, "content": content}, **PROBLEMS}
     asks: dict[str, Any] = {"requestBody": _body(LookupRequest.model_json_schema(), REQUEST), "parameters": [header]}
@@ -162,7 +162,7 @@ def _describe_hot(app: FastAPI, hot: HotRoutes) -> None:
     _add_hot(app, "/v1/online-features", hot.lookup, responses=responses, openapi_extra=asks)
     content = {"application/json": {"example": PUSHED}}
     responses = {200: {"model": PushResponse, "content": content}, **PUSH_PROBLEMS}
-    asks = {"requestBody": _body(PushRequest.model_json_schema(), PUSH)}
+    asks = {"requestBody": _body(PushRequest.model_json_schema(), PUSH), "parameters": [header]}
     _add_hot(app, "/v1/push", hot.push, responses=responses, openapi_extra=asks)
 
 
