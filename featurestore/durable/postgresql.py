@@ -85,8 +85,9 @@ WORDS = (
 
 NUMBERED = re.compile(r"CREATE TABLE (\w+) .*\bAUTOINCREMENT\b", re.DOTALL)
 
-UNAVAILABLE = ("08", "57P0", "53300", "40001", "40P01")
-"""How the codes of errors begin that pass by themselves: the connection, a server that ends or begins, too many connections."""
+UNAVAILABLE = ("08", "57", "53300", "40", "25P03")
+"""How the codes of errors begin that pass by themselves: the connection, a server that ends or begins, a statement or a transaction
+that it ended, too many connections."""
 
 REFUSED = {
     "25006": "this server only reads, as a standby does",

@@ -331,7 +331,7 @@ class Registry(BoundToProcess):
 
     def note_used(self, used_at: Mapping[str, int]) -> None:
         """Say when keys, by their ids, were last used (µs)."""
-        with self._write() as connection:
+        with self._write(since=5) as connection:
             note_used(connection, used_at)
 
     def _keys(self, connection: Transaction) -> list[ApiKey]:
@@ -371,7 +371,7 @@ class Registry(BoundToProcess):
 
     def add_activity(self, done: Iterable[Activity]) -> None:
         """Add to the trail."""
-        with self._write() as connection:
+        with self._write(since=6) as connection:
             add_activity(connection, done)
 
     def activity(self, *, since: int | None = None, what: str | None = None, limit: int = 100) -> list[Activity]:
@@ -439,12 +439,14 @@ class Registry(BoundToProcess):
             yield connection
 
     @contextmanager
-    def _write(self) -> Iterator[Transaction]:
-        """One transaction that excludes every other writer from its beginning."""
+    def _write(self, *, since: int | None = None) -> Iterator[Transaction]:
+        """One transaction that excludes every other writer from its beginning. since: the schema from which on there is what it
+        needs; tables from then on are left as they are, for servers of an earlier version that have yet to be restarted."""
         with self._database.writing() as (connection, is_set_up):
             if not is_set_up:
                 self._set_up(connection)
-            self._upgrade(connection)
+            if connection.schema() < (SCHEMA if since is None else since):
+                self._upgrade(connection)
             yield connection
 
     def _set_up(self, connection: Transaction) -> None:

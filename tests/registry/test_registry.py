@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import re
 import sqlite3
 import threading
 from contextlib import closing
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.access.api_keys import create_key
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
+from featurestore.registry import store
+from featurestore.registry.activity import Activity
 from featurestore.registry.documents import digest_of, empty_document
 from featurestore.registry.store import SCHEMA, Freed, Registry, RunRecord
+from featurestore.sources import arrivals
 from tests.registry.places import by_hand, words
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -250,3 +255,32 @@ def test_the_state_tells_of_every_version_and_of_what_is_left(registry: Registry
     assert registry.state() == (registry.generation(), registry.leftovers(), ()) == (2, (("v", "f1"), ("w", "f")), ())
     registry.freed("v", "f1")
     assert registry.state() == (2, (("w", "f"),), ())
+
+
+# --- versions of the tables ---------------------------------------------------------------------------
+
+
+def test_what_a_server_notes_leaves_the_tables_for_those_that_have_yet_to_be_restarted(registry, monkeypatch):
+    """When a key was used and who pushed is written by servers all the time; the first of a new version would shut out the others."""
+    made = create_key(registry, "web", ["read"])
+    with monkeypatch.context() as newer:
+        newer.setattr(store, "SCHEMA", SCHEMA + 1)
+        newer.setitem(store.UPGRADES, SCHEMA, ("CREATE TABLE more (name TEXT)",))
+        newer.setitem(store.READ_AS, SCHEMA, ("CREATE TEMP TABLE more (name TEXT)",))
+        server = Registry(registry.place)
+        server.note_used({made.key.id: 5})
+        server.add_activity([Activity("push", "s")])
+        assert [one.what for one in registry.activity()] == ["push", "create key"]
+        assert registry.api_keys()[0].used_at == 5
+        server.commit(state(), expected=0)
+        server.close()
+    with pytest.raises(RegistryError, match="newer version of featurestore"):
+        registry.current()
+
+
+@pytest.mark.parametrize(
+    "path", [*Path(store.__file__).parent.glob("*.py"), Path(arrivals.__file__)], ids=lambda path: path.name
+)
+def test_sql_is_in_words_that_every_place_understands(path):
+    """What only SQLite has is in the module of its files."""
+    assert re.findall(r"(?i)INSERT OR|sqlite3|sqlite_\w+|PRAGMA|\browid\b(?<!WITHOUT ROWID)", path.read_text()) == []

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import RegistryError, RegistryUnavailableError
-from featurestore.registry.store import Registry, RunRecord
+from featurestore.registry.store import SCHEMA, Registry, RunRecord
+from tests.registry.older import make_older
+from tests.registry.places import by_hand
 from tests.registry.test_registry import state
 
 
@@ -89,7 +91,7 @@ DAMAGES = [
     (_no_sqlite, "cannot be used: file is not a database"),
     (_truncated, "cannot be used: database disk image is malformed"),
     (_of_something_else, "is an SQLite file of something else, no registry"),
-    (_newer, r"newer version of featurestore \(schema 99; this one reads 7\); upgrade it here"),
+    (_newer, rf"newer version of featurestore \(schema 99; this one reads {SCHEMA}\); upgrade it here"),
     (_rewritten, "version 1 is damaged"),
     (_garbled, "version 1 is damaged"),
     (_a_folder, "cannot be used: unable to open database file"),
@@ -133,3 +135,23 @@ def test_a_registry_is_of_one_project(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="'shop'"):
         other.commit(state(), expected=1)
     assert Registry(tmp_path / "r.db", project="shop").generation() == 1
+
+
+@pytest.mark.parametrize("schema", range(1, SCHEMA))
+def test_a_file_of_any_earlier_version_is_read_as_it_is_and_brought_up_when_it_is_written(registry, schema):
+    """What was in it is there before and after, and what it had no place for is empty before; then it has every table."""
+    registry.commit(state(views={"v": "f1"}), expected=0, note="first")
+    registry.record_run(RunRecord("v", "f1", 1, 2, 3, 4, 5, "complete"))
+    made = by_hand(registry.place, "SELECT type, name FROM sqlite_master ORDER BY 1, 2")
+    history, runs = registry.history(), registry.runs()
+    make_older(registry.place, schema)
+    before = registry.place.read_bytes()
+    older = Registry(registry.place)
+    assert (older.history(), older.runs(), older.state()) == (history, runs, (1, (), ()))
+    assert (older.kept(), older.api_keys()) == ((), [])
+    assert len(older.activity()) == (2 if schema >= 6 else 0)
+    assert registry.place.read_bytes() == before
+    assert older.commit(state(), expected=1) == 2
+    assert by_hand(registry.place, "PRAGMA user_version") == [(SCHEMA,)]
+    assert by_hand(registry.place, "SELECT type, name FROM sqlite_master ORDER BY 1, 2") == made
+    assert (older.history()[1:], older.runs()) == (history, runs)
