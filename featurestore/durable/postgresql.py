@@ -73,6 +73,7 @@ NEWS = "SELECT FROM pg_class LIMIT 1"
 on none. Without it, of two that make the tables at once, the second would make them again."""
 
 WORDS = (
+    (re.compile(r"--[^\n]*"), ""),  # not every encoding of a database has the signs of comments
     (re.compile(r"\bINTEGER PRIMARY KEY AUTOINCREMENT\b"), "bigint PRIMARY KEY"),
     (re.compile(r"\bINTEGER\b"), "bigint"),
     (re.compile(r"\bBLOB\b"), "bytea"),
@@ -289,6 +290,8 @@ class PostgreSQL:
     def _failing(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeError as error:
+            raise RegistryError(f"The {self._what} {self.name} cannot be used: {error}") from error
         except psycopg.Error as error:
             state = error.sqlstate or ""
             name, said = f"The {self._what} {self.name}", self._said(error)
@@ -332,7 +335,7 @@ def _settings(url: str) -> dict[str, Any]:
         ) from None
     if not re.fullmatch(r"[0-9,]*", str(said.get("port") or "")):
         raise ConfigError("The postgresql:// URL of the registry has a port that is no number")
-    return {**SETTINGS, **said}
+    return {**SETTINGS, **said, "client_encoding": "UTF8"}
 
 
 def _shown(settings: dict[str, Any]) -> str:

@@ -280,11 +280,11 @@ class SQLiteFile:
     def _failing(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second for what SQLite says of a damaged name
+        except (sqlite3.Error, UnicodeError) as error:  # the second for a damaged name, and for a text that is none
             kind = RegistryUnavailableError if _code(error) in BUSY else RegistryError
             raise kind(f"The {self.what} {self.path} cannot be used: {self._said(error)}") from error
 
-    def _said(self, error: sqlite3.Error | UnicodeDecodeError) -> str:
+    def _said(self, error: sqlite3.Error | UnicodeError) -> str:
         if _code(error) in BUSY:
             return f"other processes have been writing to it for {self.timeout:g} s; try again"
         if _code(error) in NO_ROOM:

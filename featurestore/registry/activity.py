@@ -79,10 +79,16 @@ class Activity:
 def add_activity(connection: Transaction, done: Iterable[Activity]) -> None:
     """Add to the trail."""
     for one in done:
-        row = (one.at, one.who, one.what, one.subject, orjson.dumps(one.detail).decode())
+        who, what, subject = map(_writable, (one.who, one.what, one.subject))
+        row = (one.at, who, what, subject, orjson.dumps(one.detail).decode())
         connection.execute(
             f"INSERT INTO activity ({COLUMNS}, of_row) VALUES (?, ?, ?, ?, ?, ?)", (*row, row_check(row))
         )
+
+
+def _writable(text: str) -> str:
+    """A text that every database takes, whatever a token says that its bearer is called."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
 
 
 def activity_in(connection: Transaction, where: str, *values: Any) -> list[Activity]:

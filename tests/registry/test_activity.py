@@ -142,6 +142,12 @@ def test_a_registry_of_before_has_no_trail_and_gets_one(tmp_path: Path) -> None:
         by_hand(registry.place, "DELETE FROM activity")
 
 
+def test_any_name_is_written(registry: Registry) -> None:
+    """A token may say that its bearer is called anything; one that could not be written would keep all later ones waiting."""
+    registry.add_activity([Activity("push", "s", who="jwt:a\0b\ud800ü")])
+    assert [one.who for one in registry.activity()] == [r"jwt:a\x00b\ud800ü"]
+
+
 def test_who_is_not_what_a_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USER", "LOGNAME", "USERNAME"):
         monkeypatch.setenv(name, "eve")

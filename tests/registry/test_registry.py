@@ -117,6 +117,21 @@ def test_what_is_left_to_be_freed_is_remembered_with_the_version(registry):
     assert registry.leftovers() == (Freed("a", "2"),)
 
 
+@pytest.mark.parametrize("note", ["'; DROP TABLE versions; -- ? % %s {}", "ü→\U0001f600", "\n\t\\"])
+def test_a_note_is_any_text(registry, note):
+    """It is a value, and no part of a statement."""
+    assert registry.commit(state(), expected=0, note=note) == 1
+    assert registry.current().note == note
+    assert Registry(registry.place).history()[0].note == note
+
+
+def test_what_is_no_text_is_refused(registry):
+    """With nothing of it kept."""
+    with pytest.raises(RegistryError, match="cannot be used"):
+        registry.commit(state(), expected=0, note="\ud800")
+    assert registry.generation() == 0
+
+
 def test_runs_are_a_journal(registry):
     """Newest first, of one view or all, with their details."""
     for number in range(5):

@@ -238,6 +238,20 @@ def test_registries_that_are_forgotten_leave_no_connection(postgres: PostgresSer
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_of_another_encoding_keeps_what_it_can(postgres: PostgresServer, encoding: str) -> None:
+    """Or says that it cannot."""
+    by_hand(postgres.url, f"CREATE DATABASE other ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    other = Registry(postgres.url.replace("/postgres?", "/other?") + "&client_encoding=latin1")
+    assert other.commit(state(), expected=0, note="ü") == 1
+    assert other.current().note == "ü"
+    if encoding == "LATIN1":
+        with pytest.raises(RegistryError, match="cannot be used: .* has no equivalent in encoding"):
+            other.commit(state(), expected=1, note="→")
+    other.close()
+    by_hand(postgres.url, "DROP DATABASE other")
+
+
 # --- rights and versions ------------------------------------------------------------------------------
 
 
