@@ -52,7 +52,10 @@ def _asked(base_url: str, key: str | None, configured: Path, *, examples: int, s
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--seed", str(seed)]
     print(f"--- {'without a key' if key is None else 'with a key'}", flush=True)
     return subprocess.run(
-        [*command, *(() if key is None else ("-H", f"X-API-Key: {key}"))], check=False, timeout=3600, cwd=configured.parent
+        [*command, *(() if key is None else ("-H", f"X-API-Key: {key}"))],
+        check=False,
+        timeout=3600,
+        cwd=configured.parent,
     ).returncode
 
 

@@ -32,6 +32,8 @@ class CoalescingReader:
     the store cannot be reached, all who wait are told so: nobody waits for two silences.
     """
 
+    _loop: asyncio.AbstractEventLoop
+
     def __init__(self, store: OnlineStore, *, max_keys: int = 10_000) -> None:
         """`max_keys`: a shared `get` takes in no further request once it has so many keys."""
         self._store = store
@@ -46,10 +48,13 @@ class CoalescingReader:
         """
         if not self._store.blocking:
             return self._store.get([*first, *keys])
-        answer: _Answer = asyncio.get_running_loop().create_future()
+        serves = self._task is not None and not self._task.done()
+        if not serves:  # else the loop is the same, and asking for it takes a call of the system
+            self._loop = asyncio.get_running_loop()
+        answer: _Answer = self._loop.create_future()
         self._waiting.append(_WaitingGet(first, keys, answer))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._serve())
+        if not serves:
+            self._task = self._loop.create_task(self._serve())
         return await answer
 
     async def _serve(self) -> None:
@@ -80,9 +85,8 @@ class CoalescingReader:
         is_apart = len({*keys}) >= len(keys) * APART
         if not is_apart:
             keys = dict.fromkeys(keys)
-        loop = asyncio.get_running_loop()
         try:
-            now, values = await loop.run_in_executor(None, self._store.get, [*first, *keys])
+            now, values = await self._loop.run_in_executor(None, self._store.get, [*first, *keys])
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
             self._fail(requests, error)
             return

@@ -47,8 +47,9 @@ LEAST_SECONDS = 0.001
 COSTS_HELD = 1_000
 """Services and lists of features whose cost is remembered."""
 
-FORGETS = 0.95
-"""How much of what a row once took is still expected after one that took less: keys that are not known take next to nothing."""
+FORGETS = 0.9
+"""How much of what a row once took is still expected after one that took less: keys that are not known take next to nothing, and a
+thread that had to wait for others takes more than its work."""
 
 
 class _Cost(NamedTuple):

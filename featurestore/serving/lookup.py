@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from time import thread_time
+from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -177,7 +177,7 @@ class Lookup(BoundToProcess):
         return _EncodedRequest(keys, records, repeats, inputs, len(rows))
 
     def _answer(self, asked: _EncodedRequest, reading: Reading) -> OnlineResult | None:
-        began, values = thread_time(), reading.values
+        began, values = perf_counter(), reading.values
         parts: dict[str, PartAnswer] = {}
         columns: list[Sequence[Any]] = []
         for loaded, marks, places in zip(self._parts, self._marks_of, asked.records, strict=True):
@@ -205,7 +205,7 @@ class Lookup(BoundToProcess):
             shown = dict(zip(self._names, map(columns.__getitem__, self._shown), strict=True))
         judged = self._judged(list(parts.values()), asked.rows)
         result = OnlineResult(self.service, shown, asked.inputs, parts, reading.now, hidden, judged)
-        result.work_seconds = thread_time() - began
+        result.work_seconds = perf_counter() - began
         return result
 
     def _judged(self, parts: Sequence[PartAnswer], rows: int) -> Judged:

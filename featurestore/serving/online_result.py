@@ -86,7 +86,7 @@ class OnlineResult:
     request: str | None = None
     """The id under which it is logged, None where it is not."""
     work_seconds: float = 0.0
-    """For how long the thread worked on what was read, functions included."""
+    """How long it took to work on what was read, functions included."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As plain data, without the definitions of the service, whose functions and frames belong to this process."""

@@ -240,17 +240,16 @@ class Serving:
     async def _agot(
         self, name: Named, fingerprint: str | None, rows: Any, *, json: bool, request_id: str | None
     ) -> OnlineResult:
-        loop = asyncio.get_running_loop()
         loaded = self._loaded.get((name, fingerprint))
         if loaded is not None and time.monotonic() - loaded.checked < RELOAD_SECONDS:
             lookup = loaded.lookup
         else:
             look = partial(self.lookup, name, fingerprint, since=time.monotonic())
-            lookup = await loop.run_in_executor(None, look)
+            lookup = await asyncio.get_running_loop().run_in_executor(None, look)
         try:
             return self._recorded(lookup, await lookup.aget(rows, json=json), request_id)
         except NotMaterializedError:
-            newer = await loop.run_in_executor(None, self._again, name, fingerprint)
+            newer = await asyncio.get_running_loop().run_in_executor(None, self._again, name, fingerprint)
             if newer is lookup:
                 raise
         return self._recorded(newer, await newer.aget(rows, json=json), request_id)
