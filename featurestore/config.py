@@ -30,6 +30,7 @@ from featurestore.settings import (
     ServingLogConfig,
     Table,
     Whole,
+    described,
 )
 
 FILE = "featurestore.toml"
@@ -84,24 +85,36 @@ def _glob(value: str) -> str:
 
 
 class Config(Table):
-    """A project's configuration; every path in it is absolute.
+    """A project's configuration; every path in it is absolute. root: the folder of the file. environment: the `[env.NAME]` that
+    was chosen."""
 
-    project: part of every online key, so that two projects on one store never meet. registry: where what was applied is kept,
-    the path of an SQLite file or a postgresql:// URL. online: the URL of the online store. logs: the folder of the logs of pushed rows.
-    compact_after: how many full segments of one are sealed in the background; 0: none. lock_timeout: seconds for which the lock
-    of a log is waited for. definitions: patterns of the Python files that declare features, or packages of them; None: definitions.py, or the package features/.
-    sources: source name → where it lies, over what its definition says. root: the folder of the file. environment: the
-    `[env.NAME]` that was chosen.
-    """
-
-    project: Annotated[str, AfterValidator(_project)]
-    registry: Annotated[Path | str, BeforeValidator(_registry)]
-    online: Annotated[str, AfterValidator(_url)]
-    logs: Path
-    compact_after: Annotated[Whole, Field(ge=0)] = 2
-    lock_timeout: Annotated[float, Field(gt=0)] = 60.0
-    definitions: tuple[Annotated[str, AfterValidator(_glob)], ...] | None = None
-    sources: dict[str, str] = {}
+    project: Annotated[
+        str,
+        AfterValidator(_project),
+        described("part of every online key, so that two projects on one store never meet"),
+    ]
+    registry: Annotated[
+        Path | str,
+        BeforeValidator(_registry),
+        described("where what was applied is kept: a path, or a postgresql:// URL"),
+    ]
+    online: Annotated[str, AfterValidator(_url), described("URL of the online store")]
+    logs: Annotated[Path, described("folder of the logs of pushed rows")]
+    compact_after: Annotated[
+        Whole,
+        Field(ge=0),
+        described("full segments of a log that make whoever pushes seal them in the background; 0: never"),
+    ] = 2
+    lock_timeout: Annotated[float, Field(gt=0), described("seconds for which the lock of a log is waited for")] = 60.0
+    definitions: Annotated[
+        tuple[Annotated[str, AfterValidator(_glob)], ...] | None,
+        described(
+            "patterns of the files that declare features, or packages of them. Left out: definitions.py, or the package features/"
+        ),
+    ] = None
+    sources: Annotated[
+        dict[str, str], described("name of a source and where it lies, over what its definition says")
+    ] = {}
     offline: OfflineConfig
     server: ServerConfig = ServerConfig()
     jwt: JwtConfig = JwtConfig()

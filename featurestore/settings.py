@@ -74,6 +74,11 @@ def _without_passwords(value: Any) -> Any:
 Whole = Annotated[int, Strict(), BeforeValidator(_digits)]
 
 
+def described(text: str) -> Any:
+    """What a setting is, as the reference says it."""
+    return Field(description=text)
+
+
 class Table(BaseModel):
     """A table of the file. `shown` has what to print in place of values that hold a variable's content or a password."""
 
@@ -92,26 +97,41 @@ class Table(BaseModel):
 
 
 class OfflineConfig(Table):
-    """How DuckDB works. memory_limit: as DuckDB writes it ("4GB"); beyond it, work spills to the folder `spill`. tiles: the
-    folder of what runs of materialize add up once and use again; false: they read every row again."""
+    """How DuckDB works, which reads sources and computes what is materialized and trained on."""
 
-    memory_limit: str | None = None
-    threads: Annotated[Whole, Field(ge=1)] | None = None
-    spill: Path | None = None
-    tiles: Path | Literal[False]
+    memory_limit: Annotated[
+        str | None,
+        described(
+            "memory that DuckDB takes, as it writes it (4GB); beyond it, work spills to disk. Left out: DuckDB's own"
+        ),
+    ] = None
+    threads: Annotated[
+        Annotated[Whole, Field(ge=1)] | None, described("threads of DuckDB. Left out: as many as there are processors")
+    ] = None
+    spill: Annotated[Path | None, described("folder of what spills, in which each process has one of its own")] = None
+    tiles: Annotated[
+        Path | Literal[False],
+        described("folder of what runs of materialize add up once and use again; false: they read every row again"),
+    ]
 
 
 class ServingLogConfig(Table):
-    """What is kept of what was served. rate: how much of it, 0 (none) to 1; by: whole "request"s, or all rows of a
-    "key"; `rates` and `bys` say it by service. retention: how old a file's newest row may be; max_bytes: what all take."""
+    """What is kept of what was served."""
 
-    folder: Path
-    rate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    rates: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
-    by: Literal["request", "key"] = "request"
-    bys: dict[str, Literal["request", "key"]] = {}
-    retention: Annotated[str, AfterValidator(_retention)] | None = None
-    max_bytes: Annotated[Whole, Field(ge=1)] | None = None
+    folder: Annotated[Path, described("where the serving log lies")]
+    rate: Annotated[float, Field(ge=0, le=1), described("how much of what is served is logged, 0 (nothing) to 1")] = 0.0
+    rates: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], described("the same by service")] = {}
+    by: Annotated[Literal["request", "key"], described("whether whole requests are logged, or all rows of a key")] = (
+        "request"
+    )
+    bys: Annotated[dict[str, Literal["request", "key"]], described("the same by service")] = {}
+    retention: Annotated[
+        Annotated[str, AfterValidator(_retention)] | None,
+        described("how old a file's newest row may be, such as 30d. Left out: any age"),
+    ] = None
+    max_bytes: Annotated[
+        Annotated[Whole, Field(ge=1)] | None, described("bytes that all files may take; the oldest go first")
+    ] = None
 
 
 def _host_name(value: str) -> str:
@@ -125,59 +145,60 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class ServerConfig(Table):
-    """Where `featurestore serve` listens, with how many processes, whether requests must bring a key or a token, and what each
-    process takes from its clients.
+    """Where `featurestore serve` listens, who may ask, what it tells of itself, and what each process takes from its clients.
 
-    authentication: "off" on a loopback address alone. when_unavailable: what a lookup is answered while the online store cannot be reached: 503, or
-    the features' defaults, UNAVAILABLE. tls_certificate, tls_key: PEM files, for HTTPS; client_ca: the authorities
-    whose certificates clients must have (mTLS). log_format: of what is logged on stderr; access_log: where a line for each request
-    goes; traces: whether OpenTelemetry is told of requests. What has a description is a limit; what goes beyond it is refused, and the
-    refusal names the setting.
+    From body_bytes on each is a limit: what goes beyond it is refused, and the refusal names the setting.
     """
 
-    host: str = "127.0.0.1"
-    port: Annotated[Whole, Field(ge=0, le=65535)] = 6570
-    workers: Annotated[Whole, Field(ge=1)] = 1
-    authentication: Literal["required", "off"] = "required"
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    client_ca: Path | None = None
-    log_format: Literal["text", "json"] = "text"
-    access_log: Literal["off", "stdout", "stderr"] = "off"
-    traces: Literal["off", "otlp"] = "off"
-    when_unavailable: Literal["raise", "defaults"] = "raise"
+    host: Annotated[str, described("address to listen on")] = "127.0.0.1"
+    port: Annotated[Whole, Field(ge=0, le=65535), described("port to listen on; 0: any that is free")] = 6570
+    workers: Annotated[Whole, Field(ge=1), described("processes that answer")] = 1
+    authentication: Annotated[
+        Literal["required", "off"],
+        described("whether requests must bring a key or a token; off on a loopback address alone"),
+    ] = "required"
+    tls_certificate: Annotated[Path | None, described("PEM file of the certificate, for HTTPS")] = None
+    tls_key: Annotated[Path | None, described("PEM file of its key")] = None
+    client_ca: Annotated[
+        Path | None, described("PEM file of the authorities whose certificates clients must have (mTLS)")
+    ] = None
+    log_format: Annotated[Literal["text", "json"], described("of what is logged on stderr")] = "text"
+    access_log: Annotated[Literal["off", "stdout", "stderr"], described("where a line for each request goes")] = "off"
+    traces: Annotated[Literal["off", "otlp"], described("whether OpenTelemetry is told of requests")] = "off"
+    when_unavailable: Annotated[
+        Literal["raise", "defaults"],
+        described(
+            "what a lookup is answered while the online store cannot be reached: 503, or the features' defaults, UNAVAILABLE"
+        ),
+    ] = "raise"
     hosts: Annotated[
         tuple[Annotated[str, AfterValidator(_host_name)], ...],
         Field(
             description="names of this machine, beside localhost, that a request over a loopback address may be sent to"
         ),
     ] = ()
-    body_bytes: Annotated[Size, Field(description="bytes of a request's body")] = 16 << 20
-    row_bytes: Annotated[Size, Field(description="bytes of one row, and of what a body has beside its rows")] = (
-        128 << 10
-    )
-    manifest_bytes: Annotated[Size, Field(description="bytes of a manifest that is compared")] = 1 << 20
-    lookup_rows: Annotated[Size, Field(description="rows of a lookup")] = 10_000
-    push_rows: Annotated[Size, Field(description="rows of a push")] = 10_000
-    features: Annotated[Size, Field(description="names in the list of features of a lookup")] = 1_000
-    key_bytes: Annotated[Size, Field(description="bytes of a text in an entity's key, or in an identity")] = 1_024
-    answer_bytes: Annotated[Size, Field(description="bytes of an answer to a lookup")] = 32 << 20
-    header_bytes: Annotated[Size, Field(description="bytes of a request's head: its line and its headers")] = 16 << 10
+    body_bytes: Annotated[Size, described("bytes of a request's body")] = 16 << 20
+    row_bytes: Annotated[Size, described("bytes of one row, and of what a body has beside its rows")] = 128 << 10
+    manifest_bytes: Annotated[Size, described("bytes of a manifest that is compared")] = 1 << 20
+    lookup_rows: Annotated[Size, described("rows of a lookup")] = 10_000
+    push_rows: Annotated[Size, described("rows of a push")] = 10_000
+    features: Annotated[Size, described("names in the list of features of a lookup")] = 1_000
+    key_bytes: Annotated[Size, described("bytes of a text in an entity's key, or in an identity")] = 1_024
+    answer_bytes: Annotated[Size, described("bytes of an answer to a lookup")] = 32 << 20
+    header_bytes: Annotated[Size, described("bytes of a request's head: its line and its headers")] = 16 << 10
     lookup_seconds: Annotated[
-        Seconds, Field(description="seconds in which a lookup is answered, however often the online store is tried")
+        Seconds, described("seconds in which a lookup is answered, however often the online store is tried")
     ] = 10.0
-    request_seconds: Annotated[Seconds, Field(description="seconds from a request's first byte to its last")] = 20.0
-    idle_seconds: Annotated[Seconds, Field(description="seconds for which a connection is kept that sends nothing")] = (
-        75.0
-    )
+    request_seconds: Annotated[Seconds, described("seconds from a request's first byte to its last")] = 20.0
+    idle_seconds: Annotated[Seconds, described("seconds for which a connection is kept that sends nothing")] = 75.0
     answer_seconds: Annotated[
-        Seconds, Field(description="seconds for which an answer is sent to a client that is slow to take it")
+        Seconds, described("seconds for which an answer is sent to a client that is slow to take it")
     ] = 60.0
-    connections: Annotated[Size, Field(description="connections of a process")] = 1_000
-    requests: Annotated[Size, Field(description="requests of a process that are under way")] = 500
-    bytes_in_flight: Annotated[
-        Size, Field(description="bytes of large bodies and answers of a process that are under way")
-    ] = 64 << 20
+    connections: Annotated[Size, described("connections of a process")] = 1_000
+    requests: Annotated[Size, described("requests of a process that are under way")] = 500
+    bytes_in_flight: Annotated[Size, described("bytes of large bodies and answers of a process that are under way")] = (
+        64 << 20
+    )
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
@@ -195,19 +216,33 @@ class ServerConfig(Table):
 
 
 class JwtConfig(Table):
-    """Whose JSON Web Tokens the service takes; without jwks nobody's. jwks: the issuer's keys, an https URL or a file. audience: whom tokens must be for.
-    scopes: the issuer's words → ours, where they are not ours. only_claim: the claim with what a token is limited to, as
-    "service:NAME", "view:NAME" and "source:NAME"."""
+    """Whose JSON Web Tokens the service takes; without jwks nobody's."""
 
-    jwks: Annotated[str, AfterValidator(_key_set)] | None = None
-    issuer: str | None = None
-    audience: Annotated[tuple[str, ...], BeforeValidator(_one_or_several), Field(min_length=1)] = ()
-    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
-    leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
-    name_claim: str = "sub"
-    scopes_claim: str = "scope"
-    scopes: dict[str, tuple[Literal["read", "push", "materialize", "metrics", "admin"], ...]] = {}
-    only_claim: str | None = None
+    jwks: Annotated[
+        Annotated[str, AfterValidator(_key_set)] | None,
+        described("the issuer's keys, an https URL or a file. Left out: nobody's tokens are taken"),
+    ] = None
+    issuer: Annotated[str | None, described("who makes the tokens")] = None
+    audience: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_one_or_several),
+        Field(min_length=1),
+        described("whom tokens must be for, one or several"),
+    ] = ()
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1), described("how tokens may be signed")] = (
+        "RS256",
+        "ES256",
+    )
+    leeway_seconds: Annotated[float, Field(ge=0, le=300), described("seconds by which clocks may differ")] = 30.0
+    name_claim: Annotated[str, described("claim with the name of whoever asks")] = "sub"
+    scopes_claim: Annotated[str, described("claim with what it may do")] = "scope"
+    scopes: Annotated[
+        dict[str, tuple[Literal["read", "push", "materialize", "metrics", "admin"], ...]],
+        described("the issuer's words for that and ours, where they are not ours"),
+    ] = {}
+    only_claim: Annotated[
+        str | None, described("claim with what a token is limited to, as service:NAME, view:NAME and source:NAME")
+    ] = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

@@ -11,6 +11,7 @@ import pytest
 
 from featurestore.config import Config, load_config
 from featurestore.errors import ConfigError
+from tests.configuration_reference import PAGE, reference
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -291,3 +292,8 @@ def test_the_documentation_names_every_key(write, monkeypatch):
             assert f"`{name}`" in text
             for inner in getattr(field.annotation, "model_fields", {}):
                 assert f"`{inner}`" in text + (DOCS / "http.md").read_text(encoding="utf-8")
+
+
+def test_the_reference_is_that_of_the_models():
+    """Where it is not: python -m tests.configuration_reference."""
+    assert PAGE.read_text(encoding="utf-8") == reference()
