@@ -454,6 +454,16 @@ def _located(text: str, place: Place, root: Path) -> str:
     return text
 
 
+def registry_place(text: str, root: Path) -> Path | str:
+    """Where a registry is that is written as `registry` in featurestore.toml, variables included: a path or a postgresql:// URL.
+    ConfigError, which shows nothing of it, where it is neither."""
+    try:
+        place: Path | str = _registry(_located(_without_nul(_interpolated(text)), ("registry",), root))
+    except ValueError as error:
+        raise ConfigError(f"The place of a registry: {error}") from None
+    return place
+
+
 def lmdb_url(folder: Path | str) -> str:
     """The URL of the embedded online store in a folder, whatever signs its path has that mean something in a URL."""
     return "lmdb://" + re.sub(r"[%?#\x00-\x20\x7f]", lambda found: f"%{ord(found[0]):02X}", str(folder))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.catalog import Catalog
@@ -30,7 +29,7 @@ from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.serving.log.project_log import ProjectLog
 from featurestore.serving.recorder import Recorder
 from featurestore.serving.served_versions import Serving
-from featurestore.sources.arrivals import Arrivals
+from featurestore.sources.arrivals import Arrivals, beside
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import PushLogs
 from featurestore.tiles.file_tile_choice import tiles_folder
@@ -66,7 +65,7 @@ class Project:
         self.push_trail = PushTrail(self.registry.add_activity)
         limits = config.offline
         self._arrivals = Arrivals(
-            config.registry.with_suffix(".arrivals.db") if isinstance(config.registry, Path) else config.registry,
+            beside(config.registry),
             project=config.project,
             now=wall_clock if isinstance(clock, PastClock) else self.now,
         )

@@ -15,6 +15,7 @@ from featurestore.cli.forgetting import forget
 from featurestore.cli.keys import keys
 from featurestore.cli.lineage import lineage
 from featurestore.cli.pushing import compact, push, take_back
+from featurestore.cli.registry import registry
 from featurestore.cli.scaffold import init
 from featurestore.cli.serving import manifest, materialize, online, serve, status, verify
 from featurestore.cli.simulating import simulate
@@ -27,7 +28,7 @@ add("Start", init, plan, apply, show, history)
 add("Train", historical, snapshot)
 add("Serve", materialize, online, push, serve)
 add("Look", status, explain, lineage, manifest, audit, availability, simulate)
-add("Operate", verify, compact, take_back, forget, backup, restore, keys, activity, teardown)
+add("Operate", verify, compact, take_back, forget, backup, restore, keys, registry, activity, teardown)
 
 
 def main() -> None:

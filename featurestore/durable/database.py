@@ -26,6 +26,10 @@ class Selected(Protocol):
     def __iter__(self) -> Iterator[Any]:
         """The rest, one by one."""
 
+    @property
+    def description(self) -> Any:
+        """The columns, each with its name first."""
+
 
 class Transaction(Protocol):
     """A transaction that is under way."""
@@ -80,6 +84,14 @@ def opened(
     from featurestore.durable.postgresql import PostgreSQL
 
     return PostgreSQL(place, what, project=project, schema=schema, timeout=timeout)
+
+
+def copy_rows(source: Transaction, target: Transaction, table: str) -> None:
+    """Put the rows of a table into another database's, in the order of the first column."""
+    rows = source.execute(f"SELECT * FROM {table} ORDER BY 1")
+    names = [column[0] for column in rows.description]
+    marks = ", ".join("?" * len(names))
+    target.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)
 
 
 def is_not_writable(error: RegistryError) -> bool:

@@ -57,8 +57,8 @@ FORMATS = """
     CREATE TABLE IF NOT EXISTS numbers (name text PRIMARY KEY, last bigint NOT NULL);
     CREATE OR REPLACE FUNCTION numbered() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
     BEGIN
-        INSERT INTO numbers VALUES (TG_TABLE_NAME, 1)
-            ON CONFLICT (name) DO UPDATE SET last = numbers.last + 1 RETURNING last INTO NEW.id;
+        INSERT INTO numbers VALUES (TG_TABLE_NAME, coalesce(NEW.id, 1))
+            ON CONFLICT (name) DO UPDATE SET last = coalesce(NEW.id, numbers.last + 1) RETURNING last INTO NEW.id;
         RETURN NEW;
     END $$;
     CREATE OR REPLACE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS $$

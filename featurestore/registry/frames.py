@@ -8,6 +8,9 @@ import orjson
 
 from featurestore.durable.database import Transaction
 
+FRAMES = "frames"
+"""What the table is called."""
+
 TABLE = """CREATE TABLE IF NOT EXISTS frames (
     path TEXT PRIMARY KEY,
     service TEXT NOT NULL, fingerprint TEXT NOT NULL,
@@ -32,9 +35,14 @@ class WrittenFrame:
     reads: tuple[str, ...]
 
 
+def make_frames(connection: Transaction) -> None:
+    """Make the table, where there is none."""
+    connection.execute(TABLE)
+
+
 def add_frame(connection: Transaction, frame: WrittenFrame) -> None:
     """Journal a frame; what was written to its path before is gone."""
-    connection.execute(TABLE)
+    make_frames(connection)
     connection.execute("DELETE FROM frames WHERE path = ?", (frame.path,))
     row = (frame.path, frame.service, frame.fingerprint, frame.rows, frame.written, frame.manifest)
     connection.execute("INSERT INTO frames VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, orjson.dumps(frame.reads).decode()))
@@ -42,7 +50,7 @@ def add_frame(connection: Transaction, frame: WrittenFrame) -> None:
 
 def frames_in(connection: Transaction) -> tuple[WrittenFrame, ...]:
     """All frames, the last written first."""
-    if "frames" not in connection.tables():
+    if FRAMES not in connection.tables():
         return ()
     rows = connection.execute("SELECT * FROM frames ORDER BY written DESC, path").fetchall()
     return tuple(

@@ -8,6 +8,7 @@ has been applied.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import orjson
 
 from featurestore.bound import BoundToProcess
 from featurestore.clock import wall_clock
-from featurestore.durable.database import Transaction, opened, row_check
+from featurestore.durable.database import Transaction, copy_rows, opened, row_check
 from featurestore.errors import NotFoundError, PlanOutdatedError, RegistryError
 from featurestore.registry.activity import ACTIVITY, STAYS, Activity, activity_in, add_activity
 from featurestore.registry.documents import Document, digest_of, empty_document, service_views, view_fingerprints
@@ -30,7 +31,7 @@ from featurestore.registry.forgotten import (
     made_secret,
     put_forgetting,
 )
-from featurestore.registry.frames import WrittenFrame, add_frame, frames_in
+from featurestore.registry.frames import FRAMES, WrittenFrame, add_frame, frames_in, make_frames
 from featurestore.registry.keys import API_KEYS, ApiKey, keys_in, note_used, put_keys
 from featurestore.registry.records import Freed, KeptVersion, RegistryState, RunRecord, ServiceVersion, Version
 from featurestore.semantics.forgotten import ForgottenKeys
@@ -83,6 +84,9 @@ TABLES = (
     f"CREATE {FORGOTTEN}",
     f"CREATE {FORGET_SECRET}",
 )
+
+COPIED = tuple(found[1] for sql in TABLES if (found := re.match(r"CREATE TABLE (\w+) \(", sql)))
+"""The tables in which something is kept, each after those that it refers to; whose it is is said by whoever makes them."""
 
 UPGRADES: dict[int, tuple[str, ...]] = {
     1: (f"CREATE {KEPT}",),
@@ -386,6 +390,30 @@ class Registry(BoundToProcess):
                 return activity_in(connection, f"{where} ORDER BY id DESC LIMIT ?", *given.values(), limit)
             except ValueError as error:
                 raise self._damaged(str(error)) from None
+
+    def take_over(self, source: Registry) -> None:
+        """Put in all that another registry has. RegistryError, with nothing done, where there is something here already, or the
+        other is not what was written."""
+        found = source._everything()
+        with source._reading() as read, self._write() as write:
+            if read is None:
+                raise RegistryError(f"There is no registry in {source._database.name}")
+            if any(write.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in COPIED):
+                raise RegistryError(f"The registry {self._database.name} is not empty")
+            for table in COPIED:
+                copy_rows(read, write, table)
+            if FRAMES in read.tables():
+                make_frames(write)
+                copy_rows(read, write, FRAMES)
+        if self._everything() != found:
+            raise self._damaged("it is not what was copied into it")
+
+    def _everything(self) -> tuple[Any, ...]:
+        """All that it tells."""
+        every = 1 << 62
+        return (
+            self.history(), self.state(), self.runs(limit=every), self.frames(), self.api_keys(), self.activity(limit=every)
+        )  # fmt: skip
 
     def close(self) -> None:
         """Let go of connections that are kept; it may be used afterwards."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.clock import wall_clock
-from featurestore.durable.database import Transaction, is_not_writable, opened, row_check
+from featurestore.durable.database import Transaction, copy_rows, is_not_writable, opened, row_check
 from featurestore.errors import RegistryError
 from featurestore.semantics.time import BEGINNING
 
@@ -46,6 +46,11 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS checks (source TEXT PRIMARY KEY, of_rows INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS owner (project TEXT NOT NULL)",  # one row: whose it is; none while nobody said
 )
+
+
+def beside(registry: Path | str) -> Path | str:
+    """Where the journal is that goes with a registry."""
+    return registry.with_suffix(".arrivals.db") if isinstance(registry, Path) else registry
 
 
 class Sighting(NamedTuple):
@@ -150,6 +155,23 @@ class Arrivals:
         stays = [Stay(file, seen, known.missed.get(file)) for file, seen in known.seen.items()]
         return sorted(stays, key=lambda stay: (stay.file.name, stay.seen))
 
+    def take_over(self, source: Arrivals) -> None:
+        """Put in all that another journal has, or see that it is here already. RegistryError where something else is."""
+        with source._database.reading() as read:
+            if read is None:
+                return
+            known = {name: source._known(read, name) for name in _sources(read)}
+            with self._write() as write:
+                there = {name: self._known(write, name) for name in _sources(write)}
+                if there == known:
+                    return
+                if there:
+                    raise RegistryError(f"The journal of arrivals {self._database.name} is not empty")
+                for table in sorted({"arrivals", "gone", "counted"} & read.tables()):
+                    copy_rows(read, write, table)
+                for name in known:
+                    _take_check(write, name)
+
     def close(self) -> None:
         """Let go of connections that are kept; it may be used afterwards."""
         self._database.close()
@@ -185,14 +207,19 @@ class Arrivals:
             if not is_set_up or connection.schema() < SCHEMA:
                 for sql in TABLES:
                     connection.execute(sql)
-                sources = "SELECT source FROM arrivals UNION SELECT source FROM counted"
-                for (source,) in connection.execute(sources).fetchall():
+                for source in _sources(connection):
                     _take_check(connection, source)
                 self._database.mark(connection)
             if self._project is not None:
                 sql = "INSERT INTO owner SELECT ? WHERE NOT EXISTS (SELECT 1 FROM owner)"
                 connection.execute(sql, (self._project,))
             yield connection
+
+
+def _sources(connection: Transaction) -> list[str]:
+    """The names of the sources of which something is journalled."""
+    found = connection.execute("SELECT source FROM arrivals UNION SELECT source FROM counted ORDER BY 1")
+    return [name for (name,) in found.fetchall()]
 
 
 def _rows(connection: Transaction, source: str, tables: set[str]) -> tuple[list[Any], list[Any], list[Any]]:

@@ -60,7 +60,7 @@ def nobody() -> Iterator[int]:
 
 
 SAYS = {
-    **PRINTS, "materialize": "materialize", "init": "init other", "verify": "verify", "keys": "keys list", "help": "--help", "version": "--version",
+    **PRINTS, "materialize": "materialize", "init": "init other", "verify": "verify", "keys": "keys list", "registry": "registry copy .featurestore/registry.db moved.db", "help": "--help", "version": "--version",
     "help of one": "push --help",
 }  # fmt: skip
 UNREAD = [
