@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import redis
+import redis.cluster
 from redis.connection import AbstractConnection
 
 from featurestore.online.due import due
@@ -17,6 +18,9 @@ from featurestore.online.watched import POOLS
 _TAKEN = inspect.signature(AbstractConnection.__init__).parameters
 WITHOUT_LIBRARY = {"driver_info": None} if "driver_info" in _TAKEN else {"lib_name": None, "lib_version": None}
 """Options of a connection that does not tell the server which library made it; they had other names before redis-py 7.1."""
+_PARSER = getattr(redis.cluster, "ClusterParser", None)
+WITH_REDIRECTIONS = {} if _PARSER is None else {"parser_class": _PARSER}
+"""Options of a connection that knows what the servers of a cluster say; in later versions of redis-py every one does."""
 MIN_WAIT_SECONDS = 0.001
 """Seconds that a socket is given at least: 0 would mean not to wait at all, and to fail in another way."""
 

@@ -48,10 +48,11 @@ class ClusterStore(RedisStore):
         return self._server_at(self._place.addresses[0])
 
     def _server_at(self, address: Address) -> RedisServer:
-        if address not in self._servers:
+        found = self._servers.get(address)
+        if found is None:  # where two threads make one, both take the first
             kind, (host, port) = redis.SSLConnection if self._place.tls else redis.Connection, address
-            self._servers[address] = self._server_with(kind, host=host, port=port)
-        return self._servers[address]
+            found = self._servers.setdefault(address, self._server_with(kind, host=host, port=port))
+        return found
 
     def close(self) -> None:
         """See RedisStore."""

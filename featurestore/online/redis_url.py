@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from featurestore.errors import ConfigError
-from featurestore.online.pool import WITHOUT_LIBRARY
+from featurestore.online.pool import WITH_REDIRECTIONS, WITHOUT_LIBRARY
 from featurestore.online.url import Parser, file_path, parse_options, seconds, whole_number
 
 Address = tuple[str, int]
@@ -74,6 +74,7 @@ def parse_redis_url(url: str) -> RedisPlace:
         "socket_connect_timeout": options.get("connect_timeout", 1.0),
         "protocol": 2,  # with 3, and with the library's name, connecting takes more round trips
         **WITHOUT_LIBRARY,
+        **WITH_REDIRECTIONS,
         "client_name": "featurestore",  # seen in CLIENT LIST; over TLS its reply also brings in the session tickets,
         # which redis-py would otherwise take for the rest of an earlier answer
         **(_tls(options) if tls else {}),
