@@ -33,6 +33,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "init", "shop")
     for command in ("apply", "materialize", "push", "historical"):
         run(folder / "shop", *shlex.split(PRINTS[command]))
+    run(folder / "shop", "backup", "../whole.tar")
     return folder / "shop"
 
 
@@ -61,7 +62,7 @@ def nobody() -> Iterator[int]:
 
 SAYS = {
     **PRINTS, "materialize": "materialize", "init": "init other", "verify": "verify", "keys": "keys list", "registry": "registry copy .featurestore/registry.db moved.db", "help": "--help", "version": "--version",
-    "help of one": "push --help",
+    "help of one": "push --help", "restore": "--repo ../restored restore ../whole.tar",
 }  # fmt: skip
 UNREAD = [
     name for name in dict.fromkeys([*itertools.chain(*GROUPS.values()), *SAYS]) if name not in {"serve", "teardown"}
