@@ -8,6 +8,7 @@ it is whole and on the disk.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from featurestore.durable.owner import FILE as OWNER
 from featurestore.durable.owner import OwnedFolder
 from featurestore.durable.sqlite_file import SQLiteFile
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.errors import BackupError, ConfigError
+from featurestore.errors import BackupError, ConfigError, RegistryError
 from featurestore.lazy import pa
 from featurestore.registry import store as registries
 from featurestore.registry.activity import Activity
@@ -43,6 +44,8 @@ from featurestore.serving.log.copying import copy_serving_log
 from featurestore.sources import arrivals
 from featurestore.sources.log import Log
 from featurestore.sources.push_logs import LATE, ROWS
+
+LOGGER = logging.getLogger("featurestore")
 
 WAIT_SECONDS = 30.0
 """Seconds for which others are waited for that write a database."""
@@ -56,6 +59,8 @@ def make_backup(config: Config, to: Path) -> BackupManifest:
     """
     config.check_restored()
     to = Path(os.path.abspath(to))  # noqa: PTH100 - Path.resolve would follow links
+    if "\0" in str(to):
+        raise BackupError(f"{str(to)!r} is no path: it holds a NUL")
     if os.path.lexists(to):
         raise BackupError(f"{to} is there already; a backup overwrites nothing. Give it a name of its own")
     created, registry = wall_clock(), Registry(config.registry, project=config.project)
@@ -73,8 +78,11 @@ def make_backup(config: Config, to: Path) -> BackupManifest:
             beside.remove()
     except OSError as error:
         raise BackupError(f"The backup {to} cannot be written: {told(error)}") from error
-    if registry.generation():
-        registry.add_activity([Activity("back up", to.name, {"files": len(manifest.files)})])
+    try:
+        if registry.generation():
+            registry.add_activity([Activity("back up", to.name, {"files": len(manifest.files)})])
+    except RegistryError as error:  # it is made all the same: of a project on a disk that is read-only, say
+        LOGGER.warning("The backup is made, and not in the trail of activity: %s", error)
     return manifest
 
 

@@ -23,8 +23,9 @@ from featurestore.backup.make import make_backup
 from featurestore.backup.restore import restore_backup
 from featurestore.config import load_config
 from featurestore.durable.checksums import encoded
-from featurestore.errors import BackupError, ConfigError, LogDamagedError
+from featurestore.errors import BackupError, ConfigError, LogDamagedError, RegistryError
 from featurestore.online import open_online
+from featurestore.registry.store import Registry
 from featurestore.serving.log.copying import copy_serving_log
 from featurestore.serving.log.segments import REPLACES, live
 from tests.cli.test_commands import run
@@ -265,6 +266,46 @@ def test_a_damaged_log_is_not_backed_up(shop: Path, tmp_path: Path) -> None:
     with pytest.raises(LogDamagedError, match=str(log)):
         make_backup(load_config(repo), tmp_path / "backups" / "b")
     assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_a_trail_that_cannot_be_written_spoils_no_backup(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said; and a path that is none is refused before anything is written."""
+
+    def refuse(*_: object) -> None:
+        raise RegistryError("read-only file system")
+
+    monkeypatch.setattr(Registry, "add_activity", refuse)
+    make_backup(load_config(shop), tmp_path / "b")
+    Archive(tmp_path / "b").check()
+    assert "The backup is made, and not in the trail of activity: read-only" in caplog.text
+    with pytest.raises(BackupError, match="is no path: it holds a NUL"):
+        make_backup(load_config(shop), tmp_path / "a\0b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_full_disk_leaves_nothing(shop: Path, tmp_path: Path) -> None:
+    """Neither of a backup nor of a restore; here the greatest size of a file is what is full."""
+    make_backup(load_config(shop), tmp_path / "b.tar")
+    (tmp_path / "backups").mkdir()
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "from featurestore.cli import main; sys.argv[0] = 'featurestore'; main()"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for words in (
+        ["--repo", shop, "backup", tmp_path / "backups/b"],
+        ["--repo", tmp_path / "other", "restore", tmp_path / "b.tar"],
+    ):
+        command = [sys.executable, "-c", program, *map(str, words)]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "full" in done.stderr
+    assert list((tmp_path / "backups").iterdir()) == []
+    left = [path.name for path in (tmp_path / "other").rglob("*") if path.is_file() and "online" not in path.parts]
+    assert left == ["featurestore.toml"]
 
 
 def test_a_serving_log_that_is_merged_meanwhile_is_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
