@@ -193,6 +193,19 @@ def test_another_machine_takes_over_when_the_lease_has_run_out(store: FeatureSto
         until(lambda: is_fresh(store, "first"))
 
 
+def test_a_container_of_the_same_name_is_another_machine(store: FeatureStore) -> None:
+    """On the host's network two containers have one name, and each a process of this number: neither takes the other for dead."""
+    ends = round(NOON.timestamp() * 1e6) + LEASE_US
+    mine = {"token": "t", "turn": "u", "host": os.uname().nodename, "pid": os.getpid(), "until": ends}
+    store.online.write({b"lead": orjson.dumps({**mine, "space": "pid:[1]"})})
+    with pytest.raises(LeaseTakenError):
+        Leader(store.online, b"lead")
+    store.online.write(
+        {b"lead": orjson.dumps(mine)}
+    )  # of an earlier version, and of a run of this process that is over
+    Leader(store.online, b"lead").leave()
+
+
 def test_who_lost_the_lead_stops(store: FeatureStore, caplog: pytest.LogCaptureFixture) -> None:
     """A leader that stood still for longer than a lease finds that another leads; it waits for its turn, as all do."""
     with following(store):

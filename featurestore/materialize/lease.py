@@ -28,24 +28,26 @@ _HELD: set[str] = set()
 
 
 class Holder(NamedTuple):
-    """Who holds a lease, and until when (µs, by the online store's clock) without another word."""
+    """Who holds a lease, and until when (µs, by the online store's clock) without another word. space: in which the pid is one;
+    None where an earlier version did not say."""
 
     host: str
     pid: int
     token: str
     ends: int
+    space: str | None = None
 
     @classmethod
     def of(cls, value: bytes) -> Holder:
         """What a lease's value says."""
         said = orjson.loads(value)
-        return cls(said["host"], int(said["pid"]), said["token"], int(said["until"]))
+        return cls(said["host"], int(said["pid"]), said["token"], int(said["until"]), said.get("space"))
 
     def is_alive(self, now: int) -> bool:
         """Whether its lease has not run out at an instant (µs), and nothing shows that it is dead."""
         if self.ends <= now:
             return False
-        if self.host != socket.gethostname():
+        if self.host != socket.gethostname() or self.space not in {None, _pid_space()}:
             return True
         return self.token in _HELD if self.pid == os.getpid() else _is_alive(self.pid)
 
@@ -103,6 +105,7 @@ class Lease:
                 "turn": secrets.token_hex(4),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
+                "space": _pid_space(),
                 "until": now + LEASE_US,
             }
         )
@@ -135,6 +138,15 @@ class Lease:
         if not self._store.write({**puts, self._key: value}, guard=Guard(self._key, self._value)):
             raise LeaseLostError(f"{self._title}: another run has taken over; this one wrote nothing since")
         self._value = value
+
+
+def _pid_space() -> str:
+    """Among which processes of the machine a pid is this one's: containers on the host's network have its name, and each has a
+    process 1."""
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - it is a link to nothing
+    except OSError:
+        return ""
 
 
 def _is_alive(pid: int) -> bool:
