@@ -29,6 +29,7 @@ from featurestore.registry.store import Registry
 from featurestore.serving.log.copying import copy_serving_log
 from featurestore.serving.log.segments import REPLACES, live
 from tests.cli.test_commands import run
+from tests.servers import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["folder", "file.tar"]
@@ -242,6 +243,37 @@ def test_the_online_store_of_the_original_is_not_written_over(
     assert store.get([b"shop:x", b"shopping:x"]).values == [None, b"1"]
     store.write({b"shopping:x": None})
     store.close()
+
+
+def test_a_registry_in_postgresql_is_for_its_own_dump(
+    shop: Path, tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backup has all else, and says so; it is restored beside a registry in PostgreSQL, and beside no other."""
+    monkeypatch.setenv("REGISTRY_URL", postgres.url)
+    repo, other = tmp_path / "shop", tmp_path / "other"
+    shutil.copytree(shop, repo, ignore=shutil.ignore_patterns(".featurestore", "__pycache__"))
+    toml = (repo / "featurestore.toml").read_text()
+    (repo / "featurestore.toml").write_text(f'registry = "${{REGISTRY_URL}}"\n{toml}')
+    with FeatureStore(repo) as store:
+        store.apply()
+        store.push("carts", [{"cart": "c", "customer": "u1", "at": datetime.now(UTC), "amount": 1.0}])
+    said = run(repo, "backup", str(tmp_path / "b.tar")).stdout
+    assert "PostgreSQL: dump them now, by its own pg_dump." in said
+    assert not {"registry.db", "arrivals.db"} & Archive(tmp_path / "b.tar").manifest.files.keys()
+    other.mkdir()
+    (other / "featurestore.toml").write_text(toml)
+    with pytest.raises(BackupError, match="had its registry in PostgreSQL, and .* says registry = .*registry.db"):
+        restore_backup(tmp_path / "b.tar", other)
+    (other / "featurestore.toml").unlink()
+    assert restore_backup(tmp_path / "b.tar", other).settings
+    with FeatureStore(other) as store:
+        store.materialize(["customer_carts"], progress=False)
+        online = store.get_online_features([{"customer": "u1"}], "cart_model").to_dict()
+    assert online["customer_carts__carts_1d"] == [1]
+    make_backup(load_config(shop), tmp_path / "c")
+    with pytest.raises(BackupError, match="has its registry in a file, and .* says registry = postgresql://"):
+        restore_backup(tmp_path / "c", repo)
+    assert "secret" not in said
 
 
 def test_a_half_restored_project_is_not_opened(shop: Path, tmp_path: Path) -> None:
