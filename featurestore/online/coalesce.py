@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from itertools import chain
+from math import inf
 from typing import NamedTuple
 
 from featurestore.errors import OnlineDamagedError, OnlineUnavailableError
@@ -21,6 +22,11 @@ class _WaitingGet(NamedTuple):
     first: Sequence[bytes]
     keys: Sequence[bytes]
     answer: _Answer
+
+
+def _give_up(answer: _Answer) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
 
 
 class CoalescingReader:
@@ -41,10 +47,10 @@ class CoalescingReader:
         self._waiting: list[_WaitingGet] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def get(self, keys: Sequence[bytes], *, first: Sequence[bytes] = ()) -> Reading:
+    async def get(self, keys: Sequence[bytes], *, first: Sequence[bytes] = (), within_seconds: float = inf) -> Reading:
         """The store's clock and the values of `first`, then of `keys`; all of `first` are read no later than `keys`.
 
-        Raises what the store's `get` raises. Call it from one event loop only.
+        Raises what the store's `get` raises, and TimeoutError where it takes longer than it may. Call it from one event loop only.
         """
         if not self._store.blocking:
             return self._store.get([*first, *keys])
@@ -55,7 +61,13 @@ class CoalescingReader:
         self._waiting.append(_WaitingGet(first, keys, answer))
         if not serves:
             self._task = self._loop.create_task(self._serve())
-        return await answer
+        if within_seconds == inf:
+            return await answer
+        timer = self._loop.call_later(within_seconds, _give_up, answer)  # a quarter of what `asyncio.timeout` takes
+        try:
+            return await answer
+        finally:
+            timer.cancel()
 
     async def _serve(self) -> None:
         """Read for the waiting requests until none is left."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from math import inf
+from time import monotonic, perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -106,13 +107,15 @@ class Lookup(BoundToProcess):
                 return result
         raise self._torn()
 
-    async def aget(self, rows: Any, *, json: bool = False) -> OnlineResult:
-        """`get` for coroutines: round trips are shared with those that wait at the same time."""
+    async def aget(self, rows: Any, *, json: bool = False, due: float = inf) -> OnlineResult:
+        """`get` for coroutines: round trips are shared with those that wait at the same time. TimeoutError where the online
+        store has not answered by an instant of the monotonic clock."""
         asked = self._encode(rows_of(rows, self._inputs), json=json)
         count, reader = len(self._marks), self._reader()
         for _ in range(MAX_READINGS):
             with span("online read", keys=len(asked.keys)):
-                reading = await reader.get(asked.keys[count:], first=asked.keys[:count])
+                left = max(0.0, due - monotonic())
+                reading = await reader.get(asked.keys[count:], first=asked.keys[:count], within_seconds=left)
             result = self._answer(asked, reading)
             if result is not None:
                 return result

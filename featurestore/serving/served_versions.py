@@ -85,6 +85,12 @@ def is_published(view: ResolvedView, store: OnlineStore, project: str) -> bool:
     return view.timing.served(unpack_watermark(reading.values[0]), reading.now) is not None
 
 
+async def _beside(call: Callable[[], Lookup], due: float) -> Lookup:
+    """The result of a call in a worker thread; TimeoutError where it is later than an instant of the monotonic clock."""
+    async with asyncio.timeout(None if due == inf else max(0.0, due - time.monotonic())):
+        return await asyncio.get_running_loop().run_in_executor(None, call)
+
+
 class ServiceBehind(NamedTuple):
     """A service that this process does not serve as it is applied, for want of the code. served: the fingerprint of the older
     version that it serves to whoever names none; None where it has the code of none. why: with the step that helps."""
@@ -228,9 +234,9 @@ class Serving:
     ) -> OnlineResult:  # fmt: skip
         """`get` for coroutines; what reads the registry does so in a worker thread."""
         request_id = None if request_id is None else checked_id(request_id)
+        due = time.monotonic() + patience.seconds
         try:
-            async with asyncio.timeout(None if patience.seconds == inf else patience.seconds):
-                return await self._agot(name, fingerprint, rows, json=json, request_id=request_id)
+            return await self._agot(name, fingerprint, rows, due, json=json, request_id=request_id)
         except (TimeoutError, OnlineUnavailableError) as error:
             loaded = self._loaded.get((name, fingerprint)) if patience.takes_defaults else None
             if loaded is None:
@@ -238,21 +244,21 @@ class Serving:
         return self._unavailable(loaded.lookup, rows, json=json, request_id=request_id)
 
     async def _agot(
-        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool, request_id: str | None
+        self, name: Named, fingerprint: str | None, rows: Any, due: float, *, json: bool, request_id: str | None
     ) -> OnlineResult:
+        """due: until when it may wait, by the monotonic clock; TimeoutError."""
         loaded = self._loaded.get((name, fingerprint))
         if loaded is not None and time.monotonic() - loaded.checked < RELOAD_SECONDS:
             lookup = loaded.lookup
         else:
-            look = partial(self.lookup, name, fingerprint, since=time.monotonic())
-            lookup = await asyncio.get_running_loop().run_in_executor(None, look)
+            lookup = await _beside(partial(self.lookup, name, fingerprint, since=time.monotonic()), due)
         try:
-            return self._recorded(lookup, await lookup.aget(rows, json=json), request_id)
+            return self._recorded(lookup, await lookup.aget(rows, json=json, due=due), request_id)
         except NotMaterializedError:
-            newer = await asyncio.get_running_loop().run_in_executor(None, self._again, name, fingerprint)
+            newer = await _beside(partial(self._again, name, fingerprint), due)
             if newer is lookup:
                 raise
-        return self._recorded(newer, await newer.aget(rows, json=json), request_id)
+        return self._recorded(newer, await newer.aget(rows, json=json, due=due), request_id)
 
     def _again(self, name: Named, fingerprint: str | None) -> Lookup:
         """The version to be served now, whenever it was looked for last."""
