@@ -9,6 +9,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 from starlette.types import Scope
@@ -53,6 +54,7 @@ class AccessLog:
         self._flush_at: asyncio.TimerHandle | None = None
         self._given: queue.SimpleQueue[list[bytes] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._is_torn = False  # whether a part of a line was written last
 
     def note(self, scope: Scope, *, route: str, status: int | None, seconds: float, size: int) -> None:
         """A request was answered. status: None where the client hung up before an answer began; size: bytes of the body."""
@@ -104,25 +106,32 @@ class AccessLog:
 
     def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
         while (lines := self._given.get()) is not None:
-            lost = _write(self._file, lines)
-            if not loop.is_closed():
+            lost = self._write(lines)
+            with suppress(RuntimeError):  # the loop has ended, and nobody counts any more
                 loop.call_soon_threadsafe(self._written, sum(map(len, lines)), lost)
 
+    def _write(self, lines: list[bytes]) -> int:
+        """Write lines whole; how many of them could not be."""
+        lost = 0
+        for piece in _pieces(lines):
+            whole = (b"\n" if self._is_torn else b"") + b"".join(piece)
+            written = _written(self._file, whole)
+            if written:
+                self._is_torn = not whole[:written].endswith(b"\n")
+            lost += len(piece) if written < len(whole) else 0
+        return lost
 
-def _write(file: Any, lines: list[bytes]) -> int:
-    """Write lines whole; how many of them could not be."""
-    lost = 0
-    for piece in _pieces(lines):
-        rest = memoryview(b"".join(piece))
-        try:
-            while rest:
-                try:
-                    rest = rest[os.write(file.fileno(), rest) :]
-                except BlockingIOError:  # somebody who shares the pipe has made it so
-                    select.select([], [file], [])
-        except (OSError, ValueError):  # nobody reads it any more, the disk is full, it was closed
-            lost += len(piece)
-    return lost
+
+def _written(file: Any, whole: bytes) -> int:
+    """How many bytes could be written."""
+    rest = memoryview(whole)
+    with suppress(OSError, ValueError):  # nobody reads it any more, the disk is full, it was closed
+        while rest:
+            try:
+                rest = rest[os.write(file.fileno(), rest) :]
+            except BlockingIOError:  # somebody who shares the pipe has made it so
+                select.select([], [file], [])
+    return len(whole) - len(rest)
 
 
 def _pieces(lines: list[bytes]) -> list[list[bytes]]:

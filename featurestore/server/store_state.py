@@ -71,10 +71,13 @@ class StoreState(Collector):
         applied = self._store.registry.current().document["views"]
         last: dict[str, RunRecord] = {}
         for run in self._store.registry.runs(limit=JOURNAL_RUNS):
-            last.setdefault(run.view, run)
+            if run.status == "complete":
+                last.setdefault(run.view, run)
         for name in applied:
             if name not in last:  # its last run is an old one
-                last.update({run.view: run for run in self._store.registry.runs(name, limit=1)})
+                last.update(
+                    {run.view: run for run in self._store.registry.runs(name, limit=1) if run.status == "complete"}
+                )
         texts: dict[str, tuple[str, Callable[[RunRecord], float]]] = {
             "success_timestamp_seconds": ("When the last run of materialize that filled a view ended", lambda run: run.finished / 1e6),
             "seconds": ("How long that run took", lambda run: (run.finished - run.started) / 1e6),
@@ -97,7 +100,11 @@ class StoreState(Collector):
         )
         early = _gauge("audit_early_rows", "Rows that it found served for an instant to come", "service")
         at = _gauge("audit_timestamp_seconds", "When it was made", "service")
-        for service, found in last_audits(self._store.config.serving_log.folder).items():
+        applied = self._store.registry.current().document["services"]  # one that is retired is not audited any more
+        audits = last_audits(self._store.config.serving_log.folder)
+        for service, found in audits.items():
+            if service not in applied:
+                continue
             for outcome in ("exact", "rewritten", "skewed"):
                 values.add_metric([service, outcome], found.counts[outcome])
             early.add_metric([service], found.early)

@@ -221,7 +221,7 @@ def test_an_unexpected_error_is_logged_under_its_requests_id(
 
     with FeatureStore(tmp_path) as store, serving(store) as client:
         monkeypatch.setattr(store, "aget_online_features", fails)
-        answer = client.post(LOOKUP, json=LOOK)
+        answer = client.post(LOOKUP, json={**LOOK, "rows": LOOK["rows"][:1]})
     assert answer.status_code == 500
     (record,) = [record for record in caplog.records if record.name == "featurestore.server"]
     line = JsonLines().format(record)
@@ -297,3 +297,35 @@ def test_a_reader_that_is_gone_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
 
         asyncio.run(run())
     assert dropped == [5]
+
+
+def test_a_line_that_was_torn_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a disk is full in the middle of a line, the next one begins on a line of its own."""
+    with (tmp_path / "log").open("wb", buffering=0) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        whole, dropped = os.write, []
+        room = [100]
+
+        def write(descriptor: int, data: bytes) -> int:
+            if descriptor == stdout.fileno() and room:
+                size = room.pop()
+                room.append(0) if size else None
+                if not size:
+                    raise OSError(28, "No space left on device")
+                return whole(descriptor, data[:size])
+            return whole(descriptor, data)
+
+        async def run() -> None:
+            told = asyncio.Event()
+            log = AccessLog("stdout", lambda lines: (dropped.append(lines), told.set()))
+            monkeypatch.setattr(os, "write", write)
+            noted(log, 3)
+            await told.wait()
+            noted(log, 2)
+            await log.close()
+
+        asyncio.run(run())
+    torn, *lines = (tmp_path / "log").read_text().splitlines()
+    assert dropped == [3]
+    assert len(torn) == 100
+    assert [json.loads(line)["status"] for line in lines] == [200, 200]

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.access.api_keys import create_key
+from featurestore.durable.checksums import decoded, encoded
 from featurestore.reports.audit.last_audit import FILE, last_audits
 from featurestore.semantics.status import Status
 from featurestore.types import Float64, String, Timestamp
@@ -299,6 +300,15 @@ def test_runs_and_audits_of_other_processes_are_told(folder: Path) -> None:
         store.audit()
         found = store.audit()
         samples = scraped(client)
+        kept = store.config.serving_log.folder / FILE
+        found_of = decoded(kept.read_bytes())
+        kept.write_bytes(encoded({**found_of, "retired": found_of["m"]}))
+        audited = {
+            dict(labels)["service"]
+            for name, labels in scraped(client)
+            if name == "featurestore_audit_timestamp_seconds"
+        }
+        assert audited == {"m"}  # nobody audits one that is not applied, and it would be called old for ever
         (view,) = store.status()
     version = {"view": "v", "fingerprint": view.fingerprint}
     ended = value(samples, "materialize_last_success_timestamp_seconds", **version)
