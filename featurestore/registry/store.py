@@ -412,7 +412,8 @@ class Registry(BoundToProcess):
         """All that it tells."""
         every = 1 << 62
         return (
-            self.history(), self.state(), self.runs(limit=every), self.frames(), self.api_keys(), self.activity(limit=every)
+            self.history(), self.state(), self.runs(limit=every), self.frames(), self.api_keys(), self.activity(limit=every),
+            self.forgettings(), self.forgotten_keys(),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from featurestore.access.api_keys import create_key
 from featurestore.errors import RegistryError
+from featurestore.registry.forgotten import Forgetting
 from featurestore.registry.frames import WrittenFrame
 from featurestore.registry.store import Registry, RunRecord, ServiceVersion
+from featurestore.semantics.forgotten import ForgottenKey
 from featurestore.sources.arrivals import Arrivals, Sighting, Stay, beside
 from tests.cli.test_commands import run
 from tests.registry.older import make_older
@@ -33,6 +35,8 @@ def old(tmp_path: Path) -> Registry:
     registry.record_run(RunRecord("v", "f1", 1, 2, 3, 4, 5, "complete", {"late": [1]}))
     registry.record_frame(WrittenFrame("/a.parquet", "s", "f", 1, 2, "m", ("x",)))
     create_key(registry, "web", ["read"])
+    registry.forget_secret()
+    registry.put_forgetting(Forgetting(ForgottenKey("customer", ("customer",), "ab12", 7), sources=("orders",)))
     return registry
 
 
