@@ -35,7 +35,14 @@ from featurestore.errors import (
     did_you_mean,
 )
 from featurestore.forget.forgotten import Forgotten
-from featurestore.forget.logged_rows import LoggedSource, counting, forgotten_rows, mappings, rows_taken_back
+from featurestore.forget.logged_rows import (
+    LoggedSource,
+    counting,
+    forgotten_rows,
+    mappings,
+    remove_unfinished,
+    rows_taken_back,
+)
 from featurestore.lazy import pa
 from featurestore.materialize.progress import Progress
 from featurestore.online.source_state import SourceState, state_key
@@ -366,6 +373,7 @@ class _Forget:
                         pusher.forget_rows(rows)
                 erased = pa.concat_arrays(known or [pa.array([], pa.int64())])
                 log_rows[name] = offline.log(logged.source, ROWS).erase(erased, kept=(REPLACES,))
+                remove_unfinished(offline.log(logged.source), self._folder(name))
                 late_rows[name] = rows_taken_back(session, logged, self._folder(name), erase=True)
                 if offline.logs.has(name, LATE):
                     late = offline.log(logged.source, LATE)

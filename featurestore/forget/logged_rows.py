@@ -17,6 +17,7 @@ from featurestore.semantics.rows import words_sql
 from featurestore.semantics.source_columns import has_key
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.log import Log
+from featurestore.sources.log.log import ERASING
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
 
@@ -77,6 +78,13 @@ def counting(session: Session, views: Sequence[ResolvedView], rows: pa.Table) ->
         if session.connection.execute(sql).fetchall()[0][0]:
             found.append(view.name)
     return found
+
+
+def remove_unfinished(log: Log, folder: Path) -> None:
+    """Delete what a process that was killed left of a file of rows that it took back; whoever takes back holds the log's lock."""
+    with log.lock(ERASING):
+        for path in folder.glob("taken-back-*.parquet.partial"):
+            path.unlink(missing_ok=True)
 
 
 def rows_taken_back(session: Session, logged: LoggedSource, folder: Path, *, erase: bool) -> int:

@@ -167,6 +167,10 @@ def test_no_file_has_its_bytes(
     assert (merged.merged, merged.into) == (6, 2)
     look(store)
     assert any("taken-back" in name for name in files_with(tmp_path))
+    for place in ("logs/orders/rows/00000001.parquet.partial", "logs/orders/taken-back-1.parquet.partial"):
+        (tmp_path / ".featurestore" / place).write_text(ANNA)  # as processes leave them that are killed
+    (served,) = (tmp_path / ".featurestore" / "served" / "customers").iterdir()
+    (served / ".1-2-3-abcd-1.parquet").write_text(ANNA)
     told = store.forget("customer", {"customer": ANNA})
     assert (told.log_rows, told.late_rows) == ({"orders": 3}, {"orders": 1 + 1})
     assert [name for name in files_with(tmp_path) if not name.startswith(("data/", "online/"))] == []

@@ -16,6 +16,7 @@ from typing import Any
 
 from featurestore.errors import LogBusyError
 from featurestore.lazy import pa, pc, pq
+from featurestore.serving.log.process_counts import living
 from featurestore.serving.log.segments import (
     MERGED,
     REPLACES,
@@ -61,10 +62,9 @@ def erase_served(folder: Path, wanted: Callable[[str, str], Wanted], *, wait_sec
             for file in listed(version):
                 if file.path not in counting:  # what stands for it has its rows
                     file.path.unlink(missing_ok=True)
-            for left in version.glob(".[0-9]*.parquet"):
-                if (
-                    MERGED in left.name
-                ):  # of an erasure or a merge that was killed; only one at a time writes such files
+            writers = [*living(folder)]
+            for left in version.glob(".[0-9]*.parquet"):  # of one that is dead, or of a merge: nobody else merges now
+                if f"-{MERGED}-" in left.name or not any(f"-{name}-" in left.name for name in writers):
                     left.unlink(missing_ok=True)
     return erased
 
