@@ -73,6 +73,8 @@ def _url(value: str) -> str:
 
 
 def _registry(value: Any) -> Any:
+    if not isinstance(value, str | Path):
+        raise ValueError("must be text in quotes")
     return Path(value) if isinstance(value, str) and "://" not in value else value
 
 

@@ -33,7 +33,7 @@ SECONDS = ("request_seconds", "idle_seconds", "answer_seconds", "lookup_seconds"
 
 CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "project": (*TEXT, ('"a-b"', "must be a name: letters, digits and underscores, beginning with a letter")),
-    "registry": (*TEXT, ('"postgresql://x"', "a registry is a path or sqlite:///path"), ('""', "a path must be given")),
+    "registry": (*TEXT, ('"mysql://x"', "a registry is a path, sqlite:///path or postgresql://…"), ('""', "a path must be given")),
     "online": (*TEXT, ('"localhost:6379"', "must be a URL such as lmdb://.featurestore/online or redis://localhost:6379/0")),
     "logs": (*TEXT, ('""', "a path must be given")),
     "compact_after": (*WHOLE, ("-1", "must be at least 0")),
@@ -57,6 +57,9 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "server.workers": POSITIVE,
     "server.authentication": (('"on"', "must be 'required' or 'off'"), ("true", "must be 'required' or 'off'")),
     "server.when_unavailable": (('"default"', "must be 'raise' or 'defaults'"), ("true", "must be 'raise' or 'defaults'")),
+    "server.log_format": (('"yaml"', "must be 'text' or 'json'"), ("true", "must be 'text' or 'json'")),
+    "server.access_log": (('"on"', "must be 'off', 'stdout' or 'stderr'"), ("true", "must be 'off', 'stdout' or 'stderr'")),
+    "server.traces": (('"on"', "must be 'off' or 'otlp'"), ("true", "must be 'off' or 'otlp'")),
     "server.tls_certificate": (*TEXT, ('""', "a path must be given")),
     "server.tls_key": (*TEXT, ('""', "a path must be given")),
     "server.client_ca": (*TEXT, ('""', "a path must be given")),

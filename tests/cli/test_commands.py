@@ -32,7 +32,7 @@ ORDER = [
 ]  # fmt: skip
 PRINTS = {
     "plan": "plan", "apply": "apply", "materialize": "materialize --quiet", "show": "show", "status": "status",
-    "history": "history", "push": "push carts data/carts.jsonl", "compact": "compact", "take-back": "take-back carts", "forget": "forget customer customer=nobody --yes", "backup": "backup ../copy.tar", "audit": "audit", "availability": "availability", "simulate": "simulate --lookups 2", "snapshot": "snapshot customer_orders --at 2025-01-05 --at 2025-01-06",
+    "history": "history", "push": "push carts data/carts.jsonl", "compact": "compact", "take-back": "take-back carts", "forget": "forget customer customer=nobody --yes", "audit": "audit", "availability": "availability", "simulate": "simulate --lookups 2", "snapshot": "snapshot customer_orders --at 2025-01-05 --at 2025-01-06",
     "explain": "explain customer_orders customer=ann", "lineage": "lineage orders.amount", "online": "online order_model customer=ann amount=NaN",
     "historical": "historical data/spine.parquet order_model -o json.parquet", "teardown": "teardown --yes",
     "manifest": "manifest json.parquet", "activity": "activity", "backup": "backup json.tar",

@@ -75,6 +75,20 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def redis_client(request: pytest.FixtureRequest, url: str) -> redis.Redis | None:
+    """A client of the server that has the keys of `store`; None where none is a Redis."""
+    if url.startswith("lmdb"):
+        return None
+    if url.startswith("redis://"):
+        return redis.Redis.from_url(url)
+    servers: RedisSentinel | RedisCluster = request.getfixturevalue(
+        "redis_cluster" if "cluster" in url else "redis_sentinel"
+    )
+    server = servers.primary_of(TAG) if isinstance(servers, RedisCluster) else servers.primary
+    return redis.Redis(port=server.port)
+
+
+@pytest.fixture
 def prefix_of_all(url: str) -> str:
     """What the keys of another process begin with, for `store` to see them."""
     return TAG.decode() if "cluster" in url else ""

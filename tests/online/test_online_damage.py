@@ -154,12 +154,14 @@ def test_who_shares_a_round_trip_with_damage_is_answered() -> None:
         assert all(each.values == [None, b"value"] for number, each in enumerate(found) if number != 7)  # type: ignore[attr-defined]
 
 
-def test_values_of_a_version_without_checksums(store: OnlineStore, url: str) -> None:
+def test_values_of_a_version_without_checksums(
+    store: OnlineStore, url: str, redis_client: redis.Redis | None, prefix_of_all: str
+) -> None:
     """They are read as they are, guards included, until they are written anew."""
     older = {b"record": b"\1" + bytes(20), b"lease": b'{"pid": 1}', b"state": struct.pack("<Bqq", 1, 5, -1)}
-    if url.startswith("redis"):
-        with redis.Redis.from_url(url) as client:
-            client.mset(older)
+    if redis_client is not None:
+        with redis_client:
+            redis_client.mset({prefix_of_all.encode() + key: value for key, value in older.items()})
     else:
         store.close()
         with lmdb.open(url.removeprefix("lmdb://"), max_dbs=2) as env, env.begin(write=True) as transaction:
