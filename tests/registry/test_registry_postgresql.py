@@ -189,6 +189,46 @@ def test_what_may_have_been_kept_is_told(postgres: PostgresServer, registry: Reg
         far.close()
 
 
+def test_a_server_that_crashes_while_it_is_written_to_loses_nothing_that_it_confirmed(
+    postgres: PostgresServer, registry: Registry
+) -> None:
+    """Each run is there once whose recording returned; of those that failed there are only such as nobody knew of. Numbers have no gap."""
+    kept: list[list[int]] = [[], []]
+    open_ends, stop = 0, threading.Event()
+
+    def record(who: int) -> None:
+        nonlocal open_ends
+        own, instant = Registry(postgres.url, project="shop"), 0
+        while not stop.is_set():
+            instant += 1
+            try:
+                own.record_run(RunRecord(f"v{who}", "f", instant, 2, 3, 4, 5, "complete"))
+                kept[who].append(instant)
+            except RegistryUnavailableError as error:
+                open_ends += "whether it did is not known" in str(error)
+        own.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        writers = [threads.submit(record, who) for who in range(2)]
+        try:
+            for crashes in (True, True, False):
+                goal = [len(one) + 5 for one in kept]
+                while any(len(one) < least for one, least in zip(kept, goal, strict=True)):
+                    assert not any(writer.done() for writer in writers)
+                    time.sleep(0.01)
+                if crashes:
+                    postgres.stop()
+                    postgres.start()
+        finally:
+            stop.set()
+    runs = registry.runs(limit=1_000_000)
+    found = [[run.instant for run in runs if run.view == f"v{who}"] for who in range(2)]
+    assert all(set(kept[who]) <= set(found[who]) and len(found[who]) == len(set(found[who])) for who in range(2))
+    assert sum(map(len, found)) - sum(map(len, kept)) <= open_ends
+    assert [run.id for run in runs] == list(range(len(runs), 0, -1))
+    assert len(registry.activity(what="materialize", limit=1_000_000)) == len(runs)
+
+
 def test_a_writer_that_does_not_end_is_told(postgres: PostgresServer, registry: Registry) -> None:
     """After `timeout` seconds; readers do not wait for it."""
     inside, done = threading.Event(), threading.Event()
