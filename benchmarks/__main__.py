@@ -1,4 +1,4 @@
-"""python -m benchmarks [training|materialize|lookup|http|serving-log|imports|windows|tiles|fast-paths|push|refresh|audit|explain|all]
+"""python -m benchmarks [training|materialize|lookup|http|client|serving-log|imports|windows|tiles|fast-paths|push|refresh|audit|explain|all]
 
 [--small] [--pairs N] [--json]
 """

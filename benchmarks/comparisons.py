@@ -145,6 +145,22 @@ def _http(root: str) -> list[Comparison]:
     return found
 
 
+def _client(root: str) -> list[Comparison]:
+    found = []
+    for keys, rounds in ((1, 3_000), (100, 400)):
+        told = {"root": root, "keys": keys, "rounds": rounds}
+        lines = (Line("p50_ms", against=1, limit=1.3), Line("p99_ms", against=1))
+        hand, async_hand = (Job(name, f"benchmarks.client:{call}", told) for name, call in (
+            ("http.client", "by_hand"), ("aiohttp", "async_by_hand"),
+        ))  # fmt: skip
+        for form in ("json", "arrow"):
+            ours = Job("Client", "benchmarks.client:client", {**told, "form": form})
+            found.append(Comparison(f"client {keys} × 18, {form}", (ours, hand), lines, served))
+        ours = Job("AsyncClient", "benchmarks.client:async_client", told)
+        found.append(Comparison(f"client {keys} × 18, coroutines", (ours, async_hand), lines, served))
+    return found
+
+
 def _serving_log(root: str) -> list[Comparison]:
     found = []
     for keys in (1, 100):
@@ -266,6 +282,7 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "materialize": _materialize,
     "lookup": _lookup,
     "http": _http,
+    "client": _client,
     "serving-log": _serving_log,
     "imports": _imports,
     "windows": _windows,

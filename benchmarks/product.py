@@ -149,8 +149,13 @@ def lookup(root: str, project: str, keys: int, rounds: int, form: str) -> Callab
     return partial(latencies, call, _rows(keys, rounds, opened(root).served.keys))
 
 
+def requested_rows(root: str, keys: int, rounds: int) -> list[list[dict[str, int]]]:
+    """Rows of so many requests."""
+    return _rows(keys, rounds, opened(root).served.keys)
+
+
 def _bodies(root: str, keys: int) -> list[bytes]:
-    asked = _rows(keys, 1000, opened(root).served.keys)
+    asked = requested_rows(root, keys, 1000)
     return [json.dumps({"service": SERVICE, "rows": rows}).encode() for rows in asked]
 
 

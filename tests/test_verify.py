@@ -220,7 +220,7 @@ def test_eviction_switched_on_later_is_refused_and_what_it_took_is_brought_back(
 ) -> None:
     """A server that may throw keys away is no longer read from or written to, by processes that found it right before;
     once it may not, verify finds what is gone and brings it back."""
-    monkeypatch.setattr("featurestore.online.redis._POLICY_SECONDS", 0.0)
+    monkeypatch.setattr("featurestore.online.redis_server.POLICY_SECONDS", 0.0)
     with RedisServer() as server, server.client() as client:
         world = World(tmp_path, server.url)
         with world.store:
