@@ -37,6 +37,7 @@ LONGEST_FIRST = [
     "training/test_memory.py",
     "sources/test_log_killed.py",  # 15 s
     "test_changed_code.py",
+    "backup/test_backup.py",
 ]
 """A file is tested by one process, and the last of them is waited for: so no long one may be among the last. Most have few tests,
 and would be, since processes take files with many tests first where nothing else is said (`--no-loadscope-reorder`)."""

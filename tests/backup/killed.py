@@ -26,7 +26,7 @@ from featurestore.errors import BackupError, ConfigError
 from featurestore.project import Catalog, Project
 
 STEPS = {"os.rename", "os.mkdir", "os.link", "os.remove", "os.rmdir", "os.chmod", "open"}
-SPREAD = 4
+SPREAD = 2
 """Children that are killed at steps that lie evenly over all that there are; others are at each rename and at the step after it."""
 
 
