@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
 from itertools import chain
 from math import inf
@@ -22,11 +23,7 @@ class _WaitingGet(NamedTuple):
     first: Sequence[bytes]
     keys: Sequence[bytes]
     answer: _Answer
-
-
-def _give_up(answer: _Answer) -> None:
-    if not answer.done():
-        answer.set_exception(TimeoutError())
+    due: float
 
 
 class CoalescingReader:
@@ -45,7 +42,10 @@ class CoalescingReader:
         self._store = store
         self._max_keys = max_keys
         self._waiting: list[_WaitingGet] = []
+        self._under_way: Sequence[_WaitingGet] = ()
         self._task: asyncio.Task[None] | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._looks_at = inf
 
     async def get(self, keys: Sequence[bytes], *, first: Sequence[bytes] = (), within_seconds: float = inf) -> Reading:
         """The store's clock and the values of `first`, then of `keys`; all of `first` are read no later than `keys`.
@@ -58,27 +58,44 @@ class CoalescingReader:
         if not serves:  # else the loop is the same, and asking for it takes a call of the system
             self._loop = asyncio.get_running_loop()
         answer: _Answer = self._loop.create_future()
-        self._waiting.append(_WaitingGet(first, keys, answer))
+        due = time.monotonic() + within_seconds
+        self._waiting.append(_WaitingGet(first, keys, answer, due))
         if not serves:
             self._task = self._loop.create_task(self._serve())
-        if within_seconds == inf:
-            return await answer
-        timer = self._loop.call_later(within_seconds, _give_up, answer)  # a quarter of what `asyncio.timeout` takes
-        try:
-            return await answer
-        finally:
-            timer.cancel()
+        if due < self._looks_at:
+            self._look_at(due)
+        return await answer
+
+    def _look_at(self, due: float) -> None:
+        """See at an instant who is due then. There is one timer for all: mostly it is set once in so many seconds as they may wait."""
+        if self._look is not None:
+            self._look.cancel()
+        self._looks_at = due
+        self._look = self._loop.call_later(max(0.0, due - time.monotonic()), self._give_up)
+
+    def _give_up(self) -> None:
+        """Tell those who are due that nothing came, and look again when the next one is."""
+        now, self._look, self._looks_at = time.monotonic(), None, inf
+        waiting = [request for request in (*self._under_way, *self._waiting) if not request.answer.done()]
+        for request in waiting:
+            if request.due <= now and not request.answer.done():  # one that goes once more is there twice
+                request.answer.set_exception(TimeoutError())
+        following = min((request.due for request in waiting if request.due > now), default=inf)
+        if following < inf:
+            self._look_at(following)
 
     async def _serve(self) -> None:
         """Read for the waiting requests until none is left."""
         requests: list[_WaitingGet] = []
         try:
             while requests := self._take():
+                self._under_way = requests
                 await self._read(requests)
         finally:  # only a loop that shuts down cancels this; its callers must not wait for ever
             for request in [*requests, *self._waiting]:
                 request.answer.cancel()
             self._waiting.clear()
+            self._under_way = ()
 
     def _take(self) -> list[_WaitingGet]:
         """The requests that the next `get` answers: the oldest ones whose callers still wait."""

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -187,3 +188,31 @@ def test_stores_say_whether_they_block(scheme: str, blocking: bool) -> None:
     from featurestore.online.redis import RedisStore
 
     assert {"lmdb": LmdbStore, "redis": RedisStore}[scheme].blocking is blocking
+
+
+def test_each_caller_waits_for_as_long_as_it_said() -> None:
+    """Of those who wait for one silent store, whoever is due is told so, in that order; the others are answered when it goes on."""
+    go_on = threading.Event()
+
+    class Silent(Slow):
+        def get(self, keys: Sequence[bytes]) -> Reading:
+            assert go_on.wait(120)
+            return Reading(1, list(keys))
+
+    async def ask(reader: CoalescingReader, key: bytes, seconds: float, ended: list[bytes]) -> Reading | None:
+        try:
+            return await reader.get([key], within_seconds=seconds)
+        except TimeoutError:
+            ended.append(key)
+            return None
+
+    async def main() -> None:
+        reader, ended = CoalescingReader(Silent()), list[bytes]()
+        seconds = {b"never": inf, b"later": 0.3, b"long": 1000.0, b"soon": 0.05}
+        asked = [asyncio.ensure_future(ask(reader, key, wait, ended)) for key, wait in seconds.items()]
+        assert await asked[1] is None
+        assert ended == [b"soon", b"later"]
+        go_on.set()
+        assert [await one for one in asked] == [(1, [b"never"]), None, (1, [b"long"]), None]
+
+    asyncio.run(main())
