@@ -160,7 +160,9 @@ class OnlineUnavailableError(OnlineStoreError):
 
 
 class OnlineDamagedError(OnlineStoreError):
-    """What the online store holds under some keys is not what was written there; `keys` are these."""
+    """What the online store holds under some keys is not what was written there; `keys` are these, where they are known."""
+
+    keys: tuple[bytes, ...] = ()
 
     def __init__(self, where: str, keys: Iterable[bytes]) -> None:
         self.keys = tuple(keys)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import socket
 import time
+from http.client import HTTPResponse
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,6 +23,53 @@ except ImportError as error:
 
 R = TypeVar("R")
 PIECE_BYTES = 1 << 20
+
+
+class _TimedReader(io.RawIOBase):
+    """Reads a socket until the timeout that it has now is over in all; by itself a socket gives each piece that time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket, self._end = sock, time.monotonic() + (sock.gettimeout() or 0.0)
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Timed:
+    """A socket, as far as http.client reads an answer of it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(_TimedReader(self._socket))
+
+
+class _Answer(HTTPResponse):
+    """An answer that comes in time as a whole, its head and the sizes of its pieces too."""
+
+    def __init__(self, sock: Any, *of_http: Any, **more: Any) -> None:
+        super().__init__(_Timed(sock), *of_http, **more)  # type: ignore[arg-type]
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Answer
+
+
+class _SecureConnection(urllib3.connection.HTTPSConnection):
+    response_class = _Answer
 
 
 class Client:
@@ -44,6 +94,7 @@ class Client:
             if certificate is not None:
                 of_tls["cert_file"], of_tls["key_file"] = certificate
         self._pool = urllib3.connection_from_url(self._address.url, maxsize=connections, block=False, **of_tls)
+        self._pool.ConnectionCls = _SecureConnection if of_tls else _Connection
 
     @checked
     def get_online_features(

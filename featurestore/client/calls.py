@@ -75,7 +75,11 @@ class Address(NamedTuple):
 
 def address_of(url: str, key: str | None) -> Address:
     """Of http:// or https:// with a host, a port and a path before the service's own. key: an API key or a token."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except (ValueError, TypeError, AttributeError):
+        raise RequestError(f"url: {shown(url)} is no address such as 'https://features.example:6570'") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise RequestError(f"url: {url!r} is no address such as 'https://features.example:6570'")
     if parts.username is not None:
@@ -100,7 +104,15 @@ class Call(NamedTuple, Generic[R]):
         if status == 200:
             try:
                 return self.read(body, headers)
-            except (ValueError, LookupError, TypeError, pa.ArrowException) as error:
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                OverflowError,
+                RecursionError,
+                pa.ArrowException,
+            ) as error:
                 raise ServerError(f"{self.path} was answered by what is no answer of this service: {error}") from error
         raise error_of(status, headers, body, self)
 
@@ -300,11 +312,11 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, call: Call[An
     try:
         told = orjson.loads(body)
         kind, detail = told["type"].removeprefix("urn:featurestore:"), told["detail"]
+        changes = [(one["field"], one["before"], one["after"]) for one in told.get("changes", ())]
     except (ValueError, KeyError, TypeError, AttributeError):
         text = body[:200].decode("utf-8", "replace")
-        kind, detail, told = "", f"{call.path} was answered with status {status}: {text}", {}
+        kind, detail, changes = "", f"{call.path} was answered with status {status}: {text}", []
     if kind == "Fingerprint":
-        changes = [(one["field"], one["before"], one["after"]) for one in told.get("changes", ())]
         return FingerprintError(detail, changes=changes)
     if kind == "Unauthenticated":
         return UnauthenticatedError(detail, challenge=headers.get("WWW-Authenticate", ""))
@@ -312,7 +324,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, call: Call[An
         return ForbiddenError(detail, scope=headers.get("WWW-Authenticate", "").rpartition('scope="')[2].rstrip('"'))
     own = getattr(featurestore.errors, f"{kind}Error", None) if kind.isidentifier() else None
     if isinstance(own, type) and issubclass(own, FeatureStoreError):
-        return own(detail)
+        return own.__new__(own, detail)  # what its class makes a message of, the service has made one of
     if status in REFUSED_LATER:
         return ServerUnavailableError(detail)
     return call.refused(detail) if kind in {"limit", "bad-request"} else ServerError(detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -15,6 +16,9 @@ AGAIN = {429, 503, 507}
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 2.0
 """The longest first wait, which doubles with each attempt, and the longest of all; each is drawn between none and that, so that
 clients that failed at the same time do not come back at the same time."""
+
+MOST_DIGITS = 9
+"""Digits of a `Retry-After` that somebody may live to see."""
 
 
 class CallTime:
@@ -44,7 +48,7 @@ class CallTime:
         self._left, self._waited = self._left - 1, min(self._waited * 2, LONGEST_WAIT_SECONDS)
         told = (headers or {}).get("Retry-After", "")
         if told.isdecimal():
-            seconds += int(told)
+            seconds += int(told) if len(told) <= MOST_DIGITS else math.inf
         return seconds if time.monotonic() + seconds < self._end else None
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -31,6 +31,7 @@ from featurestore.errors import (
     FingerprintError,
     ForbiddenError,
     NotFoundError,
+    OnlineDamagedError,
     PushError,
     RequestError,
     ServerError,
@@ -295,7 +296,8 @@ def test_errors_are_those_of_the_store(project: tuple[FeatureStore, str], keys: 
 def test_a_wrong_setting_is_refused() -> None:
     for kind in (Client, AsyncClient):
         for words, said in (
-            ({"url": "localhost:80"}, "url"), ({"url": "ftp://x"}, "url"), ({"url": "http://a:b@x"}, "password"),
+            ({"url": "localhost:80"}, "url"), ({"url": "ftp://x"}, "url"),
+            ({"url": "http://x:99999"}, "url"), ({"url": "http://[::1"}, "url"), ({"url": 5}, "url"), ({"url": "http://a:b@x"}, "password"),
             ({"key": "a b"}, "key"), ({"key": "é"}, "key"), ({"timeout_seconds": 0}, "timeout_seconds"),
             ({"timeout_seconds": float("nan")}, "timeout_seconds"), ({"attempts": 0}, "attempts"),
             ({"connections": 1.5}, "connections"),
@@ -373,6 +375,46 @@ def http(status: str, body: bytes = b"{}", more: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{more}\r\n".encode() + body
 
 
+NO_TIMES = (
+    b'{"service": "s", "fingerprint": "f", "columns": ["x"], "rows": [[1]], "statuses": [["PRESENT"]], '
+    b'"types": {"x": "Int64"}, "as_of": [], "stale": {}}'
+)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "begun",
+    [
+        "HTTP/1.1 200 OK\r\nX: ",
+        "HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_an_answer_that_comes_in_drops_is_not_waited_for(kind: Any, begun: str) -> None:
+    """Neither a head, nor a body, nor the size of its next piece, of which there is always a little more."""
+    gone = threading.Event()
+
+    def drop(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            received(connection)
+            connection.sendall(begun.encode())
+            for _ in range(6000):  # a minute
+                connection.sendall(b"0")
+                gone.wait(0.01)
+            return
+        gone.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drop, args=(server,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with kind(url, attempts=1, timeout_seconds=0.2) as client, pytest.raises(ServerUnavailableError, match="0.2 s"):
+            client.get_online_features(ASKED, "model")
+        thread.join()
+    assert gone.is_set()
+
+
 @KINDS
 def test_what_others_answer_is_told_as_that(kind: Any) -> None:
     """A proxy, or another service: no answer is taken for one that it is not, and no key goes where it was not sent."""
@@ -386,6 +428,15 @@ def test_what_others_answer_is_told_as_that(kind: Any) -> None:
         ([http("500 X", b'{"type": 3, "detail": 4}')], ServerError, "status 500"),
         ([http("500 X", b'{"type": "urn:featurestore:Exception", "detail": "d"}')], ServerError, "d"),
         ([http("302 Found", b"", "Location: http://127.0.0.1:1/\r\n")], ServerError, "status 302"),
+        (
+            [http("500 X", b'{"type": "urn:featurestore:Fingerprint", "detail": "d", "changes": [3]}')],
+            ServerError,
+            "status 500",
+        ),
+        ([http("500 X", b'{"type": "urn:featurestore:OnlineDamaged", "detail": "d"}')], OnlineDamagedError, "^d$"),
+        ([http("200 OK", NO_TIMES)], ServerError, "no answer of this service"),
+        ([http("503 X", more=f"Retry-After: {'9' * 400}\r\n")], ServerUnavailableError, "status 503"),
+        ([http("503 X", more=f"Retry-After: {'9' * 5000}\r\n")], ServerUnavailableError, "status 503"),
         ([busy, busy], ServerUnavailableError, "busy"),
         ([http("200 OK")[:-3]] * 2, ServerUnavailableError, ""),
         ([b"nonsense\r\n\r\n"] * 2, ServerUnavailableError, ""),
