@@ -7,6 +7,7 @@ the next restore begins anew.
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from featurestore.clock import to_datetime
 from featurestore.config import FILE, Config, load_config
 from featurestore.durable.disk import replace, sync_folder, told
 from featurestore.durable.secret_file import secret_file
+from featurestore.durable.sqlite_file import BESIDE
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import BackupError
 from featurestore.hidden import hidden
@@ -90,11 +92,15 @@ def _check_empty(places: dict[str, Path]) -> None:
     for place in places.values():
         if place.is_dir() and not any(place.iterdir()):
             continue
-        if place.exists() or place.is_symlink():
-            raise BackupError(
-                f"{place} is there already; a backup is restored where there is nothing yet. Move it away, or restore into "
-                "another folder"
-            )
+        for path in (
+            place,
+            *(Path(f"{place}{end}") for end in BESIDE),
+        ):  # SQLite takes what lies beside a file for a part of it
+            if os.path.lexists(path):
+                raise BackupError(
+                    f"{path} is there already; a backup is restored where there is nothing yet. Move it away, or restore "
+                    "into another folder"
+                )
 
 
 def _check_online(config: Config, *, may_hold: bool) -> None:

@@ -217,7 +217,14 @@ def test_nothing_is_written_over(backup: Path, shop: Path, tmp_path: Path) -> No
     other = tmp_path / "other"
     (other / ".featurestore").mkdir(parents=True)
     shutil.copy(shop / "featurestore.toml", other)
-    for name in ("registry.db", "registry.arrivals.db", "logs/x", "served/x"):
+    for name in (
+        "registry.db",
+        "registry.db-wal",
+        "registry.arrivals.db",
+        "registry.arrivals.db-wal",
+        "logs/x",
+        "served/x",
+    ):
         path = other / ".featurestore" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
