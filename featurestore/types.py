@@ -42,6 +42,7 @@ PLAIN = (int, str, float, bytes, list)
 EPOCH, EPOCH_DAY = datetime(1970, 1, 1, tzinfo=UTC), date(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
 DAY = 86_400_000_000
+FLOATS = {float, type(None)}
 MICROS = {"us": 1, "ms": 1000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
 DAYS = {"D": 1, "W": 7}
 """How long one of numpy's units is."""
@@ -423,6 +424,10 @@ def _never(_: Sequence[Any]) -> bool:
     return False
 
 
+def _are_finite_floats(values: Sequence[Any]) -> bool:
+    return {*map(type, values)} <= FLOATS and math.isfinite(sum(filter(None, values)))  # NaN is kept, and so told
+
+
 def _are_bools(values: Sequence[Any]) -> bool:
     return {*map(type, values)} == {bool}
 
@@ -473,7 +478,9 @@ TABLE: dict[str, TypeForms] = {
     "Int32": TypeForms(lambda _: pa.int32(), _named("INTEGER"), "float64", "i", _accept_int(32), are_plain=_are_ints(32)),
     "Int64": TypeForms(lambda _: pa.int64(), _named("BIGINT"), "float64", "q", _accept_int(64), are_plain=_are_ints(64)),
     "Float32": TypeForms(lambda _: pa.float32(), _named("FLOAT"), "float32", "f", _accept_float, _json_float, _read_float),
-    "Float64": TypeForms(lambda _: pa.float64(), _named("DOUBLE"), "float64", "d", _accept_float, _json_float, _read_float),
+    "Float64": TypeForms(
+        lambda _: pa.float64(), _named("DOUBLE"), "float64", "d", _accept_float, _json_float, _read_float, _are_finite_floats,
+    ),
     "String": TypeForms(lambda _: pa.string(), _named("VARCHAR"), "object", None, _accept_string, are_plain=_are_ascii),
     "Bytes": TypeForms(
         lambda _: pa.binary(), _named("BLOB"), "object", None, _accept_bytes,

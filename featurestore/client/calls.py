@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
@@ -38,9 +38,9 @@ from featurestore.types import (
     Date,
     FarDate,
     FarTimestamp,
-    FeatureType,
     Float64,
     Timestamp,
+    column_of,
     from_json,
     micros_of,
     parse_type,
@@ -243,50 +243,60 @@ def _body(asked: dict[str, Any], refused: type[FeatureStoreError]) -> bytes:
         raise refused(f"The rows cannot be sent: {error}") from None
 
 
-@functools.lru_cache(maxsize=4096)
-def _type(text: str) -> FeatureType:
-    return parse_type(text)
-
-
 def _json_result(sent: list[dict[str, Any]], body: bytes, headers: Mapping[str, str]) -> OnlineResult:
     told = orjson.loads(body)
-    values = zip(*told["rows"], strict=True)
-    columns: dict[str, Sequence[Any]] = {}
-    for name, column in zip(told["columns"], values, strict=True):
-        of = _type(told["types"][name])
-        columns[name] = list(column) if of.kind in OWN_JSON else [from_json(of, value) for value in column]
-    statuses = dict(zip(told["columns"], zip(*told["statuses"], strict=True), strict=True))
-    return _result(told, columns, statuses, sent, headers)
-
-
-OWN_JSON = {"Bool", "Int32", "Int64", "String"}
-"""Types whose JSON forms are their values."""
+    service = _service_of(told, told["columns"])
+    values = map(list, zip(*told["rows"], strict=True))
+    columns: dict[str, Sequence[Any]] = {
+        column.name: column_of(column.type, of_rows, json=True)
+        for column, of_rows in zip(service.columns, values, strict=True)
+    }
+    return _result(told, service, columns, zip(*told["statuses"], strict=True), sent, headers)
 
 
 def _arrow_result(sent: list[dict[str, Any]], body: bytes, headers: Mapping[str, str]) -> OnlineResult:
     table = pa.ipc.open_stream(body).read_all()
     told = orjson.loads(table.schema.metadata[ABOUT])
     columns: dict[str, Sequence[Any]] = {name: scalars(table[name]) for name in table.column_names}
-    return _result(told, columns, told["statuses"], sent, headers)
+    statuses = [told["statuses"][name] for name in columns]
+    return _result(told, _service_of(told, columns), columns, statuses, sent, headers)
+
+
+def _service_of(told: Mapping[str, Any], columns: Iterable[str]) -> PlainService:
+    return _service(told["service"], told["fingerprint"], tuple(columns), tuple(told["types"].items()))
+
+
+@functools.lru_cache(maxsize=256)
+def _service(name: str, fingerprint: str, columns: tuple[str, ...], types: tuple[tuple[str, str], ...]) -> PlainService:
+    """What answers say of a service, the same in most of them. types: of the inputs, and of the columns."""
+    of = {name: parse_type(text) for name, text in types}
+    of_columns = tuple(ServiceColumn(column, of.pop(column), None, None, None) for column in columns)
+    return PlainService(name, fingerprint, of_columns, of)
 
 
 def _result(
-    told: Mapping[str, Any], columns: dict[str, Sequence[Any]], statuses: Mapping[str, Sequence[str]],
+    told: Mapping[str, Any], service: PlainService, columns: dict[str, Sequence[Any]], statuses: Iterable[Sequence[str]],
     sent: list[dict[str, Any]], headers: Mapping[str, str],
 ) -> OnlineResult:  # fmt: skip
-    types = {name: _type(text) for name, text in told["types"].items()}
-    inputs = {name: of for name, of in types.items() if name not in columns}
-    given = {name: [from_json(of, row.get(name)) for row in sent] for name, of in inputs.items()}
-    of_columns = tuple(ServiceColumn(name, types[name], None, None, None) for name in columns)
-    service = PlainService(told["service"], told["fingerprint"], of_columns, inputs)
-    judged = Judged([[Status[text] for text in statuses[name]] for name in columns], tuple(range(len(columns))))
+    """statuses: the texts of each column's."""
+    inputs = {name: column_of(of, [row.get(name) for row in sent], json=True) for name, of in service.inputs.items()}
     parts = {  # which view a column is of is not told
         view: PartAnswer((), Judged((), ()), micros_of(from_json(Timestamp, instant)), stale=told["stale"][view])
         for view, instant in told["as_of"].items()
     }
     return OnlineResult(
-        cast("ResolvedService", service), columns, given, parts, wall_clock(), {}, judged, headers.get("X-Request-ID")
-    )
+        cast("ResolvedService", service), columns, inputs, parts, wall_clock(), {}, _judged(statuses),
+        headers.get("X-Request-ID"),
+    )  # fmt: skip
+
+
+def _judged(statuses: Iterable[Sequence[str]]) -> Judged:
+    distinct: dict[tuple[str, ...], int] = {}
+    places = [distinct.setdefault(tuple(texts), len(distinct)) for texts in statuses]
+    return Judged([[STATUSES[text] for text in texts] for texts in distinct], tuple(places))
+
+
+STATUSES = dict(Status.__members__)
 
 
 class PushedThere(Pushed):
