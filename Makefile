@@ -9,7 +9,7 @@
 # make licences  those of all that the image installs; an unknown or another one than deploy/image/licences.txt has is an error
 # make sbom   a bill of materials of it (CycloneDX), in build/sbom.json
 # make digests  which bytes the images of docker-compose.yml and Dockerfile have today, in deploy/image/digests.env
-# make promtool  fetch Prometheus's promtool from Debian into .cache, where the tests of the alert rules look for it
+# make promtool  fetch Prometheus's promtool from Debian into .promtool, where the tests of the alert rules look for it
 # make requests  requests that the API's description allows, and others, to every route, with and without a key
 # make mutants  small faults that the tests should notice; see CONTRIBUTING.md
 PYTHON ?= python3
@@ -114,12 +114,12 @@ digests:
 
 # Unpacked, not installed: it needs no rights.
 promtool:
-	mkdir -p .cache/prometheus
-	cd .cache/prometheus && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+	mkdir -p .promtool
+	cd .promtool && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
 # Run in a fresh virtual environment after changing pyproject.toml.
 constraints: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) .promtool $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -31,9 +31,9 @@ PROMETHEUS = {"instance", "job", "le"}
 @pytest.fixture(scope="session")
 def promtool() -> str:
     """Of Prometheus: the one on PATH, else the one that `make promtool` has fetched."""
-    found = shutil.which("promtool") or shutil.which("promtool", path=ROOT / ".cache" / "prometheus" / "usr" / "bin")
+    found = shutil.which("promtool") or shutil.which("promtool", path=ROOT / ".promtool" / "usr" / "bin")
     if found is None:
-        pytest.skip("promtool is neither on PATH nor in .cache: make promtool")
+        pytest.skip("promtool is neither on PATH nor in .promtool: make promtool")
     return found
 
 
