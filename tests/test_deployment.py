@@ -98,7 +98,7 @@ def test_prometheus_and_grafana_have_what_they_are_told_of() -> None:
     (job,) = settings["scrape_configs"]
     key = job["authorization"]["credentials_file"]
     command = SERVICES["prometheus-key"]["command"]
-    assert (command[command.index("--output") + 1], command[command.index("--scope") + 1]) == (key, "admin")
+    assert (command[command.index("--output") + 1], command[command.index("--scope") + 1]) == (key, "metrics")
     assert "watch:/watch" in SERVICES["prometheus"]["volumes"]
     assert SERVICES["prometheus"]["user"] == "10001"  # whose the key is
     assert job["static_configs"] == [{"targets": ["server:6570"]}]
