@@ -152,7 +152,7 @@ def reads_source(view: ResolvedView) -> bool:
 def _log_status(source: PushSource, offline: Offline, state: SourceState) -> PushStatus:
     log = offline.log(source)
     segments = log.segments()
-    late = offline.log(source, LATE).segments()
+    late = offline.log(source, LATE).segments() if offline.logs.has(source.name, LATE) else ()
     return PushStatus(
         source.name,
         None if state.applied == NEVER else state.applied,

@@ -11,6 +11,7 @@ import pytest
 from featurestore import Count, FeatureStore, FeatureView, ManualClock, PushSource
 from featurestore.reports.status import ViewStatus, status_report
 from featurestore.sources.log import Log
+from featurestore.sources.push_logs import LATE
 from featurestore.types import Float64, Int64, Timestamp, to_json
 from tests.small import NOON, THING, hours, opened, table, view_of
 
@@ -63,6 +64,14 @@ def test_a_view_over_pushed_rows_is_fresh_as_long_as_nothing_is_pending(monkeypa
         assert "1 rows pending" in shown(store)
         store.materialize(progress=False)
         assert (only(store).state, only(store).pushes.pending) == ("fresh", 0)
+
+
+def test_it_makes_no_log_of_late_rows() -> None:
+    """Whoever asks may have no right to write, or a full disk."""
+    with opened(pushed_view()) as (store, _):
+        store.push("swipes", [swipe(1)])
+        assert only(store).pushes.late == 0
+        assert not store.offline.logs.has("swipes", LATE)
 
 
 def test_a_compacted_log_says_what_lies_on_the_disk() -> None:
