@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -395,3 +399,27 @@ def test_the_commands(shop: Path, tmp_path: Path) -> None:
     assert said.endswith("materialize\n")
     with FeatureStore(shop) as store:
         assert store.backup(tmp_path / "c") == tmp_path / "c"
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may become longer than a byte, which is what a full disk is to whoever writes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_told_as_the_backups(shop: Path, tmp_path: Path) -> None:
+    """It is the place of the backup that has no room, and not the log that is copied; nothing is left of it."""
+    copy, backups = tmp_path / "copy", tmp_path / "backups"
+    shutil.copytree(shop, copy)
+    shutil.rmtree(copy / ".featurestore" / "served")  # it is copied before the logs
+    backups.mkdir()
+    with full_disk(), pytest.raises(BackupError, match=r"b\.tar cannot be written: disk full"):
+        make_backup(load_config(copy), backups / "b.tar")
+    assert list(backups.iterdir()) == []

@@ -304,8 +304,9 @@ class Log:
         return [(segment.number, self.folder / segment.file) for segment in sealed]
 
     def copy_to(self, place: Path) -> None:
-        """Write the log as it is by now into a folder that is to be made, while nobody waits for it; see `copy_log`."""
-        with _failing(self.folder):
+        """Write the log as it is by now into a folder that is to be made, while nobody waits for it; see `copy_log`. OSError
+        where that cannot be written."""
+        with _waiting():
             copy_log(self._files, place)
 
     def settled_scan(self, connection: duckdb.DuckDBPyConnection, name: str) -> Scan:
@@ -378,11 +379,19 @@ class Log:
 
 
 @contextmanager
-def _failing(path: Path) -> Iterator[None]:
-    """What goes wrong within, at a path, as errors of the log."""
+def _waiting() -> Iterator[None]:
+    """A lock that another process holds for too long, as an error of the log."""
     try:
         yield
     except BusyError as error:
         raise LogBusyError(f"The push log is busy: {error}") from None
+
+
+@contextmanager
+def _failing(path: Path) -> Iterator[None]:
+    """What goes wrong within, at a path, as errors of the log."""
+    try:
+        with _waiting():
+            yield
     except OSError as error:
         raise error_of(error, path) from error
