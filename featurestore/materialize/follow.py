@@ -34,9 +34,6 @@ LOOK_SECONDS = 1.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
 """Seconds after which a view that failed is tried again: at first, and, doubled each time, at most."""
 
-ERROR_CHARACTERS = 1_000
-"""Characters of an error that the trail of activity keeps."""
-
 Version = tuple[str, str]
 """A view and its fingerprint."""
 
@@ -164,10 +161,13 @@ class Follower:
         pause.failures += 1
         seconds = min(FIRST_PAUSE_SECONDS * 2 ** min(pause.failures - 1, 30), LONGEST_PAUSE_SECONDS)
         pause.until = time.monotonic() + seconds
-        said = f"{type(error).__name__}: {error}"
+        kind = type(error).__name__
         unexpected = None if isinstance(error, (FeatureStoreError, OSError)) else error
-        LOGGER.warning("%s is tried again in %g s. %s", view.declared.title, seconds, said, exc_info=unexpected)
-        detail = {"fingerprint": view.fingerprint, "failures": pause.failures, "error": said[:ERROR_CHARACTERS]}
+        LOGGER.warning(
+            "%s is tried again in %g s. %s: %s", view.declared.title, seconds, kind, error, exc_info=unexpected
+        )
+        # The trail is kept for ever, and what an error says may quote a key, which may be forgotten.
+        detail = {"fingerprint": view.fingerprint, "failures": pause.failures, "error": kind}
         with suppress(FeatureStoreError):  # the line above has told it
             self._project.registry.add_activity([Activity("fail to materialize", view.name, detail)])
 
