@@ -1,6 +1,6 @@
 # make demo   the main job on real data, embedded
 # make test   every test
-# make test-long  the tests of chance, with four times as many draws
+# make test-long  the tests of chance, with some seven times as many draws
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
 # make check  linters and the type checker
 # make docs   the documentation as a site, in build/site; its links and anchors are checked

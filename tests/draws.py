@@ -1,10 +1,10 @@
-"""How often tests of chance draw: half of what they say in `make test`, which is to stay short, and twice of it in `make test-long`."""
+"""How often tests of chance draw: a third of what they say in `make test`, which is to stay short, and twice of it in `make test-long`."""
 
 from __future__ import annotations
 
 import os
 
-PERCENT = int(os.environ.get("DRAWS_PERCENT", "50"))
+PERCENT = int(os.environ.get("DRAWS_PERCENT", "30"))
 
 
 def draws(usual: int) -> int:
