@@ -72,6 +72,10 @@ def make_backup(config: Config, to: Path) -> BackupManifest:
             _copy(config, place)
             is_file = isinstance(config.registry, Path)
             manifest = BackupManifest(config.project, created, version("featurestore"), is_file, marks_of(place))
+            if is_file and not manifest.files.keys() - {SETTINGS}:
+                raise BackupError(
+                    f"There is nothing to back up of project '{config.project}': no registry {config.registry}, and no logs"
+                )
             _write_manifest(place / MANIFEST, manifest)
             _put(place, manifest, to)
         finally:

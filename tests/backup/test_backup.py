@@ -423,3 +423,11 @@ def test_a_full_disk_is_told_as_the_backups(shop: Path, tmp_path: Path) -> None:
     with full_disk(), pytest.raises(BackupError, match=r"b\.tar cannot be written: disk full"):
         make_backup(load_config(copy), backups / "b.tar")
     assert list(backups.iterdir()) == []
+
+
+def test_nothing_is_no_backup(tmp_path: Path) -> None:
+    """Whoever backs the wrong folder up every night learns of it before that is all there is."""
+    (tmp_path / "featurestore.toml").write_text('project = "shop"\n')
+    with pytest.raises(BackupError, match="There is nothing to back up of project 'shop'"):
+        make_backup(load_config(tmp_path), tmp_path / "b.tar")
+    assert [path.name for path in tmp_path.iterdir()] == ["featurestore.toml"]
