@@ -79,7 +79,7 @@ def test_what_was_acknowledged_is_restored_and_audited(shop: Path, tmp_path: Pat
         try:
             assert worker.stdout is not None
             acknowledged = []
-            while len(acknowledged) < 60 or not (is_sealed(repo) and any(repo.rglob("cart_model/*/*.parquet"))):
+            while len(acknowledged) < 60 or not (is_sealed(repo) and any(repo.rglob("cart_model/*/[0-9]*.parquet"))):
                 acknowledged.append(int(worker.stdout.readline()))
             manifest = make_backup(load_config(repo), tmp_path / "backups" / "b.tar")
             assert worker.poll() is None
