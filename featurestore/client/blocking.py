@@ -47,7 +47,7 @@ class _TimedReader(io.RawIOBase):
         super().close()
 
 
-class _Timed:
+class _TimedSocket:
     """A socket, as far as http.client reads an answer of it."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -57,19 +57,19 @@ class _Timed:
         return io.BufferedReader(_TimedReader(self._socket))
 
 
-class _Answer(HTTPResponse):
+class _TimedResponse(HTTPResponse):
     """An answer that comes in time as a whole, its head and the sizes of its pieces too."""
 
     def __init__(self, sock: Any, *of_http: Any, **more: Any) -> None:
-        super().__init__(_Timed(sock), *of_http, **more)  # type: ignore[arg-type]
+        super().__init__(_TimedSocket(sock), *of_http, **more)  # type: ignore[arg-type]
 
 
-class _Connection(urllib3.connection.HTTPConnection):
-    response_class = _Answer
+class _TimedHTTPConnection(urllib3.connection.HTTPConnection):
+    response_class = _TimedResponse
 
 
-class _SecureConnection(urllib3.connection.HTTPSConnection):
-    response_class = _Answer
+class _TimedHTTPSConnection(urllib3.connection.HTTPSConnection):
+    response_class = _TimedResponse
 
 
 class Client:
@@ -94,7 +94,7 @@ class Client:
             if certificate is not None:
                 of_tls["cert_file"], of_tls["key_file"] = certificate
         self._pool = urllib3.connection_from_url(self._address.url, maxsize=connections, block=False, **of_tls)
-        self._pool.ConnectionCls = _SecureConnection if of_tls else _Connection
+        self._pool.ConnectionCls = _TimedHTTPSConnection if of_tls else _TimedHTTPConnection
 
     @checked
     def get_online_features(
