@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from featurestore import FeatureStore
+from featurestore.config import Config
 from tests.server.test_http import serving
 from tests.server.test_metrics import LOOKUP, PUSH, ROW, definitions
 
@@ -125,6 +126,13 @@ def test_promtool_takes_the_configuration_and_the_metrics(promtool: str, told: s
             [promtool, "check", what, *words], input=given, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_page_scrapes_where_a_server_listens() -> None:
+    """The target that the page shows is the address that `featurestore serve` takes when nothing else is said."""
+    server = Config.local(Path("nowhere")).server
+    targets = re.findall(r'targets: \["([^"]*)"\]', (ROOT / "docs" / "metrics.md").read_text())
+    assert targets == [f"{server.host}:{server.port}"]
 
 
 def test_every_alert_is_explained() -> None:
