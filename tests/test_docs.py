@@ -128,6 +128,13 @@ def test_every_page_is_linked_from_the_readme_or_the_design_pages() -> None:
     assert [page.name for page in PAGES[1:] if page.resolve() not in linked] == []
 
 
+def test_the_first_page_leads_to_every_page() -> None:
+    """The README calls it all pages; those of a folder of their own are found by the page on their subject."""
+    docs = ROOT / "docs"
+    led_to = set(LINK.findall((docs / "index.md").read_text()))
+    assert [page.name for page in sorted(docs.glob("*.md")) if page.name not in {*led_to, "index.md"}] == []
+
+
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
     """The site shows each page of `docs/` once, and nothing else."""
     found: list[str] = []
