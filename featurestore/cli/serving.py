@@ -267,7 +267,7 @@ def serve(
 
     A request must bring a key (featurestore keys create) or a token.
 
-    Example: featurestore serve --port 6570 --no-authentication
+    Example: featurestore serve --port 6570
     Example: featurestore serve --port 6570 --no-authentication --manifest training.parquet
     """
     from featurestore.config import load_config
