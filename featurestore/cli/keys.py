@@ -210,6 +210,8 @@ def _unapplied(registry: Registry, limits: Iterable[str]) -> list[str]:
 @contextmanager
 def _written(output: Path | None) -> Iterator[Callable[[NewKey, bool], None]]:
     """What prints a new key, or puts it into the file, which is known to be writable before the key is made."""
+    if output is not None and not output.parent.is_dir():
+        raise ConfigError(f"{output} cannot be written: there is no folder {output.parent}")
     with ExitStack() as stack:
         put = None if output is None else stack.enter_context(secret_file(output))
 

@@ -85,7 +85,14 @@ def address_of(url: str, key: str | None) -> Address:
     if parts.username is not None:
         raise RequestError("url: it holds a name or a password; give the key of the service as key=")
     if key is not None and (not key.isascii() or not key.isprintable() or " " in key or not key):
-        raise RequestError("key: it is no API key or token, which are printable ASCII characters without a space")
+        hint = (
+            "; what was read from a file has the end of a line, which .strip() takes off"
+            if key.rstrip("\r\n") != key
+            else ""
+        )
+        raise RequestError(
+            f"key: it is no API key or token, which are printable ASCII characters without a space{hint}"
+        )
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     return Address(f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/"), headers)
 

@@ -76,7 +76,8 @@ def test_no_file_of_something_else_is_written_over(repo: Path) -> None:
     done = run(repo, "keys", "create", "web", "--scope", "read", "-o", "notes.txt", code=1)
     assert "notes.txt is there, and holds no key" in done.stderr
     assert (repo / "notes.txt").read_text() == "mine"
-    run(repo, "keys", "create", "web", "--scope", "read", "-o", "no/such/folder", code=1)
+    done = run(repo, "keys", "create", "web", "--scope", "read", "-o", "no/such/web.key", code=1)
+    assert "no/such/web.key cannot be written: there is no folder no/such" in " ".join(done.stderr.split())
     assert Registry(repo / "registry.db").api_keys() == []
 
 

@@ -298,7 +298,7 @@ def test_a_wrong_setting_is_refused() -> None:
         for words, said in (
             ({"url": "localhost:80"}, "url"), ({"url": "ftp://x"}, "url"),
             ({"url": "http://x:99999"}, "url"), ({"url": "http://[::1"}, "url"), ({"url": 5}, "url"), ({"url": "http://a:b@x"}, "password"),
-            ({"key": "a b"}, "key"), ({"key": "é"}, "key"), ({"timeout_seconds": 0}, "timeout_seconds"),
+            ({"key": "a b"}, "key"), ({"key": "é"}, "key"), ({"key": "fsk_a\n"}, r"end of a line, which \.strip\(\)"), ({"timeout_seconds": 0}, "timeout_seconds"),
             ({"timeout_seconds": float("nan")}, "timeout_seconds"), ({"attempts": 0}, "attempts"),
             ({"connections": 1.5}, "connections"),
         ):  # fmt: skip
