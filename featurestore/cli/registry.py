@@ -34,6 +34,7 @@ def copy(
     after.take_over(before)  # first, since it may be done again
     new.take_over(old)
     typer.echo(f"Copied {len(new.history())} versions, {len(new.api_keys())} keys and all else to {new}")
+    typer.echo("Next: let `registry` in featurestore.toml name the new place")
 
 
 registry = typer.Typer(
