@@ -35,6 +35,7 @@ REFERENCE = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 SHOWN_BY = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 EXAMPLE = re.compile(r"^```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 EXAMPLE_LINES = 10
+PAGE_OF_DOCS = re.compile(r"\bdocs/[\w/-]+\.md\b")
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -114,6 +115,18 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert there.exists(), f"{page.name}: {target}"
         if anchor:
             assert anchor in headings(there), f"{page.name}: {target}"
+
+
+def test_pages_that_other_files_name_are_there() -> None:
+    """Those that code, manifests and examples send the reader to."""
+    folders = [ROOT / name for name in ("deploy", "examples", "feature_repo", "featurestore")]
+    files = [
+        file for folder in folders for file in folder.rglob("*") if file.suffix in {".py", ".yaml", ".yml", ".toml"}
+    ]
+    files += [ROOT / name for name in ("Dockerfile", "Makefile", "docker-compose.yml", "pyproject.toml")]
+    named = [(file, page) for file in files for page in PAGE_OF_DOCS.findall(file.read_text())]
+    assert named
+    assert [f"{file.name}: {page}" for file, page in named if not (ROOT / page).exists()] == []
 
 
 def headings(page: Path) -> set[str]:
