@@ -58,7 +58,7 @@ def restore_backup(path: Path, repo: Path, *, env: str | None = None, empty_onli
         if archive.manifest.has_registry != isinstance(config.registry, Path):
             of = "has its registry in a file" if archive.manifest.has_registry else "had its registry in PostgreSQL"
             raise BackupError(
-                f"{path} {of}, and {config.root / FILE} says registry = {hidden(str(config.registry))}: let it name one of that kind"
+                f"{path} {of}, and {config.root / FILE} says registry = {hidden(str(config.registry))}: let it name one of that kind; featurestore registry copy moves it afterwards"
             )
         _clear_unfinished(config)
         places = _places(config)
