@@ -294,7 +294,6 @@ ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "entities": _SHOWS,
         "data-sources": _SHOWS,
         "registry-dump": "featurestore show --json",
-        "registry": "featurestore history, and show",
         "projects": "a project is a folder with a featurestore.toml: --repo FOLDER",
         "configuration": "featurestore.toml says it (docs/configuration.md)",
         "delete": f"{_REMOVED}: featurestore apply",

@@ -22,11 +22,11 @@ from pathlib import Path
 
 from featurestore.clock import to_datetime, wall_clock
 from featurestore.durable.disk import is_full
+from featurestore.durable.forks import closed_in_child, take_back
 
 LOCK_WAIT_SECONDS = 60.0
 """Seconds for which a lock is waited for, unless something else is said."""
 
-_OPEN: set[int] = set()
 _SHORT, _LONG, _SOON = 0.0002, 0.01, 0.1
 """Seconds between two looks, at first and at last, and how long it is before looks become rare."""
 
@@ -35,26 +35,9 @@ class BusyError(Exception):
     """Somebody else has held a lock for longer than one waits; the text says who, where, since when and what for."""
 
 
-def _forget() -> None:
-    for descriptor in _OPEN:
-        os.close(descriptor)
-    _OPEN.clear()
-
-
-os.register_at_fork(after_in_child=_forget)
-
-
-def closed_in_child(descriptor: int) -> int:
-    """A descriptor that has a lock, itself: a child that inherits it would keep the lock as long as it lives, were its
-    parent killed. `close` closes it."""
-    _OPEN.add(descriptor)
-    return descriptor
-
-
 def close(descriptor: int) -> None:
     """Give up the lock of a descriptor of `closed_in_child`, and close it; nothing in a child that was forked since."""
-    if descriptor in _OPEN:
-        _OPEN.remove(descriptor)
+    if take_back(descriptor):
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # at once, whatever child has not yet come to close it
         os.close(descriptor)
 

@@ -13,8 +13,8 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from featurestore.durable.forks import mutex
-from featurestore.durable.lock import close, closed_in_child, taken
+from featurestore.durable.forks import closed_in_child, mutex
+from featurestore.durable.lock import close, taken
 from featurestore.durable.own_folder import own_folder
 
 PREFIX = "featurestore-of-"
@@ -57,9 +57,11 @@ def _made(within: Path) -> tuple[Path, int]:
 
 
 def _removed(path: Path, lock: int, owner: int) -> None:
-    if os.getpid() == owner:  # and not in a child, which has the parent's objects
+    if (
+        os.getpid() == owner
+    ):  # and not in a child, which has the parent's objects, and files of its own by those numbers
         shutil.rmtree(path, ignore_errors=True)
-    close(lock)
+        close(lock)
 
 
 def _sweep(within: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.durable.forks import event, mutex, renewed_in_child
-from featurestore.durable.lock import close, closed_in_child, taken
+from featurestore.durable.forks import closed_in_child, event, mutex, renewed_in_child
+from featurestore.durable.lock import close, taken
 from featurestore.durable.temporary import OWNER, TemporaryFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -76,6 +76,36 @@ def test_a_child_does_not_keep_a_lock_of_its_parent(tmp_path: Path) -> None:
     os.close(write)
     os.close(read)
     os.waitpid(child, 0)
+
+
+class Holder(TemporaryFolder):
+    def renew(self) -> None:
+        self.remove()
+
+
+def test_a_child_does_not_let_go_of_a_lock_of_its_parent(tmp_path: Path) -> None:
+    """By what begins anew in it before all else: the descriptor is the parent's, too, and so is its lock."""
+    folder = Holder(tmp_path)
+    renewed_in_child(folder)
+    assert in_child(folder.path.exists)
+    again = os.open(folder.path / OWNER, os.O_RDWR)
+    assert not taken(again)
+    os.close(again)
+    folder.remove()
+
+
+def test_a_child_keeps_its_own_lock_when_its_parents_object_goes(tmp_path: Path) -> None:
+    """Which has the number of a descriptor that is the child's by then."""
+    folder = TemporaryFolder(tmp_path)
+
+    def keeps() -> bool:
+        own = TemporaryFolder(tmp_path)
+        folder.remove()
+        again = os.open(own.path / OWNER, os.O_RDWR)
+        return not taken(again)
+
+    assert in_child(keeps)
+    folder.remove()
 
 
 def test_what_a_child_opens_under_the_number_of_such_a_descriptor_stays_open(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 from featurestore.durable.checksums import decoded, encoded
 from featurestore.durable.disk import replace
-from featurestore.durable.lock import close, closed_in_child
+from featurestore.durable.forks import closed_in_child
+from featurestore.durable.lock import close
 from featurestore.durable.own_folder import own_folder
 
 COUNTERS = struct.Struct("<QQQ")

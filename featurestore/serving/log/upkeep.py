@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featurestore.clock import instant_of
-from featurestore.durable.lock import close, closed_in_child, taken
+from featurestore.durable.forks import closed_in_child
+from featurestore.durable.lock import close, taken
 from featurestore.lazy import pa, pc, pq
 from featurestore.serving.log.process_counts import fold_ended
 from featurestore.serving.log.segments import (
