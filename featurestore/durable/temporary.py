@@ -57,9 +57,7 @@ def _made(within: Path) -> tuple[Path, int]:
 
 
 def _removed(path: Path, lock: int, owner: int) -> None:
-    if (
-        os.getpid() == owner
-    ):  # and not in a child, which has the parent's objects, and files of its own by those numbers
+    if os.getpid() == owner:  # in a child, which has the parent's objects, the number may be that of a file of its own
         shutil.rmtree(path, ignore_errors=True)
         close(lock)
 

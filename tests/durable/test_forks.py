@@ -98,8 +98,14 @@ def test_a_child_keeps_its_own_lock_when_its_parents_object_goes(tmp_path: Path)
     """Which has the number of a descriptor that is the child's by then."""
     folder = TemporaryFolder(tmp_path)
 
+    number = folder._remove.peek()[2][1]
+
     def keeps() -> bool:
+        while (one := os.open(os.devnull, os.O_RDONLY)) != number:
+            assert one < number
+        os.close(one)
         own = TemporaryFolder(tmp_path)
+        assert own._remove.peek()[2][1] == number
         folder.remove()
         again = os.open(own.path / OWNER, os.O_RDWR)
         return not taken(again)
