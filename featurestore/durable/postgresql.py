@@ -307,7 +307,8 @@ class PostgreSQL:
 
     def _said(self, error: psycopg.Error) -> str:
         said = " ".join(str(error).split())
-        return said.replace(self._secret, "***") if self._secret else said
+        # As a word of its own alone: a password of one letter would be told by the words that it were missing in.
+        return re.sub(rf"(?<!\w){re.escape(self._secret)}(?!\w)", "***", said) if self._secret else said
 
 
 def _marked(sql: str) -> str:

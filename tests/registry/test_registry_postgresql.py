@@ -112,6 +112,12 @@ def test_a_password_is_in_no_message(url: str) -> None:
     assert "hush" not in str(caught.value)
 
 
+def test_a_short_password_is_not_told_by_the_words_that_miss_it() -> None:
+    with pytest.raises(RegistryError, match="refused") as raised:
+        Registry("postgresql://user:e@127.0.0.1:1/postgres", project="shop").current()
+    assert "***" not in str(raised.value)
+
+
 def test_what_is_shown_of_a_registry_has_no_secret(
     postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
