@@ -129,7 +129,8 @@ def test_a_secret_that_is_given_for_a_name_is_not_printed(registry: Registry, tm
     secret = create_key(Registry(tmp_path / "other.db"), "web", ["read"]).secret
     with pytest.raises(NotFoundError) as caught:
         revoke_key(registry, secret)
-    assert secret.rpartition("_")[2][:8] not in str(caught.value)
+    random = secret.split("_", 2)[2]  # which may have an underscore itself
+    assert random[:8] not in str(caught.value)
 
 
 def test_when_a_key_was_used_never_goes_back(registry: Registry) -> None:
