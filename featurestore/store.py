@@ -42,7 +42,7 @@ from featurestore.registry.activity import ACTIONS, Activity
 from featurestore.registry.apply import AppliedVersion
 from featurestore.registry.differences import Differences
 from featurestore.registry.function_notices import told_of_change
-from featurestore.registry.rollout import free_leftovers, held_views
+from featurestore.registry.rollout import free_leftovers
 from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.reports.audit import Audit, Audited, audit
@@ -56,7 +56,7 @@ from featurestore.reports.explain.request_explanation import RequestExplanation
 from featurestore.reports.lineage.lineage import Direction, Lineage, lineage_of
 from featurestore.reports.manifest_check import ManifestCheck, check_manifest
 from featurestore.reports.simulation import Faults, Real, Simulated, Simulation, simulate
-from featurestore.reports.status import ViewStatus, reads_source, status_of
+from featurestore.reports.status import ViewStatus, status_of
 from featurestore.reports.verify import Verification, verify
 from featurestore.semantics.service import ResolvedService
 from featurestore.serving.feature_list import FeatureList, is_features
@@ -658,15 +658,11 @@ class FeatureStore(BoundToProcess):
         return self._project.serving.without_registry()
 
     def status(self) -> list[ViewStatus]:
-        """How far each applied view has come online, and each that a kept service reads; what lies in the logs of pushes."""
-        current, held = self.registry.current(), held_views(self.registry)
-        views = [*map(current.view, current.document["views"]), *(one.view for one in held)]
-        views = [self._project.rebound(view) if reads_source(view) else view for view in views]
-        kept = {one.view.fingerprint: tuple(map(str, one.services)) for one in held}
-        return status_of(
-            views, self.online, self.config.project, offline=self.offline, kept=kept, vouched=self._project.pushing,
-            ran=self.registry.last_runs((view.name, view.fingerprint) for view in views),
-        )  # fmt: skip
+        """How far each applied view has come online, and each that a kept service reads; what lies in the logs of pushes.
+
+        Where the online store cannot be read, what is known without it: then the state of each is "unknown", and
+        `unavailable` says why."""
+        return status_of(self._project)
 
     def leader(self) -> str | None:
         """The process that follows all views, as "process 17 on jobs-1"; None where none does."""

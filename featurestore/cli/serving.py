@@ -17,11 +17,12 @@ from featurestore.cli.output import print_found, print_json, print_report
 from featurestore.cli.streams import log_to_stderr, outlive_output
 from featurestore.cli.values import json_row, one_or_all, past
 from featurestore.elsewhere import BY_PLACE, elsewhere
-from featurestore.errors import NotMaterializedError, RequestError
+from featurestore.errors import NotMaterializedError, OnlineStoreError, RequestError
 
 if TYPE_CHECKING:
     from featurestore.serving.lookup import Lookup
     from featurestore.serving.online_result import OnlineResult
+    from featurestore.serving.served_versions import ServiceBehind
     from featurestore.store import FeatureStore
     from featurestore.training.manifest import Manifest
 
@@ -215,18 +216,31 @@ def _plain(result: OnlineResult) -> dict[str, Any]:
 def status(context: typer.Context, at: At = None, as_json: AsJson = False) -> None:
     """How far each applied view has come online, what lies in the logs of push sources, and what the serving log lost.
 
+    Where the online store cannot be read, it tells the rest, says why, and ends with exit code 1.
+
     Example: featurestore status
     """
     from featurestore.reports.status import status_report
 
+    behind: list[ServiceBehind] = []
+    leader: str | None = None
     with opened(context, at=at) as store:
-        views, losses, behind = store.status(), store.serving_log_losses(), store.behind()
-        differs, leader = store.differences(), store.leader()
+        views, losses, differs = store.status(), store.serving_log_losses(), store.differences()
+        unread = next((OnlineStoreError(view.unavailable) for view in views if view.unavailable is not None), None)
+        try:
+            behind = store.behind()
+            leader = store.leader() if unread is None else None
+        except OnlineStoreError as error:
+            unread = error
     if as_json:
         told = {"views": [view.to_dict() for view in views], "behind": behind, "serving_log": losses, "leader": leader}
-        print_json({**told, "differences": asdict(differs)})
+        print_json({**told, "differences": asdict(differs), "unavailable": None if unread is None else str(unread)})
+    else:
+        print_report(status_report(views, behind, losses, differs=differs, leader=leader))
+    if unread is not None:
+        raise unread
+    if as_json:
         return
-    print_report(status_report(views, behind, losses, differs=differs, leader=leader))
     if not views:
         next_step(context, "apply")
     elif any(view.served is None for view in views):

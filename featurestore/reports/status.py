@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from featurestore.clock import to_datetime
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
-from featurestore.online import OnlineStore
+from featurestore.errors import OnlineStoreError
 from featurestore.online.source_state import NEVER, SourceState, served_as_of, state_key
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
+from featurestore.project import Project
 from featurestore.registry.differences import Differences
+from featurestore.registry.rollout import held_views
 from featurestore.report import Report, ReportTable, instant_json, plain, plain_fields, shown_instant
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.view import ResolvedView
@@ -30,9 +32,9 @@ class PushStatus:
 
     source: str
     applied: int | None
-    """The known_at (µs) of the last row that is; None where none is."""
-    pending: int
-    """Rows that are not yet."""
+    """The known_at (µs) of the last row that is; None where none is, or the online store cannot be read."""
+    pending: int | None
+    """Rows that are not yet; None where the online store cannot be read."""
     rows: int
     """Rows in the log."""
     bytes: int
@@ -70,10 +72,14 @@ class ViewStatus:
     """By how much `served` may be behind `wanted` without being stale."""
     last_run: int | None = None
     """When the last run that was completed ended, by the online store's clock; None where none was."""
+    unavailable: str | None = None
+    """Why it is not known how far the view has come: the online store cannot be read. None where it can."""
 
     @property
     def state(self) -> str:
-        """ "not materialized", "stale" or "fresh"."""
+        """ "not materialized", "stale" or "fresh"; "unknown" where the online store cannot be read."""
+        if self.unavailable is not None:
+            return "unknown"
         if self.served is None:
             return "not materialized"
         return "fresh" if self.wanted - self.served <= self.lag else "stale"
@@ -86,7 +92,7 @@ class ViewStatus:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, instants as RFC 3339, durations as they are declared."""
         return {
-            **plain_fields(self, "view", "fingerprint", "state", "overdue", "kept_for"),
+            **plain_fields(self, "view", "fingerprint", "state", "overdue", "kept_for", "unavailable"),
             "as_of": instant_json(self.served),
             "wanted": instant_json(self.wanted),
             "computed": [instant_json(instant) for instant in self.complete],
@@ -97,66 +103,87 @@ class ViewStatus:
         }
 
 
-def status_of(
-    views: Iterable[ResolvedView], store: OnlineStore, project: str, *, offline: Offline,
-    kept: Mapping[str, tuple[str, ...]] | None = None, vouched: Vouched | None = None, ran: Mapping[tuple[str, str], int],
-) -> list[ViewStatus]:  # fmt: skip
-    """The status of each view, all read at once. kept: fingerprint → for whom it is kept. ran: when (µs) the last run of each
-    view and fingerprint ended. SourceError where the source of one that says freshness cannot be read."""
-    listed = list(views)
-    marks = [ViewCodec(project, view, tagged=store.tagged).watermark_key for view in listed]
-    states = [
-        state_key(project, view.source, tagged=store.tagged) if isinstance(view.source, PushSource) else None
-        for view in listed
-    ]
-    keys = list(dict.fromkeys([*marks, *(key for key in states if key is not None)]))
-    reading = store.get(keys)
-    held = dict(zip(keys, reading.values, strict=True))
+class _OnlineState(NamedTuple):
+    """What the online store says of views: its clock (µs), and by key what it holds of watermarks and of push sources. why: why
+    it says nothing, where it cannot be read; then the clock is this machine's."""
+
+    now: int
+    held: Mapping[bytes, bytes | None]
+    marks: Sequence[bytes]
+    states: Sequence[bytes | None]
+    vouched: Vouched | None
+    why: str | None = None
+
+
+def _online_state(project: Project, views: Sequence[ResolvedView]) -> _OnlineState:
+    """All of it in one round trip."""
+    name, nothing = project.config.project, [b""] * len(views)
+    try:
+        online = project.online
+        marks = [ViewCodec(name, view, tagged=online.tagged).watermark_key for view in views]
+        states = [
+            state_key(name, view.source, tagged=online.tagged) if isinstance(view.source, PushSource) else None
+            for view in views
+        ]
+        keys = list(dict.fromkeys([*marks, *(key for key in states if key is not None)]))
+        reading = online.get(keys)
+    except OnlineStoreError as error:
+        return _OnlineState(project.now(), {b"": None}, nothing, [None] * len(views), None, str(error))
+    return _OnlineState(reading.now, dict(zip(keys, reading.values, strict=True)), marks, states, project.pushing)
+
+
+def status_of(project: Project) -> list[ViewStatus]:
+    """The status of each applied view, and of each that a kept service reads, all read at once. Where the online store cannot be
+    read, what is known without it. SourceError where the source of a view that says freshness cannot be read."""
+    registry, offline = project.registry, project.offline
+    current, held_there = registry.current(), held_views(registry)
+    views = [*map(current.view, current.document["views"]), *(one.view for one in held_there)]
+    views = [project.rebound(view) if _freshness(view) is not None else view for view in views]
+    kept = {one.view.fingerprint: tuple(map(str, one.services)) for one in held_there}
+    ran = registry.last_runs((view.name, view.fingerprint) for view in views)
+    online = _online_state(project, views)
     logs: dict[str, PushStatus] = {}
     result = []
-    for view, mark, key in zip(listed, marks, states, strict=True):
-        state = SourceState() if key is None else SourceState.unpack(held[key])
-        complete, wanted = unpack_watermark(held[mark]), view.timing.as_of(reading.now)
-        served = view.timing.served(complete, reading.now)
+    for view, mark, key in zip(views, online.marks, online.states, strict=True):
+        state = SourceState() if key is None else SourceState.unpack(online.held[key])
+        complete, wanted = unpack_watermark(online.held[mark]), view.timing.as_of(online.now)
+        served = view.timing.served(complete, online.now)
         if view.is_pushed and complete:
             assert key is not None
             assert isinstance(view.source, PushSource)
-            witness = None if vouched is None else vouched.witness(view.source)
-            served = served_as_of(state, reading.now, held=held[key], filled=max(complete), witness=witness)
+            witness = None if online.vouched is None else online.vouched.witness(view.source)
+            served = served_as_of(state, online.now, held=online.held[key], filled=max(complete), witness=witness)
             wanted = max(wanted, state.applied)
         source, pushes = view.source, None
         if isinstance(source, PushSource):
-            pushes = logs.get(source.name) or _log_status(source, offline, state)
+            pushes = logs.get(source.name) or _log_status(source, offline, None if online.why else state)
             logs[source.name] = pushes
         freshness = _freshness(view)
         newest = None if freshness is None else _newest(view, offline)
-        age = None if newest is None else max(0, reading.now - newest)
-        lag = vouched.lag if vouched is not None and view.is_pushed else 0
-        kept_for = (kept or {}).get(view.fingerprint, ())
+        age = None if newest is None else max(0, online.now - newest)
+        lag = online.vouched.lag if online.vouched is not None and view.is_pushed else 0
         last_run = ran.get((view.name, view.fingerprint))
-        online = view.name, view.fingerprint, complete, served, wanted
-        result.append(ViewStatus(*online, pushes, freshness, age, kept_for, lag, last_run))
+        told = view.name, view.fingerprint, complete, served, wanted
+        kept_for = kept.get(view.fingerprint, ())
+        result.append(ViewStatus(*told, pushes, freshness, age, kept_for, lag, last_run, online.why))
     return result
 
 
 def _freshness(view: ResolvedView) -> int | None:
+    """How old the newest row of the source may be; where a view says that, its status is told from the source's rows."""
     said: int | None = view.declared.said("freshness") if view.timing.refresh is None else None
     return said
 
 
-def reads_source(view: ResolvedView) -> bool:
-    """Whether the status of a view is told from the rows of its source: how old the newest is."""
-    return _freshness(view) is not None
-
-
-def _log_status(source: PushSource, offline: Offline, state: SourceState) -> PushStatus:
+def _log_status(source: PushSource, offline: Offline, state: SourceState | None) -> PushStatus:
+    """state: what is said online of the source; None where nobody knows."""
     log = offline.log(source)
     segments = log.segments()
     late = offline.log(source, LATE).segments() if offline.logs.has(source.name, LATE) else ()
     return PushStatus(
         source.name,
-        None if state.applied == NEVER else state.applied,
-        _pending(log, state.applied),
+        None if state is None or state.applied == NEVER else state.applied,
+        None if state is None else _pending(log, state.applied),
         sum(segment.rows or 0 for segment in segments),
         sum(_size(log, segment) for segment in segments),
         len(segments),
@@ -252,8 +279,9 @@ def _notes(views: Sequence[ViewStatus]) -> Iterator[str]:
     logs = {view.pushes.source: view.pushes for view in views if view.pushes is not None}
     for log in logs.values():
         upto = "nothing is applied" if log.applied is None else f"applied up to {_shown(log.applied)}"
+        online = "what is applied is not known" if log.pending is None else f"{upto}, {log.pending} rows pending"
         yield (
-            f"push source '{log.source}': {upto}, {log.pending} rows pending, {log.late} late rows kept aside; its log has "
+            f"push source '{log.source}': {online}, {log.late} late rows kept aside; its log has "
             f"{log.rows} rows in {log.segments} segments, {log.bytes} bytes"
         )
     for view in views:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from featurestore.errors import FeatureStoreError
+from featurestore.errors import FeatureStoreError, OnlineStoreError
 from featurestore.registry.records import RunRecord
 from featurestore.reports.audit.last_audit import last_audits
 from featurestore.store import FeatureStore
@@ -51,6 +51,8 @@ class StoreState(Collector):
         size = _gauge("push_log_bytes", "Bytes of a push log", "source")
         pushes = {}
         for view in self._store.status():
+            if view.unavailable is not None:
+                raise OnlineStoreError(view.unavailable)
             if view.pushes is not None:
                 pushes[view.pushes.source] = view.pushes
             version = [view.view, view.fingerprint]
@@ -62,6 +64,7 @@ class StoreState(Collector):
                 age.add_metric(version, view.age / 1e6)
                 allowed.add_metric(version, view.freshness / 1e6)
         for source, log in pushes.items():
+            assert log.pending is not None
             pending.add_metric([source], log.pending)
             size.add_metric([source], log.bytes)
         return served, behind, stale, age, allowed, pending, size

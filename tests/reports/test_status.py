@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from featurestore import Count, FeatureStore, FeatureView, ManualClock, PushSource
+from featurestore.cli import app
 from featurestore.reports.status import ViewStatus, status_report
 from featurestore.sources.log import Log
 from featurestore.sources.push_logs import LATE
 from featurestore.types import Float64, Int64, Timestamp, to_json
-from tests.small import NOON, THING, hours, opened, table, view_of
+from tests.servers import RedisServer
+from tests.small import NOON, THING, apply, hours, opened, table, view_of
 
 SWIPES = PushSource(
     "swipes", schema={"thing": Int64, "swipe": Int64, "at": Timestamp, "amount": Float64}, event_time="at",
@@ -120,3 +126,53 @@ def test_a_view_without_rows_is_not_overdue() -> None:
         assert isinstance(clock, ManualClock)
         assert (only(store).age, only(store).overdue) == (None, False)
         assert "nothing is applied" in shown(store)
+
+
+def test_while_the_online_store_is_away_it_tells_the_rest(tmp_path: Path) -> None:
+    """What is applied and asked for, the log of pushes and the last run; that nothing is known of what is online, and why."""
+    rows = tmp_path / "rows.parquet"
+    pq.write_table(table(thing=[1], at=[NOON], v=[1.0]), rows)
+    with RedisServer() as redis:
+        (tmp_path / "featurestore.toml").write_text(
+            f'project = "p"\nonline = "{redis.url_with(query="retries=0")}"\ndefinitions = []\n'
+        )
+        with FeatureStore(tmp_path) as store:
+            apply(store, view_of(rows, ["v"], refresh="1h"), pushed_view())
+            store.materialize(progress=False)
+            store.push("swipes", [swipe(1, datetime.now(UTC))])
+            before = {one.view: one for one in store.status()}
+            redis.stop()
+            found = {one.view: one for one in store.status()}
+            for name, one in found.items():
+                assert one.fingerprint == before[name].fingerprint
+                assert (one.state, one.served, one.complete) == ("unknown", None, ())
+                assert one.wanted >= before[name].wanted
+                assert one.last_run == before[name].last_run
+                assert f"127.0.0.1:{redis.port}" in (one.unavailable or "")
+            log, known = found["swiped"].pushes, before["swiped"].pushes
+            assert (log.applied, log.pending, log.rows) == (None, None, 1)
+            assert (log.rows, log.late, log.segments, log.bytes) == (
+                known.rows,
+                known.late,
+                known.segments,
+                known.bytes,
+            )
+        told = CliRunner().invoke(app, ["--repo", str(tmp_path), "status"])
+        assert told.exit_code == 1
+        assert [line.split()[2] for line in told.stdout.splitlines()[1:3]] == ["unknown", "unknown"]
+        assert "what is applied is not known" in told.stdout
+        assert "Next:" not in told.stdout
+        assert told.stderr.startswith("OnlineStoreError: The online store redis://127.0.0.1")
+        told = CliRunner().invoke(app, ["--repo", str(tmp_path), "status", "--json"])
+        assert told.exit_code == 1
+        assert json.loads(told.stdout)["unavailable"] in told.stderr
+        assert {one["state"] for one in json.loads(told.stdout)["views"]} == {"unknown"}
+
+
+def test_of_a_project_without_views_it_says_that_the_online_store_is_away(tmp_path: Path) -> None:
+    with RedisServer() as redis:
+        url = redis.url_with(query="retries=0")
+    (tmp_path / "featurestore.toml").write_text(f'project = "p"\nonline = "{url}"\ndefinitions = []\n')
+    told = CliRunner().invoke(app, ["--repo", str(tmp_path), "status"])
+    assert (told.exit_code, told.stdout) == (1, "Nothing is applied.\n")
+    assert told.stderr.startswith("OnlineUnavailableError: ")
