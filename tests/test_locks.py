@@ -58,7 +58,7 @@ def stopped(folder: Path, where: str) -> Iterator[int]:
         assert os.WIFSTOPPED(status), process.communicate()[1]
         yield process.pid
         os.kill(process.pid, signal.SIGCONT)
-        assert process.communicate(timeout=60)[1] == b""
+        assert process.communicate(timeout=600)[1] == b""
         assert process.returncode == 0
     finally:
         process.kill()

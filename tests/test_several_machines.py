@@ -16,7 +16,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.lazy import pd
-from tests.servers import PostgresServer, RedisServer, free_port
+from tests.servers import FeatureServer, PostgresServer, RedisServer
 
 DEFINITIONS = """
 from featurestore import ARRIVAL, Entity, FeatureService, FeatureView, ParquetSource
@@ -60,26 +60,11 @@ class Machine:
 
     @contextmanager
     def serving(self) -> Iterator[httpx.Client]:
-        port = free_port()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "featurestore", "serve", "--port", str(port)],
-            cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                deadline = time.monotonic() + 300
-                while True:
-                    assert process.poll() is None
-                    assert time.monotonic() < deadline
-                    try:
-                        client.get("/healthz")
-                        break
-                    except httpx.TransportError:
-                        time.sleep(0.05)
-                yield client
-        finally:
-            process.terminate()
-            process.wait(60)
+        running = FeatureServer(
+            self.folder, answers="/healthz", cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        with running, running.client(timeout=600) as client:
+            yield client
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def _caller(_folder: Path, _role: str, chosen: random.Random, port: int) -> Iter
         body = f'{{"service": "both", "rows": [{{"thing": {chosen.randrange(KEYS)}}}]}}'.encode()
         request = urllib.request.Request(url, body, {"content-type": "application/json"})
         try:
-            with closing(urllib.request.urlopen(request, timeout=30)) as answer:
+            with closing(urllib.request.urlopen(request, timeout=600)) as answer:
                 answer.read()
         except urllib.error.HTTPError as error:
             if error.code != 503:

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +38,7 @@ from featurestore.errors import (
     UnauthenticatedError,
 )
 from featurestore.serving.online_result import OnlineResult
-from tests.servers import free_port
+from tests.servers import PATIENCE_SECONDS, FeatureServer, free_port
 from tests.small import NOON, write
 from tests.sources.log_rows import bits
 
@@ -96,42 +95,17 @@ def rows() -> pa.Table:
     return pa.table({name: pa.array(values, kind) for name, (kind, values) in of.items()})
 
 
-@contextmanager
-def serving(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A real server, that is ready."""
-    command = [sys.executable, "-m", "featurestore", "--repo", str(folder), "serve", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        with Client(f"http://127.0.0.1:{port}", timeout_seconds=60) as client:
-            while True:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                try:
-                    client.services()
-                except UnauthenticatedError:
-                    break
-                except ServerUnavailableError:
-                    time.sleep(0.05)
-        yield process
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait(60)
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FeatureStore, str]]:
     folder = tmp_path_factory.mktemp("client")
-    (folder / "featurestore.toml").write_text('project = "client"\n[server]\nlookup_rows = 50\n')
+    (folder / "featurestore.toml").write_text('project = "client"\n[server]\nlookup_rows = 50\nlookup_seconds = 600\n')
     (folder / "definitions.py").write_text(DEFINITIONS)
     write(folder / "rows.parquet", rows())
     with FeatureStore(folder) as store:
         store.apply()
         store.materialize(progress=False)
-        port = free_port()
-        with serving(folder, port):
-            yield store, f"http://127.0.0.1:{port}"
+        with FeatureServer(folder, answers="/healthz", stderr=subprocess.DEVNULL) as running:
+            yield store, running.url
 
 
 def key(store: FeatureStore, name: str, *scopes: str, **more: Any) -> str:
@@ -200,7 +174,7 @@ EVERY = [{**ASKED, "thing": thing} for thing in (1, 2, 3, -(2**63), 7, None)]
 @pytest.mark.parametrize("form", ["json", "arrow"])
 def test_a_result_is_the_stores(project: tuple[FeatureStore, str], keys: dict[str, str], kind: Any, form: str) -> None:
     store, url = project
-    with kind(url, key=keys["all"]) as client:
+    with kind(url, key=keys["all"], timeout_seconds=PATIENCE_SECONDS) as client:
         for rows in (ASKED, EVERY, [EVERY[1]], [EVERY[4]] * 3):
             same(client.get_online_features(rows, "model", format=form), store.get_online_features(rows, "model"))
         features = ["view:s", "scaled", "view:n"]
@@ -226,7 +200,7 @@ def test_frames_and_the_kinds_of_values_of_others_are_taken(
     frame = pa.Table.from_pylist([{**row, "since": SINCE.astimezone(UTC)} for row in EVERY])
     pandas = frame.to_pandas()  # in which the key is a float, beside a null
     numpy = [{**ASKED, "thing": np.int64(2), "day": np.datetime64("2024-01-01"), "since": pd.Timestamp(SINCE)}]
-    with kind(url, key=keys["read"]) as client:
+    with kind(url, key=keys["read"], timeout_seconds=PATIENCE_SECONDS) as client:
         for rows in (frame, pandas.iloc[:3], pl.from_arrow(frame), numpy, frame.to_pydict()):
             same(client.get_online_features(rows, "model"), store.get_online_features(rows, "model"))
 
@@ -240,7 +214,7 @@ def test_pushed_rows_are_served_and_counted(project: tuple[FeatureStore, str], k
         {"id": f"{name}1", "card": name, "at": now - timedelta(seconds=5), "amount": Decimal("12.50")},
         {"id": f"{name}2", "card": None, "at": now, "amount": Decimal(3)},
     ]
-    with kind(url, key=keys["all"]) as client:
+    with kind(url, key=keys["all"], timeout_seconds=PATIENCE_SECONDS) as client:
         first, again = client.push("pushed", rows), client.push("pushed", pa.Table.from_pylist(rows))
         late = client.push("pushed", {**rows[0], "id": f"{name}3", "at": now - timedelta(days=9)})
         assert (tuple(first), first.without_key, tuple(again), tuple(late)) == ((2, 0, 0), 1, (0, 2, 0), (0, 0, 1))
@@ -274,7 +248,7 @@ def test_errors_are_those_of_the_store(project: tuple[FeatureStore, str], keys: 
         (PushError, "row 0 has no 'at'|'at'", lambda one: one.push("pushed", [{"id": "1"}])),
         (NotFoundError, "no service|'nobody'", lambda one: one.service("nobody")),
     ]
-    with kind(url, key=keys["all"]) as client:
+    with kind(url, key=keys["all"], timeout_seconds=PATIENCE_SECONDS) as client:
         for error, words, call in calls:
             with pytest.raises(error, match=words or None) as raised:
                 call(client)
@@ -282,13 +256,19 @@ def test_errors_are_those_of_the_store(project: tuple[FeatureStore, str], keys: 
         assert [one["name"] for one in client.services()] == ["cards", "model"]
         assert [one["name"] for one in client.views()] == ["counts", "view"]
         assert client.view("view")["fingerprint"] == client.views()[1]["fingerprint"]
-    with kind(url) as client, pytest.raises(UnauthenticatedError, match="no key") as unknown:
+    with (
+        kind(url, timeout_seconds=PATIENCE_SECONDS) as client,
+        pytest.raises(UnauthenticatedError, match="no key") as unknown,
+    ):
         client.get_online_features(ASKED, "model")
     assert unknown.value.challenge.startswith("Bearer")
-    with kind(url, key=keys["read"]) as client, pytest.raises(ForbiddenError) as forbidden:
+    with (
+        kind(url, key=keys["read"], timeout_seconds=PATIENCE_SECONDS) as client,
+        pytest.raises(ForbiddenError) as forbidden,
+    ):
         client.push("pushed", [{"id": "1"}])
     assert forbidden.value.scope == "push"
-    with kind(url, key=keys["one"]) as client, pytest.raises(ForbiddenError):
+    with kind(url, key=keys["one"], timeout_seconds=PATIENCE_SECONDS) as client, pytest.raises(ForbiddenError):
         client.get_online_features(ASKED, "model")
     assert store.get_online_features(ASKED, "model").statuses["view__b"] == ["PRESENT"]
 
@@ -321,23 +301,23 @@ def test_a_service_that_dies_and_comes_back_is_waited_for(tmp_path: Path, kind: 
     with kind(f"http://127.0.0.1:{port}", key=secret, timeout_seconds=300, attempts=10_000) as client:
         with kind(f"http://127.0.0.1:{port}", key=secret, attempts=2) as hasty, pytest.raises(ServerUnavailableError):
             hasty.push("pushed", row)
-        with serving(tmp_path, port) as process:
+        with FeatureServer(tmp_path, port=port, answers="/healthz", stderr=subprocess.DEVNULL) as first:
             assert client.push("pushed", row).accepted == 1
-            process.kill()
-            process.wait()
+            first.process.kill()
+            first.process.wait()
             told: list[Any] = []
             pushing = threading.Thread(target=lambda: told.append(client.push("pushed", row)))
             pushing.start()
-            with serving(tmp_path, port) as second:
+            with FeatureServer(tmp_path, port=port, answers="/healthz", stderr=subprocess.DEVNULL) as second:
                 pushing.join()
                 assert tuple(told[0]) == (0, 1, 0)
-                second.send_signal(signal.SIGSTOP)
+                second.process.send_signal(signal.SIGSTOP)
                 with (
                     kind(f"http://127.0.0.1:{port}", key=secret, timeout_seconds=0.3) as hasty,
                     pytest.raises(ServerUnavailableError, match="0.3 s"),
                 ):
                     hasty.get_online_features({"card": "c"}, "cards")
-                second.send_signal(signal.SIGCONT)
+                second.process.send_signal(signal.SIGCONT)
                 assert client.get_online_features({"card": "c"}, "cards").to_dict()["counts__n"] == [1]
 
 
@@ -368,7 +348,7 @@ def answering(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
-        thread.join(60)
+        thread.join(600)
 
 
 def http(status: str, body: bytes = b"{}", more: str = "") -> bytes:

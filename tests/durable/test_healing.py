@@ -44,7 +44,7 @@ os._exit(9)
 
 def kill_within(path: Path) -> None:
     """Kill a process in the middle of a transaction that has changed everything, and of which much is on the disk."""
-    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False, timeout=60).returncode == 9
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False, timeout=600).returncode == 9
     left = [Path(f"{path}{end}") for end in ("-journal", "-wal")]
     assert any(file.exists() and file.stat().st_size > 100_000 for file in left) or path.stat().st_size > 400_000
 
@@ -116,7 +116,7 @@ def test_what_was_committed_and_not_checkpointed_is_there(registry: Registry) ->
         "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         "c.execute(\"INSERT INTO leftovers VALUES ('v', 'f0')\"); os._exit(9)"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(registry.place)], check=False, timeout=60).returncode == 9
+    assert subprocess.run([sys.executable, "-c", code, str(registry.place)], check=False, timeout=600).returncode == 9
     assert Path(f"{registry.place}-wal").stat().st_size
     assert registry.leftovers() == (("v", "f0"),)
 

@@ -33,7 +33,7 @@ def test_definitions_that_open_their_repository_are_one_error_with_file_and_line
     opens = "from featurestore import FeatureStore\n\n\nstore = FeatureStore('.')\n"
     folder = project(tmp_path, {"definitions.py": "import train\n", "train.py": opens})
     ran = subprocess.run(
-        [sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     assert ran.returncode == 1
     last = ran.stderr.strip().splitlines()[-1]
@@ -46,7 +46,7 @@ def test_a_script_that_opens_the_store_under_a_guard_may_be_a_file_of_definition
     guarded = f'{entity("one")}if __name__ == "__main__":\n    from featurestore import FeatureStore\n    print(FeatureStore("."))\n'
     folder = project(tmp_path, {"definitions.py": guarded})
     ran = subprocess.run(
-        [sys.executable, "definitions.py"], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "definitions.py"], cwd=folder, capture_output=True, text=True, timeout=600, check=True
     )
     assert "project='shop'" in ran.stdout
 
@@ -103,7 +103,7 @@ def test_what_definitions_print_does_not_reach_stdout(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ran = subprocess.run(
         [sys.executable, "-m", "featurestore", "show", "--json"], cwd=folder, env=environ, capture_output=True, text=True,
-        timeout=60, check=True,
+        timeout=600, check=True,
     )  # fmt: skip
     assert [item["name"] for item in json.loads(ran.stdout)] == ["one"]
     assert "a print\n" in ran.stderr
@@ -334,7 +334,7 @@ def test_a_script_beside_a_file_that_bears_a_library_s_name_says_so(tmp_path: Pa
     folder = project(tmp_path, {name: text, "script.py": script})
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ran = subprocess.run(
-        [sys.executable, "script.py"], cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "script.py"], cwd=folder, env=environ, capture_output=True, text=True, timeout=600, check=False
     )
     library = name.partition(".")[0].partition("/")[0]
     assert f"{folder / name} is run in the place of the installed module {library}" in ran.stderr.splitlines()[-1]
@@ -348,7 +348,7 @@ def test_a_file_of_the_working_directory_takes_no_place_in_the_program_itself(tm
     (tmp_path / "featurestore.toml").rename(tmp_path / "repo/featurestore.toml")
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ran = subprocess.run(
-        [sys.executable, "-m", "featurestore", "plan", "--repo", "repo"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "featurestore", "plan", "--repo", "repo"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr

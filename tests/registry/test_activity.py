@@ -196,7 +196,7 @@ def test_pushes_are_written_without_anybody_s_asking(registry: Registry, monkeyp
         pushes.pushed("s", {"accepted": 1})
         writer = pushes._writer
         if writer is not None:
-            writer.join(60)
+            writer.join(600)
         assert len(registry.activity()) == number + 1
 
 

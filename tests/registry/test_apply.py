@@ -219,14 +219,14 @@ def _apply_own(root, number, barrier, results):
 
 def test_processes_that_plan_and_apply_at_once_lose_nothing(repo):
     """Four of them, each with a view of its own: each becomes one version, and all views are there in the end."""
-    barrier, results = SPAWN.Barrier(4, timeout=60), SPAWN.Queue()
+    barrier, results = SPAWN.Barrier(4, timeout=600), SPAWN.Queue()
     processes = [SPAWN.Process(target=_apply_own, args=(repo.root, i, barrier, results)) for i in range(4)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=600)
     assert [process.exitcode for process in processes] == [0] * 4
-    done = sorted(results.get(timeout=1) for _ in processes)
+    done = sorted(results.get(timeout=600) for _ in processes)
     assert [(number, changed) for number, changed, _ in done] == [(number, True) for number in (1, 2, 3, 4)]
     registry = Registry(repo.registry.place)
     assert set(registry.current().document["views"]) == {f"own{i}" for i in range(4)}

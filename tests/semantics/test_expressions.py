@@ -282,13 +282,13 @@ def test_a_process_forks_while_threads_have_evaluated() -> None:
 
     def work() -> None:
         evaluate(rows, {"y": "x + 1"})
-        evaluated.wait(60)
-        goes_on.wait(60)
+        evaluated.wait(600)
+        goes_on.wait(600)
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
         thread.start()
-    evaluated.wait(60)
+    evaluated.wait(600)
     pid = os.fork()
     if pid == 0:
         os._exit(0 if evaluate(rows, {"y": "x + 1"})["y"].to_pylist() == [2.0, 3.0] else 1)

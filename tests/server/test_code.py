@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.serving.served_versions import RELOAD_SECONDS
 from tests.console import featurestore
-from tests.servers import free_port
+from tests.servers import FeatureServer
 
 ROOT = Path(__file__).parents[2]
 ROW = {"customer": "ann", "amount": 1e9}
@@ -46,26 +45,9 @@ def edit(shop: Path, text: str = CHANGED) -> None:
 @contextmanager
 def serving(shop: Path) -> Iterator[httpx.Client]:
     """A real server over the repository, that answers."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "featurestore", "--repo", str(shop), "serve", "--no-authentication", "--port", str(port)],
-        cwd=ROOT, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            deadline = time.monotonic() + 120
-            while True:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                try:
-                    client.get("/healthz")
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.05)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(60)
+    running = FeatureServer(shop, "--no-authentication", answers="/healthz", stderr=subprocess.DEVNULL)
+    with running, running.client(timeout=600) as client:
+        yield client
 
 
 def asked(client: httpx.Client, **more: Any) -> httpx.Response:

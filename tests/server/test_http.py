@@ -85,7 +85,7 @@ def serving(store: FeatureStore, **words: Any) -> Iterator[httpx.Client]:
         thread.join(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=JSON, timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=JSON, timeout=600) as client:
             yield client
     finally:
         server.should_exit = True
@@ -283,7 +283,7 @@ def test_concurrent_requests_each_get_their_own_answer(client: httpx.Client) -> 
     """Requests that share a round trip are not mixed up."""
 
     async def ask() -> list[dict]:
-        async with httpx.AsyncClient(base_url=client.base_url, timeout=30) as many:
+        async with httpx.AsyncClient(base_url=client.base_url, timeout=600) as many:
             asked = [{"service": "service", "rows": [{"id": "abc"[n % 3], "add": n}]} for n in range(60)]
             return [r.json() for r in await asyncio.gather(*(many.post("/v1/online-features", json=a) for a in asked))]
 

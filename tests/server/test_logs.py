@@ -7,9 +7,7 @@ import json
 import logging
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -27,8 +25,8 @@ from featurestore.server.access_log import ASKED, MOST_BYTES, AccessLog
 from featurestore.server.admission import PRINCIPAL
 from featurestore.server.log_lines import JsonLines, tell
 from tests.server.test_http import JSON, serving
-from tests.server.test_metrics import LOOKUP, PUSH, ROOT, ROW, definitions
-from tests.servers import free_port
+from tests.server.test_metrics import LOOKUP, PUSH, ROW, definitions
+from tests.servers import PATIENCE_SECONDS, FeatureServer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -124,27 +122,15 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any
     keys = project(
         folder, '[server]\naccess_log = "stdout"\nlog_format = "json"\nhosts = ["name"]\n[serving_log]\nrate = 1.0\n'
     )
-    port = free_port()
-    words = ["--repo", str(folder), "serve", "--port", str(port), *SHARDS]
     out, err = folder / "out", folder / "err"
-    with out.open("wb") as stdout, err.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "featurestore", *words], cwd=ROOT, stdout=stdout, stderr=stderr
-        )
-    url = f"http://127.0.0.1:{port}"
     answers: dict[str, httpx.Response] = {}
     by = {name: {"authorization": f"Bearer {key}"} for name, key in keys.items()}
-    try:
-        deadline = time.monotonic() + 60
-        with httpx.Client(base_url=url, headers=JSON, timeout=60) as client:
-            while True:
-                try:
-                    if client.get("/readyz").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    assert process.poll() is None
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
+    with (
+        out.open("wb") as stdout,
+        err.open("wb") as stderr,
+        FeatureServer(folder, *SHARDS, stdout=stdout, stderr=stderr) as running,
+    ):
+        with running.client(headers=JSON, timeout=600) as client:
             answers["lookup"] = client.post(LOOKUP, json=LOOK, headers=by["model"] | {"traceparent": PARENT})
             answers["push"] = client.post(
                 PUSH, json={"source": "s", "rows": [ROW]}, headers=by["feeder"] | {"x-request-id": 'p"1'}
@@ -153,18 +139,16 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any
             answers["unknown"] = client.get("/v1/views/a-secret-thing", headers=by["model"])
             answers["nowhere"] = client.get(f"/nowhere/{keys['model']}?{keys['model']}", headers=by["model"])
             answers["large"] = client.get("/v1/views", headers={"x": "x" * 20_000, "x-request-id": "large"})
-        with socket.create_connection(("127.0.0.1", port)) as hangs_up:
+        with socket.create_connection(("127.0.0.1", running.port)) as hangs_up:
             body = json.dumps({**LOOK, "rows": LOOK["rows"] * 2000}).encode()
             head = f"POST {LOOKUP} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: gone\r\nAuthorization: Bearer {keys['model']}\r\n"
             hangs_up.sendall(
                 f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:100]
             )
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while '"gone"' not in out.read_text():
-            assert time.monotonic() < deadline + 60
+            assert time.monotonic() < deadline
             time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
     assert not any(key in out.read_text() + err.read_text() for key in keys.values())
     lines, told = ([json.loads(line) for line in file.read_text().splitlines()] for file in (out, err))
     return lines, told, answers

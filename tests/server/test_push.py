@@ -164,7 +164,7 @@ def test_pushes_that_wait_at_the_same_time_share_a_turn(
     with store.offline.log(SWIPES).lock():
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while len(joined) < 12 and time.monotonic() < deadline:  # the first of them may have begun their turn
             time.sleep(0.01)
     for thread in threads:

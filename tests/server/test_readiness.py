@@ -71,7 +71,7 @@ def test_looking_holds_up_nobody_else(store: FeatureStore, redis: RedisServer) -
 
     async def ask(base: httpx.URL, silence: ExitStack) -> None:
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=base, timeout=30, limits=limits) as many:
+        async with httpx.AsyncClient(base_url=base, timeout=600, limits=limits) as many:
             waiting = [asyncio.create_task(many.get("/readyz")) for _ in range(100)]
             await asyncio.sleep(1)  # so that they come first
             assert not any(one.done() for one in waiting)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 
 from tests.console import featurestore
 from tests.server.test_http import JSON
-from tests.servers import free_port
+from tests.servers import PATIENCE_SECONDS, FeatureServer
 
 ROOT = Path(__file__).parents[2]
 ASKED = json.dumps({"service": "order_model", "rows": [{"customer": "ann", "amount": 1.0}] * 50}).encode()
@@ -34,7 +32,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def begun(port: int) -> socket.socket:
     """A connection that has sent all of a lookup but the last bytes of its body."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=600)
     head = f"POST /v1/online-features HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(ASKED)}\r\nConnection: close\r\n\r\n"
     connection.sendall(head.encode() + ASKED[:-5])
     return connection
@@ -53,7 +51,7 @@ def finished(connection: socket.socket) -> tuple[bytes, dict]:
 
 def looking(port: int, answers: list[httpx.Response]) -> None:
     """Look up without pause until the server is gone."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
         while True:
             try:
                 answers.append(client.post("/v1/online-features", content=ASKED, headers=JSON))
@@ -62,46 +60,29 @@ def looking(port: int, answers: list[httpx.Response]) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_requests_under_way_are_answered_after_sigterm(shop: Path, workers: int) -> None:
+def test_requests_under_way_are_answered_after_sigterm(shop: Path, tmp_path: Path, workers: int) -> None:
     """Under load, each request that was begun before the signal gets its whole answer, and the process ends by itself."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "featurestore", "--repo", str(shop), "serve", "--no-authentication", "--port", str(port), "--workers", str(workers)],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
     answers: list[httpx.Response] = []
-    crowd = [threading.Thread(target=looking, args=(port, answers)) for _ in range(4)]
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.05)
-        for thread in crowd:
-            thread.start()
-        connections = [begun(port) for _ in range(10)]
-        while len(answers) < 50:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        assert process.poll() is None, "it waits for what is under way"
-        told = [finished(connection) for connection in connections]
-        assert process.wait(timeout=60) in {0, -signal.SIGTERM}
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        log = process.stderr.read()
-        process.stderr.close()
-        for thread in crowd:
-            if thread.ident is not None:
-                thread.join()
+    log = tmp_path / "stderr"
+    with log.open("wb") as errors:
+        running = FeatureServer(shop, "--no-authentication", "--workers", str(workers), stderr=errors)
+        crowd = [threading.Thread(target=looking, args=(running.port, answers)) for _ in range(4)]
+        with running:
+            process = running.process
+            for thread in crowd:
+                thread.start()
+            connections = [begun(running.port) for _ in range(10)]
+            while len(answers) < 50:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            assert process.poll() is None, "it waits for what is under way"
+            told = [finished(connection) for connection in connections]
+            assert process.wait(PATIENCE_SECONDS) in {0, -signal.SIGTERM}
+    for thread in crowd:
+        thread.join()
     assert {status for status, _ in told} == {b"HTTP/1.1 200 OK"}
     assert all(len(body["rows"]) == 50 for _, body in told)
     assert {answer.status_code for answer in answers} == {200}
     assert {json.dumps(answer.json()["rows"]) for answer in answers} == {json.dumps(told[0][1]["rows"])}
-    assert "Traceback" not in log
+    assert "Traceback" not in log.read_text()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import ssl
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -15,7 +10,7 @@ import pytest
 
 from featurestore.errors import ConfigError
 from featurestore.server import serve
-from tests.servers import certificate, free_port
+from tests.servers import FeatureServer, certificate
 
 
 def test_tls_and_certificates_of_clients(tmp_path: Path) -> None:
@@ -26,31 +21,14 @@ def test_tls_and_certificates_of_clients(tmp_path: Path) -> None:
     (tmp_path / "featurestore.toml").write_text(
         f'project = "p"\n[server]\ntls_certificate = "{server}"\ntls_key = "server/key.pem"\nclient_ca = "{client}"\n'
     )
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "featurestore", "serve", "--port", str(port)], cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )  # fmt: skip
-    try:
-        with_none, with_one = (ssl.create_default_context(cafile=str(server)) for _ in range(2))
-        with_one.load_cert_chain(client)
-        url = f"https://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
-        while True:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            try:
-                assert httpx.get(f"{url}/healthz", verify=with_one).json() == {"status": "up"}
-                break
-            except httpx.ConnectError:
-                time.sleep(0.1)
+    with_none, with_one = (ssl.create_default_context(cafile=str(server)) for _ in range(2))
+    with_one.load_cert_chain(client)
+    with FeatureServer(tmp_path, answers="/healthz", scheme="https", verify=with_one) as running:
+        assert httpx.get(f"{running.url}/healthz", verify=with_one).json() == {"status": "up"}
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"{url}/healthz", verify=with_none)
+            httpx.get(f"{running.url}/healthz", verify=with_none)
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"http://127.0.0.1:{port}/healthz")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+            httpx.get(f"http://127.0.0.1:{running.port}/healthz")
 
 
 def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_lookups_go_on_with_what_is_loaded(
             assert "secret" not in caplog.text
         store.apply([service("x", "y")])
         store.materialize(progress=False)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while len(looked_up(store)) < 2:
             assert time.monotonic() < deadline
         assert client.get("/readyz").json() == {"status": "ready"}
@@ -146,7 +146,7 @@ def test_nobody_waits_twice_for_a_registry_that_does_not_answer() -> None:
 
     def read() -> int:
         asked.append(1)
-        answers.wait(60)
+        answers.wait(600)
         return 7
 
     newest = newest_version.NewestVersion(read)
@@ -155,7 +155,7 @@ def test_nobody_waits_twice_for_a_registry_that_does_not_answer() -> None:
     assert time.monotonic() - began < 100 * newest_version.WAIT_SECONDS
     assert len(asked) == 1
     answers.set()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while newest.number() != 7:
         assert time.monotonic() < deadline
     assert newest.number() == 7

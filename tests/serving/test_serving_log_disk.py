@@ -130,7 +130,7 @@ def test_while_the_disk_stalls_lookups_go_on(tmp_path: Path, limit: dict[str, in
         time.sleep(0.001)
     offering = threading.Thread(target=lambda: [log.offer(served(n, size=100)) for n in range(1, 1000)])
     offering.start()
-    offering.join(60)
+    offering.join(600)
     assert not offering.is_alive()
     assert len(log._waiting) == most - 1
     assert log.losses[:3] == losses(tmp_path)[:3] == (1000, 0, 1000 - most)
