@@ -194,6 +194,12 @@ class ServerConfig(Table):
     answer_seconds: Annotated[
         Seconds, described("seconds for which an answer is sent to a client that is slow to take it")
     ] = 60.0
+    drain_seconds: Annotated[
+        Annotated[float, Field(ge=0, le=3600)],
+        described(
+            "seconds for which a server that gets SIGTERM answers on, while /readyz says 503, before it closes its port"
+        ),
+    ] = 0.0
     connections: Annotated[Size, described("connections of a process")] = 1_000
     requests: Annotated[Size, described("requests of a process that are under way")] = 500
     bytes_in_flight: Annotated[Size, described("bytes of large bodies and answers of a process that are under way")] = (

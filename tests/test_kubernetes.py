@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from featurestore.config import load_config
+from featurestore.server.run import options
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -129,3 +130,14 @@ def test_selectors_find_their_pods() -> None:
     assert {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")} == {
         "startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz",
     }  # fmt: skip
+
+
+def test_a_server_has_time_to_drain_and_to_finish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is killed; and the drain takes as long as the endpoints of a Service, which follow the pod's end, need at least."""
+    monkeypatch.setenv("REDIS_URL", "redis://redis:6379/0")
+    monkeypatch.setenv("REGISTRY_URL", "postgresql://db/features")
+    drains = load_config(FOLDER, "kubernetes").server
+    finishes = options(drains)["timeout_graceful_shutdown"]
+    spec = PODS["featurestore"]["spec"]
+    assert 5 <= drains.drain_seconds < spec["terminationGracePeriodSeconds"] - finishes
+    assert "lifecycle" not in spec["containers"][0]

@@ -19,6 +19,7 @@ from featurestore.access.authentication import Authentication
 from featurestore.errors import FeatureStoreError
 from featurestore.server.access_log import AccessLog
 from featurestore.server.connection import Connections
+from featurestore.server.drain import Drain
 from featurestore.server.edge import ALWAYS, HttpEdge
 from featurestore.server.hot_routes import HotRoutes
 from featurestore.server.limits import ServerLimits
@@ -66,7 +67,8 @@ def create_app(
     authentication: whether requests must bring a key or a token; by default as configured. Raises ManifestError, and FingerprintError with the difference where a version is refused.
     """
     pinned = presented(store, manifests)
-    limits, readiness = ServerLimits(store.config.server), Readiness(store, pinned)
+    limits, drain = ServerLimits(store.config.server), Drain(store.config.server.drain_seconds)
+    readiness = Readiness(store, pinned, drain)
     is_on = store.config.server.authentication == "required" if authentication is None else authentication
     asks = Authentication(store.config if is_on else None)
     metrics = Metrics(store, limits)
@@ -85,7 +87,8 @@ def create_app(
         connections = Connections(store.config.server, metrics.refused)
         with _less_garbage(), _quick_turns(), traces.running() if traces is not None else contextlib.nullcontext():
             async with connections.watched(), metrics.watched():
-                yield {"connections": connections}
+                with drain.on_sigterm(connections.drain):
+                    yield {"connections": connections}
         if access_log is not None:
             await access_log.close()
         if traces is not None:

@@ -61,6 +61,7 @@ class Connections:
         self.stalled: dict[Connection, float] = {}
         self.leaving: dict[Connection, float] = {}
         self.malformed = 0
+        self.is_draining = False
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -96,6 +97,12 @@ class Connections:
                 connection.refuse(
                     LimitError("request_seconds", f"The request was not sent within {seconds}", status=408)
                 )
+
+    def drain(self) -> None:
+        """Let every connection end with its next answer, so that its client asks another server."""
+        self.is_draining = True
+        for connection in self.open:
+            connection.end_with_answer()
 
     def make_room(self) -> bool:
         """Whether there may be one connection more; where there are enough, the one that was idle for longest ends."""
@@ -314,7 +321,14 @@ class Connection(HttpToolsProtocol):
         self._all.idle.pop(self, None)
         self._take_host_of_target()
         super().on_headers_complete()
+        if self._all.is_draining:
+            self.end_with_answer()
         self._cycles.append(self.cycle)
+
+    def end_with_answer(self) -> None:
+        """End with the answer to the last request that came, where it is not given yet, and say so in it."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     def _take_host_of_target(self) -> None:
         """Where the target says a host, that is the one that is meant, whatever `Host` says (RFC 9112, 3.2.2)."""

@@ -13,6 +13,7 @@ import orjson
 from featurestore.access.principal import Principal
 from featurestore.errors import FeatureStoreError, OnlineUnavailableError
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
+from featurestore.server.drain import Drain
 from featurestore.server.presented import unready
 from featurestore.server.problems import HttpAnswer, problem, problem_of
 from featurestore.serving.lookup import Lookup
@@ -32,14 +33,16 @@ UNTOLD = "The server cannot answer lookups. Whoever brings a key with the scope 
 class Readiness:
     """The answers of `/readyz`. A look waits for the online store, and has a thread of its own: other requests go on."""
 
-    def __init__(self, store: FeatureStore, pinned: Mapping[str, Manifest]) -> None:
-        self._store, self._pinned = store, pinned
+    def __init__(self, store: FeatureStore, pinned: Mapping[str, Manifest], drain: Drain) -> None:
+        self._store, self._pinned, self._drain = store, pinned, drain
         self._thread = ThreadPoolExecutor(1, "featurestore-ready")
         self._look: asyncio.Future[HttpAnswer] | None = None
         self._seen = 0.0
 
     async def answer(self, principal: Principal) -> HttpAnswer:
         """Ready or not; why, and all that names what is applied, only for those who may read everything."""
+        if self._drain.is_on:
+            return _not_ready("The server drains: it answers what it is still asked, and stops soon", "Draining")
         may_know = principal.may("read") and principal.only_on is None
         now = asyncio.get_running_loop().time()
         look = self._look

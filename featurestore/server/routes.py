@@ -289,6 +289,7 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
         A service that was applied with other functions than this process has is served in the version whose code it has, and
         named in `behind`; where it has the code of none, the server is not ready.
         A server that was started with manifests answers in their versions, and is ready when these can be served.
+        One that was told to stop is not ready, and answers on for `drain_seconds` of [server].
         Without a key that may read everything the answer names nothing, and may be a second old.
         """
         answer = await readiness.answer(principal_of(request.scope))
