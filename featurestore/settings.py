@@ -189,6 +189,7 @@ class ServerConfig(Table):
     lookup_seconds: Annotated[
         Seconds, described("seconds in which a lookup is answered, however often the online store is tried")
     ] = 10.0
+    push_seconds: Annotated[Seconds, described("seconds in which a push is answered, whatever it waits for")] = 10.0
     request_seconds: Annotated[Seconds, described("seconds from a request's first byte to its last")] = 20.0
     idle_seconds: Annotated[Seconds, described("seconds for which a connection is kept that sends nothing")] = 75.0
     answer_seconds: Annotated[

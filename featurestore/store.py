@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -24,7 +25,7 @@ from featurestore.declare.problems import shown
 from featurestore.declare.zones import read_as_utc, said_zones
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
-from featurestore.errors import ManifestError, RequestError, SpineError, did_you_mean
+from featurestore.errors import ManifestError, OnlineUnavailableError, RequestError, SpineError, did_you_mean
 from featurestore.forget.forget import forget
 from featurestore.forget.forgotten import Forgotten
 from featurestore.loading.files import definition_files
@@ -36,6 +37,7 @@ from featurestore.materialize.progress import Progress
 from featurestore.online import OnlineStore
 from featurestore.planning import Planning
 from featurestore.project import Project
+from featurestore.push.push_queue import PushAnswer
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import TakenBack
 from featurestore.registry.activity import ACTIONS, Activity
@@ -364,31 +366,33 @@ class FeatureStore(BoundToProcess):
 
     @checked
     def push(
-        self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None
-    ) -> Pushed:
+        self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None,
+        within_seconds: float | None = None,
+    ) -> Pushed:  # fmt: skip
         """Keep rows of a push source: on the disk and seen by the next lookup when it returns.
 
         rows: a list of dicts (or one), or a frame, with the source's columns. json: their values are in their JSON forms.
         The answer counts what was accepted, what was pushed before and changes nothing, and what came too late and is
         kept aside; its `without_key` counts accepted rows that no view can count, and its `notices` say what is to be known.
-        who, request_id: what the trail of activity says of it, by default whoever runs this process. Raises PushError, with
+        who, request_id: what the trail of activity says of it, by default whoever runs this process. within_seconds: how long it may
+        take; OnlineUnavailableError then, which says what became of the rows. Raises PushError, with
         nothing kept, NotFoundError, LogError and OnlineStoreError.
         """
-        return self._told(source, self._project.pushing.push(source, rows, json=json), who, request_id)
+        seconds = _seconds(within_seconds)
+        answer = self._project.pushing.submit(source, rows, json=json)
+        with self._told_later(answer, source, who, request_id):
+            pushed = answer.within(seconds)
+        self._project.pushing.notice(source)
+        return self._told(source, pushed, who, request_id)
 
     @checked
     def submit_push(
         self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None
-    ) -> Future[Pushed]:
+    ) -> PushAnswer:
         """`push` that does not wait: a future of what became of the rows. Raises PushError for rows that cannot be read, and
         NotFoundError; all else is raised by the future."""
         submitted = self._project.pushing.submit(source, rows, json=json)
-
-        def tell(done: Future[Pushed]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                self._told(source, done.result(), who, request_id)
-
-        submitted.add_done_callback(tell)
+        submitted.add_done_callback(self._teller(source, who, request_id))
         return submitted
 
     @checked
@@ -398,16 +402,37 @@ class FeatureStore(BoundToProcess):
 
     @checked
     async def apush(
-        self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None
-    ) -> Pushed:
+        self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None,
+        within_seconds: float | None = None,
+    ) -> Pushed:  # fmt: skip
         """`push` for coroutines."""
-        return self._told(source, await self._project.pushing.apush(source, rows, json=json), who, request_id)
+        seconds = _seconds(within_seconds)
+        answer = await self._project.pushing.asubmit(source, rows, json=json)
+        with self._told_later(answer, source, who, request_id):
+            pushed = await answer.awaited(seconds)
+        return self._told(source, pushed, who, request_id)
 
     def _told(self, source: str, pushed: Pushed, who: str | None, request_id: str | None) -> Pushed:
         """What was pushed, which the trail of activity has now."""
         counts = {"accepted": pushed.accepted, "unchanged": pushed.unchanged, "late": pushed.late}
         self._project.push_trail.pushed(source, counts, who=who, request=request_id)
         return pushed
+
+    def _teller(self, source: str, who: str | None, request_id: str | None) -> Callable[[Future[Pushed]], None]:
+        def tell(done: Future[Pushed]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._told(source, done.result(), who, request_id)
+
+        return tell
+
+    @contextmanager
+    def _told_later(self, answer: PushAnswer, source: str, who: str | None, request_id: str | None) -> Iterator[None]:
+        """Whoever gives up waiting may have pushed all the same."""
+        try:
+            yield
+        except OnlineUnavailableError:
+            answer.add_done_callback(self._teller(source, who, request_id))
+            raise
 
     @checked
     def activity(
@@ -671,10 +696,14 @@ class FeatureStore(BoundToProcess):
         return None if leads is None else str(leads)
 
 
-def _patience(within_seconds: float | None, when_unavailable: str) -> Patience:
+def _seconds(within_seconds: float | None) -> float:
     if within_seconds is not None and not within_seconds > 0:
         raise RequestError(f"within_seconds is a number of seconds above 0, and not {shown(within_seconds)}")
-    return Patience(inf if within_seconds is None else within_seconds, when_unavailable == "defaults")
+    return inf if within_seconds is None else within_seconds
+
+
+def _patience(within_seconds: float | None, when_unavailable: str) -> Patience:
+    return Patience(_seconds(within_seconds), when_unavailable == "defaults")
 
 
 def _naive_notices(given: Iterable[Any], option: str) -> list[str]:

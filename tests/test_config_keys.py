@@ -29,7 +29,7 @@ POSITIVE = (*WHOLE, ("0", "must be at least 1"), ("-3", "must be at least 1"))
 
 SIZES = ("body_bytes", "row_bytes", "manifest_bytes", "lookup_rows", "push_rows", "features", "key_bytes", "answer_bytes",
          "header_bytes", "connections", "requests", "bytes_in_flight")  # fmt: skip
-SECONDS = ("request_seconds", "idle_seconds", "answer_seconds", "lookup_seconds")
+SECONDS = ("request_seconds", "idle_seconds", "answer_seconds", "lookup_seconds", "push_seconds")
 
 CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "project": (*TEXT, ('"a-b"', "must be a name: letters, digits and underscores, beginning with a letter")),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +23,7 @@ from featurestore.errors import (
 )
 from featurestore.online.redis import RedisStore
 from featurestore.online.source_state import SourceState, state_key
+from featurestore.push.push_queue import PushQueue, QueuedPush
 from featurestore.server.problems import STATUS
 from featurestore.sources.log import Log
 from tests.pushing import kept, put_back
@@ -28,6 +31,9 @@ from tests.servers import RedisServer
 from tests.small import NOON, raised
 from tests.test_online_returns import Meddled, pusher_over
 from tests.test_push import SCHEMA, SWIPES, logged, row, served, view_over
+
+GIVES_UP_SECONDS = 1.0
+"""Far more than the rows need to come into the log."""
 
 SECOND = timedelta(seconds=1)
 REFUSED, LOGGED, SERVED = "Nothing of this push was kept", "The rows are kept: they are in the log", "kept and applied"
@@ -237,3 +243,46 @@ def test_a_pusher_that_died_before_it_told_the_store_takes_no_refreshed_view_awa
             log.confirm(written=instant_of(clock()))
         store.push("swipes", row(2))
         assert served(store, 1) == {"thing": [1], "view__n": [1]}
+
+
+def test_whoever_gives_up_before_the_rows_are_in_the_log_has_kept_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a batch with another one, of which everything is kept; and before its batch begins."""
+    began, goes_on, whole = threading.Event(), threading.Event(), PushQueue.begins_to_keep
+
+    def begins(queue: PushQueue, requests: Sequence[QueuedPush]) -> list[QueuedPush]:
+        began.set()
+        goes_on.wait()
+        return whole(queue, requests)
+
+    monkeypatch.setattr(PushQueue, "begins_to_keep", begins)
+    with opened() as (store, _):
+        pusher = store._project.pushing._pusher("swipes")
+        with pusher._batch_lock:
+            first, second = (store.submit_push("swipes", [row(number)]) for number in (1, 2))
+        began.wait()
+        third = store.submit_push("swipes", [row(3)])
+        for answer in (second, third):
+            with pytest.raises(OnlineUnavailableError, match=REFUSED):
+                answer.within(0.01)
+        goes_on.set()
+        assert first.result() == (1, 0, 0)
+        assert ids(store) == [1]
+        assert store.push("swipes", [row(2), row(3), row(1)]) == (2, 1, 0)
+        assert served(store, 1)["view__count"] == [3]
+
+
+@pytest.mark.parametrize("by", ["thread", "coroutine"])
+def test_whoever_gives_up_afterwards_has_kept_them(by: str) -> None:
+    """Rows that are in the log stay there, and the trail tells who pushed them."""
+    goes_on = threading.Event()
+    with opened() as (store, _):
+        pusher = store._project.pushing._pusher("swipes")
+        wait, pusher._wait = pusher._wait, lambda _: goes_on.wait() and None
+        asked = {"source": "swipes", "rows": [row(1)], "within_seconds": GIVES_UP_SECONDS}
+        push = {"thread": lambda: store.push(**asked), "coroutine": lambda: asyncio.run(store.apush(**asked))}[by]
+        assert LOGGED in raised(OnlineUnavailableError, push)
+        goes_on.set()
+        pusher._wait = wait
+        assert store.push("swipes", [row(1)]) == (0, 1, 0)
+        assert ids(store) == [1]
+        assert sum(one.detail["accepted"] for one in store.activity(what="push")) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from featurestore.online.source_state import LAG_US, Witness
 from featurestore.online.view_codec import WATERMARK, ViewCodec, key_prefix, pack_watermark
 from featurestore.push.compactor import Compactor
 from featurestore.push.heartbeat import Heartbeat
+from featurestore.push.push_queue import PushAnswer
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import AppliedSource, Pusher, TakenBack
 from featurestore.push.witness import LOOK_EVERY_US, LogWitness
@@ -79,11 +79,7 @@ class Pushing:
 
     def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
-        pusher = self._pusher(name)
-        self._beat()
-        pushed = pusher.push(rows, json=json)
-        self._notice(name)
-        return pushed
+        return self.submit(name, rows, json=json).result()
 
     def close(self) -> None:
         """End what goes on in the background."""
@@ -120,11 +116,12 @@ class Pushing:
                     self._pusher(name)
         return list(self._pushers.values())
 
-    def _notice(self, name: str) -> None:
+    def notice(self, name: str) -> None:
+        """Something was pushed: a log that has grown enough is compacted in the background."""
         for log in self._offline.logs.opened(name):
             self._compactor.notice(log)
 
-    def submit(self, name: str, rows: Any, *, json: bool = False) -> Future[Pushed]:
+    def submit(self, name: str, rows: Any, *, json: bool = False) -> PushAnswer:
         """`push` that does not wait: what will become of the rows."""
         pusher = self._pusher(name)
         self._beat()
@@ -136,8 +133,8 @@ class Pushing:
         of_views = (key.column for view in (*applied.views, *applied.left) for key in view.keys)
         return frozenset((*applied.source.identity, *of_views))
 
-    async def apush(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
-        """`push` for coroutines."""
+    async def asubmit(self, name: str, rows: Any, *, json: bool = False) -> PushAnswer:
+        """`submit` for coroutines."""
         loop = asyncio.get_running_loop()
         pusher = self._pushers.get(name) if isinstance(name, str) else None
         if pusher is None:
@@ -145,8 +142,7 @@ class Pushing:
         self._beat()
         submit = partial(pusher.submit, rows, json=json)
         few = isinstance(rows, list) and len(rows) <= INLINE_ROWS
-        answer = submit() if few else await loop.run_in_executor(None, submit)
-        return await asyncio.wrap_future(answer)
+        return submit() if few else await loop.run_in_executor(None, submit)
 
     def fill(self, view: ResolvedView, *, full: bool) -> list[Run]:
         """Make a view over pushed rows complete online: all of it where it never was, else what a dead pusher left."""
@@ -177,7 +173,7 @@ class Pushing:
                 self._pusher(name).repair()
                 if self._offline.logs.has(source.name, LATE):
                     self._offline.log(source, LATE)
-                self._notice(name)
+                self.notice(name)
 
     def take_back(self, name: str) -> TakenBack:
         """Take rows out of a log that are further ahead of the clock than a push waits for; see Pusher."""

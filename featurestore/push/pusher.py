@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,7 +42,7 @@ from featurestore.push.deduplicate import (
     next_version,
 )
 from featurestore.push.merge_rows import PushedView
-from featurestore.push.push_queue import PushQueue
+from featurestore.push.push_queue import Fate, PushAnswer, PushQueue, QueuedPush
 from featurestore.push.pushed import Pushed, rows_without_key
 from featurestore.push.rebuild_records import folded_records
 from featurestore.push.rows import given_rows, write_rows
@@ -55,6 +54,9 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import LATE
 
 __all__ = ["AppliedSource", "Pushed", "Pusher", "TakenBack"]
+
+GIVEN_UP = "Nobody waits for this push any more"
+"""What is said of a push to nobody."""
 
 Puts = dict[bytes, bytes | None]
 T = TypeVar("T")
@@ -104,15 +106,12 @@ def _twice(attempt: Callable[[], T]) -> T:
             raise again.error from None
 
 
-class Fate(Enum):
-    """What becomes of the rows of a batch that fails, in words."""
+class _GivenUpError(Exception):
+    """Nobody waits any more for some requests of a batch, of which nothing was kept yet."""
 
-    REFUSED = "Nothing of this push was kept; push the rows again."
-    LOGGED = (
-        "The rows are kept: they are in the log, and the next push to the source, run of materialize or start of a server "
-        "applies them."
-    )
-    SERVED = "The rows are kept and applied; only those that came too late were not kept aside."
+    def __init__(self, requests: Sequence[QueuedPush]) -> None:
+        super().__init__(GIVEN_UP)
+        self.requests = requests
 
 
 class _UnreadableError(Exception):
@@ -140,7 +139,6 @@ class Pusher:
         self.renew()
         renewed_in_child(self)
         self._held: bytes | None = None  # the state online, while the log is locked
-        self._fate = Fate.REFUSED  # what has become of the rows of this batch
 
     def renew(self) -> None:
         """Begin with nobody waiting: as a pusher is made, and in a child, where the parent's thread takes no batches."""
@@ -155,7 +153,7 @@ class Pusher:
         """
         return self.submit(rows, json=json).result()
 
-    def submit(self, rows: Any, *, json: bool = False) -> Future[Pushed]:
+    def submit(self, rows: Any, *, json: bool = False) -> PushAnswer:
         """`push` that does not wait: what will become of the rows. Raises PushError for rows that cannot be read.
 
         One thread takes the batches of all who wait, which then wake up for their own answer only.
@@ -339,7 +337,7 @@ class Pusher:
         if not requests:
             return
         try:
-            outcomes = self._pushed([request.table for request in requests])
+            outcomes = self._pushed(requests)
         except BaseException as error:  # noqa: BLE001 - raised where each of them is waited for
             while requests:
                 for request in requests:
@@ -352,17 +350,18 @@ class Pusher:
             else:
                 request.answer.set_result(outcome.telling(naive=request.naive) if request.naive else outcome)
 
-    def _pushed(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:
-        self._fate = Fate.REFUSED
+    def _pushed(self, requests: Sequence[QueuedPush]) -> Sequence[Pushed | PushError]:
         try:
             with self._log.lock("pushing rows"):
-                return _twice(lambda: self._kept(tables))
+                return _twice(lambda: self._kept(requests))
         except PushError:
             raise
         except FeatureStoreError as error:
-            raise type(error)(f"{error} {self._fate.value}") from error
+            fate = Fate.REFUSED if self._queue.fate is Fate.OPEN else self._queue.fate  # the log took nothing of it
+            raise type(error)(f"{error} {fate.value}") from error
 
-    def _kept(self, tables: Sequence[pa.Table]) -> Sequence[Pushed | PushError]:
+    def _kept(self, requests: Sequence[QueuedPush]) -> Sequence[Pushed | PushError]:
+        tables = [request.table for request in requests]
         applied = self._current()
         state, clock = self._read_state()
         applied.source.check_open(clock)
@@ -378,11 +377,15 @@ class Pusher:
             found = deduplicate(applied.source, tables, known, now=now, refused=refused)
             if not found.fresh:
                 break
+            waiting = [request for number, request in enumerate(requests) if number not in refused]
             try:
-                self._write(applied, whole.take(pa.array(found.fresh)), found, (state, clock), views=views)
+                self._write(applied, whole.take(pa.array(found.fresh)), found, (state, clock), views=views, of=waiting)
                 break
             except _UnreadableError as error:
                 refused = self._unreadable(tables, views, refused, str(error))
+            except _GivenUpError as error:
+                gone = [number for number, request in enumerate(requests) if request in error.requests]
+                refused = {**refused, **dict.fromkeys(gone, PushError(GIVEN_UP))}
         if found.late:
             self._keep_aside(whole.take(pa.array(found.late)), now)
         lacking = rows_without_key(applied.source, applied.views, whole) if found.fresh else None
@@ -523,7 +526,7 @@ class Pusher:
 
     def _write(
         self, applied: AppliedSource, rows: pa.Table, found: Deduplicated, read: tuple[SourceState, int], *,
-        views: Sequence[PushedView],
+        views: Sequence[PushedView], of: Sequence[QueuedPush],
     ) -> None:  # fmt: skip
         source, (state, clock) = applied.source, read
         first = self._first(state, clock)
@@ -535,8 +538,12 @@ class Pusher:
         except ValueError as error:
             self._swap({}, state._replace(reserved=None))
             raise _UnreadableError(str(error)) from error
+        gone = self._queue.begins_to_keep(of)
+        if gone:
+            self._swap({}, state._replace(reserved=None))
+            raise _GivenUpError(gone)
         self._log.append(_batches(table, self._log.schema))
-        self._fate = Fate.LOGGED
+        self._queue.fate = Fate.LOGGED
         settled = _settled(source, table)
         puts = self._applying.records(reading, upto=settled)
         self._wait(settled)
@@ -547,7 +554,7 @@ class Pusher:
                 self._caught_up(applied, *self._read_state())
             except _StateChangedError as again:
                 raise again.error from None
-        self._fate = Fate.SERVED
+        self._queue.fate = Fate.SERVED
 
     def _first(self, state: SourceState, now: int) -> int:
         """The first known_at of a batch: after the clock, and after all that was ever confirmed or served."""

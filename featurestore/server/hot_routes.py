@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from featurestore.access.principal import Principal
 from featurestore.errors import OnlineUnavailableError
-from featurestore.push.pushed import Pushed
+from featurestore.push.push_queue import PushAnswer
 from featurestore.server.admission import principal_of
 from featurestore.server.bodies import (
     ARROW,
@@ -181,6 +180,7 @@ class HotRoutes:
         """Keep rows of a push source: on the disk, and seen by the next lookup, when it answers."""
         headers, principal = dict(scope["headers"]), principal_of(scope)
         given = request_id(headers.get(b"x-request-id"))
+        due = monotonic() + patience_seconds(headers.get(b"x-request-timeout"), self._config.push_seconds)
         with Room(self._limits, principal.name) as room:
             body = await received(headers, receive, self._limits, room)
             if len(body) <= SMALL_BYTES:
@@ -189,14 +189,16 @@ class HotRoutes:
                 most = self._config.key_bytes
                 if may_have_long_texts(body, most) and long_texts(rows, most):
                     await room.beside(partial(self._check_pushed_keys, source, rows))
-                pushed = await self._store.apush(source, rows, json=True, who=principal.name, request_id=given)
+                pushed = await self._store.apush(
+                    source, rows, json=True, who=principal.name, request_id=given, within_seconds=_left(due)
+                )
             else:
                 source, kept = await room.beside(partial(self._submitted, body, principal, given))
-                pushed = await asyncio.wrap_future(kept)
+                pushed = await kept.awaited(_left(due))
             self._metrics.pushed(scope, source, pushed)
             await self._send(HttpAnswer(200, JSON, [orjson.dumps(pushed.to_dict())]), room, send)
 
-    def _submitted(self, body: bytes, principal: Principal, request: str | None) -> tuple[str, Future[Pushed]]:
+    def _submitted(self, body: bytes, principal: Principal, request: str | None) -> tuple[str, PushAnswer]:
         source, rows = read_push(body, self._config)
         principal.must("push", f"source:{source}")
         self._check_pushed_keys(source, rows)

@@ -82,7 +82,8 @@ PUSH_PROBLEMS = _problems(
     "/v1/push", *WITH_BODY,
     (404, "No such push source", "NotFound", "No push source 'swipe' was applied. Did you mean 'swipes'?"),
     (422, "A row is not as the source declares", "Push", "PushSource 'swipes': row 0 has no 'at', which is its event_time"),
-    (503, "The online store cannot be reached", "OnlineUnavailable", "The online store did not answer within 2 s."),
+    (503, "The online store cannot be reached, or not in time; the detail ends with what became of the rows", "OnlineUnavailable",
+     "The push was not answered in the time that it was given. Nothing of this push was kept; push the rows again."),
     (507, FULL_TITLE, "disk-full", FULL_DETAIL),
 )  # fmt: skip
 
@@ -157,13 +158,21 @@ def _describe_hot(app: FastAPI, hot: HotRoutes) -> None:
     content: dict[str, Any] = {"application/json": {"example": RESPONSE}, ARROW: {}}
     responses: dict[int | str, dict[str, Any]] = {200: {"model": LookupResponse, "content": content}, **PROBLEMS}
     asks: dict[str, Any] = {"requestBody": _body(LookupRequest.model_json_schema(), REQUEST), "parameters": [header]}
-    asks["parameters"].append({"name": TIMEOUT, "in": "header", "required": False, "schema": {"type": "number", "exclusiveMinimum": 0},
-                               "description": "Seconds for which the client waits; more than `lookup_seconds` of [server] is that"})  # fmt: skip
+    asks["parameters"].append(_timeout("lookup_seconds"))
     _add_hot(app, "/v1/online-features", hot.lookup, responses=responses, openapi_extra=asks)
     content = {"application/json": {"example": PUSHED}}
     responses = {200: {"model": PushResponse, "content": content}, **PUSH_PROBLEMS}
-    asks = {"requestBody": _body(PushRequest.model_json_schema(), PUSH), "parameters": [header]}
+    asks = {
+        "requestBody": _body(PushRequest.model_json_schema(), PUSH),
+        "parameters": [header, _timeout("push_seconds")],
+    }
     _add_hot(app, "/v1/push", hot.push, responses=responses, openapi_extra=asks)
+
+
+def _timeout(setting: str) -> dict[str, Any]:
+    text = f"Seconds for which the client waits; more than `{setting}` of [server] is that"
+    schema = {"type": "number", "exclusiveMinimum": 0}
+    return {"name": TIMEOUT, "in": "header", "required": False, "schema": schema, "description": text}
 
 
 def _add_hot(app: FastAPI, path: str, answers: Callable[..., Any], **described: Any) -> None:

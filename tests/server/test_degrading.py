@@ -14,16 +14,29 @@ import httpx
 import pandas as pd
 import pytest
 
-from featurestore import DataFrameSource, Entity, FeatureService, FeatureStore, FeatureView, Latest, Request, on_demand
+from featurestore import (
+    Count,
+    DataFrameSource,
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Latest,
+    PushSource,
+    Request,
+    on_demand,
+)
 from featurestore.errors import NotFoundError, OnlineUnavailableError
-from featurestore.types import Float64, Int64
+from featurestore.types import Float64, Int64, Timestamp
 from tests.server.test_http import serving
 from tests.servers import RedisServer
 
 THING = Entity("thing", key={"thing": Int64})
 ROWS = pd.DataFrame({"thing": [1, 2], "at": [datetime(2026, 3, 1, tzinfo=UTC)] * 2, "x": [1.0, 2.0]})
 SOURCE = DataFrameSource("rows", ROWS, event_time="at")
-LOOKUP = "/v1/online-features"
+CLICKS = PushSource("clicks", schema={"thing": Int64, "id": Int64, "at": Timestamp}, event_time="at", identity="id")
+PUSHED = FeatureView("clicked", entity=THING, source=CLICKS, features={"n": Count(window="1d")})
+LOOKUP, PUSH = "/v1/online-features", "/v1/push"
 PATIENT = "timeout=600&retries=0"
 SILENT_SECONDS = 0.3
 
@@ -106,11 +119,37 @@ def test_a_lookup_ends_in_the_time_that_it_is_given(
         until(lambda: client.post(LOOKUP, json=asked, headers=headers).status_code == 200)
 
 
+@pytest.mark.parametrize("count", [1, 3000], ids=["small", "large"])
+@pytest.mark.parametrize("by", ["setting", "header"])
+def test_a_push_ends_in_the_time_that_it_is_given(
+    opened: Callable[..., FeatureStore], redis: RedisServer, count: int, by: str
+) -> None:
+    """With a store that would wait for ten minutes: 503 with Retry-After, which says truly that nothing was kept, nor will be. The
+    same push is taken when the store goes on."""
+    store = opened(f"push_seconds = {SILENT_SECONDS if by == 'setting' else 600}", fill=False)
+    store.apply([PUSHED])
+    headers = {} if by == "setting" else {"X-Request-Timeout": str(SILENT_SECONDS)}
+    rows = [{"thing": 1, "id": number, "at": datetime.now(UTC).isoformat()} for number in range(count)]
+    asked = {"source": "clicks", "rows": rows}
+    with serving(store) as client:
+        first = {"source": "clicks", "rows": [{**rows[0], "id": -1}]}
+        until(lambda: client.post(PUSH, json=first, headers=headers).status_code == 200)
+        with redis.silent():
+            for _ in range(2):
+                answer = client.post(PUSH, json=asked, headers=headers, timeout=300)
+                assert (answer.status_code, answer.json()["type"]) == (503, "urn:featurestore:OnlineUnavailable")
+                assert int(answer.headers["Retry-After"]) >= 1
+                assert "Nothing of this push was kept" in answer.json()["detail"]
+        assert store.push("clicks", rows, json=True) == (count, 0, 0)
+        until(lambda: client.post(PUSH, json=first, headers=headers).status_code == 200)
+
+
 @pytest.mark.parametrize("said", ["0", "-1", "soon", "nan"])
 def test_a_time_that_is_none_is_refused(opened: Callable[..., FeatureStore], said: str) -> None:
     with serving(opened()) as client:
-        answer = client.post(LOOKUP, json=ASKED, headers={"X-Request-Timeout": said})
-        assert (answer.status_code, "X-Request-Timeout" in answer.json()["detail"]) == (400, True)
+        for path, asked in ((LOOKUP, ASKED), (PUSH, {"source": "clicks", "rows": []})):
+            answer = client.post(path, json=asked, headers={"X-Request-Timeout": said})
+            assert (answer.status_code, "X-Request-Timeout" in answer.json()["detail"]) == (400, True)
 
 
 def test_who_asks_while_the_store_is_left_alone_is_told_when_to_come_again(
