@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import typer
 
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 
 SCHEMA = pa.schema(
     [
@@ -47,7 +47,7 @@ def rate(once: Callable[[int], object], seconds: float) -> float:
 def appended(folder: Path, count: int, seconds: float) -> float:
     """Appends a second; the rows are made beforehand, in rounds, and making them is not counted."""
     done, spent = 0, 0.0
-    with Log(folder, lambda: SCHEMA) as log:
+    with FileLog(folder, lambda: SCHEMA) as log:
         while spent < seconds:
             prepared = [rows(count * (done + turn), count) for turn in range(200)]
             begun = time.perf_counter()
@@ -86,7 +86,7 @@ def inserted(folder: Path, size: int, seconds: float) -> float:
 
 
 def reading(folder: Path, seconds: float) -> None:
-    with Log(folder, lambda: SCHEMA) as log:
+    with FileLog(folder, lambda: SCHEMA) as log:
         last = log.last_known_at() or 0
         print(f"the last row read: {1e6 / rate(lambda _: log.read(last - 1), seconds):,.0f} µs")
         print(f"last known_at: {1e6 / rate(lambda _: log.last_known_at(), seconds):,.1f} µs")

@@ -17,7 +17,7 @@ from typing import Any
 
 from featurestore import FeatureStore
 from featurestore.push.compactor import THREAD
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from tests.sources.log_workers import STEPS, plant
 
 SEGMENT = 6_000
@@ -26,7 +26,7 @@ SEGMENT = 6_000
 
 def small_segments() -> None:
     """Every log of this process has segments of a few rows."""
-    defaults: Any = Log.__init__.__kwdefaults__
+    defaults: Any = FileLog.__init__.__kwdefaults__
     defaults["segment_bytes"] = SEGMENT
 
 

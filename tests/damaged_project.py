@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from featurestore import FeatureStore, ManualClock
 from featurestore.errors import FeatureStoreError
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from featurestore.tiles import file_tile_query as tiling
 from featurestore.training.manifest import Manifest
 from tests.damage import flip, places
@@ -231,7 +231,7 @@ def main() -> int:
     parser.add_argument("--seed", default="1")
     said = parser.parse_args()
     tiling.TILED_MIN_ROWS = 1
-    Log.__init__.__kwdefaults__["segment_bytes"] = 500  # type: ignore[index]
+    FileLog.__init__.__kwdefaults__["segment_bytes"] = 500  # type: ignore[index]
     folder: Path = said.folder.absolute()
     state, kept = folder / ".featurestore", folder.with_name(f"{folder.name}.kept")
     in_a_process(lambda: make(folder))

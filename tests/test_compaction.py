@@ -16,7 +16,7 @@ import pytest
 from featurestore import Count, Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.errors import LogError
 from featurestore.push import compactor
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from featurestore.sources.push_logs import LATE
 from featurestore.types import Int64, Timestamp
 from tests.compact_worker import SEGMENT
@@ -33,7 +33,7 @@ CARDS = FeatureView(
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(Log.__init__.__kwdefaults__, "segment_bytes", SEGMENT)  # type: ignore[arg-type]
+    monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", SEGMENT)  # type: ignore[arg-type]
 
 
 def project(folder: Path, *, after: int) -> FeatureStore:
@@ -63,7 +63,7 @@ def push_until(store: FeatureStore, segments: int) -> int:
     return number
 
 
-def settled(log: Log, below: int) -> None:
+def settled(log: FileLog, below: int) -> None:
     """Wait until fewer segments than that are full and not sealed."""
     deadline = time.monotonic() + 120
     while log.unsealed() >= below:
@@ -139,7 +139,7 @@ def test_a_failure_in_the_background_is_told_and_pushes_go_on(
         raise LogError("The push log cannot write: the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Log, "compact_beside", full)
+        patch.setattr(FileLog, "compact_beside", full)
         pushed = push_until(store, 5)
     assert "the disk is full" in caplog.text
     assert caplog.text.count("could not be compacted") == 1

@@ -21,8 +21,9 @@ from featurestore.durable.lock import BusyError, exclusive
 from featurestore.durable.numbers_file import NumbersFile
 from featurestore.errors import FeatureStoreError, LogBusyError, LogError, OnlineUnavailableError
 from featurestore.server.problems import STATUS
-from featurestore.sources.log import Log
-from featurestore.sources.log.files import CONFIRMED_LAYOUT, Confirmed
+from featurestore.sources.log import FileLog
+from featurestore.sources.log.files import CONFIRMED_LAYOUT
+from featurestore.sources.log.log import Confirmed
 from tests.small import NOON, raised
 from tests.test_push import SWIPES, row, view_over
 
@@ -30,7 +31,7 @@ STOPPED = """
 import os, signal, sys
 from datetime import datetime, UTC
 from featurestore import FeatureStore, ManualClock
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from featurestore.online import lmdb
 
 def stopping(call):
@@ -42,7 +43,7 @@ def stopping(call):
     return stop
 
 stopped = []
-where = {"log": (Log, "append"), "online": (lmdb, "_apply")}[sys.argv[2]]
+where = {"log": (FileLog, "append"), "online": (lmdb, "_apply")}[sys.argv[2]]
 setattr(*where, stopping(getattr(*where)))
 with FeatureStore(sys.argv[1], clock=ManualClock(datetime(2024, 5, 1, 12, tzinfo=UTC))) as store:
     store.push("swipes", {"id": 1, "thing": 1, "at": "2024-05-01T12:00:00Z", "x": 1.0}, json=True)
@@ -145,8 +146,10 @@ def test_logs_that_are_made_at_the_same_time_wait_no_longer_than_they_may(tmp_pa
     schema = pa.schema([("known_at", pa.int64())])
     (tmp_path / "log").mkdir()
     with exclusive(tmp_path / "log" / "lock", doing="making the log"):
-        assert "making the log" in raised(LogBusyError, lambda: Log(tmp_path / "log", lambda: schema, wait_seconds=0.1))
-    Log(tmp_path / "log", lambda: schema).close()
+        assert "making the log" in raised(
+            LogBusyError, lambda: FileLog(tmp_path / "log", lambda: schema, wait_seconds=0.1)
+        )
+    FileLog(tmp_path / "log", lambda: schema).close()
     assert issubclass(LogBusyError, LogError)
     assert issubclass(LogBusyError, FeatureStoreError)
 

@@ -30,7 +30,7 @@ from featurestore import (
 from featurestore.config import load_config
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ConfigError, LogError, RegistryError
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from featurestore.types import Int64, String, Timestamp
 from tests.small import NOON, THING, hours, raised, spine, table, write
 
@@ -295,7 +295,7 @@ def test_a_journal_of_arrivals_of_another_project_is_refused(tmp_path: Path) -> 
 def test_a_log_by_itself_has_no_owner(tmp_path: Path) -> None:
     """What is written without a project can be opened without one."""
     schema = pa.schema([("x", pa.int64()), ("known_at", pa.int64())])
-    with Log(tmp_path / "log", lambda: schema) as log, log.lock():
+    with FileLog(tmp_path / "log", lambda: schema) as log, log.lock():
         log.append([pa.record_batch([[1], [2]], schema=schema)])
     assert not list(tmp_path.rglob("owner.json"))
     assert not issubclass(ConfigError, LogError)

@@ -25,7 +25,7 @@ from featurestore import (
 )
 from featurestore.config import load_config
 from featurestore.errors import ConfigError, DeclarationError, FeatureStoreError, SourceError, SpineError
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from featurestore.types import Int64, Timestamp
 from tests.compact_worker import SEGMENT
 from tests.small import NOON, THING, hours, opened, raised, spine, table, trained, write
@@ -103,7 +103,7 @@ def test_a_place_beside_the_repository_is_a_path_too(tmp_path: Path) -> None:
 def test_a_project_works_in_any_folder(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Registry, journal, online store, sealed push log, serving log, audit, spines, exports: all lie in it, and the same
     project beside it, in the folder for which its name could be taken, keeps its own values."""
-    monkeypatch.setitem(Log.__init__.__kwdefaults__, "segment_bytes", SEGMENT)  # type: ignore[arg-type]
+    monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", SEGMENT)  # type: ignore[arg-type]
     sibling = next(path for path in odd.parent.iterdir() if path != odd)
     with _project(sibling) as other, _project(odd) as store:
         for number, project in ((1, store), (2, other)):

@@ -25,7 +25,7 @@ from featurestore.online.redis import RedisStore
 from featurestore.online.source_state import SourceState, state_key
 from featurestore.push.push_queue import PushQueue, QueuedPush
 from featurestore.server.problems import STATUS
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from tests.pushing import kept, put_back
 from tests.servers import RedisServer
 from tests.small import NOON, raised
@@ -117,7 +117,7 @@ def test_a_log_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
             raise LogError("The disk is full.")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Log, "append", full)
+            patch.setattr(FileLog, "append", full)
             assert REFUSED in raised(LogError, lambda: store.push("swipes", row(1)))
         assert ids(store) == []
         assert store.push("swipes", row(1)) == (1, 0, 0)
@@ -126,14 +126,14 @@ def test_a_log_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_late_rows_that_cannot_be_kept_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others of the push are applied."""
     with opened() as (store, _):
-        lock = Log.lock
+        lock = FileLog.lock
 
-        def locked(log: Log, doing: str = "") -> Any:
+        def locked(log: FileLog, doing: str = "") -> Any:
             if log.folder.name == "late":
                 raise LogError("It cannot be opened.")
             return lock(log, doing)
 
-        monkeypatch.setattr(Log, "lock", locked)
+        monkeypatch.setattr(FileLog, "lock", locked)
         late = row(2, at=NOON - timedelta(days=8))
         assert SERVED in raised(LogError, lambda: store.push("swipes", [row(1), late]))
         assert served(store, 1)["view__count"] == [1]

@@ -73,7 +73,7 @@ def test_taking_back_may_be_killed_anywhere(writes: int, tmp_path: Path, monkeyp
         with monkeypatch.context() as patch:
             online = Meddled(store.online, {writes + 1: die})
             if writes == 2:
-                patch.setattr("featurestore.sources.log.log.Log.take_back", die)
+                patch.setattr("featurestore.sources.log.file_log.FileLog.take_back", die)
             with pytest.raises(Killed):
                 pusher_over(store, online).take_back("swipes")
         assert store.offline.log(SWIPES).read()["id"].to_pylist() == [1, 2, 1, 3]

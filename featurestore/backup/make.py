@@ -42,7 +42,7 @@ from featurestore.registry.activity import Activity
 from featurestore.registry.store import Registry
 from featurestore.serving.log.copying import copy_serving_log
 from featurestore.sources import arrivals
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from featurestore.sources.push_logs import LATE, ROWS
 
 LOGGER = logging.getLogger("featurestore")
@@ -122,7 +122,7 @@ def _copy_logs(folder: Path, place: Path) -> None:
     """The logs of one push source, and what was taken back out of them."""
     for which in (ROWS, LATE):
         if (folder / which / MANIFEST).exists():
-            with Log(folder / which, _no_columns) as log:
+            with FileLog(folder / which, _no_columns) as log:
                 log.copy_to(place / which)
     for file in folder.glob("taken-back-*.parquet"):
         shutil.copyfile(file, place / file.name)

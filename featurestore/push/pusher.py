@@ -436,7 +436,7 @@ class Pusher:
         if online is not None and (last is None or last < online):
             raise OnlineStoreError(
                 f"{self.source.title}: the online store has rows up to known_at {to_datetime(online).isoformat()}, and the "
-                f"log in {self._log.folder} {'is empty' if last is None else f'ends at {to_datetime(last).isoformat()}'}: it "
+                f"log in {self._log.name} {'is empty' if last is None else f'ends at {to_datetime(last).isoformat()}'}: it "
                 "was filled from another log. All pushers of a project use one folder of logs; restore the one that it was "
                 "filled from, or, to go on with this one, run featurestore teardown, plan, apply and materialize."
             )

@@ -8,8 +8,6 @@ long as the state keeps its bytes: with the same state a store holds the same ro
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from featurestore.declare.push import PushSource
 from featurestore.durable.forks import mutex
 from featurestore.errors import FeatureStoreError
@@ -29,7 +27,6 @@ class LogWitness:
 
     def __init__(self, source: PushSource, offline: Offline, *, every: int) -> None:
         self._source, self._offline, self._every = source, offline, every
-        self._manifest: Path = offline.logs.folder_of(source.name) / "manifest.json"
         self._log: Log | None = None
         self._gate = mutex()
         self._vouched: tuple[bytes | None, int] = (None, NEVER)
@@ -44,7 +41,9 @@ class LogWitness:
         try:
             self._looked = now
             if self._log is None:
-                if not self._manifest.exists():  # on another machine, say: then what is written online has to do
+                if not self._offline.logs.is_at_hand(
+                    self._source.name
+                ):  # on another machine, say: then what is written online has to do
                     return known
                 self._log = self._offline.log(self._source)
             with self._log.attempt("looking whether all of it is online") as alone:

@@ -21,7 +21,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.serving.log.serving_log import Losses
 from featurestore.serving.served_versions import ServiceBehind
 from featurestore.serving.view_readers import Vouched
-from featurestore.sources.log import Log, Segment
+from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import LATE
 
@@ -185,15 +185,10 @@ def _log_status(source: PushSource, offline: Offline, state: SourceState | None)
         None if state is None or state.applied == NEVER else state.applied,
         None if state is None else _pending(log, state.applied),
         sum(segment.rows or 0 for segment in segments),
-        sum(_size(log, segment) for segment in segments),
+        log.stored_bytes(),
         len(segments),
         sum(segment.rows or 0 for segment in late),
     )
-
-
-def _size(log: Log, segment: Segment) -> int:
-    """Bytes on the disk; a sealed segment remembers those that it had before."""
-    return (log.folder / segment.file).stat().st_size if segment.sealed else segment.size or 0
 
 
 def _pending(log: Log, applied: int) -> int:

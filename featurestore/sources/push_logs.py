@@ -11,10 +11,11 @@ from featurestore.durable.lock import LOCK_WAIT_SECONDS
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ConfigError
 from featurestore.lazy import pa
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog, Log
 from featurestore.types import FeatureType
 
 ROWS, LATE = "rows", "late"
+MANIFEST = "manifest.json"
 
 
 class PushLogs:
@@ -47,7 +48,7 @@ class PushLogs:
                 owner = OwnedFolder(folder.parent, self._project, what=f"push log of '{source.name}'", key="logs")
                 owner.check()
                 self._check_place(source.name)
-                self._logs[folder] = Log(
+                self._logs[folder] = FileLog(
                     folder, lambda: _schema(self._columns[folder]), claim=owner.claim, wait_seconds=self.wait_seconds
                 )
             return self._logs[folder]
@@ -76,6 +77,10 @@ class PushLogs:
     def has(self, name: str, which: str = ROWS) -> bool:
         """Whether a push source has a log, of rows that count or of late ones; by its name."""
         return self.folder_of(name, which).exists()
+
+    def is_at_hand(self, name: str) -> bool:
+        """Whether the rows of a push source that count can be read here, without a log being made; by its name."""
+        return (self.folder_of(name) / MANIFEST).exists()
 
 
 def _schema(columns: Mapping[str, FeatureType]) -> pa.Schema:

@@ -14,12 +14,12 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
-import featurestore.sources.log.log as log
+import featurestore.sources.log.file_log as log
 from featurestore import FeatureStore
 
 
 def main() -> None:
-    defaults: Any = log.Log.__init__.__kwdefaults__
+    defaults: Any = log.FileLog.__init__.__kwdefaults__
     defaults["segment_bytes"] = 6_000
     log.GRACE_SECONDS = 0.0
     with FeatureStore(sys.argv[1]) as store:

@@ -17,7 +17,7 @@ from typing import Any
 from featurestore import FeatureStore
 from featurestore.errors import FeatureStoreError
 from featurestore.server.run import serve
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from tests.chaos.world import KEYS, SEGMENT, Pushes, land, temporary
 
 Turn = Callable[[], object]
@@ -25,7 +25,7 @@ Turn = Callable[[], object]
 
 def play(role: str, folder: str, seed: int, port: int) -> None:
     """One process of the project."""
-    defaults: Any = Log.__init__.__kwdefaults__
+    defaults: Any = FileLog.__init__.__kwdefaults__
     defaults["segment_bytes"] = SEGMENT
     temporary(Path(folder))
     said = os.open(Path(folder, f"said.{role}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.push.apply_log import missing_rows
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 
 SCHEMA = pa.schema([("at", pa.timestamp("us", "UTC")), ("n", pa.int64()), ("known_at", pa.int64())])
 Row = tuple[int | None, int, int]
 
 
-def logged(log: Log, appends: list[list[Row]]) -> None:
+def logged(log: FileLog, appends: list[list[Row]]) -> None:
     """Rows (at, n, known_at), in so many appends, each a segment of its own."""
     for rows in appends:
         columns = [pa.array([row[n] for row in rows], field.type) for n, field in enumerate(SCHEMA)]
@@ -22,7 +22,7 @@ def logged(log: Log, appends: list[list[Row]]) -> None:
             log.append([pa.RecordBatch.from_arrays(columns, schema=SCHEMA)])
 
 
-def pieces(log: Log, after: int | None, least: int) -> list[list[int]]:
+def pieces(log: FileLog, after: int | None, least: int) -> list[list[int]]:
     """The numbers of the rows, piece by piece."""
     return [table["n"].to_pylist() for table in missing_rows(log, after, event_time="at", least=least)]
 
@@ -48,7 +48,7 @@ def test_pieces_are_cut_where_all_before_had_happened(
         known += step
         rows.append((None if ahead is None else known + ahead, number, known))
     appends = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
-    with Log(tmp_path_factory.mktemp("log"), lambda: SCHEMA, segment_bytes=1) as log:
+    with FileLog(tmp_path_factory.mktemp("log"), lambda: SCHEMA, segment_bytes=1) as log:
         logged(log, appends)
         if sealed:
             log.compact(everything=True)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from featurestore import Count, FeatureStore, FeatureView, ManualClock, PushSource
 from featurestore.cli import app
 from featurestore.reports.status import ViewStatus, status_report
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from featurestore.sources.push_logs import LATE
 from featurestore.types import Float64, Int64, Timestamp, to_json
 from tests.servers import RedisServer
@@ -53,13 +53,13 @@ def test_a_view_over_pushed_rows_is_fresh_as_long_as_nothing_is_pending(monkeypa
         assert status.state == "fresh"
         assert (status.pushes.rows, status.pushes.pending, status.pushes.late, status.pushes.segments) == (2, 0, 1, 1)
         assert status.pushes.bytes > 0
-        append = Log.append
+        append = FileLog.append
 
-        def killed(log: Log, batches: Any) -> None:
+        def killed(log: FileLog, batches: Any) -> None:
             append(log, batches)
             raise OSError("killed")
 
-        monkeypatch.setattr(Log, "append", killed)
+        monkeypatch.setattr(FileLog, "append", killed)
         with pytest.raises(OSError, match="killed"):
             store.push("swipes", [swipe(4)])
         monkeypatch.undo()

@@ -26,7 +26,7 @@ from featurestore import (
     Sum,
 )
 from featurestore.server.bodies import PushResponse, read_push
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from featurestore.types import Decimal, Float64, String, Timestamp
 from tests.server.test_http import BODY_BYTES, PROBLEM, PROBLEM_FIELDS, serving
 
@@ -135,14 +135,14 @@ def test_pushes_that_wait_at_the_same_time_share_a_turn(
 ) -> None:
     """Twelve single rows that come while the log is held are written by two appends at most."""
     client.post("/v1/push", json={"source": "swipes", "rows": [swipe("first")]})
-    written, append = [], Log.append
+    written, append = [], FileLog.append
 
-    def counted(log: Log, batches: Any) -> None:
+    def counted(log: FileLog, batches: Any) -> None:
         listed = list(batches)
         written.append(sum(batch.num_rows for batch in listed))
         append(log, listed)
 
-    monkeypatch.setattr(Log, "append", counted)
+    monkeypatch.setattr(FileLog, "append", counted)
     statuses = []
 
     def post(n: int) -> None:

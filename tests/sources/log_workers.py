@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from tests.sources.log_rows import SCHEMA, batch
 
 SEGMENT = 6000
@@ -56,7 +56,7 @@ def work(order: dict[str, Any]) -> None:
     acks = os.open(f"{order['folder']}.acks/{order['who']}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     if order["crash"]:
         plant(order["crash"], chosen)
-    with Log(Path(order["folder"]), lambda: SCHEMA, segment_bytes=SEGMENT) as log:
+    with FileLog(Path(order["folder"]), lambda: SCHEMA, segment_bytes=SEGMENT) as log:
         for turn in range(order["first"], order["first"] + order["turns"]):
             if chosen.random() < order["compacts"]:
                 log.compact(grace=0, everything=chosen.random() < 0.3)
@@ -72,7 +72,7 @@ def warm() -> None:
     """Import what each forked worker would import anew: pandas too, which Arrow imports when it makes its first array."""
     import pyarrow.parquet  # noqa: F401
 
-    with tempfile.TemporaryDirectory() as folder, Log(Path(folder), lambda: SCHEMA) as log, log.lock():
+    with tempfile.TemporaryDirectory() as folder, FileLog(Path(folder), lambda: SCHEMA) as log, log.lock():
         log.append([batch(0, 1, who=0, turn=0)])
 
 

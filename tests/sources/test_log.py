@@ -17,7 +17,7 @@ import pytest
 
 from featurestore import ManualClock, PushSource
 from featurestore.errors import LogDamagedError, LogError
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from featurestore.sources.log.frame import HEADER
 from featurestore.sources.push_logs import PushLogs
 from featurestore.types import Float64, Int64, String, Timestamp
@@ -27,7 +27,7 @@ from tests.sources.log_rows import SCHEMA, batch, bits
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 
 
-def fill(log: Log, appends: int, rows: int = 3, start: int = 0) -> pa.Table:
+def fill(log: FileLog, appends: int, rows: int = 3, start: int = 0) -> pa.Table:
     """Appends of a few rows each, beginning at known_at `start`; returns what they hold."""
     batches = [batch(start + rows * turn, rows, turn=turn) for turn in range(appends)]
     for one in batches:
@@ -36,14 +36,14 @@ def fill(log: Log, appends: int, rows: int = 3, start: int = 0) -> pa.Table:
     return pa.Table.from_batches(batches, SCHEMA)
 
 
-def open_file(log: Log) -> Path:
+def open_file(log: FileLog) -> Path:
     return log.folder / log.segments()[-1].file
 
 
 @pytest.mark.parametrize("sealed", [False, True])
 def test_rows_come_back_to_the_bit(tmp_path: Path, sealed: bool) -> None:
     """Every type, nulls, NaN of any payload and -0.0 come back from frames and from Parquet as they were appended."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         expected = fill(log, 40, rows=7)
         if sealed:
             assert log.compact(everything=True) == (1, 280, 0)
@@ -53,7 +53,7 @@ def test_rows_come_back_to_the_bit(tmp_path: Path, sealed: bool) -> None:
 
 def test_reading_between_instants(tmp_path: Path) -> None:
     """`read` gives the rows with after < known_at ≤ upto, wherever the edges fall in frames, segments and Parquet."""
-    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=3000) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA, segment_bytes=3000) as log:
         fill(log, 12)
         log.compact()
         everything = fill(log, 12, start=100)
@@ -69,7 +69,7 @@ def test_reading_between_instants(tmp_path: Path) -> None:
 
 def test_an_empty_log(tmp_path: Path) -> None:
     """A log without rows has no last known_at, reads as a table without rows, and can be compacted and scanned."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         assert log.last_known_at() is None
         assert log.compact(everything=True) == (0, 0, 0)
         with log.lock():
@@ -84,7 +84,7 @@ def test_an_empty_log(tmp_path: Path) -> None:
 
 def test_several_batches_are_one_append(tmp_path: Path) -> None:
     """Batches that are given together are kept together, and the last known_at is that of the last row."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         with log.lock():
             log.append([batch(1, 2), batch(5, 3)])
         assert log.last_known_at() == 7
@@ -93,7 +93,10 @@ def test_several_batches_are_one_append(tmp_path: Path) -> None:
 
 def test_another_handle_sees_what_was_appended(tmp_path: Path) -> None:
     """Two handles on one folder agree after each append, whoever made it."""
-    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as one, Log(tmp_path / "log", lambda: SCHEMA) as two:
+    with (
+        FileLog(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as one,
+        FileLog(tmp_path / "log", lambda: SCHEMA) as two,
+    ):
         for turn in range(0, 40, 2):
             fill(one, 1, 1, turn)
             assert two.last_known_at() == turn
@@ -104,7 +107,7 @@ def test_another_handle_sees_what_was_appended(tmp_path: Path) -> None:
 
 def test_who_asks_for_the_columns_closes_nobodys_file(tmp_path: Path) -> None:
     """As the thread that seals segments does, while another appends: each rolls the manifest on."""
-    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=1) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA, segment_bytes=1) as log:
         done = threading.Event()
 
         def ask() -> None:
@@ -138,8 +141,8 @@ def test_who_asks_for_the_columns_closes_nobodys_file(tmp_path: Path) -> None:
 )
 def test_another_schema_is_refused(tmp_path: Path, given: pa.Schema, told: str) -> None:
     """A log that is read with other columns, and a batch of other columns, are refused with the difference."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
-        with Log(tmp_path / "log", lambda: given) as other, pytest.raises(LogError, match=told):
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
+        with FileLog(tmp_path / "log", lambda: given) as other, pytest.raises(LogError, match=told):
             other.read()
         with log.lock(), pytest.raises(ValueError, match=told):
             log.append([pa.RecordBatch.from_arrays([pa.array([], field.type) for field in given], schema=given)])
@@ -175,7 +178,7 @@ def test_columns_that_are_declared_as_they_were_are_taken_again(tmp_path: Path) 
 def test_schemas_that_no_log_keeps(tmp_path: Path, schema: pa.Schema, told: str) -> None:
     """A log without known_at, with columns of one name, or with dictionaries is refused before anything is made."""
     with pytest.raises(LogError, match=told):
-        Log(tmp_path / "log", lambda: schema)
+        FileLog(tmp_path / "log", lambda: schema)
     assert not (tmp_path / "log").exists()
 
 
@@ -183,7 +186,7 @@ def test_schemas_that_no_log_keeps(tmp_path: Path, schema: pa.Schema, told: str)
 def test_known_at_increases(tmp_path: Path, known: list[int | None]) -> None:
     """Rows whose known_at do not increase strictly, over the whole log, are refused, and none of them is kept."""
     schema = pa.schema([("known_at", pa.int64())])
-    with Log(tmp_path / "log", lambda: schema) as log, log.lock():
+    with FileLog(tmp_path / "log", lambda: schema) as log, log.lock():
         log.append([pa.record_batch([pa.array([1, 3], pa.int64())], schema=schema)])
         with pytest.raises(ValueError, match="known_at"):
             log.append([pa.record_batch([pa.array(known, pa.int64())], schema=schema)])
@@ -192,7 +195,7 @@ def test_known_at_increases(tmp_path: Path, known: list[int | None]) -> None:
 
 def test_appending_needs_the_lock(tmp_path: Path) -> None:
     """Without the lock, or under that of another thread, nothing can be appended; taking it twice is an error at once."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         with pytest.raises(RuntimeError, match="under its lock"):
             log.append([batch(1, 1)])
         refused = []
@@ -214,9 +217,9 @@ def test_appending_needs_the_lock(tmp_path: Path) -> None:
 
 def test_threads_exclude_each_other(tmp_path: Path) -> None:
     """Threads on one handle and on handles of their own, each reading the last known_at and appending the next."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as shared, Log(tmp_path / "log", lambda: SCHEMA) as own:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as shared, FileLog(tmp_path / "log", lambda: SCHEMA) as own:
 
-        def append(log: Log) -> None:
+        def append(log: FileLog) -> None:
             for _ in range(25):
                 with log.lock():
                     log.append([batch((log.last_known_at() or 0) + 1, 1)])
@@ -232,7 +235,7 @@ def test_threads_exclude_each_other(tmp_path: Path) -> None:
 def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
     """Whatever part of the last append reached the file (every byte, in `make test-long`): a reader sees the rows before it, the next appender cuts the
     part off, counts it, and goes on where the log was whole."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         before = fill(log, 3)
         whole = open_file(log).read_bytes()
         fill(log, 1, start=50)
@@ -244,7 +247,7 @@ def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "log", folder)
         (folder / "tip").unlink()  # the append was never acknowledged
         (folder / "00000001.log").write_bytes(more[:length])
-        with Log(folder, lambda: SCHEMA) as log:
+        with FileLog(folder, lambda: SCHEMA) as log:
             assert log.last_known_at() == 8
             if length % 50 == 0:
                 assert bits(log.read()) == bits(before)
@@ -257,7 +260,7 @@ def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
 
 def test_pages_that_were_never_written_are_cut(tmp_path: Path) -> None:
     """A crash of the machine may leave sectors of zeros in an append that was not acknowledged: it is cut off."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         before = fill(log, 2)
         whole = open_file(log).stat().st_size
         fill(log, 1, rows=200, start=50)
@@ -268,7 +271,7 @@ def test_pages_that_were_never_written_are_cut(tmp_path: Path) -> None:
     data[start : start + 512] = bytes(512)
     path.write_bytes(data)
     (tmp_path / "log" / "tip").unlink()
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         assert bits(log.read()) == bits(before)
         with log.lock():
             assert log.cuts == 1
@@ -279,7 +282,7 @@ def test_pages_that_were_never_written_are_cut(tmp_path: Path) -> None:
 def test_a_changed_byte_is_never_skipped(tmp_path: Path, acknowledged: bool) -> None:
     """A byte that changed in a frame with frames behind it is an error that names file and offset, for readers and
     appenders, and nothing is removed; so it is in the last frame, where the log knows that it was acknowledged."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         fill(log, 2)
         start = open_file(log).stat().st_size
         fill(log, 1, start=10)
@@ -296,7 +299,7 @@ def test_a_changed_byte_is_never_skipped(tmp_path: Path, acknowledged: bool) -> 
         path.write_bytes(changed)
         if not acknowledged:
             (tmp_path / "log" / "tip").unlink(missing_ok=True)
-        with Log(tmp_path / "log", lambda: SCHEMA) as log:
+        with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
             with pytest.raises(LogDamagedError, match=rf"{path} at byte {start}:"), log.lock():
                 pass
             if at % 31 == 0:
@@ -304,13 +307,13 @@ def test_a_changed_byte_is_never_skipped(tmp_path: Path, acknowledged: bool) -> 
                     log.read() if not acknowledged else log.lock().__enter__()
         assert path.read_bytes() == bytes(changed)
     path.write_bytes(good)
-    with Log(tmp_path / "log", lambda: SCHEMA) as log, log.lock():
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log, log.lock():
         assert log.last_known_at() is not None
 
 
 def test_missing_bytes_that_were_acknowledged(tmp_path: Path) -> None:
     """A file that ends before what was acknowledged is damage, though what is there is whole."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         fill(log, 1)
         whole = open_file(log).stat().st_size
         fill(log, 1, start=10)
@@ -322,7 +325,7 @@ def test_missing_bytes_that_were_acknowledged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sealed", [False, True])
 def test_damage_in_a_full_segment(tmp_path: Path, sealed: bool) -> None:
     """Full segments are held to what the manifest says of them, as frames and as Parquet."""
-    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as log:
         fill(log, 12)
         if sealed:
             log.compact()
@@ -346,7 +349,7 @@ def page_ends(path: Path) -> list[int]:
 
 def test_reading_a_frame_that_changed_after_it_was_indexed(tmp_path: Path) -> None:
     """A handle that has seen a frame whole does not give out what became of it."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         fill(log, 4)
         log.read()
         path = open_file(log)
@@ -361,10 +364,10 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from featurestore.errors import LogError
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from tests.draws import PERCENT
 from tests.sources.log_rows import SCHEMA, batch
-log = Log(Path(sys.argv[1]), lambda: SCHEMA)
+log = FileLog(Path(sys.argv[1]), lambda: SCHEMA)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 for turn in range(1000):
@@ -398,7 +401,7 @@ def test_a_full_disk_refuses_the_append_alone(tmp_path: Path, limit: int) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert "the disk, a quota or a file size limit is full" in done.stdout
-    with Log(tmp_path / "log", lambda: SCHEMA) as log, log.lock():
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log, log.lock():
         rows = log.read()
         expected = [batch(10 * turn, 10, turn=turn) for turn in range(rows.num_rows // 10)]
         assert bits(rows) == bits(pa.Table.from_batches(expected, SCHEMA))
@@ -408,7 +411,7 @@ def test_a_full_disk_refuses_the_append_alone(tmp_path: Path, limit: int) -> Non
 def test_a_failing_disk_refuses_the_append_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Where the disk fails an append after its bytes were written, other handles that saw them forget them, though the
     next append has the same length."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log, Log(tmp_path / "log", lambda: SCHEMA) as other:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log, FileLog(tmp_path / "log", lambda: SCHEMA) as other:
         fill(log, 1)
         real, seen = getattr(os, step), []
 
@@ -432,7 +435,7 @@ def test_compaction_seals_full_segments(tmp_path: Path) -> None:
     """Full segments become Parquet; frames and numbers stay readable for the grace period and are deleted after it."""
     clock = ManualClock(NOON)
     folder = tmp_path / "log"
-    with Log(folder, lambda: SCHEMA, segment_bytes=2000, clock=clock) as log:
+    with FileLog(folder, lambda: SCHEMA, segment_bytes=2000, clock=clock) as log:
         rows = fill(log, 12)
         before = log.segments()
         assert len(before) > 2
@@ -452,11 +455,11 @@ def test_compaction_seals_full_segments(tmp_path: Path) -> None:
 
 def test_a_reader_that_meets_a_vanished_file_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that a reader found in the manifest and that are deleted before it opens them: it reads their successors."""
-    import featurestore.sources.log.log as module
+    import featurestore.sources.log.file_log as module
 
     with (
-        Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as log,
-        Log(tmp_path / "log", lambda: SCHEMA) as other,
+        FileLog(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as log,
+        FileLog(tmp_path / "log", lambda: SCHEMA) as other,
     ):
         rows = fill(log, 12)
         real, calls = module.read_segment, []
@@ -477,7 +480,7 @@ def test_scanning_with_duckdb(tmp_path: Path, sealed: int) -> None:
     """The view has the log's columns, types and bits; a row's pointer stays the same when its segment is sealed."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    with Log(tmp_path / "log", lambda: SCHEMA, segment_bytes=6000) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA, segment_bytes=6000) as log:
         fill(log, 12)
         if sealed == 1:
             log.compact()
@@ -503,7 +506,7 @@ def test_scanning_with_duckdb(tmp_path: Path, sealed: int) -> None:
 
 def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     """A manifest of another version, and one that is none, are errors that name the file."""
-    Log(tmp_path / "log", lambda: SCHEMA).close()
+    FileLog(tmp_path / "log", lambda: SCHEMA).close()
     path = tmp_path / "log" / "manifest.json"
     for text, told in (
         (path.read_text().replace('"version": 2', '"version": 3'), "of version 3"),
@@ -512,12 +515,12 @@ def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(LogError, match=told):
-            Log(tmp_path / "log", lambda: SCHEMA)
+            FileLog(tmp_path / "log", lambda: SCHEMA)
 
 
 def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
     """A child forked while a log was locked does not keep the lock when its parent gives it up, and may take it."""
-    with Log(tmp_path / "log", lambda: SCHEMA) as log:
+    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
         with log.lock():
             pid = os.fork()
             if pid == 0:

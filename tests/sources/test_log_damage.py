@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.errors import FeatureStoreError, LogDamagedError
-from featurestore.sources.log import Log, files
+from featurestore.sources.log import FileLog, files
 from tests.damage import flipped, outcome, places
 from tests.sources.log_rows import SCHEMA, batch, bits
 
@@ -22,7 +22,7 @@ FILES = ("00000001.parquet", "00000002.parquet", "00000003.log", "00000004.log",
 
 def made(folder: Path) -> pa.Table:
     """A log with every kind of file; its rows."""
-    with Log(folder, lambda: SCHEMA, segment_bytes=4000) as log:
+    with FileLog(folder, lambda: SCHEMA, segment_bytes=4000) as log:
         start = 0
 
         def fill(segments: int) -> None:
@@ -41,7 +41,7 @@ def made(folder: Path) -> pa.Table:
 
 def scanned(folder: Path) -> pa.Table:
     """The rows as SQL reads them, by whoever opens the log anew."""
-    with Log(folder, lambda: SCHEMA) as log, duckdb.connect() as connection:
+    with FileLog(folder, lambda: SCHEMA) as log, duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         scan = log.settled_scan(connection, "log")
         columns = ", ".join(f'"{name}"' for name in SCHEMA.names)
@@ -51,7 +51,7 @@ def scanned(folder: Path) -> pa.Table:
 
 def read(folder: Path) -> pa.Table:
     """The rows as Python reads them, without the log's lock."""
-    with Log(folder, lambda: SCHEMA) as log:
+    with FileLog(folder, lambda: SCHEMA) as log:
         return log.read()
 
 
@@ -85,7 +85,7 @@ def test_a_flipped_bit_changes_no_row(tmp_path: Path, file: str, monkeypatch: py
 def test_the_error_names_the_place(tmp_path: Path) -> None:
     """Damage of a sealed segment is placed to the megabyte, and a file that was cut short is damaged too."""
     folder = tmp_path / "log"
-    with Log(folder, lambda: SCHEMA) as log:
+    with FileLog(folder, lambda: SCHEMA) as log:
         for start in range(0, 60_000, 6_000):
             with log.lock():
                 log.append([batch(start, 6_000, seed=start)])
@@ -114,7 +114,7 @@ def test_segments_that_were_sealed_without_checksums(tmp_path: Path) -> None:
     path.write_bytes(orjson.dumps(words))
     assert bits(read(folder)) == rows
     sealed = folder / "00000001.parquet"
-    with Log(folder, lambda: SCHEMA) as log:
+    with FileLog(folder, lambda: SCHEMA) as log:
         log.compact()
         assert log.segments()[0].checks == f"{zlib.crc32(sealed.read_bytes()):08x}"
     assert bits(read(folder)) == rows

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.sources.log import Log
+from featurestore.sources.log import FileLog
 from tests.draws import draws
 from tests.sources.log_rows import SCHEMA, batch, bits
 from tests.sources.log_workers import SEGMENT
@@ -60,7 +60,7 @@ def workers() -> Iterator[Workers]:
 class Watcher:
     """Reads a log again and again, as another process would; each reading continues the one before."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: FileLog) -> None:
         self._log = log
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
@@ -104,7 +104,7 @@ worker = st.fixed_dictionaries(
 )
 
 
-def check(log: Log, folder: Path) -> None:
+def check(log: FileLog, folder: Path) -> None:
     """The log has every acknowledged append once and whole, others whole or not at all, in the order of known_at."""
     table = log.read()
     known = table.column("known_at").to_pylist()
@@ -124,7 +124,7 @@ def check(log: Log, folder: Path) -> None:
     assert acknowledged <= set(found)
 
 
-def check_sql(log: Log) -> None:
+def check_sql(log: FileLog) -> None:
     """DuckDB sees the rows that `read` sees, and their pointers are in the order of known_at."""
     connection = duckdb.connect(config={"threads": 1})
     scan = log.scan(connection, "log")
@@ -141,7 +141,7 @@ def test_nothing_is_lost_or_doubled(rounds: list[list[dict[str, Any]]], tmp_path
     for old in (folder, Path(f"{folder}.acks")):
         shutil.rmtree(old, ignore_errors=True)
     Path(f"{folder}.acks").mkdir()
-    with Log(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as watched:
+    with FileLog(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as watched:
         for number, round_ in enumerate(rounds):
             orders = [
                 {**order, "folder": str(folder), "who": 10 * number + index, "first": 0}
@@ -151,7 +151,7 @@ def test_nothing_is_lost_or_doubled(rounds: list[list[dict[str, Any]]], tmp_path
                 codes = workers.run(orders)
             for order, code in zip(orders, codes, strict=True):
                 assert code == 0 or (order["crash"] and code == -signal.SIGKILL)
-            with Log(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as fresh:
+            with FileLog(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as fresh:
                 check(fresh, folder)
             check(watched, folder)
         with watched.lock():
@@ -180,7 +180,7 @@ def test_every_step_of_a_compaction_may_be_the_last(tmp_path: Path, workers: Wor
         crash = {**order, "who": 1, "turns": 1, "crash": steps, "compacts": 1.0, "seed": steps}
         (code,) = workers.run([crash])
         killed = code == -signal.SIGKILL
-        with Log(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as log:
+        with FileLog(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as log:
             check(log, folder)
             log.compact(grace=0)
             check(log, folder)
@@ -198,7 +198,7 @@ def test_several_processes_take_turns(tmp_path: Path, workers: Workers) -> None:
         {"folder": str(folder), "who": who, "first": 0, "turns": turns, "seed": who, "crash": 0, "compacts": 0.0}
         for who in range(4)
     ]
-    with Log(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as log:
+    with FileLog(folder, lambda: SCHEMA, segment_bytes=SEGMENT) as log:
         assert workers.run(orders) == [0] * 4
         check(log, folder)
         whos = [

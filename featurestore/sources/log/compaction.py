@@ -9,26 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 from featurestore.durable.checksums import checks_of
 from featurestore.sources.log.files import LogFolder
+from featurestore.sources.log.log import Compaction
 from featurestore.sources.log.manifest import LogManifest, Retired, Segment
 from featurestore.sources.log.sealed import seal
 
 Lock = Callable[[], AbstractContextManager[None]]
-
-
-class Compaction(NamedTuple):
-    """What a compaction did: how many segments it sealed, their rows, and how many old files it deleted."""
-
-    segments: int = 0
-    rows: int = 0
-    deleted: int = 0
-
-    def beside(self, other: Compaction) -> Compaction:
-        """What two of them did."""
-        return Compaction(*(mine + its for mine, its in zip(self, other, strict=True)))
 
 
 def compact(

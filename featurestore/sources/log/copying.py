@@ -9,7 +9,8 @@ from pathlib import Path
 from featurestore.durable.disk import write_all
 from featurestore.durable.numbers_file import NumbersFile
 from featurestore.errors import LogDamagedError
-from featurestore.sources.log.files import CONFIRMED_LAYOUT, POINTER_LAYOUT, CommitPointer, Confirmed, LogFolder
+from featurestore.sources.log.files import CONFIRMED_LAYOUT, POINTER_LAYOUT, CommitPointer, LogFolder
+from featurestore.sources.log.log import Confirmed
 from featurestore.sources.log.manifest import LogManifest, ManifestFile
 from featurestore.sources.log.sealed import look_at, opened_segment
 from featurestore.sources.log.segment import SegmentCutError, SegmentFile

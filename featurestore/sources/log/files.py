@@ -18,6 +18,7 @@ from featurestore.durable.numbers_file import NumbersFile
 from featurestore.durable.own_folder import own_folder
 from featurestore.errors import LogDamagedError, LogError
 from featurestore.lazy import pa
+from featurestore.sources.log.log import NEVER, Confirmed
 from featurestore.sources.log.manifest import LogManifest, ManifestFile, Segment
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import SegmentCutError, SegmentFile
@@ -27,8 +28,6 @@ LOOK_SECONDS = 0.01  # seconds between two of them
 
 POINTER_LAYOUT, CONFIRMED_LAYOUT = "<QQQ", "<qq"
 """The numbers in the files `tip` and `confirmed`, as `struct` has them."""
-
-NEVER = -(1 << 63)
 
 Found = TypeVar("Found")
 
@@ -48,17 +47,6 @@ class CommitPointer(NamedTuple):
     def acknowledged(self, number: int) -> int:
         """How many bytes of a segment were certainly acknowledged."""
         return self.size if self.number == number else 0
-
-
-class Confirmed(NamedTuple):
-    """written: the greatest instant that was to be confirmed in the online store. served: the greatest that any answer
-    was for, as far as whoever has the log at hand vouched for it. µs. Every new row gets a later known_at.
-
-    It lies beside the log and not in the online store, which may come back older and with a clock that is behind.
-    """
-
-    written: int = NEVER
-    served: int = NEVER
 
 
 def _read(manifest: ManifestFile) -> LogManifest:

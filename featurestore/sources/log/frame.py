@@ -30,7 +30,6 @@ FIELDS = struct.Struct("<4sIIIqq")
 PLACE = struct.Struct("<QQ")
 CHECK = struct.Struct("<I4x")
 HEADER = FIELDS.size + CHECK.size
-MAX_PAYLOAD_BYTES = 1 << 30
 SECTOR_BYTES = 512
 """Bytes that a disk writes at once: what a crash of the machine left unwritten is whole sectors of zeros."""
 
