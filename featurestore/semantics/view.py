@@ -162,9 +162,10 @@ def _source_words(source: Source) -> dict[str, Any]:
 
 def _history_words(source: Source) -> dict[str, Any]:
     """What a push source says of the batch rows before its cutover; where they lie is no part of it."""
-    if not isinstance(source, PushSource) or source.history is None or source.cutover is None:
+    if not isinstance(source, PushSource) or source.history is None:
         return {}
     history = source.history
+    assert source.cutover is not None, "a history has one"
     derived = {name: normalised(text) for name, text in history.derived.items() if name in source.columns}
     words = {**_source_words(history), **({"derived": derived} if derived else {})}
     return {"cutover": source.cutover.isoformat(), "history": words}
@@ -204,19 +205,22 @@ def resolve(view: FeatureView, raw: dict[str, str], *, checked: bool = False) ->
     keys = []
     for name, of in view.entity.key.items():
         column = view.key_column(name)
-        _read(view, raw, columns, column, of, f"key '{name}'")
+        columns[column] = own = _own_type(view, raw, column, f"key '{name}'")
+        if not widens(own, of):
+            raise view.error(
+                f"key '{name}' is {of}, but column '{column}' of source '{view.source.name}' is {own} ({raw[column]}), which does "
+                "not fit without loss"
+            )
         keys.append(KeyColumn(name, of, column))
     features = [_feature(view, raw, columns, name, fold, checked=checked) for name, fold in view.features.items()]
     _read_words(view, raw, columns)
     refresh = view.said("refresh")
-    continuous = refresh == "continuous"
-    settle = 0 if continuous else view.said("settle") or 0
-    ready = view.said("ready_after")
+    settle = view.said("settle") or 0
     timing = Timing(
-        refresh=None if continuous else refresh,
-        offset=0 if continuous else view.said("refresh_offset") or 0,
+        refresh=None if refresh == "continuous" else refresh,
+        offset=view.said("refresh_offset") or 0,
         settle=settle,
-        ready_after=0 if continuous else settle if ready is None else ready,
+        ready_after=view.said("ready_after") or settle,
     )
     return ResolvedView(
         declared=view,
@@ -243,10 +247,9 @@ def _feature(
 ) -> ResolvedFeature:
     """One feature with its types and its window settled; the columns that it reads are added to `columns`."""
     role = f"feature '{name}'"
-    own = None if fold.column is None else _own_type(view, raw, fold.column, role)
+    # Two features may read one column as different types; each casts from the column's own, so the order is the same.
+    own = None if fold.column is None else columns.setdefault(fold.column, _own_type(view, raw, fold.column, role))
     meaning = FOLDS[fold.kind]
-    if fold.kind == "Latest" and fold.column is not None and fold.type is not None:
-        _read(view, raw, columns, fold.column, fold.type, role)
     if fold.column is not None and fold.type is None:
         _check_one_type(view, raw, fold, role)
     try:
@@ -256,8 +259,6 @@ def _feature(
         raise view.error(
             f"{role} is {fold.title} of column '{fold.column}' of source '{view.source.name}': {error}"
         ) from None
-    if fold.column is not None and own is not None:
-        columns[fold.column] = own
     where = _condition(view, raw, columns, fold, role, checked=checked)
     return ResolvedFeature(name, fold, result, _default(view, name, fold, result), own, _span(view, fold), where)
 
@@ -339,19 +340,6 @@ def _own_type(view: FeatureView, raw: dict[str, str], column: str, role: str) ->
             f"holds exactly; cast it in the data ({view.origin})"
         )
     return of
-
-
-def _read(
-    view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType], column: str, target: FeatureType, role: str
-) -> None:
-    own = _own_type(view, raw, column, role)
-    if not widens(own, target):
-        raise view.error(
-            f"{role} is {target}, but column '{column}' of source '{view.source.name}' is {own} ({raw[column]}), "
-            "which does not fit without loss"
-        )
-    # Two features may read one column as different types; each casts from the column's own, so the order is the same.
-    columns[column] = own
 
 
 def _read_words(view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType]) -> None:
