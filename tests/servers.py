@@ -340,6 +340,19 @@ class PostgresServer:
         self._server.cleanup()
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    @contextmanager
+    def access(self, line: str) -> Iterator[None]:
+        """Another rule of who may connect, before all others."""
+        rules = self._directory / "data" / "pg_hba.conf"
+        before = rules.read_text()
+        rules.write_text(f"{line}\n{before}")
+        self._control("reload")
+        try:
+            yield
+        finally:
+            rules.write_text(before)
+            self._control("reload")
+
     def stop(self) -> None:
         self._control("stop", "-m", "immediate")
 

@@ -90,6 +90,9 @@ UNAVAILABLE = ("08", "57", "53300", "40", "25P03")
 """How the codes of errors begin that pass by themselves: the connection, a server that ends or begins, a statement or a transaction
 that it ended, too many connections."""
 
+UNKNOWN = re.compile(r'FATAL: +((?:role|database) "[^"]*" does not exist|password authentication failed)')
+"""What a server says to whoever connects with a URL that is wrong; libpq tells no code of it."""
+
 REFUSED = {
     "25006": "this server only reads, as a standby does",
     "42501": "the role may not do that",
@@ -299,6 +302,8 @@ class PostgreSQL:
                 raise RegistryUnavailableError(
                     f"{name} cannot be used: other processes have been writing to it for {self._timeout:g} s; try again"
                 ) from error
+            if self._gone_at == float("-inf") and UNKNOWN.search(said):  # and it was never right before
+                raise ConfigError(f"{name} cannot be used: {said}. Correct its URL in featurestore.toml") from error
             if state.startswith(UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
                 raise RegistryUnavailableError(f"{name} cannot be reached: {said}") from error
             raise RegistryError(

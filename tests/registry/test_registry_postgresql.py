@@ -304,6 +304,32 @@ def test_a_database_of_another_encoding_keeps_what_it_can(postgres: PostgresServ
     by_hand(postgres.url, "DROP DATABASE other")
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (("/postgres?", "/nowhere?"), 'database "nowhere" does not exist'),
+        (("postgres:secret@", "nobody:hush@"), 'role "nobody" does not exist'),
+        (("postgres:secret@", "walled:hush@"), "password authentication failed"),
+    ],
+)
+def test_a_url_that_names_what_is_not_there_is_wrong(postgres: PostgresServer, url: tuple[str, str], told: str) -> None:
+    """And will be tomorrow, so that nobody tries again. A server that went away afterwards is waited for, whatever it says."""
+    by_hand(postgres.url, "DROP ROLE IF EXISTS walled", "CREATE ROLE walled LOGIN PASSWORD 'another'")
+    wall = "local all walled scram-sha-256"
+    with postgres.access(wall):
+        with pytest.raises(ConfigError, match=told) as caught:
+            Registry(postgres.url.replace(*url), project="shop").current()
+    assert not caught.value.retry
+    assert "hush" not in str(caught.value)
+    by_hand(postgres.url, "DROP ROLE walled", "CREATE ROLE walled LOGIN")
+    registry = Registry(postgres.url.replace("postgres:secret@", "walled@"), project="shop")
+    registry.current()
+    registry.close()
+    by_hand(postgres.url, "DROP ROLE walled")
+    with pytest.raises(RegistryUnavailableError, match='role "walled" does not exist'):
+        registry.current()
+
+
 # --- rights and versions ------------------------------------------------------------------------------
 
 
