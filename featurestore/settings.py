@@ -86,6 +86,10 @@ class Table(BaseModel):
 
     _shown: dict[str, Any] = PrivateAttr(default_factory=dict)
 
+    def shown(self, name: str) -> str:
+        """A value as it may be told: as it is written where a variable stands in it, and without a password."""
+        return str(self._shown.get(name, _without_passwords(str(getattr(self, name)))))
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, self._shown.get(name or "", _without_passwords(value))

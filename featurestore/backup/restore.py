@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from featurestore.durable.secret_file import secret_file
 from featurestore.durable.sqlite_file import BESIDE
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import BackupError
-from featurestore.hidden import hidden
 from featurestore.online import open_online
 from featurestore.online.view_codec import project_prefix
 from featurestore.registry.activity import Activity
@@ -49,35 +49,51 @@ def restore_backup(path: Path, repo: Path, *, env: str | None = None, empty_onli
     try:
         archive = Archive(path)
         archive.check()
-        settings = _put_settings(archive, repo)
-        config = load_config(repo, env)
-        if config.project != archive.manifest.project:
-            raise BackupError(
-                f"{path} is of project '{archive.manifest.project}', and {config.root / FILE} is of '{config.project}'"
-            )
-        if archive.manifest.has_registry != isinstance(config.registry, Path):
-            of = "has its registry in a file" if archive.manifest.has_registry else "had its registry in PostgreSQL"
-            raise BackupError(
-                f"{path} {of}, and {config.root / FILE} says registry = {hidden(str(config.registry))}: let it name one of that kind; featurestore registry copy moves it afterwards"
-            )
-        _clear_unfinished(config)
-        places = _places(config)
-        _check_empty(places)
-        _check_online(config, may_hold=empty_online)
-        emptied = _put_in_place(archive, config, places, empty_online=empty_online)
+        with _settings_put(archive, repo) as settings:
+            config = load_config(repo, env)
+            _check_fits(archive, config)
+            _clear_unfinished(config)
+            places = _places(config)
+            _check_empty(places)
+            _check_online(config, may_hold=empty_online)
+            emptied = _put_in_place(archive, config, places, empty_online=empty_online)
     except OSError as error:
         raise BackupError(f"{path} cannot be restored: {told(error)}") from error
     return Restored(archive.manifest, settings, emptied)
 
 
-def _put_settings(archive: Archive, repo: Path) -> bool:
+@contextmanager
+def _settings_put(archive: Archive, repo: Path) -> Iterator[bool]:
+    """The backup's featurestore.toml, where there is none: whether it is. It goes again where the restore is refused."""
     file = repo if repo.suffix == ".toml" else repo / FILE
     if file.exists() or SETTINGS not in archive.manifest.files:
-        return False
+        yield False
+        return
+    made = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
     file.parent.mkdir(parents=True, exist_ok=True)
     with secret_file(file) as write:
         write(archive.read(SETTINGS).decode())
-    return True
+    try:
+        yield True
+    except BaseException:
+        file.unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in it
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+def _check_fits(archive: Archive, config: Config) -> None:
+    """BackupError where the backup is of another project, or of one that keeps its registry elsewhere."""
+    path, manifest, file = archive.path, archive.manifest, config.root / FILE
+    if config.project != manifest.project:
+        raise BackupError(f"{path} is of project '{manifest.project}', and {file} is of '{config.project}'")
+    if manifest.has_registry != isinstance(config.registry, Path):
+        of = "has its registry in a file" if manifest.has_registry else "had its registry in PostgreSQL"
+        raise BackupError(
+            f"{path} {of}, and {file} says registry = {config.shown('registry')}: let it name one of that kind; featurestore "
+            "registry copy moves it afterwards"
+        )
 
 
 def _places(config: Config) -> dict[str, Path]:
@@ -108,7 +124,7 @@ def _check_online(config: Config, *, may_hold: bool) -> None:
     with closing(open_online(config.online)) as store:
         if any(store.scan(project_prefix(config.project))) and not may_hold:
             raise BackupError(
-                f"The online store {hidden(config.online)} holds keys of project '{config.project}'. Where the project that "
+                f"The online store {config.shown('online')} holds keys of project '{config.project}'. Where the project that "
                 "this is a backup of still runs, they are its own, and would be written over: give this one another online "
                 "store in featurestore.toml. Where this one takes its place, end all processes of the other, and restore "
                 "with --empty-online, which deletes these keys; featurestore materialize makes them anew"

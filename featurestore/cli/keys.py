@@ -56,6 +56,10 @@ def create(
     """
     from featurestore.access.api_keys import create_key
 
+    for one in scope:
+        if "," in one:
+            each = " ".join(f"--scope {name.strip()}" for name in one.split(","))
+            raise typer.BadParameter(f"'{one}': repeat --scope, as {each}")
     registry = _registry(context)
     if output is not None and _is_there(registry, name, output):
         typer.echo(f"{output} holds a live key '{name}'; nothing was done")

@@ -289,10 +289,25 @@ def test_a_registry_in_postgresql_is_for_its_own_dump(
     assert online["customer_carts__carts_1d"] == [1]
     make_backup(load_config(shop), tmp_path / "c")
     with pytest.raises(
-        BackupError, match="has its registry in a file, and .* says registry = postgresql://.*registry copy"
+        BackupError, match=r"has its registry in a file, and .* says registry = \$\{REGISTRY_URL\}.*registry copy"
     ):
         restore_backup(tmp_path / "c", repo)
     assert "secret" not in said
+
+
+def test_what_is_refused_leaves_no_settings(backup: Path, tmp_path: Path) -> None:
+    """Neither a featurestore.toml nor a folder; else the folder would look like a project, and the next try like another's."""
+    with pytest.raises(ConfigError, match="nowhere"):
+        restore_backup(backup, tmp_path / "deep" / "new", env="nowhere")
+    assert not (tmp_path / "deep").exists()
+    there = tmp_path / "there"
+    (there / ".featurestore" / "logs").mkdir(parents=True)
+    (there / ".featurestore" / "logs" / "mine").touch()
+    with pytest.raises(BackupError, match="is there already"):
+        restore_backup(backup, there)
+    assert [path.name for path in there.iterdir()] == [".featurestore"]
+    (there / ".featurestore" / "logs" / "mine").unlink()
+    assert restore_backup(backup, there).settings
 
 
 def test_a_half_restored_project_is_not_opened(shop: Path, tmp_path: Path) -> None:

@@ -139,11 +139,12 @@ def test_a_mistyped_secret_is_neither_shown_nor_kept(repo: Path) -> None:
     ("words", "says"),
     [
         (["create", "web", "--scope", "raed"], "Did you mean 'read'?"),
+        (["create", "web", "--scope", "read,push"], "repeat --scope, as --scope read --scope push"),
         (["create", "web", "--scope", "read", "--expires", "90"], "Duration '90' cannot be read"),
         (["create", "web", "--scope", "read", "--only", "carts"], "nothing that a key can be limited to"),
         (["rotate", "web"], "There is no key 'web'. Keys: none."),
     ],
 )
 def test_what_is_wrong_is_said(repo: Path, words: list[str], says: str) -> None:
-    code = 2 if "--expires" in words else 1
+    code = 2 if {"--expires", "read,push"} & {*words} else 1
     assert says in " ".join(run(repo, "keys", *words, code=code).stderr.split())
