@@ -7,10 +7,10 @@ import ssl
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from featurestore.client.calls import Call, Format, address_of, listing_of, lookup_of, push_of
+from featurestore.client.calls import Call, Format, address_of, listing_of, lookup_of, push_of, unreached
 from featurestore.client.retries import AGAIN, CallTime, checked_settings
 from featurestore.declare.arguments import checked
-from featurestore.errors import MissingPackageError, ServerUnavailableError
+from featurestore.errors import MissingPackageError
 from featurestore.push.pushed import Pushed
 from featurestore.serving.online_result import OnlineResult
 
@@ -107,7 +107,7 @@ class AsyncClient:
             except aiohttp.ClientError as error:
                 wait = deadline.wait()
                 if wait is None or isinstance(error, aiohttp.ClientSSLError):
-                    raise ServerUnavailableError(f"{where} cannot be reached: {error}") from error
+                    raise unreached(where, error) from error
             else:
                 wait = deadline.wait(headers) if status in AGAIN else None
                 if wait is None:

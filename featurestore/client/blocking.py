@@ -9,10 +9,10 @@ from http.client import HTTPResponse
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from featurestore.client.calls import Call, Format, address_of, listing_of, lookup_of, push_of
+from featurestore.client.calls import Call, Format, address_of, listing_of, lookup_of, push_of, unreached
 from featurestore.client.retries import AGAIN, CallTime, checked_settings
 from featurestore.declare.arguments import checked
-from featurestore.errors import MissingPackageError, ServerUnavailableError
+from featurestore.errors import MissingPackageError
 from featurestore.push.pushed import Pushed
 from featurestore.serving.online_result import OnlineResult
 
@@ -157,7 +157,7 @@ class Client:
                 deadline.remaining(where)
                 wait = deadline.wait()
                 if wait is None or isinstance(error, urllib3.exceptions.SSLError):
-                    raise ServerUnavailableError(f"{where} cannot be reached: {error}") from error
+                    raise unreached(where, error) from error
             else:
                 wait = deadline.wait(headers) if status in AGAIN else None
                 if wait is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -345,3 +346,15 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, call: Call[An
     if status in REFUSED_LATER:
         return ServerUnavailableError(detail)
     return call.refused(detail) if kind in {"limit", "bad-request"} else ServerError(detail)
+
+
+UNTRUSTED = re.compile("self.signed certificate|unable to get (local )?issuer certificate")
+"""What OpenSSL says of a certificate whose authority nobody named."""
+
+
+def unreached(where: str, error: Exception) -> ServerUnavailableError:
+    """The error of a service that no connection was made to, or whose connection broke."""
+    own = (
+        ". Where its authority is your own, name its file: authorities='ca.pem'" if UNTRUSTED.search(str(error)) else ""
+    )
+    return ServerUnavailableError(f"{where} cannot be reached: {error}{own}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -213,8 +214,24 @@ def problem(
     return HttpAnswer(status, PROBLEM, [orjson.dumps(body)], {**again, **(headers or {})})
 
 
+LONGEST_WORD, LONGEST_DETAIL = 200, 4_000
+"""Characters that are told of one word, such as a name that a request asks for, and of a whole detail; what is longer was chosen by
+whoever asks."""
+
+_LONG_WORD = re.compile(rf"(\S{{{LONGEST_WORD}}})\S+")
+
+
 def _body(status: int, title: str, detail: str, *, kind: str, path: str) -> dict[str, Any]:
-    return {"type": f"urn:featurestore:{kind}", "title": title, "status": status, "detail": detail, "instance": path}
+    told, at = _cut(detail), _cut(path)
+    return {"type": f"urn:featurestore:{kind}", "title": title, "status": status, "detail": told, "instance": at}
+
+
+def _cut(text: str) -> str:
+    """A text that is not longer for a name in it that is."""
+    if len(text) <= LONGEST_WORD:
+        return text
+    shorter = _LONG_WORD.sub(r"\1…", text)
+    return shorter if len(shorter) <= LONGEST_DETAIL else f"{shorter[:LONGEST_DETAIL]}…"
 
 
 def problem_of(error: Exception, path: str, request_id: str | None = None) -> HttpAnswer:

@@ -38,7 +38,7 @@ from featurestore.errors import (
     UnauthenticatedError,
 )
 from featurestore.serving.online_result import OnlineResult
-from tests.servers import PATIENCE_SECONDS, FeatureServer, free_port
+from tests.servers import PATIENCE_SECONDS, FeatureServer, Front, certificate, free_port
 from tests.small import NOON, write
 from tests.sources.log_rows import bits
 
@@ -444,3 +444,21 @@ def test_a_retry_waits_as_it_is_told(kind: Any) -> None:
     assert asked[0] == asked[1]
     with answering(full) as (url, _), kind(url, timeout_seconds=0.9) as client, pytest.raises(ServerUnavailableError):
         client.push("pushed", {"id": "1"})
+
+
+def test_a_certificate_that_nobody_believes_is_told_with_the_way_out(tmp_path: Path) -> None:
+    """And nothing of it where there is nobody at all."""
+
+    async def asked(url: str) -> None:
+        async with AsyncClient(url, attempts=1) as client:
+            await client.services()
+
+    with Front(free_port(), certificate=certificate(tmp_path)) as front:
+        urls = {f"https://127.0.0.1:{front.port}": True, f"https://127.0.0.1:{free_port()}": False}
+        for url, is_there in urls.items():
+            with Client(url, attempts=1) as client:
+                calls: list[Callable[[], Any]] = [client.services, lambda url=url: asyncio.run(asked(url))]
+                for call in calls:
+                    with pytest.raises(ServerUnavailableError, match="cannot be reached") as caught:
+                        call()
+                    assert ("authorities=" in str(caught.value)) is is_there

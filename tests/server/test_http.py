@@ -29,6 +29,7 @@ from featurestore import (
 )
 from featurestore.server import create_app
 from featurestore.server.bodies import LookupResponse, read_request
+from featurestore.server.problems import LONGEST_DETAIL, LONGEST_WORD
 from featurestore.settings import ServerConfig
 from featurestore.types import Float64, Int64, String, from_json
 from tests.servers import RedisServer
@@ -297,3 +298,22 @@ def test_every_route_is_documented(client: httpx.Client) -> None:
     page = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
     for path in client.get("/openapi.json").json()["paths"]:
         assert f"`{path}`" in page or f" {path}`" in page
+
+
+@pytest.mark.parametrize("name", ["x" * 11_000, "x " * 5_500], ids=["one word", "many"])
+def test_a_problem_is_not_longer_for_a_name_that_is(client: httpx.Client, name: str) -> None:
+    """Wherever the name stands: in the body, in a list, in the path."""
+    row = [{"id": "a"}]
+    answers = [
+        client.post("/v1/online-features", json={"service": name, "rows": row}),
+        client.post("/v1/online-features", json={"features": [f"{name}:x"], "rows": row}),
+        client.post("/v1/push", json={"source": name, "rows": row}),
+        client.get(f"/v1/views/{name}"),
+        client.get(f"/{name}"),
+    ]
+    assert {answer.status_code for answer in answers} == {404}
+    for answer in answers:
+        assert len(answer.content) < 2 * LONGEST_DETAIL + 1_000
+        assert name[: LONGEST_WORD // 2] in answer.json()["detail"]
+        if " " not in name:
+            assert len(answer.content) < 5 * LONGEST_WORD + 1_000
