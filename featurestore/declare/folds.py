@@ -283,13 +283,17 @@ class CountDistinct(Fold):
         self.fill(column=column, bound=bound, **options)
 
 
+PRECISIONS = (4, 16)
+"""The least and the greatest precision of `ApproxCountDistinct`: with 16, a key has up to 64 KiB of registers."""
+
+
 class ApproxCountDistinct(Fold):
     """About how many distinct values: HyperLogLog with 2^precision registers, error about 1.04 / 2^(precision/2). Int64."""
 
     takes = ("precision",)
     kind: Literal["ApproxCountDistinct"] = "ApproxCountDistinct"
     column: str
-    precision: Annotated[int, Field(ge=4, le=16)] = 12
+    precision: Annotated[int, Field(ge=PRECISIONS[0], le=PRECISIONS[1])] = 12
 
     @declares
     def __init__(self, column: str, *, precision: int = 12, **options: Unpack[FoldOptions]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from featurestore.declare.folds import PRECISIONS
 from featurestore.semantics.folds.algebra import Algebra, CertainAlgebra, Place
 from featurestore.semantics.folds.table import FoldKind, add_fold
 from featurestore.semantics.order import order_bytes
@@ -119,11 +120,12 @@ def _tau(x: float) -> float:
 
 
 def approx_count_result(column: FeatureType | None, precision: int = 12) -> FeatureType:
-    """Int64; ValueError for a precision that is not 4 to 18."""
+    """Int64; ValueError for a precision that no declaration has."""
     if column is None:
         raise ValueError("it needs a column")
-    if not 4 <= precision <= 18:
-        raise ValueError(f"precision is 4 to 18, not {precision}")
+    least, most = PRECISIONS
+    if not least <= precision <= most:
+        raise ValueError(f"precision is {least} to {most}, not {precision}")
     return Int64
 
 
