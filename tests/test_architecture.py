@@ -15,7 +15,7 @@ import featurestore
 
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
-    {"errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "settings", "bound", "tracing"},
+    {"errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "settings", "bound", "tracing", "log_lines"},
     {"durable"},
     {"declare", "config"},
     {"semantics"},

@@ -309,3 +309,34 @@ def test_a_leader_that_is_killed_is_replaced(tmp_path: Path) -> None:
                 process.stderr.close()
         assert store.leader() is None
         assert store.verify().ok
+
+
+def test_it_logs_json_lines_where_the_settings_say_so(tmp_path: Path) -> None:
+    """Each line of stderr is an object, of what is done and of what fails."""
+    (tmp_path / "featurestore.toml").write_text(
+        'project = "followed"\ndefinitions = []\n[server]\nlog_format = "json"\n'
+    )
+    write(tmp_path / "a.parquet", NOON, 1)
+    write(tmp_path / "b.parquet", NOON, 1)
+    with FeatureStore(tmp_path) as store:
+        both = [view("first", refresh="1s"), view("second", refresh="1s", file="b.parquet")]
+        store.apply([FeatureService("service", features=both)])
+    (tmp_path / "b.parquet").unlink()
+    process = follower(tmp_path)
+    try:
+        lines = [*read_until(process, "is tried again"), *read_until(process, "first as of")]
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        lines += process.stderr
+        assert process.wait() == 0
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+    told = [orjson.loads(line) for line in lines]
+    assert {frozenset(one) - {"error"} for one in told} == {frozenset({"time", "level", "logger", "message"})}
+    assert {(one["logger"], one["level"]) for one in told} >= {
+        ("featurestore.follow", "info"),
+        ("featurestore.follow", "warning"),
+    }

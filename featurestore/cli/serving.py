@@ -83,14 +83,18 @@ def materialize(  # noqa: PLR0913, PLR0917 - each is an option
 
 def _follow(context: typer.Context, views: list[str] | None, *, every: str, quiet: bool) -> None:
     """Materialize what becomes due until SIGTERM, and log that on stderr; a second SIGTERM ends it at once."""
+    from featurestore.config import load_config
+
     stop = Event()
 
     def end(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         stop.set()
 
+    place = place_of(context)
     before = signal.signal(signal.SIGTERM, end)
-    log_to_stderr(logging.WARNING if quiet else logging.INFO)
+    as_json = load_config(place.repo, place.env).server.log_format == "json"
+    log_to_stderr(logging.WARNING if quiet else logging.INFO, as_json=as_json)
     outlive_output()
     try:
         with opened(context) as store:

@@ -148,16 +148,23 @@ def outlive_output() -> None:
         _put("stdout", io.TextIOWrapper(out.detach(), encoding, errors, line_buffering=line_buffering))
 
 
-def log_to_stderr(level: int) -> None:
+def log_to_stderr(level: int, *, as_json: bool) -> None:
     """For a process that goes on for long: what it does is logged, a line each with its time (UTC), from this level on, unless
-    somebody has set up Python's logging otherwise."""
+    somebody has set up Python's logging otherwise. as_json: each line is an object."""
     logger = logging.getLogger("featurestore")
     logger.setLevel(level)
     if not logger.hasHandlers():
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S"))
-        handler.formatter.converter = time.gmtime  # type: ignore[union-attr]
+        text = logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S")
+        text.converter = time.gmtime
+        handler.setFormatter(text)
         logger.addHandler(handler)
+        if as_json:
+            from featurestore.log_lines import JsonLines
+
+            handler.setFormatter(JsonLines())
+            logging.captureWarnings(True)
+            logging.getLogger("py.warnings").addHandler(handler)
 
 
 def _open_as(descriptor: int) -> None:

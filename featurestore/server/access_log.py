@@ -15,8 +15,8 @@ from typing import Any, Literal
 from starlette.types import Scope
 
 from featurestore.clock import to_datetime, wall_clock
+from featurestore.log_lines import json_line
 from featurestore.server.admission import principal_of
-from featurestore.server.log_lines import json_line
 from featurestore.server.request_ids import TRACE, request_id_of
 
 ASKED = "featurestore.asked"

@@ -17,8 +17,8 @@ import uvicorn
 
 from featurestore.access.authentication import check_open_host
 from featurestore.errors import ConfigError
+from featurestore.log_lines import log_config, tell
 from featurestore.server.app import Application, create_app
-from featurestore.server.log_lines import log_config, tell
 from featurestore.server.metrics import SHARED
 from featurestore.server.presented import presented
 from featurestore.server.tls import tls_options

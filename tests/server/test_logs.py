@@ -21,9 +21,9 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.access.api_keys import create_key
 from featurestore.access.principal import Principal
+from featurestore.log_lines import JsonLines, tell
 from featurestore.server.access_log import ASKED, MOST_BYTES, AccessLog
 from featurestore.server.admission import PRINCIPAL
-from featurestore.server.log_lines import JsonLines, tell
 from tests.server.test_http import JSON, serving
 from tests.server.test_metrics import LOOKUP, PUSH, ROW, definitions
 from tests.servers import PATIENCE_SECONDS, FeatureServer

@@ -1,4 +1,4 @@
-"""What the server logs, as JSON: one object a line, for programs that gather logs."""
+"""What processes that go on for long log, as JSON: one object a line, for programs that gather logs."""
 
 from __future__ import annotations
 
