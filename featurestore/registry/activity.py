@@ -146,8 +146,8 @@ class PushTrail:
                 self._writer = threading.Thread(target=self._write_later, name="featurestore push trail", daemon=True)
                 self._writer.start()
 
-    def flush(self) -> None:
-        """Write what is gathered. Where that fails it is told, and tried again with the next."""
+    def flush(self, *, is_last: bool = False) -> None:
+        """Write what is gathered. Where that fails it is told, and tried again with the next, unless this is the last time."""
         with self._lock:
             self._waiting += self._gathered.values()
             self._gathered = {}
@@ -164,7 +164,8 @@ class PushTrail:
         except FeatureStoreError as error:
             with self._lock:
                 self._waiting = waiting + self._waiting
-            LOGGER.warning("%d rows of the trail of activity are not written yet: %s", len(waiting), error)
+            become = "lost: who pushed stands nowhere, and what was pushed is kept" if is_last else "not written yet"
+            LOGGER.warning("%d rows of the trail of activity are %s: %s", len(waiting), become, error)
 
     def close(self) -> None:
         """Write the rest."""
@@ -172,7 +173,7 @@ class PushTrail:
         writer = self._writer
         if writer is not None:
             writer.join()
-        self.flush()
+        self.flush(is_last=True)
 
     def _write_later(self) -> None:
         self._wake.wait(EVERY_SECONDS)

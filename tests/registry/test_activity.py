@@ -234,3 +234,13 @@ def test_a_child_does_not_write_what_its_parent_did(registry: Registry, pushes: 
     assert [one.subject for one in registry.activity()] == ["child"]
     pushes.close()
     assert [one.subject for one in registry.activity()] == ["parent", "child"]
+
+
+def test_rows_that_are_never_written_are_told_as_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Such as those of a role that may only read: what was pushed is kept, and who pushed it is not."""
+    registry = Registry(tmp_path / "registry.db")
+    registry.place.mkdir()
+    pushes = PushTrail(registry.add_activity)
+    pushes.pushed("s", {"accepted": 1})
+    pushes.close()
+    assert "1 rows of the trail of activity are lost: who pushed stands nowhere" in caplog.text
