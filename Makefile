@@ -2,6 +2,7 @@
 # make test   every test
 # make test-long  the tests of chance, with some seven times as many draws
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
+# make test-platforms  other people's clients against our server, in environments of their own
 # make check  linters and the type checker
 # make docs   the documentation as a site, in build/site; its links and anchors are checked
 # make coverage  whether plain tests take as many branches of the rules as before
@@ -16,11 +17,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
+PLATFORMS := .venv-platforms
+FEAST := .venv-feast
 CORE := tests/semantics tests/query tests/push tests/training tests/durable/test_parquet.py tests/serving tests/online/test_online_conformance.py \
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-lowest check docs format bench coverage mutants promtool requests image-requirements licences sbom digests constraints clean
+.PHONY: demo test test-long test-lowest test-platforms check docs format bench coverage mutants promtool requests image-requirements licences sbom digests constraints constraints-platforms clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -44,6 +47,22 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest $(CORE)
+
+# Pinned whole, and not by constraints.txt: some of these take other versions of what we take, and no newer ones.
+$(PLATFORMS)/.installed: pyproject.toml constraints-platforms.txt
+	test -x $(PLATFORMS)/bin/python || $(PYTHON) -m venv $(PLATFORMS)
+	$(PLATFORMS)/bin/python -m pip install --quiet --constraint constraints-platforms.txt --editable '.[platforms]'
+	touch $@
+
+# Feast takes no pandas 3: its client lives apart, and speaks HTTP to a server of the other environment.
+$(FEAST)/.installed: constraints-feast.txt
+	test -x $(FEAST)/bin/python || $(PYTHON) -m venv $(FEAST)
+	$(FEAST)/bin/python -m pip install --quiet --constraint constraints-feast.txt feast
+	touch $@
+
+# ONLY="tests/platforms/test_databricks.py": these suites alone. In one process: some libraries take half a minute to import.
+test-platforms: $(PLATFORMS)/.installed $(FEAST)/.installed
+	$(PLATFORMS)/bin/python -m pytest -n 0 $(or $(ONLY),tests/platforms)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -117,9 +136,13 @@ promtool:
 	mkdir -p .promtool
 	cd .promtool && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
-# Run in a fresh virtual environment after changing pyproject.toml.
+# Run in fresh virtual environments after changing pyproject.toml.
 constraints: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
+constraints-platforms: $(PLATFORMS)/.installed $(FEAST)/.installed
+	$(PLATFORMS)/bin/python -m pip freeze --exclude-editable > constraints-platforms.txt
+	$(FEAST)/bin/python -m pip freeze > constraints-feast.txt
+
 clean:
-	rm -rf $(VENV) $(LOWEST) .promtool $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(PLATFORMS) $(FEAST) .promtool $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache

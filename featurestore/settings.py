@@ -148,6 +148,10 @@ Size = Annotated[int, Strict(), BeforeValidator(_digits), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
+Platform = Literal["databricks"]
+"""Whose clients a server can answer beside ours."""
+
+
 class ServerConfig(Table):
     """Where `featurestore serve` listens, who may ask, what it tells of itself, and what each process takes from its clients.
 
@@ -175,6 +179,10 @@ class ServerConfig(Table):
             "what a lookup is answered while the online store cannot be reached: 503, or the features' defaults, UNAVAILABLE"
         ),
     ] = "raise"
+    compatible: Annotated[
+        tuple[Platform, ...],
+        described("platforms whose own clients are answered too, at the paths that they use"),
+    ] = ()
     hosts: Annotated[
         tuple[Annotated[str, AfterValidator(_host_name)], ...],
         Field(

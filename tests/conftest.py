@@ -43,6 +43,16 @@ LONGEST_FIRST = [
 and would be, since processes take files with many tests first where nothing else is said (`--no-loadscope-reorder`)."""
 
 
+PLATFORMS = Path(__file__).parent / "platforms"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What needs other people's clients runs where it is named alone: `make test-platforms`."""
+    named = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    is_named = any(PLATFORMS in {path, *path.parents} for path in named)
+    return True if collection_path == PLATFORMS and not is_named else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     rank = {here / name: number for number, name in enumerate(LONGEST_FIRST)}

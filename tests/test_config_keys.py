@@ -75,6 +75,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "jwt.scopes_claim": TEXT,
     "jwt.scopes": (('"x"', "must be a table"), ('{reader = "read"}', "must be a list"), ('{reader = ["raed"]}', "must be 'read', 'push', 'materialize', 'metrics' or 'admin'")),
     "jwt.only_claim": TEXT,
+    "server.compatible": (('"feast"', "must be a list"), ("[3]", "must be "), ('["sagmaker"]', "must be ")),
     "server.hosts": (('"x"', "must be a list"), ("[3]", "must be text in quotes"), ('["x:80"]', "must be a host name without a port")),
     "server.drain_seconds": (('"5s"', "must be a number"), ("-1", "must be at least 0"), ("3601", "must be at most 3600")),
     **{f"server.{name}": POSITIVE for name in SIZES},

@@ -277,6 +277,10 @@ def serve(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Serve a service in exactly the version of a training frame; repeatable."),
     ] = None,
+    compatible: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Answer another platform's clients too: databricks; repeatable."),
+    ] = None,
     no_authentication: Annotated[
         bool, typer.Option("--no-authentication", help="Let everybody on this machine in; loopback hosts only.")
     ] = False,
@@ -302,4 +306,5 @@ def serve(
         workers=configured.workers if workers is None else workers,
         manifests=manifest or [],
         authentication=not no_authentication,
+        compatible=compatible or None,
     )

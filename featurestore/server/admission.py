@@ -7,6 +7,7 @@ from starlette.types import Scope
 from featurestore.access.authentication import Authentication, Headers
 from featurestore.access.principal import Principal
 from featurestore.errors import AccessError
+from featurestore.server.compatible.routes import CompatibleRoute
 
 OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
 """What needs no key: whether the server is up and ready, and its description, in which nothing of the project stands."""
@@ -42,14 +43,16 @@ PRINCIPAL = "featurestore.principal"
 NOBODY = Principal("anonymous", frozenset())
 
 
-async def admit(authentication: Authentication, scope: Scope, path: str) -> None:
-    """Put whoever asks into the scope. Raises UnauthenticatedError, ForbiddenError and AccessUnavailableError."""
-    headers = scope["headers"]
-    if path in OPEN:
+async def admit(authentication: Authentication, scope: Scope, path: str, route: CompatibleRoute | None = None) -> None:
+    """Put whoever asks into the scope. route: of another platform, which says its own scope, and where its clients put a key.
+    Raises UnauthenticatedError, ForbiddenError and AccessUnavailableError."""
+    headers = scope["headers"] if route is None else route.platform.credentials(scope["headers"])
+    needed = SCOPES.get(path, "read") if route is None else route.needs
+    if path in OPEN or needed is None:
         scope[PRINCIPAL] = await _if_known(authentication, headers) if path in TELLS_MORE else NOBODY
         return
     principal = await authentication.aauthenticate(headers)
-    principal.must(SCOPES.get(path, "read"))
+    principal.must(needed)
     scope[PRINCIPAL] = principal
 
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from featurestore.access.authentication import Authentication
 from featurestore.errors import FeatureStoreError
 from featurestore.server.access_log import AccessLog
+from featurestore.server.compatible.chosen import chosen_routes
 from featurestore.server.connection import Connections
 from featurestore.server.drain import Drain
 from featurestore.server.edge import ALWAYS, HttpEdge
@@ -59,12 +60,14 @@ class Application(FastAPI):
 
 
 def create_app(
-    store: FeatureStore, *, manifests: Iterable[Any] = (), close_store: bool = False, authentication: bool | None = None
-) -> Application:
+    store: FeatureStore, *, manifests: Iterable[Any] = (), close_store: bool = False, authentication: bool | None = None,
+    compatible: Iterable[str] | None = None,
+) -> Application:  # fmt: skip
     """The application of a store. close_store: close it when the application shuts down.
 
     manifests: what `store.load_manifest` takes; their services are served in exactly these versions to whoever names none.
-    authentication: whether requests must bring a key or a token; by default as configured. Raises ManifestError, and FingerprintError with the difference where a version is refused.
+    authentication: whether requests must bring a key or a token; by default as configured. compatible: platforms whose clients are
+    answered too, by default as configured. Raises ManifestError, and FingerprintError with the difference where a version is refused.
     """
     pinned = presented(store, manifests)
     limits, drain = ServerLimits(store.config.server), Drain(store.config.server.drain_seconds)
@@ -105,11 +108,14 @@ def create_app(
     app.add_exception_handler(Exception, answer_error)
     hot = HotRoutes(store, pinned, limits, metrics)
     answered_here = {"/v1/online-features": hot.lookup, "/v1/push": hot.push}
-    edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log)
+    of_platforms = chosen_routes(store.config.server.compatible if compatible is None else compatible, hot)
+    edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log, of_platforms)
     app.edge = edge if traces is None else traces.around(edge, metrics, frozenset(ALWAYS))
     add_routes(app, store, pinned, limits, hot, readiness, secured=asks.is_on)
     add_metrics(app, metrics)
     metrics.paths = frozenset(route.path for route in app.routes if isinstance(route, Route))
+    if of_platforms is not None:
+        metrics.paths |= of_platforms.paths
     return app
 
 

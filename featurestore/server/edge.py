@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from time import perf_counter
 
 from starlette.requests import ClientDisconnect
@@ -16,6 +16,7 @@ from featurestore.durable.disk import came_of_full
 from featurestore.errors import FeatureStoreError
 from featurestore.server.access_log import AccessLog
 from featurestore.server.admission import admit
+from featurestore.server.compatible.routes import CompatibleRoute, CompatibleRoutes
 from featurestore.server.limits import ServerLimits
 from featurestore.server.metrics import CLOSED, Metrics
 from featurestore.server.origins import BODIES, check_origin, check_type, has_body
@@ -42,15 +43,16 @@ ALWAYS = {"/healthz", "/readyz", "/metrics"}
 
 class _Passing:
     """One request on its way through the edge, and what has become of it. status: CLOSED until an answer begins; size: bytes of
-    its body that were sent."""
+    its body that were sent; route: that of another platform, where it is one."""
 
-    __slots__ = ("_came", "_metrics", "_path", "_scope", "_send", "is_head", "size", "status")
+    __slots__ = ("_came", "_metrics", "_path", "_scope", "_send", "is_head", "route", "size", "status")
 
     def __init__(self, scope: Scope, path: str, send: Send, metrics: Metrics) -> None:
         self._came = perf_counter()
         self._scope, self._path, self._send, self._metrics = scope, path, send, metrics
         self.is_head = scope["method"] == "HEAD"  # the same as GET, without a body
         self.status, self.size = CLOSED, 0
+        self.route: CompatibleRoute | None = None
 
     async def answer(self, message: Message) -> None:
         """Send a part of the answer, with what every answer has."""
@@ -67,7 +69,10 @@ class _Passing:
 
     async def refuse(self, error: Exception) -> None:
         """Answer with a problem."""
-        await problem_of(error, self._scope["path"], request_id_of(self._scope))(self.answer)
+        answer = problem_of(error, self._scope["path"], request_id_of(self._scope))
+        if self.route is not None:
+            answer = self.route.platform.problem(answer, error)
+        await answer(self.answer)
 
     def left(self) -> None:
         """The client hung up."""
@@ -85,7 +90,7 @@ class _Passing:
 class HttpEdge:
     """One way for all requests of an application: they are admitted, answered and told of.
 
-    hot: by path, the routes that are answered here. rest: the application that answers all else.
+    hot: by path, the routes that are answered here. compatible: those of other platforms. rest: the application that answers all else.
     """
 
     def __init__(
@@ -96,15 +101,18 @@ class HttpEdge:
         hot: Mapping[str, ASGIApp],
         rest: ASGIApp,
         access_log: AccessLog | None = None,
+        compatible: CompatibleRoutes | None = None,
     ) -> None:
         self._limits, self._authentication, self._metrics = limits, authentication, metrics
-        self._hot, self._rest, self._access_log = hot, rest, access_log
+        self._hot, self._rest, self._access_log, self._compatible = hot, rest, access_log, compatible
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         passing = _Passing(scope, path, send, self._metrics)
         entered = False
+        if self._compatible is not None:
+            passing.route = self._compatible.route_of(scope, path)
         try:
             headers = dict(scope["headers"])
             note_ids(scope, headers)
@@ -112,10 +120,13 @@ class HttpEdge:
                 self._limits.enter()
                 entered = True
             hot = self._hot.get(path) if scope["method"] == "POST" else None
-            self._check(scope, headers, typed=hot is not None)
-            await admit(self._authentication, scope, path)
+            also = () if passing.route is None else passing.route.platform.types
+            self._check(scope, headers, typed=hot is not None, also=also)
+            await admit(self._authentication, scope, path, passing.route)
             if hot is not None:
                 await hot(scope, receive, passing.answer)
+            elif passing.route is not None:
+                await passing.route.answer(scope, receive, passing.answer)
             else:
                 asked = {**scope, "method": "GET"} if passing.is_head else scope
                 await self._rest(asked, counted(headers, receive, self._limits), passing.answer)
@@ -135,11 +146,11 @@ class HttpEdge:
             if self._access_log is not None:
                 passing.note(self._access_log)
 
-    def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool) -> None:
+    def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool, also: Container[bytes]) -> None:
         """Whether a request is taken at all, whoever asks."""
         check_origin(scope, headers, self._limits.config.hosts)
         if typed or (scope["method"] in BODIES and has_body(headers)):
-            check_type(headers)
+            check_type(headers, also=also)
 
 
 def _log(error: Exception, scope: Scope, path: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from featurestore.access.principal import Principal
 from featurestore.errors import OnlineUnavailableError
 from featurestore.push.push_queue import PushAnswer
+from featurestore.push.pushed import Pushed
 from featurestore.server.admission import principal_of
 from featurestore.server.bodies import (
     ARROW,
@@ -33,6 +34,7 @@ from featurestore.server.metrics import Metrics
 from featurestore.server.problems import SENT_BYTES, HttpAnswer, LimitError
 from featurestore.server.received import received
 from featurestore.serving.online_result import OnlineResult
+from featurestore.settings import ServerConfig
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest
 
@@ -58,42 +60,74 @@ class _Cost(NamedTuple):
     seconds: float
 
 
+class LookupForm(NamedTuple):
+    """How a lookup is read from a body, and how its answer is written, in not more than so many bytes."""
+
+    read: Callable[[bytes, ServerConfig], AskedLookup]
+    write: Callable[[OnlineResult, int], list[bytes]]
+    media_type: str
+
+
+class HotCall(NamedTuple):
+    """A request under way: who asks, what the client calls it, when it came by the monotonic clock, and the bytes that it has taken."""
+
+    scope: Scope
+    headers: Mapping[bytes, bytes]
+    principal: Principal
+    given: str | None
+    came: float
+    room: Room
+
+
 class HotRoutes:
     """Lookups and pushes over one store. pinned: the manifests by service, whose versions are served to whoever names none."""
 
     def __init__(
         self, store: FeatureStore, pinned: Mapping[str, Manifest], limits: ServerLimits, metrics: Metrics
     ) -> None:
-        self._store, self._pinned, self._limits, self._config = store, pinned, limits, limits.config
+        self.store, self._pinned, self._limits, self.config = store, pinned, limits, limits.config
         self._metrics = metrics
         self._costs: dict[str | tuple[str, ...], _Cost] = {}
+
+    async def take(
+        self, answers: Callable[[HotCall, bytes], Awaitable[HttpAnswer]], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Read a request's body, and send what is answered to it."""
+        headers, principal, came = dict(scope["headers"]), principal_of(scope), monotonic()
+        given = request_id(headers.get(b"x-request-id"))
+        with Room(self._limits, principal.name) as room:
+            body = await received(headers, receive, self._limits, room)
+            answer = await answers(HotCall(scope, headers, principal, given, came, room), body)
+            del body
+            await self._send(answer, room, send)
+
+    def _due(self, call: HotCall, most: float) -> float:
+        """When a request must be answered, by the monotonic clock: in so many seconds, or in fewer that the client says."""
+        return call.came + patience_seconds(call.headers.get(b"x-request-timeout"), most)
 
     # --- lookups ------------------------------------------------------------------------------
 
     async def lookup(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
-        headers, principal = dict(scope["headers"]), principal_of(scope)
-        given = request_id(headers.get(b"x-request-id"))
-        due = monotonic() + patience_seconds(headers.get(b"x-request-timeout"), self._config.lookup_seconds)
-        as_arrow = ARROW.encode() in headers.get(b"accept", b"")
-        with Room(self._limits, principal.name) as room:
-            body = await received(headers, receive, self._limits, room)
-            asked = read_request(body, self._config) if len(body) <= SMALL_BYTES else None
-            may_read_registry = asked is not None and not asked.is_service and principal.only_on is not None
-            if asked is not None and self._is_small(asked, body) and not may_read_registry:
-                self._check_access(asked, principal)
-                result = asked.checked(
-                    await self._store.aget_online_features(
-                        asked.rows, asked.features, fingerprint=self._version(asked), json=True, request_id=given,
-                        within_seconds=_left(due), when_unavailable=self._config.when_unavailable,
-                    )
-                )  # fmt: skip
-                answer = self._answer(scope, asked, result, as_arrow=as_arrow)
-            else:
-                work = partial(self._looked_up, scope, asked or body, given, due, as_arrow=as_arrow)
-                answer = await self._beside(room, work, due)
-            del body
-            await self._send(answer, room, send)
+        as_arrow = ARROW.encode() in dict(scope["headers"]).get(b"accept", b"")
+        form = LookupForm(read_request, *((arrow_body, ARROW) if as_arrow else (json_body, JSON)))
+        await self.take(partial(self.looked_up, form), scope, receive, send)
+
+    async def looked_up(self, form: LookupForm, call: HotCall, body: bytes) -> HttpAnswer:
+        """The answer to a lookup in one of its forms."""
+        due, principal = self._due(call, self.config.lookup_seconds), call.principal
+        asked = form.read(body, self.config) if len(body) <= SMALL_BYTES else None
+        may_read_registry = asked is not None and not asked.is_service and principal.only_on is not None
+        if asked is None or may_read_registry or not self._is_small(asked, body):
+            return await self._beside(call.room, partial(self._looked_up, form, call, asked or body, due), due)
+        self._check_access(asked, principal)
+        result = asked.checked(
+            await self.store.aget_online_features(
+                asked.rows, asked.features, fingerprint=self._version(asked), json=True, request_id=call.given,
+                within_seconds=_left(due), when_unavailable=self.config.when_unavailable,
+            )
+        )  # fmt: skip
+        return self._answer(form, call, asked, result)
 
     async def _beside(self, room: Room, work: Callable[[], HttpAnswer], due: float) -> HttpAnswer:
         """The answer of a lane; OnlineUnavailableError where there is none in time, whatever the lanes wait for."""
@@ -111,7 +145,7 @@ class HotRoutes:
             return
         names = [asked.features] if isinstance(asked.features, str) else asked.features
         services = (
-            {*names} if asked.is_service else self._store.registry.current().document["services"]
+            {*names} if asked.is_service else self.store.registry.current().document["services"]
         )  # a name that a service and a view share is the service's
         principal.must(
             "read", *(f"service:{name}" if name in services else f"view:{name.partition(':')[0]}" for name in names)
@@ -127,14 +161,12 @@ class HotRoutes:
         """Whether it takes the event loop so little time that a thread is not worth its while."""
         rows, cost = len(asked.rows), self._costs.get(_name(asked))
         if cost is None:
-            return rows == 1 and len(body) <= self._config.key_bytes
+            return rows == 1 and len(body) <= self.config.key_bytes
         if rows * cost.columns > SMALL_VALUES or rows * cost.seconds > SMALL_SECONDS:
             return False
-        if len(body) <= self._config.key_bytes:
+        if len(body) <= self.config.key_bytes:
             return True
-        return not may_have_long_texts(body, self._config.key_bytes) or not long_texts(
-            asked.rows, self._config.key_bytes
-        )
+        return not may_have_long_texts(body, self.config.key_bytes) or not long_texts(asked.rows, self.config.key_bytes)
 
     def _remember(self, asked: AskedLookup, result: OnlineResult) -> None:
         """What it took, so that it is known of the next request."""
@@ -147,73 +179,79 @@ class HotRoutes:
         expected = seconds if before is None else max(seconds, before.seconds * FORGETS)
         self._costs[name] = _Cost(len(result.columns), expected)
 
-    def _looked_up(
-        self, scope: Scope, given: AskedLookup | bytes, request: str | None, due: float, *, as_arrow: bool
-    ) -> HttpAnswer:
-        asked = read_request(given, self._config) if isinstance(given, bytes) else given
-        self._check_access(asked, principal_of(scope))
+    def _looked_up(self, form: LookupForm, call: HotCall, given: AskedLookup | bytes, due: float) -> HttpAnswer:
+        asked = form.read(given, self.config) if isinstance(given, bytes) else given
+        self._check_access(asked, call.principal)
         version = self._version(asked)
 
         def keys() -> Container[str]:
-            service = self._store.lookup(asked.features, version).service
+            service = self.store.lookup(asked.features, version).service
             return {name for part in service.parts for name in part.inputs}
 
         self._check_keys(asked.rows, keys)
         result = asked.checked(
-            self._store.get_online_features(
-                asked.rows, asked.features, fingerprint=version, json=True, request_id=request,
-                within_seconds=STORE_SHARE * _left(due), when_unavailable=self._config.when_unavailable,
+            self.store.get_online_features(
+                asked.rows, asked.features, fingerprint=version, json=True, request_id=call.given,
+                within_seconds=STORE_SHARE * _left(due), when_unavailable=self.config.when_unavailable,
             )
         )  # fmt: skip
-        return self._answer(scope, asked, result, as_arrow=as_arrow)
+        return self._answer(form, call, asked, result)
 
-    def _answer(self, scope: Scope, asked: AskedLookup, result: OnlineResult, *, as_arrow: bool) -> HttpAnswer:
+    def _answer(self, form: LookupForm, call: HotCall, asked: AskedLookup, result: OnlineResult) -> HttpAnswer:
         self._remember(asked, result)
-        write, media_type = (arrow_body, ARROW) if as_arrow else (json_body, JSON)
-        answer = HttpAnswer(200, media_type, write(result, self._config.answer_bytes))
-        self._metrics.looked_up(scope, result, is_service=asked.is_service)
+        answer = HttpAnswer(200, form.media_type, form.write(result, self.config.answer_bytes))
+        self._metrics.looked_up(call.scope, result, is_service=result.service.name == asked.features)
         return answer
 
     # --- pushes -------------------------------------------------------------------------------
 
     async def push(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Keep rows of a push source: on the disk, and seen by the next lookup, when it answers."""
-        headers, principal = dict(scope["headers"]), principal_of(scope)
-        given = request_id(headers.get(b"x-request-id"))
-        due = monotonic() + patience_seconds(headers.get(b"x-request-timeout"), self._config.push_seconds)
-        with Room(self._limits, principal.name) as room:
-            body = await received(headers, receive, self._limits, room)
-            if len(body) <= SMALL_BYTES:
-                source, rows = read_push(body, self._config)
-                principal.must("push", f"source:{source}")
-                most = self._config.key_bytes
-                if may_have_long_texts(body, most) and long_texts(rows, most):
-                    await room.beside(partial(self._check_pushed_keys, source, rows))
-                pushed = await self._store.apush(
-                    source, rows, json=True, who=principal.name, request_id=given, within_seconds=_left(due)
-                )
-            else:
-                source, kept = await room.beside(partial(self._submitted, body, principal, given))
-                pushed = await kept.awaited(_left(due))
-            self._metrics.pushed(scope, source, pushed)
-            await self._send(HttpAnswer(200, JSON, [orjson.dumps(pushed.to_dict())]), room, send)
 
-    def _submitted(self, body: bytes, principal: Principal, request: str | None) -> tuple[str, PushAnswer]:
-        source, rows = read_push(body, self._config)
-        principal.must("push", f"source:{source}")
+        async def answer(call: HotCall, body: bytes) -> HttpAnswer:
+            pushed = await self.pushed(read_push, call, body)
+            return HttpAnswer(200, JSON, [orjson.dumps(pushed.to_dict())])
+
+        await self.take(answer, scope, receive, send)
+
+    async def pushed(
+        self, read: Callable[[bytes, ServerConfig], tuple[str, list[Any]]], call: HotCall, body: bytes
+    ) -> Pushed:
+        """What became of the rows that are read from a body, with the name of their source."""
+        due = self._due(call, self.config.push_seconds)
+        if len(body) <= SMALL_BYTES:
+            source, rows = read(body, self.config)
+            call.principal.must("push", f"source:{source}")
+            most = self.config.key_bytes
+            if may_have_long_texts(body, most) and long_texts(rows, most):
+                await call.room.beside(partial(self._check_pushed_keys, source, rows))
+            pushed = await self.store.apush(
+                source, rows, json=True, who=call.principal.name, request_id=call.given, within_seconds=_left(due)
+            )
+        else:
+            source, kept = await call.room.beside(partial(self._submitted, read, call, body))
+            pushed = await kept.awaited(_left(due))
+        self._metrics.pushed(call.scope, source, pushed)
+        return pushed
+
+    def _submitted(
+        self, read: Callable[[bytes, ServerConfig], tuple[str, list[Any]]], call: HotCall, body: bytes
+    ) -> tuple[str, PushAnswer]:
+        source, rows = read(body, self.config)
+        call.principal.must("push", f"source:{source}")
         self._check_pushed_keys(source, rows)
-        return source, self._store.submit_push(source, rows, json=True, who=principal.name, request_id=request)
+        return source, self.store.submit_push(source, rows, json=True, who=call.principal.name, request_id=call.given)
 
     def _check_pushed_keys(self, source: str, rows: Sequence[Any]) -> None:
-        self._check_keys(rows, lambda: self._store.key_columns(source))
+        self._check_keys(rows, lambda: self.store.key_columns(source))
 
     def _check_keys(self, rows: Sequence[Any], keys: Callable[[], Container[str]]) -> None:
         """LimitError where a text is too long for a key and is one; keys: the names of those that are."""
-        found = long_texts(rows, self._config.key_bytes)
+        found = long_texts(rows, self.config.key_bytes)
         names = keys() if found else ()
         for name, (row, size) in found.items():
             if name in names:
-                detail = f"Row {row}: '{name}' has {size} bytes; at most {self._config.key_bytes} are taken in a key"
+                detail = f"Row {row}: '{name}' has {size} bytes; at most {self.config.key_bytes} are taken in a key"
                 raise LimitError("key_bytes", detail)
 
     # --- answers ------------------------------------------------------------------------------
@@ -226,7 +264,7 @@ class HotRoutes:
             return
         room.add(size)
         try:
-            async with asyncio.timeout(self._config.answer_seconds):
+            async with asyncio.timeout(self.config.answer_seconds):
                 await answer(send)
         except TimeoutError:
             raise ClientDisconnect from None

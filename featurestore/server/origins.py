@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 
 from starlette.types import Scope
@@ -43,13 +43,14 @@ def check_origin(scope: Scope, headers: Mapping[bytes, bytes], hosts: Sequence[s
         raise ForeignError(f"Pages of {origin.decode('latin-1')} may not ask here", 403)
 
 
-def check_type(headers: Mapping[bytes, bytes]) -> None:
-    """BadRequest with 415 for a body that says to be anything but JSON in UTF-8, as it is."""
+def check_type(headers: Mapping[bytes, bytes], *, also: Container[bytes] = ()) -> None:
+    """BadRequest with 415 for a body that says to be anything but JSON in UTF-8, as it is. also: other names of JSON, none of which
+    a browser sends to another server without asking it first."""
     coding = headers.get(b"content-encoding", b"identity").lower()
     if coding != b"identity":
         raise BadRequest(f"The body must come as it is; its Content-Encoding is {coding.decode('latin-1')}", 415)
     said = headers.get(b"content-type", b"").lower()
-    if said != b"application/json" and not _is_json(said):
+    if said != b"application/json" and said not in also and not _is_json(said):
         shown = said.decode("latin-1") or "nothing"
         raise BadRequest(f"The body's Content-Type must be application/json; it is {shown}", 415)
 

@@ -19,6 +19,7 @@ from featurestore.access.authentication import check_open_host
 from featurestore.errors import ConfigError
 from featurestore.log_lines import log_config, tell
 from featurestore.server.app import Application, create_app
+from featurestore.server.compatible.chosen import checked_platforms
 from featurestore.server.metrics import SHARED
 from featurestore.server.presented import presented
 from featurestore.server.tls import tls_options
@@ -29,6 +30,9 @@ REPO, ENV = "FEATURESTORE_REPO", "FEATURESTORE_ENV"
 MANIFESTS = "FEATURESTORE_MANIFESTS"
 """The paths of the manifests to serve, as a JSON list."""
 
+
+COMPATIBLE = "FEATURESTORE_COMPATIBLE"
+"""The platforms whose clients are answered too, as a JSON list."""
 
 AUTHENTICATION = "FEATURESTORE_AUTHENTICATION"
 """"off" where the command line said so."""
@@ -43,22 +47,29 @@ def app_from_environment() -> Application:
     """The application of the repository that the environment names; what each worker process runs."""
     store = FeatureStore(os.environ.get(REPO, "."), env=os.environ.get(ENV) or None)
     on = None if os.environ.get(AUTHENTICATION) != "off" else False
-    return create_app(store, manifests=json.loads(os.environ.get(MANIFESTS, "[]")), close_store=True, authentication=on)
+    platforms = os.environ.get(COMPATIBLE)
+    return create_app(
+        store, manifests=json.loads(os.environ.get(MANIFESTS, "[]")), close_store=True, authentication=on,
+        compatible=None if platforms is None else json.loads(platforms),
+    )  # fmt: skip
 
 
-def serve(
+def serve(  # noqa: PLR0913 - each is an option
     repo: str | Path, *, env: str | None = None, host: str, port: int, workers: int = 1,
-    manifests: Sequence[str | Path] = (), authentication: bool = True,
+    manifests: Sequence[str | Path] = (), authentication: bool = True, compatible: Sequence[str] | None = None,
 ) -> None:  # fmt: skip
     """Serve a repository until SIGTERM or SIGINT; requests under way are finished first.
 
     manifests: files of manifests, whose services are served in exactly these versions to whoever names none. Raises
     ManifestError and FingerprintError before anything is served; see `create_app`. authentication: False leaves requests
-    without a key in, on a loopback host alone; ConfigError.
+    without a key in, on a loopback host alone; ConfigError. compatible: platforms whose clients are answered too, by default as
+    configured.
     """
     os.environ[REPO] = str(Path(repo).resolve())
     if env is not None:
         os.environ[ENV] = env
+    if compatible is not None:
+        os.environ[COMPATIBLE] = json.dumps(checked_platforms(compatible))
     os.environ[MANIFESTS] = json.dumps([str(Path(manifest).resolve()) for manifest in manifests])
     with FeatureStore(repo, env=env) as store:  # said and refused here, once, and not by each worker
         config = store.config.server
