@@ -34,11 +34,9 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, where it has not yet; returns at once."""
-        if self._thread is not None or self._stopped.is_set():
-            return
+        """Begin, where it has not yet and is not closed; returns at once."""
         with self._lock:
-            if self._thread is None:
+            if self._thread is None and not self._stopped.is_set():
                 self._thread = threading.Thread(target=self._work, name="featurestore-heartbeat", daemon=True)
                 self._thread.start()
 
