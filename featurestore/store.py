@@ -31,7 +31,8 @@ from featurestore.forget.forgotten import Forgotten
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
 from featurestore.materialize.follow import FollowedProject, Follower
-from featurestore.materialize.leader import leader_key, leader_of
+from featurestore.materialize.leader import leader_key
+from featurestore.materialize.lease import alive_holder
 from featurestore.materialize.materialize import Run
 from featurestore.materialize.progress import Progress
 from featurestore.online import OnlineStore
@@ -692,7 +693,7 @@ class FeatureStore(BoundToProcess):
     def leader(self) -> str | None:
         """The process that follows all views, as "process 17 on jobs-1"; None where none does."""
         now, (held,) = self.online.get([leader_key(self.config.project)])
-        leads = leader_of(held, now)
+        leads = alive_holder(held, now)
         return None if leads is None else str(leads)
 
 

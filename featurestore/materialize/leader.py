@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from featurestore.errors import FeatureStoreError
-from featurestore.materialize.lease import Holder, Lease, LeaseLostError
+from featurestore.materialize.lease import Lease, LeaseLostError
 from featurestore.online import OnlineStore
 from featurestore.online.view_codec import project_prefix
 
@@ -19,12 +19,6 @@ def leader_key(project: str, views: Sequence[str] | None = None) -> bytes:
     """The key of the lease of whoever leads those that follow these views; None: all."""
     names = "\0".join(sorted(views or ()))
     return project_prefix(project) + hashlib.blake2b(f"follow {names}".encode(), digest_size=8).digest() + b"f"
-
-
-def leader_of(value: bytes | None, now: int) -> Holder | None:
-    """Who leads at an instant (µs), by what the lease's key holds."""
-    holder = None if value is None else Holder.of(value)
-    return holder if holder is not None and holder.is_alive(now) else None
 
 
 class Leader:

@@ -27,21 +27,31 @@ _HELD: set[str] = set()
 """The tokens of this process's leases. One of its own that is not among them is of a run that is over."""
 
 
+class RunProgress(NamedTuple):
+    """How far a run has come: the instant (µs) that it computes, how many keys it has written, and how many it was to write."""
+
+    instant: int
+    written: int
+    keys: int
+
+
 class Holder(NamedTuple):
     """Who holds a lease, and until when (µs, by the online store's clock) without another word. space: in which the pid is one;
-    None where an earlier version did not say."""
+    None where an earlier version did not say. progress: that of a run of materialize, once it has written any."""
 
     host: str
     pid: int
     token: str
     ends: int
     space: str | None = None
+    progress: RunProgress | None = None
 
     @classmethod
     def of(cls, value: bytes) -> Holder:
         """What a lease's value says."""
         said = orjson.loads(value)
-        return cls(said["host"], int(said["pid"]), said["token"], int(said["until"]), said.get("space"))
+        progress = None if said.get("progress") is None else RunProgress(*said["progress"])
+        return cls(said["host"], int(said["pid"]), said["token"], int(said["until"]), said.get("space"), progress)
 
     def is_alive(self, now: int) -> bool:
         """Whether its lease has not run out at an instant (µs), and nothing shows that it is dead."""
@@ -53,6 +63,12 @@ class Holder(NamedTuple):
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+def alive_holder(value: bytes | None, now: int) -> Holder | None:
+    """Who holds a lease at an instant (µs), by what its key holds."""
+    holder = None if value is None else Holder.of(value)
+    return holder if holder is not None and holder.is_alive(now) else None
 
 
 class LeaseTakenError(MaterializeError):
@@ -69,13 +85,15 @@ class LeaseLostError(MaterializeError):
 
 
 class Lease:
-    """The right to write the records of a view, or to see to it that they are. title: what of, in messages."""
+    """The right to write the records of a view, or to see to it that they are. title: what of, in messages. progress: what whoever
+    asks is told of it, from the next batch on."""
 
     def __init__(self, store: OnlineStore, key: bytes, title: str) -> None:
         self._store = store
         self._key = key
         self._title = title
         self._token = secrets.token_hex(8)
+        self.progress: RunProgress | None = None
         _HELD.add(self._token)
         try:
             try:
@@ -91,8 +109,8 @@ class Lease:
     def _take(self) -> None:
         reading = self._store.get([self._key])
         self._value = reading.values[0]
-        holder = None if self._value is None else Holder.of(self._value)
-        if holder is not None and holder.is_alive(reading.now):
+        holder = alive_holder(self._value, reading.now)
+        if holder is not None:
             raise LeaseTakenError(self._title, holder)
         self.write({})
 
@@ -107,6 +125,7 @@ class Lease:
                 "pid": os.getpid(),
                 "space": _pid_space(),
                 "until": now + LEASE_US,
+                "progress": None if self.progress is None else list(self.progress),
             }
         )
         self._swap(puts, renewed)

@@ -24,7 +24,7 @@ from featurestore.declare.sources import ParquetSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import MaterializeError, SourceError
 from featurestore.lazy import duckdb
-from featurestore.materialize.lease import Lease
+from featurestore.materialize.lease import Lease, RunProgress
 from featurestore.materialize.progress import Progress
 from featurestore.materialize.records import RecordBatch, RecordQuery, collect, existing
 from featurestore.online import OnlineStore
@@ -307,6 +307,7 @@ def _write_all(context: _Context, keys: int, *, present: int | None, progress: P
     rows, expired, everything = 0, 0, present is None
     count = present or 0
     progress.start(f"{context.view.name} as of {to_datetime(context.marks.instant):%Y-%m-%d %H:%M}Z", keys)
+    context.lease.progress = RunProgress(context.marks.instant, 0, keys)
     before: Future[int] | None = None
     with ThreadPoolExecutor(max_workers=1) as writer:  # which waits for the store while the next batch is encoded
         for batch, records, of_batch in _batches(context, keys, everything=everything):
@@ -342,6 +343,7 @@ def _write(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | N
         batch = keys[start : start + size]
         puts, there = _puts(context, batch, records[start : start + size])
         more += len(batch) - list(puts.values()).count(None) - (0 if everything else there)
+        _advance(context.lease, len(batch))
         context.lease.write(puts)
         written = context.store.get(list(puts)).values
         if written != list(puts.values()):
@@ -351,6 +353,14 @@ def _write(context: _Context, keys: Sequence[bytes], records: Sequence[bytes | N
                 "is another program writing to this store, or does it evict keys?"
             )
     return more
+
+
+def _advance(lease: Lease, keys: int) -> None:
+    """Say in the lease, with the batch that it is written with, how many keys are written then; those that vanished are more than were
+    asked for."""
+    assert lease.progress is not None
+    instant, written, of = lease.progress
+    lease.progress = RunProgress(instant, written + keys, max(of, written + keys))
 
 
 def _puts(

@@ -10,6 +10,7 @@ from featurestore.clock import to_datetime
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.errors import OnlineStoreError
+from featurestore.materialize.lease import Holder, alive_holder
 from featurestore.online.source_state import NEVER, SourceState, served_as_of, state_key
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.project import Project
@@ -49,6 +50,29 @@ class PushStatus:
 
 
 @dataclass(frozen=True)
+class RunStatus:
+    """A run of materialize that works on a view just now."""
+
+    by: str
+    """The process, as "process 17 on jobs-1"."""
+    as_of: int | None = None
+    """The instant (µs) that it computes; None where it has written nothing yet."""
+    written: int = 0
+    """The keys that it has written."""
+    keys: int | None = None
+    """Those that it is to write; None where it has written nothing yet."""
+
+    @classmethod
+    def of(cls, holder: Holder) -> RunStatus:
+        """What its lease says."""
+        return cls(str(holder), *(holder.progress or ()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, the instant as RFC 3339."""
+        return {**plain(self), "as_of": instant_json(self.as_of)}
+
+
+@dataclass(frozen=True)
 class ViewStatus:
     """How far one view has come online; instants and durations in µs."""
 
@@ -72,6 +96,8 @@ class ViewStatus:
     """By how much `served` may be behind `wanted` without being stale."""
     last_run: int | None = None
     """When the last run that was completed ended, by the online store's clock; None where none was."""
+    run: RunStatus | None = None
+    """The run of materialize that works on it just now, if there is one; a view over pushed rows is filled without one."""
     unavailable: str | None = None
     """Why it is not known how far the view has come: the online store cannot be read. None where it can."""
 
@@ -100,6 +126,7 @@ class ViewStatus:
             "freshness": None if self.freshness is None else show_duration(self.freshness),
             "age": None if self.age is None else show_duration(self.age),
             "last_run": instant_json(self.last_run),
+            "run": None if self.run is None else self.run.to_dict(),
         }
 
 
@@ -110,6 +137,7 @@ class _OnlineState(NamedTuple):
     now: int
     held: Mapping[bytes, bytes | None]
     marks: Sequence[bytes]
+    leases: Sequence[bytes]
     states: Sequence[bytes | None]
     vouched: Vouched | None
     why: str | None = None
@@ -120,16 +148,18 @@ def _online_state(project: Project, views: Sequence[ResolvedView]) -> _OnlineSta
     name, nothing = project.config.project, [b""] * len(views)
     try:
         online = project.online
-        marks = [ViewCodec(name, view, tagged=online.tagged).watermark_key for view in views]
+        codecs = [ViewCodec(name, view, tagged=online.tagged) for view in views]
+        marks, leases = [codec.watermark_key for codec in codecs], [codec.lease_key for codec in codecs]
         states = [
             state_key(name, view.source, tagged=online.tagged) if isinstance(view.source, PushSource) else None
             for view in views
         ]
-        keys = list(dict.fromkeys([*marks, *(key for key in states if key is not None)]))
+        keys = list(dict.fromkeys([*marks, *leases, *(key for key in states if key is not None)]))
         reading = online.get(keys)
     except OnlineStoreError as error:
-        return _OnlineState(project.now(), {b"": None}, nothing, [None] * len(views), None, str(error))
-    return _OnlineState(reading.now, dict(zip(keys, reading.values, strict=True)), marks, states, project.pushing)
+        return _OnlineState(project.now(), {b"": None}, nothing, nothing, [None] * len(views), None, str(error))
+    held = dict(zip(keys, reading.values, strict=True))
+    return _OnlineState(reading.now, held, marks, leases, states, project.pushing)
 
 
 def status_of(project: Project) -> list[ViewStatus]:
@@ -144,7 +174,7 @@ def status_of(project: Project) -> list[ViewStatus]:
     online = _online_state(project, views)
     logs: dict[str, PushStatus] = {}
     result = []
-    for view, mark, key in zip(views, online.marks, online.states, strict=True):
+    for view, mark, lease, key in zip(views, online.marks, online.leases, online.states, strict=True):
         state = SourceState() if key is None else SourceState.unpack(online.held[key])
         complete, wanted = unpack_watermark(online.held[mark]), view.timing.as_of(online.now)
         served = view.timing.served(complete, online.now)
@@ -165,7 +195,9 @@ def status_of(project: Project) -> list[ViewStatus]:
         last_run = ran.get((view.name, view.fingerprint))
         told = view.name, view.fingerprint, complete, served, wanted
         kept_for = kept.get(view.fingerprint, ())
-        result.append(ViewStatus(*told, pushes, freshness, age, kept_for, lag, last_run, online.why))
+        holder = alive_holder(online.held[lease], online.now)
+        run = None if holder is None else RunStatus.of(holder)
+        result.append(ViewStatus(*told, pushes, freshness, age, kept_for, lag, last_run, run, online.why))
     return result
 
 
@@ -280,6 +312,13 @@ def _notes(views: Sequence[ViewStatus]) -> Iterator[str]:
             f"{log.rows} rows in {log.segments} segments, {log.bytes} bytes"
         )
     for view in views:
+        if view.run is not None:
+            far = (
+                ""
+                if view.run.keys is None
+                else f" as of {_shown(view.run.as_of)}: {view.run.written:,} of {view.run.keys:,} keys are written"
+            )
+            yield f"view '{view.view}': {view.run.by} works on it{far}"
         if view.overdue:
             yield (
                 f"view '{view.view}': the newest row of its source is {show_duration(view.age or 0)} old, and its freshness is "

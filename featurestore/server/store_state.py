@@ -49,6 +49,8 @@ class StoreState(Collector):
         allowed = _gauge("view_freshness_seconds", "How old that row may be, as the view says", *VERSION)
         pending = _gauge("push_pending_rows", "Rows in the log that are not in the records yet", "source")
         size = _gauge("push_log_bytes", "Bytes of a push log", "source")
+        running = _gauge("materialize_run_keys", "Keys that a run of materialize that goes on is to write", *VERSION)
+        written = _gauge("materialize_run_written_keys", "Keys of these that it has written", *VERSION)
         pushes = {}
         for view in self._store.status():
             if view.unavailable is not None:
@@ -60,6 +62,9 @@ class StoreState(Collector):
             if view.served is not None:
                 served.add_metric(version, view.served / 1e6)
                 behind.add_metric(version, max(0, view.wanted - view.served) / 1e6)
+            if view.run is not None and view.run.keys is not None:
+                running.add_metric(version, view.run.keys)
+                written.add_metric(version, view.run.written)
             if view.freshness is not None and view.age is not None:
                 age.add_metric(version, view.age / 1e6)
                 allowed.add_metric(version, view.freshness / 1e6)
@@ -67,7 +72,7 @@ class StoreState(Collector):
             assert log.pending is not None
             pending.add_metric([source], log.pending)
             size.add_metric([source], log.bytes)
-        return served, behind, stale, age, allowed, pending, size
+        return served, behind, stale, age, allowed, running, written, pending, size
 
     def _runs(self) -> Sequence[Metric]:
         """The last run of materialize of each applied view, of which the registry has a journal, whichever process ran it."""

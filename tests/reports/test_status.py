@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,10 @@ from typer.testing import CliRunner
 
 from featurestore import Count, FeatureStore, FeatureView, ManualClock, PushSource
 from featurestore.cli import app
-from featurestore.reports.status import ViewStatus, status_report
+from featurestore.materialize.lease import Lease
+from featurestore.report import instant_json
+from featurestore.reports.status import RunStatus, ViewStatus, status_report
+from featurestore.server.store_state import StoreState
 from featurestore.sources.log import FileLog
 from featurestore.sources.push_logs import LATE
 from featurestore.types import Float64, Int64, Timestamp, to_json
@@ -176,3 +181,34 @@ def test_of_a_project_without_views_it_says_that_the_online_store_is_away(tmp_pa
     told = CliRunner().invoke(app, ["--repo", str(tmp_path), "status"])
     assert (told.exit_code, told.stdout) == (1, "Nothing is applied.\n")
     assert told.stderr.startswith("OnlineUnavailableError: ")
+
+
+def test_a_run_that_goes_on_is_told_with_what_it_has_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its lease, so whichever process runs it and whichever asks: in the status, its text and JSON, and the metrics."""
+    monkeypatch.setattr("featurestore.materialize.materialize.EMBEDDED_BATCH_KEYS", 4)
+    seen: list[tuple[RunStatus | None, dict[str, float], str]] = []
+    write = Lease.write
+    rows = table(thing=list(range(10)), at=[hours(-9)] * 10, v=[1.0] * 10)
+    with opened(view_of(rows, ["v"], refresh="1h")) as (store, _):
+
+        def watched(lease: Lease, puts: Mapping[bytes, bytes | None]) -> None:
+            write(lease, puts)
+            told = {one.name: one.value for family in StoreState(store).collect() for one in family.samples}
+            seen.append((only(store).run, told, shown(store)))
+
+        monkeypatch.setattr(Lease, "write", watched)
+        store.materialize(progress=False)
+        by, instant = f"process {os.getpid()} on {os.uname().nodename}", only(store).complete[0]
+        first, *batches = seen
+        assert first[0] == RunStatus(by)
+        assert f"{by} works on it" in first[2]
+        assert [run for run, _, _ in batches] == [RunStatus(by, instant, written, 10) for written in (4, 8, 10)]
+        for run, told, text in batches:
+            assert run is not None
+            assert told["featurestore_materialize_run_keys"] == 10
+            assert told["featurestore_materialize_run_written_keys"] == run.written
+            assert f"view 'view': {by} works on it as of " in text
+            assert f": {run.written} of 10 keys are written" in text
+            assert run.to_dict() == {"by": by, "as_of": instant_json(instant), "written": run.written, "keys": 10}
+        assert only(store).run is None
+        assert only(store).to_dict()["run"] is None
