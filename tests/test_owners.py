@@ -6,6 +6,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -299,3 +300,35 @@ def test_a_log_by_itself_has_no_owner(tmp_path: Path) -> None:
         log.append([pa.record_batch([[1], [2]], schema=schema)])
     assert not list(tmp_path.rglob("owner.json"))
     assert not issubclass(ConfigError, LogError)
+
+
+@pytest.mark.parametrize("what", ["rows", "clicks", "logs"])
+def test_a_log_that_was_removed_under_a_pusher_is_told_apart(tmp_path: Path, what: str) -> None:
+    """Whether or not another was made in its place: nothing is written into the one that is gone, and nothing is acknowledged. One
+    that is put back is gone on with."""
+    configured(tmp_path, 'project = "shop"\nlogs = "logs"\ndefinitions = []\n')
+    with store(tmp_path) as shop:
+        shop.apply([SERVICE])
+        shop.push("clicks", [row("a")])
+        log, confirm = shop.offline.log(CLICKS), shop._project.pushing._pushers["clicks"].confirm
+        folder = next(path for path in (log.folder, *log.folder.parents) if path.name == what)
+        kept = tmp_path / "kept"
+        folder.rename(kept)
+        with pytest.raises(LogError, match="Nothing of this push was kept"):
+            shop.push("clicks", [row("b")])
+        with pytest.raises(LogError):  # and no other error, which would end the thread that confirms
+            confirm(older=-1)
+        with FileLog(log.folder, lambda: log.schema) as another:
+            asked: list[Callable[[], Any]] = [
+                log.read,
+                lambda: confirm(older=-1),
+                lambda: shop.push("clicks", [row("b")]),
+            ]
+            for ask in asked:
+                with pytest.raises(LogError, match="another was put in its place"):
+                    ask()
+            assert another.read().num_rows == 0
+        shutil.rmtree(folder)
+        kept.rename(folder)
+        assert shop.push("clicks", [row("b")]).accepted == 1
+        assert log.read()["id"].to_pylist() == ["a", "b"]

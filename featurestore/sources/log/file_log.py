@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -114,7 +114,11 @@ class FileLog(Log):
         if self._holds() or unwritable(self.folder):
             yield False
             return
-        with attempt(self._files.lock, doing=doing) as alone, self._taken() if alone else nullcontext():
+        with ExitStack() as stack:
+            with _failing(self._files.lock):
+                alone = stack.enter_context(attempt(self._files.lock, doing=doing))
+            if alone:
+                stack.enter_context(self._taken())
             yield alone
 
     @contextmanager

@@ -15,7 +15,7 @@ from featurestore.durable.disk import sync_folder
 from featurestore.durable.forks import mutex
 from featurestore.durable.lock import LOCK_WAIT_SECONDS, exclusive
 from featurestore.durable.numbers_file import NumbersFile
-from featurestore.durable.own_folder import own_folder
+from featurestore.durable.own_folder import SameFolder, own_folder
 from featurestore.errors import LogDamagedError, LogError
 from featurestore.lazy import pa
 from featurestore.sources.log.log import NEVER, Confirmed
@@ -79,6 +79,7 @@ class LogFolder:
                 if self._manifest.read() is None:
                     sync_folder(folder.parent)
                     self._begin(1, begun)
+        self._itself = SameFolder(folder)
 
     def close(self) -> None:
         """Give the descriptors up."""
@@ -86,9 +87,19 @@ class LogFolder:
             self._manifest.close()
             self._pointer.close()
             self._confirmed.close()
+            self._itself.close()
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+    def check_same(self) -> None:
+        """LogError where the folder is not the one that was opened: what is remembered of it, and the files that are open, are of
+        another log, perhaps of one that was deleted."""
+        if not self._itself.is_there():
+            raise LogError(
+                f"The push log in {self.folder} is not the one that this process began with: its folder was removed, or another was put "
+                "in its place. Put the one back that was there, or start this process again to go on with what is there now"
+            )
 
     def in_force(self) -> LogManifest:
         """The manifest as it is now; under the mutex."""
@@ -133,6 +144,7 @@ class LogFolder:
         for look in range(MAX_LOOKS):
             try:
                 with self.mutex:
+                    self.check_same()
                     manifest, pointer = self.in_force(), self.pointer()
                     file = self._current(manifest, pointer.cuts)
                     if file.extend() == "damaged" or file.end < pointer.acknowledged(file.number):
@@ -190,6 +202,7 @@ class LogFolder:
 
     def recover(self) -> None:
         """Cut off what a dead appender left unfinished, and make sure that the rest is on the disk."""
+        self.check_same()
         pointer = self.pointer()
         file = self._current(self.in_force(), pointer.cuts)
         followed = file.extend()
