@@ -114,7 +114,10 @@ HOMES = [
         r"[-+]\s*\{?(\w+\.)*ttl\b|\bttl\}?\s*[-+]",
         ("semantics.rows",),
         ("earliest = as_of - self.view.ttl", "Span(view.ttl + 1)", 'f"event_us >= {at} - {view.ttl}"'),
-        {"registry.warnings": "how long a row is not seen between refreshes"},
+        {
+            "registry.warnings": "how long a row is not seen between refreshes",
+            "server.compatible.sagemaker": "when a record expires, as its client is told",
+        },
     ),
     Home(
         "2: rows are ordered by times, then by the canonical bytes of columns",
@@ -143,6 +146,7 @@ HOMES = [
             "semantics.folds.sums": "section 4's limits, of one state",
             "semantics.folds.distinct": "the same",
             "query.windows.window_folds": "the folds of many states that overflowed",
+            "server.compatible.sagemaker": "records of which no value counts",
             "reports.audit.search": "values of which one side says EXPIRED",
         },
     ),

@@ -127,6 +127,9 @@ def definitions(draw: random.Random) -> list[Any]:
         "sums", entity=USER, source=PUSHED, features={"total": Sum("small", window="1d"), "rows": Count(window="1d"), "last": Latest("text")},
     )  # fmt: skip
 
+    told = PushSource("told", schema={"user_id": String, "at": Timestamp, "x": Float64}, event_time="at")
+    events = FeatureView("events", entity=USER, source=told, features=["x"])
+
     @on_demand(inputs=[users["wide"], Request("add", Int64)], output=Float64)
     def added(wide, add):
         return None if wide is None else wide + add
@@ -136,6 +139,7 @@ def definitions(draw: random.Random) -> list[Any]:
         FeatureService("plain", features=[users, sums]),
         by_pair,
         cards,
+        events,
     ]
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, cast
 
+import numpy as np
+import orjson
+
+from featurestore.clock import EPOCH
 from featurestore.server.json_answers import AS_THEY_ARE
 from featurestore.server.limits import SMALL_BYTES
 from featurestore.server.problems import BadRequest, LimitError
 from featurestore.server.strict_json import read_json, read_whole
 from featurestore.serving.online_result import OnlineResult
 from featurestore.settings import ServerConfig
-from featurestore.types import FeatureType, to_json
+from featurestore.types import FeatureType, JsonValue, Scalar, to_json
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -49,3 +57,67 @@ def json_columns(columns: Mapping[str, Sequence[Any]], types: Mapping[str, Featu
 def column_types(result: OnlineResult) -> dict[str, FeatureType]:
     """The type of each column of an answer."""
     return {column.name: column.type for column in result.service.columns}
+
+
+# --- texts --------------------------------------------------------------------------------
+
+SECONDS = re.compile(r"-?\d{1,12}(\.\d{1,9})?")
+"""An instant as seconds since the epoch."""
+
+
+def text_of(of: FeatureType, value: Scalar) -> str:
+    """A value that is no null as text, which `from_text` reads as the same bits."""
+    written = to_json(of, value)
+    if isinstance(written, str):
+        return written
+    if isinstance(written, float):
+        return repr(written)
+    return orjson.dumps(written).decode()
+
+
+def from_text(of: FeatureType, text: str) -> JsonValue:
+    """The JSON form of a value that came as text; ValueError where it is none of the type."""
+    if of.kind == "Bool":
+        if text.lower() not in {"true", "false", "0", "1"}:
+            raise ValueError(f"{text!r} is neither true nor false")
+        return text.lower() in {"true", "1"}
+    if of.kind in {"Int32", "Int64"}:
+        return int(text)
+    if of.is_float:
+        return _float_form(of, text)
+    if of.kind == "Timestamp" and SECONDS.fullmatch(text):
+        return to_json(of, EPOCH + timedelta(microseconds=int(Decimal(text) * 1_000_000)))
+    if of.element is not None:
+        return cast("JsonValue", orjson.loads(text))
+    return text
+
+
+def _float_form(of: FeatureType, text: str) -> JsonValue:
+    """A number, to the nearest that the type has."""
+    number = float(text)
+    if of.kind == "Float32" and math.isfinite(number):
+        number = float(np.float32(text))
+    return to_json(of, number)
+
+
+def key_rows(
+    inputs: Mapping[str, FeatureType], keys: Sequence[Sequence[Any]], config: ServerConfig
+) -> list[dict[str, Any]]:
+    """Rows of a lookup, of a list of texts for each key. BadRequest where one is no key, LimitError where a text is too long."""
+    rows = []
+    for key in keys:
+        if len(key) != len(inputs):
+            raise BadRequest(f"The key has {len(key)} parts, and must have {', '.join(inputs) or 'none'}")
+        row: dict[str, Any] = {}
+        for (name, of), part in zip(inputs.items(), key, strict=True):
+            text = part if isinstance(part, str) else orjson.dumps(part).decode()
+            if len(text.encode()) > config.key_bytes:
+                raise LimitError(
+                    "key_bytes", f"'{name}' has more than the {config.key_bytes} bytes that are taken in a key"
+                )
+            try:
+                row[name] = from_text(of, text)
+            except ValueError as error:
+                raise BadRequest(f"'{name}' must be {of}: {error}") from None
+        rows.append(row)
+    return rows
