@@ -153,16 +153,18 @@ class OnlineStoreError(FeatureStoreError):
 
 
 class OnlineUnavailableError(OnlineStoreError):
-    """The online store cannot be reached just now. retry_after_seconds: when it is asked again, where that is known."""
+    """The online store cannot be reached just now."""
 
     retry = True
     retry_after_seconds: float | None = None
+    """In how many seconds the store is asked again. None: that is not known."""
 
 
 class OnlineDamagedError(OnlineStoreError):
-    """What the online store holds under some keys is not what was written there; `keys` are these, where they are known."""
+    """What the online store holds under some keys is not what was written there."""
 
     keys: tuple[bytes, ...] = ()
+    """The keys that are damaged; empty where they are not known."""
 
     def __init__(self, where: str, keys: Iterable[bytes]) -> None:
         self.keys = tuple(keys)

@@ -109,10 +109,15 @@ class FeatureType:
     """One type of the table; `str()` gives the form in which it is stored and printed, `parse_type` reads it."""
 
     kind: str
+    """Its name in the table of types."""
     precision: int = 0
+    """Of a Decimal, how many digits it has; else 0."""
     scale: int = 0
+    """Of a Decimal, how many of them stand after the point; else 0."""
     element: FeatureType | None = None
+    """Of an Array, the type of its values. None: it is no array."""
     length: int | None = None
+    """Of an embedding (`Array(Float32, n)`), how many values each has. None: as many as there are."""
 
     def __str__(self) -> str:
         if self.kind == "Decimal":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib
 import importlib.util
+import inspect
+import itertools
 import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,6 +174,36 @@ def test_the_reference_has_every_public_name() -> None:
     for name in shown:
         *home, last = name.split(".")
         assert last == "folds" or hasattr(importlib.import_module(".".join(home)), last), name
+
+
+def fields_without_words(public: type) -> list[str]:
+    """The fields of a class that it says itself, and not a class before it, of which nothing is said below them."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(public))).body
+    assert isinstance(node, ast.ClassDef)
+    found = []
+    for said, after in itertools.pairwise([*node.body, ast.Pass()]):
+        if not isinstance(said, ast.AnnAssign) or "ClassVar" in ast.unparse(said.annotation):
+            continue
+        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if not is_text and not ast.unparse(said.target).startswith("_"):
+            found.append(f"{public.__name__}.{ast.unparse(said.target)}")
+    return found
+
+
+def test_every_field_of_the_reference_says_what_it_is() -> None:
+    """Below it, one by one: what it holds, in which unit, and what None means. Of a class that others are made of, too, where it
+    is private."""
+    named = (REFERENCE.findall(page.read_text()) for page in (ROOT / "docs/api").glob("*.md"))
+    found: set[type] = set()
+    for home, _, last in (name.rpartition(".") for names in named for name in names):
+        public = getattr(importlib.import_module(home), last, None)
+        if inspect.isclass(public):
+            found |= {each for each in public.__mro__ if each is public or each.__name__.startswith("_")}
+    own = sorted(
+        (each for each in found if each.__module__.startswith("featurestore.")), key=lambda each: each.__qualname__
+    )
+    assert len(own) > 60
+    assert [field for each in own for field in fields_without_words(each)] == []
 
 
 def test_the_site_is_looked_at_link_by_link(tmp_path: Path) -> None:

@@ -26,10 +26,15 @@ class Entity(Declaration):
     """
 
     name: Name
+    """Its name, by which reports and the command line call it."""
     key: Annotated[dict[ColumnName, TypeField], AfterValidator(_no_floats), Field(examples=["{'user': String}"])]
+    """By name the type of each column of a key, in order; empty for the one entity of global features."""
     owner: str = ""
+    """Who answers for it, for readers."""
     description: str = ""
+    """What it is, for readers."""
     tags: dict[str, str] = {}
+    """Words of your own about it, by name."""
 
     @declares
     def __init__(

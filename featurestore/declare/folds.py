@@ -59,14 +59,23 @@ class Fold(Declaration):
     needs_window: ClassVar[bool] = True
 
     kind: str
+    """The name of its row of the table of folds."""
     column: str | None
+    """The source column whose values it takes. None: it takes rows."""
     window: Window | None = None
+    """How far back rows count (µs), or "lifetime". None: as far as the view's ttl."""
     windows: tuple[Window, ...] = ()
+    """Several windows, each of which becomes a feature of its own; empty once the view is declared."""
     offset: Duration = 0
+    """How long ago the window ends (µs); 0: at the instant itself."""
     hop: PositiveDuration | None = None
+    """The steps in which the window's far end moves in a continuous view (µs). None: by the window's length."""
     where: Annotated[Condition | None, EXAMPLE] = None
+    """An SQL condition over the source's columns; a row counts where it is true. None: every row."""
     default: Annotated[Any, BeforeValidator(copy.deepcopy)] = None
+    """Replaces the null of a key that is MISSING or EXPIRED. None: it stays null."""
     type: TypeField | None = None
+    """The feature's type. None: the fold's own."""
 
     @classmethod
     def titled(cls, args: tuple[Any, ...], said: Mapping[str, Any]) -> str:
@@ -139,7 +148,9 @@ class Latest(Fold):
 
     needs_window = False
     kind: Literal["Latest"] = "Latest"
+    """The name of the fold, as records and fingerprints have it."""
     column: str
+    """The source column whose values it takes."""
 
     @declares
     def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
@@ -150,7 +161,9 @@ class First(Fold):
     """The column's value in the oldest visible row, null included."""
 
     kind: Literal["First"] = "First"
+    """The name of the fold, as records and fingerprints have it."""
     column: str
+    """The source column whose values it takes."""
 
     @declares
     def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
@@ -161,6 +174,7 @@ class Count(Fold):
     """How many rows are visible; with a column, those in which it is not null. Int64, 0 when there is none."""
 
     kind: Literal["Count"] = "Count"
+    """The name of the fold, as records and fingerprints have it."""
 
     @declares
     def __init__(self, column: str | None = None, **options: Unpack[FoldOptions]) -> None:
@@ -174,7 +188,9 @@ class Sum(Fold):
     """
 
     kind: Literal["Sum"] = "Sum"
+    """The name of the fold, as records and fingerprints have it."""
     column: str
+    """The source column whose values it takes."""
 
     @declares
     def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
@@ -185,7 +201,9 @@ class Mean(Fold):
     """The exact mean, rounded once to Float64. Null when there is no value."""
 
     kind: Literal["Mean"] = "Mean"
+    """The name of the fold, as records and fingerprints have it."""
     column: str
+    """The source column whose values it takes."""
 
     @declares
     def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
@@ -196,7 +214,9 @@ class Min(Fold):
     """The least value; NaN is greater than every number, -0.0 less than 0.0."""
 
     kind: Literal["Min"] = "Min"
+    """The name of the fold, as records and fingerprints have it."""
     column: str
+    """The source column whose values it takes."""
 
     @declares
     def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
@@ -207,7 +227,9 @@ class Max(Fold):
     """The greatest value; NaN is greater than every number, -0.0 less than 0.0."""
 
     kind: Literal["Max"] = "Max"
+    """The name of the fold, as records and fingerprints have it."""
     column: str
+    """The source column whose values it takes."""
 
     @declares
     def __init__(self, column: str, **options: Unpack[FoldOptions]) -> None:
@@ -217,7 +239,9 @@ class Max(Fold):
 class _Moment(Fold):
     takes = ("ddof",)
     ddof: Literal[0, 1] = 1
+    """1: of a sample; 0: of a population."""
     column: str
+    """The source column whose values it takes."""
 
 
 class Var(_Moment):
@@ -227,6 +251,7 @@ class Var(_Moment):
     """
 
     kind: Literal["Var"] = "Var"
+    """The name of the fold, as records and fingerprints have it."""
 
     @declares
     def __init__(self, column: str, *, ddof: Literal[0, 1] = 1, **options: Unpack[FoldOptions]) -> None:
@@ -237,6 +262,7 @@ class StdDev(_Moment):
     """The standard deviation, rounded once from exact moments; see Var."""
 
     kind: Literal["StdDev"] = "StdDev"
+    """The name of the fold, as records and fingerprints have it."""
 
     @declares
     def __init__(self, column: str, *, ddof: Literal[0, 1] = 1, **options: Unpack[FoldOptions]) -> None:
@@ -247,13 +273,16 @@ class _Several(Fold):
     takes = ("n",)
     needs_window = False
     n: Annotated[int, Field(ge=1, le=1000)]
+    """How many values at most."""
     column: str
+    """The source column whose values it takes."""
 
 
 class LastN(_Several):
     """The column's values in the n newest visible rows, newest first, nulls included. Array of the column's type."""
 
     kind: Literal["LastN"] = "LastN"
+    """The name of the fold, as records and fingerprints have it."""
 
     @declares
     def __init__(self, column: str, n: int, **options: Unpack[FoldOptions]) -> None:
@@ -264,6 +293,7 @@ class LastDistinctN(_Several):
     """The n most recent distinct values of the column, newest first, nulls left out. Array of the column's type."""
 
     kind: Literal["LastDistinctN"] = "LastDistinctN"
+    """The name of the fold, as records and fingerprints have it."""
 
     @declares
     def __init__(self, column: str, n: int, **options: Unpack[FoldOptions]) -> None:
@@ -275,8 +305,11 @@ class CountDistinct(Fold):
 
     takes = ("bound",)
     kind: Literal["CountDistinct"] = "CountDistinct"
+    """The name of the fold, as records and fingerprints have it."""
     column: str
+    """The source column whose values it takes."""
     bound: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Up to how many values are counted."""
 
     @declares
     def __init__(self, column: str, *, bound: int = 1000, **options: Unpack[FoldOptions]) -> None:
@@ -292,8 +325,11 @@ class ApproxCountDistinct(Fold):
 
     takes = ("precision",)
     kind: Literal["ApproxCountDistinct"] = "ApproxCountDistinct"
+    """The name of the fold, as records and fingerprints have it."""
     column: str
+    """The source column whose values it takes."""
     precision: Annotated[int, Field(ge=PRECISIONS[0], le=PRECISIONS[1])] = 12
+    """There are 2^precision registers of a byte each; one more halves their number's error by about 1.4."""
 
     @declares
     def __init__(self, column: str, *, precision: int = 12, **options: Unpack[FoldOptions]) -> None:
@@ -305,9 +341,13 @@ class ApproxQuantile(Fold):
 
     takes = ("q", "accuracy")
     kind: Literal["ApproxQuantile"] = "ApproxQuantile"
+    """The name of the fold, as records and fingerprints have it."""
     column: str
+    """The source column whose values it takes."""
     q: Annotated[float, Field(ge=0, le=1)]
+    """Which quantile, 0 to 1; 0.5 is the median."""
     accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """How far the answer may be from it, as a share of it."""
 
     @declares
     def __init__(self, column: str, q: float, *, accuracy: float = 0.01, **options: Unpack[FoldOptions]) -> None:

@@ -20,7 +20,9 @@ class Request(Declaration):
     """A value that the request (in training: the spine) brings along: `Request("sched_minutes", Int64)`."""
 
     name: ColumnName
+    """The column of the request, and of the spine, that holds it."""
     type: TypeField
+    """The type of its values; others are refused."""
 
     @declares
     def __init__(self, name: str, type: FeatureType) -> None:  # noqa: A002 - the field's word

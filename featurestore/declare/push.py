@@ -22,29 +22,39 @@ DEFAULT_LATENESS, DEFAULT_TOLERANCE = parse_duration("7d"), parse_duration("1s")
 
 
 class PushOptions(RefreshOptions, total=False):
-    """What a push source says; see SourceOptions for the options that all sources share.
-
-    schema: column → type; these are the columns that a pushed row has. identity: the columns that name a row: a row
-    pushed again changes nothing, one that differs replaces the last, and `deleted` makes it vanish.
-    lateness: rows that happened earlier than that are kept aside; identities are remembered that long.
-    tolerance: how far ahead of the store's clock a row may have happened. history: a source with the same columns, of
-    which the rows count that happened and were known up to `cutover`; rows are pushed after it.
-    """
+    """What a push source says; see SourceOptions for more of the options that all sources share."""
 
     schema: Required[Mapping[str, FeatureType | str]]
+    """By name the type of each column of a pushed row."""
     event_time: Required[str]
+    """The column of when a row happened, a Timestamp."""
     identity: str | list[str] | tuple[str, ...]
+    """The columns that name a row: a row pushed again changes nothing, one that differs replaces the last. Empty: every
+    row counts."""
     tiebreak: str | list[str] | tuple[str, ...]
+    """The columns that order rows of equal times."""
     deleted: str | None
+    """The boolean column of a version that makes its row vanish. None: no row vanishes."""
     until: str | None
+    """The column where a row's validity ends. None: it has no end."""
     lateness: Any
+    """Rows that happened longer ago are kept aside, and identities are remembered that long: "7d" where nothing is
+    said."""
     tolerance: Any
+    """How far ahead of the store's clock a row may have happened: "1s" where nothing is said."""
     history: Source | None
+    """A batch source with the same columns, of which the rows count that happened and were known up to `cutover`. None:
+    there is none."""
     cutover: datetime | None
+    """Until when the history counts; rows are pushed after it. None: there is no history."""
     derived: Mapping[str, str]
+    """New columns as SQL expressions over the source's own."""
     owner: str
+    """Who answers for it, for readers."""
     description: str
+    """What it is, for readers."""
     tags: dict[str, str]
+    """Words of your own about it, by name."""
 
 
 class PushSource(Source):
@@ -57,12 +67,20 @@ class PushSource(Source):
     SAID_AS: ClassVar[Mapping[str, str]] = {"columns": "schema"}
 
     kind: Literal["push"] = "push"
+    """Which of the sources it is."""
     columns: Annotated[dict[ColumnName, TypeField], Field(min_length=1, examples=["{'user': String}"])]
+    """By name the type of each column of a pushed row; it is given as `schema`."""
     event_time: str
+    """The column of when a row happened, a Timestamp."""
     lateness: PositiveDuration = DEFAULT_LATENESS
+    """For how long (µs) a row may be late, and its identity is remembered; rows that happened longer ago are kept
+    aside."""
     tolerance: PositiveDuration = DEFAULT_TOLERANCE
+    """How far ahead of the store's clock (µs) a row may have happened."""
     history: SerializeAsAny[Source] | None = None
+    """The batch source whose rows count up to `cutover`. None: there is none."""
     cutover: Annotated[datetime, AfterValidator(aware)] | None = None
+    """Until when the history counts, in UTC. None: there is no history."""
 
     @declares
     def __init__(self, name: Name, **options: Unpack[PushOptions]) -> None:

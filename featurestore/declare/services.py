@@ -30,19 +30,22 @@ def _items(value: Any) -> Any:
 
 
 class FeatureService(Declaration):
-    """The ordered list of features that one model version eats.
-
-    features: views (all their features), `view["x"]`, `view.alias(...)` and on-demand features. Their columns come in
-    this order everywhere: `view__feature` (or `alias__feature`), on-demand features by their own name. skew_budget: the
-    share of its served values, 0 to 1, that an audit may find skewed before `featurestore audit --fail-on-skew` fails.
-    """
+    """The ordered list of features that one model version eats."""
 
     name: Name
+    """Its name, by which a model asks for it."""
     features: Annotated[tuple[Selection | OnDemand, ...], BeforeValidator(_items), Field(min_length=1)]
+    """Views (all their features), `view["x"]`, `view.alias(...)` and on-demand features. Their columns come in this
+    order everywhere: `view__feature` (or `alias__feature`), on-demand features by their own name."""
     skew_budget: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of its served values, 0 to 1, that an audit may find skewed before `featurestore audit --fail-on-skew`
+    fails."""
     owner: str = ""
+    """Who answers for it, for readers."""
     description: str = ""
+    """What it is, for readers."""
     tags: dict[str, str] = {}
+    """Words of your own about it, by name."""
 
     @declares
     def __init__(

@@ -54,55 +54,60 @@ Refresh = Literal["continuous"] | PositiveDuration
 
 
 class RefreshOptions(TypedDict, total=False):
-    """When values change and are served; a view that does not say inherits from its source.
-
-    refresh: values change only at instants k · refresh + refresh_offset; "continuous" means at any instant.
-    refresh_offset: moves those instants. settle: rows learned until I + settle count for I.
-    ready_after: the values of I are served from I + ready_after on (≥ settle; default settle).
-    ttl: how far back a row still counts, inclusive. freshness: for continuous views, how old the newest row may be.
-    """
+    """When values change and are served; a view that does not say inherits from its source."""
 
     refresh: Any
+    """Values change only at instants k · refresh + refresh_offset, as "1h"; "continuous" means at any instant."""
     refresh_offset: Any
+    """Moves those instants, as "5m"."""
     settle: Any
+    """Rows learned until I + settle count for the instant I."""
     ready_after: Any
+    """The values of I are served from I + ready_after on: at least `settle`, which it is where nothing is said."""
     ttl: Any
+    """How far back a row still counts, inclusive."""
     freshness: Any
+    """For continuous views: how old the newest row may be before that is reported."""
 
 
 class SourceOptions(RefreshOptions, total=False):
-    """What a source says about its rows; each option but the first may be left out.
-
-    event_time: the column of when a row happened; None for a table without time.
-    known_at: the column of when it was learned; without it, event_time + known_after. ARRIVAL, for Parquet files: when the
-    store first saw the row's file, as it is now (its size and time of modification).
-    history_until: rows up to then were loaded in bulk: known at min(known_at, event_time + known_after).
-    identity: the columns that name a row; rows of equal identity are versions of one row.
-    version: decides which version is the last learned, before known_at. tiebreak: orders rows of equal times.
-    deleted: the boolean column of a version that makes its row vanish. until: the column where a row's validity ends.
-    valid_from: for a table without time, since when a row counts.
-    timezone: the zone of naive timestamps and of dates (IANA). date: a Date means the "end" or the "start" of its day.
-    period: event_time holds the start of a period of this length; the row happened at its end.
-    derived: new columns as SQL expressions over the source's own, `{"late": "delay > 15"}`; usable wherever a column is.
-    """
+    """What a source says about its rows; each option but the first may be left out."""
 
     event_time: Required[str | None]
+    """The column of when a row happened; None for a table without time."""
     known_at: str | None
+    """The column of when a row was learned. None: at event_time + known_after. ARRIVAL, for Parquet files: when the
+    store first saw the row's file, as it is now (its size and time of modification)."""
     known_after: Any
+    """How long after it happened a row is learned, as "2m", where no column says."""
     history_until: datetime | None
+    """Rows up to then were loaded in bulk: known at min(known_at, event_time + known_after)."""
     identity: str | list[str] | tuple[str, ...]
+    """The columns that name a row; rows of equal identity are versions of one row."""
     version: str | None
+    """The column that decides which version is the last learned, before known_at."""
     tiebreak: str | list[str] | tuple[str, ...]
+    """The columns that order rows of equal times."""
     deleted: str | None
+    """The boolean column of a version that makes its row vanish."""
     until: str | None
+    """The column where a row's validity ends."""
     valid_from: str | None
+    """For a table without time: the column since when a row counts."""
     timezone: str | None
+    """The zone of naive timestamps and of dates, by its IANA name. None: UTC."""
     date: Literal["end", "start"]
+    """Whether a Date means the "end" or the "start" of its day."""
     period: Any
+    """event_time holds the start of a period of this length; the row happened at its end. None: it holds an instant."""
     derived: Mapping[str, str]
+    """New columns as SQL expressions over the source's own, `{"late": "delay > 15"}`; usable wherever a column is."""
     owner: str
+    """Who answers for it, for readers."""
     description: str
+    """What it is, for readers."""
     tags: dict[str, str]
+    """Words of your own about it, by name."""
 
 
 class Source(Declaration):
@@ -251,14 +256,18 @@ class ParquetSource(Source):
     repository's featurestore.toml, which may also say that the source lies elsewhere.
 
     Folders `name=value` below a directory, or from a glob's first pattern on, are columns of text, and of Date where an option
-    of time names them. partitions: name → the type of such a column; None where it is none. optional: the columns that a
-    file may lack; they are null in its rows.
+    of time names them.
     """
 
     kind: Literal["parquet"] = "parquet"
+    """Which of the sources it is."""
     path: Annotated[tuple[str, ...], BeforeValidator(_paths), Field(min_length=1)]
+    """The files, globs and directories; relative ones are relative to the repository's featurestore.toml."""
     partitions: dict[str, PartitionType] = {}
+    """By name the type of a column that folders `name=value` make. None: it is no column. Without a type it is text, or
+    Date where an option of time names it."""
     optional: Columns = ()
+    """The columns that a file may lack; they are null in its rows."""
 
     @declares
     def __init__(
@@ -277,8 +286,11 @@ class TableSource(Source):
     """A table or view in a DuckDB file: `TableSource("orders", "warehouse.duckdb", table="main.orders", event_time="at")`."""
 
     kind: Literal["table"] = "table"
+    """Which of the sources it is."""
     path: Annotated[str, BeforeValidator(_path)]
+    """The DuckDB file; a relative one is relative to the repository's featurestore.toml."""
     table: str
+    """The table or view in it, with its schema where that is not `main`."""
 
     @declares
     def __init__(self, name: str, path: str | Path, *, table: str, **options: Unpack[SourceOptions]) -> None:
@@ -291,8 +303,11 @@ class DataFrameSource(Source):
     """A frame in memory (pandas, polars, Arrow), copied as it is when declared; equal content is an equal source."""
 
     kind: Literal["frame"] = "frame"
+    """Which of the sources it is."""
     content: str
+    """A digest of the rows, by which frames of equal rows are equal sources."""
     frame: Any = Field(default=None, exclude=True, repr=False)
+    """The rows, as an Arrow table. None: of a source that was read back from a registry, which keeps no rows."""
 
     @declares
     def __init__(self, name: str, frame: Any, **options: Unpack[SourceOptions]) -> None:

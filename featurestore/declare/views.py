@@ -54,29 +54,45 @@ def _features(value: Any) -> Any:
 class FeatureView(Declaration):
     """Features of one entity, computed from the rows of one source.
 
-    entity: what the features are about. source: where the rows come from. key: entity key → source column, where the
-    names differ. features: name → fold, or a list of columns, short for `Latest` of each. where: an SQL condition on the
-    rows of all its folds (whether a key is known does not depend on it). stale: whether values older
-    than their refresh asks for are served with a mark or withheld (null, WITHHELD). For the options about time, which
-    are inherited from the source where the view does not say them, see RefreshOptions.
+    What it does not say about time is inherited from the source; how it is said is in RefreshOptions.
     """
 
     name: Name
+    """Its name, which its columns begin with: `view__feature`."""
     entity: Entity
+    """What the features are about."""
     source: SerializeAsAny[Source]
+    """Where the rows come from."""
     features: Annotated[dict[ColumnName, SerializeAsAny[Fold]], BeforeValidator(_features), Field(min_length=1)]
+    """By name how each value is made of the rows; a list of columns is short for `Latest` of each."""
     key: dict[str, str] = {}
+    """By key column of the entity the source's column, where the names differ."""
     refresh: Refresh | None = None
+    """How far apart the instants are at which values change (µs); "continuous": they change at any instant. None: as
+    its source says."""
     refresh_offset: Duration | None = None
+    """By how much those instants are moved (µs). None: as its source says, or not at all."""
     settle: Duration | None = None
+    """For how long after an instant rows are awaited that count for it (µs). None: as its source says, or not at
+    all."""
     ready_after: Duration | None = None
+    """How long after an instant its values are served (µs). None: as its source says, or as long as `settle`."""
     ttl: Duration | None = None
+    """How far back a row still counts (µs), inclusive. None: as its source says, or without end."""
     freshness: PositiveDuration | None = None
+    """How old the newest row of a continuous view may be (µs) before that is reported. None: as its source says, or
+    never."""
     where: Annotated[Condition | None, EXAMPLE] = None
+    """An SQL condition on the rows of all its folds; whether a key is known does not depend on it. None: all rows."""
     stale: Literal["serve", "withhold"] = "serve"
+    """Whether values older than their refresh asks for are served with a mark ("serve"), or withheld: null, WITHHELD
+    ("withhold")."""
     owner: str = ""
+    """Who answers for it, for readers."""
     description: str = ""
+    """What it is, for readers."""
     tags: dict[str, str] = {}
+    """Words of your own about it, by name."""
 
     @declares
     def __init__(self, name: str, **options: Unpack[ViewOptions]) -> None:

@@ -12,6 +12,7 @@ class Forgotten(Reported):
     """How much of a key was erased; which key, it does not say."""
 
     entity: str
+    """The name of the entity whose key it was."""
     columns: tuple[str, ...]
     """The key columns that were given."""
     at: int
@@ -29,6 +30,7 @@ class Forgotten(Reported):
     sources: tuple[str, ...]
     """The sources that are the user's to erase: until they are, rows of the key in them do not count."""
     notices: tuple[str, ...] = ()
+    """What else is to be known, a sentence each."""
     dry_run: bool = False
     """Nothing was done; it is what would be."""
 

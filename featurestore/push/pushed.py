@@ -16,24 +16,26 @@ from featurestore.semantics.view import ResolvedView
 
 
 class RowCounts(NamedTuple):
-    """What became of the rows of one push: kept, unchanged (retries), late (kept aside)."""
+    """What became of the rows of one push."""
 
     accepted: int
+    """How many rows are new, and kept."""
     unchanged: int
+    """How many were there before, to the bit."""
     late: int
+    """How many happened longer ago than the lateness, and are kept aside."""
 
 
 class Pushed(RowCounts):
-    """What became of the rows of one push: three counts as a tuple, and what is to be known of them.
-
-    without_key: how many of the accepted rows count for no view over the source, since their key is null; deletions, which
-    need none, are not among them. naive: the columns that had timestamps without a zone, which were read as UTC.
-    lateness: that of the source, µs, where rows came too late; 0 where none did.
-    """
+    """What became of the rows of one push: three counts as a tuple, and what is to be known of them."""
 
     without_key: int = 0
+    """How many of the accepted rows count for no view over the source, since their key is null; deletions, which need
+    none, are not among them."""
     naive: tuple[str, ...] = ()
+    """The columns that had timestamps without a zone, which were read as UTC."""
     lateness: int = 0
+    """That of the source (µs), where rows came too late; 0 where none did."""
 
     def telling(
         self, *, without_key: int | None = None, naive: tuple[str, ...] | None = None, lateness: int | None = None

@@ -178,16 +178,18 @@ class Notice:
 
 @dataclass(frozen=True)
 class Plan(Reported):
-    """What `apply` will do. `base` is the registry's version that it was made against.
-
-    kept: the service versions that were kept before and stay so.
-    """
+    """What `apply` will do."""
 
     base: int
+    """The registry's version that it was made against; 0 where nothing was applied."""
     document: Document
+    """All definitions as they would be applied, as plain JSON."""
     steps: tuple[Step, ...]
+    """What is done, in order; empty where there is nothing to do."""
     notices: tuple[Notice, ...] = ()
+    """What is to be known of it."""
     kept: tuple[KeptVersion, ...] = ()
+    """The service versions that were kept before and stay so."""
 
     @property
     def is_empty(self) -> bool:

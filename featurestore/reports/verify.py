@@ -96,6 +96,7 @@ class Verification(Reported):
     """What verify found, view by view."""
 
     views: tuple[Verified, ...]
+    """What was found of each view, by the order of names."""
 
     @property
     def ok(self) -> bool:

@@ -71,6 +71,7 @@ class OnlineResult:
     """The features of a lookup, in the service's order, in whichever form a model takes them."""
 
     service: ResolvedService
+    """The service version that was asked."""
     columns: dict[str, Sequence[Any]]
     """By name the values of the rows."""
     inputs: Mapping[str, Sequence[Any]]

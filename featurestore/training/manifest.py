@@ -27,26 +27,30 @@ PARQUET = b"PAR1"
 
 
 class Manifest(BaseModel):
-    """What a training frame was made of. It cannot be changed.
-
-    service, fingerprint: the service version that a model was trained on. definition: all that can change what that gives,
-    as plain JSON; None in manifests of old. columns: name → type, in order. views: name in the service → value fingerprint.
-    sources: name → the files read, each with path, size and modified_ns. versions: library → version. created: when.
-    raw: all that the manifest says. origin: where it was read from.
-    """
+    """What a training frame was made of. It cannot be changed."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
 
     service: str = Field(min_length=1)
+    """The name of the service that a model was trained on."""
     fingerprint: str = Field(pattern="^[0-9a-f]{32}$")
+    """Which version of it: 32 hex digits."""
     definition: dict[str, Any] | None = Field(default=None, repr=False)
+    """All that can change what that gives, as plain JSON. None: in manifests of old."""
     columns: dict[str, str] = Field(default_factory=dict, repr=False)
+    """By name the type of each feature column, in order."""
     views: dict[str, str] = Field(default_factory=dict, repr=False)
+    """By name in the service the value fingerprint of each view."""
     sources: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict, repr=False)
+    """By name the files that were read, each with path, size (bytes) and modified_ns."""
     versions: dict[str, str] = Field(default_factory=dict, repr=False)
+    """By name the version of each library that values pass through."""
     created: datetime | None = None
+    """When the frame was made. None: in manifests of old."""
     raw: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """All that the manifest says, as plain JSON."""
     origin: str = ""
+    """Where it was read from; empty where it was not read."""
 
     @model_validator(mode="after")
     def _holds_what_it_says(self) -> Self:

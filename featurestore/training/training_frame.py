@@ -81,14 +81,19 @@ class TrainingFrame:
     """
 
     types: dict[str, FeatureType]
+    """By name the type of each feature column, in order."""
     manifest: dict[str, Any]
+    """What the frame was made of, as plain JSON; see Manifest."""
     blocks: Callable[[], Iterator[Block]] = field(repr=False)
+    """Gives the rows anew, chunk by chunk."""
     pandas: Any = field(default=None, repr=False)
+    """The pandas spine, whose index and dtypes come back. None: the spine was none."""
     _whole: Block | None = field(default=None, repr=False)
-    on_written: Callable[[Path, dict[str, Any]], object] | None = field(
-        default=None, repr=False
-    )  # where a frame is journalled
-    once: bool = field(default=False, repr=False)  # whether blocks can be asked for a single time
+    on_written: Callable[[Path, dict[str, Any]], object] | None = field(default=None, repr=False)
+    """Called with the path and manifest of each file that is written, which enters it in the registry. None: it is
+    entered nowhere."""
+    once: bool = field(default=False, repr=False)
+    """Whether `blocks` can be asked for a single time."""
 
     def _block(self) -> Block:
         if self._whole is None:

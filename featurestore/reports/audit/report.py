@@ -131,8 +131,11 @@ class Audit(Reported):
     """What the serving log shows, held against training."""
 
     features: tuple[FeatureAudit, ...]
+    """What became of the values of each feature of each service version."""
     lateness: tuple[Lateness, ...]
+    """How late each view of each service version was served."""
     losses: Losses
+    """What the log lacks, as far as the processes that served it know."""
     not_audited: dict[str, str]
     """What was left out → why: service versions that are not at hand, features that one side has not."""
     budgets: Mapping[str, float] = field(default_factory=dict)
@@ -144,6 +147,7 @@ class Audit(Reported):
     damaged: Mapping[str, str] = field(default_factory=dict)
     """Files of the log, and service versions over damaged push logs, whose rows were left out → why."""
     project: str = ""
+    """Whose requests they were."""
     since: datetime | None = None
     """Requests from then on; None: all that is logged."""
     until: datetime | None = None

@@ -31,24 +31,25 @@ class FaultWords(TypedDict, total=False):
 
 
 class Faults(Declaration):
-    """What goes wrong in a simulation. All but `late` are such as must change no value.
-
-    late: the share of rows that come later than their source says, each by up to `late_by` ("2h").
-    disorder: rows come in another order than they were learned in: those of one step over several files, pushed ones up
-    to ten minutes later than others. duplicates: the share of rows that come twice, where their source has an identity.
-    fail: the share of materialize runs that die in the middle. skip: the share that do not take place.
-    restarts: how often the serving process ends and begins anew, every other time with a push that dies on its way.
-    pause: for so long, but for half of the stretch at most, nothing is pushed and no run takes place.
-    """
+    """What goes wrong in a simulation. All but `late` are such as must change no value."""
 
     late: Share = 0.0
+    """The share of rows, 0 to 1, that come later than their source says; only this changes values."""
     late_by: Duration = 0
+    """By how much each of these is late at most (µs; "2h" when given)."""
     disorder: bool = True
+    """Whether rows come in another order than they were learned in: those of one step over several files, pushed ones
+    up to ten minutes later than others."""
     duplicates: Share = 0.01
+    """The share of rows, 0 to 1, that come twice, where their source has an identity."""
     fail: Share = 0.02
+    """The share of materialize runs, 0 to 1, that die in the middle."""
     skip: Share = 0.05
+    """The share of materialize runs, 0 to 1, that do not take place."""
     restarts: Annotated[int, Field(ge=0)] = 2
+    """How often the serving process ends and begins anew, every other time with a push that dies on its way."""
     pause: Duration = PAUSE_US
+    """For how long (µs), but for half of the stretch at most, nothing is pushed and no run takes place."""
 
     @declares
     def __init__(self, /, **words: Unpack[FaultWords]) -> None:
