@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -97,16 +96,16 @@ class PushQueue:
         if rows.table.num_rows:
             with self._gate:
                 self._waiting.append(request)
-            request.answer.add_done_callback(lambda _: self._leave(request))
+            request.answer.add_done_callback(self._leave)
         else:
             request.answer.set_result(Pushed(0, 0, 0))
         return request.answer
 
-    def _leave(self, request: QueuedPush) -> None:
+    def _leave(self, answer: Future[Pushed]) -> None:
         """Let go of the rows of somebody who gave up while waiting."""
-        if request.answer.cancelled():
-            with self._gate, suppress(ValueError):
-                self._waiting.remove(request)
+        if answer.cancelled():
+            with self._gate:
+                self._waiting = deque(request for request in self._waiting if request.answer is not answer)
 
     def give_up(self, answer: PushAnswer) -> Fate | None:
         """What has become of the rows of a push of the batch that is worked on, for which nobody waits any more; None where it is

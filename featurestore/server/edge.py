@@ -145,6 +145,7 @@ class HttpEdge:
                 self._limits.leave()
             if self._access_log is not None:
                 passing.note(self._access_log)
+            scope.pop(ERROR, None)  # whose traceback holds the request, which would stay until cycles are looked for
 
     def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool, also: Container[bytes]) -> None:
         """Whether a request is taken at all, whoever asks."""

@@ -143,7 +143,7 @@ class _SeriesBlock:
     """One series of every record: how many tiles each has, where its columns begin, and what its head says."""
 
     def __init__(self, tile_format: TileFormat, block: TileBlock, at: Ints) -> None:
-        self.format, self._block = tile_format, block
+        self.format = tile_format
         self.count = block.view("<u4")[at].astype(np.int64)
         used = self.count > 0
         at = at + COUNT.size
