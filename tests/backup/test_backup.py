@@ -360,7 +360,11 @@ def test_a_full_disk_leaves_nothing(shop: Path, tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "from featurestore.cli import main; sys.argv[0] = 'featurestore'; main()"
     )
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}  # a half written module would stay
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # a half written module would stay
     for words in (
         ["--repo", shop, "backup", tmp_path / "backups/b"],
         ["--repo", tmp_path / "other", "restore", tmp_path / "b.tar"],
