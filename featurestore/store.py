@@ -383,7 +383,6 @@ class FeatureStore(BoundToProcess):
         answer = self._project.pushing.submit(source, rows, json=json)
         with self._told_later(answer, source, who, request_id):
             pushed = answer.within(seconds)
-        self._project.pushing.notice(source)
         return self._told(source, pushed, who, request_id)
 
     @checked
@@ -414,7 +413,8 @@ class FeatureStore(BoundToProcess):
         return self._told(source, pushed, who, request_id)
 
     def _told(self, source: str, pushed: Pushed, who: str | None, request_id: str | None) -> Pushed:
-        """What was pushed, which the trail of activity has now."""
+        """What was pushed, which the trail of activity has now; and the log may have grown enough to be compacted."""
+        self._project.pushing.notice(source)
         counts = {"accepted": pushed.accepted, "unchanged": pushed.unchanged, "late": pushed.late}
         self._project.push_trail.pushed(source, counts, who=who, request=request_id)
         return pushed

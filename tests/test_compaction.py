@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,18 @@ def swipe(number: int, at: datetime) -> dict[str, Any]:
     return {"swipe": number, "card": number % 3, "at": at}
 
 
-def push_until(store: FeatureStore, segments: int) -> int:
+PUSHES: dict[str, Callable[[FeatureStore, str, Any], Any]] = {
+    "push": FeatureStore.push,
+    "apush": lambda store, source, rows: asyncio.run(store.apush(source, rows)),  # as a server does
+    "submit_push": lambda store, source, rows: store.submit_push(source, rows).result(),
+}
+
+
+def push_until(store: FeatureStore, segments: int, by: str = "push") -> int:
     """Push one row at a time until the log has so many segments; how many there are."""
     log, number = store.offline.log(SWIPES), 0
     while len(log.segments()) < segments:
-        store.push("swipes", swipe(number, datetime.now(UTC)))
+        PUSHES[by](store, "swipes", swipe(number, datetime.now(UTC)))
         number += 1
     return number
 
@@ -76,9 +83,10 @@ def served(store: FeatureStore) -> int:
     return sum(count or 0 for count in answer.to_dict()["cards__swipes"])
 
 
-def test_who_pushes_compacts_in_the_background(store: FeatureStore) -> None:
+@pytest.mark.parametrize("by", PUSHES)
+def test_who_pushes_compacts_in_the_background(store: FeatureStore, by: str) -> None:
     """Once two segments are full they are sealed, with their rows in their order; what is served stays what it was."""
-    pushed = push_until(store, 5)
+    pushed = push_until(store, 5, by)
     log = store.offline.log(SWIPES)
     settled(log, 2)
     assert sum(segment.sealed for segment in log.segments()) >= 2
