@@ -401,9 +401,8 @@ class Pusher:
         return applied
 
     def _read_state(self) -> tuple[SourceState, int]:
-        reading = self._store.get([self._state_key])
-        self._held = reading.values[0]
-        return SourceState.unpack(reading.values[0]), reading.now
+        now, (self._held,) = self._store.get([self._state_key])
+        return SourceState.unpack(self._held), now
 
     def _caught_up(self, applied: AppliedSource, state: SourceState, now: int) -> SourceState:
         """Apply what the log has and the records have not; a reservation without rows is given up.
@@ -458,14 +457,14 @@ class Pusher:
             settled = _settled(source, rows)
             self._wait(settled)
             puts = self._applying.records(self._applying.read(views, rows), upto=settled)
-            state = SourceState(settled, None, max(state.complete, settled), rows[KNOWN_AT][-1].as_py())
+            state = SourceState(settled, None, settled, rows[KNOWN_AT][-1].as_py())
             self._swap({**puts, **self._identities_of(source, rows)}, state)
         return state
 
     def _remembered(self, source: PushSource, state: SourceState, now: int) -> SourceState:
         """After the online store was emptied, the identities of those rows that can still be pushed again, by segment."""
         last = self._log.last_known_at()
-        after = min(now, now if last is None else last) - source.lateness - source.tolerance - 1
+        after = min(now, now if last is None else last) - source.lateness - source.tolerance
         for segment in self._log.segments():
             if segment.last is not None and segment.last > after:
                 rows = self._log.read(after, segment.last)
@@ -578,7 +577,7 @@ class Pusher:
 
     def _told(self) -> OnlineStoreError:
         """What to say of a state that is not the one that was written."""
-        held = self._store.get([self._state_key]).values[0]
+        _, (held,) = self._store.get([self._state_key])
         if held is None or SourceState.unpack(held).complete < SourceState.unpack(self._held).complete:
             return OnlineUnavailableError(
                 f"{self.source.title}: the online store was emptied, or came back older, while rows were pushed; try again."
@@ -620,7 +619,7 @@ def _telling(
     outcomes: list[Pushed | PushError] = []
     for outcome, table in zip(found.outcomes, tables, strict=True):
         count = int(lacking[first : first + table.num_rows].sum())
-        outcomes.append(outcome.telling(without_key=count) if count and isinstance(outcome, Pushed) else outcome)
+        outcomes.append(outcome.telling(without_key=count) if isinstance(outcome, Pushed) else outcome)
         first += table.num_rows
     return outcomes
 
