@@ -183,18 +183,26 @@ class RedisCluster:
 
     SLOTS = 16_384
 
-    def __init__(self, *, replicas: bool = False, password: str | None = None) -> None:
-        self.password = password
+    def __init__(self, *, replicas: bool = False, password: str | None = None, certificate: Path | None = None) -> None:
+        self.password, self._certificate = password, certificate
         settings = {"cluster_enabled": "yes", "cluster_node_timeout": "2000", "cluster_replica_validity_factor": "0"}
         settings |= {} if password is None else {"masterauth": password}
         self.primaries = [RedisServer(password=password, **settings) for _ in range(3)]
         self.replicas = [RedisServer(password=password, **settings) for _ in range(3 if replicas else 0)]
+        self.fronts: list[Front] = []
+        if certificate is not None:  # whose ports are those that the servers tell clients of
+            self.fronts = [Front(one.port, certificate=certificate, takes_plain=True) for one in self.primaries]
+            for server, front in zip(self.primaries, self.fronts, strict=True):
+                server.settings["cluster_announce_port"] = str(front.port)
+                server.settings["cluster_announce_bus_port"] = str(server.port + 10_000)
         self._stack = ExitStack()
 
     @property
     def url(self) -> str:
         user = f":{quote(self.password, safe='')}@" if self.password else ""
-        return f"redis+cluster://{user}" + ",".join(f"127.0.0.1:{server.port}" for server in self.primaries)
+        scheme, end = ("rediss", f"?ca_file={self._certificate}") if self.fronts else ("redis", "")
+        ports = ",".join(f"127.0.0.1:{one.port}" for one in self.fronts or self.primaries)
+        return f"{scheme}+cluster://{user}{ports}{end}"
 
     def primary_of(self, key: bytes) -> RedisServer:
         """The server that has a key, as the cluster was made."""
@@ -202,6 +210,8 @@ class RedisCluster:
 
     def __enter__(self) -> Self:
         servers = [*self.primaries, *self.replicas]
+        for front in self.fronts:
+            self._stack.enter_context(front)
         for number, server in enumerate(servers):
             self._stack.enter_context(server)
             with server.client() as client:
@@ -248,30 +258,41 @@ class RedisSentinel:
 
     SERVICE = "online"
 
-    def __init__(self, *, password: str | None = None) -> None:
-        self.password = password
+    def __init__(self, *, password: str | None = None, certificate: Path | None = None) -> None:
+        self.password, self._certificate = password, certificate
         secret = {} if password is None else {"masterauth": password}
         self.primary, self.replica = (RedisServer(password=password, **secret) for _ in range(2))
         self.port = free_port()
+        self.fronts: list[Front] = []
+        if certificate is not None:  # whose ports are those that the Sentinel tells clients of
+            ports = (self.primary.port, self.replica.port, self.port)
+            self.fronts = [Front(port, certificate=certificate, takes_plain=True) for port in ports]
+            for server, front in zip((self.primary, self.replica), self.fronts, strict=False):
+                server.settings["replica_announce_port"] = str(front.port)
         self._stack = ExitStack()
 
     @property
     def url(self) -> str:
         user = f":{quote(self.password, safe='')}@" if self.password else ""
-        return f"redis+sentinel://{user}127.0.0.1:{self.port}/{self.SERVICE}/0"
+        scheme, end = ("rediss", f"?ca_file={self._certificate}") if self.fronts else ("redis", "")
+        port = self.fronts[2].port if self.fronts else self.port
+        return f"{scheme}+sentinel://{user}127.0.0.1:{port}/{self.SERVICE}/0{end}"
 
     def __enter__(self) -> Self:
         stack = self._stack
         stack.enter_context(self.primary)
         stack.enter_context(self.replica)
+        for front in self.fronts:
+            stack.enter_context(front)
+        place = self.fronts[0].port if self.fronts else self.primary.port
         with self.replica.client() as client:
-            client.replicaof("127.0.0.1", str(self.primary.port))
+            client.replicaof("127.0.0.1", str(place))
         self.replica.wait_for_primary()
         config = self.primary.directory / "sentinel.conf"
         lines = [
             f"port {self.port}",
             "bind 127.0.0.1",
-            f"sentinel monitor {self.SERVICE} 127.0.0.1 {self.primary.port} 1",
+            f"sentinel monitor {self.SERVICE} 127.0.0.1 {place} 1",
         ]
         lines += [f"sentinel {name} {self.SERVICE} 1000" for name in ("down-after-milliseconds", "failover-timeout")]
         lines += [f'sentinel auth-pass {self.SERVICE} "{self.password}"'] if self.password else []
@@ -363,17 +384,31 @@ class PostgresServer:
         self._programs.pg_ctl(["-w", *words], pgdata=self._server.pgdata, user=self._server.system_user)
 
 
+TLS_HANDSHAKE = b"\x16"
+"""The first byte of who begins with TLS."""
+
+
 class Front:
     """A TCP front of a server that tests can play tricks with; with a certificate it speaks TLS to its clients, and with a
-    client_ca to those alone that have a certificate of it.
+    client_ca to those alone that have a certificate of it. takes_plain: it also takes who does not begin with TLS, as the other servers of
+    a cluster, and counts in `encrypted` who does.
 
     With `hang_up_after = b"EXEC"` the next request that has those bytes is passed on, and the connection is broken
     when the server answers it. `drop()` breaks every connection now. `held()` is a network that carries nothing, and says so to
     nobody.
     """
 
-    def __init__(self, target: int | str, *, certificate: Path | None = None, client_ca: Path | None = None) -> None:
+    def __init__(
+        self,
+        target: int | str,
+        *,
+        certificate: Path | None = None,
+        client_ca: Path | None = None,
+        takes_plain: bool = False,
+    ) -> None:
         self.hang_up_after: bytes | None = None
+        self.encrypted = 0
+        self._takes_plain = takes_plain
         self._target = target
         self._tls: ssl.SSLContext | None = None
         if certificate is not None:
@@ -422,8 +457,9 @@ class Front:
 
     def _serve(self, client: socket.socket) -> None:
         try:
-            if self._tls is not None:
+            if self._tls is not None and not (self._takes_plain and client.recv(1, socket.MSG_PEEK) != TLS_HANDSHAKE):
                 client = self._tls.wrap_socket(client, server_side=True)
+                self.encrypted += 1
             server = _connected(self._target)
         except OSError:
             client.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 import redis
@@ -11,7 +13,7 @@ from redis.crc import key_slot
 from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.online import Guard, open_online
 from tests.online.test_online_redis import monitored, shown
-from tests.servers import RedisCluster, RedisSentinel, free_port
+from tests.servers import RedisCluster, RedisSentinel, certificate, free_port
 
 PATIENT = "?timeout=60&connect_timeout=60"
 
@@ -163,3 +165,53 @@ def test_a_connection_is_made_to_no_replica(redis_sentinel: RedisSentinel) -> No
                 store.get([b"a"])
         with redis.Redis(port=redis_sentinel.replica.port) as client:
             assert client.info("clients")["connected_clients"] < 10
+
+
+# --- TLS ----------------------------------------------------------------------------------------------
+
+
+def untrusted(url: str) -> None:
+    """Refused by who is told of no authority."""
+    with closing(open_online(url.partition("?")[0])) as store:
+        with pytest.raises(OnlineStoreError) as caught:
+            store.get([b"a"])
+        assert "hush" not in str(caught.value)
+
+
+def test_a_cluster_over_tls(tmp_path: Path) -> None:
+    """Each of its servers is asked over TLS, at the addresses that they tell of."""
+    with RedisCluster(password="hush", certificate=certificate(tmp_path)) as cluster:
+        with closing(open_online(cluster.url)) as store:
+            tags = tags_of(cluster)
+            keys = [b"tls:%s:%d" % (tag, number) for tag in tags for number in range(20)]
+            for tag in tags:
+                assert store.write({key: b"v" for key in keys if tag in key})
+            assert store.get(keys).values == [b"v"] * len(keys)
+            assert {key for found in store.scan(b"tls:") for key in found} == {*keys}
+        assert all(front.encrypted for front in cluster.fronts)
+        untrusted(cluster.url)
+
+
+def test_sentinels_and_a_fail_over_over_tls(tmp_path: Path) -> None:
+    """The Sentinel, the primary, and the replica that takes its place are all asked over TLS."""
+    with RedisSentinel(password="hush", certificate=certificate(tmp_path)) as servers:
+        with closing(open_online(servers.url)) as store:
+            assert store.write({b"before": b"v"})
+            with servers.primary.client() as client:
+                assert client.wait(1, 0) == 1
+            primary, replica, sentinel = servers.fronts
+            assert primary.encrypted
+            assert sentinel.encrypted
+            assert not replica.encrypted
+            servers.primary.stop()
+            servers.wait_until(lambda about: int(about["port"]) == replica.port)
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    assert store.write({b"after": b"w"})
+                    break
+                except OnlineStoreError:
+                    assert time.monotonic() < deadline
+            assert store.get([b"before", b"after"]).values == [b"v", b"w"]
+            assert replica.encrypted
+        untrusted(servers.url)
