@@ -1,0 +1,42 @@
+"""The project of docs/platforms/frameworks.md, and its pages run within the frameworks that they show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from featurestore import FeatureStore
+
+PAGES = Path(__file__).parents[2] / "docs/platforms"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+EXAMPLE, DEFINITIONS, BEGINNING = BLOCK.findall((PAGES / "frameworks.md").read_text())
+
+
+@contextmanager
+def example_project(folder: Path) -> Iterator[dict[str, Any]]:
+    """What the examples begin with: `store`, over the project in a folder with everything online, and `rides`."""
+    (folder / "featurestore.toml").write_text('project = "rides"\nonline = "lmdb://online"\n')
+    (folder / "definitions.py").write_text(DEFINITIONS)
+    with FeatureStore(folder) as store:
+        store.apply()
+        store.materialize(progress=False)
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(BEGINNING.replace('"rides"', repr(str(folder))), "frameworks.md", "exec"), names)
+    with names["store"]:
+        yield names
+
+
+def run_blocks(text: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Run the Python blocks of a page, or one block, with these names."""
+    for block in BLOCK.findall(text) or [text]:
+        exec(compile(block, "page", "exec"), names)
+    return names
+
+
+def run_framework_page(page: str, folder: Path, **beside: Any) -> dict[str, Any]:
+    """Run what a page shows over the examples' project."""
+    with example_project(folder) as names:
+        return run_blocks((PAGES / f"{page}.md").read_text(), names | beside)
