@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from featurestore.errors import ConfigError, did_you_mean
@@ -78,6 +78,14 @@ def _registry(value: Any) -> Any:
     return Path(value) if isinstance(value, str) and "://" not in value else value
 
 
+def _push_log(value: str | None, info: ValidationInfo) -> str | None:
+    if value is not None and not value.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be a postgresql:// URL")
+    if value is not None and str(info.data.get("online", "")).startswith("lmdb://"):
+        raise ValueError("is for several machines, which share no lmdb:// folder: it needs an online store in Redis")
+    return value
+
+
 def _glob(value: str) -> str:
     if Path(value).is_absolute() or not value:
         raise ValueError(
@@ -102,6 +110,13 @@ class Config(Table):
     ]
     online: Annotated[str, AfterValidator(_url), described("URL of the online store")]
     logs: Annotated[Path, described("folder of the logs of pushed rows")]
+    push_log: Annotated[
+        str | None,
+        AfterValidator(_push_log),
+        described(
+            "where pushed rows are logged, in place of `logs`, for pushers on several machines: a postgresql:// URL"
+        ),
+    ] = None
     compact_after: Annotated[
         Whole,
         Field(ge=0),

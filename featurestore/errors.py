@@ -22,6 +22,7 @@
     ├── MaterializeError        a run could not complete; what was served before still is
     ├── LogError                a push log cannot be read or written
     │   ├── LogBusyError              somebody else has held its lock for too long
+    │   ├── LogUnavailableError       it cannot be reached just now
     │   └── LogDamagedError           bytes that were acknowledged have changed on the disk
     ├── BackupError             a backup cannot be made or restored; nothing half of it is left
     ├── AccessError             a request to the service is not let in
@@ -45,7 +46,7 @@ from typing import Any
 
 __all__ = [
     "AccessError", "AccessUnavailableError", "BackupError", "ConfigError", "DeclarationError", "FeatureStoreError",
-    "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError",
+    "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError", "LogUnavailableError",
     "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
     "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError", "PlanOutdatedError",
     "PushError", "RegistryError", "RegistryUnavailableError", "RequestError", "ServerError", "ServerUnavailableError",
@@ -190,6 +191,13 @@ class LogBusyError(LogError):
     """Somebody else has held the lock of a push log for longer than one waits; the message says who."""
 
     retry = True
+
+
+class LogUnavailableError(LogError):
+    """The push log cannot be reached just now. is_open: it went away while it was told to keep rows, and nobody knows whether it did."""
+
+    retry = True
+    is_open = False
 
 
 class LogDamagedError(LogError):

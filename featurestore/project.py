@@ -75,7 +75,7 @@ class Project:
             memory_limit=limits.memory_limit,
             threads=limits.threads,
             spill=limits.spill,
-            logs=PushLogs(config.logs, config.project, wait_seconds=config.lock_timeout),
+            logs=PushLogs(config.logs, config.project, wait_seconds=config.lock_timeout, shared=config.push_log),
             arrivals=self._arrivals,
         )
         self.offline.forgotten = self.registry.forgotten_keys

@@ -70,7 +70,6 @@ def main(folder: str, who: str, pushes: str, skew: str, clock: str, kill: str) -
     time.time_ns = lambda: REAL() + ahead
     from featurestore import FeatureStore
     from featurestore.clock import to_datetime
-    from featurestore.sources.log import FileLog
 
     def now() -> datetime:
         return to_datetime(time.time_ns() // 1000)
@@ -86,7 +85,8 @@ def main(folder: str, who: str, pushes: str, skew: str, clock: str, kill: str) -
             with Path(folder, f"sent.{who}").open("a") as sent:
                 sent.write(json.dumps(rows) + "\n")
             if kill and number == int(pushes):
-                plant(type(store.online), FileLog, kill)
+                source: Any = store.lookup("view").service.parts[0].view.source
+                plant(type(store.online), type(store.offline.log(source)), kill)
             store.push("rows", rows, json=True)
     print("done", flush=True)
 

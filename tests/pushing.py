@@ -7,7 +7,7 @@ comes from the product's semantics.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -254,3 +254,12 @@ def configure(folder: Path, online: str) -> None:
     """A project of its own in an online store, with its registry and its logs in a folder."""
     text = f'project = "{next(PROJECTS)}"\nonline = "{online}"\ndefinitions = []\n'
     (folder / "featurestore.toml").write_text(text)
+
+
+def configure_machines(folders: Sequence[Path], *, online: str, database: str) -> None:
+    """A project of several machines, each with a folder of its own; they share an online store, and a database for all else."""
+    text = f'project = "{next(PROJECTS)}"\nonline = "{online}"\nregistry = "{database}"\npush_log = "{database}"\ndefinitions = []\n'
+    text += "[serving_log]\nrate = 1\n"
+    for folder in folders:
+        folder.mkdir()
+        (folder / "featurestore.toml").write_text(text)

@@ -36,6 +36,11 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "registry": (*TEXT, ('"mysql://x"', "a registry is a path, sqlite:///path or postgresql://…"), ('""', "a path must be given")),
     "online": (*TEXT, ('"localhost:6379"', "must be a URL such as lmdb://.featurestore/online or redis://localhost:6379/0")),
     "logs": (*TEXT, ('""', "a path must be given")),
+    "push_log": (
+        ("3", "must be text in quotes"),
+        ('"redis://x"', "must be a postgresql:// URL"),
+        ('"postgresql://x/y"', "is for several machines, which share no lmdb:// folder: it needs an online store in Redis"),
+    ),
     "compact_after": (*WHOLE, ("-1", "must be at least 0")),
     "lock_timeout": (('"60s"', "must be a number"), ("0", "must be more than 0"), ("[1]", "must be a number")),
     "definitions": (('"*.py"', "must be a list"), ("[3]", "must be text in quotes"), ('["/a/*.py"]', "must be a pattern relative to the file")),

@@ -101,6 +101,7 @@ FORMATS = {
     "`registry.arrivals.db`": ("sources/arrivals.py", "SCHEMA"),
     "a push log: `manifest.json`": ("sources/log/manifest.py", "VERSION"),
     "a push log: a frame": ("sources/log/frame.py", "MAGIC"),
+    "a push log in PostgreSQL: its tables": ("sources/log/postgresql_log.py", "VERSION"),
     "an owner's file (`owner.json`)": ("durable/owner.py", "VERSION"),
     "the serving log: the words in a file": ("serving/store_version.py", "FORMAT"),
     "a backup": ("backup/archive.py", "VERSION"),

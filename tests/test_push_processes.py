@@ -23,7 +23,7 @@ from tests.folding import FoldSpec
 from tests.histories import History
 from tests.oracle import SourceSpec, ViewSpec, sort_key
 from tests.push_worker import rows_of
-from tests.pushing import PushWorld, Row, configure, with_hop
+from tests.pushing import PushWorld, Row, configure, configure_machines, with_hop
 
 SECOND = 1_000_000
 SPECS = [
@@ -113,33 +113,45 @@ def check(world: PushWorld, store: FeatureStore, answers: list[Any]) -> list[Row
     return logged
 
 
-@pytest.mark.parametrize(("online", "exact"), [("lmdb", False), ("redis", True)])
+@pytest.mark.parametrize(("online", "exact"), [("lmdb", False), ("redis", True), ("machines", False)])
 def test_pushers_in_many_processes_lose_and_double_nothing(
     online: str, exact: bool, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Three push at once while four others are killed between two of their steps each; clocks differ by seconds.
 
     Redis has one clock, and what the processes think does not matter. Where clocks are injected, no pusher's is behind
-    the one of lookups, which could have been given an answer already.
+    the one of lookups, which could have been given an answer already. Machines have a folder each, and share a log in PostgreSQL.
     """
     injected = online == "lmdb"
-    configure(tmp_path, "lmdb://online" if injected else request.getfixturevalue("redis_url"))
+    folders: dict[int, Path] = {}
+    if online == "machines":
+        urls = {"online": request.getfixturevalue("redis_url"), "database": request.getfixturevalue("postgres").url}
+        folders = {who: tmp_path / f"machine{who}" for who in (-1, *range(3), *range(10, 14), *range(20, 24))}
+        configure_machines(list(folders.values()), **urls)
+    else:
+        configure(tmp_path, "lmdb://online" if injected else request.getfixturevalue("redis_url"))
     world = world_of(EXACT if exact else SPECS)
-    with FeatureStore(tmp_path, clock=clock if injected else None) as store:
+    with FeatureStore(folders.get(-1, tmp_path), clock=clock if injected else None) as store:
         store.apply(world.declare())
         store.materialize(progress=False)
         looker, between = Looker(store), Looker(store)
         looker.start()
         skews = (0.0, 0.5, 1.5) if injected else (0.0, -3.0, 7.0)
-        running = [start(tmp_path, n, 6, skew=skew, injected=injected) for n, skew in enumerate(skews)]
-        victims = [start(tmp_path, 10 + n, 1 + n, injected=injected, kill=point) for n, point in enumerate(POINTS)]
+        running = [start(folders.get(n, tmp_path), n, 6, skew=skew, injected=injected) for n, skew in enumerate(skews)]
+        victims = [
+            start(folders.get(10 + n, tmp_path), 10 + n, 1 + n, injected=injected, kill=point)
+            for n, point in enumerate(POINTS)
+        ]
         codes = together([*running, *victims])
         assert codes == [0, 0, 0] + [-signal.SIGKILL] * 4
-        alone = [start(tmp_path, 20 + n, 1, injected=injected, kill=point) for n, point in enumerate(POINTS)]
+        alone = [
+            start(folders.get(20 + n, tmp_path), 20 + n, 1, injected=injected, kill=point)
+            for n, point in enumerate(POINTS)
+        ]
         for process in alone:  # one after the other: each finds what the one before has left
             assert together([process]) == [-signal.SIGKILL]
             between.look()
-        lines = [line for path in sorted(tmp_path.glob("sent.*")) for line in path.read_text().splitlines()]
+        lines = [line for path in sorted(tmp_path.rglob("sent.*")) for line in path.read_text().splitlines()]
         sent = [json.loads(line) for line in lines]
         for rows in sent:
             store.push("rows", rows, json=True)
@@ -153,6 +165,18 @@ def test_pushers_in_many_processes_lose_and_double_nothing(
         counts = store.get_online_features([{"entity_0": key} for (key,) in KEYS], "view").to_dict()
         assert sum(counts["view__fold_1"]) == len({row["id"] for row in logged})
         assert len(looker.answers) > 100
+        if folders:
+            assert not [path for folder in folders.values() for path in folder.rglob("*.log")]
+            store.close()
+            for who in (-1, 0):  # from any machine
+                with FeatureStore(folders[who]) as audited:
+                    served = audited.offline.log(audited.lookup("view").service.parts[0].view.source)  # type: ignore[arg-type]
+                    assert served.read().to_pylist() == logged
+                    if who == -1:
+                        audit = audited.audit()
+                        assert audit.compared > 100
+                        assert (audit.skewed, sum(late.early for late in audit.lateness), audit.damaged) == (0, 0, {})
+            return
         store.teardown()
 
 

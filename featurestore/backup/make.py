@@ -54,7 +54,7 @@ WAIT_SECONDS = 30.0
 def make_backup(config: Config, to: Path) -> BackupManifest:
     """Back a project up into a folder, or a file whose name ends in .tar, that is not there yet.
 
-    All that was acknowledged before it began is in it, but for a registry in PostgreSQL, which is to be dumped after it. Raises BackupError, LogError and RegistryError; nothing is left then, nor
+    All that was acknowledged before it began is in it, but for what lies in PostgreSQL, which is to be dumped after it. Raises BackupError, LogError and RegistryError; nothing is left then, nor
     where it is killed.
     """
     config.check_restored()

@@ -9,23 +9,29 @@ SQL comes as SQLite has it. What differs is put in its place here: the mark of a
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from featurestore.durable.forks import mutex, renewed_in_child
-from featurestore.errors import ConfigError, MissingPackageError, RegistryError, RegistryUnavailableError
+from featurestore.errors import (
+    ConfigError,
+    FeatureStoreError,
+    MissingPackageError,
+    RegistryError,
+    RegistryUnavailableError,
+)
 
 try:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 except ImportError as error:  # pragma: no cover - the extra is not installed
-    raise MissingPackageError(
-        f"A registry in PostgreSQL needs {error.name}: pip install 'featurestore[postgresql]'"
-    ) from error
+    raise MissingPackageError(f"PostgreSQL needs {error.name}: pip install 'featurestore[postgresql]'") from error
 
 CONNECTIONS = 4
 """Connections that are kept between two transactions at most."""
@@ -100,6 +106,25 @@ REFUSED = {
 }
 """What some codes mean for whoever reads the message."""
 
+WATCHED = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+"""What the server is told of a connection that holds a lock: that of a machine that is gone is free within half a minute."""
+
+NAME_BYTES = 63
+"""Bytes that PostgreSQL keeps of what a connection says of itself."""
+
+
+class Errors(NamedTuple):
+    """As what the errors of a program's tables are raised. away: where the server cannot be reached just now. busy: where others have
+    held a lock for too long. setting: the key of featurestore.toml that names the place."""
+
+    wrong: type[FeatureStoreError]
+    away: type[FeatureStoreError]
+    busy: type[FeatureStoreError]
+    setting: str
+
+
+OF_REGISTRY = Errors(RegistryError, RegistryUnavailableError, RegistryUnavailableError, "registry")
+
 _OF_PARENTS: list[psycopg.Connection[Any]] = []
 """Connections of the process that this one was forked from: to close them would end them for both."""
 
@@ -131,6 +156,22 @@ class PostgreSQLConnection:
         """The version of the tables that are there."""
         return self.found
 
+    def bytes_of(self, sql: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
+        """Run one statement that gives long bytes, which come as they are."""
+        return self._connection.execute(_marked(sql), values, binary=True)
+
+    def at_once(self, sql: str) -> Any:
+        """Run several statements without values on one way to the server and back; the first row of the last one, if that gives any."""
+        cursor = self._connection.execute(sql)
+        while cursor.nextset():
+            pass
+        return None if cursor.description is None else cursor.fetchone()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection broke, and with it what it was about to keep."""
+        return self._connection.closed
+
     def tables(self) -> set[str]:
         """The names of the tables that are there."""
         found = self._connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
@@ -147,14 +188,16 @@ class PostgreSQL:
     after; None: of nobody who is told apart. schema: the version of the tables. timeout: how long (s) others are waited for.
     """
 
-    def __init__(self, url: str, what: str, *, project: str | None, schema: int, timeout: float) -> None:
-        self._what, self._schema, self._timeout = what, schema, timeout
-        self._settings = _settings(url)
+    def __init__(
+        self, url: str, what: str, *, project: str | None, schema: int, timeout: float, errors: Errors = OF_REGISTRY
+    ) -> None:
+        self._what, self._schema, self._timeout, self._errors = what, schema, timeout, errors
+        self._settings = _settings(url, errors.setting)
         self._secret = str(self._settings.get("password") or "")
         space = "featurestore" if project is None else f"featurestore_{project}"
         if len(space) > LONGEST_BYTES:
             raise ConfigError(
-                f"The name of project '{project}' is too long for a registry in PostgreSQL, which tells names of "
+                f"The name of project '{project}' is too long for PostgreSQL, which tells names of "
                 f"{LONGEST_BYTES} bytes apart; {LONGEST_BYTES - len('featurestore_')} are left for it"
             )
         self._space = f'"{space}"'
@@ -162,13 +205,20 @@ class PostgreSQL:
         self._gone_at = float("-inf")  # from when on (monotonic, s) a server that is away is not waited for
         self._lock = mutex()
         self._idle: list[psycopg.Connection[Any]] = []
+        self._locking: set[psycopg.Connection[Any]] = set()
         weakref.finalize(self, _close, self._idle)
         renewed_in_child(self)
 
     def renew(self) -> None:
-        """Begin without connections: in a child, those at hand are its parent's."""
-        _OF_PARENTS.extend(self._idle)
+        """Begin without connections: in a child, those at hand are its parent's. The child lets go of them without a word to the server,
+        lest a lock of the parent live as long as the child."""
+        theirs = [*self._idle, *self._locking]
+        for connection in theirs:
+            with suppress(psycopg.Error, OSError):
+                os.close(connection.fileno())
+        _OF_PARENTS.extend(theirs)
         self._idle.clear()
+        self._locking.clear()
 
     def close(self) -> None:
         """Close the connections that nobody uses; the next transaction makes one."""
@@ -197,11 +247,69 @@ class PostgreSQL:
                 connection.execute("COMMIT")
             except psycopg.Error as error:
                 if connection.broken:
-                    raise RegistryUnavailableError(
+                    raise self._errors.away(
                         f"The {self._what} {self.name} went away while it was told to keep what was written, and whether it did "
                         f"is not known. Look, and do it again where it did not: {self._said(error)}"
                     ) from error
                 raise
+
+    @contextmanager
+    def alone(
+        self, number: int, doing: str, *, wait_seconds: float | None
+    ) -> Iterator[tuple[PostgreSQLConnection, int] | None]:
+        """A connection that has the lock of a number alone, as long as it lives, and the process of the server behind it. None where
+        others have it, or wait for it, and wait_seconds is None. Waiting is in turn, and ends with an error that says who has it.
+
+        Each statement of the connection is kept by itself, at once: one that comes after the lock was lost cannot be kept, because
+        the lock is lost with the connection alone. doing: what for, as others are told.
+        """
+        lock = f"hashtext('{self._space} {self._what}'), {number}"
+        mine = f"featurestore: {doing}, process {os.getpid()} on {socket.gethostname()}"[:NAME_BYTES].replace("'", "''")
+        begin = f"SET application_name = '{mine}'; SET search_path TO {self._space}; {WATCHED}; "
+        begin += f"SET lock_timeout = {round((wait_seconds or 0) * 1000)}"
+        with self.failing():
+            connection, found = self._first(begin)
+            self._locking.add(connection)
+            try:
+                if wait_seconds is None:
+                    taken = connection.execute(f"SELECT pg_try_advisory_lock({lock}), pg_backend_pid()").fetchone()
+                else:
+                    taken = self._waited(connection, lock, wait_seconds)
+                assert taken is not None
+                has_it, process = taken
+                self._check_direct(connection, process)
+                yield (PostgreSQLConnection(connection, found), process) if has_it else None
+            finally:
+                self._locking.discard(connection)
+                with suppress(psycopg.Error):
+                    connection.execute("SELECT pg_advisory_unlock_all()")
+                self._keep(connection)
+
+    def _waited(self, connection: psycopg.Connection[Any], lock: str, wait_seconds: float) -> tuple[bool, int]:
+        try:
+            taken = connection.execute(f"SELECT pg_backend_pid() FROM pg_advisory_lock({lock})").fetchone()
+        except psycopg.errors.LockNotAvailable as error:
+            first, second = (part.strip() for part in lock.rsplit(",", 1))
+            holders = connection.execute(
+                "SELECT application_name, coalesce(host(client_addr), 'the same machine') FROM pg_locks JOIN pg_stat_activity USING (pid) "
+                f"WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND objid = {second} "
+                f"AND classid = ({first}::bigint & 4294967295)::oid"
+            ).fetchone()
+            who = "nobody by now" if holders is None else f"{holders[0]}, from {holders[1]}"
+            raise self._errors.busy(
+                f"The {self._what} {self.name} is locked, and was not free within {wait_seconds:g} s; who has it is: {who}. Where that "
+                "process was stopped or hangs, let it go on or end it: its lock goes with it"
+            ) from error
+        assert taken is not None
+        return True, taken[0]
+
+    def _check_direct(self, connection: psycopg.Connection[Any], process: int) -> None:
+        """ConfigError where something between here and the server may give the connection, with its lock, to others."""
+        if connection.info.backend_pid != process:
+            raise ConfigError(
+                f"The {self._what} {self.name} is reached through a pool of connections, such as pgbouncer, which may give one and its "
+                f"locks to somebody else. Name the server itself (featurestore.toml, {self._errors.setting})"
+            )
 
     def mark(self, connection: PostgreSQLConnection) -> None:
         """Say that the tables are this version's."""
@@ -216,11 +324,11 @@ class PostgreSQL:
         """A connection whose transaction has begun, and the version of the tables, 0 where there are none. The connection is
         kept for the next one where this one came to its end."""
         begin += f"; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; SET LOCAL search_path TO {self._space}"
-        with self._failing():
+        with self.failing():
             connection, found = self._first(begin)
             try:
                 if found > self._schema:
-                    raise RegistryError(
+                    raise self._errors.wrong(
                         f"The {self._what} {self.name} was written by a newer version of featurestore (schema {found}; this one "
                         f"reads {self._schema}); upgrade it here"
                     )
@@ -290,23 +398,24 @@ class PostgreSQL:
         connection.execute(FORMATS)
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def failing(self) -> Iterator[None]:
+        """What goes wrong within, as errors of the program's tables."""
         try:
             yield
         except UnicodeError as error:
-            raise RegistryError(f"The {self._what} {self.name} cannot be used: {error}") from error
+            raise self._errors.wrong(f"The {self._what} {self.name} cannot be used: {error}") from error
         except psycopg.Error as error:
             state = error.sqlstate or ""
             name, said = f"The {self._what} {self.name}", self._said(error)
             if state == "55P03":
-                raise RegistryUnavailableError(
+                raise self._errors.busy(
                     f"{name} cannot be used: other processes have been writing to it for {self._timeout:g} s; try again"
                 ) from error
             if self._gone_at == float("-inf") and UNKNOWN.search(said):  # and it was never right before
                 raise ConfigError(f"{name} cannot be used: {said}. Correct its URL in featurestore.toml") from error
             if state.startswith(UNAVAILABLE) or (not state and isinstance(error, psycopg.OperationalError)):
-                raise RegistryUnavailableError(f"{name} cannot be reached: {said}") from error
-            raise RegistryError(
+                raise self._errors.away(f"{name} cannot be reached: {said}") from error
+            raise self._errors.wrong(
                 f"{name} cannot be used: {REFUSED[state] + ': ' if state in REFUSED else ''}{said}"
             ) from error
 
@@ -326,21 +435,21 @@ def _close(connections: list[psycopg.Connection[Any]]) -> None:
         connections.pop().close()
 
 
-def _settings(url: str) -> dict[str, Any]:
+def _settings(url: str, setting: str) -> dict[str, Any]:
     """What libpq is told; ConfigError, which shows nothing of the URL, where it is none."""
     if not PLACE.fullmatch(url):
         raise ConfigError(
-            "The postgresql:// URL of the registry cannot be read. In a user or password, write @ : / ? # % as %40 %3A %2F %3F %23 %25"
+            f"The postgresql:// URL of the {setting} cannot be read. In a user or password, write @ : / ? # % as %40 %3A %2F %3F %23 %25"
         )
     try:
         said = conninfo_to_dict(url)
     except psycopg.ProgrammingError:  # whose message may have a part of a password
         raise ConfigError(
-            "The postgresql:// URL of the registry cannot be read: postgresql://USER:PASSWORD@HOST:PORT/DATABASE?option=value, "
+            f"The postgresql:// URL of the {setting} cannot be read: postgresql://USER:PASSWORD@HOST:PORT/DATABASE?option=value, "
             "with the options of libpq, such as sslmode"
         ) from None
     if not re.fullmatch(r"[0-9,]*", str(said.get("port") or "")):
-        raise ConfigError("The postgresql:// URL of the registry has a port that is no number")
+        raise ConfigError(f"The postgresql:// URL of the {setting} has a port that is no number")
     return {**SETTINGS, **said, "client_encoding": "UTF8"}
 
 

@@ -243,7 +243,13 @@ class _Forget:
                     yield self.project.view(view)
 
     def _check_logs(self) -> None:
-        """LogError where rows were pushed that lie in a log on another machine."""
+        """LogError where rows were pushed that lie in a log on another machine, or where none can be erased."""
+        for logged in self.logged:
+            if self.project.offline.logs.are_shared:
+                raise LogError(
+                    f"{logged.source.title}: its rows are logged in PostgreSQL (featurestore.toml, push_log), from which keys cannot be "
+                    "forgotten yet. Nothing was forgotten"
+                )
         online = self.project.online
         for source in self.elsewhere:
             assert isinstance(source, PushSource)

@@ -46,7 +46,11 @@ class Compactor:
         if not self._after or self._seen.get(log) == log.filled or self._stopped.is_set():
             return
         self._seen[log] = log.filled
-        if log.unsealed() < self._after or time.monotonic() < self._failed.get(log, 0):
+        try:
+            unsealed = log.unsealed()
+        except LogError:  # the rows are kept, whatever became of the log since
+            return
+        if unsealed < self._after or time.monotonic() < self._failed.get(log, 0):
             return
         with self._lock:
             if log not in self._wanted:

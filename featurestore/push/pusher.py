@@ -24,7 +24,14 @@ import numpy.typing as npt
 from featurestore.clock import to_datetime
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.durable.forks import renewed_in_child
-from featurestore.errors import FeatureStoreError, LogBusyError, OnlineStoreError, OnlineUnavailableError, PushError
+from featurestore.errors import (
+    FeatureStoreError,
+    LogBusyError,
+    LogUnavailableError,
+    OnlineStoreError,
+    OnlineUnavailableError,
+    PushError,
+)
 from featurestore.lazy import pa, pc
 from featurestore.online import Guard, OnlineStore
 from featurestore.online.source_state import NEVER, SourceState, state_key
@@ -357,7 +364,9 @@ class Pusher:
         except PushError:
             raise
         except FeatureStoreError as error:
-            fate = Fate.REFUSED if self._queue.fate is Fate.OPEN else self._queue.fate  # the log took nothing of it
+            fate, is_open = self._queue.fate, isinstance(error, LogUnavailableError) and error.is_open
+            if fate is Fate.OPEN and not is_open:  # the log took nothing of it
+                fate = Fate.REFUSED
             raise type(error)(f"{error} {fate.value}") from error
 
     def _kept(self, requests: Sequence[QueuedPush]) -> Sequence[Pushed | PushError]:

@@ -8,8 +8,10 @@ long as the state keeps its bytes: with the same state a store holds the same ro
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from featurestore.declare.push import PushSource
-from featurestore.durable.forks import mutex
+from featurestore.durable.forks import mutex, renewed_in_child
 from featurestore.errors import FeatureStoreError
 from featurestore.online.source_state import NEVER, SourceState
 from featurestore.sources.log import Log
@@ -17,6 +19,9 @@ from featurestore.sources.offline import Offline
 
 LOOK_EVERY_US = 100_000
 """µs between two looks at a log, by a clock that runs."""
+
+PATIENCE_SECONDS = 0.25
+"""Seconds for which a lookup waits for a look at a log on another machine: a quarter of what an answer may be behind."""
 
 
 class LogWitness:
@@ -31,6 +36,12 @@ class LogWitness:
         self._gate = mutex()
         self._vouched: tuple[bytes | None, int] = (None, NEVER)
         self._looked = NEVER
+        self.renew()
+        renewed_in_child(self)
+
+    def renew(self) -> None:
+        """Begin with nobody looking: as it is made, and in a child, which has none of its parent's threads."""
+        self._thread = ThreadPoolExecutor(1, f"look {self._source.name}")
 
     def __call__(self, held: bytes | None, now: int) -> int:
         """See `source_state.Witness`."""
@@ -38,12 +49,24 @@ class LogWitness:
         known = instant if state == held else NEVER
         if known >= now or 0 <= now - self._looked < self._every or not self._gate.acquire(blocking=False):
             return known
+        self._looked = now
+        if self._offline.logs.are_shared:
+            looking = self._thread.submit(self._look, held, now, known)
+            looking.add_done_callback(lambda _: self._gate.release())
+            try:
+                return looking.result(PATIENCE_SECONDS)
+            except TimeoutError:
+                return known
         try:
-            self._looked = now
+            return self._look(held, now, known)
+        finally:
+            self._gate.release()
+
+    def _look(self, held: bytes | None, now: int, known: int) -> int:
+        """Vouch for a reading where that can be done now."""
+        try:
             if self._log is None:
-                if not self._offline.logs.is_at_hand(
-                    self._source.name
-                ):  # on another machine, say: then what is written online has to do
+                if not self._offline.logs.is_at_hand(self._source.name):  # then what is written online has to do
                     return known
                 self._log = self._offline.log(self._source)
             with self._log.attempt("looking whether all of it is online") as alone:
@@ -52,8 +75,6 @@ class LogWitness:
                     self._vouched, known = (held, now), now
         except (FeatureStoreError, OSError):  # whoever pushes or trains is told
             return known
-        finally:
-            self._gate.release()
         return known
 
 

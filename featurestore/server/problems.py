@@ -24,6 +24,7 @@ from featurestore.errors import (
     FingerprintError,
     ForbiddenError,
     LogBusyError,
+    LogUnavailableError,
     NotFoundError,
     NotMaterializedError,
     OnDemandError,
@@ -52,6 +53,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (OnlineStoreError, 500, "The online store failed"),
     (RegistryUnavailableError, 503, "The registry cannot be reached"),
     (LogBusyError, 503, "The push log is held by another process"),
+    (LogUnavailableError, 503, "The push log cannot be reached"),
     (FeatureStoreError, 500, "The feature store failed"),
 )
 """The first row whose error fits decides."""

@@ -17,17 +17,18 @@ import pytest
 
 from featurestore import ManualClock, PushSource
 from featurestore.errors import LogDamagedError, LogError
-from featurestore.sources.log import FileLog
+from featurestore.sources.log import FileLog, Log
 from featurestore.sources.log.frame import HEADER
 from featurestore.sources.push_logs import PushLogs
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.draws import PERCENT
+from tests.sources.conftest import Opened
 from tests.sources.log_rows import SCHEMA, batch, bits
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 
 
-def fill(log: FileLog, appends: int, rows: int = 3, start: int = 0) -> pa.Table:
+def fill(log: Log, appends: int, rows: int = 3, start: int = 0) -> pa.Table:
     """Appends of a few rows each, beginning at known_at `start`; returns what they hold."""
     batches = [batch(start + rows * turn, rows, turn=turn) for turn in range(appends)]
     for one in batches:
@@ -41,9 +42,9 @@ def open_file(log: FileLog) -> Path:
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-def test_rows_come_back_to_the_bit(tmp_path: Path, sealed: bool) -> None:
+def test_rows_come_back_to_the_bit(opened: Opened, sealed: bool) -> None:
     """Every type, nulls, NaN of any payload and -0.0 come back from frames and from Parquet as they were appended."""
-    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
+    with opened() as log:
         expected = fill(log, 40, rows=7)
         if sealed:
             assert log.compact(everything=True) == (1, 280, 0)
@@ -51,9 +52,9 @@ def test_rows_come_back_to_the_bit(tmp_path: Path, sealed: bool) -> None:
         assert bits(log.read()) == bits(expected)
 
 
-def test_reading_between_instants(tmp_path: Path) -> None:
+def test_reading_between_instants(opened: Opened) -> None:
     """`read` gives the rows with after < known_at ≤ upto, wherever the edges fall in frames, segments and Parquet."""
-    with FileLog(tmp_path / "log", lambda: SCHEMA, segment_bytes=3000) as log:
+    with opened(segment_bytes=3000) as log:
         fill(log, 12)
         log.compact()
         everything = fill(log, 12, start=100)
@@ -67,9 +68,9 @@ def test_reading_between_instants(tmp_path: Path) -> None:
         assert log.read(135).num_rows == 0
 
 
-def test_an_empty_log(tmp_path: Path) -> None:
+def test_an_empty_log(opened: Opened) -> None:
     """A log without rows has no last known_at, reads as a table without rows, and can be compacted and scanned."""
-    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
+    with opened() as log:
         assert log.last_known_at() is None
         assert log.compact(everything=True) == (0, 0, 0)
         with log.lock():
@@ -82,20 +83,20 @@ def test_an_empty_log(tmp_path: Path) -> None:
         assert connection.sql(f"SELECT * FROM {scan.relation}").fetchall() == []
 
 
-def test_several_batches_are_one_append(tmp_path: Path) -> None:
+def test_several_batches_are_one_append(opened: Opened) -> None:
     """Batches that are given together are kept together, and the last known_at is that of the last row."""
-    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
+    with opened() as log:
         with log.lock():
             log.append([batch(1, 2), batch(5, 3)])
         assert log.last_known_at() == 7
         assert log.read()["known_at"].to_pylist() == [1, 2, 5, 6, 7]
 
 
-def test_another_handle_sees_what_was_appended(tmp_path: Path) -> None:
+def test_another_handle_sees_what_was_appended(opened: Opened) -> None:
     """Two handles on one folder agree after each append, whoever made it."""
     with (
-        FileLog(tmp_path / "log", lambda: SCHEMA, segment_bytes=2000) as one,
-        FileLog(tmp_path / "log", lambda: SCHEMA) as two,
+        opened(segment_bytes=2000) as one,
+        opened() as two,
     ):
         for turn in range(0, 40, 2):
             fill(one, 1, 1, turn)
@@ -139,10 +140,10 @@ def test_who_asks_for_the_columns_closes_nobodys_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_another_schema_is_refused(tmp_path: Path, given: pa.Schema, told: str) -> None:
+def test_another_schema_is_refused(opened: Opened, given: pa.Schema, told: str) -> None:
     """A log that is read with other columns, and a batch of other columns, are refused with the difference."""
-    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
-        with FileLog(tmp_path / "log", lambda: given) as other, pytest.raises(LogError, match=told):
+    with opened() as log:
+        with opened(lambda: given) as other, pytest.raises(LogError, match=told):
             other.read()
         with log.lock(), pytest.raises(ValueError, match=told):
             log.append([pa.RecordBatch.from_arrays([pa.array([], field.type) for field in given], schema=given)])
@@ -183,19 +184,19 @@ def test_schemas_that_no_log_keeps(tmp_path: Path, schema: pa.Schema, told: str)
 
 
 @pytest.mark.parametrize("known", [[4, 6, 6], [5, 4], [3], [2, 9], [5, None]])
-def test_known_at_increases(tmp_path: Path, known: list[int | None]) -> None:
+def test_known_at_increases(opened: Opened, known: list[int | None]) -> None:
     """Rows whose known_at do not increase strictly, over the whole log, are refused, and none of them is kept."""
     schema = pa.schema([("known_at", pa.int64())])
-    with FileLog(tmp_path / "log", lambda: schema) as log, log.lock():
+    with opened(lambda: schema) as log, log.lock():
         log.append([pa.record_batch([pa.array([1, 3], pa.int64())], schema=schema)])
         with pytest.raises(ValueError, match="known_at"):
             log.append([pa.record_batch([pa.array(known, pa.int64())], schema=schema)])
         assert log.read()["known_at"].to_pylist() == [1, 3]
 
 
-def test_appending_needs_the_lock(tmp_path: Path) -> None:
+def test_appending_needs_the_lock(opened: Opened) -> None:
     """Without the lock, or under that of another thread, nothing can be appended; taking it twice is an error at once."""
-    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
+    with opened() as log:
         with pytest.raises(RuntimeError, match="under its lock"):
             log.append([batch(1, 1)])
         refused = []
@@ -215,11 +216,11 @@ def test_appending_needs_the_lock(tmp_path: Path) -> None:
         assert len(refused) == 1
 
 
-def test_threads_exclude_each_other(tmp_path: Path) -> None:
+def test_threads_exclude_each_other(opened: Opened) -> None:
     """Threads on one handle and on handles of their own, each reading the last known_at and appending the next."""
-    with FileLog(tmp_path / "log", lambda: SCHEMA) as shared, FileLog(tmp_path / "log", lambda: SCHEMA) as own:
+    with opened() as shared, opened() as own:
 
-        def append(log: FileLog) -> None:
+        def append(log: Log) -> None:
             for _ in range(25):
                 with log.lock():
                     log.append([batch((log.last_known_at() or 0) + 1, 1)])
@@ -364,7 +365,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from featurestore.errors import LogError
-from featurestore.sources.log import FileLog
+from featurestore.sources.log import FileLog, Log
 from tests.draws import PERCENT
 from tests.sources.log_rows import SCHEMA, batch
 log = FileLog(Path(sys.argv[1]), lambda: SCHEMA)
@@ -476,11 +477,11 @@ def test_a_reader_that_meets_a_vanished_file_looks_again(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("sealed", [0, 1, 2])
-def test_scanning_with_duckdb(tmp_path: Path, sealed: int) -> None:
+def test_scanning_with_duckdb(opened: Opened, sealed: int) -> None:
     """The view has the log's columns, types and bits; a row's pointer stays the same when its segment is sealed."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    with FileLog(tmp_path / "log", lambda: SCHEMA, segment_bytes=6000) as log:
+    with opened(segment_bytes=6000) as log:
         fill(log, 12)
         if sealed == 1:
             log.compact()
@@ -518,9 +519,9 @@ def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
             FileLog(tmp_path / "log", lambda: SCHEMA)
 
 
-def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
+def test_a_lock_is_not_inherited(opened: Opened) -> None:
     """A child forked while a log was locked does not keep the lock when its parent gives it up, and may take it."""
-    with FileLog(tmp_path / "log", lambda: SCHEMA) as log:
+    with opened() as log:
         with log.lock():
             pid = os.fork()
             if pid == 0:

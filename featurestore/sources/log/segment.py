@@ -102,7 +102,7 @@ class SegmentFile:
         start = 0 if after is None else bisect_right(self._lasts, after)
         stop = len(self._lasts) if upto is None else min(len(self._lasts), bisect_left(self._lasts, upto) + 1)
         batches = self._batches(schema, start, stop)
-        return [part for batch in batches if (part := _between(batch, after, upto)).num_rows]
+        return [part for batch in batches if (part := between(batch, after, upto)).num_rows]
 
     def pieces(self, schema: pa.Schema, frames: int) -> Iterator[pa.Table]:
         """All rows in order, those of so many frames at a time."""
@@ -147,7 +147,8 @@ class SegmentFile:
         self._descriptor = -1
 
 
-def _between(batch: pa.RecordBatch, after: int | None, upto: int | None) -> pa.RecordBatch:
+def between(batch: pa.RecordBatch, after: int | None, upto: int | None) -> pa.RecordBatch:
+    """The rows of a batch with after < known_at ≤ upto."""
     known = batch.column("known_at").to_numpy()
     start = 0 if after is None else int(known.searchsorted(after, side="right"))
     stop = batch.num_rows if upto is None else int(known.searchsorted(upto, side="right"))

@@ -1,0 +1,235 @@
+"""What a log in PostgreSQL has to bear: connections that break, a server that goes, machines that have the lock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from featurestore.errors import ConfigError, LogBusyError, LogError, LogUnavailableError
+from featurestore.sources.log import Return
+from featurestore.sources.log.postgresql_log import PostgreSQLLog, push_log_database
+from tests.servers import Front, PostgresServer
+from tests.sources.log_rows import SCHEMA, batch
+
+
+def machine(url: str, folder: Path, *, wait_seconds: float = 60.0, **said: Any) -> PostgreSQLLog:
+    """The log as a machine opens it."""
+    database = push_log_database(url, "shop", wait_seconds=wait_seconds)
+    return PostgreSQLLog(database, "taps/rows", folder, lambda: SCHEMA, wait_seconds=wait_seconds, **said)
+
+
+@contextmanager
+def fronted(postgres: PostgresServer, kind: type[Front] = Front) -> Iterator[tuple[Front, str]]:
+    with kind(postgres.socket) as front:
+        yield front, f"postgresql://postgres:secret@127.0.0.1:{front.port}/postgres?sslmode=disable"
+
+
+def known(log: PostgreSQLLog) -> list[int]:
+    found: list[int] = log.read()["known_at"].to_pylist()
+    return found
+
+
+def test_an_append_whose_answer_was_lost_is_found_out(postgres: PostgresServer, tmp_path: Path) -> None:
+    """It was kept: so it is once, and whoever pushes is told so."""
+    with fronted(postgres) as (front, url), machine(url, tmp_path) as log:
+        with log.lock():
+            front.hang_up_after = b"INSERT INTO push_frames"
+            log.append([batch(1, 2)])
+            assert front.hang_up_after is None
+            with pytest.raises(LogUnavailableError):
+                log.confirm(written=9)
+        with log.lock():
+            log.append([batch(3, 1)])
+        assert known(log) == [1, 2, 3]
+
+
+def test_an_append_that_never_came_is_not_kept(postgres: PostgresServer, tmp_path: Path) -> None:
+    with fronted(postgres) as (front, url), machine(url, tmp_path) as log:
+        with log.lock():
+            front.drop()
+            with pytest.raises(LogUnavailableError, match="and has not") as caught:
+                log.append([batch(1, 2)])
+        assert not caught.value.is_open
+        assert known(log) == []
+
+
+def test_a_server_that_does_not_come_back_leaves_it_open(postgres: PostgresServer, tmp_path: Path) -> None:
+    with machine(postgres.url, tmp_path) as log:
+        with log.lock():
+            log.append([batch(1, 2)])
+        try:
+            with log.lock():
+                postgres.stop()
+                with pytest.raises(LogUnavailableError, match="and is not back") as caught:
+                    log.append([batch(3, 1)])
+        finally:
+            postgres.start()
+        assert caught.value.is_open
+        assert known(log) == [1, 2], "what was acknowledged outlives a crash"
+
+
+def test_who_has_lost_the_lock_writes_nothing_more(postgres: PostgresServer, tmp_path: Path) -> None:
+    """The server ended the connection, as it does with a machine that is gone; another has the lock since, and wrote."""
+    with machine(postgres.url, tmp_path / "a") as lost, machine(postgres.url, tmp_path / "b") as other:
+        with lost.lock("pushing rows"):
+            with psycopg.connect(postgres.url, autocommit=True) as connection:
+                ended = connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'featurestore: pushing rows%'"
+                ).fetchall()
+            assert ended == [(True,)]
+            with other.lock():
+                other.append([batch(1, 1)])
+                other.confirm(written=7)
+            with pytest.raises(LogUnavailableError, match="and has not"):
+                lost.append([batch(1, 2)])
+        assert known(other) == [1]
+        with lost.lock():
+            assert lost.confirmed().written == 7
+
+
+def test_who_gives_up_waiting_is_told_who_has_the_lock(postgres: PostgresServer, tmp_path: Path) -> None:
+    with machine(postgres.url, tmp_path) as log, machine(postgres.url, tmp_path, wait_seconds=0.2) as other:
+        with log.lock("filling view 'x'"):
+            with other.attempt("looking") as alone:
+                assert not alone
+            with pytest.raises(LogBusyError, match=f"filling view 'x', process {os.getpid()}"), other.lock():
+                pass
+        with other.attempt("looking") as alone:
+            assert alone
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_copy_of_a_sealed_segment_is_fetched_again(postgres: PostgresServer, tmp_path: Path, damage: str) -> None:
+    """Of a machine that sealed nothing itself, too."""
+    with (
+        machine(postgres.url, tmp_path / "a", segment_bytes=1) as sealing,
+        machine(postgres.url, tmp_path / "b") as reading,
+    ):
+        with sealing.lock():
+            sealing.append([batch(1, 50)])
+            sealing.append([batch(51, 50)])
+        assert sealing.compact() == (1, 50, 0)
+        assert sealing.compact() == (0, 0, 0)
+        with psycopg.connect(postgres.url) as connection:
+            assert connection.execute("SELECT count(*) FROM featurestore_shop.push_frames").fetchall() == [(1,)]
+        assert known(reading) == list(range(1, 101))
+        (copy,) = (tmp_path / "b").glob("*.parquet")
+        if damage == "gone":
+            copy.unlink()
+        else:
+            whole = copy.read_bytes()
+            copy.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+        assert known(reading) == list(range(1, 101))
+
+
+@pytest.mark.parametrize("step", ["UPDATE push_segments", "DELETE FROM push_frames", "COMMIT"])
+def test_who_seals_may_be_killed_anywhere(postgres: PostgresServer, tmp_path: Path, step: str) -> None:
+    """No row is lost or doubled, nobody waits for the dead, and the next call seals."""
+    with machine(postgres.url, tmp_path / "a", segment_bytes=1) as log:
+        with log.lock():
+            log.append([batch(1, 5)])
+            log.append([batch(6, 5)])
+        child = os.fork()
+        if child == 0:
+            execute = psycopg.Connection.execute
+
+            def dying(connection: Any, query: str, *given: Any, **said: Any) -> Any:
+                if query.startswith(step):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return execute(connection, query, *given, **said)
+
+            psycopg.Connection.execute = dying  # type: ignore[method-assign]
+            machine(postgres.url, tmp_path / "a", segment_bytes=1).compact()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        assert known(log) == list(range(1, 11))
+        assert log.compact() == (1, 5, 0)
+        assert known(log) == list(range(1, 11))
+
+
+def test_rows_that_are_ahead_are_taken_back(postgres: PostgresServer, tmp_path: Path) -> None:
+    """Appends of which any row is known later go, what is confirmed of that time too, and every machine sees it."""
+    with machine(postgres.url, tmp_path / "a") as log, machine(postgres.url, tmp_path / "b") as other:
+        with log.lock():
+            log.append([batch(1, 3)])
+            log.append([batch(4, 3)])
+            log.confirm(written=6, served=20)
+        with other.lock():
+            assert other.ahead_of(5)["known_at"].to_pylist() == [4, 5, 6]
+            other.take_back(5)
+            assert (*other.confirmed(), other.last_known_at()) == (5, 5, 3)
+        assert known(log) == [1, 2, 3]
+        assert log.segments()[-1].rows == 3
+        with log.lock():
+            log.append([batch(4, 1)])
+            log._roll(log._mine())
+            with pytest.raises(LogError, match="in a full segment"):
+                log.ahead_of(1)
+
+
+def test_returns_and_confirmed_instants_are_everybody_s(postgres: PostgresServer, tmp_path: Path) -> None:
+    with machine(postgres.url, tmp_path / "a") as log, machine(postgres.url, tmp_path / "b") as other:
+        with log.lock():
+            log.note_return(Return(5, 9))
+            log.confirm(written=5)
+            log.confirm(written=3, served=4)
+        assert other.returns() == [Return(5, 9)]
+        with other.lock():
+            assert other.confirmed() == (5, 4)
+
+
+def test_a_child_does_not_keep_the_lock_of_a_parent_that_dies(postgres: PostgresServer, tmp_path: Path) -> None:
+    """It has the parent's socket until it lets go of it: else nobody could push until the child ends."""
+    told, tell = os.pipe()
+    ends, end = os.pipe()
+    with machine(postgres.url, tmp_path, wait_seconds=60) as log:
+        parent = os.fork()
+        if parent == 0:
+            own = machine(postgres.url, tmp_path)
+            with own.lock():
+                if os.fork() == 0:
+                    os.close(end)
+                    os.write(tell, b"forked")
+                    os.read(ends, 1)  # until the test ends
+                    os._exit(0)
+                threading.Event().wait(300)
+        assert os.read(told, 6) == b"forked"
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        with log.lock():
+            log.append([batch(1, 1)])
+        assert known(log) == [1]
+    for descriptor in (told, tell, ends, end):
+        os.close(descriptor)
+
+
+class Pool(Front):
+    """A pool of connections, which says another number of the server's process, as pgbouncer does."""
+
+    def _pump(self, source: Any, sink: Any, deaf: threading.Event, requests: bool) -> None:
+        super()._pump(source, sink if requests else Renumbering(sink), deaf, requests)
+
+
+class Renumbering:
+    def __init__(self, sink: socket.socket) -> None:
+        self.shutdown, self._sink = sink.shutdown, sink
+
+    def sendall(self, data: bytes) -> None:
+        at = data.find(b"K\0\0\0\x0c")
+        self._sink.sendall(data if at < 0 else data[: at + 5] + b"\0\0\0\1" + data[at + 9 :])
+
+
+def test_a_pool_of_connections_is_refused(postgres: PostgresServer, tmp_path: Path) -> None:
+    """What it gives to somebody else would take the lock along."""
+    with fronted(postgres, Pool) as (_, url), machine(url, tmp_path) as log:
+        with pytest.raises(ConfigError, match="through a pool of connections"), log.lock():
+            pass
