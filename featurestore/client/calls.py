@@ -259,7 +259,7 @@ def _json_result(sent: list[dict[str, Any]], body: bytes, headers: Mapping[str, 
         column.name: column_of(column.type, of_rows, json=True)
         for column, of_rows in zip(service.columns, values, strict=True)
     }
-    return _result(told, service, columns, zip(*told["statuses"], strict=True), sent, headers)
+    return _result(told, service, columns, _judged_rows(told["statuses"]), sent, headers)
 
 
 def _arrow_result(sent: list[dict[str, Any]], body: bytes, headers: Mapping[str, str]) -> OnlineResult:
@@ -267,7 +267,7 @@ def _arrow_result(sent: list[dict[str, Any]], body: bytes, headers: Mapping[str,
     told = orjson.loads(table.schema.metadata[ABOUT])
     columns: dict[str, Sequence[Any]] = {name: scalars(table[name]) for name in table.column_names}
     statuses = [told["statuses"][name] for name in columns]
-    return _result(told, _service_of(told, columns), columns, statuses, sent, headers)
+    return _result(told, _service_of(told, columns), columns, _judged(statuses), sent, headers)
 
 
 def _service_of(told: Mapping[str, Any], columns: Iterable[str]) -> PlainService:
@@ -283,22 +283,31 @@ def _service(name: str, fingerprint: str, columns: tuple[str, ...], types: tuple
 
 
 def _result(
-    told: Mapping[str, Any], service: PlainService, columns: dict[str, Sequence[Any]], statuses: Iterable[Sequence[str]],
+    told: Mapping[str, Any], service: PlainService, columns: dict[str, Sequence[Any]], judged: Judged,
     sent: list[dict[str, Any]], headers: Mapping[str, str],
 ) -> OnlineResult:  # fmt: skip
-    """statuses: the texts of each column's."""
     inputs = {name: column_of(of, [row.get(name) for row in sent], json=True) for name, of in service.inputs.items()}
     parts = {  # which view a column is of is not told
         view: PartAnswer((), Judged((), ()), micros_of(from_json(Timestamp, instant)), stale=told["stale"][view])
         for view, instant in told["as_of"].items()
     }
     return OnlineResult(
-        cast("ResolvedService", service), columns, inputs, parts, wall_clock(), {}, _judged(statuses),
+        cast("ResolvedService", service), columns, inputs, parts, wall_clock(), {}, judged,
         headers.get("X-Request-ID"),
     )  # fmt: skip
 
 
+def _judged_rows(rows: list[list[str]]) -> Judged:
+    """The statuses by the texts of each row, which mostly are the same in all of them."""
+    first = rows[0]
+    if rows.count(first) < len(rows):
+        return _judged(zip(*rows, strict=True))
+    lists, places = _judged([text] for text in first)
+    return Judged([one * len(rows) for one in lists], places)
+
+
 def _judged(statuses: Iterable[Sequence[str]]) -> Judged:
+    """The statuses by the texts of each column."""
     distinct: dict[tuple[str, ...], int] = {}
     places = [distinct.setdefault(tuple(texts), len(distinct)) for texts in statuses]
     return Judged([[STATUSES[text] for text in texts] for texts in distinct], tuple(places))
