@@ -319,17 +319,24 @@ class FeatureStore(BoundToProcess):
 
     @checked
     def materialize(
-        self, views: Sequence[str] | None = None, *, full: bool = False, progress: bool = True
+        self,
+        views: Sequence[str] | None = None,
+        *,
+        full: bool = False,
+        progress: bool = True,
+        stop: Event | None = None,
     ) -> list[Run]:
         """Compute and publish what is due up to now of the applied views; what was served before stays until then.
 
         views: only these. full: every key, not only those that may have changed, and what is served already once more, in
-        one switch. progress: a bar on a terminal, lines elsewhere. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
+        one switch. progress: a bar on a terminal, lines elsewhere. stop: once it is set, MaterializeError after the batch that is being written. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
         """
+        if not isinstance(stop, Event | None):
+            raise RequestError(f"stop is a threading.Event, and not {shown(stop)}")
         self._say(self.differences().told(*MATERIALIZED))
-        fill = self._project.materializer.materialize
+        fill, stops = self._project.materializer.materialize, (stop or Event()).is_set
         applied = self._project.applied(views)
-        runs = [run for view in applied for run in fill(view, full=full, progress=Progress(shown=progress))]
+        runs = [run for view in applied for run in fill(view, full=full, progress=Progress(shown=progress, stop=stops))]
         self._free_leftovers()
         return runs
 

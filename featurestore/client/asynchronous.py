@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from featurestore.client.calls import Call, Format, address_of, listing_of, lookup_of, push_of, unreached
+from featurestore.client.calls import (
+    Call,
+    Format,
+    address_of,
+    listing_of,
+    lookup_of,
+    materialize_of,
+    push_of,
+    status_call,
+    unreached,
+)
 from featurestore.client.retries import AGAIN, CallTime, checked_settings
 from featurestore.declare.arguments import checked
 from featurestore.errors import MissingPackageError
@@ -51,6 +62,15 @@ class AsyncClient:
     async def push(self, source: str, rows: Any) -> Pushed:
         """See `Client.push`."""
         return await self._call(push_of(source, rows))
+
+    @checked
+    async def materialize(self, views: Sequence[str] | None = None, *, full: bool = False) -> list[str]:
+        """See `Client.materialize`."""
+        return await self._call(materialize_of(views, full))
+
+    async def status(self) -> list[dict[str, Any]]:
+        """See `Client.status`."""
+        return await self._call(status_call())
 
     async def services(self) -> list[dict[str, Any]]:
         """See `Client.services`."""

@@ -5,11 +5,22 @@ from __future__ import annotations
 import io
 import socket
 import time
+from collections.abc import Sequence
 from http.client import HTTPResponse
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from featurestore.client.calls import Call, Format, address_of, listing_of, lookup_of, push_of, unreached
+from featurestore.client.calls import (
+    Call,
+    Format,
+    address_of,
+    listing_of,
+    lookup_of,
+    materialize_of,
+    push_of,
+    status_call,
+    unreached,
+)
 from featurestore.client.retries import AGAIN, CallTime, checked_settings
 from featurestore.declare.arguments import checked
 from featurestore.errors import MissingPackageError
@@ -116,6 +127,19 @@ class Client:
         Where ServerUnavailableError is raised they may have been kept; the same rows sent again change nothing.
         """
         return self._call(push_of(source, rows))
+
+    @checked
+    def materialize(self, views: Sequence[str] | None = None, *, full: bool = False) -> list[str]:
+        """Begin to fill what is due now of the applied views, in the background of the service; the names of the views.
+
+        views: only these. full: every key, not only those that may have changed. `status` tells how far it has come. Raises
+        NotFoundError, ForbiddenError, and MaterializeError where the service is at it already.
+        """
+        return self._call(materialize_of(views, full))
+
+    def status(self) -> list[dict[str, Any]]:
+        """How far each applied view has come online, and the run that works on it just now; as `ViewStatus.to_dict` tells it."""
+        return self._call(status_call())
 
     def services(self) -> list[dict[str, Any]]:
         """The applied services: name, fingerprint, the versions kept, and that of the server's manifest."""

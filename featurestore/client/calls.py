@@ -109,7 +109,7 @@ class Call(NamedTuple, Generic[R]):
 
     def result(self, status: int, headers: Mapping[str, str], body: bytes) -> R:
         """Of an answer; raises the error that the service told of, as the store would have raised it."""
-        if status == 200:
+        if status in {200, 202}:
             try:
                 return self.read(body, headers)
             except (
@@ -166,6 +166,22 @@ def push_of(source: str, rows: Any) -> Call[Pushed]:
         raise PushError(f"source is the name of a push source, and not {shown(source)}")
     body = _body({"source": source, "rows": json_rows(rows, PushError)}, PushError)
     return Call("/v1/push", body, {"Content-Type": JSON}, _pushed, PushError)
+
+
+def materialize_of(views: Sequence[str] | None, full: bool) -> Call[list[str]]:
+    """Filling what is due; the names of the views."""
+    asked: dict[str, Any] = {"full": full} if views is None else {"views": list(views), "full": full}
+    return Call(
+        "/v1/materialize",
+        _body(asked, RequestError),
+        {"Content-Type": JSON},
+        lambda body, _: list(orjson.loads(body)["views"]),
+    )
+
+
+def status_call() -> Call[list[dict[str, Any]]]:
+    """How far each view has come."""
+    return Call("/v1/status", None, {}, lambda body, _: list(orjson.loads(body)["views"]))
 
 
 def listing_of(kind: Literal["services", "views"], name: str | None = None) -> Call[Any]:

@@ -7,7 +7,9 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +54,19 @@ ACTIONS = (
 """What is in the trail."""
 
 
+_acting: ContextVar[str | None] = ContextVar("acting", default=None)
+
+
+@contextmanager
+def acting_as(who: str) -> Iterator[None]:
+    """What this thread does meanwhile, a principal of the service does."""
+    token = _acting.set(who)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
 @functools.cache
 def os_user() -> str:
     """Who runs this process, as the trail has it."""
@@ -72,7 +87,7 @@ class Activity:
     what: str
     subject: str
     detail: dict[str, Any] = field(default_factory=dict)
-    who: str = field(default_factory=os_user)
+    who: str = field(default_factory=lambda: _acting.get() or os_user())
     at: int = field(default_factory=wall_clock)
 
 

@@ -15,7 +15,7 @@ OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
 TELLS_MORE = {"/readyz"}
 """Of these, what tells more to whoever brings a key."""
 
-SCOPES = {"/v1/push": "push", "/v1/serving-log": "admin", "/metrics": "metrics"}
+SCOPES = {"/v1/push": "push", "/v1/materialize": "materialize", "/v1/serving-log": "admin", "/metrics": "metrics"}
 """The scope of a route; of all others it is "read"."""
 
 SCHEMES = {

@@ -24,11 +24,12 @@ from featurestore.server.drain import Drain
 from featurestore.server.edge import ALWAYS, HttpEdge
 from featurestore.server.hot_routes import HotRoutes
 from featurestore.server.limits import ServerLimits
+from featurestore.server.materializing import Materializing
 from featurestore.server.metrics import Metrics
 from featurestore.server.presented import presented
 from featurestore.server.problems import BadRequest, answer_error, answer_http
 from featurestore.server.readiness import Readiness
-from featurestore.server.routes import add_metrics, add_routes
+from featurestore.server.routes import add_materialize, add_metrics, add_routes
 from featurestore.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def create_app(
     """
     pinned = presented(store, manifests)
     limits, drain = ServerLimits(store.config.server), Drain(store.config.server.drain_seconds)
-    readiness = Readiness(store, pinned, drain)
+    readiness, materializing = Readiness(store, pinned, drain), Materializing(store)
     is_on = store.config.server.authentication == "required" if authentication is None else authentication
     asks = Authentication(store.config if is_on else None)
     metrics = Metrics(store, limits)
@@ -96,6 +97,7 @@ def create_app(
             await access_log.close()
         if traces is not None:
             await run_in_threadpool(traces.close)
+        await run_in_threadpool(materializing.close)
         limits.close()
         readiness.close()
         if close_store:
@@ -112,6 +114,7 @@ def create_app(
     edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log, of_platforms)
     app.edge = edge if traces is None else traces.around(edge, metrics, frozenset(ALWAYS))
     add_routes(app, store, pinned, limits, hot, readiness, secured=asks.is_on)
+    add_materialize(app, store, limits, materializing)
     add_metrics(app, metrics)
     metrics.paths = frozenset(route.path for route in app.routes if isinstance(route, Route))
     if of_platforms is not None:

@@ -54,6 +54,15 @@ class LookupRequest(BaseModel):
     rows: list[dict[str, Any]] = Field(min_length=1, examples=[[{"carrier": "UA", "sched_minutes": 180}]])
 
 
+class MaterializeRequest(BaseModel):
+    """What is to be filled of the applied views."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    views: list[str] | None = Field(None, min_length=1, description="Only these views", examples=[["carrier_delays"]])
+    full: bool = Field(False, description="Every key, not only those that may have changed; what is served again")
+
+
 class LookupResponse(BaseModel):
     """Rows of values in the order of `columns`, and a status for each of them."""
 
@@ -214,6 +223,21 @@ def read_manifest(body: bytes, config: ServerConfig = DEFAULTS) -> dict[str, Any
         detail = f"The body is larger than the {config.manifest_bytes} bytes that a manifest may have"
         raise LimitError("manifest_bytes", detail, status=413)
     return _object(read_whole(body), "{} is no manifest, which is an object")
+
+
+def read_materialize(body: bytes) -> tuple[list[str] | None, bool]:
+    """The names of views, None for all, and whether all of their keys are meant; BadRequest."""
+    asked = _object(read_json(body) if body else {}, "The body must be an object, and is {}")
+    fields = tuple(MaterializeRequest.model_fields)
+    for name in asked:
+        if name not in fields:
+            raise BadRequest(f"The body has no field '{name}'.{did_you_mean(name, fields, noun='Fields')}")
+    views, full = asked.get("views"), asked.get("full", False)
+    if views is not None and not (isinstance(views, list) and views and all(isinstance(one, str) for one in views)):
+        raise BadRequest("views must be a list of names of views, one at least; left out, all are meant")
+    if not isinstance(full, bool):
+        raise BadRequest("full must be true or false")
+    return views, full
 
 
 def _object(value: Any, refusal: str) -> dict[str, Any]:

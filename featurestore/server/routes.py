@@ -25,12 +25,15 @@ from featurestore.server.bodies import (
     TIMEOUT,
     LookupRequest,
     LookupResponse,
+    MaterializeRequest,
     PushRequest,
     PushResponse,
     read_manifest,
+    read_materialize,
 )
 from featurestore.server.hot_routes import HotRoutes
 from featurestore.server.limits import Room, ServerLimits
+from featurestore.server.materializing import Materializing
 from featurestore.server.metrics import Metrics
 from featurestore.server.page import page
 from featurestore.server.presented import versions
@@ -66,6 +69,13 @@ NOWHERE = (
     "No such service or view",
     "NotFound",
     "No feature service, feature view or on-demand feature 'delay' was applied.",
+)
+NO_VIEW = (404, "No such view", "NotFound", "No feature view 'delay' was applied. Did you mean 'delays'?")
+BUSY_FILLING = (
+    409,
+    "This process materializes already",
+    "Materialize",
+    "This server materializes already; GET /v1/status tells how far it has come",
 )
 ABSENT = (503, "Not materialized, or no online store", "NotMaterialized", "View 'carrier_delays' has no values online.")
 
@@ -261,6 +271,47 @@ def _add_catalog(app: FastAPI, store: FeatureStore, pinned: Mapping[str, Manifes
     def view(name: str, request: Request) -> Response:
         """One applied view: all that can change its values."""
         return one("views", name, principal_of(request.scope))
+
+
+def add_materialize(app: FastAPI, store: FeatureStore, limits: ServerLimits, materializing: Materializing) -> None:
+    """The routes that fill views, and tell how far they have come."""
+    begun = {"views": ["carrier_delays"], "status": "/v1/status"}
+    content = {"application/json": {"example": begun}}
+    responses: dict[int | str, dict[str, Any]] = {
+        202: {"content": content, "description": "It has begun"},
+        **_problems("/v1/materialize", *WITH_BODY, NO_VIEW, BUSY_FILLING),
+    }
+    body = {**_body(MaterializeRequest.model_json_schema(), {"views": ["carrier_delays"]}), "required": False}
+
+    @app.post("/v1/materialize", status_code=202, responses=responses, openapi_extra={"requestBody": body})
+    async def materialize(request: Request) -> Response:
+        """Compute and publish what is due now of the applied views, in the background. `GET /v1/status` tells how far it has come; what fails is in the log and in the
+        trail of activity."""
+        principal = principal_of(request.scope)
+        with Room(limits, principal.name) as room:
+            body = await received(dict(request.scope["headers"]), request.receive, limits, room)
+            views, full = read_materialize(body)
+            told = await room.beside(partial(_begun, store, materializing, views, full, principal))
+        return Response(orjson.dumps(told), 202, {"Location": "/v1/status"}, "application/json")
+
+    status = {"views": [{"view": "carrier_delays", "fingerprint": FINGERPRINT, "state": "fresh", "run": None}]}
+
+    @app.get("/v1/status", responses={**_example(status), **COMMON})
+    def status_of_views(request: Request) -> Response:
+        """How far each applied view has come online, and the run of materialize that works on it just now; "unknown" where the online
+        store cannot be read."""
+        principal = principal_of(request.scope)
+        seen = [one.to_dict() for one in store.status() if principal.may("read", f"view:{one.view}")]
+        return Response(orjson.dumps({"views": seen}), media_type="application/json")
+
+
+def _begun(
+    store: FeatureStore, materializing: Materializing, views: list[str] | None, full: bool, principal: Principal
+) -> dict[str, Any]:
+    names = views or list(store.registry.current().document["views"])
+    principal.must("materialize", *(f"view:{name}" for name in names))
+    materializing.begin(views, full=full, who=principal.name)
+    return {"views": names, "status": "/v1/status"}
 
 
 def _add_serving_log(app: FastAPI, store: FeatureStore) -> None:

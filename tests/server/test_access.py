@@ -62,6 +62,8 @@ ROUTES = [
     ("read", "GET", "/v1/views/v", None),
     ("read", "GET", "/v1/nothing", None),
     ("push", "POST", PUSH, {"source": "s", "rows": [ROW]}),
+    ("read", "GET", "/v1/status", None),
+    ("materialize", "POST", "/v1/materialize", {"views": ["nothing"]}),
     ("admin", "GET", "/v1/serving-log", None),
     ("metrics", "GET", "/metrics", None),
 ]
