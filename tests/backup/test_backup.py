@@ -375,7 +375,7 @@ def test_a_full_disk_leaves_nothing(shop: Path, tmp_path: Path) -> None:
         assert "full" in done.stderr
     assert list((tmp_path / "backups").iterdir()) == []
     left = [path.name for path in (tmp_path / "other").rglob("*") if path.is_file() and "online" not in path.parts]
-    assert left == ["featurestore.toml"]
+    assert left == []
 
 
 def test_a_serving_log_that_is_merged_meanwhile_is_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
