@@ -1,14 +1,17 @@
-"""Materialize by request: one call at a time in a process, in a thread of its own."""
+"""Materialize by request: one call at a time in a process, in a thread of its own; and how far views have come."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from featurestore.errors import FeatureStoreError, MaterializeError
 from featurestore.registry.activity import Activity, acting_as
 from featurestore.registry.rebind import check_applied
+from featurestore.reports.status import ViewStatus
 from featurestore.store import FeatureStore
 
 _LOGGER = logging.getLogger("featurestore.server")
@@ -22,6 +25,17 @@ class Materializing:
         self._stop = threading.Event()
         self._one = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._looks = ThreadPoolExecutor(1, "featurestore-status")
+        self._look: asyncio.Future[list[ViewStatus]] | None = None
+
+    async def status(self) -> list[ViewStatus]:
+        """How far each view has come. It may read a source, so there is one look at a time, whose answer all get who come meanwhile."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.get_running_loop().run_in_executor(self._looks, self._store.status)
+            self._look.add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )  # it may be that nobody waits any more
+        return await asyncio.shield(self._look)
 
     def begin(self, views: Sequence[str] | None, *, full: bool, who: str) -> None:
         """Begin to fill what is due of applied views, only of these where some are named. Raises NotFoundError, and MaterializeError
@@ -37,6 +51,7 @@ class Materializing:
     def close(self) -> None:
         """End after the batch that is being written; the next run completes the work."""
         self._stop.set()
+        self._looks.shutdown(wait=False)
         if self._thread is not None:
             self._thread.join()
 

@@ -297,11 +297,11 @@ def add_materialize(app: FastAPI, store: FeatureStore, limits: ServerLimits, mat
     status = {"views": [{"view": "carrier_delays", "fingerprint": FINGERPRINT, "state": "fresh", "run": None}]}
 
     @app.get("/v1/status", responses={**_example(status), **COMMON})
-    def status_of_views(request: Request) -> Response:
+    async def status_of_views(request: Request) -> Response:
         """How far each applied view has come online, and the run of materialize that works on it just now; "unknown" where the online
         store cannot be read."""
         principal = principal_of(request.scope)
-        seen = [one.to_dict() for one in store.status() if principal.may("read", f"view:{one.view}")]
+        seen = [one.to_dict() for one in await materializing.status() if principal.may("read", f"view:{one.view}")]
         return Response(orjson.dumps({"views": seen}), media_type="application/json")
 
 

@@ -16,6 +16,7 @@ from featurestore.access.api_keys import create_key
 from featurestore.client import AsyncClient, Client
 from featurestore.errors import ForbiddenError, MaterializeError, NotFoundError
 from featurestore.materialize.materializer import Materializer
+from featurestore.server.materializing import Materializing
 from tests.server.test_http import PROBLEM, serving
 from tests.small import hours, table, view_of, write
 
@@ -137,3 +138,29 @@ def test_a_server_that_stops_ends_a_run_after_its_batch(store: FeatureStore, mon
     assert {one.state for one in store.status()} == {"not materialized"}
     store.materialize(progress=False)
     assert {one.state for one in store.status()} == {"fresh"}
+
+
+def test_those_who_ask_for_the_status_at_once_share_one_look(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may read a source, and must not be done for each of them."""
+    goes_on, whole, looks = threading.Event(), FeatureStore.status, list[int]()
+
+    def looked(asked: FeatureStore) -> Any:
+        looks.append(1)
+        goes_on.wait()
+        return whole(asked)
+
+    monkeypatch.setattr(FeatureStore, "status", looked)
+
+    async def crowd() -> list[Any]:
+        materializing = Materializing(store)
+        asked = [asyncio.ensure_future(materializing.status()) for _ in range(8)]
+        await asyncio.sleep(0)  # all of them have begun
+        goes_on.set()
+        found = await asyncio.gather(*asked)
+        assert len(looks) == 1
+        return [*found, await materializing.status()]
+
+    assert [[one.view for one in found] for found in asyncio.run(crowd())] == [["first", "second"]] * 9
+    assert len(looks) == 2
