@@ -148,7 +148,7 @@ Size = Annotated[int, Strict(), BeforeValidator(_digits), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-Platform = Literal["databricks", "sagemaker"]
+Platform = Literal["databricks", "feast", "sagemaker"]
 """Whose clients a server can answer beside ours."""
 
 

@@ -11,6 +11,7 @@ from featurestore.cli.auditing import audit
 from featurestore.cli.availability import availability
 from featurestore.cli.backing_up import backup, restore
 from featurestore.cli.definitions import apply, history, plan, show, teardown
+from featurestore.cli.exporting import export_feast
 from featurestore.cli.forgetting import forget
 from featurestore.cli.keys import keys
 from featurestore.cli.lineage import lineage
@@ -26,7 +27,7 @@ __all__ = ["app", "main"]
 
 add("Start", init, plan, apply, show, history)
 add("Train", historical, snapshot)
-add("Serve", materialize, online, push, serve)
+add("Serve", materialize, online, push, serve, export_feast)
 add("Look", status, explain, lineage, manifest, audit, availability, simulate)
 add("Operate", verify, compact, take_back, forget, backup, restore, keys, registry, activity, teardown)
 

@@ -8,7 +8,7 @@ import random
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as Number
@@ -175,18 +175,22 @@ PAGES = Path(__file__).parents[2] / "docs/platforms"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-def run_page(platform: str, folder: Path, **names: Any) -> dict[str, Any]:
-    """Run what a platform's page shows, over the project that the first page shows. names: what its blocks find beside that."""
+def run_page(platform: str, folder: Path, show: Callable[[FeatureStore, str], Any] | None = None) -> dict[str, Any]:
+    """Run what a platform's page shows, over the project that the first page shows. show: what is done in place of that, with
+    the store and the server's URL."""
     (folder / "featurestore.toml").write_text('project = "shown"\nonline = "lmdb://online"\n')
     shown = BLOCK.findall((PAGES / "index.md").read_text())
     (folder / "definitions.py").write_text(next(text for kind, text in shown if kind == "python"))
     commands = next(text for kind, text in shown if kind == "text")
     (rows,) = re.findall(r"featurestore push reports '(.+)'", commands)
+    namespace: dict[str, Any] = {"__name__": "page"}
     with FeatureStore(folder) as store:
         store.apply()
         store.push("reports", [json.loads(rows)], json=True)
         with serving(store, platform) as url:
-            namespace: dict[str, Any] = {"__name__": "page", **names}
+            if show is not None:
+                show(store, url)
+                return namespace
             for kind, text in BLOCK.findall((PAGES / f"{platform}.md").read_text()):
                 if kind == "python":
                     exec(compile(text.replace("http://127.0.0.1:6570", url), f"{platform}.md", "exec"), namespace)

@@ -25,6 +25,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
 from featurestore.server.compatible.values import column_types, from_text, key_rows, read_object, shown_names, text_of
+from featurestore.server.compatible.written_views import written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import within
 from featurestore.server.problems import BadRequest, HttpAnswer, problem_of
@@ -360,28 +361,14 @@ class _Records:
         return await call.room.beside(partial(self._writable, name))
 
     def _writable(self, name: str) -> _Group:
-        service = self._store.lookup(name).service
-        if service.name == name or len(service.parts) != 1 or service.on_demand:
-            raise BadRequest(
-                f"'{name}' is a service, which is read; write to one of its views: {', '.join(part.view.name for part in service.parts)}"
-            )
-        view = service.parts[0].view
-        source, keys = view.source, [key.column for key in view.keys]
-        if not isinstance(source, PushSource) or not view.is_pushed:
-            raise BadRequest(f"View '{name}' is refreshed from its source, and takes no records")
+        view, source, columns = written_view(self._store, name)
+        keys = [key.column for key in view.keys]
         if not source.identity or {*source.identity} <= {*keys}:
             raise BadRequest(
                 f"{source.title} must have identity={[*keys, source.event_time]!r}, so that a record written again changes nothing, "
                 "and an older one only the history"
             )
-        if lacking := [column for column in keys if column not in source.columns]:
-            raise BadRequest(f"'{lacking[0]}' is computed by {source.title}, so that no record can have it")
-        columns = {column: column for column in source.columns if column != source.deleted}
-        columns |= {key.name: key.column for key in view.keys}
-        columns |= {
-            feature.name: feature.fold.column for feature in view.plain if feature.fold.column in source.columns
-        }
-        return _Group(view, source, columns)
+        return _Group(view, source, {name: column for name, column in columns.items() if column != source.deleted})
 
     def _rows(self, group: _Group, key: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The rows of a key as their last versions are, in JSON forms, in the order of their event times."""
