@@ -1,4 +1,4 @@
-"""A push log in PostgreSQL that is away, that others have begun, or that a project has not always had."""
+"""A push log in PostgreSQL, which several machines share: every verb from each of them, and what happens while it is away."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from featurestore import Count, Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.errors import ConfigError, LogError, LogUnavailableError
+from featurestore.sources.log.postgresql_log import PostgreSQLLog
 from featurestore.types import Int64, Timestamp
 from tests.servers import PostgresServer
 from tests.small import raised
@@ -18,9 +19,12 @@ USER = Entity("user", key={"user": Int64})
 VIEW = FeatureView("of_user", entity=USER, source=CLICKS, features={"n": Count(window="1d")})
 
 
-def project(folder: Path, redis_url: str, *, name: str, push_log: str | None) -> FeatureStore:
+def project(
+    folder: Path, redis_url: str, *, name: str, push_log: str | None, registry: str | None = None
+) -> FeatureStore:
     folder.mkdir(exist_ok=True)
     text = f'project = "{name}"\nonline = "{redis_url}"\ndefinitions = []\n'
+    text += "" if registry is None else f'registry = "{registry}"\n'
     text += "" if push_log is None else f'push_log = "{push_log}"\n'
     (folder / "featurestore.toml").write_text(text)
     return FeatureStore(folder)
@@ -34,6 +38,51 @@ def clicks(store: FeatureStore) -> int:
     online = store.get_online_features({"user": 1}, "users")
     found: int = online.to_dict()["of_user__n"][0]
     return found
+
+
+def trained(store: FeatureStore, now: datetime) -> object:
+    spine = _frame({"user": [1, 2], "event_timestamp": [now, now]})
+    return store.get_historical_features(spine, "users", with_status=True).to_arrow().to_pylist()
+
+
+def test_every_verb_from_every_machine(
+    tmp_path: Path, redis_url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pushes, another retries, corrects, seals, trains, explains and verifies; both have the same rows."""
+    monkeypatch.setitem(PostgreSQLLog.__init__.__kwdefaults__, "segment_bytes", 1)  # type: ignore[arg-type]
+    places = {"name": "verbs", "push_log": postgres.url, "registry": postgres.url}
+    with (
+        project(tmp_path / "a", redis_url, **places) as one,  # type: ignore[arg-type]
+        project(tmp_path / "b", redis_url, **places) as other,  # type: ignore[arg-type]
+    ):
+        one.apply([FeatureService("users", features=[VIEW])])
+        first, second = click(1), click(2)
+        assert one.push("clicks", [first, second]) == (2, 0, 0)
+        assert other.push("clicks", [first]) == (0, 1, 0), "a retry"
+        assert other.push("clicks", [{**second, "user": 2}]) == (1, 0, 0), "a correction"
+        assert one.push("clicks", [{**first, "at": datetime.now(UTC) - timedelta(days=30)}]) == (0, 0, 1), "late"
+        assert (clicks(one), clicks(other)) == (1, 1)
+        now = datetime.now(UTC)
+        before = trained(one, now)
+        assert [row["of_user__n"] for row in before] == [1, 1]  # type: ignore[attr-defined]
+        assert trained(other, now) == before
+        assert one.compact()["clicks"][:2] == (1, 2)
+        assert other.offline.log(CLICKS).unsealed() == 0
+        assert trained(other, now) == before == trained(one, now)
+        for store in (one, other):
+            assert store.explain("of_user", {"user": 2}).counts == {"chosen": 1, "superseded": 1}
+        (told,) = other.status()
+        assert told.pushes is not None
+        assert (told.pushes.rows, told.pushes.segments, told.pushes.late) == (3, 2, 1)
+        assert told.pushes.bytes > 0
+        assert other.push("clicks", [{**second, "at": now - timedelta(minutes=5)}]) == (1, 0, 0)
+        assert clicks(one) == 2
+        assert other.take_back("clicks") == (0, None)
+        assert one.verify().ok
+        other.materialize(full=True, progress=False)
+        assert clicks(one) == 2
+        one.backup(tmp_path / "backup.tar")
+        other.teardown()
 
 
 def test_lookups_go_on_while_it_is_away(tmp_path: Path, redis_url: str, postgres: PostgresServer) -> None:

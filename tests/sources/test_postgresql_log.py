@@ -156,6 +156,15 @@ def test_who_seals_may_be_killed_anywhere(postgres: PostgresServer, tmp_path: Pa
         assert known(log) == list(range(1, 11))
 
 
+def test_a_segment_that_is_gone_takes_no_rows(postgres: PostgresServer, tmp_path: Path) -> None:
+    """As where somebody put half of a copy back under who pushes: nothing is acknowledged that is not there."""
+    with machine(postgres.url, tmp_path) as log, log.lock():
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute("DELETE FROM featurestore_shop.push_segments")
+        with pytest.raises(LogError, match="has lost its last segment"):
+            log.append([batch(1, 1)])
+
+
 def test_rows_that_are_ahead_are_taken_back(postgres: PostgresServer, tmp_path: Path) -> None:
     """Appends of which any row is known later go, what is confirmed of that time too, and every machine sees it."""
     with machine(postgres.url, tmp_path / "a") as log, machine(postgres.url, tmp_path / "b") as other:

@@ -252,7 +252,11 @@ class PostgreSQLLog(Log):
         in_force = (table.num_rows, first, last, len(data), self._id, held.number)
         with self._database.failing():
             try:
-                held.connection.execute(APPEND, (*in_force, self._id, first, last, table.num_rows, mark, data))
+                row = self._id, first, last, table.num_rows, mark, data
+                if held.connection.execute(APPEND, (*in_force, *row)).rowcount != 1:
+                    raise LogError(
+                        f"The push log in {self.name} has lost its last segment; restore the database from a copy."
+                    )
             except psycopg.Error as error:
                 if not held.connection.is_gone:
                     raise
