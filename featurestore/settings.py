@@ -148,7 +148,7 @@ Size = Annotated[int, Strict(), BeforeValidator(_digits), Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-Platform = Literal["databricks", "feast", "sagemaker"]
+Platform = Literal["databricks", "feast", "sagemaker", "vertex"]
 """Whose clients a server can answer beside ours."""
 
 

@@ -279,7 +279,10 @@ def serve(
     ] = None,
     compatible: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Answer another platform's clients too: databricks, feast, sagemaker; repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="Answer another platform's clients too: databricks, feast, sagemaker, vertex; repeatable.",
+        ),
     ] = None,
     no_authentication: Annotated[
         bool, typer.Option("--no-authentication", help="Let everybody on this machine in; loopback hosts only.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from featurestore.errors import ConfigError, did_you_mean
-from featurestore.server.compatible import databricks, feast, sagemaker
+from featurestore.server.compatible import databricks, feast, sagemaker, vertex
 from featurestore.server.compatible.routes import CompatibleRoute, CompatibleRoutes
 from featurestore.server.hot_routes import HotRoutes
 
@@ -13,6 +13,7 @@ ROUTES: dict[str, Callable[[HotRoutes], list[CompatibleRoute]]] = {
     "databricks": databricks.routes,
     "feast": feast.routes,
     "sagemaker": sagemaker.routes,
+    "vertex": vertex.routes,
 }
 
 

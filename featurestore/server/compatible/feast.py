@@ -16,7 +16,7 @@ from featurestore.semantics.status import Status
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
 from featurestore.server.compatible.values import check_rows, json_columns, read_object, text_of
-from featurestore.server.compatible.written_views import WrittenView, written_view
+from featurestore.server.compatible.written_views import WrittenView, check_late, written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import instant, within
 from featurestore.server.problems import BadRequest, HttpAnswer, LimitError
@@ -59,9 +59,10 @@ def routes(hot: HotRoutes) -> list[CompatibleRoute]:
         if to not in {"online", "online_and_offline"}:
             raise BadRequest("to must be online or online_and_offline: what is kept in the history is served, too")
         types = await call.room.beside(partial(_column_types, hot.store, source))
-        await hot.pushed(
+        pushed = await hot.pushed(
             lambda _, config: (source, _checked(_transposed("df", asked.get("df")), types, config)), call, body
         )
+        check_late(pushed)
         return HttpAnswer(200, JSON, [b"null"])
 
     async def write(call: HotCall, body: bytes) -> HttpAnswer:
@@ -70,7 +71,10 @@ def routes(hot: HotRoutes) -> list[CompatibleRoute]:
         if not isinstance(name, str):
             raise BadRequest("feature_view_name must be the name of a view")
         view = await call.room.beside(partial(written_view, hot.store, name))
-        await hot.pushed(lambda _, config: (view.source.name, _rows_of_view(view, asked.get("df"), config)), call, body)
+        pushed = await hot.pushed(
+            lambda _, config: (view.source.name, _rows_of_view(view, asked.get("df"), config)), call, body
+        )
+        check_late(pushed)
         return HttpAnswer(200, JSON, [b"null"])
 
     async def health(_: HotCall, __: bytes) -> HttpAnswer:

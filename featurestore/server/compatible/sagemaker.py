@@ -16,7 +16,7 @@ import orjson
 from featurestore.access.authentication import Headers
 from featurestore.clock import instant_of, to_datetime
 from featurestore.declare.push import PushSource
-from featurestore.errors import FeatureStoreError, NotFoundError, PushError
+from featurestore.errors import FeatureStoreError, NotFoundError
 from featurestore.lazy import pa, pc
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.status import Status
@@ -25,7 +25,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
 from featurestore.server.compatible.values import column_types, from_text, key_rows, read_object, shown_names, text_of
-from featurestore.server.compatible.written_views import written_view
+from featurestore.server.compatible.written_views import check_late, written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import within
 from featurestore.server.problems import BadRequest, HttpAnswer, problem_of
@@ -351,8 +351,7 @@ class _Records:
     async def _push(self, call: HotCall, group: _Group, rows: list[Any]) -> None:
         body = orjson.dumps(rows)  # whose size says how it is taken
         pushed = await self._hot.pushed(lambda *_: (group.source.name, rows), call, body)
-        if pushed.late:
-            raise PushError(pushed.telling(lateness=group.source.lateness).notices[0])
+        check_late(pushed)
 
     async def _group(self, call: HotCall, name: str, stores: Any) -> _Group:
         """The group that is written to; BadRequest where it cannot be."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from featurestore.declare.push import PushSource
+from featurestore.errors import PushError
+from featurestore.push.pushed import Pushed
 from featurestore.semantics.view import ResolvedView
 from featurestore.server.problems import BadRequest
 from featurestore.store import FeatureStore
@@ -17,6 +19,12 @@ class WrittenView(NamedTuple):
     view: ResolvedView
     source: PushSource
     columns: Mapping[str, str]
+
+
+def check_late(pushed: Pushed) -> None:
+    """PushError where a row came too late to count, which no answer of another platform can tell; the others are kept."""
+    if pushed.late:
+        raise PushError(pushed.notices[0])
 
 
 def written_view(store: FeatureStore, name: str) -> WrittenView:
