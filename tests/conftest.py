@@ -36,6 +36,7 @@ LONGEST_FIRST = [
     "test_explain_folds.py",
     "training/test_memory.py",
     "sources/test_log_killed.py",  # 15 s
+    "sources/test_postgresql_log.py",  # 20 s
     "test_changed_code.py",
     "backup/test_backup.py",
 ]
