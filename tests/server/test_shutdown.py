@@ -34,11 +34,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def begun(port: int) -> socket.socket:
-    """A connection that has sent all of a lookup but the last bytes of its body."""
+def begun(port: int, *, seen: bool = False) -> socket.socket:
+    """A connection that has sent all of a lookup but the last bytes of its body. seen: the server has begun to read it."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=600)
-    head = f"POST /v1/online-features HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(ASKED)}\r\nConnection: close\r\n\r\n"
-    connection.sendall(head.encode() + ASKED[:-5])
+    head = f"POST /v1/online-features HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(ASKED)}\r\nConnection: close\r\n"
+    connection.sendall(head.encode() + (b"Expect: 100-continue\r\n\r\n" if seen else b"\r\n"))
+    told = b""
+    while seen and not told.endswith(b"\r\n\r\n"):
+        told += connection.recv(1)
+    assert not seen or b" 100 " in told
+    connection.sendall(ASKED[:-5])
     return connection
 
 
@@ -130,7 +135,7 @@ def test_a_server_drains_before_it_stops(shop: Path, workers: int) -> None:
                 assert (answer.status_code, answer.headers["connection"]) == (200, "close")
             assert new.get("/healthz").status_code == 200
         assert process.poll() is None
-        under_way = begun(port)
+        under_way = begun(port, seen=True)
         for pid in answering(process):
             os.kill(pid, signal.SIGTERM)
         assert finished(under_way)[0] == b"HTTP/1.1 200 OK"
