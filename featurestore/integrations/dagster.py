@@ -1,0 +1,104 @@
+"""Assets and checks of Dagster: what is online, what a model learns from, and the audit as a gate between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from featurestore.clock import to_datetime
+from featurestore.declare.frames import content_digest
+from featurestore.errors import DeclarationError
+from featurestore.integrations.opened import StorePath, opened
+from featurestore.store import FeatureStore
+from featurestore.training.training_frame import TrainingFrame
+
+ONLINE = "online_features"
+
+
+def online_features(
+    store: FeatureStore | StorePath, *, name: str = ONLINE, views: Iterable[str] | None = None,
+    deps: Iterable[Any] = (),
+) -> dg.AssetsDefinition:  # fmt: skip
+    """An asset that is the online store: it is materialized by computing what is due.
+
+    views: only these. deps: the assets that the sources are made of. Its metadata has, for each view, the instants that were
+    completed, and the keys and the fingerprint of the last. With partitions of times, use `training_set`: what is online has one state.
+    """
+    chosen = None if views is None else list(views)
+
+    @dg.asset(name=name, deps=list(deps), description="The values of the feature store that are served now.")  # type: ignore[untyped-decorator]
+    def materialized() -> dg.MaterializeResult[Any]:
+        runs = opened(store).materialize(chosen, progress=False)
+        told: dict[str, Any] = {"completed instants": len(runs)}
+        for run in runs:
+            as_of = f"{to_datetime(run.instant):%Y-%m-%dT%H:%M:%SZ}"
+            told[run.view] = {"as_of": as_of, "keys": run.keys, "fingerprint": run.fingerprint}
+        return dg.MaterializeResult(metadata=told)
+
+    return materialized
+
+
+def training_set(
+    store: FeatureStore | StorePath, features: Any, *, path: str | Path, name: str = "training_set",
+    spine: Callable[[], Any] | None = None, partitions: dg.TimeWindowPartitionsDefinition | None = None,
+    deps: Iterable[Any] = (),
+) -> dg.AssetsDefinition:  # fmt: skip
+    """An asset that is a training frame, written as Parquet with its manifest.
+
+    spine: gives the rows that are asked for. Without it every key is asked for at the end of each partition, so that a back-fill of
+    partitions is a history of all keys. path: of the file; with partitions `{partition}` in it stands for the partition's
+    key. Its metadata has rows, service, fingerprint, and a digest of the whole content.
+    """
+    if (spine is None) == (partitions is None):
+        raise DeclarationError("A training set has a spine, or partitions, at whose ends every key is asked for")
+    if partitions is not None and "{partition}" not in str(path):
+        raise DeclarationError(f"path is {str(path)!r}; a training set of partitions has {{partition}} in it")
+
+    title = f"What a model learns from: {features}"
+
+    @dg.asset(name=name, deps=list(deps), partitions_def=partitions, description=title)  # type: ignore[untyped-decorator]
+    def written(context) -> dg.MaterializeResult[Any]:  # type: ignore[no-untyped-def]  # Dagster reads no annotation that is text
+        project, target = opened(store), str(path)
+        if spine is None:
+            frame = project.snapshot(features, at=context.partition_time_window.end)
+            target = target.replace("{partition}", context.partition_key)
+        else:
+            frame = project.get_historical_features(spine(), features)
+        return dg.MaterializeResult(metadata=_told(frame, frame.to_parquet(target)))
+
+    return written
+
+
+def audit_check(
+    store: FeatureStore | StorePath, *, asset: Any = ONLINE, since: str | None = "1d", service: str | None = None,
+    blocking: bool = True,
+) -> dg.AssetChecksDefinition:  # fmt: skip
+    """A check that fails where a served value is not what training says, beyond the `skew_budget` of its service.
+
+    blocking: whether assets that depend on `asset` then wait. since, service: as of `FeatureStore.audit`. What nobody served
+    is not compared, and fails nothing; the metadata say how many values were.
+    """
+
+    @dg.asset_check(asset=asset, name="audit", blocking=blocking, description="What was served is what training says.")  # type: ignore[untyped-decorator]
+    def audited() -> dg.AssetCheckResult:
+        found = opened(store).audit(since=since, service=service)
+        metadata: dict[str, Any] = {"compared": found.compared, "exact": found.exact, "skewed": found.skewed}
+        metadata |= {"rewritten": found.rewritten, "causes": found.causes, "damaged": dict(found.damaged)}
+        metadata["report"] = dg.MetadataValue.text(found.report().text())
+        return dg.AssetCheckResult(passed=not found.over_budget and not found.damaged, metadata=metadata)
+
+    return audited
+
+
+def _told(frame: TrainingFrame, path: Path) -> dict[str, Any]:
+    manifest = frame.manifest
+    return {
+        "dagster/row_count": manifest["rows"],
+        "service": manifest["service"],
+        "fingerprint": manifest["fingerprint"],
+        "content": content_digest(frame.to_arrow().replace_schema_metadata(None)),
+        "path": dg.MetadataValue.path(str(path)),
+    }

@@ -1,0 +1,119 @@
+"""Assets and checks run by Dagster itself, in process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from featurestore.declare.frames import content_digest
+from featurestore.errors import DeclarationError, NotFoundError
+from featurestore.integrations.dagster import audit_check, online_features, training_set
+from featurestore.reports.audit import Audit
+from featurestore.store import FeatureStore
+from tests.platforms.conftest import Told
+from tests.platforms.frameworks import PAGES, example_project, run_blocks
+from tests.platforms.shop import bits
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "true")
+    monkeypatch.chdir(tmp_path)
+    with example_project(tmp_path) as names:
+        yield names
+
+
+def metadata(result: Any, asset: str) -> dict[str, Any]:
+    (found,) = result.asset_materializations_for_node(asset)
+    return {name: value.value for name, value in found.metadata.items()}
+
+
+def checked(result: Any) -> list[Any]:
+    return list(result.get_asset_check_evaluations())
+
+
+def test_the_page_runs_and_writes_what_the_store_says(project: dict[str, Any], tmp_path: Path, tell: Told) -> None:
+    """docs/platforms/dagster.md: metadata, and files whose values are the verbs'."""
+    names = run_blocks((PAGES / "dagster.md").read_text(), project)
+    store, result = names["store"], names["result"]
+    expected = store.get_historical_features(names["rides"], "ranking").to_arrow()
+    found = pq.read_table(tmp_path / "training.parquet")
+    assert found.schema.names == expected.schema.names
+    for name in expected.column_names:
+        assert bits(found[name].to_pylist()) == bits(expected[name].to_pylist())
+    told = metadata(result, "training_set")
+    assert told["dagster/row_count"] == 4
+    assert told["content"] == content_digest(expected.replace_schema_metadata(None))
+    assert told["fingerprint"] == store.load_manifest(tmp_path / "training.parquet").fingerprint
+    (check,) = checked(result)
+    assert check.passed
+    day = pq.read_table(tmp_path / "history-2026-01-01.parquet")
+    every = store.snapshot("ranking", at=datetime(2026, 1, 2, tzinfo=UTC)).to_arrow()
+    assert day.to_pylist() == every.to_pylist()
+    assert dict(zip(day["driver_id"].to_pylist(), day["drivers__fare"].to_pylist(), strict=True))["d1"] == 14.0
+    tell(
+        "dagster",
+        version=version("dagster"),
+        ran="it ran, in process",
+        compared=expected.num_rows * expected.num_columns,
+    )
+
+
+def test_what_is_due_is_told_once(project: dict[str, Any], tmp_path: Path) -> None:
+    """A run that has something to do says which instant; one by the project's path, as another process has it."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("featurestore.toml", "definitions.py"):
+        (other / name).write_text((tmp_path / name).read_text())
+    with FeatureStore(other) as store:
+        store.apply()
+    first = metadata(dg.materialize([online_features(other)]), "online_features")
+    assert first["drivers"]["keys"] == 2
+    assert first["drivers"]["fingerprint"] == project["store"].status()[0].fingerprint
+    with pytest.raises(NotFoundError):
+        dg.materialize([online_features(other, name="odd", views=["nothing"])])
+
+
+def test_skew_stops_what_depends_on_it(
+    project: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate: nothing is learned while what is served is not what training says."""
+    store, rides = project["store"], project["rides"]
+    (tmp_path / "featurestore.toml").write_text(
+        (tmp_path / "featurestore.toml").read_text() + "[serving_log]\nrate = 1.0\n"
+    )
+    with FeatureStore(tmp_path) as logged:
+        logged.get_online_features([{"driver_id": "d1"}, {"driver_id": "d2"}], "ranking")
+        sound = logged.audit()
+    assert (sound.compared, sound.skewed) == (4, 0)
+    skewed = dataclasses.replace(
+        sound, features=tuple(dataclasses.replace(each, skewed=1, exact=each.exact - 1) for each in sound.features)
+    )
+    for blocking, found, learns in ((True, sound, True), (True, skewed, False), (False, skewed, True)):
+        monkeypatch.setattr(FeatureStore, "audit", lambda self, found=found, **_: found)
+        path = tmp_path / f"{blocking}{learns}.parquet"
+        online = online_features(store)
+        learned = training_set(store, "ranking", spine=lambda: rides, path=path, deps=[online])
+        result = dg.materialize([online, audit_check(store, blocking=blocking), learned], raise_on_error=False)
+        (check,) = checked(result)
+        assert isinstance(found, Audit)
+        assert check.passed is (found is sound)
+        assert check.metadata["skewed"].value == found.skewed
+        assert path.exists() is learns
+
+
+def test_mistakes_are_told_where_it_is_declared(project: dict[str, Any]) -> None:
+    """And not when it runs."""
+    days = dg.DailyPartitionsDefinition("2026-01-01")
+    with pytest.raises(DeclarationError, match="a spine, or partitions"):
+        training_set(project["store"], "ranking", path="x.parquet")
+    with pytest.raises(DeclarationError, match="has {partition} in it"):
+        training_set(project["store"], "ranking", path="x.parquet", partitions=days)
