@@ -217,6 +217,18 @@ def test_what_its_feature_server_takes_beside(store: FeatureStore) -> None:
     assert (found["cards__small"][0], found["cards__moment"][0].isoformat()) == (5, "2026-01-01T00:00:00+00:00")
 
 
+def test_a_key_of_ours_is_the_clients_token(store: FeatureStore, tmp_path: Path) -> None:
+    """As the page says it goes into feature_store.yaml."""
+    secret = create_key(store.registry, "feast-client", ["read"]).secret
+    question = {"features": ["users:text"], "rows": [{"user_id": "u1"}]}
+    with serving(store, "feast", authentication=True) as url:
+        exported(store, tmp_path, url)
+        assert ask(tmp_path, question)[0]["error"] == "FeastError"
+        settings = tmp_path / "feature_store.yaml"
+        settings.write_text(settings.read_text() + f"auth: {{type: oidc, token: {secret}}}\n")
+        assert list(ask(tmp_path, question)[0]) == ["user_id", "text"]
+
+
 def test_export_writes_over_nothing(store: FeatureStore, tmp_path: Path) -> None:
     root = Path(store.config.root)
     run(root, "export-feast", str(tmp_path))
