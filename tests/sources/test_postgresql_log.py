@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,32 @@ def test_an_append_whose_answer_was_lost_is_found_out(postgres: PostgresServer, 
         with log.lock():
             log.append([batch(3, 1)])
         assert known(log) == [1, 2, 3]
+
+
+def test_an_append_that_others_have_sealed_is_found_out(postgres: PostgresServer, tmp_path: Path) -> None:
+    """Its answer was lost, and who waited for the lock had it first: rows came after it, and its segment was sealed."""
+    with (
+        fronted(postgres) as (front, url), machine(url, tmp_path / "a") as log,
+        machine(postgres.url, tmp_path / "b", segment_bytes=1) as other,
+    ):  # fmt: skip
+        rows = batch(1, 40)
+
+        def go_on() -> None:
+            with other.lock():
+                other.append([batch(41, 1)])
+                assert other.compact() == (1, 40, 0)
+
+        waiting = threading.Thread(target=go_on)
+        with log.lock():
+            waiting.start()
+            with psycopg.connect(postgres.url, autocommit=True) as connection:
+                look = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                while not connection.execute(look).fetchall():
+                    time.sleep(0.01)
+            front.hang_up_after = b"INSERT INTO push_frames"
+            log.append([rows])
+        waiting.join()
+        assert known(log) == list(range(1, 42))
 
 
 def test_an_append_that_never_came_is_not_kept(postgres: PostgresServer, tmp_path: Path) -> None:

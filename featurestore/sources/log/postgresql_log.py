@@ -14,7 +14,6 @@ Parquet file, which lies in PostgreSQL too. Each machine has copies of such file
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,6 +33,7 @@ from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import LogBusyError, LogDamagedError, LogError, LogUnavailableError
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.source_columns import Scan
+from featurestore.semantics.values import scalars
 from featurestore.sources.log.log import (
     GRACE_SECONDS,
     NEVER,
@@ -61,14 +61,14 @@ TABLES = (
     """CREATE TABLE push_segments (log INTEGER NOT NULL, number INTEGER NOT NULL, edition INTEGER NOT NULL, rows INTEGER NOT NULL,
     first INTEGER, last INTEGER, size INTEGER NOT NULL, checks TEXT, data BLOB, PRIMARY KEY (log, number))""",
     """CREATE TABLE push_frames (log INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    rows INTEGER NOT NULL, mark INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (log, first))""",
+    rows INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (log, first))""",
     "CREATE TABLE push_returns (log INTEGER NOT NULL, back_to INTEGER NOT NULL, noticed INTEGER NOT NULL)",
     "ALTER TABLE push_segments ALTER COLUMN data SET STORAGE EXTERNAL",  # it is compressed already
 )
 
 APPEND = """WITH open AS (UPDATE push_segments SET rows = rows + ?, first = coalesce(first, ?), last = ?, size = size + ?
 WHERE log = ? AND number = ? RETURNING number)
-INSERT INTO push_frames (log, number, first, last, rows, mark, data) SELECT ?, number, ?, ?, ?, ?, ? FROM open"""
+INSERT INTO push_frames (log, number, first, last, rows, data) SELECT ?, number, ?, ?, ?, ? FROM open"""
 
 SEGMENTS = "SELECT number, edition, rows, first, last, size, checks FROM push_segments WHERE log = ? ORDER BY number"
 
@@ -248,11 +248,10 @@ class PostgreSQLLog(Log):
             self._roll(held)
         data = table.combine_chunks().to_batches()[0].serialize().to_pybytes()
         first, last = table[KNOWN_AT][0].as_py(), table[KNOWN_AT][-1].as_py()
-        mark = secrets.randbits(62)
         in_force = (table.num_rows, first, last, len(data), self._id, held.number)
         with self._database.failing():
             try:
-                row = self._id, first, last, table.num_rows, mark, data
+                row = self._id, first, last, table.num_rows, data
                 if held.connection.execute(APPEND, (*in_force, *row)).rowcount != 1:
                     raise LogError(
                         f"The push log in {self.name} has lost its last segment; restore the database from a copy."
@@ -260,7 +259,7 @@ class PostgreSQLLog(Log):
             except psycopg.Error as error:
                 if not held.connection.is_gone:
                     raise
-                self._find_out(first, mark, error)
+                self._find_out(table, error)
         held.last, held.size = last, held.size + len(data)
 
     def _roll(self, held: _Held) -> None:
@@ -271,14 +270,14 @@ class PostgreSQLLog(Log):
         held.number, held.size = held.number + 1, 0
         self.filled += 1
 
-    def _find_out(self, first: int, mark: int, error: psycopg.Error) -> None:
-        """Whether an append was kept whose connection broke: nobody can tell but who has the lock after it."""
+    def _find_out(self, table: pa.Table, error: psycopg.Error) -> None:
+        """Whether an append was kept whose connection broke: nobody can tell but who has the lock after it. Others may have had it
+        in between, and sealed what was kept: so the rows are looked for, wherever they lie."""
         said = f"The push log {self._database.name} went away while it was told to keep rows"
+        first, last = table[KNOWN_AT][0].as_py(), table[KNOWN_AT][-1].as_py()
         try:
-            with self._database.alone(self._id, FINDING_OUT, wait_seconds=self._wait_seconds) as taken:
-                assert taken is not None
-                look = "SELECT mark FROM push_frames WHERE log = ? AND first = ?"
-                kept = taken[0].execute(look, (self._id, first)).fetchone() == (mark,)
+            with self._database.alone(self._id, FINDING_OUT, wait_seconds=self._wait_seconds):
+                kept = _texts(self.read(first - 1, last)) == _texts(table)
         except LogError:
             unknown = LogUnavailableError(f"{said}, and is not back: {' '.join(str(error).split())}")
             unknown.is_open = True
@@ -544,6 +543,11 @@ def find_log(database: PostgreSQL, called: str) -> tuple[int, bytes] | None:
             return None
         found = transaction.bytes_of("SELECT id, columns FROM push_logs WHERE name = ?", (called,)).fetchone()
         return None if found is None else (found[0], found[1])
+
+
+def _texts(rows: pa.Table) -> list[str]:
+    """The columns as texts, as which NaN is equal to itself, and 0.0 is not to -0.0."""
+    return [str(scalars(column)) for column in rows.columns]
 
 
 def _file(number: int, edition: int, *, sealed: bool) -> str:
