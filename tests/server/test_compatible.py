@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.access.api_keys import create_key
 from featurestore.errors import ConfigError
 from featurestore.server import create_app
 from featurestore.server.compatible.chosen import ROUTES
@@ -72,6 +74,102 @@ def test_a_large_body_is_answered_in_a_lane(store: FeatureStore) -> None:
             found[1]
             == client.post("/serving-endpoints/plain/invocations", json={"inputs": [rows[1]]}).json()["outputs"][0]
         )
+
+
+def record(key: str, **values: str) -> list[dict[str, Any]]:
+    """A record of the group `cards`."""
+    said = {"user_id": key, "at": "2026-03-01T11:30:00Z", **values}
+    return [{"FeatureName": name, "ValueAsString": text} for name, text in said.items()]
+
+
+ODD = [True, 5, -1, 1.5, "", "x", "\x00", "9" * 5000, [], [1], [[1]], [None], {}, {"a": []}, 10**18, "²", ["x"], [{}]]
+OPERATIONS: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/BatchGetRecord", {"Identifiers": [{"FeatureGroupName": "users", "RecordIdentifiersValueAsString": ["u1"], "FeatureNames": ["wide"]}]}),
+    ("POST", "/BatchWriteRecord", {"Entries": [{"FeatureGroupName": "cards", "Record": record("z", big="1"), "TargetStores": ["OnlineStore"]}]}),
+    ("POST", "/FeatureGroup/cards/ListRecords", {"MaxResults": 1, "NextToken": "0", "IncludeSoftDeletedRecords": True}),
+    ("POST", "/FeatureGroup/cards/Record", {"RecordIdentifierValueAsString": "k", "Features": record("k", big="2"), "TargetStores": ["OnlineStore"]}),
+    ("PUT", "/FeatureGroup/cards", {"Record": record("z"), "TtlDuration": {"Unit": "Days", "Value": 1}}),
+    ("POST", INVOCATIONS, {"dataframe_records": [{"user_id": "u1"}]}),
+    ("POST", INVOCATIONS, {"dataframe_split": {"columns": ["user_id"], "data": [["u1"], ["u2"]]}}),
+    ("POST", INVOCATIONS, {"inputs": {"user_id": ["u1"]}}),
+    ("POST", "/?DescribeFeatureGroup", {"FeatureGroupName": "cards"}),
+    ("POST", "/?ListFeatureGroups", {"NameContains": "c", "MaxResults": 1, "NextToken": "1"}),
+    ("POST", "/?CreateFeatureGroup", {"FeatureGroupName": "cards"}),
+]  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something else may stand in a body."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inner:
+        yield (*path, name)
+        yield from places(each, (*path, name))
+
+
+@pytest.mark.parametrize(("method", "path", "body"), OPERATIONS)
+def test_what_no_client_sends_is_refused(store: FeatureStore, method: str, path: str, body: dict[str, Any]) -> None:
+    """A member of any wrong type is a mistake of whoever asks, never an error of the server."""
+    with serving(store, compatible=["databricks", "sagemaker"]) as client:
+        client.put("/FeatureGroup/cards", json={"Record": record("k", big="1")})
+        headers = {"x-amz-target": f"SageMaker.{path.partition('?')[2]}"}
+        assert client.request(method, path, json=body, headers=headers).status_code in {200, 400}
+        for where in places(body):
+            for odd in ODD:
+                changed = copy.deepcopy(body)
+                inside: Any = changed
+                for name in where[:-1]:
+                    inside = inside[name]
+                inside[where[-1]] = odd
+                answer = client.request(method, path, json=changed, headers=headers)
+                assert answer.status_code < 500, (where, odd, answer.text)
+
+
+def test_a_deletion_of_no_time_is_refused(store: FeatureStore) -> None:
+    with serving(store, compatible=["sagemaker"]) as client:
+        for time in ("", "x", "9" * 20, "²"):
+            for mode in ("SoftDelete", "HardDelete"):
+                asked = {"RecordIdentifierValueAsString": "u1", "EventTime": time, "DeletionMode": mode}
+                assert client.delete("/FeatureGroup/cards", params=asked).status_code == 400
+
+
+def test_an_update_moves_no_record(store: FeatureStore) -> None:
+    """Nor does it take the time away."""
+    with serving(store, compatible=["sagemaker"]) as client:
+        assert client.put("/FeatureGroup/cards", json={"Record": record("moved", text="a")}).status_code == 200
+        for features in ([{"FeatureName": "user_id", "ValueAsString": "u1"}], [{"FeatureName": "at"}]):
+            asked = {"RecordIdentifierValueAsString": "moved", "Features": features}
+            assert client.post("/FeatureGroup/cards/Record", json=asked).status_code == 400
+
+
+def test_a_key_that_is_limited_learns_nothing_of_other_groups(store: FeatureStore) -> None:
+    """Whatever it asks, of a group that is there and of one that is not it is told the same."""
+    secret = create_key(store.registry, "few", ["read", "push"], only_on=["view:pairs", "source:told"]).secret
+    with serving(store, compatible=["sagemaker"], authentication=True) as client:
+        client.headers["x-api-key"] = secret
+
+        def told(group: str) -> list[tuple[int, str]]:
+            asked = {"RecordIdentifierValueAsString": "[1,2,3]", "EventTime": "x", "FeatureName": "no"}
+            identifiers = [{"FeatureGroupName": group, "RecordIdentifiersValueAsString": ["a"]}]
+            answers = [
+                client.get(f"/FeatureGroup/{group}", params=asked),
+                client.delete(f"/FeatureGroup/{group}", params=asked),
+                client.put(f"/FeatureGroup/{group}", json={"Record": [{"FeatureName": "no"}]}),
+                client.post(f"/FeatureGroup/{group}/Record", json={"Features": [{"FeatureName": "no"}]}),
+                client.post(f"/FeatureGroup/{group}/ListRecords", json={}),
+                client.post("/BatchGetRecord", json={"Identifiers": identifiers}),
+                client.post("/BatchWriteRecord", json={"Entries": [{"FeatureGroupName": group, "Record": []}]}),
+                *(
+                    client.post("/", json={"FeatureGroupName": group}, headers={"x-amz-target": f"SageMaker.{name}"})
+                    for name in ("DescribeFeatureGroup", "CreateFeatureGroup")
+                ),
+            ]
+            return [(answer.status_code, answer.text.replace(group, "…")) for answer in answers]
+
+        assert told("cards") == told("carde")
+        assert all(status == 403 or "AccessForbidden" in text for status, text in told("cards"))
+        listed = client.post("/", json={}, headers={"x-amz-target": "SageMaker.ListFeatureGroups"}).json()
+        assert [group["FeatureGroupName"] for group in listed["FeatureGroupSummaries"]] == ["pairs"]
+        assert client.post("/FeatureGroup/pairs/ListRecords", json={}).json()["RecordIdentifiers"]
 
 
 def test_the_file_and_the_command_line_choose(tmp_path: Path, store: FeatureStore) -> None:

@@ -94,7 +94,8 @@ def _split(given: Any) -> list[Any]:
     columns, data = (given.get("columns"), given.get("data")) if isinstance(given, dict) else (None, None)
     if not isinstance(columns, list) or not isinstance(data, list) or not all(isinstance(row, list) for row in data):
         raise BadRequest('dataframe_split must be {"columns": ["name", …], "data": [[value, …], …]}')
-    if wrong := next((number for number, row in enumerate(data) if len(row) != len(columns)), None):
+    wrong = next((number for number, row in enumerate(data) if len(row) != len(columns)), None)
+    if wrong is not None:
         raise BadRequest(f"Row {wrong} of dataframe_split has {len(data[wrong])} values for {len(columns)} columns")
     if not all(isinstance(name, str) for name in columns):
         raise BadRequest("The columns of dataframe_split must be text")

@@ -6,6 +6,7 @@ written is a row of the view's push source.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +25,16 @@ from featurestore.semantics.values import canonical, scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
-from featurestore.server.compatible.values import column_types, from_text, key_rows, read_object, shown_names, text_of
+from featurestore.server.compatible.values import (
+    column_types,
+    from_text,
+    key_rows,
+    member,
+    read_object,
+    shown_names,
+    text_of,
+    texts,
+)
 from featurestore.server.compatible.written_views import check_late, written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import within
@@ -44,6 +54,9 @@ UNITS = {"Seconds": 1, "Minutes": 60, "Hours": 3_600, "Days": 86_400, "Weeks": 6
 NAMES = {403: "AccessForbidden", 404: "ResourceNotFound", 409: "ConflictException", 503: "ServiceUnavailable"}
 STATUSES = {401: 403, 421: 403, 429: 503, 507: 503}
 """By the status of a problem the one that the platform has for it; of others below 500 it is 400, above 500."""
+
+TOKEN = re.compile(r"[0-9]{1,18}")
+"""A NextToken: how many came before."""
 
 GONE = {Status.MISSING, Status.EXPIRED}
 
@@ -139,8 +152,9 @@ class _Group(NamedTuple):
         """Note in a row until when it is valid, as its TtlDuration says."""
         if duration is None:
             return
-        unit, count = (duration.get("Unit"), duration.get("Value")) if isinstance(duration, dict) else (None, None)
-        if unit not in UNITS or not isinstance(count, int) or count < 1:
+        given = duration if isinstance(duration, dict) else {}
+        unit, count = member(given, "Unit", str), member(given, "Value", int)
+        if unit not in UNITS or count is None or count < 1:
             raise BadRequest(f"TtlDuration must have a Unit of {', '.join(UNITS)}, and a Value of 1 at least")
         if self.source.until is None:
             raise BadRequest(
@@ -158,15 +172,18 @@ def _later(instant: str, seconds: int) -> Any:
 
 
 def _json_form(of: FeatureType, name: str, given: Mapping[str, Any]) -> Any:
-    texts, text = given.get("ValueAsStringList"), given.get("ValueAsString")
+    several, text = given.get("ValueAsStringList"), given.get("ValueAsString")
     try:
-        if texts is not None:
-            if of.element is None or not isinstance(texts, list):
+        if several is not None:
+            if of.element is None or not isinstance(several, list):
                 raise ValueError("it is no list")
-            return [from_text(of.element, each) for each in texts]
-        return None if text is None else from_text(of, text)
+            form: Any = [from_text(of.element, each) for each in several]
+        else:
+            form = None if text is None else from_text(of, text)
+        from_json(of, form)  # which says what is wrong with it
     except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise BadRequest(f"'{name}' must be {of}: {error}") from None
+    return form
 
 
 class _Records:
@@ -204,7 +221,8 @@ class _Records:
             if not isinstance(given, str):
                 raise BadRequest("An identifier must have a FeatureGroupName")
             try:
-                found = await self._found(call, _short(given), ids, group.get("FeatureNames"), expires=expires)
+                names = texts(group, "FeatureNames")
+                found = await self._found(call, _short(given), ids, names, expires=expires)
             except (BadRequest, FeatureStoreError) as error:
                 code, detail = _told(error)
                 errors += [
@@ -222,10 +240,10 @@ class _Records:
         return _answer(told, self._hot.config.answer_bytes)
 
     async def _found(
-        self, call: HotCall, name: str, ids: Sequence[str], names: Any, *, expires: bool
+        self, call: HotCall, name: str, ids: Sequence[str], names: Sequence[str] | None, *, expires: bool
     ) -> list[dict[str, Any] | None]:
         """The record of each identifier, None where there is none."""
-        service = await call.room.beside(lambda: self._store.lookup(name).service)
+        service = await call.room.beside(partial(self._readable, call, name))
         rows = key_rows(service.inputs, [_parts_of(each, service) for each in ids], self._hot.config)
         asked = AskedLookup(name, None, rows, is_service=False)
         found: list[dict[str, Any] | None] = []
@@ -240,14 +258,8 @@ class _Records:
     async def listed(self, call: HotCall, body: bytes) -> HttpAnswer:
         """ListRecords: a page of the identifiers that have a record, in the order of their keys."""
         asked, name = read_object(body or b"{}"), _group_name(call)
-        count, after = asked.get("MaxResults") or PAGE, asked.get("NextToken")
-        if not isinstance(count, int) or not 1 <= count <= PAGE:
-            raise BadRequest(f"MaxResults must be 1 to {PAGE}")
+        start, count = _page(asked)
         every = await call.room.beside(partial(self._keys, call, name))
-        try:
-            start = int(after) if after is not None else 0
-        except ValueError:
-            raise BadRequest("NextToken is none that was given") from None
         ids = every[start : start + count]
         found = await self._found(call, name, ids, None, expires=False) if ids else []
         is_shown = [record is not None or bool(asked.get("IncludeSoftDeletedRecords")) for record in found]
@@ -256,10 +268,15 @@ class _Records:
             told["NextToken"] = str(start + count)
         return _answer(told)
 
+    def _readable(self, call: HotCall, name: str) -> ResolvedService:
+        """The group that is read. Who may not read it is not told whether it is there, and what it takes."""
+        if call.principal.only_on is not None:  # else the registry may be away
+            call.principal.must("read", self._resource(name))
+        return self._store.lookup(name).service
+
     def _keys(self, call: HotCall, name: str) -> list[str]:
         """Every identifier that any row ever had."""
-        call.principal.must("read", self._resource(name))
-        service = self._store.lookup(name).service
+        service = self._readable(call, name)
         now = to_datetime(self._store.online.get([]).now)
         table = self._store.snapshot(name, at=now).to_arrow()
         columns = [scalars(canonical(table[key], of)) for key, of in service.key_inputs.items()]
@@ -290,7 +307,7 @@ class _Records:
         return _answer({"Errors": errors, "UnprocessedEntries": []})
 
     async def _put(self, call: HotCall, name: str, asked: Mapping[str, Any], duration: Any) -> None:
-        group = await self._group(call, name, asked.get("TargetStores"))
+        group = await self._group(call, name, texts(asked, "TargetStores"))
         row = group.row(asked.get("Record"))
         group.check(row)
         group.ends(row, duration)
@@ -299,17 +316,19 @@ class _Records:
     async def update(self, call: HotCall, body: bytes) -> HttpAnswer:
         """UpdateRecord: the features that are given, the others as the record has them."""
         asked = read_object(body)
-        group = await self._group(call, _group_name(call), asked.get("TargetStores"))
+        group = await self._group(call, _group_name(call), texts(asked, "TargetStores"))
         given = group.row(asked.get("Features"))
         key = _key_of(group, asked.get("RecordIdentifierValueAsString"))
-        call.principal.must("push", f"source:{group.source.name}")
         rows = await call.room.beside(partial(self._rows, group, key))
         if not rows or _is_ended(group, rows[-1]):
             raise NotFoundError(f"Feature group '{group.view.name}' has no such record")
         last, time = rows[-1], group.source.event_time
-        if from_json(Timestamp, given.get(time, last[time])) < from_json(Timestamp, last[time]):
+        if from_json(Timestamp, given.get(time) or last[time]) < from_json(Timestamp, last[time]):
             raise ConflictError(f"The record is of {last[time]}, and is not changed by what happened before")
         row = {**last, **given}
+        if any(given.get(column, part) != part for column, part in key.items()):
+            raise BadRequest("An update cannot change the record's identifier; put another record")
+        group.check(row)
         group.ends(row, asked.get("TtlDuration"))
         await self._push(call, group, [row])
         return _answer(None)
@@ -337,7 +356,6 @@ class _Records:
         deleted = group.source.deleted
         if deleted is None:
             raise BadRequest(f"{group.source.title} has no column deleted=…, so that its rows cannot be deleted")
-        call.principal.must("push", f"source:{group.source.name}")
         rows = await call.room.beside(partial(self._rows, group, key))
         before = from_json(Timestamp, happened)
         gone = [
@@ -353,13 +371,25 @@ class _Records:
         pushed = await self._hot.pushed(lambda *_: (group.source.name, rows), call, body)
         check_late(pushed)
 
-    async def _group(self, call: HotCall, name: str, stores: Any) -> _Group:
-        """The group that is written to; BadRequest where it cannot be."""
+    async def _group(self, call: HotCall, name: str, stores: Sequence[str] | None) -> _Group:
+        """The group that is written to; BadRequest where it cannot be. Who may not write to it is told nothing else of it."""
         if stores is not None and "OnlineStore" not in stores:
             raise BadRequest("TargetStores must have OnlineStore: what is kept in the history is served, too")
-        return await call.room.beside(partial(self._writable, name))
+        return await call.room.beside(partial(self._writable, call, name))
 
-    def _writable(self, name: str) -> _Group:
+    def _must_push(self, call: HotCall, name: str) -> None:
+        """ForbiddenError where whoever asks is limited to other sources than that of a group, or of one that is not there."""
+        if call.principal.only_on is None:
+            return
+        try:
+            sources = [f"source:{part.view.source.name}" for part in self._store.lookup(name).service.parts]
+        except NotFoundError:
+            sources = []
+        if not sources or not call.principal.may("push", *sources):
+            call.principal.must("push", self._resource(name), *sources)
+
+    def _writable(self, call: HotCall, name: str) -> _Group:
+        self._must_push(call, name)
         view, source, columns = written_view(self._store, name)
         keys = [key.column for key in view.keys]
         if not source.identity or {*source.identity} <= {*keys}:
@@ -412,17 +442,18 @@ class _Records:
             return _refusal("ResourceInUse", str(error), 400)
         return _answer(told)._replace(media_type=CONTROL)
 
-    def _created(self, _: HotCall, asked: dict[str, Any]) -> dict[str, Any]:
-        name = asked.get("FeatureGroupName")
+    def _created(self, call: HotCall, asked: dict[str, Any]) -> dict[str, Any]:
+        name = _short(member(asked, "FeatureGroupName", str) or "")
+        call.principal.must("read", self._resource(name))
         if name in self._applied():
             raise ConflictError(f"'{name}' is applied already; a group is changed where it is declared, and applied")
         raise BadRequest(f"A group is a view: declare '{name}' in definitions.py, and run featurestore apply")
 
     def _described(self, call: HotCall, asked: dict[str, Any]) -> dict[str, Any]:
-        name = _short(str(asked.get("FeatureGroupName")))
+        name = _short(member(asked, "FeatureGroupName", str) or "")
+        call.principal.must("read", self._resource(name))
         if name not in self._applied():
             raise NotFoundError(f"No feature view or service '{name}' was applied.")
-        call.principal.must("read", self._resource(name))
         service = self._store.lookup(name).service
         is_view = service.name != name
         source = service.parts[0].view.source if is_view else None
@@ -446,10 +477,8 @@ class _Records:
         }
 
     def _groups(self, call: HotCall, asked: dict[str, Any]) -> dict[str, Any]:
-        named = asked.get("NameContains") or ""
+        named, (start, count) = member(asked, "NameContains", str) or "", _page(asked)
         names = [name for name in self._applied() if named in name and call.principal.may("read", self._resource(name))]
-        count, token = asked.get("MaxResults") or PAGE, asked.get("NextToken")
-        start = int(token) if isinstance(token, str) and token.isdecimal() else 0
         told: dict[str, Any] = {"FeatureGroupSummaries": [self._summary(name) for name in names[start : start + count]]}
         return told | ({"NextToken": str(start + count)} if start + count < len(names) else {})
 
@@ -473,7 +502,7 @@ class _Records:
 
 
 def _records(
-    result: OnlineResult, name: str, ids: Sequence[str], names: Any, *, expires: bool
+    result: OnlineResult, name: str, ids: Sequence[str], names: Sequence[str] | None, *, expires: bool
 ) -> Iterator[dict[str, Any] | None]:
     """The record of each row, None where there is none: no feature has a row that counts, or all are null."""
     features, types = shown_names(result, name), column_types(result)
@@ -615,6 +644,16 @@ def _bounded(given: Any, name: str, most: int, *, of: type = dict) -> list[Any]:
     if len(given) > most:
         raise BadRequest(f"{name} has {len(given)} members; at most {most} are taken")
     return given
+
+
+def _page(asked: Mapping[str, Any]) -> tuple[int, int]:
+    """Where a page begins, as the NextToken of the one before it says, and how many it has at most."""
+    count, token = member(asked, "MaxResults", int) or PAGE, member(asked, "NextToken", str) or "0"
+    if not 1 <= count <= PAGE:
+        raise BadRequest(f"MaxResults must be 1 to {PAGE}")
+    if not TOKEN.fullmatch(token):
+        raise BadRequest("NextToken is none that was given")
+    return int(token), count
 
 
 def _told(error: Exception) -> tuple[str, str]:

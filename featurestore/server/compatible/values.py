@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import orjson
@@ -21,6 +21,8 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.settings import ServerConfig
 from featurestore.types import FeatureType, JsonValue, Scalar, to_json
 
+T = TypeVar("T")
+
 
 def read_object(body: bytes) -> dict[str, Any]:
     """The object that a body is; BadRequest where it is none."""
@@ -28,6 +30,22 @@ def read_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest(f"The body must be an object, and is {type(value).__name__}")
     return value
+
+
+def member(asked: Mapping[str, Any], name: str, of: type[T]) -> T | None:
+    """A member of an object, None where it has none; BadRequest where it is of another type."""
+    found = asked.get(name)
+    if found is not None and type(found) is not of:
+        raise BadRequest(f"{name} must be {of.__name__}, and is {type(found).__name__}")
+    return found
+
+
+def texts(asked: Mapping[str, Any], name: str) -> list[str] | None:
+    """A member that is a list of texts, None where there is none; BadRequest where it is anything else."""
+    found = member(asked, name, list)
+    if found is not None and not all(isinstance(each, str) for each in found):
+        raise BadRequest(f"{name} must be a list of texts")
+    return found
 
 
 def check_rows(count: int, config: ServerConfig) -> None:
