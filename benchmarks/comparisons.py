@@ -79,8 +79,14 @@ def _training(root: str) -> list[Comparison]:
             name = f"training {size}, ttl {'none' if ttl is None else f'{ttl} d'}"
             if product_exists():
                 ours = Job("featurestore", "benchmarks.product:training", told)
-                lines = (Line(against=1, limit=1.0), Line(against=2, limit=1.0), Line("peak_mb", limit=3000))
-                found.append(Comparison(name, (ours, duck, polars), lines))
+                least = Job(
+                    "rows gathered", "benchmarks.floors:gathered", {"root": root, "size": size, "threads": THREADS}
+                )
+                small = size == "100k"
+                lines = (Line(against=1, limit=1.0), Line(against=2, limit=1.0))
+                lines += (Line(against=3, limit=1.25 if small else None), Line("cpu_s", against=3))
+                lines += (Line("peak_mb", limit=800 if small else 3000),)
+                found.append(Comparison(name, (ours, duck, polars, least), lines))
             else:
                 found.append(Comparison(name, (duck, polars), (Line(against=1),)))
     return found

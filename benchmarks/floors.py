@@ -12,11 +12,12 @@ from functools import partial
 
 import duckdb
 import lmdb
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import redis
 
-from benchmarks.data import Dataset, opened
+from benchmarks.data import SPINES, Dataset, opened
 from benchmarks.latency import Figures, latencies
 
 RECORD = 190
@@ -65,6 +66,29 @@ def training_polars(root: str, size: str, ttl_days: int | None, threads: int) ->
     if pl.thread_pool_size() != threads:
         raise RuntimeError(f"Polars has {pl.thread_pool_size()} threads; POLARS_MAX_THREADS must say {threads}")
     return partial(polars_training, opened(root), size, ttl_days)
+
+
+def gathered(root: str, size: str, threads: int) -> Callable[[], list[pa.Table]]:
+    """The least that training has to do: of each view a statement reads key, times and number of every row, and another the
+    features of as many rows as the spine has, which were chosen beforehand. Nothing asks which row is whose answer."""
+    data, choice = opened(root), np.random.default_rng(3)
+    connection = duckdb.connect(config={"threads": threads, "preserve_insertion_order": False})
+    for view in data.views:
+        rows = np.unique(choice.integers(0, view.rows, SPINES[size] // data.scale))
+        connection.register(f"chosen_{view.name}", pa.table({"row": rows}))
+
+    def call() -> list[pa.Table]:
+        found = []
+        for view in data.views:
+            source = f"read_parquet('{data.view_path(view)}', file_row_number = true)"
+            times = f"{view.key}, event_time, known_at, file_row_number"
+            connection.sql(f"SELECT {times} FROM {source}").to_arrow_table()
+            features = ", ".join(view.feature_names())
+            joined = f"{source} JOIN chosen_{view.name} ON file_row_number = row"
+            found.append(connection.sql(f"SELECT {features} FROM {joined}").to_arrow_table())
+        return found
+
+    return call
 
 
 def newest_into_lmdb(root: str, threads: int) -> Callable[[], Figures]:
