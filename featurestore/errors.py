@@ -65,6 +65,9 @@ class FeatureStoreError(Exception):
     """Whatever this product refuses to do; `retry` says whether trying again can help."""
 
     retry = False
+    kept: str | None = None
+    """Of a push that failed: "no" where none of its rows is kept, "yes" where they are all the same, "unknown" where nobody can
+    tell; None of any other error."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (type(self), self.args, vars(self))

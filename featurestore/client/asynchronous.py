@@ -19,7 +19,7 @@ from featurestore.client.calls import (
     status_call,
     unreached,
 )
-from featurestore.client.retries import AGAIN, CallTime, checked_settings
+from featurestore.client.retries import CallTime, checked_settings
 from featurestore.declare.arguments import checked
 from featurestore.errors import MissingPackageError
 from featurestore.push.pushed import Pushed
@@ -129,7 +129,7 @@ class AsyncClient:
                 if wait is None or isinstance(error, aiohttp.ClientSSLError):
                     raise unreached(where, error) from error
             else:
-                wait = deadline.wait(headers) if status in AGAIN else None
+                wait = deadline.wait(headers) if call.may_repeat(status, body) else None
                 if wait is None:
                     return call.result(status, headers, body)
             await asyncio.sleep(wait)

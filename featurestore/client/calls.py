@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import orjson
 
 import featurestore.errors
+from featurestore.client.retries import AGAIN
 from featurestore.clock import wall_clock
 from featurestore.declare.frames import table_of
 from featurestore.declare.problems import shown
@@ -123,6 +124,19 @@ class Call(NamedTuple, Generic[R]):
             ) as error:
                 raise ServerError(f"{self.path} was answered by what is no answer of this service: {error}") from error
         raise error_of(status, headers, body, self)
+
+    def may_repeat(self, status: int, body: bytes) -> bool:
+        """Whether the same request may be sent again: not one whose rows are kept, or may be, since they would count twice where
+        their source has no identity."""
+        return status in AGAIN and _member(body, "kept") in {None, "no"}
+
+
+def _member(body: bytes, name: str) -> Any:
+    """What a problem tells; None where it does not, or is none."""
+    try:
+        return orjson.loads(body).get(name)
+    except (ValueError, AttributeError):
+        return None
 
 
 def lookup_of(
@@ -367,7 +381,9 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, call: Call[An
         return ForbiddenError(detail, scope=headers.get("WWW-Authenticate", "").rpartition('scope="')[2].rstrip('"'))
     own = getattr(featurestore.errors, f"{kind}Error", None) if kind.isidentifier() else None
     if isinstance(own, type) and issubclass(own, FeatureStoreError):
-        return own.__new__(own, detail)  # what its class makes a message of, the service has made one of
+        error = own.__new__(own, detail)  # what its class makes a message of, the service has made one of
+        error.kept = _member(body, "kept")
+        return error
     if status in REFUSED_LATER:
         return ServerUnavailableError(detail)
     return call.refused(detail) if kind in {"limit", "bad-request"} else ServerError(detail)

@@ -11,7 +11,7 @@ from featurestore.declare.problems import shown
 from featurestore.errors import RequestError, ServerUnavailableError
 
 AGAIN = {429, 503, 507}
-"""Statuses of requests that were refused before anything was done: the same one may be sent again."""
+"""Statuses of requests that may do better a little later."""
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 2.0
 """The longest first wait, which doubles with each attempt, and the longest of all; each is drawn between none and that, so that

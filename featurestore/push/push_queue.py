@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
-from featurestore.errors import OnlineUnavailableError
+from featurestore.errors import FeatureStoreError, OnlineUnavailableError
 from featurestore.lazy import pa
 from featurestore.push.pushed import Pushed
 from featurestore.push.rows import GivenRows
@@ -34,6 +34,12 @@ class Fate(Enum):
         "applies them."
     )
     SERVED = "The rows are kept and applied; only those that came too late were not kept aside."
+
+    def told(self, error: FeatureStoreError) -> FeatureStoreError:
+        """The error with what has become of the rows."""
+        found = type(error)(f"{error} {self.value}")
+        found.kept = {Fate.REFUSED: "no", Fate.OPEN: "unknown"}.get(self, "yes")
+        return found
 
 
 class PushAnswer(Future[Pushed]):
@@ -69,7 +75,7 @@ class PushAnswer(Future[Pushed]):
         fate = Fate.REFUSED if self.cancel() else self._queue.give_up(self)
         if fate is None:
             return self.result()
-        raise OnlineUnavailableError(f"The push was not answered in the time that it was given. {fate.value}")
+        raise fate.told(OnlineUnavailableError("The push was not answered in the time that it was given."))
 
 
 @dataclass(eq=False)

@@ -367,7 +367,7 @@ class Pusher:
             fate, is_open = self._queue.fate, isinstance(error, LogUnavailableError) and error.is_open
             if fate is Fate.OPEN and not is_open:  # the log took nothing of it
                 fate = Fate.REFUSED
-            raise type(error)(f"{error} {fate.value}") from error
+            raise fate.told(error) from error
 
     def _kept(self, requests: Sequence[QueuedPush]) -> Sequence[Pushed | PushError]:
         tables = [request.table for request in requests]

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from fastapi import Request, Response
@@ -151,6 +151,9 @@ class Problem(BaseModel):
     limit: str | None = Field(
         None, description="Where a limit is passed: the setting of [server] that sets it", examples=["lookup_rows"]
     )
+    kept: Literal["yes", "no", "unknown"] | None = Field(
+        None, description="Where a push failed: whether its rows are kept all the same", examples=["no"]
+    )
     changes: list[dict[str, str | None]] | None = Field(
         None,
         description="Where a fingerprint is refused: field, before (as the model knew it) and after (as it is applied)",
@@ -244,6 +247,7 @@ def problem_of(error: Exception, path: str, request_id: str | None = None) -> Ht
     if isinstance(error, BadRequest):
         more |= {"limit": error.setting} if isinstance(error, LimitError) else {}
         return problem(error.status, error.title, str(error), kind=error.kind, path=path, more=more)
+    more |= {"kept": error.kept} if isinstance(error, FeatureStoreError) and error.kept is not None else {}
     if came_of_full(error):
         _full_log.tell(error)
         again = {"Retry-After": str(FULL_RETRY_SECONDS)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -31,6 +32,7 @@ from featurestore.errors import (
     ForbiddenError,
     NotFoundError,
     OnlineDamagedError,
+    OnlineUnavailableError,
     PushError,
     RequestError,
     ServerError,
@@ -431,6 +433,21 @@ def test_what_others_answer_is_told_as_that(kind: Any) -> None:
         assert type(raised.value) is error, (answers, raised.value)
         assert len(asked) == len(answers)
         assert "secret-key" not in str(raised.value)
+
+
+@KINDS
+@pytest.mark.parametrize(("kept", "attempts"), [("yes", 1), ("unknown", 1), ("no", 2)])
+def test_rows_that_are_kept_are_not_pushed_again(kind: Any, kept: str, attempts: int) -> None:
+    """A source without an identity would count them twice."""
+    told = {"type": "urn:featurestore:OnlineUnavailable", "detail": "d", "kept": kept}
+    with (
+        answering(*[http("503 X", json.dumps(told).encode())] * attempts) as (url, asked),
+        kind(url, attempts=2, timeout_seconds=PATIENCE_SECONDS) as client,
+        pytest.raises(OnlineUnavailableError) as raised,
+    ):
+        client.push("pushed", {"id": "1"})
+    assert len(asked) == attempts
+    assert raised.value.kept == kept
 
 
 @KINDS

@@ -140,6 +140,7 @@ def test_a_push_ends_in_the_time_that_it_is_given(
                 assert (answer.status_code, answer.json()["type"]) == (503, "urn:featurestore:OnlineUnavailable")
                 assert int(answer.headers["Retry-After"]) >= 1
                 assert "Nothing of this push was kept" in answer.json()["detail"]
+                assert answer.json()["kept"] == "no"
         assert store.push("clicks", rows, json=True) == (count, 0, 0)
         until(lambda: client.post(PUSH, json=first, headers=headers).status_code == 200)
 
