@@ -109,6 +109,9 @@ REFUSED = {
 WATCHED = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 """What the server is told of a connection that holds a lock: that of a machine that is gone is free within half a minute."""
 
+DURABLE = "SELECT set_config('synchronous_commit', 'on', {}) WHERE current_setting('synchronous_commit') = 'off'"
+"""Makes a commit wait for the disk where the server, the role or the URL says that it does not; of a transaction (true) or a connection."""
+
 NAME_BYTES = 63
 """Bytes that PostgreSQL keeps of what a connection says of itself."""
 
@@ -236,7 +239,8 @@ class PostgreSQL:
         """One transaction that excludes every other writer from its beginning, and whether there are tables; where an
         error comes before its end, nothing of it is kept. Whoever makes tables calls `mark`."""
         begin = (  # each statement sees what is so when it begins: after the lock was taken
-            f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {round(self._timeout * 1000)}; "
+            f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {DURABLE.format('true')}; "
+            f"SET LOCAL lock_timeout = {round(self._timeout * 1000)}; "
             f"SELECT pg_advisory_xact_lock(hashtextextended('{self._space}', 0)); {NEWS}"
         )
         with self._begun(begin) as (connection, found):
@@ -265,7 +269,9 @@ class PostgreSQL:
         """
         lock = f"hashtext('{self._space} {self._what}'), {number}"
         mine = f"featurestore: {doing}, process {os.getpid()} on {socket.gethostname()}"[:NAME_BYTES].replace("'", "''")
-        begin = f"SET application_name = '{mine}'; SET search_path TO {self._space}; {WATCHED}; "
+        begin = (
+            f"SET application_name = '{mine}'; SET search_path TO {self._space}; {WATCHED}; {DURABLE.format('false')}; "
+        )
         begin += f"SET lock_timeout = {round((wait_seconds or 0) * 1000)}"
         with self.failing():
             connection, found = self._first(begin)

@@ -104,6 +104,31 @@ def test_a_server_that_does_not_come_back_leaves_it_open(postgres: PostgresServe
         assert known(log) == [1, 2], "what was acknowledged outlives a crash"
 
 
+@pytest.mark.parametrize("where", ["role", "URL"])
+def test_an_append_is_on_the_disk_whatever_is_usual_there(postgres: PostgresServer, tmp_path: Path, where: str) -> None:
+    """Where commits do not wait for the disk, those of the log do."""
+    url = postgres.url + ("&options=-csynchronous_commit%3Doff" if where == "URL" else "")
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        connection.execute("SELECT pg_reload_conf()")
+        if where == "role":
+            connection.execute("ALTER ROLE postgres SET synchronous_commit = off")
+    try:
+        with machine(url, tmp_path) as log:
+            with log.lock():
+                log.append([batch(1, 1)])
+            with log.lock():
+                log.append([batch(2, 1)])
+                postgres.stop()
+            postgres.start()
+            assert known(log) == [1, 2]
+    finally:
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM RESET wal_writer_delay")
+            connection.execute("ALTER ROLE postgres RESET synchronous_commit")
+            connection.execute("SELECT pg_reload_conf()")
+
+
 def test_who_has_lost_the_lock_writes_nothing_more(postgres: PostgresServer, tmp_path: Path) -> None:
     """The server ended the connection, as it does with a machine that is gone; another has the lock since, and wrote."""
     with machine(postgres.url, tmp_path / "a") as lost, machine(postgres.url, tmp_path / "b") as other:
