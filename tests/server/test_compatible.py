@@ -20,6 +20,7 @@ from tests.platforms.shop import opened
 from tests.server.test_http import serving
 
 INVOCATIONS = "/serving-endpoints/users/invocations"
+VERTEX = "/v1/projects/p/locations/l/featureOnlineStores/s/featureViews/"
 ASKED = {"dataframe_records": [{"user_id": "u1"}]}
 
 
@@ -92,6 +93,14 @@ OPERATIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", INVOCATIONS, {"dataframe_records": [{"user_id": "u1"}]}),
     ("POST", INVOCATIONS, {"dataframe_split": {"columns": ["user_id"], "data": [["u1"], ["u2"]]}}),
     ("POST", INVOCATIONS, {"inputs": {"user_id": ["u1"]}}),
+    ("POST", "/get-online-features", {"features": ["users:wide"], "entities": {"user_id": ["u1"]}, "full_feature_names": True}),
+    ("POST", "/push", {"push_source_name": "cards", "df": {"user_id": ["z"], "at": ["2026-03-01T11:30:00Z"]}, "to": "online"}),
+    ("POST", "/write-to-online-store", {"feature_view_name": "cards", "df": {"user_id": ["z"], "event_timestamp": ["2026-03-01T11:30:00Z"]}}),
+    ("POST", VERTEX + "users:fetchFeatureValues", {"dataKey": {"key": "u1"}, "dataFormat": "PROTO_STRUCT"}),
+    ("POST", VERTEX + "pairs:fetchFeatureValues", {"dataKey": {"compositeKey": {"parts": ["UA", "0"]}}, "id": "x"}),
+    ("POST", VERTEX + "cards:directWrite", {"dataKeyAndFeatureValues": [{"dataKey": {"key": "z"}, "features": [
+        {"name": "at", "value": {"stringValue": "2026-03-01T11:30:00Z"}}, {"name": "big", "value": {"int64Value": "1"}},
+        {"name": "counts", "value": {"int64ArrayValue": {"values": ["1"]}}}]}]}),
     ("POST", "/?DescribeFeatureGroup", {"FeatureGroupName": "cards"}),
     ("POST", "/?ListFeatureGroups", {"NameContains": "c", "MaxResults": 1, "NextToken": "1"}),
     ("POST", "/?CreateFeatureGroup", {"FeatureGroupName": "cards"}),
@@ -109,7 +118,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 @pytest.mark.parametrize(("method", "path", "body"), OPERATIONS)
 def test_what_no_client_sends_is_refused(store: FeatureStore, method: str, path: str, body: dict[str, Any]) -> None:
     """A member of any wrong type is a mistake of whoever asks, never an error of the server."""
-    with serving(store, compatible=["databricks", "sagemaker"]) as client:
+    with serving(store, compatible=list(ROUTES)) as client:
         client.put("/FeatureGroup/cards", json={"Record": record("k", big="1")})
         headers = {"x-amz-target": f"SageMaker.{path.partition('?')[2]}"}
         assert client.request(method, path, json=body, headers=headers).status_code in {200, 400}
@@ -122,6 +131,16 @@ def test_what_no_client_sends_is_refused(store: FeatureStore, method: str, path:
                 inside[where[-1]] = odd
                 answer = client.request(method, path, json=changed, headers=headers)
                 assert answer.status_code < 500, (where, odd, answer.text)
+
+
+def test_a_number_with_a_fraction_is_no_integer(store: FeatureStore) -> None:
+    with serving(store, compatible=["vertex"]) as client:
+        for kind, value in (("int64Value", 1.5), ("int64Value", True), ("int64ArrayValue", {"values": [1.5]})):
+            features = [{"name": "big" if kind == "int64Value" else "counts", "value": {kind: value}}]
+            entries = [{"dataKey": {"key": "z"}, "features": features}]
+            told = client.post(f"{VERTEX}cards:directWrite", json={"dataKeyAndFeatureValues": entries})
+            assert told.status_code == 400
+            assert "it is no integer" in told.text
 
 
 def test_a_deletion_of_no_time_is_refused(store: FeatureStore) -> None:
@@ -144,7 +163,7 @@ def test_an_update_moves_no_record(store: FeatureStore) -> None:
 def test_a_key_that_is_limited_learns_nothing_of_other_groups(store: FeatureStore) -> None:
     """Whatever it asks, of a group that is there and of one that is not it is told the same."""
     secret = create_key(store.registry, "few", ["read", "push"], only_on=["view:pairs", "source:told"]).secret
-    with serving(store, compatible=["sagemaker"], authentication=True) as client:
+    with serving(store, compatible=list(ROUTES), authentication=True) as client:
         client.headers["x-api-key"] = secret
 
         def told(group: str) -> list[tuple[int, str]]:
@@ -156,6 +175,12 @@ def test_a_key_that_is_limited_learns_nothing_of_other_groups(store: FeatureStor
                 client.put(f"/FeatureGroup/{group}", json={"Record": [{"FeatureName": "no"}]}),
                 client.post(f"/FeatureGroup/{group}/Record", json={"Features": [{"FeatureName": "no"}]}),
                 client.post(f"/FeatureGroup/{group}/ListRecords", json={}),
+                client.get(f"{VERTEX}{group}"),
+                client.post(f"{VERTEX}{group}:fetchFeatureValues", json={"dataKey": {"compositeKey": {"parts": []}}}),
+                client.post(f"{VERTEX}{group}:directWrite", json={"dataKeyAndFeatureValues": [1]}),
+                client.post("/push", json={"push_source_name": group, "df": {"at": ["x"]}}),
+                client.post("/write-to-online-store", json={"feature_view_name": group, "df": {"at": ["x"]}}),
+                client.post(f"/serving-endpoints/{group}/invocations", json={"inputs": [{"no": 1}]}),
                 client.post("/BatchGetRecord", json={"Identifiers": identifiers}),
                 client.post("/BatchWriteRecord", json={"Entries": [{"FeatureGroupName": group, "Record": []}]}),
                 *(

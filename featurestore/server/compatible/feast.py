@@ -56,8 +56,9 @@ def routes(hot: HotRoutes) -> list[CompatibleRoute]:
         source, to = asked.get("push_source_name"), asked.get("to", "online")
         if not isinstance(source, str):
             raise BadRequest("push_source_name must be the name of a push source")
-        if to not in {"online", "online_and_offline"}:
+        if to not in ("online", "online_and_offline"):
             raise BadRequest("to must be online or online_and_offline: what is kept in the history is served, too")
+        call.principal.must("push", f"source:{source}")
         types = await call.room.beside(partial(_column_types, hot.store, source))
         pushed = await hot.pushed(
             lambda _, config: (source, _checked(_transposed("df", asked.get("df")), types, config)), call, body
@@ -70,7 +71,7 @@ def routes(hot: HotRoutes) -> list[CompatibleRoute]:
         name = asked.get("feature_view_name")
         if not isinstance(name, str):
             raise BadRequest("feature_view_name must be the name of a view")
-        view = await call.room.beside(partial(written_view, hot.store, name))
+        view = await call.room.beside(partial(written_view, hot.store, name, call.principal))
         pushed = await hot.pushed(
             lambda _, config: (view.source.name, _rows_of_view(view, asked.get("df"), config)), call, body
         )

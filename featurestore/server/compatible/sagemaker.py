@@ -35,7 +35,7 @@ from featurestore.server.compatible.values import (
     text_of,
     texts,
 )
-from featurestore.server.compatible.written_views import check_late, written_view
+from featurestore.server.compatible.written_views import check_late, may_read, readable, resource_of, written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import within
 from featurestore.server.problems import BadRequest, HttpAnswer, problem_of
@@ -243,7 +243,7 @@ class _Records:
         self, call: HotCall, name: str, ids: Sequence[str], names: Sequence[str] | None, *, expires: bool
     ) -> list[dict[str, Any] | None]:
         """The record of each identifier, None where there is none."""
-        service = await call.room.beside(partial(self._readable, call, name))
+        service = await call.room.beside(partial(readable, self._store, name, call.principal))
         rows = key_rows(service.inputs, [_parts_of(each, service) for each in ids], self._hot.config)
         asked = AskedLookup(name, None, rows, is_service=False)
         found: list[dict[str, Any] | None] = []
@@ -268,15 +268,9 @@ class _Records:
             told["NextToken"] = str(start + count)
         return _answer(told)
 
-    def _readable(self, call: HotCall, name: str) -> ResolvedService:
-        """The group that is read. Who may not read it is not told whether it is there, and what it takes."""
-        if call.principal.only_on is not None:  # else the registry may be away
-            call.principal.must("read", self._resource(name))
-        return self._store.lookup(name).service
-
     def _keys(self, call: HotCall, name: str) -> list[str]:
         """Every identifier that any row ever had."""
-        service = self._readable(call, name)
+        service = readable(self._store, name, call.principal)
         now = to_datetime(self._store.online.get([]).now)
         table = self._store.snapshot(name, at=now).to_arrow()
         columns = [scalars(canonical(table[key], of)) for key, of in service.key_inputs.items()]
@@ -377,20 +371,8 @@ class _Records:
             raise BadRequest("TargetStores must have OnlineStore: what is kept in the history is served, too")
         return await call.room.beside(partial(self._writable, call, name))
 
-    def _must_push(self, call: HotCall, name: str) -> None:
-        """ForbiddenError where whoever asks is limited to other sources than that of a group, or of one that is not there."""
-        if call.principal.only_on is None:
-            return
-        try:
-            sources = [f"source:{part.view.source.name}" for part in self._store.lookup(name).service.parts]
-        except NotFoundError:
-            sources = []
-        if not sources or not call.principal.may("push", *sources):
-            call.principal.must("push", self._resource(name), *sources)
-
     def _writable(self, call: HotCall, name: str) -> _Group:
-        self._must_push(call, name)
-        view, source, columns = written_view(self._store, name)
+        view, source, columns = written_view(self._store, name, call.principal)
         keys = [key.column for key in view.keys]
         if not source.identity or {*source.identity} <= {*keys}:
             raise BadRequest(
@@ -444,14 +426,14 @@ class _Records:
 
     def _created(self, call: HotCall, asked: dict[str, Any]) -> dict[str, Any]:
         name = _short(member(asked, "FeatureGroupName", str) or "")
-        call.principal.must("read", self._resource(name))
+        may_read(self._store, name, call.principal)
         if name in self._applied():
             raise ConflictError(f"'{name}' is applied already; a group is changed where it is declared, and applied")
         raise BadRequest(f"A group is a view: declare '{name}' in definitions.py, and run featurestore apply")
 
     def _described(self, call: HotCall, asked: dict[str, Any]) -> dict[str, Any]:
         name = _short(member(asked, "FeatureGroupName", str) or "")
-        call.principal.must("read", self._resource(name))
+        may_read(self._store, name, call.principal)
         if name not in self._applied():
             raise NotFoundError(f"No feature view or service '{name}' was applied.")
         service = self._store.lookup(name).service
@@ -478,16 +460,16 @@ class _Records:
 
     def _groups(self, call: HotCall, asked: dict[str, Any]) -> dict[str, Any]:
         named, (start, count) = member(asked, "NameContains", str) or "", _page(asked)
-        names = [name for name in self._applied() if named in name and call.principal.may("read", self._resource(name))]
+        names = [
+            name
+            for name in self._applied()
+            if named in name and call.principal.may("read", resource_of(self._store, name))
+        ]
         told: dict[str, Any] = {"FeatureGroupSummaries": [self._summary(name) for name in names[start : start + count]]}
         return told | ({"NextToken": str(start + count)} if start + count < len(names) else {})
 
     def _applied(self) -> list[str]:
         return sorted({*self._document("views"), *self._document("services")})
-
-    def _resource(self, name: str) -> str:
-        """What a key that reads a group may be limited to."""
-        return f"{'service' if name in self._document('services') else 'view'}:{name}"
 
     def _document(self, kind: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self._store.registry.current().document[kind]

@@ -15,8 +15,8 @@ import orjson
 from featurestore.errors import NotFoundError
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
-from featurestore.server.compatible.values import column_types, key_rows, read_object, shown_names
-from featurestore.server.compatible.written_views import WrittenView, check_late, written_view
+from featurestore.server.compatible.values import column_types, key_rows, member, read_object, shown_names
+from featurestore.server.compatible.written_views import WrittenView, check_late, readable, written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import instant, within
 from featurestore.server.problems import BadRequest, HttpAnswer
@@ -37,7 +37,7 @@ CODES = {
 }
 """By the status of a problem the platform's word for it; of all others INVALID_ARGUMENT below 500, or INTERNAL."""
 
-STRUCT = {2, "PROTO_STRUCT"}
+STRUCT = (2, "PROTO_STRUCT")
 """How a request asks for plain values, in place of values with their types."""
 
 SCALARS = {
@@ -89,7 +89,7 @@ class _Views:
     async def fetch(self, call: HotCall, body: bytes) -> HttpAnswer:
         """fetchFeatureValues: the features of one key, in either format."""
         asked, name = await call.room.beside(partial(read_object, body)), call.scope["path_params"]["name"]
-        service = await call.room.beside(lambda: self._hot.store.lookup(name).service)
+        service = await call.room.beside(partial(readable, self._hot.store, name, call.principal))
         parts, data_key = _parts(asked.get("dataKey"), asked.get("id"))
         rows = key_rows(service.inputs, [parts], self._hot.config)
 
@@ -103,7 +103,7 @@ class _Views:
     async def write(self, call: HotCall, body: bytes) -> HttpAnswer:
         """directWrite: a row of the view's push source for each key."""
         asked, name = await call.room.beside(partial(read_object, body)), call.scope["path_params"]["name"]
-        view = await call.room.beside(partial(written_view, self._hot.store, name))
+        view = await call.room.beside(partial(written_view, self._hot.store, name, call.principal))
         entries = asked.get("dataKeyAndFeatureValues")
         if not isinstance(entries, list) or not entries:
             raise BadRequest("dataKeyAndFeatureValues must be a list of one at least")
@@ -120,7 +120,7 @@ class _Views:
         parts, data_key = _parts(entry.get("dataKey"), None)
         (key,) = key_rows({key.name: key.type for key in view.view.keys}, [parts], self._hot.config)
         row = {column.column: key[column.name] for column in view.view.keys}
-        for feature in entry.get("features") or []:
+        for feature in member(entry, "features", list) or []:
             name = str(feature.get("name")) if isinstance(feature, dict) else ""
             column = view.columns.get(name)
             if column is None:
@@ -133,8 +133,7 @@ class _Views:
     async def view(self, call: HotCall, _: bytes) -> HttpAnswer:
         """The description of a feature view, which the client asks for before it reads."""
         name = call.scope["path_params"]["name"]
-        service = await call.room.beside(lambda: self._hot.store.lookup(name).service)
-        call.principal.must("read", f"{'service' if service.name == name else 'view'}:{name}")
+        service = await call.room.beside(partial(readable, self._hot.store, name, call.principal))
         source = {"uri": "bq://featurestore", "entityIdColumns": list(service.inputs)}
         return HttpAnswer(200, JSON, [orjson.dumps({"name": _resource(call), "bigQuerySource": source})])
 
@@ -218,9 +217,16 @@ def _form(of: FeatureType, name: str, value: Any) -> Any:
     kind, held = given[0]
     try:
         if kind == "int64Value":
-            return int(held)
+            return _whole(held)
         if kind == "int64ArrayValue":
-            return [int(item) for item in held.get("values", [])]
+            return [_whole(item) for item in held.get("values", [])]
         return held.get("values", []) if kind in LISTS.values() else held
     except (TypeError, ValueError, AttributeError) as error:
         raise BadRequest(f"'{name}' must be {of}: {error}") from None
+
+
+def _whole(held: Any) -> int:
+    """An integer, which the platform's JSON has as text."""
+    if type(held) not in {int, str}:
+        raise ValueError("it is no integer")
+    return int(held)

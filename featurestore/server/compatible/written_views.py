@@ -1,13 +1,16 @@
-"""Views that clients of other platforms write to: rows of a view's push source, under the names of its features."""
+"""What clients of other platforms name, and may: views and services that they read, and views that they write to, as rows of a push
+source under the names of its features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from featurestore.access.principal import Principal
 from featurestore.declare.push import PushSource
-from featurestore.errors import PushError
+from featurestore.errors import NotFoundError, PushError
 from featurestore.push.pushed import Pushed
+from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.view import ResolvedView
 from featurestore.server.problems import BadRequest
 from featurestore.store import FeatureStore
@@ -27,8 +30,38 @@ def check_late(pushed: Pushed) -> None:
         raise PushError(pushed.notices[0])
 
 
-def written_view(store: FeatureStore, name: str) -> WrittenView:
-    """The view of a name; BadRequest where nobody can write to it, NotFoundError."""
+def resource_of(store: FeatureStore, name: str) -> str:
+    """What a key may be limited to, to read or write what has a name: a service, or a view."""
+    return f"{'service' if name in store.registry.current().document['services'] else 'view'}:{name}"
+
+
+def may_read(store: FeatureStore, name: str, principal: Principal) -> None:
+    """ForbiddenError where whoever asks is limited to others, whether it is there or not."""
+    if principal.only_on is not None:  # else the registry may be away
+        principal.must("read", resource_of(store, name))
+
+
+def readable(store: FeatureStore, name: str, principal: Principal) -> ResolvedService:
+    """The service, or the view as one, that is read. Who may not is told nothing of it."""
+    may_read(store, name, principal)
+    return store.lookup(name).service
+
+
+def may_push(store: FeatureStore, name: str, principal: Principal) -> None:
+    """ForbiddenError where whoever asks is limited to other sources than that of a view, or of one that is not there."""
+    if principal.only_on is None:
+        return
+    try:
+        sources = [f"source:{part.view.source.name}" for part in store.lookup(name).service.parts]
+    except NotFoundError:
+        sources = []
+    if not sources or not principal.may("push", *sources):
+        principal.must("push", resource_of(store, name), *sources)
+
+
+def written_view(store: FeatureStore, name: str, principal: Principal) -> WrittenView:
+    """The view of a name; BadRequest where nobody can write to it, NotFoundError. Who may not is told nothing of it."""
+    may_push(store, name, principal)
     service = store.lookup(name).service
     if service.name == name or len(service.parts) != 1 or service.on_demand:
         views = ", ".join(part.view.name for part in service.parts)
