@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -131,6 +132,24 @@ def test_what_no_client_sends_is_refused(store: FeatureStore, method: str, path:
                 inside[where[-1]] = odd
                 answer = client.request(method, path, json=changed, headers=headers)
                 assert answer.status_code < 500, (where, odd, answer.text)
+
+
+def test_no_update_of_one_record_is_lost(store: FeatureStore) -> None:
+    """Of those that come at the same time, each is in the record when it was answered."""
+    values = {"small": "1", "big": "2", "wide": "3.5", "flag": "true"}
+    with serving(store, compatible=["sagemaker"]) as client, ThreadPoolExecutor(4) as at_once:
+        for number in range(10):
+            key = f"at-once-{number}"
+            assert client.put("/FeatureGroup/cards", json={"Record": record(key, text="a")}).status_code == 200
+
+            def update(name: str, key: str = key) -> int:
+                features = [{"FeatureName": name, "ValueAsString": values[name]}]
+                asked = {"RecordIdentifierValueAsString": key, "Features": features}
+                return client.post("/FeatureGroup/cards/Record", json=asked).status_code
+
+            assert list(at_once.map(update, values)) == [200] * 4
+            found = client.get("/FeatureGroup/cards", params={"RecordIdentifierValueAsString": key}).json()["Record"]
+            assert {*values, "text"} <= {each["FeatureName"] for each in found}
 
 
 def test_a_number_with_a_fraction_is_no_integer(store: FeatureStore) -> None:

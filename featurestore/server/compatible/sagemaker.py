@@ -6,11 +6,13 @@ written is a row of the view's push source.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -192,6 +194,7 @@ class _Records:
     def __init__(self, hot: HotRoutes) -> None:
         self._hot = hot
         self._store: FeatureStore = hot.store
+        self._turns: WeakValueDictionary[tuple[Any, ...], asyncio.Lock] = WeakValueDictionary()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -305,7 +308,8 @@ class _Records:
         row = group.row(asked.get("Record"))
         group.check(row)
         group.ends(row, duration)
-        await self._push(call, group, [row])
+        async with self._turn(group, row):
+            await self._push(call, group, [row])
 
     async def update(self, call: HotCall, body: bytes) -> HttpAnswer:
         """UpdateRecord: the features that are given, the others as the record has them."""
@@ -313,6 +317,13 @@ class _Records:
         group = await self._group(call, _group_name(call), texts(asked, "TargetStores"))
         given = group.row(asked.get("Features"))
         key = _key_of(group, asked.get("RecordIdentifierValueAsString"))
+        async with self._turn(group, key):
+            await self._update(call, group, key, given, asked.get("TtlDuration"))
+        return _answer(None)
+
+    async def _update(
+        self, call: HotCall, group: _Group, key: Mapping[str, Any], given: dict[str, Any], duration: Any
+    ) -> None:
         rows = await call.room.beside(partial(self._rows, group, key))
         if not rows or _is_ended(group, rows[-1]):
             raise NotFoundError(f"Feature group '{group.view.name}' has no such record")
@@ -323,9 +334,14 @@ class _Records:
         if any(given.get(column, part) != part for column, part in key.items()):
             raise BadRequest("An update cannot change the record's identifier; put another record")
         group.check(row)
-        group.ends(row, asked.get("TtlDuration"))
+        group.ends(row, duration)
         await self._push(call, group, [row])
-        return _answer(None)
+
+    def _turn(self, group: _Group, row: Mapping[str, Any]) -> asyncio.Lock:
+        """Held by whoever reads a record and writes it, and by whoever writes it: else what was written in between would be lost."""
+        columns, source = [key.column for key in group.view.keys], group.source
+        turn = (source.name, *(from_json(source.columns[column], row[column]) for column in columns))
+        return self._turns.setdefault(turn, asyncio.Lock())
 
     async def delete(self, call: HotCall, _: bytes) -> HttpAnswer:
         """DeleteRecord: a soft one is a row that has ended; a hard one takes every row up to its time out of the record."""
@@ -343,21 +359,25 @@ class _Records:
                     f"View '{group.view.name}' folds several rows ({group.view.folded[0].name}), and a soft deletion would be one of "
                     "them; use HardDelete"
                 )
-            await self._push(call, group, [{**key, time: happened, **({until: happened} if until is not None else {})}])
+            async with self._turn(group, key):
+                await self._push(
+                    call, group, [{**key, time: happened, **({until: happened} if until is not None else {})}]
+                )
             return _answer(None)
         if mode != "HardDelete":
             raise BadRequest("DeletionMode must be SoftDelete or HardDelete")
         deleted = group.source.deleted
         if deleted is None:
             raise BadRequest(f"{group.source.title} has no column deleted=…, so that its rows cannot be deleted")
-        rows = await call.room.beside(partial(self._rows, group, key))
         before = from_json(Timestamp, happened)
-        gone = [
-            {**{column: row[column] for column in (*group.source.identity, time, *key)}, deleted: True}
-            for row in rows if from_json(Timestamp, row[time]) <= before
-        ]  # fmt: skip
-        if gone:
-            await self._push(call, group, gone)
+        async with self._turn(group, key):
+            rows = await call.room.beside(partial(self._rows, group, key))
+            gone = [
+                {**{column: row[column] for column in (*group.source.identity, time, *key)}, deleted: True}
+                for row in rows if from_json(Timestamp, row[time]) <= before
+            ]  # fmt: skip
+            if gone:
+                await self._push(call, group, gone)
         return _answer(None)
 
     async def _push(self, call: HotCall, group: _Group, rows: list[Any]) -> None:
