@@ -21,8 +21,8 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turns rows of keys and request values into features of a store.
 
     Rows with a column `timestamp` get the values as of their times, as `get_historical_features` has them; rows without it
-    those of now, as `get_online_features` has them. timestamp=None: those of now always. Every kind of frame is taken, and
-    columns that no feature asks for are left out.
+    those of now, as `get_online_features` has them. `fit` takes rows with their times alone. timestamp=None: those of now
+    always. Every kind of frame is taken, and columns that no feature asks for are left out.
 
     What it was fitted with is what it answers with: its fingerprint is kept, and FingerprintError raised where the
     definitions are others by then. store: a FeatureStore, or the path of a project, opened once in each process; a store goes to
@@ -41,10 +41,15 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.env = env
 
     def fit(self, X: Any, y: object = None) -> Self:  # noqa: ARG002, N803  their signature
-        """Note the features that the rows would get, and their fingerprint."""
+        """Note the features that the rows would get, and their fingerprint. Rows without times are refused, unless timestamp=None."""
         rows = _rows(X)
         if self._has_times(rows):
             self._historical(rows[:1])
+        elif self.timestamp is not None:
+            raise RequestError(
+                f"X has no column '{self.timestamp}', which says as of when a model learns; it has "
+                f"{', '.join(map(str, _names(rows))) or 'none'}. timestamp= names another column, and timestamp=None takes values of now"
+            )
         else:
             service = opened(self.store, self.env).lookup(self.features).service
             self._note(rows, [column.name for column in service.columns], service.fingerprint)

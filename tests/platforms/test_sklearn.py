@@ -90,14 +90,14 @@ def test_the_values_are_those_of_the_verbs(shop: FeatureStore, tell: Told) -> No
 def test_set_output(shop: FeatureStore) -> None:
     """A polars frame has the types of Arrow; a pandas one is as it was."""
     rows = asked(times=False)
-    transformer = FeatureTransformer(shop, "users", dtypes="arrow").fit(rows)
+    transformer = FeatureTransformer(shop, "users", dtypes="arrow").fit(asked(times=True))
     plain = transformer.transform(rows)
     assert cells(transformer.set_output(transform="pandas").transform(rows)) == cells(plain)
     polars = transformer.set_output(transform="polars").transform(rows)
     assert isinstance(polars, pl.DataFrame)
     assert cells(polars) == cells(pl.DataFrame(shop.get_online_features(rows, "users")))
     both = FeatureUnion([(name, FeatureTransformer(shop, "users", dtypes="arrow")) for name in "ab"])
-    assert both.fit(rows).set_output(transform="pandas").transform(rows).shape == (80, 2 * plain.shape[1])
+    assert both.fit(asked(times=True)).set_output(transform="pandas").transform(rows).shape == (80, 2 * plain.shape[1])
 
 
 def test_pipelines_search_and_travel(project: dict[str, Any], tmp_path: Path) -> None:
@@ -148,6 +148,12 @@ def test_mistakes_are_told(project: dict[str, Any]) -> None:
         FeatureTransformer(store, "ranking").transform(rides)
     with pytest.raises(RequestError, match="X is no frame with the columns of the keys"):
         FeatureTransformer(store, "ranking").fit(np.zeros((2, 2)))
+    unnamed = rides.rename(columns={"event_timestamp": "asked"})
+    for learn in (FeatureTransformer(store, "ranking").fit, FeatureTransformer(store, "ranking").fit_transform):
+        with pytest.raises(
+            RequestError, match="X has no column 'event_timestamp', .* it has driver_id, asked, tip.* timestamp=None"
+        ):
+            learn(unnamed)
     with pytest.raises(FeatureStoreError, match="or the path of a project, and not 3"):
         FeatureTransformer(3, "ranking").fit(rides)  # type: ignore[arg-type]
     with (
