@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import mlflow
 from mlflow.models import ModelSignature
@@ -79,6 +79,8 @@ class FeatureModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """
 
     def __init__(self, model: Any = None, *, form: Form = "arrow") -> None:
+        if form not in get_args(Form):
+            raise FeatureStoreError(f"form is 'arrow', 'numpy' or 'matrix', and not {form!r}")
         self.model = model
         self.form = form
 
@@ -143,7 +145,8 @@ def log_model(
             # The signature is not guessed from an example: it is that of the service's inputs.
             warnings.filterwarnings("ignore", message=".*input example was not provided")
             info = mlflow.pyfunc.log_model(name=name, python_model=_as_text(python_model), **words)
-    mlflow.MlflowClient().set_tag(info.run_id, "featurestore.model", str(manifest))
+    if info.run_id is not None:  # where no run is active, MLflow logs a model without one
+        mlflow.MlflowClient().set_tag(info.run_id, "featurestore.model", str(manifest))
     if info.registered_model_version is not None:
         for tag, value in _tags(manifest).items():
             mlflow.MlflowClient().set_model_version_tag(

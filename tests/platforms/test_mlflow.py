@@ -23,7 +23,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from featurestore import FeatureService, FeatureStore
 from featurestore.declare.frames import content_digest
-from featurestore.errors import FingerprintError, ManifestError, RequestError
+from featurestore.errors import FeatureStoreError, FingerprintError, ManifestError, RequestError
 from tests.platforms.conftest import Told
 from tests.platforms.frameworks import PAGES, example_project, run_blocks
 from tests.platforms.shop import KEYS, NOON, PAIRS, bits, opened
@@ -96,6 +96,20 @@ def test_a_run_tells_what_it_learned_from(project: dict[str, Any], tmp_path: Pat
     (given,) = mlflow.get_run(run.info.run_id).inputs.dataset_inputs
     with pytest.raises(ManifestError, match="was not written"):
         mlflow.data.get_source(given.dataset).load()
+
+
+def test_a_model_without_a_run(project: dict[str, Any]) -> None:
+    """Where no run is active, the model and its version say service and fingerprint, and MLflow has no run for it."""
+    store, rides = project["store"], project["rides"]
+    frame = store.get_historical_features(rides, "ranking")
+    model = HistGradientBoostingRegressor(min_samples_leaf=1).fit(frame.features, rides["tip"])
+    info = log_model(model, training=frame, store=store, registered_model_name="tips")
+    assert info.run_id is None
+    registered = mlflow.MlflowClient().get_model_version("tips", str(info.registered_model_version))
+    assert registered.tags["featurestore.fingerprint"] == frame.manifest["fingerprint"]
+    assert len(mlflow.pyfunc.load_model(info.model_uri).predict(rides[["driver_id"]])) == len(rides)
+    with pytest.raises(FeatureStoreError, match="form is 'arrow', 'numpy' or 'matrix', and not 'pandas'"):
+        log_model(model, training=frame, store=store, form="pandas")  # type: ignore[arg-type]
 
 
 def test_a_digest_is_of_all_rows(project: dict[str, Any]) -> None:
