@@ -246,7 +246,7 @@ LONG = [{"FeatureGroupName": "users", "RecordIdentifiersValueAsString": ["a"] * 
         ("get_record", {"FeatureGroupName": "user", "RecordIdentifierValueAsString": "a"}, "ResourceNotFound", "Did you mean 'users'"),
         ("get_record", {"FeatureGroupName": "users", "RecordIdentifierValueAsString": "a", "FeatureNames": ["no"]}, "ValidationError", "no feature 'no'"),
         ("get_record", {"FeatureGroupName": "users", "RecordIdentifierValueAsString": "a" * 1025}, "ValidationError", "1024 bytes"),
-        ("get_record", {"FeatureGroupName": "pairs", "RecordIdentifierValueAsString": "UA"}, "ValidationError", "JSON array"),
+        ("get_record", {"FeatureGroupName": "pairs", "RecordIdentifierValueAsString": "UA"}, "ValidationError", r"\(carrier, flight\) is a JSON array"),
         ("get_record", {"FeatureGroupName": "pairs", "RecordIdentifierValueAsString": '["UA", "x"]'}, "ValidationError", "'flight' must be Int64"),
         ("get_record", {"FeatureGroupName": "model", "RecordIdentifierValueAsString": '["a", "b", "c"]'}, "ValidationError", "user_id, add"),
         ("put_record", {"FeatureGroupName": "users", "Record": record("a", NOON, {})}, "ValidationError", "refreshed from its source"),

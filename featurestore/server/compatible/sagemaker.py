@@ -596,20 +596,22 @@ def _identifiers(asked: Mapping[str, list[str]]) -> list[str]:
 
 def _parts_of(identifier: str, service: ResolvedService) -> list[Any]:
     """The parts of an identifier: itself, or those of a JSON array."""
-    return _split(identifier, len(service.inputs))
+    return _split(identifier, list(service.inputs))
 
 
-def _split(identifier: Any, count: int) -> list[Any]:
+def _split(identifier: Any, columns: Sequence[str]) -> list[Any]:
     if not isinstance(identifier, str):
         raise BadRequest("There must be a RecordIdentifierValueAsString")
-    if count == 1:
+    if len(columns) == 1:
         return [identifier]
     try:
         parts = orjson.loads(identifier)
     except orjson.JSONDecodeError:
         parts = None
     if not isinstance(parts, list):
-        raise BadRequest(f'An identifier of {count} columns is a JSON array, such as ["UA", 17]')
+        raise BadRequest(
+            f'An identifier of {len(columns)} columns ({", ".join(columns)}) is a JSON array, such as ["UA", 17]'
+        )
     return parts
 
 
@@ -621,7 +623,7 @@ def _identifier(types: Sequence[FeatureType], key: Sequence[Scalar]) -> str:
 
 def _key_of(group: _Group, identifier: Any) -> dict[str, Any]:
     """The key columns of a row, in JSON forms."""
-    parts = _split(identifier, len(group.view.keys))
+    parts = _split(identifier, [key.name for key in group.view.keys])
     if len(parts) != len(group.view.keys):
         raise BadRequest(f"The identifier must have {len(group.view.keys)} parts")
     texts = [part if isinstance(part, str) else orjson.dumps(part).decode() for part in parts]
