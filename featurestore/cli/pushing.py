@@ -83,7 +83,7 @@ def _opened(file: Path) -> BinaryIO:
     if file.is_dir():
         raise PushError(f"{file} is a folder; push one file of it after the other")
     if not file.exists():
-        raise PushError(f"There is no {file}")
+        raise PushError(f"There is no file {file}; - takes rows from standard input")
     return file.open("rb")
 
 

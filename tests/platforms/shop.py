@@ -182,7 +182,7 @@ def run_page(platform: str, folder: Path, show: Callable[[FeatureStore, str], An
     shown = BLOCK.findall((PAGES / "index.md").read_text())
     (folder / "definitions.py").write_text(next(text for kind, text in shown if kind == "python"))
     commands = next(text for kind, text in shown if kind == "text")
-    (rows,) = re.findall(r"featurestore push reports '(.+)'", commands)
+    (rows,) = re.findall(r"echo '(.+)' \| featurestore push reports", commands)
     namespace: dict[str, Any] = {"__name__": "page"}
     with FeatureStore(folder) as store:
         store.apply()
