@@ -10,7 +10,14 @@ import pyarrow as pa
 
 from featurestore import Entity, FeatureView
 from featurestore.online.view_codec import ViewCodec, pack_watermark
-from featurestore.query.asof import Statement, near_sql, newest_statement, rows_statements, ties_statements
+from featurestore.query.asof import (
+    Statement,
+    asked_rows_sql,
+    keys_statements,
+    newest_sql,
+    rows_statement,
+    ties_statements,
+)
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import EVENT_TIME, UNTIL, resolve
@@ -83,10 +90,12 @@ def sql_of(name: str) -> str:
     raw = {**RAW, "at": "TIMESTAMP", "known": "TIMESTAMP"} if name == "timezone" else RAW
     view = resolve(CASES[name], raw)
     scan = Scan("read_parquet(['rows.parquet'])", "file_index", "file_row_number")
-    parts = ["-- up to the rows"] + list(map(_filling, rows_statements(view, scan, "requests")))
-    parts += ["-- where all requests are for one instant", _filling(newest_statement(view, 1_704_067_200_000_000))]
-    parts += ["-- the rows of some keys, to be searched", f"{near_sql(view, 1, 101)};"]
-    parts += ["-- what the search leaves undecided", *map(_filling, ties_statements(view, scan))]
+    parts = ["-- the keys", *map(_filling, keys_statements(view, "requests"))]
+    rows = f"{asked_rows_sql(view, scan)};"
+    parts += ["-- the rows, to be searched", _filling(rows_statement(view, scan)) if view.source.identity else rows]
+    parts += ["-- where all requests are for one instant", f"{newest_sql(view, 1_704_067_200_000_000)};"]
+    left = bool(view.source.identity)
+    parts += ["-- what the search leaves undecided", *map(_filling, ties_statements(view, scan, left=left))]
     return "\n\n".join(parts) + "\n"
 
 

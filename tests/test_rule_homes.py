@@ -85,7 +85,6 @@ HOMES = [
         ("semantics.rows",),
         ('sql = "r.counts_from <= q.as_of"', 'sql = "q.as_of >= r.counts_from"', "alive = rows.counts_from[row] <= as_of", "as_of < rows.counts_until[row]"),
         {
-            "query.asof": "an ASOF JOIN, which can be said in this order alone",
             "reports.audit.recompute": "the instants around one at which rows began to count",
             "tiles.file_tile_query": "what is asked of all the rows of a tile at once",
         },

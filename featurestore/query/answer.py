@@ -14,7 +14,7 @@ import numpy.typing as npt
 from featurestore.errors import SourceError
 from featurestore.lazy import duckdb, pa
 from featurestore.query.asof import keys_statements
-from featurestore.query.row_choice import CHOSEN, RowChoice, choose
+from featurestore.query.row_choice import CHOSEN, RowChoice, choose, same_row_sql
 from featurestore.query.windows.fold_query import ask_folds
 from featurestore.query.windows.key_batch import FoldedAnswer
 from featurestore.query.windows.tile_protocol import Tiling
@@ -208,8 +208,8 @@ def _gather(
         if (column := feature.fold.column) is not None
     )
     rows: pa.Table = connection.sql(
-        f"SELECT w.choice_no, s.event_us, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
-        f"JOIN {CHOSEN} w ON s.file = w.file AND s.row = w.row"
+        f"SELECT w.choice_no, w.event_us, {until_sql(view)} AS until, {selected or 'NULL'} FROM ({words_sql(view, scan)}) s "
+        f"JOIN {CHOSEN} w ON {same_row_sql(connection, 's', 'w')}"
     ).to_arrow_table()
     place = np.empty(rows.num_rows, np.int64)
     place[rows["choice_no"].to_numpy()] = np.arange(rows.num_rows)

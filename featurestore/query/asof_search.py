@@ -1,35 +1,58 @@
-"""The as-of join as a binary search: the newest row that counts for each request.
+"""The as-of join, without a sort of the rows: the newest row that counts for each request, of rows that come in any order.
 
-Rows and requests are sorted once as pairs (key, instant), each pair one integer, and met by binary search. What the pair
-alone does not answer is handed back: the requests of which several of the newest rows do not count yet (or no longer), and
-those for which several rows count that happened at one instant.
+A row that counts from an instant on counts for its key's first request at or after it, the row's *slot*, and for all requests of the
+key behind that, until it ends. So of each slot only the newest rows are kept, and at the end a running maximum along
+the slots of a key says which is the newest of each request. What that leaves open is handed back: requests of which the
+newest row has ended, and those for which several rows are equal as far as times tell.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from featurestore.semantics.rows import RowTimes
+from featurestore.semantics.rows import RowTimes, counts_at
+from featurestore.semantics.time import END
 
 Ints = npt.NDArray[np.int64]
+Slots = npt.NDArray[np.int32]
 
-TRIED_INSTANTS = 3
-"""So many of a request's newest instants are looked at before it is handed back."""
+NONE = np.iinfo(np.int64).min
+"""Before any instant: where no row is."""
+
+LOOSE_MIN_ROWS = 1_000_000
+"""Rows that may be kept at least before those are dropped that others have outdone; as many as there are requests, where those are more."""
 
 
 class Requests(NamedTuple):
-    """The keys and instants (µs) that are asked for, in any order."""
+    """The keys, as numbers from 0 on, and instants (µs) that are asked for, sorted by both."""
 
     key: Ints
     as_of: Ints
 
 
-class Found(NamedTuple):
-    """Requests and rows by their places."""
+class Kept(NamedTuple):
+    """Rows that may be the newest of a slot."""
 
+    slot: Slots
+    event_us: Ints
+    counts_from: Ints
+    counts_until: Ints | None
+    file: npt.NDArray[np.uint64]
+    row: Ints
+
+    def where(self, chosen: npt.NDArray[np.bool_] | Ints) -> Kept:
+        """Some of them."""
+        some: list[Any] = [None if column is None else column[chosen] for column in self]
+        return Kept(*some)
+
+
+class Found(NamedTuple):
+    """Requests by their places, and the rows that answer them by theirs among `rows`."""
+
+    rows: Kept
     single: Ints
     """Requests that one row answers."""
 
@@ -43,95 +66,100 @@ class Found(NamedTuple):
     """That row of each."""
 
     left: Ints
-    """Requests of which none of the newest rows counts, but an older one may."""
+    """Requests of which the newest row has ended, so that an older one may answer."""
 
 
-class _Met(NamedTuple):
-    """Of each request that met a row: its place, and where its newest rows lie, [low, high) of `order`."""
+class RowSearch:
+    """Requests that meet rows; keys are numbers below `keys`. `add` all rows, in any order, then ask for what was `found`."""
 
-    request: Ints
-    low: Ints
-    high: Ints
-    order: Ints
+    def __init__(self, requests: Requests, keys: int) -> None:
+        counts = np.bincount(requests.key, minlength=keys)
+        self._end = np.cumsum(counts).astype(np.int32)
+        self._begin = self._end - counts.astype(np.int32)
+        self._longest = int(counts.max(initial=0))
+        self._key = requests.key
+        self._as_of = np.append(requests.as_of, END)  # the last is nobody's
+        self._newest = np.full(len(requests.key), NONE)
+        self._kept: list[Kept] = []
+        self._loose = 0
 
+    def add(self, rows: RowTimes, file: npt.NDArray[np.uint64], row: Ints) -> None:
+        """Meet some rows, whose `file` and `row` say where they lie."""
+        slot, has = self._slots(rows)
+        chosen = np.flatnonzero(has)
+        chosen = chosen[rows.event_us[chosen] >= self._newest[slot[chosen]]]
+        until = None if rows.counts_until is None else rows.counts_until[chosen]
+        some = Kept(slot[chosen], rows.event_us[chosen], rows.counts_from[chosen], until, file[chosen], row[chosen])
+        np.maximum.at(self._newest, some.slot, some.event_us)
+        self._kept.append(some)
+        self._loose += len(chosen)
+        if self._loose > max(LOOSE_MIN_ROWS, len(self._key)):
+            self._kept, self._loose = [self._compact()], 0
 
-def newest(rows: RowTimes, requests: Requests, keys: int) -> Found:
-    """The newest rows of each request; keys are numbers below `keys`."""
-    if not len(rows.event_us) or not len(requests.key):
+    def _slots(self, rows: RowTimes) -> tuple[Slots, npt.NDArray[np.bool_]]:
+        """Of each row the first request of its key at which it counts, and whether there is one."""
+        slot, end = self._begin.take(rows.key) - np.int32(1), self._end.take(rows.key)
+        step = 1 << self._longest.bit_length()
+        while step := step >> 1:  # the slot is behind the last request that is known to come before the row
+            probe = slot + np.int32(step)
+            counts = counts_at(rows.counts_from, None, self._as_of.take(probe, mode="clip"))
+            np.copyto(slot, probe, where=(probe < end) & ~counts)
+        slot += np.int32(1)
+        return slot, slot < end
+
+    def _compact(self) -> Kept:
+        """The rows that are still the newest of their slots, and of these the last learned, as far as counts_from tells.
+
+        Of rows with one event_time, it never falls as what rule 2 looks at next (known_at) grows; so one that is greater
+        than the others' decides, and equal ones do not.
+        """
+        columns: list[Any] = [
+            None if parts[0] is None else np.concatenate(parts) for parts in zip(*self._kept, strict=True)
+        ]
+        kept = Kept(*columns)
+        kept = kept.where(kept.event_us == self._newest[kept.slot])
+        learned = np.full(len(self._newest), NONE)
+        np.maximum.at(learned, kept.slot, kept.counts_from)
+        return kept.where(kept.counts_from == learned[kept.slot])
+
+    def found(self) -> Found:
+        """What answers each request, of the rows that were added."""
         nothing = np.empty(0, np.int64)
-        return Found(nothing, nothing, nothing, nothing, nothing)
-    line, asked, bits = _pairs(rows, requests, keys)
-    order = np.argsort(line)
-    line = line[order]
-    request = np.argsort(asked)  # sorted as well, so that the search goes through memory once
-    place = np.searchsorted(line, asked[request], "right") - 1
-    found, low = [], np.empty(len(asked), np.int64)
-    for _ in range(TRIED_INSTANTS):
-        here = (place >= 0) & (line[place] >> bits == requests.key[request])
-        request, place = request[here], place[here]
-        low[request] = place
-        equal = np.flatnonzero((place > 0) & (line[place - 1] == line[place]))
-        low[request[equal]] = np.searchsorted(line, line[place[equal]], "left")
-        found.append(_judged(rows, requests, _Met(request, low[request], place + 1, order)))
-        request = found[-1].left
-        place = low[request] - 1
-        if not len(request):
-            break
-    single, row, several, among, _ = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return Found(single, row, several, among, request)
+        if not len(self._key) or not self._kept:
+            none = Kept(np.empty(0, np.int32), nothing, nothing, None, np.empty(0, np.uint64), nothing)
+            return Found(none, nothing, nothing, nothing, nothing, nothing)
+        kept = self._compact()
+        kept = kept.where(np.argsort(kept.slot))
+        size = np.bincount(kept.slot, minlength=len(self._key))
+        won = self._running()
+        size, begin = size[won], (np.cumsum(size) - size)[won]
+        alone = np.flatnonzero(size == 1)
+        row = begin[alone]
+        counts = self._not_ended(kept, row, alone)
+        more = np.flatnonzero(size > 1)
+        within = np.arange(int(size[more].sum())) - np.repeat(np.cumsum(size[more]) - size[more], size[more])
+        several, among = np.repeat(more, size[more]), np.repeat(begin[more], size[more]) + within
+        stay = self._not_ended(kept, among, several)
+        ended = np.setdiff1d(more, several[stay])
+        return Found(
+            kept, alone[counts], row[counts], several[stay], among[stay], np.concatenate([alone[~counts], ended])
+        )
 
+    def _not_ended(self, kept: Kept, rows: Ints, requests: Ints) -> npt.NDArray[np.bool_]:
+        """Whether each of these rows counts for the request beside it."""
+        until = None if kept.counts_until is None else kept.counts_until[rows]
+        found: npt.NDArray[np.bool_] = counts_at(kept.counts_from[rows], until, self._as_of[requests])
+        return found
 
-def _pairs(rows: RowTimes, requests: Requests, keys: int) -> tuple[Ints, Ints, int]:
-    """(key, instant) of rows and of requests as one integer each, the key above the last so many bits.
-
-    Instants count from the first event_time; a request before it comes just before its key's first row.
-    """
-    least, most = int(rows.event_us.min()), int(rows.event_us.max())
-    as_of = np.clip(requests.as_of, least - 1, most)
-    bits = (most - least).bit_length()
-    if bits + keys.bit_length() < 63:
-        return (rows.key << bits) + (rows.event_us - least), (requests.key << bits) + (as_of - least), bits
-    instants, rank = np.unique(rows.event_us, return_inverse=True)
-    bits = len(instants).bit_length()
-    before = np.searchsorted(instants, as_of, "right") - 1
-    return (rows.key << bits) + rank, (requests.key << bits) + before, bits
-
-
-def _judged(rows: RowTimes, requests: Requests, met: _Met) -> Found:
-    """Which of the newest rows count, and which of those that do was learned last, as far as counts_from tells.
-
-    Of rows with one event_time, it never falls as what rule 2 looks at next (known_at) grows; so one that is greater than
-    the others' decides, and equal ones do not.
-    """
-    alone = met.high - met.low == 1
-    request, row = met.request[alone], met.order[met.low[alone]]
-    counts = rows.counting(row, requests.as_of[request])
-    single, answer, left = request[counts], row[counts], [request[~counts]]
-
-    low, size = met.low[~alone], (met.high - met.low)[~alone]
-    within = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
-    several, among = np.repeat(met.request[~alone], size), met.order[np.repeat(low, size) + within]
-    counts = rows.counting(among, requests.as_of[several])
-    left.append(np.setdiff1d(met.request[~alone], several[counts]))
-    several, among = _last_learned(several[counts], among[counts], rows.counts_from)
-    same = several[1:] == several[:-1]
-    twice = np.zeros(len(several), np.bool_)
-    twice[1:] |= same
-    twice[:-1] |= same
-    return Found(
-        np.concatenate([single, several[~twice]]),
-        np.concatenate([answer, among[~twice]]),
-        several[twice],
-        among[twice],
-        np.concatenate(left),
-    )
-
-
-def _last_learned(several: Ints, among: Ints, counts_from: Ints) -> tuple[Ints, Ints]:
-    """Of each request's rows, which lie side by side, those with the greatest counts_from."""
-    if not len(several):
-        return several, among
-    starts = np.flatnonzero(np.concatenate([[True], several[1:] != several[:-1]]))
-    greatest = np.maximum.reduceat(counts_from[among], starts)
-    last = counts_from[among] == np.repeat(greatest, np.diff([*starts, len(several)]))
-    return several[last], among[last]
+    def _running(self) -> Ints:
+        """Of each request the slot of its newest row, which is its own or one of its key's before; of equal ones the last,
+        since rows that begin to count later were learned later."""
+        won = np.arange(len(self._key))
+        before = won - self._begin[self._key]
+        step = 1
+        while step < self._longest:
+            earlier, own = won[:-step], won[step:]
+            better = (before[step:] >= step) & (self._newest[earlier] > self._newest[own])
+            won[step:] = np.where(better, earlier, own)
+            step *= 2
+        return won

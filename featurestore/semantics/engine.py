@@ -6,6 +6,7 @@ Why these versions: docs/decisions/2026-11-28-oldest-versions.md.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from featurestore.lazy import duckdb, pa
@@ -37,6 +38,16 @@ def batches_of(relation: duckdb.DuckDBPyRelation, rows: int) -> pa.RecordBatchRe
     """What a relation says, so many rows at a time."""
     read: Any = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch  # its name before version 1.5
     return read(rows)
+
+
+def stream(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
+    """What a query says, so many rows at a time, before the engine has all of it. Raises what the engine raises, which Arrow
+    would pass on as its own."""
+    batches = batches_of(connection.sql(sql), rows)
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        raise duckdb.Error(str(error)) from error
 
 
 def without_places(tree: Any) -> Any:

@@ -1,4 +1,4 @@
--- up to the rows
+-- the keys
 
 CREATE OR REPLACE TEMP TABLE asof_keys AS
 SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, k0 FROM (SELECT DISTINCT k0 FROM requests);
@@ -6,17 +6,14 @@ SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, k0 FROM (SELECT DISTINCT
 CREATE OR REPLACE TEMP TABLE asof_requests AS
 SELECT q.request_no, x.key_no, q.as_of FROM requests q JOIN asof_keys x ON x.k0 = q.k0;
 
+-- the rows, to be searched
+
 CREATE OR REPLACE TEMP TABLE asof_rows AS
 SELECT x.key_no, r.event_us, r.counts_from, r.counts_until, r.file, r.row FROM (SELECT k0, event_us, greatest(event_us, known) AS counts_from, superseded - 0 AS counts_until, file, row FROM (SELECT *, coalesce(min(known) OVER (PARTITION BY "c_id" ORDER BY learned_us ASC NULLS FIRST, event_us ASC NULLS FIRST, "c_at" ASC NULLS FIRST, "c_gone" ASC NULLS FIRST, "c_id" ASC NULLS FIRST, "c_known" ASC NULLS FIRST, "c_thing" ASC NULLS FIRST, "c_x" + 0 ASC NULLS FIRST, ("c_x" <> 0 OR NOT signbit("c_x")) ASC NULLS FIRST ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), 4611686018427387904) AS superseded FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", "known" AS "c_known", "id" AS "c_id", "gone" AS "c_gone", epoch_us("at") AS event_us, epoch_us("known") AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet'])))) WHERE known IS NOT NULL AND "c_id" IS NOT NULL AND "c_gone" IS NOT TRUE AND event_us IS NOT NULL AND k0 IS NOT NULL AND superseded > known) r JOIN asof_keys x ON x.k0 = r.k0;
 
 -- where all requests are for one instant
 
-CREATE OR REPLACE TEMP TABLE asof_rows AS
 SELECT r.* FROM asof_rows r JOIN (SELECT key_no, max(event_us) AS event_us FROM asof_rows WHERE counts_from <= 1704067200000000 AND counts_until > 1704067200000000 GROUP BY key_no) m ON r.key_no = m.key_no AND r.event_us = m.event_us WHERE r.counts_from <= 1704067200000000 AND r.counts_until > 1704067200000000;
-
--- the rows of some keys, to be searched
-
-SELECT key_no - 1 AS key_no, event_us, counts_from, counts_until, file, row FROM asof_rows WHERE key_no >= 1 AND key_no < 101;
 
 -- what the search leaves undecided
 
@@ -24,7 +21,7 @@ CREATE OR REPLACE TEMP TABLE asof_instant AS
 SELECT q.request_no, q.key_no, q.as_of, max(r.event_us) AS event_us FROM asof_left q JOIN asof_rows r ON q.key_no = r.key_no WHERE r.counts_from <= q.as_of AND r.counts_until > q.as_of GROUP BY ALL;
 
 CREATE OR REPLACE TEMP TABLE asof_tied AS
-SELECT request_no, file, row FROM asof_met UNION ALL SELECT q.request_no, r.file, r.row FROM asof_instant q JOIN asof_rows r ON r.key_no = q.key_no AND r.event_us = q.event_us AND r.counts_from <= q.as_of AND r.counts_until > q.as_of;
+SELECT request_no, file, row, event_us FROM asof_met UNION ALL SELECT q.request_no, r.file, r.row, r.event_us FROM asof_instant q JOIN asof_rows r ON r.key_no = q.key_no AND r.event_us = q.event_us AND r.counts_from <= q.as_of AND r.counts_until > q.as_of;
 
 CREATE OR REPLACE TEMP TABLE asof_several AS
 SELECT request_no FROM asof_tied GROUP BY request_no HAVING count(*) > 1;

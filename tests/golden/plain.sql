@@ -1,4 +1,4 @@
--- up to the rows
+-- the keys
 
 CREATE OR REPLACE TEMP TABLE asof_keys AS
 SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, k0 FROM (SELECT DISTINCT k0 FROM requests);
@@ -6,25 +6,18 @@ SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, k0 FROM (SELECT DISTINCT
 CREATE OR REPLACE TEMP TABLE asof_requests AS
 SELECT q.request_no, x.key_no, q.as_of FROM requests q JOIN asof_keys x ON x.k0 = q.k0;
 
-CREATE OR REPLACE TEMP TABLE asof_rows AS
+-- the rows, to be searched
+
 SELECT x.key_no, r.event_us, r.counts_from, r.file, r.row FROM (SELECT k0, event_us, greatest(event_us, known) AS counts_from, file, row FROM (SELECT *, learned_us AS known FROM (SELECT "thing" AS k0, "thing" AS "c_thing", "x" AS "c_x", "at" AS "c_at", epoch_us("at") AS event_us, epoch_us("at") + 0 AS learned_us, file_index AS file, file_row_number AS row FROM read_parquet(['rows.parquet']))) WHERE known IS NOT NULL AND event_us IS NOT NULL AND k0 IS NOT NULL) r JOIN asof_keys x ON x.k0 = r.k0;
 
 -- where all requests are for one instant
 
-CREATE OR REPLACE TEMP TABLE asof_rows AS
 SELECT r.* FROM asof_rows r JOIN (SELECT key_no, max(event_us) AS event_us FROM asof_rows WHERE counts_from <= 1704067200000000 GROUP BY key_no) m ON r.key_no = m.key_no AND r.event_us = m.event_us WHERE r.counts_from <= 1704067200000000;
-
--- the rows of some keys, to be searched
-
-SELECT key_no - 1 AS key_no, event_us, counts_from, file, row FROM asof_rows WHERE key_no >= 1 AND key_no < 101;
 
 -- what the search leaves undecided
 
-CREATE OR REPLACE TEMP TABLE asof_instant AS
-SELECT q.request_no, q.key_no, q.as_of, r.event_us FROM asof_left q ASOF JOIN (SELECT key_no, counts_from, max(event_us) OVER (PARTITION BY key_no ORDER BY counts_from) AS event_us FROM asof_rows WHERE key_no IN (SELECT key_no FROM asof_left)) r ON q.key_no = r.key_no AND q.as_of >= r.counts_from;
-
 CREATE OR REPLACE TEMP TABLE asof_tied AS
-SELECT request_no, file, row FROM asof_met UNION ALL SELECT q.request_no, r.file, r.row FROM asof_instant q JOIN asof_rows r ON r.key_no = q.key_no AND r.event_us = q.event_us AND r.counts_from <= q.as_of;
+SELECT request_no, file, row, event_us FROM asof_met;
 
 CREATE OR REPLACE TEMP TABLE asof_several AS
 SELECT request_no FROM asof_tied GROUP BY request_no HAVING count(*) > 1;

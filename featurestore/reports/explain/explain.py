@@ -224,9 +224,7 @@ def _ask(session: Session, question: AskedView, own: Narrowed) -> Answer:
 def _newest(session: Session, question: AskedView, scan: Scan) -> int | None:
     """Choose among the rows of a scan; the event_time of the chosen row."""
     choose(session.connection, question.view, scan, "requests", at=question.as_of)
-    found = session.connection.execute(
-        f"SELECT r.event_us FROM asof_rows r JOIN {CHOSEN} c ON r.file = c.file AND r.row = c.row"
-    ).fetchall()
+    found = session.connection.execute(f"SELECT event_us FROM {CHOSEN}").fetchall()
     return found[0][0] if found else None
 
 
