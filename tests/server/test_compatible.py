@@ -15,7 +15,9 @@ from featurestore.access.api_keys import create_key
 from featurestore.errors import ConfigError
 from featurestore.server import create_app
 from featurestore.server.compatible.chosen import ROUTES
+from featurestore.server.compatible.values import from_text
 from featurestore.settings import Platform
+from featurestore.types import FeatureType, Float32, Float64, Int64, from_json
 from tests.cli.test_commands import run
 from tests.platforms.shop import opened
 from tests.server.test_http import serving
@@ -33,6 +35,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
 
 def test_every_platform_of_the_settings_has_routes() -> None:
     assert set(ROUTES) == set(get_args(Platform))
+
+
+@pytest.mark.parametrize(
+    ("of", "text"),
+    [
+        (Int64, "1_000"), (Int64, " 5"), (Int64, "٣"), (Int64, "1.0"), (Int64, ""),
+        (Float64, "1_0"), (Float64, "1.5 "), (Float64, "1e999"), (Float64, "0x1"), (Float32, "-1e99"),
+    ],
+)  # fmt: skip
+def test_a_text_that_is_no_number_is_refused(of: FeatureType, text: str) -> None:
+    with pytest.raises(ValueError, match="is no|beyond"):
+        from_json(of, from_text(of, text))
 
 
 def test_it_is_off_unless_it_is_chosen(store: FeatureStore) -> None:

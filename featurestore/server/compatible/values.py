@@ -82,6 +82,11 @@ def column_types(result: OnlineResult) -> dict[str, FeatureType]:
 SECONDS = re.compile(r"-?\d{1,12}(\.\d{1,9})?")
 """An instant as seconds since the epoch."""
 
+INTEGER = re.compile(r"[+-]?[0-9]+")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+"""How numbers are written as texts; Python takes more, such as 1_000 and what has blanks around it."""
+
 
 def text_of(of: FeatureType, value: Scalar) -> str:
     """A value that is no null as text, which `from_text` reads as the same bits."""
@@ -100,6 +105,8 @@ def from_text(of: FeatureType, text: str) -> JsonValue:
             raise ValueError(f"{text!r} is neither true nor false")
         return text.lower() in {"true", "1"}
     if of.kind in {"Int32", "Int64"}:
+        if not INTEGER.fullmatch(text):
+            raise ValueError(f"{text!r} is no whole number")
         return int(text)
     if of.is_float:
         return _float_form(of, text)
@@ -112,9 +119,12 @@ def from_text(of: FeatureType, text: str) -> JsonValue:
 
 def _float_form(of: FeatureType, text: str) -> JsonValue:
     """A number, to the nearest that the type has."""
-    number = float(text)
-    if of.kind == "Float32" and math.isfinite(number):
-        number = float(np.float32(text))
+    if not (NUMBER.fullmatch(text) or NOT_FINITE.fullmatch(text)):
+        raise ValueError(f"{text!r} is no number")
+    with np.errstate(over="ignore"):
+        number = float(np.float32(text)) if of.kind == "Float32" else float(text)
+    if math.isinf(number) and not NOT_FINITE.fullmatch(text):
+        raise ValueError(f"{text!r} is beyond any number of the type")
     return to_json(of, number)
 
 
