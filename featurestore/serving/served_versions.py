@@ -477,7 +477,10 @@ class Serving:
         current = self._registry.current().document["services"].get(version.service)
         if current is None:
             return FingerprintError(f"{why}; no service of that name is applied")
-        why += f"; the one applied is {current['fingerprint']}"
+        why += (
+            f"; the one applied is {current['fingerprint']}. Train the model again on that one, or apply the definitions that it was "
+            "trained on again"
+        )
         if definition is None:
             return FingerprintError(f"{why}. Present the manifest itself to be told what differs")
         found = changes(definition, current["definition"])

@@ -99,7 +99,8 @@ def load_manifest(given: Any) -> Manifest:
             raise ManifestError(f"{str(given)!r} is no file; give a Parquet or JSON file, a training frame or a dict")
         return _of_path(Path(given))
     raise ManifestError(
-        f"{type(given).__name__} is no manifest; give a Parquet or JSON file, a training frame or a dict"
+        f"{type(given).__name__} is no manifest; give a training frame as get_historical_features returned it, the Parquet or JSON file "
+        "that it was written to, or a dict"
     )
 
 

@@ -104,7 +104,7 @@ def damaged(tmp_path: Path, of: Manifest) -> dict[str, tuple[Any, str]]:
         "bare": (bare, "has no manifest in its metadata, and there is no bare.parquet.manifest.json"),
         "of another": (other, "one of them is of another training frame"),
         "a table": (ROWS, "Arrow table has no manifest"),
-        "a number": (3, "int is no manifest"),
+        "a number": (3, "int is no manifest; give a training frame as get_historical_features returned it"),
     }  # fmt: skip
 
 
