@@ -202,7 +202,7 @@ def test_a_misspelled_key_is_refused_with_the_right_one(repo: Path) -> None:
         ("teardown", 1, "--yes"),
         ("init .", 1, "exists already"),
         ("push cart data/carts.jsonl", 1, "No push source"),
-        ("push carts nope.jsonl", 1, "no nope.jsonl"),
+        ("push carts nope.jsonl", 1, "no file nope.jsonl; - takes rows from standard input"),
         ("compact cart", 1, "No push source 'cart'"),
         ("plan --retire order_model@1a", 1, "'order_model@1a' is no version that is kept"),
         ("manifest nope.parquet", 1, "There is no file nope.parquet, nor nope.parquet.manifest.json beside it"),

@@ -62,7 +62,7 @@ def nobody() -> Iterator[int]:
 
 SAYS = {
     **PRINTS, "materialize": "materialize", "init": "init other", "verify": "verify", "keys": "keys list", "registry": "registry copy .featurestore/registry.db moved.db", "help": "--help", "version": "--version",
-    "help of one": "push --help", "restore": "--repo ../restored restore ../whole.tar",
+    "help of one": "push --help", "restore": "--repo ../restored restore ../whole.tar", "export-feast": "export-feast elsewhere",
 }  # fmt: skip
 UNREAD = [
     name for name in dict.fromkeys([*itertools.chain(*GROUPS.values()), *SAYS]) if name not in {"serve", "teardown"}

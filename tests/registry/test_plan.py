@@ -230,7 +230,7 @@ ERRORS = [
     (
         {"features": {"delay": Latest("arr_delay", type=Int32)}},
         DeclarationError,
-        r"feature 'delay' is Int32, but column 'arr_delay'.* Float64",
+        r"feature 'delay' is Latest\('arr_delay'\) of column 'arr_delay' of source 'landings': the column is Float64, which does not fit Int32",
     ),
     (
         {"features": {"delay": Latest("place")}},

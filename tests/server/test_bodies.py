@@ -37,12 +37,13 @@ def client(store: FeatureStore) -> Iterator[httpx.Client]:
 
 
 def good_bodies(store: FeatureStore) -> dict[str, Any]:
-    """A body for each route that takes one, which is answered with 200."""
+    """A body for each route that takes one, which is answered with 200, or 202."""
     frame = store.get_historical_features(spine(NOON, thing=[1]), "service")
     return {
         "/v1/online-features": {"service": "service", "fingerprint": None, "rows": [{"thing": 1}]},
         "/v1/push": {"source": "clicks", "rows": [{"id": "a", "thing": 1, "at": "2024-05-01T12:00:00Z"}]},
         "/v1/manifests": json.loads(json.dumps(frame.manifest)),
+        "/v1/materialize": {"views": ["view"], "full": False},
     }
 
 
@@ -95,7 +96,8 @@ def test_a_body_that_is_no_object_is_refused(client: httpx.Client, store: Featur
         texts = {answer.json()["detail"] for answer, body in zip(answers, bodies, strict=True) if isinstance(body, str)}
         assert len(texts) == 1
         assert client.post(route, content=b"no JSON").status_code == 400
-        assert client.post(route, content=b"").status_code == 400
+        if route != "/v1/materialize":  # where no body says all that is due
+            assert client.post(route, content=b"").status_code == 400
 
 
 def test_nothing_within_a_body_is_a_path(client: httpx.Client, store: FeatureStore, tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_nothing_within_a_body_is_a_path(client: httpx.Client, store: FeatureSto
         if content is not None:
             (tmp_path / name).write_text(json.dumps(content))
     for route, body in good_bodies(store).items():
-        assert client.post(route, json=body).status_code == 200, route
+        assert client.post(route, json=body).status_code in {200, 202}, route
         for place in places(body):
             said = []
             for path in [*(str(tmp_path / name) for name in files), str(tmp_path / "missing")]:
