@@ -322,7 +322,7 @@ def test_a_url_that_names_what_is_not_there_is_wrong(postgres: PostgresServer, u
     assert not caught.value.retry
     assert "hush" not in str(caught.value)
     by_hand(postgres.url, "DROP ROLE walled", "CREATE ROLE walled LOGIN")
-    registry = Registry(postgres.url.replace("postgres:secret@", "walled@"), project="shop")
+    registry = Registry(postgres.url.replace("postgres:secret@", "walled@"), project="shop", timeout=0.05)
     registry.current()
     registry.close()
     by_hand(postgres.url, "DROP ROLE walled")
