@@ -102,7 +102,11 @@ def test_a_body_that_is_no_object_is_refused(client: httpx.Client, store: Featur
 
 def test_nothing_within_a_body_is_a_path(client: httpx.Client, store: FeatureStore, tmp_path: Path) -> None:
     """A path put into every place of a body is answered alike whether its file exists, and whatever it holds."""
-    files = {"frame.parquet": None, "made.json": good_bodies(store)["/v1/manifests"], "text": "text"}
+    files = {
+        "frame.parquet": None,
+        "made_one.json": good_bodies(store)["/v1/manifests"],
+        "text_only.txt": "text",
+    }  # as long, since what is long is not shown
     store.get_historical_features(spine(NOON, thing=[1]), "service").to_parquet(tmp_path / "frame.parquet")
     for name, content in files.items():
         if content is not None:
@@ -111,7 +115,7 @@ def test_nothing_within_a_body_is_a_path(client: httpx.Client, store: FeatureSto
         assert client.post(route, json=body).status_code in {200, 202}, route
         for place in places(body):
             said = []
-            for path in [*(str(tmp_path / name) for name in files), str(tmp_path / "missing")]:
+            for path in [*(str(tmp_path / name) for name in files), str(tmp_path / "missing.thing")]:
                 answer = client.post(route, json=put(body, place, path))
                 assert answer.status_code < 500, (route, place, answer.text)
                 told = re.sub(r"[0-9a-f]{32}", "DIGEST", answer.text.replace(path, "PATH"))
