@@ -197,10 +197,9 @@ class LogBusyError(LogError):
 
 
 class LogUnavailableError(LogError):
-    """The push log cannot be reached just now. is_open: it went away while it was told to keep rows, and nobody knows whether it did."""
+    """The push log cannot be reached just now. Where it went away while it was told to keep rows, `kept` says whether it did."""
 
     retry = True
-    is_open = False
 
 
 class LogDamagedError(LogError):

@@ -27,7 +27,6 @@ from featurestore.durable.forks import renewed_in_child
 from featurestore.errors import (
     FeatureStoreError,
     LogBusyError,
-    LogUnavailableError,
     OnlineStoreError,
     OnlineUnavailableError,
     PushError,
@@ -364,8 +363,8 @@ class Pusher:
         except PushError:
             raise
         except FeatureStoreError as error:
-            fate, is_open = self._queue.fate, isinstance(error, LogUnavailableError) and error.is_open
-            if fate is Fate.OPEN and not is_open:  # the log took nothing of it
+            fate = self._queue.fate
+            if fate is Fate.OPEN and error.kept != "unknown":  # the log took nothing of it
                 fate = Fate.REFUSED
             raise fate.told(error) from error
 

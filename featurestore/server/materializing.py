@@ -37,8 +37,8 @@ class Materializing:
             )  # it may be that nobody waits any more
         return await asyncio.shield(self._look)
 
-    def begin(self, views: Sequence[str] | None, *, full: bool, who: str) -> None:
-        """Begin to fill what is due of applied views, only of these where some are named. Raises NotFoundError, and MaterializeError
+    def begin(self, views: Sequence[str], *, full: bool, who: str) -> None:
+        """Begin to fill what is due of these applied views. Raises NotFoundError, and MaterializeError
         where this process is at it already."""
         check_applied(self._store.registry.current(), self._store.catalog, names=views, held=())
         if not self._one.acquire(blocking=False):
@@ -55,10 +55,10 @@ class Materializing:
         if self._thread is not None:
             self._thread.join()
 
-    def _work(self, views: Sequence[str] | None, full: bool, who: str) -> None:
+    def _work(self, views: Sequence[str], full: bool, who: str) -> None:
         try:
             with acting_as(who):
-                for name in views or self._store.registry.current().document["views"]:
+                for name in views:
                     if self._stop.is_set():
                         return
                     self._fill(name, full=full)

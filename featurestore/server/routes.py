@@ -310,7 +310,7 @@ def _begun(
 ) -> dict[str, Any]:
     names = views or list(store.registry.current().document["views"])
     principal.must("materialize", *(f"view:{name}" for name in names))
-    materializing.begin(views, full=full, who=principal.name)
+    materializing.begin(names, full=full, who=principal.name)
     return {"views": names, "status": "/v1/status"}
 
 

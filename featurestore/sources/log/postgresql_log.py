@@ -238,7 +238,7 @@ class PostgreSQLLog(Log):
     def append(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Keep rows, all of them or none, under the lock; when it returns the server has them on its disk.
 
-        LogUnavailableError where the server went away; `is_open` where nobody knows whether it had kept them.
+        LogUnavailableError where the server went away; its `kept` is "unknown" where nobody can tell whether it had kept them.
         """
         held = self._mine()
         table = checked(batches, self.schema, last=held.last, name=self.name)
@@ -280,7 +280,7 @@ class PostgreSQLLog(Log):
                 kept = _texts(self.read(first - 1, last)) == _texts(table)
         except LogError:
             unknown = LogUnavailableError(f"{said}, and is not back: {' '.join(str(error).split())}")
-            unknown.is_open = True
+            unknown.kept = "unknown"
             raise unknown from error
         if not kept:
             raise LogUnavailableError(f"{said}, and has not.") from error
