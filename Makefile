@@ -18,7 +18,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 PLATFORMS := .venv-platforms
-FEAST := .venv-feast
+# Platforms whose packages do not agree with ours: one environment each, pinned whole in tests/platforms/environments.
+APART := $(patsubst tests/platforms/environments/%.txt,.venv-%/.installed,$(wildcard tests/platforms/environments/*.txt))
 CORE := tests/semantics tests/query tests/push tests/training tests/durable/test_parquet.py tests/serving tests/online/test_online_conformance.py \
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
@@ -54,14 +55,14 @@ $(PLATFORMS)/.installed: pyproject.toml constraints-platforms.txt
 	$(PLATFORMS)/bin/python -m pip install --quiet --constraint constraints-platforms.txt --editable '.[platforms]'
 	touch $@
 
-# Feast takes no pandas 3: its client lives apart, and speaks HTTP to a server of the other environment.
-$(FEAST)/.installed: constraints-feast.txt
-	test -x $(FEAST)/bin/python || $(PYTHON) -m venv $(FEAST)
-	$(FEAST)/bin/python -m pip install --quiet --constraint constraints-feast.txt feast
+# What lives apart speaks HTTP to a server of the other environment, or starts its Python.
+.venv-%/.installed: tests/platforms/environments/%.txt
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
 
 # ONLY="tests/platforms/test_databricks.py": these suites alone. In one process: some libraries take half a minute to import.
-test-platforms: $(PLATFORMS)/.installed $(FEAST)/.installed
+test-platforms: $(PLATFORMS)/.installed $(APART)
 	$(PLATFORMS)/bin/python -m pytest -n 0 $(or $(ONLY),tests/platforms)
 
 check: $(STAMP)
@@ -140,9 +141,8 @@ promtool:
 constraints: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
-constraints-platforms: $(PLATFORMS)/.installed $(FEAST)/.installed
+constraints-platforms: $(PLATFORMS)/.installed
 	$(PLATFORMS)/bin/python -m pip freeze --exclude-editable > constraints-platforms.txt
-	$(FEAST)/bin/python -m pip freeze > constraints-feast.txt
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(PLATFORMS) $(FEAST) .promtool $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(PLATFORMS) $(dir $(APART)) .promtool $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache
