@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from featurestore.declare.push import PushSource
     from featurestore.declare.services import FeatureService
     from featurestore.declare.sources import ARRIVAL, DataFrameSource, ParquetSource, TableSource
+    from featurestore.declare.text_sources import CsvSource, JsonLinesSource
     from featurestore.declare.views import FeatureView
     from featurestore.errors import FeatureStoreError
     from featurestore.reports.simulation.faults import Faults
@@ -43,6 +44,7 @@ __all__ = [
     "ApproxQuantile",
     "Count",
     "CountDistinct",
+    "CsvSource",
     "DataFrameSource",
     "Entity",
     "Faults",
@@ -51,6 +53,7 @@ __all__ = [
     "FeatureStoreError",
     "FeatureView",
     "First",
+    "JsonLinesSource",
     "LastDistinctN",
     "LastN",
     "Latest",
@@ -75,6 +78,7 @@ _HOMES = {
     "ApproxQuantile": "declare.folds",
     "Count": "declare.folds",
     "CountDistinct": "declare.folds",
+    "CsvSource": "declare.text_sources",
     "DataFrameSource": "declare.sources",
     "Entity": "declare.entity",
     "Faults": "reports.simulation.faults",
@@ -83,6 +87,7 @@ _HOMES = {
     "FeatureStoreError": "errors",
     "FeatureView": "declare.views",
     "First": "declare.folds",
+    "JsonLinesSource": "declare.text_sources",
     "LastDistinctN": "declare.folds",
     "LastN": "declare.folds",
     "Latest": "declare.folds",

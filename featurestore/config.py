@@ -172,7 +172,7 @@ def _defaults(folder: str) -> dict[str, Any]:
         "registry": f"{folder}/{REGISTRY}",
         "online": f"lmdb://{folder}/online",
         "logs": f"{folder}/logs",
-        "offline": {"tiles": f"{folder}/tiles"},
+        "offline": {"copies": f"{folder}/copies", "tiles": f"{folder}/tiles"},
         "serving_log": {"folder": f"{folder}/served"},
     }
 
@@ -446,7 +446,7 @@ def _without_nul(text: str) -> str:
 
 
 PATHS = {
-    ("offline", "spill"), ("offline", "tiles"), ("logs",), ("serving_log", "folder"),
+    ("offline", "copies"), ("offline", "spill"), ("offline", "tiles"), ("logs",), ("serving_log", "folder"),
     ("server", "tls_certificate"), ("server", "tls_key"), ("server", "client_ca"),
 }  # fmt: skip
 """The keys that are paths and nothing else."""

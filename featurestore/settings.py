@@ -117,6 +117,7 @@ class OfflineConfig(Table):
         Path | Literal[False],
         described("folder of what runs of materialize add up once and use again; false: they read every row again"),
     ]
+    copies: Annotated[Path, described("folder of copies, as Parquet, of files of text: of CSV and JSON lines")]
 
 
 class ServingLogConfig(Table):

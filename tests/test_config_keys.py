@@ -56,6 +56,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "offline.memory_limit": TEXT,
     "offline.threads": POSITIVE,
     "offline.spill": TEXT,
+    "offline.copies": TEXT,
     "offline.tiles": (("true", "must be text in quotes, or false"), ("3", "must be text in quotes, or false")),
     "server.host": TEXT,
     "server.port": (*WHOLE, ("65536", "must be at most 65535"), ("-1", "must be at least 0")),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Required, Self, TypedDict, Unpack
+from typing import Annotated, Any, ClassVar, Final, Literal, Required, Self, TypedDict, Unpack
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
@@ -113,6 +113,9 @@ class SourceOptions(RefreshOptions, total=False):
 class Source(Declaration):
     """Rows, and what their columns say; see SourceOptions for each option."""
 
+    IN_FILES: ClassVar[bool] = False
+    """Whether its rows lie in files, each of which comes at some time."""
+
     name: Name
     kind: str
     event_time: str | None
@@ -151,8 +154,8 @@ class Source(Declaration):
             raise ValueError("deleted needs identity: the columns that say which row vanishes")
         if self.identity and not (self.known_at or self.version or self.kind == "push"):
             raise ValueError("identity needs known_at or version: something must say which version is the last")
-        if self.known_at == ARRIVAL and self.kind not in {"parquet", "frame"}:
-            raise ValueError("known_at=ARRIVAL is for Parquet files; name the column of when a row was learned")
+        if self.known_at == ARRIVAL and not self.IN_FILES and self.kind != "frame":
+            raise ValueError("known_at=ARRIVAL is for files; name the column of when a row was learned")
         if self.version and not self.identity:
             raise ValueError("version needs identity: the columns whose rows are versions of one row")
         if self.event_time is None:
@@ -169,7 +172,12 @@ class Source(Declaration):
     @property
     def arrives(self) -> bool:
         """Whether its rows are known from when the store first saw their file."""
-        return self.known_at == ARRIVAL and self.kind == "parquet"
+        return self.known_at == ARRIVAL and self.IN_FILES
+
+    @property
+    def value_words(self) -> dict[str, Any]:
+        """What else of how it is declared says which values its rows have, where that is not what it mostly is."""
+        return {}
 
     @property
     def known_column(self) -> str | None:
@@ -211,7 +219,7 @@ def _path(value: object) -> str:
     return str(value)
 
 
-def _said_paths(value: object) -> object:
+def said_paths(value: object) -> object:
     """What a caller gives as a path, or as a list of them; ValueError where it is none of a file on this machine."""
     for path in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(path, (str, Path)):
@@ -249,7 +257,30 @@ PartitionType = Annotated[
 ]
 
 
-class ParquetSource(Source):
+class FileSource(Source):
+    """Rows in files: what a ParquetSource, a CsvSource and a JsonLinesSource have in common."""
+
+    IN_FILES: ClassVar[bool] = True
+    FORMAT: ClassVar[str]
+    """What its files are, for messages."""
+    SUFFIXES: ClassVar[tuple[str, ...]]
+    """How the names of those files of a folder end that are read."""
+
+    path: Annotated[tuple[str, ...], BeforeValidator(_paths), Field(min_length=1)]
+    """The files, globs and directories; relative ones are relative to the repository's featurestore.toml."""
+    partitions: dict[str, PartitionType] = {}
+    """By name the type of a column that folders `name=value` make. None: it is no column. Without a type it is text, or
+    Date where an option of time names it."""
+    optional: Columns = ()
+    """The columns that a file may lack; they are null in its rows."""
+
+    @property
+    def declared_types(self) -> dict[str, FeatureType]:
+        """The types of columns that the files do not say themselves."""
+        return {}
+
+
+class ParquetSource(FileSource):
     """Parquet files: a file, a glob, a directory, or a list of them.
 
     `ParquetSource("landings", "data/landings.parquet", event_time="landed_at")`; a relative path is relative to the
@@ -259,15 +290,11 @@ class ParquetSource(Source):
     of time names them.
     """
 
+    FORMAT: ClassVar[str] = "Parquet"
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
+
     kind: Literal["parquet"] = "parquet"
     """Which of the sources it is."""
-    path: Annotated[tuple[str, ...], BeforeValidator(_paths), Field(min_length=1)]
-    """The files, globs and directories; relative ones are relative to the repository's featurestore.toml."""
-    partitions: dict[str, PartitionType] = {}
-    """By name the type of a column that folders `name=value` make. None: it is no column. Without a type it is text, or
-    Date where an option of time names it."""
-    optional: Columns = ()
-    """The columns that a file may lack; they are null in its rows."""
 
     @declares
     def __init__(
@@ -279,7 +306,7 @@ class ParquetSource(Source):
         optional: str | list[str] | tuple[str, ...] = (),
         **options: Unpack[SourceOptions],
     ) -> None:
-        self.fill(name=name, path=_said_paths(path), partitions=partitions or {}, optional=optional, **options)
+        self.fill(name=name, path=said_paths(path), partitions=partitions or {}, optional=optional, **options)
 
 
 class TableSource(Source):
@@ -296,7 +323,7 @@ class TableSource(Source):
     def __init__(self, name: str, path: str | Path, *, table: str, **options: Unpack[SourceOptions]) -> None:
         if table == "":
             raise ValueError("table: must not be empty")
-        self.fill(name=name, path=_said_paths(path), table=table, **options)
+        self.fill(name=name, path=said_paths(path), table=table, **options)
 
 
 class DataFrameSource(Source):

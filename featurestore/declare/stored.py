@@ -20,13 +20,14 @@ from featurestore.declare.problems import problems
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
+from featurestore.declare.text_sources import CsvSource, JsonLinesSource
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import RegistryError, did_you_mean
 
 D = TypeVar("D", bound=Declaration)
 
 STORED = Origin("the registry")
-SOURCES = (ParquetSource, TableSource, DataFrameSource, PushSource)
+SOURCES = (ParquetSource, CsvSource, JsonLinesSource, TableSource, DataFrameSource, PushSource)
 
 
 def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from featurestore.clock import to_datetime
-from featurestore.declare.sources import ParquetSource
+from featurestore.declare.sources import FileSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import MaterializeError, SourceError
 from featurestore.lazy import duckdb
@@ -278,7 +278,7 @@ def _are_gone(view: ResolvedView, store: OnlineStore, codec: ViewCodec, state: b
 
 def _arrived(view: ResolvedView, files: tuple[SourceFile, ...], state: bytes | None) -> list[int] | None:
     """The numbers of the files that are new since the last complete run; None where all keys must be asked for."""
-    if view.source.event_time is None or not isinstance(view.source, ParquetSource) or state is None:
+    if view.source.event_time is None or not isinstance(view.source, FileSource) or state is None:
         unchanged = state is not None and view.source.event_time is not None and _files_of(state) == set(files)
         return [] if unchanged else None
     before = _files_of(state)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from featurestore.catalog import Catalog
 from featurestore.declare.push import PushSource
-from featurestore.declare.sources import DataFrameSource, ParquetSource, Source
+from featurestore.declare.sources import DataFrameSource, FileSource, Source
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import PLACES, Document, Record, document_of, merged
@@ -90,7 +90,7 @@ def _read_from(source: Source, offline: Offline) -> str:
         return f"read from the push log of '{source.name}'"
     first, *others = offline.paths(source)
     read = f"read from {first}" + (f" and {len(others)} file{'s' * (len(others) > 1)} more" if others else "")
-    types = offline.guessed_partitions(source) if isinstance(source, ParquetSource) else {}
+    types = offline.guessed_partitions(source) if isinstance(source, FileSource) else {}
     said = ", ".join(f'"{name}": {of}' for name, of in types.items())
     hint = f"; what the names of folders say is text unless the source says, such as partitions={{{said}}}"
     return read + hint if said else read

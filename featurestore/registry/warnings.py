@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from featurestore.declare.durations import rough_duration, show_duration
 from featurestore.declare.push import PushSource
-from featurestore.declare.sources import ParquetSource, Source
+from featurestore.declare.sources import FileSource, Source
 from featurestore.declare.zones import read_as_utc
 from featurestore.errors import SourceError
 from featurestore.lazy import duckdb
@@ -72,7 +72,7 @@ def column_notices(views: Iterable[ResolvedView], offline: Offline) -> Iterator[
             if column in read and column in raw:
                 yield Notice("sources", name, f"column '{column}' is null in files without it, such as {path}")
         others = [column for column in (*raw.faults, *raw.mixed, *raw.missing) if column not in read]
-        if others and isinstance(source, ParquetSource):
+        if others and isinstance(source, FileSource):
             listed = ", ".join(f"'{column}'" for column in dict.fromkeys(others))
             yield Notice("sources", name, f"its files differ in columns that no view reads: {listed}")
 

@@ -157,7 +157,7 @@ def _source_words(source: Source) -> dict[str, Any]:
             "until", "valid_from", "date", "period",
         },
     )  # fmt: skip
-    return {**words, "timezone": source.timezone or "UTC"}
+    return {**words, "timezone": source.timezone or "UTC", **source.value_words}
 
 
 def _history_words(source: Source) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class Offline(Sources, BoundToProcess):
         super().__init__(root, located=located, logs=logs, arrivals=arrivals)
         self.forgotten: Callable[[], ForgottenKeys | None] = lambda: None
         """Tells, to each session, the keys whose rows do not count."""
+        self.copies_folder: Path | None = None
+        """Where copies of rows lie that are in no Parquet file. None: where work spills to."""
         self._spill_place = spill
         self._spill: TemporaryFolder | None = None  # made when something is read for the first time
         self._opening = mutex()
@@ -130,6 +132,10 @@ class Offline(Sources, BoundToProcess):
                         "TMPDIR in the environment, names another place"
                     ) from error
             return self._spill
+
+    def copies(self) -> Path:
+        """The folder of copies of rows that lie in no Parquet file."""
+        return self.copies_folder or self._spill_folder().path / "copies"
 
     def close(self) -> None:
         """Close the push logs, and remove the folder that is spilled to; idempotent."""

@@ -10,18 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
-from typing import Any
 from urllib.parse import unquote
 
-from featurestore.declare.sources import ParquetSource
+from featurestore.declare.sources import FileSource
 from featurestore.errors import SourceError, did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import ZONED, type_of_column
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import literal, quote
 from featurestore.sources.source_files import SourceFile, source_error
-from featurestore.types import Date, FeatureType, Int64, String, Timestamp, from_json
+from featurestore.sources.texts import value_of
+from featurestore.types import Date, FeatureType, Int64, String, Timestamp
 
 WHOLE = re.compile(r"-?\d{1,18}")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -32,7 +31,7 @@ FILE_NUMBER = "uint64"
 NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
-def folder_values(source: ParquetSource, file: SourceFile) -> dict[str, str | None]:
+def folder_values(source: FileSource, file: SourceFile) -> dict[str, str | None]:
     """What the folders' names say of a file, by column; without those that the source says are none."""
     said: dict[str, str | None] = {}
     for folder in file.name.split("/")[:-1]:
@@ -54,7 +53,7 @@ def folder_values(source: ParquetSource, file: SourceFile) -> dict[str, str | No
 
 
 def partition_columns(
-    source: ParquetSource, files: Sequence[SourceFile]
+    source: FileSource, files: Sequence[SourceFile]
 ) -> dict[str, tuple[FeatureType, list[str | None]]]:
     """The columns that the folders of these files make: by name the type, and what the folder of each file says."""
     said = [folder_values(source, file) for file in files]
@@ -81,11 +80,11 @@ def partition_columns(
     return {name: (_type(source, name), [values[name] for values in said]) for name in said[0]}
 
 
-def _type(source: ParquetSource, name: str) -> FeatureType:
+def _type(source: FileSource, name: str) -> FeatureType:
     return source.partitions.get(name) or (Date if name in source.time_columns else String)
 
 
-def guessed_types(source: ParquetSource, files: Sequence[SourceFile]) -> dict[str, FeatureType]:
+def guessed_types(source: FileSource, files: Sequence[SourceFile]) -> dict[str, FeatureType]:
     """As what undeclared partitions could be declared: Int64 or Date, where all the texts that are there would do."""
     guessed = {}
     for name, (of, texts) in partition_columns(source, files).items():
@@ -97,38 +96,6 @@ def guessed_types(source: ParquetSource, files: Sequence[SourceFile]) -> dict[st
     return guessed
 
 
-def value_of(text: str | None, of: FeatureType) -> Any:
-    """The value that a folder's name stands for; ValueError says why it is none of this type."""
-    if text is None or of == String:
-        return text
-    if of.kind == "Bool":
-        if text.lower() not in {"true", "false"}:
-            raise ValueError(f"{text!r} is neither true nor false")
-        return text.lower() == "true"
-    if of.kind in {"Int32", "Int64", "Decimal"}:
-        return of.accept(_number(text, whole=of.kind != "Decimal"))
-    if of.is_float:
-        return of.accept(_float(text))
-    return from_json(of, text)
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text.replace("_", "no"))  # which Python takes for a separator of digits
-    except ValueError:
-        raise ValueError(f"{text!r} is no number") from None
-
-
-def _number(text: str, *, whole: bool) -> int | Decimal:
-    digits = text.removeprefix("-").replace("" if whole else ".", "", 1)
-    if not (digits.isascii() and digits.isdigit()):
-        raise ValueError(f"{text!r} is no {'integer' if whole else 'decimal'}")
-    try:
-        return int(text) if whole else Decimal(text)
-    except (ValueError, InvalidOperation):
-        raise ValueError(f"{text!r} is no number") from None
-
-
 def _has_zone(text: str) -> bool:
     try:
         return datetime.fromisoformat(text).tzinfo is not None
@@ -137,7 +104,7 @@ def _has_zone(text: str) -> bool:
 
 
 def values_table(
-    source: ParquetSource, files: Sequence[SourceFile], columns: Mapping[str, tuple[FeatureType, list[str | None]]]
+    source: FileSource, files: Sequence[SourceFile], columns: Mapping[str, tuple[FeatureType, list[str | None]]]
 ) -> pa.Table:
     """The values by number of a file: `number`, then `p0, p1, …`, the columns in order."""
     arrays: dict[str, pa.Array] = {"number": pa.array(range(len(files)), FILE_NUMBER)}
@@ -159,7 +126,7 @@ def values_table(
 
 
 def check_own_columns(
-    connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: Sequence[SourceFile],
+    connection: duckdb.DuckDBPyConnection, source: FileSource, files: Sequence[SourceFile],
     partitions: Mapping[str, tuple[FeatureType, list[str | None]]], stored: Mapping[str, str],
     agreed: set[tuple[str, SourceFile]], *, read: Callable[[Sequence[SourceFile]], Scan],
 ) -> None:  # fmt: skip
@@ -194,7 +161,7 @@ def check_own_columns(
 
 
 def _check_equal(
-    connection: duckdb.DuckDBPyConnection, source: ParquetSource, column: tuple[str, str, FeatureType],
+    connection: duckdb.DuckDBPyConnection, source: FileSource, column: tuple[str, str, FeatureType],
     files: Sequence[tuple[SourceFile, str | None]], *, scan: Scan,
 ) -> None:  # fmt: skip
     """SourceError where a row of some file says something else in a column (its name and types) than the folder's text."""
@@ -219,7 +186,7 @@ def _check_equal(
 
 
 def _compared(
-    source: ParquetSource, column: tuple[str, str, FeatureType], texts: Sequence[str | None]
+    source: FileSource, column: tuple[str, str, FeatureType], texts: Sequence[str | None]
 ) -> tuple[FeatureType, str]:
     """As what a column is compared with folders' texts, and the SQL that reads it so: instants with days by their day."""
     name, raw, of = column
@@ -229,7 +196,7 @@ def _compared(
     return of, f"CAST({quote(name)} AS VARCHAR)" if of == String else quote(name)
 
 
-def _differs(source: ParquetSource, name: str, file: SourceFile, said: str, text: str | None) -> SourceError:
+def _differs(source: FileSource, name: str, file: SourceFile, said: str, text: str | None) -> SourceError:
     return source_error(
         source,
         f"{file.path} has a column '{name}' of its own, and it says {said} where the folder says {text!r}. What a file says "

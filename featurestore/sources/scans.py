@@ -56,7 +56,9 @@ def rows_of_files(
     parts: list[str] = []
     for numbers in kinds.values():
         stored = files[numbers[0]][1]
-        relation = f"read_parquet({file_list(files[number][0].path for number in numbers)}, hive_partitioning = false)"
+        relation = (
+            f"read_parquet({file_list(files[number][0].parquet for number in numbers)}, hive_partitioning = false)"
+        )
         read = _read(source, list(zip(stored.names, stored.raws, strict=True)), columns)
         place = _number(connection, f"{name}_kind{len(parts)}", numbers)
         parts.append(_placed(relation, len(stored.names), read, pointer, file=place, row="file_row_number"))

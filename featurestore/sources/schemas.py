@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from featurestore.declare.push import PushSource
-from featurestore.declare.sources import ParquetSource, Source
+from featurestore.declare.sources import FileSource, Source
 from featurestore.durable.forks import mutex
 from featurestore.lazy import duckdb, pa, pq
 from featurestore.semantics.columns import Mixed, RawColumns, type_of_column, widens
@@ -47,7 +47,7 @@ class Schemas:
         with self._lock:
             known = self._files.get(file)
             if known is None:
-                known = self._files[file] = self._read(connection, source, file.path)
+                known = self._files[file] = self._read(connection, source, file.parquet)
             return known
 
     def _read(self, connection: duckdb.DuckDBPyConnection, source: Source, path: str) -> FileColumns:
@@ -55,7 +55,7 @@ class Schemas:
             stored = pq.read_metadata(path).schema
             schema = stored.to_arrow_schema()
         except (pa.ArrowException, OSError) as error:
-            raise source_error(source, no_parquet(path, error)) from error
+            raise source_error(source, no_parquet(path, error, of_source=True)) from error
         leaves = (stored.column(place) for place in range(len(stored)))
         # The engine reads by how a file stores its columns, which Arrow's types do not say (timestamps of 96 bits).
         shape = (
@@ -150,7 +150,7 @@ def unnamed(source: Source, tables: Iterable[Sequence[str]]) -> dict[str, str]:
     return faults
 
 
-def agreed_columns(source: ParquetSource, files: Sequence[tuple[SourceFile, FileColumns]]) -> RawColumns:
+def agreed_columns(source: FileSource, files: Sequence[tuple[SourceFile, FileColumns]]) -> RawColumns:
     """The columns of all these files, in the order in which they come, as the types that hold what each of them has."""
     first: dict[int, tuple[SourceFile, FileColumns]] = {}
     for file, columns in files:
@@ -171,12 +171,15 @@ def agreed_columns(source: ParquetSource, files: Sequence[tuple[SourceFile, File
         if fault is not None:
             faults[name] = fault
             continue
-        types[name] = common_type([raw for (raw, _), _ in there]) or NOTHING
+        declared = source.declared_types.get(name)
+        types[name] = declared.duckdb if declared else common_type([raw for (raw, _), _ in there]) or NOTHING
         mix = _mix(there)
         if mix is not None:
             mixed[name] = mix
     for name in source.optional:
-        if name not in names:
+        if name not in names and name in source.declared_types:
+            types[name], missing[name] = source.declared_types[name].duckdb, files[0][0].path
+        elif name not in names:
             faults[name] = "is in none of its files, so that nobody knows its type; leave it out until one has it"
     return RawColumns(types, faults=faults, mixed=mixed, missing=missing)
 
@@ -192,7 +195,7 @@ def _stored(columns: FileColumns, name: str) -> Stored | None:
     return columns.raws[place], columns.types[place]
 
 
-def _fault(source: ParquetSource, name: str, there: Sequence[tuple[Stored, str]], lacking: str | None) -> str | None:
+def _fault(source: FileSource, name: str, there: Sequence[tuple[Stored, str]], lacking: str | None) -> str | None:
     """Why a column cannot be read, of which each kind of file there is has one of these; None where it can."""
     for (raw, own), path in there:
         change = change_in(own, type_tree(raw))

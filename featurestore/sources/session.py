@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
-from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
+from featurestore.declare.sources import DataFrameSource, FileSource, Source, TableSource
 from featurestore.errors import FilesChangedError, SourceError, did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns
@@ -114,7 +114,7 @@ class Session:
     def scan(self, source: Source) -> Scan:
         """How SQL in this session reads a source, its derived columns included."""
         if source.name not in self._scans:
-            if isinstance(source, ParquetSource):
+            if isinstance(source, FileSource):
                 self._sources.check_settled(self.connection, source, self.files(source))
             self._scans[source.name] = self._read(source, f"source_{next(self._numbers)}", self.files(source))
         return self._scans[source.name]
@@ -145,7 +145,7 @@ class Session:
             own = self.own(source).columns
         return own.with_types(_derived_types(source, own))
 
-    def scan_files(self, source: ParquetSource, files: Sequence[SourceFile]) -> Scan:
+    def scan_files(self, source: FileSource, files: Sequence[SourceFile]) -> Scan:
         """How SQL in this session reads some files of a source, numbered as they are given."""
         return self._read(source, f"some_{next(self._numbers)}", files)
 
@@ -166,7 +166,7 @@ class Session:
         return self._remembering(_derived(source, own))
 
     def _open(self, source: Source, name: str, files: Sequence[SourceFile]) -> OpenedSource:
-        if isinstance(source, ParquetSource):
+        if isinstance(source, FileSource):
             partitions = partition_columns(source, files)
             own = self._parquet(source, name, files, beside=partitions)
             return self._partitioned(source, own, name, files, partitions) if partitions else own
@@ -214,7 +214,7 @@ class Session:
         return OpenedSource(with_history(source, log, history, _derived(history, own), types), columns)
 
     def _parquet(
-        self, source: ParquetSource, name: str, files: Sequence[SourceFile], *, beside: Iterable[str]
+        self, source: FileSource, name: str, files: Sequence[SourceFile], *, beside: Iterable[str]
     ) -> OpenedSource:
         """The rows of files, numbered as they are given."""
         stored = self._sources.columns_of(self.connection, source, files)
@@ -236,7 +236,7 @@ class Session:
         return own._replace(relation=rows)
 
     def _partitioned(
-        self, source: ParquetSource, own: OpenedSource, name: str, files: Sequence[SourceFile],
+        self, source: FileSource, own: OpenedSource, name: str, files: Sequence[SourceFile],
         partitions: dict[str, tuple[FeatureType, list[str | None]]],
     ) -> OpenedSource:  # fmt: skip
         """The rows of files, each with what the names of the folders say that its file lies in."""

@@ -18,7 +18,7 @@ from glob import escape
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from featurestore.declare.sources import ParquetSource, Source, TableSource, no_path
+from featurestore.declare.sources import FileSource, ParquetSource, Source, TableSource, no_path
 from featurestore.errors import FilesChangedError, SourceError
 from featurestore.sources.arrivals import Sighting
 
@@ -27,7 +27,6 @@ T = TypeVar("T")
 MAX_READINGS = 3
 """How often files are read anew that change meanwhile."""
 
-SUFFIX = ".parquet"
 DEEP = "**"
 
 MAX_LISTINGS = 3
@@ -53,6 +52,13 @@ class SourceFile(NamedTuple):
     """ns since the epoch."""
     name: str = ""
     """Its path below the place that its source declares."""
+    copy: str = ""
+    """The Parquet file that has its rows; empty where it is one itself."""
+
+    @property
+    def parquet(self) -> str:
+        """The Parquet file of its rows."""
+        return self.copy or self.path
 
     @property
     def sighting(self) -> Sighting:
@@ -88,7 +94,7 @@ class Places:
 
     def _declared(self, source: Source) -> tuple[str, ...]:
         """The paths of a source, as they are written."""
-        assert isinstance(source, (ParquetSource, TableSource))
+        assert isinstance(source, (FileSource, TableSource))
         if source.name in self._located:
             return (self._located[source.name],)
         return (source.path,) if isinstance(source, TableSource) else source.path
@@ -97,7 +103,9 @@ class Places:
         """FilesChangedError where one of these files is not as it was found. Others may have come."""
         for file in files:
             try:
-                became = "was written anew" if _status(file.path, file.name) != file else None
+                became = None if _status(file.path, file.name) == file._replace(copy="") else "was written anew"
+                if file.copy and not Path(file.copy).exists():
+                    became = "has lost its copy"
             except FileNotFoundError:
                 became = "is gone"
             except OSError as error:
@@ -116,6 +124,7 @@ class Places:
                 raise source_error(source, problem)
             path = self._root / Path(declared[0]).expanduser()
             return {str(path): path.name}
+        assert isinstance(source, FileSource)
         found: dict[str, str] = {}
         for written in declared:
             problem = no_path(written)
@@ -123,12 +132,12 @@ class Places:
                 raise source_error(source, problem)
             base, part = self._written(Path(written).expanduser())
             try:
-                place, matches = _found(base, part)
+                place, matches = _found(base, part, source.SUFFIXES)
             except (PlaceError, OSError) as error:
                 said = str(error) if isinstance(error, PlaceError) else f"{error.filename}: {error.strerror}"
                 raise source_error(source, said) from None
             if not matches:
-                raise source_error(source, f"no Parquet file matches {base / part}{self._begin(source)}")
+                raise source_error(source, f"no {source.FORMAT} file matches {base / part}{self._begin(source)}")
             above = len(str(place / "_")) - 1
             for match in matches:
                 found.setdefault(match, match[above:])
@@ -168,18 +177,18 @@ def again(read: Callable[[], T]) -> T:
     return read()
 
 
-def files_below(folder: Path) -> list[str]:
-    """The Parquet files below a folder that are data, sorted. Raises PlaceError, and OSError."""
-    found = _once(folder, _below(_root(folder)))
+def files_below(folder: Path, suffixes: tuple[str, ...] = ParquetSource.SUFFIXES) -> list[str]:
+    """The files below a folder that are data, sorted. Raises PlaceError, and OSError."""
+    found = _once(folder, _below(_root(folder), suffixes))
     _check_plain(folder, found)
     return found
 
 
-def _found(base: Path, part: Path) -> tuple[Path, list[str]]:
+def _found(base: Path, part: Path, suffixes: tuple[str, ...]) -> tuple[Path, list[str]]:
     """The place that a written path names, and the files there, sorted."""
     path = base / part
     if path.is_dir():
-        return path, files_below(path)
+        return path, files_below(path, suffixes)
     if not any(map(_is_pattern, part.parts)):
         return path.parent, [str(path)]
     if path.exists():
@@ -188,7 +197,7 @@ def _found(base: Path, part: Path) -> tuple[Path, list[str]]:
     place, pattern = _split(base, part)
     matches: list[_Entry] = []
     for match in _matches(_root(place), pattern):
-        matches.extend(_below(match) if match.is_folder else [match])
+        matches.extend(_below(match, suffixes) if match.is_folder else [match])
     found = _once(place, matches)
     _check_plain(place, found)
     return place, found
@@ -281,15 +290,15 @@ def _matches(folder: _Entry, pattern: Sequence[str]) -> Iterator[_Entry]:
             yield from _matches(entry, rest)
 
 
-def _below(folder: _Entry) -> Iterator[_Entry]:
+def _below(folder: _Entry, suffixes: tuple[str, ...]) -> Iterator[_Entry]:
     """The files below a folder that a writer has finished."""
     for entry in folder.below():
         name = _name(entry)
         if _is_hidden(name):
             continue
         if entry.is_folder:
-            yield from _below(entry)
-        elif name.endswith(SUFFIX):
+            yield from _below(entry, suffixes)
+        elif name.endswith(suffixes):
             yield entry
 
 

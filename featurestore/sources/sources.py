@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.declare.push import PushSource
-from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
+from featurestore.declare.sources import DataFrameSource, FileSource, Source, TableSource
+from featurestore.declare.text_sources import TextSource
+from featurestore.durable.disk import told
 from featurestore.errors import FilesChangedError, SourceError
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals
+from featurestore.sources.copies import copy_of
 from featurestore.sources.log import Log
 from featurestore.sources.partitions import guessed_types
 from featurestore.sources.push_logs import ROWS, PushLogs
 from featurestore.sources.schemas import FileColumns, Schemas, agreed_columns
-from featurestore.sources.source_files import Places, SourceFile
+from featurestore.sources.source_files import Places, SourceFile, source_error
+from featurestore.sources.text_files import batches
 from featurestore.types import FeatureType
 
 AGREED_SETS = 64
@@ -64,7 +68,23 @@ class Sources:
         if isinstance(source, PushSource):
             beside = () if source.history is None else self.files(source.history)
             return (SourceFile(f"log:{source.name}", 0, 0), *beside)
-        return self._places.files(source)
+        files = self._places.files(source)
+        return tuple(self._copied(source, file) for file in files) if isinstance(source, TextSource) else files
+
+    def copies(self) -> Path:
+        """The folder of copies of rows that lie in no Parquet file."""
+        return self.root / "copies"
+
+    def _copied(self, source: TextSource, file: SourceFile) -> SourceFile:
+        """A file of text with the copy of its rows; FilesChangedError where it changed while it was copied."""
+        of = {"path": file.path, "read as": source.reading}
+        try:
+            copy = copy_of(self.copies(), of, [file.size, file.modified], lambda: batches(source, file.path))
+        except OSError as error:
+            raise source_error(source, f"no copy of {file.path} can be made: {told(error)}") from error
+        copied = file._replace(copy=copy)
+        self._places.check_unchanged(source, [copied])
+        return copied
 
     def listing(self, source: Source, files: tuple[SourceFile, ...]) -> dict[str, tuple[SourceFile, ...]]:
         """What `session` is to read where a source has these files, its history's among them."""
@@ -98,7 +118,7 @@ class Sources:
     def note(self, source: Source, *, now: int) -> None:
         """Journal which files there are at `now` (µs) of any source, for an audit to ask; where that can be written."""
         for of in (source, source.history if isinstance(source, PushSource) else None):
-            if isinstance(of, (ParquetSource, TableSource)) and not of.arrives:
+            if isinstance(of, (FileSource, TableSource)) and not of.arrives:
                 self._look(of, now=now)
 
     def _look(self, source: Source, *, now: int | None, known_by: int | None = None, must: bool = False) -> None:
@@ -106,7 +126,7 @@ class Sources:
             source.name, lambda: [file.sighting for file in self.files(source)], now=now, known_by=known_by, must=must
         )
 
-    def guessed_partitions(self, source: ParquetSource) -> dict[str, FeatureType]:
+    def guessed_partitions(self, source: FileSource) -> dict[str, FeatureType]:
         """As what the text in folders' names could be declared, by column, where that is more than text."""
         return guessed_types(source, self.files(source))
 
@@ -117,7 +137,7 @@ class Sources:
         return [self._schemas.of(connection, source, file) for file in files]
 
     def agreed_columns(
-        self, connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: Iterable[SourceFile]
+        self, connection: duckdb.DuckDBPyConnection, source: FileSource, files: Iterable[SourceFile]
     ) -> RawColumns:
         """The columns of a source whose files these are, or some of them: those of all that were last asked for the types
         of its columns count too, so that what is read of some files has the types that definitions were settled with."""
@@ -125,7 +145,7 @@ class Sources:
         return self._agreed_columns(connection, source, every)
 
     def _agreed_columns(
-        self, connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: tuple[SourceFile, ...]
+        self, connection: duckdb.DuckDBPyConnection, source: FileSource, files: tuple[SourceFile, ...]
     ) -> RawColumns:
         key = (source.name, source.optional, source.arrives, files)
         known = self._agreed.get(key)
@@ -137,7 +157,7 @@ class Sources:
         return known
 
     def check_settled(
-        self, connection: duckdb.DuckDBPyConnection, source: ParquetSource, files: tuple[SourceFile, ...]
+        self, connection: duckdb.DuckDBPyConnection, source: FileSource, files: tuple[SourceFile, ...]
     ) -> None:
         """FilesChangedError where files have come, since definitions were settled, with which a column is another."""
         settled_ = self._settled.get(source.name)

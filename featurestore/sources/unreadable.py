@@ -35,8 +35,9 @@ KINDS: tuple[tuple[bytes, str], ...] = (
 """How files of other kinds begin, and what they are."""
 
 
-def no_parquet(path: str, error: Exception) -> str:
-    """Why a file cannot be read as Parquet, by how it begins and ends. error: what the reader said of it."""
+def no_parquet(path: str, error: Exception, *, of_source: bool = False) -> str:
+    """Why a file cannot be read as Parquet, by how it begins and ends. error: what the reader said of it. of_source: it may be
+    declared as what it is."""
     file = Path(path)
     try:
         size = file.stat().st_size
@@ -54,7 +55,7 @@ def no_parquet(path: str, error: Exception) -> str:
         if tail != PARQUET or size < SHORTEST:
             return f"{path} begins as a Parquet file and does not end as one: it was not written, or copied, to its end"
         return f"{path} is damaged: {_plain(str(error))}"
-    return f"{path} is no Parquet file, but {kind_of(head)}"
+    return f"{path} is no Parquet file, but {kind_of(head, of_source=of_source)}"
 
 
 def no_database(path: str, error: duckdb.Error) -> str:
@@ -100,8 +101,9 @@ def is_json(head: bytes) -> bool:
     return head.removeprefix(BOM).lstrip()[:1] in {b"{", b"["}
 
 
-def kind_of(head: bytes, *, of_csv: str = "pd.read_csv(…).to_parquet(…)") -> str:
-    """What a file is that begins so, and what to do with it. of_csv: the call that makes Parquet of it where it is CSV."""
+def kind_of(head: bytes, *, of_csv: str = "pd.read_csv(…).to_parquet(…)", of_source: bool = False) -> str:
+    """What a file is that begins so, and what to do with it. of_csv: the call that makes Parquet of it where it is CSV.
+    of_source: it may be declared as what it is."""
     known = next((what for begin, what in KINDS if head.startswith(begin)), None)
     if known is not None:
         return known
@@ -114,7 +116,11 @@ def kind_of(head: bytes, *, of_csv: str = "pd.read_csv(…).to_parquet(…)") ->
     if not text or not all(sign.isprintable() or sign.isspace() for sign in text):
         return "bytes of another kind"
     if is_json(head):
+        if of_source and text[0] == "{":
+            return "text, as JSON is; where each line is an object, declare it as a JsonLinesSource"
         return "text, as JSON is; write it as Parquet, as pd.read_json(…).to_parquet(…) does"
     if text[0] == "<":
         return "text, as HTML and XML are: perhaps an error page that was saved"
+    if of_source:
+        return "text, as CSV is; declare it as a CsvSource"
     return f"text, as CSV is; write it as Parquet, as {of_csv} does"

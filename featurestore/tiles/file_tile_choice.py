@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from featurestore.declare.sources import ParquetSource
+from featurestore.declare.sources import FileSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.lazy import pa, pq
 from featurestore.query.windows.addends import INTEGERS
@@ -71,7 +71,7 @@ def can_be_tiled(view: ResolvedView) -> bool:
     and where a least or greatest value is no number.
     """
     source = view.source
-    if not isinstance(source, ParquetSource) or source.event_time is None or source.identity or not view.folded:
+    if not isinstance(source, FileSource) or source.event_time is None or source.identity or not view.folded:
         return False
     return all(_has_tiles(feature) for feature in view.folded)
 
@@ -92,7 +92,7 @@ def tiles_for(
     Tiles that are missing are made. The view's lease must be held.
     """
     source = view.source
-    if not can_be_tiled(view) or not isinstance(source, ParquetSource) or not seen:
+    if not can_be_tiled(view) or not isinstance(source, FileSource) or not seen:
         return None
     folder.claim()
     kept = TileFiles(folder.path, view.name, view.fingerprint)
@@ -117,7 +117,7 @@ def tiles_for(
     return FileTiles(grid, paths, lambda starts: rest([(start, start + hop) for start in starts]))
 
 
-def _identified(offline: Offline, session: Session, source: ParquetSource) -> list[TiledFile]:
+def _identified(offline: Offline, session: Session, source: FileSource) -> list[TiledFile]:
     """The files of a source as tiles know them, whose times are not known yet."""
     files = session.files(source)
     arrived: Sequence[int | None] = [None] * len(files)
@@ -159,7 +159,7 @@ def _joined(kept: TileFiles, view: ResolvedView, session: Session, parts: Sequen
 
 
 def _rest(
-    session: Session, source: ParquetSource, files: dict[TiledFile, SourceFile], parts: Sequence[TiledPart],
+    session: Session, source: FileSource, files: dict[TiledFile, SourceFile], parts: Sequence[TiledPart],
     spans: Sequence[tuple[int, int]],
 ) -> Rest:  # fmt: skip
     """What reads the files without tiles, and those with tiles that may hold rows within these spans of time."""

@@ -17,11 +17,13 @@ from featurestore import (
     ApproxCountDistinct,
     ApproxQuantile,
     CountDistinct,
+    CsvSource,
     DataFrameSource,
     Entity,
     FeatureService,
     FeatureStore,
     FeatureView,
+    JsonLinesSource,
     LastDistinctN,
     LastN,
     Latest,
@@ -59,9 +61,12 @@ class Alias:
         return VIEW.alias(*args, **kwargs)
 
 
+TEXT_SCHEMA = {"at": Timestamp, "x": Int64}
 WHOLE: dict[type, dict[str, Any]] = {
     Entity: {"name": "thing", "key": {"thing": Int64}},
     ParquetSource: {"name": "rows", "path": "rows.parquet", "event_time": "at"},
+    CsvSource: {"name": "rows", "path": "rows.csv", "schema": TEXT_SCHEMA, "event_time": "at"},
+    JsonLinesSource: {"name": "rows", "path": "rows.jsonl", "schema": TEXT_SCHEMA, "event_time": "at"},
     TableSource: {"name": "rows", "path": "rows.duckdb", "table": "rows", "event_time": "at"},
     DataFrameSource: {"name": "rows", "frame": FRAME, "event_time": "at"},
     PushSource: {"name": "rows", "schema": SCHEMA, "event_time": "at"},
@@ -217,6 +222,26 @@ def number(text: str, *values: Any, more: tuple[Wrong, ...] = ()) -> tuple[Wrong
     return (*(Wrong(value, text) for value in values), Wrong(["x"], "must be a"), *more)
 
 
+FILES: dict[str, tuple[Wrong, ...]] = {
+    "path": (*PATHS, Wrong([3], "must be text or a Path, and is 3"), Wrong([], "must not be empty")),
+    "partitions": (
+        Wrong("day", "must be a dict, and is 'day'"),
+        Wrong({"day": int}, "<class 'int'> is no type"),
+        Wrong({"day": Bytes}, "the name of a folder holds no Bytes"),
+    ),
+}
+OPTIONAL = (*COLUMNS, Wrong("y", "the schema has no column 'y'"))
+TEXT_SOURCE: dict[str, tuple[Wrong, ...]] = {
+    **SOURCE,
+    **FILES,
+    "schema": (
+        Wrong(["at"], "must be a dict, such as {'user': String}, and is ['at']"),
+        Wrong({"at": "timestamp"}, "'timestamp' is no type. Did you mean Timestamp?"),
+        Wrong({"at": Timestamp, "AT": Int64}, "differ in case alone"),
+        Wrong({"x": Int64}, "the schema has no column 'at'"),
+        Wrong({}, "must not be empty"),
+    ),
+}
 CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
     Entity: {
         "name": NAMES,
@@ -233,14 +258,21 @@ CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
     },
     ParquetSource: {
         **SOURCE,
-        "path": (*PATHS, Wrong([3], "must be text or a Path, and is 3"), Wrong([], "must not be empty")),
-        "partitions": (
-            Wrong("day", "must be a dict, and is 'day'"),
-            Wrong({"day": int}, "<class 'int'> is no type"),
-            Wrong({"day": Bytes}, "the name of a folder holds no Bytes"),
-        ),
+        **FILES,
         "optional": COLUMNS,
     },
+    CsvSource: {
+        **TEXT_SOURCE,
+        "delimiter": (
+            Wrong(3, "must be text, and is 3"),
+            Wrong(";;", "must be one ASCII sign such as ',' or ';', and is ';;'"),
+            Wrong("", "must be one ASCII sign"),
+            Wrong('"', "must be one ASCII sign"),
+        ),
+        "null": (Wrong(3, "must be"), Wrong([3], "must be text, and is 3")),
+        "optional": OPTIONAL,
+    },
+    JsonLinesSource: TEXT_SOURCE,
     TableSource: {**SOURCE, "path": (Wrong(3, "must be text or a Path, and is 3"), *PATHS[1:]), "table": (*TEXT, Wrong("", "must not be empty"))},
     DataFrameSource: {
         **SOURCE,

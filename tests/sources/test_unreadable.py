@@ -54,8 +54,9 @@ def make_database(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 NO_PARQUET: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "csv": (lambda _: b"thing,at,x\n1,2024-05-01,1.0\n" * 9, "is no Parquet file, but text, as CSV is; write it as Parquet, as pd.read_csv(…)"),
+    "csv": (lambda _: b"thing,at,x\n1,2024-05-01,1.0\n" * 9, "is no Parquet file, but text, as CSV is"),
     "short": (lambda _: b"abc", "is no Parquet file, but text, as CSV is"),
+    "json lines": (lambda _: b'{"thing": 1}\n', "is no Parquet file, but text, as JSON is"),
     "json": (lambda _: b'[{"thing": 1}]', "is no Parquet file, but text, as JSON is"),
     "html": (lambda _: b"<html>404</html>", "perhaps an error page that was saved"),
     "empty": (lambda _: b"", "is empty: 0 bytes"),
@@ -102,6 +103,16 @@ def test_a_file_that_is_no_parquet_says_what_it_is(kind: str, tmp_path: Path) ->
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
     assert not FOREIGN.search(str(caught.value))
+
+
+def test_text_can_be_declared_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    for text, advice in (
+        (b"thing,at\n1,2\n", "declare it as a CsvSource"),
+        (b'{"thing": 1}\n', "declare it as a JsonLinesSource"),
+    ):
+        path.write_bytes(text)
+        assert advice in refusal(ParquetSource("rows", path, event_time="at"))
 
 
 def test_rows_that_are_damaged_are_told_without_the_engines_sql(tmp_path: Path) -> None:
