@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -17,8 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import Entity, FeatureService, FeatureStore, FeatureView, ManualClock, ParquetSource
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ManualClock, ParquetSource
+from featurestore.catalog import Catalog
+from featurestore.online import OnlineStore, Reading
 from featurestore.serving.online_result import OnlineResult
+from featurestore.serving.served_versions import Serving
 from featurestore.types import Int64
 
 ROOT = Path(__file__).parents[1]
@@ -261,6 +264,40 @@ def test_two_processes_roll_a_changed_service_over_at_once(rolled: Path) -> None
         assert answer["wrong"] == []
         assert answer["counts"]["new"] > 0
     assert any(answer["counts"].get("old") for answer in told)
+
+
+class Meddled:
+    """An online store to which something happens before a lookup reads it, which takes more than one key."""
+
+    def __init__(self, store: OnlineStore) -> None:
+        self._store, self.before = store, list[Callable[[], object]]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def get(self, keys: Sequence[bytes]) -> Reading:
+        if self.before and len(keys) > 1:
+            self.before.pop(0)()
+        return self._store.get(keys)
+
+
+def test_a_lookup_is_answered_whose_version_goes_twice_before_it_reads(tmp_path: Path, online: str) -> None:
+    """It reads a version that is freed by then, and then the next one, which is freed as well."""
+    with hourly(tmp_path, online) as store:
+        one = store.registry.current().catalog.views["one"]
+
+        def roll(name: str) -> None:
+            changed = one.model_copy(update={"features": {name: Latest("x")}})
+            store.apply([FeatureService("service", features=[changed])])
+            store.materialize(progress=False)
+
+        roll("first")
+        meddled = Meddled(store.online)
+        serving = Serving(store.registry, meddled, tmp_path.name, Catalog)
+        assert list(serving.get("service", None, ROWS).columns) == ["one__first"]
+        meddled.before = [lambda: roll("second"), lambda: roll("third")]
+        assert list(serving.get("service", None, ROWS).columns) == ["one__third"]
+        assert not meddled.before
 
 
 def test_event_loops_do_not_wait_for_each_other(tmp_path: Path, online: str) -> None:

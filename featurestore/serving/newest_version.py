@@ -1,17 +1,25 @@
-"""Which version of the registry is the newest, asked beside the lookups: they go on when the registry does not answer."""
+"""Which version of the registry is the newest, asked beside the lookups: they go on when the registry does not answer.
+
+Whoever cannot go on, since the version that he has is gone, waits for it longer.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
 from featurestore.durable.forks import mutex, renewed_in_child
-from featurestore.errors import RegistryError
+from featurestore.errors import RegistryError, RegistryUnavailableError
+from featurestore.online.due import due
 
 WAIT_SECONDS = 0.5
 """Seconds for which the registry is waited for by somebody who can go on without it; nobody waits for it again before it has answered."""
+
+NEEDED_SECONDS = 30.0
+"""Seconds that a question may be open while somebody waits for it who cannot go on without it; as long as for a lock of the registry."""
 
 _LOGGER = logging.getLogger("featurestore")
 
@@ -28,18 +36,13 @@ class NewestVersion:
     def renew(self) -> None:
         """Forget what a thread of the parent asks."""
         self._asked: Future[int] | None = None
+        self._since = 0.0
         self._is_silent = False
 
     def number(self) -> int | None:
         """The number that the registry tells; None where it cannot be read, or does not answer in time, which is told once."""
-        with self._lock:
-            waits = not self._is_silent
-            if self._asked is None or self._asked.done():
-                self._asked = Future()
-                threading.Thread(
-                    target=self._ask, args=(self._asked,), name="featurestore registry", daemon=True
-                ).start()
-            asked = self._asked
+        waits = not self._is_silent
+        asked, _ = self._question()
         try:
             found = asked.result(WAIT_SECONDS if waits else 0)
         except TimeoutError:
@@ -51,6 +54,26 @@ class NewestVersion:
             return None
         self._is_silent = False
         return found
+
+    def needed(self) -> int:
+        """The number, for whoever cannot go on without it; RegistryError, where it cannot be read or is not told for too long."""
+        asked, since = self._question()
+        try:
+            return asked.result(max(0.0, min(since + NEEDED_SECONDS, due()) - time.monotonic()))
+        except TimeoutError:
+            raise RegistryUnavailableError(
+                "What was loaded is not online any more, and the registry, which knows what took its place, does not answer; try again"
+            ) from None
+
+    def _question(self) -> tuple[Future[int], float]:
+        """What will be answered, and since when it is asked, by the monotonic clock; one question at a time."""
+        with self._lock:
+            if self._asked is None or self._asked.done():
+                self._asked, self._since = Future(), time.monotonic()
+                threading.Thread(
+                    target=self._ask, args=(self._asked,), name="featurestore registry", daemon=True
+                ).start()
+            return self._asked, self._since
 
     def _ask(self, asked: Future[int]) -> None:
         try:

@@ -204,13 +204,14 @@ class Serving:
         self, name: Named, fingerprint: str | None, rows: Any, *, json: bool, request_id: str | None
     ) -> OnlineResult:
         lookup = self.lookup(name, fingerprint)
-        try:
-            return self._recorded(lookup, lookup.get(rows, json=json), request_id)
-        except NotMaterializedError:
-            newer = self._again(name, fingerprint)
-            if newer is lookup:
-                raise
-        return self._recorded(newer, newer.get(rows, json=json), request_id)
+        while True:
+            try:
+                return self._recorded(lookup, lookup.get(rows, json=json), request_id)
+            except NotMaterializedError:
+                newer = self._again(name, fingerprint)
+                if newer.service.fingerprint == lookup.service.fingerprint:
+                    raise
+                lookup = newer
 
     def _recorded(self, lookup: Lookup, result: OnlineResult, request_id: str | None) -> OnlineResult:
         if self._recorder is not None and lookup.is_applied:
@@ -252,23 +253,21 @@ class Serving:
             lookup = loaded.lookup
         else:
             lookup = await _beside(partial(self.lookup, name, fingerprint, since=time.monotonic()), due)
-        try:
-            return self._recorded(lookup, await lookup.aget(rows, json=json, due=due), request_id)
-        except NotMaterializedError:
-            newer = await _beside(partial(self._again, name, fingerprint), due)
-            if newer is lookup:
-                raise
-        return self._recorded(newer, await newer.aget(rows, json=json, due=due), request_id)
+        while True:
+            try:
+                return self._recorded(lookup, await lookup.aget(rows, json=json, due=due), request_id)
+            except NotMaterializedError:
+                newer = await _beside(partial(self._again, name, fingerprint), due)
+                if newer.service.fingerprint == lookup.service.fingerprint:
+                    raise
+                lookup = newer
 
     def _again(self, name: Named, fingerprint: str | None) -> Lookup:
-        """The version to be served now, whenever it was looked for last."""
+        """The version to be served now, whenever it was looked for last; RegistryError where nobody tells which one that is. It is
+        waited for outside of the lock: others can go on with what they have."""
+        generation = self._newest.needed()
         with self._waited(time.monotonic()):
-            before = self._loaded.get((name, fingerprint))
-            generation = self._registry.generation() if before is None else self._newest.number()
-            if generation is None:
-                assert before is not None
-                return before.lookup
-            loaded = self._load(name, fingerprint, generation, before)
+            loaded = self._load(name, fingerprint, generation, self._loaded.get((name, fingerprint)))
             loaded.checked = time.monotonic()
             self._hold(name, fingerprint, loaded)
             return loaded.lookup

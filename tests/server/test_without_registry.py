@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from featurestore import DataFrameSource, Entity, FeatureService, FeatureStore, FeatureView
 from featurestore.access.api_keys import create_key
 from featurestore.access.authentication import WAIT_SECONDS
-from featurestore.errors import RegistryUnavailableError
+from featurestore.errors import NotMaterializedError, RegistryUnavailableError
 from featurestore.lazy import pd
 from featurestore.serving import newest_version
 from featurestore.types import Int64
@@ -138,6 +139,63 @@ def test_keys_that_were_read_open_while_the_network_carries_nothing(store: Featu
                 assert post(client, secret, by_name) == 200
             assert not waits.done()
         assert waits.result() == 200
+
+
+@pytest.mark.parametrize("how", ["get", "aget"])
+def test_whoever_lost_his_version_waits_until_he_is_told_which_took_its_place(
+    how: str, front: Front, postgres: PostgresServer, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is loaded cannot be served on where it was freed: a registry that is slow then is waited for."""
+    monkeypatch.setattr(newest_version, "NEEDED_SECONDS", 600.0)
+    registry = f"postgresql://postgres:secret@127.0.0.1:{front.port}/postgres?sslmode=disable"
+    for name, place in (("here", registry), ("there", postgres.url)):
+        (tmp_path / name).mkdir()
+        text = f'project = "slow_{how}"\nregistry = "{place}"\nonline = "{redis_url}"\ndefinitions = []\n'
+        (tmp_path / name / "featurestore.toml").write_text(text)
+    with FeatureStore(tmp_path / "here") as store, FeatureStore(tmp_path / "there") as other:
+        other.apply([service("x")])
+        other.materialize(progress=False)
+        one = {"thing": 1}
+
+        def look() -> list[str]:
+            asked = (one, "model")
+            asynchronous = how == "aget"
+            found = (
+                asyncio.run(store.aget_online_features(*asked)) if asynchronous else store.get_online_features(*asked)
+            )
+            return list(found.columns)
+
+        assert look() == ["view__x"]
+        with ThreadPoolExecutor(1) as thread:
+            with front.held():
+                other.apply([service("x", "y")])
+                other.materialize(progress=False)
+                waits = thread.submit(look)
+                wait([waits], 4 * newest_version.WAIT_SECONDS)
+                assert not waits.done()
+            assert waits.result() == ["view__x", "view__y"]
+
+
+def test_a_registry_that_is_silent_for_too_long_is_not_what_was_never_filled(
+    front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell then whether another version is filled; the error may be tried again, and whoever comes later has it at once."""
+    monkeypatch.setattr(newest_version, "NEEDED_SECONDS", 0.5)
+    url = f"postgresql://postgres:secret@127.0.0.1:{front.port}/postgres?sslmode=disable"
+    (tmp_path / "featurestore.toml").write_text(f'project = "empty"\nregistry = "{url}"\ndefinitions = []\n')
+    with FeatureStore(tmp_path) as store:
+        store.apply([service("x")])
+        with pytest.raises(NotMaterializedError):
+            looked_up(store)
+        with front.held():
+            began = time.monotonic()
+            for _ in range(200):
+                with pytest.raises(RegistryUnavailableError, match="does not answer"):
+                    looked_up(store)
+            assert time.monotonic() - began < 200 * newest_version.NEEDED_SECONDS
+        monkeypatch.setattr(newest_version, "NEEDED_SECONDS", 600.0)
+        with pytest.raises(NotMaterializedError):
+            looked_up(store)
 
 
 def test_nobody_waits_twice_for_a_registry_that_does_not_answer() -> None:
