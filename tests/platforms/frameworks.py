@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore import FeatureStore
+from featurestore.online.view_codec import ViewCodec
 
 PAGES = Path(__file__).parents[2] / "docs/platforms"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -16,9 +17,9 @@ EXAMPLE, DEFINITIONS, BEGINNING = BLOCK.findall((PAGES / "frameworks.md").read_t
 
 
 @contextmanager
-def example_project(folder: Path) -> Iterator[dict[str, Any]]:
+def example_project(folder: Path, settings: str = "") -> Iterator[dict[str, Any]]:
     """What the examples begin with: `store`, over the project in a folder with everything online, and `rides`."""
-    (folder / "featurestore.toml").write_text('project = "rides"\nonline = "lmdb://online"\n')
+    (folder / "featurestore.toml").write_text(f'project = "rides"\nonline = "lmdb://online"\n{settings}')
     (folder / "definitions.py").write_text(DEFINITIONS)
     with FeatureStore(folder) as store:
         store.apply()
@@ -27,6 +28,14 @@ def example_project(folder: Path) -> Iterator[dict[str, Any]]:
     exec(compile(BEGINNING.replace('"rides"', repr(str(folder))), "frameworks.md", "exec"), names)
     with names["store"]:
         yield names
+
+
+def serve_skew(store: FeatureStore) -> None:
+    """Look d1 and d2 up while the online store has d2's record under d1's key too, which no run of materialize wrote."""
+    (view,) = store._project.applied(["drivers"])
+    codec = ViewCodec(store.config.project, view)
+    store.online.write({codec.key(["d1"]): store.online.get([codec.key(["d2"])]).values[0]})
+    store.get_online_features([{"driver_id": "d1"}, {"driver_id": "d2"}], "ranking")
 
 
 def run_blocks(text: str, names: dict[str, Any]) -> dict[str, Any]:

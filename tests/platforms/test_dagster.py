@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,10 +15,9 @@ import pytest
 from featurestore.declare.frames import content_digest
 from featurestore.errors import DeclarationError, NotFoundError
 from featurestore.integrations.dagster import audit_check, online_features, training_set
-from featurestore.reports.audit import Audit
 from featurestore.store import FeatureStore
 from tests.platforms.conftest import Told
-from tests.platforms.frameworks import PAGES, example_project, run_blocks
+from tests.platforms.frameworks import PAGES, example_project, run_blocks, serve_skew
 from tests.platforms.shop import bits
 
 
@@ -82,32 +80,31 @@ def test_what_is_due_is_told_once(project: dict[str, Any], tmp_path: Path) -> No
         dg.materialize([online_features(other, name="odd", views=["nothing"])])
 
 
-def test_skew_stops_what_depends_on_it(
-    project: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skew_stops_what_depends_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate: nothing is learned while what is served is not what training says."""
-    store, rides = project["store"], project["rides"]
-    (tmp_path / "featurestore.toml").write_text(
-        (tmp_path / "featurestore.toml").read_text() + "[serving_log]\nrate = 1.0\n"
-    )
-    with FeatureStore(tmp_path) as logged:
-        logged.get_online_features([{"driver_id": "d1"}, {"driver_id": "d2"}], "ranking")
-        sound = logged.audit()
-    assert (sound.compared, sound.skewed) == (4, 0)
-    skewed = dataclasses.replace(
-        sound, features=tuple(dataclasses.replace(each, skewed=1, exact=each.exact - 1) for each in sound.features)
-    )
-    for blocking, found, learns in ((True, sound, True), (True, skewed, False), (False, skewed, True)):
-        monkeypatch.setattr(FeatureStore, "audit", lambda self, found=found, **_: found)
-        path = tmp_path / f"{blocking}{learns}.parquet"
-        online = online_features(store)
-        learned = training_set(store, "ranking", spine=lambda: rides, path=path, deps=[online])
-        result = dg.materialize([online, audit_check(store, blocking=blocking), learned], raise_on_error=False)
-        (check,) = checked(result)
-        assert isinstance(found, Audit)
-        assert check.passed is (found is sound)
-        assert check.metadata["skewed"].value == found.skewed
-        assert path.exists() is learns
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "true")
+    with example_project(tmp_path, "[serving_log]\nrate = 1.0\n") as names:
+        store, rides = names["store"], names["rides"]
+        store.get_online_features([{"driver_id": "d1"}, {"driver_id": "d2"}], "ranking")
+
+        def learned(name: str, *, blocking: bool) -> tuple[bool, dict[str, Any]]:
+            path, online = tmp_path / f"{name}.parquet", online_features(store)
+            asset = training_set(store, "ranking", spine=lambda: rides, path=path, deps=[online])
+            result = dg.materialize([online, audit_check(store, blocking=blocking), asset], raise_on_error=False)
+            (check,) = checked(result)
+            assert result.success is path.exists()
+            return path.exists(), {"passed": check.passed} | {key: told.value for key, told in check.metadata.items()}
+
+        made, told = learned("sound", blocking=True)
+        assert made
+        assert (told["passed"], told["compared"], told["skewed"]) == (True, 4, 0)
+        serve_skew(store)
+        for blocking in (True, False):
+            made, told = learned(f"skewed{blocking}", blocking=blocking)
+            assert made is not blocking
+            assert (told["passed"], told["compared"], told["skewed"]) == (False, 8, 2)
+            assert told["causes"] == {"unexplained": 2}
+            assert "of {'driver_id': 'd1'}" in told["report"]
 
 
 def test_mistakes_are_told_where_it_is_declared(project: dict[str, Any]) -> None:
