@@ -19,11 +19,23 @@ EXAMPLE, DEFINITIONS, BEGINNING = BLOCK.findall((PAGES / "frameworks.md").read_t
 @contextmanager
 def example_project(folder: Path, settings: str = "") -> Iterator[dict[str, Any]]:
     """What the examples begin with: `store`, over the project in a folder with everything online, and `rides`."""
-    (folder / "featurestore.toml").write_text(f'project = "rides"\nonline = "lmdb://online"\n{settings}')
-    (folder / "definitions.py").write_text(DEFINITIONS)
+    write_example(folder, settings)
     with FeatureStore(folder) as store:
         store.apply()
         store.materialize(progress=False)
+    with beginning(folder) as names:
+        yield names
+
+
+def write_example(folder: Path, settings: str = "") -> None:
+    """The project in a folder, not applied."""
+    (folder / "featurestore.toml").write_text(f'project = "rides"\nonline = "lmdb://online"\n{settings}')
+    (folder / "definitions.py").write_text(DEFINITIONS)
+
+
+@contextmanager
+def beginning(folder: Path) -> Iterator[dict[str, Any]]:
+    """`store`, over the project of a folder as it is, and `rides`."""
     names: dict[str, Any] = {"__name__": "page"}
     exec(compile(BEGINNING.replace('"rides"', repr(str(folder))), "frameworks.md", "exec"), names)
     with names["store"]:
