@@ -20,7 +20,7 @@ FLOORS = [
     {"declare", "config"},
     {"semantics"},
     {"catalog"},
-    {"query", "sources", "online", "loading"},
+    {"query", "sources", "online", "loading", "statistics"},
     {"tiles"},
     {"registry"},
     {"training", "access"},

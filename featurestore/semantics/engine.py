@@ -19,11 +19,14 @@ NOWHERE = (1 << 64) - 1
 
 
 def settle_session(connection: duckdb.DuckDBPyConnection) -> None:
-    """For whoever reads a source or evaluates an expression: times are in UTC, and an arrow (`->`) reads from JSON.
+    """For whoever reads a source or evaluates an expression: times are in UTC, an arrow (`->`) reads from JSON, and nothing is shown.
 
     An arrow could also be a lambda before version 2.
     """
     connection.execute("SET TimeZone = 'UTC'")
+    (shows,) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0]
+    if shows:  # on standard output; in a notebook it is off, and cannot be set without ipywidgets
+        connection.execute("SET enable_progress_bar = false")
     if duckdb.__version__.startswith("1."):
         connection.execute("SET lambda_syntax = 'DISABLE_SINGLE_ARROW'")
 

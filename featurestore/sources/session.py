@@ -68,9 +68,6 @@ class Session:
         self._shared = shared
         self._numbers = itertools.count()
         settle_session(connection)
-        (shows,) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0]
-        if shows:  # on standard output; in a notebook it is off, and cannot be set without ipywidgets
-            connection.execute("SET enable_progress_bar = false")
 
     @contextmanager
     def beside(self) -> Iterator[Session]:

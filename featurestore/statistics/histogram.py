@@ -1,0 +1,56 @@
+"""Histograms of numbers: in buckets of equal width, each column's over its own range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+BUCKETS = 10
+"""As many as TensorFlow Data Validation has."""
+
+
+class Bucket(NamedTuple):
+    """The values above `low` and up to `high`; the first bucket of a range also has those that are `low`."""
+
+    low: float
+    high: float
+    values: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Buckets from the lowest to the highest, and beside them how many values are NaN.
+
+    A bucket without width is a single value; minus and plus infinity are such, before and after all others.
+    """
+
+    buckets: tuple[Bucket, ...]
+    nan: float = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is of no values."""
+        return not self.nan and not any(bucket.values for bucket in self.buckets)
+
+
+class EqualWidth:
+    """Counts values in buckets of equal width between the least and the greatest of them."""
+
+    def __init__(self, least: float, greatest: float) -> None:
+        scale = 1.0 if np.isfinite(greatest - least) else 0.5  # a power of two: nothing is rounded by it
+        edges: npt.NDArray[np.float64] = np.linspace(least * scale, greatest * scale, BUCKETS + 1) / scale
+        # Between neighbours among the doubles there are fewer; a single value is a bucket without width.
+        self._edges = np.unique(edges) if greatest > least else edges[:2]
+        self._counts = np.zeros(len(self._edges) - 1, np.int64)
+
+    def add(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> None:
+        """Count each value so many times."""
+        np.add.at(self._counts, np.searchsorted(self._edges[1:-1], values.astype(np.float64)), counts)
+
+    def buckets(self) -> tuple[Bucket, ...]:
+        """All of them, those without values too."""
+        edges = self._edges.tolist()
+        return tuple(map(Bucket, edges, edges[1:], self._counts.tolist()))
