@@ -12,6 +12,9 @@ from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.problems import shown
 from featurestore.declare.views import FeatureView, Selection
 
+ADHOC = "adhoc"
+"""What a list of features that somebody asks for is called where a service has a name."""
+
 
 def _item(value: Any) -> Any:
     return Selection(view=value) if isinstance(value, FeatureView) else value
@@ -64,7 +67,7 @@ class FeatureService(Declaration):
     @classmethod
     def asked(cls, features: Sequence[FeatureView | Selection | OnDemand]) -> Self:
         """What a list of features makes that somebody asks for: nothing declares it."""
-        service = cls("adhoc", features=features)
+        service = cls(ADHOC, features=features)
         service._origin = NOWHERE
         return service
 

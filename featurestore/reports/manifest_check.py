@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from featurestore.declare.services import ADHOC
 from featurestore.errors import FeatureStoreError, FingerprintError
 from featurestore.project import Project
 from featurestore.registry.diff import Change, changes
 from featurestore.registry.store import ServiceVersion
 from featurestore.report import Report, Reported, plain_fields
+from featurestore.serving.feature_list import selections_of
 from featurestore.training.manifest import Manifest, library_versions
 
 AppliedState = Literal["applied", "kept", "replaced", "never applied"]
@@ -29,7 +31,7 @@ class ManifestCheck(Reported):
     applied: tuple[Change, ...] | None
     """What differs in the service that is applied now; None where there is none of the name, or its definition is not known."""
     at_hand: tuple[Change, ...] | None
-    """The same of the service that is declared here."""
+    """The same of the service that is declared here; of a list of features, of what it would give now."""
     libraries: dict[str, tuple[str | None, str | None]]
     """Name → the version that it was made with and the version here, where they differ; None where it is not there."""
     notes: tuple[str, ...] = ()
@@ -44,6 +46,19 @@ class ManifestCheck(Reported):
     def served(self) -> bool:
         """Whether a lookup that presents the manifest gets values now."""
         return self.refusal is None and not self.unfilled
+
+    def refuse_others(self, title: str) -> None:
+        """FingerprintError where the definitions at hand give other values than those of the manifest, or are not there. title:
+        what was made of it, for the message."""
+        if self.at_hand or (self.at_hand is None and self.state not in ("applied", "kept")):
+            differs = "".join(f"\n  {change}" for change in self.at_hand or ()) or "".join(
+                f"\n  {note}" for note in self.notes
+            )
+            raise FingerprintError(
+                f"{title} is of {self.manifest}, and the definitions at hand are not those; make it anew, or take the definitions "
+                f"that it was made with{differs and f'. What changed since:{differs}'}",
+                changes=self.at_hand or (),
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -81,7 +96,9 @@ def check_manifest(manifest: Manifest, project: Project) -> ManifestCheck:
         refusal = str(error)
     at_hand, notes = None, []
     try:
-        declared = project.catalog.services.get(version.service)
+        declared: Any = project.catalog.services.get(version.service)
+        if declared is None and version.service == ADHOC and definition is not None:
+            declared = selections_of(definition, project.definitions)
         if declared is not None:
             at_hand = _changes(definition, project.service(declared).definition)
     except FeatureStoreError as error:

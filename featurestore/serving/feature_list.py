@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from featurestore.catalog import Catalog
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.declare.views import FeatureView, Selection
@@ -116,18 +117,18 @@ class _Applied:
         )
 
 
-def selections_of(definition: Document, version: Version) -> Sequence[Any]:
-    """The features that a definition of a service lists, as the version has them; NotFoundError for what it has not."""
+def selections_of(definition: Document, catalog: Catalog) -> Sequence[Any]:
+    """The features that a definition of a service lists, as the catalog has them; NotFoundError for what it has not."""
     found: list[Any] = []
     for name, _ in definition["columns"]:
         if name in definition["on_demand"]:
-            if name not in version.catalog.on_demand:
-                raise NotFoundError(f"No on-demand feature '{name}' was applied")
-            found.append(version.catalog.on_demand[name])
+            if name not in catalog.on_demand:
+                raise NotFoundError(f"There is no on-demand feature '{name}'")
+            found.append(catalog.on_demand[name])
             continue
         part = next(part for part in definition["parts"] if name.startswith(f"{part}__"))
         made = definition["parts"][part]
-        view = version.catalog.view(made["view"]["view"])
+        view = catalog.view(made["view"]["view"])
         key = {key[0]: column for key, column in zip(made["view"]["keys"], made["inputs"], strict=True)}
         found.append(view.alias(part, key=key)[name.removeprefix(f"{part}__")])
     return found

@@ -466,7 +466,7 @@ class Serving:
             if made is not None:
                 for past in self._registry.history():
                     with suppress(NotFoundError, DeclarationError):
-                        service = listed_service(selections_of(made, past), past)
+                        service = listed_service(selections_of(made, past.catalog), past)
                         if service.fingerprint == fingerprint and (past is current or not self.unfilled(service)):
                             return self._with_functions(service)
         raise self._refused(version, _never(name, fingerprint), made)

@@ -81,7 +81,8 @@ def load_manifest(given: Any) -> Manifest:
     """The manifest of a training frame.
 
     given: a Parquet file that `to_parquet` wrote, whose manifest is read from it, or from beside it where it was written
-    anew by another program; a JSON file; a TrainingFrame or its Arrow table; a manifest as a dict. Raises ManifestError.
+    anew by another program; any other file that has one beside it, as TFRecords do; a JSON file; a TrainingFrame or its Arrow
+    table; a manifest as a dict. Raises ManifestError.
     """
     if isinstance(given, Manifest):
         return given
@@ -112,7 +113,7 @@ def _of_path(path: Path) -> Manifest:
         raise ManifestError(f"There is no file {path}, nor {beside.name} beside it")
     with path.open("rb") as file:
         if file.read(len(PARQUET)) != PARQUET:
-            return _of_json(path)
+            return _of_json(beside if beside.is_file() else path)
     try:
         within = _stamped(pq.read_schema(path), str(path))
     except (pa.ArrowException, OSError) as error:

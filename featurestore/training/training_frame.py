@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -115,6 +116,14 @@ class TrainingFrame:
     def to_arrow(self) -> pa.Table:
         """An Arrow table: the spine's columns, then the features; the manifest is in its schema's metadata."""
         return self._stamped(self._block().table())
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The rows of `to_arrow` as a stream that is read once, chunk by chunk; of a spine that is a path or a DuckDB relation
+        it never holds them all. Then FilesChangedError where a file changed while it was read."""
+        tables = (block.table() for block in ([self._whole] if self._whole is not None else self.blocks()))
+        first = next(tables)  # there is a block even where there is no row
+        batches = (batch for table in itertools.chain([first], tables) for batch in table.to_batches())
+        return pa.RecordBatchReader.from_batches(first.schema, batches)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The Arrow PyCapsule interface: `polars.DataFrame(frame)` and the like."""

@@ -75,6 +75,8 @@ def test_a_manifest_is_read_from_wherever_it_was_written(store: FeatureStore, tm
     bare = pq.read_table(path).replace_schema_metadata(None)
     pq.write_table(bare, path)  # by another program, which knows of no manifest
     same.append(store.load_manifest(path))
+    path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00")  # records of another form
+    same.append(store.load_manifest(path))
     path.unlink()
     same.append(store.load_manifest(path))
     assert {one.model_copy(update={"origin": ""}).model_dump_json() for one in same} == {
@@ -159,3 +161,32 @@ def test_a_check_tells_the_same_from_what_differs(store: FeatureStore) -> None:
     check = store.check_manifest(old)
     assert (check.state, check.served) == ("replaced", False)
     assert "~ parts.counts.view.features.n.window: 1d → 2d" in (check.refusal or "")
+
+
+def test_a_list_of_features_is_compared_as_a_service_is(store: FeatureStore) -> None:
+    """With what the same list gives at hand; what was made of other definitions is refused, with what changed."""
+    store.apply([model()])
+    with_function = frame(store, ["counts:n", "share"])
+    for made in (with_function, frame(store, "counts"), frame(store, store.catalog.view("counts").alias("other"))):
+        check = store.check_manifest(made)
+        assert (check.state, check.at_hand) == ("never applied", ())
+        check.refuse_others("It")
+    store.apply([model(window="2d")])
+    check = store.check_manifest(with_function)
+    with pytest.raises(
+        FingerprintError, match=r"training.tfrecord is of adhoc@\w+, and the definitions at hand are"
+    ) as refused:
+        check.refuse_others("training.tfrecord")
+    assert refused.value.changes == (("parts.counts.view.features.n.window", "1d", "2d"),)
+    assert "~ parts.counts.view.features.n.window: 1d → 2d" in str(refused.value)
+
+
+def test_what_is_not_at_hand_any_more_is_refused(store: FeatureStore) -> None:
+    """A service, and a view of a list, that nothing declares; a service of old by its fingerprint alone is not."""
+    listed, whole = store.load_manifest(frame(store, [model().features[0]])), store.load_manifest(frame(store, model()))
+    for manifest in (listed, whole):
+        with pytest.raises(FingerprintError, match="and the definitions at hand are not those"):
+            store.check_manifest(manifest).refuse_others("It")
+    store.apply([model()])
+    for manifest in (listed, whole):
+        store.check_manifest(manifest).refuse_others("It")

@@ -103,6 +103,27 @@ def test_chunks_are_written_as_they_are_answered(store: FeatureStore, tmp_path: 
     assert [written.row_group(n).num_rows for n in range(written.num_row_groups)] == [3, 3, 3, 1]
 
 
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("kind", ["Arrow", "Parquet", "relation"])
+def test_a_frame_is_streamed_as_it_is_answered(store: FeatureStore, tmp_path: Path, kind: str) -> None:
+    """Three rows at once, before the next are answered; what was answered already as it is. All again, where it can be asked again."""
+    rows = asked()
+    kinds = {
+        "Arrow": rows,
+        "Parquet": write(tmp_path / "spine.parquet", rows),
+        "relation": duckdb.sql("SELECT * FROM rows"),
+    }
+    whole = store.get_historical_features(rows, "service").to_arrow().replace_schema_metadata(None)
+    frame = store.get_historical_features(kinds[kind], "service")
+    for _ in range(1 if frame.once else 2):
+        reader = frame.to_reader()
+        first = reader.read_next_batch()
+        if kind == "Parquet":
+            assert (first.num_rows, frame.manifest["rows"]) == (3, 3)
+        assert pa.Table.from_batches([first, *reader], reader.schema).to_pylist() == whole.to_pylist()
+        assert reader.schema.names == whole.schema.names
+
+
 @pytest.mark.parametrize("chunk", [3, 1_000_000])
 @pytest.mark.parametrize("lazy", [True, False])
 def test_one_manifest_in_the_frame_the_file_and_beside_it(
