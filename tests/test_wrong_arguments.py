@@ -212,6 +212,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "snapshot": {"features": "view", "at": NOON},
     "split_by_time": {"at": NOON},
     "take_back": {"source": "clicks"},
+    "to_parquet": {"path": "text"},
     "unfilled": {"features": "service"},
 }
 """The arguments that stand beside the wrong one."""
@@ -244,7 +245,7 @@ FITTING: dict[str, dict[str, set[str]]] = {
     },
     "snapshot": {"at": {"[]"}},
     "to_numpy": {"dtype": {"None"}, "columns": {"None", "[]"}},
-    "to_parquet": {"path": {"'text'"}},
+    "to_parquet": {"path": {"'text'"}, "group_rows": {"None", "5"}},
     "unfilled": {"fingerprint": {"None"}},
     "verify": {"views": {"None", "[]"}},
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
@@ -79,6 +80,14 @@ def asked_instant(value: object, option: str) -> int:
     if not FIRST_MICRO <= instant <= LAST_MICRO:
         raise RequestError(f"{option}: {value} lies outside the years 1 to 9999 of UTC")
     return instant
+
+
+def asked_moment(value: object, option: str) -> int:
+    """The same of a datetime or of ISO text, of which a naive one means UTC."""
+    moment = value
+    with suppress(ValueError):
+        moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    return asked_instant(moment, option)
 
 
 def rough_duration(us: int) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore.declare.arguments import checked
-from featurestore.declare.durations import asked_duration, asked_instant
+from featurestore.declare.durations import asked_duration, asked_moment
 from featurestore.declare.frames import own_cells
 from featurestore.declare.problems import shown
 from featurestore.declare.sources import no_path
@@ -25,7 +24,7 @@ from featurestore.durable.checksums import signed
 from featurestore.durable.disk import told
 from featurestore.durable.parquet import storable, storable_schema
 from featurestore.elsewhere import counterparts
-from featurestore.errors import FeatureStoreError, RegistryError, SpineError
+from featurestore.errors import FeatureStoreError, RegistryError, RequestError, SpineError
 from featurestore.lazy import pa, pc, pd, pq
 from featurestore.registry.frames import WrittenFrame, feature_id, on_demand_id
 from featurestore.registry.store import Registry
@@ -176,11 +175,14 @@ class TrainingFrame:
         chosen = chosen_columns(self._block().features, columns)
         return to_numpy(chosen, self.types, dtype=dtype, expand=expand, rows=len(self))
 
-    def to_parquet(self, path: str | Path) -> Path:
+    def to_parquet(self, path: str | Path, *, group_rows: int | None = None) -> Path:
         """Write the frame chunk by chunk, its manifest into the file and beside it as `<path>.manifest.json`.
 
-        What lay there before stays until all is written. FeatureStoreError where the disk is full, or read-only.
+        What lay there before stays until all is written. group_rows: how many rows a row group has at most, which is what
+        readers read at once; some 1,000,000 where it is not said. FeatureStoreError where the disk is full, or read-only.
         """
+        if group_rows is not None and (type(group_rows) is not int or group_rows < 1):
+            raise RequestError(f"group_rows is a number of rows, 1 or more, and not {shown(group_rows)}")
         if not isinstance(path, (str, Path)) or "\0" in str(path):
             held = ", as it holds a NUL" if isinstance(path, (str, Path)) else ""
             raise FeatureStoreError(f"The training frame cannot be written: {shown(path)} is no path{held}")
@@ -193,24 +195,24 @@ class TrainingFrame:
         if problem is not None:
             raise FeatureStoreError(f"The training frame cannot be written: {problem}")
         try:
-            self._put(target)
+            self._put(target, group_rows)
         except OSError as error:
             raise FeatureStoreError(f"The training frame cannot be written: {told(error, target)}") from error
         if self.on_written is not None:
             self.on_written(target, self.manifest)
         return target
 
-    def _put(self, target: Path) -> None:
+    def _put(self, target: Path, group_rows: int | None) -> None:
         partial = target.with_name(target.name + ".partial")
         try:
-            self._write(partial) if self.once else again(lambda: self._write(partial))
+            self._write(partial, group_rows) if self.once else again(lambda: self._write(partial, group_rows))
             partial.replace(target)
         finally:
             if partial.exists():
                 partial.unlink()
         manifest_beside(target).write_text(json.dumps(signed(self.manifest), indent=2) + "\n")
 
-    def _write(self, path: Path) -> None:
+    def _write(self, path: Path, group_rows: int | None) -> None:
         """The schema comes last, by our own hand, since the manifest in it counts all chunks."""
         writer: pq.ParquetWriter | None = None
         try:
@@ -218,7 +220,7 @@ class TrainingFrame:
                 table = storable(block.table())
                 if writer is None:
                     writer = pq.ParquetWriter(path, table.schema, store_schema=False)
-                writer.write_table(table)
+                writer.write_table(table, row_group_size=group_rows)
             assert writer is not None, "there is a block even where there is no row"
             schema = storable_schema(self._stamped(table.slice(0, 0)).schema)
             writer.add_key_value_metadata(
@@ -237,10 +239,7 @@ class TrainingFrame:
         at: an aware datetime, or ISO text; naive means UTC. gap: a duration, so that labels of the first rows cannot
         overlap the second ones.
         """
-        moment: object = at
-        with suppress(ValueError):
-            moment = datetime.fromisoformat(at) if isinstance(at, str) else at
-        instant = asked_instant(moment, "at")
+        instant = asked_moment(at, "at")
         times = self._block().instants
         return self._part(times < instant), self._part(times >= instant + asked_duration(gap, "gap"))
 

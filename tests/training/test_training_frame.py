@@ -101,6 +101,8 @@ def test_chunks_are_written_as_they_are_answered(store: FeatureStore, tmp_path: 
     frame = store.get_historical_features(write(tmp_path / "spine.parquet", asked()), "service")
     written = pq.read_metadata(frame.to_parquet(tmp_path / "frame.parquet"))
     assert [written.row_group(n).num_rows for n in range(written.num_row_groups)] == [3, 3, 3, 1]
+    smaller = pq.read_metadata(frame.to_parquet(tmp_path / "smaller.parquet", group_rows=2))
+    assert [smaller.row_group(n).num_rows for n in range(smaller.num_row_groups)] == [2, 1, 2, 1, 2, 1, 1]
 
 
 @pytest.mark.usefixtures("small_chunks")
