@@ -115,7 +115,7 @@ HOMES = [
         ("earliest = as_of - self.view.ttl", "Span(view.ttl + 1)", 'f"event_us >= {at} - {view.ttl}"'),
         {
             "registry.warnings": "how long a row is not seen between refreshes",
-            "server.compatible.sagemaker": "when a record expires, as its client is told",
+            "server.compatible.sagemaker.records": "when a record expires, as its client is told",
         },
     ),
     Home(
@@ -145,7 +145,7 @@ HOMES = [
             "semantics.folds.sums": "section 4's limits, of one state",
             "semantics.folds.distinct": "the same",
             "query.windows.window_folds": "the folds of many states that overflowed",
-            "server.compatible.sagemaker": "records of which no value counts",
+            "server.compatible.sagemaker.records": "records of which no value counts",
             "reports.audit.search": "values of which one side says EXPIRED",
         },
     ),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from featurestore.errors import ConfigError, did_you_mean
-from featurestore.server.compatible import databricks, feast, sagemaker, vertex
+from featurestore.server.compatible import databricks, feast, vertex
 from featurestore.server.compatible.routes import CompatibleRoute, CompatibleRoutes
+from featurestore.server.compatible.sagemaker import operations as sagemaker
 from featurestore.server.hot_routes import HotRoutes
 
 ROUTES: dict[str, Callable[[HotRoutes], list[CompatibleRoute]]] = {
