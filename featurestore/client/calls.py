@@ -35,7 +35,7 @@ from featurestore.semantics.service import ServiceColumn
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import EXACT_IN_FLOAT64, scalars
 from featurestore.serving.online_result import Judged, OnlineResult, PartAnswer, PlainService
-from featurestore.serving.recorder import checked_id
+from featurestore.serving.request_id import checked_id
 from featurestore.types import (
     Date,
     FarDate,

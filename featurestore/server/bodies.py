@@ -19,7 +19,7 @@ from featurestore.server.problems import BadRequest, LimitError
 from featurestore.server.request_ids import REQUEST_ID
 from featurestore.server.strict_json import read_body, read_json, read_whole
 from featurestore.serving.online_result import OnlineResult
-from featurestore.serving.recorder import checked_id
+from featurestore.serving.request_id import checked_id
 from featurestore.settings import ServerConfig
 
 TIMEOUT = "X-Request-Timeout"

@@ -8,7 +8,7 @@ from random import getrandbits
 
 from starlette.types import Scope
 
-from featurestore.serving.recorder import ID
+from featurestore.serving.request_id import ID
 
 REQUEST_ID = "X-Request-ID"
 HEADER = REQUEST_ID.lower().encode()

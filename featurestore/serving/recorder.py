@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Sequence
 
-from featurestore.errors import RequestError
 from featurestore.registry.store import Registry
 from featurestore.semantics.order import order_bytes
 from featurestore.semantics.service import ResolvedService
@@ -21,15 +19,6 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_rows import ServedRows
 from featurestore.serving.store_version import StoreVersion
 from featurestore.settings import ServingLogConfig
-
-ID = re.compile(r"[ -~]{1,128}")
-
-
-def checked_id(request_id: str) -> str:
-    """The id that a client gives its request; RequestError where it is not 1 to 128 printable ASCII characters."""
-    if not isinstance(request_id, str) or not ID.fullmatch(request_id):
-        raise RequestError("request_id: a request's id must be 1 to 128 printable ASCII characters")
-    return request_id
 
 
 def is_logged_key(key: bytes, rate: float) -> bool:

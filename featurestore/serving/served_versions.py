@@ -45,7 +45,8 @@ from featurestore.serving.feature_list import FeatureList, listed_service, selec
 from featurestore.serving.lookup import Lookup
 from featurestore.serving.newest_version import NewestVersion
 from featurestore.serving.online_result import OnlineResult
-from featurestore.serving.recorder import Recorder, checked_id
+from featurestore.serving.recorder import Recorder
+from featurestore.serving.request_id import checked_id
 from featurestore.serving.view_readers import Vouched
 from featurestore.training.manifest import Manifest
 

@@ -8,8 +8,10 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -192,6 +194,58 @@ def test_a_result_is_the_stores(project: tuple[FeatureStore, str], keys: dict[st
         for one in (manifest, store.load_manifest(manifest)):
             given = client.get_online_features(ASKED, one, request_id="mine", format=form)
             assert (given.request, given.service.fingerprint) == ("mine", manifest["fingerprint"])
+
+
+ALONE = """
+import importlib.metadata, json, sys
+from importlib.metadata import PackageNotFoundError, version
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+def found(name):
+    if name in absent:
+        raise PackageNotFoundError(name)
+    return version(name)
+
+kind, url, key, rows, *absent = json.load(sys.stdin)
+sys.meta_path.insert(0, Absent())
+importlib.metadata.version = found
+import asyncio
+import featurestore.client as of
+
+def ask():
+    with of.Client(url, key=key, timeout_seconds=600) as client:
+        return client.get_online_features(rows, "model")
+
+async def aask():
+    async with of.AsyncClient(url, key=key, timeout_seconds=600) as client:
+        return await client.get_online_features(rows, "model")
+
+print(repr((ask() if kind == "Client" else asyncio.run(aask())).to_dict()))
+"""
+NEEDED = {"Client": {"urllib3"}, "Threaded": {"aiohttp"}}
+
+
+@KINDS
+def test_it_needs_no_engine(project: tuple[FeatureStore, str], keys: dict[str, str], kind: Any) -> None:
+    """Of the packages that come with the product, NumPy, orjson and pydantic are needed; and of its extra the client's own."""
+    store, url = project
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [
+        re.split(r"[>=;\[]", line)[0] for line in [*said["dependencies"], *said["optional-dependencies"]["client"]]
+    ]
+    absent = set(named) - {"numpy", "orjson", "pydantic"} - NEEDED[kind.__name__]
+    assert {"duckdb", "pyarrow", "pandas", "redis"} < absent
+    rows = [{**row, "day": "2024-01-01", "by": "1.50", "since": SINCE.isoformat(), "raw": "AP8="} for row in EVERY]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], input=json.dumps([kind.__name__, url, keys["read"], rows, *absent]), text=True,
+        capture_output=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == repr(store.get_online_features(EVERY, "model").to_dict())
 
 
 @KINDS
