@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from featurestore import (
@@ -23,6 +26,7 @@ from featurestore import (
     PushSource,
     on_demand,
 )
+from featurestore.declare.frames import content_digest
 from featurestore.push.rows import table_of_rows
 from featurestore.types import Array, Float64, Int64, Timestamp
 from tests.small import NOON, TIME, apply, both, hours, opened, table, view_of
@@ -93,6 +97,68 @@ def test_a_source_keeps_the_frame_that_it_was_declared_with(
     same = DataFrameSource("view_rows", made(np.array([1, 2])), event_time="at")
     assert isinstance(view.source, DataFrameSource)
     assert view.source.content == same.content
+
+
+EQUAL: list[tuple[str, pa.DataType, list[Any]]] = [
+    ("numbers", pa.int64(), [1, None, 3, None]),
+    ("floats", pa.float64(), [None, math.nan, -0.0, 0.5]),
+    ("flags", pa.bool_(), [True, None, False, True]),
+    ("texts", pa.string(), ["a", None, "", "é"]),
+    ("times", pa.timestamp("us", "UTC"), [None, 0, 1, 2]),
+    ("prices", pa.decimal128(5, 2), [None, Decimal("1.50"), None, Decimal(0)]),
+    ("nothing", pa.null(), [None] * 4),
+    ("lists", pa.list_(pa.int32()), [[1, None], None, [], [2, 3]]),
+    ("vectors", pa.list_(pa.float32(), 2), [[1, None], None, [0.0, 2.0], [3.0, 4.0]]),
+    (
+        "records",
+        pa.struct({"a": pa.int8(), "b": pa.string()}),
+        [{"a": 1, "b": None}, None, {"a": None, "b": "x"}, None],
+    ),
+    ("kinds", pa.dictionary(pa.int8(), pa.string()), ["a", None, "b", "a"]),
+]
+
+
+def with_rubbish(of: pa.DataType, values: list[Any]) -> pa.Array:
+    """An array of these values whose memory holds others below its nulls, and around it."""
+    other = next((value for value in values if value is not None), None)
+    full = pa.array([other, *(other if value is None else value for value in values), other, other], of)
+    masked = pc.if_else(
+        pa.array([True, *(value is not None for value in values), True, True]), full, pa.scalar(None, of)
+    )
+    return masked.slice(1, len(values))
+
+
+@pytest.mark.parametrize(("of", "values"), [pytest.param(of, values, id=name) for name, of, values in EQUAL])
+def test_a_digest_is_of_the_values_alone(of: pa.DataType, values: list[Any]) -> None:
+    """Neither of what lies below a null or beyond the rows, nor of how they lie in chunks; and it is of each of them."""
+    plain = pa.table({"x": pa.array(values, of)})
+    same = content_digest(plain)
+    array = pa.array(values, of) if pa.types.is_null(of) else with_rubbish(of, values)
+    assert content_digest(pa.table({"x": array})) == same
+    chunks = pa.chunked_array([array.slice(0, 1), array.slice(1, 0), array.slice(1)])
+    assert content_digest(pa.table({"x": chunks})) == same
+    assert content_digest(pa.table({"x": pa.array([*values[:-1], *values[:1]], of)})) != same or values[-1] == values[0]
+    assert content_digest(pa.table({"x": pa.array(values[:-1], of)})) != same
+    assert content_digest(plain.rename_columns(["y"])) != same
+
+
+def test_what_differs_has_another_digest() -> None:
+    """Also where the parts of two columns are the same."""
+    tables = [
+        [[1], [2]],
+        [[1, 2], []],
+        [[], [1, 2]],
+        [None, [1, 2]],
+        [[1, 2], None],
+        [[1, None], [2]],
+        [[None, 1], [2]],
+    ]
+    of = pa.list_(pa.int64())
+    assert len({content_digest(pa.table({"x": pa.array(values, of)})) for values in tables}) == len(tables)
+    pair = pa.table({"x": [1, None], "y": [None, 1]})
+    assert content_digest(pair) != content_digest(pa.table({"x": [None, 1], "y": [1, None]}))
+    zeros = [pa.table({"x": pa.array([value], pa.float64())}) for value in (0.0, -0.0, None, math.nan)]
+    assert len({content_digest(table) for table in zeros}) == 4
 
 
 @pytest.mark.parametrize("made", FRAMES)

@@ -20,7 +20,7 @@ from typing import Any
 
 from featurestore.declare.problems import shown
 from featurestore.declare.zones import has_instants, said_zones, without_zone
-from featurestore.lazy import pa
+from featurestore.lazy import pa, pc
 
 PLAIN_BYTES = 1 << 31
 """From so many bytes on, a chunk of text is no plain one."""
@@ -279,7 +279,7 @@ def _plain_type(of: pa.DataType) -> pa.DataType:
 
 
 def content_digest(table: pa.Table) -> str:
-    """A digest of a table's schema and content."""
+    """A digest of a table's schema and values; what its memory holds beside them, such as below a null, is no part of it."""
     digest = hashlib.blake2b(digest_size=16)
 
     class Sink:
@@ -295,6 +295,34 @@ def content_digest(table: pa.Table) -> str:
         def close(self) -> None:
             pass
 
-    with pa.ipc.new_stream(pa.PythonFile(Sink(), mode="w"), table.schema) as writer:
-        writer.write_table(table.combine_chunks())
+    digest.update(table.schema.serialize())
+    for column in table.columns:
+        for said in _said(column.combine_chunks()):
+            with pa.ipc.new_stream(pa.PythonFile(Sink(), mode="w"), pa.schema([("", said.type)])) as writer:
+                writer.write_table(pa.table([said], names=[""]))
     return digest.hexdigest()
+
+
+def _said(array: Any) -> Iterator[Any]:
+    """Arrays of which every byte is a part of the values, that together say all of one."""
+    if isinstance(array, pa.ChunkedArray):  # of more text than one array holds
+        for chunk in array.chunks:
+            yield from _said(chunk)
+        return
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if isinstance(array, pa.DictionaryArray):
+        array = array.dictionary_decode()
+    if array.null_count:
+        yield array.is_valid().cast(pa.uint8())
+        array = array.drop_null()
+    if pa.types.is_boolean(array.type):
+        yield array.cast(pa.uint8())
+    elif pa.types.is_struct(array.type):
+        for field in array.flatten():
+            yield from _said(field)
+    elif hasattr(array, "flatten"):  # lists of every kind
+        yield pc.list_value_length(array)
+        yield from _said(array.flatten())
+    else:
+        yield array

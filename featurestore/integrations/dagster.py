@@ -9,11 +9,10 @@ from typing import Any
 import dagster as dg
 
 from featurestore.clock import to_datetime
-from featurestore.declare.frames import content_digest
 from featurestore.errors import DeclarationError
 from featurestore.integrations.opened import StorePath, opened
+from featurestore.integrations.training_sets import facts
 from featurestore.store import FeatureStore
-from featurestore.training.training_frame import TrainingFrame
 
 ONLINE = "online_features"
 
@@ -67,7 +66,7 @@ def training_set(
             target = target.replace("{partition}", context.partition_key)
         else:
             frame = project.get_historical_features(spine(), features)
-        return dg.MaterializeResult(metadata=_told(frame, frame.to_parquet(target)))
+        return dg.MaterializeResult(metadata=_told(frame.to_parquet(target)))
 
     return written
 
@@ -93,12 +92,6 @@ def audit_check(
     return audited
 
 
-def _told(frame: TrainingFrame, path: Path) -> dict[str, Any]:
-    manifest = frame.manifest
-    return {
-        "dagster/row_count": manifest["rows"],
-        "service": manifest["service"],
-        "fingerprint": manifest["fingerprint"],
-        "content": content_digest(frame.to_arrow().replace_schema_metadata(None)),
-        "path": dg.MetadataValue.path(str(path)),
-    }
+def _told(path: Path) -> dict[str, Any]:
+    told = facts(path)
+    return {"dagster/row_count": told.pop("rows"), **told, "path": dg.MetadataValue.path(str(path))}
