@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featurestore.clock import ManualClock
+    from featurestore.declare.delta_source import DeltaSource
     from featurestore.declare.entity import Entity
     from featurestore.declare.folds import (
         ApproxCountDistinct,
@@ -46,6 +47,7 @@ __all__ = [
     "CountDistinct",
     "CsvSource",
     "DataFrameSource",
+    "DeltaSource",
     "Entity",
     "Faults",
     "FeatureService",
@@ -80,6 +82,7 @@ _HOMES = {
     "CountDistinct": "declare.folds",
     "CsvSource": "declare.text_sources",
     "DataFrameSource": "declare.sources",
+    "DeltaSource": "declare.delta_source",
     "Entity": "declare.entity",
     "Faults": "reports.simulation.faults",
     "FeatureService": "declare.services",

@@ -279,6 +279,10 @@ class FileSource(Source):
         """The types of columns that the files do not say themselves."""
         return {}
 
+    def may_lack(self, column: str) -> bool:
+        """Whether a file may be without a column that others have; it is null in its rows."""
+        return column in self.optional
+
 
 class ParquetSource(FileSource):
     """Parquet files: a file, a glob, a directory, or a list of them.

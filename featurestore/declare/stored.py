@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from featurestore.declare.declaration import Declaration, Origin
+from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.entity import Entity
 from featurestore.declare.folds import Fold
 from featurestore.declare.on_demand import Input, OnDemand
@@ -27,7 +28,7 @@ from featurestore.errors import RegistryError, did_you_mean
 D = TypeVar("D", bound=Declaration)
 
 STORED = Origin("the registry")
-SOURCES = (ParquetSource, CsvSource, JsonLinesSource, TableSource, DataFrameSource, PushSource)
+SOURCES = (ParquetSource, CsvSource, JsonLinesSource, DeltaSource, TableSource, DataFrameSource, PushSource)
 
 
 def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:

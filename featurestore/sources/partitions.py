@@ -77,10 +77,11 @@ def partition_columns(
             f"names and {files[0].path}: name the folder above it, or a pattern for it"
             f"{did_you_mean(missing[0], said[0], noun='Its partitions')}",
         )
-    return {name: (_type(source, name), [values[name] for values in said]) for name in said[0]}
+    return {name: (partition_type(source, name), [values[name] for values in said]) for name in said[0]}
 
 
-def _type(source: FileSource, name: str) -> FeatureType:
+def partition_type(source: FileSource, name: str) -> FeatureType:
+    """As what a partition is read."""
     return source.partitions.get(name) or (Date if name in source.time_columns else String)
 
 

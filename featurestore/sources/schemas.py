@@ -203,7 +203,7 @@ def _fault(source: FileSource, name: str, there: Sequence[tuple[Stored, str]], l
             return f"{change}, in {path}; cast it in the data"
     if common_type([raw for (raw, _), _ in there]) is None:
         return f"is not one column: its files disagree on it: {_difference(there)}; cast it in the data"
-    if lacking is not None and name not in source.optional:
+    if lacking is not None and not source.may_lack(name):
         return (
             f"is missing in {lacking}, and there in {there[0][1]}; say optional={[name]!r} where it is null in files "
             "that do not have it"

@@ -74,11 +74,13 @@ class Places:
         self._root = root
         self._located = located
 
-    def files(self, source: Source) -> tuple[SourceFile, ...]:
-        """The files of a source as they are now; SourceError where there is none."""
+    def files(
+        self, source: Source, named: Callable[[Source], Mapping[str, str]] | None = None
+    ) -> tuple[SourceFile, ...]:
+        """The files of a source as they are now; SourceError where there is none. named: lists them in place of `self.named`."""
         for _ in range(MAX_LISTINGS):
             try:
-                return tuple(_status(path, name) for path, name in self.named(source).items())
+                return tuple(_status(path, name) for path, name in (named or self.named)(source).items())
             except FileNotFoundError as error:  # since it was listed
                 gone = error.filename
             except UnicodeEncodeError as error:
@@ -142,6 +144,14 @@ class Places:
             for match in matches:
                 found.setdefault(match, match[above:])
         return found
+
+    def folder(self, source: FileSource) -> Path:
+        """The one folder that a source names."""
+        (written,) = self._declared(source)
+        problem = no_path(written)
+        if problem is not None:
+            raise source_error(source, problem)
+        return self._root / Path(written).expanduser()
 
     def _written(self, path: Path) -> tuple[Path, Path]:
         """A path as the folder that nobody wrote, and the part that somebody did: below the repository, or what it shares with
@@ -346,8 +356,12 @@ def _check_plain(place: Path, files: Iterable[str]) -> None:
         kind = _format_of(folder)
         if kind:
             raise PlaceError(
-                f"{folder} is a {kind} table, whose log says which of its files count; that cannot be read yet. Export its "
-                "rows to Parquet files, and name these"
+                f"{folder} is a {kind} table, whose log says which of its files count. "
+                + (
+                    "Declare it as a DeltaSource"
+                    if kind == "Delta"
+                    else "Export its rows to Parquet files, and name these"
+                )
             )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, FileSource, Source, TableSource
 from featurestore.declare.text_sources import TextSource
@@ -14,7 +16,8 @@ from featurestore.errors import FilesChangedError, SourceError
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals
-from featurestore.sources.copies import copy_of
+from featurestore.sources.copies import Batches, copy_of
+from featurestore.sources.delta_tables import delta_files, rows_left
 from featurestore.sources.log import Log
 from featurestore.sources.partitions import guessed_types
 from featurestore.sources.push_logs import ROWS, PushLogs
@@ -43,6 +46,7 @@ class Sources:
         self.arrivals = arrivals or Arrivals(root / "arrivals.db")
         self.located = dict(located or {})
         self._places = Places(root, self.located)
+        self._table_versions: dict[tuple[str, tuple[SourceFile, ...]], int] = {}
         self._frames: dict[str, pa.Table] = {}
         self._schemas = Schemas()
         self._settled: dict[str, tuple[SourceFile, ...]] = {}  # source → its files when its types were last asked for
@@ -68,18 +72,44 @@ class Sources:
         if isinstance(source, PushSource):
             beside = () if source.history is None else self.files(source.history)
             return (SourceFile(f"log:{source.name}", 0, 0), *beside)
+        if isinstance(source, DeltaSource):
+            return self._delta(source)
         files = self._places.files(source)
-        return tuple(self._copied(source, file) for file in files) if isinstance(source, TextSource) else files
+        return tuple(self._text(source, file) for file in files) if isinstance(source, TextSource) else files
+
+    def _delta(self, source: DeltaSource) -> tuple[SourceFile, ...]:
+        """The files of a Delta table; of those of which rows were deleted, with copies of what is left."""
+        folder = self._places.folder(source)
+        found = delta_files(source, folder)
+        if not found.names:
+            raise source_error(source, f"the Delta table {folder} has no rows, in version {found.version}")
+        files = tuple(
+            self._copied(source, file, {"left": kept}, partial(rows_left, file.path, kept))
+            if (kept := found.kept.get(file.path)) is not None
+            else file
+            for file in self._places.files(source, lambda _: found.names)
+        )
+        if len(self._table_versions) >= AGREED_SETS:
+            self._table_versions.clear()
+        self._table_versions[source.name, files] = found.version
+        return files
+
+    def table_version(self, source: Source, files: tuple[SourceFile, ...]) -> int | None:
+        """Of a table of versions that was listed here, the version of which these are the files."""
+        return self._table_versions.get((source.name, files))
+
+    def _text(self, source: TextSource, file: SourceFile) -> SourceFile:
+        return self._copied(source, file, source.reading, lambda: batches(source, file.path))
 
     def copies(self) -> Path:
         """The folder of copies of rows that lie in no Parquet file."""
         return self.root / "copies"
 
-    def _copied(self, source: TextSource, file: SourceFile) -> SourceFile:
-        """A file of text with the copy of its rows; FilesChangedError where it changed while it was copied."""
-        of = {"path": file.path, "read as": source.reading}
+    def _copied(self, source: FileSource, file: SourceFile, read_as: Any, rows: Callable[[], Batches]) -> SourceFile:
+        """A file with the copy of its rows, of which `read_as` says how they are read, as plain JSON; FilesChangedError where it
+        changed while it was copied."""
         try:
-            copy = copy_of(self.copies(), of, [file.size, file.modified], lambda: batches(source, file.path))
+            copy = copy_of(self.copies(), {"path": file.path, "read as": read_as}, [file.size, file.modified], rows)
         except OSError as error:
             raise source_error(source, f"no copy of {file.path} can be made: {told(error)}") from error
         copied = file._replace(copy=copy)
@@ -101,6 +131,8 @@ class Sources:
 
     def paths(self, source: Source) -> list[str]:
         """The files of a source that lies in files, each once; SourceError where there is none."""
+        if isinstance(source, DeltaSource):
+            return [str(self._places.folder(source))]
         return list(self._places.named(source))
 
     def see(

@@ -19,6 +19,7 @@ from featurestore import (
     CountDistinct,
     CsvSource,
     DataFrameSource,
+    DeltaSource,
     Entity,
     FeatureService,
     FeatureStore,
@@ -65,6 +66,7 @@ TEXT_SCHEMA = {"at": Timestamp, "x": Int64}
 WHOLE: dict[type, dict[str, Any]] = {
     Entity: {"name": "thing", "key": {"thing": Int64}},
     ParquetSource: {"name": "rows", "path": "rows.parquet", "event_time": "at"},
+    DeltaSource: {"name": "rows", "path": "rows", "event_time": "at"},
     CsvSource: {"name": "rows", "path": "rows.csv", "schema": TEXT_SCHEMA, "event_time": "at"},
     JsonLinesSource: {"name": "rows", "path": "rows.jsonl", "schema": TEXT_SCHEMA, "event_time": "at"},
     TableSource: {"name": "rows", "path": "rows.duckdb", "table": "rows", "event_time": "at"},
@@ -260,6 +262,12 @@ CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
         **SOURCE,
         **FILES,
         "optional": COLUMNS,
+    },
+    DeltaSource: {
+        **SOURCE,
+        "path": (*PATHS, Wrong(["a", "b"], "a table lies in one folder")),
+        "partitions": FILES["partitions"],
+        "table_version": number("must be at least 0", -1),
     },
     CsvSource: {
         **TEXT_SOURCE,
