@@ -10,7 +10,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["duckdb", "pa", "pa_csv", "pads", "pc", "pd", "pq"]
+__all__ = ["duckdb", "pa", "pa_csv", "pads", "pafs", "pc", "pd", "pq"]
 
 
 class _Lazy(ModuleType):
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
     import pyarrow.csv as pa_csv
     import pyarrow.dataset as pads
+    import pyarrow.fs as pafs
     import pyarrow.parquet as pq
 else:
     duckdb, pd, pa = _Lazy("duckdb"), _Lazy("pandas"), _Lazy("pyarrow")
     pc, pads, pq = _Lazy("pyarrow.compute"), _Lazy("pyarrow.dataset"), _Lazy("pyarrow.parquet")
-    pa_csv = _Lazy("pyarrow.csv")
+    pa_csv, pafs = _Lazy("pyarrow.csv"), _Lazy("pyarrow.fs")

@@ -433,7 +433,7 @@ def test_it_is_for_files() -> None:
     refused = raised(
         DeclarationError, lambda: TableSource("rows", "x.duckdb", table="t", event_time="at", known_at=ARRIVAL)
     )
-    assert "known_at=ARRIVAL is for Parquet files" in refused
+    assert "known_at=ARRIVAL is for files" in refused
     words: dict[str, Any] = {"known_at": ARRIVAL}
     pushed = lambda: PushSource("rows", schema={"at": Timestamp}, event_time="at", **words)  # noqa: E731
     assert "has no argument 'known_at': the store says when it learned" in raised(DeclarationError, pushed)

@@ -217,15 +217,15 @@ def test_a_file_that_vanishes_between_listing_and_looking_is_not_there(
     store: FeatureStore, landing: Landing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files are listed again, and one that is named by itself is missed by name."""
-    real = source_files.Places.named
+    real = source_files.Places._listed
 
-    def named(self: Any, source: Any) -> Any:
+    def listed(self: Any, source: Any) -> Any:
         found = real(self, source)
         if (landing.folder / "b.parquet").exists():
             landing.drop("b.parquet")
         return found
 
-    monkeypatch.setattr(source_files.Places, "named", named)
+    monkeypatch.setattr(source_files.Places, "_listed", listed)
     assert counts(trained(store, NOON, thing=THINGS)) == [1, 0, 0]
 
 

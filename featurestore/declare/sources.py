@@ -219,27 +219,33 @@ def _path(value: object) -> str:
     return str(value)
 
 
-def said_paths(value: object) -> object:
-    """What a caller gives as a path, or as a list of them; ValueError where it is none of a file on this machine."""
+def said_paths(value: object, *, remote: bool = False) -> object:
+    """What a caller gives as a path, or as a list of them; ValueError where it is none of a file on this machine, or, where
+    `remote`, in an object store."""
     for path in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(path, (str, Path)):
-            problem = no_path(str(path))
+            problem = no_path(str(path), remote=remote)
             if problem is not None:
                 raise ValueError(f"path: {problem}")
     return value
 
 
-def no_path(text: str) -> str | None:
-    """Why a text is no path of a file that can be read; None where it is one."""
+def no_path(text: str, *, remote: bool = False) -> str | None:
+    """Why a text is no path of a file that can be read; None where it is one. remote: files in object stores are read too."""
     if not text:
         return "must not be empty"
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/{0,2}", text)
     if scheme is None or ("://" not in text and scheme[1].lower() not in CLOUDS):
         return None
+    if remote and scheme[1] in OBJECT_STORES and "://" in text:
+        return None
     if scheme[1].lower() == "file":
         return f"'{text}' is a URL; write the path alone: '{text.partition('://')[2]}'"
     return f"'{text}' lies in no folder of this machine, and only files are read; copy it into one, or mount the store as a folder"
 
+
+OBJECT_STORES = frozenset({"az", "gs", "s3"})
+"""Schemes of the object stores that Parquet files are read from."""
 
 CLOUDS = frozenset({"abfs", "abfss", "az", "dbfs", "gs", "hdfs", "md", "s3", "s3a"})
 """Schemes of places that are also written with fewer slashes."""
@@ -265,6 +271,8 @@ class FileSource(Source):
     """What its files are, for messages."""
     SUFFIXES: ClassVar[tuple[str, ...]]
     """How the names of those files of a folder end that are read."""
+    REMOTE: ClassVar[bool] = False
+    """Whether they may lie in object stores."""
 
     path: Annotated[tuple[str, ...], BeforeValidator(_paths), Field(min_length=1)]
     """The files, globs and directories; relative ones are relative to the repository's featurestore.toml."""
@@ -288,7 +296,8 @@ class ParquetSource(FileSource):
     """Parquet files: a file, a glob, a directory, or a list of them.
 
     `ParquetSource("landings", "data/landings.parquet", event_time="landed_at")`; a relative path is relative to the
-    repository's featurestore.toml, which may also say that the source lies elsewhere.
+    repository's featurestore.toml, which may also say that the source lies elsewhere. `s3://bucket/…`, `gs://bucket/…` and
+    `az://container/…` name object stores; they take the extra `object-stores`.
 
     Folders `name=value` below a directory, or from a glob's first pattern on, are columns of text, and of Date where an option
     of time names them.
@@ -296,6 +305,7 @@ class ParquetSource(FileSource):
 
     FORMAT: ClassVar[str] = "Parquet"
     SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
+    REMOTE: ClassVar[bool] = True
 
     kind: Literal["parquet"] = "parquet"
     """Which of the sources it is."""
@@ -310,7 +320,9 @@ class ParquetSource(FileSource):
         optional: str | list[str] | tuple[str, ...] = (),
         **options: Unpack[SourceOptions],
     ) -> None:
-        self.fill(name=name, path=said_paths(path), partitions=partitions or {}, optional=optional, **options)
+        self.fill(
+            name=name, path=said_paths(path, remote=True), partitions=partitions or {}, optional=optional, **options
+        )
 
 
 class TableSource(Source):

@@ -19,6 +19,8 @@ from featurestore.semantics.columns import Mixed, RawColumns, type_of_column, wi
 from featurestore.semantics.source_columns import own_columns
 from featurestore.semantics.sql import file_list, folded, numbered_columns
 from featurestore.sources.engine_types import NOTHING, EngineChange, change_in, common_type, given_type, type_tree
+from featurestore.sources.object_stores import readable as readable_file
+from featurestore.sources.object_stores import register
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.unreadable import no_parquet
 
@@ -52,7 +54,8 @@ class Schemas:
 
     def _read(self, connection: duckdb.DuckDBPyConnection, source: Source, path: str) -> FileColumns:
         try:
-            stored = pq.read_metadata(path).schema
+            register(connection, [path])
+            stored = pq.read_metadata(readable_file(path)).schema
             schema = stored.to_arrow_schema()
         except (pa.ArrowException, OSError) as error:
             raise source_error(source, no_parquet(path, error, of_source=True)) from error

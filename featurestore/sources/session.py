@@ -24,6 +24,7 @@ from featurestore.semantics.source_columns import ARRIVED, Scan, own_columns
 from featurestore.semantics.sql import folded, literal, quote
 from featurestore.sources.history import with_history
 from featurestore.sources.log import ROW, SEGMENT
+from featurestore.sources.object_stores import register
 from featurestore.sources.partitions import (
     FILE_NUMBER,
     check_own_columns,
@@ -214,6 +215,7 @@ class Session:
         self, source: FileSource, name: str, files: Sequence[SourceFile], *, beside: Iterable[str]
     ) -> OpenedSource:
         """The rows of files, numbered as they are given."""
+        register(self.connection, [file.path for file in files])
         stored = self._sources.columns_of(self.connection, source, files)
         columns = self._sources.agreed_columns(self.connection, source, files)
         rows = rows_of_files(

@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 
 from featurestore.declare.sources import FileSource, ParquetSource, Source, TableSource, no_path
 from featurestore.errors import FilesChangedError, SourceError
+from featurestore.sources import object_stores
 from featurestore.sources.arrivals import Sighting
 
 T = TypeVar("T")
@@ -74,20 +75,35 @@ class Places:
         self._root = root
         self._located = located
 
-    def files(
-        self, source: Source, named: Callable[[Source], Mapping[str, str]] | None = None
-    ) -> tuple[SourceFile, ...]:
-        """The files of a source as they are now; SourceError where there is none. named: lists them in place of `self.named`."""
+    def files(self, source: Source, named: Mapping[str, str] | None = None) -> tuple[SourceFile, ...]:
+        """The files of a source as they are now; SourceError where there is none. named: their paths with their names, in place
+        of what the source's own paths name."""
+        gone = ""
         for _ in range(MAX_LISTINGS):
+            listed = (
+                self._listed(source)
+                if named is None
+                else [SourceFile(path, 0, 0, name) for path, name in named.items()]
+            )
             try:
-                return tuple(_status(path, name) for path, name in (named or self.named)(source).items())
-            except FileNotFoundError as error:  # since it was listed
-                gone = error.filename
+                found = {file.path: self._now(source, file) for file in listed}
             except UnicodeEncodeError as error:
                 raise source_error(source, f"the name of {error.object!r} is not UTF-8; rename it") from None
-            except OSError as error:
-                raise source_error(source, f"{error.filename} cannot be read: {error.strerror}") from None
+            gone = next((path for path, file in found.items() if file is None), "")
+            if not gone:
+                return tuple(file for file in found.values() if file is not None)
         raise source_error(source, f"there is no file {gone}{self._begin(source)}")
+
+    def _now(self, source: Source, file: SourceFile) -> SourceFile | None:
+        """A file of this machine as it is now, one of an object store as it was listed; None where it is gone."""
+        if object_stores.is_url(file.path):
+            return file
+        try:
+            return _status(file.path, file.name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise source_error(source, f"{error.filename or file.path} cannot be read: {error.strerror}") from None
 
     def _begin(self, source: Source) -> str:
         """What to know of a path that leads nowhere: in which folder a relative one begins."""
@@ -103,47 +119,77 @@ class Places:
 
     def check_unchanged(self, source: Source, files: Sequence[SourceFile]) -> None:
         """FilesChangedError where one of these files is not as it was found. Others may have come."""
+        remote = self._looked_at(source, [file for file in files if object_stores.is_url(file.path)])
         for file in files:
-            try:
-                became = None if _status(file.path, file.name) == file._replace(copy="") else "was written anew"
-                if file.copy and not Path(file.copy).exists():
-                    became = "has lost its copy"
-            except FileNotFoundError:
+            now = remote[file.path] if file.path in remote else self._now(source, file)
+            if now is None:
                 became = "is gone"
-            except OSError as error:
-                raise source_error(source, f"{file.path} cannot be read: {error.strerror}") from None
-            if became:
-                raise FilesChangedError(
-                    f"{source.title}: its files changed while they were read; ask again: {file.path} {became} ({source.origin})"
-                )
+            elif now != file._replace(copy=""):
+                became = "was written anew"
+            elif file.copy and not Path(file.copy).exists():
+                became = "has lost its copy"
+            else:
+                continue
+            raise FilesChangedError(
+                f"{source.title}: its files changed while they were read; ask again: {file.path} {became} ({source.origin})"
+            )
 
-    def named(self, source: Source) -> dict[str, str]:
-        """The paths of a source's files, in order, each with its part below the place that is declared or located."""
+    def _looked_at(self, source: Source, files: Sequence[SourceFile]) -> dict[str, SourceFile | None]:
+        """Files of object stores as they are now, by URL; None where one is gone."""
+        try:
+            found = object_stores.looked_at([file.path for file in files])
+        except object_stores.ObjectStoreError as error:
+            raise source_error(source, str(error)) from error
+        return {
+            file.path: None if now is None else SourceFile(now.url, now.size, now.modified, file.name)
+            for file, now in zip(files, found, strict=True)
+        }
+
+    def paths(self, source: Source) -> list[str]:
+        """The paths of a source's files, in order."""
+        return [file.path for file in self._listed(source)]
+
+    def _listed(self, source: Source) -> list[SourceFile]:
+        """The files of a source, in order, each with its part below the place that is declared or located; of those on this
+        machine nothing more is known yet."""
         declared = self._declared(source)
         if isinstance(source, TableSource):
             problem = no_path(declared[0])
             if problem is not None:
                 raise source_error(source, problem)
             path = self._root / Path(declared[0]).expanduser()
-            return {str(path): path.name}
+            return [SourceFile(str(path), 0, 0, path.name)]
         assert isinstance(source, FileSource)
-        found: dict[str, str] = {}
+        found: dict[str, SourceFile] = {}
         for written in declared:
-            problem = no_path(written)
+            problem = no_path(written, remote=source.REMOTE)
             if problem is not None:
                 raise source_error(source, problem)
-            base, part = self._written(Path(written).expanduser())
-            try:
-                place, matches = _found(base, part, source.SUFFIXES)
-            except (PlaceError, OSError) as error:
-                said = str(error) if isinstance(error, PlaceError) else f"{error.filename}: {error.strerror}"
-                raise source_error(source, said) from None
-            if not matches:
-                raise source_error(source, f"no {source.FORMAT} file matches {base / part}{self._begin(source)}")
-            above = len(str(place / "_")) - 1
-            for match in matches:
-                found.setdefault(match, match[above:])
-        return found
+            of_one = self._stored(source, written) if object_stores.is_url(written) else self._local(source, written)
+            for file in of_one:
+                found.setdefault(file.path, file)
+        return list(found.values())
+
+    def _local(self, source: FileSource, written: str) -> list[SourceFile]:
+        base, part = self._written(Path(written).expanduser())
+        try:
+            place, matches = _found(base, part, source.SUFFIXES)
+        except (PlaceError, OSError) as error:
+            said = str(error) if isinstance(error, PlaceError) else f"{error.filename}: {error.strerror}"
+            raise source_error(source, said) from None
+        if not matches:
+            raise source_error(source, f"no {source.FORMAT} file matches {base / part}{self._begin(source)}")
+        above = len(str(place / "_")) - 1
+        return [SourceFile(match, 0, 0, match[above:]) for match in matches]
+
+    def _stored(self, source: FileSource, url: str) -> list[SourceFile]:
+        try:
+            place, files = object_stores.listed(url, source.SUFFIXES)
+        except object_stores.ObjectStoreError as error:
+            raise source_error(source, str(error)) from error
+        if not files:
+            raise source_error(source, f"no {source.FORMAT} file matches {url}")
+        return [SourceFile(file.url, file.size, file.modified, file.url[len(place) + 1 :]) for file in files]
 
     def folder(self, source: FileSource) -> Path:
         """The one folder that a source names."""

@@ -87,7 +87,7 @@ class Sources:
             self._copied(source, file, {"left": kept}, partial(rows_left, file.path, kept))
             if (kept := found.kept.get(file.path)) is not None
             else file
-            for file in self._places.files(source, lambda _: found.names)
+            for file in self._places.files(source, found.names)
         )
         if len(self._table_versions) >= AGREED_SETS:
             self._table_versions.clear()
@@ -133,7 +133,7 @@ class Sources:
         """The files of a source that lies in files, each once; SourceError where there is none."""
         if isinstance(source, DeltaSource):
             return [str(self._places.folder(source))]
-        return list(self._places.named(source))
+        return self._places.paths(source)
 
     def see(
         self, source: Source, *, now: int | None = None, known_by: int | None = None, must: bool = False

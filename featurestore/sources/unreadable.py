@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from featurestore.lazy import duckdb
+from featurestore.sources.object_stores import is_url
 
 HEAD, TAIL = 64, 4
 """Bytes at a file's ends that are looked at."""
@@ -38,6 +39,8 @@ KINDS: tuple[tuple[bytes, str], ...] = (
 def no_parquet(path: str, error: Exception, *, of_source: bool = False) -> str:
     """Why a file cannot be read as Parquet, by how it begins and ends. error: what the reader said of it. of_source: it may be
     declared as what it is."""
+    if is_url(path):
+        return f"{path} cannot be read as Parquet: {_plain(str(error))}"
     file = Path(path)
     try:
         size = file.stat().st_size

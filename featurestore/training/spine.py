@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
-from featurestore.declare.sources import no_path
+from featurestore.declare.sources import ParquetSource, no_path
 from featurestore.durable.parquet import WITH_EXTENSIONS
 from featurestore.errors import SpineError
 from featurestore.lazy import pa, pq
 from featurestore.semantics.engine import batches_of, is_relation
+from featurestore.sources.object_stores import ObjectStoreError, is_url, listed, readable
 from featurestore.sources.source_files import PlaceError, files_below
 from featurestore.sources.unreadable import no_parquet
 
@@ -35,10 +36,10 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
     """The spine in order, in chunks of their own: polars, Arrow, a Parquet path or a DuckDB relation; pandas where nobody
     else holds it, as `pandas_of` gives it. zone: as which naive timestamps are to be read."""
     if isinstance(spine, (str, Path)):
-        problem = no_path(str(spine))
+        problem = no_path(str(spine), remote=True)
         if problem is not None:
             raise SpineError(f"The spine's path: {problem}")
-        yield from _chunks_of_reader(_parquet_reader(Path(spine)))
+        yield from _chunks_of_reader(_stored_reader(str(spine)) if is_url(str(spine)) else _parquet_reader(Path(spine)))
         return
     if is_relation(spine):
         yield from _chunks_of_reader(batches_of(spine, min(READ_ROWS, CHUNK_ROWS)))
@@ -79,6 +80,19 @@ def _parquet_reader(path: Path) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, _batches(files, schema))
 
 
+def _stored_reader(url: str) -> pa.RecordBatchReader:
+    """The same of an object store."""
+    try:
+        _, stored = listed(url, ParquetSource.SUFFIXES)
+    except ObjectStoreError as error:
+        raise SpineError(f"The spine cannot be read: {error}") from error
+    if not stored:
+        raise SpineError(f"The spine cannot be read: there is no Parquet file at {url}")
+    files = [file.url for file in stored]
+    schema = _schema_of(files)
+    return pa.RecordBatchReader.from_batches(schema, _batches(files, schema))
+
+
 def _schema_of(files: Sequence[str]) -> pa.Schema:
     """The columns of the first file, which the others must have too; one that is all null in a file is no other type."""
     fields: dict[str, pa.Field] = {}
@@ -115,7 +129,7 @@ def _batches(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch
 
 def _opened(file: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, **WITH_EXTENSIONS)
+        return pq.ParquetFile(readable(file), **WITH_EXTENSIONS)
     except (pa.ArrowException, OSError) as error:
         raise SpineError(f"The spine cannot be read: {no_parquet(file, error)}") from error
 

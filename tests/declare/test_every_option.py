@@ -180,7 +180,7 @@ PATHS = (
     Wrong(3, "must be text, a Path or a list of them, and is 3"),
     Wrong("a\0b", "'a\\x00b' is no path: it holds a NUL"),
     Wrong("", "must not be empty"),
-    Wrong("s3://bucket/x.parquet", "'s3://bucket/x.parquet' lies in no folder of this machine"),
+    Wrong("hdfs://bucket/x.parquet", "'hdfs://bucket/x.parquet' lies in no folder of this machine"),
 )
 TYPES = (
     Wrong(int, "<class 'int'> is no type; types are Bool, Int32, Int64, Float32"),

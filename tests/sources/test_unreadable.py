@@ -140,7 +140,7 @@ def test_rows_that_are_damaged_are_told_without_the_engines_sql(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("s3://bucket/x.parquet", "path: 's3://bucket/x.parquet' lies in no folder of this machine, and only files are read"),
+        ("hdfs://bucket/x.parquet", "path: 'hdfs://bucket/x.parquet' lies in no folder of this machine, and only files are read"),
         ("s3:/bucket/x.parquet", "lies in no folder of this machine"),
         ("https://example.org/x.parquet", "lies in no folder of this machine"),
         ("file:///data/x.parquet", "is a URL; write the path alone: '/data/x.parquet'"),
@@ -161,7 +161,7 @@ def test_what_is_no_path_is_refused_where_it_is_declared(path: str, says: str) -
 
 def test_what_is_no_path_is_refused_where_it_is_located_and_as_a_spine(tmp_path: Path) -> None:
     """By featurestore.toml; and a spine's path, of which nothing is asked before its rows are."""
-    (tmp_path / "featurestore.toml").write_text('project = "p"\nsources.rows = "s3://bucket/x.parquet"\n')
+    (tmp_path / "featurestore.toml").write_text('project = "p"\nsources.rows = "hdfs://bucket/x.parquet"\n')
     source = ParquetSource("rows", "rows.parquet", event_time="at")
     view = FeatureView("view", entity=THING, source=source, refresh="1h", features=["x"])
     with FeatureStore(tmp_path) as store, pytest.raises(SourceError, match="lies in no folder of this machine"):
@@ -170,7 +170,7 @@ def test_what_is_no_path_is_refused_where_it_is_located_and_as_a_spine(tmp_path:
         opened(view_of(ROWS, ["x"])) as (store, _),
         pytest.raises(SpineError, match="lies in no folder of this machine"),
     ):
-        store.get_historical_features("s3://bucket/x.parquet", "service").to_arrow()
+        store.get_historical_features("hdfs://bucket/x.parquet", "service").to_arrow()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,187 @@
+"""Files in object stores, by URL: `s3://bucket/…`, `gs://bucket/…`, `az://container/…`.
+
+Arrow's own file systems list and read them, and the engine reads through these, since its own extension has to be fetched from
+the network. Which account, endpoint and credentials: what the environment says, as the vendors' own tools read it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import translate
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+from featurestore.declare.sources import OBJECT_STORES
+from featurestore.errors import ConfigError
+from featurestore.lazy import duckdb, pa, pafs
+
+CONNECT_SECONDS, REQUEST_SECONDS = 10, 60
+"""How long Amazon's client waits for a connection, and for an answer."""
+
+TABLES = re.compile(r"(?:^|/)(?:(_delta_log)|(\.hoodie))/|(?:^|/)(metadata)/[^/]*\.metadata\.json$")
+"""In the name of a file: that it is of a table of another format, whose log says which files count."""
+
+FORMATS = ("Delta", "Hudi", "Iceberg")
+"""In the order of the groups of TABLES."""
+
+
+class ObjectStoreError(OSError):
+    """What lies at a URL cannot be listed or read; the message says why."""
+
+
+class Stored(NamedTuple):
+    """A file as a store lists it."""
+
+    url: str
+    size: int
+    """Bytes."""
+    modified: int
+    """ns since the epoch, as exactly as the store tells it: mostly whole seconds."""
+
+
+def is_url(path: str) -> bool:
+    """Whether a path names something in an object store."""
+    return path.partition("://")[0] in OBJECT_STORES and "://" in path
+
+
+def listed(url: str, suffixes: tuple[str, ...]) -> tuple[str, list[Stored]]:
+    """The place that a URL names, and the files there that are data, sorted: a file, what lies below a folder, or what
+    matches a pattern. Raises ObjectStoreError."""
+    system, path = _opened(url)
+    scheme = url.partition("://")[0]
+    parts = path.strip("/").split("/")
+    pattern = next((place for place, part in enumerate(parts) if any(sign in part for sign in "*?[")), len(parts))
+    place, rest = "/".join(parts[:pattern]), parts[pattern:]
+    if not place:
+        raise ObjectStoreError(f"{url} names no bucket")
+    if not rest:
+        info = _asked(url, lambda: system.get_file_info(place))
+        if info.type == pafs.FileType.File:
+            return f"{scheme}://{place.rpartition('/')[0]}", [_stored(scheme, info)]
+    selector = pafs.FileSelector(place, recursive=True, allow_not_found=True)
+    below = _asked(url, lambda: system.get_file_info(selector))
+    files = {info.path[len(place) + 1 :]: info for info in below if info.type == pafs.FileType.File}
+    _check_plain(url, files)
+    chosen = sorted(name for name in files if _is_data(name, rest, suffixes))
+    for name in chosen:
+        if any(sign in name for sign in "*?["):
+            raise ObjectStoreError(
+                f"{scheme}://{place}/{name} has one of * ? [ in its name, which the engine takes for a pattern"
+            )
+    return f"{scheme}://{place}", [_stored(scheme, files[name]) for name in chosen]
+
+
+def looked_at(urls: Sequence[str]) -> list[Stored | None]:
+    """Each as it is now; None for what is not there. Raises ObjectStoreError."""
+    found: list[Stored | None] = []
+    for scheme, system, places in _by_store(urls):
+        infos = _asked(urls[0], partial(system.get_file_info, places))
+        found += [_stored(scheme, info) if info.type == pafs.FileType.File else None for info in infos]
+    return found
+
+
+def readable(path: str) -> Any:
+    """What Arrow opens: the path itself, or a file of a store. Raises ObjectStoreError."""
+    if not is_url(path):
+        return path
+    system, place = _opened(path)
+    return _asked(path, lambda: system.open_input_file(place))
+
+
+def register(connection: duckdb.DuckDBPyConnection, paths: Iterable[str]) -> None:
+    """Let the engine read these paths, whichever of them lie in stores."""
+    for scheme in {path.partition("://")[0] for path in paths if is_url(path)}:
+        if not connection.filesystem_is_registered(scheme):
+            connection.register_filesystem(_for_engine(scheme)(_system(scheme, os.getpid())))
+
+
+def _check_plain(url: str, names: Iterable[str]) -> None:
+    for name in names:
+        found = TABLES.search(name)
+        if found is not None:
+            kind = FORMATS[next(place for place, group in enumerate(found.groups()) if group)]
+            raise ObjectStoreError(
+                f"{url} is a {kind} table, whose log says which of its files count; export its rows to Parquet files"
+            )
+
+
+def _is_data(name: str, pattern: Sequence[str], suffixes: tuple[str, ...]) -> bool:
+    """Whether a file below a place matches, or lies below a folder that does: what a writer has finished."""
+    parts = name.split("/")
+    rest = _after(parts, pattern)
+    if rest is None:
+        return False
+    if pattern and not rest:  # it is named itself
+        return True
+    return not any(part.startswith(("_", ".")) for part in rest) and name.endswith(suffixes)
+
+
+def _after(parts: Sequence[str], pattern: Sequence[str]) -> Sequence[str] | None:
+    """The parts of a name below what a pattern matches; None where it matches nothing of it."""
+    if not pattern:
+        return parts
+    if not parts:
+        return None
+    head, *tail = pattern
+    hidden = parts[0].startswith(("_", "."))
+    if head == "**":
+        found = _after(parts, tail or ["*"])
+        return found if found is not None or hidden else _after(parts[1:], pattern)
+    if not re.fullmatch(translate(head), parts[0]) or (hidden and head[0] != parts[0][0]):
+        return None
+    return _after(parts[1:], tail)
+
+
+def _by_store(urls: Sequence[str]) -> list[tuple[str, Any, list[str]]]:
+    """Runs of URLs of one store, in their order."""
+    runs: list[tuple[str, Any, list[str]]] = []
+    for url in urls:
+        system, place = _opened(url)
+        scheme = url.partition("://")[0]
+        if not runs or runs[-1][0] != scheme:
+            runs.append((scheme, system, []))
+        runs[-1][2].append(place)
+    return runs
+
+
+def _stored(scheme: str, info: Any) -> Stored:
+    return Stored(f"{scheme}://{info.path}", info.size, info.mtime_ns or 0)
+
+
+def _asked(url: str, ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except (OSError, pa.ArrowException) as error:
+        raise ObjectStoreError(f"{url} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    scheme, _, path = url.partition("://")
+    return _system(scheme, os.getpid()), path
+
+
+@cache
+def _system(scheme: str, process: int) -> Any:  # noqa: ARG001  the threads of a parent are not those of its child
+    """Arrow's file system, as the environment says it."""
+    if scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        said = {} if endpoint is None else {"endpoint_override": endpoint}
+        return pafs.S3FileSystem(connect_timeout=CONNECT_SECONDS, request_timeout=REQUEST_SECONDS, **said)
+    if scheme == "gs":
+        return pafs.GcsFileSystem()
+    account = os.environ.get("AZURE_STORAGE_ACCOUNT")
+    if account is None:
+        raise ConfigError("az:// takes the name of the account, in the environment's AZURE_STORAGE_ACCOUNT")
+    return pafs.AzureFileSystem(account)
+
+
+@cache
+def _for_engine(scheme: str) -> type:
+    """A file system as the engine takes it, which knows it by its `protocol`."""
+    try:
+        from fsspec.implementations.arrow import ArrowFSWrapper
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{scheme}:// takes the library fsspec: pip install 'featurestore[object-stores]'") from error
+    return type("ObjectStore", (ArrowFSWrapper,), {"protocol": scheme, "cachable": False})
