@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,10 +11,10 @@ from featurestore.catalog import Catalog
 from featurestore.clock import Clock, PastClock, reader, wall_clock
 from featurestore.config import Config
 from featurestore.declare.problems import shown
-from featurestore.declare.services import FeatureService
+from featurestore.declare.services import ADHOC, FeatureService
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.durable.forks import mutex
-from featurestore.errors import ConfigError, RequestError
+from featurestore.errors import ConfigError, DeclarationError, NotFoundError, RequestError, SourceError
 from featurestore.materialize.materializer import Materializer
 from featurestore.online import OnlineStore, open_online
 from featurestore.online.watched import WatchedStore
@@ -26,6 +27,7 @@ from featurestore.registry.store import Registry
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView, resolve
+from featurestore.serving.feature_list import selections_of
 from featurestore.serving.log.project_log import ProjectLog
 from featurestore.serving.recorder import Recorder
 from featurestore.serving.served_versions import Serving
@@ -33,6 +35,7 @@ from featurestore.sources.arrivals import Arrivals, beside
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import PushLogs
 from featurestore.tiles.file_tile_choice import tiles_folder
+from featurestore.training.manifest import Manifest
 
 
 class _Opened(NamedTuple):
@@ -220,6 +223,19 @@ class Project:
         if last is None or last[0] is not service or any(last[1][name] is not view for name, view in views.items()):
             last = self._services[service.name] = service, views, resolve_service(service, views)
         return last[2]
+
+    def manifest_service(self, manifest: Manifest) -> ResolvedService:
+        """The service that a manifest names, over its sources as they are now, with the definitions that it says.
+
+        FingerprintError where they are not those at hand, and were never applied or are gone.
+        """
+        made, named = manifest.definition, manifest.service != ADHOC
+        with suppress(NotFoundError, DeclarationError, SourceError):
+            asked = manifest.service if named or made is None else selections_of(made, self.definitions)
+            service = self.service(asked)
+            if service.fingerprint == manifest.fingerprint:
+                return service
+        return self._as_now(self.serving.manifest_version(manifest))
 
     def applied(self, names: Sequence[str] | None = None) -> list[ResolvedView]:
         """The applied views (only those named), and those of kept services, over their sources as they are now."""

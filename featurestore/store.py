@@ -242,11 +242,12 @@ class FeatureStore(BoundToProcess):
 
         spine: pandas, polars or Arrow, a Parquet path or a DuckDB relation, with the entities' key columns, the request
         values of on-demand features and a `timestamp` column. features: a service, a view, a selection or an on-demand
-        feature, itself or by its name, "view:feature", or a list of these; never applied ones too. timezone: of naive timestamps,
+        feature, itself or by its name, "view:feature", or a list of these; never applied ones too; or a manifest of another
+        frame, whose definitions are taken, or FingerprintError says what differs. timezone: of naive timestamps,
         which are UTC where it is not said; `notices` of the frame then say so.
         with_status: a column `<feature>__status` for each feature of a view. with_event_time: a column
         `<view>__event_time` with the time of the row that was chosen, null where nothing lies within the ttl.
-        Raises SpineError, SourceError, OnDemandError.
+        Raises SpineError, SourceError, OnDemandError, FingerprintError.
         """
         is_path = isinstance(features, (str, Path)) and str(features).endswith(".parquet")
         if is_path or (is_features(spine) and not is_features(features)):
@@ -269,7 +270,10 @@ class FeatureStore(BoundToProcess):
         return journalled(frame, service, self._project.registry, self._project.now)
 
     def _service(self, features: Any) -> ResolvedService:
-        """What is asked for, as it is at hand; where that is not as it is applied, or its code was replaced, it is said."""
+        """What is asked for, as it is at hand; where that is not as it is applied, or its code was replaced, it is said. Of a
+        manifest, what it names."""
+        if isinstance(features, Manifest):
+            return self._project.manifest_service(features)
         service = self._project.service(features)
         for item in service.on_demand:
             if changed := told_of_change(item):

@@ -21,7 +21,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 from featurestore.declare.frames import content_digest, is_pandas, table_of
 from featurestore.durable.checksums import signed
-from featurestore.errors import FeatureStoreError, FingerprintError, RequestError
+from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.integrations.mlflow_source import TrainingSetSource
 from featurestore.integrations.opened import StorePath, opened, path_of
 from featurestore.lazy import pa, pd
@@ -97,19 +97,19 @@ class FeatureModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
         """The predictions of rows of keys and request values, with their features as of now."""
-        rows = _read(model_input, self._inputs)
-        return self.score(_formed(self._store.get_online_features(rows, self._manifest), self.form))
+        return self.score_found(self.look_up(model_input))
 
-    def predict_at(self, spine: Any, timestamp: str) -> Any:
-        """The predictions of rows as of their times. Raises FingerprintError where the definitions at hand are others."""
-        frame = self._store.get_historical_features(spine, self._manifest.service, timestamp=timestamp)
-        here = frame.manifest["fingerprint"]
-        if here != self._manifest.fingerprint:
-            raise FingerprintError(
-                f"The model was trained on {self._manifest}, and the definitions at hand are those of {here}; take those that it "
-                "was trained on, or train it again"
-            )
-        return self.score(_formed(frame, self.form))
+    def look_up(self, rows: Any, timestamp: str | None = None) -> TrainingFrame | OnlineResult:
+        """The features that the model was trained on, of each row: as of its time in the column `timestamp`, or as of now where
+        that is None. Raises FingerprintError."""
+        rows = _read(rows, self._inputs)
+        if timestamp is None:
+            return self._store.get_online_features(rows, self._manifest)
+        return self._store.get_historical_features(rows, self._manifest, timestamp=timestamp)
+
+    def score_found(self, found: TrainingFrame | OnlineResult) -> Any:
+        """The predictions of what `look_up` found."""
+        return self.score(_formed(found, self.form))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name in {"model", "form"}}
@@ -136,7 +136,7 @@ def log_model(
     with TemporaryDirectory() as folder:
         file = Path(folder) / MANIFEST_FILE
         file.write_text(json.dumps(signed(manifest.raw), indent=2) + "\n")
-        words = {"signature": _signature(service.inputs), "pip_requirements": _requirements(model), **words}
+        words = {"signature": _signature(service.inputs), **_needs(model, words), **words}
         words["artifacts"] = {**words.get("artifacts", {}), MANIFEST: str(file)}
         words["model_config"] = {**config, **words.get("model_config", {})}
         words["metadata"] = {**words.get("metadata", {}), **_tags(manifest)}
@@ -161,12 +161,17 @@ def score_batch(model_uri: str, rows: Any, *, timestamp: str = TIMESTAMP, result
     frame = rows if is_pandas(rows) else _frame(rows)
     if result in frame.columns:
         raise RequestError(f"The rows have a column '{result}'; result= gives the predictions another name")
-    loaded = mlflow.pyfunc.load_model(model_uri)
-    model = loaded.unwrap_python_model()
+    model = loaded_model(model_uri)
+    found = model.look_up(frame, timestamp if timestamp in frame.columns else None)
+    return frame.assign(**{result: model.score_found(found)})
+
+
+def loaded_model(model_uri: str) -> FeatureModel:
+    """The model that `log_model` logged under a URI, its project opened. Raises FingerprintError, RequestError."""
+    model = mlflow.pyfunc.load_model(model_uri).unwrap_python_model()
     if not isinstance(model, FeatureModel):
         raise RequestError(f"{model_uri} is no model that log_model of this module logged")
-    found = model.predict_at(frame, timestamp) if timestamp in frame.columns else model.predict(None, frame)
-    return frame.assign(**{result: found})
+    return model
 
 
 def _tags(manifest: Manifest) -> dict[str, str]:
@@ -214,8 +219,16 @@ def _read(rows: Any, inputs: Mapping[str, FeatureType]) -> Any:
     return pd.DataFrame(columns)
 
 
+def _needs(model: Any, words: dict[str, Any]) -> dict[str, Any]:
+    """The word of MLflow's for what a model needs where it is loaded; none where the caller says all of it."""
+    if words.keys() & {"pip_requirements", "conda_env"}:
+        return {}
+    more = words.pop("extra_pip_requirements", None) or ()
+    return {"pip_requirements": [*_requirements(model), *([f"-r {more}"] if isinstance(more, str) else more)]}
+
+
 def _requirements(model: Any) -> list[str]:
-    """What a model needs where it is loaded: this product, and the library that the model is of."""
+    """This product, and the library that the model is of."""
     needed = [f"featurestore[mlflow]=={version('featurestore')}"]
     library = type(model).__module__.partition(".")[0]
     for name in packages_distributions().get(library, ()):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from featurestore.catalog import Catalog
 from featurestore.clock import wall_clock
 from featurestore.declare.on_demand import OnDemand
-from featurestore.declare.services import FeatureService
+from featurestore.declare.services import ADHOC, FeatureService
 from featurestore.durable.forks import mutex
 from featurestore.errors import (
     NOT_APPLIED_YET,
@@ -229,6 +229,15 @@ class Serving:
     def served_version(self, name: str, fingerprint: str) -> ResolvedService:
         """`applied_version` with its functions; FingerprintError where these are not at hand."""
         return self._with_functions(self.applied_version(name, fingerprint))
+
+    def manifest_version(self, manifest: Manifest) -> ResolvedService:
+        """The version that a manifest names, whether or not it is online; FingerprintError where that was never applied."""
+        version = self.present(manifest)
+        if self._registry.find_service(*version) is not None:
+            return self.served_version(*version)
+        for service, _ in self._of_history(version):
+            return self._with_functions(service)
+        raise self._refused(version, _never(*version), manifest.definition)
 
     async def aget(
         self, name: Named, fingerprint: str | None, rows: Any, *, json: bool = False, request_id: str | None = None,
@@ -464,21 +473,35 @@ class Serving:
         if name not in named["services"]:
             if ":" in name or name in named["views"] or name in named["on_demand"]:
                 return self._listed(name, fingerprint)[0]
-            if made is not None:
-                for past in self._registry.history():
-                    with suppress(NotFoundError, DeclarationError):
-                        service = listed_service(selections_of(made, past.catalog), past)
-                        if service.fingerprint == fingerprint and (past is current or not self.unfilled(service)):
-                            return self._with_functions(service)
+            for service, past in self._of_history(version):
+                if past is current or not self.unfilled(service):
+                    return self._with_functions(service)
         raise self._refused(version, _never(name, fingerprint), made)
+
+    def _of_history(self, version: ServiceVersion) -> Iterator[tuple[ResolvedService, Version]]:
+        """What was presented under a name and a fingerprint, as versions of the registry have it, newest first."""
+        made = self._presented.get(version)
+        if made is None:
+            return
+        for past in self._registry.history():
+            with suppress(NotFoundError, DeclarationError):
+                service = listed_service(selections_of(made, past.catalog), past)
+                if service.fingerprint == version.fingerprint:
+                    yield service, past
 
     def _refused(self, version: ServiceVersion, why: str, definition: Document | None) -> FingerprintError:
         """The refusal of a version, with what differs between it and the one that is applied."""
-        current = self._registry.current().document["services"].get(version.service)
+        applied = self._registry.current()
+        current, named = applied.document["services"].get(version.service), "the one applied is"
+        if current is None and definition is not None:  # a list of features, or a service that nobody applied
+            with suppress(NotFoundError, DeclarationError):
+                service = listed_service(selections_of(definition, applied.catalog), applied)
+                current = {"fingerprint": service.fingerprint, "definition": service.definition}
+                named = "what is applied of its features has"
         if current is None:
             return FingerprintError(f"{why}; no service of that name is applied")
         why += (
-            f"; the one applied is {current['fingerprint']}. Train the model again on that one, or apply the definitions that it was "
+            f"; {named} {current['fingerprint']}. Train the model again on that one, or apply the definitions that it was "
             "trained on again"
         )
         if definition is None:
@@ -521,4 +544,5 @@ def _version_of(service: ResolvedService) -> ServiceVersion:
 
 
 def _never(name: str, fingerprint: str) -> str:
-    return f"Service '{name}' was never applied with fingerprint {fingerprint or repr(fingerprint)}"
+    what = "The list of features" if name == ADHOC else f"Service '{name}'"
+    return f"{what} was never applied with fingerprint {fingerprint or repr(fingerprint)}"

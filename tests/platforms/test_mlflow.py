@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
+import httpx
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -27,6 +32,7 @@ from featurestore.errors import FeatureStoreError, FingerprintError, ManifestErr
 from tests.platforms.conftest import Told
 from tests.platforms.frameworks import PAGES, example_project, run_blocks
 from tests.platforms.shop import KEYS, NOON, PAIRS, bits, opened
+from tests.servers import PATIENCE_SECONDS, free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of its own type hints, and Starlette of its test client
@@ -35,6 +41,8 @@ with warnings.catch_warnings():
     from starlette.testclient import TestClient
 
     from featurestore.integrations.mlflow import FeatureModel, log_model, log_training_set, score_batch
+
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*type hints.*:UserWarning"),
@@ -112,6 +120,41 @@ def test_a_model_without_a_run(project: dict[str, Any]) -> None:
         log_model(model, training=frame, store=store, form="pandas")  # type: ignore[arg-type]
 
 
+def test_a_model_of_a_list_of_features(project: dict[str, Any]) -> None:
+    """Which no service declares: it is loaded, asked with keys of other names, and asked as of times."""
+    store, rides = project["store"], project["rides"].rename(columns={"driver_id": "whose", "event_timestamp": "at"})
+    view = store.catalog.view("drivers")
+    for features in (["drivers:fare"], view.alias("theirs", key={"driver_id": "whose"})):
+        named = rides if features != ["drivers:fare"] else rides.rename(columns={"whose": "driver_id"})
+        frame = store.get_historical_features(named, features, timestamp="at")
+        model = HistGradientBoostingRegressor(min_samples_leaf=1).fit(frame.features, rides["tip"])
+        info = log_model(model, training=frame, store=store)
+        at = score_batch(info.model_uri, named, timestamp="at")
+        assert bits(at["prediction"].tolist()) == bits(model.predict(frame.features).tolist())
+        now = named.drop(columns="at")
+        expected = model.predict(store.get_online_features(now.drop(columns="tip"), features).features).tolist()
+        assert bits(score_batch(info.model_uri, now)["prediction"].tolist()) == bits(expected)
+
+
+def test_what_a_model_needs_is_said_in_mlflows_words(project: dict[str, Any]) -> None:
+    """More of it beside ours, all of it in place of ours; a file of a frame is a source by itself."""
+    frame = project["store"].get_historical_features(project["rides"], "ranking")
+    own = f"featurestore[mlflow]=={version('featurestore')}"
+    for words, lines in (
+        ({"extra_pip_requirements": ["six"]}, {own, "six"}),
+        ({"pip_requirements": ["six"]}, {"six"}),
+        ({"conda_env": {"name": "x", "dependencies": ["python=3.11", {"pip": ["six"]}]}}, {"six"}),
+    ):
+        info = log_model(FeatureModel(Kept()), training=frame, store=project["store"], **words)
+        needed = Path(mlflow.pyfunc.get_model_dependencies(info.model_uri)).read_text().split()
+        assert lines <= {*needed}
+        assert (own in needed) is (own in lines)
+    assert (
+        mlflow.data.from_pandas(frame.to_pandas(), source=frame, digest="any").to_dict()["source_type"]
+        == "featurestore"
+    )
+
+
 def test_a_digest_is_of_all_rows(project: dict[str, Any]) -> None:
     """And of nothing else: not of when the frame was made."""
     store, rides = project["store"], project["rides"]
@@ -159,6 +202,37 @@ def test_a_model_answers_from_keys_alone(project: dict[str, Any], tell: Told) ->
     tell("mlflow", version=f"mlflow-skinny {version('mlflow-skinny')}", ran="it ran", compared=6 * len(keys))
 
 
+def test_the_commands_serve_what_the_model_says(project: dict[str, Any], tmp_path: Path) -> None:
+    """`mlflow models serve` of an alias, in a process of its own; its manifest is that of the training frame."""
+    frame, _, info = trained(project)
+    mlflow.MlflowClient().set_registered_model_alias("tips", "champion", info.registered_model_version)
+    uri, port = "models:/tips@champion", free_port()
+    held = Path(mlflow.artifacts.download_artifacts(f"{uri}/artifacts/featurestore_manifest.json"))
+    assert project["store"].load_manifest(held).fingerprint == frame.manifest["fingerprint"]
+    words = ["models", "serve", "-m", uri, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "PATH": PATH}
+    with (tmp_path / "served.txt").open("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words], env=environment, stderr=said, start_new_session=True
+        )
+        try:
+            keys = project["rides"][["driver_id"]]
+            asked = {"dataframe_records": keys.to_dict("records")}
+            url, due = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE_SECONDS
+            while True:
+                with suppress(httpx.TransportError):
+                    if httpx.get(f"{url}/ping").status_code == 200:
+                        break
+                assert process.poll() is None, (tmp_path / "served.txt").read_text()
+                assert time.monotonic() < due
+                time.sleep(0.1)
+            answer = httpx.post(f"{url}/invocations", json=asked, timeout=PATIENCE_SECONDS).json()
+            assert bits(answer["predictions"]) == bits(mlflow.pyfunc.load_model(uri).predict(keys).tolist())
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+
+
 def test_a_changed_definition_is_refused_at_load(project: dict[str, Any], tmp_path: Path) -> None:
     """Where another project is named, as where the same one has changed."""
     _, _, info = trained(project)
@@ -173,6 +247,26 @@ def test_a_changed_definition_is_refused_at_load(project: dict[str, Any], tmp_pa
         with pytest.raises(FingerprintError):
             mlflow.pyfunc.load_model(info.model_uri, model_config={"featurestore_project": str(other)})
     assert mlflow.pyfunc.load_model(info.model_uri) is not None
+
+
+def test_a_kept_version_is_what_its_model_is_asked_with(project: dict[str, Any], tmp_path: Path) -> None:
+    """As of now and as of times, after its definitions were changed; without keeping it, neither."""
+    frame, model, info = trained(project)
+    expected = bits(model.predict(frame.features).tolist())
+    text = (tmp_path / "rides/definitions.py").read_text()
+    (tmp_path / "rides/definitions.py").write_text(text.replace('"lifetime"', '"1h"'))
+    project["store"].close()
+    config = {"featurestore_project": str(tmp_path / "rides")}
+    with FeatureStore(tmp_path / "rides") as store:
+        store.apply(keep=True)
+        store.materialize(progress=False)
+        assert (
+            store.get_historical_features(project["rides"], "ranking").manifest["fingerprint"]
+            != frame.manifest["fingerprint"]
+        )
+        inner = mlflow.pyfunc.load_model(info.model_uri, model_config=config).unwrap_python_model()
+        found = inner.look_up(project["rides"], "event_timestamp")
+        assert bits(inner.score_found(found).tolist()) == expected
 
 
 class Kept:
@@ -227,11 +321,10 @@ def test_the_commands_of_a_project(project: dict[str, Any], tmp_path: Path, monk
     folder = tmp_path / "rides"
     (folder / "MLproject").write_text(text)
     project["rides"].to_parquet(folder / "rides.parquet")
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    run = mlflow.projects.run(
-        str(folder), "training_set", parameters={"service": "ranking"}, env_manager="local", experiment_name="rides"
-    )
-    assert run.get_status() == "FINISHED"
+    monkeypatch.setenv("PATH", PATH)
+    for entry, given in (("training_set", {"service": "ranking"}), ("materialize", {}), ("audit", {})):
+        run = mlflow.projects.run(str(folder), entry, parameters=given, env_manager="local", experiment_name="rides")
+        assert run.get_status() == "FINISHED"
     manifest = json.loads((folder / "training.parquet.manifest.json").read_text())
     assert manifest["service"] == "ranking"
     assert pq.read_table(folder / "training.parquet")["drivers__fare"].to_pylist() == [None, 9.5, 20.25, None]

@@ -52,7 +52,7 @@ def store() -> Iterator[FeatureStore]:
         yield store
 
 
-def frame(store: FeatureStore, service: FeatureService) -> Any:
+def frame(store: FeatureStore, service: Any) -> Any:
     times = pa.array([NOON], pa.timestamp("us", "UTC"))
     return store.get_historical_features(pa.table({"id": ["a"], "of": [2], "event_timestamp": times}), service)
 
@@ -132,6 +132,31 @@ def test_what_was_never_applied_is_refused_with_what_differs(store: FeatureStore
     assert refused.value.changes == (("parts.counts.view.features.n.window", "3d", "1d"),)
     with pytest.raises(ManifestError, match="the fingerprint given is"):
         store.get_online_features(rows, manifest, fingerprint="0" * 32)
+
+
+def test_training_on_the_definitions_of_a_manifest(store: FeatureStore) -> None:
+    """Of a service as it was, of what is not applied, and of a list of features; what is nowhere is refused with what differs."""
+    old = frame(store, model())  # which was never applied
+    store.apply([model(window="3h")])
+    first = frame(store, "model")
+    listed = frame(store, ["counts:n"])
+    store.apply([model(window="1h")])
+    assert frame(store, "model").to_arrow()["counts__n"].to_pylist() == [0]
+    for made in (first, listed):
+        again = frame(store, store.load_manifest(made))
+        assert again.manifest["fingerprint"] == made.manifest["fingerprint"]
+        assert again.to_arrow().to_pylist() == made.to_arrow().to_pylist()
+        assert again.to_arrow()["counts__n"].to_pylist() == [1]
+        every = store.snapshot(store.load_manifest(made), at=NOON) if made is listed else None
+        assert every is None or every.to_arrow()["counts__n"].to_pylist() == [1, 1]
+    with pytest.raises(FingerprintError, match="was never applied with fingerprint") as raised:
+        frame(store, store.load_manifest(old))
+    assert ("parts.counts.view.features.n.window", "1d", "1h") in raised.value.changes
+    with pytest.raises(
+        FingerprintError,
+        match=r"(?s)The list of features was never .* what is applied of its features has [0-9a-f]{32}[.] .*n.window: 3h → 1h",
+    ):
+        store.get_online_features([{"id": "a"}], store.load_manifest(listed))
 
 
 def test_a_check_tells_the_same_from_what_differs(store: FeatureStore) -> None:
