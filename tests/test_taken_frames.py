@@ -140,6 +140,16 @@ def test_a_digest_is_of_the_values_alone(of: pa.DataType, values: list[Any]) -> 
     assert content_digest(pa.table({"x": pa.array([*values[:-1], *values[:1]], of)})) != same or values[-1] == values[0]
     assert content_digest(pa.table({"x": pa.array(values[:-1], of)})) != same
     assert content_digest(plain.rename_columns(["y"])) != same
+    assert content_digest(plain.replace_schema_metadata({"a": "b"})) == same
+
+
+def test_what_arrow_calls_the_elements_of_lists_is_no_part_of_a_digest() -> None:
+    """DuckDB, Parquet and Arrow have different names for them; their number and their type are a part."""
+    kinds = [pa.list_(pa.field(name, pa.float32())) for name in ("item", "element", "l")]
+    digests = [content_digest(pa.table({"x": pa.array([[1.0, 2.0]], of)})) for of in kinds]
+    assert len(set(digests)) == 1
+    others = [pa.list_(pa.float64()), pa.list_(pa.float32(), 2), pa.large_list(pa.float32())]
+    assert len({digests[0], *(content_digest(pa.table({"x": pa.array([[1.0, 2.0]], of)})) for of in others)}) == 4
 
 
 def test_what_differs_has_another_digest() -> None:

@@ -279,7 +279,8 @@ def _plain_type(of: pa.DataType) -> pa.DataType:
 
 
 def content_digest(table: pa.Table) -> str:
-    """A digest of a table's schema and values; what its memory holds beside them, such as below a null, is no part of it."""
+    """A digest of a table's columns, their types and values; nothing else is a part of it: neither metadata, nor what Arrow
+    calls the elements of lists, nor what its memory holds below a null."""
     digest = hashlib.blake2b(digest_size=16)
 
     class Sink:
@@ -295,12 +296,19 @@ def content_digest(table: pa.Table) -> str:
         def close(self) -> None:
             pass
 
-    digest.update(table.schema.serialize())
-    for column in table.columns:
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        digest.update(f"{name!r}: {_type_text(column.type)}\n".encode())
         for said in _said(column.combine_chunks()):
             with pa.ipc.new_stream(pa.PythonFile(Sink(), mode="w"), pa.schema([("", said.type)])) as writer:
                 writer.write_table(pa.table([said], names=[""]))
     return digest.hexdigest()
+
+
+def _type_text(of: pa.DataType) -> str:
+    if not hasattr(of, "value_field"):
+        return str(of)
+    length = of.list_size if pa.types.is_fixed_size_list(of) else ""
+    return f"{str(of).partition('<')[0]}<{_type_text(of.value_type)}>{length}"
 
 
 def _said(array: Any) -> Iterator[Any]:

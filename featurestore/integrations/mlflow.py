@@ -64,7 +64,7 @@ def log_training_set(
         warnings.filterwarnings("ignore", message=".*integer column.*")
         dataset = mlflow.data.from_pandas(
             frame.to_pandas(), source=source, targets=targets, name=name or source.manifest.service,
-            digest=content_digest(table.replace_schema_metadata(None)),
+            digest=content_digest(table),
         )  # fmt: skip
         mlflow.log_input(dataset, context=context, tags=_tags(source.manifest))
     mlflow.set_tags(_tags(source.manifest))
