@@ -37,12 +37,10 @@ from featurestore.clock import instant_of
 from featurestore.online.view_codec import ViewCodec, pack_watermark
 from featurestore.reports.audit import CAUSES, Audit
 from featurestore.reports.audit.bits import passage
-from featurestore.semantics.status import Status
-from featurestore.semantics.time import END
-from featurestore.semantics.view import EVENT_TIME, UNTIL, status_column
 from featurestore.training import manifest
 from featurestore.types import Array, FeatureType, Float64, Int64, String, Timestamp
 from tests.server.test_http import serving
+from tests.tampering import tamper
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -117,19 +115,7 @@ class World:
 
     def tamper(self, thing: int, values: dict[str, Any], *, event_time: datetime) -> None:
         """Overwrite a key's record with other values of its newest instant."""
-        codec = self.codec()
-        held = self.store.online.get([codec.key([thing])]).values[0]
-        assert held is not None
-        slot = codec.slot(held, END)
-        assert slot is not None
-        assert slot.row is not None
-        (view,) = self.store._project.applied(["view"])
-        own = dict(zip((feature.name for feature in view.features), slot.row.values, strict=True)) | values
-        columns = {feature.name: pa.array([own[feature.name]], feature.type.arrow) for feature in view.features}
-        columns |= {status_column(feature.name): [int(Status.PRESENT)] for feature in view.folded}
-        table = pa.table({EVENT_TIME: [instant_of(event_time)], UNTIL: [END], **columns})
-        (record,) = codec.records(slot.instant, table, list(own))
-        self.store.online.write({codec.key([thing]): record})
+        tamper(self.store, "view", [thing], values, event_time=event_time)
 
 
 @pytest.fixture(params=["lmdb", "redis"])

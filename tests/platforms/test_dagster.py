@@ -17,8 +17,9 @@ from featurestore.errors import DeclarationError, NotFoundError
 from featurestore.integrations.dagster import audit_check, online_features, training_set
 from featurestore.store import FeatureStore
 from tests.platforms.conftest import Told
-from tests.platforms.frameworks import PAGES, example_project, run_blocks, serve_skew
+from tests.platforms.frameworks import PAGES, example_project, run_blocks
 from tests.platforms.shop import bits
+from tests.tampering import tamper
 
 
 @pytest.fixture
@@ -80,31 +81,25 @@ def test_what_is_due_is_told_once(project: dict[str, Any], tmp_path: Path) -> No
         dg.materialize([online_features(other, name="odd", views=["nothing"])])
 
 
-def test_skew_stops_what_depends_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gate: nothing is learned while what is served is not what training says."""
-    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "true")
-    with example_project(tmp_path, "[serving_log]\nrate = 1.0\n") as names:
-        store, rides = names["store"], names["rides"]
-        store.get_online_features([{"driver_id": "d1"}, {"driver_id": "d2"}], "ranking")
-
-        def learned(name: str, *, blocking: bool) -> tuple[bool, dict[str, Any]]:
-            path, online = tmp_path / f"{name}.parquet", online_features(store)
-            asset = training_set(store, "ranking", spine=lambda: rides, path=path, deps=[online])
-            result = dg.materialize([online, audit_check(store, blocking=blocking), asset], raise_on_error=False)
+def test_skew_stops_what_depends_on_it(project: dict[str, Any], tmp_path: Path) -> None:
+    """The gate: nothing is learned while a value that nobody computed is online, and served."""
+    rides = project["rides"]
+    (tmp_path / "featurestore.toml").write_text(
+        (tmp_path / "featurestore.toml").read_text() + "[serving_log]\nrate = 1.0\n"
+    )
+    with FeatureStore(tmp_path) as store:
+        for skewed, blocking, learns in ((0, True, True), (1, True, False), (2, False, True)):
+            if skewed:
+                tamper(store, "drivers", ["d2"], {"fare": 20.5}, event_time=datetime(2026, 1, 2, 8, tzinfo=UTC))
+            store.get_online_features([{"driver_id": "d1"}, {"driver_id": "d2"}], "ranking")
+            path = tmp_path / f"{skewed}.parquet"
+            online = online_features(store)
+            learned = training_set(store, "ranking", spine=lambda: rides, path=path, deps=[online])
+            result = dg.materialize([online, audit_check(store, blocking=blocking), learned], raise_on_error=False)
             (check,) = checked(result)
-            assert result.success is path.exists()
-            return path.exists(), {"passed": check.passed} | {key: told.value for key, told in check.metadata.items()}
-
-        made, told = learned("sound", blocking=True)
-        assert made
-        assert (told["passed"], told["compared"], told["skewed"]) == (True, 4, 0)
-        serve_skew(store)
-        for blocking in (True, False):
-            made, told = learned(f"skewed{blocking}", blocking=blocking)
-            assert made is not blocking
-            assert (told["passed"], told["compared"], told["skewed"]) == (False, 8, 2)
-            assert told["causes"] == {"unexplained": 2}
-            assert "of {'driver_id': 'd1'}" in told["report"]
+            assert check.passed is (skewed == 0)
+            assert check.metadata["skewed"].value == skewed
+            assert path.exists() is learns
 
 
 def test_mistakes_are_told_where_it_is_declared(project: dict[str, Any]) -> None:
