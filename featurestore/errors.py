@@ -9,6 +9,7 @@
     ├── SpineError              the frame that asks for training rows is wrong
     ├── RequestError            a lookup's keys or request values are wrong
     ├── PushError               pushed rows are not what their source declares; nothing of them was kept
+    │   └── RowsChangedError          the rows in place of which they were to be are not the current ones any more
     ├── OnDemandError           an on-demand function raised or returned what it may not
     ├── FingerprintError        the definitions asked for are not the ones at hand
     ├── ManifestError           a manifest cannot be read, or is not what a training frame was written with
@@ -49,7 +50,7 @@ __all__ = [
     "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError", "LogUnavailableError",
     "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
     "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError", "PlanOutdatedError",
-    "PushError", "RegistryError", "RegistryUnavailableError", "RequestError", "ServerError", "ServerUnavailableError",
+    "PushError", "RegistryError", "RegistryUnavailableError", "RequestError", "RowsChangedError", "ServerError", "ServerUnavailableError",
     "SourceError", "SpineError", "UnauthenticatedError", "apply_first", "did_you_mean", "did_you_mean_of",
 ]  # fmt: skip
 
@@ -110,6 +111,14 @@ class RequestError(FeatureStoreError, ValueError):
 
 class PushError(FeatureStoreError, ValueError):
     """Pushed rows are not what their source declares; nothing of them was kept."""
+
+
+class RowsChangedError(PushError):
+    """The rows of a key that pushed ones were made from, and were to overwrite, were changed meanwhile; nothing was kept. Read
+    them again."""
+
+    retry = True
+    kept = "no"
 
 
 class OnDemandError(FeatureStoreError):

@@ -38,6 +38,7 @@ from featurestore.materialize.progress import Progress
 from featurestore.online import OnlineStore
 from featurestore.planning import Planning
 from featurestore.project import Project
+from featurestore.push.current_rows import CurrentRows
 from featurestore.push.push_queue import PushAnswer
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import TakenBack
@@ -398,11 +399,19 @@ class FeatureStore(BoundToProcess):
 
     @checked
     def submit_push(
-        self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None
-    ) -> PushAnswer:
+        self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None,
+        overwrite: bool | CurrentRows = False,
+    ) -> PushAnswer:  # fmt: skip
         """`push` that does not wait: a future of what became of the rows. Raises PushError for rows that cannot be read, and
-        NotFoundError; all else is raised by the future."""
-        submitted = self._project.pushing.submit(source, rows, json=json)
+        NotFoundError; all else is raised by the future.
+
+        overwrite: the rows say what they are from now on: one that is equal to an earlier version, and not to the last one, is
+        no retry, and one that comes too late to count refuses all. Where `current_rows` of a key are given from which they were made, they
+        are kept only where these are the current ones still; RowsChangedError, and nothing is kept, where they are not.
+        """
+        if not isinstance(overwrite, bool | CurrentRows):
+            raise RequestError(f"overwrite is True, False or the current rows of a key, and not {shown(overwrite)}")
+        submitted = self._project.pushing.submit(source, rows, json=json, overwrite=overwrite)
         submitted.add_done_callback(self._teller(source, who, request_id))
         return submitted
 

@@ -3,18 +3,19 @@
 What is remembered of each row lies in the online store beside the records, and is written together with them:
 
     identity   known_at of the last version (i64), its event_time (i64; the least int where it has none), then a digest of
-               each version that was ever pushed
+               each version that was ever pushed, of the last one last
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from featurestore.clock import to_datetime
+from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.errors import PushError
 from featurestore.lazy import pa
@@ -95,19 +96,26 @@ def deduplicate(
     *,
     now: int,
     refused: Mapping[int, PushError],
+    overwriting: Collection[int] = (),
 ) -> Deduplicated:
-    """Sort the rows of requests, in order. refused: requests of which nothing is kept, by number, and why."""
+    """Sort the rows of requests, in order. refused: requests of which nothing is kept, by number, and why.
+
+    overwriting: requests that say what rows are from now on. A row of these is the same only as the last version of it, and
+    one that comes too late to count refuses the request.
+    """
     found = Deduplicated(dict(known.identities))
     first = 0
     happened = instants(pa.chunked_array([chunk for table in tables for chunk in table[source.event_time].chunks]))
     for number, table in enumerate(tables):
         times = happened[first : first + table.num_rows]
+        rows, overwrites = range(first, first + len(times)), number in overwriting
         error = refused.get(number) or _ahead(source, times, now)
+        if error is None and overwrites:
+            error = _behind(source, times, _held(found, rows, known), now)
         if error is not None:
             found.outcomes.append(error)
         else:
-            rows = range(first, first + len(times))
-            outcome = _sort(found, times, rows, known, now - source.lateness)
+            outcome = _sort(found, times, rows, known, now - source.lateness, overwrites=overwrites)
             found.outcomes.append(outcome.telling(lateness=source.lateness) if outcome.late else outcome)
         first += len(times)
     return found
@@ -125,23 +133,57 @@ def _ahead(source: PushSource, times: Sequence[int | None], now: int) -> PushErr
     return None
 
 
-def _sort(found: Deduplicated, times: list[int | None], rows: range, known: KnownIdentities, earliest: int) -> Pushed:
-    """Sort one request's rows. A row that is a deletion without a time belongs to the time of the row that it deletes."""
+def _behind(
+    source: PushSource, times: Sequence[int | None], held: Sequence[Identity | None], now: int
+) -> PushError | None:
+    """What is wrong with the first row that came too late to count."""
+    for row, (happened, identity) in enumerate(zip(times, held, strict=True)):
+        if _is_late(happened, identity, now - source.lateness):
+            return PushError(
+                f"{source.title}: row {row} came too late, and would never be served nor trained on: it happened more than "
+                f"{show_duration(source.lateness)} ago, the lateness of the source"
+            )
+    return None
+
+
+def _held(found: Deduplicated, rows: range, known: KnownIdentities) -> list[Identity | None]:
+    """What is remembered of each of some rows by now."""
+    return [found.identities[known.keys[row]] if known.keys else None for row in rows]
+
+
+def _is_late(happened: int | None, held: Identity | None, earliest: int) -> bool:
+    """A row that is a deletion without a time belongs to the time of the row that it deletes."""
+    return _is_forgotten(held, earliest) if happened is None else happened < earliest
+
+
+def _is_forgotten(held: Identity | None, earliest: int) -> bool:
+    return held is not None and NO_TIME < held.event_time < earliest
+
+
+def _sort(
+    found: Deduplicated,
+    times: list[int | None],
+    rows: range,
+    known: KnownIdentities,
+    earliest: int,
+    *,
+    overwrites: bool,
+) -> Pushed:
+    """Sort one request's rows."""
     accepted = unchanged = late = 0
     for row, happened in zip(rows, times, strict=True):
         key = known.keys[row] if known.keys else None
         held = None if key is None else found.identities[key]
-        if held is not None and known.digests[row] in held.versions:
+        if held is not None and known.digests[row] in (held.versions[-1:] if overwrites else held.versions):
             unchanged += 1
             continue
-        forgotten = held is not None and NO_TIME < held.event_time < earliest
-        if forgotten if happened is None else happened < earliest:
+        if _is_late(happened, held, earliest):
             found.late.append(row)
             late += 1
             continue
         mine: Any = PendingKnownAt(len(found.fresh))
         found.fresh.append(row)
-        found.replaces.append(None if held is None or forgotten else held.known_at)
+        found.replaces.append(None if held is None or _is_forgotten(held, earliest) else held.known_at)
         if key is not None:
             found.identities[key] = next_version(held, mine, happened, known.digests[row])
         accepted += 1
@@ -149,8 +191,9 @@ def _sort(found: Deduplicated, times: list[int | None], rows: range, known: Know
 
 
 def next_version(held: Identity | None, known_at: int, event_time: int | None, digest: bytes) -> Identity:
-    """The identity after a version more; a version without a time (a deletion) leaves the time as it was."""
-    before = () if held is None else held.versions
+    """The identity after a version more, which is the last of its versions; one without a time (a deletion) leaves the time as
+    it was."""
+    before = () if held is None else tuple(version for version in held.versions if version != digest)
     time = event_time if event_time is not None else NO_TIME if held is None else held.event_time
     return Identity(known_at, time, (*before, digest))
 
@@ -167,15 +210,12 @@ def _placed(identity: Identity, first: int) -> Identity:
 
 def identity_keys(source: PushSource, prefix: bytes, rows: pa.Table) -> list[bytes]:
     """The online key of each row's identity."""
-    return [prefix + IDENTITY + digest for digest in _digests(source, rows, source.identity)]
+    return [prefix + IDENTITY + digest for digest in digests_of(source, rows, source.identity)]
 
 
-def digests_of(source: PushSource, rows: pa.Table) -> list[bytes]:
-    """A digest of each row's columns: equal for equal rows, to the bit."""
-    return _digests(source, rows, tuple(source.columns))
-
-
-def _digests(source: PushSource, rows: pa.Table, names: Sequence[str]) -> list[bytes]:
+def digests_of(source: PushSource, rows: pa.Table, names: Iterable[str] | None = None) -> list[bytes]:
+    """A digest of each row's columns, or of these of them: equal for equal values, to the bit."""
+    names = source.columns if names is None else names
     columns = [
         [order_bytes(source.columns[name], value) for value in scalars(rows[name].combine_chunks())] for name in names
     ]

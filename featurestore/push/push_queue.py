@@ -14,6 +14,7 @@ from math import inf
 
 from featurestore.errors import FeatureStoreError, OnlineUnavailableError
 from featurestore.lazy import pa
+from featurestore.push.current_rows import CurrentRows
 from featurestore.push.pushed import Pushed
 from featurestore.push.rows import GivenRows
 
@@ -80,11 +81,12 @@ class PushAnswer(Future[Pushed]):
 
 @dataclass(eq=False)
 class QueuedPush:
-    """Rows that wait, and what becomes of them."""
+    """Rows that wait, and what becomes of them. overwrite: whether they say what rows are from now on, and in place of which."""
 
     table: pa.Table
     naive: tuple[str, ...]
     answer: PushAnswer
+    overwrite: bool | CurrentRows = False
 
 
 class PushQueue:
@@ -96,9 +98,9 @@ class PushQueue:
         self._gate = threading.Lock()
         self.fate = Fate.REFUSED
 
-    def join(self, rows: GivenRows) -> PushAnswer:
+    def join(self, rows: GivenRows, *, overwrite: bool | CurrentRows = False) -> PushAnswer:
         """Stand at the end with some rows; without any, there is nothing to wait for."""
-        request = QueuedPush(*rows, answer=PushAnswer(self))
+        request = QueuedPush(*rows, answer=PushAnswer(self), overwrite=overwrite)
         if rows.table.num_rows:
             with self._gate:
                 self._waiting.append(request)

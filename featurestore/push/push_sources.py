@@ -21,6 +21,7 @@ from featurestore.online import OnlineStore
 from featurestore.online.source_state import LAG_US, Witness
 from featurestore.online.view_codec import WATERMARK, ViewCodec, key_prefix, pack_watermark
 from featurestore.push.compactor import Compactor
+from featurestore.push.current_rows import CurrentRows
 from featurestore.push.heartbeat import Heartbeat
 from featurestore.push.push_queue import PushAnswer
 from featurestore.push.pushed import Pushed
@@ -121,11 +122,11 @@ class Pushing:
         for log in self._offline.logs.opened(name):
             self._compactor.notice(log)
 
-    def submit(self, name: str, rows: Any, *, json: bool = False) -> PushAnswer:
-        """`push` that does not wait: what will become of the rows."""
+    def submit(self, name: str, rows: Any, *, json: bool = False, overwrite: bool | CurrentRows = False) -> PushAnswer:
+        """`push` that does not wait: what will become of the rows. overwrite: see Pusher."""
         pusher = self._pusher(name)
         self._beat()
-        return pusher.submit(rows, json=json)
+        return pusher.submit(rows, json=json, overwrite=overwrite)
 
     def key_columns(self, name: str) -> frozenset[str]:
         """The columns of a source that are part of a key online: its identity, and the keys of the views over it."""

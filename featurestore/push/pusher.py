@@ -37,6 +37,7 @@ from featurestore.online.source_state import NEVER, SourceState, state_key
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec, pack_watermark, source_prefix
 from featurestore.push.apply_log import Applying, BatchReading, missing_rows
+from featurestore.push.current_rows import CurrentRows, outdated
 from featurestore.push.deduplicate import (
     IDENTITY,
     Deduplicated,
@@ -159,12 +160,14 @@ class Pusher:
         """
         return self.submit(rows, json=json).result()
 
-    def submit(self, rows: Any, *, json: bool = False) -> PushAnswer:
+    def submit(self, rows: Any, *, json: bool = False, overwrite: bool | CurrentRows = False) -> PushAnswer:
         """`push` that does not wait: what will become of the rows. Raises PushError for rows that cannot be read.
 
-        One thread takes the batches of all who wait, which then wake up for their own answer only.
+        overwrite: the rows say what they are from now on, whatever they were before; where current rows of a key are given, only
+        while these are the current ones, and RowsChangedError else. One thread takes the batches of all who wait, which then
+        wake up for their own answer only.
         """
-        answer = self._queue.join(given_rows(self.source, rows, json=json))
+        answer = self._queue.join(given_rows(self.source, rows, json=json), overwrite=overwrite)
         if self._queue.needs_service():
             self._thread.submit(self._serve)
         return answer
@@ -380,9 +383,12 @@ class Pusher:
         views = self._applying.published([*applied.views, *applied.left])
         whole = pa.concat_tables(tables)
         known = self._known(applied.source, whole)
-        refused: Mapping[int, PushError] = {}
+        overwriting = {number: request.overwrite for number, request in enumerate(requests) if request.overwrite}
+        refused: Mapping[int, PushError] = outdated(
+            applied.source, tables, overwriting, log=self._log, forgotten=self._offline.forgotten
+        )
         while True:
-            found = deduplicate(applied.source, tables, known, now=now, refused=refused)
+            found = deduplicate(applied.source, tables, known, now=now, refused=refused, overwriting=overwriting)
             if not found.fresh:
                 break
             waiting = [request for number, request in enumerate(requests) if number not in refused]

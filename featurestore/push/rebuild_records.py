@@ -6,7 +6,7 @@ those of the as-of query, and what is kept of them is what merging them one by o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -20,6 +20,7 @@ from featurestore.semantics.order import place, pushed_place
 from featurestore.semantics.rows import counts_at_sql, rows_sql
 from featurestore.semantics.source_columns import Scan, cell, key_list, same_key, until_sql
 from featurestore.semantics.values import canonical, scalars
+from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.tiles.series import UNTIL, PushedRow
@@ -38,7 +39,8 @@ def folded_records(
     """
     with offline.session() as session, session.reading():
         types = dict(sorted(view.view.columns.items()))
-        asked = session.connection.sql(_sql(view, session, types, upto=upto, keys=keys))
+        sql = rows_sql_of(view.view, session, types, as_of=upto, keys=keys, conditions=view.tiles.conditions)
+        asked = session.connection.sql(sql)
         reader = batches_of(asked, READ_BATCH_ROWS)
         rows = (row for batch in reader for row in _rows(view, batch, types))
         for key, group in groupby(rows, key=itemgetter(0)):
@@ -47,40 +49,43 @@ def folded_records(
             yield view.keys.key(key), record
 
 
-def _sql(
-    view: PushedView,
+def rows_sql_of(
+    view: ResolvedView,
     session: Session,
-    types: dict[str, FeatureType],
+    types: Mapping[str, FeatureType],
     *,
-    upto: int,
+    as_of: int,
     keys: Sequence[Sequence[Any]] | None,
+    conditions: Sequence[str] = (),
 ) -> str:
-    resolved, zone = view.view, view.view.source.timezone or "UTC"
-    carried = ["learned_us", "file", f"{until_sql(resolved)} AS until"]
+    """The rows of a push source that count at an instant, of every key or of these, in their order: `k…`, `event_us`, `learned_us`,
+    `file`, `until`, `x…` (the columns of `types`, which the view reads) and `w…` (whether the conditions hold)."""
+    zone = view.source.timezone or "UTC"
+    carried = ["learned_us", "file", f"{until_sql(view)} AS until"]
     carried += [
-        f"{read_sql(cell(name), resolved.raw[name], of, zone)} AS x{i}" for i, (name, of) in enumerate(types.items())
+        f"{read_sql(cell(name), view.raw[name], of, zone)} AS x{i}" for i, (name, of) in enumerate(types.items())
     ]
-    carried += [f"w{i}" for i in range(len(view.tiles.conditions))]
-    rows = rows_sql(resolved, _scan(view, session, keys), carried=carried, conditions=view.tiles.conditions)
-    alive = counts_at_sql(resolved, upto)
-    names = key_list(resolved)
+    carried += [f"w{i}" for i in range(len(conditions))]
+    rows = rows_sql(view, _scan(view, session, keys), carried=carried, conditions=conditions)
+    alive = counts_at_sql(view, as_of)
+    names = key_list(view)
     if keys is None:
         return f"SELECT * FROM ({rows}) WHERE {alive} ORDER BY {names}"
-    columns = {f"k{i}": pa.array([key[i] for key in keys], of.type.arrow) for i, of in enumerate(resolved.keys)}
+    columns = {f"k{i}": pa.array([key[i] for key in keys], of.type.arrow) for i, of in enumerate(view.keys)}
     session.connection.register("wanted", pa.table(columns or {"k0": pa.array([0])}))
-    return (
-        f"SELECT * FROM ({rows}) r SEMI JOIN wanted q ON {same_key(resolved, 'r', 'q')} WHERE {alive} ORDER BY {names}"
-    )
+    return f"SELECT * FROM ({rows}) r SEMI JOIN wanted q ON {same_key(view, 'r', 'q')} WHERE {alive} ORDER BY {names}"
 
 
-def _scan(view: PushedView, session: Session, keys: Sequence[Sequence[Any]] | None) -> Scan:
+def _scan(view: ResolvedView, session: Session, keys: Sequence[Sequence[Any]] | None) -> Scan:
     """The source; of some keys their rows alone, where its own columns say which these are."""
-    own = {i: key.column for i, key in enumerate(view.view.keys) if key.column in view.source.columns}
+    source = view.source
+    assert isinstance(source, PushSource)
+    own = {i: key.column for i, key in enumerate(view.keys) if key.column in source.columns}
     if keys is None or not own:
-        return session.scan(view.source)
+        return session.scan(source)
     of_keys = {column: list(dict.fromkeys(key[i] for key in keys)) for i, column in own.items()}
-    wanted = {column: pa.array(values, view.source.columns[column].arrow) for column, values in of_keys.items()}
-    return session.scan_where(view.source, wanted)
+    wanted = {column: pa.array(values, source.columns[column].arrow) for column, values in of_keys.items()}
+    return session.scan_where(source, wanted)
 
 
 def _rows(view: PushedView, batch: pa.RecordBatch, types: dict[str, FeatureType]) -> Iterator[PushedRow]:

@@ -34,6 +34,7 @@ from featurestore.errors import (
     PushError,
     RegistryUnavailableError,
     RequestError,
+    RowsChangedError,
     UnauthenticatedError,
 )
 from featurestore.server.request_ids import request_id_of
@@ -45,6 +46,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (ForbiddenError, 403, "Not allowed"),
     (AccessUnavailableError, 503, "Who asks cannot be looked up"),
     (RequestError, 422, "The request's values are wrong"),
+    (RowsChangedError, 409, "The rows were changed meanwhile"),
     (PushError, 422, "The rows are not as their source declares"),
     (NotFoundError, 404, "Not found"),
     (FingerprintError, 409, "Other definitions than the model's"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -40,6 +40,7 @@ def sorted_out(
     digests: Sequence[bytes] = (),
     held: Mapping[bytes, Identity] | None = None,
     refused: Mapping[int, PushError] | None = None,
+    overwriting: Collection[int] = (),
 ) -> Deduplicated:
     """The rows of requests, by the times at which they happened."""
     times: list[list[datetime | None]] = [
@@ -47,7 +48,7 @@ def sorted_out(
     ]
     tables = [pa.table({"at": pa.array(each, TIME)}) for each in times]
     known = KnownIdentities({key: (held or {}).get(key) for key in keys}, list(keys), list(digests))
-    return deduplicate(SOURCE, tables, known, now=NOW, refused=refused or {})
+    return deduplicate(SOURCE, tables, known, now=NOW, refused=refused or {}, overwriting=overwriting)
 
 
 def test_rows_without_identities_are_new_each_time() -> None:
@@ -91,6 +92,21 @@ def test_a_version_replaces_the_last_one_and_is_kept_once() -> None:
     assert third.replaced(70) == [50, 70]
     assert third.renewed(70) == {A: Identity(71, 97, (ONE, TWO, THREE)).pack()}
     assert found.renewed(70) == {A: Identity(70, 96, (ONE, TWO)).pack(), B: Identity(71, 98, (TWO,)).pack()}
+
+
+def test_an_overwriting_request_is_judged_by_the_last_version_and_as_a_whole() -> None:
+    """What a row was before the last version it becomes again; where one comes too late, nothing of the request is kept, and of
+    the others that is kept which can be."""
+    held = {A: Identity(50, 95, (ONE, TWO)), B: Identity(60, 89, (ONE,))}
+    found = sorted_out(
+        [95, 95, 95], [95, 95], keys=[A] * 5, digests=[TWO, ONE, ONE, TWO, ONE], held=held, overwriting={0}
+    )
+    assert found.outcomes == [Pushed(1, 2, 0), Pushed(0, 2, 0)]
+    assert found.renewed(70) == {A: Identity(70, 95, (TWO, ONE)).pack()}
+    for times in ([95, 89], [95, None]):
+        late = sorted_out(times, [95], keys=[A, B, A], digests=[THREE] * 3, held=held, overwriting={0})
+        assert "row 1 came too late" in str(late.outcomes[0])
+        assert (late.outcomes[1:], late.fresh, late.late) == ([Pushed(1, 0, 0)], [2], [])
 
 
 @settings(max_examples=100, deadline=None)
@@ -147,6 +163,9 @@ def test_an_identity_is_remembered_as_long_as_a_row_may_be_late(happened: int, a
 def test_a_deletion_without_a_time_is_of_the_time_before() -> None:
     assert next_version(Identity(1, 7, (ONE,)), 2, None, TWO) == Identity(2, 7, (ONE, TWO))
     assert next_version(Identity(1, 7, (ONE,)), 2, 8, TWO) == Identity(2, 8, (ONE, TWO))
+    assert next_version(Identity(1, 7, (ONE, TWO)), 2, 8, ONE) == Identity(2, 8, (TWO, ONE)), (
+        "what it is again, it is last"
+    )
     assert next_version(None, 2, None, TWO) == Identity(2, NO_TIME, (TWO,))
     assert next_version(None, 2, 9, TWO) == Identity(2, 9, (TWO,))
 
