@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featurestore.clock import ManualClock
+    from featurestore.declare.database_source import DatabaseSource
     from featurestore.declare.delta_source import DeltaSource
     from featurestore.declare.entity import Entity
     from featurestore.declare.folds import (
@@ -47,6 +48,7 @@ __all__ = [
     "CountDistinct",
     "CsvSource",
     "DataFrameSource",
+    "DatabaseSource",
     "DeltaSource",
     "Entity",
     "Faults",
@@ -82,6 +84,7 @@ _HOMES = {
     "CountDistinct": "declare.folds",
     "CsvSource": "declare.text_sources",
     "DataFrameSource": "declare.sources",
+    "DatabaseSource": "declare.database_source",
     "DeltaSource": "declare.delta_source",
     "Entity": "declare.entity",
     "Faults": "reports.simulation.faults",

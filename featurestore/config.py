@@ -132,6 +132,9 @@ class Config(Table):
     sources: Annotated[
         dict[str, str], described("name of a source and where it lies, over what its definition says")
     ] = {}
+    databases: Annotated[
+        dict[str, str], described("name of a database that sources read, and its URL: postgresql://… or sqlite:///path")
+    ] = {}
     offline: OfflineConfig
     server: ServerConfig = ServerConfig()
     jwt: JwtConfig = JwtConfig()
@@ -466,6 +469,8 @@ def _located(text: str, place: Place, root: Path) -> str:
         return lmdb_url(_absolute(_without_nul(unquote(folder)), root)) + question + options
     if place == ("jwt", "jwks") and "://" not in text:
         return _absolute(text, root)
+    if place[:1] == ("databases",) and text.startswith("sqlite:///"):
+        return "sqlite://" + _absolute(text.removeprefix("sqlite:///"), root)
     if place in PATHS or (place[:1] == ("sources",) and len(place) == 2 and "://" not in text):
         return _absolute(text, root)
     return text

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from featurestore.declare.database_source import DatabaseSource
 from featurestore.declare.declaration import Declaration, Origin
 from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.entity import Entity
@@ -28,7 +29,16 @@ from featurestore.errors import RegistryError, did_you_mean
 D = TypeVar("D", bound=Declaration)
 
 STORED = Origin("the registry")
-SOURCES = (ParquetSource, CsvSource, JsonLinesSource, DeltaSource, TableSource, DataFrameSource, PushSource)
+SOURCES = (
+    ParquetSource,
+    CsvSource,
+    JsonLinesSource,
+    DeltaSource,
+    DatabaseSource,
+    TableSource,
+    DataFrameSource,
+    PushSource,
+)
 
 
 def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:

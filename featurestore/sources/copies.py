@@ -38,7 +38,7 @@ def copy_of(folder: Path, of: Any, state: Any, rows: Callable[[], Batches]) -> s
         os.utime(path)  # it is in use
     except FileNotFoundError:
         own_folder(within)
-        _write(path, *rows())
+        write_parquet(path, *rows())
         _remove_others(path)
     except PermissionError:  # another user's, to be read
         pass
@@ -49,8 +49,8 @@ def _digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-def _write(path: Path, schema: pa.Schema, rows: Iterator[pa.RecordBatch]) -> None:
-    """Make a file of rows; nothing has its name until it is whole."""
+def write_parquet(path: Path, schema: pa.Schema, rows: Iterator[pa.RecordBatch]) -> None:
+    """Make a file of rows, which is on the disk then; nothing has its name until it is whole."""
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=".partial", delete=False) as file:
         try:
             with pq.ParquetWriter(file, storable_schema(schema)) as writer:

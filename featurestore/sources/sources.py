@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from featurestore.declare.database_source import DatabaseSource
 from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, FileSource, Source, TableSource
@@ -17,6 +18,7 @@ from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.copies import Batches, copy_of
+from featurestore.sources.database_copies import copied_files
 from featurestore.sources.delta_tables import delta_files, rows_left
 from featurestore.sources.log import Log
 from featurestore.sources.partitions import guessed_types
@@ -45,6 +47,8 @@ class Sources:
         self.logs = logs or PushLogs(root / "logs")
         self.arrivals = arrivals or Arrivals(root / "arrivals.db")
         self.located = dict(located or {})
+        self.databases: Mapping[str, str] = {}
+        """By name the URLs of the databases that sources name."""
         self._places = Places(root, self.located)
         self._table_versions: dict[tuple[str, tuple[SourceFile, ...]], int] = {}
         self._frames: dict[str, pa.Table] = {}
@@ -74,6 +78,8 @@ class Sources:
             return (SourceFile(f"log:{source.name}", 0, 0), *beside)
         if isinstance(source, DeltaSource):
             return self._delta(source)
+        if isinstance(source, DatabaseSource):
+            return self._database(source)
         files = self._places.files(source)
         return tuple(self._text(source, file) for file in files) if isinstance(source, TextSource) else files
 
@@ -93,6 +99,13 @@ class Sources:
             self._table_versions.clear()
         self._table_versions[source.name, files] = found.version
         return files
+
+    def _database(self, source: DatabaseSource) -> tuple[SourceFile, ...]:
+        """The copies of a database's rows, those that came since among them."""
+        named = copied_files(source, self.copies(), self.databases)
+        if not named:
+            raise source_error(source, f"{source.table or 'its query'} of database '{source.database}' has no rows yet")
+        return self._places.files(source, named)
 
     def table_version(self, source: Source, files: tuple[SourceFile, ...]) -> int | None:
         """Of a table of versions that was listed here, the version of which these are the files."""
@@ -133,6 +146,8 @@ class Sources:
         """The files of a source that lies in files, each once; SourceError where there is none."""
         if isinstance(source, DeltaSource):
             return [str(self._places.folder(source))]
+        if isinstance(source, DatabaseSource):
+            return [f"database '{source.database}'"]
         return self._places.paths(source)
 
     def see(

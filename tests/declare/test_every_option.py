@@ -18,6 +18,7 @@ from featurestore import (
     ApproxQuantile,
     CountDistinct,
     CsvSource,
+    DatabaseSource,
     DataFrameSource,
     DeltaSource,
     Entity,
@@ -66,6 +67,7 @@ TEXT_SCHEMA = {"at": Timestamp, "x": Int64}
 WHOLE: dict[type, dict[str, Any]] = {
     Entity: {"name": "thing", "key": {"thing": Int64}},
     ParquetSource: {"name": "rows", "path": "rows.parquet", "event_time": "at"},
+    DatabaseSource: {"name": "rows", "database": "shop", "table": "rows", "cursor": "n", "event_time": "at"},
     DeltaSource: {"name": "rows", "path": "rows", "event_time": "at"},
     CsvSource: {"name": "rows", "path": "rows.csv", "schema": TEXT_SCHEMA, "event_time": "at"},
     JsonLinesSource: {"name": "rows", "path": "rows.jsonl", "schema": TEXT_SCHEMA, "event_time": "at"},
@@ -262,6 +264,13 @@ CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
         **SOURCE,
         **FILES,
         "optional": COLUMNS,
+    },
+    DatabaseSource: {
+        **SOURCE,
+        "database": (*TEXT, Wrong("", "must not be empty")),
+        "table": (*TEXT[:1], Wrong("", "table or query must be said")),
+        "query": (*TEXT[:1], Wrong("SELECT 1", "table and query are two ways")),
+        "cursor": (*TEXT[:1], Wrong("", "")),
     },
     DeltaSource: {
         **SOURCE,

@@ -271,7 +271,9 @@ def test_two_runs_at_once(project: dict[str, Any], tmp_path: Path) -> None:
     ]  # fmt: skip
     said = [one.communicate(timeout=PATIENCE_SECONDS)[0] for one in running]
     for process, text in zip(running, said, strict=True):
-        assert process.returncode == 0 or "LeaseTakenError: FeatureView 'drivers' is being materialized by" in text, text
+        assert process.returncode == 0 or "LeaseTakenError: FeatureView 'drivers' is being materialized by" in text, (
+            text
+        )
     assert any(process.returncode == 0 for process in running), said
     with FeatureStore(repo) as store:
         assert store.history()[0].number == 1

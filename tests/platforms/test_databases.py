@@ -1,0 +1,283 @@
+"""Tables of SQLite and PostgreSQL as sources, through their ADBC drivers."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+
+from featurestore import ARRIVAL, Count, DatabaseSource, Entity, FeatureStore, FeatureView, ManualClock, Sum
+from featurestore.errors import DeclarationError, SourceError
+from featurestore.sources import database_copies
+from featurestore.types import String
+from tests.platforms.conftest import Told
+from tests.servers import PostgresServer
+from tests.sources.same_rows import NOON, ROWS, WORDS, parquet
+
+USER = Entity("user", key={"user": String})
+AT = datetime(2026, 3, 9, tzinfo=UTC)
+Run = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Run]]:
+    """A URL, and what runs SQL there."""
+    if request.param == "sqlite":
+        path = tmp_path / "shop.db"
+
+        def run(sql: str, *rows: tuple[Any, ...]) -> None:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.executemany(sql, rows) if rows else connection.execute(sql)
+
+        run("SELECT 1")
+        path.touch()
+        yield f"sqlite:///{path}", run
+        return
+    server: PostgresServer = request.getfixturevalue("server")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS orders")
+
+        def run_there(sql: str, *rows: tuple[Any, ...]) -> None:
+            with connection.cursor() as cursor:
+                cursor.executemany(sql.replace("?", "%s"), rows) if rows else cursor.execute(sql)
+
+        yield server.url, run_there
+
+
+def made(run: Run) -> None:
+    run('CREATE TABLE orders (id BIGINT NOT NULL, "user" TEXT, at_us BIGINT, amount DOUBLE PRECISION, gone BOOLEAN)')
+
+
+def add(run: Run, *rows: tuple[int, str, int, float | None]) -> None:
+    us = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1e6)
+    said = [(number, user, us + minute * 60_000_000, amount) for number, user, minute, amount in rows]
+    run('INSERT INTO orders (id, "user", at_us, amount) VALUES (?, ?, ?, ?)', *said)
+
+
+def project(folder: Path, url: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "featurestore.toml").write_text(
+        f'project = "shop"\nonline = "lmdb://online"\ndefinitions = []\n[databases]\nshop = "{url}"\n'
+    )
+    return folder
+
+
+def source(**said: Any) -> DatabaseSource:
+    said = {"table": "orders", "cursor": "id", **said}
+    derived = {"at": "make_timestamptz(at_us)"}
+    return DatabaseSource("orders", "shop", event_time="at", derived=derived, **said)
+
+
+def views(of: DatabaseSource) -> list[FeatureView]:
+    features = {"n": Count(window="lifetime"), "sum": Sum("amount", window="lifetime")}
+    return [FeatureView("orders", entity=USER, source=of, refresh="1h", features=features)]
+
+
+def trained(store: FeatureStore, of: DatabaseSource, at: datetime = AT) -> list[tuple[Any, Any]]:
+    spine = pa.table({"user": ["ann", "ben"], "event_timestamp": [at] * 2})
+    found = store.get_historical_features(spine, views(of)).to_arrow()
+    return list(zip(found["orders__n"].to_pylist(), found["orders__sum"].to_pylist(), strict=True))
+
+
+def test_rows_are_copied_once_as_they_come(database: tuple[str, Run], tmp_path: Path, tell: Told) -> None:
+    """By training and by runs of materialize, of several projects of one database alike."""
+    url, run = database
+    made(run)
+    add(run, (1, "ann", 1, 1.5), (2, "ben", 2, None), (3, "ann", 3, 2.0))
+    clock = ManualClock(AT)
+    with FeatureStore(project(tmp_path / "here", url), clock=clock) as store:
+        of = source()
+        assert trained(store, of) == [(2, 3.5), (1, None)]
+        store.apply(views(of))
+        store.materialize(progress=False)
+        add(run, (7, "ben", 4, 4.0))
+        clock.set(AT + timedelta(hours=1))
+        store.materialize(progress=False)
+        served = store.get_online_features([{"user": "ann"}, {"user": "ben"}], views(of)).to_arrow()
+        assert served["orders__n"].to_pylist() == [2, 2]
+        assert served["orders__sum"].to_pylist() == [3.5, 4.0]
+        copies = sorted(file.name for file in (tmp_path / "here/.featurestore/copies").rglob("*.parquet"))
+        assert copies == ["000000.parquet", "000001.parquet"]
+        run("DELETE FROM orders")
+        assert trained(store, of, AT + timedelta(hours=1)) == [(2, 3.5), (2, 4.0)]
+    driver = url.partition(":")[0]
+    tell(driver, version=f"adbc-driver-{driver} {version(f'adbc-driver-{driver}')}", ran="it ran", compared=8)
+
+
+def test_a_query_in_the_databases_own_sql(database: tuple[str, Run], tmp_path: Path) -> None:
+    url, run = database
+    made(run)
+    add(run, (1, "ann", 1, 1.0), (2, "ann", 2, 10.0), (3, "ben", 3, 5.0))
+    query = 'SELECT id, "user", at_us, amount * 2 AS amount FROM orders WHERE amount < 10;'
+    with FeatureStore(project(tmp_path / "here", url), clock=ManualClock(AT)) as store:
+        assert trained(store, source(table=None, query=query)) == [(1, 2.0), (1, 10.0)]
+
+
+def test_several_processes_copy_each_row_once(database: tuple[str, Run], tmp_path: Path) -> None:
+    url, run = database
+    made(run)
+    add(run, *[(number, "ann", number, 1.0) for number in range(1, 51)])
+    folder = project(tmp_path / "here", url)
+
+    def ask(_: int) -> list[tuple[Any, Any]]:
+        with FeatureStore(folder, clock=ManualClock(AT)) as store:
+            return trained(store, source())
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(ask, range(8))) == [[(50, 50.0), (None, None)]] * 8
+    assert len(list((folder / ".featurestore/copies").rglob("*.parquet"))) == 1
+
+
+def test_a_copy_that_was_killed_counts_for_nothing(
+    database: tuple[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither before its file has its name, nor after, before the index has it."""
+    url, run = database
+    made(run)
+    add(run, (1, "ann", 1, 1.0))
+    folder = project(tmp_path / "here", url)
+    with FeatureStore(folder, clock=ManualClock(AT)) as store:
+        for name in ("write_parquet", "replace"):
+            real = getattr(database_copies, name)
+
+            def killed(*said: Any, real: Any = real, **more: Any) -> None:
+                if name == "write_parquet":
+                    real(*said, **more)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(database_copies, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                trained(store, source())
+            monkeypatch.undo()
+        add(run, (2, "ann", 2, 1.0))
+        assert trained(store, source()) == [(2, 2.0), (None, None)]
+        (index,) = (folder / ".featurestore/copies").rglob("index.json")
+        assert json.loads(index.read_text()) == {"files": ["000000.parquet"], "upto": "2"}
+
+
+def test_cursors_of_times_and_text(database: tuple[str, Run], tmp_path: Path) -> None:
+    url, run = database
+    run('CREATE TABLE orders (id TEXT NOT NULL, "user" TEXT, at_us BIGINT, amount DOUBLE PRECISION, gone BOOLEAN)')
+    add(run, ("2026-01-01 o'clock", "ann", 1, 1.0))  # type: ignore[arg-type]
+    with FeatureStore(project(tmp_path / "here", url), clock=ManualClock(AT)) as store:
+        assert trained(store, source()) == [(1, 1.0), (None, None)]
+        add(run, ("2026-01-02", "ben", 1, 1.0))  # type: ignore[arg-type]
+        assert trained(store, source()) == [(1, 1.0), (1, 1.0)]
+        assert trained(store, source()) == [(1, 1.0), (1, 1.0)]
+
+
+def test_times_of_postgresql_as_cursor(server: PostgresServer, tmp_path: Path) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS events")
+        connection.execute('CREATE TABLE events ("user" text, at timestamptz, learned timestamptz(6), amount float8)')
+        sql = "INSERT INTO events VALUES ('ann', '2026-03-01T00:00:00Z', %s, 1.5)"
+        connection.execute(sql, ["2026-03-01T00:00:00.123456+02:00"])
+        of = DatabaseSource(
+            "orders", "shop", table="public.events", cursor="learned", event_time="at", known_at="learned"
+        )
+        with FeatureStore(project(tmp_path / "here", server.url), clock=ManualClock(AT)) as store:
+            assert trained(store, of)[0] == (1, 1.5)
+            assert trained(store, of)[0] == (1, 1.5)
+            connection.execute(sql, ["2026-03-01T00:00:00.123457+02:00"])
+            assert trained(store, of)[0] == (2, 3.0)
+
+
+def test_what_is_wrong_is_told_without_secrets(database: tuple[str, Run], tmp_path: Path) -> None:
+    url, run = database
+    made(run)
+    with FeatureStore(project(tmp_path / "here", url), clock=ManualClock(AT)) as store:
+        for of, words in (
+            (source(), "has no rows yet"),
+            (source(table="nothing"), "database 'shop' refuses it"),
+            (source(cursor="nothing"), "database 'shop' refuses it"),
+            (source(table=None, query="SELEKT 1"), "database 'shop' refuses it"),
+            (DatabaseSource("orders", "other", table="orders", cursor="id", event_time="at_us"), "has no 'other'"),
+        ):
+            with pytest.raises(SourceError, match=words) as caught:
+                trained(store, of)
+            assert "secret" not in str(caught.value)
+        add(run, (1, "ann", 1, 1.5))
+        with pytest.raises(SourceError, match="cursor 'amount' is float"):
+            trained(store, source(cursor="amount"))
+
+
+def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
+    for url, words in (
+        ("postgresql://me:hush@127.0.0.1:9/shop", "cannot be opened"),
+        ("sqlite:///nothing.db", "there is no file"),
+        ("oracle://host/shop", "sqlite, postgresql, postgres are read"),
+    ):
+        with FeatureStore(project(tmp_path / "here", url)) as store, pytest.raises(SourceError, match=words) as caught:
+            trained(store, source())
+        assert "hush" not in str(caught.value)
+
+
+def test_values_types_and_statuses_are_those_of_parquet(server: PostgresServer, tmp_path: Path) -> None:
+    """Of the types that PostgreSQL has; lists and decimals are said in the query."""
+    said = {"flag": "boolean", "small": "integer", "big": "bigint", "narrow": "real", "wide": "double precision",
+            "text": "text", "raw": "bytea", "day": "date", "moment": "timestamptz"}  # fmt: skip
+    columns = ["user text", "at timestamptz", "seen timestamptz", *[f"{name} {of}" for name, of in said.items()]]
+    near = [row for row in ROWS if row["moment"] is None or row["moment"].year < 9000]
+    with psycopg.connect(server.url, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS every")
+        named = [f'"{column.partition(" ")[0]}" {column.partition(" ")[2]}' for column in columns]
+        cursor.execute(f"CREATE TABLE every (n serial, {', '.join(named)})")
+        names = ["user", "at", "seen", *said]
+        quoted = ", ".join(f'"{name}"' for name in names)
+        cursor.executemany(
+            f"INSERT INTO every ({quoted}) VALUES ({', '.join(['%s'] * len(names))})",
+            [[row[name] for name in names] for row in near],
+        )
+    views_of = [*said]
+    found = []
+    for of in (
+        parquet(tmp_path, near, **WORDS),
+        DatabaseSource("rows", "shop", table="every", cursor="n", **WORDS),
+    ):
+        view = FeatureView("plain", entity=USER, source=of, features=views_of, ttl="3h")
+        with FeatureStore(
+            project(tmp_path / "here", server.url), clock=ManualClock(NOON + timedelta(hours=7))
+        ) as store:
+            spine = pa.table(
+                {
+                    "user": ["u0", "u1", "u2"] * 40,
+                    "event_timestamp": [NOON + timedelta(minutes=5 * n) for n in range(120)],
+                }
+            )
+            frame = store.get_historical_features(spine, [view], with_status=True).to_arrow()
+            found.append(frame)
+    assert found[0].schema.remove_metadata() == found[1].schema.remove_metadata()
+    assert (
+        found[0]
+        .drop_columns(["plain__narrow", "plain__wide"])
+        .equals(found[1].drop_columns(["plain__narrow", "plain__wide"]))
+    )
+    for name in ("plain__narrow", "plain__wide"):
+        assert list(map(repr, found[0][name].to_pylist())) == list(map(repr, found[1][name].to_pylist()))
+
+
+def test_declarations_that_cannot_be() -> None:
+    for said, words in (
+        ({"table": None}, "table or query must be said"),
+        ({"query": "SELECT 1"}, "table and query are two ways"),
+        ({"known_at": ARRIVAL}, "known_at=ARRIVAL is for files"),
+        ({"cursor": ""}, "cursor"),
+    ):
+        with pytest.raises(DeclarationError, match=words):
+            source(**said)
