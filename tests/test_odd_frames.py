@@ -13,7 +13,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from featurestore import Entity, FeatureView, PushSource
+from featurestore import Entity, FeatureService, FeatureView, PushSource
+from featurestore.declare.frames import table_of
 from featurestore.errors import PushError, RequestError, SpineError
 from featurestore.types import Bytes, FeatureType, Int32, Int64, String, Timestamp
 from tests.small import NOON, TIME, both, hours, opened, raised, table, view_of
@@ -73,6 +74,56 @@ def test_a_source_takes_what_a_push_takes(form: str) -> None:
         _,
     ):
         assert both(store, k=plain)["view__x"] == [10, 20]
+
+
+class Streamed:
+    """A frame of a library that has nothing of Arrow's but the interface."""
+
+    def __init__(self, frame: pa.Table) -> None:
+        self.frame = frame
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.frame.__arrow_c_stream__(requested_schema)
+
+
+class Batch:
+    """Rows of such a library in one piece."""
+
+    def __init__(self, frame: pa.Table) -> None:
+        (self.batch,) = frame.to_batches()
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> object:
+        return self.batch.__arrow_c_array__(requested_schema)
+
+
+@pytest.mark.parametrize("made", [Streamed, Batch, duckdb.from_arrow, pa.Table.to_reader])
+def test_frames_of_any_library_go_in_and_out(made: Callable[[pa.Table], Any]) -> None:
+    """By the Arrow PyCapsule interface alone: a source's rows, pushed ones, a spine and the rows of a lookup, and the answers."""
+    rows = pa.table({"thing": [1, 2], "at": AT, "x": [10, 20]})
+    filed = view_of(made(rows), ["x"])
+    pushed = PushSource("rows", schema={"thing": Int64, "at": Timestamp, "x": Int64}, event_time="at")
+    told = FeatureView("told", entity=filed.entity, source=pushed, features=["x"])
+    with opened(filed, FeatureService("service", features=[filed, told])) as (store, clock):
+        store.push("rows", made(rows))
+        store.materialize(progress=False)
+        spine = made(pa.table({"thing": [1, 2, 3], "event_timestamp": pa.array([clock()] * 3, TIME)}))
+        answers = [
+            store.get_historical_features(spine, "service"),
+            store.get_online_features(made(pa.table({"thing": [1, 2, 3]})), "service"),
+        ]
+        for answer in answers:
+            given = Streamed(answer)  # type: ignore[arg-type]
+            for found in (pl.DataFrame(given), pa.table(given), duckdb.from_arrow(pa.table(given)).pl()):
+                assert pa.table(found)["view__x"].to_pylist() == [10, 20, None]
+                assert pa.table(found)["told__x"].to_pylist() == [10, 20, None]
+
+
+def test_one_column_of_another_library_is_no_frame() -> None:
+    """Nor a column of Arrow's own; a batch in the form of one is."""
+    for one in (pa.array([1]), pa.chunked_array([[1]]), Streamed(pa.chunked_array([[1]]))):
+        with pytest.raises(TypeError, match="is no frame, but one column"):
+            table_of(one)
+    assert table_of(pa.record_batch({"a": [1]}).to_struct_array()).to_pydict() == {"a": [1]}
 
 
 def test_what_does_not_fit_is_refused_by_its_row() -> None:

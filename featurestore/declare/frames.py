@@ -1,4 +1,4 @@
-"""Frames of every kind as Arrow tables: pandas, polars, Arrow and whatever else speaks the Arrow C stream.
+"""Frames of every kind as Arrow tables: pandas, polars, Arrow and whatever else has the Arrow PyCapsule interface.
 
 A NaN in a numpy-backed pandas column is null, because pandas cannot tell them apart; in Arrow and polars it is NaN.
 
@@ -21,6 +21,9 @@ from typing import Any
 from featurestore.declare.problems import shown
 from featurestore.declare.zones import has_instants, said_zones, without_zone
 from featurestore.lazy import pa, pc
+
+PYCAPSULES = ("__arrow_c_stream__", "__arrow_c_array__")
+"""The methods by which a library hands its frames, or its batches of rows, to others."""
 
 PLAIN_BYTES = 1 << 31
 """From so many bytes on, a chunk of text is no plain one."""
@@ -151,13 +154,25 @@ def _plain_table(frame: Any) -> pa.Table:
         table = pa.Table.from_batches([frame])
     elif isinstance(frame, pa.RecordBatchReader):
         table = frame.read_all()
-    elif isinstance(frame, dict) or (hasattr(frame, "__arrow_c_stream__") and not hasattr(frame, "to_frame")):
+    elif isinstance(frame, dict):
         table = pa.table(frame)
+    elif any(hasattr(frame, way) for way in PYCAPSULES) and not hasattr(frame, "to_frame"):
+        table = _imported(frame)
     else:
         raise TypeError(f"{type(frame).__name__} is no frame; pandas, polars and Arrow are")
     return pa.table([_plain(column) for column in table.columns], names=table.column_names).replace_schema_metadata(
         None
     )
+
+
+def _imported(frame: Any) -> pa.Table:
+    """The table of an object that another library made; TypeError where it is one column."""
+    try:
+        return pa.table(frame)
+    except pa.ArrowInvalid as error:
+        if "non-struct" not in str(error):
+            raise
+        raise TypeError(f"{type(frame).__name__} is no frame, but one column; pandas, polars and Arrow are") from None
 
 
 def _with_zones(table: pa.Table, frame: Any, zone: str) -> pa.Table:

@@ -13,6 +13,7 @@ from featurestore.declare.frames import is_pandas, table_of
 from featurestore.errors import FingerprintError, RequestError
 from featurestore.integrations.opened import StorePath, opened, path_of
 from featurestore.lazy import pd
+from featurestore.serving.lookup import no_input
 from featurestore.store import FeatureStore
 from featurestore.training.snapshot import TIMESTAMP
 
@@ -52,6 +53,8 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             )
         else:
             service = opened(self.store, self.env).lookup(self.features).service
+            if missing := [name for name in service.inputs if name not in _names(rows)]:
+                raise no_input("X", missing[0], _names(rows))
             self._note(rows, [column.name for column in service.columns], service.fingerprint)
         return self
 

@@ -8,7 +8,7 @@ key, its record is read and worked out once, and each of them is given what it s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from time import monotonic, perf_counter
@@ -19,7 +19,7 @@ from featurestore.bound import BoundToProcess
 from featurestore.clock import to_datetime
 from featurestore.declare.frames import is_pandas, table_of
 from featurestore.declare.on_demand import OnDemand
-from featurestore.errors import OnlineStoreError, RequestError
+from featurestore.errors import OnlineStoreError, RequestError, did_you_mean
 from featurestore.lazy import pa
 from featurestore.online import OnlineStore, Reading
 from featurestore.online.coalesce import CoalescingReader
@@ -294,9 +294,18 @@ def rows_of(rows: Any, inputs: Mapping[str, FeatureType]) -> RequestRows:
     except ValueError as error:
         raise RequestError(f"The frame cannot be read: {error}") from None
     wanted = [name for name in inputs if name in table.column_names]
+    if table.num_rows and len(wanted) < len(inputs):
+        raise no_input("The frame", next(name for name in inputs if name not in wanted), table.column_names)
     columns = [_scalars(table[name], name, inputs[name], from_pandas=is_pandas(rows)) for name in wanted]
     plain = [dict(zip(wanted, values, strict=True)) for values in zip(*columns, strict=True)]
     return plain if wanted else [{} for _ in range(table.num_rows)]
+
+
+def no_input(what: str, name: str, columns: Iterable[Any]) -> RequestError:
+    """The error for rows that lack a key or a request value. what: the rows, as a message calls them."""
+    return RequestError(
+        f"{what} has no input column '{name}'.{did_you_mean(name, map(str, columns), noun='Its columns')}"
+    )
 
 
 def _scalars(column: pa.ChunkedArray, name: str, of: FeatureType, *, from_pandas: bool) -> list[Any]:

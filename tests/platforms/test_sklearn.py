@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -32,6 +33,7 @@ from featurestore.integrations.sklearn import FeatureTransformer
 from tests.platforms.conftest import Told
 from tests.platforms.frameworks import EXAMPLE, example_project, run_blocks, run_framework_page
 from tests.platforms.shop import KEYS, NOON, TYPES, bits, opened
+from tests.test_odd_frames import Streamed
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,15 @@ def test_the_values_are_those_of_the_verbs(shop: FeatureStore, tell: Told) -> No
         expected = [past.to_pandas(dtypes=dtypes)[names], now.to_pandas(dtypes=dtypes)[names]]
         for times, values in zip((True, False), expected, strict=True):
             rows = asked(times)
-            for given in (rows, pl.DataFrame(rows), pa.Table.from_pandas(rows, preserve_index=False)):
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+            for given in (
+                rows,
+                pl.DataFrame(rows),
+                table,
+                Streamed(table),
+                table.to_reader(),
+                duckdb.from_arrow(table),
+            ):
                 found = transformer.transform(given)
                 assert cells(found) == cells(values)
                 assert list(found.dtypes) == list(values.dtypes)
@@ -148,6 +158,13 @@ def test_mistakes_are_told(project: dict[str, Any]) -> None:
         FeatureTransformer(store, "ranking").transform(rides)
     with pytest.raises(RequestError, match="X is no frame with the columns of the keys"):
         FeatureTransformer(store, "ranking").fit(np.zeros((2, 2)))
+    fitted, other = FeatureTransformer(store, "ranking").fit(rides), rides.rename(columns={"driver_id": "driver"})
+    for rows, learns in ((other, fitted.transform), (other[["driver"]], fitted.transform), (other, FeatureTransformer(store, "ranking").fit),
+                         (other, FeatureTransformer(store, "ranking", timestamp=None).fit)):  # fmt: skip
+        with pytest.raises(
+            FeatureStoreError, match="has no input column 'driver_id'. Did you mean 'driver'[?] Its columns: driver"
+        ):
+            learns(rows)
     unnamed = rides.rename(columns={"event_timestamp": "asked"})
     for learn in (FeatureTransformer(store, "ranking").fit, FeatureTransformer(store, "ranking").fit_transform):
         with pytest.raises(
