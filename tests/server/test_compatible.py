@@ -17,7 +17,7 @@ from featurestore.server import create_app
 from featurestore.server.compatible.chosen import ROUTES
 from featurestore.server.compatible.values import from_text
 from featurestore.settings import Platform
-from featurestore.types import FeatureType, Float32, Float64, Int64, from_json
+from featurestore.types import Decimal, FeatureType, Float32, Float64, Int64, Timestamp, from_json
 from tests.cli.test_commands import run
 from tests.platforms.shop import opened
 from tests.server.test_http import serving
@@ -42,11 +42,17 @@ def test_every_platform_of_the_settings_has_routes() -> None:
     [
         (Int64, "1_000"), (Int64, " 5"), (Int64, "٣"), (Int64, "1.0"), (Int64, ""),
         (Float64, "1_0"), (Float64, "1.5 "), (Float64, "1e999"), (Float64, "0x1"), (Float32, "-1e99"),
+        (Decimal(6, 2), "1_0"), (Decimal(6, 2), " 1"), (Decimal(6, 2), "NaN"), (Decimal(6, 2), "٣"),
     ],
 )  # fmt: skip
 def test_a_text_that_is_no_number_is_refused(of: FeatureType, text: str) -> None:
     with pytest.raises(ValueError, match="is no|beyond"):
         from_json(of, from_text(of, text))
+
+
+@pytest.mark.parametrize("text", ["999999999999", "-999999999999", "253402300800"])
+def test_seconds_beyond_the_years_of_a_calendar_are_an_instant(text: str) -> None:
+    assert from_json(Timestamp, from_text(Timestamp, text)) == int(text) * 1_000_000
 
 
 def test_it_is_off_unless_it_is_chosen(store: FeatureStore) -> None:

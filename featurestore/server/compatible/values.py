@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import orjson
 
-from featurestore.clock import EPOCH
 from featurestore.server.json_answers import AS_THEY_ARE
 from featurestore.server.limits import SMALL_BYTES
 from featurestore.server.problems import BadRequest, LimitError
 from featurestore.server.strict_json import read_json, read_whole
 from featurestore.serving.online_result import OnlineResult
 from featurestore.settings import ServerConfig
-from featurestore.types import FeatureType, JsonValue, Scalar, to_json
+from featurestore.types import FeatureType, JsonValue, Scalar, from_json, timestamp_of, to_json
 
 T = TypeVar("T")
 
@@ -111,7 +109,9 @@ def from_text(of: FeatureType, text: str) -> JsonValue:
     if of.is_float:
         return _float_form(of, text)
     if of.kind == "Timestamp" and SECONDS.fullmatch(text):
-        return to_json(of, EPOCH + timedelta(microseconds=int(Decimal(text) * 1_000_000)))
+        return to_json(of, timestamp_of(int(Decimal(text) * 1_000_000)))
+    if of.kind == "Decimal" and not NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} is no number")
     if of.element is not None:
         return cast("JsonValue", orjson.loads(text))
     return text
@@ -145,6 +145,7 @@ def key_rows(
                 )
             try:
                 row[name] = from_text(of, text)
+                from_json(of, row[name])  # which says what is wrong with it
             except ValueError as error:
                 raise BadRequest(f"'{name}' must be {of}: {error}") from None
         rows.append(row)
