@@ -7,18 +7,28 @@ lists, and a word beside the column says their length, by which whoever reads th
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featurestore.lazy import pa
+from featurestore.lazy import pa, pq
 
 LENGTH = b"featurestore.length"
 _ARROW = int(version("pyarrow").partition(".")[0])
 STORES_FIXED = _ARROW >= 26
 
-WITH_EXTENSIONS: dict[str, Any] = {"arrow_extensions_enabled": True} if _ARROW >= 21 else {}
+_WITH_EXTENSIONS: dict[str, Any] = {"arrow_extensions_enabled": True} if _ARROW >= 21 else {}
 """That a file's columns have the types that it says they have, such as UUID; before version 21 it is not asked."""
+
+
+def parquet_file(source: Any) -> pq.ParquetFile:
+    """A Parquet file that is read batch by batch: a path, or a file of a store far away.
+
+    Of a path what was read is let go of; of a store Arrow keeps the bytes of all row groups until the file is closed, which it
+    asks for in few round trips.
+    """
+    return pq.ParquetFile(source, pre_buffer=not isinstance(source, (str, Path)), **_WITH_EXTENSIONS)
 
 
 def storable_schema(schema: pa.Schema) -> pa.Schema:

@@ -9,7 +9,7 @@ from typing import Any
 
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
 from featurestore.declare.sources import ParquetSource, no_path
-from featurestore.durable.parquet import WITH_EXTENSIONS
+from featurestore.durable.parquet import parquet_file
 from featurestore.errors import SpineError
 from featurestore.lazy import pa, pq
 from featurestore.semantics.engine import batches_of, is_relation
@@ -129,7 +129,7 @@ def _batches(files: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch
 
 def _opened(file: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(readable(file), **WITH_EXTENSIONS)
+        return parquet_file(readable(file))
     except (pa.ArrowException, OSError) as error:
         raise SpineError(f"The spine cannot be read: {no_parquet(file, error)}") from error
 

@@ -46,6 +46,22 @@ def manifest_beside(path: Path) -> Path:
     return path.with_name(path.name + ".manifest.json")
 
 
+def writable_target(path: Any, title: str) -> Path:
+    """A path that a file can be written to; FeatureStoreError, with the title of what is to be written, where it is none."""
+    if not isinstance(path, (str, Path)) or "\0" in str(path):
+        held = ", as it holds a NUL" if isinstance(path, (str, Path)) else ""
+        raise FeatureStoreError(f"{title} cannot be written: {shown(path)} is no path{held}")
+    problem, target = no_path(str(path)), Path(path)
+    problem = f"its path {problem}" if problem is not None and not str(path) else problem
+    if problem is None and target.is_dir():
+        problem = f"{target} is a folder, and a file is to be written"
+    elif problem is None and not target.parent.is_dir():
+        problem = f"{target}: there is no folder {target.parent}"
+    if problem is not None:
+        raise FeatureStoreError(f"{title} cannot be written: {problem}")
+    return target
+
+
 @dataclass(frozen=True)
 class Block:
     """Consecutive rows: the spine's columns, the features', the extra columns asked for, and each row's instant in µs."""
@@ -183,17 +199,7 @@ class TrainingFrame:
         """
         if group_rows is not None and (type(group_rows) is not int or group_rows < 1):
             raise RequestError(f"group_rows is a number of rows, 1 or more, and not {shown(group_rows)}")
-        if not isinstance(path, (str, Path)) or "\0" in str(path):
-            held = ", as it holds a NUL" if isinstance(path, (str, Path)) else ""
-            raise FeatureStoreError(f"The training frame cannot be written: {shown(path)} is no path{held}")
-        problem, target = no_path(str(path)), Path(path)
-        problem = f"its path {problem}" if problem is not None and not str(path) else problem
-        if problem is None and target.is_dir():
-            problem = f"{target} is a folder, and a file is to be written"
-        elif problem is None and not target.parent.is_dir():
-            problem = f"{target}: there is no folder {target.parent}"
-        if problem is not None:
-            raise FeatureStoreError(f"The training frame cannot be written: {problem}")
+        target = writable_target(path, "The training frame")
         try:
             self._put(target, group_rows)
         except OSError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from featurestore.durable import parquet
-from featurestore.durable.parquet import restored, storable, storable_schema
+from featurestore.durable.parquet import parquet_file, restored, storable, storable_schema
 
 VECTOR = pa.list_(pa.float32(), 2)
 ROWS = pa.table(
@@ -43,3 +44,15 @@ def test_what_is_stored_as_it_is_is_not_copied() -> None:
     plain = ROWS.select(["n", "words"])
     assert storable(plain) is plain
     assert restored(plain) is plain
+
+
+def test_what_was_read_is_let_go_of(tmp_path: Path) -> None:
+    """Of a file in many row groups no more is held at the end than after the first, and not the bytes of all."""
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"x": np.random.default_rng(1).normal(size=2_000_000)}), path, row_group_size=100_000)
+    before = pa.total_allocated_bytes()
+    with parquet_file(path) as opened:
+        rows = sum(batch.num_rows for batch in opened.iter_batches(10_000))
+        held = pa.total_allocated_bytes() - before
+    assert rows == 2_000_000
+    assert held < path.stat().st_size / 4
