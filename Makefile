@@ -3,6 +3,7 @@
 # make test-long  the tests of chance, with some seven times as many draws
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
 # make test-platforms  other people's clients against our server, in environments of their own
+# make test-tensorflow  TensorFlow and its Data Validation on what we write for them: 5 GB of environments, Python 3.11, a C compiler
 # make check  linters and the type checker
 # make docs   the documentation as a site, in build/site; its links and anchors are checked
 # make coverage  whether plain tests take as many branches of the rules as before
@@ -24,7 +25,7 @@ CORE := tests/semantics tests/query tests/push tests/training tests/durable/test
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-lowest test-platforms check docs format bench coverage mutants promtool requests image-requirements licences sbom digests constraints constraints-platforms clean
+.PHONY: demo test test-long test-lowest test-platforms test-tensorflow check docs format bench coverage mutants promtool requests image-requirements licences sbom digests constraints constraints-platforms clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -64,6 +65,20 @@ $(PLATFORMS)/.installed: pyproject.toml constraints-platforms.txt
 # ONLY="tests/platforms/test_databricks.py": these suites alone. In one process: some libraries take half a minute to import.
 test-platforms: $(PLATFORMS)/.installed $(APART)
 	$(PLATFORMS)/bin/python -m pytest -n 0 $(or $(ONLY),tests/platforms)
+
+# What is too large for every day. Packages without a wheel are built by the pinned setuptools, however pip names that setting.
+.venv-tfdv/.installed: tests/platforms_opt_in/environments/tfdv.txt
+	test -x .venv-tfdv/bin/python || $(PYTHON) -m venv .venv-tfdv
+	PIP_CONSTRAINT=$< PIP_BUILD_CONSTRAINT=$< .venv-tfdv/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
+
+.venv-tensorflow/.installed: tests/platforms_opt_in/environments/tensorflow.txt pyproject.toml
+	test -x .venv-tensorflow/bin/python || $(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/bin/python -m pip install --quiet --no-deps --requirement $< --editable .
+	touch $@
+
+test-tensorflow: .venv-tensorflow/.installed .venv-tfdv/.installed
+	.venv-tensorflow/bin/python -m pytest -n 0 tests/platforms_opt_in/test_tensorflow.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -145,4 +160,4 @@ constraints-platforms: $(PLATFORMS)/.installed
 	$(PLATFORMS)/bin/python -m pip freeze --exclude-editable > constraints-platforms.txt
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(PLATFORMS) $(dir $(APART)) .promtool $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(PLATFORMS) $(dir $(APART)) .venv-tensorflow .venv-tfdv .promtool $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache

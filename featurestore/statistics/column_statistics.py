@@ -5,7 +5,7 @@ The rows are read once. All that is told of them is exact, and the same whatever
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore.durable.temporary import TemporaryFolder
+from featurestore.errors import FeatureStoreError
 from featurestore.lazy import duckdb, pa
 from featurestore.report import Report, Reported, ReportTable
 from featurestore.semantics.engine import settle_session, stream
@@ -171,10 +172,11 @@ FORMS = {
 COUNTS = {Date: pa.int32, Timestamp: pa.int64}
 
 
-def statistics_of(rows: pa.Table | pa.RecordBatchReader, types: Mapping[str, FeatureType]) -> TableStatistics:
+def statistics_of(rows: pa.Table | Iterable[pa.RecordBatch], types: Mapping[str, FeatureType]) -> TableStatistics:
     """The statistics of columns, in the order of `types`, which says of each its type; it is in the type's own Arrow type.
 
-    A stream is read once, and what does not fit into memory lies on the disk meanwhile.
+    rows: a table, or batches, which are gone through once; what does not fit into memory lies on the disk meanwhile.
+    Raises FeatureStoreError where there is no room for that.
     """
     if not types:
         return TableStatistics(rows.num_rows if isinstance(rows, pa.Table) else sum(len(batch) for batch in rows), ())
@@ -182,31 +184,37 @@ def statistics_of(rows: pa.Table | pa.RecordBatchReader, types: Mapping[str, Fea
     try:
         with duckdb.connect(config={"temp_directory": str(spill.path)}) as connection:
             settle_session(connection)
-            given = _counted(rows, types)
-            connection.register("given", given)
-            if not isinstance(given, pa.Table):
-                connection.execute("CREATE TEMP TABLE read_once AS SELECT * FROM given")
-            table = _Queried(connection, "given" if isinstance(given, pa.Table) else "read_once")
-            total = table.one("SELECT count(*)")[0]
-            columns = [table.column(name, place, of, total) for place, (name, of) in enumerate(types.items())]
-            return TableStatistics(total, tuple(columns))
+            return _statistics(connection, rows, types)
+    except duckdb.Error as error:
+        raise FeatureStoreError(f"The statistics cannot be computed: {error}") from error
     finally:
         spill.remove()
 
 
-def _counted(rows: pa.Table | pa.RecordBatchReader, types: Mapping[str, FeatureType]) -> Any:
-    """The columns named c0, c1, … (the engine tells no case apart), dates and times in them as counts."""
+def _statistics(
+    connection: duckdb.DuckDBPyConnection, rows: pa.Table | Iterable[pa.RecordBatch], types: Mapping[str, FeatureType]
+) -> TableStatistics:
+    # The engine tells no case apart in names.
     schema = pa.schema([pa.field(f"c{place}", _count_type(of)) for place, of in enumerate(types.values())])
     if isinstance(rows, pa.Table):
-        columns = [rows[name].cast(field.type) for name, field in zip(types, schema, strict=True)]
-        return pa.table(columns, schema=schema)
-
-    def batches() -> Iterator[pa.RecordBatch]:
+        connection.register("given", _counted(rows, types, schema))
+    else:
+        connection.register("nothing", schema.empty_table())
+        connection.execute("CREATE TEMP TABLE given AS SELECT * FROM nothing")
         for batch in rows:
-            columns = [batch.column(name).cast(field.type) for name, field in zip(types, schema, strict=True)]
-            yield pa.record_batch(columns, schema=schema)
+            connection.register("next_rows", _counted(pa.Table.from_batches([batch]), types, schema))
+            connection.execute("INSERT INTO given SELECT * FROM next_rows")
+            connection.unregister("next_rows")
+    table = _Queried(connection, "given")
+    total = table.one("SELECT count(*)")[0]
+    return TableStatistics(
+        total, tuple(table.column(name, place, of, total) for place, (name, of) in enumerate(types.items()))
+    )
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+
+def _counted(rows: pa.Table, types: Iterable[str], schema: pa.Schema) -> pa.Table:
+    """The columns of these names under those of the schema, and dates and times in them as counts."""
+    return pa.table([rows[name].cast(field.type) for name, field in zip(types, schema, strict=True)], schema=schema)
 
 
 def _count_type(of: FeatureType) -> pa.DataType:

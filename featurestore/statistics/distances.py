@@ -53,7 +53,8 @@ def jensen_shannon(one: Histogram, other: Histogram) -> float:
     """The Jensen-Shannon divergence of two histograms, to base 2: 0 where they are alike, 1 where they share nothing.
 
     The buckets of both are cut at the edges of both, a count being spread evenly over its bucket. A bucket without width
-    meets none but its like. What is infinite or NaN on one side meets nothing on the other, not even the same.
+    meets none but its like. What is infinite or NaN on one side meets nothing on the other, not even the same. TFDV 1.16.1
+    forgets how many are NaN where the edges of both differ; here they count always.
     Raises ValueError where a side has no values.
     """
     if one.is_empty or other.is_empty:

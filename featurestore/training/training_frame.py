@@ -117,6 +117,12 @@ class TrainingFrame:
             self._whole = blocks[0] if len(blocks) == 1 else _joined(blocks)
         return self._whole
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether its rows are in memory; else they are answered each time that it is read, or when it is first asked for them
+        as a whole."""
+        return self._whole is not None
+
     def __copy__(self) -> TrainingFrame:
         return replace(self)
 

@@ -117,6 +117,7 @@ def test_a_frame_is_streamed_as_it_is_answered(store: FeatureStore, tmp_path: Pa
     }
     whole = store.get_historical_features(rows, "service").to_arrow().replace_schema_metadata(None)
     frame = store.get_historical_features(kinds[kind], "service")
+    assert frame.is_answered is (kind == "Arrow")
     for _ in range(1 if frame.once else 2):
         reader = frame.to_reader()
         first = reader.read_next_batch()

@@ -1,0 +1,1 @@
+"""Platforms whose packages are several GB: each is run by a command of its own, such as `make test-tensorflow`."""
