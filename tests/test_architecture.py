@@ -30,8 +30,8 @@ FLOORS = [
     {"project", "backup"},
     {"planning", "forget"},
     {"reports"},
-    {"store"},
-    {"client", "server", "cli", "ui", "integrations", "testing"},
+    {"store", "client"},
+    {"server", "cli", "ui", "integrations", "testing"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 EDGES = FLOORS[-1]
