@@ -10,10 +10,13 @@ from featurestore.errors import SpineError
 from featurestore.lazy import pa
 from featurestore.query.changed_keys import all_keys_sql
 from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
 from featurestore.training.historical import Options, get_historical_features, listing_of
 from featurestore.training.training_frame import TrainingFrame
+from featurestore.types import Scalar
 
 TIMESTAMP = "event_timestamp"
 
@@ -26,13 +29,7 @@ def snapshot(
     The rows of one instant follow each other, in the order of their keys; all are answered together.
     Raises SpineError where the service's views have different keys, or it needs request values.
     """
-    keys = list(service.key_inputs)
-    for part in service.parts:
-        if set(part.inputs) != set(keys):
-            raise SpineError(
-                f"A snapshot needs views of one key, and service '{service.name}' reads '{part.name}' by "
-                f"{', '.join(part.inputs) or 'no key'} among {', '.join(keys)}; take a snapshot of each view"
-            )
+    keys = _one_key(service)
     if service.request_inputs:
         names = ", ".join(service.request_inputs)
         raise SpineError(f"Service '{service.name}' needs request values ({names}), which a snapshot has not")
@@ -44,19 +41,69 @@ def snapshot(
     return again(lambda: _snapshot(service, offline, keys, at=at, now=now, options=options))
 
 
+def next_keys(
+    service: ResolvedService, offline: Offline, *, after: Sequence[Scalar] | None, most: int
+) -> list[tuple[Scalar, ...]]:
+    """The keys that any row ever had, in their order: so many at most that follow one of them, or the first ones.
+
+    Nothing of them is computed; of the sources, the columns are read that make a key. Raises SpineError as `snapshot` does.
+    """
+    keys = _one_key(service)
+    if after is not None and not keys:
+        return []  # there is one, without a column
+
+    def read() -> pa.Table:
+        with offline.session(files=listing_of(service, offline)) as session, session.reading():
+            sql = _keys_sql(service, session, keys)
+            if after is not None:
+                given = {
+                    name: pa.array([value], service.key_inputs[name].arrow)
+                    for name, value in zip(keys, after, strict=True)
+                }
+                session.connection.register("given", pa.table(list(given.values()), names=_columns(keys)))
+                columns = ", ".join(_columns(keys))
+                sql = f"SELECT * FROM ({sql}) WHERE ({columns}) > (SELECT ({columns}) FROM given)"
+            return session.connection.sql(f"{sql} ORDER BY ALL LIMIT {most}").to_arrow_table()
+
+    found = again(read)
+    columns = [scalars(canonical(found[place], of)) for place, of in enumerate(service.key_inputs.values())]
+    return list(zip(*columns, strict=True)) if keys else [()] * found.num_rows
+
+
+def _one_key(service: ResolvedService) -> list[str]:
+    """The columns of the key; SpineError where the service's views have different ones."""
+    keys = list(service.key_inputs)
+    for part in service.parts:
+        if set(part.inputs) != set(keys):
+            raise SpineError(
+                f"A snapshot needs views of one key, and service '{service.name}' reads '{part.name}' by "
+                f"{', '.join(part.inputs) or 'no key'} among {', '.join(keys)}; take a snapshot of each view"
+            )
+    return keys
+
+
+def _columns(keys: Sequence[str]) -> list[str]:
+    """What the columns of a key are called in SQL; one is constant for an entity without keys."""
+    return [f"c{place}" for place in range(max(1, len(keys)))]
+
+
+def _keys_sql(service: ResolvedService, session: Session, keys: Sequence[str]) -> str:
+    """Every key that any row of a service's views ever had, once."""
+    per_part = []
+    for part in service.parts:
+        places = [part.inputs.index(name) for name in keys] or [0]
+        selected = ", ".join(f"k{i} AS {column}" for i, column in zip(places, _columns(keys), strict=True))
+        per_part.append(f"SELECT {selected} FROM ({all_keys_sql(part.view, session.scan(part.view.source))})")
+    return f"SELECT * FROM ({' UNION '.join(per_part)})"
+
+
 def _snapshot(
     service: ResolvedService, offline: Offline, keys: Sequence[str], *, at: Sequence[int], now: int, options: Options
 ) -> TrainingFrame:
     """The keys and their values, of the same files."""
     listing = listing_of(service, offline)
     with offline.session(files=listing) as session, session.reading():
-        per_part = []
-        for part in service.parts:
-            places = [part.inputs.index(name) for name in keys] or [0]
-            selected = ", ".join(f"k{i} AS c{column}" for column, i in enumerate(places))
-            per_part.append(f"SELECT {selected} FROM ({all_keys_sql(part.view, session.scan(part.view.source))})")
-        sql = f"SELECT * FROM ({' UNION '.join(per_part)}) ORDER BY ALL"
-        every: pa.Table = session.connection.sql(sql).to_arrow_table()
+        every: pa.Table = session.connection.sql(f"{_keys_sql(service, session, keys)} ORDER BY ALL").to_arrow_table()
     spine = every.take(pa.array(np.tile(np.arange(every.num_rows), len(at))))
     spine = spine.rename_columns(keys) if keys else spine.select([])
     instants = pa.array(np.repeat(np.asarray(at, np.int64), every.num_rows)).cast(pa.timestamp("us", "UTC"))

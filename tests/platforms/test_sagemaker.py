@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from contextlib import nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from featurestore.access.api_keys import create_key
 from featurestore.server.compatible.values import from_text, text_of
 from featurestore.types import FeatureType, String, Timestamp, from_json, to_json
 from tests.platforms.conftest import Told
-from tests.platforms.shop import KEYS, NOON, PAIRS, TYPES, bits, opened, run_page, serving, value
+from tests.platforms.shop import KEYS, NOON, PAIRS, TYPES, bits, definitions, opened, run_page, serving, value
 
 RAN = "its own client ran, the service is emulated"
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:feature-group/cards"
@@ -237,6 +237,56 @@ def test_pages_of_identifiers(store: FeatureStore, client: Any) -> None:
     )
 
 
+def test_pages_go_on_where_they_ended_whatever_is_put_meanwhile(client: Any) -> None:
+    """By keys of two columns; where keys come between, none is told of twice, and none is left out that was there before."""
+    found, words = [], {}
+    while True:
+        page = client.list_records(FeatureGroupName="pairs", MaxResults=4, **words)
+        assert len(page["RecordIdentifiers"]) <= 4
+        found += page["RecordIdentifiers"]
+        if "NextToken" not in page:
+            break
+        words = {"NextToken": page["NextToken"]}
+    assert found == sorted(found, key=json.loads)
+    assert [tuple(json.loads(text)) for text in found] == sorted(PAIRS)
+    for key in ("b", "d"):
+        put(client, key, 1, "x")
+    first = client.list_records(FeatureGroupName="cards", MaxResults=1)
+    put(client, "!", 1, "x")
+    rest = client.list_records(FeatureGroupName="cards", NextToken=first["NextToken"])["RecordIdentifiers"]
+    assert {"b", "d", "!"} <= {*rest}
+    assert not {*first["RecordIdentifiers"]} & {*rest}
+    for token in ("7", "[]", "null", "[1, 2]", '["a", "b"]', "[[]]", "[null]", '["a"'):
+        with pytest.raises(client.exceptions.ValidationError, match="NextToken"):
+            client.list_records(FeatureGroupName="cards", NextToken=token)
+
+
+def test_who_cannot_be_reached_is_asked_again(tmp_path: Path) -> None:
+    """A store that is away is ServiceUnavailable, and never says that there is no record."""
+    from tests.servers import RedisServer
+
+    with RedisServer() as redis:
+        lines = f'project = "away"\nonline = "{redis.url}"\ndefinitions = []\n[server]\nwhen_unavailable = "defaults"\n'
+        (tmp_path / "featurestore.toml").write_text(lines)
+        with FeatureStore(tmp_path) as store:
+            store.apply(definitions(random.Random(0)))
+            store.push("cards", {"user_id": "a", "at": datetime.now(UTC), "text": "x"})
+            with serving(store, "sagemaker") as url:
+                client = client_of(url)
+                assert text(client, "a") == "x"
+                redis.stop()
+                for call, words in (
+                    ("get_record", {"RecordIdentifierValueAsString": "a"}),
+                    ("put_record", {"Record": record("a", datetime.now(UTC), {"text": "y"})}),
+                ):
+                    with pytest.raises(client.exceptions.ServiceUnavailable):
+                        getattr(client, call)(FeatureGroupName="cards", **words)
+                asked = [{"FeatureGroupName": "cards", "RecordIdentifiersValueAsString": ["a"]}]
+                errors = client.batch_get_record(Identifiers=asked)["Errors"]
+                assert [each["ErrorCode"] for each in errors] == ["ServiceUnavailable"]
+                redis.start()
+
+
 LONG = [{"FeatureGroupName": "users", "RecordIdentifiersValueAsString": ["a"] * 101}]
 
 
@@ -249,6 +299,8 @@ LONG = [{"FeatureGroupName": "users", "RecordIdentifiersValueAsString": ["a"] * 
         ("get_record", {"FeatureGroupName": "pairs", "RecordIdentifierValueAsString": "UA"}, "ValidationError", r"\(carrier, flight\) is a JSON array"),
         ("get_record", {"FeatureGroupName": "pairs", "RecordIdentifierValueAsString": '["UA", "x"]'}, "ValidationError", "'flight' must be Int64"),
         ("get_record", {"FeatureGroupName": "model", "RecordIdentifierValueAsString": '["a", "b", "c"]'}, "ValidationError", "user_id, add"),
+        ("list_records", {"FeatureGroupName": "model"}, "ValidationError", r"request values \(add\)"),
+        ("list_records", {"FeatureGroupName": "none"}, "ResourceNotFound", "none"),
         ("put_record", {"FeatureGroupName": "users", "Record": record("a", NOON, {})}, "ValidationError", "refreshed from its source"),
         ("put_record", {"FeatureGroupName": "events", "Record": record("a", NOON, {})}, "ValidationError", r"identity=\['user_id', 'at'\]"),
         ("put_record", {"FeatureGroupName": "plain", "Record": record("a", NOON, {})}, "ValidationError", "is a service"),
@@ -283,8 +335,46 @@ def test_a_batch_says_what_failed(client: Any) -> None:
                         aws_secret_access_key="x", config=Config(parameter_validation=False, retries={"max_attempts": 1}))  # fmt: skip
     with pytest.raises(ClientError, match="at most 100"):
         wide.batch_get_record(Identifiers=LONG)
+    with pytest.raises(ClientError, match="at most 100"):
+        wide.batch_get_record(Identifiers=asked[:1] * 101)
     with pytest.raises(ClientError, match="at most 25"):
         wide.batch_write_record(Entries=entries[:1] * 26)
+    for call, words in (
+        ("list_records", {"FeatureGroupName": "cards"}),
+        ("list_records", {"FeatureGroupName": "users"}),
+    ):
+        for count in (0, 101):
+            with pytest.raises(ClientError, match="MaxResults must be 1 to 100"):
+                getattr(wide, call)(**words, MaxResults=count)
+    most = [{"FeatureGroupName": "users", "RecordIdentifiersValueAsString": [f"u{n}" for n in range(100)]}] * 100
+    found = client.batch_get_record(Identifiers=[{**each, "FeatureNames": ["user_id"]} for each in most])
+    assert (len(found["Records"]), found["Errors"]) == (100 * 40, [])
+
+
+def test_of_a_batch_the_right_ones_are_answered(client: Any) -> None:
+    """What is wrong with one identifier, or one entry, is told of it alone."""
+    ids = [
+        '["UA", 0]',
+        "UA",
+        '["UA"]',
+        '["UA", "x"]',
+        '["UA", null]',
+        '["UA", [0]]',
+        '["UA", 1.5]',
+        '["ZZ", 0]',
+        '["AA", -1]',
+    ]
+    found = client.batch_get_record(Identifiers=[{"FeatureGroupName": "pairs", "RecordIdentifiersValueAsString": ids}])
+    assert [each["RecordIdentifierValueAsString"] for each in found["Records"]] == [ids[0], ids[-1]]
+    assert [(each["RecordIdentifierValueAsString"], each["ErrorCode"]) for each in found["Errors"]] == [
+        (each, "ValidationError") for each in ids[1:7]
+    ]
+    good = {"FeatureGroupName": "cards", "Record": record("k", NOON, {"text": "a"})}
+    wrong = {"FeatureGroupName": "cards", "Record": record("k", NOON, {"text": "b"})[:1]}
+    last = {"FeatureGroupName": "cards", "Record": record("k", NOON, {"text": "c"})}
+    errors = client.batch_write_record(Entries=[good, wrong, last])["Errors"]
+    assert [(each["Entry"], each["ErrorCode"]) for each in errors] == [(wrong, "ValidationError")]
+    assert text(client, "k") == "c"
 
 
 def test_groups_are_what_is_applied(store: FeatureStore) -> None:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from featurestore import Entity, FeatureService, RequestTime, on_demand
 from featurestore.declare.on_demand import Request
 from featurestore.errors import SpineError
+from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Options
-from featurestore.training.snapshot import snapshot
+from featurestore.training.snapshot import next_keys, snapshot
 from featurestore.types import Int64, String
 from tests import oracle
 from tests.draws import draws
@@ -60,6 +61,21 @@ def test_a_snapshot_is_training_at_its_instant_for_every_key(offline: Offline, h
             assert row[f"view__{name}__status"] == answer.status, (key, name)
             assert bits(history, name, row[f"view__{name}"]) == bits(history, name, answer.values[name]), (key, name)
     assert not left
+
+
+@settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
+@given(history=histories(), most=st.integers(1, 4))
+def test_pages_of_keys_are_those_of_a_snapshot(offline: Offline, history: History, most: int) -> None:
+    """One after the other, each from the key on with which the one before it ended, whatever the types of the key are."""
+    service = resolved(declare(history), offline)
+    frame = snapshot(service, offline, at=[0], now=0, options=Options()).to_arrow()
+    columns = [scalars(canonical(frame[name], of)) for name, of in service.key_inputs.items()]
+    pages, after = [], None
+    while page := next_keys(service, offline, after=after, most=most):
+        assert len(page) <= most
+        pages += page
+        after = page[-1]
+    assert pages == (list(zip(*columns, strict=True)) if columns else [()] * frame.num_rows)
 
 
 def test_vanished_and_expired_keys_are_in_a_snapshot() -> None:

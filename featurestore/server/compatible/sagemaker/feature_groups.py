@@ -8,7 +8,7 @@ from typing import Any
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotFoundError
 from featurestore.server.compatible.sagemaker.answers import CONTROL, ConflictError, answer, refusal
-from featurestore.server.compatible.sagemaker.limits import page
+from featurestore.server.compatible.sagemaker.limits import page_size
 from featurestore.server.compatible.values import member, read_object
 from featurestore.server.compatible.written_views import may_read, resource_of
 from featurestore.server.hot_routes import HotCall, HotRoutes
@@ -23,11 +23,6 @@ ARN = "arn:aws:sagemaker:local:000000000000:" + GROUP
 def short_name(name: str) -> str:
     """The name of a group, of its name or its ARN."""
     return name.partition(GROUP)[2] if name.startswith("arn:") else name
-
-
-def asked_group(call: HotCall) -> str:
-    """The name of the group in a request's path."""
-    return short_name(call.scope["path_params"]["name"])
 
 
 class FeatureGroups:
@@ -85,14 +80,15 @@ class FeatureGroups:
         }
 
     def _listed(self, call: HotCall, asked: dict[str, Any]) -> dict[str, Any]:
-        named, (start, count) = member(asked, "NameContains", str) or "", page(asked)
+        named, after = member(asked, "NameContains", str) or "", member(asked, "NextToken", str) or ""
+        count = page_size(asked)
         names = [
             name
             for name in self._applied()
-            if named in name and call.principal.may("read", resource_of(self._store, name))
+            if named in name and name > after and call.principal.may("read", resource_of(self._store, name))
         ]
-        told: dict[str, Any] = {"FeatureGroupSummaries": [self._summary(name) for name in names[start : start + count]]}
-        return told | ({"NextToken": str(start + count)} if start + count < len(names) else {})
+        told: dict[str, Any] = {"FeatureGroupSummaries": [self._summary(name) for name in names[:count]]}
+        return told | ({"NextToken": names[count - 1]} if len(names) > count else {})
 
     def _applied(self) -> list[str]:
         return sorted({*self._document("views"), *self._document("services")})

@@ -1,19 +1,15 @@
-"""What a request may have at most, as the platform has it, and where a page begins."""
+"""What a request may have at most, as the platform has it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from featurestore.server.compatible.values import member
 from featurestore.server.problems import BadRequest
 
-IDENTIFIERS, GROUPS, ENTRIES, PAGE = 100, 100, 25, 100
-"""Identifiers of a group, groups of a batch, records of a batch that is written, and what is listed on a page."""
-
-TOKEN = re.compile(r"[0-9]{1,18}")
-"""A NextToken: how many came before."""
+IDENTIFIERS, GROUPS, ENTRIES, PAGE, VALUES = 100, 100, 25, 100, 358_400
+"""Identifiers of a group, groups of a batch, records of a batch that is written, what is listed on a page, and values of a list."""
 
 
 def bounded(given: Any, name: str, most: int, *, of: type = dict) -> list[Any]:
@@ -25,11 +21,11 @@ def bounded(given: Any, name: str, most: int, *, of: type = dict) -> list[Any]:
     return given
 
 
-def page(asked: Mapping[str, Any]) -> tuple[int, int]:
-    """Where a page begins, as the NextToken of the one before it says, and how many it has at most."""
-    count, token = member(asked, "MaxResults", int) or PAGE, member(asked, "NextToken", str) or "0"
+def page_size(asked: Mapping[str, Any]) -> int:
+    """How many a page has at most; BadRequest."""
+    count = member(asked, "MaxResults", int)
+    if count is None:
+        return PAGE
     if not 1 <= count <= PAGE:
         raise BadRequest(f"MaxResults must be 1 to {PAGE}")
-    if not TOKEN.fullmatch(token):
-        raise BadRequest("NextToken is none that was given")
-    return int(token), count
+    return count

@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs
 
-from featurestore.clock import to_datetime
-from featurestore.errors import FeatureStoreError
-from featurestore.semantics.values import canonical, scalars
+from featurestore.errors import FeatureStoreError, SpineError
+from featurestore.registry.rebind import rebind
+from featurestore.semantics.service import resolve_service
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.sagemaker.answers import answer, named_error
-from featurestore.server.compatible.sagemaker.feature_groups import asked_group, short_name
-from featurestore.server.compatible.sagemaker.identifiers import asked_identifier, identifier_of, parts_of
-from featurestore.server.compatible.sagemaker.limits import GROUPS, IDENTIFIERS, bounded, page
-from featurestore.server.compatible.sagemaker.records import records_of
-from featurestore.server.compatible.values import key_rows, read_object, texts
+from featurestore.server.compatible.sagemaker.feature_groups import short_name
+from featurestore.server.compatible.sagemaker.identifiers import (
+    asked_identifier,
+    identifier_of,
+    key_of_token,
+    key_token,
+    parts_of,
+)
+from featurestore.server.compatible.sagemaker.limits import GROUPS, IDENTIFIERS, bounded, page_size
+from featurestore.server.compatible.sagemaker.records import FoundRecord, records_of
+from featurestore.server.compatible.sagemaker.requests import asked_group, query_of
+from featurestore.server.compatible.values import key_rows, member, read_object, texts
 from featurestore.server.compatible.written_views import readable
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.problems import BadRequest, HttpAnswer
 from featurestore.serving.online_result import OnlineResult
 from featurestore.store import FeatureStore
+from featurestore.training.snapshot import next_keys
+from featurestore.types import FeatureType, Scalar
 
 
 class RecordReads:
@@ -33,84 +41,105 @@ class RecordReads:
 
     async def get(self, call: HotCall, _: bytes) -> HttpAnswer:
         """GetRecord."""
-        asked = parse_qs(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        asked = query_of(call)
         names, expires = asked.get("FeatureName"), asked.get("ExpirationTimeResponse") == ["Enabled"]
         found = await self._found(call, asked_group(call), [asked_identifier(asked)], names, expires=expires)
-        record = found[0]
-        told = (
-            {}
-            if record is None
-            else {key: value for key, value in record.items() if key != "RecordIdentifierValueAsString"}
-        )
-        return answer(told)
+        return answer(found[0].record or {})
 
     async def batch_get(self, call: HotCall, body: bytes) -> HttpAnswer:
-        """BatchGetRecord: what one group cannot be asked for is an error of that group's identifiers."""
-        asked = read_object(body)
+        """BatchGetRecord: what one group cannot be asked for is an error of that group's identifiers, or of one of them."""
+        asked = await call.room.beside(partial(read_object, body))
         groups = bounded(asked.get("Identifiers"), "Identifiers", GROUPS)
         expires = asked.get("ExpirationTimeResponse") == "Enabled"
         records: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
         for group in groups:
-            given = group.get("FeatureGroupName")
-            ids = bounded(
-                group.get("RecordIdentifiersValueAsString"), "RecordIdentifiersValueAsString", IDENTIFIERS, of=str
-            )
+            name, most = "RecordIdentifiersValueAsString", IDENTIFIERS
+            given, ids = group.get("FeatureGroupName"), bounded(group.get(name), name, most, of=str)
             if not isinstance(given, str):
                 raise BadRequest("An identifier must have a FeatureGroupName")
+            wrong: dict[str, Exception] = {}
             try:
                 names = texts(group, "FeatureNames")
-                found = await self._found(call, short_name(given), ids, names, expires=expires)
+                found = await self._found(call, short_name(given), ids, names, expires=expires, wrong=wrong)
             except (BadRequest, FeatureStoreError) as error:
-                code, detail = named_error(error)
-                errors += [
-                    {
-                        "FeatureGroupName": given,
-                        "RecordIdentifierValueAsString": each,
-                        "ErrorCode": code,
-                        "ErrorMessage": detail,
-                    }
-                    for each in ids
-                ]
-                continue
-            records += [{"FeatureGroupName": given, **record} for record in found if record is not None]
+                wrong, found = dict.fromkeys(ids, error), []
+            records += [
+                {"FeatureGroupName": given, "RecordIdentifierValueAsString": each.identifier, **each.record}
+                for each in found if each.record is not None
+            ]  # fmt: skip
+            for each, why in wrong.items():
+                code, detail = named_error(why)
+                errors.append({
+                    "FeatureGroupName": given, "RecordIdentifierValueAsString": each,
+                    "ErrorCode": code, "ErrorMessage": detail,
+                })  # fmt: skip
         told = {"Records": records, "Errors": errors, "UnprocessedIdentifiers": []}
-        return answer(told, self._hot.config.answer_bytes)
+        return await call.room.beside(partial(answer, told, self._hot.config.answer_bytes))
 
     async def _found(
-        self, call: HotCall, name: str, ids: Sequence[str], names: Sequence[str] | None, *, expires: bool
-    ) -> list[dict[str, Any] | None]:
-        """The record of each identifier, None where there is none."""
-        service = await call.room.beside(partial(readable, self._store, name, call.principal))
-        rows = key_rows(service.inputs, [parts_of(each, list(service.inputs)) for each in ids], self._hot.config)
-        asked = AskedLookup(name, None, rows, is_service=False)
-        found: list[dict[str, Any] | None] = []
+        self, call: HotCall, name: str, ids: Sequence[str], names: Sequence[str] | None, *, expires: bool,
+        wrong: dict[str, Exception] | None = None,
+    ) -> list[FoundRecord]:  # fmt: skip
+        """What is found of each identifier. wrong: where those go that are none of the group, and why; None: the first is raised."""
+        rows = await call.room.beside(partial(self._rows, call, name, ids, wrong))
+        found: list[FoundRecord] = []
+        if not rows:
+            return found
+        asked = AskedLookup(name, None, list(rows.values()), is_service=False)
 
         def write(result: OnlineResult, _: int) -> list[bytes]:
-            found.extend(records_of(result, name, ids, names, expires=expires))
+            found.extend(records_of(result, name, list(rows), names, expires=expires))
             return []
 
         await self._hot.looked_up(LookupForm(lambda *_: asked, write, JSON), call, b"")
         return found
 
+    def _rows(
+        self, call: HotCall, name: str, ids: Sequence[str], wrong: dict[str, Exception] | None
+    ) -> dict[str, dict[str, Any]]:
+        """The row of a lookup for each identifier."""
+        service = readable(self._store, name, call.principal)
+        rows: dict[str, dict[str, Any]] = {}
+        for each in dict.fromkeys(ids):
+            try:
+                (rows[each],) = key_rows(service.inputs, [parts_of(each, list(service.inputs))], self._hot.config)
+            except BadRequest as error:
+                if wrong is None:
+                    raise
+                wrong[each] = error
+        return rows
+
     async def listed(self, call: HotCall, body: bytes) -> HttpAnswer:
-        """ListRecords: a page of the identifiers that have a record, in the order of their keys."""
+        """ListRecords: of the next keys that any row ever had, the identifiers of those that have a record."""
         asked, name = read_object(body or b"{}"), asked_group(call)
-        start, count = page(asked)
-        every = await call.room.beside(partial(self._keys, call, name))
-        ids = every[start : start + count]
-        found = await self._found(call, name, ids, None, expires=False) if ids else []
-        is_shown = [record is not None or bool(asked.get("IncludeSoftDeletedRecords")) for record in found]
-        told: dict[str, Any] = {"RecordIdentifiers": [each for each, shown in zip(ids, is_shown, strict=True) if shown]}
-        if start + count < len(every):
-            told["NextToken"] = str(start + count)
+        count, token = page_size(asked), member(asked, "NextToken", str)
+        ended = member(asked, "IncludeSoftDeletedRecords", bool) or False
+        types, keys = await call.room.beside(partial(self._next_keys, call, name, token, count + 1))
+        ids = [identifier_of(types, key) for key in keys[:count]]
+        found = await self._found(
+            call, name, ids, None, expires=False, wrong={}
+        )  # what GetRecord refuses is not told of
+        shown = [each.identifier for each in found if each.record is not None or (ended and each.is_known)]
+        told: dict[str, Any] = {"RecordIdentifiers": shown}
+        if len(keys) > count:
+            told["NextToken"] = key_token(types, keys[count - 1])
         return answer(told)
 
-    def _keys(self, call: HotCall, name: str) -> list[str]:
-        """Every identifier that any row ever had."""
-        service = readable(self._store, name, call.principal)
-        now = to_datetime(self._store.online.get([]).now)
-        table = self._store.snapshot(name, at=now).to_arrow()
-        columns = [scalars(canonical(table[key], of)) for key, of in service.key_inputs.items()]
+    def _next_keys(
+        self, call: HotCall, name: str, token: str | None, most: int
+    ) -> tuple[list[FeatureType], list[tuple[Scalar, ...]]]:
+        """The types of a key, and the keys after that of a token."""
+        service, store = readable(self._store, name, call.principal), self._store
+        if service.request_inputs:
+            names = ", ".join(service.request_inputs)
+            raise BadRequest(
+                f"The identifiers of '{name}' have request values ({names}), which are not kept; list those of a view"
+            )
         types = list(service.key_inputs.values())
-        return [identifier_of(types, key) for key in zip(*columns, strict=True)]
+        after = None if token is None else key_of_token(types, token)
+        views = {part.view.name: rebind(part.view, store.catalog, store.offline) for part in service.parts}
+        try:
+            return types, next_keys(resolve_service(service.declared, views), store.offline, after=after, most=most)
+        except SpineError as error:
+            raise BadRequest(str(error)) from None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from featurestore.clock import instant_of, to_datetime
+from featurestore.errors import OnlineUnavailableError
 from featurestore.semantics.status import Status
 from featurestore.server.compatible.sagemaker.feature_values import feature_value
 from featurestore.server.compatible.values import column_types, shown_names
@@ -13,13 +14,25 @@ from featurestore.server.problems import BadRequest
 from featurestore.serving.online_result import OnlineResult
 from featurestore.types import Timestamp, to_json
 
+
+class FoundRecord(NamedTuple):
+    """What was found of an identifier. record: its features, and when it expires; None where there is none. is_known: whether any
+    row of the key counts, or did until it ended."""
+
+    identifier: str
+    record: dict[str, Any] | None
+    is_known: bool
+
+
 GONE = {Status.MISSING, Status.EXPIRED}
 
 
 def records_of(
     result: OnlineResult, name: str, ids: Sequence[str], names: Sequence[str] | None, *, expires: bool
-) -> Iterator[dict[str, Any] | None]:
-    """The record of each row, None where there is none: no feature has a row that counts, or all are null."""
+) -> Iterator[FoundRecord]:
+    """What each row is: no record where no feature has a row that counts, or all are null."""
+    if result.is_unavailable:  # whose defaults would say that there is no record
+        raise OnlineUnavailableError("The online store could not be reached")
     features, types = shown_names(result, name), column_types(result)
     columns = {
         **dict(
@@ -34,16 +47,16 @@ def records_of(
             raise BadRequest(f"Feature group '{name}' has no feature '{unknown[0]}'; it has {', '.join(columns)}")
         columns = {each: columns[each] for each in columns if each in names}
     times = _times(result)
-    shown_columns = [
-        (result.columns[column.name], statuses)
+    judged = [
+        (column.feature, result.columns[column.name], statuses)
         for column, statuses in zip(result.service.columns, result.judged.columns(), strict=True)
-        if column.on_demand is None and column.feature not in times
+        if column.on_demand is None
     ]
+    telling = [each for each in judged if each[0] not in times] or judged
     for place, each in enumerate(ids):
-        if shown_columns and all(
-            statuses[place] in GONE or values[place] is None for values, statuses in shown_columns
-        ):
-            yield None
+        is_known = not all(statuses[place] is Status.MISSING for _, _, statuses in judged)
+        if judged and all(statuses[place] in GONE or values[place] is None for _, values, statuses in telling):
+            yield FoundRecord(each, None, is_known)
             continue
         record = [
             feature_value(feature, of, values[place])
@@ -51,7 +64,7 @@ def records_of(
             if values[place] is not None
         ]
         ends = _ends(result, times, place) if expires else None
-        yield {"RecordIdentifierValueAsString": each, "Record": record} | ({} if ends is None else {"ExpiresAt": ends})
+        yield FoundRecord(each, {"Record": record, **({} if ends is None else {"ExpiresAt": ends})}, is_known)
 
 
 def _times(result: OnlineResult) -> dict[str | None, str]:

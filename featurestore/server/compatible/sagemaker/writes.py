@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs
 from weakref import WeakValueDictionary
 
 import orjson
@@ -16,10 +15,11 @@ from featurestore.errors import FeatureStoreError, NotFoundError
 from featurestore.lazy import pa, pc
 from featurestore.semantics.values import canonical, scalars
 from featurestore.server.compatible.sagemaker.answers import ConflictError, answer, named_error
-from featurestore.server.compatible.sagemaker.feature_groups import asked_group, short_name
+from featurestore.server.compatible.sagemaker.feature_groups import short_name
 from featurestore.server.compatible.sagemaker.feature_values import json_form
 from featurestore.server.compatible.sagemaker.identifiers import asked_identifier
 from featurestore.server.compatible.sagemaker.limits import ENTRIES, bounded
+from featurestore.server.compatible.sagemaker.requests import asked_group, query_of
 from featurestore.server.compatible.sagemaker.written_group import WrittenGroup
 from featurestore.server.compatible.values import read_object, texts
 from featurestore.server.compatible.written_views import check_late, written_view
@@ -100,7 +100,7 @@ class RecordWrites:
 
     async def delete(self, call: HotCall, _: bytes) -> HttpAnswer:
         """DeleteRecord: a soft one is a row that has ended; a hard one takes every row up to its time out of the record."""
-        asked = parse_qs(call.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        asked = query_of(call)
         group = await self._group(call, asked_group(call), asked.get("TargetStores"))
         key = group.key(asked_identifier(asked))
         happened = json_form(Timestamp, "EventTime", {"ValueAsString": asked.get("EventTime", [None])[0]})
