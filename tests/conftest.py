@@ -40,6 +40,8 @@ LONGEST_FIRST = [
     "test_changed_code.py",
     "backup/test_backup.py",
     "push/test_current_rows.py",
+    "server/test_updates_together.py",
+    "server/test_sagemaker.py",
 ]
 """A file is tested by one process, and the last of them is waited for: so no long one may be among the last. Most have few tests,
 and would be, since processes take files with many tests first where nothing else is said (`--no-loadscope-reorder`)."""

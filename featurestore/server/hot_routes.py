@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from featurestore.access.principal import Principal
 from featurestore.errors import OnlineUnavailableError
+from featurestore.push.current_rows import CurrentRows
 from featurestore.push.push_queue import PushAnswer
 from featurestore.push.pushed import Pushed
 from featurestore.server.admission import principal_of
@@ -215,11 +216,12 @@ class HotRoutes:
         await self.take(answer, scope, receive, send)
 
     async def pushed(
-        self, read: Callable[[bytes, ServerConfig], tuple[str, list[Any]]], call: HotCall, body: bytes
-    ) -> Pushed:
-        """What became of the rows that are read from a body, with the name of their source."""
+        self, read: Callable[[bytes, ServerConfig], tuple[str, list[Any]]], call: HotCall, body: bytes, *,
+        overwrite: bool | CurrentRows = False,
+    ) -> Pushed:  # fmt: skip
+        """What became of the rows that are read from a body, with the name of their source. overwrite: see `submit_push`."""
         due = self._due(call, self.config.push_seconds)
-        if len(body) <= SMALL_BYTES:
+        if len(body) <= SMALL_BYTES and not overwrite:
             source, rows = read(body, self.config)
             call.principal.must("push", f"source:{source}")
             most = self.config.key_bytes
@@ -229,18 +231,21 @@ class HotRoutes:
                 source, rows, json=True, who=call.principal.name, request_id=call.given, within_seconds=_left(due)
             )
         else:
-            source, kept = await call.room.beside(partial(self._submitted, read, call, body))
+            source, kept = await call.room.beside(partial(self._submitted, read, call, body, overwrite))
             pushed = await kept.awaited(_left(due))
         self._metrics.pushed(call.scope, source, pushed)
         return pushed
 
     def _submitted(
-        self, read: Callable[[bytes, ServerConfig], tuple[str, list[Any]]], call: HotCall, body: bytes
-    ) -> tuple[str, PushAnswer]:
+        self, read: Callable[[bytes, ServerConfig], tuple[str, list[Any]]], call: HotCall, body: bytes,
+        overwrite: bool | CurrentRows,
+    ) -> tuple[str, PushAnswer]:  # fmt: skip
         source, rows = read(body, self.config)
         call.principal.must("push", f"source:{source}")
         self._check_pushed_keys(source, rows)
-        return source, self.store.submit_push(source, rows, json=True, who=call.principal.name, request_id=call.given)
+        return source, self.store.submit_push(
+            source, rows, json=True, who=call.principal.name, request_id=call.given, overwrite=overwrite
+        )
 
     def _check_pushed_keys(self, source: str, rows: Sequence[Any]) -> None:
         self._check_keys(rows, lambda: self.store.key_columns(source))

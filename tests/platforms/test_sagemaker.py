@@ -146,6 +146,12 @@ def text(client: Any, key: str) -> str | None:
     return found["Record"][0]["ValueAsString"] if "Record" in found else None
 
 
+def expires(client: Any, key: str) -> Any:
+    words = {"FeatureGroupName": "cards", "RecordIdentifierValueAsString": key}
+    assert "ExpiresAt" not in client.get_record(**words)
+    return from_json(Timestamp, client.get_record(**words, ExpirationTimeResponse="Enabled")["ExpiresAt"])
+
+
 def put(client: Any, key: str, minutes: int, said: str, **words: Any) -> None:
     at = NOON - timedelta(minutes=minutes)
     client.put_record(FeatureGroupName="cards", Record=record(key, at, {"text": said}), **words)
@@ -161,10 +167,9 @@ def test_an_older_record_changes_history_only(store: FeatureStore, client: Any) 
         for row in store.offline.log(store.catalog.sources["cards"]).read().to_pylist()
         if row["user_id"] == "k"
     ] == ["b", "a"]
-    put(client, "k", 60, "c")
-    assert text(client, "k") == "c"
-    put(client, "k", 60, "c")
-    assert text(client, "k") == "c"
+    for said in ("c", "c", "b", "c"):
+        put(client, "k", 60, said)
+        assert text(client, "k") == said
     put(client, "k", 30, "d")
     assert text(client, "k") == "d"
 
@@ -172,33 +177,80 @@ def test_an_older_record_changes_history_only(store: FeatureStore, client: Any) 
 def test_a_record_ends_with_its_time_to_live(store: FeatureStore, client: Any) -> None:
     """TtlDuration counts from the event time; the view's own ttl bounds it."""
     put(client, "k", 60, "x", TtlDuration={"Unit": "Hours", "Value": 2})
-    found = client.get_record(
-        FeatureGroupName="cards", RecordIdentifierValueAsString="k", ExpirationTimeResponse="Enabled"
-    )
-    assert found["ExpiresAt"] == to_json(Timestamp, NOON + timedelta(hours=1))
+    assert expires(client, "k") == NOON + timedelta(hours=1)
     put(client, "gone", 60, "x", TtlDuration={"Unit": "Minutes", "Value": 59})
     assert text(client, "gone") is None
     put(client, "long", 60, "x")
-    found = client.get_record(
-        FeatureGroupName="cards", RecordIdentifierValueAsString="long", ExpirationTimeResponse="Enabled"
+    assert expires(client, "long") == NOON + timedelta(days=20, hours=-1)
+    units = {"Seconds": timedelta(seconds=1), "Minutes": timedelta(minutes=1), "Hours": timedelta(hours=1), "Days": timedelta(days=1), "Weeks": timedelta(weeks=1)}  # fmt: skip
+    for unit, lasts in units.items():
+        put(client, unit, 0, "x", TtlDuration={"Unit": unit, "Value": 2})
+        assert expires(client, unit) == NOON + 2 * lasts
+    entries: list[dict[str, Any]] = [
+        {"FeatureGroupName": "cards", "Record": record(key, NOON, {"text": "x"})} for key in ("one", "all")
+    ]
+    entries[0]["TtlDuration"] = {"Unit": "Hours", "Value": 1}
+    assert client.batch_write_record(Entries=entries, TtlDuration={"Unit": "Hours", "Value": 3})["Errors"] == []
+    assert [expires(client, key) for key in ("one", "all")] == [NOON + timedelta(hours=hours) for hours in (1, 3)]
+    got = client.batch_get_record(
+        Identifiers=[{"FeatureGroupName": "cards", "RecordIdentifiersValueAsString": ["one", "gone"]}],
+        ExpirationTimeResponse="Enabled",
     )
-    assert found["ExpiresAt"] == to_json(Timestamp, NOON + timedelta(days=20, hours=-1))
+    assert [each["ExpiresAt"] for each in got["Records"]] == [to_json(Timestamp, NOON + timedelta(hours=1))]
+
+
+def delete(client: Any, key: str, minutes: int, mode: str, group: str = "cards") -> None:
+    when = text_of(Timestamp, NOON - timedelta(minutes=minutes))
+    client.delete_record(FeatureGroupName=group, RecordIdentifierValueAsString=key, EventTime=when, DeletionMode=mode)
 
 
 @pytest.mark.parametrize("mode", ["SoftDelete", "HardDelete"])
 def test_a_deleted_record_is_gone_and_an_older_one_stays_so_where_it_is_soft(client: Any, mode: str) -> None:
+    """The same record can be put again. A deletion that is older than the record is none; a hard one is refused then."""
     put(client, "k", 60, "a")
     put(client, "k", 40, "b")
-    when = text_of(Timestamp, NOON - timedelta(minutes=30))
-    client.delete_record(FeatureGroupName="cards", RecordIdentifierValueAsString="k", EventTime=when, DeletionMode=mode)
+    delete(client, "k", 30, mode)
     assert text(client, "k") is None
-    assert "k" not in client.list_records(FeatureGroupName="cards", MaxResults=100)["RecordIdentifiers"]
-    put(client, "k", 50, "late")
-    assert text(client, "k") == ("late" if mode == "HardDelete" else None)
+    for also, listed in ((False, False), (True, mode == "SoftDelete")):
+        found = client.list_records(FeatureGroupName="cards", MaxResults=100, IncludeSoftDeletedRecords=also)
+        assert ("k" in found["RecordIdentifiers"]) is listed
+    with pytest.raises(client.exceptions.ResourceNotFound):
+        client.update_record(
+            FeatureGroupName="cards", RecordIdentifierValueAsString="k", Features=record("k", NOON, {})[1:]
+        )
+    put(client, "k", 40, "b")
+    assert text(client, "k") == ("b" if mode == "HardDelete" else None)
     put(client, "k", 10, "new")
     assert text(client, "k") == "new"
-    client.delete_record(FeatureGroupName="cards", RecordIdentifierValueAsString="k", EventTime=when, DeletionMode=mode)
+    with nullcontext() if mode == "SoftDelete" else pytest.raises(client.exceptions.ValidationError, match="before"):
+        delete(client, "k", 30, mode)
     assert text(client, "k") == "new"
+    delete(client, "k", 10, mode)
+    assert text(client, "k") is None
+    delete(client, "nobody", 10, mode)
+
+
+def test_a_record_with_rows_too_old_to_delete_is_not_half_deleted(store: FeatureStore, client: Any) -> None:
+    """Else what it was long ago would be served again."""
+    clock: Any = store._project.clock
+    put(client, "k", 29 * 24 * 60, "ancient")
+    clock.advance(timedelta(days=2))
+    put(client, "k", 60, "new")
+    with pytest.raises(client.exceptions.ValidationError, match="too late.*30d ago"):
+        delete(client, "k", 0, "HardDelete")
+    assert text(client, "k") == "new"
+    delete(client, "k", 0, "SoftDelete")
+    assert text(client, "k") is None
+
+
+def test_what_was_deleted_by_other_clients_is_not_updated(store: FeatureStore, client: Any) -> None:
+    """A deletion of ours names a row by its identity, and needs no key."""
+    put(client, "k", 60, "a")
+    store.push("cards", {"user_id": "k", "at": NOON - timedelta(minutes=60), "gone": True})
+    with pytest.raises(client.exceptions.ResourceNotFound):
+        client.update_record(
+            FeatureGroupName="cards", RecordIdentifierValueAsString="k", Features=record("k", NOON, {})[1:]
+        )
 
 
 def test_an_update_keeps_what_it_does_not_name(client: Any) -> None:
@@ -220,6 +272,38 @@ def test_an_update_keeps_what_it_does_not_name(client: Any) -> None:
         update("k", 6)
     with pytest.raises(client.exceptions.ResourceNotFound):
         update("none", 6)
+    for said in ("b", "c", "b", "a"):  # at the record's own time, and what it was before, too
+        client.update_record(
+            FeatureGroupName=ARN, RecordIdentifierValueAsString="k",
+            Features=[{"FeatureName": "text", "ValueAsString": said}],
+        )  # fmt: skip
+        assert text(client, "k") == said
+    told = client.get_record(FeatureGroupName="cards", RecordIdentifierValueAsString="k", FeatureNames=["at", "big"])
+    assert [each["ValueAsString"] for each in told["Record"]] == [text_of(Timestamp, NOON - timedelta(minutes=5)), "8"]
+
+
+def test_an_update_and_the_end_of_a_record(client: Any) -> None:
+    """What has expired is no record. An update leaves the end as it is, or says another together with its time."""
+    lasts = {"Unit": "Hours", "Value": 2}
+    put(client, "k", 60, "x", TtlDuration=lasts)
+    put(client, "gone", 121, "x", TtlDuration=lasts)
+    put(client, "old", 21 * 24 * 60, "x")
+
+    def update(key: str, features: list[dict[str, Any]], **words: Any) -> None:
+        client.update_record(FeatureGroupName="cards", RecordIdentifierValueAsString=key, Features=features, **words)
+
+    plain = [{"FeatureName": "text", "ValueAsString": "y"}]
+    for key in ("gone", "old"):
+        with pytest.raises(client.exceptions.ResourceNotFound):
+            update(key, plain)
+    update("k", plain)
+    assert expires(client, "k") == NOON + timedelta(hours=1)
+    with pytest.raises(client.exceptions.ValidationError, match="counts from 'at'"):
+        update("k", plain, TtlDuration=lasts)
+    update("k", record("k", NOON, {"text": "z"})[1:])
+    assert expires(client, "k") == NOON + timedelta(hours=1)
+    update("k", record("k", NOON, {"text": "z"})[1:], TtlDuration=lasts)
+    assert (text(client, "k"), expires(client, "k")) == ("z", NOON + timedelta(hours=2))
 
 
 def test_pages_of_identifiers(store: FeatureStore, client: Any) -> None:
@@ -235,6 +319,26 @@ def test_pages_of_identifiers(store: FeatureStore, client: Any) -> None:
     assert sorted(found) == sorted(
         key for key, status in zip(KEYS, got.statuses["cards__text"], strict=True) if status == "PRESENT"
     )
+
+
+def test_a_group_by_its_arn(client: Any) -> None:
+    """Whose colons and slash come percent-encoded, where they stand in a path."""
+    client.put_record(FeatureGroupName=ARN, Record=record("k", NOON, {"text": "a"}))
+    words = {"FeatureGroupName": ARN, "RecordIdentifierValueAsString": "k"}
+    assert client.get_record(**words, FeatureNames=["text"])["Record"] == [
+        {"FeatureName": "text", "ValueAsString": "a"}
+    ]
+    client.update_record(**words, Features=[{"FeatureName": "text", "ValueAsString": "b"}])
+    assert "k" in client.list_records(FeatureGroupName=ARN)["RecordIdentifiers"]
+    asked = [{"FeatureGroupName": ARN, "RecordIdentifiersValueAsString": ["k", "nobody"], "FeatureNames": ["text"]}]
+    (found,) = client.batch_get_record(Identifiers=asked)["Records"]
+    assert (found["FeatureGroupName"], found["Record"][0]["ValueAsString"]) == (ARN, "b")
+    entry = {"FeatureGroupName": ARN, "Record": record("k", NOON, {"text": "c"})}
+    assert client.batch_write_record(Entries=[entry])["Errors"] == []
+    delete(client, "k", 0, "SoftDelete", group=ARN)
+    assert "Record" not in client.get_record(**words)
+    told = client_of(client.meta.endpoint_url, "sagemaker").describe_feature_group(FeatureGroupName=ARN)
+    assert told["FeatureGroupName"] == "cards"
 
 
 def test_pages_go_on_where_they_ended_whatever_is_put_meanwhile(client: Any) -> None:

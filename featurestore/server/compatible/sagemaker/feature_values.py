@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from featurestore.server.compatible.sagemaker.limits import VALUES
 from featurestore.server.compatible.values import from_text, text_of
 from featurestore.server.problems import BadRequest
 from featurestore.types import FeatureType, Scalar, from_json
@@ -24,6 +25,8 @@ def json_form(of: FeatureType, name: str, given: Mapping[str, Any]) -> Any:
         if several is not None:
             if of.element is None or not isinstance(several, list):
                 raise ValueError("it is no list")
+            if len(several) > VALUES:
+                raise ValueError(f"it has {len(several)} values; at most {VALUES} are taken")
             form: Any = [from_text(of.element, each) for each in several]
         else:
             form = None if text is None else from_text(of, text)

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any, cast
 
 import orjson
 
 from featurestore.clock import instant_of, to_datetime
-from featurestore.declare.push import PushSource
-from featurestore.semantics.view import ResolvedView
+from featurestore.push.current_rows import CurrentRows
+from featurestore.semantics.judge import row_status
+from featurestore.semantics.status import Status
+from featurestore.semantics.time import END
 from featurestore.server.compatible.sagemaker.feature_values import json_form
 from featurestore.server.compatible.sagemaker.identifiers import parts_of
 from featurestore.server.compatible.values import member
+from featurestore.server.compatible.written_views import WrittenView
 from featurestore.server.problems import BadRequest
-from featurestore.types import Timestamp, from_json, to_json
+from featurestore.types import FarTimestamp, Scalar, Timestamp, from_json, micros_of, to_json
 
 UNITS = {"Seconds": 1, "Minutes": 60, "Hours": 3_600, "Days": 86_400, "Weeks": 604_800}
 
 
-class WrittenGroup(NamedTuple):
-    """Its view, the push source, and by feature the column of the source. Rows are in JSON forms."""
+Row = Mapping[str, Any]
+"""A row of a push source, in JSON forms."""
 
-    view: ResolvedView
-    source: PushSource
-    columns: Mapping[str, str]
+
+class WrittenGroup(WrittenView):
+    """A view that records are written to."""
 
     def row(self, record: Any) -> dict[str, Any]:
         """The row of a record; BadRequest."""
@@ -45,7 +49,7 @@ class WrittenGroup(NamedTuple):
             row[column] = json_form(self.source.columns[column], name, each)
         return row
 
-    def check(self, row: Mapping[str, Any]) -> None:
+    def check(self, row: Row) -> None:
         """BadRequest where a row has no key or no time."""
         for column in (*(key.column for key in self.view.keys), self.source.event_time):
             if row.get(column) is None:
@@ -76,13 +80,54 @@ class WrittenGroup(NamedTuple):
             for key, text in zip(self.view.keys, texts, strict=True)
         }
 
-    def is_ended(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row is a soft deletion."""
-        until, time = self.source.until, self.source.event_time
-        others = [
-            value for name, value in row.items() if name not in {until, time, *(key.column for key in self.view.keys)}
-        ]
-        return all(value is None for value in others)
+    def newest(self, read: CurrentRows) -> Row | None:
+        """The newest of the rows that are there."""
+        return self._forms(read.rows[-1]) if read.rows else None
+
+    def _forms(self, row: Mapping[str, Scalar]) -> Row:
+        return {name: to_json(self.source.columns[name], value) for name, value in row.items()}
+
+    def time(self, row: Row) -> int:
+        """When a row happened (µs)."""
+        return _micros(row[self.source.event_time])
+
+    def is_record(self, row: Row, now: int) -> bool:
+        """Whether the newest row of a key is a record: it was not deleted softly, nor has it expired at an instant (µs)."""
+        until, ttl = row.get(self.source.until or ""), self.view.ttl
+        names = {self.source.event_time, self.source.until, *(key.column for key in self.view.keys)}
+        if all(value is None for name, value in row.items() if name not in names):
+            return False
+        if self.view.folded:
+            return True
+        status = row_status(self.time(row), END if until is None else _micros(until), now, ttl)
+        return status is Status.PRESENT
+
+    def ended_row(self, key: Row, happened: str) -> Row:
+        """The row that deletes a record softly; BadRequest where it would count as any other."""
+        if self.view.folded:
+            raise BadRequest(
+                f"View '{self.view.name}' folds several rows ({self.view.folded[0].name}), and a soft deletion would be one of "
+                "them; use HardDelete"
+            )
+        return {**key, self.source.event_time: happened, **({self.source.until: happened} if self.source.until else {})}
+
+    def deletions(self, key: Row, read: CurrentRows, happened: str) -> list[Row]:
+        """The rows that delete those that are there; BadRequest where one cannot be, or the record is newer than its deletion."""
+        time, deleted, newest = self.source.event_time, self.source.deleted, self.newest(read)
+        if deleted is None:
+            raise BadRequest(f"{self.source.title} has no column deleted=…, so that its rows cannot be deleted")
+        if self.source.cutover_instant is not None and min(read.known_at, default=END) <= self.source.cutover_instant:
+            raise BadRequest(
+                f"{self.source.title}: the record has rows in the history, in which nothing can be deleted"
+            )
+        if newest is not None and self.time(newest) > _micros(happened):
+            raise BadRequest(f"The record is of {newest[time]}, and is not deleted by what happened before")
+        names = dict.fromkeys([*self.source.identity, time, *key])
+        return [{**self._forms({name: row[name] for name in names}), deleted: True} for row in read.rows]
+
+
+def _micros(instant: str) -> int:
+    return micros_of(cast("datetime | FarTimestamp", from_json(Timestamp, instant)))
 
 
 def _later(instant: str, seconds: int) -> Any:
