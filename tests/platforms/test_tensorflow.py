@@ -480,10 +480,18 @@ def test_a_changed_definition_is_refused(tmp_path: Path) -> None:
             assert open_tfrecord(tmp_path / name).rows == 4
 
 
-def test_tensors_need_tensorflow() -> None:
-    """And say so, where it is not there."""
+def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors need TensorFlow, records a checksum, and statistics and what was written neither."""
+    table = every_type(2)
     with pytest.raises(MissingPackageError, match="Tensors need tensorflow: pip install tensorflow"):
-        feature_spec(every_type(2))
+        feature_spec(table)
+    to_tfrecord(table, tmp_path / "set")
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    with pytest.raises(
+        MissingPackageError, match=r"TFRecords need google_crc32c: pip install 'featurestore\[tfrecord\]'"
+    ):
+        to_tfrecord(table, tmp_path / "set")
+    assert open_tfrecord(tmp_path / "set").rows == training_statistics(table).rows == 2
 
 
 def test_batches_are_of_one_size(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import gzip
 import json
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,11 +31,6 @@ from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest, load_manifest
 from featurestore.training.training_frame import TrainingFrame, manifest_beside, writable_target
 from featurestore.types import FeatureType, parse_type
-
-try:
-    import google_crc32c
-except ModuleNotFoundError as error:
-    raise MissingPackageError(f"TFRecords need {error.name}: pip install 'featurestore[tfrecord]'") from error
 
 RECORDS = "tfrecord"
 """Under which word of the manifest it is said what the files are."""
@@ -107,7 +102,8 @@ def to_tfrecord(
         raise RequestError(f"compression is 'gzip', or None, and not {shown(compression)}")
     if rows_per_file is not None and (type(rows_per_file) is not int or rows_per_file < 1):
         raise RequestError(f"rows_per_file is a whole number from 1 on, and not {shown(rows_per_file)}")
-    load_manifest(training)  # which refuses what has none before anything is written
+    _Framing()
+    load_manifest(training)  # which refuse, both, before anything is answered or written
     rows = TrainingRows(training, columns)
     try:
         written = again(lambda: _written(rows, target, rows_per_file, compression))
@@ -174,7 +170,7 @@ class _RecordWriter:
     def __init__(self, folder: Path, rows_per_file: int | None, compression: Compression | None) -> None:
         self.done: list[RecordFile] = []
         self._folder, self._rows_per_file, self._compression = folder, rows_per_file, compression
-        self._rows = 0
+        self._framing, self._rows = _Framing(), 0
         self._open()
 
     def __enter__(self) -> Self:
@@ -188,7 +184,7 @@ class _RecordWriter:
 
     def add(self, examples: Sequence[bytes]) -> None:
         """Write each as a record."""
-        records = list(map(_record, examples))
+        records = list(map(self._framing.record, examples))
         while self._rows_per_file is not None and self._rows + len(records) > self._rows_per_file:
             fits = self._rows_per_file - self._rows
             self._write(records[:fits])
@@ -217,19 +213,28 @@ class _RecordWriter:
         self._stack.close()
 
 
-def _record(example: bytes) -> bytes:
-    return b"".join((_head(len(example)), example, _masked_checksum(example)))
+class _Framing:
+    """Puts an example between what a record has before and behind it. Raises MissingPackageError."""
 
+    def __init__(self) -> None:
+        try:
+            from google_crc32c import value
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(f"TFRecords need {error.name}: pip install 'featurestore[tfrecord]'") from error
+        self._checksum: Callable[[bytes], int] = value
+        self._head = lru_cache(1 << 16)(self._new_head)
 
-@lru_cache(1 << 16)
-def _head(size: int) -> bytes:
-    length = struct.pack("<Q", size)
-    return length + _masked_checksum(length)
+    def record(self, example: bytes) -> bytes:
+        """The record of an example."""
+        return b"".join((self._head(len(example)), example, self._masked(example)))
 
+    def _new_head(self, size: int) -> bytes:
+        length = struct.pack("<Q", size)
+        return length + self._masked(length)
 
-def _masked_checksum(data: bytes) -> bytes:
-    check: int = google_crc32c.value(data)
-    return struct.pack("<I", ((check >> 15 | check << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+    def _masked(self, data: bytes) -> bytes:
+        check = self._checksum(data)
+        return struct.pack("<I", ((check >> 15 | check << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
