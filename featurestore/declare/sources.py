@@ -247,6 +247,12 @@ def no_path(text: str, *, remote: bool = False) -> str | None:
 OBJECT_STORES = frozenset({"az", "gs", "s3"})
 """Schemes of the object stores that Parquet files are read from."""
 
+
+def is_url(path: str) -> bool:
+    """Whether a path names something in an object store."""
+    return path.partition("://")[0] in OBJECT_STORES and "://" in path
+
+
 CLOUDS = frozenset({"abfs", "abfss", "az", "dbfs", "gs", "hdfs", "md", "s3", "s3a"})
 """Schemes of places that are also written with fewer slashes."""
 

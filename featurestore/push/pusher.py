@@ -384,9 +384,9 @@ class Pusher:
         whole = pa.concat_tables(tables)
         known = self._known(applied.source, whole)
         overwriting = {number: request.overwrite for number, request in enumerate(requests) if request.overwrite}
-        refused: Mapping[int, PushError] = outdated(
-            applied.source, tables, overwriting, log=self._log, forgotten=self._offline.forgotten
-        )
+        refused: Mapping[int, PushError] = {}
+        if overwriting:
+            refused = outdated(applied.source, tables, overwriting, log=self._log, forgotten=self._offline.forgotten)
         while True:
             found = deduplicate(applied.source, tables, known, now=now, refused=refused, overwriting=overwriting)
             if not found.fresh:

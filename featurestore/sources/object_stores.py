@@ -13,7 +13,7 @@ from fnmatch import translate
 from functools import cache, partial
 from typing import Any, NamedTuple
 
-from featurestore.declare.sources import OBJECT_STORES
+from featurestore.declare.sources import is_url
 from featurestore.errors import ConfigError
 from featurestore.lazy import duckdb, pa, pafs
 
@@ -39,11 +39,6 @@ class Stored(NamedTuple):
     """Bytes."""
     modified: int
     """ns since the epoch, as exactly as the store tells it: mostly whole seconds."""
-
-
-def is_url(path: str) -> bool:
-    """Whether a path names something in an object store."""
-    return path.partition("://")[0] in OBJECT_STORES and "://" in path
 
 
 def listed(url: str, suffixes: tuple[str, ...]) -> tuple[str, list[Stored]]:

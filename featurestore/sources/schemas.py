@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from featurestore.declare.push import PushSource
-from featurestore.declare.sources import FileSource, Source
+from featurestore.declare.sources import FileSource, Source, is_url
 from featurestore.durable.forks import mutex
 from featurestore.lazy import duckdb, pa, pq
 from featurestore.semantics.columns import Mixed, RawColumns, type_of_column, widens
@@ -54,8 +54,9 @@ class Schemas:
 
     def _read(self, connection: duckdb.DuckDBPyConnection, source: Source, path: str) -> FileColumns:
         try:
-            register(connection, [path])
-            stored = pq.read_metadata(readable_file(path)).schema
+            if is_url(path):
+                register(connection, [path])
+            stored = pq.read_metadata(readable_file(path) if is_url(path) else path).schema
             schema = stored.to_arrow_schema()
         except (pa.ArrowException, OSError) as error:
             raise source_error(source, no_parquet(path, error, of_source=True)) from error

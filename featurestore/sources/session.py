@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
-from featurestore.declare.sources import DataFrameSource, FileSource, Source, TableSource
+from featurestore.declare.sources import DataFrameSource, FileSource, Source, TableSource, is_url
 from featurestore.errors import FilesChangedError, SourceError, did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns
@@ -215,7 +215,9 @@ class Session:
         self, source: FileSource, name: str, files: Sequence[SourceFile], *, beside: Iterable[str]
     ) -> OpenedSource:
         """The rows of files, numbered as they are given."""
-        register(self.connection, [file.path for file in files])
+        urls = [file.path for file in files if is_url(file.path)]
+        if urls:
+            register(self.connection, urls)
         stored = self._sources.columns_of(self.connection, source, files)
         columns = self._sources.agreed_columns(self.connection, source, files)
         rows = rows_of_files(

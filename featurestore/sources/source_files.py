@@ -18,7 +18,7 @@ from glob import escape
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from featurestore.declare.sources import FileSource, ParquetSource, Source, TableSource, no_path
+from featurestore.declare.sources import FileSource, ParquetSource, Source, TableSource, is_url, no_path
 from featurestore.errors import FilesChangedError, SourceError
 from featurestore.sources import object_stores
 from featurestore.sources.arrivals import Sighting
@@ -96,7 +96,7 @@ class Places:
 
     def _now(self, source: Source, file: SourceFile) -> SourceFile | None:
         """A file of this machine as it is now, one of an object store as it was listed; None where it is gone."""
-        if object_stores.is_url(file.path):
+        if is_url(file.path):
             return file
         try:
             return _status(file.path, file.name)
@@ -119,7 +119,8 @@ class Places:
 
     def check_unchanged(self, source: Source, files: Sequence[SourceFile]) -> None:
         """FilesChangedError where one of these files is not as it was found. Others may have come."""
-        remote = self._looked_at(source, [file for file in files if object_stores.is_url(file.path)])
+        stored = [file for file in files if is_url(file.path)]
+        remote = self._looked_at(source, stored) if stored else {}
         for file in files:
             now = remote[file.path] if file.path in remote else self._now(source, file)
             if now is None:
@@ -165,7 +166,7 @@ class Places:
             problem = no_path(written, remote=source.REMOTE)
             if problem is not None:
                 raise source_error(source, problem)
-            of_one = self._stored(source, written) if object_stores.is_url(written) else self._local(source, written)
+            of_one = self._stored(source, written) if is_url(written) else self._local(source, written)
             for file in of_one:
                 found.setdefault(file.path, file)
         return list(found.values())

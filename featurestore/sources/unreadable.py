@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from featurestore.declare.sources import is_url
 from featurestore.lazy import duckdb
-from featurestore.sources.object_stores import is_url
 
 HEAD, TAIL = 64, 4
 """Bytes at a file's ends that are looked at."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
-from featurestore.declare.sources import ParquetSource, no_path
+from featurestore.declare.sources import ParquetSource, is_url, no_path
 from featurestore.durable.parquet import parquet_file
 from featurestore.errors import SpineError
 from featurestore.lazy import pa, pq
 from featurestore.semantics.engine import batches_of, is_relation
-from featurestore.sources.object_stores import ObjectStoreError, is_url, listed, readable
+from featurestore.sources.object_stores import ObjectStoreError, listed, readable
 from featurestore.sources.source_files import PlaceError, files_below
 from featurestore.sources.unreadable import no_parquet
 
