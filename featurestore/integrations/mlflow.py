@@ -19,11 +19,12 @@ from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
-from featurestore.declare.frames import content_digest, is_pandas, table_of
+from featurestore.declare.frames import content_digest, is_pandas
 from featurestore.durable.checksums import signed
 from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.integrations.mlflow_source import TrainingSetSource
 from featurestore.integrations.opened import StorePath, opened, path_of
+from featurestore.integrations.rows import pandas_of
 from featurestore.lazy import pa, pd
 from featurestore.serving.online_result import OnlineResult
 from featurestore.store import FeatureStore
@@ -75,14 +76,21 @@ def log_training_set(
 class FeatureModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """A model that is asked with keys and request values, and gets its features from the store.
 
-    model: one with `predict`. form: how it takes its features. A model that is written as code inherits from this, and says `score`.
+    model: one with `predict`. form: how it takes its features. columns: by the service's columns what the model calls them, in its
+    order; by default all, under their own names. timestamp: the column of times of what it learned from, which `score_batch` looks
+    for. A model that is written as code inherits from this, and says `score`.
     """
 
-    def __init__(self, model: Any = None, *, form: Form = "arrow") -> None:
+    def __init__(
+        self, model: Any = None, *, form: Form = "arrow", columns: Mapping[str, str] | None = None,
+        timestamp: str = TIMESTAMP,
+    ) -> None:  # fmt: skip
         if form not in get_args(Form):
             raise FeatureStoreError(f"form is 'arrow', 'numpy' or 'matrix', and not {form!r}")
         self.model = model
         self.form = form
+        self.columns = None if columns is None else dict(columns)
+        self.timestamp = timestamp
 
     def load_context(self, context: Any) -> None:
         """Open the project, and refuse the model here if its features are not served. Raises FingerprintError."""
@@ -109,10 +117,20 @@ class FeatureModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def score_found(self, found: TrainingFrame | OnlineResult) -> Any:
         """The predictions of what `look_up` found."""
-        return self.score(_formed(found, self.form))
+        if self.form == "matrix":
+            return self.score(found.to_numpy(columns=None if self.columns is None else list(self.columns)))
+        frame = (
+            found.features if self.form == "arrow" else found.to_pandas(dtypes="numpy")[list(found.features.columns)]
+        )
+        return self.score(self.named(frame))
+
+    def named(self, features: pd.DataFrame) -> pd.DataFrame:
+        """A service's columns as the model knows them."""
+        return features if self.columns is None else features[list(self.columns)].rename(columns=self.columns)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name in {"model", "form"}}
+        kept = {"model", "form", "columns", "timestamp"}
+        return {name: value for name, value in self.__dict__.items() if name in kept}
 
 
 def log_model(
@@ -155,14 +173,15 @@ def log_model(
     return info
 
 
-def score_batch(model_uri: str, rows: Any, *, timestamp: str = TIMESTAMP, result: str = "prediction") -> pd.DataFrame:
-    """The rows with the predictions of a logged model beside them: as of their times where they have a column `timestamp`, as of
-    now where they have none. result: the name of the predictions' column."""
-    frame = rows if is_pandas(rows) else _frame(rows)
+def score_batch(model_uri: str, rows: Any, *, timestamp: str | None = None, result: str = "prediction") -> pd.DataFrame:
+    """The rows with the predictions of a logged model beside them: as of their times where they have a column `timestamp` (by
+    default the model's), as of now where they have none. result: the name of the predictions' column."""
+    frame = pandas_of(rows, "rows")
     if result in frame.columns:
         raise RequestError(f"The rows have a column '{result}'; result= gives the predictions another name")
     model = loaded_model(model_uri)
-    found = model.look_up(frame, timestamp if timestamp in frame.columns else None)
+    at = model.timestamp if timestamp is None else timestamp
+    found = model.look_up(frame, at if at in frame.columns else None)
     return frame.assign(**{result: model.score_found(found)})
 
 
@@ -180,20 +199,6 @@ def _tags(manifest: Manifest) -> dict[str, str]:
 
 def _as_text(model: Any) -> Any:
     return str(model) if isinstance(model, Path) else model
-
-
-def _frame(rows: Any) -> pd.DataFrame:
-    try:
-        frame: pd.DataFrame = table_of(rows).to_pandas(types_mapper=pd.ArrowDtype)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"The rows are no frame with the columns of the keys: {error}") from None
-    return frame
-
-
-def _formed(found: TrainingFrame | OnlineResult, form: Form) -> Any:
-    if form == "matrix":
-        return found.to_numpy()
-    return found.features if form == "arrow" else found.to_pandas(dtypes="numpy")[list(found.features.columns)]
 
 
 def _signature(inputs: Mapping[str, FeatureType]) -> ModelSignature:
@@ -230,7 +235,8 @@ def _needs(model: Any, words: dict[str, Any]) -> dict[str, Any]:
 def _requirements(model: Any) -> list[str]:
     """This product, and the library that the model is of."""
     needed = [f"featurestore[mlflow]=={version('featurestore')}"]
-    library = type(model).__module__.partition(".")[0]
+    own = model.model if isinstance(model, FeatureModel) else None
+    library = type(model if own is None else own).__module__.partition(".")[0]
     for name in packages_distributions().get(library, ()):
         needed += [f"{name}=={version(name)}"] if name != "featurestore" else []
     return needed

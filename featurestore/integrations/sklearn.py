@@ -9,9 +9,10 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from featurestore.declare.frames import is_pandas, table_of
+from featurestore.declare.frames import is_pandas
 from featurestore.errors import FingerprintError, RequestError
 from featurestore.integrations.opened import StorePath, opened, path_of
+from featurestore.integrations.rows import names_of, taken
 from featurestore.lazy import pd
 from featurestore.serving.lookup import no_input
 from featurestore.store import FeatureStore
@@ -43,30 +44,30 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: object = None) -> Self:  # noqa: ARG002, N803  their signature
         """Note the features that the rows would get, and their fingerprint. Rows without times are refused, unless timestamp=None."""
-        rows = _rows(X)
+        rows = taken(X, "X")
         if self._has_times(rows):
             self._historical(rows[:1])
         elif self.timestamp is not None:
             raise RequestError(
                 f"X has no column '{self.timestamp}', which says as of when a model learns; it has "
-                f"{', '.join(map(str, _names(rows))) or 'none'}. timestamp= names another column, and timestamp=None takes values of now"
+                f"{', '.join(map(str, names_of(rows))) or 'none'}. timestamp= names another column, and timestamp=None takes values of now"
             )
         else:
             service = opened(self.store, self.env).lookup(self.features).service
-            if missing := [name for name in service.inputs if name not in _names(rows)]:
-                raise no_input("X", missing[0], _names(rows))
+            if missing := [name for name in service.inputs if name not in names_of(rows)]:
+                raise no_input("X", missing[0], names_of(rows))
             self._note(rows, [column.name for column in service.columns], service.fingerprint)
         return self
 
     def fit_transform(self, X: Any, y: object = None, **_: object) -> pd.DataFrame:  # noqa: ARG002, N803
         """`fit`, and then `transform`, with values as of the rows' times computed once."""
-        rows = _rows(X)
+        rows = taken(X, "X")
         return self._historical(rows) if self._has_times(rows) else self.fit(rows).transform(rows)
 
     def transform(self, X: Any) -> pd.DataFrame:  # noqa: N803
         """The features of the rows; a pandas frame's index is kept. Errors are those of the store's verbs."""
         check_is_fitted(self, "fingerprint_")
-        rows = _rows(X)
+        rows = taken(X, "X")
         if self._has_times(rows):
             return self._historical(rows, self.fingerprint_)
         store = opened(self.store, self.env)
@@ -97,7 +98,7 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self._shown(found.to_pandas(dtypes=self.dtypes), rows)
 
     def _note(self, rows: Any, names: list[str], fingerprint: str) -> None:
-        self.feature_names_in_ = np.array(_names(rows), dtype=object)
+        self.feature_names_in_ = np.array(names_of(rows), dtype=object)
         self.n_features_in_ = len(self.feature_names_in_)
         self._features_out, self.fingerprint_ = names, fingerprint
 
@@ -108,7 +109,7 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return shown
 
     def _has_times(self, rows: Any) -> bool:
-        return self.timestamp is not None and self.timestamp in _names(rows)
+        return self.timestamp is not None and self.timestamp in names_of(rows)
 
     def __sklearn_clone__(self) -> FeatureTransformer:
         """One that is not fitted, over the same store: a store has no copies."""
@@ -118,17 +119,3 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         state: dict[str, Any] = super().__getstate__()
         env = self.store.config.environment if isinstance(self.store, FeatureStore) else self.env
         return {**state, "store": path_of(self.store), "env": env}
-
-
-def _rows(rows: Any) -> Any:
-    """A pandas frame as it is, everything else as an Arrow table: streams can be read once."""
-    if is_pandas(rows):
-        return rows
-    try:
-        return table_of(rows)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"X is no frame with the columns of the keys: {error}") from None
-
-
-def _names(rows: Any) -> list[Any]:
-    return list(rows.columns) if is_pandas(rows) else list(rows.column_names)
