@@ -406,8 +406,9 @@ class FeatureStore(BoundToProcess):
         NotFoundError; all else is raised by the future.
 
         overwrite: the rows say what they are from now on: one that is equal to an earlier version, and not to the last one, is
-        no retry, and one that comes too late to count refuses all. Where `current_rows` of a key are given from which they were made, they
-        are kept only where these are the current ones still; RowsChangedError, and nothing is kept, where they are not.
+        no retry, and one that comes too late to count refuses all. Where the current rows of a key are given that they were
+        made from (`push.current_rows`), they are kept only where these are the current ones still; RowsChangedError, and
+        nothing is kept, where they are not.
         """
         if not isinstance(overwrite, bool | CurrentRows):
             raise RequestError(f"overwrite is True, False or the current rows of a key, and not {shown(overwrite)}")

@@ -75,8 +75,8 @@ def _current_rows(offline: Offline, view: ResolvedView, key: Sequence[Scalar]) -
         tuple(dict(zip(source.columns, each, strict=True)) for each in values),
         tuple(found["learned_us"].to_pylist()),
         columns,
-        digests_of(source, pa.table(given), columns)[0],
-        frozenset(digests_of(source, rows, source.identity)),
+        digests_of(source, pa.table(given or {"": [0]}), columns)[0],
+        frozenset(digests_of(source, rows, source.identity)) if source.identity else frozenset(),
         NEVER if last is None else last,
         forgotten,
     )

@@ -215,8 +215,9 @@ def identity_keys(source: PushSource, prefix: bytes, rows: pa.Table) -> list[byt
 
 def digests_of(source: PushSource, rows: pa.Table, names: Iterable[str] | None = None) -> list[bytes]:
     """A digest of each row's columns, or of these of them: equal for equal values, to the bit."""
-    names = source.columns if names is None else names
-    columns = [
-        [order_bytes(source.columns[name], value) for value in scalars(rows[name].combine_chunks())] for name in names
-    ]
-    return [blake2b(b"".join(parts), digest_size=DIGEST_BYTES).digest() for parts in zip(*columns, strict=True)]
+    parts = [b""] * rows.num_rows
+    for name in source.columns if names is None else names:
+        of = source.columns[name]
+        values = scalars(rows[name].combine_chunks())
+        parts = [before + order_bytes(of, value) for before, value in zip(parts, values, strict=True)]
+    return [blake2b(part, digest_size=DIGEST_BYTES).digest() for part in parts]

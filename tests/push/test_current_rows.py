@@ -246,6 +246,34 @@ def test_rows_of_the_history_are_among_them(tmp_path: Path) -> None:
         assert read.known_at[0] < source.cutover_instant < read.known_at[1]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("key", [{"card": String}, {}])
+@pytest.mark.parametrize("identity", ["id", []])
+def test_what_names_no_row_or_no_key_is_compared_all_the_same(
+    tmp_path: Path, key: dict[str, Any], identity: Any
+) -> None:
+    """Without identities a row replaces none, and without a key every row is of the one there is."""
+    source = PushSource("rows", schema=SOURCE.columns, event_time="at", identity=identity)
+    view = FeatureView("view", entity=Entity("card", key=key), source=source, features=["x"])
+    with _store(tmp_path, view=view) as store:
+        values = ["a"] if key else []
+
+        def read() -> CurrentRows:
+            return current_rows(store.offline, store.lookup("view").service.parts[0].view, values)
+
+        store.push("rows", [row(1, 10)])
+        before = read()
+        store.push("rows", [row(2, 20, card="b")])
+        assert [each["x"] for each in read().rows] == ([10] if key else [10, 20])
+        given = [row(1, 11)]
+        if key:
+            assert store.submit_push("rows", given, overwrite=before).result() == (1, 0, 0)
+        with pytest.raises(RowsChangedError):
+            store.submit_push("rows", given, overwrite=before).result()
+        assert store.submit_push("rows", given, overwrite=read()).result() == (
+            (0, 1, 0) if key and identity else (1, 0, 0)
+        )
+
+
 @pytest.mark.parametrize("wrong", [None, 1, "True", [], object()])
 def test_what_is_to_be_overwritten_is_current_rows(tmp_path: Path, wrong: Any) -> None:
     with _store(tmp_path) as store, pytest.raises(Exception, match="overwrite"):
