@@ -21,7 +21,7 @@ LOWEST := .venv-lowest
 PLATFORMS := .venv-platforms
 # Platforms whose packages do not agree with ours: one environment each, pinned whole in tests/platforms/environments.
 APART := $(patsubst tests/platforms/environments/%.txt,.venv-%/.installed,$(wildcard tests/platforms/environments/*.txt))
-CORE := tests/semantics tests/query tests/push tests/training tests/durable/test_parquet.py tests/serving tests/online/test_online_conformance.py \
+CORE := tests/semantics tests/statistics tests/query tests/push tests/training tests/durable/test_parquet.py tests/serving tests/online/test_online_conformance.py \
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
