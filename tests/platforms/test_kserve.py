@@ -31,12 +31,11 @@ from tests.servers import PATIENCE_SECONDS, FeatureServer, certificate, free_por
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-kserve" / "bin" / "python"
 SERVERS = Path(__file__).with_name("kserve_servers.py")
-QUIET = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT),
-}  # as `pip install --no-deps featurestore` is: nothing else of us is there
+QUIET = {**os.environ, "PYTHONPATH": str(ROOT)}
+"""As after `pip install --no-deps featurestore`: of what we need there is what kserve needs."""
 
 DATATYPES = {"Bool": "BOOL", "Int32": "INT32", "Int64": "INT64", "Float32": "FP32", "Float64": "FP64"}
+PAGE = BLOCK.findall((PAGES / "kserve.md").read_text())
 LISTS = {name for name, of in TYPES.items() if of.element is not None and of.length is None}
 
 
@@ -447,24 +446,29 @@ def test_clients_of_grpc(world: World) -> None:
 
 
 @contextmanager
-def shown(folder: Path, fingerprint: str, url: str, key: str) -> Iterator[KServeProcess]:
-    """The transformer of docs/platforms/kserve.md, started as its container is, before a predictor."""
-    page = BLOCK.findall((PAGES / "kserve.md").read_text())
-    (made,) = (yaml.safe_load(text) for kind, text in page if kind == "yaml")
+def shown(folder: Path, fingerprint: str, url: str, key: str) -> Iterator[dict[str, KServeProcess]]:
+    """The transformer of docs/platforms/kserve.md, started as its container is, before a predictor; by the protocol, which the page
+    says is v2."""
+    (made,) = (yaml.safe_load(text) for kind, text in PAGE if kind == "yaml")
     (container,) = made["spec"]["transformer"]["containers"]
     assert container["env"][0]["name"] == "FEATURESTORE_KEY"
     _, *command = container["command"]
-    arguments = [text.replace("http://127.0.0.1:6570", url) for text in container["args"]]
-    assert f"--feature_fingerprint={fingerprint}" in arguments
+    command += [text.replace("http://127.0.0.1:6570", url) for text in container["args"]]
+    assert {f"--feature_fingerprint={fingerprint}", "--predictor_protocol=v2"} < set(command)
     predictor = KServeProcess(
         folder / "predictor.log", str(SERVERS), "predictor", '["ranking"]', "--enable_grpc", "false"
     )
-    added = ["--model_name", "ranking", "--predictor_host", predictor.host, "--enable_grpc", "false"]
-    transformer = KServeProcess(folder / "transformer.log", *command, *arguments, *added, key=key)
-    with predictor, transformer:
-        predictor.wait()
-        transformer.wait()
-        yield transformer
+    command += ["--model_name", "ranking", "--predictor_host", predictor.host, "--enable_grpc", "false"]
+    transformers = {
+        protocol: KServeProcess(
+            folder / f"{protocol}.log", *(text.replace("=v2", f"={protocol}") for text in command), key=key
+        )
+        for protocol in ("v1", "v2")
+    }
+    with predictor, transformers["v1"], transformers["v2"]:
+        for process in (predictor, *transformers.values()):
+            process.wait()
+        yield transformers
 
 
 def test_what_the_page_shows(tmp_path: Path) -> None:
@@ -486,10 +490,12 @@ def test_what_the_page_shows(tmp_path: Path) -> None:
             store.apply()
             store.materialize(progress=False)
 
-    (code,) = (text for kind, text in BLOCK.findall((PAGES / "kserve.md").read_text()) if kind == "python")
+    (code,) = (text for kind, text in PAGE if kind == "python")
+    (body,) = (json.loads(text) for kind, text in PAGE if kind == "json")
     port = free_port()
     first, again = (FeatureServer(repo, port=port, stderr=subprocess.DEVNULL) for _ in range(2))
-    with shown(tmp_path, fingerprint, first.url, key) as transformer:
+    with shown(tmp_path, fingerprint, first.url, key) as transformers:
+        transformer = transformers["v2"]
 
         def ask(**headers: str) -> httpx.Response:
             body = {"inputs": inputs_of([{"driver_id": "d1"}])}
@@ -508,6 +514,11 @@ def test_what_the_page_shows(tmp_path: Path) -> None:
             assert told["drivers__trips"] == [f"INT64 {trips}" for trips in expected["drivers__trips"]]
             assert told["score"] == [9.5 + 2 * 2, 20.25 + 2 * 1]
             assert found["answer"].json()["id"] == "r1"
+            url = f"{transformers['v1'].url}/v1/models/ranking:predict"
+            answer = httpx.post(url, json=body, timeout=PATIENCE_SECONDS)
+            named = [{"drivers__fare": "9.5", "drivers__trips": "2"}, {"drivers__fare": "20.25", "drivers__trips": "1"}]
+            assert [one["told"] for one in answer.json()["predictions"]] == named
+            assert [one["score"] for one in answer.json()["predictions"]] == told["score"]
             answer = ask(x_request_id="order-17", authorization="Bearer of-the-caller")
             assert answer.status_code == 200, answer.text
         answer = ask()
@@ -522,7 +533,7 @@ def test_what_the_page_shows(tmp_path: Path) -> None:
             while (answer := ask()).status_code != 200:
                 assert time.monotonic() < deadline, answer.text
                 time.sleep(0.1)
-    assert "Unclosed" not in transformer.log.read_text()
+    assert not any("Unclosed" in each.log.read_text() for each in transformers.values())
     with FeatureStore(repo) as store:
         logged = find_request(store.config.serving_log.folder, "order-17")
         assert logged.rows["drivers__fare"].to_pylist() == [9.5]
