@@ -1,8 +1,11 @@
-"""A real Redis server for whoever asks for it, and which files are tested first."""
+"""A real Redis server for whoever asks for it, where temporary files lie, and which files are tested first."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,17 @@ import pytest
 
 from tests.servers import PostgresServer, RedisServer
 
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process that a test starts would compile the whole package anew
+sys.dont_write_bytecode = False  # else this process would compile the package and all tests anew,
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # and each that a test starts the package
+
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30
+"""A file system without a disk, and how much must be free on it."""
+
+if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+    os.environ["TMPDIR"] = str(
+        MEMORY
+    )  # most of what is tested waits until its bytes are on the disk, thousands of times
+    tempfile.tempdir = None
 
 LONGEST_FIRST = [
     "test_explain.py",  # some 50 s of CPU time

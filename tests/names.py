@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import featurestore
@@ -18,6 +19,7 @@ MAKERS = {"table", "field", "append_column", "schema", "from_arrays"}
 """Functions of Arrow that are given names of columns."""
 
 
+@cache
 def own_names() -> list[str]:
     """Every word that stands in SQL, or names a column of Arrow: more than there are columns, and none too few."""
     found: set[str] = set()

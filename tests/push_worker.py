@@ -1,12 +1,4 @@
-"""Run as a program: push rows beside other processes, and be killed on the way where that was planted.
-
-push_worker FOLDER WHO PUSHES SKEW CLOCK KILL
-
-WHO: a number; the rows of a worker have identities of their own. SKEW: seconds that this process's clock is ahead.
-CLOCK: "injected", or "own" for the online store's. KILL: "" or a point of the last push: "reserve" (after known_at was
-reserved), "append" (after the rows came into the log), "apply" (before the records are written), "answer" (after that).
-Each push is written to FOLDER/sent.WHO before it is made, a JSON list of rows a line.
-"""
+"""What a process does that pushes rows beside others, and is killed on the way where that was planted."""
 
 from __future__ import annotations
 
@@ -14,11 +6,15 @@ import json
 import os
 import random
 import signal
-import sys
 import time
+import traceback
 from datetime import datetime, timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from featurestore import FeatureStore
+from featurestore.clock import to_datetime
 
 REAL = time.time_ns
 
@@ -65,31 +61,39 @@ def rows_of(who: int, number: int, now: datetime, chosen: random.Random) -> list
     return rows
 
 
-def main(folder: str, who: str, pushes: str, skew: str, clock: str, kill: str) -> None:
-    ahead = round(float(skew) * 1e9)
+def work(told: Connection, folder: str, who: int, pushes: int, *, skew: float, injected: bool, kill: str) -> None:
+    """Say "ready", push once something was answered, and say "done", or what went wrong.
+
+    who: the rows of a worker have identities of their own. skew: seconds that this process's clock is ahead. injected: whether
+    that is the store's clock, and not the online store's own. kill: "" or a point of the last push: "reserve" (after known_at was
+    reserved), "append" (after the rows came into the log), "apply" (before the records are written), "answer" (after that).
+    Each push is written to the folder's sent.WHO before it is made, a JSON list of rows a line.
+    """
+    try:
+        _push(told, folder, who, pushes, skew=skew, injected=injected, kill=kill)
+        told.send("done")
+    except BaseException:  # noqa: BLE001 - whatever it is, it is told
+        told.send(traceback.format_exc())
+
+
+def _push(told: Connection, folder: str, who: int, pushes: int, *, skew: float, injected: bool, kill: str) -> None:
+    ahead = round(skew * 1e9)
     time.time_ns = lambda: REAL() + ahead
-    from featurestore import FeatureStore
-    from featurestore.clock import to_datetime
 
     def now() -> datetime:
         return to_datetime(time.time_ns() // 1000)
 
-    chosen = random.Random(int(who))
-    with FeatureStore(folder, clock=now if clock == "injected" else None) as store:
+    chosen = random.Random(who)
+    with FeatureStore(folder, clock=now if injected else None) as store:
         store.get_online_features({"entity_0": 1}, "view")
-        print("ready", flush=True)
-        sys.stdin.readline()
-        for number in range(1, int(pushes) + 1):
-            happened = now() if clock == "injected" else to_datetime(REAL() // 1000)
-            rows = rows_of(int(who), number, happened, chosen)
+        told.send("ready")
+        told.recv()
+        for number in range(1, pushes + 1):
+            happened = now() if injected else to_datetime(REAL() // 1000)
+            rows = rows_of(who, number, happened, chosen)
             with Path(folder, f"sent.{who}").open("a") as sent:
                 sent.write(json.dumps(rows) + "\n")
-            if kill and number == int(pushes):
+            if kill and number == pushes:
                 source: Any = store.lookup("view").service.parts[0].view.source
                 plant(type(store.online), type(store.offline.log(source)), kill)
             store.push("rows", rows, json=True)
-    print("done", flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

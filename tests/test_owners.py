@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -33,6 +32,7 @@ from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ConfigError, LogError, RegistryError
 from featurestore.sources.log import FileLog
 from featurestore.types import Int64, String, Timestamp
+from tests.forks import forks
 from tests.small import NOON, THING, hours, raised, spine, table, write
 
 STAGING = '\n[env.staging]\nproject = "shop_staging"\n'
@@ -195,7 +195,7 @@ def _adopt(folder: Path, project: str, barrier: Any, results: Any) -> None:
 
 def test_of_many_that_adopt_at_once_one_does(tmp_path: Path) -> None:
     """In processes that race for it."""
-    context = multiprocessing.get_context("spawn")
+    context = forks()
     barrier, results = context.Barrier(4), context.Queue()
     processes = [context.Process(target=_adopt, args=(tmp_path, f"p{n}", barrier, results)) for n in range(4)]
     for process in processes:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,9 +18,10 @@ from featurestore.clock import instant_of
 from featurestore.errors import FeatureStoreError
 from featurestore.online.view_codec import ViewCodec, source_prefix
 from tests.folding import FoldSpec
+from tests.forks import forks
 from tests.histories import History
 from tests.oracle import SourceSpec, ViewSpec, sort_key
-from tests.push_worker import rows_of
+from tests.push_worker import rows_of, work
 from tests.pushing import PushWorld, Row, configure, configure_machines, with_hop
 
 SECOND = 1_000_000
@@ -72,26 +71,40 @@ class Looker(threading.Thread):
             self.errors.append(error)
 
 
-def start(folder: Path, who: int, pushes: int, *, skew: float = 0.0, injected: bool, kill: str = "") -> Any:
-    words = [str(folder), str(who), str(pushes), str(skew), "injected" if injected else "own", kill]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.push_worker", *words],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n", process.communicate()[1]
-    return process
+class Pusher:
+    """A process that pushes, ready to begin; see `tests.push_worker.work`."""
+
+    def __init__(
+        self, folder: Path, who: int, pushes: int, *, skew: float = 0.0, injected: bool, kill: str = ""
+    ) -> None:
+        self._told, its = forks().Pipe()
+        words = {"skew": skew, "injected": injected, "kill": kill}
+        self._process = forks().Process(target=work, args=(its, str(folder), who, pushes), kwargs=words, daemon=True)
+        self._process.start()
+        its.close()
+        assert (said := self._told.recv()) == "ready", said
+
+    def begin(self) -> None:
+        self._told.send("go")
+
+    def end(self) -> str:
+        """What it says at its end, or that it was killed."""
+        with self._told:
+            assert self._told.poll(500), "it hangs"
+            try:
+                said: str = self._told.recv()
+            except EOFError:
+                said = "killed"
+        self._process.join()
+        assert said == ("killed" if self._process.exitcode == -signal.SIGKILL else "done"), said
+        return said
 
 
-def together(processes: list[Any]) -> list[int]:
-    """Let processes that are ready push at the same time; their exit codes."""
+def together(processes: list[Pusher]) -> list[str]:
+    """Let processes that are ready push at the same time; how each of them ended."""
     for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    ended = [process.communicate(timeout=500) for process in processes]
-    codes = [process.returncode for process in processes]
-    assert set(codes) <= {0, -signal.SIGKILL}, ended
-    return codes
+        process.begin()
+    return [process.end() for process in processes]
 
 
 def check(world: PushWorld, store: FeatureStore, answers: list[Any]) -> list[Row]:
@@ -137,19 +150,19 @@ def test_pushers_in_many_processes_lose_and_double_nothing(
         looker, between = Looker(store), Looker(store)
         looker.start()
         skews = (0.0, 0.5, 1.5) if injected else (0.0, -3.0, 7.0)
-        running = [start(folders.get(n, tmp_path), n, 6, skew=skew, injected=injected) for n, skew in enumerate(skews)]
+        running = [Pusher(folders.get(n, tmp_path), n, 6, skew=skew, injected=injected) for n, skew in enumerate(skews)]
         victims = [
-            start(folders.get(10 + n, tmp_path), 10 + n, 1 + n, injected=injected, kill=point)
+            Pusher(folders.get(10 + n, tmp_path), 10 + n, 1 + n, injected=injected, kill=point)
             for n, point in enumerate(POINTS)
         ]
-        codes = together([*running, *victims])
-        assert codes == [0, 0, 0] + [-signal.SIGKILL] * 4
+        ends = together([*running, *victims])
+        assert ends == ["done"] * 3 + ["killed"] * 4
         alone = [
-            start(folders.get(20 + n, tmp_path), 20 + n, 1, injected=injected, kill=point)
+            Pusher(folders.get(20 + n, tmp_path), 20 + n, 1, injected=injected, kill=point)
             for n, point in enumerate(POINTS)
         ]
         for process in alone:  # one after the other: each finds what the one before has left
-            assert together([process]) == [-signal.SIGKILL]
+            assert together([process]) == ["killed"]
             between.look()
         lines = [line for path in sorted(tmp_path.rglob("sent.*")) for line in path.read_text().splitlines()]
         sent = [json.loads(line) for line in lines]

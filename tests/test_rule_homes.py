@@ -9,6 +9,7 @@ import ast
 import io
 import re
 import tokenize
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,10 +167,13 @@ def code_of(text: str) -> str:
     return "\n".join(lines)
 
 
-CODE = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts): code_of(path.read_text())
-    for path in sorted(ROOT.rglob("*.py"))
-}
+@cache
+def whole_code() -> dict[str, str]:
+    """Of every module; it takes seconds, which no process is to spend that runs other tests."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): code_of(path.read_text())
+        for path in sorted(ROOT.rglob("*.py"))
+    }
 
 
 def written_in(home: Home, code: dict[str, str]) -> dict[str, list[str]]:
@@ -185,7 +189,7 @@ def written_in(home: Home, code: dict[str, str]) -> dict[str, list[str]]:
 @pytest.mark.parametrize("home", HOMES, ids=lambda home: home.rule)
 def test_a_rule_is_written_in_its_home_alone(home: Home) -> None:
     """And there it is: a home that was moved or renamed is named here anew."""
-    found = written_in(home, CODE)
+    found = written_in(home, whole_code())
     copies = [line for module, lines in found.items() if module not in {*home.modules, *home.also} for line in lines]
     assert not copies, f"rule {home.rule}, whose home is {' and '.join(home.modules)}: {copies}"
     assert set(home.modules) <= set(found), home.rule

@@ -37,7 +37,6 @@ from featurestore.types import Float64, Int64, String, Timestamp
 from tests.names import own_names
 from tests.small import NOON, TIME, hours, opened, raised, spine, table, trained, view_of
 
-OWN = own_names()
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 KEYS = 4
 PUSHED = timedelta(hours=2)
@@ -59,8 +58,10 @@ def test_the_names_that_are_tried_are_those_of_the_code() -> None:
         "time",
         "known_at",
         "__replaces",
-    } <= {*OWN}
-    assert {"spine", "asof_rows", "file", "event time", "request time", "asked at", "__log_row", "f0", "w0"} <= {*OWN}
+    } <= {*own_names()}
+    assert {"spine", "asof_rows", "file", "event time", "request time", "asked at", "__log_row", "f0", "w0"} <= {
+        *own_names()
+    }
 
 
 @dataclass
@@ -76,11 +77,11 @@ class Names:
 
     def any(self) -> str:
         """A name of a column of the data, or of the spine."""
-        return self._one(OWN)
+        return self._one(own_names())
 
     def declared(self) -> str:
         """A name that a definition may have; `known_at` is what a push source says itself."""
-        return self._one([name for name in OWN if NAME.fullmatch(name) and name != "known_at"])
+        return self._one([name for name in own_names() if NAME.fullmatch(name) and name != "known_at"])
 
     def _one(self, names: Iterable[str]) -> str:
         name = self.drawn.choice([name for name in names if name.lower() not in self.taken])
@@ -232,7 +233,7 @@ def test_keys_of_all_names_ask_for_what_they_ask_for(case: Any) -> None:
         **{name: [100 * row + place for row in range(4)] for place, name in enumerate(own)},
     )
     view = view_of(rows, {"x": Latest("x")}, entity=entity)
-    names = [name for name in dict.fromkeys(map(case, OWN)) if name != "request time"]
+    names = [name for name in dict.fromkeys(map(case, own_names())) if name != "request time"]
     asked = [3, 2, 1, 0, None]
     with opened(view) as (store, _):
         store.materialize(progress=False)

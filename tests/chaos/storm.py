@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from typing import Literal, Self
 from tests.chaos.check import checked
 from tests.chaos.roles import play
 from tests.chaos.world import PUSHERS, write_project
+from tests.forks import forks
 from tests.servers import RedisServer, free_port
 
 Kind = Literal["lmdb", "redis"]
@@ -31,9 +31,6 @@ ROLES = (
 EVENTS = {"one": 10, "several": 4, "all": 2, "restart": 3, "older": 3, "empty": 2}
 """What may happen in a round, and how often beside the others."""
 
-LIBRARIES = ("duckdb", "lmdb", "pandas", "pyarrow.compute", "pyarrow.parquet", "redis", "featurestore.store")
-"""What each process would import anew, some 0.3 s of work, when it first uses something of it."""
-
 PATIENCE = 120.0
 """Seconds after which a process that makes no turn is taken for hanging."""
 
@@ -47,8 +44,7 @@ class Chaos:
         self._folder = Path(tempfile.mkdtemp(prefix=f"chaos-{kind}-"))
         self.project = self._folder / "project"
         self._redis = RedisServer(appendonly="yes", appendfsync="always") if kind == "redis" else None
-        self._forks = multiprocessing.get_context("forkserver")
-        self._forks.set_forkserver_preload(["tests.chaos.roles", "tests.chaos.check", *LIBRARIES])
+        self._forks = forks()
         self._port = free_port()
         self._running: dict[str, BaseProcess] = {}
         self._turns: dict[str, int] = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-
 import pyarrow as pa
 import pytest
 
@@ -12,9 +10,10 @@ from featurestore.registry.apply import AppliedVersion, apply_plan
 from featurestore.registry.rollout import free_leftovers
 from featurestore.registry.steps import FreeOnline
 from featurestore.registry.store import Registry
+from tests.forks import forks
 from tests.registry.small_repository import Repository, landings
 
-SPAWN = multiprocessing.get_context("spawn")
+FORKS = forks()
 
 
 @pytest.fixture
@@ -219,8 +218,8 @@ def _apply_own(root, number, barrier, results):
 
 def test_processes_that_plan_and_apply_at_once_lose_nothing(repo):
     """Four of them, each with a view of its own: each becomes one version, and all views are there in the end."""
-    barrier, results = SPAWN.Barrier(4, timeout=600), SPAWN.Queue()
-    processes = [SPAWN.Process(target=_apply_own, args=(repo.root, i, barrier, results)) for i in range(4)]
+    barrier, results = FORKS.Barrier(4, timeout=600), FORKS.Queue()
+    processes = [FORKS.Process(target=_apply_own, args=(repo.root, i, barrier, results)) for i in range(4)]
     for process in processes:
         process.start()
     for process in processes:

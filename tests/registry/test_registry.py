@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import os
 import re
 import sqlite3
@@ -20,9 +19,10 @@ from featurestore.registry.activity import Activity
 from featurestore.registry.documents import digest_of, empty_document
 from featurestore.registry.store import SCHEMA, Freed, Registry, RunRecord
 from featurestore.sources import arrivals
+from tests.forks import forks
 from tests.registry.places import by_hand, words
 
-SPAWN = multiprocessing.get_context("spawn")
+FORKS = forks()
 
 
 @pytest.fixture
@@ -220,8 +220,8 @@ def _applied_in_turn(registry: Registry, workers: list[str], times: int) -> None
 def test_processes_that_apply_at_once_lose_and_corrupt_nothing(place):
     """Four processes race from a registry that does not exist yet; every apply is refused or kept whole."""
     workers, times = ["a", "b", "c", "d"], 15
-    barrier, results = SPAWN.Barrier(len(workers)), SPAWN.Queue()
-    processes = [SPAWN.Process(target=_race, args=(place, who, times, barrier, results)) for who in workers]
+    barrier, results = FORKS.Barrier(len(workers)), FORKS.Queue()
+    processes = [FORKS.Process(target=_race, args=(place, who, times, barrier, results)) for who in workers]
     for process in processes:
         process.start()
     for process in processes:
@@ -253,7 +253,7 @@ def test_a_process_that_dies_while_it_applies_changes_nothing(place):
     """The clock is read within the transaction; a process that dies there leaves the version before it, and no lock."""
     registry = Registry(place, timeout=600)
     registry.commit(state(views={"v": "f1"}), expected=0)
-    process = SPAWN.Process(target=_die, args=(place,))
+    process = FORKS.Process(target=_die, args=(place,))
     process.start()
     process.join(timeout=600)
     assert process.exitcode == 9
