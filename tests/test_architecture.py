@@ -30,7 +30,7 @@ FLOORS = [
     {"serving"},
     {"project", "backup"},
     {"planning", "forget"},
-    {"reports"},
+    {"reports", "migrate"},
     {"store", "client"},
     {"server", "cli", "ui", "integrations", "testing"},
 ]

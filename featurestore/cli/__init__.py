@@ -13,6 +13,7 @@ from featurestore.cli.backing_up import backup, restore
 from featurestore.cli.definitions import apply, history, plan, show, teardown
 from featurestore.cli.exporting import export_feast
 from featurestore.cli.forgetting import forget
+from featurestore.cli.importing import import_feast
 from featurestore.cli.keys import keys
 from featurestore.cli.lineage import lineage
 from featurestore.cli.pushing import compact, push, take_back
@@ -25,7 +26,7 @@ from featurestore.cli.training import explain, historical, snapshot
 
 __all__ = ["app", "main"]
 
-add("Start", init, plan, apply, show, history)
+add("Start", init, import_feast, plan, apply, show, history)
 add("Train", historical, snapshot)
 add("Serve", materialize, online, push, serve, export_feast)
 add("Look", status, explain, lineage, manifest, audit, availability, simulate)

@@ -93,14 +93,16 @@ def _short(file: str) -> str:
         return file
 
 
-def _column(value: str) -> str:
+def column_name(value: str) -> str:
+    """The name of a feature or a column of ours, which it is; ValueError otherwise."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value):
         raise ValueError(f"'{value}' is no name: letters, digits and underscores, beginning with a letter")
     return value
 
 
-def _identifier(value: str) -> str:
-    _column(value)
+def definition_name(value: str) -> str:
+    """The name of a definition, which it is; ValueError otherwise."""
+    column_name(value)
     if "__" in value or value.endswith("_"):
         raise ValueError(f"'{value}' is no name: '__' separates a view from its feature in column names")
     return value
@@ -119,8 +121,8 @@ def type_of(value: Any) -> FeatureType:
         raise ValueError(f"{value if isinstance(value, type) else shown(value)} is no type{hint}") from None
 
 
-Name = Annotated[str, AfterValidator(_identifier)]
-ColumnName = Annotated[str, AfterValidator(_column)]
+Name = Annotated[str, AfterValidator(definition_name)]
+ColumnName = Annotated[str, AfterValidator(column_name)]
 TypeField = Annotated[FeatureType, PlainValidator(type_of), PlainSerializer(str, return_type=str)]
 
 

@@ -1,0 +1,88 @@
+"""The command import-feast, as far as it goes without Feast: what it finds, and what it refuses before it writes anything."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from featurestore.errors import ConfigError
+from featurestore.migrate.feast_python import ask_feast, feast_folder, feast_python
+from tests.cli.test_commands import run
+
+
+def test_a_folder_that_is_there_is_never_written_into(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    said = run(tmp_path, "import-feast", ".", "--out", "out", code=1).output
+    assert "out exists already; import-feast writes a folder of its own" in said
+    assert "There is no folder" in run(tmp_path, "import-feast", ".", "--out", "none/out", code=1).output
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ([], "has no feature_store.yaml, nor has a folder below it"),
+        (["a", "b/c"], "Several folders below"),
+        ([".venv/x", "lib/site-packages/y"], "has no feature_store.yaml"),
+    ],
+)
+def test_a_repository_is_the_one_folder_with_the_yaml(tmp_path: Path, found: list[str], says: str) -> None:
+    for folder in found:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "feature_store.yaml").write_text("project: x\n")
+    with pytest.raises(ConfigError, match=says):
+        feast_folder(tmp_path)
+    with pytest.raises(ConfigError, match="is no folder"):
+        feast_folder(tmp_path / "nothing")
+    (tmp_path / "one" / "repo").mkdir(parents=True)
+    (tmp_path / "one" / "repo" / "feature_store.yaml").write_text("")
+    assert feast_folder(tmp_path / "one") == tmp_path / "one" / "repo"
+    (tmp_path / "feature_store.yaml").write_text("")
+    assert feast_folder(tmp_path) == tmp_path
+
+
+def test_feasts_python_is_the_one_that_is_said_or_that_its_command_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    python.symlink_to(sys.executable)
+    assert feast_python(python) == python
+    assert feast_python(tmp_path / "venv") == python
+    with pytest.raises(ConfigError, match="--feast-python: there is no"):
+        feast_python(tmp_path / "nothing")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="--feast-python PATH, such as"):
+        feast_python(None)
+    feast = tmp_path / "feast"
+    feast.write_text(f"#!{python}\n")
+    feast.chmod(feast.stat().st_mode | stat.S_IXUSR)
+    assert feast_python(None) == python
+    feast.write_text("#!/bin/sh\nexec elsewhere\n")
+    shutil.copy(feast, python.with_name("feast"))
+    monkeypatch.setenv("PATH", str(python.parent))
+    assert feast_python(None) == python
+
+
+def test_a_python_that_cannot_read_it_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    """Ours, in which there is no Feast."""
+    (tmp_path / "feature_store.yaml").write_text("project: x\n")
+    (tmp_path / "features.py").write_text("from feast import Entity\n\nx = Entity(name='x')\n")
+    said = run(tmp_path, "import-feast", ".", "--out", "out", "--feast-python", sys.executable, code=1).output
+    assert "cannot read" in said
+    assert "No module named" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["feature_store.yaml", "features.py"]
+    with pytest.raises(ConfigError, match="cannot be started"):
+        ask_feast(tmp_path / "features.py", {"repo": str(tmp_path), "root": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [("--refresh", "soon", "--refresh: Duration 'soon' cannot be read"), ("--cutover", "soon", "'soon' is no instant")],
+)
+def test_options_are_checked_first(tmp_path: Path, option: str, value: str, says: str) -> None:
+    done = run(tmp_path, "import-feast", ".", "--out", "out", option, value, code=2 if option == "--cutover" else 1)
+    assert says in " ".join(done.output.split())
