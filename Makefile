@@ -1,6 +1,7 @@
 # make demo   the main job on real data, embedded
 # make test   every test
-# make test-long  the tests of chance, with some seven times as many draws
+# make test-long  the tests of chance, with four times as many draws
+# make environments  all that the targets below need, several at once; each makes its own else
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
 # make test-platforms  other people's clients against our server, in environments of their own
 # make test-tensorflow  TensorFlow and its Data Validation on what we write for them: 5 GB of environments, Python 3.11, a C compiler
@@ -25,7 +26,7 @@ CORE := tests/semantics tests/statistics tests/query tests/push tests/training t
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-lowest test-platforms test-tensorflow check docs format bench coverage mutants promtool requests image-requirements licences sbom digests constraints constraints-platforms clean
+.PHONY: demo test test-long test-lowest environments test-platforms test-tensorflow test-tensorflow check docs format bench coverage mutants promtool requests image-requirements licences sbom digests constraints constraints-platforms clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,7 +41,7 @@ test: $(STAMP)
 
 # DRAWS_PERCENT is what tests/draws.py takes
 test-long: $(STAMP)
-	DRAWS_PERCENT=200 $(BIN)/python -m pytest $$(grep -rl "tests.draws" tests --include='test_*.py')
+	DRAWS_PERCENT=120 $(BIN)/python -m pytest $$(grep -rl "tests.draws" tests --include='test_*.py')
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
@@ -61,6 +62,8 @@ $(PLATFORMS)/.installed: pyproject.toml constraints-platforms.txt
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
+
+environments: $(STAMP) $(LOWEST)/.installed $(PLATFORMS)/.installed $(APART)
 
 # ONLY="tests/platforms/test_databricks.py": these suites alone. In one process: some libraries take half a minute to import.
 test-platforms: $(PLATFORMS)/.installed $(APART)

@@ -1,4 +1,4 @@
-"""How often tests of chance draw: a third of what they say in `make test`, which is to stay short, and twice of it in `make test-long`."""
+"""How often tests of chance draw: a third of what they say in `make test`, which is to stay short, and somewhat more than all of it in `make test-long`."""
 
 from __future__ import annotations
 
