@@ -154,8 +154,8 @@ def test_pushes_that_wait_at_the_same_time_share_a_turn(
     line = store._project.pushing._pushers["swipes"]._queue
     joined, join = [], line.join
 
-    def counted_join(table: Any) -> Any:
-        answer = join(table)
+    def counted_join(*rows: Any, **words: Any) -> Any:
+        answer = join(*rows, **words)
         joined.append(answer)
         return answer
 
