@@ -111,6 +111,8 @@ FORMATS = {
     "online: a push source's state": ("online/source_state.py", "FORMAT"),
     "online: tiles of pushed keys": ("tiles/tile_codec.py", "FORMAT"),
     "tiles of files": ("tiles/file_tile_store.py", "FORMAT"),
+    "copies of rows that lie in no Parquet file": ("sources/copies.py", "VERSION"),
+    "what lies beside records for TensorFlow": ("integrations/tensorflow/records.py", "FORMAT"),
 }
 """Each row of the page's table, and the constants that it tells of."""
 

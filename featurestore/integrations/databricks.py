@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SPEC_FILE = "feature_spec.yaml"
 
-SERIALIZATION_VERSION = 11
+SPEC_LAYOUT = 11
 """Of that file's form, as databricks-feature-engineering 0.18 reads and writes it."""
 
 PREDICTION = "prediction"
@@ -127,7 +127,7 @@ class TrainingSet:
             "workspace_id": "0",
             "feature_store_client_version": f"featurestore {version('featurestore')}",
             "input_tables": [{table: _lookback(used[table])} for table in sorted(used)],
-            "serialization_version": SERIALIZATION_VERSION,
+            "serialization_version": SPEC_LAYOUT,
         }
 
     def save_feature_spec(self, folder: str | Path) -> Path:

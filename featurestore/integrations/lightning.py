@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -402,7 +402,7 @@ def _state_in(checkpoint: Any) -> Mapping[str, Any]:
         where = str(checkpoint)
         try:
             held = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
+        except UnpicklingError as error:
             raise ManifestError(
                 f"{where} cannot be read without running code that it brings: {str(error).splitlines()[0]}. If you trust it: "
                 "check(torch.load(…, weights_only=False), store)"

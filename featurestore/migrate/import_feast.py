@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from featurestore.errors import ConfigError
-from featurestore.migrate.compared import CAUSES, UNEXPLAINED, ComparedFrames
+from featurestore.migrate.compared import CAUSES, UNEXPLAINED, ComparedFrames, DifferingCell
 from featurestore.migrate.export_recipes import Export
 from featurestore.migrate.feast_objects import FeastObjects, feast_objects
 from featurestore.migrate.feast_python import ask_feast, feast_folder, feast_python
@@ -322,15 +322,18 @@ def _markdown_proof(found: Imported) -> Iterator[str]:
         yield from (_row(cause, CAUSES[cause]) for cause in causes)
         yield from (
             "",
-            "Some of the values that differ:",
+            "The first value of each feature that differs, by cause:",
             "",
             "| of | key | at | Feast | here | cause |",
             "| --- | --- | --- | --- | --- | --- |",
         )
+        first: dict[tuple[str, str], DifferingCell] = {}
         for one in found.compared:
-            yield from (
-                _row(cell.of, cell.key, cell.at, repr(cell.feast), repr(cell.here), cell.cause) for cell in one.examples
-            )
+            for cell in one.examples:
+                first.setdefault((cell.of, cell.cause), cell)
+        yield from (
+            _row(cell.of, cell.key, cell.at, repr(cell.feast), repr(cell.here), cell.cause) for cell in first.values()
+        )
 
 
 def _row(*cells: object) -> str:

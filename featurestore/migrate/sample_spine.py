@@ -11,7 +11,6 @@ from featurestore.migrate.undone import batch_source
 from featurestore.semantics.columns import instant_sql
 from featurestore.semantics.sql import quote
 from featurestore.sources.session import Session
-from featurestore.types import FIRST_MICRO, LAST_MICRO
 
 KEYS, TIMES, ROWS = 10, 6, 300
 """How many keys are drawn of a view, how many times of each, and how many rows a spine has at most."""
@@ -20,6 +19,9 @@ MOST_OF_A_KEY = 20_000
 """Rows of a key that is drawn, where there are others: Feast joins each row of the spine with all of them."""
 
 DAY = 86_400_000_000
+
+FURTHEST = (2**63 - 1) // 1000 - DAY
+"""µs from 1970 on: Feast's frames count nanoseconds, in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -94,4 +96,4 @@ def _instants(times: Iterable[tuple[int, int | None]], ttl: int | None) -> list[
             found |= dict.fromkeys((t + ttl, t + ttl + 1))
     every = [t for t, _ in times]
     found |= dict.fromkeys([min(every) - DAY]) if every else {}
-    return [t for t in found if FIRST_MICRO <= t <= LAST_MICRO]
+    return [t for t in found if abs(t) <= FURTHEST]

@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -68,11 +67,6 @@ class Manifest(BaseModel):
 
 def library_versions() -> dict[str, str]:
     """The versions of Python and of the libraries that values pass through, here."""
-    return dict(_library_versions())
-
-
-@cache
-def _library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 

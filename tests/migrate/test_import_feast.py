@@ -5,12 +5,17 @@ from __future__ import annotations
 import shutil
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from featurestore.errors import ConfigError
+from featurestore.migrate.compared import ComparedFrames, DifferingCell
+from featurestore.migrate.export_recipes import Export
 from featurestore.migrate.feast_python import ask_feast, feast_folder, feast_python
+from featurestore.migrate.found import Differs, Refused
+from featurestore.migrate.import_feast import Imported
 from tests.cli.test_commands import run
 
 
@@ -86,3 +91,32 @@ def test_a_python_that_cannot_read_it_is_told_and_nothing_is_left(tmp_path: Path
 def test_options_are_checked_first(tmp_path: Path, option: str, value: str, says: str) -> None:
     done = run(tmp_path, "import-feast", ".", "--out", "out", option, value, code=2 if option == "--cutover" else 1)
     assert says in " ".join(done.output.split())
+
+
+def test_the_report_has_every_row_and_an_example_of_each_cause() -> None:
+    """As text, as the README of what is written, and as JSON."""
+    compared = ComparedFrames("stats", rows=2, cells=4)
+    for at in ("t1", "t2"):
+        compared.note(DifferingCell("stats:x", {"driver": 1}, at, None, 5, "tie"))
+        compared.note(DifferingCell("stats:y", {"driver": 1}, at, "a|b", None, "unexplained"))
+    found = Imported(
+        "shop", "0.67.0", "files", "ours", {"views": 1}, {"views": 2},
+        [Differs("stats", "refresh", "there", "a | b", "why")], [Refused("feature view", "odd", "reason", "instead")],
+        [Export("rows", "BigQuery", "data/rows", "bq query\ncp")], ["h3"], [compared, ComparedFrames("odd", problem="none")], ["README.md"],
+    )  # fmt: skip
+    assert found.unexplained == 2
+    text = found.markdown()
+    assert "| stats | refresh | there | a \\| b | why |" in text
+    assert "| feature view | odd | reason | instead |" in text
+    assert "### rows: BigQuery, into `data/rows/`\n\n```text\nbq query\ncp\n```" in text
+    assert "stand-ins took their place: h3." in text
+    assert "0 of 4 values are equal." in text
+    assert "| stats | 2 | 4 | 0 | tie 2, unexplained 2 |  |" in text
+    assert text.count("| stats:x |") == text.count("| stats:y |") == 1
+    assert "| stats:y | {'driver': 1} | t1 | 'a\\|b' | None | unexplained |" in text
+    for shown in ("Refused: 1", "a | b", "bq query", "tie 2, unexplained 2"):
+        assert shown in str(found.report().text())
+    assert found.to_dict()["compared"][0]["examples"][0]["cause"] == "tie"
+    nothing = replace(found, compared=None, refused=[], exports=[])
+    assert "No frames were compared" in nothing.markdown()
+    assert "## Refused\n\nNothing." in nothing.markdown()

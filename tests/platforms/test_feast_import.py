@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import textwrap
@@ -131,7 +132,9 @@ def test_templates_over_files_with_other_stores(tmp_path: Path, template: str, t
 def test_templates_over_warehouses(tmp_path: Path, template: str, system: str) -> None:
     """As they lie in the package: `feast init` asks the warehouse. What is written is over the export."""
     (package,) = TEMPLATES.glob(f"python*/site-packages/feast/templates/{template}/feature_repo")
-    shutil.copytree(package, tmp_path / "theirs")
+    shutil.copytree(package, tmp_path / "theirs", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (tmp_path / "theirs").iterdir():
+        file.write_text(re.sub("%([A-Z0-9_]+)%", r"\1", file.read_text()))
     told = moved(tmp_path, "theirs")
     elsewhere = {one["system"] for one in told["exports"]}
     assert elsewhere == {system} or template == "spark", told["exports"]
@@ -310,9 +313,14 @@ def test_a_registry_is_read_where_there_are_no_files(theirs: Path) -> None:
     (theirs / "features.py").unlink()
     told = moved(theirs.parent, "theirs")
     assert (whole["read_from"], told["read_from"]) == ("files", "registry")
-    assert summed(told) == summed(whole)
+    (views, added), (of_views, of_added) = told["compared"], whole["compared"]
+    assert (views["cells"], views["equal"], views["problem"]) == (of_views["cells"], of_views["equal"], None)
+    # Feast itself makes no frame of a function of which its registry has the text alone, and the report says so.
+    assert of_added["cells"] > 0
+    assert added["problem"].startswith("Feast cannot make its frame")
     again = {path.name: path.read_text() for path in (theirs.parent / "ours").glob("*.py")}
-    assert again["definitions.py"] == texts["definitions.py"].replace("feast_features", "feast_registry")
+    expected = texts["definitions.py"].replace("feast_features", "feast_registry")
+    assert sorted(again["definitions.py"].splitlines()) == sorted(expected.splitlines())  # imports are in another order
     shutil.rmtree(theirs.parent / "ours")
     named = moved(theirs.parent, "theirs", "--registry", str(theirs / "data" / "registry.db"), "--no-prove")
     assert named["written"] == told["written"]
