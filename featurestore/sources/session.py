@@ -93,8 +93,9 @@ class Session:
         changed or vanished meanwhile, whatever else went wrong then. Files that land are left to others."""
         try:
             yield
-        except (duckdb.Error, SourceError):
+        except (duckdb.Error, SourceError) as error:
             self._check_unchanged()
+            self._check_in_force(error)
             raise
         self._check_unchanged()
 
@@ -104,7 +105,16 @@ class Session:
             if isinstance(source, PushSource) and not self._shared.sealed.get(name, frozenset()) <= self._sealed(
                 source
             ):
-                raise FilesChangedError(f"{source.title}: rows were erased from its log while it was read; try again")
+                raise _erased(source)
+
+    def _check_in_force(self, error: Exception) -> None:
+        """FilesChangedError where what could not be read is a file of a log that was sealed and erased from since it was listed."""
+        text = str(error) if isinstance(error, duckdb.IOException) else ""
+        for source in self._shared.read.values():
+            if not isinstance(source, PushSource) or f"{self._sources.log(source).folder}/" not in text:
+                continue
+            if not any(f"/{file}" in text for file in self._sealed(source)):
+                raise _erased(source) from error
 
     def _sealed(self, source: PushSource) -> frozenset[str]:
         return self._sources.log(source).sealed_files()
@@ -290,6 +300,10 @@ class Session:
     def _is_view(self, database: str, table: str) -> bool:
         sql = "SELECT count(*) FROM duckdb_views() WHERE database_name = ? AND view_name = ?"
         return bool(self.connection.execute(sql, [database, table]).fetchall()[0][0])
+
+
+def _erased(source: PushSource) -> FilesChangedError:
+    return FilesChangedError(f"{source.title}: rows were erased from its log while it was read; try again")
 
 
 def _derived(source: Source, own: OpenedSource) -> Scan:

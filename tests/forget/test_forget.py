@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import Count, Entity, FeatureService, FeatureStore, FeatureView, ManualClock, ParquetSource
-from featurestore.errors import LogError, NotFoundError, RequestError
+from featurestore.errors import FilesChangedError, LogError, NotFoundError, RequestError
 from featurestore.sources.log import FileLog
 from featurestore.sources.push_logs import LATE
 from featurestore.tiles import file_tile_query
@@ -363,3 +363,20 @@ def test_it_is_done_where_the_logs_are(store: FeatureStore, tmp_path: Path, cloc
     ):
         store.forget("customer", {"customer": ANNA})
     assert store.registry.forgettings() == []
+
+
+def test_a_segment_that_was_sealed_and_erased_from_since_it_was_listed_is_read_again(
+    store: FeatureStore, clock: ManualClock
+) -> None:
+    """A file that is in force no more is no damage."""
+    filled(store, clock)
+    source: Any = store.lookup("totals").service.parts[0].view.source
+    folder = store.offline.log(source).folder
+
+    def read(name: str) -> None:
+        with store.offline.session() as session, session.reading():
+            session.scan(source)
+            session.connection.sql(f"FROM read_parquet('{folder}/{name}')").fetchall()
+
+    with pytest.raises(FilesChangedError, match="rows were erased from its log while it was read; try again"):
+        read("00000001.parquet")

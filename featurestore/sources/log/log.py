@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from featurestore.lazy import duckdb, pa
@@ -64,6 +65,8 @@ class Log(ABC):
 
     filled: int = 0
     """How many segments were full when this object appended."""
+    folder: Path
+    """Where its files lie, or copies of what lies elsewhere."""
 
     @property
     @abstractmethod
