@@ -117,7 +117,7 @@ HOMES = [
         {
             "registry.warnings": "how long a row is not seen between refreshes",
             "migrate.sample_spine": "instants at the edge of it, where two stores may differ",
-            "migrate.undone": "views of which it is a microsecond shorter or longer",
+            "migrate.move_changes": "views of which it is a microsecond shorter or longer",
             "server.compatible.sagemaker.records": "when a record expires, as its client is told",
         },
     ),

@@ -47,13 +47,13 @@ def import_feast(  # noqa: PLR0913, PLR0917 - each is an option
 
     at: datetime | None = None if cutover is None else instant(cutover, "--cutover")
     every = None if refresh is None else asked_duration(refresh, "--refresh")
-    found = imported(ImportOptions(repo, out, feast_python, registry, every, at, prove))
+    report = imported(ImportOptions(repo, out, feast_python, registry, every, at, prove))
     if as_json:
-        print_json(found.to_dict())
+        print_json(report.to_dict())
     else:
-        print_report(found.report())
-        typer.echo(f"Wrote {', '.join(found.files)} into {out}.")
+        print_report(report.report())
+        typer.echo(f"Wrote {', '.join(report.files)} into {out}.")
         typer.echo(f"Next: featurestore --repo {out} plan")
-    if found.unexplained:
-        typer.echo(f"{found.unexplained} values differ for no known cause; see {out / 'README.md'}", err=True)
+    if report.unexplained:
+        typer.echo(f"{report.unexplained} values differ for no known cause; see {out / 'README.md'}", err=True)
         raise typer.Exit(1)

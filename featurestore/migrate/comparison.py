@@ -11,18 +11,18 @@ from featurestore.clock import to_datetime
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import FeatureStoreError
 from featurestore.lazy import pa, pq
-from featurestore.migrate.compared import (
+from featurestore.migrate.frame_differences import (
     DROPPED,
     FAILS,
     NULL_ROW,
     TIE,
     TYPE,
     UNEXPLAINED,
-    ComparedFrames,
     DifferingCell,
+    FrameDifferences,
 )
+from featurestore.migrate.move_changes import AS_IN_FEAST, CHANGES, MoveChange, batch_source, with_reverted
 from featurestore.migrate.same_value import is_null, likeness
-from featurestore.migrate.undone import AS_IN_FEAST, UNDONE, Undone, batch_source, without
 from featurestore.semantics.columns import finer_than_micros, instant_sql
 from featurestore.semantics.sql import quote
 from featurestore.sources.session import Session
@@ -54,7 +54,7 @@ class Comparison:
     views: what Feast's is.
     """
 
-    compared: ComparedFrames
+    differences: FrameDifferences
     train: Trainer
     items: Sequence[Any]
     features: Mapping[str, str]
@@ -66,7 +66,7 @@ class Comparison:
     here: Mapping[str, pa.DataType] = field(default_factory=dict)
     failing: int = 0
     """Rows that were left out, as the function fails in them."""
-    _frames: dict[Undone | None, Frame | None] = field(default_factory=dict)
+    _frames: dict[MoveChange | None, Frame | None] = field(default_factory=dict)
 
     # --- what is asked ---------------------------------------------------------------------------
 
@@ -82,10 +82,10 @@ class Comparison:
         columns[AT] = pa.array([row.at - earlier for row in self.rows], pa.timestamp("us", "UTC"))
         return pa.table(columns)
 
-    def _frame(self, change: Undone | None = None) -> Frame | None:
+    def _frame(self, change: MoveChange | None = None) -> Frame | None:
         """Our frame, with a change of the move taken back; None where there is no such change."""
         if change not in self._frames:
-            items = self.items if change is None else without(self.items, change)
+            items = self.items if change is None else with_reverted(self.items, change)
             spine = self._spine(
                 [row.here for row in self.rows], self.here, earlier=0 if change is None else change.earlier
             )
@@ -103,7 +103,7 @@ class Comparison:
         """Compare with Feast's frame. Raises FeatureStoreError where there is no frame of ours."""
         feast = {int(row[NUMBER]): row for row in pq.read_table(answer).to_pylist()}
         self._frame()  # where a function of ours fails, nothing is counted
-        self.compared.rows = len(self.rows)
+        self.differences.rows = len(self.rows)
         for number, row in enumerate(self.rows):
             theirs = feast.get(number)
             for there, own in self.features.items():
@@ -117,20 +117,20 @@ class Comparison:
         frame = self._frame()
         assert frame is not None
         value = frame[number][own]
-        self.compared.cells += 1
+        self.differences.cells += 1
         like = likeness(value, theirs)
         if like == "same" and given:
-            self.compared.equal += 1
+            self.differences.equal += 1
             return
         cause = TYPE if like == "type" else UNEXPLAINED if like == "same" else self._cause(number, own, theirs, session)
         if cause == UNEXPLAINED and not given and self._is_dropped(number, session):
             cause = DROPPED
         at = to_datetime(row.at).isoformat()
-        self.compared.note(DifferingCell(self.shown[own], dict(row.here), at, theirs, value, cause))
+        self.differences.note(DifferingCell(self.shown[own], dict(row.here), at, theirs, value, cause))
 
     def _cause(self, number: int, own: str, theirs: Any, session: Session) -> str:
         """The first change of the move without which the value is Feast's."""
-        for change in UNDONE:
+        for change in CHANGES:
             if change.earlier and not self._is_finer(number, session):
                 continue
             frame = self._frame(change)
@@ -176,14 +176,14 @@ class Comparison:
         given = [self.rows[number].at, *(self.rows[number].here[key] for key in view.entity.key)]
         return bool(session.connection.execute(query, given).fetchall()[0][0])
 
-    def _inputs(self, change: Undone) -> Frame | None:
+    def _inputs(self, change: MoveChange) -> Frame | None:
         """The features of views, of which the items are made or which they are."""
         if all(isinstance(item, FeatureView) for item in self.items):
             return self._frame(change)
-        key = Undone("inputs", change.without, change.earlier)
+        key = MoveChange("inputs", change.reverted, change.earlier)
         if key not in self._frames:
             read = read_by(self.items)
-            items = without(read, change) or read
+            items = with_reverted(read, change) or read
             spine = self._spine([row.here for row in self.rows], self.here, earlier=change.earlier)
             self._frames[key] = self.train(spine, items) if items else None
         return self._frames[key]
@@ -223,14 +223,14 @@ class Comparison:
         """Compare these rows alone: in the others the function fails."""
         self.failing = len(self.rows) - len(rows)
         self.rows = rows
-        self.compared.problem = f"it fails where an input is null: {why}"
+        self.differences.problem = f"it fails where an input is null: {why}"
         self._frames.clear()
 
     def _count_failing(self) -> None:
         if self.failing:
             cells = self.failing * len(self.features)
-            self.compared.cells += cells
-            self.compared.causes[FAILS] = self.compared.causes.get(FAILS, 0) + cells
+            self.differences.cells += cells
+            self.differences.causes[FAILS] = self.differences.causes.get(FAILS, 0) + cells
 
 
 def read_by(items: Sequence[Any]) -> list[Selection]:
@@ -244,13 +244,13 @@ def read_by(items: Sequence[Any]) -> list[Selection]:
     return list(found.values())
 
 
-def tried(compare: Callable[[], None], compared: ComparedFrames) -> str | None:
+def tried(compare: Callable[[], None], differences: FrameDifferences) -> str | None:
     """Compare; why there is no frame of ours, as where a function fails; None where there is one."""
     try:
         compare()
     except FeatureStoreError as error:
-        compared.cells = compared.equal = 0
-        compared.causes.clear()
-        compared.examples.clear()
+        differences.cells = differences.equal = 0
+        differences.causes.clear()
+        differences.examples.clear()
         return str(error)
     return None

@@ -16,7 +16,7 @@ from typing import Any
 
 from featurestore.errors import ConfigError
 
-READER = Path(__file__).with_name("feast_reader.py")
+READER = Path(__file__).with_name("feast_reader")
 
 SECONDS = 1800
 """How long a repository may take to load, and Feast to answer."""

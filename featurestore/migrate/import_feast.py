@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from featurestore.errors import ConfigError
-from featurestore.migrate.compared import CAUSES, UNEXPLAINED, ComparedFrames, DifferingCell
-from featurestore.migrate.export_recipes import Export
 from featurestore.migrate.feast_objects import FeastObjects, feast_objects
 from featurestore.migrate.feast_python import ask_feast, feast_folder, feast_python
-from featurestore.migrate.found import Differs, Moved, Refused
-from featurestore.migrate.move import MoveOptions, move
-from featurestore.migrate.prove import ProofOptions, prove
-from featurestore.migrate.write_repository import files_of, online_store, online_url, project_name
-from featurestore.report import Report, Reported, ReportTable
+from featurestore.migrate.frame_differences import FrameDifferences
+from featurestore.migrate.import_report import ImportReport
+from featurestore.migrate.move_repository import MoveOptions, move
+from featurestore.migrate.move_result import MoveResult
+from featurestore.migrate.proof import ProofOptions, prove
+from featurestore.migrate.repository_files import files_of, online_store, online_url, project_name
 
 KEPT_ONLINE = {"sqlite", "redis", ""}
 """Online stores of Feast's that are taken over: Redis, and SQLite as LMDB."""
@@ -39,62 +38,7 @@ class ImportOptions:
     prove: bool | None = None
 
 
-@dataclass(frozen=True)
-class Imported(Reported):
-    """What became of a repository of Feast's: what was written, what differs, what is refused, and the proof."""
-
-    project: str
-    """The project's name here."""
-    feast: str
-    """The version of Feast that read it."""
-    read_from: str
-    """ "files" or "registry"."""
-    out: str
-    written: dict[str, int]
-    """How many definitions were written, by kind."""
-    declared: dict[str, int]
-    """How many Feast declares, by kind."""
-    differences: list[Differs]
-    refused: list[Refused]
-    exports: list[Export]
-    absent: list[str]
-    """Libraries that its files import and that are not installed beside Feast: stand-ins took their place."""
-    compared: list[ComparedFrames] | None
-    """The proof, view by view; None where none was made."""
-    files: list[str] = field(default_factory=list)
-
-    @property
-    def unexplained(self) -> int:
-        """Values that differ for no known cause."""
-        return sum(one.causes.get(UNEXPLAINED, 0) for one in self.compared or ())
-
-    def report(self) -> Report:
-        """What is shown of it on a terminal."""
-        parts: list[str | ReportTable | Report] = [_summary(self)]
-        rows = [[one.about, one.matter, one.there, one.here, one.why] for one in self.differences]
-        if rows:
-            parts.append(
-                Report("What means another thing here", (ReportTable(("of", "what", "Feast", "here", "why"), rows),))
-            )
-        if self.refused:
-            refused = [[one.kind, one.name, one.why, one.instead] for one in self.refused]
-            parts.append(Report("Refused", (ReportTable(("kind", "name", "why", "instead"), refused),)))
-        if self.exports:
-            parts.append(
-                Report(
-                    "To be exported first",
-                    tuple(f"{one.source} ({one.system}): {one.commands}" for one in self.exports),
-                )
-            )
-        parts += [Report("Proof", tuple(_proof_parts(self)))]
-        return Report(f"Feast's project {self.project}", tuple(parts))
-
-    def markdown(self) -> str:
-        """The README of what is written."""
-        return "\n".join(_markdown(self)) + "\n"
-
-
-def import_feast(options: ImportOptions) -> Imported:
+def import_feast(options: ImportOptions) -> ImportReport:
     """Read, write and prove; nothing is left where it fails. Raises ConfigError."""
     out = Path(options.out).absolute()
     if out.exists():
@@ -119,14 +63,14 @@ def import_feast(options: ImportOptions) -> Imported:
         for name, text in files.items():
             (beside / name).write_text(text, encoding="utf-8")
         compared = _compared(options, python, repo, root, registry, moved, beside)
-        found = _imported(objects, moved, options, compared, [*files, "README.md"])
-        (beside / "README.md").write_text(found.markdown(), encoding="utf-8")
+        report = _reported(objects, moved, options, compared, [*files, "README.md"])
+        (beside / "README.md").write_text(report.markdown(), encoding="utf-8")
         beside.chmod(0o755)
         beside.rename(out)
     except BaseException:
         shutil.rmtree(beside)
         raise
-    return found
+    return report
 
 
 def _objects(python: Path, repo: Path, root: Path, registry: Path | None) -> FeastObjects:
@@ -156,7 +100,7 @@ SHOWN = 5
 """Reasons that an error tells."""
 
 
-def _nothing_moved(repo: Path, moved: Moved) -> str:
+def _nothing_moved(repo: Path, moved: MoveResult) -> str:
     """Why there is nothing to write, by name."""
     reasons = [f"{one.kind} {one.name}: {one.why}" for one in moved.refused]
     more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
@@ -164,8 +108,8 @@ def _nothing_moved(repo: Path, moved: Moved) -> str:
 
 
 def _compared(
-    options: ImportOptions, python: Path, repo: Path, root: Path, registry: Path | None, moved: Moved, out: Path
-) -> list[ComparedFrames] | None:
+    options: ImportOptions, python: Path, repo: Path, root: Path, registry: Path | None, moved: MoveResult, out: Path
+) -> list[FrameDifferences] | None:
     there = any(view.has_data for view in moved.views.values())
     if options.prove is False or (options.prove is None and not there):
         return None
@@ -174,7 +118,7 @@ def _compared(
     return prove(out, moved, ProofOptions(python, repo, root, registry))
 
 
-def _tell_store(objects: FeastObjects, moved: Moved) -> None:
+def _tell_store(objects: FeastObjects, moved: MoveResult) -> None:
     """What becomes of the online store."""
     if project_name(objects) != (objects.project or "project"):
         moved.differs(
@@ -208,13 +152,13 @@ def _tell_store(objects: FeastObjects, moved: Moved) -> None:
         )
 
 
-def _imported(
+def _reported(
     objects: FeastObjects,
-    moved: Moved,
+    moved: MoveResult,
     options: ImportOptions,
-    compared: list[ComparedFrames] | None,
+    compared: list[FrameDifferences] | None,
     files: Sequence[str],
-) -> Imported:
+) -> ImportReport:
     sections = {
         "entities": "entities",
         "sources": "sources",
@@ -227,114 +171,7 @@ def _imported(
         "entities": len(objects.entities), "views": len(objects.views), "on-demand views": len(objects.on_demand),
         "services": len(objects.services),
     }  # fmt: skip
-    return Imported(
+    return ImportReport(
         project_name(objects), objects.feast, objects.read_from, str(options.out), written, declared, moved.differences,
         moved.refused, moved.exports, list(objects.absent), compared, list(files),
     )  # fmt: skip
-
-
-# --- what is shown ------------------------------------------------------------------------------
-
-
-def _summary(found: Imported) -> str:
-    written = ", ".join(f"{count} {kind}" for kind, count in found.written.items())
-    declared = ", ".join(f"{count} {kind}" for kind, count in found.declared.items())
-    return (
-        f"Feast {found.feast} declares {declared}. Written into {found.out}: {written}. Refused: {len(found.refused)}."
-    )
-
-
-def _proof_parts(found: Imported) -> Iterator[str | ReportTable]:
-    if found.compared is None:
-        yield "No frames were compared: no rows are at hand, or --no-prove said so."
-        return
-    cells, equal = sum(one.cells for one in found.compared), sum(one.equal for one in found.compared)
-    yield f"Training frames of both stores over sample spines: {equal:,} of {cells:,} values are equal."
-    rows = [[one.name, one.rows, one.cells, one.equal, _causes(one), one.problem or ""] for one in found.compared]
-    yield ReportTable(("view", "rows", "values", "equal", "differ, by cause", "not compared"), rows)
-
-
-def _causes(one: ComparedFrames) -> str:
-    return ", ".join(f"{cause} {count:,}" for cause, count in sorted(one.causes.items()))
-
-
-def _markdown(found: Imported) -> Iterator[str]:
-    yield from (f"# {found.project}", "", f"Written by `featurestore import-feast`. {_summary(found)}", "")
-    yield from _next_steps()
-    if found.exports:
-        yield from (
-            "## To be exported first",
-            "",
-            "Only files are read here. Run these, and put what they write into the folders below this one.",
-            "",
-        )
-        for one in found.exports:
-            yield from (f"### {one.source}: {one.system}, into `{one.folder}/`", "", "```text", one.commands, "```", "")
-    yield from (
-        "## What means another thing here",
-        "",
-        "| of | what | Feast | here | why |",
-        "| --- | --- | --- | --- | --- |",
-    )
-    yield from (_row(one.about, one.matter, one.there, one.here, one.why) for one in found.differences)
-    yield ""
-    yield from ("## Refused", "")
-    if found.refused:
-        yield from ("| kind | name | why | instead |", "| --- | --- | --- | --- |")
-        yield from (_row(one.kind, one.name, one.why, one.instead) for one in found.refused)
-    else:
-        yield "Nothing."
-    if found.absent:
-        yield from (
-            "",
-            f"Not installed beside Feast, and imported by its files, so that stand-ins took their place: {', '.join(found.absent)}.",
-        )
-    yield from ("", *_markdown_proof(found))
-
-
-def _next_steps() -> Iterator[str]:
-    yield from ("## Next", "", "```text")
-    yield from (
-        "featurestore plan          # what apply would do, and what the rules cost",
-        "featurestore apply",
-        "featurestore materialize",
-    )
-    yield from ("```", "")
-
-
-def _markdown_proof(found: Imported) -> Iterator[str]:
-    yield from ("## Proof", "")
-    if found.compared is None:
-        yield "No frames were compared: no rows are at hand, or `--no-prove` said so."
-        return
-    cells, equal = sum(one.cells for one in found.compared), sum(one.equal for one in found.compared)
-    yield from (f"Training frames of both stores over sample spines: {equal:,} of {cells:,} values are equal.", "")
-    yield from (
-        "| view | rows | values | equal | differ, by cause | not compared |",
-        "| --- | --- | --- | --- | --- | --- |",
-    )
-    yield from (
-        _row(one.name, one.rows, one.cells, one.equal, _causes(one), one.problem or "") for one in found.compared
-    )
-    causes = sorted({cause for one in found.compared for cause in one.causes})
-    if causes:
-        yield from ("", "| cause | what it is |", "| --- | --- |")
-        yield from (_row(cause, CAUSES[cause]) for cause in causes)
-        yield from (
-            "",
-            "The first value of each feature that differs, by cause:",
-            "",
-            "| of | key | at | Feast | here | cause |",
-            "| --- | --- | --- | --- | --- | --- |",
-        )
-        first: dict[tuple[str, str], DifferingCell] = {}
-        for one in found.compared:
-            for cell in one.examples:
-                first.setdefault((cell.of, cell.cause), cell)
-        yield from (
-            _row(cell.of, cell.key, cell.at, repr(cell.feast), repr(cell.here), cell.cause) for cell in first.values()
-        )
-
-
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(" ".join(str(cell).replace("|", "\\|").split()) for cell in cells) + " |"

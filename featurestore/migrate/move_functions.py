@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from featurestore.declare.on_demand import OnDemand
 from featurestore.errors import FeatureStoreError
@@ -21,11 +20,20 @@ from featurestore.migrate.copied_code import (
     mentioned,
     parsed,
 )
+from featurestore.migrate.definition_file import DefinitionFile
+from featurestore.migrate.definition_text import (
+    DeclarationCall,
+    VariableName,
+    ViewFeatures,
+    built,
+    imports,
+    quoted,
+    text,
+)
 from featurestore.migrate.feast_objects import FeastOnDemand, FeastProjection
 from featurestore.migrate.feast_types import meant
-from featurestore.migrate.found import Moved, MovedFunction, MovedView, WrittenStatement
+from featurestore.migrate.move_result import DefinitionStatement, MovedFunction, MovedView, MoveResult
 from featurestore.migrate.names import Names, problem_of, variable
-from featurestore.migrate.written import Declares, Name, Picked, built, imports, quoted, text
 from featurestore.types import FeatureType, Float32, Float64, String
 
 FRAMES = "feast_frames"
@@ -56,24 +64,24 @@ DTYPES = {"Bool": "boolean", "Int32": "Int32", "Int64": "Int64", "Float64": "Flo
 class _Wrapped:
     """An on-demand view on its way: what its functions take, by parameter, and how the user's function is called."""
 
-    inputs: dict[str, tuple[str, Picked | Declares]] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, ViewFeatures | DeclarationCall]] = field(default_factory=dict)
     """Name in Feast → parameter, and what is given for it."""
     types: dict[str, FeatureType] = field(default_factory=dict)
     views: list[str] = field(default_factory=list)
 
 
 class MoveFunctions:
-    """Moves on-demand views. taken, variables: the names of variables, and what those hold that declare something.
+    """Moves on-demand views into the file of definitions.
 
     features: the types of features, by view and name in Feast, where they are known. inputs: names of keys and request values,
     which no feature may have.
     """
 
     def __init__(
-        self, moved: Moved, taken: set[str], variables: dict[str, Any],
+        self, moved: MoveResult, file: DefinitionFile,
         *, features: Mapping[tuple[str, str], FeatureType], inputs: Iterable[str],
     ) -> None:  # fmt: skip
-        self._moved, self._taken, self._variables, self._types = moved, taken, variables, features
+        self._moved, self._file, self._types = moved, file, features
         self._names = Names(column=True, prefix="f")
         self._names.reserve(inputs)
         self._requests = Names(column=True, prefix="r")
@@ -101,14 +109,13 @@ class MoveFunctions:
         wrapped = self._wrapped(view, words, by_name=by_name)
         called = f"{own.name}.{function}"
         features: dict[str, str] = {}
-        written: list[WrittenStatement] = []
+        written: list[DefinitionStatement] = []
         for output in view.fields:
             said = meant(output.type)
             of = String if said.as_json or said.of is None else Float64 if said.of == Float32 else said.of
             name = self._output_name(view, output.name)
             statement = self._statement(view, wrapped, output.name, name, of, called=called)
-            self._variables[statement.variable] = self._checked(statement, wrapped, own)
-            self._taken.add(statement.variable)
+            self._file.bind(statement.variable, self._checked(statement, wrapped, own))
             written.append(statement)
             features[output.name] = name
             if said.of == Float32:
@@ -121,7 +128,7 @@ class MoveFunctions:
         self._moved.modules[f"{own.name}.py"] = module.text()
         if view.mode == "pandas":
             self._moved.modules[f"{FRAMES}.py"] = FRAMES_TEXT
-        self._moved.statements += written
+        self._file.add(written)
         self._moved.functions[view.name] = MovedFunction(
             view.name, features, tuple(wrapped.views),
             {one.name: (self._requests.of(one.name), one.type) for request in view.requests for one in request.fields},
@@ -166,7 +173,7 @@ class MoveFunctions:
         """What is copied of a module of the user's, so far."""
         if place not in self._modules:
             self._modules[place] = CopiedModule(self._module_names.fresh(f"feast_{stem}"), source, tree)
-            self._taken.add(self._modules[place].name)
+            self._file.taken.add(self._modules[place].name)
         return self._modules[place]
 
     # --- what it is given ------------------------------------------------------------------------
@@ -180,7 +187,7 @@ class MoveFunctions:
             for value in request.fields:
                 of = meant(value.type).of or String
                 name = self._request_name(view, value.name)
-                self._put(wrapped, parameters, value.name, name, Declares("Request", (name, of)), of)
+                self._put(wrapped, parameters, value.name, name, DeclarationCall("Request", (name, of)), of)
         if not wrapped.inputs:
             raise UncopiedError("it reads no feature and no request value that is taken over")
         return wrapped
@@ -215,7 +222,7 @@ class MoveFunctions:
                 if words is not None:
                     raise UncopiedError(f"it reads '{projection.view}:{name}', which is not taken over")
                 continue
-            given = Picked(selected(there, projection), (there.features[name],))
+            given = ViewFeatures(selected(there, projection), (there.features[name],))
             of = self._types.get((projection.view, name), Float64)
             parameter = self._put(wrapped, parameters, name, there.features[name], given, of)
             if words is None or long in words:
@@ -224,7 +231,13 @@ class MoveFunctions:
             wrapped.views.append(projection.view)
 
     def _put(
-        self, wrapped: _Wrapped, parameters: set[str], name: str, near: str, given: Picked | Declares, of: FeatureType
+        self,
+        wrapped: _Wrapped,
+        parameters: set[str],
+        name: str,
+        near: str,
+        given: ViewFeatures | DeclarationCall,
+        of: FeatureType,
     ) -> str:
         parameter = variable(near if near.isidentifier() else "value", parameters)
         parameters.add(parameter)
@@ -246,13 +259,13 @@ class MoveFunctions:
 
     def _statement(
         self, view: FeastOnDemand, wrapped: _Wrapped, output: str, name: str, of: FeatureType, *, called: str
-    ) -> WrittenStatement:
-        given: dict[str, Picked | Declares] = {}
+    ) -> DefinitionStatement:
+        given: dict[str, ViewFeatures | DeclarationCall] = {}
         for parameter, item in wrapped.inputs.values():
             given.setdefault(parameter, item)
-        function = variable(name, self._taken)
-        call = Declares("on_demand", (), {"inputs": list(given.values()), "output": of})
-        call = call.saying(
+        function = variable(name, self._file.taken)
+        call = DeclarationCall("on_demand", (), {"inputs": list(given.values()), "output": of})
+        call = call.with_keywords(
             mode="columns" if view.mode == "pandas" else None, name=name if function != name else None,
             owner=view.owner, description=view.description, tags=view.tags,
         )  # fmt: skip
@@ -262,10 +275,10 @@ class MoveFunctions:
             f"def {function}({parameters}):",
             *self._body(view, wrapped, output, of, called),
         ]
-        return WrittenStatement("on-demand", function, name, call, "\n".join(lines))
+        return DefinitionStatement("on-demand", function, name, call, "\n".join(lines))
 
     def _body(self, view: FeastOnDemand, wrapped: _Wrapped, output: str, of: FeatureType, called: str) -> list[str]:
-        frame = {name: Name(parameter) for name, (parameter, _) in wrapped.inputs.items()}
+        frame = {name: VariableName(parameter) for name, (parameter, _) in wrapped.inputs.items()}
         if view.mode == "pandas":
             dtype = DTYPES.get(of.kind)
             inputs = text(frame, indent=4, used=len(f"inputs = {FRAMES}.frame_of()"))
@@ -280,16 +293,19 @@ class MoveFunctions:
         lists = {name: [value] for name, value in frame.items()}
         return [f"    inputs = {text(lists, indent=4, used=9)}", f"    return {called}(inputs)[{quoted(output)}][0]"]
 
-    def _checked(self, statement: WrittenStatement, wrapped: _Wrapped, own: CopiedModule) -> OnDemand:
+    def _checked(self, statement: DefinitionStatement, wrapped: _Wrapped, own: CopiedModule) -> OnDemand:
         """What a statement declares; UncopiedError where the function is none that can be declared: it reads a clock, or imports what is not installed."""
         given: dict[str, FeatureType] = {}
         for parameter, _ in wrapped.inputs.values():
             given.setdefault(parameter, wrapped.types[parameter])
         assert statement.call is not None
-        call = Declares(
+        call = DeclarationCall(
             "on_demand",
             (),
-            {**statement.call.said, "inputs": [Declares("Request", (f"v_{name}", of)) for name, of in given.items()]},
+            {
+                **statement.call.keywords,
+                "inputs": [DeclarationCall("Request", (f"v_{name}", of)) for name, of in given.items()],
+            },
         )
         head = [imports([call]), f"import {own.name}", f"import {FRAMES}"]
         body = statement.lines.split("\ndef ", 1)[1]
@@ -304,15 +320,15 @@ class MoveFunctions:
             except FeatureStoreError as error:
                 said = str(error).replace(f"{root}/", "")
                 raise UncopiedError(f"its function cannot be declared: {said}") from None
-        read = tuple(built(item, self._variables) for item in statement.call.said["inputs"])
+        read = tuple(built(item, self._file.variables) for item in statement.call.keywords["inputs"])
         return found.model_copy(update={"inputs": read})
 
 
-def selected(view: MovedView, projection: FeastProjection) -> Name | Declares:
+def selected(view: MovedView, projection: FeastProjection) -> VariableName | DeclarationCall:
     """A view, or its alias where a projection has another name or other keys."""
-    own = Name(view.variable)
+    own = VariableName(view.variable)
     if projection.alias is None and not projection.keys:
         return own
     name = Names().of(projection.alias or view.name)
     keys = {view.keys.get(key, key): column for key, column in projection.keys.items()}
-    return Declares("alias", (name,), {"key": keys} if keys else {}, own)
+    return DeclarationCall("alias", (name,), {"key": keys} if keys else {}, own)

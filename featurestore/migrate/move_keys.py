@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from featurestore.migrate.definition_text import DeclarationCall
 from featurestore.migrate.feast_objects import FeastEntity, FeastView
 from featurestore.migrate.feast_types import meant
-from featurestore.migrate.found import Moved
+from featurestore.migrate.move_result import MoveResult
 from featurestore.migrate.move_sources import MovedSource
 from featurestore.migrate.names import Names
-from featurestore.migrate.written import Declares
 from featurestore.semantics.columns import type_of_column, widens
 from featurestore.semantics.sql import quote
 from featurestore.types import FeatureType, Int64, String
@@ -27,7 +27,7 @@ class ViewKey:
 class MoveKeys:
     """The join keys of a repository, each with one type, and the entities that are made of them."""
 
-    def __init__(self, moved: Moved, entities: Sequence[FeastEntity]) -> None:
+    def __init__(self, moved: MoveResult, entities: Sequence[FeastEntity]) -> None:
         self._moved = moved
         self._entities = {entity.name: entity for entity in entities}
         self._names, self.columns = Names(prefix="entity"), Names(column=True, prefix="key")
@@ -43,7 +43,7 @@ class MoveKeys:
                 return f"its entity '{name}' is declared nowhere"
             for join_key in entity.keys:
                 column = join_key if source is None else source.feast.column(join_key)
-                if source is not None and source.look is not None and column not in source.look.columns:
+                if source is not None and source.data is not None and column not in source.data.columns:
                     return f"its files have no column '{column}', the join key of entity '{name}'"
                 found.append(ViewKey(join_key, column))
         return found
@@ -117,20 +117,20 @@ class MoveKeys:
             f"its key '{key.column}' is {own or raw}, and {of} in other views of that join key; make it one type in the data"
         )
 
-    def entity(self, view: FeastView, keys: Sequence[ViewKey]) -> tuple[str, Declares, dict[str, str]]:
+    def entity(self, view: FeastView, keys: Sequence[ViewKey]) -> tuple[str, DeclarationCall, dict[str, str]]:
         """The entity of a view: its name, its declaration, and by join key the key's name here."""
         if not keys:
-            return "world", Declares("Entity", ("world",), {"key": {}}), {}
+            return "world", DeclarationCall("Entity", ("world",), {"key": {}}), {}
         names = {key.join_key: self.columns.of(key.join_key) for key in keys}
         chosen = tuple(sorted(view.entities))
         if chosen not in self._made:
             joined = "_".join(chosen)
             self._made[chosen] = self._names.of(joined)
         name = self._made[chosen]
-        call = Declares("Entity", (name,), {"key": self._typed(names, keys, chosen)})
+        call = DeclarationCall("Entity", (name,), {"key": self._typed(names, keys, chosen)})
         if len(chosen) == 1:
             own = self._entities[chosen[0]]
-            call = call.saying(owner=own.owner, description=own.description, tags=own.tags)
+            call = call.with_keywords(owner=own.owner, description=own.description, tags=own.tags)
         else:
             self._moved.differs(
                 name, "entity", f"several entities of one view: {', '.join(chosen)}", "one entity of several key columns",

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from featurestore.declare.durations import show_duration
-from featurestore.migrate.data_look import DataLook, look_at
+from featurestore.migrate.definition_text import DeclarationCall
 from featurestore.migrate.export_recipes import export_of
 from featurestore.migrate.feast_objects import FeastSource
-from featurestore.migrate.found import Moved
+from featurestore.migrate.move_result import MoveResult
 from featurestore.migrate.names import Names, problem_of
-from featurestore.migrate.written import Declares
+from featurestore.migrate.source_data import SourceData, read_source_data
 from featurestore.semantics.columns import NAIVE, ZONED
 from featurestore.semantics.sql import folded, quote
 
@@ -32,18 +32,18 @@ class MovedSource:
     feast: FeastSource
     name: str
     paths: tuple[str, ...]
-    look: DataLook | None
+    data: SourceData | None
     event_time: str
     problem: str | None = None
     derived: dict[str, str] = field(default_factory=dict)
 
     def raw(self, column: str) -> str | None:
         """A column's DuckDB type; None where there is none, or nothing is known."""
-        return None if self.look is None else self.look.columns.get(column)
+        return None if self.data is None else self.data.columns.get(column)
 
     def derive(self, name: str, expression: str) -> str:
         """The name of a column that SQL makes, which no column of the files has."""
-        taken = {folded(column) for column in (() if self.look is None else self.look.columns)}
+        taken = {folded(column) for column in (() if self.data is None else self.data.columns)}
         free, number = name, 2
         while folded(free) in taken or self.derived.get(free, expression) != expression:
             free, number = f"{name}_{number}", number + 1
@@ -55,7 +55,7 @@ class MoveSources:
     """The batch sources of a repository, each once. repo: the folder of feature_store.yaml; root: the one that holds all of the
     project; out: the folder that is written, from which relative paths begin."""
 
-    def __init__(self, moved: Moved, *, repo: Path, root: Path, out: Path) -> None:
+    def __init__(self, moved: MoveResult, *, repo: Path, root: Path, out: Path) -> None:
         self._moved, self._repo, self._root, self._out = moved, repo, root, out
         self._names = Names(prefix="source")
         self._known: dict[str, MovedSource] = {}
@@ -101,65 +101,65 @@ class MoveSources:
         there = Path(os.path.abspath(self._repo / Path(path).expanduser()))  # noqa: PTH100 - Path.resolve would follow links
         written = self._written(path, there)
         event_time, created = feast.column(feast.event_time), feast.column(feast.created)
-        look = look_at([there], event_time=event_time, created=created)
-        if look.problem is not None:
-            self._moved.differs(name, "no data", path, written, f"its files cannot be read now: {look.problem}")
+        data = read_source_data([there], event_time=event_time, created=created)
+        if data.problem is not None:
+            self._moved.differs(name, "no data", path, written, f"its files cannot be read now: {data.problem}")
             problem = None if event_time else "it names no timestamp_field, and its rows are not at hand"
             return MovedSource(feast, name, (written,), None, event_time, problem=problem)
         if not event_time:
-            times = [one for one, raw in look.columns.items() if raw in {*NAIVE, *ZONED} and one != created]
+            times = [one for one, raw in data.columns.items() if raw in {*NAIVE, *ZONED} and one != created]
             if len(times) != 1:
-                return MovedSource(feast, name, (written,), look, "", problem=_no_time(times))
+                return MovedSource(feast, name, (written,), data, "", problem=_no_time(times))
             event_time = times[0]
-            look = look_at([there], event_time=event_time, created=created)
-        return MovedSource(feast, name, (written,), look, event_time, problem=_time_problem(look, event_time))
+            data = read_source_data([there], event_time=event_time, created=created)
+        return MovedSource(feast, name, (written,), data, event_time, problem=_time_problem(data, event_time))
 
     def _written(self, path: str, there: Path) -> str:
         """A path as the definitions say it: relative where it is of the same project."""
         inside = not Path(path).is_absolute() or there.is_relative_to(self._root)
         return os.path.relpath(there, self._out) if inside else str(there)
 
-    def call(self, source: MovedSource, *, name: str | None = None, history: bool = False) -> Declares:
+    def call(self, source: MovedSource, *, name: str | None = None, history: bool = False) -> DeclarationCall:
         """The declaration of a source. history: that of a push source, which says when each row was known."""
-        feast, look = source.feast, source.look
+        feast, data = source.feast, source.data
         path = source.paths[0] if len(source.paths) == 1 else list(source.paths)
         own = name or source.name
         self.located[own] = os.path.normpath(self._out / source.paths[0])
-        call = Declares("ParquetSource", (own, path), {"event_time": source.event_time})
+        call = DeclarationCall("ParquetSource", (own, path), {"event_time": source.event_time})
         raw = source.raw(source.event_time)
         if raw == "DATE":
-            call = call.saying(date="start")
+            call = call.with_keywords(date="start")
         call = self._with_created(source, call, history=history)
-        naive = raw in NAIVE or (look is None) or look.columns.get(feast.column(feast.created)) in NAIVE
-        call = call.saying(timezone="UTC" if naive else None, derived=source.derived)
-        return call.saying(owner=feast.owner, description=feast.description, tags=feast.tags)
+        naive = raw in NAIVE or (data is None) or data.columns.get(feast.column(feast.created)) in NAIVE
+        call = call.with_keywords(timezone="UTC" if naive else None, derived=source.derived)
+        return call.with_keywords(owner=feast.owner, description=feast.description, tags=feast.tags)
 
-    def _with_created(self, source: MovedSource, call: Declares, *, history: bool) -> Declares:
+    def _with_created(self, source: MovedSource, call: DeclarationCall, *, history: bool) -> DeclarationCall:
         """What `created_timestamp_column` is here."""
         column = source.feast.column(source.feast.created)
-        look = source.look
-        if not source.feast.created or (look is not None and column not in look.columns):
-            return call.saying(known_after="1s") if history else call
-        created = None if look is None else look.created
+        data = source.data
+        if not source.feast.created or (data is not None and column not in data.columns):
+            return call.with_keywords(known_after="1s") if history else call
+        created = None if data is None else data.created
         if created is None or created.says == "load":
-            return call.saying(tiebreak=column, known_after="1s" if history else None)
+            return call.with_keywords(tiebreak=column, known_after="1s" if history else None)
         after = show_duration(created.lag) if created.lag else None
         if created.says == "arrival":
-            return call.saying(known_at=column)
-        return call.saying(known_at=column, history_until=created.load, known_after=after)
+            return call.with_keywords(known_at=column)
+        return call.with_keywords(known_at=column, history_until=created.load, known_after=after)
 
     def tell(self, source: MovedSource) -> None:
         """Note what a source's times mean here, once it is written."""
-        moved, feast, look = self._moved, source.feast, source.look
+        moved, feast, data = self._moved, source.feast, source.data
         column = feast.column(feast.created)
         if feast.created:
             there = "of rows of one event time, the one created last counts"
-            if look is None or look.created is None:
+            if data is None or data.created is None:
                 why = "its rows are not at hand; where each row has the instant at which it came, say known_at instead"
                 moved.differs(source.name, "created", there, f'tiebreak="{column}"', why)
-            elif look.created.says == "load":
+            elif data.created.says == "load":
                 moved.differs(
-                    source.name, "created", there, f'tiebreak="{column}"', f"it is no arrival: {look.created.why}"
+                    source.name, "created", there, f'tiebreak="{column}"', f"it is no arrival: {data.created.why}"
                 )
             else:
                 here = f'known_at="{column}": training sees a row from then on'
@@ -168,17 +168,17 @@ class MoveSources:
                     "created",
                     f"{there}; training sees a row before it was created",
                     here,
-                    look.created.why,
+                    data.created.why,
                 )
         if source.raw(source.event_time) == "DATE":
             moved.differs(
                 source.name, "date", "a date is the beginning of its day", 'the same: date="start"',
                 'what describes a day is known when it is over: say date="end" where that is so',
             )  # fmt: skip
-        if look is not None and look.without_time:
+        if data is not None and data.without_time:
             moved.differs(
                 source.name, "rows without time", "kept, and never chosen", "never visible, and counted",
-                f"{look.without_time:,} of {look.rows:,} rows have no {source.event_time}",
+                f"{data.without_time:,} of {data.rows:,} rows have no {source.event_time}",
             )  # fmt: skip
 
 
@@ -198,13 +198,13 @@ def _no_time(times: Sequence[str]) -> str:
     return f"it names no timestamp_field, and several of its columns are timestamps: {', '.join(times)}"
 
 
-def _time_problem(look: DataLook, event_time: str) -> str | None:
+def _time_problem(data: SourceData, event_time: str) -> str | None:
     """Why a column tells no event times; None where it does."""
-    if event_time in look.columns.faults:
-        return f"its timestamp_field '{event_time}' {look.columns.faults[event_time]}"
-    raw = look.columns.get(event_time)
+    if event_time in data.columns.faults:
+        return f"its timestamp_field '{event_time}' {data.columns.faults[event_time]}"
+    raw = data.columns.get(event_time)
     if raw is None:
-        return f"its files have no column '{event_time}', its timestamp_field; columns: {', '.join(look.columns)}"
+        return f"its files have no column '{event_time}', its timestamp_field; columns: {', '.join(data.columns)}"
     if raw not in {*NAIVE, *ZONED, "DATE"}:
         return f"its timestamp_field '{event_time}' is {raw}, and must be a timestamp; cast it in the data"
     return None

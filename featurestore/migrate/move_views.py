@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from featurestore.declare.durations import GREATEST, show_duration
+from featurestore.migrate.definition_text import DeclarationCall, VariableName
 from featurestore.migrate.feast_objects import FeastAggregation, FeastField, FeastSource, FeastView
 from featurestore.migrate.feast_types import meant
-from featurestore.migrate.found import Moved
 from featurestore.migrate.move_keys import MoveKeys, ViewKey
+from featurestore.migrate.move_result import MoveResult
 from featurestore.migrate.move_sources import MovedSource, MoveSources, is_plain, json_of
 from featurestore.migrate.names import Names
-from featurestore.migrate.written import Declares, Name
 from featurestore.semantics.columns import type_of_column, widens
 from featurestore.types import FeatureType, Float32, Float64, String, Timestamp
 
@@ -38,7 +38,7 @@ class Ready:
     feast: FeastView
     source: MovedSource | None
     keys: list[ViewKey]
-    features: dict[str, Declares | str]
+    features: dict[str, DeclarationCall | str]
     names: Names
     types: dict[str, FeatureType]
     """Of pushed columns."""
@@ -52,7 +52,7 @@ class Ready:
 class MoveViews:
     """Makes views. refresh: how often values change, µs, where the user says it."""
 
-    def __init__(self, moved: Moved, sources: MoveSources, keys: MoveKeys, *, refresh: int | None) -> None:
+    def __init__(self, moved: MoveResult, sources: MoveSources, keys: MoveKeys, *, refresh: int | None) -> None:
         self._moved, self._sources, self._keys, self._refresh = moved, sources, keys, refresh
 
     def usable(self, view: FeastView) -> tuple[MovedSource | None, list[ViewKey]] | None:
@@ -92,11 +92,11 @@ class MoveViews:
     def _inferred(self, made: Ready) -> list[FeastField]:
         """The features of a view that lists none: all columns but keys and times, as Feast does when it is applied."""
         source = made.source
-        if source is None or source.look is None:
+        if source is None or source.data is None:
             return []
         apart = {key.column for key in made.keys} | {source.event_time, source.feast.column(source.feast.created)}
         renamed = source.feast.renamed
-        named = [renamed.get(column, column) for column in source.look.columns if column not in apart]
+        named = [renamed.get(column, column) for column in source.data.columns if column not in apart]
         self._moved.differs(
             made.feast.name, "schema", "none: all columns of the source", f"{len(named)} columns, listed",
             "features are always listed; a column that is added later is none",
@@ -112,13 +112,13 @@ class MoveViews:
                 "vector search", f"{view.name}:{field.name}", "there is no search by vectors",
                 "the vector itself is a feature like any other; search it elsewhere",
             )  # fmt: skip
-        if source is None or source.look is None:
+        if source is None or source.data is None:
             made.features[name] = self._unseen(made, field, said.of, as_json=said.as_json)
             return
         column = source.feast.column(field.name)
         raw = source.raw(column)
         if raw is None:
-            fault = source.look.columns.faults.get(column)
+            fault = source.data.columns.faults.get(column)
             why = f"its files have no column '{column}'" if fault is None else f"column '{column}' {fault}"
             self._moved.refuse("feature", f"{view.name}:{field.name}", why)
             return
@@ -141,7 +141,9 @@ class MoveViews:
             )
         return name
 
-    def _unseen(self, made: Ready, field: FeastField, of: FeatureType | None, *, as_json: bool) -> Declares | str:
+    def _unseen(
+        self, made: Ready, field: FeastField, of: FeatureType | None, *, as_json: bool
+    ) -> DeclarationCall | str:
         """A feature of a column that nobody has seen."""
         source = made.source
         column = field.name if source is None else source.feast.column(field.name)
@@ -156,7 +158,7 @@ class MoveViews:
         made.types[column] = _pushed_type(of)
         return column
 
-    def _as_json(self, made: Ready, feature: str, column: str, raw: str) -> Declares | None:
+    def _as_json(self, made: Ready, feature: str, column: str, raw: str) -> DeclarationCall | None:
         """A feature of a column of maps, structs or lists of them."""
         source = made.source
         assert source is not None
@@ -173,17 +175,17 @@ class MoveViews:
             f'there are no such types; parts of it become columns: derived={{"{part}": "{column}.{part}"}}',
         )  # fmt: skip
         made.types[text] = String
-        return Declares("Latest", (text,))
+        return DeclarationCall("Latest", (text,))
 
     def _column(
         self, made: Ready, field: FeastField, column: str, own: FeatureType, said: FeatureType | None, *, as_json: bool
-    ) -> Declares | str:
+    ) -> DeclarationCall | str:
         made.types[column] = _pushed_type(own)
         about = f"{made.feast.name}:{field.name}"
         if said is None or said == own or as_json:
             return column
         if widens(own, said) and not made.pushed:
-            return Declares("Latest", (column,), {"type": said})
+            return DeclarationCall("Latest", (column,), {"type": said})
         if not made.pushed:
             self._moved.differs(
                 about, "type", f"declared {said}: training has the data's {own}, serving casts", str(own),
@@ -201,14 +203,14 @@ class MoveViews:
             fold = FOLDS.get(one.function.lower())
             about = f"{view.name}:{there}"
             column = one.column if made.source is None else made.source.feast.column(one.column)
-            seen = made.source is not None and made.source.look is not None
+            seen = made.source is not None and made.source.data is not None
             if fold is None:
                 self._moved.refuse("feature", about, f"there is no fold for '{one.function}'")
             elif seen and made.source is not None and made.source.raw(column) is None:
                 self._moved.refuse("feature", about, f"its files have no column '{column}'")
             else:
                 window = "lifetime" if not one.window_seconds else _duration(one.window_seconds)
-                call = Declares(fold, (column,), {"window": window})
+                call = DeclarationCall(fold, (column,), {"window": window})
                 raw = None if made.source is None else made.source.raw(column)
                 own = None if raw is None else type_of_column(raw)
                 made.types[column] = _pushed_type(own)
@@ -222,8 +224,8 @@ class MoveViews:
 
     def refresh_of(self, made: Ready) -> str:
         """How often the values of a view over a batch source change."""
-        look = None if made.source is None else made.source.look
-        step = None if look is None else look.step
+        data = None if made.source is None else made.source.data
+        step = None if data is None else data.step
         chosen = self._refresh or step or DEFAULT_REFRESH
         refresh = show_duration(chosen)
         about = made.feast.name
@@ -265,7 +267,8 @@ class MoveViews:
         if len(plain) == len(made.features):
             return plain
         return {
-            name: Declares("Latest", (how,)) if isinstance(how, str) else how for name, how in made.features.items()
+            name: DeclarationCall("Latest", (how,)) if isinstance(how, str) else how
+            for name, how in made.features.items()
         }
 
     def describe(self, view: FeastView) -> str:
@@ -275,7 +278,7 @@ class MoveViews:
 
     def push_source(
         self, stream: FeastSource, views: list[Ready], name: str, history: str | None, cutover: datetime | None
-    ) -> Declares:
+    ) -> DeclarationCall:
         """The declaration of a push source that several views read. history: the variable of its batch source."""
         first = views[0]
         source = first.source
@@ -289,10 +292,12 @@ class MoveViews:
             for column, of in view.types.items():
                 schema.setdefault(column, of)
         identity = [*dict.fromkeys(key.column for view in views for key in view.keys), event_time]
-        call = Declares("PushSource", (name,), {"schema": schema, "event_time": event_time, "identity": identity})
+        call = DeclarationCall(
+            "PushSource", (name,), {"schema": schema, "event_time": event_time, "identity": identity}
+        )
         if history is not None and cutover is not None:
-            call = call.saying(history=Name(history), cutover=cutover)
-        return call.saying(owner=stream.owner, description=stream.description, tags=stream.tags)
+            call = call.with_keywords(history=VariableName(history), cutover=cutover)
+        return call.with_keywords(owner=stream.owner, description=stream.description, tags=stream.tags)
 
 
 def _pushed_type(of: FeatureType | None) -> FeatureType:
@@ -335,10 +340,10 @@ def cutover_of(source: MovedSource, said: datetime | None) -> datetime | None:
     """Until when a push source's history counts: as it is said, or just after its newest row; None where it has no rows."""
     if said is not None:
         return said
-    look = source.look
-    if look is None or look.last is None:
+    data = source.data
+    if data is None or data.last is None:
         return None
-    end = look.last + HISTORY_AFTER
+    end = data.last + HISTORY_AFTER
     return end.replace(microsecond=0) + timedelta(seconds=1 if end.microsecond else 0)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.declare.views import FeatureView
-from featurestore.migrate.undone import batch_source
+from featurestore.migrate.move_changes import batch_source
 from featurestore.semantics.columns import instant_sql
 from featurestore.semantics.sql import quote
 from featurestore.sources.session import Session

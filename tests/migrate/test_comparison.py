@@ -25,8 +25,8 @@ from featurestore import (
     on_demand,
 )
 from featurestore.clock import instant_of
-from featurestore.migrate.compared import CAUSES, EXAMPLES, ComparedFrames, DifferingCell
 from featurestore.migrate.comparison import Comparison, SpineRow, read_by, tried
+from featurestore.migrate.frame_differences import CAUSES, EXAMPLES, DifferingCell, FrameDifferences
 from featurestore.migrate.same_value import Likeness, likeness
 from featurestore.types import Float64, Int64, Timestamp
 from tests.small import TIME, hours
@@ -47,16 +47,16 @@ def comparing(folder: Path, items: Sequence[Any], rows: Sequence[SpineRow], **fe
 
         shown = {own: own for own in features.values()}
         types = {"driver": pa.int64(), **({"extra": pa.float64()} if "extra" in rows[0].here else {})}
-        yield Comparison(ComparedFrames("stats"), train, items, features, shown, [], [], rows, types, types)
+        yield Comparison(FrameDifferences("stats"), train, items, features, shown, [], [], rows, types, types)
 
 
-def told(comparison: Comparison, folder: Path, feast: dict[int, Any], column: str = "stats__x") -> ComparedFrames:
+def told(comparison: Comparison, folder: Path, feast: dict[int, Any], column: str = "stats__x") -> FrameDifferences:
     """What a comparison comes to where Feast gives these values by row; rows that it leaves out are not among them."""
     path = folder / "answer.parquet"
     pq.write_table(pa.table({"row_number": list(feast), column: list(feast.values())}), path)
     with FeatureStore.local() as store, store.offline.session() as session:
         comparison.compare(path, session)
-    return comparison.compared
+    return comparison.differences
 
 
 def at(*moments: datetime, driver: int = 1) -> list[SpineRow]:
@@ -174,7 +174,7 @@ def test_what_nothing_gives_is_unexplained_and_shown(tmp_path: Path) -> None:
 
 
 def test_some_examples_of_each_kind_are_kept() -> None:
-    found = ComparedFrames("stats")
+    found = FrameDifferences("stats")
     for number in range(10):
         found.note(DifferingCell("x", {}, str(number), 1, 2, "tie"))
         found.note(DifferingCell("y", {}, str(number), 1, 2, "tie"))
@@ -210,7 +210,7 @@ def test_where_a_function_fails_the_rows_without_null_inputs_are_compared(tmp_pa
 
     rows = [SpineRow({}, {"driver": driver, "extra": 0.5}, instant_of(hours(1))) for driver in (1, 2)]
     with comparing(tmp_path, [more], rows, more__more="more") as comparison:
-        why = tried(lambda: told(comparison, tmp_path, {0: 1.5}, "more__more") and None, comparison.compared)
+        why = tried(lambda: told(comparison, tmp_path, {0: 1.5}, "more__more") and None, comparison.differences)
         assert "failed for" in str(why)
         assert [one.columns for one in read_by([more])] == [("stats__x",)]
         whole = comparison.whole_rows()

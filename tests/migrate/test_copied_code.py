@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from featurestore.migrate.copied_code import CopiedModule, UncopiedError, copy_function, copy_text, mentioned
-from tests.migrate.told import Repository, entity, fields, formatter, matters, projection, reasons, rows, service, view
+from tests.migrate.feast_records import (
+    Repository,
+    entity,
+    fields,
+    formatter,
+    matters,
+    projection,
+    reasons,
+    rows,
+    service,
+    view,
+)
 from tests.small import hours
 
 

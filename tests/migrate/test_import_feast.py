@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import ConfigError
-from featurestore.migrate.compared import ComparedFrames, DifferingCell
 from featurestore.migrate.export_recipes import Export
 from featurestore.migrate.feast_python import ask_feast, feast_folder, feast_python
-from featurestore.migrate.found import Differs, Refused
-from featurestore.migrate.import_feast import Imported
+from featurestore.migrate.frame_differences import DifferingCell, FrameDifferences
+from featurestore.migrate.import_report import ImportReport
+from featurestore.migrate.move_result import MeaningDifference, Refusal
 from tests.cli.test_commands import run
 
 
@@ -95,14 +95,14 @@ def test_options_are_checked_first(tmp_path: Path, option: str, value: str, says
 
 def test_the_report_has_every_row_and_an_example_of_each_cause() -> None:
     """As text, as the README of what is written, and as JSON."""
-    compared = ComparedFrames("stats", rows=2, cells=4)
+    compared = FrameDifferences("stats", rows=2, cells=4)
     for at in ("t1", "t2"):
         compared.note(DifferingCell("stats:x", {"driver": 1}, at, None, 5, "tie"))
         compared.note(DifferingCell("stats:y", {"driver": 1}, at, "a|b", None, "unexplained"))
-    found = Imported(
+    found = ImportReport(
         "shop", "0.67.0", "files", "ours", {"views": 1}, {"views": 2},
-        [Differs("stats", "refresh", "there", "a | b", "why")], [Refused("feature view", "odd", "reason", "instead")],
-        [Export("rows", "BigQuery", "data/rows", "bq query\ncp")], ["h3"], [compared, ComparedFrames("odd", problem="none")], ["README.md"],
+        [MeaningDifference("stats", "refresh", "there", "a | b", "why")], [Refusal("feature view", "odd", "reason", "instead")],
+        [Export("rows", "BigQuery", "data/rows", "bq query\ncp")], ["h3"], [compared, FrameDifferences("odd", problem="none")], ["README.md"],
     )  # fmt: skip
     assert found.unexplained == 2
     text = found.markdown()

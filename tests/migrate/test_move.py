@@ -13,7 +13,7 @@ import pytest
 from featurestore import FeatureView
 from featurestore.errors import ConfigError
 from featurestore.migrate.feast_objects import feast_objects
-from tests.migrate.told import (
+from tests.migrate.feast_records import (
     TIMES,
     Repository,
     entity,

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import Result
 
 from featurestore import FeatureStore, ManualClock
-from featurestore.migrate.compared import CAUSES
+from featurestore.migrate.frame_differences import CAUSES
 from tests.cli.test_commands import run
 from tests.platforms.conftest import Told
 from tests.platforms.test_feast import FEAST, QUIET

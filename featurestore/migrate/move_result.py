@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from featurestore.migrate.definition_text import DeclarationCall
 from featurestore.migrate.export_recipes import Export
-from featurestore.migrate.written import Declares
+from featurestore.migrate.names import Names, problem_of
 
 
 @dataclass(frozen=True)
-class Differs:
+class MeaningDifference:
     """Something that means another thing here. about: the definition, by its name here; matter: what of it; why: the cause."""
 
     about: str
@@ -20,7 +21,7 @@ class Differs:
 
 
 @dataclass(frozen=True)
-class Refused:
+class Refusal:
     """Something that was not taken over. kind: what it is in Feast; instead: what can be done."""
 
     kind: str
@@ -30,13 +31,13 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class WrittenStatement:
+class DefinitionStatement:
     """A definition that is written. section: the part of the file; call: what it declares; lines: its text where it is no call."""
 
     section: str
     variable: str
     name: str
-    call: Declares | None = None
+    call: DeclarationCall | None = None
     lines: str = ""
 
 
@@ -66,13 +67,13 @@ class MovedFunction:
 
 
 @dataclass
-class Moved:
+class MoveResult:
     """All that a repository of Feast's became."""
 
-    statements: list[WrittenStatement] = field(default_factory=list)
+    statements: list[DefinitionStatement] = field(default_factory=list)
     modules: dict[str, str] = field(default_factory=dict)
-    differences: list[Differs] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
+    differences: list[MeaningDifference] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
     exports: list[Export] = field(default_factory=list)
     views: dict[str, MovedView] = field(default_factory=dict)
     functions: dict[str, MovedFunction] = field(default_factory=dict)
@@ -81,12 +82,20 @@ class Moved:
 
     def differs(self, about: str, matter: str, there: str, here: str, why: str) -> None:
         """Note a difference, once."""
-        row = Differs(about, matter, there, here, why)
+        row = MeaningDifference(about, matter, there, here, why)
         if row not in self.differences:
             self.differences.append(row)
 
     def refuse(self, kind: str, name: str, why: str, instead: str = "") -> None:
         """Note what is not taken over, once."""
-        row = Refused(kind, name, why, instead)
+        row = Refusal(kind, name, why, instead)
         if row not in self.refused:
             self.refused.append(row)
+
+
+def named_here(moved: MoveResult, names: Names, name: str) -> str:
+    """The name here of what bears a name there; where it is another one, that is noted."""
+    own = names.of(name)
+    if own != name:
+        moved.differs(own, "name", name, own, problem_of(name) or "another bears that name")
+    return own

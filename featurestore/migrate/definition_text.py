@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import featurestore
-from featurestore import types
 from featurestore.types import FeatureType
 
 WIDTH = 120
@@ -17,42 +16,42 @@ WIDTH = 120
 
 
 @dataclass(frozen=True)
-class Name:
+class VariableName:
     """A variable, by its name."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Picked:
+class ViewFeatures:
     """Some features of a view: `view["x"]`, `view[["x", "y"]]`."""
 
-    view: Name | Declares
+    view: VariableName | DeclarationCall
     features: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Declares:
+class DeclarationCall:
     """A call of a declaration of ours, or of a method of a variable: `method` of `of`."""
 
     method: str
     args: tuple[Any, ...] = ()
-    said: Mapping[str, Any] = field(default_factory=dict)
-    of: Name | None = None
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    of: VariableName | None = None
 
-    def saying(self, **said: Any) -> Declares:
-        """The same call with what is said besides; what is None, "" or empty is not said."""
-        more = {name: value for name, value in said.items() if value not in (None, "", (), [], {})}
-        return Declares(self.method, self.args, {**self.said, **more}, self.of)
+    def with_keywords(self, **keywords: Any) -> DeclarationCall:
+        """The same call with more keywords; one that is None, "" or empty is left out."""
+        more = {name: value for name, value in keywords.items() if value not in (None, "", (), [], {})}
+        return DeclarationCall(self.method, self.args, {**self.keywords, **more}, self.of)
 
 
 def built(value: Any, variables: Mapping[str, Any]) -> Any:
     """What a call declares. variables: what the variables hold that it names."""
-    if isinstance(value, Name):
+    if isinstance(value, VariableName):
         return variables[value.text]
-    if isinstance(value, Picked):
+    if isinstance(value, ViewFeatures):
         return built(value.view, variables)[list(value.features)]
-    if isinstance(value, Declares):
+    if isinstance(value, DeclarationCall):
         called = (
             getattr(featurestore, value.method)
             if value.of is None
@@ -60,7 +59,7 @@ def built(value: Any, variables: Mapping[str, Any]) -> Any:
         )
         return called(
             *(built(item, variables) for item in value.args),
-            **{name: built(item, variables) for name, item in value.said.items()},
+            **{name: built(item, variables) for name, item in value.keywords.items()},
         )
     if isinstance(value, (list, tuple)):
         return [built(item, variables) for item in value]
@@ -76,10 +75,10 @@ def names_in(value: Any) -> tuple[set[str], set[str]]:
     ahead = [value]
     while ahead:
         item = ahead.pop()
-        if isinstance(item, Declares):
+        if isinstance(item, DeclarationCall):
             declared |= {item.method} if item.of is None else set()
-            ahead += [*item.args, *item.said.values()]
-        elif isinstance(item, Picked):
+            ahead += [*item.args, *item.keywords.values()]
+        elif isinstance(item, ViewFeatures):
             ahead.append(item.view)
         elif isinstance(item, Mapping):
             ahead += item.values()
@@ -106,18 +105,18 @@ def text(value: Any, *, indent: int = 0, used: int = 0) -> str:
         return flat
     inner = indent + 4
     pad, end = " " * inner, " " * indent
-    if isinstance(value, Declares):
+    if isinstance(value, DeclarationCall):
         head = f"{_flat(value.of)}.{value.method}" if value.of is not None else value.method
         parts = [text(item, indent=inner, used=1) for item in value.args]
-        parts += [f"{name}={text(item, indent=inner, used=len(name) + 2)}" for name, item in value.said.items()]
+        parts += [f"{name}={text(item, indent=inner, used=len(name) + 2)}" for name, item in value.keywords.items()]
         joined = ", ".join(_flat(item) for item in value.args)
-        joined += ("" if not value.args or not value.said else ", ") + ", ".join(
-            f"{k}={_flat(v)}" for k, v in value.said.items()
+        joined += ("" if not value.args or not value.keywords else ", ") + ", ".join(
+            f"{k}={_flat(v)}" for k, v in value.keywords.items()
         )
         if inner + len(joined) <= WIDTH:
             return f"{head}(\n{pad}{joined}\n{end})"
         return f"{head}(\n" + "".join(f"{pad}{part},\n" for part in parts) + f"{end})"
-    if isinstance(value, Picked):
+    if isinstance(value, ViewFeatures):
         names = list(value.features)
         return f"{_flat(value.view)}[\n{pad}{text(names, indent=inner)}\n{end}]"
     if isinstance(value, (list, tuple)):
@@ -129,14 +128,14 @@ def text(value: Any, *, indent: int = 0, used: int = 0) -> str:
 
 
 def _flat(value: Any) -> str:
-    if isinstance(value, Name):
+    if isinstance(value, VariableName):
         return value.text
-    if isinstance(value, Picked):
+    if isinstance(value, ViewFeatures):
         names = list(value.features)
         return f"{_flat(value.view)}[{_flat(names[0] if len(names) == 1 else names)}]"
-    if isinstance(value, Declares):
+    if isinstance(value, DeclarationCall):
         head = f"{_flat(value.of)}.{value.method}" if value.of is not None else value.method
-        said = [*map(_flat, value.args), *(f"{name}={_flat(item)}" for name, item in value.said.items())]
+        said = [*map(_flat, value.args), *(f"{name}={_flat(item)}" for name, item in value.keywords.items())]
         return f"{head}({', '.join(said)})"
     if isinstance(value, FeatureType):
         return str(value)
@@ -159,24 +158,14 @@ def quoted(value: str) -> str:
     return plain
 
 
-def type_named(name: str) -> FeatureType | None:
-    """A type of ours by its name in `featurestore.types`; None where there is none such."""
-    found = (
-        getattr(types, name, None)
-        if name in {"Bool", "Int32", "Int64", "Float32", "Float64", "String", "Bytes", "Date", "Timestamp"}
-        else None
-    )
-    return found if isinstance(found, FeatureType) else None
-
-
 def assigned(variable: str, value: Any) -> str:
     """An assignment."""
     return f"{variable} = {text(value, used=len(variable) + 3)}"
 
 
-def imports(values: Sequence[Any], *, more: Sequence[str] = ()) -> str:
-    """The imports that the text of values needs, sorted, each line no longer than it must be. more: others of ours."""
-    declared: set[str] = set(more)
+def imports(values: Sequence[Any]) -> str:
+    """The imports that the text of values needs, sorted, each line no longer than it must be."""
+    declared: set[str] = set()
     typed: set[str] = set()
     for value in values:
         found, of = names_in(value)

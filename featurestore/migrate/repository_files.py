@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote as quote_url
 
+from featurestore.migrate.definition_text import assigned, imports, toml_text
 from featurestore.migrate.feast_objects import FeastObjects
-from featurestore.migrate.found import Moved, WrittenStatement
+from featurestore.migrate.move_result import DefinitionStatement, MoveResult
 from featurestore.migrate.names import Names
-from featurestore.migrate.written import assigned, imports, toml_text
 
 MADE_BY = "written by featurestore import-feast; README.md tells what differs"
 
 
-def files_of(objects: FeastObjects, moved: Moved) -> dict[str, str]:
+def files_of(objects: FeastObjects, moved: MoveResult) -> dict[str, str]:
     """The files by name, without the report."""
     return {
         "featurestore.toml": settings_text(objects, moved),
@@ -25,18 +25,18 @@ def files_of(objects: FeastObjects, moved: Moved) -> dict[str, str]:
     }
 
 
-def definitions_text(objects: FeastObjects, moved: Moved) -> str:
+def definitions_text(objects: FeastObjects, moved: MoveResult) -> str:
     """All definitions, in an order in which they can be read from top to bottom."""
     head = f'"""What Feast\'s project {objects.project or ""} declared, {MADE_BY}."""'
     ours = imports([one.call for one in moved.statements if one.call is not None])
     modules = "\n".join(f"import {name.removesuffix('.py')}" for name in sorted(moved.modules))
     blocks = [head, *([ours] if ours else []), *([modules] if modules else [])]
-    return "\n\n".join(blocks) + "\n" + "".join(_spaced(moved.statements)) + ""
+    return "\n\n".join(blocks) + "\n" + "".join(_spaced(moved.statements))
 
 
-def _spaced(statements: list[WrittenStatement]) -> Iterator[str]:
+def _spaced(statements: list[DefinitionStatement]) -> Iterator[str]:
     """The statements, with the empty lines before each that formatters want."""
-    before: WrittenStatement | None = None
+    before: DefinitionStatement | None = None
     for one in statements:
         wide = bool(one.lines) or (before is not None and bool(before.lines))
         apart = before is None or before.section != one.section
@@ -46,7 +46,7 @@ def _spaced(statements: list[WrittenStatement]) -> Iterator[str]:
         before = one
 
 
-def settings_text(objects: FeastObjects, moved: Moved) -> str:
+def settings_text(objects: FeastObjects, moved: MoveResult) -> str:
     """featurestore.toml."""
     lines = [f"project = {toml_text(project_name(objects))}"]
     online = online_url(objects.settings)

@@ -49,7 +49,7 @@ class CreatedColumn:
 
 
 @dataclass(frozen=True)
-class DataLook:
+class SourceData:
     """What the files of a source hold. problem: why nothing of them can be said; None where something can.
 
     columns: name → DuckDB type, with the faults of those that cannot be read. step: the longest step on which all event times
@@ -66,7 +66,7 @@ class DataLook:
     created: CreatedColumn | None = None
 
 
-def look_at(paths: Sequence[Path], *, event_time: str, created: str) -> DataLook:
+def read_source_data(paths: Sequence[Path], *, event_time: str, created: str) -> SourceData:
     """Look at the files of a source. event_time, created: columns of theirs; "" where none is named."""
     offline = Offline(Path("/"))
     try:
@@ -74,30 +74,30 @@ def look_at(paths: Sequence[Path], *, event_time: str, created: str) -> DataLook
         with offline.session() as session:
             return _looked(session, source, event_time=event_time, created=created)
     except FeatureStoreError as error:
-        return DataLook(
+        return SourceData(
             problem=str(error).removeprefix("ParquetSource 'looked_at' ").removeprefix("ParquetSource 'looked_at': ")
         )
     except duckdb.Error as error:
-        return DataLook(problem=engine_words(error))
+        return SourceData(problem=engine_words(error))
     finally:
         offline.close()
 
 
-def _looked(session: Session, source: ParquetSource, *, event_time: str, created: str) -> DataLook:
+def _looked(session: Session, source: ParquetSource, *, event_time: str, created: str) -> SourceData:
     columns = session.columns(source)
     relation = session.scan(source).relation
     query = session.connection.execute
     (rows,) = query(f"SELECT count(*) FROM {relation}").fetchall()[0]
     happened = _instant(source, event_time, columns)
     if happened is None:
-        return DataLook(columns=columns, rows=rows)
+        return SourceData(columns=columns, rows=rows)
     steps = ", ".join(f"bool_and(t % {step} = 0)" for step in STEPS)
     first, last, missing, *on_step = query(
         f"SELECT min(t), max(t), count(*) FILTER (t IS NULL), {steps} FROM (SELECT {happened} AS t FROM {relation})"
     ).fetchall()[0]
     step = next((step for step, holds in zip(STEPS, on_step, strict=True) if holds), None)
     learned = _instant(source, created, columns)
-    return DataLook(
+    return SourceData(
         columns=columns, rows=rows, first=_moment(first), last=_moment(last), step=step, without_time=missing,
         created=None if learned is None or not rows else _created(session, relation, happened, learned),
     )  # fmt: skip

@@ -22,13 +22,13 @@ from featurestore.errors import FeatureStoreError
 from featurestore.lazy import duckdb, pa
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
-from featurestore.migrate.compared import UNEXPLAINED, ComparedFrames
 from featurestore.migrate.comparison import Comparison, Frame, SpineRow, tried
 from featurestore.migrate.feast_python import ask_feast
 from featurestore.migrate.feast_types import meant
-from featurestore.migrate.found import Moved, MovedFunction, MovedView
+from featurestore.migrate.frame_differences import UNEXPLAINED, FrameDifferences
+from featurestore.migrate.move_changes import batch_source
+from featurestore.migrate.move_result import MovedFunction, MovedView, MoveResult
 from featurestore.migrate.sample_spine import sample_rows
-from featurestore.migrate.undone import batch_source
 from featurestore.project import Project
 from featurestore.semantics.sql import quote
 from featurestore.sources.session import Session
@@ -55,7 +55,7 @@ class ProofOptions:
     registry: Path | None = None
 
 
-def prove(out: Path, moved: Moved, options: ProofOptions) -> list[ComparedFrames]:
+def prove(out: Path, moved: MoveResult, options: ProofOptions) -> list[FrameDifferences]:
     """Compare all views whose rows are at hand, and the functions over them. out: the repository that was written."""
     with tempfile.TemporaryDirectory() as folder, _opened(out, Path(folder)) as project:
         return _Proof(project, moved, options, Path(folder)).done()
@@ -74,12 +74,12 @@ def _opened(out: Path, folder: Path) -> Iterator[Project]:
 
 
 class _Proof:
-    def __init__(self, project: Project, moved: Moved, options: ProofOptions, folder: Path) -> None:
+    def __init__(self, project: Project, moved: MoveResult, options: ProofOptions, folder: Path) -> None:
         self._project, self._moved, self._options, self._folder = project, moved, options, folder
         self._sampled: dict[str, Comparison] = {}
         self._asked = 0
 
-    def done(self) -> list[ComparedFrames]:
+    def done(self) -> list[FrameDifferences]:
         """All comparisons, views first."""
         views = [self._of_view(view) for view in self._moved.views.values() if view.has_data]
         functions = [self._of_function(one) for one in self._moved.functions.values()]
@@ -92,19 +92,19 @@ class _Proof:
                 one.only(whole, why)
                 again.append(one)
             else:
-                one.compared.problem = why
+                one.differences.problem = why
         for one, why in self._compared(again):
-            one.compared.problem = why
+            one.differences.problem = why
         for one in every:
             self._complain(one)
-        return [one.compared for one in every]
+        return [one.differences for one in every]
 
     @staticmethod
     def _complain(one: Comparison) -> None:
         """A function of ours that fails where Feast's does not is nothing that anybody expects."""
-        problem = one.compared.problem or ""
+        problem = one.differences.problem or ""
         if problem.startswith("here "):
-            one.compared.cells = one.compared.causes[UNEXPLAINED] = len(one.rows) * len(one.features)
+            one.differences.cells = one.differences.causes[UNEXPLAINED] = len(one.rows) * len(one.features)
 
     def _compared(self, comparisons: Sequence[Comparison]) -> list[tuple[Comparison, str]]:
         """Ask Feast for all of them at once, and compare; those that failed, and why."""
@@ -115,7 +115,7 @@ class _Proof:
                 if problem is not None:
                     failed.append((one, f"Feast cannot make its frame: {problem}"))
                     continue
-                why = tried(partial(one.compare, answer, session), one.compared)
+                why = tried(partial(one.compare, answer, session), one.differences)
                 if why is not None:
                     failed.append((one, f"here {why}"))
         return failed
@@ -154,17 +154,17 @@ class _Proof:
         own = {f"{view.there}__{there}": f"{view.name}__{here}" for there, here in view.features.items()}
         shown = {f"{view.name}__{here}": f"{view.name}:{here}" for here in view.features.values()}
         references = [f"{view.there}:{name}" for name in view.features]
-        found = Comparison(ComparedFrames(view.name), self._trained, [declared], own, shown, references, [view.there])
+        found = Comparison(FrameDifferences(view.name), self._trained, [declared], own, shown, references, [view.there])
         if any(fold.window is not None for fold in declared.features.values()):
-            found.compared.problem = "Feast's file store computes no aggregations"
+            found.differences.problem = "Feast's file store computes no aggregations"
             return found
         try:
             with self._project.offline.session() as session:
                 self._sample(session, view, declared, found)
         except FeatureStoreError as error:
-            found.compared.problem = f"no sample can be drawn: {error}"
+            found.differences.problem = f"no sample can be drawn: {error}"
         except duckdb.Error as error:
-            found.compared.problem = f"no sample can be drawn: {engine_words(error)}"
+            found.differences.problem = f"no sample can be drawn: {engine_words(error)}"
         self._sampled[view.there] = found
         return found
 
@@ -175,7 +175,7 @@ class _Proof:
         relation = session.scan(source).relation
         (count,) = session.connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0]
         if count > MOST_ROWS:
-            found.compared.problem = f"its {count:,} rows are more than Feast's file store is asked to join"
+            found.differences.problem = f"its {count:,} rows are more than Feast's file store is asked to join"
             return
         there = {here: name for name, here in view.keys.items()}
         columns = {here: _files_column(declared, name, here) for here, name in there.items()}
@@ -188,7 +188,7 @@ class _Proof:
         found.there = {there[here]: nothing.schema.field(column).type for here, column in columns.items()}
         found.here = {name: of.arrow for name, of in declared.entity.key.items()}
         if not rows:
-            found.compared.problem = "it has no rows"
+            found.differences.problem = "it has no rows"
 
     # --- functions -------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class _Proof:
         shown = {here: here for here in function.features.values()}
         references = [f"{function.there}:{name}" for name in function.features]
         found = Comparison(
-            ComparedFrames(function.there),
+            FrameDifferences(function.there),
             self._trained,
             items,
             own,
@@ -212,9 +212,9 @@ class _Proof:
             [function.there, *function.views],
         )
         if any(one.name != one.view.name for item in items for one in item.selections):
-            found.compared.problem = "it reads an alias"
+            found.differences.problem = "it reads an alias"
         elif any(not one.rows for one in sampled):
-            found.compared.problem = "a view that it reads has no sample"
+            found.differences.problem = "a view that it reads has no sample"
         else:
             self._combine(function, sampled, found)
         return found

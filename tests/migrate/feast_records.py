@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from featurestore import FeatureStore, ManualClock
 from featurestore.migrate.feast_objects import FeastObjects, feast_objects
-from featurestore.migrate.found import Moved
-from featurestore.migrate.move import MoveOptions, move
-from featurestore.migrate.write_repository import files_of
+from featurestore.migrate.move_repository import MoveOptions, move
+from featurestore.migrate.move_result import MoveResult
+from featurestore.migrate.repository_files import files_of
 from tests.small import hours
 
 TIMES = [hours(0), hours(1), hours(2)]
@@ -73,7 +73,7 @@ class Repository:
         self.feast, self.out = folder / "feast", folder / "ours"
         self.feast.mkdir()
 
-    def move(self, *, refresh: int | None = None, cutover: datetime | None = None, **objects: Any) -> Moved:
+    def move(self, *, refresh: int | None = None, cutover: datetime | None = None, **objects: Any) -> MoveResult:
         """What becomes of objects; the files are written."""
         self.objects: FeastObjects = feast_objects(told(**objects))
         moved = move(self.objects, MoveOptions(self.feast, self.feast, self.out, refresh, cutover))
@@ -97,11 +97,11 @@ def formatter() -> list[str]:
     return [sys.executable, "-m", "ruff"]
 
 
-def reasons(moved: Moved, kind: str | None = None) -> dict[str, str]:
+def reasons(moved: MoveResult, kind: str | None = None) -> dict[str, str]:
     """What is refused, by name, and why."""
     return {one.name: one.why for one in moved.refused if kind is None or one.kind == kind}
 
 
-def matters(moved: Moved, about: str) -> dict[str, str]:
+def matters(moved: MoveResult, about: str) -> dict[str, str]:
     """What differs of a definition, and how it is here."""
     return {one.matter: one.here for one in moved.differences if one.about == about}

@@ -46,7 +46,7 @@ class DifferingCell:
 
 
 @dataclass
-class ComparedFrames:
+class FrameDifferences:
     """What a view, or an on-demand view, came to.
 
     cells: values that were compared. causes: how many differ, by cause. problem: why nothing, or not all, could be compared.

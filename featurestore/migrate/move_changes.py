@@ -9,15 +9,15 @@ from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView, Selection
-from featurestore.migrate.compared import FINER, HISTORY, LATE, REFRESH, TTL, TTL_EDGE
+from featurestore.migrate.frame_differences import FINER, HISTORY, LATE, REFRESH, TTL, TTL_EDGE
 
 
-class Undone(NamedTuple):
-    """A cause of differences, and the view without it; None where a view has no such thing. earlier: by how many µs the spine
-    is moved back for it."""
+class MoveChange(NamedTuple):
+    """What a move changes in a view, which is a cause of differences. reverted: the view without it, None where it has no such
+    thing. earlier: by how many µs the spine is moved back for it."""
 
     cause: str
-    without: Callable[[FeatureView], FeatureView | None]
+    reverted: Callable[[FeatureView], FeatureView | None]
     earlier: int = 0
 
 
@@ -68,38 +68,38 @@ def _with_ttl(add: int | None) -> Callable[[FeatureView], FeatureView | None]:
     return changed
 
 
-UNDONE = (
-    Undone(REFRESH, without_refresh),
-    Undone(LATE, without_known_at),
-    Undone(HISTORY, over_history),
-    Undone(FINER, as_in_feast, earlier=1),
-    Undone(TTL_EDGE, _with_ttl(-1)),
-    Undone(TTL_EDGE, _with_ttl(1)),
-    Undone(TTL, _with_ttl(None)),
+CHANGES = (
+    MoveChange(REFRESH, without_refresh),
+    MoveChange(LATE, without_known_at),
+    MoveChange(HISTORY, over_history),
+    MoveChange(FINER, as_in_feast, earlier=1),
+    MoveChange(TTL_EDGE, _with_ttl(-1)),
+    MoveChange(TTL_EDGE, _with_ttl(1)),
+    MoveChange(TTL, _with_ttl(None)),
 )
 """All of them, in the order in which they are tried."""
 
-AS_IN_FEAST = Undone("", as_in_feast)
+AS_IN_FEAST = MoveChange("", as_in_feast)
 """All that a move changes, taken back."""
 
 
-def without(items: Sequence[Any], change: Undone) -> list[Any] | None:
-    """Views, selections and on-demand features with a change taken back; None where none of them has it."""
-    changed = [_without(item, change) for item in items]
+def with_reverted(items: Sequence[Any], change: MoveChange) -> list[Any] | None:
+    """Views, selections and on-demand features with a change reverted; None where none of them has it."""
+    changed = [_item_with_reverted(item, change) for item in items]
     if all(one is None for one in changed):
         return None
     return [new or old for new, old in zip(changed, items, strict=True)]
 
 
-def _without(item: Any, change: Undone) -> Any:
+def _item_with_reverted(item: Any, change: MoveChange) -> Any:
     if isinstance(item, FeatureView):
-        return change.without(item)
+        return change.reverted(item)
     if isinstance(item, Selection):
-        view = change.without(item.view)
+        view = change.reverted(item.view)
         return None if view is None else item.model_copy(update={"view": view})
     assert isinstance(item, OnDemand)
     read = [one for one in item.inputs if isinstance(one, Selection)]
-    changed = without(read, change) if read else None
+    changed = with_reverted(read, change) if read else None
     if changed is None:
         return None
     given = iter(changed)

@@ -1,0 +1,101 @@
+"""Words of older versions of Feast, which the installed one takes no more, as those that it takes instead."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+
+class OlderWords:
+    """Lets files be read that are written for an older Feast than the installed one, which takes their words no more."""
+
+    words: set[str] = set()
+    entities: dict[str, Any] = {}
+    unnamed = 0
+
+    def take(self, feast: Any) -> None:
+        """Take these words."""
+        for name in ("Entity", "FeatureView", "StreamFeatureView", "FeatureService"):
+            if hasattr(feast, name):
+                self._wrap(getattr(feast, name))
+        sources = [cls for cls in vars(feast).values() if isinstance(cls, type) and cls.__name__.endswith("Source")]
+        for cls in sources:
+            self._wrap(cls)
+        module: Any = sys.modules.get("feast.on_demand_feature_view")
+        if module is not None and hasattr(module, "on_demand_feature_view"):
+            own = module.on_demand_feature_view
+            module.on_demand_feature_view = lambda *args, **said: own(
+                *args, **self._said("on_demand_feature_view", own, said)
+            )
+        sources_module: Any = sys.modules.get("feast.data_source")
+        if sources_module is not None and not hasattr(sources_module, "RequestDataSource"):
+            sources_module.RequestDataSource = sources_module.RequestSource
+
+    def _wrap(self, cls: Any) -> None:
+        own = cls.__init__
+
+        def made(item: Any, *args: Any, **said: Any) -> None:
+            said = self._said(cls.__name__, own, said)
+            if said.get("entities") and all(isinstance(one, str) for one in said["entities"]):
+                self.words.add(f"{cls.__name__}(entities=[…] of names)")
+                said["entities"] = [self.entities[name] for name in said["entities"]]
+            own(item, *args, **said)
+            if cls.__name__ == "Entity":
+                self.entities[item.name] = item
+
+        cls.__init__ = made
+
+    def _said(self, name: str, own: Any, said: dict[str, Any]) -> dict[str, Any]:
+        """What is said, in the words of the installed version."""
+        taken = inspect.signature(own).parameters
+        found = {}
+        for word, value in said.items():
+            newer, change = RENAMED_WORDS.get(word, (None, None))
+            if (
+                newer is None
+                or newer not in taken
+                or newer in said
+                or (word in taken and word != "event_timestamp_column")
+            ):
+                found[word] = value
+                continue
+            self.words.add(f"{name}({word}=…)")
+            found[newer] = value if change is None else change(value)
+        if found.get("query") and "name" in taken and not any(found.get(word) for word in ("name", "table")):
+            self.unnamed += 1
+            found["name"] = f"query_{self.unnamed}"
+        if hasattr(found.get("ttl"), "ToTimedelta"):
+            self.words.add(f"{name}(ttl=Duration(…))")
+            found["ttl"] = found["ttl"].ToTimedelta()
+        if isinstance(found.get("schema"), dict):
+            found["schema"] = _as_fields(found["schema"])
+        return found
+
+
+def _as_fields(features: Any) -> Any:
+    """Features of the older kind, or a dict of types, as fields."""
+    from feast.field import Field
+    from feast.types import from_value_type
+
+    named = features.items() if isinstance(features, dict) else [(one.name, one.dtype) for one in features]
+    return [
+        Field(name=name, dtype=from_value_type(of) if type(of).__name__ == "ValueType" else of) for name, of in named
+    ]
+
+
+def _as_list(value: Any) -> Any:
+    return list(value.values()) if isinstance(value, dict) else [value]
+
+
+RENAMED_WORDS: dict[str, tuple[str, Any]] = {
+    "join_key": ("join_keys", _as_list),
+    "features": ("schema", _as_fields),
+    "batch_source": ("source", None),
+    "stream_source": ("source", None),
+    "input": ("source", None),
+    "inputs": ("sources", _as_list),
+    "event_timestamp_column": ("timestamp_field", None),
+    "table_ref": ("table", None),
+}
+"""Words that Feast no longer takes: the one that it takes instead, and how what is said is changed for it."""
