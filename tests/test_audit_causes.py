@@ -34,6 +34,7 @@ from featurestore import (
     on_demand,
 )
 from featurestore.clock import instant_of
+from featurestore.errors import RequestError
 from featurestore.online.view_codec import ViewCodec, pack_watermark
 from featurestore.reports.audit import CAUSES, Audit
 from featurestore.reports.audit.bits import passage
@@ -370,6 +371,25 @@ def test_unexplained(world: World) -> None:
     assert causes(audit, "view__x") == {"unexplained": 1}
     assert audit.over_budget == {"service": 1 / (THINGS * 5)}
     assert set(audit.causes) <= set(CAUSES)
+
+
+def test_a_gate_stops_where_it_looked_at_too_little(world: World) -> None:
+    """Nothing compared is no reason to go on, unless that was said; skew and damage are reasons whatever was compared."""
+    world.run()
+    (nothing,) = world.store.audit().reasons_to_stop()
+    assert nothing.startswith("0 values were compared, and a gate wants 1 at least")
+    assert world.store.audit().reasons_to_stop(0) == []
+    world.ask()
+    found = world.store.audit()
+    assert found.reasons_to_stop(found.compared) == []
+    assert len(found.reasons_to_stop(found.compared + 1)) == 1
+    for wrong in (-1, True, 0.5, "1", None):
+        with pytest.raises(RequestError, match="minimum_compared is a number of values, 0 or more"):
+            found.reasons_to_stop(wrong)
+    world.tamper(3, {"x": 12345.678}, event_time=START + HOUR * 10.5)
+    world.ask()
+    (skewed,) = world.store.audit().reasons_to_stop(0)
+    assert skewed.startswith("service is over its skew budget")
 
 
 def test_the_report_is_a_page(world: World, tmp_path: Path) -> None:

@@ -26,16 +26,25 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
     html: Annotated[Path | None, typer.Option(help="Write the report as a page with plots to this file.")] = None,
     at: At = None,
     fail_on_skew: Annotated[
-        bool, typer.Option("--fail-on-skew", help="Exit with 3 where a service has more skew than its skew_budget.")
+        bool,
+        typer.Option(
+            "--fail-on-skew",
+            help="Exit with 3 where a service has more skew than its skew_budget, or too few values were compared.",
+        ),
     ] = False,
+    minimum_compared: Annotated[
+        int | None, typer.Option(min=0, help="How many values --fail-on-skew wants compared: 1 by default, 0 none.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare what was served and logged with what training says for it, bit by bit.
 
-    Damaged files of the log are left out and named, and the command then exits with 3.
+    Damaged files of the log are left out and named, and the command then exits with 3. With --fail-on-skew it is a gate, which says why it stops.
 
     Example: featurestore audit --since 1d
     """
+    if minimum_compared is not None and not fail_on_skew:
+        raise typer.BadParameter("it is a word of --fail-on-skew; give both", param_hint="--minimum-compared")
     if html is not None:  # what would fail when the work is done fails before it
         from featurestore.reports.audit.page import plotting
 
@@ -52,5 +61,8 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
     if html is not None:
         html.write_text(found.to_html(), encoding="utf-8")
     print_found(found, as_json=as_json)
-    if found.damaged or (fail_on_skew and found.over_budget):
+    reasons = found.reasons_to_stop(1 if minimum_compared is None else minimum_compared) if fail_on_skew else []
+    for reason in reasons:
+        typer.echo(f"The audit stops here: {reason}", err=True)
+    if found.damaged or reasons:
         raise typer.Exit(FOUND)

@@ -73,12 +73,12 @@ def training_set(
 
 def audit_check(
     store: FeatureStore | StorePath, *, asset: Any = ONLINE, since: str | None = "1d", service: str | None = None,
-    blocking: bool = True,
+    minimum_compared: int = 1, blocking: bool = True,
 ) -> dg.AssetChecksDefinition:  # fmt: skip
     """A check that fails where a served value is not what training says, beyond the `skew_budget` of its service.
 
-    blocking: whether assets that depend on `asset` then wait. since, service: as of `FeatureStore.audit`. What nobody served
-    is not compared, and fails nothing; the metadata say how many values were.
+    blocking: whether assets that depend on `asset` then wait. since, service: as of `FeatureStore.audit`. minimum_compared: how many
+    values have to be compared; 0 lets through where nothing was, as before anybody was served. The metadata say why it failed.
     """
 
     @dg.asset_check(asset=asset, name="audit", blocking=blocking, description="What was served is what training says.")  # type: ignore[untyped-decorator]
@@ -87,7 +87,8 @@ def audit_check(
         metadata: dict[str, Any] = {"compared": found.compared, "exact": found.exact, "skewed": found.skewed}
         metadata |= {"rewritten": found.rewritten, "causes": found.causes, "damaged": dict(found.damaged)}
         metadata["report"] = dg.MetadataValue.text(found.report().text())
-        return dg.AssetCheckResult(passed=not found.over_budget and not found.damaged, metadata=metadata)
+        reasons = found.reasons_to_stop(minimum_compared)
+        return dg.AssetCheckResult(passed=not reasons, description="; ".join(reasons) or None, metadata=metadata)
 
     return audited
 

@@ -33,7 +33,7 @@ class Components:
     """Output `training`: a training frame as Parquet, with its manifest, of the rows of `spine`, a Parquet file."""
     audit: PythonComponent
     """The gate: fails where a value that was served since `since` is not what training says, beyond the `skew_budget` of its
-    service. Outputs `metrics` and `report`."""
+    service, or fewer than `minimum_compared` values were compared. Outputs `metrics` and `report`."""
 
 
 def components(**words: Any) -> Components:
@@ -102,6 +102,7 @@ def _audit(
     env: str = "",
     since: str = "1d",
     service: str = "",
+    minimum_compared: int = 1,
 ) -> None:
     from pathlib import Path
 
@@ -113,5 +114,5 @@ def _audit(
         metrics.log_metric(count, getattr(found, count))
     print(found.report().text())
     Path(report.path).write_text(found.report().html(), encoding="utf-8")
-    if found.over_budget or found.damaged:
-        raise FeatureStoreError(f"The audit stops the pipeline: {'; '.join(found.remarks())}")
+    if reasons := found.reasons_to_stop(minimum_compared):
+        raise FeatureStoreError(f"The audit stops the pipeline: {'; '.join(reasons)}")

@@ -47,6 +47,7 @@ def told(shop: Path, *args: str, given: bytes | None = None) -> str:
         (["serve", "--workers", "0"], "'--workers': must be at least 1"),
         (["explain", "customer_orders", "customer=a", "--at", "noon"], "--at: 'noon' is no instant such as 2025-01-31T06:30:00Z"),
         (["snapshot", "order_model", "--at", "noon", "-o", "x.parquet"], "--at: 'noon' is no instant"),
+        (["audit", "--minimum-compared", "3"], "it is a word of --fail-on-skew; give both"),
         (["audit", "--until", "now"], "--until: 'now' is no instant"),
         (["audit", "--since", "2026-13-01"], "--since: '2026-13-01' is no instant"),
         (["audit", "--since", "1 day"], "'1 day' cannot be read. Write whole numbers with units"),

@@ -58,6 +58,13 @@ class Airflow:
         return states, {task: json.loads(value) for task, value in given}
 
 
+def gate(project: Path, *words: str) -> tuple[int, str]:
+    """The exit code of the page's gate, and what it says of the reasons."""
+    command = [BIN / "featurestore", "--repo", project, "audit", "--since", "2d", "--fail-on-skew", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    return done.returncode, done.stderr
+
+
 def test_the_gate_lets_what_is_the_same_through_and_stops_skew(tmp_path: Path, tell: Told) -> None:
     """docs/platforms/airflow.md: what tasks give, and the files that they write, are the store's own; behind the gate nothing runs."""
     project, other = tmp_path / "rides", tmp_path / "other"
@@ -68,6 +75,10 @@ def test_the_gate_lets_what_is_the_same_through_and_stops_skew(tmp_path: Path, t
         store.materialize(progress=False)
     with beginning(project) as names:
         names["rides"].to_parquet(project / "rides.parquet")
+    stopped, why = gate(project)  # nobody was served yet
+    assert (stopped, gate(project, "--minimum-compared", "0")) == (3, (0, "")), why
+    assert "The audit stops here: 0 values were compared, and a gate wants 1 at least" in why
+    with beginning(project) as names:
         names["store"].get_online_features([{"driver_id": "d1"}, {"driver_id": "d2"}], "ranking")
     shutil.copytree(project, other)
     with FeatureStore(other) as store:

@@ -88,6 +88,14 @@ def test_skew_stops_what_depends_on_it(project: dict[str, Any], tmp_path: Path) 
         (tmp_path / "featurestore.toml").read_text() + "[serving_log]\nrate = 1.0\n"
     )
     with FeatureStore(tmp_path) as store:
+        for minimum, learns in ((1, False), (0, True)):  # nobody was served yet
+            path, online = tmp_path / f"nobody{minimum}.parquet", online_features(store)
+            learned = training_set(store, "ranking", spine=lambda: rides, path=path, deps=[online])
+            gate = audit_check(store, minimum_compared=minimum)
+            (check,) = checked(dg.materialize([online, gate, learned], raise_on_error=False))
+            assert check.passed is learns
+            assert path.exists() is learns
+            assert learns or "0 values were compared, and a gate wants 1 at least" in check.description
         for skewed, blocking, learns in ((0, True, True), (1, True, False), (2, False, True)):
             if skewed:
                 tamper(store, "drivers", ["d2"], {"fare": 20.5}, event_time=datetime(2026, 1, 2, 8, tzinfo=UTC))

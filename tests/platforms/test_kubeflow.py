@@ -48,11 +48,11 @@ def runner(tmp_path: Path) -> None:
 
 
 @dsl.pipeline(name="rides")
-def gated(repo: str, spine: str, service: str = "ranking", since: str = "1d") -> dsl.Dataset:
+def gated(repo: str, spine: str, service: str = "ranking", since: str = "1d", minimum_compared: int = 0) -> dsl.Dataset:
     features = components(**LOCAL)
     applied = features.apply(repo=repo, note="nightly")
     filled = features.materialize(repo=repo, views=["drivers"]).after(applied)
-    gate = features.audit(repo=repo, since=since, service=service).after(filled)
+    gate = features.audit(repo=repo, since=since, service=service, minimum_compared=minimum_compared).after(filled)
     rows = dsl.importer(artifact_uri=spine, artifact_class=dsl.Dataset, reimport=True)
     learned = features.training_set(repo=repo, service=service, spine=rows.output).after(gate)
     return learned.outputs["training"]
@@ -139,7 +139,11 @@ def test_skew_stops_the_pipeline(project: dict[str, Any], tmp_path: Path, capfd:
     (repo / "featurestore.toml").write_text((repo / "featurestore.toml").read_text() + LOGGED)
     asked = [{"driver_id": "d1"}, {"driver_id": "d2"}, {"driver_id": "nobody"}]
 
-    gated(repo=str(repo), spine=str(spine))  # nothing was served
+    with pytest.raises(RuntimeError, match="'audit'"):  # nothing was served
+        gated(repo=str(repo), spine=str(spine), minimum_compared=1)
+    assert "0 values were compared, and a gate wants 1 at least" in capfd.readouterr().out
+    assert not list(runs.glob("*/training-set/training"))
+    gated(repo=str(repo), spine=str(spine))
     assert of_step(runs, "audit")["metrics"] == {"compared": 0, "exact": 0, "rewritten": 0, "skewed": 0}
 
     with FeatureStore(repo) as store:
@@ -215,7 +219,7 @@ def test_what_fails_says_why_and_nothing_follows(
         def learn(repo: str, spine: str, since: str = "1d", service: str = service) -> None:
             features = components(**LOCAL)
             applied = features.apply(repo=repo)
-            gate = features.audit(repo=repo, since=since).after(applied)
+            gate = features.audit(repo=repo, since=since, minimum_compared=0).after(applied)
             rows = dsl.importer(artifact_uri=spine, artifact_class=dsl.Dataset, reimport=True)
             features.training_set(repo=repo, service=service, spine=rows.output).after(gate)
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from featurestore.declare.problems import shown
+from featurestore.errors import RequestError
 from featurestore.registry.records import ServiceVersion
 from featurestore.report import Report, Reported, ReportTable, cell, plain, plain_fields, shown_instant
 from featurestore.reports.audit.causes import CAUSES
@@ -201,6 +203,26 @@ class Audit(Reported):
                 over[name] = share
         return over
 
+    def reasons_to_stop(self, minimum_compared: int = 1) -> list[str]:
+        """Why a gate stops what comes after it; none where it lets that through.
+
+        It stops where files of the log are damaged, a service is over its skew budget, or fewer than `minimum_compared` values were
+        compared: what looked at nothing has found nothing out. 0 lets that through. Raises RequestError for what is no such number.
+        """
+        if type(minimum_compared) is not int or minimum_compared < 0:
+            raise RequestError(f"minimum_compared is a number of values, 0 or more, and not {shown(minimum_compared)}")
+        reasons = [f"{what} is damaged: {why}" for what, why in self.damaged.items()]
+        reasons += [
+            f"{name} is over its skew budget: {share:.4%} of its values, where {self.budgets.get(name, 0.0):.4%} are allowed"
+            for name, share in self.over_budget.items()
+        ]
+        if self.compared < minimum_compared:
+            reasons.append(
+                f"{self.compared} values were compared, and a gate wants {minimum_compared} at least: too little was served, or logged, of "
+                f"{self.about}. minimum_compared says how many are enough, 0 that none are needed, as where nobody was served yet"
+            )
+        return reasons
+
     @property
     def causes(self) -> dict[str, int]:
         """Cause → how many values differ by it, in the order of CAUSES."""
@@ -246,11 +268,7 @@ class Audit(Reported):
         """What was left out and why, and the sums."""
         lost, summary = self.losses, f"{self.compared} values compared, {self.skewed} skewed"
         notes = [f"{what} was not audited: {why}" for what, why in self.not_audited.items()]
-        notes += [f"{what} is damaged: {why}" for what, why in self.damaged.items()]
-        notes += [
-            f"{name} is over its skew budget: {share:.4%} of its values, where {self.budgets.get(name, 0.0):.4%} are allowed"
-            for name, share in self.over_budget.items()
-        ]
+        notes += self.reasons_to_stop(minimum_compared=0)
         if self.not_served or self.not_trained:
             spine = f"{self.not_served} rows of the spine were not logged, {self.not_trained} logged rows are not in the spine"
             notes.append(spine)
