@@ -29,11 +29,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as _Decimal
-from decimal import InvalidOperation
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featurestore.elsewhere import missing
 from featurestore.lazy import pa
+from featurestore.number_texts import decimal_of
 
 JsonValue = Any
 PLAIN = (int, str, float, bytes, list)
@@ -48,7 +48,7 @@ DAYS = {"D": 1, "W": 7}
 """How long one of numpy's units is."""
 ERA = 146_097
 """Days of 400 years."""
-FAR = re.compile(r"([+-]\d{4,7})-(\d\d-\d\d)(?:T(\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z)?")
+FAR = re.compile(r"([+-]\d{4,7})-(\d\d-\d\d)(?:T(\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z)?", re.ASCII)
 FIRST_DAY, LAST_DAY = (date.min - EPOCH_DAY).days, (date.max - EPOCH_DAY).days
 FIRST_MICRO, LAST_MICRO = FIRST_DAY * DAY, (LAST_DAY + 1) * DAY - 1
 
@@ -303,14 +303,16 @@ def _accept_decimal(of: FeatureType, value: Any) -> _Decimal:
     if not number.is_finite():
         raise ValueError(f"{value!r} is no finite decimal")
     sign, digits, exponent = number.as_tuple()
-    shift = int(exponent) + of.scale
-    unscaled = int("".join(map(str, digits)))
-    if shift < 0 and unscaled % 10**-shift:
+    written = "".join(map(str, digits))
+    kept = written.rstrip("0")  # by its digits: a power of ten may be more than any memory holds
+    if not kept:
+        return _Decimal((0, (0,), -of.scale))
+    shift = int(exponent) + len(written) - len(kept) + of.scale
+    if shift < 0:
         raise ValueError(f"{value!r} has more than {of.scale} decimal places")
-    unscaled = unscaled * 10**shift if shift >= 0 else unscaled // 10**-shift
-    if unscaled >= 10**of.precision:
+    if len(kept) + shift > of.precision:
         raise ValueError(f"{value!r} does not fit {of}")
-    return _Decimal((sign if unscaled else 0, tuple(map(int, str(unscaled))), -of.scale))
+    return _Decimal((sign, tuple(map(int, kept + "0" * shift)), -of.scale))
 
 
 def _accept_array(of: FeatureType, value: Any) -> list[Scalar]:
@@ -408,10 +410,7 @@ def _read_timestamp(of: FeatureType, value: JsonValue) -> datetime | FarTimestam
 
 
 def _read_decimal(of: FeatureType, value: JsonValue) -> _Decimal:
-    try:
-        return _accept_decimal(of, _Decimal(value) if isinstance(value, str) else value)
-    except InvalidOperation:
-        raise ValueError(f"{value!r} is no decimal") from None
+    return _accept_decimal(of, decimal_of(value) if isinstance(value, str) else value)
 
 
 def _read_array(of: FeatureType, value: JsonValue) -> list[Scalar]:

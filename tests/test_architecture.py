@@ -16,7 +16,9 @@ import featurestore
 
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
-    {"errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "settings", "bound", "tracing", "log_lines"},
+    {
+        "errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "settings", "bound", "tracing", "log_lines", "number_texts",
+    },
     {"durable"},
     {"declare", "config"},
     {"semantics"},
@@ -33,7 +35,7 @@ FLOORS = [
     {"reports", "migrate"},
     {"store", "client"},
     {"server", "cli", "ui", "integrations", "testing"},
-]
+]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 EDGES = FLOORS[-1]
 

@@ -10,6 +10,7 @@ import typer
 
 from featurestore.clock import instant_of, wall_clock
 from featurestore.errors import RequestError, did_you_mean
+from featurestore.number_texts import float_of, whole_of
 from featurestore.types import FeatureType
 
 
@@ -42,10 +43,7 @@ def json_value(text: str, of: FeatureType) -> Any:
             raise ValueError(f"{text!r} is neither true nor false")
         return text == "true"
     if of.kind in {"Int32", "Int64"}:
-        try:
-            return int(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is no integer") from None
+        return whole_of(text)
     if of.is_float:
         return _float(text)
     if of.kind in {"Array", "Embedding"}:
@@ -54,12 +52,7 @@ def json_value(text: str, of: FeatureType) -> Any:
 
 
 def _float(text: str) -> Any:
-    if text in {"NaN", "Infinity", "-Infinity"}:
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no number") from None
+    return text if text in {"NaN", "Infinity", "-Infinity"} else float_of(text)
 
 
 def _array(text: str) -> Any:

@@ -47,7 +47,7 @@ class CallTime:
         seconds = random.uniform(0, self._waited)  # noqa: S311 - no secret
         self._left, self._waited = self._left - 1, min(self._waited * 2, LONGEST_WAIT_SECONDS)
         told = (headers or {}).get("Retry-After", "")
-        if told.isdecimal():
+        if told.isascii() and told.isdecimal():
             seconds += int(told) if len(told) <= MOST_DIGITS else math.inf
         return seconds if time.monotonic() + seconds < self._end else None
 

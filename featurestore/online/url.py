@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from featurestore.errors import ConfigError, did_you_mean
+from featurestore.number_texts import float_of
 
 _BYTES = re.compile(r"([0-9]+)\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -42,7 +43,7 @@ def parse_options(query: str, parsers: Mapping[str, Parser], *, scheme: str) -> 
 def seconds(text: str) -> float:
     """A duration in seconds, more than 0."""
     try:
-        value = float(text)
+        value = float_of(text)
     except ValueError:
         value = 0.0
     if not 0 < value < 1e6:

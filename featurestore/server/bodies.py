@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.lazy import pa
+from featurestore.number_texts import float_of
 from featurestore.server.json_answers import instant, types_of, within
 from featurestore.server.limits import SMALL_BYTES
 from featurestore.server.problems import BadRequest, LimitError
@@ -200,7 +201,7 @@ def patience_seconds(given: bytes | None, most: float) -> float:
     if given is None:
         return most
     try:
-        seconds = float(given)
+        seconds = float_of(given.decode("latin-1"))
     except ValueError:
         seconds = 0.0
     if not seconds > 0:

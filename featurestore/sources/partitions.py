@@ -22,8 +22,8 @@ from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.texts import value_of
 from featurestore.types import Date, FeatureType, Int64, String, Timestamp
 
-WHOLE = re.compile(r"-?\d{1,18}")
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 FILE_NUMBER = "uint64"
 """As DuckDB numbers the files that it reads: a join of another type casts both sides for each row."""

@@ -7,12 +7,12 @@ one else; a test compares both.
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import orjson
 
 from featurestore.lazy import duckdb, pa, pc
+from featurestore.number_texts import decimal_of, float_of, whole_of
 from featurestore.semantics.engine import settle_session
 from featurestore.semantics.input_columns import WrongValueError
 from featurestore.semantics.sql import literal
@@ -42,29 +42,12 @@ def value_of(text: str | None, of: FeatureType) -> Any:
             raise ValueError(f"{text!r} is neither true nor false")
         return text.lower() == "true"
     if of.kind in {"Int32", "Int64", "Decimal"}:
-        return of.accept(_number(text, whole=of.kind != "Decimal"))
+        return of.accept(decimal_of(text) if of.kind == "Decimal" else whole_of(text))
     if of.is_float:
-        return of.accept(_float(text))
+        return of.accept(float_of(text))
     if of.element is not None:
         return from_json(of, _list(text))
     return from_json(of, text)
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text.replace("_", "no"))  # which Python takes for a separator of digits
-    except ValueError:
-        raise ValueError(f"{text!r} is no number") from None
-
-
-def _number(text: str, *, whole: bool) -> int | Decimal:
-    digits = text.removeprefix("-").replace("" if whole else ".", "", 1)
-    if not (digits.isascii() and digits.isdigit()):
-        raise ValueError(f"{text!r} is no {'integer' if whole else 'decimal'}")
-    try:
-        return int(text) if whole else Decimal(text)
-    except (ValueError, InvalidOperation):
-        raise ValueError(f"{text!r} is no number") from None
 
 
 def _list(text: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,6 +11,7 @@ from featurestore.clock import instant_of
 from featurestore.declare.sources import Source
 from featurestore.errors import SourceError
 from featurestore.lazy import pa
+from featurestore.number_texts import decimal_of
 
 
 def column_of(source: Source, name: str, rows: Sequence[Mapping[str, Any]], *, of: pa.DataType) -> pa.Array:
@@ -21,7 +21,7 @@ def column_of(source: Source, name: str, rows: Sequence[Mapping[str, Any]], *, o
         try:
             value = _value(row.get(name), of, ZoneInfo(source.timezone or "UTC"))
             pa.scalar(value, of)
-        except (ValueError, TypeError, OverflowError, InvalidOperation) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise SourceError(
                 f"{source.title}: row {n} has {name}={row[name]!r}, and the column is {of}: {error}"
             ) from None
@@ -38,7 +38,7 @@ def _value(value: Any, of: pa.DataType, zone: ZoneInfo) -> Any:
     if isinstance(value, str) and pa.types.is_date(of):
         return date.fromisoformat(value)
     if isinstance(value, str) and pa.types.is_decimal(of):
-        return Decimal(value)
+        return decimal_of(value)
     if not pa.types.is_timestamp(of):
         return value
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import orjson
 
+from featurestore.number_texts import float_of, whole_of
 from featurestore.server.json_answers import AS_THEY_ARE
 from featurestore.server.limits import SMALL_BYTES
 from featurestore.server.problems import BadRequest, LimitError
@@ -77,13 +78,8 @@ def column_types(result: OnlineResult) -> dict[str, FeatureType]:
 
 # --- texts --------------------------------------------------------------------------------
 
-SECONDS = re.compile(r"-?\d{1,12}(\.\d{1,9})?")
+SECONDS = re.compile(r"-?\d{1,12}(\.\d{1,9})?", re.ASCII)
 """An instant as seconds since the epoch."""
-
-INTEGER = re.compile(r"[+-]?[0-9]+")
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
-"""How numbers are written as texts; Python takes more, such as 1_000 and what has blanks around it."""
 
 
 def text_of(of: FeatureType, value: Scalar) -> str:
@@ -103,15 +99,11 @@ def from_text(of: FeatureType, text: str) -> JsonValue:
             raise ValueError(f"{text!r} is neither true nor false")
         return text.lower() in {"true", "1"}
     if of.kind in {"Int32", "Int64"}:
-        if not INTEGER.fullmatch(text):
-            raise ValueError(f"{text!r} is no whole number")
-        return int(text)
+        return whole_of(text)
     if of.is_float:
         return _float_form(of, text)
     if of.kind == "Timestamp" and SECONDS.fullmatch(text):
         return to_json(of, timestamp_of(int(Decimal(text) * 1_000_000)))
-    if of.kind == "Decimal" and not NUMBER.fullmatch(text):
-        raise ValueError(f"{text!r} is no number")
     if of.element is not None:
         return cast("JsonValue", orjson.loads(text))
     return text
@@ -119,12 +111,12 @@ def from_text(of: FeatureType, text: str) -> JsonValue:
 
 def _float_form(of: FeatureType, text: str) -> JsonValue:
     """A number, to the nearest that the type has."""
-    if not (NUMBER.fullmatch(text) or NOT_FINITE.fullmatch(text)):
-        raise ValueError(f"{text!r} is no number")
-    with np.errstate(over="ignore"):
-        number = float(np.float32(text)) if of.kind == "Float32" else float(text)
-    if math.isinf(number) and not NOT_FINITE.fullmatch(text):
-        raise ValueError(f"{text!r} is beyond any number of the type")
+    number = float_of(text)
+    if of.kind == "Float32" and math.isfinite(number):
+        with np.errstate(over="ignore"):
+            number = float(np.float32(text))
+        if math.isinf(number):
+            raise ValueError(f"{text!r} is beyond any number of the type")
     return to_json(of, number)
 
 

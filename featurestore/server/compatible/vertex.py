@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from featurestore.errors import NotFoundError
+from featurestore.number_texts import whole_of
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
 from featurestore.server.compatible.values import column_types, key_rows, member, read_object, shown_names
@@ -229,4 +230,4 @@ def _whole(held: Any) -> int:
     """An integer, which the platform's JSON has as text."""
     if type(held) not in {int, str}:
         raise ValueError("it is no integer")
-    return int(held)
+    return whole_of(held) if isinstance(held, str) else int(held)
