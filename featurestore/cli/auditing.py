@@ -21,7 +21,8 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
     until: Annotated[str | None, typer.Option(help="An instant; now by default.")] = None,
     service: Annotated[str | None, typer.Option(help="Only this service.")] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="Hold its service against the version that this training frame was made of.")
+        str | None,
+        typer.Option(metavar="FILE", help="Hold its service against the version that this training frame was made of."),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page with plots to this file.")] = None,
     at: At = None,

@@ -135,7 +135,7 @@ def online(
     ] = None,
     fingerprint: Annotated[str | None, typer.Option(help="What the model was trained on; else it is refused.")] = None,
     manifest: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same, from the manifest of its training frame.")
+        str | None, typer.Option(metavar="FILE", help="The same, from the manifest of its training frame.")
     ] = None,
     at: At = None,
     as_json: AsJson = False,
@@ -181,7 +181,7 @@ def _looked_up(lookup: Lookup, rows: list[Any], features: str, at: str) -> Onlin
 
 
 def _version(
-    store: FeatureStore, features: str | list[str], fingerprint: str | None, path: Path | None
+    store: FeatureStore, features: str | list[str], fingerprint: str | None, path: str | None
 ) -> tuple[str | list[str] | Manifest, str | None]:
     if path is None:
         return features, fingerprint
@@ -253,7 +253,9 @@ def status(context: typer.Context, at: At = None, as_json: AsJson = False) -> No
 
 def manifest(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A training frame's Parquet file, or its manifest as JSON.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A training frame's Parquet file, or its manifest as JSON.")
+    ],
     check: Annotated[bool, typer.Option("--check", help="Exit with 2 where it is not served.")] = False,
     as_json: AsJson = False,
 ) -> None:

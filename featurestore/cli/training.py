@@ -10,6 +10,7 @@ import typer
 from featurestore.cli.application import AsJson, At, opened
 from featurestore.cli.output import print_found, print_json, print_rows, rows_of_table
 from featurestore.cli.values import instant, json_row, one_or_all
+from featurestore.declare.sources import is_url
 from featurestore.errors import RequestError, SpineError
 from featurestore.types import from_json
 
@@ -18,9 +19,13 @@ WithStatus = Annotated[bool, typer.Option("--with-status", help="Add a column <f
 
 def historical(  # noqa: PLR0913, PLR0917 - each is an option
     context: typer.Context,
-    spine: Annotated[Path, typer.Argument(help="A Parquet file of keys, request values and instants.")],
+    spine: Annotated[
+        str, typer.Argument(metavar="SPINE", help="A Parquet file of keys, request values and instants, or its URL.")
+    ],
     features: Annotated[list[str], typer.Argument(help="A feature service, or views and view:feature.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The Parquet file to write.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="The Parquet file to write, or its URL.")
+    ],
     timestamp: Annotated[str, typer.Option(help="The spine's column of instants.")] = "event_timestamp",
     timezone: Annotated[str | None, typer.Option(help="The zone of naive instants; by default UTC.")] = None,
     with_status: WithStatus = False,
@@ -34,7 +39,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
 
     Example: featurestore historical data/spine.parquet order_model -o training.parquet
     """
-    if not spine.exists():
+    if not is_url(spine) and not Path(spine).exists():
         raise SpineError(f"There is no {spine}")
     with opened(context, at=at) as store:
         frame = store.get_historical_features(
@@ -49,7 +54,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     _print_written(path, frame.manifest, as_json=as_json)
 
 
-def _print_written(path: Path, manifest: dict[str, Any], *, as_json: bool) -> None:
+def _print_written(path: Path | str, manifest: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json({"path": str(path), "rows": manifest["rows"], "manifest": manifest})
     else:
@@ -67,7 +72,9 @@ def snapshot(
     at: Annotated[
         list[str], typer.Option(metavar="T", help="An instant, ISO 8601; a naive one is UTC. May be repeated.")
     ],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A Parquet file to write.")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="A Parquet file to write, or its URL.")
+    ] = None,
     with_status: WithStatus = False,
     as_json: AsJson = False,
 ) -> None:

@@ -93,6 +93,6 @@ def audit_check(
     return audited
 
 
-def _told(path: Path) -> dict[str, Any]:
+def _told(path: Path | str) -> dict[str, Any]:
     told = facts(path)
     return {"dagster/row_count": told.pop("rows"), **told, "path": dg.MetadataValue.path(str(path))}

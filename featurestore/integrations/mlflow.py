@@ -20,6 +20,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 from featurestore.declare.frames import content_digest, is_pandas
+from featurestore.declare.sources import is_url
 from featurestore.durable.checksums import signed
 from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.integrations.mlflow_source import TrainingSetSource
@@ -49,6 +50,10 @@ DATA_TYPES = {
 """MLflow's types of inputs; what it has none for comes as text, in the form that JSON has."""
 
 
+def _absolute(path: str | Path) -> str:
+    return path if isinstance(path, str) and is_url(path) else str(Path(path).absolute())
+
+
 def log_training_set(
     frame: TrainingFrame, *, name: str | None = None, targets: str | None = None, context: str = "training",
     path: str | Path | None = None,
@@ -58,7 +63,7 @@ def log_training_set(
     name: of the dataset, by default the service's. targets: the column of the labels. path: the Parquet file that the frame
     was written to, from which `mlflow.data.get_source(…).load()` reads it again.
     """
-    source = TrainingSetSource(load_manifest(frame), None if path is None else str(Path(path).absolute()))
+    source = TrainingSetSource(load_manifest(frame), None if path is None else _absolute(path))
     table = frame.to_arrow()
     with warnings.catch_warnings():
         # Whole numbers are nullable here, and arrive as they left.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 from mlflow.data.dataset_source import DatasetSource
@@ -10,6 +9,7 @@ from mlflow.data.dataset_source import DatasetSource
 from featurestore.declare.problems import shown
 from featurestore.errors import ManifestError
 from featurestore.lazy import pa, pq
+from featurestore.sources.object_stores import readable
 from featurestore.training.manifest import Manifest, load_manifest
 from featurestore.training.training_frame import TrainingFrame
 
@@ -43,10 +43,10 @@ class TrainingSetSource(DatasetSource):  # type: ignore[misc]
             raise ManifestError(
                 f"The training set of {self.manifest} was not written; frame.to_parquet(path) does it, and path= names it"
             )
-        found = load_manifest(Path(self.path))
+        found = load_manifest(self.path)
         if found.fingerprint != self.manifest.fingerprint:
             raise ManifestError(f"{self.path} is of {found} by now, and the run was of {self.manifest}")
-        return pq.read_table(self.path)
+        return pq.read_table(readable(self.path))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""

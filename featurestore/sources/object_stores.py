@@ -1,6 +1,6 @@
 """Files in object stores, by URL: `s3://bucket/…`, `gs://bucket/…`, `az://container/…`.
 
-Arrow's own file systems list and read them, and the engine reads through these, since its own extension has to be fetched from
+Arrow's own file systems list, read and write them, and the engine reads through these, since its own extension has to be fetched from
 the network. Which account, endpoint and credentials: what the environment says, as the vendors' own tools read it.
 """
 
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.declare.sources import is_url
@@ -28,7 +29,7 @@ FORMATS = ("Delta", "Hudi", "Iceberg")
 
 
 class ObjectStoreError(OSError):
-    """What lies at a URL cannot be listed or read; the message says why."""
+    """What lies at a URL cannot be listed, read or written; the message says why."""
 
 
 class Stored(NamedTuple):
@@ -77,12 +78,37 @@ def looked_at(urls: Sequence[str]) -> list[Stored | None]:
     return found
 
 
-def readable(path: str) -> Any:
+def readable(path: str | Path) -> Any:
     """What Arrow opens: the path itself, or a file of a store. Raises ObjectStoreError."""
-    if not is_url(path):
+    url = str(path)
+    if isinstance(path, Path) or not is_url(url):
         return path
-    system, place = _opened(path)
-    return _asked(path, lambda: system.open_input_file(place))
+    system, place = _opened(url)
+    return _asked(url, lambda: system.open_input_file(place))
+
+
+def check_writable(url: str) -> None:
+    """ObjectStoreError where a URL names no file that could be written, and then be read again."""
+    bucket, _, name = url.partition("://")[2].partition("/")
+    if not bucket or not name or name.endswith("/") or "//" in f"/{name}":
+        raise ObjectStoreError(f"{url} names no file in a bucket, such as s3://bucket/folder/training.parquet")
+    if any(sign in name for sign in "*?["):
+        raise ObjectStoreError(f"{url} has one of * ? [ in its name, which the engine takes for a pattern")
+
+
+def put(url: str, file: Path) -> None:
+    """Write a finished file of this machine to a URL: readers find what was there before, or all of it. Raises ObjectStoreError.
+
+    It is one call of Arrow's, which makes the object appear when all of it has come. A stream that is written to from here
+    would, left by an error, close itself, and so show what had come until then.
+    """
+    check_writable(url)
+    system, place = _opened(url)
+    here, local = str(file.absolute()), pafs.LocalFileSystem()
+    _asked(url, lambda: pafs.copy_files(here, place, local, system), "written")
+    came = _asked(url, lambda: system.get_file_info(place), "written").size
+    if came != (size := file.stat().st_size):
+        raise ObjectStoreError(f"{url} cannot be written: of {size} bytes there are {came or 0}; another writes to it")
 
 
 def register(connection: duckdb.DuckDBPyConnection, paths: Iterable[str]) -> None:
@@ -145,11 +171,11 @@ def _stored(scheme: str, info: Any) -> Stored:
     return Stored(f"{scheme}://{info.path}", info.size, info.mtime_ns or 0)
 
 
-def _asked(url: str, ask: Callable[[], Any]) -> Any:
+def _asked(url: str, ask: Callable[[], Any], what: str = "read") -> Any:
     try:
         return ask()
     except (OSError, pa.ArrowException) as error:
-        raise ObjectStoreError(f"{url} cannot be read: {' '.join(str(error).split())}") from error
+        raise ObjectStoreError(f"{url} cannot be {what}: {' '.join(str(error).split())}") from error
 
 
 def _opened(url: str) -> tuple[Any, str]:

@@ -14,10 +14,12 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from featurestore.declare.problems import no_json, problems
+from featurestore.declare.sources import is_url
 from featurestore.durable.checksums import CHECK, unsigned
 from featurestore.errors import ManifestError
 from featurestore.lazy import pa, pq
 from featurestore.semantics.view import fingerprint_of
+from featurestore.sources.object_stores import ObjectStoreError, looked_at, readable
 from featurestore.sources.unreadable import no_parquet
 from featurestore.training.training_frame import MANIFEST_KEY, TrainingFrame, manifest_beside
 
@@ -81,8 +83,8 @@ def load_manifest(given: Any) -> Manifest:
     """The manifest of a training frame.
 
     given: a Parquet file that `to_parquet` wrote, whose manifest is read from it, or from beside it where it was written
-    anew by another program; any other file that has one beside it, as TFRecords do; a JSON file; a TrainingFrame or its Arrow
-    table; a manifest as a dict. Raises ManifestError.
+    anew by another program; any other file that has one beside it, as TFRecords do; a JSON file; each also by its URL in an
+    object store, as text; a TrainingFrame or its Arrow table; a manifest as a dict. Raises ManifestError.
     """
     if isinstance(given, Manifest):
         return given
@@ -98,44 +100,60 @@ def load_manifest(given: Any) -> Manifest:
     if isinstance(given, (str, Path)):
         if not Path(given).name:
             raise ManifestError(f"{str(given)!r} is no file; give a Parquet or JSON file, a training frame or a dict")
-        return _of_path(Path(given))
+        try:
+            return _of_place(given if isinstance(given, str) and is_url(given) else Path(given))
+        except ObjectStoreError as error:
+            raise ManifestError(str(error)) from None
     raise ManifestError(
         f"{type(given).__name__} is no manifest; give a training frame as get_historical_features returned it, the Parquet or JSON file "
         "that it was written to, or a dict"
     )
 
 
-def _of_path(path: Path) -> Manifest:
-    beside = manifest_beside(path)
-    if not path.is_file():
-        if beside.is_file():
+def _of_place(place: Path | str) -> Manifest:
+    beside = manifest_beside(place)
+    name = str(beside).rpartition("/")[2]
+    if not _is_file(place):
+        if _is_file(beside):
             return _of_json(beside)
-        raise ManifestError(f"There is no file {path}, nor {beside.name} beside it")
-    with path.open("rb") as file:
+        raise ManifestError(f"There is no file {place}, nor {name} beside it")
+    with _opened(place) as file:
         if file.read(len(PARQUET)) != PARQUET:
-            return _of_json(beside if beside.is_file() else path)
+            return _of_json(beside if _is_file(beside) else place)
     try:
-        within = _stamped(pq.read_schema(path), str(path))
+        with _opened(place) as file:
+            within = _stamped(pq.read_schema(file), str(place))
     except (pa.ArrowException, OSError) as error:
-        raise ManifestError(no_parquet(str(path), error)) from None
-    written = _of_json(beside) if beside.is_file() else None
+        raise ManifestError(no_parquet(str(place), error)) from None
+    written = _of_json(beside) if _is_file(beside) else None
     if within is None and written is None:
-        raise ManifestError(f"{path} has no manifest in its metadata, and there is no {beside.name} beside it")
+        raise ManifestError(f"{place} has no manifest in its metadata, and there is no {name} beside it")
     if within is not None and written is not None and within.fingerprint != written.fingerprint:
         raise ManifestError(
-            f"{path} says {within}, and {beside.name} beside it says {written}; one of them is of another training frame"
+            f"{place} says {within}, and {name} beside it says {written}; one of them is of another training frame"
         )
     return within or written  # type: ignore[return-value]
 
 
-def _of_json(path: Path) -> Manifest:
+def _is_file(place: Path | str) -> bool:
+    return place.is_file() if isinstance(place, Path) else looked_at([place])[0] is not None
+
+
+def _opened(place: Path | str) -> Any:
+    return place.open("rb") if isinstance(place, Path) else readable(place)
+
+
+def _of_json(place: Path | str) -> Manifest:
     try:
-        said = json.loads(path.read_text())
+        with _opened(place) as file:
+            said = json.loads(file.read())
+    except ObjectStoreError:
+        raise
     except OSError as error:
-        raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
+        raise ManifestError(f"{place} cannot be read: {error.strerror or error}") from None
     except ValueError:  # of JSON, or of UTF-8
-        raise ManifestError(f"{path} is neither a Parquet file nor JSON") from None
-    return _manifest(said, str(path))
+        raise ManifestError(f"{place} is neither a Parquet file nor JSON") from None
+    return _manifest(said, str(place))
 
 
 def _stamped(schema: pa.Schema, origin: str) -> Manifest | None:

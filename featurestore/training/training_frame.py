@@ -6,11 +6,12 @@ import base64
 import contextlib
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,11 @@ from featurestore.declare.arguments import checked
 from featurestore.declare.durations import asked_duration, asked_moment
 from featurestore.declare.frames import own_cells
 from featurestore.declare.problems import shown
-from featurestore.declare.sources import no_path
+from featurestore.declare.sources import is_url, no_path
 from featurestore.durable.checksums import signed
 from featurestore.durable.disk import told
 from featurestore.durable.parquet import storable, storable_schema
+from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
 from featurestore.errors import FeatureStoreError, RegistryError, RequestError, SpineError
 from featurestore.lazy import pa, pc, pd, pq
@@ -31,19 +33,29 @@ from featurestore.registry.store import Registry
 from featurestore.report import Report, ReportTable
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.values import chosen_columns, scalars, to_numpy, to_pandas
+from featurestore.sources.object_stores import ObjectStoreError, check_writable, put
 from featurestore.sources.source_files import again
 from featurestore.types import FeatureType
 
 SHOWN_ROWS, SHOWN_COLUMNS = 10, 20
 """How much of a frame is shown where it is printed."""
 
+BESIDE = ".manifest.json"
 MANIFEST_KEY = b"featurestore.manifest"
 """Where a frame's manifest is in the metadata of its schema."""
 
 
-def manifest_beside(path: Path) -> Path:
-    """Where the manifest of a Parquet file is written beside it."""
-    return path.with_name(path.name + ".manifest.json")
+@overload
+def manifest_beside(place: Path) -> Path: ...
+@overload
+def manifest_beside(place: str) -> str: ...
+@overload
+def manifest_beside(place: Path | str) -> Path | str: ...
+def manifest_beside(place: Path | str) -> Path | str:
+    """Where the manifest of a Parquet file is written beside it. place: its path, or its URL in an object store as text."""
+    if isinstance(place, Path):
+        return place.with_name(place.name + BESIDE)
+    return place + BESIDE
 
 
 def writable_target(path: Any, title: str) -> Path:
@@ -105,8 +117,8 @@ class TrainingFrame:
     pandas: Any = field(default=None, repr=False)
     """The pandas spine, whose index and dtypes come back. None: the spine was none."""
     _whole: Block | None = field(default=None, repr=False)
-    on_written: Callable[[Path, dict[str, Any]], object] | None = field(default=None, repr=False)
-    """Called with the path and manifest of each file that is written, which enters it in the registry. None: it is
+    on_written: Callable[[Path | str, dict[str, Any]], object] | None = field(default=None, repr=False)
+    """Called with the path or URL and manifest of each file that is written, which enters it in the registry. None: it is
     entered nowhere."""
     once: bool = field(default=False, repr=False)
     """Whether `blocks` can be asked for a single time."""
@@ -197,19 +209,26 @@ class TrainingFrame:
         chosen = chosen_columns(self._block().features, columns)
         return to_numpy(chosen, self.types, dtype=dtype, expand=expand, rows=len(self))
 
-    def to_parquet(self, path: str | Path, *, group_rows: int | None = None) -> Path:
+    def to_parquet(self, path: str | Path, *, group_rows: int | None = None) -> Path | str:
         """Write the frame chunk by chunk, its manifest into the file and beside it as `<path>.manifest.json`.
 
-        What lay there before stays until all is written. group_rows: how many rows a row group has at most, which is what
-        readers read at once; some 1,000,000 where it is not said. FeatureStoreError where the disk is full, or read-only.
+        path: of a file, or the URL of one in an object store, as text; it is returned. What lay there before stays until all is
+        written: a file for a store is first written where the system keeps temporary ones. group_rows: how many rows a row
+        group has at most, which is what readers read at once; some 1,000,000 where it is not said. FeatureStoreError where the
+        disk is full, or read-only, or the store refuses it.
         """
         if group_rows is not None and (type(group_rows) is not int or group_rows < 1):
             raise RequestError(f"group_rows is a number of rows, 1 or more, and not {shown(group_rows)}")
-        target = writable_target(path, "The training frame")
-        try:
-            self._put(target, group_rows)
-        except OSError as error:
-            raise FeatureStoreError(f"The training frame cannot be written: {told(error, target)}") from error
+        target: Path | str
+        if isinstance(path, str) and is_url(path):
+            self._put_in_store(path, group_rows)
+            target = path
+        else:
+            target = writable_target(path, "The training frame")
+            try:
+                self._put(target, group_rows)
+            except OSError as error:
+                raise FeatureStoreError(f"The training frame cannot be written: {told(error, target)}") from error
         if self.on_written is not None:
             self.on_written(target, self.manifest)
         return target
@@ -223,6 +242,25 @@ class TrainingFrame:
             if partial.exists():
                 partial.unlink()
         manifest_beside(target).write_text(json.dumps(signed(self.manifest), indent=2) + "\n")
+
+    def _put_in_store(self, url: str, group_rows: int | None) -> None:
+        """Write the files of a frame on this machine, and then put each to its place, the manifest last."""
+        folder: TemporaryFolder | None = None
+        try:
+            check_writable(url)
+            folder = TemporaryFolder()
+            file = folder.path / "frame.parquet"
+            self._put(file, group_rows)
+            put(url, file)
+            put(manifest_beside(url), manifest_beside(file))
+        except ObjectStoreError as error:
+            raise FeatureStoreError(f"The training frame cannot be written: {error}") from error
+        except OSError as error:
+            within = Path(tempfile.gettempdir()) if folder is None else folder.path
+            raise FeatureStoreError(f"The training frame cannot be written: {told(error, within)}") from error
+        finally:
+            if folder is not None:
+                folder.remove()
 
     def _write(self, path: Path, group_rows: int | None) -> None:
         """The schema comes last, by our own hand, since the manifest in it counts all chunks."""
@@ -333,10 +371,10 @@ def journalled(
     now: the clock (µs).
     """
 
-    def enter(path: Path, manifest: dict[str, Any]) -> None:
+    def enter(path: Path | str, manifest: dict[str, Any]) -> None:
         reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
         reads += [on_demand_id(item.name) for item in service.on_demand]
-        place = path.absolute()
+        place = path.absolute() if isinstance(path, Path) else path
         written = WrittenFrame(
             path=str(place), service=service.name, fingerprint=service.fingerprint, rows=manifest["rows"],
             written=now(), manifest=str(manifest_beside(place)), reads=tuple(reads),

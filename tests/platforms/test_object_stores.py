@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from featurestore import ARRIVAL, Count, CsvSource, Entity, FeatureStore, FeatureView, ManualClock, ParquetSource
 from featurestore.errors import DeclarationError, FilesChangedError, SourceError, SpineError
@@ -21,6 +20,7 @@ from featurestore.sources import object_stores
 from featurestore.sources.offline import Offline
 from featurestore.types import Int32, String
 from tests.platforms.conftest import Told
+from tests.platforms.s3_server import s3_server
 from tests.sources.same_rows import ROWS, WORDS, answers, parquet, table
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -29,21 +29,8 @@ USER = Entity("user", key={"user": String})
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[pafs.FileSystem]:
-    """A server, which the environment names as users' environments do, and a client of it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    said = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "some", "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in said.items():
-            patch.setenv(name, value)
-        object_stores._system.cache_clear()
-        yield pafs.S3FileSystem(endpoint_override=said["AWS_ENDPOINT_URL"], allow_bucket_creation=True)
-    object_stores._system.cache_clear()
-    server.stop()
+    with s3_server() as client:
+        yield client
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from featurestore.catalog import Catalog
-from featurestore.errors import DeclarationError, FeatureStoreError, RegistryError
+from featurestore.declare.sources import is_url
+from featurestore.errors import ConfigError, DeclarationError, FeatureStoreError, RegistryError
 from featurestore.lazy import pa, pads, pc
 from featurestore.online import OnlineStore
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
@@ -19,6 +21,7 @@ from featurestore.reports.lineage.graph import Graph, service_id
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.log.serving_log import is_sound, segments
+from featurestore.sources.object_stores import ObjectStoreError, looked_at
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,21 @@ def _add_version(graph: Graph, version: ServedVersion) -> None:
     graph.edge(service_id(version.service), made, "served")
 
 
+def _is_there(path: str) -> bool:
+    """Whether a frame's file is there; of a store that does not answer nobody knows that it is gone."""
+    if not is_url(path):
+        return Path(path).exists()
+    with suppress(ObjectStoreError, ConfigError):
+        return looked_at([path])[0] is not None
+    return True
+
+
 def _add_frame(graph: Graph, catalog: Catalog, frame: WrittenFrame) -> None:
     """A frame of a service goes behind it; one of a list of features behind each of them."""
     made = graph.node(
         "training frame", frame.path, f"frame:{frame.path}", service=frame.service, fingerprint=frame.fingerprint,
         rows=frame.rows, written=instant_json(frame.written), manifest=frame.manifest,
-        exists=Path(frame.path).exists(),
+        exists=_is_there(frame.path),
     )  # fmt: skip
     if frame.service in catalog.services:
         graph.edge(service_id(frame.service), made, "frame")
