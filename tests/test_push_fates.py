@@ -278,12 +278,12 @@ def test_whoever_gives_up_afterwards_has_kept_them(by: str) -> None:
     goes_on = threading.Event()
     with opened() as (store, _):
         pusher = store._project.pushing._pusher("swipes")
-        wait, pusher._wait = pusher._wait, lambda _: goes_on.wait() and None
+        wait, pusher._state.wait = pusher._state.wait, lambda _: goes_on.wait() and None
         asked = {"source": "swipes", "rows": [row(1)], "within_seconds": GIVES_UP_SECONDS}
         push = {"thread": lambda: store.push(**asked), "coroutine": lambda: asyncio.run(store.apush(**asked))}[by]
         assert LOGGED in raised(OnlineUnavailableError, push)
         goes_on.set()
-        pusher._wait = wait
+        pusher._state.wait = wait
         assert store.push("swipes", [row(1)]) == (0, 1, 0)
         assert ids(store) == [1]
         assert sum(one.detail["accepted"] for one in store.activity(what="push")) == 1

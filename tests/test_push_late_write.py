@@ -22,21 +22,21 @@ class LateWrites:
     left: int
 
     def __post_init__(self) -> None:
-        self._read = self.pusher._read_state
+        self._read = self.pusher._state.read
 
     def __call__(self) -> tuple[SourceState, int]:
         state, now = self._read()
         if self.left:
             self.left -= 1
             late = SourceState(now - 1_000 * self.left - 1)
-            self.pusher._store.write({self.pusher._state_key: late.pack()})
+            self.pusher._store.write({self.pusher._state.key: late.pack()})
         return state, now
 
 
 def late_writes(store: FeatureStore, count: int, monkeypatch: pytest.MonkeyPatch) -> LateWrites:
     pusher = store._project.pushing._pusher("swipes")
     writes = LateWrites(pusher, count)
-    monkeypatch.setattr(pusher, "_read_state", writes)
+    monkeypatch.setattr(pusher._state, "read", writes)
     return writes
 
 
@@ -53,13 +53,13 @@ def test_a_write_that_shows_late_is_taken_in(kind: str, redis_url: str, monkeypa
 
         pusher = writes.pusher
         monkeypatch.undo()
-        reserved = SourceState(pusher._read_state()[0].applied, pusher._read_state()[0].applied + 5)
-        pusher._store.write({pusher._state_key: reserved.pack()})
+        reserved = SourceState(pusher._state.read()[0].applied, pusher._state.read()[0].applied + 5)
+        pusher._store.write({pusher._state.key: reserved.pack()})
         clock.advance(timedelta(seconds=10))
         writes = late_writes(store, 1, monkeypatch)
         store.repair()
         assert writes.left == 0
-        assert writes.pusher._read_state()[0].reserved is None
+        assert writes.pusher._state.read()[0].reserved is None
 
 
 def test_writes_that_go_on_are_another_pushers(monkeypatch: pytest.MonkeyPatch) -> None:

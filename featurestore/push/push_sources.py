@@ -23,9 +23,10 @@ from featurestore.online.view_codec import WATERMARK, ViewCodec, key_prefix, pac
 from featurestore.push.compactor import Compactor
 from featurestore.push.current_rows import CurrentRows
 from featurestore.push.heartbeat import Heartbeat
+from featurestore.push.locked_state import AppliedSource
 from featurestore.push.push_queue import PushAnswer
 from featurestore.push.pushed import Pushed
-from featurestore.push.pusher import AppliedSource, Pusher, TakenBack
+from featurestore.push.pusher import Pusher, TakenBack
 from featurestore.push.witness import LOOK_EVERY_US, LogWitness
 from featurestore.registry.documents import pushed_source
 from featurestore.registry.rollout import held_views

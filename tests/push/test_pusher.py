@@ -436,7 +436,7 @@ def test_a_key_that_is_forgotten_has_what_was_pushed_since() -> None:
             [whole, beside, FeatureService("service", features=[whole]), FeatureService("beside", features=[beside])]
         )
         filled, empty = (store._project.registry.current().view(name) for name in ("view", "beside"))
-        place = own(store)._pushed_view(filled).keys.key((2,))
+        place = own(store)._state.codec(filled).key((2,))
         environment = store.online._environment  # type: ignore[attr-defined]
         with environment.env.begin(write=True) as transaction:
             transaction.put(place, MARK + b"not what was written", db=environment.keys)
@@ -496,7 +496,7 @@ def test_a_version_is_filled_in_batches_and_true_of_one_instant() -> None:
     with opened(view_over(features=PLAIN)) as (store, clock):
         own(store).push([row(n, thing=n) for n in range(5)])
         version = store._project.registry.current().view("view")
-        left = own(store)._pushed_view(version).keys.key((9,))
+        left = own(store)._state.codec(version).key((9,))
         store.online.write({left: b"of one that is gone"})
         clock.advance(timedelta(seconds=1))
         upto, published = instant_of(clock()), list[int]()

@@ -1,0 +1,198 @@
+"""One batch of pushes: sorted out, reserved, logged and applied, in the hands of whoever holds the log's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from featurestore.declare.push import KNOWN_AT, REPLACES
+from featurestore.errors import OnlineUnavailableError, PushError
+from featurestore.lazy import pa
+from featurestore.online.source_state import NEVER, SourceState
+from featurestore.push.apply_log import BatchReading
+from featurestore.push.current_rows import outdated
+from featurestore.push.deduplicate import Deduplicated, deduplicate
+from featurestore.push.locked_state import AppliedSource, LockedState, StateChangedError, settled
+from featurestore.push.merge_rows import PushedView
+from featurestore.push.push_queue import Fate, PushQueue, QueuedPush
+from featurestore.push.pushed import Pushed, rows_without_key
+from featurestore.sources.offline import Offline
+from featurestore.sources.push_logs import LATE
+
+__all__ = ["PushBatch"]
+
+GIVEN_UP = "Nobody waits for this push any more"
+"""What is said of a push to nobody."""
+
+
+class _GivenUpError(Exception):
+    """Nobody waits any more for some requests of a batch, of which nothing was kept yet."""
+
+    def __init__(self, requests: Sequence[QueuedPush]) -> None:
+        super().__init__(GIVEN_UP)
+        self.requests = requests
+
+
+class _UnreadableError(Exception):
+    """A derived column or a condition cannot be computed for a row of the batch, of which nothing was kept."""
+
+
+class PushBatch:
+    """Keeps pushes that share one batch; to be used under the log's lock, and again where the state changed meanwhile."""
+
+    def __init__(
+        self, state: LockedState, offline: Offline, queue: PushQueue, *, applied: Callable[[], AppliedSource],
+    ) -> None:  # fmt: skip
+        self._state, self._offline, self._queue, self._applied = state, offline, queue, applied
+        self._log, self._applying, self._title = state.log, state.applying, state.source.title
+
+    def kept(self, requests: Sequence[QueuedPush]) -> Sequence[Pushed | PushError]:
+        """What becomes of each push; raises where nothing is kept of any, and StateChangedError where it is to be tried again."""
+        tables = [request.table for request in requests]
+        applied = self._current()
+        state, clock = self._state.read()
+        applied.source.check_open(clock)
+        state = self._state.caught_up(applied, state, clock)
+        now = max(clock, state.applied)
+        if self._log.last_known_at() is None and applied.source.history is None:
+            state = self._state.publish_empty(applied, state, now)
+        views = self._state.published(applied)
+        whole = pa.concat_tables(tables)
+        known = self._state.known(applied.source, whole)
+        overwriting = {number: request.overwrite for number, request in enumerate(requests) if request.overwrite}
+        refused: Mapping[int, PushError] = {}
+        if overwriting:
+            refused = outdated(applied.source, tables, overwriting, log=self._log, forgotten=self._offline.forgotten)
+        while True:
+            found = deduplicate(applied.source, tables, known, now=now, refused=refused, overwriting=overwriting)
+            if not found.fresh:
+                break
+            waiting = [request for number, request in enumerate(requests) if number not in refused]
+            try:
+                self._write(applied, whole.take(pa.array(found.fresh)), found, (state, clock), views=views, of=waiting)
+                break
+            except _UnreadableError as error:
+                refused = self._unreadable(tables, views, refused, str(error))
+            except _GivenUpError as error:
+                gone = [number for number, request in enumerate(requests) if request in error.requests]
+                refused = {**refused, **dict.fromkeys(gone, PushError(GIVEN_UP))}
+        if found.late:
+            self._keep_aside(whole.take(pa.array(found.late)), now)
+        lacking = rows_without_key(applied.source, applied.views, whole) if found.fresh else None
+        return found.outcomes if lacking is None else _telling(found, tables, lacking)
+
+    def _current(self) -> AppliedSource:
+        applied = self._applied()
+        if applied.source.columns != self._state.source.columns:
+            raise PushError(
+                f"{applied.source.title}: its columns were changed since it was first pushed to, and its log keeps those "
+                "that it began with; give the source another name"
+            )
+        return applied
+
+    def _unreadable(
+        self, tables: Sequence[pa.Table], views: Sequence[PushedView], refused: Mapping[int, PushError], why: str
+    ) -> dict[int, PushError]:
+        """The requests that have a row for which an expression fails, found by reading each alone."""
+        found = dict(refused)
+        for number, table in enumerate(tables):
+            if number not in found:
+                failure = self._first_failure(table, views)
+                if failure is not None:
+                    found[number] = PushError(f"{self._title}: row {failure[0]}: {failure[1]}")
+        if len(found) == len(refused):
+            raise PushError(f"{self._title}: {why}")
+        return found
+
+    def _first_failure(self, table: pa.Table, views: Sequence[PushedView]) -> tuple[int, str] | None:
+        """The first row for which an expression fails, and how; found by halving."""
+        first, end, why = 0, table.num_rows + 1, ""
+        while end - first > 1:  # the first rows are read without failure, up to `end` there is one
+            middle = (first + end) // 2
+            rows = table.slice(0, middle)
+            try:
+                self._applying.read(views, _stamped(rows, range(rows.num_rows), [None] * rows.num_rows))
+                first = middle
+            except ValueError as error:
+                end, why = middle, str(error)
+        return (first, why) if why else None
+
+    def _keep_aside(self, rows: pa.Table, now: int) -> None:
+        log = self._offline.log(self._state.source, LATE)
+        with log.lock("keeping late rows aside"):
+            last = log.last_known_at()
+            first = now if last is None else max(now, last + 1)
+            stamped = _stamped(rows, range(first, first + rows.num_rows), [None] * rows.num_rows)
+            log.append(_batches(stamped, log.schema))
+
+    def _write(
+        self, applied: AppliedSource, rows: pa.Table, found: Deduplicated, read: tuple[SourceState, int], *,
+        views: Sequence[PushedView], of: Sequence[QueuedPush],
+    ) -> None:  # fmt: skip
+        source, (state, clock) = applied.source, read
+        first = self._first(state, clock)
+        state = state._replace(reserved=first, confirmed=first - 1)
+        self._state.swap({}, state)
+        table = _stamped(rows, range(first, first + rows.num_rows), found.replaced(first))
+        try:
+            reading: BatchReading = self._applying.read(views, table)  # what fails must never come into the log
+        except ValueError as error:
+            self._state.swap({}, state._replace(reserved=None))
+            raise _UnreadableError(str(error)) from error
+        gone = self._queue.begins_to_keep(of)
+        if gone:
+            self._state.swap({}, state._replace(reserved=None))
+            raise _GivenUpError(gone)
+        self._log.append(_batches(table, self._log.schema))
+        self._queue.fate = Fate.LOGGED
+        upto = settled(source, table)
+        puts = self._applying.records(reading, upto=upto)
+        self._state.wait(upto)
+        try:
+            self._state.swap({**puts, **found.renewed(first)}, SourceState(upto, None, upto, first + rows.num_rows - 1))
+        except StateChangedError:  # what is online now lacks rows of the log, these among them, whatever it was
+            try:
+                self._state.caught_up(applied, *self._state.read())
+            except StateChangedError as again:
+                raise again.error from None
+        self._queue.fate = Fate.SERVED
+
+    def _first(self, state: SourceState, now: int) -> int:
+        """The first known_at of a batch: after the clock, and after all that was ever confirmed or served."""
+        last, said = self._log.last_known_at(), self._log.confirmed()
+        least = max(state.complete, said.written, said.served, NEVER if last is None else last)
+        if least > now:  # a clock that is behind is waited for before anything is kept
+            try:
+                self._state.wait(least)
+            except OnlineUnavailableError as error:
+                way = f"To push before that, take back what is ahead: featurestore take-back {self._state.source.name}"
+                raise type(error)(f"{error} {way}.") from error
+        return max(least, now) + 1
+
+
+def _telling(
+    found: Deduplicated, tables: Sequence[pa.Table], lacking: npt.NDArray[np.bool_]
+) -> list[Pushed | PushError]:
+    """The outcomes of requests, with how many of the fresh rows of each have no key."""
+    fresh = np.zeros(len(lacking), bool)
+    fresh[found.fresh] = True
+    lacking, first = lacking & fresh, 0
+    outcomes: list[Pushed | PushError] = []
+    for outcome, table in zip(found.outcomes, tables, strict=True):
+        count = int(lacking[first : first + table.num_rows].sum())
+        outcomes.append(outcome.telling(without_key=count) if isinstance(outcome, Pushed) else outcome)
+        first += table.num_rows
+    return outcomes
+
+
+def _stamped(rows: pa.Table, known: Sequence[int], replaces: Sequence[int | None]) -> pa.Table:
+    return rows.append_column(KNOWN_AT, pa.array(known, pa.int64())).append_column(
+        REPLACES, pa.array(replaces, pa.int64())
+    )
+
+
+def _batches(rows: pa.Table, schema: pa.Schema) -> list[pa.RecordBatch]:
+    batches: list[pa.RecordBatch] = rows.cast(schema).combine_chunks().to_batches()
+    return batches
