@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.histories import VALUE_POOLS, History, answers_of, histories, seen, to_arrow, write_parquet
-from tests.oracle import EXPIRED, MISSING, PRESENT, invalid_counts, sort_key
+from tests.oracle import EXPIRED, MISSING, PRESENT, event_time, invalid_counts, known_at, sort_key
+from tests.test_online import stories as plain_stories
+from tests.test_windows_online import stories as folded_stories
 
 
 def test_histories_are_not_dull() -> None:
@@ -74,3 +80,52 @@ def test_files_hold_every_row_once(
     back = [row for path in paths for row in pq.ParquetFile(path).read().to_pylist()]
     assert sorted(row["row"] for row in back) == list(range(len(history.rows)))
     assert seen(history, answers_of(history, back)) == seen(history, answers_of(history))
+
+
+def computed(history: History, times: list[int]) -> list[tuple[int, int]]:
+    """The instants of each run at these times of a clock that computes only what may have changed since the one before, beside that
+    of the one before."""
+    view = history.view
+    assert view.refresh_us is not None
+    grid, settle = view.refresh_us, view.settle_us + view.offset_us
+    found = list(dict.fromkeys((at - settle) // grid * grid + view.offset_us for at in times))
+    return list(pairwise(found))
+
+
+def moved(history: History, before: int, after: int) -> Iterator[tuple[Any, Any]]:
+    """When each row happened, and was learned, that a later version took from one key to another between two instants."""
+    source, view = history.source, history.view
+    named = [row for row in history.rows if source.identity and all(row[name] is not None for name in source.identity)]
+    for old, new in product(named, named):
+        same = all(old[name] == new[name] for name in source.identity)
+        if not same or all(old[column] == new[column] for column in view.key.values()):
+            continue
+        first, then = known_at(source, old), known_at(source, new)
+        if first is not None and then is not None and first <= before + view.settle_us < then <= after + view.settle_us:
+            yield event_time(source, new), then
+
+
+@pytest.mark.parametrize("stories", [plain_stories(), folded_stories()], ids=["plain", "folded"])
+def test_an_identity_moves_between_two_runs_and_on_the_edge_of_one_in_many_stories(stories: Any) -> None:
+    """Of those whose view is refreshed at least one in twenty: what is hardest for a run that computes only what may have changed."""
+    count = Counter[str]()
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @given(stories)
+    def look(story: Any) -> None:
+        history, events = story[0], story[-1]
+        view = history.view
+        if view.refresh_us is None:
+            return
+        count["refreshed"] += 1
+        met = set[bool]()
+        for before, after in computed(history, [at for at, does, *_ in events if does in {"materialize", True}]):
+            edges = {before, before + 1, after}
+            if view.ttl_us is not None:
+                edges |= {before - view.ttl_us, after - view.ttl_us}
+            learned = {before + view.settle_us + 1, after + view.settle_us}
+            met |= {at in edges or known in learned for at, known in moved(history, before, after)}
+        count["on an edge"] += True in met
+
+    look()
+    assert count["on an edge"] * 20 >= count["refreshed"] > 0
