@@ -71,7 +71,8 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_versions import Patience, ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
-from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.historical import get_historical_features
+from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
 from featurestore.training.snapshot import TIMESTAMP, snapshot
 from featurestore.training.training_frame import TrainingFrame, journalled

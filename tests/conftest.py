@@ -39,6 +39,7 @@ LONGEST_FIRST = [
     "test_windows.py",
     "test_training.py",
     "training/test_snapshot.py",
+    "training/test_kernel.py",
     "test_feature_repo.py",
     "test_arrival.py",
     "test_windows_online.py",

@@ -25,7 +25,8 @@ from featurestore.errors import FilesChangedError, SourceError
 from featurestore.sources import source_files
 from featurestore.sources.session import Session
 from featurestore.training import spine as spines
-from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.historical import get_historical_features
+from featurestore.training.kernel import Options
 from featurestore.types import Int64, Timestamp
 from tests.small import NOON, THING, hours, raised, spine, table, trained, write
 

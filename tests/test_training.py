@@ -16,7 +16,8 @@ from featurestore.declare.entity import Entity
 from featurestore.declare.sources import DataFrameSource
 from featurestore.declare.views import FeatureView
 from featurestore.sources.offline import Offline
-from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.historical import get_historical_features
+from featurestore.training.kernel import Options
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Int64
 from tests.draws import draws

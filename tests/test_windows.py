@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from featurestore import DataFrameSource, Entity, FeatureStore, Max, Min
 from featurestore.declare.views import FeatureView
 from featurestore.sources.offline import Offline
-from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.historical import get_historical_features
+from featurestore.training.kernel import Options
 from featurestore.types import Int64
 from tests.draws import draws
 from tests.folding import FoldSpec, fold_specs, judged_fold, reading, windows_of

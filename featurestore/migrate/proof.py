@@ -33,7 +33,8 @@ from featurestore.project import Project
 from featurestore.semantics.sql import quote
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
-from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.historical import get_historical_features
+from featurestore.training.kernel import Options
 from featurestore.types import FeatureType
 
 MOST_ROWS = 5_000_000

@@ -14,7 +14,7 @@ from featurestore.durable.disk import told
 from featurestore.durable.forks import mutex, renewed_in_child
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ConfigError, SourceError
-from featurestore.lazy import duckdb
+from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.instance import KeptInstance
@@ -73,12 +73,14 @@ class Offline(Sources, BoundToProcess):
 
     @contextmanager
     def session(
-        self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None, forgotten: ForgottenKeys | None = None
-    ) -> Iterator[Session]:
+        self, *, files: Mapping[str, tuple[SourceFile, ...]] | None = None, forgotten: ForgottenKeys | None = None,
+        rows: Mapping[str, pa.Table] | None = None,
+    ) -> Iterator[Session]:  # fmt: skip
         """A DuckDB instance that one operation has for itself. files: source name → the files to read of it, instead of all.
-        forgotten: the keys whose rows do not count, instead of those of the project."""
+        forgotten: the keys whose rows do not count, instead of those of the project. rows: source name → its rows, which are
+        read as they are, and nothing of it on the disk."""
         spill = self._spill_folder()
-        shared = SharedInstance(dict(files or {}), self.forgotten() if forgotten is None else forgotten)
+        shared = SharedInstance(dict(files or {}), self.forgotten() if forgotten is None else forgotten, rows or {})
         kept, first = self._instance(spill)
         connection, done = first.cursor(), False
         try:

@@ -49,10 +49,12 @@ class OpenedSource(NamedTuple):
 @dataclass(frozen=True)
 class SharedInstance:
     """What the sessions of one instance have in common: by source its files and which were asked for, by path the names of
-    attached files, by push source the sealed files of its log, and which keys are forgotten."""
+    attached files, by push source the sealed files of its log, which keys are forgotten, and by source rows that stand for its
+    files."""
 
     files: dict[str, tuple[SourceFile, ...]]
     forgotten: ForgottenKeys | None = None
+    rows: Mapping[str, pa.Table] = field(default_factory=dict)
     read: dict[str, Source] = field(default_factory=dict)
     attached: dict[Path, str] = field(default_factory=dict)
     sealed: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -80,7 +82,10 @@ class Session:
             connection.close()
 
     def files(self, source: Source) -> tuple[SourceFile, ...]:
-        """The files of a source as this session reads them: those that were there when it first asked."""
+        """The files of a source as this session reads them: those that were there when it first asked; none of one whose rows
+        it was given."""
+        if source.name in self._shared.rows:
+            return ()
         with self._shared.lock:
             if source.name not in self._shared.files:
                 self._shared.files[source.name] = self._sources.files(source)
@@ -122,16 +127,30 @@ class Session:
     def scan(self, source: Source) -> Scan:
         """How SQL in this session reads a source, its derived columns included."""
         if source.name not in self._scans:
-            if isinstance(source, FileSource):
+            if isinstance(source, FileSource) and source.name not in self._shared.rows:
                 self._sources.check_settled(self.connection, source, self.files(source))
             self._scans[source.name] = self._read(source, f"source_{next(self._numbers)}", self.files(source))
         return self._scans[source.name]
 
     def _read(self, source: Source, name: str, files: Sequence[SourceFile]) -> Scan:
+        return self._remembering(_derived(source, self._arriving(source, name, files)))
+
+    def _arriving(self, source: Source, name: str, files: Sequence[SourceFile]) -> OpenedSource:
+        """The rows of a source without its derived columns, and beside them when their files came, where they count from then."""
+        if source.name in self._shared.rows:
+            return self._framed(source, name, self._shared.rows[source.name])
         own = self._open(source, name, files)
         if source.arrives:
             own = own._replace(scan=self._arrived(source, own.scan, f"{name}_arrived", files))
-        return self._remembering(_derived(source, own))
+        return own
+
+    def rows(self, source: Source, columns: Iterable[str]) -> pa.Table:
+        """Some columns of all rows of a source, and what the store adds to them: what another session can be given for its files.
+        Derived columns are none of these; they are computed by whoever reads the rows."""
+        own = self._arriving(source, f"rows_{next(self._numbers)}", self.files(source))
+        named = ", ".join([*map(quote, columns), *own_columns(source)])
+        found: pa.Table = self.connection.sql(f"SELECT {named} FROM {own.scan.relation}").to_arrow_table()
+        return found
 
     def _remembering(self, scan: Scan) -> Scan:
         """A scan that knows which keys are forgotten."""
@@ -143,11 +162,13 @@ class Session:
 
     def own(self, source: Source) -> OpenedSource:
         """How SQL in this session reads a source without its derived columns, and these columns."""
+        if source.name in self._shared.rows:
+            return self._framed(source, f"own_{source.name}", self._shared.rows[source.name])
         return self._open(source, f"own_{source.name}", self.files(source))
 
     def columns(self, source: Source) -> RawColumns:
         """The columns of a source, its derived ones included; SourceError, or DeclarationError where one of those is none."""
-        if isinstance(source, PushSource):
+        if isinstance(source, PushSource) and source.name not in self._shared.rows:
             own = RawColumns({**pushed_types(source), KNOWN_AT: "BIGINT", REPLACES: "BIGINT"})
         else:
             own = self.own(source).columns
@@ -198,8 +219,8 @@ class Session:
         assert isinstance(source, DataFrameSource)
         return self._framed(source, name, self._sources.frame(source))
 
-    def _framed(self, source: DataFrameSource, name: str, frame: pa.Table) -> OpenedSource:
-        """The rows of a frame, which the store numbers itself."""
+    def _framed(self, source: Source, name: str, frame: pa.Table) -> OpenedSource:
+        """The rows of a frame, which the store numbers itself. Of a source that the store adds columns to, it has these too."""
         taken = taken_columns(frame)
         rows = pa.array(np.arange(frame.num_rows))
         given = [*(column for column, _ in taken.values()), rows]
@@ -208,8 +229,15 @@ class Session:
         ]  # of names that repeat, version 1 of the engine finds none
         self.connection.register(name, pa.table(given, names=names))
         stored = [(frame.schema.names[place], raw) for place, (_, raw) in taken.items()]
-        columns = readable(source, stored, frame.schema)
-        return OpenedSource(rows_of_table(source, name, stored, columns, row=names[-1], more=1), columns)
+        added = dict.fromkeys(own_columns(source), "BIGINT")
+        for column in added:
+            if (column, "BIGINT") not in stored:
+                raise source_error(source, f"the rows that are given for it have no column '{column}' of 64 bits")
+        given_columns = [(column, raw) for column, raw in stored if column not in added]
+        schema = pa.schema([field_ for field_ in frame.schema if field_.name not in added])
+        columns = readable(source, given_columns, schema)
+        read = columns.with_types(added)
+        return OpenedSource(rows_of_table(source, name, stored, read, row=names[-1], more=1), columns)
 
     def _beside_history(self, source: PushSource, log: Scan, name: str) -> OpenedSource:
         """The log's rows and those of the source's history, if it has one."""

@@ -25,7 +25,8 @@ from featurestore.semantics.values import scalars
 from featurestore.sources.offline import Offline
 from featurestore.testing.columns import column_of, inferred, time_type
 from featurestore.testing.replay import PushedRows, Replay
-from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.historical import get_historical_features
+from featurestore.training.kernel import Options
 from featurestore.types import FeatureType, from_json
 
 Schema: TypeAlias = "dict[str, pa.DataType]"

@@ -14,7 +14,8 @@ from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
-from featurestore.training.historical import Options, get_historical_features, listing_of
+from featurestore.training.historical import get_historical_features, listing_of
+from featurestore.training.kernel import Options
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Scalar
 

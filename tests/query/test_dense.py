@@ -21,7 +21,8 @@ from featurestore.online import open_online
 from featurestore.semantics.service import ResolvedService
 from featurestore.serving.lookup import Lookup
 from featurestore.sources.offline import Offline
-from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.historical import get_historical_features
+from featurestore.training.kernel import Options
 from tests.folding import FoldSpec, judged_fold, reading
 from tests.histories import EPOCH, MICROSECOND, History
 from tests.oracle import SourceSpec, ViewSpec, as_of, sort_key, value_at

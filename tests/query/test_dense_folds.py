@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from featurestore.sources.offline import Offline
-from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.historical import get_historical_features
+from featurestore.training.kernel import Options
 from tests.folding import NUMBERS, FoldSpec, reading
 from tests.oracle import as_of, value_at
 from tests.query.test_dense import DENSE, SOURCES, VIEWS, world

@@ -13,7 +13,8 @@ from featurestore import FeatureService
 from featurestore.semantics.service import resolve_service
 from featurestore.semantics.view import resolve
 from featurestore.sources.offline import Offline
-from featurestore.training.historical import Options, get_historical_features
+from featurestore.training.historical import get_historical_features
+from featurestore.training.kernel import Options
 from featurestore.training.training_frame import TrainingFrame
 from tests.small import bits, view_of
 

@@ -15,7 +15,7 @@ from featurestore.declare.on_demand import Request
 from featurestore.errors import SpineError
 from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline
-from featurestore.training.historical import Options
+from featurestore.training.kernel import Options
 from featurestore.training.snapshot import next_keys, snapshot
 from featurestore.types import Int64, String
 from tests import oracle

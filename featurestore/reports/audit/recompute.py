@@ -14,7 +14,7 @@ from featurestore.semantics.service import ServiceView
 from featurestore.semantics.source_columns import key_list
 from featurestore.semantics.status import Status
 from featurestore.sources.session import Session
-from featurestore.training.historical import answer_part, part_values
+from featurestore.training.kernel import answer_part, part_values
 from featurestore.training.spine import SpineChunk
 from featurestore.training.spine_table import load_chunk
 from featurestore.types import FeatureType
