@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, get_args
 
+from fastapi.responses import JSONResponse
+from grpc_interceptor.exceptions import FailedPrecondition
 from kserve import InferInput, InferRequest, Model, ModelServer, model_server
 from kserve.errors import InferenceError, InvalidInput, ServerNotReady
 from kserve.protocol.infer_type import to_http_parameters
 
 from featurestore.client import AsyncClient
-from featurestore.errors import FeatureStoreError, OnDemandError, RequestError
+from featurestore.errors import FeatureStoreError, FingerprintError, OnDemandError, RequestError
 from featurestore.serving.online_result import OnlineResult
 from featurestore.types import FeatureType, to_json
 
@@ -47,6 +49,15 @@ class FeaturesUnavailableError(ServerNotReady):  # type: ignore[misc]
         self.reason = self.error_msg = reason
 
 
+class OtherDefinitionsError(FailedPrecondition):  # type: ignore[misc]
+    """What the model was trained on is not what is served: status 409, over gRPC FAILED_PRECONDITION, as no error of KServe's is. No
+    retry helps: serve these definitions, or train the model anew."""
+
+
+async def _conflict(_: Any, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, 409)
+
+
 class FeatureStoreTransformer(Model):  # type: ignore[misc]
     """A model that hands on the features of what it is asked for.
 
@@ -62,7 +73,7 @@ class FeatureStoreTransformer(Model):  # type: ignore[misc]
         super().__init__(name)
         self._service, self._fingerprint, self._form = service, fingerprint, form
         self._connect = partial(AsyncClient, url, **words)
-        self._client = self._connect()
+        self._begin()
         self._predictor: Any = None
         self.ready = True
 
@@ -78,7 +89,12 @@ class FeatureStoreTransformer(Model):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._begin()
+
+    def _begin(self) -> None:
+        """What each process needs for itself."""
         self._client = self._connect()
+        model_server.app.add_exception_handler(OtherDefinitionsError, _conflict)
 
     def stop(self) -> None:
         """Close the connections to the feature server."""
@@ -86,7 +102,8 @@ class FeatureStoreTransformer(Model):  # type: ignore[misc]
         self._closing = asyncio.get_running_loop().create_task(self._client.close())
 
     async def preprocess(self, payload: Any, headers: Mapping[str, str] | None = None) -> Any:
-        """The request that the predictor gets. Raises InvalidInput (400), FeaturesUnavailableError (503), InferenceError (500)."""
+        """The request that the predictor gets. Raises InvalidInput (400), OtherDefinitionsError (409), FeaturesUnavailableError (503),
+        InferenceError (500)."""
         protocol = self.predictor_config.protocol
         if isinstance(payload, InferRequest) is (protocol == "v1"):
             path = f"/v1/models/{self.name}:predict" if protocol == "v1" else f"/v2/models/{self.name}/infer"
@@ -112,6 +129,8 @@ class FeatureStoreTransformer(Model):  # type: ignore[misc]
             )
         except (RequestError, OnDemandError) as error:
             raise InvalidInput(str(error)) from error
+        except FingerprintError as error:
+            raise OtherDefinitionsError(f"FingerprintError: {error}") from error
         except FeatureStoreError as error:
             if error.retry:
                 raise FeaturesUnavailableError(str(error)) from error

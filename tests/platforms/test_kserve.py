@@ -382,8 +382,8 @@ def test_shapes_and_datatypes_of_v2(world: World, protocol: str) -> None:
 def test_what_cannot_be_served_is_refused(world: World, protocol: str) -> None:
     """A definition that changed, a service or a server that is not there, no key, a server that says nothing."""
     cases = [
-        ("changed", 500, "FingerprintError"),
-        ("unknown", 500, "no service of that name is applied"),
+        ("changed", 409, "FingerprintError"),
+        ("unknown", 409, "no service of that name is applied"),
         ("keyless", 500, "UnauthenticatedError"),
         ("gone", 503, "cannot be reached"),
         ("silent", 503, "did not answer within 0.5 s"),
@@ -441,6 +441,8 @@ def test_clients_of_grpc(world: World) -> None:
         assert found[column.name] == [as_told(column.type, value, is_v1=False) for value in whole.columns[column.name]]
     (status, says), _ = ask("gone", ["u1"])
     assert (status, "cannot be reached" in says) == ("UNAVAILABLE", True)
+    (status, says), _ = ask("changed", ["u1"])
+    assert (status, "FingerprintError" in says) == ("FAILED_PRECONDITION", True), says
     (status, says), _ = ask("model", ["u1"])
     assert (status, "'add'" in says) == ("INVALID_ARGUMENT", True)
 
@@ -526,7 +528,7 @@ def test_what_the_page_shows(tmp_path: Path) -> None:
         declare(before.replace('Latest("fare")', 'Latest("fare", window="30d")'))
         with again:
             answer = ask()
-            assert answer.status_code == 500
+            assert answer.status_code == 409
             assert "FingerprintError: Service 'ranking'" in answer.json()["error"], answer.text
             declare(before)
             deadline = time.monotonic() + PATIENCE_SECONDS
