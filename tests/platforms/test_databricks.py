@@ -109,6 +109,8 @@ def test_mlflow_deployments(store: FeatureStore, url: str, monkeypatch: pytest.M
         ("users", {"dataframe_records": [{"user_id": "a"}], "inputs": [{}]}, refusals.InvalidParameterValue, "one of dataframe_records"),
         ("users", {"dataframe_records": [{"user_id": "a"}], "stream": True}, refusals.InvalidParameterValue, "'stream'"),
         ("users", {"dataframe_records": [{"user_id": "a"}] * 10_001}, refusals.InvalidParameterValue, "more than 10000 rows"),
+        ("users:wide", {"dataframe_records": [{"user_id": "u1"}]}, refusals.ResourceDoesNotExist, "No feature view or service 'users:wide'"),
+        ("added", {"dataframe_records": [{"user_id": "u1", "add": 1}]}, refusals.ResourceDoesNotExist, "No feature view or service 'added'"),
     ],
 )  # fmt: skip
 def test_mistakes_are_the_platforms_errors(

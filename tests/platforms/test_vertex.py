@@ -158,6 +158,7 @@ def test_the_higher_client_reads(store: FeatureStore, url: str, tell: Told) -> N
     ("view", "parts", "error", "says"),
     [
         ("user", ["a"], exceptions.NotFound, "Did you mean 'users'"),
+        ("users:wide", ["u1"], exceptions.NotFound, "No feature view or service 'users:wide'"),
         ("users", ["nobody"], exceptions.NotFound, "no values for this key"),
         ("pairs", ["UA"], exceptions.BadRequest, "carrier, flight"),
         ("pairs", ["UA", "x"], exceptions.BadRequest, "'flight' must be Int64"),

@@ -14,6 +14,7 @@ import orjson
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
 from featurestore.server.compatible.values import check_rows, column_types, json_columns, read_object, shown_names
+from featurestore.server.compatible.written_views import check_named
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import PIECE_VALUES, within
 from featurestore.server.problems import BadRequest, HttpAnswer
@@ -103,6 +104,7 @@ def _split(given: Any) -> list[Any]:
 
 
 def _written(name: str, result: OnlineResult, most: int) -> list[bytes]:
+    check_named(result.service, name)
     inputs = json_columns(result.inputs, result.service.inputs)
     features = json_columns(result.columns, column_types(result))
     names = [*result.inputs, *shown_names(result, name)]

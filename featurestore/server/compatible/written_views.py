@@ -41,10 +41,19 @@ def may_read(store: FeatureStore, name: str, principal: Principal) -> None:
         principal.must("read", resource_of(store, name))
 
 
+def check_named(service: ResolvedService, name: str) -> None:
+    """NotFoundError where a name is neither a service's nor a view's: a lookup takes others too, `view:feature` and on-demand features,
+    which no client of another platform can describe, list or be limited to."""
+    if service.name != name and [part.view.name for part in service.parts] != [name]:
+        raise NotFoundError(f"No feature view or service '{name}' was applied.")
+
+
 def readable(store: FeatureStore, name: str, principal: Principal) -> ResolvedService:
     """The service, or the view as one, that is read. Who may not is told nothing of it."""
     may_read(store, name, principal)
-    return store.lookup(name).service
+    service = store.lookup(name).service
+    check_named(service, name)
+    return service
 
 
 def may_push(store: FeatureStore, name: str, principal: Principal) -> None:
@@ -63,6 +72,7 @@ def written_view(store: FeatureStore, name: str, principal: Principal) -> Writte
     """The view of a name; BadRequest where nobody can write to it, NotFoundError. Who may not is told nothing of it."""
     may_push(store, name, principal)
     service = store.lookup(name).service
+    check_named(service, name)
     if service.name == name or len(service.parts) != 1 or service.on_demand:
         views = ", ".join(part.view.name for part in service.parts)
         raise BadRequest(f"'{name}' is a service, which is read; write to one of its views: {views}")
