@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -10,7 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featurestore.declare.frames import is_pandas
-from featurestore.errors import FingerprintError, RequestError
+from featurestore.errors import FingerprintError, RequestError, SpineError
 from featurestore.integrations.opened import StorePath, opened, path_of
 from featurestore.integrations.rows import names_of, taken
 from featurestore.lazy import pd
@@ -71,10 +73,9 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if self._has_times(rows):
             return self._historical(rows, self.fingerprint_)
         store = opened(self.store, self.env)
-        frame = store.get_online_features(rows, self.features, fingerprint=self.fingerprint_).to_pandas(
-            dtypes=self.dtypes
-        )
-        return self._shown(frame, rows)
+        with _told_of_x():
+            found = store.get_online_features(rows, self.features, fingerprint=self.fingerprint_)
+        return self._shown(found.to_pandas(dtypes=self.dtypes), rows)
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[Any]:  # noqa: ARG002
         """The names of the features, in their order."""
@@ -86,7 +87,8 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         these are noted."""
         assert self.timestamp is not None
         store = opened(self.store, self.env)
-        found = store.get_historical_features(rows, self.features, timestamp=self.timestamp)
+        with _told_of_x():
+            found = store.get_historical_features(rows, self.features, timestamp=self.timestamp)
         here = found.manifest["fingerprint"]
         if fingerprint is None:
             self._note(rows, list(found.types), here)
@@ -119,3 +121,12 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         state: dict[str, Any] = super().__getstate__()
         env = self.store.config.environment if isinstance(self.store, FeatureStore) else self.env
         return {**state, "store": path_of(self.store), "env": env}
+
+
+@contextmanager
+def _told_of_x() -> Iterator[None]:
+    """What is wrong with rows, by the name that they have here: the store calls them a spine, or a frame."""
+    try:
+        yield
+    except (RequestError, SpineError) as error:
+        raise type(error)(f"X: {error}") from error

@@ -162,7 +162,8 @@ def test_mistakes_are_told(project: dict[str, Any]) -> None:
     for rows, learns in ((other, fitted.transform), (other[["driver"]], fitted.transform), (other, FeatureTransformer(store, "ranking").fit),
                          (other, FeatureTransformer(store, "ranking", timestamp=None).fit)):  # fmt: skip
         with pytest.raises(
-            FeatureStoreError, match="has no input column 'driver_id'. Did you mean 'driver'[?] Its columns: driver"
+            FeatureStoreError,
+            match="^X(: The (spine|frame))? has no input column 'driver_id'. Did you mean 'driver'[?] Its columns: driver",
         ):
             learns(rows)
     unnamed = rides.rename(columns={"event_timestamp": "asked"})
