@@ -22,12 +22,19 @@ _WITH_EXTENSIONS: dict[str, Any] = {"arrow_extensions_enabled": True} if _ARROW 
 """That a file's columns have the types that it says they have, such as UUID; before version 21 it is not asked."""
 
 
+def local(path: str | Path) -> Path:
+    """A path as Arrow takes it for one: of a relative one with a colon, such as `day-09:00.parquet`, it takes what stands before that for
+    a scheme."""
+    return Path(path).absolute()
+
+
 def parquet_file(source: Any) -> pq.ParquetFile:
     """A Parquet file that is read batch by batch: a path, or a file of a store far away.
 
     Of a path what was read is let go of; of a store Arrow keeps the bytes of all row groups until the file is closed, which it
     asks for in few round trips.
     """
+    source = local(source) if isinstance(source, (str, Path)) else source
     return pq.ParquetFile(source, pre_buffer=not isinstance(source, (str, Path)), **_WITH_EXTENSIONS)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.declare.sources import is_url
+from featurestore.durable.parquet import local
 from featurestore.errors import ConfigError
 from featurestore.lazy import duckdb, pa, pafs
 
@@ -79,10 +80,10 @@ def looked_at(urls: Sequence[str]) -> list[Stored | None]:
 
 
 def readable(path: str | Path) -> Any:
-    """What Arrow opens: the path itself, or a file of a store. Raises ObjectStoreError."""
+    """What Arrow opens: an absolute path, or a file of a store. Raises ObjectStoreError."""
     url = str(path)
     if isinstance(path, Path) or not is_url(url):
-        return path
+        return local(path)
     system, place = _opened(url)
     return _asked(url, lambda: system.open_input_file(place))
 

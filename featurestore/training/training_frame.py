@@ -23,7 +23,7 @@ from featurestore.declare.problems import shown
 from featurestore.declare.sources import is_url, no_path
 from featurestore.durable.checksums import signed
 from featurestore.durable.disk import told
-from featurestore.durable.parquet import storable, storable_schema
+from featurestore.durable.parquet import local, storable, storable_schema
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
 from featurestore.errors import FeatureStoreError, RegistryError, RequestError, SpineError
@@ -269,7 +269,7 @@ class TrainingFrame:
             for block in [self._whole] if self._whole is not None else self.blocks():
                 table = storable(block.table())
                 if writer is None:
-                    writer = pq.ParquetWriter(path, table.schema, store_schema=False)
+                    writer = pq.ParquetWriter(local(path), table.schema, store_schema=False)
                 writer.write_table(table, row_group_size=group_rows)
             assert writer is not None, "there is a block even where there is no row"
             schema = storable_schema(self._stamped(table.slice(0, 0)).schema)

@@ -95,6 +95,22 @@ def test_a_frame_written_in_chunks_is_the_one_in_memory(
     assert frame.manifest == whole.manifest
 
 
+def test_a_relative_path_with_a_colon_is_a_path(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spine, a frame and its manifest under a name of which Arrow takes the first part for a scheme."""
+    monkeypatch.chdir(tmp_path)
+    expected = store.get_historical_features(asked(), "service")
+    for folder in (Path(), Path("day:1")):
+        folder.mkdir(exist_ok=True)
+        write(tmp_path / folder / "spine-09:00.parquet", asked())
+        frame = store.get_historical_features(folder / "spine-09:00.parquet", "service")
+        written = frame.to_parquet(folder / "day-09:00.parquet")
+        assert written == folder / "day-09:00.parquet"
+        assert pq.read_table(written.absolute()).num_rows == expected.to_arrow().num_rows
+        assert store.load_manifest(written).fingerprint == expected.manifest["fingerprint"]
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_chunks_are_written_as_they_are_answered(store: FeatureStore, tmp_path: Path) -> None:
     """Ten rows, three at once, are four row groups; nothing waits for the last of them."""

@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from featurestore.clock import to_datetime
 from featurestore.declare.durations import asked_duration, asked_moment, show_duration
-from featurestore.durable.parquet import parquet_file, restored
+from featurestore.durable.parquet import local, parquet_file, restored
 from featurestore.errors import FilesChangedError, ManifestError, RequestError, SourceError
 from featurestore.integrations.pytorch.tensors import Features, FeatureTensors
 from featurestore.lazy import pa, pq
@@ -102,7 +102,7 @@ class TrainingFile:
         """The manifest in a file, whatever lies beside it. Raises ManifestError where there is none, so that the file is none of ours."""
         try:
             with _reading(path):
-                return load_manifest(pq.read_schema(path).empty_table())
+                return load_manifest(pq.read_schema(local(path)).empty_table())
         except (ManifestError, SourceError) as error:
             raise ManifestError(f"{path} is there, and no training set, so it is not written over: {error}") from None
 
