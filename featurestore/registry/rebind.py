@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from featurestore.catalog import Catalog
 from featurestore.declare.views import FeatureView
-from featurestore.errors import DeclarationError, NotFoundError, SourceError, apply_first, did_you_mean
+from featurestore.errors import DeclarationError, NotFoundError, RequestError, SourceError, apply_first, did_you_mean
 from featurestore.registry.records import Version
 from featurestore.registry.type_changes import type_change
 from featurestore.semantics.columns import RawColumns
@@ -32,7 +32,9 @@ def applied_views(
 def check_applied(
     version: Version, catalog: Catalog, *, names: Sequence[str] | None, held: Sequence[ResolvedView]
 ) -> None:
-    """NotFoundError where one of the names is that of no view that is applied or held."""
+    """NotFoundError where one of the names is that of no view that is applied or held, RequestError where they are one text."""
+    if isinstance(names, str):
+        raise RequestError(f"views is a list of names, and not {names!r}; [{names!r}] is one of one view")
     known = {*version.document["views"], *(view.name for view in held)}
     for name in names or ():
         if name not in known:

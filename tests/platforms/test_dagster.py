@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.declare.frames import content_digest
-from featurestore.errors import DeclarationError, NotFoundError
+from featurestore.errors import DeclarationError, NotFoundError, RequestError
 from featurestore.integrations.dagster import audit_check, online_features, training_set
 from featurestore.store import FeatureStore
 from tests.platforms.conftest import Told
@@ -112,8 +112,53 @@ def test_skew_stops_what_depends_on_it(project: dict[str, Any], tmp_path: Path) 
 
 def test_mistakes_are_told_where_it_is_declared(project: dict[str, Any]) -> None:
     """And not when it runs."""
-    days = dg.DailyPartitionsDefinition("2026-01-01")
+    days, odd = dg.DailyPartitionsDefinition("2026-01-01"), dg.StaticPartitionsDefinition(["a"])
     with pytest.raises(DeclarationError, match="a spine, or partitions"):
         training_set(project["store"], "ranking", path="x.parquet")
     with pytest.raises(DeclarationError, match="has {partition} in it"):
         training_set(project["store"], "ranking", path="x.parquet", partitions=days)
+    with pytest.raises(DeclarationError, match="partitions are of time, such as DailyPartitionsDefinition"):
+        training_set(project["store"], "ranking", path="{partition}.parquet", partitions=odd)  # type: ignore[arg-type]
+    with pytest.raises(DeclarationError, match="spine is a function that gives the rows"):
+        training_set(project["store"], "ranking", path="x.parquet", spine=project["rides"])
+    with pytest.raises(DeclarationError, match=r"'drivers'; \['drivers'\] is one of one view"):
+        online_features(project["store"], views="drivers")
+    with pytest.raises(RequestError, match="minimum_compared is a number of values"):
+        audit_check(project["store"], minimum_compared=-1)
+
+
+def test_partitions_of_an_hour_and_of_another_zone(project: dict[str, Any], tmp_path: Path) -> None:
+    """Keys with a colon, in a path that is relative; and days that end at another hour than UTC's."""
+    store = project["store"]
+    hours = dg.HourlyPartitionsDefinition("2026-01-01-00:00")
+    tokyo = dg.DailyPartitionsDefinition("2026-01-01", timezone="Asia/Tokyo")
+    for partitions, key, end in (
+        (hours, "2026-01-02-08:00", datetime(2026, 1, 2, 9, tzinfo=UTC)),
+        (tokyo, "2026-01-02", datetime(2026, 1, 2, 15, tzinfo=UTC)),
+    ):
+        history = training_set(store, "ranking", name="h", partitions=partitions, path="h-{partition}.parquet")
+        told = metadata(dg.materialize([history], partition_key=key), "h")
+        assert told["content"] == content_digest(store.snapshot("ranking", at=end).to_arrow())
+        assert store.load_manifest(f"h-{key}.parquet").fingerprint == told["fingerprint"]
+
+
+def test_what_is_dagsters_own_is_said_in_its_words(project: dict[str, Any], tmp_path: Path) -> None:
+    """A retry of a spine that fails once, a column of times of another name, a group, and a check for each of two services."""
+    tried: list[int] = []
+
+    def spine() -> Any:
+        tried.append(1)
+        if len(tried) == 1:
+            raise dg.RetryRequested(max_retries=2)
+        return project["rides"].rename(columns={"event_timestamp": "asked"})
+
+    store, online = project["store"], online_features(project["store"], group_name="features")
+    learned = training_set(
+        store, "ranking", spine=spine, path="a.parquet", timestamp="asked", retry_policy=dg.RetryPolicy(max_retries=2)
+    )
+    gates = [audit_check(store, name=f"audit_{n}", service="ranking", minimum_compared=0) for n in (1, 2)]
+    result = dg.materialize([online, *gates, learned])
+    assert len(tried) == 2
+    assert metadata(result, "training_set")["dagster/row_count"] == 4
+    assert [check.passed for check in checked(result)] == [True, True]
+    assert online.group_names_by_key[dg.AssetKey("online_features")] == "features"

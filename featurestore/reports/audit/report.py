@@ -209,8 +209,7 @@ class Audit(Reported):
         It stops where files of the log are damaged, a service is over its skew budget, or fewer than `minimum_compared` values were
         compared: what looked at nothing has found nothing out. 0 lets that through. Raises RequestError for what is no such number.
         """
-        if type(minimum_compared) is not int or minimum_compared < 0:
-            raise RequestError(f"minimum_compared is a number of values, 0 or more, and not {shown(minimum_compared)}")
+        check_minimum(minimum_compared)
         reasons = [f"{what} is damaged: {why}" for what, why in self.damaged.items()]
         reasons += [
             f"{name} is over its skew budget: {share:.4%} of its values, where {self.budgets.get(name, 0.0):.4%} are allowed"
@@ -289,6 +288,12 @@ class Audit(Reported):
         from featurestore.reports.audit.page import page
 
         return page(self)
+
+
+def check_minimum(minimum_compared: int) -> None:
+    """RequestError where that is no number of values."""
+    if type(minimum_compared) is not int or minimum_compared < 0:
+        raise RequestError(f"minimum_compared is a number of values, 0 or more, and not {shown(minimum_compared)}")
 
 
 def lateness_table(audit: Audit) -> ReportTable:
