@@ -15,14 +15,17 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import mlflow
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
+from mlflow.protos import databricks_pb2 as codes
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 from featurestore.declare.frames import content_digest, is_pandas
+from featurestore.declare.problems import shown
 from featurestore.declare.sources import is_url
 from featurestore.durable.checksums import signed
-from featurestore.errors import FeatureStoreError, RequestError
+from featurestore.errors import FeatureStoreError, FingerprintError, OnDemandError, RequestError, did_you_mean
 from featurestore.integrations.mlflow_source import TrainingSetSource
 from featurestore.integrations.opened import StorePath, opened, path_of
 from featurestore.integrations.rows import pandas_of
@@ -82,13 +85,13 @@ class FeatureModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """A model that is asked with keys and request values, and gets its features from the store.
 
     model: one with `predict`. form: how it takes its features. columns: by the service's columns what the model calls them, in its
-    order; by default all, under their own names. timestamp: the column of times of what it learned from, which `score_batch` looks
-    for. A model that is written as code inherits from this, and says `score`.
+    order; by default all, under their own names. timestamp: the column of times that `score_batch` looks for, by default that of
+    what it learned from. A model that is written as code inherits from this, and says `score`.
     """
 
     def __init__(
         self, model: Any = None, *, form: Form = "arrow", columns: Mapping[str, str] | None = None,
-        timestamp: str = TIMESTAMP,
+        timestamp: str | None = None,
     ) -> None:  # fmt: skip
         if form not in get_args(Form):
             raise FeatureStoreError(f"form is 'arrow', 'numpy' or 'matrix', and not {form!r}")
@@ -103,14 +106,19 @@ class FeatureModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._manifest = load_manifest(Path(context.artifacts[MANIFEST]))
         self._store = opened(config[PROJECT], config.get(ENV))
         self._inputs = self._store.lookup(self._manifest).service.inputs
+        self.timestamp = self.timestamp or self._manifest.raw.get("timestamp") or TIMESTAMP
 
     def score(self, features: Any) -> Any:
         """The predictions of features, in the form that the model takes."""
         return self.model.predict(features)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
-        """The predictions of rows of keys and request values, with their features as of now."""
-        return self.score_found(self.look_up(model_input))
+        """The predictions of rows of keys and request values, with their features as of now. Raises MlflowException, with our words
+        and the code from which its server has the status."""
+        try:
+            return self.score_found(self.look_up(model_input))
+        except FeatureStoreError as error:
+            raise MlflowException(f"{type(error).__name__}: {error}", _code(error)) from error
 
     def look_up(self, rows: Any, timestamp: str | None = None) -> TrainingFrame | OnlineResult:
         """The features that the model was trained on, of each row: as of its time in the column `timestamp`, or as of now where
@@ -152,6 +160,10 @@ def log_model(
     manifest = load_manifest(training)
     env = store.config.environment if isinstance(store, FeatureStore) else env
     service = opened(store, env).lookup(manifest).service
+    if not isinstance(model, (FeatureModel, str, Path)) and not callable(getattr(model, "predict", None)):
+        raise FeatureStoreError(
+            f"A model is one with predict, a FeatureModel, or the path of a file that sets one, and not {shown(model)}"
+        )
     python_model = model if isinstance(model, (FeatureModel, str, Path)) else FeatureModel(model, form=form)
     if isinstance(model, (str, Path)) and form != "arrow":
         raise FeatureStoreError("A model that is written as code says its form itself: FeatureModel.__init__(form=…)")
@@ -180,11 +192,15 @@ def log_model(
 
 def score_batch(model_uri: str, rows: Any, *, timestamp: str | None = None, result: str = "prediction") -> pd.DataFrame:
     """The rows with the predictions of a logged model beside them: as of their times where they have a column `timestamp` (by
-    default the model's), as of now where they have none. result: the name of the predictions' column."""
+    default the model's), as of now where they have none. A column that is named here has to be there. result: the name of the
+    predictions' column."""
     frame = pandas_of(rows, "rows")
     if result in frame.columns:
         raise RequestError(f"The rows have a column '{result}'; result= gives the predictions another name")
     model = loaded_model(model_uri)
+    if timestamp is not None and timestamp not in frame.columns:
+        known = did_you_mean(timestamp, map(str, frame.columns), noun="Their columns")
+        raise RequestError(f"The rows have no column '{timestamp}', as of which they would be scored.{known}")
     at = model.timestamp if timestamp is None else timestamp
     found = model.look_up(frame, at if at in frame.columns else None)
     return frame.assign(**{result: model.score_found(found)})
@@ -196,6 +212,15 @@ def loaded_model(model_uri: str) -> FeatureModel:
     if not isinstance(model, FeatureModel):
         raise RequestError(f"{model_uri} is no model that log_model of this module logged")
     return model
+
+
+def _code(error: FeatureStoreError) -> int:
+    """MLflow's code of an error: of status 400, 409, 503 or 500."""
+    if isinstance(error, (RequestError, OnDemandError)):
+        return int(codes.INVALID_PARAMETER_VALUE)
+    if isinstance(error, FingerprintError):
+        return int(codes.RESOURCE_CONFLICT)
+    return int(codes.TEMPORARILY_UNAVAILABLE if error.retry else codes.INTERNAL_ERROR)
 
 
 def _tags(manifest: Manifest) -> dict[str, str]:

@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ from featurestore import FeatureService, FeatureStore
 from featurestore.declare.frames import content_digest
 from featurestore.errors import FeatureStoreError, FingerprintError, ManifestError, RequestError
 from tests.platforms.conftest import Told
-from tests.platforms.frameworks import PAGES, example_project, run_blocks
+from tests.platforms.frameworks import PAGES, beginning, example_project, run_blocks, write_example
 from tests.platforms.shop import KEYS, NOON, PAIRS, bits, opened
-from tests.servers import PATIENCE_SECONDS, free_port
+from tests.servers import PATIENCE_SECONDS, RedisServer, free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of its own type hints, and Starlette of its test client
     import mlflow
+    from mlflow.exceptions import MlflowException
     from mlflow.pyfunc import scoring_server
     from starlette.testclient import TestClient
 
@@ -120,6 +121,43 @@ def test_a_model_without_a_run(project: dict[str, Any]) -> None:
         log_model(model, training=frame, store=store, form="pandas")  # type: ignore[arg-type]
 
 
+def test_what_is_no_model_is_refused_before_it_is_logged(project: dict[str, Any]) -> None:
+    frame = project["store"].get_historical_features(project["rides"], "ranking")
+    for model in (None, 7, np.zeros(2)):
+        with pytest.raises(FeatureStoreError, match="A model is one with predict, a FeatureModel, or the path"):
+            log_model(model, training=frame, store=project["store"])
+    assert not mlflow.search_logged_models(output_format="list")
+
+
+def test_a_server_says_what_is_wrong_and_whose_fault_it_is(tmp_path: Path) -> None:
+    """Of `/invocations`: 400 with our words, and 503 while the online store is away, upon which a caller tries again."""
+    with RedisServer() as redis, ExitStack() as stack:
+        lines = f'project = "rides"\nonline = "{redis.url}"\n'
+        (tmp_path / "rides").mkdir()
+        write_example(tmp_path / "rides")
+        (tmp_path / "rides/featurestore.toml").write_text(lines)
+        with FeatureStore(tmp_path / "rides") as store:
+            store.apply()
+            store.materialize(progress=False)
+        names = stack.enter_context(beginning(tmp_path / "rides"))
+        _, model, info = trained(names)
+        client = TestClient(scoring_server.init(mlflow.pyfunc.load_model(info.model_uri)))
+
+        def ask(key: Any) -> Any:
+            return client.post("/invocations", json={"dataframe_records": [{"driver_id": key}]})
+
+        fare = names["store"].get_online_features([{"driver_id": "d1"}], "ranking").features
+        assert ask("d1").json()["predictions"] == model.predict(fare).tolist()
+        answer = ask(["d1"])
+        assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE"), answer.text
+        assert "'driver_id' must be String" in answer.json()["message"]
+        redis.stop()
+        answer = ask("d1")
+        assert (answer.status_code, answer.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE"), answer.text
+        assert "OnlineUnavailableError: " in answer.json()["message"]
+        redis.start()
+
+
 def test_a_model_of_a_list_of_features(project: dict[str, Any]) -> None:
     """Which no service declares: it is loaded, asked with keys of other names, and asked as of times."""
     store, rides = project["store"], project["rides"].rename(columns={"driver_id": "whose", "event_timestamp": "at"})
@@ -131,6 +169,10 @@ def test_a_model_of_a_list_of_features(project: dict[str, Any]) -> None:
         info = log_model(model, training=frame, store=store)
         at = score_batch(info.model_uri, named, timestamp="at")
         assert bits(at["prediction"].tolist()) == bits(model.predict(frame.features).tolist())
+        again = score_batch(info.model_uri, named)  # the column of times that the training set says
+        assert bits(again["prediction"].tolist()) == bits(at["prediction"].tolist())
+        with pytest.raises(RequestError, match="no column 'att', as of which they would be scored. Did you mean 'at'"):
+            score_batch(info.model_uri, named, timestamp="att")
         now = named.drop(columns="at")
         expected = model.predict(store.get_online_features(now.drop(columns="tip"), features).features).tolist()
         assert bits(score_batch(info.model_uri, now)["prediction"].tolist()) == bits(expected)
@@ -306,8 +348,9 @@ def test_features_of_every_type_arrive_as_they_were(tmp_path: Path) -> None:
                         expected[name].array.__arrow_array__().to_pylist()
                     )
             else:  # some of the integers are no doubles, which the store tells whoever asks for them
-                with pytest.raises(RequestError, match="beyond 2\\^53"):
+                with pytest.raises(MlflowException, match="RequestError: .*beyond 2\\^53") as caught:
                     model.predict(rows)
+                assert caught.value.get_http_status_code() == 400
 
 
 def test_what_the_page_shows(project: dict[str, Any]) -> None:
