@@ -336,7 +336,8 @@ def test_a_frame_says_what_it_cannot_be_made_to(store: FeatureStore, tmp_path: P
         (lambda: frame.to_parquet(tmp_path / "no" / "frame.parquet"), "frame.parquet: there is no folder "),
         (lambda: frame.to_parquet(3), "3 is no path"),  # type: ignore[arg-type]
         (lambda: frame.to_parquet("a\0b"), "holds a NUL"),
-        (lambda: frame.to_parquet("s3://bucket/frame.parquet"), "lies in no folder of this machine"),
+        (lambda: frame.to_parquet("hdfs://host/frame.parquet"), "lies in no folder of this machine"),
+        (lambda: frame.to_parquet("s3://bucket"), "s3://bucket names no file in a bucket"),
         (lambda: frame.split_by_time("half"), "at: 'half' is no instant; give a datetime with a zone"),
         (lambda: frame.split_by_time(3), "at: 3 is no instant"),  # type: ignore[arg-type]
         (lambda: frame.split_by_time(NOON, gap=3), "is a bare number, so its unit is unclear"),

@@ -8,16 +8,32 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import translate
 from functools import cache, partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.declare.sources import is_url
 from featurestore.durable.parquet import local
 from featurestore.errors import ConfigError
+from featurestore.hidden import hidden
 from featurestore.lazy import duckdb, pa, pafs
+
+AT_ONCE = 32
+"""How many files are asked for their tags at a time."""
+
+SETTLED_SECONDS = 600
+"""How long after it was written a file's tag is remembered: what is written anew from then on has another time, whatever the
+clocks say, as long as they differ by less."""
+
+REMEMBERED = 200_000
+"""Tags that are remembered at most."""
+
+SECOND = 1_000_000_000
 
 CONNECT_SECONDS, REQUEST_SECONDS = 10, 60
 """How long Amazon's client waits for a connection, and for an answer."""
@@ -40,7 +56,8 @@ class Stored(NamedTuple):
     size: int
     """Bytes."""
     modified: int
-    """ns since the epoch, as exactly as the store tells it: mostly whole seconds."""
+    """ns since the epoch: the second in which it was written, and in place of what is below it, which stores do not tell, a
+    digest of its ETag. So it differs where the content does."""
 
 
 def listed(url: str, suffixes: tuple[str, ...]) -> tuple[str, list[Stored]]:
@@ -53,11 +70,17 @@ def listed(url: str, suffixes: tuple[str, ...]) -> tuple[str, list[Stored]]:
     place, rest = "/".join(parts[:pattern]), parts[pattern:]
     if not place:
         raise ObjectStoreError(f"{url} names no bucket")
-    if not rest:
-        info = _asked(url, lambda: system.get_file_info(place))
-        if info.type == pafs.FileType.File:
-            return f"{scheme}://{place.rpartition('/')[0]}", [_stored(scheme, info)]
     selector = pafs.FileSelector(place, recursive=True, allow_not_found=True)
+    if not rest:
+        try:
+            info = _asked(url, lambda: system.get_file_info(place))
+        except ObjectStoreError:
+            _asked(
+                url, lambda: system.get_file_info(selector)
+            )  # of which a store says why: an answer of HEAD has no words
+            raise
+        if info.type == pafs.FileType.File:
+            return f"{scheme}://{place.rpartition('/')[0]}", [file for file in _stored(scheme, system, [info]) if file]
     below = _asked(url, lambda: system.get_file_info(selector))
     files = {info.path[len(place) + 1 :]: info for info in below if info.type == pafs.FileType.File}
     _check_plain(url, files)
@@ -67,7 +90,8 @@ def listed(url: str, suffixes: tuple[str, ...]) -> tuple[str, list[Stored]]:
             raise ObjectStoreError(
                 f"{scheme}://{place}/{name} has one of * ? [ in its name, which the engine takes for a pattern"
             )
-    return f"{scheme}://{place}", [_stored(scheme, files[name]) for name in chosen]
+    found = _stored(scheme, system, [files[name] for name in chosen])
+    return f"{scheme}://{place}", [file for file in found if file is not None]
 
 
 def looked_at(urls: Sequence[str]) -> list[Stored | None]:
@@ -75,7 +99,7 @@ def looked_at(urls: Sequence[str]) -> list[Stored | None]:
     found: list[Stored | None] = []
     for scheme, system, places in _by_store(urls):
         infos = _asked(urls[0], partial(system.get_file_info, places))
-        found += [_stored(scheme, info) if info.type == pafs.FileType.File else None for info in infos]
+        found += _stored(scheme, system, infos)
     return found
 
 
@@ -90,6 +114,7 @@ def readable(path: str | Path) -> Any:
 
 def check_writable(url: str) -> None:
     """ObjectStoreError where a URL names no file that could be written, and then be read again."""
+    _opened(url)
     bucket, _, name = url.partition("://")[2].partition("/")
     if not bucket or not name or name.endswith("/") or "//" in f"/{name}":
         raise ObjectStoreError(f"{url} names no file in a bucket, such as s3://bucket/folder/training.parquet")
@@ -168,19 +193,62 @@ def _by_store(urls: Sequence[str]) -> list[tuple[str, Any, list[str]]]:
     return runs
 
 
-def _stored(scheme: str, info: Any) -> Stored:
-    return Stored(f"{scheme}://{info.path}", info.size, info.mtime_ns or 0)
+def _stored(scheme: str, system: Any, infos: Sequence[Any]) -> list[Stored | None]:
+    """Files as they were listed, each with its tag; None for what is not there, by now or at all."""
+    if not infos:
+        return []
+    ask = partial(_one_stored, scheme, system)
+    if len(infos) == 1:
+        return [ask(infos[0])]
+    with ThreadPoolExecutor(min(AT_ONCE, len(infos)), thread_name_prefix="object-store") as threads:
+        return list(threads.map(ask, infos))
+
+
+def _one_stored(scheme: str, system: Any, info: Any) -> Stored | None:
+    if info.type != pafs.FileType.File:
+        return None
+    url, written = f"{scheme}://{info.path}", info.mtime_ns or 0
+    known = url, info.size, written
+    tag = _tags.get(known)
+    if tag is None:
+        try:
+            with system.open_input_file(info.path) as file:
+                tag = file.metadata().get("ETag", b"")
+        except FileNotFoundError:
+            return None
+        except (OSError, pa.ArrowException) as error:
+            raise _error(url, error) from error
+        if written < time.time_ns() - SETTLED_SECONDS * SECOND:
+            if len(_tags) >= REMEMBERED:
+                _tags.clear()
+            _tags[known] = tag
+    if not tag:
+        return Stored(*known)
+    digest = int.from_bytes(blake2b(b"%d %s" % (written, tag), digest_size=8).digest())
+    return Stored(url, info.size, written // SECOND * SECOND + digest % SECOND)
+
+
+_tags: dict[tuple[str, int, int], bytes] = {}
+"""URL, size and time as they were listed → the ETag."""
 
 
 def _asked(url: str, ask: Callable[[], Any], what: str = "read") -> Any:
     try:
         return ask()
     except (OSError, pa.ArrowException) as error:
-        raise ObjectStoreError(f"{url} cannot be {what}: {' '.join(str(error).split())}") from error
+        raise _error(url, error, what) from error
+
+
+def _error(url: str, error: Exception, what: str = "read") -> ObjectStoreError:
+    return ObjectStoreError(f"{url} cannot be {what}: {' '.join(str(error).split())}")
 
 
 def _opened(url: str) -> tuple[Any, str]:
     scheme, _, path = url.partition("://")
+    if "@" in path.partition("/")[0]:
+        raise ObjectStoreError(
+            f"{hidden(url)} has credentials in it; the environment says them, and the URL s3://bucket/…"
+        )
     return _system(scheme, os.getpid()), path
 
 

@@ -23,7 +23,7 @@ from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.history import check_history
 from featurestore.sources.push_logs import PushLogs
 from featurestore.sources.session import Session, SharedInstance
-from featurestore.sources.source_files import SourceFile
+from featurestore.sources.source_files import SourceFile, again
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import engine_words
 
@@ -152,6 +152,9 @@ class Offline(Sources, BoundToProcess):
 
     def raw_types(self, source: Source) -> RawColumns:
         """Column → DuckDB type, the same in every file; SourceError where files differ or cannot be read."""
+        return again(lambda: self._raw_types(source))
+
+    def _raw_types(self, source: Source) -> RawColumns:
         files = self.files(source)
         self._settled[source.name] = files
         said = (source.derived, getattr(source, "partitions", None), getattr(source, "optional", None), source.known_at)
@@ -163,7 +166,10 @@ class Offline(Sources, BoundToProcess):
             with self.session() as session:
                 try:
                     known = session.columns(source)
-                except duckdb.Error as error:
+                except (duckdb.Error, SourceError) as error:
+                    session.check_unchanged()
+                    if isinstance(error, SourceError):
+                        raise
                     raise SourceError(
                         f"{source.title} cannot be read: {engine_words(error)} ({source.origin})"
                     ) from error

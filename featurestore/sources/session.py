@@ -99,12 +99,13 @@ class Session:
         try:
             yield
         except (duckdb.Error, SourceError) as error:
-            self._check_unchanged()
+            self.check_unchanged()
             self._check_in_force(error)
             raise
-        self._check_unchanged()
+        self.check_unchanged()
 
-    def _check_unchanged(self) -> None:
+    def check_unchanged(self) -> None:
+        """FilesChangedError where a file that this session found is not as it was."""
         for name, source in self._shared.read.items():
             self._sources.check_unchanged(source, self._shared.files[name])
             if isinstance(source, PushSource) and not self._shared.sealed.get(name, frozenset()) <= self._sealed(

@@ -5,20 +5,38 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 
 import pyarrow.fs as pafs
 import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from featurestore.sources import object_stores
 
-SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-BUSY = (
-    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(SLOW), SLOW)
-)
+
+def refusal(status: str, code: str, message: str) -> bytes:
+    """An answer of S3 that is an error."""
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+BUSY = refusal("503 Slow Down", "SlowDown", "Please reduce your request rate.")
+
+
+def written_at(bucket: str, key: str, at: datetime) -> None:
+    """The server then says that a file was last written at an instant."""
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[bucket].keys[key].last_modified = at.replace(tzinfo=None)
+
+
+def put_empty(bucket: str, keys: Iterable[str]) -> None:
+    """Objects of no bytes, as many as there are, without a request for each."""
+    for key in keys:
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket, key, b"")
 
 
 @contextmanager
@@ -42,10 +60,11 @@ def s3_server() -> Iterator[pafs.FileSystem]:
 
 class BadWay:
     """A way to the server that the environment names. left: so many bytes go to the server, and then every connection is
-    cut, or goes nowhere; busy: so many connections are told to slow down."""
+    cut, or goes nowhere. answers: what the next requests are answered with, on the way."""
 
     def __init__(self) -> None:
-        self.left, self.busy = 1 << 60, 0
+        self.left = 1 << 60
+        self.answers: list[bytes] = []
         self.stalls = False
         self.reached = threading.Event()
         """That nothing was left."""
@@ -66,10 +85,10 @@ class BadWay:
 
     def _carry(self, client: socket.socket) -> None:
         with suppress(OSError), client:
-            if self.busy > 0:
-                self.busy -= 1
+            if self.answers:
+                answer = self.answers.pop()
                 client.recv(1 << 16)
-                client.sendall(BUSY)
+                client.sendall(answer)
                 return
             with socket.create_connection(self._to) as server:
                 threading.Thread(target=self._back, args=(server, client), daemon=True).start()

@@ -14,13 +14,13 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import ARRIVAL, Count, CsvSource, Entity, FeatureStore, FeatureView, ManualClock, ParquetSource
+from featurestore import ARRIVAL, Count, CsvSource, Entity, FeatureStore, FeatureView, LastN, ManualClock, ParquetSource
 from featurestore.errors import DeclarationError, FilesChangedError, SourceError, SpineError
 from featurestore.sources import object_stores
 from featurestore.sources.offline import Offline
 from featurestore.types import Int32, String
 from tests.platforms.conftest import Told
-from tests.platforms.s3_server import s3_server
+from tests.platforms.s3_server import BUSY, bad_way, put_empty, refusal, s3_server, written_at
 from tests.sources.same_rows import ROWS, WORDS, answers, parquet, table
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -150,12 +150,155 @@ def test_a_file_that_is_written_anew_or_removed_is_noticed(s3: pafs.FileSystem, 
     assert [file.name for file in offline.files(of)] == ["b.parquet"]
 
 
+def test_a_file_is_what_its_content_is(s3: pafs.FileSystem, bucket: str, tmp_path: Path) -> None:
+    """Written anew in the same second, with as many bytes, it is another; the same content at another time too."""
+    offline, of, key = Offline(tmp_path), source(f"s3://{bucket}/rows"), "rows/a.parquet"
+    found = []
+    now = datetime.now(UTC).replace(microsecond=0)
+    for amount, at in ((1, now), (2, now), (1, now + timedelta(seconds=1)), (1, now)):
+        put(s3, f"{bucket}/{key}", rows(amount))
+        written_at(bucket, key, at)
+        files = offline.files(of)
+        offline.check_unchanged(of, files)
+        assert files[0].modified // 10**9 == at.timestamp()
+        found += files
+    assert len({file.size for file in found}) == 1
+    assert len({file.modified for file in found}) == 3
+    assert found[3] == found[0]
+    with pytest.raises(FilesChangedError, match=r"a\.parquet was written anew"):
+        offline.check_unchanged(of, [found[1]])
+
+
+def test_nothing_of_an_earlier_content_is_kept(s3: pafs.FileSystem, bucket: str) -> None:
+    """By whoever reads: the file has the same size, and for all that the store says of times it is the same."""
+    of = source(f"s3://{bucket}/rows")
+    view = FeatureView("v", entity=USER, source=of, refresh="continuous", features=["n"])
+    spine = pa.table({"user": ["ann"], "event_timestamp": [NOON + timedelta(hours=12)]})
+    now = datetime.now(UTC).replace(microsecond=0)
+    with FeatureStore.local(clock=ManualClock(NOON + timedelta(days=1))) as store:
+        for amount in (1, 2, 3):
+            put(s3, f"{bucket}/rows/a.parquet", rows(amount))
+            written_at(bucket, "rows/a.parquet", now)
+            assert store.get_historical_features(spine, [view]).to_arrow()["v__n"].to_pylist() == [amount]
+
+
+def test_a_tag_is_asked_for_once_where_a_file_is_older(
+    s3: pafs.FileSystem, bucket: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of one that was just written it is asked for each time."""
+    keys = [f"rows/{name}.parquet" for name in "abc"]
+    for key in keys:
+        put(s3, f"{bucket}/{key}", rows(1))
+    for key in keys[:2]:
+        written_at(bucket, key, datetime.now(UTC) - timedelta(hours=1))
+
+    def asked() -> list[int]:
+        caplog.clear()
+        names(f"s3://{bucket}/rows", tmp_path)
+        heads = [record.getMessage() for record in caplog.records if f"HEAD /{bucket}/rows/" in record.getMessage()]
+        return [sum(key in head for head in heads) for key in keys]
+
+    with caplog.at_level("INFO"):
+        assert asked() == [1, 1, 1]
+        assert asked() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("what", ["written anew", "removed"])
+def test_what_changes_while_it_is_read_is_read_again(
+    s3: pafs.FileSystem, bucket: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """With the rows that are there then, and none of before."""
+    for name, amount in (("a", 1), ("b", 2)):
+        put(s3, f"{bucket}/rows/{name}.parquet", rows(amount))
+    of = source(f"s3://{bucket}/rows")
+    view = FeatureView(
+        "v", entity=USER, source=of, refresh="continuous", features={"all": LastN("n", 9, window="lifetime")}
+    )
+    real, changed = object_stores.register, []
+
+    def register(*said: Any) -> None:
+        real(*said)
+        if not changed:
+            changed.append(what)
+            if what == "removed":
+                s3.delete_file(f"{bucket}/rows/a.parquet")
+            else:
+                put(s3, f"{bucket}/rows/a.parquet", rows(3))
+
+    monkeypatch.setattr("featurestore.sources.session.register", register)
+    with FeatureStore.local(clock=ManualClock(NOON + timedelta(days=1))) as store:
+        spine = pa.table({"user": ["ann"], "event_timestamp": [NOON + timedelta(hours=12)]})
+        found = store.get_historical_features(spine, [view]).to_arrow()
+    assert changed == [what]
+    assert found["v__all"].to_pylist() == [[2] if what == "removed" else [3, 2]]
+
+
+def test_names_that_urls_write_otherwise(s3: pafs.FileSystem, bucket: str) -> None:
+    """They are names as they stand, and what folders say is read as it is of those on a disk."""
+    odd = ["a b", "a+b", "a%20b", "a%2Bb", "ü", "a&b", "a#b", "a'b\"c", "日本", "a\\b", "{a}", "~a"]
+    for number, name in enumerate(odd):
+        put(s3, f"{bucket}/rows/{name}/p=x %2F+{number}/{name}.parquet", rows(number))
+    of = source(f"s3://{bucket}/rows/**/*.parquet", partitions={"p": String})
+    view = FeatureView(
+        "v",
+        entity=USER,
+        source=of,
+        refresh="continuous",
+        features={"all": LastN("n", 99), "p": LastN("p", 99)},
+        ttl="9d",
+    )
+    with FeatureStore.local(clock=ManualClock(NOON + timedelta(days=1))) as store:
+        spine = pa.table({"user": ["ann"], "event_timestamp": [NOON + timedelta(hours=12)]})
+        found = store.get_historical_features(spine, [view]).to_arrow()
+    assert found["v__all"].to_pylist() == [[*range(len(odd))][::-1]]
+    assert found["v__p"].to_pylist() == [[f"x /+{number}" for number in range(len(odd))][::-1]]
+
+
+def test_more_files_than_a_listing_has_at_once(s3: pafs.FileSystem, bucket: str, tmp_path: Path) -> None:
+    put_empty(bucket, (f"rows/{number:04}.txt" for number in range(2100)))
+    for name in ("0000", "0999", "1000", "2099"):
+        put(s3, f"{bucket}/rows/{name}.parquet", rows(1))
+    assert names(f"s3://{bucket}/rows", tmp_path) == [f"{name}.parquet" for name in ("0000", "0999", "1000", "2099")]
+
+
+def test_a_store_that_is_busy_is_asked_again(s3: pafs.FileSystem, bucket: str, tmp_path: Path) -> None:
+    put(s3, f"{bucket}/rows/a.parquet", rows(1))
+    with bad_way() as way:
+        way.answers = [BUSY] * 2
+        assert names(f"s3://{bucket}/rows", tmp_path) == ["a.parquet"]
+        assert way.answers == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "words"),
+    [
+        ("403 Forbidden", "AccessDenied", "Access Denied", "Access Denied|ACCESS_DENIED"),
+        ("400 Bad Request", "ExpiredToken", "The provided token has expired.", "token has expired|EXPIRED"),
+        ("403 Forbidden", "SignatureDoesNotMatch", "The signature does not match.", "signature|SIGNATURE"),
+        ("400 Bad Request", "AuthorizationHeaderMalformed", "the region 'us-east-1' is wrong; expecting 'eu-west-1'",
+         "expecting 'eu-west-1'"),
+        ("301 Moved Permanently", "PermanentRedirect", "The bucket must be addressed using the endpoint.",
+         "must be addressed|301|REDIRECT"),
+        ("500 Internal Server Error", "InternalError", "We encountered an internal error.", "internal error|INTERNAL"),
+    ],
+)  # fmt: skip
+def test_what_a_store_refuses_is_told_in_its_words(
+    s3: pafs.FileSystem, bucket: str, tmp_path: Path, status: str, code: str, message: str, words: str
+) -> None:
+    with bad_way() as way:
+        way.answers = [refusal(status, code, message)] * 40
+        with pytest.raises(SourceError, match=rf"s3://{bucket}/rows cannot be read: .*({words})") as caught:
+            names(f"s3://{bucket}/rows", tmp_path)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
         ("s3://no-such-bucket/rows", "cannot be read|no Parquet file matches"),
         ("s3://{bucket}/nothing", "no Parquet file matches s3://"),
         ("s3://", "names no bucket"),
+        ("s3://key:secret@{bucket}/rows", "has credentials in it; the environment says them"),
         ("s3://{bucket}/table", "is a Delta table"),
         ("s3://{bucket}/text.parquet", "cannot be read as Parquet"),
         ("s3://{bucket}/odd", r"has one of \* \? \[ in its name"),
