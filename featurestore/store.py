@@ -74,8 +74,9 @@ from featurestore.sources.offline import Offline
 from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
+from featurestore.training.parts import PART_ROWS, WrittenParts, historical_parts, snapshot_parts
 from featurestore.training.snapshot import TIMESTAMP, snapshot
-from featurestore.training.training_frame import TrainingFrame, journalled
+from featurestore.training.training_frame import TrainingFrame, enter, journalled, writable_folder
 from featurestore.types import FIRST_MICRO, LAST_MICRO
 
 _LOGGER = logging.getLogger("featurestore")
@@ -302,6 +303,46 @@ class FeatureStore(BoundToProcess):
         return explain(resolved, self.offline, key, at=instant, limit=limit).of(asked.features)
 
     @checked
+    @checked
+    def historical_parts(  # noqa: PLR0913 - each is a word of its own
+        self, folder: str | Path, spine: str | Path, features: Any, *, timestamp: str = TIMESTAMP,
+        timezone: str | None = None, with_status: bool = False, with_event_time: bool = False,
+        part_rows: int = PART_ROWS,
+    ) -> WrittenParts:  # fmt: skip
+        """Write a training frame that is too large to be made at once: a folder of Parquet files, each of so many spine rows.
+
+        spine: a Parquet file or folder, or the URL of one. What was killed goes on when it is asked for again with the same words,
+        and several processes can work at once. The files of sources are those that were there when the folder was begun. The others: as for
+        `get_historical_features`. Raises what that raises, and FeatureStoreError where the folder holds another frame.
+        """
+        options = Options(timestamp, timezone, with_status, with_event_time)
+        if not isinstance(spine, (str, Path)):
+            raise SpineError(f"The spine of parts is a Parquet file or folder, and not {shown(spine)}")
+        service, now = self._service(features), self._project.now()
+        place = writable_folder(folder)
+        written = historical_parts(place, spine, service, self.offline, now=now, options=options, part_rows=part_rows)
+        return self._entered(written, service)
+
+    @checked
+    def snapshot_parts(
+        self, folder: str | Path, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False,
+        part_rows: int = PART_ROWS,
+    ) -> WrittenParts:  # fmt: skip
+        """Write a snapshot that is too large to be made at once, as `historical_parts` does: several instants a file where there are few
+        keys, else a range of keys at one instant."""
+        options, service = Options(with_status=with_status), self._service(features)
+        every: Iterable[Any] = [at] if isinstance(at, (datetime, str)) or not isinstance(at, Iterable) else at
+        instants, now = [asked_instant(one, "at") for one in every], self._project.now()
+        place = writable_folder(folder)
+        written = snapshot_parts(
+            place, service, self.offline, at=instants, now=now, options=options, part_rows=part_rows
+        )
+        return self._entered(written, service)
+
+    def _entered(self, written: WrittenParts, service: ResolvedService) -> WrittenParts:
+        enter(written.folder, written.manifest, service, self._project.registry, self._project.now())
+        return written
+
     def explain_request(self, request: str, row: int = 0, *, limit: int = 100) -> RequestExplanation:
         """What one row of a logged request was served, and for each value the computation that gives it again.
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
 
@@ -24,7 +25,7 @@ from featurestore.errors import FeatureStoreError
 from featurestore.serving.online_result import OnlineResult
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Float32, Float64, Int64, Timestamp
-from tests.small import NOON, hours, table, view_of
+from tests.small import NOON, hours, table, view_of, write
 
 VIEW = view_of(table(thing=[1, 2], at=[hours(-2), hours(-1)], x=[1.0, 0.0]), ["x"], refresh="1h")
 PUSHED = PushSource("clicks", schema={"thing": Int64, "at": Timestamp, "rate": Float32}, event_time="at")
@@ -40,6 +41,8 @@ def inverse(x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
 SERVICE = FeatureService("service", features=[VIEW, CLICKS])
 INVERSE = FeatureService("inverse_model", features=[inverse])
 SPINE = table(thing=[1], event_timestamp=[NOON])
+FOLDER = TemporaryDirectory()
+SPINE_FILE = write(Path(FOLDER.name, "spine.parquet"), SPINE)
 SET = Event()
 SET.set()
 ROW = {"thing": 1, "at": NOON, "rate": 1.0}
@@ -65,6 +68,16 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("snapshot", {"features": 3, "at": NOON}, "int names no feature; features are a service, a view"),
     ("snapshot", {"features": "service", "at": "yesterday"}, "at: 'yesterday' is no instant; give a datetime with a zone, such as datetime(2026, 3, 1, 9, tzinfo=UTC)"),
     ("snapshot", {"features": "service", "at": [NOON, 3]}, "at: 3 is no instant"),
+    ("historical_parts", {"folder": FOLDER.name, "spine": SPINE, "features": "view"}, "The spine of parts is a Parquet file or folder, and not "),
+    ("historical_parts", {"folder": 3, "spine": SPINE_FILE, "features": "view"}, "The training frame cannot be written: 3 is no path"),
+    ("historical_parts", {"folder": SPINE_FILE, "spine": SPINE_FILE, "features": "view"}, "spine.parquet' is no folder"),
+    ("historical_parts", {"folder": FOLDER.name + "/a", "spine": SPINE_FILE, "features": "view", "timestamp": "at"}, "no timestamp column 'at'. Its columns: event_timestamp, thing"),
+    ("historical_parts", {"folder": FOLDER.name + "/a", "spine": SPINE_FILE, "features": "view", "timezone": "here"}, "here"),
+    ("historical_parts", {"folder": FOLDER.name + "/a", "spine": SPINE_FILE, "features": "view", "part_rows": 0}, "part_rows is a number of rows, 1 or more, and not 0"),
+    ("snapshot_parts", {"folder": 3, "features": "view", "at": NOON}, "The training frame cannot be written: 3 is no path"),
+    ("snapshot_parts", {"folder": FOLDER.name + "/b", "features": "veiw", "at": NOON}, "Did you mean 'view'?"),
+    ("snapshot_parts", {"folder": FOLDER.name + "/b", "features": "view", "at": []}, "at: a snapshot needs an instant, or several"),
+    ("snapshot_parts", {"folder": FOLDER.name + "/b", "features": "view", "at": NOON, "part_rows": -1}, "part_rows is a number of rows, 1 or more, and not -1"),
     ("explain", {"view": 3, "key": {"thing": 1}}, "A view is asked for by its name, \"view\" or \"view:feature\", or itself, and not by 3"),
     ("explain", {"view": ["view"], "key": {"thing": 1}}, "and not by ['view']"),
     ("explain", {"view": "veiw", "key": {"thing": 1}}, "Did you mean 'view'?"),
@@ -146,6 +159,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
 JUDGED_ELSEWHERE = {
     ("plan", "accept_types"), ("plan", "keep"), ("plan", "retire"), ("apply", "note"), ("apply", "accept_types"), ("apply", "keep"), ("apply", "retire"),
     ("get_historical_features", "with_event_time"), ("snapshot", "with_status"),
+    ("historical_parts", "with_status"), ("historical_parts", "with_event_time"), ("snapshot_parts", "with_status"),
     ("explain_request", "row"), ("explain_request", "limit"), ("materialize", "full"),
     ("materialize", "progress"), ("verify", "repair"), ("forget", "dry_run"), ("push", "json"), ("push", "who"), ("push", "request_id"), ("activity", "since"), ("activity", "limit"), ("get_online_features", "json"), ("unfilled", "fingerprint"),
     ("get_online_features", "fingerprint"), ("audit", "against"), ("simulate", "faults"),
@@ -203,6 +217,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "forget": {"entity": "thing", "key": {"thing": 1}},
     "get_historical_features": {"spine": SPINE, "features": "service"},
     "get_online_features": {"rows": [{"thing": 1}], "features": "service"},
+    "historical_parts": {"folder": "text", "spine": SPINE_FILE, "features": "view"},
     "lineage": {"of": "view"},
     "load_manifest": {"given": {}},
     "lookup": {"features": "service"},
@@ -210,8 +225,10 @@ RIGHT: dict[str, dict[str, Any]] = {
     "submit_push": {"source": "clicks", "rows": []},
     "simulate": {"start": hours(-0.1), "end": NOON, "lookups": 1},
     "snapshot": {"features": "view", "at": NOON},
+    "snapshot_parts": {"folder": "texts", "features": "view", "at": NOON},
     "split_by_time": {"at": NOON},
     "take_back": {"source": "clicks"},
+    "to_part": {"path": "text"},
     "to_parquet": {"path": "text"},
     "unfilled": {"features": "service"},
 }
@@ -234,6 +251,7 @@ FITTING: dict[str, dict[str, set[str]]] = {
     "follow": {"views": {"None", "[]"}},
     "get_historical_features": {"timezone": {"None"}},
     "get_online_features": {"rows": {"[]"}, "fingerprint": {"None"}, "request_id": {"None", "'text'"}, "within_seconds": {"None", "5"}},
+    "historical_parts": {"folder": {"'text'"}, "timezone": {"None"}, "part_rows": {"5"}},
     "lookup": {"fingerprint": {"None"}},
     "materialize": {"views": {"None", "[]"}, "stop": {"None"}},
     "plan": {"definitions": {"None", "[]"}, "retire": {"[]"}},
@@ -244,6 +262,8 @@ FITTING: dict[str, dict[str, set[str]]] = {
         "rows": {"None"},
     },
     "snapshot": {"at": {"[]"}},
+    "snapshot_parts": {"folder": {"'text'"}, "part_rows": {"5"}},
+    "to_part": {"path": {"'text'"}},
     "to_numpy": {"dtype": {"None"}, "columns": {"None", "[]"}},
     "to_parquet": {"path": {"'text'"}, "group_rows": {"None", "5"}},
     "unfilled": {"fingerprint": {"None"}},

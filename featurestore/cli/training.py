@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,17 @@ from featurestore.declare.sources import is_url
 from featurestore.errors import RequestError, SpineError
 from featurestore.types import from_json
 
+if TYPE_CHECKING:
+    from featurestore.training.parts import WrittenParts
+
+PartRows = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Write a folder of files of so many rows each, which a run that was killed goes on with.",
+    ),
+]
 WithStatus = Annotated[bool, typer.Option("--with-status", help="Add a column <feature>__status for each.")]
 
 
@@ -24,8 +35,12 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     ],
     features: Annotated[list[str], typer.Argument(help="A feature service, or views and view:feature.")],
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="The Parquet file to write, or its URL.")
+        str,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The Parquet file to write, or its URL; a folder with --part-rows."
+        ),
     ],
+    part_rows: PartRows = None,
     timestamp: Annotated[str, typer.Option(help="The spine's column of instants.")] = "event_timestamp",
     timezone: Annotated[str | None, typer.Option(help="The zone of naive instants; by default UTC.")] = None,
     with_status: WithStatus = False,
@@ -38,10 +53,24 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     """Write a training frame: the spine's rows with the values that a lookup at their instants would have been served.
 
     Example: featurestore historical data/spine.parquet order_model -o training.parquet
+    Example: featurestore historical data/spine.parquet order_model -o training --part-rows 1000000
     """
     if not is_url(spine) and not Path(spine).exists():
         raise SpineError(f"There is no {spine}")
     with opened(context, at=at) as store:
+        if part_rows is not None:
+            written = store.historical_parts(
+                output,
+                spine,
+                one_or_all(features),
+                timestamp=timestamp,
+                timezone=timezone,
+                with_status=with_status,
+                with_event_time=with_event_time,
+                part_rows=part_rows,
+            )
+            _print_parts(written, as_json=as_json)
+            return
         frame = store.get_historical_features(
             spine,
             one_or_all(features),
@@ -52,6 +81,13 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
         )
         path = frame.to_parquet(output)
     _print_written(path, frame.manifest, as_json=as_json)
+
+
+def _print_parts(written: WrittenParts, *, as_json: bool) -> None:
+    _print_written(written.folder, written.manifest, as_json=as_json)
+    if not as_json:
+        parts = len(written.manifest["parts"])
+        typer.echo(f"{parts} parts, of which {parts - written.made} were there already")
 
 
 def _print_written(path: Path | str, manifest: dict[str, Any], *, as_json: bool) -> None:
@@ -73,8 +109,12 @@ def snapshot(
         list[str], typer.Option(metavar="T", help="An instant, ISO 8601; a naive one is UTC. May be repeated.")
     ],
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="A Parquet file to write, or its URL.")
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="A Parquet file to write, or its URL; a folder with --part-rows."
+        ),
     ] = None,
+    part_rows: PartRows = None,
     with_status: WithStatus = False,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +125,15 @@ def snapshot(
     Example: featurestore snapshot customer_orders --at 2025-01-05T00:00:00Z
     """
     moments = [instant(text, "--at") for text in at]
+    if part_rows is not None and output is None:
+        raise typer.BadParameter("--part-rows needs --output, the folder")
     with opened(context) as store:
+        if part_rows is not None and output is not None:
+            written = store.snapshot_parts(
+                output, one_or_all(features), at=moments, with_status=with_status, part_rows=part_rows
+            )
+            _print_parts(written, as_json=as_json)
+            return
         frame = store.snapshot(one_or_all(features), at=moments, with_status=with_status)
         if output is not None:
             _print_written(frame.to_parquet(output), frame.manifest, as_json=as_json)

@@ -14,7 +14,7 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.source_files import SourceFile
 from featurestore.training.kernel import Counts, Options, answer, event_time_name, status_name
 from featurestore.training.manifest import library_versions
-from featurestore.training.spine import chunks_of, pandas_of, stays
+from featurestore.training.spine import SpineRows, chunks_of, pandas_of, stays
 from featurestore.training.training_frame import Block, TrainingFrame
 
 Listing = dict[str, tuple[SourceFile, ...]]
@@ -55,7 +55,7 @@ def get_historical_features(
 
     types = {column.name: column.type for column in service.columns}
     frame = TrainingFrame(types, manifest, blocks, pandas, once=given is not None or not stays(spine))
-    if not is_relation(spine) and not isinstance(spine, (str, bytes)) and not hasattr(spine, "__fspath__"):
+    if not is_relation(spine) and not isinstance(spine, (str, bytes, SpineRows)) and not hasattr(spine, "__fspath__"):
         len(frame)  # in memory already: answered now, so that mistakes show here
     return frame
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from featurestore.errors import SpineError
-from featurestore.lazy import pa
+from featurestore.lazy import pa, pq
 from featurestore.query.changed_keys import all_keys_sql
+from featurestore.semantics.engine import batches_of
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.values import canonical, scalars
+from featurestore.sources.copies import write_parquet
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
-from featurestore.training.historical import get_historical_features, listing_of
+from featurestore.training.historical import Listing, get_historical_features, listing_of
 from featurestore.training.kernel import Options
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Scalar
 
 TIMESTAMP = "event_timestamp"
+
+KEYS_AT_ONCE = 1 << 17
+"""Keys that are written to a file at once, a row group of it."""
 
 
 def snapshot(
@@ -30,6 +36,12 @@ def snapshot(
     The rows of one instant follow each other, in the order of their keys; all are answered together.
     Raises SpineError where the service's views have different keys, or it needs request values.
     """
+    keys = check_snapshot(service)
+    return again(lambda: _snapshot(service, offline, keys, at=at, now=now, options=options))
+
+
+def check_snapshot(service: ResolvedService) -> list[str]:
+    """The columns of the key of a snapshot. Raises SpineError as `snapshot` does."""
     keys = _one_key(service)
     if service.request_inputs:
         names = ", ".join(service.request_inputs)
@@ -39,7 +51,27 @@ def snapshot(
             f"A snapshot has a column '{TIMESTAMP}' of its own, and service '{service.name}' reads a key of this name; take the "
             "snapshot of view.alias(…, key={…}), which gives the key another name"
         )
-    return again(lambda: _snapshot(service, offline, keys, at=at, now=now, options=options))
+    return keys
+
+
+def write_keys(service: ResolvedService, offline: Offline, listing: Listing, path: Path) -> int:
+    """Write every key that any row of these files ever had to a Parquet file, in their order, which is on the disk then; how many
+    there are."""
+    keys = _one_key(service)
+    with offline.session(files=listing) as session, session.reading():
+        every = session.connection.sql(f"{_keys_sql(service, session, keys)} ORDER BY ALL")
+        reader = batches_of(every, KEYS_AT_ONCE)
+        write_parquet(path, reader.schema, iter(reader))
+    return int(pq.read_metadata(path).num_rows)
+
+
+def keys_at(service: ResolvedService, keys: pa.Table, at: Sequence[int]) -> pa.Table:
+    """The spine of a snapshot: some of the keys that `write_keys` wrote at each of `at` (µs), one instant after the other."""
+    names = _one_key(service)
+    spine = keys.take(pa.array(np.tile(np.arange(keys.num_rows), len(at))))
+    spine = spine.rename_columns(names) if names else spine.select([])
+    instants = pa.array(np.repeat(np.asarray(at, np.int64), keys.num_rows)).cast(pa.timestamp("us", "UTC"))
+    return spine.append_column(TIMESTAMP, instants)
 
 
 def next_keys(
@@ -105,9 +137,5 @@ def _snapshot(
     listing = listing_of(service, offline)
     with offline.session(files=listing) as session, session.reading():
         every: pa.Table = session.connection.sql(f"{_keys_sql(service, session, keys)} ORDER BY ALL").to_arrow_table()
-    spine = every.take(pa.array(np.tile(np.arange(every.num_rows), len(at))))
-    spine = spine.rename_columns(keys) if keys else spine.select([])
-    instants = pa.array(np.repeat(np.asarray(at, np.int64), every.num_rows)).cast(pa.timestamp("us", "UTC"))
-    return get_historical_features(
-        spine.append_column(TIMESTAMP, instants), service, offline, now=now, options=options, listing=listing
-    )
+    spine = keys_at(service, every, at)
+    return get_historical_features(spine, service, offline, now=now, options=options, listing=listing)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from featurestore.declare.frames import is_pandas, own_pandas, own_table, table_of
 from featurestore.declare.sources import ParquetSource, is_url, no_path
@@ -13,7 +13,7 @@ from featurestore.durable.parquet import parquet_file
 from featurestore.errors import SpineError
 from featurestore.lazy import pa, pq
 from featurestore.semantics.engine import batches_of, is_relation
-from featurestore.sources.object_stores import ObjectStoreError, listed, readable
+from featurestore.sources.object_stores import ObjectStoreError, listed, looked_at, readable
 from featurestore.sources.source_files import PlaceError, files_below
 from featurestore.sources.unreadable import no_parquet
 
@@ -32,14 +32,72 @@ class SpineChunk:
     first: int
 
 
+class SpineFile(NamedTuple):
+    """A Parquet file of a spine as it was found."""
+
+    path: str
+    size: int
+    """Bytes."""
+
+    modified: int
+    """ns since the epoch."""
+
+    rows: int
+
+
+@dataclass(frozen=True)
+class SpineFiles:
+    """The Parquet files of a spine, of which any rows can be read without those before them."""
+
+    files: tuple[SpineFile, ...]
+    schema: pa.Schema
+
+    @classmethod
+    def of(cls, path: str | Path) -> Self:
+        """Those of a file, a folder or a URL, as they are now. Raises SpineError."""
+        paths = _files_of(path)
+        schema = _schema_of(paths)
+        return cls(tuple(_found(each) for each in paths), schema)
+
+    @property
+    def rows(self) -> int:
+        """How many rows all have."""
+        return sum(file.rows for file in self.files)
+
+    def read(self, first: int, count: int) -> pa.Table:
+        """Some consecutive rows. SpineError where a file that has some of them is not as it was found."""
+        found: list[pa.RecordBatch] = []
+        for file in self.files:
+            if first < file.rows and count > 0:
+                if _found(file.path) != file:
+                    raise SpineError(f"The spine's file {file.path} changed while it was read; ask again")
+                taken = min(count, file.rows - first)
+                found += _rows_of(file.path, self.schema, first, taken)
+                first, count = 0, count - taken
+            else:
+                first = max(0, first - file.rows)
+        return pa.Table.from_batches(found, self.schema)
+
+
+class SpineRows(NamedTuple):
+    """Some rows of a spine, which are read when they are asked for; `first` is the number of the first one."""
+
+    read: Callable[[], pa.Table]
+    first: int
+
+
 def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
     """The spine in order, in chunks of their own: polars, Arrow, a Parquet path or a DuckDB relation; pandas where nobody
     else holds it, as `pandas_of` gives it. zone: as which naive timestamps are to be read."""
     if isinstance(spine, (str, Path)):
-        problem = no_path(str(spine), remote=True)
-        if problem is not None:
-            raise SpineError(f"The spine's path: {problem}")
-        yield from _chunks_of_reader(_stored_reader(str(spine)) if is_url(str(spine)) else _parquet_reader(Path(spine)))
+        files = _files_of(spine)
+        schema = _schema_of(files)
+        yield from _chunks_of_reader(pa.RecordBatchReader.from_batches(schema, _batches(files, schema)))
+        return
+    if isinstance(spine, SpineRows):
+        table = spine.read()
+        for first in range(0, max(1, table.num_rows), CHUNK_ROWS):
+            yield _chunk(table.slice(first, CHUNK_ROWS), spine.first + first)
         return
     if is_relation(spine):
         yield from _chunks_of_reader(batches_of(spine, min(READ_ROWS, CHUNK_ROWS)))
@@ -63,8 +121,15 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
         yield SpineChunk(rows if is_pandas(spine) else own_table(rows), first)
 
 
-def _parquet_reader(path: Path) -> pa.RecordBatchReader:
-    """The rows of a file, or of the files below a folder, one after the other, with the names and types that they have."""
+def _files_of(spine: str | Path) -> list[str]:
+    """The Parquet files of a spine that is a file, a folder or a URL, in order."""
+    problem = no_path(str(spine), remote=True)
+    if problem is not None:
+        raise SpineError(f"The spine's path: {problem}")
+    return _stored_files(str(spine)) if is_url(str(spine)) else _local_files(Path(spine))
+
+
+def _local_files(path: Path) -> list[str]:
     if not path.exists():
         raise SpineError(f"The spine's file {path} does not exist")
     try:
@@ -76,21 +141,52 @@ def _parquet_reader(path: Path) -> pa.RecordBatchReader:
     for file in files:
         if not Path(file).is_file():  # to open a pipe is to wait for whoever writes to it
             raise SpineError(f"The spine's file {file} cannot be read: it is no file")
-    schema = _schema_of(files)
-    return pa.RecordBatchReader.from_batches(schema, _batches(files, schema))
+    return files
 
 
-def _stored_reader(url: str) -> pa.RecordBatchReader:
-    """The same of an object store."""
+def _stored_files(url: str) -> list[str]:
     try:
         _, stored = listed(url, ParquetSource.SUFFIXES)
     except ObjectStoreError as error:
         raise SpineError(f"The spine cannot be read: {error}") from error
     if not stored:
         raise SpineError(f"The spine cannot be read: there is no Parquet file at {url}")
-    files = [file.url for file in stored]
-    schema = _schema_of(files)
-    return pa.RecordBatchReader.from_batches(schema, _batches(files, schema))
+    return [file.url for file in stored]
+
+
+def _found(path: str) -> SpineFile:
+    """A file as it is now. Raises SpineError."""
+    try:
+        if is_url(path):
+            (stored,) = looked_at([path])
+            if stored is None:
+                raise SpineError(f"The spine's file {path} does not exist")
+            size, modified = stored.size, stored.modified
+        else:
+            there = Path(path).stat()
+            size, modified = there.st_size, there.st_mtime_ns
+    except (ObjectStoreError, OSError) as error:
+        raise SpineError(f"The spine cannot be read: {error}") from error
+    with _opened(path) as opened:
+        return SpineFile(path, size, modified, opened.metadata.num_rows)
+
+
+def _rows_of(file: str, schema: pa.Schema, first: int, count: int) -> list[pa.RecordBatch]:
+    """Some consecutive rows of a file, of which the row groups are read that have some of them."""
+    with _opened(file) as opened:
+        groups: list[int] = []
+        begin = skipped = 0
+        for number in range(opened.num_row_groups):
+            end = begin + opened.metadata.row_group(number).num_rows
+            if begin < first + count and end > first:
+                skipped = begin if not groups else skipped
+                groups.append(number)
+            begin = end
+        try:
+            table = opened.read_row_groups(groups).slice(first - skipped, count)
+        except (pa.ArrowException, OSError) as error:
+            raise SpineError(f"The spine cannot be read: {no_parquet(file, error)}") from error
+        return list(table.select(schema.names).cast(schema).to_batches())
 
 
 def _schema_of(files: Sequence[str]) -> pa.Schema:

@@ -22,7 +22,7 @@ from featurestore.declare.frames import own_cells
 from featurestore.declare.problems import shown
 from featurestore.declare.sources import is_url, no_path
 from featurestore.durable.checksums import signed
-from featurestore.durable.disk import told
+from featurestore.durable.disk import sync, sync_folder, told
 from featurestore.durable.parquet import local, storable, storable_schema
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
@@ -72,6 +72,16 @@ def writable_target(path: Any, title: str) -> Path:
     if problem is not None:
         raise FeatureStoreError(f"{title} cannot be written: {problem}")
     return target
+
+
+def writable_folder(path: Any) -> Path:
+    """A folder that parts can be written to, which need not be there; FeatureStoreError where it is none."""
+    if not isinstance(path, (str, Path)):
+        raise FeatureStoreError(f"The training frame cannot be written: {shown(path)} is no path")
+    if not Path(path).name or (Path(path).exists() and not Path(path).is_dir()):
+        raise FeatureStoreError(f"The training frame cannot be written: {shown(str(path))} is no folder")
+    writable_target(manifest_beside(Path(path)), "The training frame")
+    return Path(path)
 
 
 @dataclass(frozen=True)
@@ -262,6 +272,20 @@ class TrainingFrame:
             if folder is not None:
                 folder.remove()
 
+    def to_part(self, path: Path) -> None:
+        """Write the frame as `to_parquet` does, without a manifest beside it; it is on the disk when this returns, and nothing has its
+        name before that. Raises OSError."""
+        path = writable_target(path, "The training frame")
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            self._write(partial, None)
+            with partial.open("rb") as file:
+                sync(file.fileno())
+            partial.rename(path)
+            sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
     def _write(self, path: Path, group_rows: int | None) -> None:
         """The schema comes last, by our own hand, since the manifest in it counts all chunks."""
         writer: pq.ParquetWriter | None = None
@@ -366,21 +390,19 @@ def statuses_of(values: npt.NDArray[np.uint8], names: list[str]) -> pa.Array:
 def journalled(
     frame: TrainingFrame, service: ResolvedService, registry: Registry, now: Callable[[], int]
 ) -> TrainingFrame:
-    """The frame, which enters the registry when it is written; a registry that cannot be written to stops nobody.
-
-    now: the clock (µs).
-    """
-
-    def enter(path: Path | str, manifest: dict[str, Any]) -> None:
-        reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
-        reads += [on_demand_id(item.name) for item in service.on_demand]
-        place = path.absolute() if isinstance(path, Path) else path
-        written = WrittenFrame(
-            path=str(place), service=service.name, fingerprint=service.fingerprint, rows=manifest["rows"],
-            written=now(), manifest=str(manifest_beside(place)), reads=tuple(reads),
-        )  # fmt: skip
-        with contextlib.suppress(RegistryError):
-            registry.record_frame(written)
-
-    frame.on_written = enter
+    """The frame, which enters the registry when it is written. now: the clock (µs)."""
+    frame.on_written = lambda path, manifest: enter(path, manifest, service, registry, now())
     return frame
+
+
+def enter(path: Path | str, manifest: dict[str, Any], service: ResolvedService, registry: Registry, now: int) -> None:
+    """Enter a frame that was written at `now` (µs) in the registry; one that cannot be written to stops nobody."""
+    reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
+    reads += [on_demand_id(item.name) for item in service.on_demand]
+    place = path.absolute() if isinstance(path, Path) else path
+    written = WrittenFrame(
+        path=str(place), service=service.name, fingerprint=service.fingerprint, rows=manifest["rows"],
+        written=now, manifest=str(manifest_beside(place)), reads=tuple(reads),
+    )  # fmt: skip
+    with contextlib.suppress(RegistryError):
+        registry.record_frame(written)
