@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Sum,
         Var,
     )
+    from featurestore.declare.iceberg_source import IcebergSource
     from featurestore.declare.on_demand import Request, RequestTime, on_demand
     from featurestore.declare.push import PushSource
     from featurestore.declare.services import FeatureService
@@ -57,6 +58,7 @@ __all__ = [
     "FeatureStoreError",
     "FeatureView",
     "First",
+    "IcebergSource",
     "JsonLinesSource",
     "LastDistinctN",
     "LastN",
@@ -93,6 +95,7 @@ _HOMES = {
     "FeatureStoreError": "errors",
     "FeatureView": "declare.views",
     "First": "declare.folds",
+    "IcebergSource": "declare.iceberg_source",
     "JsonLinesSource": "declare.text_sources",
     "LastDistinctN": "declare.folds",
     "LastN": "declare.folds",

@@ -135,6 +135,12 @@ class Config(Table):
     databases: Annotated[
         dict[str, str], described("name of a database that sources read, and its URL: postgresql://… or sqlite:///path")
     ] = {}
+    catalogs: Annotated[
+        dict[str, dict[str, str]],
+        described(
+            'name of an Iceberg catalog that sources read, and its properties, as pyiceberg has them: type, uri, "s3.endpoint", …'
+        ),
+    ] = {}
     offline: OfflineConfig
     server: ServerConfig = ServerConfig()
     jwt: JwtConfig = JwtConfig()
@@ -471,6 +477,8 @@ def _located(text: str, place: Place, root: Path) -> str:
         return _absolute(text, root)
     if place[:1] == ("databases",) and text.startswith("sqlite:///"):
         return "sqlite://" + _absolute(text.removeprefix("sqlite:///"), root)
+    if place[:1] == ("catalogs",) and place[-1:] == ("uri",) and text.startswith("sqlite:///"):
+        return "sqlite:///" + _absolute(text.removeprefix("sqlite:///"), root)
     if place in PATHS or (place[:1] == ("sources",) and len(place) == 2 and "://" not in text):
         return _absolute(text, root)
     return text

@@ -20,6 +20,15 @@ OPTION = re.compile(r"(?P<name>[?&;#\s][^=?&;#\s]*(?:pass|pwd|secret|token|auth|
 """An option that holds a secret; to the end of the text, since an unencoded & is part of it."""
 
 
+SECRET = re.compile(r"pass|pwd|secret|token|credential|access[-_]key|account[-_]key", re.IGNORECASE)
+"""In the name of a property: that its value is shown to nobody."""
+
+
+def hidden_property(name: str, value: str) -> str:
+    """The value of a property without passwords in it; stars where its name says that it is one."""
+    return _stars(value) if SECRET.search(name) else hidden(value)
+
+
 def hidden(text: str) -> str:
     """The text with stars for each password in it: `scheme://user:password@place`, `user:password@place`, `?password=…`.
 

@@ -84,6 +84,7 @@ class Project:
         self.offline.forgotten = self.registry.forgotten_keys
         self.offline.copies_folder = limits.copies
         self.offline.databases = config.databases
+        self.offline.catalogs = config.catalogs
         self.serving_log = ProjectLog(config.serving_log, config.project, now=self.now)
         # By name what was settled last, beside what it was made of; all of that is never changed.
         self._views: dict[str, tuple[FeatureView, RawColumns, ResolvedView]] = {}

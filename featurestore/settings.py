@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from featurestore.hidden import hidden
+from featurestore.hidden import hidden, hidden_property
 
 
 class FromEnvironment(str):
@@ -65,7 +65,10 @@ def _without_passwords(value: Any) -> Any:
     if isinstance(value, str):
         return hidden(value)
     if isinstance(value, Mapping):
-        return {key: _without_passwords(item) for key, item in value.items()}
+        return {
+            key: hidden_property(key, item) if isinstance(item, str) else _without_passwords(item)
+            for key, item in value.items()
+        }
     if isinstance(value, (tuple, list)):
         return type(value)(map(_without_passwords, value))
     return value
@@ -88,16 +91,16 @@ class Table(BaseModel):
 
     def shown(self, name: str) -> str:
         """A value as it may be told: as it is written where a variable stands in it, and without a password."""
-        return str(self._shown.get(name, _without_passwords(str(getattr(self, name)))))
+        return str(_without_passwords(self._shown.get(name, str(getattr(self, name)))))
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, self._shown.get(name or "", _without_passwords(value))
+            yield name, _without_passwords(self._shown.get(name or "", value))
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped = handler(self)
-        return {name: self._shown.get(name, _without_passwords(value)) for name, value in dumped.items()}
+        return {name: _without_passwords(self._shown.get(name, value)) for name, value in dumped.items()}
 
 
 class OfflineConfig(Table):

@@ -46,6 +46,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "definitions": (('"*.py"', "must be a list"), ("[3]", "must be text in quotes"), ('["/a/*.py"]', "must be a pattern relative to the file")),
     "sources": (('"x"', "must be a table"), ("{rows = 3}", "must be text in quotes")),
     "databases": (('"x"', "must be a table"), ("{shop = 3}", "must be text in quotes")),
+    "catalogs": (('"x"', "must be a table"), ('{lake = "x"}', "must be a table"), ("{lake = {uri = 3}}", "must be text in quotes")),
     "offline": (("3", "must be a table"),),
     "server": (
         ("3", "must be a table"),

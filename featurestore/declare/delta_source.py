@@ -23,6 +23,8 @@ class DeltaSource(FileSource):
     IN_FILES: ClassVar[bool] = False  # the files of a table are rewritten, so a row did not come with its file
     FORMAT: ClassVar[str] = "Delta"
     SUFFIXES: ClassVar[tuple[str, ...]] = ()
+    IMMUTABLE: ClassVar[bool] = True
+    PINNED_AS: ClassVar[str] = "table_version"
 
     kind: Literal["delta"] = "delta"
     """Which of the sources it is."""

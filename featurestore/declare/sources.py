@@ -219,6 +219,10 @@ def _path(value: object) -> str:
     return str(value)
 
 
+Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+"""One path or several, as they are written."""
+
+
 def said_paths(value: object, *, remote: bool = False) -> object:
     """What a caller gives as a path, or as a list of them; ValueError where it is none of a file on this machine, or, where
     `remote`, in an object store."""
@@ -270,7 +274,7 @@ PartitionType = Annotated[
 
 
 class FileSource(Source):
-    """Rows in files: what a ParquetSource, a CsvSource and a JsonLinesSource have in common."""
+    """Rows in files: what a ParquetSource, a CsvSource, a DeltaSource and the like have in common."""
 
     IN_FILES: ClassVar[bool] = True
     FORMAT: ClassVar[str]
@@ -279,8 +283,12 @@ class FileSource(Source):
     """How the names of those files of a folder end that are read."""
     REMOTE: ClassVar[bool] = False
     """Whether they may lie in object stores."""
+    IMMUTABLE: ClassVar[bool] = False
+    """Whether its files are never changed under their names, as those that a table's own list names."""
+    PINNED_AS: ClassVar[str] = ""
+    """The option that says which state of the table is read, as the manifest of a training frame has it; empty where it has no states."""
 
-    path: Annotated[tuple[str, ...], BeforeValidator(_paths), Field(min_length=1)]
+    path: Annotated[Paths, Field(min_length=1)]
     """The files, globs and directories; relative ones are relative to the repository's featurestore.toml."""
     partitions: dict[str, PartitionType] = {}
     """By name the type of a column that folders `name=value` make. None: it is no column. Without a type it is text, or

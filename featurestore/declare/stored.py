@@ -17,6 +17,7 @@ from featurestore.declare.declaration import Declaration, Origin
 from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.entity import Entity
 from featurestore.declare.folds import Fold
+from featurestore.declare.iceberg_source import IcebergSource
 from featurestore.declare.on_demand import Input, OnDemand
 from featurestore.declare.problems import problems
 from featurestore.declare.push import PushSource
@@ -34,6 +35,7 @@ SOURCES = (
     CsvSource,
     JsonLinesSource,
     DeltaSource,
+    IcebergSource,
     DatabaseSource,
     TableSource,
     DataFrameSource,

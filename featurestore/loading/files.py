@@ -22,7 +22,7 @@ LOOKED_AT = 1000
 """Entries of a folder that are looked at to see whether it declares features: a folder of data may hold any number."""
 
 DECLARES = re.compile(
-    rb"^\s*import\s+featurestore\b|\b(?:Entity|FeatureView|FeatureService|ParquetSource|CsvSource|JsonLinesSource|DeltaSource|DatabaseSource|TableSource"
+    rb"^\s*import\s+featurestore\b|\b(?:Entity|FeatureView|FeatureService|ParquetSource|CsvSource|JsonLinesSource|DeltaSource|IcebergSource|DatabaseSource|TableSource"
     rb"|DataFrameSource|PushSource|on_demand)\b",
     re.MULTILINE,
 )

@@ -29,9 +29,10 @@ KEPT_SECONDS = 86_400
 Batches = tuple["pa.Schema", "Iterator[pa.RecordBatch]"]
 
 
-def copy_of(folder: Path, of: Any, state: Any, rows: Callable[[], Batches]) -> str:
+def copy_of(folder: Path, of: Any, state: Any, rows: Callable[[], Batches], *, whole: bool = True) -> str:
     """The path of the Parquet file in `folder` that holds the rows of something in a state, both told as plain JSON; it is made
-    where it is not there. Raises OSError, and what `rows` raises."""
+    where it is not there. whole: copies of its other states go; else `tidy` has to be called. Raises OSError, and what `rows`
+    raises."""
     within = folder / _digest([VERSION, of])
     path = within / f"{_digest(state)}.parquet"
     try:
@@ -39,7 +40,8 @@ def copy_of(folder: Path, of: Any, state: Any, rows: Callable[[], Batches]) -> s
     except FileNotFoundError:
         own_folder(within)
         write_parquet(path, *rows())
-        _remove_others(path)
+        if whole:
+            tidy(folder, of, path)
     except PermissionError:  # another user's, to be read
         pass
     return str(path)
@@ -64,10 +66,10 @@ def write_parquet(path: Path, schema: pa.Schema, rows: Iterator[pa.RecordBatch])
             raise
 
 
-def _remove_others(path: Path) -> None:
-    """Remove what is old beside a copy: other states' copies, and what killed processes left."""
+def tidy(folder: Path, of: Any, *kept: Path) -> None:
+    """Remove what is old of the copies of something: of states that it had before, and what killed processes left."""
     before = time.time() - KEPT_SECONDS
-    for other in path.parent.iterdir():
+    for other in (folder / _digest([VERSION, of])).iterdir():
         with suppress(OSError):
-            if other != path and other.stat().st_mtime < before:
+            if other not in kept and other.stat().st_mtime < before:
                 other.unlink()

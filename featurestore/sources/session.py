@@ -254,7 +254,7 @@ class Session:
         self, source: FileSource, name: str, files: Sequence[SourceFile], *, beside: Iterable[str]
     ) -> OpenedSource:
         """The rows of files, numbered as they are given."""
-        urls = [file.path for file in files if is_url(file.path)]
+        urls = [file.parquet for file in files if is_url(file.parquet)]
         if urls:
             register(self.connection, urls)
         stored = self._sources.columns_of(self.connection, source, files)

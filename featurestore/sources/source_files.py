@@ -30,6 +30,9 @@ MAX_READINGS = 3
 
 DEEP = "**"
 
+REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://")
+"""How the path of what lies elsewhere begins, in a store that we read or in one of which we have copies."""
+
 MAX_LISTINGS = 3
 """How often files are listed where one of them goes away meanwhile."""
 
@@ -37,6 +40,9 @@ FORMATS = (("Delta", "_delta_log"), ("Hudi", ".hoodie"))
 """What a folder is that holds a folder of this name."""
 
 ICEBERG = "metadata/*.metadata.json"
+
+READ_AS = {"Delta": "Declare it as a DeltaSource", "Iceberg": "Declare it as an IcebergSource"}
+"""What to do with a table of a kind that is read."""
 
 
 class PlaceError(ValueError):
@@ -75,18 +81,13 @@ class Places:
         self._root = root
         self._located = located
 
-    def files(self, source: Source, named: Mapping[str, str] | None = None) -> tuple[SourceFile, ...]:
-        """The files of a source as they are now; SourceError where there is none. named: their paths with their names, in place
-        of what the source's own paths name."""
+    def files(self, source: Source, listed: Sequence[SourceFile] | None = None) -> tuple[SourceFile, ...]:
+        """The files of a source as they are now; SourceError where there is none. listed: these, of which those on this machine
+        are looked at, in place of what the source's own paths name."""
         gone = ""
         for _ in range(MAX_LISTINGS):
-            listed = (
-                self._listed(source)
-                if named is None
-                else [SourceFile(path, 0, 0, name) for path, name in named.items()]
-            )
             try:
-                found = {file.path: self._now(source, file) for file in listed}
+                found = {file.path: self._now(source, file) for file in listed or self._listed(source)}
             except UnicodeEncodeError as error:
                 raise source_error(source, f"the name of {error.object!r} is not UTF-8; rename it") from None
             gone = next((path for path, file in found.items() if file is None), "")
@@ -96,7 +97,7 @@ class Places:
 
     def _now(self, source: Source, file: SourceFile) -> SourceFile | None:
         """A file of this machine as it is now, one of an object store as it was listed; None where it is gone."""
-        if is_url(file.path):
+        if REMOTE.match(file.path):
             return file
         try:
             return _status(file.path, file.name)
@@ -119,10 +120,13 @@ class Places:
 
     def check_unchanged(self, source: Source, files: Sequence[SourceFile]) -> None:
         """FilesChangedError where one of these files is not as it was found. Others may have come."""
-        stored = [file for file in files if is_url(file.path)]
+        stored = [file for file in files if is_url(file.parquet)]
         remote = self._looked_at(source, stored) if stored else {}
+        never_changed = isinstance(source, FileSource) and source.IMMUTABLE
         for file in files:
-            now = remote[file.path] if file.path in remote else self._now(source, file)
+            now: SourceFile | None = file._replace(copy="")
+            if not (never_changed and file.copy):
+                now = remote[file.path] if file.path in remote else self._now(source, file)
             if now is None:
                 became = "is gone"
             elif now != file._replace(copy=""):
@@ -404,11 +408,7 @@ def _check_plain(place: Path, files: Iterable[str]) -> None:
         if kind:
             raise PlaceError(
                 f"{folder} is a {kind} table, whose log says which of its files count. "
-                + (
-                    "Declare it as a DeltaSource"
-                    if kind == "Delta"
-                    else "Export its rows to Parquet files, and name these"
-                )
+                + READ_AS.get(kind, "Export its rows to Parquet files, and name these")
             )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from featurestore.declare.database_source import DatabaseSource
 from featurestore.declare.delta_source import DeltaSource
+from featurestore.declare.iceberg_source import IcebergSource
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, FileSource, Source, TableSource
 from featurestore.declare.text_sources import TextSource
@@ -17,9 +18,10 @@ from featurestore.errors import FilesChangedError, SourceError
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals
-from featurestore.sources.copies import Batches, copy_of
+from featurestore.sources.copies import Batches, copy_of, tidy
 from featurestore.sources.database_copies import copied_files
 from featurestore.sources.delta_tables import delta_files, rows_left
+from featurestore.sources.iceberg_tables import IcebergTables, TableFile
 from featurestore.sources.log import Log
 from featurestore.sources.partitions import guessed_types
 from featurestore.sources.push_logs import ROWS, PushLogs
@@ -49,8 +51,11 @@ class Sources:
         self.located = dict(located or {})
         self.databases: Mapping[str, str] = {}
         """By name the URLs of the databases that sources name."""
+        self.catalogs: Mapping[str, Mapping[str, str]] = {}
+        """By name the properties of the Iceberg catalogs that sources name."""
         self._places = Places(root, self.located)
-        self._table_versions: dict[tuple[str, tuple[SourceFile, ...]], int] = {}
+        self._iceberg_tables = IcebergTables()
+        self._table_states: dict[tuple[str, tuple[SourceFile, ...]], int] = {}
         self._frames: dict[str, pa.Table] = {}
         self._schemas = Schemas()
         self._settled: dict[str, tuple[SourceFile, ...]] = {}  # source → its files when its types were last asked for
@@ -78,6 +83,8 @@ class Sources:
             return (SourceFile(f"log:{source.name}", 0, 0), *beside)
         if isinstance(source, DeltaSource):
             return self._delta(source)
+        if isinstance(source, IcebergSource):
+            return self._iceberg(source)
         if isinstance(source, DatabaseSource):
             return self._database(source)
         files = self._places.files(source)
@@ -93,23 +100,53 @@ class Sources:
             self._copied(source, file, {"left": kept}, partial(rows_left, file.path, kept))
             if (kept := found.kept.get(file.path)) is not None
             else file
-            for file in self._places.files(source, found.names)
+            for file in self._places.files(source, [SourceFile(path, 0, 0, name) for path, name in found.names.items()])
         )
-        if len(self._table_versions) >= AGREED_SETS:
-            self._table_versions.clear()
-        self._table_versions[source.name, files] = found.version
+        self._note_state(source, files, found.version)
         return files
+
+    def _iceberg(self, source: IcebergSource) -> tuple[SourceFile, ...]:
+        """The files of an Iceberg table; of those that are not read as they are, with copies of what the table says that they
+        hold."""
+        place = self._places.folder(source) if source.path or source.name in self.located else None
+        found = self._iceberg_tables.snapshot(source, place, self.catalogs)
+        title = f"the Iceberg table {place or source.table}"
+        if found.id is None or not found.files:
+            state = "no snapshot yet" if found.id is None else f"no rows, in snapshot {found.id}"
+            raise source_error(source, f"{title} has {state}")
+        there = self._places.files(source, [one.file for one in found.files])
+        files = tuple(
+            file if one.rows is None else self._copy_of_table(source, file, found.table, one)
+            for file, one in zip(there, found.files, strict=True)
+        )
+        if any(one.rows for one in found.files):
+            tidy(self.copies(), found.table, *(Path(file.copy) for file in files if file.copy))
+        self._note_state(source, files, found.id)
+        return files
+
+    def _copy_of_table(self, source: IcebergSource, file: SourceFile, table: str, one: TableFile) -> SourceFile:
+        assert one.rows is not None
+        try:
+            return file._replace(copy=copy_of(self.copies(), table, [one.state, file.modified], one.rows, whole=False))
+        except OSError as error:
+            raise source_error(source, f"no copy of {file.path} can be made: {told(error)}") from error
+
+    def _note_state(self, source: Source, files: tuple[SourceFile, ...], state: int) -> None:
+        if len(self._table_states) >= AGREED_SETS:
+            self._table_states.clear()
+        self._table_states[source.name, files] = state
 
     def _database(self, source: DatabaseSource) -> tuple[SourceFile, ...]:
         """The copies of a database's rows, those that came since among them."""
         named = copied_files(source, self.copies(), self.databases)
         if not named:
             raise source_error(source, f"{source.table or 'its query'} of database '{source.database}' has no rows yet")
-        return self._places.files(source, named)
+        return self._places.files(source, [SourceFile(path, 0, 0, name) for path, name in named.items()])
 
-    def table_version(self, source: Source, files: tuple[SourceFile, ...]) -> int | None:
-        """Of a table of versions that was listed here, the version of which these are the files."""
-        return self._table_versions.get((source.name, files))
+    def table_state(self, source: Source, files: tuple[SourceFile, ...]) -> dict[str, int]:
+        """Of a table that was listed here, which state of it has these files: the option that says it, and what it says."""
+        state = self._table_states.get((source.name, files))
+        return {} if state is None or not isinstance(source, FileSource) else {source.PINNED_AS: state}
 
     def _text(self, source: TextSource, file: SourceFile) -> SourceFile:
         return self._copied(source, file, source.reading, lambda: batches(source, file.path))
@@ -144,7 +181,9 @@ class Sources:
 
     def paths(self, source: Source) -> list[str]:
         """The files of a source that lies in files, each once; SourceError where there is none."""
-        if isinstance(source, DeltaSource):
+        if isinstance(source, IcebergSource) and not source.path and source.name not in self.located:
+            return [f"{source.table} of catalog '{source.catalog}'"]
+        if isinstance(source, (DeltaSource, IcebergSource)):
             return [str(self._places.folder(source))]
         if isinstance(source, DatabaseSource):
             return [f"database '{source.database}'"]

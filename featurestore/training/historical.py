@@ -127,9 +127,8 @@ def _files(source: Source, offline: Offline, found: Sequence[SourceFile]) -> lis
     files: list[dict[str, Any]] = [
         {"path": file.path, "size": file.size, "modified_ns": file.modified} for file in found
     ]
-    version = offline.table_version(source, tuple(found))
-    if version is not None:
-        files = [{**file, "table_version": version} for file in files]
+    state = offline.table_state(source, tuple(found))
+    files = [{**file, **state} for file in files]
     if source.arrives:
         for file, instant in zip(
             files, offline.arrivals.seen(source.name, [file.sighting for file in found]), strict=True

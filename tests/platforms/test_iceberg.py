@@ -1,0 +1,514 @@
+"""Apache Iceberg tables that the `pyiceberg` library writes, in a catalog in SQLite: their rows, snapshots, deletions and schemas."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal as Number
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransform
+from pyiceberg.typedef import Record
+from pyiceberg.types import (
+    DecimalType,
+    DoubleType,
+    FixedType,
+    FloatType,
+    IntegerType,
+    ListType,
+    LongType,
+    NestedField,
+    StringType,
+    StructType,
+    TimestampType,
+    TimestamptzType,
+    TimeType,
+    UUIDType,
+)
+
+from featurestore import (
+    Count,
+    Entity,
+    FeatureStore,
+    FeatureView,
+    IcebergSource,
+    Latest,
+    ManualClock,
+    ParquetSource,
+    Sum,
+)
+from featurestore.errors import DeclarationError, FilesChangedError, SourceError
+from featurestore.types import Int64, String
+from tests.platforms.conftest import Told
+from tests.sources.same_rows import ROWS, WORDS, answers, parquet, table
+
+USER = Entity("user", key={"user": String})
+AT = datetime(2026, 3, 9, tzinfo=UTC)
+SCHEMA = Schema(
+    NestedField(1, "user", StringType()), NestedField(2, "at", TimestamptzType()), NestedField(3, "amount", IntegerType()),
+    NestedField(4, "city", StringType()),
+)  # fmt: skip
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(AT)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    with closing(opened(tmp_path)) as catalog:
+        catalog.create_namespace("sales")
+        yield catalog
+
+
+def opened(folder: Path) -> Catalog:
+    """The lake of a test, in a folder whose name has a space."""
+    words = {"uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}/the lake"}
+    return load_catalog("lake", type="sql", **words)
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock, catalog: Catalog) -> Iterator[FeatureStore]:
+    (tmp_path / "featurestore.toml").write_text(
+        'project = "shop"\ndefinitions = []\n[catalogs.lake]\ntype = "sql"\nuri = "sqlite:///catalog.db"\n'
+    )
+    with FeatureStore(tmp_path, clock=clock) as store:
+        yield store
+
+
+def rows(*given: tuple[str, int, str], schema: Schema = SCHEMA, **more: list[Any]) -> pa.Table:
+    users, amounts, cities = (list(column) for column in zip(*given, strict=True)) if given else ([], [], [])
+    at = [datetime(2026, 3, 1, tzinfo=UTC) + timedelta(minutes=amount) for amount in amounts]
+    columns = {"user": users, "at": at, "amount": amounts, "city": cities, **more}
+    fields = schema_to_pyarrow(schema, include_field_ids=False)
+    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in fields})
+
+
+FIRST = rows(("ann", 1, "x y"), ("ben", 2, "ü/=%"), ("ann", 3, "x y"))
+SECOND = rows(("ann", 4, "z"), ("cleo", 5, "z"))
+
+
+def source(**said: Any) -> IcebergSource:
+    return IcebergSource("orders", **{"catalog": "lake", "table": "sales.orders", "event_time": "at", **said})
+
+
+def views(of: IcebergSource) -> list[FeatureView]:
+    n = {"n": Count(window="lifetime"), "sum": Sum("amount", window="lifetime")}
+    return [
+        FeatureView("rows", entity=USER, source=of, refresh="1h", features=n),
+        FeatureView("last", entity=USER, source=of, refresh="1h", features={"amount": Latest("amount", type=Int64)}),
+    ]
+
+
+def counted(store: FeatureStore, of: IcebergSource, at: datetime = AT) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of each user how many rows there are, their sum, and the last amount, by training; and the manifest."""
+    users = ["ann", "ben", "cleo"]
+    frame = store.get_historical_features(pa.table({"user": users, "event_timestamp": [at] * 3}), views(of))
+    found = frame.to_arrow()
+    names = ("rows__n", "rows__sum", "last__amount")
+    said = zip(users, *(found[name].to_pylist() for name in names), strict=True)
+    return {user: values for user, *values in said if values[0] is not None}, frame.manifest
+
+
+def copies(root: Path) -> set[str]:
+    """The names of the copies that a project has, by their table."""
+    return {f"{path.parent.name}/{path.name}" for path in (root / ".featurestore" / "copies").glob("*/*.parquet")}
+
+
+def snapshots(of: Table) -> list[int]:
+    return [one.snapshot_id for one in of.metadata.snapshots]
+
+
+def commit_deletes(of: Table, data: DataFile, positions: list[int], **said: Any) -> None:
+    """Delete rows of a data file by a file of positions, as Spark, Flink and Trino do; the library itself writes none."""
+    place = f"{of.location()}/data/{uuid.uuid4()}-deletes.parquet"
+    path = place.removeprefix("file://")
+    fields = [
+        pa.field("file_path", pa.string(), nullable=False, metadata={"PARQUET:field_id": "2147483546"}),
+        pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": "2147483545"}),
+    ]
+    content = {"file_path": [data.file_path] * len(positions), "pos": positions}
+    pq.write_table(pa.table(content, schema=pa.schema(fields)), path)
+    commit_file(
+        of,
+        DataFile.from_args(
+            content=DataFileContent.POSITION_DELETES, file_path=place, file_format=FileFormat.PARQUET,
+            partition=data.partition, record_count=len(positions), file_size_in_bytes=Path(path).stat().st_size, **said,
+        ),
+        data.spec_id,
+    )  # fmt: skip
+
+
+def commit_file(of: Table, file: DataFile, number: int) -> None:
+    """Commit one more file of deletions; the library has no call for that, so its writer of manifests is told that they have some."""
+    from pyiceberg.manifest import ManifestContent, ManifestWriterV2
+
+    file.spec_id = number
+
+    class Deletes(ManifestWriterV2):
+        def content(self) -> ManifestContent:
+            return ManifestContent.DELETES
+
+    with of.transaction() as transaction:
+        with transaction.update_snapshot().fast_append() as update:
+            update.append_data_file(file)
+            update.new_manifest_writer = lambda spec: Deletes(  # type: ignore[method-assign]
+                of.specs()[number], of.schema(), update.new_manifest_output(), update._snapshot_id, "deflate"
+            )
+    of.refresh()
+
+
+def data_files(of: Table) -> list[DataFile]:
+    return [task.file for task in of.scan().plan_files()]
+
+
+def test_values_types_and_statuses_are_those_of_parquet(tmp_path: Path, catalog: Catalog, tell: Told) -> None:
+    """By files as they are, and by copies of them: of the second table each file has a row deleted."""
+    expected = answers(parquet(tmp_path, ROWS, **WORDS))
+    listed = table(ROWS).rename_columns({"embedding": "list"})
+    words = {**WORDS, "derived": {"embedding": "CAST(list AS FLOAT[2])"}}
+    compared = 0
+    for name, extra in (("plain", []), ("deleted", ROWS[:3])):
+        of = catalog.create_table(f"sales.{name}", schema=listed.schema, properties={"format-version": "2"})
+        for part in (listed[:17], listed[17:40], listed[40:]):
+            gone = table(extra[-1:]).rename_columns({"embedding": "list"}) if extra else part[:0]
+            of.append(pa.concat_tables([gone, part]))
+        for file in data_files(of) if extra else ():
+            commit_deletes(of, file, [0])
+        where = Path(of.location().removeprefix("file://"))
+        found = answers(IcebergSource("rows", where, **words))
+        assert found == expected
+        compared += sum(map(len, found[0]["values"])) + sum(map(len, found[1]["values"]))
+    tell("iceberg", version=f"pyiceberg {version('pyiceberg')}", ran="it wrote the tables", compared=compared)
+
+
+def test_a_snapshot_is_pinned_and_told_by_the_manifest(store: FeatureStore, catalog: Catalog) -> None:
+    """What a training set was made of can be read again, until its snapshot is expired."""
+    of = catalog.create_table("sales.orders", schema=SCHEMA)
+    of.append(FIRST)
+    of.append(SECOND)
+    newest, manifest = counted(store, source())
+    assert newest == {"ann": [3, 8, 4], "ben": [1, 2, 2], "cleo": [1, 5, 5]}
+    of.manage_snapshots().create_tag(snapshots(of)[0], "first").commit()
+    (pinned,) = {file["snapshot"] for file in manifest["sources"]["orders"]}
+    assert pinned == snapshots(of)[1]
+    of.delete("amount = 4")
+    after, manifest = counted(store, source())
+    assert after == {"ann": [2, 4, 3], "ben": [1, 2, 2], "cleo": [1, 5, 5]}
+    assert {file["snapshot"] for file in manifest["sources"]["orders"]} == {of.metadata.current_snapshot_id}
+    assert counted(store, source(snapshot=pinned))[0] == newest
+    assert counted(store, source(ref="first"))[0] == {"ann": [2, 4, 3], "ben": [1, 2, 2]}
+    of.maintenance.expire_snapshots().by_id(pinned).commit()
+    with pytest.raises(SourceError, match=f"has no snapshot {pinned} any more, or never had it"):
+        counted(store, source(snapshot=pinned))
+    with pytest.raises(SourceError, match="no branch or tag 'second'; it has first, main"):
+        counted(store, source(ref="second"))
+
+
+def test_runs_of_materialize_follow_the_snapshots(store: FeatureStore, clock: ManualClock, catalog: Catalog) -> None:
+    """Appended rows, rows deleted in both ways, a rewritten table, and another table of its name."""
+    of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+    of.append(FIRST)
+    view = views(source())[0]
+    store.apply([view])
+
+    def another() -> None:
+        catalog.drop_table("sales.orders")
+        catalog.create_table("sales.orders", schema=SCHEMA).append(SECOND)
+
+    steps = [
+        (lambda: None, [2, 1]),
+        (lambda: of.append(rows(("ben", 9, "q"))), [2, 2]),
+        (lambda: of.delete("user = 'ann' AND amount = 1"), [1, 2]),
+        (lambda: commit_deletes(of, next(f for f in data_files(of) if f.record_count == 1), [0]), [1, 1]),
+        (lambda: of.overwrite(of.scan().to_arrow()), [1, 1]),
+        (another, [1, None]),
+    ]
+    for number, (step, expected) in enumerate(steps):
+        step()
+        clock.set(AT + timedelta(hours=number))
+        store.materialize(progress=False)
+        served = store.get_online_features([{"user": name} for name in ("ann", "ben")], [view]).to_arrow()
+        trained, _ = counted(store, source(), AT + timedelta(hours=number))
+        assert served["rows__n"].to_pylist() == expected == [trained.get(user, [None])[0] for user in ("ann", "ben")]
+
+
+def test_a_run_after_an_append_asks_for_what_came(store: FeatureStore, clock: ManualClock, catalog: Catalog) -> None:
+    of = catalog.create_table("sales.orders", schema=SCHEMA)
+    of.append(FIRST)
+    store.apply(views(source())[:1])
+    assert [run.keys for run in store.materialize(progress=False)] == [2]
+    of.append(rows(("cleo", 7, "q")))
+    clock.set(AT + timedelta(hours=1))
+    assert [run.keys for run in store.materialize(progress=False)] == [1]
+
+
+def test_schemas_change(store: FeatureStore, catalog: Catalog, tmp_path: Path) -> None:
+    """Columns are followed by their ids: renamed, moved, widened, added with another column's old name, dropped."""
+    of = catalog.create_table("sales.orders", schema=SCHEMA)
+    of.append(FIRST)
+    with of.update_schema() as change:
+        change.add_column("score", DoubleType())
+    assert counted(store, source())[0] == {"ann": [2, 4, 3], "ben": [1, 2, 2]}
+    assert len(copies(tmp_path)) == 1  # of which the type of the column is known that no file has
+    view = FeatureView("score", entity=USER, source=source(), refresh="1h", features=["score"])
+    spine = pa.table({"user": ["ann", "ben"], "event_timestamp": [AT] * 2})
+    assert store.get_historical_features(spine, [view]).to_arrow()["score__score"].to_pylist() == [None, None]
+    with of.update_schema() as change:
+        change.update_column("amount", LongType())
+        change.rename_column("city", "town")
+        change.move_first("score")
+    with of.update_schema() as change:
+        change.add_column("city", StringType())
+    of.append(rows(("ben", 7, "new"), schema=of.schema(), score=[0.5], town=["old"]))
+    assert counted(store, source())[0] == {"ann": [2, 4, 3], "ben": [2, 9, 7]}
+    named = FeatureView("named", entity=USER, source=source(), refresh="1h", features=["score", "town", "city"])
+    found = store.get_historical_features(spine, [named]).to_arrow()
+    assert found["named__score"].to_pylist() == [None, 0.5]
+    assert found["named__town"].to_pylist() == ["x y", "old"]
+    assert found["named__city"].to_pylist() == [None, "new"]
+    with of.update_schema() as change:
+        change.delete_column("town")
+    with pytest.raises(DeclarationError, match="town"):
+        store.get_historical_features(spine, [named])
+
+
+def test_partitions_are_columns_as_any(store: FeatureStore, catalog: Catalog) -> None:
+    """Of all transforms, with null, and where the table was partitioned otherwise before."""
+    spec = PartitionSpec(
+        PartitionField(4, 1000, IdentityTransform(), "city"), PartitionField(2, 1001, DayTransform(), "at_day"),
+        PartitionField(1, 1002, BucketTransform(4), "user_bucket"),
+    )  # fmt: skip
+    of = catalog.create_table("sales.orders", schema=SCHEMA, partition_spec=spec, properties={"format-version": "2"})
+    of.append(pa.concat_tables([FIRST, rows(("cleo", 6, None))]))  # type: ignore[arg-type]
+    with of.update_spec() as change:
+        change.remove_field("city")
+    with of.update_spec() as change:
+        change.remove_field("user_bucket")
+    of.append(SECOND)
+    assert counted(store, source())[0] == {"ann": [3, 8, 4], "ben": [1, 2, 2], "cleo": [2, 11, 6]}
+    view = FeatureView("where", entity=USER, source=source(), refresh="1h", features=["city"])
+    spine = pa.table({"user": ["ann", "ben", "cleo"], "event_timestamp": [AT] * 3})
+    found = store.get_historical_features(spine, [view]).to_arrow()
+    assert found["where__city"].to_pylist() == ["z", "ü/=%", None]
+    old = next(file for file in data_files(of) if file.spec_id == 0 and "ann" in str(file.lower_bounds[1]))
+    commit_deletes(of, old, [1])
+    assert counted(store, source())[0]["ann"] == [2, 5, 4]
+    with of.update_schema() as change:
+        change.delete_column("city")
+    assert counted(store, source())[0]["ann"] == [2, 5, 4]
+
+
+def test_deletions_by_position(store: FeatureStore, catalog: Catalog, tmp_path: Path) -> None:
+    """Several for one file, all of its rows, and rows that came after them."""
+    of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+    of.append(FIRST)
+    (file,) = data_files(of)
+    before = of.metadata.current_snapshot_id
+    commit_deletes(of, file, [0])
+    assert counted(store, source())[0] == {"ann": [1, 3, 3], "ben": [1, 2, 2]}
+    of.append(FIRST)  # of another file
+    commit_deletes(of, file, [2])
+    assert counted(store, source())[0] == {"ann": [2, 4, 3], "ben": [2, 4, 2]}
+    commit_deletes(of, file, [0, 1, 2])
+    assert counted(store, source())[0] == {"ann": [2, 4, 3], "ben": [1, 2, 2]}
+    assert counted(store, source(snapshot=before))[0] == {"ann": [2, 4, 3], "ben": [1, 2, 2]}
+    assert len(copies(tmp_path)) == 5  # a file of deletions that says no bounds may be about each file that was there
+    commit_file(
+        of,
+        DataFile.from_args(
+            content=DataFileContent.EQUALITY_DELETES, file_path=f"{of.location()}/data/e.parquet", file_format=FileFormat.PARQUET,
+            partition=Record(), record_count=1, file_size_in_bytes=1, equality_ids=[1],
+        ), 0,
+    )  # fmt: skip
+    with pytest.raises(
+        SourceError, match=r"has equality deletes, as Flink and others write them\. They are not read: rewrite"
+    ):
+        counted(store, source())
+
+
+def test_types_and_their_refusals(store: FeatureStore, catalog: Catalog) -> None:
+    """As files and as copies have them: what is a feature's type, and what is not."""
+    fields = [
+        ("id", UUIDType()), ("cost", DecimalType(12, 3)), ("plain", TimestampType()), ("ratio", FloatType()), ("raw", FixedType(3)),
+        ("days", ListType(101, IntegerType(), element_required=False)), ("clock", TimeType()), ("box", StructType(NestedField(102, "x", FloatType()))),
+    ]  # fmt: skip
+    schema = Schema(*SCHEMA.fields, *(NestedField(10 + n, name, of) for n, (name, of) in enumerate(fields)))
+    of = catalog.create_table("sales.orders", schema=schema, properties={"format-version": "2"})
+    key = uuid.UUID(int=7)
+    naive = datetime(2026, 3, 1, 12)  # noqa: DTZ001
+    said = {
+        "id": [key.bytes], "cost": [Number("1.500")], "plain": [naive], "ratio": [0.1], "raw": [b"abc"], "days": [[1, None]],
+        "clock": [naive.time()], "box": [{"x": 1.0}],
+    }  # fmt: skip
+    of.append(rows(("ann", 1, "x"), schema=of.schema(), **said))
+    read = ["id", "cost", "plain", "ratio", "raw", "days"]
+    view = FeatureView("wide", entity=USER, source=source(), refresh="1h", features=read)
+    spine = pa.table({"user": ["ann"], "event_timestamp": [AT]})
+    plain = store.get_historical_features(spine, [view]).to_arrow()
+    of.append(rows(("ben", 2, "x"), schema=of.schema(), **said))
+    with of.update_schema() as change:
+        change.rename_column("city", "town")  # so that each file is copied
+    copied = store.get_historical_features(spine, [view]).to_arrow()
+    assert copied.drop_columns(["event_timestamp"]) == plain.drop_columns(["event_timestamp"])
+    assert plain["wide__id"].to_pylist() == [str(key)]
+    assert plain["wide__cost"].to_pylist() == [Number("1.500")]
+    assert plain["wide__plain"].to_pylist() == [naive.replace(tzinfo=UTC)]
+    assert plain["wide__raw"].to_pylist() == [b"abc"]
+    for name in ("clock", "box"):
+        with pytest.raises(SourceError, match=f"column '{name}' of source 'orders' is .*which no feature type holds"):
+            store.plan([FeatureView("none", entity=USER, source=source(), refresh="1h", features=[name])])
+
+
+def test_a_folder_without_its_catalog(store: FeatureStore, catalog: Catalog, tmp_path: Path) -> None:
+    """The newest metadata count; of two that are both the newest nobody knows which."""
+    of = catalog.create_table("sales.orders", schema=SCHEMA)
+    of.append(FIRST)
+    first = of.metadata_location.removeprefix("file://")
+    of.append(SECOND)
+    folder = Path(of.location().removeprefix("file://"))
+    lying = IcebergSource("orders", folder, event_time="at")
+    assert counted(store, lying)[0] == counted(store, source())[0]
+    assert counted(store, IcebergSource("orders", first, event_time="at"))[0]["ann"] == [2, 4, 3]
+    newest = Path(of.metadata_location.removeprefix("file://"))
+    newest.with_name(newest.name.replace("-", "-0", 1)).write_bytes(newest.read_bytes())
+    with pytest.raises(SourceError, match="its catalog alone knows which of them counts"):
+        counted(store, lying)
+    files = ParquetSource("orders", folder, event_time="at")
+    with pytest.raises(SourceError, match="Declare it as an IcebergSource"):
+        counted(store, files)  # type: ignore[arg-type]
+    (tmp_path / "none").mkdir()
+    for place, words in (
+        ("none", "there is no Iceberg table in"),
+        ("catalog.db", "is no metadata of an Iceberg table"),
+    ):
+        with pytest.raises(SourceError, match=words):
+            counted(store, IcebergSource("orders", tmp_path / place, event_time="at"))
+
+
+def test_what_is_wrong_is_told(store: FeatureStore, catalog: Catalog, tmp_path: Path) -> None:
+    for of, words in (
+        (source(), r"catalog 'lake' has no table 'sales\.orders'"),
+        (source(table="other.orders"), r"catalog 'lake' has no table 'other\.orders'"),
+        (source(table="orders"), "catalog 'lake' cannot be read: "),
+        (source(catalog="sea"), r"featurestore\.toml has no \[catalogs\.sea\]"),
+    ):
+        with pytest.raises(SourceError, match=words):
+            counted(store, of)
+    table = catalog.create_table("sales.orders", schema=SCHEMA)
+    with pytest.raises(SourceError, match="has no snapshot yet"):
+        counted(store, source())
+    table.append(FIRST)
+    table.delete("amount > 0")
+    with pytest.raises(SourceError, match="has no rows, in snapshot"):
+        counted(store, source())
+    table.append(FIRST)
+    Path(data_files(table)[0].file_path.removeprefix("file://")).unlink()
+    with pytest.raises(SourceError, match="gone|no file"):
+        counted(store, source())
+    for said, words in (
+        ({"catalog": None}, "catalog and table must be said, or path"),
+        ({"path": "lake"}, "two ways to say where the table lies"),
+        ({"snapshot": 1, "ref": "main"}, "snapshot and ref are two ways"),
+        ({"snapshot": -1}, "snapshot"),
+        ({"catalog": ""}, "catalog: must not be empty"),
+        ({"path": ["a", "b"], "catalog": None, "table": None}, "path"),
+        ({"path": "s3://lake/orders", "catalog": None, "table": None}, "lies in no folder of this machine"),
+    ):
+        with pytest.raises(DeclarationError, match=words):
+            source(**said)
+
+
+def test_secrets_of_a_catalog_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKE_TOKEN", "geheim-1")
+    (tmp_path / "featurestore.toml").write_text(
+        'project = "shop"\ndefinitions = []\n[catalogs.lake]\ntype = "rest"\nuri = "https://me:geheim-2@localhost:1/x"\n'
+        '"token" = "${LAKE_TOKEN}"\n"s3.secret-access-key" = "geheim-3"\n'
+    )
+    with FeatureStore(tmp_path) as store:
+        with pytest.raises(SourceError, match="catalog 'lake' cannot be read") as told:
+            counted(store, source())
+        assert "geheim" not in str(told.value)
+        assert "geheim" not in repr(store.config)
+        assert "'token': '${LAKE_TOKEN}'" in repr(store.config)
+
+
+KILLED = """
+import sys
+from featurestore.sources import copies
+real = copies.pq.ParquetWriter.write_table
+def killed(self, *given):
+    real(self, *given)
+    __import__("os").kill(__import__("os").getpid(), 9)
+copies.pq.ParquetWriter.write_table = killed
+from tests.platforms import test_iceberg as t
+with t.FeatureStore(sys.argv[1]) as store:
+    t.counted(store, t.source())
+"""
+
+
+def test_a_copy_that_was_killed_counts_for_nothing(store: FeatureStore, catalog: Catalog, tmp_path: Path) -> None:
+    of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+    of.append(FIRST)
+    commit_deletes(of, data_files(of)[0], [0])
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert not copies(tmp_path)
+    assert list((tmp_path / ".featurestore" / "copies").glob("*/.*.partial"))
+    assert counted(store, source())[0] == {"ann": [1, 3, 3], "ben": [1, 2, 2]}
+
+
+def test_commits_under_a_reading(store: FeatureStore, catalog: Catalog) -> None:
+    """What a session listed it reads to its end, where its files stay; where they are removed, it is read again."""
+    of = catalog.create_table("sales.orders", schema=SCHEMA)
+    of.append(FIRST)
+    with store.offline.session() as session, session.reading():
+        listed = session.files(source())
+        of.append(SECOND)
+        scan = session.scan(source())
+        assert session.connection.sql(f"SELECT count(*) FROM {scan.relation}").fetchall() == [(3,)]
+    assert len(store.offline.files(source())) == 2
+
+    def under_a_change() -> None:
+        with store.offline.session() as session, session.reading():
+            session.scan(source())
+            of.overwrite(SECOND)
+            Path(listed[0].path).unlink()
+
+    with pytest.raises(FilesChangedError, match="is gone"):
+        under_a_change()
+    assert counted(store, source())[0] == {"ann": [1, 4, 4], "cleo": [1, 5, 5]}
+
+
+def test_reports_and_forgetting(store: FeatureStore, catalog: Catalog) -> None:
+    of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+    of.append(FIRST)
+    commit_deletes(of, data_files(of)[0], [0])
+    assert "orders" in str(store.plan(views(source())))
+    store.apply(views(source()))
+    store.materialize(progress=False)
+    explained = store.explain("rows", {"user": "ann"})
+    assert explained.to_dict()["values"]["n"] == 1
+    assert [status.view for status in store.status()] == ["last", "rows"]
+    store.forget("user", {"user": "ann"})
+    store.materialize(full=True, progress=False)
+    assert list(counted(store, source())[0]) == ["ben"]
+    commit_deletes(of, data_files(of)[0], [1])
+    assert not counted(store, source())[0]
