@@ -14,7 +14,7 @@ from featurestore.types import FeatureType
 
 
 class DeltaSource(FileSource):
-    """A Delta Lake table in a folder: `DeltaSource("orders", "lake/orders", event_time="at")`.
+    """A Delta Lake table in a folder or an object store: `DeltaSource("orders", "lake/orders", event_time="at")`.
 
     Its rows are those of the table's newest version, or of the one that `table_version` names; rows that were deleted do not count.
     Columns that were added to it are null in rows from before. It takes the extra `delta`.
@@ -23,6 +23,7 @@ class DeltaSource(FileSource):
     IN_FILES: ClassVar[bool] = False  # the files of a table are rewritten, so a row did not come with its file
     FORMAT: ClassVar[str] = "Delta"
     SUFFIXES: ClassVar[tuple[str, ...]] = ()
+    REMOTE: ClassVar[bool] = True
     IMMUTABLE: ClassVar[bool] = True
     PINNED_AS: ClassVar[str] = "table_version"
 
@@ -46,7 +47,11 @@ class DeltaSource(FileSource):
         **options: Unpack[SourceOptions],
     ) -> None:
         self.fill(
-            name=name, path=said_paths(_one(path)), table_version=table_version, partitions=partitions or {}, **options
+            name=name,
+            path=said_paths(_one(path), remote=True),
+            table_version=table_version,
+            partitions=partitions or {},
+            **options,
         )
 
 

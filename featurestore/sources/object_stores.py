@@ -45,6 +45,13 @@ FORMATS = ("Delta", "Hudi", "Iceberg")
 """In the order of the groups of TABLES."""
 
 
+READ_AS = {
+    "Delta": "declare it as a DeltaSource",
+    "Hudi": "export its rows to Parquet files",
+    "Iceberg": "declare it as an IcebergSource",
+}
+
+
 class ObjectStoreError(OSError):
     """What lies at a URL cannot be listed, read or written; the message says why."""
 
@@ -103,6 +110,15 @@ def looked_at(urls: Sequence[str]) -> list[Stored | None]:
     return found
 
 
+def entries(url: str) -> list[tuple[str, int, int]]:
+    """The files in a folder, without those below its folders: name, size in bytes, ns of modification; none where there is no
+    such folder. Raises ObjectStoreError."""
+    system, path = _opened(url)
+    selector = pafs.FileSelector(path, allow_not_found=True)
+    found = _asked(url, lambda: system.get_file_info(selector))
+    return sorted((info.base_name, info.size, info.mtime_ns) for info in found if info.type == pafs.FileType.File)
+
+
 def readable(path: str | Path) -> Any:
     """What Arrow opens: an absolute path, or a file of a store. Raises ObjectStoreError."""
     url = str(path)
@@ -149,9 +165,7 @@ def _check_plain(url: str, names: Iterable[str]) -> None:
         found = TABLES.search(name)
         if found is not None:
             kind = FORMATS[next(place for place, group in enumerate(found.groups()) if group)]
-            raise ObjectStoreError(
-                f"{url} is a {kind} table, whose log says which of its files count; export its rows to Parquet files"
-            )
+            raise ObjectStoreError(f"{url} is a {kind} table, whose log says which of its files count; {READ_AS[kind]}")
 
 
 def _is_data(name: str, pattern: Sequence[str], suffixes: tuple[str, ...]) -> bool:

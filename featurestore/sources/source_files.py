@@ -41,8 +41,11 @@ FORMATS = (("Delta", "_delta_log"), ("Hudi", ".hoodie"))
 
 ICEBERG = "metadata/*.metadata.json"
 
-READ_AS = {"Delta": "Declare it as a DeltaSource", "Iceberg": "Declare it as an IcebergSource"}
-"""What to do with a table of a kind that is read."""
+READ_AS = {
+    "Delta": "Declare it as a DeltaSource",
+    "Hudi": "Export its rows to Parquet files, and name these",
+    "Iceberg": "Declare it as an IcebergSource",
+}
 
 
 class PlaceError(ValueError):
@@ -129,6 +132,8 @@ class Places:
                 now = remote[file.path] if file.path in remote else self._now(source, file)
             if now is None:
                 became = "is gone"
+            elif never_changed and is_url(file.path) and now.size == file.size:  # whose time the table says
+                continue
             elif now != file._replace(copy=""):
                 became = "was written anew"
             elif file.copy and not Path(file.copy).exists():
@@ -196,13 +201,13 @@ class Places:
             raise source_error(source, f"no {source.FORMAT} file matches {url}")
         return [SourceFile(file.url, file.size, file.modified, file.url[len(place) + 1 :]) for file in files]
 
-    def folder(self, source: FileSource) -> Path:
-        """The one folder that a source names."""
+    def place(self, source: FileSource) -> str:
+        """The one folder, file or URL that a source names."""
         (written,) = self._declared(source)
-        problem = no_path(written)
+        problem = no_path(written, remote=source.REMOTE)
         if problem is not None:
             raise source_error(source, problem)
-        return self._root / Path(written).expanduser()
+        return written.rstrip("/") if is_url(written) else str(self._root / Path(written).expanduser())
 
     def _written(self, path: Path) -> tuple[Path, Path]:
         """A path as the folder that nobody wrote, and the part that somebody did: below the repository, or what it shares with
@@ -406,10 +411,7 @@ def _check_plain(place: Path, files: Iterable[str]) -> None:
     for folder in folders:
         kind = _format_of(folder)
         if kind:
-            raise PlaceError(
-                f"{folder} is a {kind} table, whose log says which of its files count. "
-                + READ_AS.get(kind, "Export its rows to Parquet files, and name these")
-            )
+            raise PlaceError(f"{folder} is a {kind} table, whose log says which of its files count. " + READ_AS[kind])
 
 
 def _format_of(folder: Path) -> str | None:

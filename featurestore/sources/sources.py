@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.copies import Batches, copy_of, tidy
 from featurestore.sources.database_copies import copied_files
-from featurestore.sources.delta_tables import delta_files, rows_left
+from featurestore.sources.delta_tables import DeltaTables
 from featurestore.sources.iceberg_tables import IcebergTables, TableFile
 from featurestore.sources.log import Log
 from featurestore.sources.partitions import guessed_types
@@ -54,7 +53,7 @@ class Sources:
         self.catalogs: Mapping[str, Mapping[str, str]] = {}
         """By name the properties of the Iceberg catalogs that sources name."""
         self._places = Places(root, self.located)
-        self._iceberg_tables = IcebergTables()
+        self._delta_tables, self._iceberg_tables = DeltaTables(), IcebergTables()
         self._table_states: dict[tuple[str, tuple[SourceFile, ...]], int] = {}
         self._frames: dict[str, pa.Table] = {}
         self._schemas = Schemas()
@@ -91,16 +90,15 @@ class Sources:
         return tuple(self._text(source, file) for file in files) if isinstance(source, TextSource) else files
 
     def _delta(self, source: DeltaSource) -> tuple[SourceFile, ...]:
-        """The files of a Delta table; of those of which rows were deleted, with copies of what is left."""
-        folder = self._places.folder(source)
-        found = delta_files(source, folder)
-        if not found.names:
-            raise source_error(source, f"the Delta table {folder} has no rows, in version {found.version}")
+        """The files of a Delta table; of those that are not read as they are, with copies of what counts of them."""
+        place = self._places.place(source)
+        found = self._delta_tables.version(source, place)
+        if not found.files:
+            raise source_error(source, f"the Delta table {place} has no rows, in version {found.version}")
+        there = self._places.files(source, [one.file for one in found.files])
         files = tuple(
-            self._copied(source, file, {"left": kept}, partial(rows_left, file.path, kept))
-            if (kept := found.kept.get(file.path)) is not None
-            else file
-            for file in self._places.files(source, [SourceFile(path, 0, 0, name) for path, name in found.names.items()])
+            file if one.read_as is None else self._copied(source, file, one.read_as, one.rows)
+            for file, one in zip(there, found.files, strict=True)
         )
         self._note_state(source, files, found.version)
         return files
@@ -108,7 +106,7 @@ class Sources:
     def _iceberg(self, source: IcebergSource) -> tuple[SourceFile, ...]:
         """The files of an Iceberg table; of those that are not read as they are, with copies of what the table says that they
         hold."""
-        place = self._places.folder(source) if source.path or source.name in self.located else None
+        place = Path(self._places.place(source)) if source.path or source.name in self.located else None
         found = self._iceberg_tables.snapshot(source, place, self.catalogs)
         title = f"the Iceberg table {place or source.table}"
         if found.id is None or not found.files:
@@ -184,7 +182,7 @@ class Sources:
         if isinstance(source, IcebergSource) and not source.path and source.name not in self.located:
             return [f"{source.table} of catalog '{source.catalog}'"]
         if isinstance(source, (DeltaSource, IcebergSource)):
-            return [str(self._places.folder(source))]
+            return [self._places.place(source)]
         if isinstance(source, DatabaseSource):
             return [f"database '{source.database}'"]
         return self._places.paths(source)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -28,6 +31,7 @@ from featurestore import (
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.types import Date, String
 from tests.platforms.conftest import Told
+from tests.platforms.s3_server import s3_server
 from tests.sources.same_rows import ROWS, WORDS, answers, parquet, table
 
 USER = Entity("user", key={"user": String})
@@ -166,9 +170,12 @@ def deletion_vector(rows: list[int]) -> dict[str, Any]:
     return {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(data), "cardinality": len(rows)}
 
 
-def test_rows_below_a_deletion_vector_do_not_count(store: FeatureStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["plain", "a table", "ü x"])
+def test_rows_below_a_deletion_vector_do_not_count(store: FeatureStore, tmp_path: Path, where: str) -> None:
     """As Databricks deletes: the file stays, and the log says which of its rows are gone. The library reads it alike."""
-    write_deltalake(tmp_path, FIRST, configuration={"delta.enableDeletionVectors": "true"})
+    tmp_path = tmp_path / where
+    same = FIRST.set_column(4, "city", pa.array(["ü/= %"] * 3))
+    write_deltalake(tmp_path, same, partition_by=["city"], configuration={"delta.enableDeletionVectors": "true"})
     log = tmp_path / "_delta_log"
     actions = [json.loads(line) for line in (log / f"{0:020}.json").read_text().splitlines()]
     (add,) = [action["add"] for action in actions if "add" in action]
@@ -183,11 +190,149 @@ def test_rows_below_a_deletion_vector_do_not_count(store: FeatureStore, tmp_path
     assert counted(store, source(tmp_path, table_version=0))[0] == {"ann": (2, 3), "ben": (1, 2), "cleo": (None, None)}
 
 
+def commit(folder: Path, version: int, *actions: dict[str, Any]) -> None:
+    """Commit by hand what the library writes not itself."""
+    (folder / "_delta_log").mkdir(parents=True, exist_ok=True)
+    (folder / "_delta_log" / f"{version:020}.json").write_text("\n".join(map(json.dumps, actions)))
+
+
+def mapped(names: dict[str, tuple[str, str]], mode: str) -> dict[str, Any]:
+    """The metadata of a table with column mapping: column → its type, and its name in files; numbers are their places."""
+    fields = [
+        {
+            "name": name, "type": of, "nullable": True,
+            "metadata": {"delta.columnMapping.id": int(own.rpartition("-")[2]), "delta.columnMapping.physicalName": own},
+        }
+        for name, (of, own) in names.items()
+    ]  # fmt: skip
+    return {
+        "metaData": {
+            "id": "5522e546-5d2a-4fc7-9c67-5e6d14091e91", "format": {"provider": "parquet", "options": {}},
+            "schemaString": json.dumps({"type": "struct", "fields": fields}), "partitionColumns": ["city"], "createdTime": 1,
+            "configuration": {"delta.columnMapping.mode": mode, "delta.columnMapping.maxColumnId": "9"},
+        }
+    }  # fmt: skip
+
+
+def added(folder: Path, name: str, rows: pa.Table, city: str | None, **more: Any) -> dict[str, Any]:
+    pq.write_table(rows, folder / name)
+    size = (folder / name).stat().st_size
+    return {
+        "add": {
+            "path": quote(name),
+            "partitionValues": {"col-4": city},
+            "size": size,
+            "modificationTime": 1,
+            "dataChange": True,
+            "stats": json.dumps({"numRecords": rows.num_rows}),
+            **more,
+        }
+    }
+
+
+@pytest.mark.parametrize("mode", ["name", "id"])
+def test_columns_that_files_name_otherwise(store: FeatureStore, tmp_path: Path, mode: str) -> None:
+    """As Databricks names them after a rename: by names, or by numbers beside them. One is dropped, and its name is another's."""
+    names = {
+        "user": ("string", "col-1"),
+        "at": ("timestamp", "col-2"),
+        "amount": ("long", "col-3"),
+        "city": ("string", "col-4"),
+    }
+    numbered = FIRST.select(["user", "at", "amount"]).append_column("gone", pa.array(["g"] * 3))
+    inside = [f"col-{n}" for n in (1, 2, 3, 5)] if mode == "name" else ["amount", "x", "user", "at"]
+    fields = [
+        pa.field(own, of.type, metadata={"PARQUET:field_id": str(number)})
+        for own, of, number in zip(inside, numbered.schema, (1, 2, 3, 5), strict=True)
+    ]
+    rows = pa.table(numbered.columns, schema=pa.schema(fields))
+    folder = tmp_path / "a table"
+    folder.mkdir()
+    features = ["columnMapping", "deletionVectors"]
+    protocol = {
+        "protocol": {
+            "minReaderVersion": 3,
+            "minWriterVersion": 7,
+            "readerFeatures": features,
+            "writerFeatures": features,
+        }
+    }
+    commit(folder, 0, protocol, mapped(names, mode), added(folder, "a b.parquet", rows, "x y"))
+    commit(folder, 1, added(folder, "c.parquet", rows.slice(0, 1), None, deletionVector=deletion_vector([0])))
+    found, _ = counted(store, source(folder))
+    assert found == {"ann": (2, 3), "ben": (1, 2), "cleo": (None, None)}
+    view = FeatureView("where", entity=USER, source=source(folder), refresh="1h", features=["city"])
+    spine = pa.table({"user": ["ann"], "event_timestamp": [SPINE_AT]})
+    assert store.get_historical_features(spine, [view]).to_arrow()["where__city"].to_pylist() == ["x y"]
+    write_deltalake(tmp_path / "own", FIRST, partition_by=["city"], configuration={"delta.columnMapping.mode": mode})
+    assert counted(store, source(tmp_path / "own"))[0] == found
+    swapped = {**names, "amount": names["user"], "user": names["amount"]}
+    commit(
+        folder,
+        2,
+        mapped(
+            {**swapped, "amount": ("long", "col-3"), "user": ("string", "col-1"), "gone": ("string", "col-5")}, mode
+        ),
+    )
+    assert counted(store, source(folder))[0] == found
+    gone = FeatureView("gone", entity=USER, source=source(folder), refresh="1h", features=["gone"])
+    assert store.get_historical_features(spine, [gone]).to_arrow()["gone__gone"].to_pylist() == ["g"]
+    assert counted(store, source(folder, table_version=1))[0] == found
+
+
+def test_a_table_that_is_made_again_is_read_again(store: FeatureStore, tmp_path: Path) -> None:
+    """Of as many versions as it had; a log in which nothing changed is read once."""
+    write_deltalake(tmp_path / "t", FIRST)
+    assert counted(store, source(tmp_path / "t"))[0]["ann"] == (2, 3)
+    known = store.offline._delta_tables._known["orders"][1]
+    assert counted(store, source(tmp_path / "t"))[0]["ann"] == (2, 3)
+    assert store.offline._delta_tables._known["orders"][1] is known
+    shutil.rmtree(tmp_path / "t")
+    with pytest.raises(SourceError, match="there is no Delta table in"):
+        counted(store, source(tmp_path / "t"))
+    write_deltalake(tmp_path / "t", orders(("ann", 7, None, "q")))
+    assert counted(store, source(tmp_path / "t"))[0]["ann"] == (1, 7)
+    write_deltalake(tmp_path / "t", FIRST, mode="append")
+    DeltaTable(tmp_path / "t").create_checkpoint()
+    assert counted(store, source(tmp_path / "t"))[0]["ann"] == (3, 7)
+
+
+def test_a_table_in_an_object_store(store: FeatureStore, clock: ManualClock) -> None:
+    """Its partitions, versions, deletions, and files that vanish while they are read."""
+    with s3_server() as s3:
+        s3.create_dir("lake")
+        url = "s3://lake/orders"
+        options = {"AWS_ALLOW_HTTP": "true", "aws_conditional_put": "etag"}
+        write_deltalake(url, FIRST, partition_by=["city"], storage_options=options)
+        of = source(url)  # type: ignore[arg-type]
+        view = FeatureView("rows", entity=USER, source=of, refresh="1h", features={"n": Count(window="lifetime")})
+        store.apply([view])
+        store.materialize(progress=False)
+        write_deltalake(url, orders(("ann", 4, None, "ü/=%")), mode="append", storage_options=options)
+        clock.set(SPINE_AT + timedelta(hours=1))
+        assert [run.keys for run in store.materialize(progress=False)] == [1]
+        assert counted(store, of)[0] == {"ann": (3, 4), "ben": (1, 2), "cleo": (None, None)}
+        DeltaTable(url, storage_options=options).delete("amount = 4")
+        newest, manifest = counted(store, of)
+        assert newest == {"ann": (2, 3), "ben": (1, 2), "cleo": (None, None)}
+        assert {file["table_version"] for file in manifest["sources"]["orders"]} == {2}
+        assert counted(store, source(url, table_version=1))[0]["ann"] == (3, 4)  # type: ignore[arg-type]
+        with pytest.raises(SourceError, match=r"s3://lake/orders is a Delta table.*declare it as a DeltaSource"):
+            store.offline.files(ParquetSource("orders", url, event_time="at"))
+        s3.delete_dir("lake/orders")
+        with pytest.raises(SourceError, match="there is no Delta table in s3://lake/orders"):
+            counted(store, of)
+
+
 def test_what_is_not_read_is_refused_by_name(store: FeatureStore, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no Delta table in"):
         counted(store, source(tmp_path / "nothing"))
-    write_deltalake(tmp_path / "mapped", FIRST, configuration={"delta.columnMapping.mode": "name"})
-    with pytest.raises(SourceError, match=r"delta\.columnMapping\.mode = name"):
+    bad = mapped({"user": ("string", "col-1"), "city": ("string", "col-4")}, "name")
+    text = bad["metaData"]["schemaString"].replace("delta.columnMapping.physicalName", "other")
+    (tmp_path / "mapped").mkdir()
+    bad["metaData"]["schemaString"] = text
+    commit(tmp_path / "mapped", 0, {"protocol": {"minReaderVersion": 2, "minWriterVersion": 5}}, bad)
+    with pytest.raises(SourceError, match="mapped.* cannot be read|does not say delta.columnMapping.physicalName"):
         counted(store, source(tmp_path / "mapped"))
     write_deltalake(tmp_path / "empty", FIRST[:0])
     with pytest.raises(SourceError, match="has no rows, in version 0"):
