@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -56,6 +57,7 @@ from featurestore import (
 from featurestore.errors import DeclarationError, FilesChangedError, SourceError
 from featurestore.types import Int64, String
 from tests.platforms.conftest import Told
+from tests.platforms.s3_server import s3_server
 from tests.sources.same_rows import ROWS, WORDS, answers, parquet, table
 
 USER = Entity("user", key={"user": String})
@@ -495,6 +497,39 @@ def test_commits_under_a_reading(store: FeatureStore, catalog: Catalog) -> None:
     with pytest.raises(FilesChangedError, match="is gone"):
         under_a_change()
     assert counted(store, source())[0] == {"ann": [1, 4, 4], "cleo": [1, 5, 5]}
+
+
+def test_a_table_in_an_object_store(tmp_path: Path, clock: ManualClock) -> None:
+    """What its catalog says of the store is said to nobody else; copies are read on when the store is away."""
+    with s3_server() as s3:
+        s3.create_dir("lake")
+        uri = f"sqlite:///{tmp_path}/catalog.db"
+        words = {
+            "s3.endpoint": os.environ["AWS_ENDPOINT_URL"], "s3.access-key-id": "some", "s3.secret-access-key": "secret",
+            "s3.region": "us-east-1",
+        }  # fmt: skip
+        told = "".join(f'"{name}" = "{value}"\n' for name, value in words.items())
+        (tmp_path / "featurestore.toml").write_text(
+            f'project = "shop"\ndefinitions = []\n[catalogs.lake]\ntype = "sql"\nuri = "{uri}"\n{told}'
+        )
+        lake = load_catalog("lake", type="sql", uri=uri, warehouse="s3://lake/the lake", **words)
+        with closing(lake), FeatureStore(tmp_path, clock=clock) as store:
+            lake.create_namespace("sales")
+            of = lake.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+            of.append(FIRST)
+            store.apply(views(source())[:1])
+            store.materialize(progress=False)
+            of.append(SECOND)
+            clock.set(AT + timedelta(hours=1))
+            assert [run.keys for run in store.materialize(progress=False)] == [2]
+            of.delete("amount = 4")
+            assert counted(store, source())[0] == {"ann": [2, 4, 3], "ben": [1, 2, 2], "cleo": [1, 5, 5]}
+            with store.offline.session() as session, session.reading():
+                scan = session.scan(source())
+                s3.delete_dir("lake/the lake")
+                assert session.connection.sql(f"SELECT count(*) FROM {scan.relation}").fetchall() == [(4,)]
+            with pytest.raises(SourceError, match="is gone"):
+                counted(store, source())
 
 
 def test_reports_and_forgetting(store: FeatureStore, catalog: Catalog) -> None:
