@@ -104,7 +104,7 @@ class LockedState:
     def told(self) -> OnlineStoreError:
         """What to say of a state that is not the one that was written."""
         _, (held,) = self._store.get([self.key])
-        if held is None or SourceState.unpack(held).complete < SourceState.unpack(self.held).complete:
+        if SourceState.unpack(held).complete < SourceState.unpack(self.held).complete:
             return OnlineUnavailableError(
                 f"{self.source.title}: the online store was emptied, or came back older, while rows were pushed; try again."
             )

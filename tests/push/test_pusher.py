@@ -326,6 +326,20 @@ def test_a_store_that_came_back_older_is_noted_once(monkeypatch: pytest.MonkeyPa
         assert served(store, 1)["view__count"] == [4]
 
 
+def test_a_store_that_came_back_from_before_its_view_was_filled_is_noted() -> None:
+    """And what came since is known again, so that it changes nothing when it is pushed again."""
+    with opened(view_over()) as (store, clock):
+        own(store).push(row(1))
+        mark = own(store)._state.codec(store._project.registry.current().view("view")).watermark_key
+        before, complete = {key: held for key, held in kept(store).items() if key != mark}, state(store).complete
+        clock.advance(timedelta(seconds=1))
+        own(store).push(row(2))
+        put_back(store, before)
+        own(store).repair()
+        assert store.offline.log(SWIPES).returns() == [Return(complete, instant_of(clock()))]
+        assert own(store).push([row(1), row(2)]) == (0, 2, 0)
+
+
 def test_a_state_of_the_first_format_says_which_rows_it_has_by_what_is_applied() -> None:
     """All of the log, or all but what a dead pusher left."""
     with opened(view_over()) as (store, _):
@@ -367,7 +381,12 @@ def test_a_state_that_another_pusher_wrote_is_told_apart_from_one_that_is_older(
         assert "another pusher changed its state" in raised(
             OnlineStoreError, lambda: pusher_over(store, meddled).push("swipes", row(2))
         )
-        older = Meddled(store.online, dict.fromkeys((1, 3), lambda: write_state(store, None)))
+        emptied = Meddled(store.online, dict.fromkeys((1, 3), lambda: write_state(store, None)))
+        with pytest.raises(OnlineUnavailableError, match="was emptied, or came back older"):
+            pusher_over(store, emptied).push("swipes", row(3))
+        own(store).repair()
+        before = [state(store)._replace(applied=FIRST - by, confirmed=FIRST - by).pack() for by in (8, 9)]
+        older = Meddled(store.online, dict.fromkeys((1, 2), lambda: write_state(store, before.pop(0))))
         with pytest.raises(OnlineUnavailableError, match="was emptied, or came back older"):
             pusher_over(store, older).push("swipes", row(3))
 

@@ -35,7 +35,7 @@ from featurestore.semantics.folds.limbs import (
 )
 from featurestore.semantics.folds.moments import moments
 from featurestore.types import Decimal, FeatureType, Float32, Float64, Int32, Int64
-from tests.fold_oracle import nearest
+from tests.fold_oracle import fold, nearest
 from tests.semantics.values import NUMBERS, merged, of_type
 
 few = settings(max_examples=60, deadline=None)
@@ -227,6 +227,24 @@ def test_spreads(kind: str, of: FeatureType, result: FeatureType, data: st.DataO
     assert found.dtype == result.numpy
     expected = [value for value, _ in scalar(kind, of, result, values, edges, ddof=ddof)]
     assert bits(found[n > ddof]) == bits([value for value in expected if value is not None])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [2.0**-175, 3 * 2.0**-175],  # of which only the sum of the squares has a bit so low
+        [2.0**-176] * 4 + [2.0**-175] * 3,  # only the sum
+        [2.0**-174, 3 * 2.0**-174],  # neither
+        [2.0**-176, 2.0**-175],
+        [0.0, 0.0],
+    ],
+)
+@pytest.mark.parametrize("kind", ["Var", "StdDev"])
+def test_spreads_of_numbers_about_as_small_as_sums_are_shortened(kind: str, values: list[float]) -> None:
+    """Sums whose 900 low bits are zero are computed with without them."""
+    found = scalar(kind, Float64, Float64, values, [(0, len(values))])
+    rows = list(enumerate(values))
+    assert [value for value, _ in found] == [fold(kind, "Float64", "Float64", rows)[0]]
 
 
 whole_limbs = st.lists(
