@@ -41,6 +41,7 @@ SOURCES = (
     DataFrameSource,
     PushSource,
 )
+"""Every class of sources, imported here so that one is found by its `kind`, whatever else a process has imported."""
 
 
 def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:
