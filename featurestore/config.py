@@ -133,7 +133,8 @@ class Config(Table):
         dict[str, str], described("name of a source and where it lies, over what its definition says")
     ] = {}
     databases: Annotated[
-        dict[str, str], described("name of a database that sources read, and its URL: postgresql://… or sqlite:///path")
+        dict[str, str],
+        described("name of a database that sources read, and its URL: postgresql://…, sqlite:///path, snowflake://…"),
     ] = {}
     catalogs: Annotated[
         dict[str, dict[str, str]],

@@ -1,36 +1,50 @@
 """Rows of databases, copied to Parquet files as they come: each file has those whose cursor is beyond that of the files before.
 
 The files are never changed, so that the query, incremental runs and tiles take them for files that land. An index says which
-there are; it is replaced last, so that of a copy that was killed nothing counts.
+there are; it is replaced last, so that of a copy that was killed nothing counts. Where there are many, the last ones become
+one; those that were before stay a day, for who is reading them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, date, datetime
-from importlib import import_module
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
 from featurestore.declare.database_source import DatabaseSource
-from featurestore.durable.disk import replace
+from featurestore.durable.disk import replace, told
 from featurestore.durable.lock import BusyError, exclusive
 from featurestore.durable.own_folder import own_folder
-from featurestore.errors import SourceError
-from featurestore.lazy import pa
-from featurestore.sources.copies import write_parquet
+from featurestore.lazy import pa, pq
+from featurestore.sources.copies import KEPT_SECONDS, write_parquet
+from featurestore.sources.databases import Connection, Database, connected, database_of, literal, place, quoted
 from featurestore.sources.source_files import source_error
-
-DRIVERS = {"sqlite": "adbc_driver_sqlite", "postgresql": "adbc_driver_postgresql", "postgres": "adbc_driver_postgresql"}
-"""Scheme of a URL → the module of the ADBC driver that takes it."""
 
 INDEX = "index.json"
 WAIT_SECONDS = 600.0
 """How long another process may copy before one gives up waiting for it."""
+
+MANY_FILES = 48
+"""How many files there are before the last ones become one; a list of files of which each has more rows than all after it is
+shorter."""
+
+ROW_GROUP_ROWS = 1 << 17
+
+
+class Index(NamedTuple):
+    """Which files of a folder have a source's rows. files: in their order. upto: the greatest cursor, as SQL. next: the number
+    of the next file. replaced: files that others have taken the place of, and when (s since the epoch)."""
+
+    files: tuple[str, ...] = ()
+    upto: str | None = None
+    next: int = 0
+    replaced: tuple[tuple[str, float], ...] = ()
 
 
 def copied_files(source: DatabaseSource, folder: Path, databases: Mapping[str, str]) -> dict[str, str]:
@@ -41,114 +55,111 @@ def copied_files(source: DatabaseSource, folder: Path, databases: Mapping[str, s
             source,
             f"[databases] of featurestore.toml has no '{source.database}'; say {source.database} = \"postgresql://…\" there",
         )
-    within = folder / _digest([*_place(url), source.table, source.query, source.cursor])
+    within = folder / _digest([*place(url), source.table, source.query, source.cursor])
     own_folder(within)
     try:
         with exclusive(within / "lock", doing=f"copying {source.title}", wait_seconds=WAIT_SECONDS):
             index = _index(within)
-            with _connected(source, url) as connection:
-                _take_new(source, connection, within, index)
+            with connected(source, url) as connection:
+                index = _take_new(source, connection, database_of(source, url), within, index)
+            if len(index.files) > MANY_FILES:
+                index = _merged(within, index)
+            _remove_replaced(within, index)
     except BusyError as error:
         raise source_error(source, f"its rows are being copied: {error}") from error
-    return {str(within / name): name for name in index["files"]}
-
-
-def _place(url: str) -> tuple[str, str, str]:
-    """Which database a URL names, without who opens it."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc.rpartition("@")[2], parts.path
+    except OSError as error:
+        raise source_error(source, f"its rows cannot be copied: {told(error, within)}") from error
+    return {str(within / name): name for name in index.files}
 
 
 def _digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=12).hexdigest()
 
 
-def _index(folder: Path) -> dict[str, Any]:
+def _index(folder: Path) -> Index:
     try:
         found: dict[str, Any] = json.loads((folder / INDEX).read_text())
     except FileNotFoundError:
-        return {"files": [], "upto": None}
-    return found
+        return Index()
+    replaced = tuple((str(name), float(at)) for name, at in found.get("replaced", ()))
+    return Index(tuple(found["files"]), found["upto"], found.get("next", len(found["files"])), replaced)
 
 
-def _take_new(source: DatabaseSource, connection: Any, folder: Path, index: dict[str, Any]) -> None:
+def _put(folder: Path, index: Index) -> Index:
+    replace(folder / INDEX, json.dumps(index._asdict()).encode())
+    return index
+
+
+def new_rows(source: DatabaseSource, of: Database, after: str | None) -> tuple[str, str]:
+    """Two queries of the rows beyond a cursor: of the greatest cursor, and of the rows up to what is put in its place."""
+    rows = f"({source.query.strip().rstrip(';')})" if source.query else quoted(of, source.table or "")
+    cursor = f"r.{quoted(of, source.cursor)}"  # SQLite takes a quoted name of no column, alone, for text
+    beyond = "" if after is None else f" WHERE {cursor} > {after}"
+    upto = f"{beyond} AND {cursor} <= " if beyond else f" WHERE {cursor} <= "
+    return f"SELECT max({cursor}) AS c FROM {rows} AS r{beyond}", f"SELECT * FROM {rows} AS r{upto}"
+
+
+def _take_new(source: DatabaseSource, connection: Connection, of: Database, folder: Path, index: Index) -> Index:
     """Copy the rows beyond the index's cursor, and say so in it."""
-    rows = f"({source.query.strip().rstrip(';')})" if source.query else _quoted(source.table or "")
-    cursor = f"r.{_quoted(source.cursor)}"  # SQLite takes a quoted name of no column, alone, for text
-    after = "" if index["upto"] is None else f" WHERE {cursor} > {index['upto']}"
-    newest = _asked(source, connection, f"SELECT max({cursor}) AS c FROM {rows} AS r{after}").column(0)[0].as_py()
+    greatest, rows = new_rows(source, of, index.upto)
+    with connection.rows(greatest) as reader:
+        newest = reader.read_all().column(0)[0].as_py()
     if newest is None:
-        return
-    upto = _literal(source, newest)
-    within = f"{after} AND {cursor} <= {upto}" if after else f" WHERE {cursor} <= {upto}"
-    name = f"{len(index['files']):06}.parquet"
-    with connection.cursor() as asked:
-        _run(source, asked, f"SELECT * FROM {rows} AS r{within}")
-        reader = asked.fetch_record_batch()
+        return index
+    upto = literal(of, source, newest)
+    name = f"{index.next:06}.parquet"
+    with connection.rows(f"{rows}{upto}") as reader:
         try:
             write_parquet(folder / name, reader.schema, iter(reader))
-        except (pa.ArrowException, OSError) as error:
+        except pa.ArrowException as error:
             raise source_error(source, f"its rows cannot be copied: {' '.join(str(error).split())}") from error
-    index["files"].append(name)
-    index["upto"] = upto
-    replace(folder / INDEX, json.dumps(index).encode())
+    return _put(folder, index._replace(files=(*index.files, name), upto=upto, next=index.next + 1))
 
 
-def _asked(source: DatabaseSource, connection: Any, sql: str) -> pa.Table:
-    with connection.cursor() as asked:
-        _run(source, asked, sql)
-        table: pa.Table = asked.fetch_arrow_table()
-        return table
-
-
-def _run(source: DatabaseSource, asked: Any, sql: str) -> None:
+def _merged(folder: Path, index: Index) -> Index:
+    """Make one file of the last ones: of all from the first on that has no more rows than those after it together."""
+    opened = [pq.ParquetFile(folder / name) for name in index.files]
     try:
-        asked.execute(sql)
-    except Exception as error:
-        raise source_error(source, f"database '{source.database}' refuses it: {_words(error)}") from error
+        counts = [file.metadata.num_rows for file in opened]
+        first = next((n for n, count in enumerate(counts) if count <= sum(counts[n + 1 :])), len(counts))
+        kept, gone, number = list(index.files[:first]), [], index.next
+        for _, run in groupby(
+            range(first, len(opened)), lambda n: str(opened[n].schema_arrow)
+        ):  # a column may have come
+            places = list(run)
+            names = [index.files[n] for n in places]
+            if len(names) > 1:
+                name, number = f"{number:06}.parquet", number + 1
+                _merge([opened[n] for n in places], [folder / one for one in names], folder / name)
+                gone += [(one, time.time()) for one in names]
+                names = [name]
+            kept += names
+    finally:
+        for file in opened:
+            file.close()
+    return _put(folder, index._replace(files=tuple(kept), next=number, replaced=(*index.replaced, *gone)))
 
 
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _merge(files: Sequence[pq.ParquetFile], paths: Sequence[Path], made: Path) -> None:
+    write_parquet(made, files[0].schema_arrow, _rows(files))
+    assert pq.read_metadata(made).num_rows == sum(file.metadata.num_rows for file in files)
+    newest = max(path.stat().st_mtime_ns for path in paths)
+    os.utime(made, ns=(newest, newest))  # its rows did not come now
 
 
-def _literal(source: DatabaseSource, value: Any) -> str:
-    """A cursor's value as SQL."""
-    if isinstance(value, bool) or not isinstance(value, (int, str, date, datetime)):
-        raise source_error(
-            source,
-            f"its cursor '{source.cursor}' is {type(value).__name__}, and is to be a whole number, a time or text",
-        )
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC)
-    text = value.isoformat(" ") if isinstance(value, datetime) else str(value)
-    return "'" + text.replace("'", "''") + "'"
+def _rows(files: Sequence[pq.ParquetFile]) -> Iterator[pa.RecordBatch]:
+    for file in files:
+        yield from file.iter_batches(ROW_GROUP_ROWS)
 
 
-def _quoted(name: str) -> str:
-    """A name as SQL, its schema before it where it has one."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
-
-
-@contextmanager
-def _connected(source: DatabaseSource, url: str) -> Iterator[Any]:
-    scheme = urlsplit(url).scheme
-    if scheme not in DRIVERS:
-        raise source_error(source, f"database '{source.database}' is {scheme}://…; {', '.join(DRIVERS)} are read")
-    try:
-        driver = import_module(f"{DRIVERS[scheme]}.dbapi")
-    except ModuleNotFoundError as error:
-        raise SourceError(
-            f"{source.title} takes the library {DRIVERS[scheme]}: pip install 'featurestore[databases]' ({source.origin})"
-        ) from error
-    place = url.removeprefix("sqlite://") if scheme == "sqlite" else url
-    if scheme == "sqlite" and not Path(place).exists():
-        raise source_error(source, f"there is no file {place}")
-    try:
-        connection = driver.connect(place)
-    except Exception as error:
-        raise source_error(source, f"database '{source.database}' cannot be opened: {_words(error)}") from error
-    with connection:
-        yield connection
+def _remove_replaced(folder: Path, index: Index) -> None:
+    """Remove what was replaced a day ago, and what killed processes left: nobody else writes."""
+    before = time.time() - KEPT_SECONDS
+    kept = tuple((name, at) for name, at in index.replaced if at >= before)
+    wanted = {*index.files, *(name for name, _ in kept)}
+    left = [path for path in folder.iterdir() if path.suffix in {".parquet", ".partial"} and path.name not in wanted]
+    for path in left:
+        with suppress(OSError):
+            path.unlink()
+    if kept != index.replaced:
+        _put(folder, index._replace(replaced=kept))

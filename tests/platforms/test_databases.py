@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from featurestore import ARRIVAL, Count, DatabaseSource, Entity, FeatureStore, FeatureView, ManualClock, Sum
 from featurestore.errors import DeclarationError, SourceError
-from featurestore.sources import database_copies
+from featurestore.sources import database_copies, databases
 from featurestore.types import String
 from tests.platforms.conftest import Told
 from tests.servers import PostgresServer
@@ -168,7 +171,7 @@ def test_a_copy_that_was_killed_counts_for_nothing(
         add(run, (2, "ann", 2, 1.0))
         assert trained(store, source()) == [(2, 2.0), (None, None)]
         (index,) = (folder / ".featurestore/copies").rglob("index.json")
-        assert json.loads(index.read_text()) == {"files": ["000000.parquet"], "upto": "2"}
+        assert json.loads(index.read_text()) == {"files": ["000000.parquet"], "upto": "2", "next": 1, "replaced": []}
 
 
 def test_cursors_of_times_and_text(database: tuple[str, Run], tmp_path: Path) -> None:
@@ -221,7 +224,7 @@ def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
     for url, words in (
         ("postgresql://me:hush@127.0.0.1:9/shop", "cannot be opened"),
         ("sqlite:///nothing.db", "there is no file"),
-        ("oracle://host/shop", "sqlite, postgresql, postgres are read"),
+        ("oracle://host/shop", "sqlite, postgresql, postgres, redshift, snowflake, bigquery are read"),
     ):
         with FeatureStore(project(tmp_path / "here", url)) as store, pytest.raises(SourceError, match=words) as caught:
             trained(store, source())
@@ -281,3 +284,162 @@ def test_declarations_that_cannot_be() -> None:
     ):
         with pytest.raises(DeclarationError, match=words):
             source(**said)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "table", "cursor"),
+    [
+        ("sqlite", '"sales"."or""ders"', 'r."id"'),
+        ("postgresql", '"sales"."or""ders"', 'r."id"'),
+        ("redshift", '"sales"."or""ders"', 'r."id"'),
+        ("snowflake", '"sales"."or""ders"', 'r."id"'),
+        ("bigquery", '`sales`.`or"ders`', "r.`id`"),
+    ],
+)
+def test_what_each_kind_is_asked(scheme: str, table: str, cursor: str) -> None:
+    of = databases.DATABASES[scheme]
+    asked = database_copies.new_rows(source(table='sales.or"ders'), of, "7")
+    assert asked == (
+        f"SELECT max({cursor}) AS c FROM {table} AS r WHERE {cursor} > 7",
+        f"SELECT * FROM {table} AS r WHERE {cursor} > 7 AND {cursor} <= ",
+    )
+    asked = database_copies.new_rows(source(table=None, query="SELECT 1 AS id ; "), of, None)
+    assert asked == (
+        f"SELECT max({cursor}) AS c FROM (SELECT 1 AS id ) AS r",
+        f"SELECT * FROM (SELECT 1 AS id ) AS r WHERE {cursor} <= ",
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "text"),
+    [("sqlite", r"'o''c\n'"), ("postgresql", r"'o''c\n'"), ("snowflake", r"'o''c\\n'"), ("bigquery", r"'o\'c\\n'")],
+)
+def test_texts_and_times_of_each_kind(scheme: str, text: str) -> None:
+    of = databases.DATABASES[scheme]
+    assert databases.literal(of, source(), r"o'c\n") == text
+    at = datetime(2026, 3, 1, 2, 0, 0, 1, tzinfo=timezone(timedelta(hours=2)))
+    assert databases.literal(of, source(), at) == "'2026-03-01 00:00:00.000001+00:00'"
+    assert databases.literal(of, source(), at.date()) == "'2026-03-01'"
+
+
+def test_urls_of_warehouses() -> None:
+    """As their drivers take them."""
+    for url, said in (
+        (
+            "redshift://me:pass@host:5439/db?sslmode=require",
+            {"uri": "postgresql://me:pass@host:5439/db?sslmode=require"},
+        ),
+        (
+            "snowflake://me:pass@account/db/schema?warehouse=w",
+            {"uri": "snowflake://me:pass@account/db/schema?warehouse=w"},
+        ),
+        ("bigquery://project", {"db_kwargs": {"adbc.bigquery.sql.project_id": "project"}}),
+        (
+            "bigquery://project/data?credentials=/key.json&location=EU",
+            {
+                "db_kwargs": {
+                    "adbc.bigquery.sql.project_id": "project",
+                    "adbc.bigquery.sql.dataset_id": "data",
+                    "adbc.bigquery.sql.auth_type": "adbc.bigquery.sql.auth_type.json_credential_file",
+                    "adbc.bigquery.sql.auth_credentials": "/key.json",
+                    "adbc.bigquery.sql.location": "EU",
+                }
+            },
+        ),
+    ):
+        assert databases.database_of(source(), url).connect(url) == said
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("snowflake://me:hush@127.0.0.1:9/db/schema?account=a&protocol=http&loginTimeout=2&clientTimeout=2", "cannot be opened: .*127"),
+        ("bigquery://project/data?credentials=/no/hush.json", "refuses it|cannot be opened"),
+        ("redshift://me:hush@127.0.0.1:9/db", "cannot be opened: .*127"),
+    ],
+)  # fmt: skip
+def test_the_drivers_of_warehouses_are_there_and_say_what_fails(url: str, words: str, tmp_path: Path) -> None:
+    """Of services that nobody can come to here."""
+    with FeatureStore(project(tmp_path / "here", url)) as store, pytest.raises(SourceError, match=words) as caught:
+        trained(store, source())
+    assert "hush" not in str(caught.value)
+    assert "takes the library" not in str(caught.value)
+
+
+def test_a_driver_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme, extra in (("snowflake", "snowflake"), ("bigquery", "bigquery"), ("postgresql", "databases")):
+        monkeypatch.setitem(sys.modules, f"{databases.DATABASES[scheme].driver}.dbapi", None)
+        with (
+            FeatureStore(project(tmp_path / "here", f"{scheme}://me:hush@host/db")) as store,
+            pytest.raises(SourceError, match=rf"adbc_driver_{scheme}.*pip install 'featurestore\[{extra}\]'"),
+        ):
+            trained(store, source())
+
+
+def test_many_copies_become_few_of_the_same_rows(
+    database: tuple[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order; a column that came and a type that changed in between are as they were. A process that is killed on the
+    way leaves what was there, and who began to read before goes on."""
+    url, run = database
+    made(run)
+    monkeypatch.setattr(database_copies, "MANY_FILES", 4)
+    folder = project(tmp_path / "here", url)
+    with FeatureStore(folder, clock=ManualClock(AT)) as store:
+        of = store._project.offline
+
+        def rows() -> list[dict[str, Any]]:
+            return [row for file in of.files(source()) for row in pq.read_table(file.parquet).to_pylist()]
+
+        found: list[dict[str, Any]] = []
+        for number in range(1, 24):
+            if number == 12:
+                run("ALTER TABLE orders ADD COLUMN note TEXT")
+            add(run, (number, "ann" if number % 2 else "ben", number, None if number % 5 else math.nan))
+            before = of.files(source())
+            now = rows()
+            assert repr(now[: len(found)]) == repr(found)
+            assert [row["id"] for row in now] == [*range(1, number + 1)]
+            assert all(Path(file.parquet).exists() for file in before)
+            assert len(before) <= 7
+            found = now
+        assert trained(store, source())[0][0] == 12
+        (index,) = (folder / ".featurestore/copies").rglob("index.json")
+        monkeypatch.setattr(database_copies, "MANY_FILES", 99)
+        for number in range(24, 27):
+            add(run, (number, "ann", number, 1.0))
+            found = rows()
+        monkeypatch.setattr(database_copies, "MANY_FILES", 1)
+        for name in ("write_parquet", "_merge", "replace"):
+            real = getattr(database_copies, name)
+
+            def killed(*said: Any, real: Any = real, **more: Any) -> None:
+                if name != "replace":
+                    real(*said, **more)
+                raise KeyboardInterrupt
+
+            was = index.read_bytes()
+            monkeypatch.setattr(database_copies, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                rows()
+            monkeypatch.setattr(database_copies, name, real)
+            assert index.read_bytes() == was
+        assert repr(rows()) == repr(found)
+        monkeypatch.setattr(database_copies, "KEPT_SECONDS", -1)
+        assert repr(rows()) == repr(found)
+        left = {path.name for path in index.parent.iterdir() if path.suffix != ".turn"}
+        assert left == {"index.json", "lock", *json.loads(index.read_text())["files"]}
+
+
+def test_an_index_of_an_earlier_version_goes_on(database: tuple[str, Run], tmp_path: Path) -> None:
+    url, run = database
+    made(run)
+    add(run, (1, "ann", 1, 1.0))
+    folder = project(tmp_path / "here", url)
+    with FeatureStore(folder, clock=ManualClock(AT)) as store:
+        assert trained(store, source()) == [(1, 1.0), (None, None)]
+        (index,) = (folder / ".featurestore/copies").rglob("index.json")
+        index.write_text('{"files": ["000000.parquet"], "upto": "1"}')
+        add(run, (2, "ann", 2, 1.0))
+        assert trained(store, source()) == [(2, 2.0), (None, None)]
+        assert json.loads(index.read_text())["files"] == ["000000.parquet", "000001.parquet"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from featurestore.declare.database_source import DatabaseSource
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import SourceError
@@ -30,7 +31,8 @@ class FileHistory:
     def __init__(self, source: Source, offline: Offline, now: tuple[SourceFile, ...]) -> None:
         self.source = source
         self.now = now
-        stays = offline.arrivals.stays(source.name)
+        # Of a database's rows the copies are ours: they are merged, and never written anew.
+        stays = () if isinstance(source, DatabaseSource) else offline.arrivals.stays(source.name)
         seen = {stay.file: stay.seen for stay in stays}
         present = {file.sighting for file in self.now}
         # A file that nobody journalled is taken to have come when it was written.

@@ -1,0 +1,177 @@
+"""Databases that rows are copied from: the ADBC driver of each, how a name and a value are written in its SQL, and its errors
+without the secrets of its URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from featurestore.declare.database_source import DatabaseSource
+from featurestore.errors import SourceError
+from featurestore.lazy import pa
+from featurestore.sources.source_files import source_error
+
+BIGQUERY = "adbc.bigquery.sql."
+SECRET_OPTIONS = ("pass", "pwd", "secret", "token", "credential", "key")
+"""What is in the name of an option that holds a secret."""
+
+
+class Database(NamedTuple):
+    """What is particular to a kind of database."""
+
+    driver: str
+    """The module of its ADBC driver."""
+    extra: str
+    """The extra that has it."""
+    connect: Callable[[str], dict[str, Any]]
+    """A URL as the driver's own arguments."""
+    quote: str = '"'
+    """Before and after a name."""
+    escapes: str = "'"
+    """Signs that a text doubles, or puts a backslash before where that is among them."""
+
+
+def _whole(url: str) -> dict[str, Any]:
+    return {"uri": url}
+
+
+def _as_postgresql(url: str) -> dict[str, Any]:
+    return {"uri": "postgresql" + url[url.index("://") :]}
+
+
+def _path(url: str) -> dict[str, Any]:
+    return {"uri": url.removeprefix("sqlite://")}
+
+
+def _bigquery(url: str) -> dict[str, Any]:
+    """bigquery://project/dataset?credentials=/path/key.json&location=EU; without credentials those of the machine."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    said = {f"{BIGQUERY}project_id": parts.netloc}
+    if dataset := parts.path.strip("/"):
+        said[f"{BIGQUERY}dataset_id"] = dataset
+    if credentials := options.pop("credentials", None):
+        said[f"{BIGQUERY}auth_type"] = f"{BIGQUERY}auth_type.json_credential_file"
+        said[f"{BIGQUERY}auth_credentials"] = credentials
+    return {"db_kwargs": {**said, **{f"{BIGQUERY}{name}": value for name, value in options.items()}}}
+
+
+POSTGRESQL = Database("adbc_driver_postgresql", "databases", _whole)
+DATABASES = {
+    "sqlite": Database("adbc_driver_sqlite", "databases", _path),
+    "postgresql": POSTGRESQL,
+    "postgres": POSTGRESQL,
+    "redshift": POSTGRESQL._replace(connect=_as_postgresql),
+    "snowflake": Database("adbc_driver_snowflake", "snowflake", _whole, escapes="'\\"),
+    "bigquery": Database("adbc_driver_bigquery", "bigquery", _bigquery, quote="`", escapes="\\'"),
+}
+"""By the scheme of a URL."""
+
+
+def quoted(of: Database, name: str) -> str:
+    """A name as SQL, its schema before it where it has one."""
+    return ".".join(of.quote + part.replace(of.quote, of.quote * 2) + of.quote for part in name.split("."))
+
+
+def literal(of: Database, source: DatabaseSource, value: Any) -> str:
+    """A cursor's value as SQL."""
+    if isinstance(value, bool) or not isinstance(value, (int, str, date, datetime)):
+        raise source_error(
+            source,
+            f"its cursor '{source.cursor}' is {type(value).__name__}, and is to be a whole number, a time or text",
+        )
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC)
+    text = value.isoformat(" ") if isinstance(value, datetime) else str(value)
+    if of.escapes == "\\'":
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    for sign in of.escapes:
+        text = text.replace(sign, sign * 2)
+    return f"'{text}'"
+
+
+def place(url: str) -> tuple[str, str, str]:
+    """Which database a URL names, without who opens it."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[2], parts.path
+
+
+def database_of(source: DatabaseSource, url: str) -> Database:
+    """The kind of database that a URL names; SourceError where it is none that is read."""
+    scheme = urlsplit(url).scheme
+    if scheme not in DATABASES:
+        raise source_error(source, f"database '{source.database}' is {scheme}://…; {', '.join(DATABASES)} are read")
+    return DATABASES[scheme]
+
+
+class Connection:
+    """An open database, which tells what it refuses without the secrets of its URL."""
+
+    def __init__(self, source: DatabaseSource, url: str, driver: Any, opened: Any) -> None:
+        self._source, self._url, self._opened = source, url, opened
+        self._errors = _errors(driver)
+
+    @contextmanager
+    def rows(self, sql: str) -> Iterator[pa.RecordBatchReader]:
+        """What a query gives; SourceError where it is refused, or ends early."""
+        with self._opened.cursor() as asked:
+            try:
+                asked.execute(sql)
+                reader = asked.fetch_record_batch()
+            except self._errors as error:
+                raise self._refused(error) from None
+            yield pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
+
+    def _batches(self, reader: Any) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except self._errors as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: Exception) -> SourceError:
+        said = _words(error, self._url)
+        return source_error(self._source, f"database '{self._source.database}' refuses it: {said}")
+
+
+@contextmanager
+def connected(source: DatabaseSource, url: str) -> Iterator[Connection]:
+    """A connection to the database that a URL names. Raises SourceError."""
+    of = database_of(source, url)
+    try:
+        driver = import_module(f"{of.driver}.dbapi")
+    except ModuleNotFoundError as error:
+        raise SourceError(
+            f"{source.title} takes the library {error.name}: pip install 'featurestore[{of.extra}]' ({source.origin})"
+        ) from error
+    if url.startswith("sqlite:") and not Path(url.removeprefix("sqlite://")).exists():
+        raise source_error(source, f"there is no file {url.removeprefix('sqlite://')}")
+    try:
+        opened = driver.connect(**of.connect(url))
+    except _errors(driver) as error:
+        said = _words(error, url)
+        raise source_error(source, f"database '{source.database}' cannot be opened: {said}") from None
+    with opened:
+        yield Connection(source, url, driver, opened)
+
+
+def _errors(driver: Any) -> tuple[type[Exception], ...]:
+    """What a driver raises: its own errors, and those of Arrow where a stream of rows ends early."""
+    return driver.Error, pa.ArrowException, OSError, ValueError
+
+
+def _words(error: Exception, url: str) -> str:
+    """What a driver says, with stars for what is secret in a URL."""
+    text = " ".join(str(error).split())
+    parts = urlsplit(url)
+    held = parts.netloc.rpartition("@")[0].partition(":")[2]
+    options = (value for name, value in parse_qsl(parts.query) if any(word in name.lower() for word in SECRET_OPTIONS))
+    for secret in {held, unquote(held), *options} - {""}:
+        text = text.replace(secret, "***")
+    return text
