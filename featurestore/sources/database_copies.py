@@ -23,7 +23,15 @@ from featurestore.durable.lock import BusyError, exclusive
 from featurestore.durable.own_folder import own_folder
 from featurestore.lazy import pa, pq
 from featurestore.sources.copies import KEPT_SECONDS, write_parquet
-from featurestore.sources.databases import Connection, Database, connected, database_of, literal, place, quoted
+from featurestore.sources.databases import (
+    DatabaseConnection,
+    DatabaseKind,
+    connected,
+    database_of,
+    literal,
+    place,
+    quoted,
+)
 from featurestore.sources.source_files import source_error
 
 INDEX = "index.json"
@@ -37,7 +45,7 @@ shorter."""
 ROW_GROUP_ROWS = 1 << 17
 
 
-class Index(NamedTuple):
+class CopyIndex(NamedTuple):
     """Which files of a folder have a source's rows. files: in their order. upto: the greatest cursor, as SQL. next: the number
     of the next file. replaced: files that others have taken the place of, and when (s since the epoch)."""
 
@@ -76,21 +84,21 @@ def _digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=12).hexdigest()
 
 
-def _index(folder: Path) -> Index:
+def _index(folder: Path) -> CopyIndex:
     try:
         found: dict[str, Any] = json.loads((folder / INDEX).read_text())
     except FileNotFoundError:
-        return Index()
+        return CopyIndex()
     replaced = tuple((str(name), float(at)) for name, at in found.get("replaced", ()))
-    return Index(tuple(found["files"]), found["upto"], found.get("next", len(found["files"])), replaced)
+    return CopyIndex(tuple(found["files"]), found["upto"], found.get("next", len(found["files"])), replaced)
 
 
-def _put(folder: Path, index: Index) -> Index:
+def _put(folder: Path, index: CopyIndex) -> CopyIndex:
     replace(folder / INDEX, json.dumps(index._asdict()).encode())
     return index
 
 
-def new_rows(source: DatabaseSource, of: Database, after: str | None) -> tuple[str, str]:
+def new_rows(source: DatabaseSource, of: DatabaseKind, after: str | None) -> tuple[str, str]:
     """Two queries of the rows beyond a cursor: of the greatest cursor, and of the rows up to what is put in its place."""
     rows = f"({source.query.strip().rstrip(';')})" if source.query else quoted(of, source.table or "")
     cursor = f"r.{quoted(of, source.cursor)}"  # SQLite takes a quoted name of no column, alone, for text
@@ -99,7 +107,9 @@ def new_rows(source: DatabaseSource, of: Database, after: str | None) -> tuple[s
     return f"SELECT max({cursor}) AS c FROM {rows} AS r{beyond}", f"SELECT * FROM {rows} AS r{upto}"
 
 
-def _take_new(source: DatabaseSource, connection: Connection, of: Database, folder: Path, index: Index) -> Index:
+def _take_new(
+    source: DatabaseSource, connection: DatabaseConnection, of: DatabaseKind, folder: Path, index: CopyIndex
+) -> CopyIndex:
     """Copy the rows beyond the index's cursor, and say so in it."""
     greatest, rows = new_rows(source, of, index.upto)
     with connection.rows(greatest) as reader:
@@ -116,7 +126,7 @@ def _take_new(source: DatabaseSource, connection: Connection, of: Database, fold
     return _put(folder, index._replace(files=(*index.files, name), upto=upto, next=index.next + 1))
 
 
-def _merged(folder: Path, index: Index) -> Index:
+def _merged(folder: Path, index: CopyIndex) -> CopyIndex:
     """Make one file of the last ones: of all from the first on that has no more rows than those after it together."""
     opened = [pq.ParquetFile(folder / name) for name in index.files]
     try:
@@ -152,7 +162,7 @@ def _rows(files: Sequence[pq.ParquetFile]) -> Iterator[pa.RecordBatch]:
         yield from file.iter_batches(ROW_GROUP_ROWS)
 
 
-def _remove_replaced(folder: Path, index: Index) -> None:
+def _remove_replaced(folder: Path, index: CopyIndex) -> None:
     """Remove what was replaced a day ago, and what killed processes left: nobody else writes."""
     before = time.time() - KEPT_SECONDS
     kept = tuple((name, at) for name, at in index.replaced if at >= before)

@@ -21,7 +21,7 @@ SECRET_OPTIONS = ("pass", "pwd", "secret", "token", "credential", "key")
 """What is in the name of an option that holds a secret."""
 
 
-class Database(NamedTuple):
+class DatabaseKind(NamedTuple):
     """What is particular to a kind of database."""
 
     driver: str
@@ -61,24 +61,24 @@ def _bigquery(url: str) -> dict[str, Any]:
     return {"db_kwargs": {**said, **{f"{BIGQUERY}{name}": value for name, value in options.items()}}}
 
 
-POSTGRESQL = Database("adbc_driver_postgresql", "databases", _whole)
+POSTGRESQL = DatabaseKind("adbc_driver_postgresql", "databases", _whole)
 DATABASES = {
-    "sqlite": Database("adbc_driver_sqlite", "databases", _path),
+    "sqlite": DatabaseKind("adbc_driver_sqlite", "databases", _path),
     "postgresql": POSTGRESQL,
     "postgres": POSTGRESQL,
     "redshift": POSTGRESQL._replace(connect=_as_postgresql),
-    "snowflake": Database("adbc_driver_snowflake", "snowflake", _whole, escapes="'\\"),
-    "bigquery": Database("adbc_driver_bigquery", "bigquery", _bigquery, quote="`", escapes="\\'"),
+    "snowflake": DatabaseKind("adbc_driver_snowflake", "snowflake", _whole, escapes="'\\"),
+    "bigquery": DatabaseKind("adbc_driver_bigquery", "bigquery", _bigquery, quote="`", escapes="\\'"),
 }
 """By the scheme of a URL."""
 
 
-def quoted(of: Database, name: str) -> str:
+def quoted(of: DatabaseKind, name: str) -> str:
     """A name as SQL, its schema before it where it has one."""
     return ".".join(of.quote + part.replace(of.quote, of.quote * 2) + of.quote for part in name.split("."))
 
 
-def literal(of: Database, source: DatabaseSource, value: Any) -> str:
+def literal(of: DatabaseKind, source: DatabaseSource, value: Any) -> str:
     """A cursor's value as SQL."""
     if isinstance(value, bool) or not isinstance(value, (int, str, date, datetime)):
         raise source_error(
@@ -103,7 +103,7 @@ def place(url: str) -> tuple[str, str, str]:
     return parts.scheme, parts.netloc.rpartition("@")[2], parts.path
 
 
-def database_of(source: DatabaseSource, url: str) -> Database:
+def database_of(source: DatabaseSource, url: str) -> DatabaseKind:
     """The kind of database that a URL names; SourceError where it is none that is read."""
     scheme = urlsplit(url).scheme
     if scheme not in DATABASES:
@@ -111,7 +111,7 @@ def database_of(source: DatabaseSource, url: str) -> Database:
     return DATABASES[scheme]
 
 
-class Connection:
+class DatabaseConnection:
     """An open database, which tells what it refuses without the secrets of its URL."""
 
     def __init__(self, source: DatabaseSource, url: str, driver: Any, opened: Any) -> None:
@@ -141,7 +141,7 @@ class Connection:
 
 
 @contextmanager
-def connected(source: DatabaseSource, url: str) -> Iterator[Connection]:
+def connected(source: DatabaseSource, url: str) -> Iterator[DatabaseConnection]:
     """A connection to the database that a URL names. Raises SourceError."""
     of = database_of(source, url)
     try:
@@ -158,7 +158,7 @@ def connected(source: DatabaseSource, url: str) -> Iterator[Connection]:
         said = _words(error, url)
         raise source_error(source, f"database '{source.database}' cannot be opened: {said}") from None
     with opened:
-        yield Connection(source, url, driver, opened)
+        yield DatabaseConnection(source, url, driver, opened)
 
 
 def _errors(driver: Any) -> tuple[type[Exception], ...]:
