@@ -21,10 +21,10 @@ from featurestore.declare.durations import show_duration
 from featurestore.declare.problems import shown
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import RequestError, did_you_mean
-from featurestore.integrations.rows import names_of, pandas_of, taken
+from featurestore.integrations.rows import called, names_of, pandas_of, taken
 from featurestore.lazy import pa, pd
 from featurestore.store import FeatureStore
-from featurestore.training.training_frame import TrainingFrame
+from featurestore.training.training_frame import TrainingFrame, writable_target
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
@@ -63,6 +63,20 @@ class FeatureLookup:
     timestamp_lookup_key: str | Sequence[str] | None = None
     lookback_window: timedelta | None = None
     default_values: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        texts, window = ("lookup_key", "feature_names", "timestamp_lookup_key"), self.lookback_window
+        if not isinstance(self.table_name, str):
+            raise RequestError(f"table_name is the name of a view, and not {shown(self.table_name)}")
+        for word in texts:
+            _texts(getattr(self, word), word)
+        for word in ("rename_outputs", "default_values"):
+            if not isinstance(getattr(self, word), Mapping | None) or not all(map(_is_text, getattr(self, word) or ())):
+                raise RequestError(f"{word} is a dict by the names of columns, and not {shown(getattr(self, word))}")
+        if not all(map(_is_text, (self.rename_outputs or {}).values())):
+            raise RequestError(f"rename_outputs has the new names as texts, and not {shown(self.rename_outputs)}")
+        if not isinstance(window, timedelta | None):
+            raise RequestError(f"lookback_window is a datetime.timedelta, and not {shown(window)}")
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,7 @@ class TrainingSet:
 
     def save_feature_spec(self, folder: str | Path) -> Path:
         """Write `feature_spec` into a folder, as JSON, which is YAML."""
-        path = Path(folder) / SPEC_FILE
+        path = writable_target(Path(folder) / SPEC_FILE, SPEC_FILE)
         path.write_text(json.dumps(self.feature_spec(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
@@ -192,14 +206,15 @@ class FeatureEngineeringClient:
             raise RequestError(
                 f"Two columns would be called '{twice[0]}'; rename_outputs of its FeatureLookup gives another name"
             )
-        labels = () if label is None else (label,) if isinstance(label, str) else tuple(label)
-        excluded = tuple(exclude_columns or ())
+        labels = _texts(label, "label")
+        excluded = _texts(exclude_columns, "exclude_columns")
         _check_there("label", labels, given)
         _check_there("exclude_columns", excluded, columns)
         if both := [name for name in excluded if name in labels]:
             raise RequestError(f"exclude_columns has '{both[0]}', which is a label")
         features = [feature for lookup in lookups for feature in lookup.features]
-        frame = self.store.get_historical_features(rows, features, timestamp=timestamp)
+        with called("df"):
+            frame = self.store.get_historical_features(rows, features, timestamp=timestamp)
         return TrainingSet(frame, lookups, timestamp, labels, excluded)
 
     def log_model(
@@ -305,8 +320,16 @@ def _listed(lookups: Any) -> Sequence[Any]:
     return lookups
 
 
-def _texts(said: str | Sequence[str] | None) -> tuple[str, ...]:
-    return () if said is None else (said,) if isinstance(said, str) else tuple(said)
+def _is_text(said: object) -> bool:
+    return isinstance(said, str)
+
+
+def _texts(said: str | Sequence[str] | None, word: str = "") -> tuple[str, ...]:
+    """The names that a word says, one or several; RequestError where it says anything else."""
+    found = () if said is None else (said,) if isinstance(said, str) else said
+    if not isinstance(found, (list, tuple)) or not all(map(_is_text, found)):
+        raise RequestError(f"{word} is the name of a column, or a list of names, and not {shown(said)}")
+    return tuple(found)
 
 
 def _instant_of(lookups: Sequence[_BoundLookup]) -> str:
@@ -331,6 +354,8 @@ def _check_there(word: str, names: Sequence[str], known: Sequence[Any]) -> None:
 def _same(value: Any, declared: Any) -> bool:
     if isinstance(value, bool) is not isinstance(declared, bool):
         return False
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     return bool(value == declared or (value != value and declared != declared))  # noqa: PLR0124  NaN
 
 

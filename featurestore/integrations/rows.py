@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from featurestore.declare.frames import is_pandas, table_of
-from featurestore.errors import RequestError
+from featurestore.errors import RequestError, SpineError
 from featurestore.lazy import pd
 
 
@@ -29,3 +31,12 @@ def pandas_of(rows: Any, what: str) -> pd.DataFrame:
     found = taken(rows, what)
     frame: pd.DataFrame = found if is_pandas(found) else found.to_pandas(types_mapper=pd.ArrowDtype)
     return frame
+
+
+@contextmanager
+def called(what: str) -> Iterator[None]:
+    """Errors of the store about rows, by the name that a framework has for them: the store calls them a spine, or a frame."""
+    try:
+        yield
+    except (RequestError, SpineError) as error:
+        raise type(error)(f"{what}: {error}") from error

@@ -14,11 +14,12 @@ from typing import Any, NoReturn, Self
 from featurestore.declare.problems import shown
 from featurestore.declare.views import Selection
 from featurestore.errors import RequestError, did_you_mean
-from featurestore.integrations.rows import pandas_of
-from featurestore.lazy import pd
+from featurestore.integrations.rows import called, pandas_of
+from featurestore.lazy import pa, pd
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import load_manifest
 from featurestore.training.training_frame import TrainingFrame
+from featurestore.types import FIRST_MICRO, LAST_MICRO
 
 
 def create_dataset(
@@ -31,9 +32,8 @@ def create_dataset(
     times of the rows; text (ISO 8601) and numbers (seconds since 1970) are read as times. included_feature_names: of the base's columns,
     by default all. The last two words are not needed: nothing is written.
     """
-    return DatasetBuilder(
-        base, store, record_identifier_feature_name, event_time_identifier_feature_name, included_feature_names
-    )
+    included = None if included_feature_names is None else listed(included_feature_names)
+    return DatasetBuilder(base, store, record_identifier_feature_name, event_time_identifier_feature_name, included)
 
 
 def _refused(word: str, why: str) -> Callable[..., NoReturn]:
@@ -69,10 +69,12 @@ class DatasetBuilder:
         its features, by default all. The other words take what means the same: the key, `=`, a left join.
         """
         name = getattr(feature_group, "feature_group_name", None) or getattr(feature_group, "name", feature_group)
+        if not isinstance(name, str):
+            raise RequestError(f"with_feature_group() takes the name of a view, or what has one, and not {shown(name)}")
         view = self.store.catalog.view(name)
         title, entity = f"with_feature_group('{view.name}')", list(view.entity.key)
         said = self.record_identifier if target_feature_name_in_base is None else target_feature_name_in_base
-        keys = [said] if isinstance(said, str) else list(said)
+        keys = list(listed(said))
         if len(keys) != len(entity):
             raise RequestError(f"{title}: target_feature_name_in_base is {keys}, and its keys are {entity}")
         if feature_name_in_target is not None and [feature_name_in_target] != entity:
@@ -91,7 +93,7 @@ class DatasetBuilder:
             )
         place = len(self.groups) + 1
         whole = view.alias(f"group{place}", key=dict(zip(entity, keys, strict=True)))
-        group = whole if included_feature_names is None else whole[list(included_feature_names)]
+        group = whole if included_feature_names is None else whole[list(listed(included_feature_names))]
         self.groups.append(group)
         self.names |= {
             column: f"{feature}.{place}" for column, feature in zip(group.columns, group.features, strict=True)
@@ -112,13 +114,17 @@ class DatasetBuilder:
             )
         if not self.groups:
             raise RequestError("with_feature_group() was not called: there is nothing to join")
-        return self.store.get_historical_features(self._rows(), self.groups, timestamp=self.event_time)
+        rows = self._rows()
+        with called("base"):
+            return self.store.get_historical_features(rows, self.groups, timestamp=self.event_time)
 
     def to_dataframe(self) -> tuple[pd.DataFrame, str]:
         """A pandas frame, the rows of the base in their order; and, in place of their query, service and fingerprint of the features."""
         frame = self.to_training_frame()
         whole = frame.to_pandas().rename(columns=self.names)
-        own = [name for name in whole.columns if name not in self.names.values()]
+        own = list(whole.columns[: -len(self.names)])
+        if both := [name for name in own if name in self.names.values()]:
+            raise RequestError(f"base: it has a column '{both[0]}', which is what a feature is to be called; rename it")
         for name in self.included or ():
             if name not in own:
                 known = did_you_mean(name, map(str, own), noun="There are")
@@ -149,17 +155,29 @@ class DatasetBuilder:
             return rows  # which the store refuses, with the columns that there are
         times = rows[self.event_time]
         try:
+            if pd.api.types.is_bool_dtype(times):
+                raise TypeError("true and false are no times")
             if pd.api.types.is_numeric_dtype(times):
-                times = pd.to_datetime((times.astype("float64") * 1e6).round(), unit="us", utc=True)
+                times = _of_seconds(times.astype("float64"))
             elif not pd.api.types.is_datetime64_any_dtype(times):
                 times = pd.to_datetime(times, format="ISO8601", utc=True)
         except (TypeError, ValueError) as error:
-            raise RequestError(f"base: '{self.event_time}' is no column of times: {error}") from None
+            told = str(error).splitlines()[0]
+            raise RequestError(f"base: '{self.event_time}' is no column of times: {told}") from None
         return rows.assign(**{self.event_time: times})
 
     def _read(self) -> pd.DataFrame:
         """The file, the keys in a CSV as what they are: '007' is no 7."""
         path = Path(self.base)
+        try:
+            return self._of_file(path)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            if isinstance(error, RequestError):
+                raise
+            why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+            raise RequestError(f"base: {path} cannot be read: {why}") from error
+
+    def _of_file(self, path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path, dtype_backend="pyarrow")
         if path.suffix != ".csv":
@@ -172,3 +190,21 @@ class DatasetBuilder:
             for key, column in group.key.items()
         }
         return pd.read_csv(path, dtype=types, dtype_backend="pyarrow")
+
+
+def listed(names: str | Sequence[str]) -> Sequence[str]:
+    """One name, or several; RequestError where they are anything else."""
+    found = (names,) if isinstance(names, str) else names
+    if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
+        raise RequestError(f"Columns are named by a text, or by a list of texts, and not by {shown(names)}")
+    return found
+
+
+def _of_seconds(seconds: pd.Series) -> pd.Series:
+    """Instants of numbers of seconds since 1970; ValueError where one lies outside the years 1 to 9999, as where they are milliseconds."""
+    wrong = seconds[(seconds < FIRST_MICRO / 1e6) | (seconds > LAST_MICRO / 1e6)]
+    if len(wrong):
+        raise ValueError(
+            f"{wrong.iloc[0]:.15g} seconds since 1970 lie outside the years 1 to 9999; are they of another unit?"
+        )
+    return pd.to_datetime((seconds * 1e6).round(), unit="us", utc=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,9 +10,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featurestore.declare.frames import is_pandas
-from featurestore.errors import FingerprintError, RequestError, SpineError
+from featurestore.errors import FingerprintError, RequestError
 from featurestore.integrations.opened import StorePath, opened, path_of
-from featurestore.integrations.rows import names_of, taken
+from featurestore.integrations.rows import called, names_of, taken
 from featurestore.lazy import pd
 from featurestore.serving.lookup import no_input
 from featurestore.store import FeatureStore
@@ -73,7 +71,7 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if self._has_times(rows):
             return self._historical(rows, self.fingerprint_)
         store = opened(self.store, self.env)
-        with _told_of_x():
+        with called("X"):
             found = store.get_online_features(rows, self.features, fingerprint=self.fingerprint_)
         return self._shown(found.to_pandas(dtypes=self.dtypes), rows)
 
@@ -87,7 +85,7 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         these are noted."""
         assert self.timestamp is not None
         store = opened(self.store, self.env)
-        with _told_of_x():
+        with called("X"):
             found = store.get_historical_features(rows, self.features, timestamp=self.timestamp)
         here = found.manifest["fingerprint"]
         if fingerprint is None:
@@ -121,12 +119,3 @@ class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         state: dict[str, Any] = super().__getstate__()
         env = self.store.config.environment if isinstance(self.store, FeatureStore) else self.env
         return {**state, "store": path_of(self.store), "env": env}
-
-
-@contextmanager
-def _told_of_x() -> Iterator[None]:
-    """What is wrong with rows, by the name that they have here: the store calls them a spine, or a frame."""
-    try:
-        yield
-    except (RequestError, SpineError) as error:
-        raise type(error)(f"X: {error}") from error

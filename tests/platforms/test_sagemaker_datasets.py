@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from datetime import timedelta
@@ -23,7 +24,8 @@ from tests.platforms.shop import KEYS, NOON, PAIRS, TYPES, bits, opened
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[dict[str, Any]]:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    monkeypatch.chdir(tmp_path)
     with example_project(tmp_path) as names:
         yield names
 
@@ -37,6 +39,10 @@ class JoinTypeEnum(Enum):
 
 def listed(frame: Any, name: str) -> Any:
     return bits(frame[name].array.__arrow_array__().to_pylist())
+
+
+def of_times(time: Any) -> pd.DataFrame:
+    return pd.DataFrame({"driver_id": ["d1"], "event_timestamp": [time], "tip": [1.0]})
 
 
 def of_rides(project: dict[str, Any], base: Any = None, **words: Any) -> DatasetBuilder:
@@ -119,7 +125,10 @@ def test_what_would_lose_or_double_rows_is_refused(project: dict[str, Any]) -> N
     ):
         with pytest.raises(RequestError, match=rf"There is no {word}\(\) here: .*{says}"):
             getattr(of_rides(project), word)(*given)
+    for name, data in (("bad.csv", b"a,\xff\n"), ("bad.parquet", b"PAR1"), ("empty.csv", b"")):
+        Path(name).write_bytes(data)
     cases: list[tuple[dict[str, Any], type[FeatureStoreError], str]] = [
+        ({"feature_group": None}, RequestError, "takes the name of a view, or what has one, and not None"),
         ({"join_type": JoinTypeEnum.INNER_JOIN}, RequestError, "join_type is 'JOIN', which loses rows"),
         ({"join_comparator": ">="}, RequestError, "join_comparator is '>='"),
         ({"feature_name_in_target": "fare"}, RequestError, "a view is found by its key"),
@@ -140,7 +149,26 @@ def test_what_would_lose_or_double_rows_is_refused(project: dict[str, Any]) -> N
         ({"event_time_identifier_feature_name": "at"}, SpineError, "'at'"),
         ({"event_time_identifier_feature_name": "driver_id"}, RequestError, "'driver_id' is no column of times"),
         ({"base": "base.json"}, RequestError, "the path of a .csv or .parquet file"),
+        ({"base": "none.csv"}, RequestError, "base: none.csv cannot be read: there is no such file"),
+        ({"base": "none.parquet"}, RequestError, "base: none.parquet cannot be read: there is no such file"),
+        ({"base": "bad.csv"}, RequestError, "base: bad.csv cannot be read: 'utf-8' codec"),
+        ({"base": "bad.parquet"}, RequestError, "base: bad.parquet cannot be read: "),
+        ({"base": "empty.csv"}, RequestError, "base: empty.csv cannot be read: No columns"),
+        (
+            {"base": of_times(1_767_225_600_000)},
+            RequestError,
+            "1767225600000 seconds since 1970 lie outside .* another unit",
+        ),
+        ({"base": of_times(math.inf)}, RequestError, "inf seconds since 1970 lie outside"),
+        ({"base": of_times(True)}, RequestError, "true and false are no times"),
+        ({"base": of_times("soon")}, RequestError, "'event_timestamp' is no column of times"),
+        ({"base": of_times(math.nan)}, SpineError, "base: Row 0 of the spine has no time"),
+        ({"base": project["rides"].assign(**{"fare.1": 1})}, RequestError, "base: it has a column 'fare.1'"),
+        ({"record_identifier_feature_name": "driver"}, SpineError, "base: The spine has no input column 'driver'"),
+        ({"included_feature_names": 7}, RequestError, "Columns are named by a text, or by a list of texts"),
         ({"base": project["rides"]["tip"]}, RequestError, "base is no frame"),
     ):
         with pytest.raises(error, match=says):
             of_rides(project, **words).with_feature_group("drivers").point_in_time_accurate_join().to_dataframe()
+    one = of_rides(project, included_feature_names="tip").with_feature_group("drivers", included_feature_names="fare")
+    assert list(one.point_in_time_accurate_join().to_dataframe()[0].columns) == ["tip", "fare.1"]

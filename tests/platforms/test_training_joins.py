@@ -26,7 +26,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from featurestore import DataFrameSource, Entity, FeatureStore, FeatureView, Latest
-from featurestore.errors import DeclarationError, NotFoundError, RequestError, SpineError
+from featurestore.errors import DeclarationError, FeatureStoreError, NotFoundError, RequestError, SpineError
 from featurestore.integrations.databricks import FeatureEngineeringClient, FeatureLookup
 from featurestore.types import Bool, FeatureType, Float32, Float64, Int32, Int64, String
 from tests.platforms.conftest import Told
@@ -301,7 +301,7 @@ def test_mistakes_are_told(project: dict[str, Any]) -> None:
         ({"timestamp_lookup_key": ["a", "b"]}, RequestError, "a training row has one instant"),
         ({"table_name": "drivres"}, NotFoundError, "drivers"),
         ({"lookup_key": ["driver_id", "x"]}, RequestError, "its keys are"),
-        ({"lookup_key": "driver"}, SpineError, "no input column 'driver'. Did you mean 'driver_id'"),
+        ({"lookup_key": "driver"}, SpineError, "df: The spine has no input column 'driver'. Did you mean 'driver_id'"),
         ({"rename_outputs": {"fare": "tip"}}, RequestError, "'tip'"),
         (
             {"rename_outputs": {"fair": "x"}},
@@ -334,6 +334,25 @@ def test_mistakes_are_told(project: dict[str, Any]) -> None:
     for words, says in asked:
         with pytest.raises(RequestError, match=says):
             client.create_training_set(**{"df": rides, **words})
+    made: list[tuple[dict[str, Any], str]] = [
+        ({"table_name": None}, "table_name is the name of a view, and not None"),
+        ({"lookup_key": 5}, "lookup_key is the name of a column, or a list of names, and not 5"),
+        ({"feature_names": {"fare"}}, "feature_names is the name of a column, or a list of names, and not a set"),
+        ({"rename_outputs": {"fare": 5}}, "rename_outputs has the new names as texts"),
+        ({"rename_outputs": ["fare"]}, "rename_outputs is a dict by the names of columns"),
+        ({"default_values": {5: 0.0}}, "default_values is a dict by the names of columns"),
+        ({"lookback_window": "1d"}, "lookback_window is a datetime.timedelta, and not '1d'"),
+    ]
+    for words, says in made:
+        with pytest.raises(RequestError, match=says):
+            FeatureLookup(**{"table_name": "drivers", "lookup_key": "driver_id", **words})
+    odd = FeatureLookup("drivers", "driver_id", **at, default_values={"fare": np.zeros(2)})
+    with pytest.raises(RequestError, match="default_values gives 'fare' a ndarray, and the view none"):
+        client.create_training_set(df=rides, feature_lookups=[odd])
+    one = client.create_training_set(df=rides, feature_lookups=[sound], label="tip", exclude_columns="driver_id")
+    assert "driver_id" not in one.load_df().columns
+    with pytest.raises(FeatureStoreError, match="feature_spec.yaml cannot be written: .*there is no folder"):
+        one.save_feature_spec("nowhere")
 
 
 def test_limits_that_serving_has_too_are_taken(tmp_path: Path) -> None:
