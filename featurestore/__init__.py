@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from featurestore.declare.push import PushSource
     from featurestore.declare.services import FeatureService
     from featurestore.declare.sources import ARRIVAL, DataFrameSource, ParquetSource, TableSource
+    from featurestore.declare.streams import KafkaStream, RedisStream
     from featurestore.declare.text_sources import CsvSource, JsonLinesSource
     from featurestore.declare.views import FeatureView
     from featurestore.errors import FeatureStoreError
@@ -60,6 +61,7 @@ __all__ = [
     "First",
     "IcebergSource",
     "JsonLinesSource",
+    "KafkaStream",
     "LastDistinctN",
     "LastN",
     "Latest",
@@ -69,6 +71,7 @@ __all__ = [
     "Min",
     "ParquetSource",
     "PushSource",
+    "RedisStream",
     "Request",
     "RequestTime",
     "StdDev",
@@ -97,6 +100,7 @@ _HOMES = {
     "First": "declare.folds",
     "IcebergSource": "declare.iceberg_source",
     "JsonLinesSource": "declare.text_sources",
+    "KafkaStream": "declare.streams",
     "LastDistinctN": "declare.folds",
     "LastN": "declare.folds",
     "Latest": "declare.folds",
@@ -106,6 +110,7 @@ _HOMES = {
     "Min": "declare.folds",
     "ParquetSource": "declare.sources",
     "PushSource": "declare.push",
+    "RedisStream": "declare.streams",
     "Request": "declare.on_demand",
     "RequestTime": "declare.on_demand",
     "StdDev": "declare.folds",

@@ -86,6 +86,17 @@ def _push_log(value: str | None, info: ValidationInfo) -> str | None:
     return value
 
 
+PLAIN_SETTINGS = frozenset({
+    "bootstrap.servers", "security.protocol", "sasl.mechanism", "sasl.mechanisms", "client.id", "schema.registry.url", "url",
+})  # fmt: skip
+"""The settings of a broker that are shown, but for passwords in URLs; any other may be a secret."""
+
+
+def _setting(value: Any) -> Any:
+    """A number or a truth, as brokers' settings are written: as text."""
+    return str(value).lower() if isinstance(value, bool | int | float) else value
+
+
 def _glob(value: str) -> str:
     if Path(value).is_absolute() or not value:
         raise ValueError(
@@ -140,6 +151,12 @@ class Config(Table):
         dict[str, dict[str, str]],
         described(
             'name of an Iceberg catalog that sources read, and its properties, as pyiceberg has them: type, uri, "s3.endpoint", …'
+        ),
+    ] = {}
+    brokers: Annotated[
+        dict[str, dict[str, Annotated[str, BeforeValidator(_setting)]]],
+        described(
+            "name of a broker that streams are read from, and its settings: `url` (redis://…), or those of librdkafka, such as bootstrap.servers"
         ),
     ] = {}
     offline: OfflineConfig
@@ -326,7 +343,8 @@ def _build(
             return [value_of(item, (*place, i)) for i, item in enumerate(value)]
         if not isinstance(value, str):
             return value
-        shown = hidden(value)
+        is_secret = place[:1] == ("brokers",) and len(place) == 3 and place[2] not in PLAIN_SETTINGS
+        shown = "***" if is_secret and not VARIABLE.search(value) else hidden(value)
         if shown != value or VARIABLE.search(value):
             written[place] = shown
         try:

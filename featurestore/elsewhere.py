@@ -259,7 +259,7 @@ ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "Aggregation": "Count, Sum, Mean, Min, Max, … over a window: Sum('x', window='7d')",
         "RepoConfig": "featurestore.toml says it (docs/configuration.md)",
         "Project": 'project = "name" in featurestore.toml',
-        "KafkaSource": _PUSHED,
+        "KafkaSource": "a PushSource says it: stream=KafkaStream('topic', broker='name'), which featurestore consume reads (docs/streams.md)",
         "KinesisSource": _PUSHED,
         "BigQuerySource": _EXPORT,
         "SnowflakeSource": _EXPORT,

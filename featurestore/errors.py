@@ -9,7 +9,9 @@
     ├── SpineError              the frame that asks for training rows is wrong
     ├── RequestError            a lookup's keys or request values are wrong
     ├── PushError               pushed rows are not what their source declares; nothing of them was kept
-    │   └── RowsChangedError          the rows in place of which they were to be are not the current ones any more
+    │   ├── RowRefusedError           one of the rows is refused for what it says
+    │   ├── RowsChangedError          the rows in place of which they were to be are not the current ones any more
+    │   └── DeposedError              the stream that they come from was read on by another consumer
     ├── OnDemandError           an on-demand function raised or returned what it may not
     ├── FingerprintError        the definitions asked for are not the ones at hand
     ├── ManifestError           a manifest cannot be read, or is not what a training frame was written with
@@ -46,11 +48,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
-    "AccessError", "AccessUnavailableError", "BackupError", "ConfigError", "DeclarationError", "FeatureStoreError",
+    "AccessError", "AccessUnavailableError", "BackupError", "ConfigError", "DeclarationError", "DeposedError", "FeatureStoreError",
     "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError", "LogUnavailableError",
     "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
     "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError", "PlanOutdatedError",
-    "PushError", "RegistryError", "RegistryUnavailableError", "RequestError", "RowsChangedError", "ServerError", "ServerUnavailableError",
+    "PushError", "RegistryError", "RegistryUnavailableError", "RequestError", "RowRefusedError", "RowsChangedError", "ServerError", "ServerUnavailableError",
     "SourceError", "SpineError", "UnauthenticatedError", "apply_first", "did_you_mean", "did_you_mean_of",
 ]  # fmt: skip
 
@@ -111,6 +113,24 @@ class RequestError(FeatureStoreError, ValueError):
 
 class PushError(FeatureStoreError, ValueError):
     """Pushed rows are not what their source declares; nothing of them was kept."""
+
+
+class RowRefusedError(PushError):
+    """A row of a push cannot be taken for what it says; nothing of the push was kept, and the other rows may be pushed.
+
+    reasons: by number each row that is known to be such a one, and why.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[int, str]) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons)
+
+
+class DeposedError(PushError):
+    """The rows come from a partition of a stream that another consumer has read on from, or was told to read; nothing was kept."""
+
+    retry = True
+    kept = "no"
 
 
 class RowsChangedError(PushError):

@@ -34,6 +34,7 @@ from featurestore.serving.served_versions import Serving
 from featurestore.sources.arrivals import Arrivals, beside
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import PushLogs
+from featurestore.streams.poison import Poison
 from featurestore.tiles.file_tile_choice import tiles_folder
 from featurestore.training.manifest import Manifest
 
@@ -85,6 +86,9 @@ class Project:
         self.offline.copies_folder = limits.copies
         self.offline.databases = config.databases
         self.offline.catalogs = config.catalogs
+        self.poison = Poison(
+            config.push_log or config.logs, config.project, now=self.now, wait_seconds=config.lock_timeout
+        )
         self.serving_log = ProjectLog(config.serving_log, config.project, now=self.now)
         # By name what was settled last, beside what it was made of; all of that is never changed.
         self._views: dict[str, tuple[FeatureView, RawColumns, ResolvedView]] = {}
@@ -100,6 +104,7 @@ class Project:
             self.push_trail.close()
             self._opened.store.close()
         self.serving_log.close()
+        self.poison.close()
         self.offline.close()
         self.registry.close()
         self._arrivals.close()

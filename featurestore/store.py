@@ -25,7 +25,15 @@ from featurestore.declare.problems import shown
 from featurestore.declare.zones import read_as_utc, said_zones
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
-from featurestore.errors import ManifestError, OnlineUnavailableError, RequestError, SpineError, did_you_mean
+from featurestore.errors import (
+    ManifestError,
+    NotFoundError,
+    OnlineUnavailableError,
+    PushError,
+    RequestError,
+    SpineError,
+    did_you_mean,
+)
 from featurestore.forget.forget import forget
 from featurestore.forget.forgotten import Forgotten
 from featurestore.loading.files import definition_files
@@ -71,6 +79,9 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_versions import Patience, ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
+from featurestore.streams.consume import StreamProject, consume, replay, streamed
+from featurestore.streams.consumer import Consumed, ConsumeOptions
+from featurestore.streams.poison import PoisonMessage
 from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
@@ -438,6 +449,68 @@ class FeatureStore(BoundToProcess):
         with self._told_later(answer, source, who, request_id):
             pushed = answer.within(seconds)
         return self._told(source, pushed, who, request_id)
+
+    @checked
+    def consume(
+        self, stop: Event | None = None, *, sources: Sequence[str] | None = None, until_end: bool = False, skip_lost: bool = False,
+        begin_again: bool = False,
+    ) -> dict[str, Consumed]:  # fmt: skip
+        """Push what the streams of push sources have, exactly once, until `stop` is set; what was done, by source.
+
+        sources: only these; by default all that are applied with a stream. until_end: return when each partition was at its end
+        once. skip_lost: go on where messages were deleted before they were read, and count them. begin_again: read from the first
+        message, whatever was read of a stream of that name before. Of several processes each reads its share of the
+        partitions. Messages that cannot be taken are kept aside; see `poison`. Raises NotFoundError, ConfigError, PushError,
+        BrokerError where a stream lost messages or is another one, and LogError.
+        """
+        if stop is not None and not isinstance(stop, Event):
+            raise RequestError(f"stop is a threading.Event, and not {shown(stop)}")
+        project = self._stream_project()
+        found = streamed(project.pushing, sources)
+        options = ConsumeOptions(until_end, skip_lost, begin_again)
+        return consume(project, found, stop=stop or Event(), options=options)
+
+    def _stream_project(self) -> StreamProject:
+        project = self._project
+        config = project.config
+
+        def told(source: str, pushed: Pushed) -> None:
+            self._told(source, pushed, "featurestore consume", None)
+
+        return StreamProject(config.project, project.pushing, project.online, project.poison, config.brokers, told)
+
+    @checked
+    def poison(self, source: str, *, after: int = 0, most: int = 1_000) -> list[PoisonMessage]:
+        """The messages of a source's stream that could not be taken, and why, in the order in which they were kept aside.
+
+        after: those after the one of this id. most: so many at most.
+        """
+        return self._project.poison.messages(source, after=after, most=most)
+
+    @checked
+    def replay_poison(self, source: str, ids: Sequence[int] | None = None) -> dict[int, Pushed | PushError]:
+        """Push messages that were kept aside again, after what was wrong was put right; what became of each, by its id.
+
+        ids: only these; by default all. One that is taken is kept aside no more. Raises NotFoundError, PushError, LogError and OnlineStoreError.
+        """
+        project = self._stream_project()
+        (found,) = streamed(project.pushing, [source])
+        return replay(project, found, self._poison_of(source, ids))
+
+    def _poison_of(self, source: str, ids: Sequence[int] | None) -> list[PoisonMessage]:
+        found: list[PoisonMessage] = []
+        while more := self._project.poison.messages(source, after=found[-1].id if found else 0):
+            found += more
+        known = {one.id: one for one in found}
+        for number in ids or ():
+            if number not in known:
+                raise NotFoundError(f"No message {number} of push source '{source}' is kept aside")
+        return found if ids is None else [known[number] for number in sorted(ids)]
+
+    @checked
+    def discard_poison(self, source: str, ids: Sequence[int] | None = None) -> int:
+        """Forget messages that were kept aside, without pushing them; how many. ids: only these; by default all."""
+        return self._project.poison.remove(source, [one.id for one in self._poison_of(source, ids)])
 
     @checked
     def submit_push(

@@ -45,6 +45,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "lock_timeout": (('"60s"', "must be a number"), ("0", "must be more than 0"), ("[1]", "must be a number")),
     "definitions": (('"*.py"', "must be a list"), ("[3]", "must be text in quotes"), ('["/a/*.py"]', "must be a pattern relative to the file")),
     "sources": (('"x"', "must be a table"), ("{rows = 3}", "must be text in quotes")),
+    "brokers": (('"x"', "must be a table"), ("{events = 3}", "must be a table"), ("{events = {url = [1]}}", "must be text in quotes")),
     "databases": (('"x"', "must be a table"), ("{shop = 3}", "must be text in quotes")),
     "catalogs": (('"x"', "must be a table"), ('{lake = "x"}', "must be a table"), ("{lake = {uri = 3}}", "must be text in quotes")),
     "offline": (("3", "must be a table"),),

@@ -21,9 +21,11 @@ from featurestore.errors import (
     FingerprintError,
     ForbiddenError,
     OnlineDamagedError,
+    RowRefusedError,
     UnauthenticatedError,
 )
 from featurestore.materialize.lease import Holder, LeaseTakenError
+from featurestore.streams.reader import MessagesLostError
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Float64
 from tests.small import NOON, hours, opened, table, view_of
@@ -144,6 +146,8 @@ def test_every_error_is_the_same_in_another_process() -> None:
         FingerprintError: FingerprintError("other", changes=[("a", "1", None)]),
         UnauthenticatedError: UnauthenticatedError("who asks?", challenge="Bearer"),
         ForbiddenError: ForbiddenError("not that", scope="push"),
+        RowRefusedError: RowRefusedError("row 3: no", {3: "no"}),
+        MessagesLostError: MessagesLostError("gone", partition=1, place="7", lost=2),
         LeaseTakenError: LeaseTakenError("View 'v'", Holder("host", 7, "token", 0)),
     }
     kinds = errors()

@@ -164,8 +164,8 @@ class Story:
         with pytest.MonkeyPatch.context() as patch:
             if where == "append":
 
-                def dying(own: Any, batches: Any) -> None:
-                    append(own, batches)
+                def dying(own: Any, batches: Any, *moves: Any) -> None:
+                    append(own, batches, *moves)
                     raise Killed
 
                 patch.setattr(type(log), "append", dying)

@@ -44,6 +44,7 @@ from featurestore.serving.log.copying import copy_serving_log
 from featurestore.sources import arrivals
 from featurestore.sources.log import FileLog
 from featurestore.sources.push_logs import LATE, ROWS
+from featurestore.streams import poison
 
 LOGGER = logging.getLogger("featurestore")
 
@@ -97,6 +98,13 @@ def _copy(config: Config, place: Path) -> None:
         copy_serving_log(owned.path, place / SERVED)
     for folder in _log_folders(config):
         _copy_logs(folder, place / LOGS / folder.name)
+    kept_aside = poison.place_in(config.logs)  # after the logs, which say which messages were read
+    if kept_aside.exists():
+        (place / LOGS).mkdir(exist_ok=True)
+        mark = poison.APPLICATION, poison.SCHEMA
+        SQLiteFile(kept_aside, poison.WHAT, *mark, WAIT_SECONDS, project=config.project).copy_to(
+            poison.place_in(place / LOGS)
+        )
     if isinstance(config.registry, Path):
         journal = config.registry.with_suffix(".arrivals.db")
         mark = arrivals.APPLICATION, arrivals.SCHEMA

@@ -10,6 +10,7 @@ from featurestore.cli.application import add, app
 from featurestore.cli.auditing import audit
 from featurestore.cli.availability import availability
 from featurestore.cli.backing_up import backup, restore
+from featurestore.cli.consuming import consume, poison
 from featurestore.cli.definitions import apply, history, plan, show, teardown
 from featurestore.cli.exporting import export_feast
 from featurestore.cli.forgetting import forget
@@ -28,9 +29,9 @@ __all__ = ["app", "main"]
 
 add("Start", init, import_feast, plan, apply, show, history)
 add("Train", historical, snapshot)
-add("Serve", materialize, online, push, serve, export_feast)
+add("Serve", materialize, online, push, consume, serve, export_feast)
 add("Look", status, explain, lineage, manifest, audit, availability, simulate)
-add("Operate", verify, compact, take_back, forget, backup, restore, keys, registry, activity, teardown)
+add("Operate", verify, compact, take_back, poison, forget, backup, restore, keys, registry, activity, teardown)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from featurestore.clock import instant_of, to_datetime
 from featurestore.declare.declaration import ColumnName, Name, TypeField, declares
 from featurestore.declare.durations import PositiveDuration, parse_duration
 from featurestore.declare.sources import RefreshOptions, Source, aware
+from featurestore.declare.streams import Stream
 from featurestore.errors import PushError, did_you_mean
 from featurestore.types import FeatureType
 
@@ -47,6 +48,8 @@ class PushOptions(RefreshOptions, total=False):
     there is none."""
     cutover: datetime | None
     """Until when the history counts; rows are pushed after it. None: there is no history."""
+    stream: Stream | None
+    """A KafkaStream or a RedisStream, whose messages `featurestore consume` pushes. None: there is none."""
     derived: Mapping[str, str]
     """New columns as SQL expressions over the source's own."""
     owner: str
@@ -81,6 +84,8 @@ class PushSource(Source):
     """The batch source whose rows count up to `cutover`. None: there is none."""
     cutover: Annotated[datetime, AfterValidator(aware)] | None = None
     """Until when the history counts, in UTC. None: there is no history."""
+    stream: SerializeAsAny[Stream] | None = None
+    """The stream whose messages are pushed to it. None: there is none."""
 
     @declares
     def __init__(self, name: Name, **options: Unpack[PushOptions]) -> None:
@@ -123,6 +128,10 @@ class PushSource(Source):
             raise ValueError(
                 f"event_time column '{self.event_time}' is {self.columns[self.event_time]}, and must be Timestamp"
             )
+        for column in self.stream.fields if self.stream is not None else ():
+            if column not in self.columns:
+                hint = did_you_mean(column, self.columns, noun="Its columns")
+                raise ValueError(f"stream: fields: the schema has no column '{column}'.{hint}")
         if (self.history is None) != (self.cutover is None):
             raise ValueError("history and cutover go together: the batch rows, and until when they count")
         if self.history is not None:

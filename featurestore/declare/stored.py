@@ -23,6 +23,7 @@ from featurestore.declare.problems import problems
 from featurestore.declare.push import PushSource
 from featurestore.declare.services import FeatureService
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source, TableSource
+from featurestore.declare.streams import KafkaStream, RedisStream, Stream
 from featurestore.declare.text_sources import CsvSource, JsonLinesSource
 from featurestore.declare.views import FeatureView, Selection
 from featurestore.errors import RegistryError, did_you_mean
@@ -42,6 +43,7 @@ SOURCES = (
     PushSource,
 )
 """Every class of sources, imported here so that one is found by its `kind`, whatever else a process has imported."""
+STREAMS = (KafkaStream, RedisStream)
 
 
 def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:
@@ -50,6 +52,9 @@ def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:
     history = getattr(item, "history", None)
     if isinstance(history, Source) and "history" in fields:
         fields["history"] = dump(history)
+    stream = getattr(item, "stream", None)
+    if isinstance(stream, Stream):
+        fields["stream"] = dump(stream)
     kind = getattr(item, "kind", None)
     return fields if kind is None else {"kind": kind, **fields}
 
@@ -74,6 +79,9 @@ def read_source(fields: Mapping[str, Any]) -> Source:
     history = fields.get("history")
     if isinstance(history, Mapping):
         fields = {**fields, "history": read_source(history)}
+    stream = fields.get("stream")
+    if isinstance(stream, Mapping):
+        fields = {**fields, "stream": read(_of_kind(Stream, stream["kind"]), stream)}
     return read(_of_kind(Source, fields["kind"]), fields)
 
 

@@ -23,7 +23,7 @@ LEASE_US = 120_000_000
 """µs for which a run may be silent before another takes its place; a dead process of this machine is replaced at once."""
 
 
-_HELD: set[str] = set()
+HELD: set[str] = set()
 """The tokens of this process's leases. One of its own that is not among them is of a run that is over."""
 
 
@@ -59,7 +59,12 @@ class Holder(NamedTuple):
             return False
         if self.host != socket.gethostname() or self.space not in {None, _pid_space()}:
             return True
-        return self.token in _HELD if self.pid == os.getpid() else _is_alive(self.pid)
+        return self.token in HELD if self.pid == os.getpid() else _is_alive(self.pid)
+
+    @classmethod
+    def this(cls, token: str, ends: int) -> Holder:
+        """This process."""
+        return cls(socket.gethostname(), os.getpid(), token, ends, _pid_space())
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -94,7 +99,7 @@ class Lease:
         self._title = title
         self._token = secrets.token_hex(8)
         self.progress: RunProgress | None = None
-        _HELD.add(self._token)
+        HELD.add(self._token)
         try:
             try:
                 self._take()
@@ -103,7 +108,7 @@ class Lease:
                 # that one until somebody writes. Either way the next look shows who holds it.
                 self._take()
         except BaseException:
-            _HELD.discard(self._token)
+            HELD.discard(self._token)
             raise
 
     def _take(self) -> None:
@@ -138,14 +143,14 @@ class Lease:
     def release(self, puts: Mapping[bytes, bytes | None]) -> None:
         """Write the last batch and give the lease up, at once."""
         self._swap(puts, None)
-        _HELD.discard(self._token)
+        HELD.discard(self._token)
 
     def give_up(self) -> None:
         """Release the lease after a failure, where that is still possible; it is nobody's for this process in any case."""
         with contextlib.suppress(FeatureStoreError):  # the failure that led here is the one to tell of
             self._find_again()
             self._swap({}, None)
-        _HELD.discard(self._token)
+        HELD.discard(self._token)
 
     def _find_again(self) -> None:
         """Take what is there for what this run last put there, where it is its own: nobody else writes its token."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from featurestore.clock import to_datetime
 from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
-from featurestore.errors import PushError
+from featurestore.errors import PushError, RowRefusedError
 from featurestore.lazy import pa
 from featurestore.push.pushed import Pushed
 from featurestore.semantics.order import order_bytes
@@ -122,14 +122,15 @@ def deduplicate(
 
 
 def _ahead(source: PushSource, times: Sequence[int | None], now: int) -> PushError | None:
-    """What is wrong with the first row that is further ahead of the store's clock than a row may be."""
-    for row, happened in enumerate(times):
-        if happened is not None and happened > now + source.tolerance:
-            return PushError(
-                f"{source.title}: row {row}, column '{source.event_time}': it happened at "
-                f"{to_json(Timestamp, timestamp_of(happened))}, and the store's clock is at {to_datetime(now).isoformat()}; a row may "
-                f"be at most {source.tolerance / 1e6:g} s ahead of it"
-            )
+    """What is wrong with the rows that are further ahead of the store's clock than a row may be."""
+    ahead = {
+        row: f"column '{source.event_time}': it happened at {to_json(Timestamp, timestamp_of(happened))}, and the store's clock is at "
+        f"{to_datetime(now).isoformat()}; a row may be at most {source.tolerance / 1e6:g} s ahead of it"
+        for row, happened in enumerate(times)
+        if happened is not None and happened > now + source.tolerance
+    }
+    for row, why in ahead.items():
+        return RowRefusedError(f"{source.title}: row {row}, {why}", ahead)
     return None
 
 
@@ -139,10 +140,11 @@ def _behind(
     """What is wrong with the first row that came too late to count."""
     for row, (happened, identity) in enumerate(zip(times, held, strict=True)):
         if _is_late(happened, identity, now - source.lateness):
-            return PushError(
-                f"{source.title}: row {row} came too late, and would never be served nor trained on: it happened more than "
-                f"{show_duration(source.lateness)} ago, the lateness of the source"
+            why = (
+                f"came too late, and would never be served nor trained on: it happened more than {show_duration(source.lateness)} "
+                "ago, the lateness of the source"
             )
+            return RowRefusedError(f"{source.title}: row {row} {why}", {row: why})
     return None
 
 

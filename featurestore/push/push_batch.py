@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore.declare.push import KNOWN_AT, REPLACES
-from featurestore.errors import OnlineUnavailableError, PushError
+from featurestore.errors import DeposedError, OnlineUnavailableError, PushError, RowRefusedError
 from featurestore.lazy import pa
 from featurestore.online.source_state import NEVER, SourceState
 from featurestore.push.apply_log import BatchReading
 from featurestore.push.current_rows import outdated
 from featurestore.push.deduplicate import Deduplicated, deduplicate
+from featurestore.push.late_rows import kept_aside, late_rows_moved
 from featurestore.push.locked_state import AppliedSource, LockedState, StateChangedError, settled
 from featurestore.push.merge_rows import PushedView
 from featurestore.push.push_queue import Fate, PushQueue, QueuedPush
@@ -62,23 +63,34 @@ class PushBatch:
         whole = pa.concat_tables(tables)
         known = self._state.known(applied.source, whole)
         overwriting = {number: request.overwrite for number, request in enumerate(requests) if request.overwrite}
-        refused: Mapping[int, PushError] = {}
+        refused: Mapping[int, PushError] = self._read_on_by_others(requests, clock)
         if overwriting:
-            refused = outdated(applied.source, tables, overwriting, log=self._log, forgotten=self._offline.forgotten)
+            changed = outdated(applied.source, tables, overwriting, log=self._log, forgotten=self._offline.forgotten)
+            refused = {**refused, **changed}
         while True:
             found = deduplicate(applied.source, tables, known, now=now, refused=refused, overwriting=overwriting)
+            moves = _moves(found, requests)
+            if (
+                moves
+            ):  # late rows are kept aside after this, and before anything else is: whoever dies in between lost none
+                moves |= late_rows_moved(whole.take(pa.array(found.late)) if found.late else None)
             if not found.fresh:
+                if moves:
+                    self._log.move(moves)
                 break
             waiting = [request for number, request in enumerate(requests) if number not in refused]
+            fresh = whole.take(pa.array(found.fresh))
             try:
-                self._write(applied, whole.take(pa.array(found.fresh)), found, (state, clock), views=views, of=waiting)
+                self._write(applied, fresh, found, (state, clock), views=views, of=waiting, moves=moves)
                 break
             except _UnreadableError as error:
                 refused = self._unreadable(tables, views, refused, str(error))
             except _GivenUpError as error:
                 gone = [number for number, request in enumerate(requests) if request in error.requests]
                 refused = {**refused, **dict.fromkeys(gone, PushError(GIVEN_UP))}
-        if found.late:
+        if moves:
+            self._keep_moved_aside(now)
+        elif found.late:
             self._keep_aside(whole.take(pa.array(found.late)), now)
         lacking = rows_without_key(applied.source, applied.views, whole) if found.fresh else None
         return found.outcomes if lacking is None else _telling(found, tables, lacking)
@@ -101,7 +113,8 @@ class PushBatch:
             if number not in found:
                 failure = self._first_failure(table, views)
                 if failure is not None:
-                    found[number] = PushError(f"{self._title}: row {failure[0]}: {failure[1]}")
+                    said = f"{self._title}: row {failure[0]}: {failure[1]}"
+                    found[number] = RowRefusedError(said, {failure[0]: failure[1]})
         if len(found) == len(refused):
             raise PushError(f"{self._title}: {why}")
         return found
@@ -119,17 +132,41 @@ class PushBatch:
                 end, why = middle, str(error)
         return (first, why) if why else None
 
-    def _keep_aside(self, rows: pa.Table, now: int) -> None:
+    def _read_on_by_others(self, requests: Sequence[QueuedPush], now: int) -> dict[int, PushError]:
+        """The requests whose rows come from partitions of streams that are not where they were when the rows were read; under the
+        lock, so that nobody moves them until these rows are kept."""
+        if all(request.advance is None for request in requests):
+            return {}
+        self._keep_moved_aside(now)
+        held: dict[str, str | None] = {**self._log.positions()}
+        found: dict[int, PushError] = {}
+        for number, request in enumerate(requests):
+            for name, since in request.advance.since.items() if request.advance is not None else ():
+                if held.get(name) != since:
+                    said = f"{self._title}: another consumer reads {name} by now, or it was set to another place"
+                    found[number] = DeposedError(f"{said}; nothing of these rows was kept")
+            if request.advance is not None and number not in found:
+                held |= dict.fromkeys(request.advance.since, "")  # of a second one, nothing is kept
+        return found
+
+    def _keep_moved_aside(self, now: int) -> None:
+        """Keep late rows aside that the log has with the position of the stream that they come from, where they are not yet."""
+        rows, token = kept_aside(self._log.positions())
+        if rows is not None and self._offline.log(self._state.source, LATE).positions().get(LATE) != token:
+            self._keep_aside(rows, now, token=token)
+
+    def _keep_aside(self, rows: pa.Table, now: int, *, token: str | None = None) -> None:
+        """token: by which it is known that they are."""
         log = self._offline.log(self._state.source, LATE)
         with log.lock("keeping late rows aside"):
             last = log.last_known_at()
             first = now if last is None else max(now, last + 1)
             stamped = _stamped(rows, range(first, first + rows.num_rows), [None] * rows.num_rows)
-            log.append(_batches(stamped, log.schema))
+            log.append(_batches(stamped, log.schema), None if token is None else {LATE: token})
 
     def _write(
         self, applied: AppliedSource, rows: pa.Table, found: Deduplicated, read: tuple[SourceState, int], *,
-        views: Sequence[PushedView], of: Sequence[QueuedPush],
+        views: Sequence[PushedView], of: Sequence[QueuedPush], moves: Mapping[str, str],
     ) -> None:  # fmt: skip
         source, (state, clock) = applied.source, read
         first = self._first(state, clock)
@@ -145,7 +182,7 @@ class PushBatch:
         if gone:
             self._state.swap({}, state._replace(reserved=None))
             raise _GivenUpError(gone)
-        self._log.append(_batches(table, self._log.schema))
+        self._log.append(_batches(table, self._log.schema), moves or None)
         self._queue.fate = Fate.LOGGED
         upto = settled(source, table)
         puts = self._applying.records(reading, upto=upto)
@@ -185,6 +222,15 @@ def _telling(
         outcomes.append(outcome.telling(without_key=count) if isinstance(outcome, Pushed) else outcome)
         first += table.num_rows
     return outcomes
+
+
+def _moves(found: Deduplicated, requests: Sequence[QueuedPush]) -> dict[str, str]:
+    """How far streams were read when the rows are kept of the requests that are not refused."""
+    moves: dict[str, str] = {}
+    for outcome, request in zip(found.outcomes, requests, strict=True):
+        if request.advance is not None and isinstance(outcome, Pushed):
+            moves |= request.advance.upto
+    return moves
 
 
 def _stamped(rows: pa.Table, known: Sequence[int], replaces: Sequence[int | None]) -> pa.Table:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
+from typing import NamedTuple
 
 from featurestore.errors import FeatureStoreError, OnlineUnavailableError
 from featurestore.lazy import pa
@@ -79,14 +80,24 @@ class PushAnswer(Future[Pushed]):
         raise fate.told(OnlineUnavailableError("The push was not answered in the time that it was given."))
 
 
+class Advance(NamedTuple):
+    """How far partitions of a stream are read when the rows are kept that come from them. since: where each must still be, as
+    `Log.positions` has it (None: nowhere yet); upto: where each is then."""
+
+    since: Mapping[str, str | None]
+    upto: Mapping[str, str]
+
+
 @dataclass(eq=False)
 class QueuedPush:
-    """Rows that wait, and what becomes of them. overwrite: whether they say what rows are from now on, and in place of which."""
+    """Rows that wait, and what becomes of them. overwrite: whether they say what rows are from now on, and in place of which.
+    advance: of the stream that they come from."""
 
     table: pa.Table
     naive: tuple[str, ...]
     answer: PushAnswer
     overwrite: bool | CurrentRows = False
+    advance: Advance | None = None
 
 
 class PushQueue:
@@ -98,10 +109,12 @@ class PushQueue:
         self._gate = threading.Lock()
         self.fate = Fate.REFUSED
 
-    def join(self, rows: GivenRows, *, overwrite: bool | CurrentRows = False) -> PushAnswer:
-        """Stand at the end with some rows; without any, there is nothing to wait for."""
-        request = QueuedPush(*rows, answer=PushAnswer(self), overwrite=overwrite)
-        if rows.table.num_rows:
+    def join(
+        self, rows: GivenRows, *, overwrite: bool | CurrentRows = False, advance: Advance | None = None
+    ) -> PushAnswer:
+        """Stand at the end with some rows; without any, and without an advance, there is nothing to wait for."""
+        request = QueuedPush(*rows, answer=PushAnswer(self), overwrite=overwrite, advance=advance)
+        if rows.table.num_rows or advance is not None:
             with self._gate:
                 self._waiting.append(request)
             request.answer.add_done_callback(self._leave)

@@ -24,7 +24,7 @@ from featurestore.push.compactor import Compactor
 from featurestore.push.current_rows import CurrentRows
 from featurestore.push.heartbeat import Heartbeat
 from featurestore.push.locked_state import AppliedSource
-from featurestore.push.push_queue import PushAnswer
+from featurestore.push.push_queue import Advance, PushAnswer
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import Pusher, TakenBack
 from featurestore.push.witness import LOOK_EVERY_US, LogWitness
@@ -123,11 +123,31 @@ class Pushing:
         for log in self._offline.logs.opened(name):
             self._compactor.notice(log)
 
-    def submit(self, name: str, rows: Any, *, json: bool = False, overwrite: bool | CurrentRows = False) -> PushAnswer:
-        """`push` that does not wait: what will become of the rows. overwrite: see Pusher."""
+    def submit(
+        self,
+        name: str,
+        rows: Any,
+        *,
+        json: bool = False,
+        overwrite: bool | CurrentRows = False,
+        advance: Advance | None = None,
+    ) -> PushAnswer:
+        """`push` that does not wait: what will become of the rows. overwrite, advance: see Pusher."""
         pusher = self._pusher(name)
         self._beat()
-        return pusher.submit(rows, json=json, overwrite=overwrite)
+        return pusher.submit(rows, json=json, overwrite=overwrite, advance=advance)
+
+    def positions(self, name: str) -> dict[str, str]:
+        """How far streams were read that feed a source; see Pusher."""
+        return self._pusher(name).positions()
+
+    def is_open(self, name: str) -> bool:
+        """Whether a source takes rows by now: its history, if it has one, is over."""
+        return self._applied(name).source.is_open(self._store.get([]).now)
+
+    def sources(self) -> list[PushSource]:
+        """The push sources that are applied, or of services that are kept."""
+        return [source for source in self._read().sources.values() if isinstance(source, PushSource)]
 
     def key_columns(self, name: str) -> frozenset[str]:
         """The columns of a source that are part of a key online: its identity, and the keys of the views over it."""

@@ -27,7 +27,7 @@ from featurestore.push.deduplicate import IDENTITY, Identity, digests_of, identi
 from featurestore.push.locked_state import AppliedSource, LockedState, Puts, twice
 from featurestore.push.merge_rows import PushedView
 from featurestore.push.push_batch import PushBatch
-from featurestore.push.push_queue import Fate, PushAnswer, PushQueue, QueuedPush
+from featurestore.push.push_queue import Advance, Fate, PushAnswer, PushQueue, QueuedPush
 from featurestore.push.pushed import Pushed
 from featurestore.push.rebuild_records import folded_records
 from featurestore.push.rows import given_rows, write_rows
@@ -76,14 +76,17 @@ class Pusher:
         """
         return self.submit(rows, json=json).result()
 
-    def submit(self, rows: Any, *, json: bool = False, overwrite: bool | CurrentRows = False) -> PushAnswer:
+    def submit(
+        self, rows: Any, *, json: bool = False, overwrite: bool | CurrentRows = False, advance: Advance | None = None
+    ) -> PushAnswer:
         """`push` that does not wait: what will become of the rows. Raises PushError for rows that cannot be read.
 
         overwrite: the rows say what they are from now on, whatever they were before; where current rows of a key are given, only
-        while these are the current ones, and RowsChangedError else. One thread takes the batches of all who wait, which then
-        wake up for their own answer only.
+        while these are the current ones, and RowsChangedError else. advance: of the stream that they come from, which is kept
+        with them, or else with the rows that they change nothing of; DeposedError where another has read on there. One thread
+        takes the batches of all who wait, which then wake up for their own answer only.
         """
-        answer = self._queue.join(given_rows(self.source, rows, json=json), overwrite=overwrite)
+        answer = self._queue.join(given_rows(self.source, rows, json=json), overwrite=overwrite, advance=advance)
         if self._queue.needs_service():
             self._thread.submit(self._serve)
         return answer
@@ -98,6 +101,11 @@ class Pusher:
         """Apply what is in the log and not online yet."""
         with self.alone("bringing online what is in it"):
             twice(self._confirmed)
+
+    def positions(self) -> dict[str, str]:
+        """How far streams were read that feed the source, by partition, as of the rows that are in its log."""
+        with self._log.lock("reading how far its streams were read"):
+            return self._log.positions()
 
     def confirm(self, *, older: int) -> None:
         """Say online that all of the log is there by now, where that was said longer ago than `older` (µs).

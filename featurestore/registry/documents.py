@@ -47,7 +47,7 @@ LABELS = ("description", "owner", "tags")
 PLACES = ("kind", "path", "table", "content")
 """Where a source's rows lie."""
 
-BESIDE = (*LABELS, *PLACES, "freshness")
+BESIDE = (*LABELS, *PLACES, "freshness", "stream")
 """The fields of a definition that are no part of its fingerprint."""
 
 

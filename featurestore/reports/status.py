@@ -25,6 +25,8 @@ from featurestore.serving.view_readers import Vouched
 from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import LATE
+from featurestore.streams.membership import consumers_key
+from featurestore.streams.progress import PartitionProgress, progress_of
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,15 @@ class PushStatus:
     segments: int
     late: int
     """Rows that came too late to count and are kept aside."""
+    partitions: tuple[PartitionProgress, ...] = ()
+    """How far each partition of its stream was read; empty where it has none, or none was read yet."""
+    poison: int = 0
+    """Messages of its stream that could not be taken and are kept aside."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, instants as RFC 3339."""
-        return {**plain(self), "applied": instant_json(self.applied)}
+        told = [one.to_dict() for one in self.partitions]
+        return {**plain(self), "applied": instant_json(self.applied), "partitions": told}
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,11 @@ def _online_state(project: Project, views: Sequence[ResolvedView]) -> _OnlineSta
             state_key(name, view.source, tagged=online.tagged) if isinstance(view.source, PushSource) else None
             for view in views
         ]
-        keys = list(dict.fromkeys([*marks, *leases, *(key for key in states if key is not None)]))
+        streamed = [
+            view.source.name for view in views if isinstance(view.source, PushSource) and view.source.stream is not None
+        ]
+        consumers = [consumers_key(name, source) for source in streamed]
+        keys = list(dict.fromkeys([*marks, *leases, *(key for key in states if key is not None), *consumers]))
         reading = online.get(keys)
     except OnlineStoreError as error:
         return _OnlineState(project.now(), {b"": None}, nothing, nothing, [None] * len(views), None, str(error))
@@ -186,7 +197,7 @@ def status_of(project: Project) -> list[ViewStatus]:
             wanted = max(wanted, state.applied)
         source, pushes = view.source, None
         if isinstance(source, PushSource):
-            pushes = logs.get(source.name) or _log_status(source, offline, None if online.why else state)
+            pushes = logs.get(source.name) or _log_status(project, source, None if online.why else state, online)
             logs[source.name] = pushes
         freshness = _freshness(view)
         newest = None if freshness is None else _newest(view, offline)
@@ -207,9 +218,14 @@ def _freshness(view: ResolvedView) -> int | None:
     return said
 
 
-def _log_status(source: PushSource, offline: Offline, state: SourceState | None) -> PushStatus:
+def _log_status(project: Project, source: PushSource, state: SourceState | None, online: _OnlineState) -> PushStatus:
     """state: what is said online of the source; None where nobody knows."""
+    offline = project.offline
     log = offline.log(source)
+    partitions: tuple[PartitionProgress, ...] = ()
+    if source.stream is not None:
+        consumers = online.held.get(consumers_key(project.config.project, source.name))
+        partitions = progress_of(source, log.positions(), consumers, online.now)
     segments = log.segments()
     late = offline.log(source, LATE).segments() if offline.logs.has(source.name, LATE) else ()
     return PushStatus(
@@ -220,6 +236,8 @@ def _log_status(source: PushSource, offline: Offline, state: SourceState | None)
         log.stored_bytes(),
         len(segments),
         sum(segment.rows or 0 for segment in late),
+        partitions,
+        0 if source.stream is None else project.poison.count(source.name),
     )
 
 
@@ -231,6 +249,23 @@ def _pending(log: Log, applied: int) -> int:
             continue
         count += segment.rows if segment.first > applied else log.read(applied, segment.last).num_rows
     return count
+
+
+def _stream_notes(log: PushStatus) -> Iterator[str]:
+    for one in log.partitions:
+        lag = (
+            "how far behind is not known"
+            if one.lag is None
+            else f"{'at least ' if one.at_least else ''}{one.lag} messages behind"
+        )
+        since = "" if not one.behind else f", for {show_duration(one.behind)}"
+        lost = f", {one.lost} lost" if one.lost else ""
+        yield (
+            f"push source '{log.source}', partition {one.partition} of its stream: read up to {one.place} by {one.consumer or 'nobody now'}, "
+            f"{lag}{since}; {one.taken} messages taken{lost}"
+        )
+    if log.poison:
+        yield f"push source '{log.source}': {log.poison} messages are kept aside; see featurestore poison list {log.source}"
 
 
 def _newest(view: ResolvedView, offline: Offline) -> int | None:
@@ -311,6 +346,7 @@ def _notes(views: Sequence[ViewStatus]) -> Iterator[str]:
             f"push source '{log.source}': {online}, {log.late} late rows kept aside; its log has "
             f"{log.rows} rows in {log.segments} segments, {log.bytes} bytes"
         )
+        yield from _stream_notes(log)
     for view in views:
         if view.run is not None:
             far = (

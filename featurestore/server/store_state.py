@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from featurestore.errors import FeatureStoreError, OnlineStoreError
 from featurestore.registry.records import RunRecord
 from featurestore.reports.audit.last_audit import last_audits
+from featurestore.reports.status import PushStatus
 from featurestore.store import FeatureStore
 
 VERSION = ("view", "fingerprint")
@@ -51,6 +52,7 @@ class StoreState(Collector):
         size = _gauge("push_log_bytes", "Bytes of a push log", "source")
         running = _gauge("materialize_run_keys", "Keys that a run of materialize that goes on is to write", *VERSION)
         written = _gauge("materialize_run_written_keys", "Keys of these that it has written", *VERSION)
+        streams = _stream_families()
         pushes = {}
         for view in self._store.status():
             if view.unavailable is not None:
@@ -72,7 +74,8 @@ class StoreState(Collector):
             assert log.pending is not None
             pending.add_metric([source], log.pending)
             size.add_metric([source], log.bytes)
-        return served, behind, stale, age, allowed, running, written, pending, size
+            _add_stream(streams, log)
+        return served, behind, stale, age, allowed, running, written, pending, size, *streams.values()
 
     def _runs(self) -> Sequence[Metric]:
         """The last run of materialize of each applied view, of which the registry has a journal, whichever process ran it."""
@@ -134,6 +137,34 @@ class StoreState(Collector):
         waiting = _gauge("serving_log_waiting", "Requests that wait in memory to be logged")
         waiting.add_metric([], max(0, losses.offered - losses.written - losses.dropped - losses.lost))
         return [*counted, waiting]
+
+
+def _stream_families() -> dict[str, Metric]:
+    part = ("source", "partition")
+    return {
+        "lag": _gauge("stream_lag_messages", "Messages of a partition of a stream that are not read yet", *part),
+        "behind": _gauge("stream_behind_seconds", "For how long a partition has not been read up to its end", *part),
+        "read": _gauge("stream_is_read", "1 where a consumer reads the partition", *part),
+        "taken": CounterMetricFamily("featurestore_stream_messages", "Messages that were read", labels=part),
+        "lost": CounterMetricFamily(
+            "featurestore_stream_lost_messages", "Messages that were gone before they were read", labels=part
+        ),
+        "poison": _gauge("stream_poison_messages", "Messages that could not be taken and are kept aside", "source"),
+    }
+
+
+def _add_stream(families: Mapping[str, Metric], log: PushStatus) -> None:
+    """What there is to tell of the stream of a push source, if it has one that was ever read."""
+    for one in log.partitions:
+        values = {
+            "lag": one.lag, "behind": None if one.behind is None else one.behind / 1e6, "read": int(one.consumer is not None),
+            "taken": one.taken, "lost": one.lost,
+        }  # fmt: skip
+        for name, value in values.items():
+            if value is not None:
+                families[name].add_metric([log.source, str(one.partition)], value)  # type: ignore[attr-defined]
+    if log.partitions:
+        families["poison"].add_metric([log.source], log.poison)  # type: ignore[attr-defined]
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -192,10 +192,10 @@ def test_a_batch_that_fails_fails_nobody_who_waits_for_the_next(monkeypatch: pyt
         own(store).push(row(0))
         append, failures = FileLog.append, [LogError("The disk is full.")]
 
-        def failing(log: FileLog, batches: Any) -> None:
+        def failing(log: FileLog, batches: Any, *moves: Any) -> None:
             if failures:
                 raise failures.pop()
-            append(log, batches)
+            append(log, batches, *moves)
 
         with monkeypatch.context() as patch:
             patch.setattr(FileLog, "append", failing)

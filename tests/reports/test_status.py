@@ -60,8 +60,8 @@ def test_a_view_over_pushed_rows_is_fresh_as_long_as_nothing_is_pending(monkeypa
         assert status.pushes.bytes > 0
         append = FileLog.append
 
-        def killed(log: FileLog, batches: Any) -> None:
-            append(log, batches)
+        def killed(log: FileLog, batches: Any, *moves: Any) -> None:
+            append(log, batches, *moves)
             raise OSError("killed")
 
         monkeypatch.setattr(FileLog, "append", killed)

@@ -137,10 +137,10 @@ def test_pushes_that_wait_at_the_same_time_share_a_turn(
     client.post("/v1/push", json={"source": "swipes", "rows": [swipe("first")]})
     written, append = [], FileLog.append
 
-    def counted(log: FileLog, batches: Any) -> None:
+    def counted(log: FileLog, batches: Any, *moves: Any) -> None:
         listed = list(batches)
         written.append(sum(batch.num_rows for batch in listed))
-        append(log, listed)
+        append(log, listed, *moves)
 
     monkeypatch.setattr(FileLog, "append", counted)
     statuses = []

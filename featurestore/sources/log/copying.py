@@ -28,6 +28,10 @@ def copy_log(files: LogFolder, place: Path) -> None:
     def use(manifest: LogManifest, file: SegmentFile) -> Callable[[], None]:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
+        positions = files.positions_file.content()
+        file.extend()
+        if files.positions_file.content() != positions or files.in_force() is not manifest:
+            raise SegmentCutError  # the positions are to be those of the rows, neither more nor less
         whole = file.whole()
 
         def finish() -> None:
@@ -39,6 +43,8 @@ def copy_log(files: LogFolder, place: Path) -> None:
             ManifestFile(place / "manifest.json").write(manifest._replace(retired=()))
             _look_at(manifest, files.folder, place)
             _check_open(last, manifest.open.number, len(whole))
+            if positions is not None:
+                (place / files.positions_file.path.name).write_bytes(positions)
             _write(place / "tip", POINTER_LAYOUT, CommitPointer(manifest.open.number, len(whole)))
 
         return finish

@@ -31,6 +31,7 @@ from featurestore.sources.log.log import (
     checked,
 )
 from featurestore.sources.log.manifest import LogManifest, Segment
+from featurestore.sources.log.positions import Moves
 from featurestore.sources.log.relation import Relation, scan_of, scan_where
 from featurestore.sources.log.returns import Return, read_returns, write_return
 from featurestore.sources.log.schema import check, difference
@@ -149,11 +150,11 @@ class FileLog(Log):
     def _holds(self) -> bool:
         return self._holder == (os.getpid(), threading.get_ident())
 
-    def append(self, batches: Iterable[pa.RecordBatch]) -> None:
+    def append(self, batches: Iterable[pa.RecordBatch], moves: Mapping[str, str] | None = None) -> None:
         """Keep rows, all of them or none, under the lock; when it returns they are on the disk.
 
         batches: of the log's schema; known_at without nulls, strictly increasing, above that of all rows before.
-        Together at most 1 GiB. ValueError where they are not so; LogError where they cannot be written.
+        Together at most 1 GiB. moves: see Log. ValueError where they are not so; LogError where they cannot be written.
         """
         if not self._holds():
             raise RuntimeError("a push log is appended to under its lock: with log.lock(): log.append(…)")
@@ -168,9 +169,31 @@ class FileLog(Log):
                 if self._files.open.end >= self._segment_bytes:
                     self._files.roll()
                     self.filled += 1
-                self._files.append(table)
+                self._files.append(table, None if moves is None else Moves(moves))
             except OSError as error:
                 raise error_of(error, self._files.open.path) from error
+
+    def move(self, moves: Mapping[str, str]) -> None:
+        """Keep how far streams were read that gave no rows, under the lock; when it returns that is on the disk."""
+        if not self._holds():
+            raise RuntimeError("a push log is changed under its lock")
+        self._check_writable()
+        with self._files.mutex:
+            place = self._files.positions_file.path
+            try:
+                self._claim(self._files.last(self._files.in_force(), self._files.open) is not None)
+                self._files.move(Moves(moves))
+            except OSError as error:
+                raise error_of(error, place) from error
+
+    def positions(self) -> dict[str, str]:
+        """How far streams were read; under the lock exactly, and else as it was a moment ago."""
+
+        def use(_: LogManifest, file: SegmentFile) -> Callable[[], dict[str, str]]:
+            found = self._files.positions_file.read().with_later(file.positions)
+            return lambda: dict(found.held)
+
+        return self._files.looked(use)
 
     def ahead_of(self, upto: int) -> pa.Table:
         """The rows that `take_back` takes: those of appends with any row known after an instant; under the lock.

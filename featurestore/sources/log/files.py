@@ -20,6 +20,7 @@ from featurestore.errors import LogDamagedError, LogError
 from featurestore.lazy import pa
 from featurestore.sources.log.log import NEVER, Confirmed
 from featurestore.sources.log.manifest import LogManifest, ManifestFile, Segment
+from featurestore.sources.log.positions import Moves, Positions, PositionsFile
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import SegmentCutError, SegmentFile
 
@@ -74,6 +75,7 @@ class LogFolder:
         own_folder(folder)
         self._pointer = NumbersFile(folder / "tip", POINTER_LAYOUT)
         self._confirmed = NumbersFile(folder / "confirmed", CONFIRMED_LAYOUT)
+        self.positions_file = PositionsFile(folder)
         if begun is not None:
             with exclusive(self.lock, doing="making the log", wait_seconds=wait_seconds):
                 if self._manifest.read() is None:
@@ -219,12 +221,24 @@ class LogFolder:
         if pointer != (file.number, file.end, file.cuts):
             self._pointer.write(CommitPointer(file.number, file.end, file.cuts))
 
-    def append(self, table: pa.Table) -> None:
-        """Write one frame with the rows of a table, durably; where that fails nothing of it stays."""
+    def positions(self) -> Positions:
+        """How far streams were read, as of the rows that are there."""
+        return self.positions_file.read().with_later(self.open.positions)
+
+    def move(self, moves: Moves) -> None:
+        """Note a change without rows, durably."""
+        before = self.positions()
+        self.positions_file.write(before.after(moves._replace(number=before.number + 1)))
+
+    def append(self, table: pa.Table, moves: Moves | None = None) -> None:
+        """Write one frame with the rows of a table, durably; where that fails nothing of it stays. moves: how far the streams were
+        read that they come from."""
         file, known = self.open, table.column(KNOWN_AT)
         batch = table.combine_chunks().to_batches()[0]
+        if moves is not None:
+            moves = moves._replace(number=self.positions().number + 1)
         try:
-            file.append(batch, first=known[0].as_py(), last=known[-1].as_py())
+            file.append(batch, first=known[0].as_py(), last=known[-1].as_py(), moves=moves)
         except BaseException:
             self._cut(file)
             raise
@@ -239,6 +253,7 @@ class LogFolder:
 
     def take_back(self, upto: int) -> None:
         """Cut off the appends with rows known after an instant; killed in the middle, they are there still."""
+        self._carry_positions()  # rows that are taken back are in somebody's hands, who pushes them again
         file, pointer = self.open, self.pointer()
         file.keep(upto)
         file.cuts = pointer.cuts + 1
@@ -247,9 +262,15 @@ class LogFolder:
 
     def roll(self) -> None:
         """Take the open segment for full and begin the next."""
+        self._carry_positions()
         file, manifest = self.open, self.in_force()
         full = manifest.open._replace(rows=file.rows, first=file.first, last=file.last, size=file.end)
         self._begin(file.number + 1, manifest._replace(segments=(*manifest.segments[:-1], full)))
+
+    def _carry_positions(self) -> None:
+        """Keep what notes of the open segment say, which nobody looks for there any more."""
+        if self.open.positions.number:
+            self.positions_file.write(self.positions())
 
     def _begin(self, number: int, manifest: LogManifest) -> None:
         segment = Segment(number, f"{number:08d}.log")

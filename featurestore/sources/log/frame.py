@@ -1,18 +1,18 @@
 """A frame: one append, as it lies in a segment file.
 
     offset  bytes
-    0       4      "FSL1"
-    4       4      length of the payload, a multiple of 8
+    0       4      "FSL1", or "FSL2" where a note follows the payload
+    4       4      length of the payload and the note, a multiple of 8
     8       4      rows
-    12      4      CRC-32 of the payload
+    12      4      CRC-32 of the payload and the note
     16      8      known_at of the first row
     24      8      known_at of the last row
     32      4      CRC-32 of the segment's number, the frame's offset and the bytes above
-    36      4      zero
-    40      …      payload: one Arrow IPC record batch message, without its schema
+    36      4      length of the note; zero in FSL1
+    40      …      payload: one Arrow IPC record batch message, without its schema; then the note, and zeros up to a multiple of 8
 
 Numbers are little-endian. Frames follow each other without gaps, each at a multiple of 8. One append is one frame, so
-a crash leaves all of it or nothing that counts. The header's checksum covers where the frame lies: bytes that
+a crash leaves all of it or nothing that counts: what the note says of the rows is there if they are. The header's checksum covers where the frame lies (in FSL2 the length of the note, too): bytes that
 were left over from elsewhere are no frame.
 """
 
@@ -26,22 +26,26 @@ from typing import NamedTuple
 from featurestore.lazy import pa
 
 MAGIC = b"FSL1"
+NOTED_MAGIC = b"FSL2"
+ANY_MAGIC = MAGIC[:3]
 FIELDS = struct.Struct("<4sIIIqq")
 PLACE = struct.Struct("<QQ")
-CHECK = struct.Struct("<I4x")
+CHECK = struct.Struct("<II")
+LENGTH = struct.Struct("<I")
 HEADER = FIELDS.size + CHECK.size
 SECTOR_BYTES = 512
 """Bytes that a disk writes at once: what a crash of the machine left unwritten is whole sectors of zeros."""
 
 
 class LogFrame(NamedTuple):
-    """Where a frame lies in its file, in bytes, and which rows it holds."""
+    """Where a frame lies in its file, in bytes, which rows it holds, and its note."""
 
     offset: int
     size: int
     rows: int
     first: int
     last: int
+    note: bytes = b""
 
 
 class Scanned(NamedTuple):
@@ -55,40 +59,51 @@ class Scanned(NamedTuple):
     after: str
 
 
-def encode(batch: pa.RecordBatch, number: int, offset: int, *, first: int, last: int) -> bytes:
+def encode(batch: pa.RecordBatch, number: int, offset: int, *, first: int, last: int, note: bytes = b"") -> bytes:
     """The bytes of a frame at an offset of segment `number`; first and last are the known_at of the batch's rows."""
-    payload = batch.serialize()
-    fields = FIELDS.pack(MAGIC, payload.size, batch.num_rows, zlib.crc32(payload), first, last)
-    return b"".join((fields, CHECK.pack(_header_check(fields, number, offset)), memoryview(payload)))
+    payload = memoryview(batch.serialize())
+    tail = note + bytes(-len(note) % 8)
+    check = zlib.crc32(tail, zlib.crc32(payload))
+    fields = FIELDS.pack(NOTED_MAGIC if note else MAGIC, len(payload) + len(tail), batch.num_rows, check, first, last)
+    head = CHECK.pack(_header_check(fields, number, offset, len(note)), len(note))
+    return b"".join((fields, head, payload, tail))
 
 
-def _header_check(fields: bytes | memoryview, number: int, offset: int) -> int:
-    return zlib.crc32(fields, zlib.crc32(PLACE.pack(number, offset)))
+def _header_check(fields: bytes | memoryview, number: int, offset: int, note: int) -> int:
+    check = zlib.crc32(fields, zlib.crc32(PLACE.pack(number, offset)))
+    return zlib.crc32(LENGTH.pack(note), check) if note else check
 
 
-def _header(data: memoryview, at: int, number: int, offset: int) -> LogFrame | None:
-    """The frame whose header lies at `at` of data, which is `offset` of the file; None where there is none."""
+def _header(data: memoryview, at: int, number: int, offset: int) -> tuple[LogFrame, int] | None:
+    """The frame whose header lies at `at` of data, which is `offset` of the file, and the length of its note; None where there is
+    none."""
     if at + HEADER > len(data):
         return None
     magic, length, rows, _, first, last = FIELDS.unpack_from(data, at)
-    (check,) = CHECK.unpack_from(data, at + FIELDS.size)
-    if magic != MAGIC or check != _header_check(data[at : at + FIELDS.size], number, offset):
+    check, note = CHECK.unpack_from(data, at + FIELDS.size)
+    if magic == MAGIC:
+        note = 0
+    elif magic != NOTED_MAGIC or not note:
         return None
-    return LogFrame(offset, HEADER + length, rows, first, last)
+    if check != _header_check(data[at : at + FIELDS.size], number, offset, note):
+        return None
+    return LogFrame(offset, HEADER + length, rows, first, last), note
 
 
 def scan(data: bytes, number: int, base: int) -> Scanned:
     """The frames in data, which lies at offset `base` of segment `number` and reaches to the end of the file."""
     view, frames, at = memoryview(data), [], 0
     while at < len(view):
-        frame = _header(view, at, number, base + at)
-        if frame is None:
+        found = _header(view, at, number, base + at)
+        if found is None:
             extent = at + HEADER
         else:
+            frame, note = found
             extent = at + frame.size
             payload = view[at + HEADER : extent]
             if extent <= len(view) and zlib.crc32(payload) == FIELDS.unpack_from(view, at)[3]:
-                frames.append(frame)
+                begins = extent - note - -note % 8
+                frames.append(frame._replace(note=bytes(view[begins : begins + note])))
                 at = extent
                 continue
         torn = extent > len(view) or _unwritten(view, at, extent)
@@ -105,9 +120,9 @@ def _unwritten(view: memoryview, start: int, stop: int) -> bool:
 
 def _frame_follows(data: bytes, start: int, number: int, base: int) -> bool:
     """Whether any later bytes are the header of a frame: then an append was acknowledged after the one that is damaged."""
-    view, at = memoryview(data), data.find(MAGIC, start)
+    view, at = memoryview(data), data.find(ANY_MAGIC, start)
     while at >= 0:
         if _header(view, at, number, base + at) is not None:
             return True
-        at = data.find(MAGIC, at + 1)
+        at = data.find(ANY_MAGIC, at + 1)
     return False

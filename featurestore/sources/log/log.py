@@ -110,12 +110,17 @@ class Log(ABC):
         """Remember what is confirmed, where it is more than before."""
 
     @abstractmethod
-    def append(self, batches: Iterable[pa.RecordBatch]) -> None:
+    def append(self, batches: Iterable[pa.RecordBatch], moves: Mapping[str, str] | None = None) -> None:
         """Keep rows, all of them or none; when it returns they are durable.
 
         batches: of the log's schema; known_at without nulls, strictly increasing, above that of all rows before.
-        Together at most 1 GiB. ValueError where they are not so; LogError where they cannot be written.
+        Together at most 1 GiB. moves: the positions of the partitions of streams from which the rows come, which are kept if they
+        are; see `positions`. ValueError where they are not so; LogError where they cannot be written.
         """
+
+    @abstractmethod
+    def move(self, moves: Mapping[str, str]) -> None:
+        """Keep positions without rows; when it returns they are durable."""
 
     @abstractmethod
     def ahead_of(self, upto: int) -> pa.Table:
@@ -133,6 +138,11 @@ class Log(ABC):
         """Keep that the online store came back older."""
 
     # What follows takes no lock.
+
+    @abstractmethod
+    def positions(self) -> dict[str, str]:
+        """By partition of a stream how far it was read, as a text that the stream's reader understands. Under the lock that is
+        exactly as of the rows that are there. Rows that are taken back change no position."""
 
     @abstractmethod
     def returns(self) -> list[Return]:

@@ -9,6 +9,7 @@ Parquet file, which lies in PostgreSQL too. Each machine has copies of such file
     push_segments    the segments; of a sealed one its file, and the checksums of that
     push_frames      the appends of segments that are not sealed
     push_returns     when the online store was found to have come back older
+    push_positions   how far streams were read that feed the source; made when a stream first does
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,7 +69,12 @@ TABLES = (
 
 APPEND = """WITH open AS (UPDATE push_segments SET rows = rows + ?, first = coalesce(first, ?), last = ?, size = size + ?
 WHERE log = ? AND number = ? RETURNING number)
-INSERT INTO push_frames (log, number, first, last, rows, data) SELECT ?, number, ?, ?, ?, ? FROM open"""
+{also}INSERT INTO push_frames (log, number, first, last, rows, data) SELECT ?, number, ?, ?, ?, ? FROM open"""
+
+POSITIONS = "CREATE TABLE IF NOT EXISTS push_positions (log INTEGER NOT NULL, partition TEXT NOT NULL, position TEXT NOT NULL, PRIMARY KEY (log, partition))"
+
+MOVE = """INSERT INTO push_positions (log, partition, position) SELECT ?, partition, position FROM {of}
+unnest(?::text[], ?::text[]) AS moved (partition, position) ON CONFLICT (log, partition) DO UPDATE SET position = excluded.position"""
 
 SEGMENTS = "SELECT number, edition, rows, first, last, size, checks FROM push_segments WHERE log = ? ORDER BY number"
 
@@ -115,6 +121,7 @@ class PostgreSQLLog(Log):
         self._held: _Held | None = None
         self._gate = mutex()
         self._at_hand: dict[tuple[int, int], list[pa.Table]] = {}
+        self._has_positions = False
         self._id, self._columns = self._made()
 
     def _made(self) -> tuple[int, pa.Schema]:
@@ -235,8 +242,9 @@ class PostgreSQLLog(Log):
 
     # --- appending --------------------------------------------------------------------------
 
-    def append(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Keep rows, all of them or none, under the lock; when it returns the server has them on its disk.
+    def append(self, batches: Iterable[pa.RecordBatch], moves: Mapping[str, str] | None = None) -> None:
+        """Keep rows, all of them or none, under the lock; when it returns the server has them on its disk. moves: see Log; they are
+        of the same statement.
 
         LogUnavailableError where the server went away; its `kept` is "unknown" where nobody can tell whether it had kept them.
         """
@@ -246,13 +254,17 @@ class PostgreSQLLog(Log):
             return
         if held.size >= self._segment_bytes:
             self._roll(held)
+        also, moved = "", tuple[Any, ...]()
+        if moves is not None:
+            self._make_positions()
+            also, moved = f", moved AS ({MOVE.format(of='open,')}) ", self._moved(moves)
         data = table.combine_chunks().to_batches()[0].serialize().to_pybytes()
         first, last = table[KNOWN_AT][0].as_py(), table[KNOWN_AT][-1].as_py()
         in_force = (table.num_rows, first, last, len(data), self._id, held.number)
         with self._database.failing():
             try:
                 row = self._id, first, last, table.num_rows, data
-                if held.connection.execute(APPEND, (*in_force, *row)).rowcount != 1:
+                if held.connection.execute(APPEND.format(also=also), (*in_force, *moved, *row)).rowcount != 1:
                     raise LogError(
                         f"The push log in {self.name} has lost its last segment; restore the database from a copy."
                     )
@@ -261,6 +273,31 @@ class PostgreSQLLog(Log):
                     raise
                 self._find_out(table, error)
         held.last, held.size = last, held.size + len(data)
+
+    def move(self, moves: Mapping[str, str]) -> None:
+        """Keep how far streams were read that gave no rows, under the lock; when it returns the server has that on its disk."""
+        held = self._mine()
+        with self._database.failing():
+            self._make_positions()
+            held.connection.execute(MOVE.format(of=""), self._moved(moves))
+
+    def _moved(self, moves: Mapping[str, str]) -> tuple[Any, ...]:
+        return self._id, list(moves), list(moves.values())
+
+    def _make_positions(self) -> None:
+        """Make the table where it is missing: a database of an earlier version has none, and is of use to that still."""
+        if not self._has_positions:
+            self._mine().connection.execute(POSITIONS)
+            self._has_positions = True
+
+    def positions(self) -> dict[str, str]:
+        """How far streams were read; under the lock as of the rows that are there."""
+        look = "SELECT partition, position FROM push_positions WHERE log = ?"
+        there = "SELECT to_regclass('push_positions') IS NOT NULL"
+        with self._database.failing(), ExitStack() as stack:
+            at = self._mine().connection if self._holds() else stack.enter_context(self._reading())
+            self._has_positions = self._has_positions or bool(at.execute(there).fetchone()[0])  # type: ignore[index]
+            return dict(at.execute(look, (self._id,)).fetchall()) if self._has_positions else {}
 
     def _roll(self, held: _Held) -> None:
         """Take the open segment for full and begin the next."""

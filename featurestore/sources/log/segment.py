@@ -11,6 +11,7 @@ from pathlib import Path
 from featurestore.durable.disk import open_file, sync, write_all
 from featurestore.lazy import pa
 from featurestore.sources.log.frame import HEADER, Scanned, encode, scan
+from featurestore.sources.log.positions import Moves, Positions
 
 
 class SegmentCutError(Exception):
@@ -21,7 +22,8 @@ class SegmentFile:
     """The frames of a segment as far as they were looked at; its index grows as the file does.
 
     end: where the last whole frame ends, in bytes. rows: how many they hold. first, last: known_at of the first and
-    last row, None while there is none. cuts: how often the log had been cut when the index was begun.
+    last row, None while there is none. cuts: how often the log had been cut when the index was begun. positions: those that its
+    frames' notes say.
     """
 
     def __init__(self, path: Path, number: int, cuts: int = 0) -> None:
@@ -35,6 +37,7 @@ class SegmentFile:
         self.cuts = cuts
         self.end = self.rows = 0
         self.first: int | None = None
+        self.positions = Positions()
         self._offsets, self._lasts = array("q"), array("q")
 
     @property
@@ -60,11 +63,15 @@ class SegmentFile:
             self._offsets.append(frame.offset)
             self._lasts.append(frame.last)
             self.rows += frame.rows
+            if frame.note:
+                self.positions = self.positions.after(Moves.decode(frame.note))
         self.end = scanned.end
 
-    def append(self, batch: pa.RecordBatch, *, first: int, last: int) -> None:
-        """Write a batch behind the last whole frame, durably; OSError leaves bytes there that `cut` removes."""
-        data = encode(batch, self.number, self.end, first=first, last=last)
+    def append(self, batch: pa.RecordBatch, *, first: int, last: int, moves: Moves | None = None) -> None:
+        """Write a batch behind the last whole frame, durably; OSError leaves bytes there that `cut` removes. moves: of the streams
+        that its rows come from."""
+        note = b"" if moves is None else moves.encode()
+        data = encode(batch, self.number, self.end, first=first, last=last, note=note)
         write_all(self._descriptor, data, self.end)
         sync(self._descriptor)
         if self.first is None:
@@ -73,6 +80,8 @@ class SegmentFile:
         self._lasts.append(last)
         self.rows += batch.num_rows
         self.end += len(data)
+        if moves is not None:
+            self.positions = self.positions.after(moves)
 
     def last_until(self, upto: int) -> int | None:
         """known_at of the last row of the frames that `keep` keeps; None where that is none."""

@@ -1,0 +1,163 @@
+"""Commands about streams that feed push sources: consume, and what becomes of messages that cannot be taken: poison."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import signal
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featurestore.cli.application import FOUND, AsJson, add_to, opened, place_of
+from featurestore.cli.output import print_json, print_table
+from featurestore.cli.streams import log_to_stderr, outlive_output
+from featurestore.clock import to_datetime
+from featurestore.errors import PushError
+
+if TYPE_CHECKING:
+    from featurestore.streams.poison import PoisonMessage
+
+SHOWN_BYTES = 60
+"""Bytes of a message that a list shows."""
+
+Source = Annotated[str, typer.Argument(help="A push source with a stream.")]
+Ids = Annotated[
+    list[int] | None, typer.Argument(metavar="[ID]...", help="Only these, as `list` names them; by default all.")
+]
+
+
+def consume(
+    context: typer.Context,
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Only these push sources; by default all with a stream.")
+    ] = None,
+    until_end: Annotated[bool, typer.Option("--until-end", help="Stop when each partition was at its end.")] = False,
+    skip_lost: Annotated[
+        bool,
+        typer.Option(
+            "--skip-lost", help="Go on where the broker deleted messages before they were read; they are counted."
+        ),
+    ] = False,
+    begin_again: Annotated[
+        bool,
+        typer.Option("--begin-again", help="Read from the first message, where a topic was deleted and made again."),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings alone.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Push what the streams of push sources have, each message once, until it is told to stop (SIGTERM).
+
+    Several processes share the partitions; where one ends, the others take over what it read.
+
+    Example: featurestore consume --until-end
+    """
+    from featurestore.config import load_config
+
+    stop = Event()
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        stop.set()
+
+    place = place_of(context)
+    before = signal.signal(signal.SIGTERM, end)
+    lines = load_config(place.repo, place.env).server.log_format
+    log_to_stderr(logging.WARNING if quiet else logging.INFO, as_json=lines == "json")
+    outlive_output()
+    try:
+        with opened(context) as store:
+            done = store.consume(
+                stop, sources=sources, until_end=until_end, skip_lost=skip_lost, begin_again=begin_again
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if as_json:
+        print_json({name: one._asdict() for name, one in done.items()})
+    elif done:
+        print_table(("source", *next(iter(done.values()))._fields), [(name, *one) for name, one in done.items()])
+    else:
+        typer.echo("No push source that is applied has a stream.")
+
+
+poison = typer.Typer(
+    name="poison",
+    help="Messages of streams that cannot be taken, kept aside: list them, push them again, forget them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _list(context: typer.Context, source: Source, as_json: AsJson = False) -> None:
+    """The messages that are kept aside, the oldest first, and why.
+
+    Example: featurestore poison list swipes
+    """
+    with opened(context) as store:
+        found = store.poison(source)
+    if as_json:
+        print_json([_described(one) for one in found])
+    elif found:
+        rows = [
+            (one.id, one.stream, one.message.partition, one.message.offset, _shown(one.message.value), one.reason)
+            for one in found
+        ]
+        print_table(("id", "stream", "partition", "offset", "message", "reason"), rows)
+    else:
+        typer.echo(f"No message of {source} is kept aside.")
+
+
+def _described(one: PoisonMessage) -> dict[str, Any]:
+    key, value = (
+        None if data is None else base64.b64encode(data).decode() for data in (one.message.key, one.message.value)
+    )
+    return {
+        "id": one.id, "stream": one.stream, "partition": one.message.partition, "offset": one.message.offset, "key": key, "value": value,
+        "timestamp_ms": one.message.timestamp, "reason": one.reason, "kept": to_datetime(one.kept).isoformat(),
+    }  # fmt: skip
+
+
+def _shown(value: bytes | None) -> str:
+    """The beginning of a message, of which nothing is taken for a sign that a terminal obeys."""
+    if value is None:
+        return "(no value)"
+    text = repr(value[:SHOWN_BYTES])[2:-1]
+    return text + ("…" if len(value) > SHOWN_BYTES else "")
+
+
+def _replay(context: typer.Context, source: Source, ids: Ids = None, as_json: AsJson = False) -> None:
+    """Push messages that were kept aside again, after what was wrong was put right; exit code 3 where one is refused again.
+
+    Example: featurestore poison replay swipes
+    """
+    with opened(context) as store:
+        done = store.replay_poison(source, ids)
+    refused = {number: str(one) for number, one in done.items() if isinstance(one, PushError)}
+    if as_json:
+        print_json(
+            {
+                str(number): {"refused": str(one)} if isinstance(one, PushError) else one.to_dict()
+                for number, one in done.items()
+            }
+        )
+    else:
+        typer.echo(f"{len(done) - len(refused)} messages pushed, {len(refused)} refused again")
+        for number, why in refused.items():
+            typer.echo(f"{number}: {why}")
+    if refused:
+        raise typer.Exit(FOUND)
+
+
+def _discard(context: typer.Context, source: Source, ids: Ids = None) -> None:
+    """Forget messages that were kept aside, without pushing them.
+
+    Example: featurestore poison discard swipes 3 4
+    """
+    with opened(context) as store:
+        typer.echo(f"{store.discard_poison(source, ids)} messages forgotten")
+
+
+for command in (_list, _replay, _discard):
+    add_to(poison, command)
