@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf
 from pathlib import Path
 from threading import Event
@@ -61,6 +61,8 @@ from featurestore.reports.audit import Audit, Audited, audit
 from featurestore.reports.audit.last_audit import keep_audit
 from featurestore.reports.availability import Availability, availability
 from featurestore.reports.description import Description, describe, describe_all
+from featurestore.reports.drift import Baseline, Drift, DriftAsked, drift
+from featurestore.reports.drift.last_drift import keep_drift
 from featurestore.reports.explain.explain import explain
 from featurestore.reports.explain.explanation import Explanation
 from featurestore.reports.explain.request import explain_request
@@ -748,6 +750,30 @@ class FeatureStore(BoundToProcess):
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
         found = audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
         keep_audit(self._project.serving_log.folder, found)
+        return found
+
+    @checked
+    def drift(
+        self, service: str, *, baseline: Any = None, before: timedelta | str = "7d", since: datetime | str = "1d",
+        until: datetime | None = None, every: timedelta | str | None = None,
+    ) -> Drift:  # fmt: skip
+        """How far what was served and logged is from a baseline, by feature; drift is no skew, of which `audit` tells.
+
+        baseline: a training frame, the Parquet file that it was written to, or a frame with the features' columns; by default
+        what was served within `before` ahead of `since`. since, until: as for `audit`. every: compare each period of that length
+        too, as "1h". The service version is that of the baseline's manifest, else the one that is applied.
+        Raises NotFoundError, and RequestError where one of the sides has no rows.
+        """
+        self._project.serving_log.flush()
+        now = self._project.now()
+        ended = now + 1 if until is None else self._instant(until, "until")  # what was served just now is over
+        self._say_naive(since, "since")
+        asked = DriftAsked(
+            service, began(since, now) or 0, ended, None if baseline is None else Baseline.of(baseline),
+            asked_duration(before, "before"), None if every is None else asked_duration(every, "every"),
+        )  # fmt: skip
+        found = drift(self._project, asked)
+        keep_drift(self._project.serving_log.folder, found)
         return found
 
     def serving_log_losses(self) -> Losses:

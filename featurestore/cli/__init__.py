@@ -12,6 +12,7 @@ from featurestore.cli.availability import availability
 from featurestore.cli.backing_up import backup, restore
 from featurestore.cli.consuming import consume, poison
 from featurestore.cli.definitions import apply, history, plan, show, teardown
+from featurestore.cli.drifting import drift
 from featurestore.cli.exporting import export_feast
 from featurestore.cli.forgetting import forget
 from featurestore.cli.importing import import_feast
@@ -30,7 +31,7 @@ __all__ = ["app", "main"]
 add("Start", init, import_feast, plan, apply, show, history)
 add("Train", historical, snapshot)
 add("Serve", materialize, online, push, consume, serve, export_feast)
-add("Look", status, explain, lineage, manifest, audit, availability, simulate)
+add("Look", status, explain, lineage, manifest, audit, drift, availability, simulate)
 add("Operate", verify, compact, take_back, poison, forget, backup, restore, keys, registry, activity, teardown)
 
 

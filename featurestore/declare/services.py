@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from featurestore.declare.declaration import NOWHERE, Declaration, Name, declares
+from featurestore.declare.drift_limits import DriftLimits, check_columns
 from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.problems import shown
 from featurestore.declare.views import FeatureView, Selection
@@ -43,6 +44,9 @@ class FeatureService(Declaration):
     skew_budget: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of its served values, 0 to 1, that an audit may find skewed before `featurestore audit --fail-on-skew`
     fails."""
+    drift_limits: DriftLimits = {}
+    """How far served values may be from a baseline before `featurestore drift --fail-on-drift` fails: by measure
+    (`featurestore.declare.drift_limits`) for every feature, and by column another dict of measures for that feature alone."""
     owner: str = ""
     """Who answers for it, for readers."""
     description: str = ""
@@ -57,12 +61,19 @@ class FeatureService(Declaration):
         *,
         features: Sequence[FeatureView | Selection | OnDemand],
         skew_budget: float = 0.0,
+        drift_limits: Mapping[str, float | Mapping[str, float]] | None = None,
         owner: str = "",
         description: str = "",
         tags: dict[str, str] | None = None,
     ) -> None:
         options = {"owner": owner, "description": description, "tags": tags or {}}
-        self.fill(name=name, features=features, skew_budget=skew_budget, **options)
+        limits = {} if drift_limits is None else drift_limits
+        self.fill(name=name, features=features, skew_budget=skew_budget, drift_limits=limits, **options)
+
+    @model_validator(mode="after")
+    def _limits_are_of_its_columns(self) -> Self:
+        check_columns(self.drift_limits, self.columns)
+        return self
 
     @classmethod
     def asked(cls, features: Sequence[FeatureView | Selection | OnDemand]) -> Self:

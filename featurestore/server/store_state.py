@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from featurestore.errors import FeatureStoreError, OnlineStoreError
 from featurestore.registry.records import RunRecord
 from featurestore.reports.audit.last_audit import last_audits
+from featurestore.reports.drift.last_drift import last_drifts
 from featurestore.reports.status import PushStatus
 from featurestore.store import FeatureStore
 
@@ -33,7 +34,10 @@ class StoreState(Collector):
         build.add_metric([version("featurestore")], 1)
         yield build
         readable = _gauge("readable", "Whether what these metrics tell could be read", "part")
-        parts = {"status": self._views, "serving_log": self._serving_log, "runs": self._runs, "audit": self._audits}
+        parts = {
+            "status": self._views, "serving_log": self._serving_log, "runs": self._runs, "audit": self._audits,
+            "drift": self._drifts,
+        }  # fmt: skip
         for part, read in parts.items():
             families, is_read = _read(read)
             yield from families
@@ -121,6 +125,23 @@ class StoreState(Collector):
             early.add_metric([service], found.early)
             at.add_metric([service], found.at / 1e6)
         return values, early, at
+
+    def _drifts(self) -> Sequence[Metric]:
+        """What the last comparison of each service with a baseline found, whichever process made it."""
+        labels = ("service", "feature", "measure")
+        distance = _gauge("drift", "How far served values were from the baseline at the last comparison", *labels)
+        limit = _gauge("drift_limit", "How far they may be, as the service says", *labels)
+        at = _gauge("drift_timestamp_seconds", "When they were compared", "service")
+        applied = self._store.registry.current().document["services"]
+        for service, found in last_drifts(self._store.config.serving_log.folder).items():
+            if service not in applied:
+                continue
+            at.add_metric([service], found.at / 1e6)
+            for family, of in ((distance, found.distances), (limit, found.limits)):
+                for feature, measures in of.items():
+                    for measure, value in measures.items():
+                        family.add_metric([service, feature, measure], value)
+        return distance, limit, at
 
     def _serving_log(self) -> Sequence[Metric]:
         losses = self._store.serving_log_losses()

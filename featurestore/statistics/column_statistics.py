@@ -18,7 +18,7 @@ from featurestore.lazy import duckdb, pa
 from featurestore.report import Report, Reported, ReportTable
 from featurestore.semantics.engine import settle_session, stream
 from featurestore.statistics.distances import infinity_norm, jensen_shannon
-from featurestore.statistics.histogram import Bucket, EqualWidth, Histogram
+from featurestore.statistics.histogram import EqualWidth, Histogram, with_infinities
 from featurestore.statistics.moments import ExactMoments
 from featurestore.types import Date, FeatureType, Timestamp
 
@@ -271,7 +271,7 @@ class _Queried:
             quantiles.add(found, counts)
             unique += len(found)
             zeros += int(counts[found == 0].sum())
-        buckets = _with_infinities(width.buckets() if width else (), beside)
+        buckets = with_infinities(width.buckets() if width else (), beside["minus_infinity"], beside["plus_infinity"])
         return NumberStatistics(
             values=count, unique=unique, zeros=zeros, least=_plain(least), greatest=_plain(greatest), mean=moments.mean(),
             deviation=moments.deviation(), quantiles=quantiles.found(), histogram=Histogram(buckets, beside["nan"]), **beside,
@@ -303,14 +303,6 @@ def _plain(value: float | None) -> float | None:
 def _odd(values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.bool_]]:
     """Which values are no finite numbers."""
     return {"nan": np.isnan(values), "minus_infinity": np.isneginf(values), "plus_infinity": np.isposinf(values)}
-
-
-def _with_infinities(buckets: tuple[Bucket, ...], beside: Mapping[str, int]) -> tuple[Bucket, ...]:
-    infinities = {"minus_infinity": -np.inf, "plus_infinity": np.inf}
-    below, above = (
-        (Bucket(infinities[word], infinities[word], beside[word]),) if beside[word] else () for word in infinities
-    )
-    return (*below, *buckets, *above)
 
 
 class _Quantiles:

@@ -63,6 +63,15 @@ def jensen_shannon(one: Histogram, other: Histogram) -> float:
     return _divergence(p / p.sum(), q / q.sum())
 
 
+def jensen_shannon_of_counts(one: Counts, other: Counts) -> float:
+    """The same of how often each value is there on two sides."""
+    if not any(one.values()) or not any(other.values()):
+        raise ValueError("A side of no values has no distance to another")
+    shares, others = _shares(one), _shares(other)
+    values = sorted({*shares, *others}, key=_bytes)
+    return _divergence(*(np.array([side.get(value, 0.0) for value in values]) for side in (shares, others)))
+
+
 def _divergence(p: Masses, q: Masses) -> float:
     middle = (p + q) / 2
     return min((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2, 1.0)

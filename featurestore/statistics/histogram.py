@@ -54,3 +54,11 @@ class EqualWidth:
         """All of them, those without values too."""
         edges = self._edges.tolist()
         return tuple(map(Bucket, edges, edges[1:], self._counts.tolist()))
+
+
+def with_infinities(buckets: tuple[Bucket, ...], minus: int, plus: int) -> tuple[Bucket, ...]:
+    """Buckets of what is finite between those of minus and plus infinity, of which there are so many."""
+    below, above = (
+        (Bucket(value, value, count),) if count else () for value, count in ((-np.inf, minus), (np.inf, plus))
+    )
+    return (*below, *buckets, *above)

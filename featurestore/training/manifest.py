@@ -93,7 +93,7 @@ def load_manifest(given: Any) -> Manifest:
     if isinstance(given, TrainingFrame):
         return _manifest(given.manifest, "a training frame")
     if isinstance(given, pa.Table):
-        found = _stamped(given.schema, "an Arrow table")
+        found = manifest_in(given)
         if found is None:
             raise ManifestError("The Arrow table has no manifest in its schema's metadata; was it made by to_arrow()?")
         return found
@@ -110,6 +110,17 @@ def load_manifest(given: Any) -> Manifest:
     )
 
 
+def manifest_in(given: Path | str | pa.Table) -> Manifest | None:
+    """The manifest of a Parquet file, in it or beside it, or of an Arrow table; None where it has none. given: a path, a URL in an
+    object store as text, or a table. Raises ManifestError of what cannot be read."""
+    if isinstance(given, pa.Table):
+        return _stamped(given.schema, "an Arrow table")
+    try:
+        return _of_parquet(given)
+    except ObjectStoreError as error:
+        raise ManifestError(str(error)) from None
+
+
 def _of_place(place: Path | str) -> Manifest:
     beside = manifest_beside(place)
     name = str(beside).rpartition("/")[2]
@@ -120,19 +131,26 @@ def _of_place(place: Path | str) -> Manifest:
     with _opened(place) as file:
         if file.read(len(PARQUET)) != PARQUET:
             return _of_json(beside if _is_file(beside) else place)
+    found = _of_parquet(place)
+    if found is None:
+        raise ManifestError(f"{place} has no manifest in its metadata, and there is no {name} beside it")
+    return found
+
+
+def _of_parquet(place: Path | str) -> Manifest | None:
+    beside = manifest_beside(place)
     try:
         with _opened(place) as file:
             within = _stamped(pq.read_schema(file), str(place))
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(no_parquet(str(place), error)) from None
     written = _of_json(beside) if _is_file(beside) else None
-    if within is None and written is None:
-        raise ManifestError(f"{place} has no manifest in its metadata, and there is no {name} beside it")
     if within is not None and written is not None and within.fingerprint != written.fingerprint:
+        name = str(beside).rpartition("/")[2]
         raise ManifestError(
             f"{place} says {within}, and {name} beside it says {written}; one of them is of another training frame"
         )
-    return within or written  # type: ignore[return-value]
+    return within or written
 
 
 def _is_file(place: Path | str) -> bool:

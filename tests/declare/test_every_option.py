@@ -377,6 +377,15 @@ CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
         "name": NAMES,
         "features": SELECTED,
         "skew_budget": number("must be at most 1", 2, 5.0, more=(Wrong("1%", "must be a number"), Wrong(-1, "must be at least 0"))),
+        "drift_limits": (
+            Wrong(3, "must be a dict of measures, or of columns, and is 3"),
+            Wrong({"missin": 0.1}, "there is no measure 'missin' (of every feature). Did you mean 'missing'?"),
+            Wrong({"psi": -0.1}, "psi must be a finite number, 0 or more, and is -0.1"),
+            Wrong({"psi": "a"}, "psi must be a finite number, 0 or more, and is 'a'"),
+            Wrong({"view__x": {"psi": float("nan")}}, "view__x.psi must be a finite number"),
+            Wrong({"view__nope": {"psi": 0.1}}, "drift_limits: there is no column 'view__nope'"),
+            Wrong({"view__x": {"missin": 0.1}}, "Did you mean 'missing'?"),
+        ),
         **LABELS,
     },
     OnDemand: {

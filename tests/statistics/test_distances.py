@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.statistics.distances import FarthestValue, infinity_norm, jensen_shannon
+from featurestore.statistics.distances import FarthestValue, infinity_norm, jensen_shannon, jensen_shannon_of_counts
 from featurestore.statistics.histogram import Bucket, Histogram
 from tests.draws import draws
 
@@ -89,6 +89,15 @@ def test_no_values_have_no_distance() -> None:
     for empty in (histogram(), histogram((0, 1, 0))):
         with pytest.raises(ValueError, match="no values"):
             jensen_shannon(empty, histogram((0, 1, 4)))
+    with pytest.raises(ValueError, match="no values"):
+        jensen_shannon_of_counts({"a": 1}, {"a": 0})
+
+
+def test_counts_are_compared_as_buckets_are() -> None:
+    """Of texts: each is a bucket of its own."""
+    one, other = {"a": 3, "b": 1}, {"a": 1, "c": 4}
+    points = [histogram(*((ord(value), ord(value), count) for value, count in side.items())) for side in (one, other)]
+    assert jensen_shannon_of_counts(one, other) == pytest.approx(jensen_shannon(*points), abs=1e-15)
 
 
 EDGES = st.lists(st.integers(-50, 50), min_size=2, max_size=8, unique=True).map(sorted)

@@ -1,21 +1,14 @@
-"""What the last audit of each service found, in a file beside the serving log, for whoever watches over it.
-
-<folder>/audits.json    service → counts of values, and when; with a checksum
-"""
+"""What the last audit of each service found, in `audits.json` beside the serving log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
-
-import orjson
+from typing import Any, NamedTuple
 
 from featurestore.clock import instant_of
-from featurestore.durable.checksums import decoded, encoded
-from featurestore.durable.disk import replace
-from featurestore.errors import FeatureStoreError
 from featurestore.reports.audit.report import COUNTS, Audit
+from featurestore.reports.last_findings import keep_findings, last_findings
 
 FILE = "audits.json"
 
@@ -32,26 +25,18 @@ class AuditedService(NamedTuple):
 def keep_audit(folder: Path, audit: Audit) -> None:
     """Keep what it found of each service that it has compared values of. Where the folder is not there, or cannot be written, nothing is kept."""
     services = dict.fromkeys(feature.service for feature in audit.features)
-    if not services or audit.audited_at is None:
-        return
-    try:
-        found = last_audits(folder)
-        for name in services:
-            features = [feature for feature in audit.features if feature.service == name]
-            counts = {count: sum(getattr(feature, count) for feature in features) for count in COUNTS}
-            early = sum(view.early for view in audit.lateness if view.service == name)
-            found[name] = AuditedService(instant_of(audit.audited_at), counts, early)
-        replace(folder / FILE, encoded({name: one._asdict() for name, one in found.items()}))
-    except (OSError, FeatureStoreError):
-        return
+    if services and audit.audited_at is not None:
+        own = {name: _found(audit, name, instant_of(audit.audited_at))._asdict() for name in services}
+        keep_findings(folder / FILE, lambda kept: {**kept, **own})
+
+
+def _found(audit: Audit, service: str, at: int) -> AuditedService:
+    features = [feature for feature in audit.features if feature.service == service]
+    counts = {count: sum(getattr(feature, count) for feature in features) for count in COUNTS}
+    return AuditedService(at, counts, sum(view.early for view in audit.lateness if view.service == service))
 
 
 def last_audits(folder: Path) -> dict[str, AuditedService]:
     """The newest audit of each service that was ever audited; a file that is not what was written says nothing. Raises OSError."""
-    try:
-        words = decoded((folder / FILE).read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, orjson.JSONDecodeError):
-        return {}
-    return {name: AuditedService(**one) for name, one in words.items()}
+    found: dict[str, Any] = last_findings(folder / FILE)
+    return {name: AuditedService(**one) for name, one in found.items()}
