@@ -6,6 +6,7 @@ appears only where a person meets it. A `Clock` is any callable that returns an 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,9 @@ Clock = Callable[[], datetime]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+ISO = re.compile(r"(?:\d{4}-?\d\d-?\d\d|\d{4}-?W\d\d(?:-?\d)?)(?:[Tt ][0-9:.,Zz+-]+)?", re.ASCII)
+"""A date, or a week and its day, and what may be a time with its offset."""
 
 
 def wall_clock() -> int:
@@ -26,6 +30,16 @@ def instant_of(value: datetime) -> int:
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
     return (value - EPOCH) // _MICROSECOND
+
+
+def datetime_of(text: str) -> datetime:
+    """The datetime that ISO 8601 text says, naive where it says no offset; ValueError where it is none.
+
+    Python's own reading takes any sign between date and time: `2026-03-01+05:00` was five o'clock, and `x` an hour's name.
+    """
+    if not ISO.fullmatch(text):
+        raise ValueError(f"{text!r} is no ISO 8601")
+    return datetime.fromisoformat(text)
 
 
 def to_datetime(instant: int) -> datetime:

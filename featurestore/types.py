@@ -31,6 +31,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as _Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from featurestore.clock import datetime_of
 from featurestore.elsewhere import missing
 from featurestore.lazy import pa
 from featurestore.number_texts import decimal_of
@@ -403,7 +404,7 @@ def _read_date(of: FeatureType, value: JsonValue) -> date | FarDate:
 
 def _read_timestamp(of: FeatureType, value: JsonValue) -> datetime | FarTimestamp:
     try:
-        read = _read_far(of, value) if value[:1] in {"+", "-"} else datetime.fromisoformat(value)
+        read = _read_far(of, value) if value[:1] in {"+", "-"} else datetime_of(value)
         return _accept_timestamp(of, read)
     except (TypeError, ValueError):
         raise ValueError(f"{value!r} is no timestamp such as '2013-12-01T06:30:00Z'") from None

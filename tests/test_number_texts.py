@@ -8,7 +8,7 @@ from decimal import Decimal as Exact
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.cli.values import json_value
@@ -37,6 +37,7 @@ def test_what_is_no_number_is_refused_wherever_it_is_read(of: FeatureType, text:
             from_json(of, text)
 
 
+@settings(deadline=None)
 @given(
     st.one_of(st.floats(allow_nan=False).map(repr), st.text("0123456789+-.eE_ ", max_size=9), st.integers().map(str))
 )

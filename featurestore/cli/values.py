@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from featurestore.clock import instant_of, wall_clock
+from featurestore.clock import datetime_of, instant_of, wall_clock
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.number_texts import float_of, whole_of
 from featurestore.types import FeatureType
@@ -67,7 +67,7 @@ def _array(text: str) -> Any:
 def instant(text: str, option: str | None = None) -> datetime:
     """An ISO 8601 instant; a naive one is UTC. option: the one that it is given to, for the message where it is none."""
     try:
-        value = datetime.fromisoformat(text)
+        value = datetime_of(text)
     except ValueError:
         said = f"{text!r} is no instant such as 2025-01-31T06:30:00Z"
         raise typer.BadParameter(said, param_hint=option) from None

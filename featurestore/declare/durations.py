@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
-from featurestore.clock import instant_of
+from featurestore.clock import datetime_of, instant_of
 from featurestore.declare.problems import shown
 from featurestore.errors import DeclarationError, RequestError
 from featurestore.types import FIRST_MICRO, LAST_MICRO
@@ -86,7 +86,7 @@ def asked_moment(value: object, option: str) -> int:
     """The same of a datetime or of ISO text, of which a naive one means UTC."""
     moment = value
     with suppress(ValueError):
-        moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+        moment = datetime_of(value) if isinstance(value, str) else value
     return asked_instant(moment, option)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from json import JSONDecodeError
+from json import JSONDecodeError, loads
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -102,6 +103,24 @@ def no_json(error: JSONDecodeError) -> str:
     if error.pos >= len(error.doc):
         return f"it ends at {place}, and is not whole"
     return f"it cannot be read from {place} on, where it says {error.doc[error.pos :][:20]!r}"
+
+
+def name_twice(text: bytes, value: Any) -> str | None:
+    """The name that an object in a JSON text has twice, of which its value keeps the last; None where there is none."""
+    # Each string has two quotes, and one for each that it holds. Where a name comes twice, those of the first are gone.
+    if text.count(b'"') + text.count(b"\\u0022") == orjson.dumps(value).count(b'"'):
+        return None
+    twice: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        names: set[str] = set()
+        for name, _ in pairs:
+            if name in names:
+                twice.append(name)
+            names.add(name)
+
+    loads(text, object_pairs_hook=look)  # which tells the quote from a backslash before u0022
+    return twice[0] if twice else None
 
 
 def shown(value: Any) -> str:

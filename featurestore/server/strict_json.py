@@ -7,14 +7,13 @@ whole is.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import orjson
 
-from featurestore.declare.problems import no_json
+from featurestore.declare.problems import name_twice, no_json
 from featurestore.server.problems import BadRequest, LimitError
 
 DEPTH = 32
@@ -44,9 +43,9 @@ def read_json(text: bytes) -> Any:
     opened = text.count(b"[") + text.count(b"{")
     if opened > DEPTH and opened - _plain_rows(value) > DEPTH:
         _check_depth(value)
-    # Each string has two quotes, and one for each that it holds. Where a name comes twice, those of the first are gone.
-    if text.count(b'"') + text.count(b"\\u0022") != orjson.dumps(value).count(b'"'):
-        json.loads(text, object_pairs_hook=_checked_names)  # which tells the quote from a backslash before u0022
+    twice = name_twice(text, value)
+    if twice is not None:
+        raise BadRequest(f"The body has the name '{twice[:100]}' twice in one object")
     return value
 
 
@@ -73,15 +72,6 @@ def _check_depth(value: Any) -> None:
 
 def _too_deep() -> BadRequest:
     return BadRequest(f"The body is nested deeper than {DEPTH} levels")
-
-
-def _checked_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise BadRequest(f"The body has the name '{name[:100]}' twice in one object")
-        found[name] = value
-    return found
 
 
 def read_whole(body: bytes) -> Any:

@@ -20,7 +20,7 @@ from featurestore.durable.own_folder import own_folder
 from featurestore.durable.parquet import storable, storable_schema
 from featurestore.lazy import pa, pq
 
-VERSION = 2
+VERSION = 3
 """Counted up when the same text is read as another value."""
 
 KEPT_SECONDS = 86_400

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from urllib.parse import unquote
 
+from featurestore.clock import datetime_of
 from featurestore.declare.sources import FileSource
 from featurestore.errors import SourceError, did_you_mean
 from featurestore.lazy import duckdb, pa
@@ -99,7 +99,7 @@ def guessed_types(source: FileSource, files: Sequence[SourceFile]) -> dict[str, 
 
 def _has_zone(text: str) -> bool:
     try:
-        return datetime.fromisoformat(text).tzinfo is not None
+        return datetime_of(text).tzinfo is not None
     except ValueError:
         return True  # it is no timestamp at all, as is said where it is read
 

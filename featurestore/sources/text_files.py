@@ -9,17 +9,22 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
+from featurestore.declare.problems import name_twice
 from featurestore.declare.text_sources import CsvSource, JsonLinesSource, TextSource
 from featurestore.errors import SourceError, did_you_mean
-from featurestore.lazy import pa, pa_csv
+from featurestore.lazy import pa, pa_csv, pc
 from featurestore.semantics.input_columns import WrongValueError
 from featurestore.semantics.values import canonical
 from featurestore.sources.source_files import source_error
 from featurestore.sources.texts import column_of
-from featurestore.types import Timestamp, from_json
+from featurestore.sources.unreadable import HEAD, KINDS
+from featurestore.types import String, Timestamp, from_json
 
 BLOCK_BYTES = 8 << 20
 """Of a CSV file, read at once; a line may not be longer."""
+
+UTF_16, GZIP = (b"\xff\xfe", b"\xfe\xff"), b"\x1f\x8b"
+"""How such files begin."""
 
 JSON_ROWS = 50_000
 """Of JSON lines, converted at once."""
@@ -64,8 +69,25 @@ def _header(source: CsvSource, path: str) -> list[str]:
     try:
         with pa_csv.open_csv(path, convert_options=convert, **_options(source)) as reader:
             return list(reader.schema.names)
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise source_error(source, f"{path} cannot be read as CSV: {error}") from None
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        raise source_error(source, f"{path} cannot be read as CSV: {_why(path, error)}") from None
+
+
+def _why(path: str, error: Exception) -> str:
+    """What is wrong with a file: what it is where that is no UTF-8 text, or what the reader says."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return str(error)
+    if head.startswith(UTF_16):
+        return "it is text in UTF-16; write it in UTF-8"
+    if path.endswith(".gz"):
+        return str(error) if head.startswith(GZIP) else "it is not compressed with gzip, as its name says"
+    if head.startswith(GZIP):
+        return "it is compressed with gzip; let its name end in .gz"
+    known = next((what for begin, what in KINDS if head.startswith(begin)), None)
+    return f"it is {known}" if known else str(error)
 
 
 def _csv_batches(source: CsvSource, path: str, present: list[str]) -> Iterator[pa.RecordBatch]:
@@ -79,19 +101,25 @@ def _csv_batches(source: CsvSource, path: str, present: list[str]) -> Iterator[p
             for batch in reader:
                 yield _converted(source, path, batch, first)
                 first += batch.num_rows
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise source_error(source, f"{path} cannot be read as CSV, after row {first - 1}: {error}") from None
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        raise source_error(
+            source, f"{path} cannot be read as CSV, after row {first - 1}: {_why(path, error)}"
+        ) from None
 
 
 def _converted(source: CsvSource, path: str, batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
     columns = []
-    for name, texts in zip(batch.schema.names, batch.columns, strict=True):
+    for name, read in zip(batch.schema.names, batch.columns, strict=True):
         of = source.columns[name]
+        # Of no other type is an empty text in quotes a value, so it is null as one without is.
+        texts = pc.if_else(pc.equal(read, ""), None, read) if of != String and "" in source.null else read
         try:
             columns.append(column_of(texts, of, zone=source.timezone))
         except WrongValueError as error:
             text = texts[error.row].as_py()
             hint = f"; where {text!r} stands for null, say null={[*source.null, text]!r}" if _may_be_null(text) else ""
+            if text in source.null:
+                hint = f"; in quotes {text!r} is a text, and stands for null without them"
             raise _wrong(source, path, first + error.row, name, f"{error}{hint}") from None
     return pa.RecordBatch.from_arrays(columns, schema=schema_of(source, batch.schema.names))
 
@@ -106,18 +134,34 @@ def _wrong(source: TextSource, path: str, row: int, name: str, why: str) -> Sour
 
 def _json_lines(source: JsonLinesSource, path: str) -> Iterator[pa.RecordBatch]:
     rows: list[tuple[int, dict[str, Any]]] = []
+    missing, seen = {*source.columns}, set[str]()
     with _opened(path) as file:
         try:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                rows.append((number, _object(source, path, number, line)))
+                rows.append((number, row := _object(source, path, number, line)))
+                if missing:
+                    seen.update(row)
+                    missing.difference_update(row)
                 if len(rows) == JSON_ROWS:
                     yield _of_objects(source, path, rows)
                     rows = []
         except (OSError, EOFError) as error:  # of gzip
-            raise source_error(source, f"{path} cannot be read: {error}") from None
+            raise source_error(source, f"{path} cannot be read: {_why(path, error)}") from None
+    _check_spelling(source, path, missing, seen)
     yield _of_objects(source, path, rows)
+
+
+def _check_spelling(source: JsonLinesSource, path: str, missing: set[str], seen: set[str]) -> None:
+    """A key that no line has is null in each; where one is but spelled otherwise, that is a mistake."""
+    spelled = {name.strip().casefold(): name for name in seen - {*source.columns}}
+    for name in sorted(missing):
+        other = spelled.get(name.strip().casefold())
+        if other is not None:
+            raise source_error(
+                source, f"{path} has no key '{name}', and has a key '{other}'; declare it as it is written"
+            )
 
 
 def _opened(path: str) -> BinaryIO:
@@ -128,9 +172,13 @@ def _object(source: JsonLinesSource, path: str, number: int, line: bytes) -> dic
     try:
         row = orjson.loads(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
     except orjson.JSONDecodeError as error:
-        raise source_error(source, f"{path}, line {number} is no JSON: {error}") from None
+        why = _why(path, error) if number == 1 else str(error)
+        raise source_error(source, f"{path}, line {number} is no JSON: {why}") from None
     if not isinstance(row, dict):
         raise source_error(source, f"{path}, line {number} is no object of columns and values")
+    twice = name_twice(line, row)
+    if twice is not None:
+        raise source_error(source, f"{path}, line {number} has the key '{twice[:100]}' twice")
     return row
 
 

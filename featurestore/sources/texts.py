@@ -6,11 +6,11 @@ one else; a test compares both.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import orjson
 
+from featurestore.clock import datetime_of
 from featurestore.lazy import duckdb, pa, pc
 from featurestore.number_texts import decimal_of, float_of, whole_of
 from featurestore.semantics.engine import settle_session
@@ -122,7 +122,7 @@ def _naive(texts: pa.Array) -> pa.Array:
         except pa.ArrowInvalid:
             pass
     _one_by_one(texts, Timestamp)  # which says what is wrong
-    return pa.array([None if text is None else datetime.fromisoformat(text) for text in texts.to_pylist()], naive)
+    return pa.array([None if text is None else datetime_of(text) for text in texts.to_pylist()], naive)
 
 
 def _in_zone(naive: pa.Array, zone: str) -> pa.Array:

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from featurestore.clock import instant_of
+from featurestore.clock import datetime_of, instant_of
 from featurestore.declare.sources import Source
 from featurestore.errors import SourceError
 from featurestore.lazy import pa
@@ -41,7 +41,7 @@ def _value(value: Any, of: pa.DataType, zone: ZoneInfo) -> Any:
         return decimal_of(value)
     if not pa.types.is_timestamp(of):
         return value
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    moment = datetime_of(value) if isinstance(value, str) else value
     if not isinstance(moment, datetime) or (moment.tzinfo is None) == (of.tz is None):
         return moment
     if moment.tzinfo is None:
@@ -54,7 +54,7 @@ def time_type(source: Source, name: str, values: Sequence[Any]) -> pa.DataType:
     kinds = set()
     for value in values:
         try:
-            moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+            moment = datetime_of(value) if isinstance(value, str) else value
         except ValueError:
             raise SourceError(f"{source.title}: {name}={value!r} is no time such as '2013-01-01T12:10Z'") from None
         if not isinstance(moment, date):  # a datetime is one too

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from featurestore.catalog import Catalog
-from featurestore.clock import instant_of
+from featurestore.clock import datetime_of, instant_of
 from featurestore.declare.frames import table_of
 from featurestore.declare.push import KNOWN_AT, PushSource
 from featurestore.declare.sources import ARRIVAL, DataFrameSource, Source
@@ -324,7 +324,7 @@ def _typed(inputs: dict[str, Any], types: dict[str, FeatureType], *, needed: Ite
 def _instant(at: str | datetime) -> int:
     """µs of an aware datetime or ISO text; UTC where it says no zone."""
     try:
-        return instant_of(datetime.fromisoformat(at) if isinstance(at, str) else at)
+        return instant_of(datetime_of(at) if isinstance(at, str) else at)
     except (ValueError, TypeError, AttributeError):
         raise RequestError(
             f"{at!r} is no instant; pass an aware datetime, or text such as '2013-01-01T12:10Z'"

@@ -32,9 +32,9 @@ def csv(folder: Path, text: str | bytes, **said: Any) -> CsvSource:
     return CsvSource("rows", path, **{"schema": SCHEMA, "event_time": "at", **said})
 
 
-def lines(folder: Path, text: str, **said: Any) -> JsonLinesSource:
-    path = folder / "rows.jsonl"
-    path.write_text(text)
+def lines(folder: Path, text: str | bytes, **said: Any) -> JsonLinesSource:
+    path = folder / said.pop("name", "rows.jsonl")
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return JsonLinesSource("rows", path, **{"schema": SCHEMA, "event_time": "at", **said})
 
 
@@ -87,6 +87,11 @@ def test_delimiter_and_null(tmp_path: Path) -> None:
         (HEAD + ROW + "u1,2026-03-01T10:00:00Z,1\n", r"rows.csv cannot be read as CSV.*Expected 4 columns, got 3"),
         (HEAD.encode() + b"\xff,2026-03-01T10:00:00Z,1,1\n", r"rows.csv cannot be read as CSV.*UTF8"),
         (HEAD.encode() + b"u1,2026-03-01T10:00:00Z,99999999999999999999,1\n", r"'99999999999999999999' .*Int64|does not fit"),
+        (HEAD + "u1,2026-03-01+05:00,1,0\n", r"row 1, column 'at' must be Timestamp: '2026-03-01\+05:00' is no timestamp"),
+        (HEAD + "u1,2026-03-01x10:00,1,0\n", r"row 1, column 'at' must be Timestamp: '2026-03-01x10:00' is no timestamp"),
+        ((HEAD + ROW).encode("utf-16"), "rows.csv cannot be read as CSV: it is text in UTF-16; write it in UTF-8"),
+        (gzip.compress((HEAD + ROW).encode()), "rows.csv cannot be read as CSV: it is compressed with gzip; let its name end"),
+        (b"PK\x03\x04" + bytes(60), "rows.csv cannot be read as CSV: it is a ZIP archive"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_told_by_file_row_and_column(tmp_path: Path, text: str | bytes, words: str) -> None:
@@ -104,12 +109,35 @@ def test_what_cannot_be_read_is_told_by_file_row_and_column(tmp_path: Path, text
         ('{"n": 1.0}\n', r"column 'n' must be Int64: 1.0 is no integer"),
         ('{"x": NaN}\n', r"line 1 is no JSON"),
         ('{"at": 1767225600}\n', r"column 'at' must be Timestamp: 1767225600 is no timestamp"),
+        ('{"n": 1, "n": 2}\n', r"rows.jsonl, line 1 has the key 'n' twice"),
+        ('{"n": 1}\n{"x": {"a": 1, "a": 1}}\n', r"rows.jsonl, line 2 has the key 'a' twice"),
+        ('{"N": 1}\n{"x": 1.0}\n', r"rows.jsonl has no key 'n', and has a key 'N'; declare it as it is written"),
         ('{"at": "yesterday"}\n', r"row 1, column 'at' must be Timestamp: 'yesterday' is no timestamp"),
     ],
 )  # fmt: skip
 def test_what_is_no_row_is_told_by_file_line_and_column(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SourceError, match=words):
         read(lines(tmp_path, text), tmp_path)
+
+
+def test_an_empty_text_in_quotes_is_null_where_it_is_no_text(tmp_path: Path) -> None:
+    """As programs write it that put all values into quotes. Another word in quotes stands for itself."""
+    text = 'user,at,n,x\n"","2026-03-01T10:00:00Z","",""\n,"2026-03-01T10:00:00Z","5",NA\n'
+    found = read(csv(tmp_path, text, null=["", "NA"]), tmp_path)
+    assert found["user"].to_pylist() == ["", None]
+    assert (found["n"].to_pylist(), found["x"].to_pylist()) == ([None, 5], [None, None])
+    with pytest.raises(SourceError, match="in quotes 'NA' is a text, and stands for null without them"):
+        read(csv(tmp_path, HEAD + 'u1,2026-03-01T10:00:00Z,"NA",0\n', name="b.csv", null=["", "NA"]), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "jsonl.gz"])
+def test_a_file_that_its_name_says_is_compressed_and_is_not(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"rows.{suffix}").write_bytes((HEAD + ROW).encode())
+    make = csv if suffix == "csv.gz" else lines
+    with pytest.raises(
+        SourceError, match=rf"rows.{suffix} cannot be read.*: it is not compressed with gzip, as its name says"
+    ):
+        read(make(tmp_path, (HEAD + ROW).encode(), name=f"rows.{suffix}"), tmp_path)
 
 
 def test_rows_are_counted_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

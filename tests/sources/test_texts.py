@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.semantics.input_columns import WrongValueError
@@ -54,6 +54,7 @@ def alone(text: str | None, of: FeatureType) -> Any:
     return pa.array([value], of.arrow).to_pylist()[0]
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from(TYPES))
 def test_a_column_is_what_its_texts_are_alone(texts: list[str | None], of: FeatureType) -> None:
     wrong, values = None, []
@@ -74,6 +75,7 @@ def test_a_column_is_what_its_texts_are_alone(texts: list[str | None], of: Featu
         assert caught.value.row == wrong
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.datetimes(datetime(1950, 1, 1), datetime(2040, 1, 1))), max_size=6))
 def test_instants_without_an_offset_are_of_the_zone(times: list[datetime | None]) -> None:
     zone = ZoneInfo("Europe/Berlin")
