@@ -283,6 +283,27 @@ def _explain(root: str) -> list[Comparison]:
     return found
 
 
+def _scale(_: str) -> list[Comparison]:
+    """Of 2.5 M spine rows over 12.5 M rows; what is larger takes hours where machines are shared: see `benchmarks.scaling`."""
+    told = {"rows": 12_500_000, "spine": 2_500_000, "threads": THREADS}
+    tenth = {"rows": 1_250_000, "spine": 250_000, "threads": THREADS}
+    found = []
+    for kind, folds in (("newest rows", False), ("windows", True)):
+        whole = Job("featurestore", "benchmarks.scaling:frame", {**told, "folds": folds})
+        part = Job("a tenth of it", "benchmarks.scaling:frame", {**tenth, "folds": folds})
+        lines = (Line("peak_mb", limit=3000), Line("peak_mb", against=1), Line("cpu_s", against=1, limit=13))
+        found.append(Comparison(f"frame of 2.5 M rows over 12.5 M, {kind}", (whole, part), lines))
+    for keys in (1, 100, 10_000):
+        copied, plain = (
+            Job(name, "benchmarks.scaling:few_keys", {**told, "keys": keys, "copied": name == "sorted copies"}, warm=1)
+            for name in ("sorted copies", "files")
+        )
+        lines = (Line("cpu_s", against=1), Line("peak_mb", against=1))
+        found.append(Comparison(f"frame of {keys:,} keys over 12.5 M rows", (copied, plain), lines))
+    job = Job("featurestore", "benchmarks.scaling:sort_rows", told)
+    return [*found, Comparison("optimize 12.5 M rows", (job,), (Line("cpu_s"), Line("peak_mb"), Line("written_mb")))]
+
+
 GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "training": _training,
     "materialize": _materialize,
@@ -298,4 +319,5 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "refresh": _refresh,
     "audit": _audit,
     "explain": _explain,
+    "scale": _scale,
 }

@@ -115,11 +115,11 @@ def dataset(*, small: bool = False) -> Dataset:
 def generate(data: Dataset) -> None:
     data.root.mkdir(parents=True, exist_ok=True)
     for view in (*data.views, data.served):
-        _write(data.view_path(view), _view_schema(view), _view_batches(view))
+        write_view(data.view_path(view), view)
     _write_spines(data, "spine", data.views, seed=100)
     for part, view in (*_windowed(data), *_windowed(data.tenth)):
         part.root.mkdir(parents=True, exist_ok=True)
-        _write(part.view_path(view), _view_schema(view), _view_batches(view))
+        write_view(part.view_path(view), view)
         _write_spines(part, f"{view.name}_spine", (view,), seed=200)
 
 
@@ -128,10 +128,19 @@ def _windowed(data: Dataset) -> tuple[tuple[Dataset, View], ...]:
 
 
 def _write_spines(data: Dataset, of: str, views: tuple[View, ...], *, seed: int) -> None:
-    schema = pa.schema([*(pa.field(view.key, pa.int64()) for view in views), pa.field("t", TIMESTAMP)])
     for number, (size, rows) in enumerate(SPINES.items()):
-        batches = _spine_batches(views, rows // data.scale, seed=seed + number)
-        _write(data.spine_path(size, of), schema, batches)
+        write_spine(data.spine_path(size, of), views, rows // data.scale, seed=seed + number)
+
+
+def write_view(path: Path, view: View) -> None:
+    """The rows of a view, unless they are there."""
+    _write(path, _view_schema(view), _view_batches(view))
+
+
+def write_spine(path: Path, views: tuple[View, ...], rows: int, *, seed: int) -> None:
+    """So many keys of each view and instants, unless they are there."""
+    schema = pa.schema([*(pa.field(view.key, pa.int64()) for view in views), pa.field("t", TIMESTAMP)])
+    _write(path, schema, _spine_batches(views, rows, seed=seed))
 
 
 def _write(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:

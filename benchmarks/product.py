@@ -44,8 +44,9 @@ def declare(data: Dataset, view: View, *, refresh: str, ttl_days: int | None) ->
 
 
 def open_store(
-    project: str, *, online: str | None = None, threads: int | None = None, env: str | None = None
-) -> FeatureStore:
+    project: str, *, online: str | None = None, threads: int | None = None, env: str | None = None,
+    memory_limit: str | None = None,
+) -> FeatureStore:  # fmt: skip
     """The store of a project folder, at the end of the generated history; made first where `online` is given.
 
     env "logged" logs all that is served.
@@ -55,6 +56,8 @@ def open_store(
         lines += ["definitions = []"]
         if threads is not None:
             lines += ["[offline]", f"threads = {threads}"]
+        if memory_limit is not None:
+            lines += [f"memory_limit = {json.dumps(memory_limit)}"]
         lines += ["[env.logged.serving_log]", "rate = 1.0"]
         Path(project, "featurestore.toml").write_text("\n".join([*lines, ""]))
     return FeatureStore(project, env=env, clock=lambda: to_datetime(END))

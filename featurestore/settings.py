@@ -120,7 +120,12 @@ class OfflineConfig(Table):
         Path | Literal[False],
         described("folder of what runs of materialize add up once and use again; false: they read every row again"),
     ]
-    copies: Annotated[Path, described("folder of copies, as Parquet, of files of text: of CSV and JSON lines")]
+    copies: Annotated[
+        Path,
+        described(
+            "folder of copies, as Parquet, of rows that lie in no Parquet file, and of those that `featurestore optimize` sorts"
+        ),
+    ]
 
 
 class ServingLogConfig(Table):

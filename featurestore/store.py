@@ -81,6 +81,8 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_versions import Patience, ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
+from featurestore.sources.optimize import Optimized, optimize, sorted_states
+from featurestore.sources.optimize import remove as remove_copies
 from featurestore.streams.consume import StreamProject, consume, replay, streamed
 from featurestore.streams.consumer import Consumed, ConsumeOptions
 from featurestore.streams.poison import PoisonMessage
@@ -204,6 +206,28 @@ class FeatureStore(BoundToProcess):
         """
         return self._planning.apply(definitions, note=note, accept_types=accept_types, keep=keep, retire=retire)
 
+    @checked
+    def optimize(self, sources: Sequence[str] | None = None, *, remove: bool = False) -> list[Optimized]:
+        """Copy the rows of sources once more, by the keys of the views over them and then by time, so that a frame or an audit of few
+        keys reads little; run again, what has come since. Values are the same with a copy and without.
+
+        sources: only these; by default those of all views. remove: delete the copies instead. Raises SourceError; what was copied before stays
+        then.
+        """
+        views = [self._project.view(view) for view in self._project.definitions.views.values()]
+        names = {view.source.name for view in views}
+        for name in sources or ():
+            if name not in names:
+                raise NotFoundError(f"No view reads a source '{name}'.{did_you_mean(name, names, noun='Sources')}")
+        chosen = [view for view in views if sources is None or view.source.name in sources]
+        return remove_copies(chosen, self.offline) if remove else optimize(chosen, self.offline)
+
+    def sorted_copies(self) -> list[Optimized]:
+        """What `optimize` has copied of sources that views read, compared with the files that are there now; of sources of which nothing
+        was copied, nothing."""
+        views = (self._project.view(view) for view in self._project.definitions.views.values())
+        return sorted_states(views, self.offline)
+
     def differences(self) -> Differences:
         """In which definitions those at hand differ from those that are applied, in anything that can change a value."""
         return self._project.differences()
@@ -285,37 +309,6 @@ class FeatureStore(BoundToProcess):
         frame.manifest["notices"] += _naive_notices(given, "at")
         return journalled(frame, service, self._project.registry, self._project.now)
 
-    def _service(self, features: Any) -> ResolvedService:
-        """What is asked for, as it is at hand; where that is not as it is applied, or its code was replaced, it is said. Of a
-        manifest, what it names."""
-        if isinstance(features, Manifest):
-            return self._project.manifest_service(features)
-        service = self._project.service(features)
-        for item in service.on_demand:
-            if changed := told_of_change(item):
-                self._say(f"On-demand feature '{item.name}': {changed}")
-        self._say(self._project.differences_of(features).told(*AT_HAND))
-        return service
-
-    @checked
-    def explain(
-        self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
-    ) -> Explanation:
-        """The value of one key at an instant (default now), the rows that made it, and those left out and why.
-
-        view: a view, itself or by its name, or some of its features: "view:feature", `view["x"]`.
-        """
-        asked = self._project.selection(view)
-        resolved = self._project.view(asked.view)
-        instant = self._project.now() if at is None else self._instant(at, "at")
-        as_of = resolved.timing.as_of(instant)
-        if as_of < FIRST_MICRO or resolved.timing.known_by(as_of) > LAST_MICRO:
-            raise RequestError(
-                f"at: at {at} the values of '{resolved.name}' are those of an instant outside the years 1 to 9999"
-            )
-        return explain(resolved, self.offline, key, at=instant, limit=limit).of(asked.features)
-
-    @checked
     @checked
     def historical_parts(  # noqa: PLR0913 - each is a word of its own
         self, folder: str | Path, spine: str | Path, features: Any, *, timestamp: str = TIMESTAMP,
@@ -356,6 +349,37 @@ class FeatureStore(BoundToProcess):
         enter(written.folder, written.manifest, service, self._project.registry, self._project.now())
         return written
 
+    def _service(self, features: Any) -> ResolvedService:
+        """What is asked for, as it is at hand; where that is not as it is applied, or its code was replaced, it is said. Of a
+        manifest, what it names."""
+        if isinstance(features, Manifest):
+            return self._project.manifest_service(features)
+        service = self._project.service(features)
+        for item in service.on_demand:
+            if changed := told_of_change(item):
+                self._say(f"On-demand feature '{item.name}': {changed}")
+        self._say(self._project.differences_of(features).told(*AT_HAND))
+        return service
+
+    @checked
+    def explain(
+        self, view: Any, key: Mapping[str, Any], *, at: datetime | None = None, limit: int = 100
+    ) -> Explanation:
+        """The value of one key at an instant (default now), the rows that made it, and those left out and why.
+
+        view: a view, itself or by its name, or some of its features: "view:feature", `view["x"]`.
+        """
+        asked = self._project.selection(view)
+        resolved = self._project.view(asked.view)
+        instant = self._project.now() if at is None else self._instant(at, "at")
+        as_of = resolved.timing.as_of(instant)
+        if as_of < FIRST_MICRO or resolved.timing.known_by(as_of) > LAST_MICRO:
+            raise RequestError(
+                f"at: at {at} the values of '{resolved.name}' are those of an instant outside the years 1 to 9999"
+            )
+        return explain(resolved, self.offline, key, at=instant, limit=limit).of(asked.features)
+
+    @checked
     def explain_request(self, request: str, row: int = 0, *, limit: int = 100) -> RequestExplanation:
         """What one row of a logged request was served, and for each value the computation that gives it again.
 

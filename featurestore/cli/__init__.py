@@ -18,6 +18,7 @@ from featurestore.cli.forgetting import forget
 from featurestore.cli.importing import import_feast
 from featurestore.cli.keys import keys
 from featurestore.cli.lineage import lineage
+from featurestore.cli.optimizing import optimize
 from featurestore.cli.pushing import compact, push, take_back
 from featurestore.cli.registry import registry
 from featurestore.cli.scaffold import init
@@ -32,7 +33,9 @@ add("Start", init, import_feast, plan, apply, show, history)
 add("Train", historical, snapshot)
 add("Serve", materialize, online, push, consume, serve, export_feast)
 add("Look", status, explain, lineage, manifest, audit, drift, availability, simulate)
-add("Operate", verify, compact, take_back, poison, forget, backup, restore, keys, registry, activity, teardown)
+add(
+    "Operate", verify, optimize, compact, take_back, poison, forget, backup, restore, keys, registry, activity, teardown
+)
 
 
 def main() -> None:

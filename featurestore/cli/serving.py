@@ -230,6 +230,7 @@ def status(context: typer.Context, at: At = None, as_json: AsJson = False) -> No
     leader: str | None = None
     with opened(context, at=at) as store:
         views, losses, differs = store.status(), store.serving_log_losses(), store.differences()
+        copies = store.sorted_copies()
         unread = next((OnlineStoreError(view.unavailable) for view in views if view.unavailable is not None), None)
         try:
             behind = store.behind()
@@ -238,9 +239,10 @@ def status(context: typer.Context, at: At = None, as_json: AsJson = False) -> No
             unread = error
     if as_json:
         told = {"views": [view.to_dict() for view in views], "behind": behind, "serving_log": losses, "leader": leader}
+        told["sorted_copies"] = [one.to_dict() for one in copies]
         print_json({**told, "differences": asdict(differs), "unavailable": None if unread is None else str(unread)})
     else:
-        print_report(status_report(views, behind, losses, differs=differs, leader=leader))
+        print_report(status_report(views, behind, losses, differs=differs, leader=leader, beside=map(str, copies)))
     if unread is not None:
         raise unread
     if as_json:

@@ -301,10 +301,10 @@ ONLINE = "this is of those that are applied", "featurestore plan shows what appl
 
 def status_report(
     views: Sequence[ViewStatus], behind: Iterable[ServiceBehind], losses: Losses, *, differs: Differences | None = None,
-    leader: str | None = None,
+    leader: str | None = None, beside: Iterable[str] = (),
 ) -> Report:  # fmt: skip
     """A line for each view; then each log of pushed rows, sources that are older than a view allows, services that are
-    served in another version than the applied one, what the serving log lost, who materializes what is due (leader), and in
+    served in another version than the applied one, what the serving log lost, lines of what lies `beside` sources, who materializes what is due (leader), and in
     what the definitions at hand differ."""
     table = ReportTable(
         ("view", "fingerprint", "state", "served as of", "asked for", "last run", "kept for"),
@@ -326,6 +326,7 @@ def status_report(
             f"serving log: of {losses.offered} requests {losses.written} written, {losses.dropped} dropped, "
             f"{losses.lost} lost{error}"
         )
+    parts.extend(beside)
     if leader is not None:
         parts.append(f"materialize --follow: {leader}")
     if views and differs is not None and (said := differs.told(*ONLINE)):

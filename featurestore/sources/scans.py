@@ -65,6 +65,21 @@ def rows_of_files(
     return Scan(f"({' UNION ALL '.join(parts)})", *pointer)
 
 
+def rows_of_copies(paths: Sequence[str], columns: RawColumns, beside: Scan, *, first: int) -> Scan:
+    """The rows of Parquet files that have just these columns, numbered from `first` on, with the pointer that another scan has."""
+    read = {name: f"c{place}" for place, name in enumerate(columns)}
+    pointer = Pointer(beside.file, beside.row)
+    relation = f"read_parquet({file_list(paths)}, hive_partitioning = false)"
+    file = f"CAST(file_index + {first} AS UBIGINT)"
+    return Scan(f"({_placed(relation, len(columns), read, pointer, file=file, row='file_row_number')})", *pointer)
+
+
+def both_scans(one: Scan, other: Scan, columns: RawColumns) -> Scan:
+    """The rows of two scans of equal columns and pointers, whose files have numbers of their own."""
+    names = ", ".join([*map(quote, columns), one.file, one.row])
+    return one._replace(relation=f"(SELECT {names} FROM {one.relation} UNION ALL SELECT {names} FROM {other.relation})")
+
+
 def _number(connection: duckdb.DuckDBPyConnection, name: str, numbers: Sequence[int]) -> str:
     """The number of a file, of those that are read at once."""
     if len(numbers) == 1:

@@ -22,6 +22,7 @@ from featurestore.semantics.expressions import check_faults, guarded, normalised
 from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.source_columns import ARRIVED, Scan, own_columns
 from featurestore.semantics.sql import folded, literal, quote
+from featurestore.semantics.view import ResolvedView
 from featurestore.sources.history import with_history
 from featurestore.sources.log import ROW, SEGMENT
 from featurestore.sources.object_stores import register
@@ -31,8 +32,9 @@ from featurestore.sources.partitions import (
     partition_columns,
     values_table,
 )
-from featurestore.sources.scans import rows_of_files, rows_of_table
+from featurestore.sources.scans import both_scans, rows_of_copies, rows_of_files, rows_of_table
 from featurestore.sources.schemas import pushed_types, readable, taken_columns
+from featurestore.sources.sorted_copies import SortedCopies, SortedKey, has_copies, may_leave_out
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import no_database
@@ -132,6 +134,35 @@ class Session:
                 self._sources.check_settled(self.connection, source, self.files(source))
             self._scans[source.name] = self._read(source, f"source_{next(self._numbers)}", self.files(source))
         return self._scans[source.name]
+
+    def scan_of_keys(self, view: ResolvedView, requests: str) -> Scan:
+        """`scan` of a view's source for whoever asks for the keys in a table of requests `(k…)`, and no others: rows of other keys may
+        be left out. Sorted copies are read in place of files where that is less, and the view cannot tell."""
+        source, folder = view.source, self._sources.copies()
+        given = source.name in self._shared.rows
+        if (
+            given
+            or not isinstance(source, FileSource)
+            or not may_leave_out(view)
+            or not has_copies(folder, source.name)
+        ):
+            return self.scan(source)
+        self._sources.check_settled(self.connection, source, self.files(source))
+        own = self.own(source)
+        copies = SortedCopies(folder, source, SortedKey.of(view), own.columns)
+        chosen = copies.chosen(self.connection, self.files(source), SortedKey.asked(view), requests)
+        if chosen is None:
+            return self.scan(source)
+        scan = rows_of_copies(chosen.paths, own.columns, own.scan, first=len(chosen.rest)) if chosen.paths else None
+        if chosen.rest:
+            rest = self._open(source, f"rest_{next(self._numbers)}", chosen.rest).scan
+            scan = rest if scan is None else both_scans(rest, scan, own.columns)
+        assert scan is not None, "something is read"
+        return self._remembering(_derived(source, own._replace(scan=scan)))
+
+    def own_rows(self, source: FileSource, files: Sequence[SourceFile]) -> OpenedSource:
+        """How SQL in this session reads some files of a source, without its derived columns."""
+        return self._open(source, f"some_{next(self._numbers)}", files)
 
     def _read(self, source: Source, name: str, files: Sequence[SourceFile]) -> Scan:
         return self._remembering(_derived(source, self._arriving(source, name, files)))

@@ -1,32 +1,29 @@
 """Tiles of a view over files, kept so that what a run added up need not be read again by the next one.
 
     folder/choice.json      the hop of tiles, and of how many bytes of files that was decided
-    folder/<part>/          the tiles of some files: part.json, which names them, and Parquet files of `tiles.tile_rows`,
-                            whose checksums are in part.json; both JSON files have checksums of their own words
+    folder/<part>/          the tiles of some files, Parquet files of `tiles.tile_rows`: see `durable.part_folder`
 
 A part is a function of its files and of the view's definition, which names the folder. It is right as long as these files are
-there, unchanged; so nothing of it is ever mended, and all of it may be deleted. What is damaged is deleted, and made anew. Only the holder of the view's lease writes.
+there, unchanged; so nothing of it is ever mended, and all of it may be deleted. Only the holder of the view's lease writes.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterable, Sequence
-from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import orjson
-
-from featurestore.durable.checksums import checks_of, decoded, encoded, first_damage
-from featurestore.durable.disk import replace, sync
-from featurestore.durable.own_folder import OWNERS, own_folder
+from featurestore.durable.checksums import decoded, encoded
+from featurestore.durable.disk import replace
+from featurestore.durable.own_folder import own_folder
+from featurestore.durable.part_folder import KeptPart, PartFolder
 from featurestore.lazy import duckdb, pa, pq
 
 FORMAT = 3
-"""Of the Parquet files and of both JSON files; what another version wrote is forgotten, and made anew."""
+"""Of the Parquet files and of what the JSON files say; what another version wrote is forgotten, and made anew."""
 
-CHOICE, PART = "choice.json", "part.json"
+CHOICE = "choice.json"
 
 
 class TiledFile(NamedTuple):
@@ -82,9 +79,6 @@ class TiledPart(NamedTuple):
     paths: tuple[str, ...]
     """Where they lie."""
 
-    checks: tuple[str, ...]
-    """Of each Parquet file, see `checks_of`."""
-
 
 class TileFiles:
     """The tiles of one view version, below a folder of all views' tiles."""
@@ -92,6 +86,7 @@ class TileFiles:
     def __init__(self, folder: Path, view: str, fingerprint: str) -> None:
         self._versions = folder / view / fingerprint[:16]
         self._folder = self._versions / f"{FORMAT}-{duckdb.__version__}"  # whose engine evaluated the conditions
+        self._kept = PartFolder(self._folder)
 
     def choice(self) -> HopChoice | None:
         """What was decided, None where nothing was, or that cannot be told any more."""
@@ -107,55 +102,48 @@ class TileFiles:
             if other != self._folder:
                 shutil.rmtree(other, ignore_errors=True)
         replace(self._folder / CHOICE, encoded(choice._asdict()))
-        for part in self._parts():
-            if part.hop != choice.hop:
-                self._remove(part.name)
+        self._kept.clear()
+        for part in self._kept.parts():
+            if part.words["hop"] != choice.hop:
+                self._kept.remove(part.name)
 
     def parts(self, files: Collection[TiledFile]) -> list[TiledPart]:
         """The parts whose files are all among these, unchanged, each file in one of them. The others are removed, and what a
         killed run left: parts that were joined into another, or whose removal had begun, and parts that
         are not what was written."""
-        for left in self._folder.glob(".*"):
-            shutil.rmtree(left, ignore_errors=True)
+        self._kept.clear()
         there = {file.identity for file in files}
         kept: list[TiledPart] = []
         tiled: set[tuple[str, int, int, int | None]] = set()
-        for part in sorted(self._parts(), key=lambda part: -len(part.files)):
-            own = {file.identity for file in part.files}
-            if own <= there and tiled.isdisjoint(own) and _is_sound(part):
-                kept.append(part)
+        for part in sorted(self._kept.parts(), key=lambda part: -len(part.words["files"])):
+            of = _tiled(part)
+            own = {file.identity for file in of.files}
+            if own <= there and tiled.isdisjoint(own) and part.is_sound():
+                kept.append(of)
                 tiled |= own
             else:
-                self._remove(part.name)
+                self._kept.remove(part.name)
         return kept
 
     def add(self, hop: int, files: Sequence[TiledFile], tables: Iterable[pa.Table]) -> TiledPart:
         """Keep the tiles of these files; they are there as a whole or not at all."""
-        name = sha256(orjson.dumps([hop, sorted(file.identity for file in files)])).hexdigest()[:24]
-        made = self._folder / f".{name}"
-        own_folder(self._folder)
-        made.mkdir(mode=OWNERS)
-        rows, names, checks = 0, [], []
-        for number, table in enumerate(tables):
-            names.append(f"{number}.parquet")
-            with (made / names[-1]).open("wb") as file:
-                pq.write_table(table, file, compression="zstd")
-                file.flush()
-                sync(file.fileno())  # on the disk before its name is
-            checks.append(checks_of(made / names[-1]))
-            rows += table.num_rows
-        words = {"hop": hop, "files": list(map(list, files)), "rows": rows, "names": names, "checks": checks}
-        replace(made / PART, encoded(words))
-        shutil.rmtree(self._folder / name, ignore_errors=True)
-        made.rename(self._folder / name)
-        return _part(self._folder / name)
+
+        def write(folder: Path) -> tuple[list[str], dict[str, Any]]:
+            rows, names = 0, []
+            for number, table in enumerate(tables):
+                names.append(f"{number}.parquet")
+                pq.write_table(table, folder / names[-1], compression="zstd")
+                rows += table.num_rows
+            return names, {"hop": hop, "files": list(map(list, files)), "rows": rows}
+
+        return _tiled(self._kept.add([hop, sorted(file.identity for file in files)], write))
 
     def join(self, parts: Sequence[TiledPart], tables: Iterable[pa.Table]) -> TiledPart:
         """One part instead of several, whose tiles are joined in `tables`."""
         files = [file for part in parts for file in part.files]
         joined = self.add(parts[0].hop, files, tables)
         for part in parts:
-            self._remove(part.name)
+            self._kept.remove(part.name)
         return joined
 
     def exists(self) -> bool:
@@ -166,31 +154,8 @@ class TileFiles:
         """Forget all tiles of the view version."""
         shutil.rmtree(self._versions, ignore_errors=True)
 
-    def _parts(self) -> list[TiledPart]:
-        found = self._folder.iterdir() if self._folder.exists() else ()
-        parts = []
-        for folder in sorted(found):
-            if (folder / PART).exists() and folder.name[0] != ".":
-                try:
-                    parts.append(_part(folder))
-                except ValueError:
-                    self._remove(folder.name)
-        return parts
 
-    def _remove(self, name: str) -> None:
-        shutil.rmtree(self._folder / name, ignore_errors=True)
-
-
-def _part(folder: Path) -> TiledPart:
-    """What part.json says. ValueError where that is not what was written."""
-    said = decoded((folder / PART).read_bytes())
-    files = tuple(TiledFile(*file) for file in said["files"])
-    paths = tuple(str(folder / name) for name in said["names"])
-    return TiledPart(folder.name, said["hop"], files, said["rows"], paths, tuple(said["checks"]))
-
-
-def _is_sound(part: TiledPart) -> bool:
-    try:
-        return first_damage((Path(path), checks) for path, checks in zip(part.paths, part.checks, strict=True)) is None
-    except OSError:  # one is gone, or the disk cannot read it
-        return False
+def _tiled(part: KeptPart) -> TiledPart:
+    words = part.words
+    files = tuple(TiledFile(*file) for file in words["files"])
+    return TiledPart(part.name, words["hop"], files, words["rows"], tuple(map(str, part.paths)))

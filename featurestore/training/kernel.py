@@ -247,7 +247,8 @@ def answer_part(session: Session, part: ServiceView, spine: SpineTable, *, serve
     instants = view.timing.as_of(spine.times) if served is None else served
     try:
         return ask(
-            session.connection, view, session.scan(view.source), requests="requests", as_of=instants, features=part.features,
+            session.connection, view, session.scan_of_keys(view, "requests"), requests="requests", as_of=instants,
+            features=part.features,
         )  # fmt: skip
     except duckdb.Error as error:
         raise SourceError(
