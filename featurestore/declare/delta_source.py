@@ -20,7 +20,6 @@ class DeltaSource(FileSource):
     Columns that were added to it are null in rows from before. It takes the extra `delta`.
     """
 
-    IN_FILES: ClassVar[bool] = False  # the files of a table are rewritten, so a row did not come with its file
     FORMAT: ClassVar[str] = "Delta"
     SUFFIXES: ClassVar[tuple[str, ...]] = ()
     REMOTE: ClassVar[bool] = True

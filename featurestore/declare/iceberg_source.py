@@ -19,7 +19,6 @@ class IcebergSource(FileSource):
     that `snapshot` or `ref` names; rows that were deleted do not count. It takes the extra `iceberg`.
     """
 
-    IN_FILES: ClassVar[bool] = False  # the files of a table are rewritten, so a row did not come with its file
     FORMAT: ClassVar[str] = "Iceberg"
     SUFFIXES: ClassVar[tuple[str, ...]] = ()
     IMMUTABLE: ClassVar[bool] = True

@@ -20,7 +20,8 @@ from featurestore.declare.problems import shown
 from featurestore.types import FeatureType
 
 ARRIVAL: Final = "<arrival>"
-"""`known_at=ARRIVAL`: a row of a file is known from when the store first saw the file. In a frame it is a column's name."""
+"""`known_at=ARRIVAL`: a row of a file is known from when the store first saw the file, or from when the table's log says that it came.
+In a frame it is a column's name."""
 
 
 def aware(value: datetime) -> datetime:
@@ -76,8 +77,8 @@ class SourceOptions(RefreshOptions, total=False):
     event_time: Required[str | None]
     """The column of when a row happened; None for a table without time."""
     known_at: str | None
-    """The column of when a row was learned. None: at event_time + known_after. ARRIVAL, for Parquet files: when the
-    store first saw the row's file, as it is now (its size and time of modification)."""
+    """The column of when a row was learned. None: at event_time + known_after. ARRIVAL, for files: when the
+    store first saw the row's file, as it is now (its size and time of modification), or the commit of a table that added it."""
     known_after: Any
     """How long after it happened a row is learned, as "2m", where no column says."""
     history_until: datetime | None

@@ -132,6 +132,12 @@ def _arrival(source: Source) -> Iterator[str]:
         else f"those that happened up to {source.history_until.isoformat()} count {show_duration(source.known_after)} after "
         "they happened, as history_until says"
     )
+    if isinstance(source, FileSource) and source.IMMUTABLE:
+        yield (
+            "known_at=ARRIVAL: a row counts from the commit of its table that added it. Where rows are written anew, by a deletion or an "
+            "update that keeps no deletion vectors, when they came is lost, and the source is refused"
+        )
+        return
     yield (
         f"known_at=ARRIVAL: the rows of a file count from when the store first saw it. What lies there at the first apply is "
         f"known from then on: {earlier}. Add files, and change none: one that is written anew counts from then on"
@@ -267,7 +273,7 @@ def _after_cutover(session: Session, source: Source, offline: Offline) -> Iterat
 
 def _unseen(source: Source, offline: Offline) -> Iterator[str]:
     """How many files of a source whose rows count from their arrival nobody has journalled."""
-    if source.arrives:
+    if source.arrives and not (isinstance(source, FileSource) and source.IMMUTABLE):  # a table says when its rows came
         seen = offline.arrivals.seen(source.name, [file.sighting for file in offline.files(source)])
         if None in seen:
             yield f"{seen.count(None)} of {len(seen)} files were not seen before: their rows are known from the apply on"

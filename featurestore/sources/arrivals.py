@@ -13,7 +13,7 @@ later, however slow the clock of whoever sees it, so that an instant once served
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +69,11 @@ class Stay(NamedTuple):
     missed: int | None
 
 
+Came = Callable[[Sequence[Sighting], Mapping[Sighting, int]], Mapping[Sighting, int]]
+"""What says of files when they came (µs), as far as it knows; told them, and which files are journalled. What a run counted without
+them counts them later, whatever it says."""
+
+
 class _Journal(NamedTuple):
     """What is journalled of a source: when each file was first seen, when first missed, and up to when all was counted."""
 
@@ -101,8 +106,9 @@ class Arrivals:
         now: int | None = None,
         known_by: int | None = None,
         must: bool = True,
+        came: Came | None = None,
     ) -> None:
-        """Journal what `look` finds and was not seen before, as seen at `now` (µs, the clock's by default).
+        """Journal what `look` finds and was not seen before, as seen at `now` (µs, the clock's by default), or when it `came`.
 
         known_by: what is seen after this call is journalled as later than that. must: False for a reader, who may be
         unable to write; nothing is journalled then. Raises RegistryError.
@@ -113,11 +119,13 @@ class Arrivals:
         try:
             with self._write() as connection:
                 known, found = self._known(connection, source), look()
-                at = max(self._now() if now is None else now, known.counted + 1)
+                seen = self._now() if now is None else now
+                at = max(seen, known.counted + 1)
                 new, missed, back = _news(known, found)
+                told = {} if came is None else came(new, known.seen)
                 connection.executemany(
                     "INSERT INTO arrivals VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    [(source, *file, at) for file in new],
+                    [(source, *file, max(min(told.get(file, seen), seen), known.counted + 1)) for file in new],
                 )
                 connection.executemany(
                     "INSERT INTO gone VALUES (?, ?, ?, ?, ?) "
@@ -143,11 +151,13 @@ class Arrivals:
         known = self._read(source)
         return [known.seen.get(sighting) for sighting in sightings]
 
-    def instants(self, source: str, sightings: Sequence[Sighting]) -> list[int]:
-        """From when (µs) the rows of each are known: since it was first seen, else from now on. Raises RegistryError."""
-        known = self._read(source)
-        at = max(self._now(), known.counted + 1)
-        return [known.seen.get(sighting, at) for sighting in sightings]
+    def instants(self, source: str, sightings: Sequence[Sighting], *, came: Came | None = None) -> list[int]:
+        """From when (µs) the rows of each are known: since it was first seen, else since it `came`, else from now on. Raises
+        RegistryError."""
+        known, now = self._read(source), self._now()
+        told = {} if came is None else came([one for one in sightings if one not in known.seen], known.seen)
+        at = [max(min(told.get(sighting, now), now), known.counted + 1) for sighting in sightings]
+        return [known.seen.get(sighting, instant) for sighting, instant in zip(sightings, at, strict=True)]
 
     def stays(self, source: str) -> list[Stay]:
         """Every file of a source that was ever journalled, in order of name and arrival. Raises RegistryError."""

@@ -33,18 +33,22 @@ def copy_of(folder: Path, of: Any, state: Any, rows: Callable[[], Batches], *, w
     """The path of the Parquet file in `folder` that holds the rows of something in a state, both told as plain JSON; it is made
     where it is not there. whole: copies of its other states go; else `tidy` has to be called. Raises OSError, and what `rows`
     raises."""
-    within = folder / _digest([VERSION, of])
-    path = within / f"{_digest(state)}.parquet"
+    path = copy_path(folder, of, state)
     try:
         os.utime(path)  # it is in use
     except FileNotFoundError:
-        own_folder(within)
+        own_folder(path.parent)
         write_parquet(path, *rows())
         if whole:
             tidy(folder, of, path)
     except PermissionError:  # another user's, to be read
         pass
     return str(path)
+
+
+def copy_path(folder: Path, of: Any, state: Any) -> Path:
+    """Where the copy of something in a state is, if there is one."""
+    return folder / _digest([VERSION, of]) / f"{_digest(state)}.parquet"
 
 
 def _digest(value: Any) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from featurestore.declare.delta_source import DeltaSource
@@ -22,11 +23,13 @@ from featurestore.sources.copies import Batches
 from featurestore.sources.object_stores import readable
 from featurestore.sources.partitions import NULL, partition_type
 from featurestore.sources.source_files import SourceFile, source_error
+from featurestore.sources.tables import Commit, TableFile, TableState, arrivals, originals
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 LOG = "_delta_log"
+COMMIT = re.compile(r"\d{20}\.json")
 MAPPING = "delta.columnMapping.mode"
 PHYSICAL, NUMBER = "delta.columnMapping.physicalName", "delta.columnMapping.id"
 FIELD_ID = b"PARQUET:field_id"
@@ -34,37 +37,94 @@ PARTITION = "partition."
 """How the library begins the names of the columns of a file's partition values."""
 
 
-class DeltaFile(NamedTuple):
-    """A data file of a table, and how its rows are read."""
-
-    file: SourceFile
-    read_as: Any
-    """What of it counts, and under which names, as plain JSON. None: it is read as it is."""
-    rows: Callable[[], Batches]
-    """Reads what counts."""
-
-
-class DeltaVersion(NamedTuple):
-    """The files of one version of a table."""
-
-    version: int
-    files: list[DeltaFile]
-
-
 class DeltaTables:
     """Reads the logs of tables; one in which nothing changed is read once. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Any, DeltaVersion]] = {}
+        self._known: dict[str, tuple[Any, TableState]] = {}
+        self._commits: dict[tuple[str, Any], Commit] = {}
+        self._before: dict[tuple[str, int, str], dict[str, TableFile]] = {}
 
-    def version(self, source: DeltaSource, place: str) -> DeltaVersion:
-        """What counts of the table in a folder, or below a URL. Raises SourceError where there is none, or where it is kept in a way
-        that is not read."""
-        key = (place, source.table_version, repr(source.partitions), _log_state(source, place))
+    def state(self, source: DeltaSource, place: str, copied: Callable[[str, TableFile], bool]) -> TableState:
+        """What counts of the table in a folder, or below a URL. copied: whether there is a copy of a file of the table of this id.
+
+        Raises SourceError where there is none, or where it is kept in a way that is not read.
+        """
+        log = _log_state(source, place)
+        key = (place, source.table_version, source.arrives, repr(source.partitions), log)
         known = self._known.get(source.name)
         if known is None or known[0] != key:
-            known = self._known[source.name] = key, _version(source, place)
+            table = _table(source, place, source.table_version)
+            columns = _columns(source, table)
+            found = _state(source, place, table, columns)
+            if source.arrives:
+                found = self._arriving(source, place, log, found, columns, copied)
+            known = self._known[source.name] = key, found
         return known[1]
+
+    def _arriving(
+        self, source: DeltaSource, place: str, log: Any, newest: TableState, columns: dict[str, str] | None,
+        copied: Callable[[str, TableFile], bool],
+    ) -> TableState:  # fmt: skip
+        """A table whose rows are known from when they came, with what was there before it was compacted."""
+        commits = [
+            self._commit(source, place, entry)
+            for entry in log or ()
+            if COMMIT.fullmatch(entry[0]) and int(entry[0][:20]) <= (newest.number or 0)
+        ]
+        if not commits:
+            raise source_error(source, f"the log of {place} has no commit any more, so when its rows came is not known")
+
+        def before(commit: Commit) -> dict[str, TableFile]:
+            key = (newest.table, commit.number, repr(columns))
+            if key not in self._before:
+                earlier = _state(source, place, _table(source, place, commit.number - 1), columns)
+                removed = [one._replace(as_is=False) for one in earlier.files if one.file.path in commit.removes]
+                self._before[key] = {one.file.path: one for one in removed}
+            return self._before[key]
+
+        files = originals(
+            commits, {one.file.path: one for one in newest.files}, before=before,
+            there=lambda one: copied(newest.table, one) or _exists(source, one.file.path),
+        )  # fmt: skip
+        return newest._replace(files=list(files.values()), came=arrivals(commits, files))
+
+    def _commit(self, source: DeltaSource, place: str, entry: tuple[str, int, int]) -> Commit:
+        known = self._commits.get((place, entry))
+        if known is None:
+            known = self._commits[place, entry] = _read_commit(source, place, entry)
+        return known
+
+
+def _read_commit(source: DeltaSource, place: str, entry: tuple[str, int, int]) -> Commit:
+    """What an entry of a log says: its name, size and ns of modification."""
+    name, _, modified = entry
+    path = f"{place}/{LOG}/{name}"
+    try:
+        with pa.input_stream(readable(path)) if is_url(path) else Path(path).open("rb") as file:
+            actions = [json.loads(line) for line in file.read().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise source_error(source, f"{path} cannot be read: {error}") from error
+    said = {kind: [action[kind] for action in actions if action.get(kind)] for kind in ("add", "remove", "commitInfo")}
+    info = said["commitInfo"][0] if said["commitInfo"] else {}
+    at = info.get("inCommitTimestamp") or info.get("timestamp") or modified // 1_000_000
+    operation, mode = str(info.get("operation", "unknown")), str(info.get("operationParameters", {}).get("mode", ""))
+    changes = any(one.get("dataChange", True) for one in (*said["add"], *said["remove"]))
+    return Commit(
+        int(name[:20]), int(at) * 1000, f"version {int(name[:20])} ({operation})",
+        frozenset(_path(source, place, one["path"]) for one in said["add"]),
+        frozenset(_path(source, place, one["path"]) for one in said["remove"]),
+        changes, mode == "Overwrite" or "REPLACE TABLE" in operation,
+    )  # fmt: skip
+
+
+def _exists(source: DeltaSource, path: str) -> bool:
+    if not is_url(path):
+        return Path(path).is_file()
+    try:
+        return object_stores.looked_at([path]) != [None]
+    except object_stores.ObjectStoreError as error:
+        raise source_error(source, str(error)) from error
 
 
 def _log_state(source: DeltaSource, place: str) -> Any:
@@ -81,10 +141,9 @@ def _log_state(source: DeltaSource, place: str) -> Any:
         return None
 
 
-def _version(source: DeltaSource, place: str) -> DeltaVersion:
-    table = _table(source, place)
+def _state(source: DeltaSource, place: str, table: DeltaTable, columns: dict[str, str] | None) -> TableState:
+    """The files of a version. columns: as what those of its files are read, where they name them otherwise."""
     _check_partitions(source, table)
-    columns = _columns(source, table)
     adds = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     left = pa.table(table.deletion_vectors()).to_pylist()
     kept = {_path(source, place, row["filepath"]): row["selection_vector"] for row in left}
@@ -94,13 +153,13 @@ def _version(source: DeltaSource, place: str) -> DeltaVersion:
     files = []
     for path, add in sorted(paths.items()):
         file = SourceFile(path, add["size_bytes"], add["modification_time"] * 1_000_000, _name(add))
-        words = {"left": kept.get(path), "columns": columns}
-        read_as = {word: said for word, said in words.items() if said is not None} or None
-        files.append(DeltaFile(file, read_as, partial(rows_left, path, kept.get(path, []), columns)))
-    return DeltaVersion(table.version(), files)
+        state = {"path": path, "left": kept.get(path), "columns": columns}
+        rows = partial(rows_left, path, kept.get(path, []), columns)
+        files.append(TableFile(file, state, rows, as_is=path not in kept and columns is None))
+    return TableState(str(table.metadata().id), table.version(), files, {})
 
 
-def _table(source: DeltaSource, place: str) -> DeltaTable:
+def _table(source: DeltaSource, place: str, version: int | None) -> DeltaTable:
     try:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -109,11 +168,11 @@ def _table(source: DeltaSource, place: str) -> DeltaTable:
             f"{source.title} takes the library deltalake: pip install 'featurestore[delta]' ({source.origin})"
         ) from error
     try:
-        return DeltaTable(place, version=source.table_version, storage_options=_options(place))
+        return DeltaTable(place, version=version, storage_options=_options(place))
     except TableNotFoundError:
         raise source_error(source, f"there is no Delta table in {place}") from None
     except (DeltaError, OSError, ValueError) as error:
-        which = "" if source.table_version is None else f", version {source.table_version},"
+        which = "" if version is None else f", version {version},"
         raise source_error(source, f"the Delta table {place}{which} cannot be read: {error}") from error
 
 

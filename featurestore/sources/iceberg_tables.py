@@ -19,6 +19,7 @@ from featurestore.errors import FilesChangedError, SourceError
 from featurestore.lazy import pa, pq
 from featurestore.sources.copies import Batches
 from featurestore.sources.source_files import SourceFile, source_error
+from featurestore.sources.tables import Commit, TableFile, TableState, arrivals, originals
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
@@ -35,36 +36,20 @@ Telling = Callable[[], AbstractContextManager[None]]
 """Within it, what the library raises is an error of ours."""
 
 
-class TableFile(NamedTuple):
-    """A data file of a table, and how its rows are read."""
-
-    file: SourceFile
-    state: Any
-    """All that its rows hang on beside the table, as plain JSON."""
-    rows: Callable[[], Batches] | None
-    """Reads them. None: it is read as it is."""
-
-
-class Snapshot(NamedTuple):
-    """The files of a table in one snapshot, None where it has none yet."""
-
-    table: str
-    """The table's own id, which another of its name does not have."""
-    id: int | None
-    files: list[TableFile]
-
-
 class IcebergTables:
     """Reads what tables say of their files; what nothing changed in is read once. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Any, Snapshot]] = {}
+        self._known: dict[str, tuple[Any, TableState]] = {}
+        self._commits: dict[tuple[str, int], Commit] = {}
         self._columns: dict[str, Any] = {}  # by the path of a file its columns, or why they are not known
 
-    def snapshot(
-        self, source: IcebergSource, place: Path | None, catalogs: Mapping[str, Mapping[str, str]]
-    ) -> Snapshot:
-        """The files of the snapshot that a source names. place: where it lies, None where its catalog knows it.
+    def state(
+        self, source: IcebergSource, place: Path | None, catalogs: Mapping[str, Mapping[str, str]],
+        copied: Callable[[str, TableFile], bool],
+    ) -> TableState:  # fmt: skip
+        """The files of the snapshot that a source names. place: where it lies, None where its catalog knows it. copied: whether there is
+        a copy of a file of the table of this id.
 
         Raises SourceError where there is no such table or snapshot, or where it is kept in a way that is not read;
         FilesChangedError where it was changed while it was looked at.
@@ -72,47 +57,43 @@ class IcebergTables:
         library(source)
         properties = {} if place is not None else _catalog_of(source, catalogs)
         with _told(source, properties), _opened(source, place, properties) as table:
-            key = (table.metadata_location, source.snapshot, source.ref)
+            key = (table.metadata_location, source.snapshot, source.ref, source.arrives)
             known = self._known.get(source.name)
             if known is None or known[0] != key:
-                known = self._known[source.name] = key, self._planned(source, table, partial(_told, source, properties))
+                planning = _Planned(source, table, partial(_told, source, properties), self._columns_of)
+                pinned = _pinned(source, table)
+                schema = planning.schema(pinned)
+                found = planning.state(pinned, schema)
+                if source.arrives and found.number is not None:
+                    found = self._arriving(planning, schema, found, copied)
+                known = self._known[source.name] = key, found
             return known[1]
 
-    def _planned(self, source: IcebergSource, table: Table, telling: Telling) -> Snapshot:
-        pinned = _pinned(source, table)
-        scan = table.scan(snapshot_id=pinned)
-        schema = scan.projection()
-        current = pinned if pinned is not None else table.metadata.current_snapshot_id
-        try:
-            tasks = sorted(scan.plan_files(), key=lambda task: task.file.file_path)
-        except ValueError as error:
-            if "equality deletes" in str(error):
-                raise source_error(
-                    source,
-                    f"snapshot {current} of its table has equality deletes, as Flink and others write them. They are not read: rewrite its "
-                    "data files, as rewrite_data_files of Spark does",
-                ) from error
-            raise
-        files = [self._file(table, schema, task, telling) for task in tasks]
-        if not any(file.rows or not lacks for file, lacks in files):
-            # Of columns that no file has nobody knows the types: one is copied, which has them all.
-            files[:1] = [
-                (file._replace(rows=_read(table, schema, task, telling)), False)
-                for (file, _), task in zip(files[:1], tasks[:1], strict=True)
-            ]
-        return Snapshot(str(table.metadata.table_uuid), current, [file for file, _ in files])
+    def _arriving(
+        self, planning: _Planned, schema: Schema, newest: TableState, copied: Callable[[str, TableFile], bool]
+    ) -> TableState:
+        """A table whose rows are known from when they came, with what was there before it was compacted."""
+        commits = []
+        for one in reversed(list(_ancestors(planning.table, newest.number))):
+            key = (newest.table, one.snapshot_id)
+            if key not in self._commits:
+                self._commits[key] = _commit(planning.table, one)
+            commits.append(self._commits[key])
+        parents = {one.snapshot_id: one.parent_snapshot_id for one in planning.table.metadata.snapshots}
 
-    def _file(self, table: Table, schema: Schema, task: FileScanTask, telling: Telling) -> tuple[TableFile, bool]:
-        """A data file, and whether it lacks a column of the table where it is read as it is."""
-        data, where = task.file, task.file.file_path
-        local = _local(table, where)
-        name = quote(where.removeprefix(table.location().rstrip("/") + "/"), safe=" ")
-        file = SourceFile(local or where, data.file_size_in_bytes, 0, name)
-        deletes = sorted(f"{one.file_path} {one.content} {one.record_count}" for one in task.delete_files)
-        state = [where, data.file_size_in_bytes, deletes, _schema_digest(table, schema, data.spec_id)]
-        own = None if deletes or local is None else self._columns_of(table, data, local)
-        lacks = None if own is None else _lacks(table, schema, own, data.spec_id)
-        return TableFile(file, state, None if lacks is not None else _read(table, schema, task, telling)), bool(lacks)
+        def before(commit: Commit) -> dict[str, TableFile]:
+            parent = parents[commit.number]
+            if parent not in parents:
+                return {}
+            removed = [one for one in planning.state(parent, schema).files if one.state["path"] in commit.removes]
+            return {one.state["path"]: one._replace(as_is=False) for one in removed}
+
+        files = originals(
+            commits, {one.state["path"]: one for one in newest.files}, before=before,
+            there=lambda one: copied(newest.table, one) or planning.table.io.new_input(one.state["path"]).exists(),
+        )  # fmt: skip
+        came = {files[path].file.path: arrival for path, arrival in arrivals(commits, files).items()}
+        return newest._replace(files=list(files.values()), came=came)
 
     def _columns_of(self, table: Table, data: Any, path: str) -> Any:
         """The columns of a local Parquet file with the table's ids for them; None where they are not known."""
@@ -132,6 +113,80 @@ class IcebergTables:
             except (ValueError, TypeError, OSError):  # the reader that copies it will say
                 self._columns[path] = None
         return self._columns[path]
+
+
+class _Planned(NamedTuple):
+    """What it takes to plan the files of a snapshot."""
+
+    source: IcebergSource
+    table: Table
+    telling: Telling
+    columns: Callable[[Table, Any, str], Any]
+
+    def schema(self, pinned: int | None) -> Schema:
+        """The columns of a snapshot; None: of the current one, those that the table has now."""
+        return self.table.scan(snapshot_id=pinned).projection()
+
+    def state(self, pinned: int | None, schema: Schema) -> TableState:
+        """The files of a snapshot, None: of the current one, with these columns."""
+        scan = self.table.scan(snapshot_id=pinned)
+        current = pinned if pinned is not None else self.table.metadata.current_snapshot_id
+        try:
+            tasks = sorted(scan.plan_files(), key=lambda task: task.file.file_path)
+        except ValueError as error:
+            if "equality deletes" in str(error):
+                raise source_error(
+                    self.source,
+                    f"snapshot {current} of its table has equality deletes, as Flink and others write them. They are not read: rewrite its "
+                    "data files, as rewrite_data_files of Spark does",
+                ) from error
+            raise
+        found = [self._file(schema, task) for task in tasks]
+        files = [file for file, _ in found]
+        if files and all(file.as_is and lacks for file, lacks in found):
+            # Of columns that no file has nobody knows the types: one is copied, which has them all.
+            files[0] = files[0]._replace(as_is=False)
+        return TableState(str(self.table.metadata.table_uuid), current, files, {})
+
+    def _file(self, schema: Schema, task: FileScanTask) -> tuple[TableFile, bool]:
+        """A data file, and whether it lacks a column of the table where it is read as it is."""
+        data, where = task.file, task.file.file_path
+        local = _local(self.table, where)
+        name = quote(where.removeprefix(self.table.location().rstrip("/") + "/"), safe=" ")
+        file = SourceFile(local or where, data.file_size_in_bytes, 0, name)
+        deletes = sorted(f"{one.file_path} {one.content} {one.record_count}" for one in task.delete_files)
+        own = None if deletes or local is None else self.columns(self.table, data, local)
+        lacks = None if own is None else _lacks(self.table, schema, own, data.spec_id)
+        state = {"path": where, "left": deletes, "schema": _schema_digest(self.table, schema, data.spec_id)}
+        rows = partial(_rows, self.table, schema, task, self.telling)
+        return TableFile(file, state, rows, as_is=lacks is not None), bool(lacks)
+
+
+def _ancestors(table: Table, snapshot: int | None) -> Iterator[Any]:
+    """A snapshot and those that it came from, as far as they are not expired, the newest first."""
+    found = None if snapshot is None else table.metadata.snapshot_by_id(snapshot)
+    while found is not None:
+        yield found
+        parent = found.parent_snapshot_id
+        found = None if parent is None else table.metadata.snapshot_by_id(parent)
+
+
+def _commit(table: Table, snapshot: Any) -> Commit:
+    from pyiceberg.manifest import ManifestContent, ManifestEntryStatus
+    from pyiceberg.table.snapshots import Operation
+
+    paths: dict[Any, set[str]] = {ManifestEntryStatus.ADDED: set(), ManifestEntryStatus.DELETED: set()}
+    for manifest in snapshot.manifests(table.io):
+        if manifest.content == ManifestContent.DATA and manifest.added_snapshot_id == snapshot.snapshot_id:
+            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+                if entry.status in paths and entry.snapshot_id == snapshot.snapshot_id:
+                    paths[entry.status].add(entry.data_file.file_path)
+    operation = snapshot.summary.operation if snapshot.summary is not None else Operation.OVERWRITE
+    return Commit(
+        snapshot.snapshot_id, snapshot.timestamp_ms * 1000, f"snapshot {snapshot.snapshot_id} ({operation.value})",
+        frozenset(paths[ManifestEntryStatus.ADDED]), frozenset(paths[ManifestEntryStatus.DELETED]),
+        operation != Operation.REPLACE, replaces=False,
+    )  # fmt: skip
 
 
 def library(source: IcebergSource) -> None:
@@ -284,10 +339,6 @@ def _lacks(table: Table, schema: Schema, own: Any, spec: int) -> set[int] | None
         number for number, field in wanted.items() if field.initial_default is not None
     }
     return None if lacks & said or any(wanted[number].required for number in lacks) else lacks
-
-
-def _read(table: Table, schema: Schema, task: FileScanTask, telling: Telling) -> Callable[[], Batches]:
-    return partial(_rows, table, schema, task, telling)
 
 
 def _rows(table: Table, schema: Schema, task: FileScanTask, telling: Telling) -> Batches:

@@ -297,7 +297,7 @@ class Session:
 
     def _arrived(self, source: Source, own: Scan, name: str, files: Sequence[SourceFile]) -> Scan:
         """The rows of a source's files, each with when its file was first seen."""
-        seen = self._sources.arrivals.instants(source.name, [file.sighting for file in files])
+        seen = self._sources.instants(source, files)
         instants = pa.array(seen, pa.int64())
         numbers = pa.array(np.arange(len(instants)), FILE_NUMBER)
         self.connection.register(f"{name}_given", pa.table({"number": numbers, ARRIVED: instants}))

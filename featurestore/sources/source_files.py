@@ -99,11 +99,13 @@ class Places:
         raise source_error(source, f"there is no file {gone}{self._begin(source)}")
 
     def _now(self, source: Source, file: SourceFile) -> SourceFile | None:
-        """A file of this machine as it is now, one of an object store as it was listed; None where it is gone."""
+        """A file of this machine as it is now, one of an object store as it was listed; None where it is gone. A table's is what the
+        table says of it, where its size is."""
         if REMOTE.match(file.path):
             return file
         try:
-            return _status(file.path, file.name)
+            now = _status(file.path, file.name)
+            return file._replace(size=now.size, copy="") if _is_of_table(source) else now
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -125,15 +127,12 @@ class Places:
         """FilesChangedError where one of these files is not as it was found. Others may have come."""
         stored = [file for file in files if is_url(file.parquet)]
         remote = self._looked_at(source, stored) if stored else {}
-        never_changed = isinstance(source, FileSource) and source.IMMUTABLE
         for file in files:
             now: SourceFile | None = file._replace(copy="")
-            if not (never_changed and file.copy):
+            if not (_is_of_table(source) and file.copy):
                 now = remote[file.path] if file.path in remote else self._now(source, file)
             if now is None:
                 became = "is gone"
-            elif never_changed and is_url(file.path) and now.size == file.size:  # whose time the table says
-                continue
             elif now != file._replace(copy=""):
                 became = "was written anew"
             elif file.copy and not Path(file.copy).exists():
@@ -151,7 +150,9 @@ class Places:
         except object_stores.ObjectStoreError as error:
             raise source_error(source, str(error)) from error
         return {
-            file.path: None if now is None else SourceFile(now.url, now.size, now.modified, file.name)
+            file.path: None
+            if now is None
+            else SourceFile(now.url, now.size, file.modified if _is_of_table(source) else now.modified, file.name)
             for file, now in zip(files, found, strict=True)
         }
 
@@ -216,6 +217,11 @@ class Places:
         above = (self._root, *self._root.parents)
         base = next((folder for folder in above if whole.is_relative_to(folder)), Path(whole.anchor))
         return base, whole.relative_to(base)
+
+
+def _is_of_table(source: Source) -> bool:
+    """Whether a table says which files it has, none of which is ever changed."""
+    return isinstance(source, FileSource) and source.IMMUTABLE
 
 
 def source_error(source: Source, problem: str) -> SourceError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from featurestore.durable.disk import told
 from featurestore.errors import FilesChangedError, SourceError
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, said_type
-from featurestore.sources.arrivals import Arrivals
-from featurestore.sources.copies import Batches, copy_of, tidy
+from featurestore.sources.arrivals import Arrivals, Sighting
+from featurestore.sources.copies import Batches, copy_of, copy_path, tidy
 from featurestore.sources.database_copies import copied_files
 from featurestore.sources.delta_tables import DeltaTables
-from featurestore.sources.iceberg_tables import IcebergTables, TableFile
+from featurestore.sources.iceberg_tables import IcebergTables
 from featurestore.sources.log import Log
 from featurestore.sources.partitions import guessed_types
 from featurestore.sources.push_logs import ROWS, PushLogs
 from featurestore.sources.schemas import FileColumns, Schemas, agreed_columns
 from featurestore.sources.source_files import Places, SourceFile, source_error
+from featurestore.sources.tables import Arrival, TableFile, TableState
 from featurestore.sources.text_files import batches
 from featurestore.types import FeatureType
 
@@ -55,6 +57,7 @@ class Sources:
         self._places = Places(root, self.located)
         self._delta_tables, self._iceberg_tables = DeltaTables(), IcebergTables()
         self._table_states: dict[tuple[str, tuple[SourceFile, ...]], int] = {}
+        self._came: dict[str, dict[Sighting, Arrival]] = {}  # of tables, by source
         self._frames: dict[str, pa.Table] = {}
         self._schemas = Schemas()
         self._settled: dict[str, tuple[SourceFile, ...]] = {}  # source → its files when its types were last asked for
@@ -90,44 +93,46 @@ class Sources:
         return tuple(self._text(source, file) for file in files) if isinstance(source, TextSource) else files
 
     def _delta(self, source: DeltaSource) -> tuple[SourceFile, ...]:
-        """The files of a Delta table; of those that are not read as they are, with copies of what counts of them."""
         place = self._places.place(source)
-        found = self._delta_tables.version(source, place)
-        if not found.files:
-            raise source_error(source, f"the Delta table {place} has no rows, in version {found.version}")
-        there = self._places.files(source, [one.file for one in found.files])
-        files = tuple(
-            file if one.read_as is None else self._copied(source, file, one.read_as, one.rows)
-            for file, one in zip(there, found.files, strict=True)
-        )
-        self._note_state(source, files, found.version)
-        return files
+        found = self._delta_tables.state(source, place, self._has_copy)
+        return self._table(source, found, f"the Delta table {place}", f"version {found.number}")
 
     def _iceberg(self, source: IcebergSource) -> tuple[SourceFile, ...]:
-        """The files of an Iceberg table; of those that are not read as they are, with copies of what the table says that they
-        hold."""
         place = Path(self._places.place(source)) if source.path or source.name in self.located else None
-        found = self._iceberg_tables.snapshot(source, place, self.catalogs)
-        title = f"the Iceberg table {place or source.table}"
-        if found.id is None or not found.files:
-            state = "no snapshot yet" if found.id is None else f"no rows, in snapshot {found.id}"
-            raise source_error(source, f"{title} has {state}")
-        there = self._places.files(source, [one.file for one in found.files])
+        found = self._iceberg_tables.state(source, place, self.catalogs, self._has_copy)
+        return self._table(source, found, f"the Iceberg table {place or source.table}", f"snapshot {found.number}")
+
+    def _table(self, source: FileSource, found: TableState, title: str, state: str) -> tuple[SourceFile, ...]:
+        """The files of a table in a state; of those that are not read as they are, with copies of what the table says that they
+        hold."""
+        if found.number is None or not found.files:
+            raise source_error(
+                source, f"{title} has no snapshot yet" if found.number is None else f"{title} has no rows, in {state}"
+            )
+        kept = [self._has_copy(found.table, one) and not one.as_is for one in found.files]
+        looked = [one.file for one, copied in zip(found.files, kept, strict=True) if not copied]
+        there = {file.path: file for file in self._places.files(source, looked)} if looked else {}
         files = tuple(
-            file if one.rows is None else self._copy_of_table(source, file, found.table, one)
-            for file, one in zip(there, found.files, strict=True)
+            self._of_table(source, there.get(one.file.path, one.file), found.table, one) for one in found.files
         )
-        if any(one.rows for one in found.files):
+        if not all(one.as_is for one in found.files):
             tidy(self.copies(), found.table, *(Path(file.copy) for file in files if file.copy))
-        self._note_state(source, files, found.id)
+        self._note_state(source, files, found.number)
+        came = self._came.setdefault(source.name, {})
+        came.update({file.sighting: found.came[file.path] for file in files if file.path in found.came})
         return files
 
-    def _copy_of_table(self, source: IcebergSource, file: SourceFile, table: str, one: TableFile) -> SourceFile:
-        assert one.rows is not None
+    def _has_copy(self, table: str, one: TableFile) -> bool:
+        return copy_path(self.copies(), table, [one.state, one.file.size]).exists()
+
+    def _of_table(self, source: FileSource, file: SourceFile, table: str, one: TableFile) -> SourceFile:
+        if one.as_is:
+            return file
         try:
-            return file._replace(copy=copy_of(self.copies(), table, [one.state, file.modified], one.rows, whole=False))
+            copy = copy_of(self.copies(), table, [one.state, one.file.size], one.rows, whole=False)
         except OSError as error:
             raise source_error(source, f"no copy of {file.path} can be made: {told(error)}") from error
+        return file._replace(copy=copy)
 
     def _note_state(self, source: Source, files: tuple[SourceFile, ...], state: int) -> None:
         if len(self._table_states) >= AGREED_SETS:
@@ -206,9 +211,33 @@ class Sources:
                 self._look(of, now=now)
 
     def _look(self, source: Source, *, now: int | None, known_by: int | None = None, must: bool = False) -> None:
-        self.arrivals.see(
-            source.name, lambda: [file.sighting for file in self.files(source)], now=now, known_by=known_by, must=must
-        )
+        def look() -> list[Sighting]:
+            return [file.sighting for file in self.files(source)]
+
+        came = partial(self._told_arrivals, source)
+        self.arrivals.see(source.name, look, now=now, known_by=known_by, must=must, came=came)
+
+    def instants(self, source: Source, files: Sequence[SourceFile]) -> list[int]:
+        """From when (µs) the rows of each file are known: since it was first seen, else since its table says that they came, else
+        from now on. Raises RegistryError."""
+        sightings = [file.sighting for file in files]
+        return self.arrivals.instants(source.name, sightings, came=partial(self._told_arrivals, source))
+
+    def _told_arrivals(
+        self, source: Source, new: Sequence[Sighting], known: Collection[Sighting]
+    ) -> dict[Sighting, int]:
+        """When a table says that the rows of files came that are not journalled. known: those that are. SourceError where there are such, and
+        rows of a new one were written anew: they may be in those, and came with them."""
+        told = self._came.get(source.name, {})
+        found = {sighting: told[sighting] for sighting in new if sighting in told}
+        for sighting, arrival in found.items():
+            if known and arrival.anew:
+                raise source_error(
+                    source,
+                    f"known_at=ARRIVAL: {arrival.anew} of its table wrote rows anew, into {sighting.name}, and when each of them came is "
+                    "not known any more. Say known_at=…, a column of when a row was learned",
+                )
+        return {sighting: arrival.at for sighting, arrival in found.items()}
 
     def guessed_partitions(self, source: FileSource) -> dict[str, FeatureType]:
         """As what the text in folders' names could be declared, by column, where that is more than text."""

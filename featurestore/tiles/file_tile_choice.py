@@ -122,7 +122,7 @@ def _identified(offline: Offline, session: Session, source: FileSource) -> list[
     files = session.files(source)
     arrived: Sequence[int | None] = [None] * len(files)
     if source.arrives:
-        arrived = offline.arrivals.instants(source.name, [file.sighting for file in files])
+        arrived = offline.instants(source, files)
     return [TiledFile(file.path, file.size, file.modified, at) for file, at in zip(files, arrived, strict=True)]
 
 

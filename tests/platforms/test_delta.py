@@ -324,6 +324,108 @@ def test_a_table_in_an_object_store(store: FeatureStore, clock: ManualClock) -> 
             counted(store, of)
 
 
+def committed(folder: Path, hour: int) -> None:
+    """Say in the log that its newest version was committed at an hour of 8 March."""
+    newest = max((folder / "_delta_log").glob("*.json"))
+    actions = [json.loads(line) for line in newest.read_text().splitlines()]
+    at = datetime(2026, 3, 8, hour, tzinfo=UTC)
+    for action in actions:
+        if "commitInfo" in action:
+            action["commitInfo"]["timestamp"] = int(at.timestamp() * 1000)
+    newest.write_text("\n".join(map(json.dumps, actions)))
+
+
+def known(store: FeatureStore, of: DeltaSource, *hours: int) -> list[int | None]:
+    """How many rows of Ann training knows at each hour of 8 March."""
+    view = FeatureView("rows", entity=USER, source=of, refresh="continuous", features={"n": Count(window="lifetime")})
+    at = [datetime(2026, 3, 8, hour, tzinfo=UTC) for hour in hours]
+    spine = pa.table({"user": ["ann"] * len(at), "event_timestamp": pa.array(at, pa.timestamp("us", "UTC"))})
+    found: list[int | None] = store.get_historical_features(spine, [view]).to_arrow()["rows__n"].to_pylist()
+    return found
+
+
+def test_rows_are_known_from_the_commit_that_added_them(
+    store: FeatureStore, clock: ManualClock, tmp_path: Path
+) -> None:
+    """A compaction makes none of them later, as long as what it replaced is there, or was copied."""
+    of = source(tmp_path / "t", known_at=ARRIVAL)
+    write_deltalake(tmp_path / "t", FIRST)
+    committed(tmp_path / "t", 10)
+    write_deltalake(tmp_path / "t", orders(("ann", 4, None, "z")), mode="append")
+    committed(tmp_path / "t", 12)
+    assert known(store, of, 9, 10, 11, 12) == [None, 2, 2, 3]
+    DeltaTable(tmp_path / "t").optimize.compact()
+    committed(tmp_path / "t", 14)
+    write_deltalake(tmp_path / "t", orders(("ann", 5, None, "z")), mode="append")
+    committed(tmp_path / "t", 16)
+    assert known(store, of, 9, 10, 12, 14, 16) == [None, 2, 3, 3, 4]
+    view = FeatureView("rows", entity=USER, source=of, refresh="1h", features={"n": Count(window="lifetime")})
+    store.apply([view])
+    assert "counts from the commit" in str(store.plan([view]).notices)
+    store.materialize(progress=False)
+    assert store.get_online_features([{"user": "ann"}], [view]).to_arrow()["rows__n"].to_pylist() == [4]
+    DeltaTable(tmp_path / "t").optimize.compact()
+    committed(tmp_path / "t", 18)
+    assert known(store, of, 9, 10, 12, 14, 16) == [None, 2, 3, 3, 4]
+    DeltaTable(tmp_path / "t").vacuum(0, dry_run=False, enforce_retention_duration=False)
+    assert known(store, of, 9, 10, 12, 14, 16) == [None, 2, 3, 3, 4]
+    with FeatureStore.local(
+        clock=clock
+    ) as another:  # which never saw what was vacuumed: known when the last of them came
+        assert known(another, of, 10, 12, 15, 16) == [None, None, None, 4]
+    DeltaTable(tmp_path / "t").delete("amount = 4")
+    with pytest.raises(
+        SourceError, match=r"known_at=ARRIVAL: version \d+ \(DELETE\) of its table wrote rows anew, into part-"
+    ):
+        known(store, of, 10)
+
+
+def test_what_a_run_counted_without_a_commit_is_known_later(
+    store: FeatureStore, clock: ManualClock, tmp_path: Path
+) -> None:
+    """Whatever the commit says of itself: an instant that was served keeps its rows."""
+    of = source(tmp_path, known_at=ARRIVAL)
+    write_deltalake(tmp_path, FIRST)
+    committed(tmp_path, 10)
+    view = FeatureView("rows", entity=USER, source=of, refresh="1h", features={"n": Count(window="lifetime")})
+    store.apply([view])
+    clock.set(datetime(2026, 3, 9, 6, tzinfo=UTC))
+    store.materialize(progress=False)
+    write_deltalake(tmp_path, orders(("ann", 4, None, "z")), mode="append")
+    committed(tmp_path, 12)
+    clock.set(datetime(2026, 3, 9, 9, tzinfo=UTC))
+    at = [datetime(2026, 3, 9, hour, tzinfo=UTC) for hour in (6, 7)]
+    spine = pa.table({"user": ["ann"] * 2, "event_timestamp": at})
+    assert store.get_historical_features(spine, [view]).to_arrow()["rows__n"].to_pylist() == [2, 3]
+    store.materialize(progress=False)
+    assert store.get_online_features([{"user": "ann"}], [view]).to_arrow()["rows__n"].to_pylist() == [3]
+
+
+def test_what_is_new_and_what_only_lies_elsewhere(store: FeatureStore, tmp_path: Path) -> None:
+    """An overwritten table has new rows; a deletion vector leaves the others as they were; what is older than the log had come."""
+    of = source(tmp_path, known_at=ARRIVAL)
+    write_deltalake(tmp_path, FIRST, configuration={"delta.enableDeletionVectors": "true"})
+    committed(tmp_path, 8)
+    write_deltalake(tmp_path, FIRST, mode="overwrite")
+    committed(tmp_path, 10)
+    assert known(store, of, 9, 10) == [None, 2]
+    log = tmp_path / "_delta_log"
+    actions = [json.loads(line) for line in (log / f"{1:020}.json").read_text().splitlines()]
+    (add,) = [action["add"] for action in actions if "add" in action]
+    remove = {"path": add["path"], "deletionTimestamp": 1, "dataChange": True}
+    written = [{"remove": remove}, {"add": {**add, "deletionVector": deletion_vector([0])}}]
+    commit(tmp_path, 2, *written, {"commitInfo": {"operation": "DELETE"}})
+    committed(tmp_path, 12)
+    assert known(store, of, 9, 10, 12) == [None, 1, 1]
+    assert known(store, source(tmp_path, known_at=ARRIVAL, table_version=1), 10) == [2]
+    DeltaTable(tmp_path).create_checkpoint()
+    for number in (0, 1):
+        (log / f"{number:020}.json").unlink()
+    assert known(store, of, 10, 12) == [1, 1]  # as is journalled
+    with FeatureStore.local(clock=ManualClock(SPINE_AT)) as another:
+        assert known(another, of, 10, 12) == [None, 1]
+
+
 def test_what_is_not_read_is_refused_by_name(store: FeatureStore, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no Delta table in"):
         counted(store, source(tmp_path / "nothing"))
@@ -349,7 +451,6 @@ def test_what_is_not_read_is_refused_by_name(store: FeatureStore, tmp_path: Path
     with pytest.raises(SourceError, match="there is no file"):
         counted(store, source(tmp_path / "rows"))
     for said, words in (
-        ({"known_at": ARRIVAL}, "known_at=ARRIVAL is for files"),
         ({"table_version": -1}, "table_version"),
         ({"partitions": {"day": "day"}}, "'day' is no type"),
     ):

@@ -19,11 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.io.pyarrow import _dataframe_to_data_files, schema_to_pyarrow
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation, Summary
+from pyiceberg.table.update import snapshot as snapshot_module
 from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import (
@@ -44,6 +46,7 @@ from pyiceberg.types import (
 )
 
 from featurestore import (
+    ARRIVAL,
     Count,
     Entity,
     FeatureStore,
@@ -450,6 +453,72 @@ def test_secrets_of_a_catalog_are_not_told(tmp_path: Path, monkeypatch: pytest.M
         assert "geheim" not in str(told.value)
         assert "geheim" not in repr(store.config)
         assert "'token': '${LAKE_TOKEN}'" in repr(store.config)
+
+
+def compact(of: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write all data files anew as one, as rewrite_data_files does; the library itself knows of no such commit."""
+    real = snapshot_module.update_snapshot_summaries
+
+    def told(summary: Summary, previous_summary: Any = None) -> Summary:
+        said = real(Summary(Operation.OVERWRITE, **summary.additional_properties), previous_summary)
+        return Summary(Operation.REPLACE, **said.additional_properties)
+
+    with monkeypatch.context() as patch, of.transaction() as transaction:
+        patch.setattr(snapshot_module, "update_snapshot_summaries", told)
+        with transaction.update_snapshot().overwrite() as update:
+            for old in data_files(of):
+                update.delete_data_file(old)
+            for new in _dataframe_to_data_files(transaction.table_metadata, of.scan().to_arrow(), of.io):
+                update.append_data_file(new)
+    of.refresh()
+
+
+def known(store: FeatureStore, of: IcebergSource, at: list[datetime]) -> list[int | None]:
+    """How many rows of Ann training knows at each instant."""
+    view = FeatureView("rows", entity=USER, source=of, refresh="continuous", features={"n": Count(window="lifetime")})
+    spine = pa.table({"user": ["ann"] * len(at), "event_timestamp": pa.array(at, pa.timestamp("us", "UTC"))})
+    found: list[int | None] = store.get_historical_features(spine, [view]).to_arrow()["rows__n"].to_pylist()
+    return found
+
+
+def test_rows_are_known_from_the_snapshot_that_added_them(
+    store: FeatureStore, clock: ManualClock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compaction makes none of them later, as long as what it replaced is there, or was copied."""
+    clock.set(datetime(2200, 1, 1, tzinfo=UTC))
+    of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+    arriving = source(known_at=ARRIVAL)
+    of.append(FIRST)
+    of.append(SECOND)
+    at = [datetime.fromtimestamp(one.timestamp_ms / 1000, UTC) for one in of.metadata.snapshots]
+    at = [at[0] - timedelta(milliseconds=1), *at]
+    assert known(store, arriving, at) == [None, 2, 3]
+    compact(of, monkeypatch)
+    assert len(data_files(of)) == 1
+    assert known(store, arriving, at) == [None, 2, 3]
+    with of.update_schema() as change:
+        change.rename_column("user", "who")
+        change.rename_column("city", "user")
+    assert known(store, arriving, at) == [None, None, None]
+    with of.update_schema() as change:
+        change.rename_column("user", "city")
+        change.rename_column("who", "user")
+    assert known(store, arriving, at) == [None, 2, 3]
+    view = FeatureView("rows", entity=USER, source=arriving, refresh="1h", features={"n": Count(window="lifetime")})
+    store.apply([view])
+    commit_deletes(of, data_files(of)[0], [0])  # of a file that no arrival is known of
+    with pytest.raises(SourceError, match=r"known_at=ARRIVAL: snapshot \d+ \(replace\) of its table wrote rows anew"):
+        known(store, arriving, at)
+    of.manage_snapshots().rollback_to_snapshot(snapshots(of)[2]).commit()
+    assert known(store, arriving, at) == [None, 2, 3]
+    for old in snapshots(of)[:2]:
+        of.maintenance.expire_snapshots().by_id(old).commit()
+    with pytest.raises(SourceError, match=r"known_at=ARRIVAL: snapshot \d+ \(replace\) of its table wrote rows anew"):
+        known(store, arriving, at)
+    with FeatureStore.local(clock=clock) as another:  # to which nothing was known before
+        lying = IcebergSource("orders", of.location().removeprefix("file://"), event_time="at", known_at=ARRIVAL)
+        came = datetime.fromtimestamp(of.current_snapshot().timestamp_ms / 1000, UTC)  # type: ignore[union-attr]
+        assert known(another, lying, [at[2], came]) == [None, 3]
 
 
 KILLED = """
