@@ -219,6 +219,11 @@ def _check_partitions(source: DeltaSource, table: DeltaTable) -> None:
         own, read = type_of_arrow(types[name]), partition_type(source, name)
         if name in source.partitions and source.partitions[name] is None:
             continue
+        if own is not None and own.kind == "Bytes":
+            raise source_error(
+                source,
+                f"its partition '{name}' is Bytes, which is not read; say partitions={{{name!r}: None}} to leave it out",
+            )
         if own != read:
             raise source_error(
                 source,

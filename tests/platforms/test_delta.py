@@ -8,6 +8,7 @@ import shutil
 import struct
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal as Number
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from featurestore import (
     ParquetSource,
 )
 from featurestore.errors import DeclarationError, SourceError
-from featurestore.types import Date, String
+from featurestore.types import Bool, Date, Decimal, Float64, Int64, String, Timestamp
 from tests.platforms.conftest import Told
 from tests.platforms.s3_server import s3_server
 from tests.sources.same_rows import ROWS, WORDS, answers, parquet, table
@@ -105,6 +106,30 @@ def test_partitions_are_those_of_the_log(store: FeatureStore, tmp_path: Path) ->
     found = store.get_historical_features(spine, [view]).to_arrow()
     assert found["where__day"].to_pylist() == [date(2026, 3, 2), None]
     assert found["where__city"].to_pylist() == ["x y", "ü/=%"]
+
+
+def test_partitions_of_every_type(store: FeatureStore, tmp_path: Path) -> None:
+    """Null, before 1970, and signs that names of folders encode; the empty text is null."""
+    cases: list[tuple[str, Any, Any]] = [
+        ("seen", Timestamp, [None, datetime(1969, 3, 1, 12, 30, 1, 5, UTC), datetime(2026, 3, 1, tzinfo=UTC)]),
+        ("flag", Bool, [None, True, False]), ("price", Decimal(10, 2), [None, Number("0.00"), Number("7.10")]),
+        ("ratio", Float64, [None, 0.1, -0.0]), ("many", Int64, [None, -(2**63), 2**63 - 1]),
+        ("text", String, [None, " ", "a/b=c%20 d"]),
+    ]  # fmt: skip
+    for name, of, values in cases:
+        write_deltalake(tmp_path / name, FIRST.append_column(name, pa.array(values, of.arrow)), partition_by=[name])
+        said = source(tmp_path / name, partitions={} if of == String else {name: of})
+        view = FeatureView(name, entity=USER, source=said, refresh="1h", features=[name])
+        spine = pa.table({"user": ["ben", "ann"], "event_timestamp": [SPINE_AT] * 2})
+        found = store.get_historical_features(spine, [view]).to_arrow()[f"{name}__{name}"].to_pylist()
+        assert list(map(repr, found)) == [repr(pa.scalar(value, of.arrow).as_py()) for value in values[1:]]
+    write_deltalake(tmp_path / "empty", FIRST.append_column("text", pa.array(["", "", ""])), partition_by=["text"])
+    view = FeatureView("text", entity=USER, source=source(tmp_path / "empty"), refresh="1h", features=["text"])
+    assert store.get_historical_features(spine, [view]).to_arrow()["text__text"].to_pylist() == [None, None]
+    write_deltalake(tmp_path / "raw", FIRST.append_column("raw", pa.array([b"a"] * 3)), partition_by=["raw"])
+    with pytest.raises(SourceError, match="its partition 'raw' is Bytes, which is not read"):
+        counted(store, source(tmp_path / "raw"))
+    assert counted(store, source(tmp_path / "raw", partitions={"raw": None}))[0]["ann"] == (2, 3)
 
 
 def test_a_version_is_pinned_and_told_by_the_manifest(store: FeatureStore, tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -44,6 +47,7 @@ from pyiceberg.types import (
     TimeType,
     UUIDType,
 )
+from pyroaring import BitMap
 
 from featurestore import (
     ARRIVAL,
@@ -347,6 +351,45 @@ def test_deletions_by_position(store: FeatureStore, catalog: Catalog, tmp_path: 
         SourceError, match=r"has equality deletes, as Flink and others write them\. They are not read: rewrite"
     ):
         counted(store, source())
+
+
+def vectors(deleted: dict[str, list[int]]) -> bytes:
+    """A Puffin file of deletion vectors, as Iceberg's third version keeps them: by data file the rows that are gone."""
+    content, blobs = b"PFA1", []
+    for path, rows in deleted.items():
+        bitmap = struct.pack("<qI", 1, 0) + BitMap(rows).serialize()
+        inside = bytes.fromhex("d1d33964") + bitmap
+        blob = struct.pack(">I", len(inside)) + inside + struct.pack(">I", zlib.crc32(inside))
+        blobs.append({
+            "type": "deletion-vector-v1", "fields": [], "snapshot-id": -1, "sequence-number": -1, "offset": len(content),
+            "length": len(blob), "properties": {"referenced-data-file": path, "cardinality": str(len(rows))},
+        })  # fmt: skip
+        content += blob
+    footer = json.dumps({"blobs": blobs}).encode()
+    return content + b"PFA1" + footer + struct.pack("<i", len(footer)) + bytes(4) + b"PFA1"
+
+
+def test_deletion_vectors(store: FeatureStore, catalog: Catalog) -> None:
+    """Of several data files in one file, and newer ones of the same."""
+    of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+    of.append(FIRST)
+    of.append(SECOND)
+    paths = {file.record_count: file.file_path for file in data_files(of)}
+    for deleted in ({paths[3]: [1], paths[2]: [0]}, {paths[3]: [0, 1]}):
+        place = f"{of.location()}/data/{uuid.uuid4()}.puffin"
+        content = vectors(deleted)
+        Path(place.removeprefix("file://")).write_bytes(content)
+        commit_file(
+            of,
+            DataFile.from_args(
+                content=DataFileContent.POSITION_DELETES, file_path=place, file_format=FileFormat.PUFFIN, partition=Record(),
+                record_count=1, file_size_in_bytes=len(content),
+            ), 0,
+        )  # fmt: skip
+        last = counted(store, source())[0]
+        assert last == (
+            {"ann": [1, 3, 3], "cleo": [1, 5, 5]} if 0 in deleted[paths[3]] else {"ann": [2, 4, 3], "cleo": [1, 5, 5]}
+        )
 
 
 def test_types_and_their_refusals(store: FeatureStore, catalog: Catalog) -> None:
