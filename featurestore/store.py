@@ -484,8 +484,8 @@ class FeatureStore(BoundToProcess):
         """Push what the streams of push sources have, exactly once, until `stop` is set; what was done, by source.
 
         sources: only these; by default all that are applied with a stream. until_end: return when each partition was at its end
-        once. skip_lost: go on where messages were deleted before they were read, and count them. begin_again: read from the first
-        message, whatever was read of a stream of that name before. Of several processes each reads its share of the
+        once. skip_lost: go on where messages were deleted before they were read, and count them. begin_again: where a stream
+        was deleted and made again, read the new one from its first message. Of several processes each reads its share of the
         partitions. Messages that cannot be taken are kept aside; see `poison`. Raises NotFoundError, ConfigError, PushError,
         BrokerError where a stream lost messages or is another one, and LogError.
         """

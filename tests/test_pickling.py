@@ -20,12 +20,13 @@ from featurestore.errors import (
     FeatureStoreError,
     FingerprintError,
     ForbiddenError,
+    MissingPackageError,
     OnlineDamagedError,
     RowRefusedError,
     UnauthenticatedError,
 )
 from featurestore.materialize.lease import Holder, LeaseTakenError
-from featurestore.streams.reader import MessagesLostError
+from featurestore.streams.reader import MessagesLostError, StreamReplacedError
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Float64
 from tests.small import NOON, hours, opened, table, view_of
@@ -129,8 +130,10 @@ def test_what_is_bound_to_its_process_says_what_to_send(store: FeatureStore, tmp
 def errors() -> list[type[FeatureStoreError]]:
     """Every class of error of the package."""
     for module in pkgutil.walk_packages(featurestore.__path__, "featurestore."):
-        is_of_platform = module.name.startswith("featurestore.integrations.")  # whose package may not be here
-        with suppress(ModuleNotFoundError) if is_of_platform else nullcontext():
+        is_of_platform = module.name.startswith(
+            ("featurestore.integrations.", "featurestore.streams.")
+        )  # whose package may not be here
+        with suppress(ModuleNotFoundError, MissingPackageError) if is_of_platform else nullcontext():
             if "__main__" not in module.name:
                 importlib.import_module(module.name)
     found = [FeatureStoreError]
@@ -148,6 +151,7 @@ def test_every_error_is_the_same_in_another_process() -> None:
         ForbiddenError: ForbiddenError("not that", scope="push"),
         RowRefusedError: RowRefusedError("row 3: no", {3: "no"}),
         MessagesLostError: MessagesLostError("gone", partition=1, place="7", lost=2),
+        StreamReplacedError: StreamReplacedError("another", partition=1),
         LeaseTakenError: LeaseTakenError("View 'v'", Holder("host", 7, "token", 0)),
     }
     kinds = errors()

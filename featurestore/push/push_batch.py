@@ -14,7 +14,7 @@ from featurestore.online.source_state import NEVER, SourceState
 from featurestore.push.apply_log import BatchReading
 from featurestore.push.current_rows import outdated
 from featurestore.push.deduplicate import Deduplicated, deduplicate
-from featurestore.push.late_rows import kept_aside, late_rows_moved
+from featurestore.push.late_rows import NOTHING, MovedLateRows, waiting
 from featurestore.push.locked_state import AppliedSource, LockedState, StateChangedError, settled
 from featurestore.push.merge_rows import PushedView
 from featurestore.push.push_queue import Fate, PushQueue, QueuedPush
@@ -70,18 +70,18 @@ class PushBatch:
         while True:
             found = deduplicate(applied.source, tables, known, now=now, refused=refused, overwriting=overwriting)
             moves = _moves(found, requests)
-            if (
-                moves
-            ):  # late rows are kept aside after this, and before anything else is: whoever dies in between lost none
-                moves |= late_rows_moved(whole.take(pa.array(found.late)) if found.late else None)
+            if moves and found.late:  # they are kept aside after this, and before all else: whoever dies loses none
+                late = MovedLateRows.of(whole.take(pa.array(found.late)))
+                self._log.move(late.before)
+                moves |= late.within
             if not found.fresh:
                 if moves:
                     self._log.move(moves)
                 break
-            waiting = [request for number, request in enumerate(requests) if number not in refused]
+            of = [request for number, request in enumerate(requests) if number not in refused]
             fresh = whole.take(pa.array(found.fresh))
             try:
-                self._write(applied, fresh, found, (state, clock), views=views, of=waiting, moves=moves)
+                self._write(applied, fresh, found, (state, clock), views=views, of=of, moves=moves)
                 break
             except _UnreadableError as error:
                 refused = self._unreadable(tables, views, refused, str(error))
@@ -150,10 +150,13 @@ class PushBatch:
         return found
 
     def _keep_moved_aside(self, now: int) -> None:
-        """Keep late rows aside that the log has with the position of the stream that they come from, where they are not yet."""
-        rows, token = kept_aside(self._log.positions())
-        if rows is not None and self._offline.log(self._state.source, LATE).positions().get(LATE) != token:
+        """Keep late rows aside that lie beside the position of the stream that they come from, where they are not yet."""
+        rows, token = waiting(self._log.positions())
+        if rows is None:
+            return
+        if token is not None and self._offline.log(self._state.source, LATE).positions().get(LATE) != token:
             self._keep_aside(rows, now, token=token)
+        self._log.move(NOTHING)
 
     def _keep_aside(self, rows: pa.Table, now: int, *, token: str | None = None) -> None:
         """token: by which it is known that they are."""

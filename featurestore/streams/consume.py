@@ -167,7 +167,8 @@ def replay(
             continue
         advance = Advance({REPLAYED: last}, {REPLAYED: str(one.id)})
         try:
-            pushed = project.pushing.submit(source.name, rows, advance=advance).result()
+            whole = decoder.together([rows])
+            pushed = project.pushing.submit(source.name, whole, advance=advance).result()
         except DeposedError:
             raise PushError(
                 f"{source.title}: another process replays messages that were kept aside; try again"

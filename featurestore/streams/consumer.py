@@ -20,9 +20,9 @@ from featurestore.declare.push import PushSource
 from featurestore.errors import DeposedError, FeatureStoreError, OnlineStoreError, PushError, RowRefusedError
 from featurestore.lazy import pa
 from featurestore.push.push_queue import BATCH_ROWS, Advance, PushAnswer
-from featurestore.streams.decoder import Decoder
+from featurestore.streams.decoder import DecodedRows, Decoder
 from featurestore.streams.membership import Assignment, Membership, PartitionReport
-from featurestore.streams.poison import Poison
+from featurestore.streams.poison import Poison, shown_reason
 from featurestore.streams.reader import (
     BrokerError,
     Message,
@@ -31,6 +31,8 @@ from featurestore.streams.reader import (
     Place,
     StreamReader,
     StreamReplacedError,
+    is_same,
+    known_of,
 )
 
 LOGGER = logging.getLogger("featurestore.streams")
@@ -40,6 +42,9 @@ SIGN_UP_SECONDS = 5.0
 
 READ_SECONDS = 0.5
 """Seconds for which messages are waited for at once."""
+
+BATCH_BYTES = 64 << 20
+"""Bytes that the rows of one push have at most, but for those of one message."""
 
 BATCH_MESSAGES = 5_000
 """Messages that are read at once at most."""
@@ -74,7 +79,7 @@ class Position:
         """The position behind a message more. identity: of the stream, where that is known by now."""
         taken = self.taken + 1
         return replace(
-            self, place=message.after, ordinal=message.ordinal, taken=taken, identity=identity or self.identity
+            self, place=message.after, ordinal=message.ordinal, taken=taken, identity=known_of(self.identity, identity)
         )
 
 
@@ -114,7 +119,7 @@ class Consumed(NamedTuple):
 
 class ConsumeOptions(NamedTuple):
     """until_end: stop where every partition was at its end. skip_lost: go on where messages are gone that were not read.
-    begin_again: read from the beginning, whatever was read of a stream of that name."""
+    begin_again: where a stream was made again, read the new one from its beginning."""
 
     until_end: bool = False
     skip_lost: bool = False
@@ -135,18 +140,19 @@ class Consumer:
         self._held: dict[int, Position] = {}
         self._caught_up: dict[int, int] = {}
         self._reached: set[int] = set()  # partitions that were at their ends
-        self._begun_again: set[int] = set()
         self._every: list[int] = []
         self._identity = ""
         self._assignment: Assignment | None = None
         self._sign_up_at = 0.0
         self._is_unsure = False
-        self._gap: MessagesLostError | None = None
+        self._gap: MessagesLostError | StreamReplacedError | None = None
+        self._stop = threading.Event()
         self.done = Consumed()
 
     def consume(self, stop: threading.Event) -> Consumed:
         """Go on until `stop` is set; what was begun then is completed. BrokerError where that cannot help itself."""
         pause, trouble = FIRST_PAUSE_SECONDS, ""
+        self._stop = stop
         try:
             while not stop.is_set():
                 try:
@@ -156,7 +162,7 @@ class Consumer:
                     pause, trouble = FIRST_PAUSE_SECONDS, ""
                 except FeatureStoreError as error:
                     self._is_unsure = True
-                    if isinstance(error, MessagesLostError) and self._options.skip_lost:
+                    if isinstance(error, MessagesLostError | StreamReplacedError) and self._is_passed_over(error):
                         self._gap = error
                     elif not self._passes(error):
                         raise
@@ -199,7 +205,10 @@ class Consumer:
         if time.monotonic() >= self._sign_up_at:
             self._sign_up()
             self._sign_up_at = time.monotonic() + SIGN_UP_SECONDS
-        messages = self._reader.read(BATCH_MESSAGES, READ_SECONDS if self._held else FIRST_PAUSE_SECONDS)
+        if not self._held:
+            self._stop.wait(READ_SECONDS)
+            return
+        messages = self._reader.read(BATCH_MESSAGES, READ_SECONDS)
         if messages:
             self._keep(messages)
         elif self._options.until_end:
@@ -254,15 +263,17 @@ class Consumer:
         taken: dict[int, Position] = {}
         for number in sorted(numbers):
             before = Position.of(texts.get(self._name(number)))
-            if self._options.begin_again and number not in self._begun_again:
-                before = Position(turn=before.turn, taken=before.taken, lost=before.lost)
-                self._begun_again.add(number)
-            self._check_identity(number, before)
-            taken[number] = replace(before, identity=self._identity or before.identity, turn=before.turn + 1)
+            try:
+                self._check_identity(number, before)
+            except StreamReplacedError as error:
+                if not self._is_passed_over(error):
+                    raise
+                before = self._passed_over(before, error)
+            taken[number] = replace(before, identity=known_of(before.identity, self._identity), turn=before.turn + 1)
         try:
             begins = self._assign({**self._held, **taken})
-        except MessagesLostError as error:
-            if not self._options.skip_lost or error.partition not in taken:
+        except (MessagesLostError, StreamReplacedError) as error:
+            if not self._is_passed_over(error) or error.partition not in taken:
                 raise
             taken[error.partition] = self._passed_over(taken[error.partition], error)
             begins = self._assign({**self._held, **taken}, skipped=error.partition)
@@ -276,11 +287,12 @@ class Consumer:
 
     def _check_identity(self, number: int, one: Position) -> None:
         """StreamReplacedError where the stream is known to be another than the one that was read."""
-        if one.identity in {"", self._identity} or not self._identity:
+        if is_same(one.identity, self._identity):
             return
         raise StreamReplacedError(
             f"{self._source.stream.title}, partition {number}: the broker has another topic of that name by now than the one that was "  # type: ignore[union-attr]
-            "read: it was deleted and made again. Nothing was read of it. To read it from its beginning: featurestore consume --begin-again"
+            "read: it was deleted and made again. Nothing was read of it. To read it from its beginning: featurestore consume --begin-again",
+            partition=number,
         )
 
     def _assign(self, held: Mapping[int, Position], skipped: int | None = None) -> dict[int, str]:
@@ -301,13 +313,23 @@ class Consumer:
         if gap is not None and gap.partition in self._held:
             skipped, before = gap.partition, self._held[gap.partition]
             after, name = self._passed_over(before, gap), self._name(gap.partition)
+            begins = self._assign({**self._held, gap.partition: after}, skipped)
+            after = replace(after, place=begins[gap.partition])
             self._log.submit(self._decoder.nothing, Advance({name: before.text}, {name: after.text})).result()
             self._held[gap.partition] = after
-        self._assign(self._held, skipped)
+        else:
+            self._assign(self._held)
         self._is_unsure = False
 
-    def _passed_over(self, before: Position, gap: MessagesLostError) -> Position:
-        """A position after messages that are gone, which are counted."""
+    def _is_passed_over(self, error: MessagesLostError | StreamReplacedError) -> bool:
+        """Whether it was said that reading is to go on all the same."""
+        return self._options.skip_lost if isinstance(error, MessagesLostError) else self._options.begin_again
+
+    def _passed_over(self, before: Position, gap: MessagesLostError | StreamReplacedError) -> Position:
+        """A position after messages that are gone, which are counted; or none yet, in a stream that was made again."""
+        if isinstance(gap, StreamReplacedError):
+            LOGGER.warning("%s: begins again: %s", self._source.title, gap)
+            return replace(before, place=None, ordinal=None, identity=self._identity)
         lost = gap.lost or 0
         self.done = self.done.beside((0, 0, 0, 0, 0, lost))
         LOGGER.warning("%s: passed over: %s", self._source.title, gap)
@@ -323,17 +345,17 @@ class Consumer:
         """Push what messages say, in pieces of so many rows."""
         messages = [one for one in messages if one.partition in self._held]
         decoded = self._decoder.decoded(messages)
-        begin = rows = 0
+        begin = rows = size = 0
         for end, one in enumerate(decoded):
-            more = 0 if isinstance(one, PushError) else one.num_rows
-            if rows and rows + more > BATCH_ROWS:
+            more, larger = (0, 0) if isinstance(one, PushError) else (one.rows, one.size)
+            if rows and (rows + more > BATCH_ROWS or size + larger > BATCH_BYTES):
                 self._keep_piece(messages[begin:end], decoded[begin:end])
-                begin, rows = end, 0
-            rows += more
+                begin, rows, size = end, 0, 0
+            rows, size = rows + more, size + larger
         if begin < len(messages):
             self._keep_piece(messages[begin:], decoded[begin:])
 
-    def _keep_piece(self, messages: Sequence[Message], decoded: list[pa.Table | PushError]) -> None:
+    def _keep_piece(self, messages: Sequence[Message], decoded: list[DecodedRows | PushError]) -> None:
         after = dict(self._held)
         for message in messages:
             after[message.partition] = after[message.partition].after(message, self._identity)
@@ -346,9 +368,11 @@ class Consumer:
         while True:
             wrong = {n: one for n, one in enumerate(decoded) if isinstance(one, PushError) and n not in told}
             if wrong:  # before the position says that they were read
-                self._poison.add(self._source.name, self._stream, [(messages[n], str(one)) for n, one in wrong.items()])
+                self._poison.add(
+                    self._source.name, self._stream, [(messages[n], shown_reason(one)) for n, one in wrong.items()]
+                )
                 told |= wrong
-            tables = [one for one in decoded if isinstance(one, pa.Table)]
+            tables = [one for one in decoded if isinstance(one, DecodedRows)]
             try:
                 pushed = self._log.submit(self._decoder.together(tables), advance).result()
                 break
@@ -361,18 +385,18 @@ class Consumer:
             number, why = next(iter(told.items()))
             LOGGER.warning(
                 "%s: %d messages are kept aside (featurestore poison list %s); one of them: partition %d, %s: %s",
-                self._source.title, len(told), self._source.name, messages[number].partition, messages[number].offset, why,
+                self._source.title, len(told), self._source.name, messages[number].partition, messages[number].offset, shown_reason(why),
             )  # fmt: skip
 
 
-def _refuse(decoded: list[pa.Table | PushError], error: RowRefusedError) -> None:
+def _refuse(decoded: list[DecodedRows | PushError], error: RowRefusedError) -> None:
     """Put the error in the place of the messages that have the rows that it tells of."""
     rows, begin = iter(sorted(error.reasons)), 0
     row = next(rows, None)
     for number, one in enumerate(decoded):
         if isinstance(one, PushError):
             continue
-        end = begin + one.num_rows
+        end = begin + one.rows
         if row is not None and row < end:
             decoded[number] = PushError(error.reasons[row])
             while row is not None and row < end:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.streams import KEY, OFFSET, PARTITION, TIMESTAMP, Stream
-from featurestore.errors import PushError
+from featurestore.errors import FeatureStoreError, PushError
 from featurestore.lazy import pa, pc
 from featurestore.push.rows import given_rows
 from featurestore.streams.reader import Message
@@ -22,6 +22,25 @@ Read = Callable[[bytes], Any]
 """From the bytes of a message to a mapping, or a table of many rows. PushError where they are not what they should be."""
 
 ALL = "*"
+
+
+class DecodedRows(NamedTuple):
+    """The rows of a message: those of a table from `begin` up to `end`. size: about how many bytes they have."""
+
+    table: pa.Table
+    begin: int
+    end: int
+    size: int
+
+    @classmethod
+    def of(cls, table: pa.Table) -> DecodedRows:
+        """All of a table."""
+        return cls(table, 0, table.num_rows, table.nbytes)
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.end - self.begin
 
 
 class Decoder:
@@ -35,19 +54,21 @@ class Decoder:
         self._ignored = frozenset({*stream.ignore, *(path[0] for path in self._paths.values() if len(path) > 1)})
         self._known = taken | self._ignored
         self._reads_key = KEY in taken
+        self._reads_beside = any(name.startswith("$") for name in taken)
 
-    def decoded(self, messages: Sequence[Message]) -> list[pa.Table | PushError]:
+    def decoded(self, messages: Sequence[Message]) -> list[DecodedRows | PushError]:
         """Of each message its rows, as the source's columns, or what is wrong with it. Errors that are not a message's are raised."""
         found: list[Any] = [self._said(message) for message in messages]
         plain = [number for number, one in enumerate(found) if isinstance(one, dict)]
         try:
             together = given_rows(self._source, [found[number] for number in plain], json=self._is_json).table
-        except PushError:
+        except Exception:  # noqa: BLE001 - whichever of them it is, the others go on
             for number in plain:
                 found[number] = self._alone(found[number])
         else:
+            size = together.nbytes // max(1, len(plain))
             for place, number in enumerate(plain):
-                found[number] = together.slice(place, 1)
+                found[number] = DecodedRows(together, place, place + 1, size)
         return found
 
     @property
@@ -55,19 +76,27 @@ class Decoder:
         """No rows, as the source's columns."""
         return given_rows(self._source, []).table
 
-    def together(self, tables: Sequence[pa.Table]) -> pa.Table:
+    def together(self, parts: Sequence[DecodedRows]) -> pa.Table:
         """The rows of several messages."""
-        whole = [table for table in tables if table.num_rows]
+        runs: list[DecodedRows] = []  # rows that lie beside each other are cut out of their table together
+        for part in parts:
+            if runs and runs[-1].table is part.table and runs[-1].end == part.begin:
+                runs[-1] = runs[-1]._replace(end=part.end)
+            elif part.rows:
+                runs.append(part)
+        whole = [run.table.slice(run.begin, run.rows) for run in runs]
         return pa.concat_tables(whole).combine_chunks() if whole else self.nothing
 
-    def _alone(self, row: Row) -> pa.Table | PushError:
+    def _alone(self, row: Row) -> DecodedRows | PushError:
         try:
-            return given_rows(self._source, [row], json=self._is_json).table
+            return DecodedRows.of(given_rows(self._source, [row], json=self._is_json).table)
         except PushError as error:
             return PushError(str(error).replace(f"{self._source.title}: row 0", "the message", 1))
+        except Exception as error:  # noqa: BLE001 - see _said
+            return PushError(f"the message cannot be read: {type(error).__name__}: {error}")
 
-    def _said(self, message: Message) -> Row | pa.Table | PushError:
-        """What a message says: a row, or a table of rows; or what is wrong with it."""
+    def _said(self, message: Message) -> Row | DecodedRows | PushError:
+        """What a message says: a row, or many; or what is wrong with it."""
         try:
             if message.problem:
                 raise PushError(message.problem)
@@ -76,9 +105,13 @@ class Decoder:
             said = self._read(message.value)
             if isinstance(said, Mapping):
                 return self._row(message, said)
-            return given_rows(self._source, self._columns(message, said)).table
+            return DecodedRows.of(given_rows(self._source, self._columns(message, said)).table)
         except PushError as error:
             return error
+        except FeatureStoreError:  # a schema registry that is away, say, which is no fault of the message's
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever bytes of others make of a library, the other messages go on
+            return PushError(f"the message cannot be read: {type(error).__name__}: {error}")
 
     def _row(self, message: Message, said: Mapping[str, Any]) -> Row:
         if ALL not in self._ignored:
@@ -92,7 +125,9 @@ class Decoder:
         return {column: _at(beside if path[0] in beside else said, path) for column, path in self._paths.items()}
 
     def _beside(self, message: Message) -> Row:
-        """What a message is beside its value, in the forms that its value has."""
+        """What a message is beside its value, in the forms that its value has; nothing where no column reads that."""
+        if not self._reads_beside:
+            return {}
         at = None if message.timestamp is None else timestamp_of(message.timestamp * 1000)
         beside: Row = {OFFSET: message.offset, PARTITION: message.partition, TIMESTAMP: at}
         for column, (first, *_) in self._paths.items():

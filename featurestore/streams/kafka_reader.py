@@ -84,6 +84,7 @@ class KafkaReader:
             )
         except kafka.KafkaException as error:
             raise ConfigError(f"{stream.title}: brokers.{stream.broker}: {_text(error)}") from None
+        self._cluster = ""
         self._identity: str | None = None
         self._asked: Any = None
         self._ask_at = 0.0
@@ -102,7 +103,9 @@ class KafkaReader:
     def partitions(self) -> list[int]:
         """Those of the topic, as the broker says now."""
         try:
-            topic = self._consumer.list_topics(self._stream.topic, timeout=SECONDS).topics.get(self._stream.topic)
+            told = self._consumer.list_topics(self._stream.topic, timeout=SECONDS)
+            topic = told.topics.get(self._stream.topic)
+            self._cluster = told.cluster_id or ""
         except kafka.KafkaException as error:
             raise self._error(error.args[0]) from None
         if topic is None or topic.error is not None:
@@ -112,7 +115,7 @@ class KafkaReader:
         return sorted(topic.partitions)
 
     def identity(self) -> str:
-        """The topic's id, as it was told last; "" where the broker has none, or has not told yet."""
+        """The cluster's id and the topic's, as they were told last; "" where the broker has none, or has not told yet."""
         if self._asked is None and time.monotonic() >= self._ask_at:
             names = kafka.TopicCollection([self._stream.topic])
             self._asked = self._admin.describe_topics(names, request_timeout=SECONDS)[self._stream.topic]
@@ -127,7 +130,7 @@ class KafkaReader:
             else:
                 found = str(getattr(told, "topic_id", None) or "")
                 self._asked, self._identity = None, "" if set(found) <= {"A", "="} else found  # zeros: there is none
-        return self._identity or ""
+        return f"{self._cluster}/{self._identity or ''}"
 
     def assign(self, places: Mapping[int, Place]) -> dict[int, str]:
         """Read these partitions alone, from their places."""
@@ -173,17 +176,23 @@ class KafkaReader:
         for one in polled:
             told = one.error()
             if told is None:
-                found.append(_message(one))
-                self._at_end.discard(one.partition())
+                self._add(found, one)
             elif told.code() == kafka.KafkaError._PARTITION_EOF:
                 self._at_end.add(one.partition())
             else:
                 self._wrong.append(one)
-        for message in found:
-            self._places[message.partition] = self._places[message.partition]._replace(at=message.after)
         if self._wrong and not found:
             self._raise(self._wrong.pop(0))
         return found
+
+    def _add(self, found: list[Message], one: Any) -> None:
+        """Take a message that comes after those before it: librdkafka may deliver one again, or of what was read before."""
+        number = one.partition()
+        place = self._places.get(number)
+        if place is not None and one.offset() >= int(place.at or 0):
+            found.append(_message(one))
+            self._places[number] = place._replace(at=found[-1].after)
+            self._at_end.discard(number)
 
     def _raise(self, told: Any) -> None:
         error, number = told.error(), told.partition()
@@ -204,7 +213,8 @@ class KafkaReader:
             )  # fmt: skip
         return StreamReplacedError(
             f"{where} ends at offset {end}, and was read up to {at}: the topic was deleted and made again, or has lost its end. "
-            "Nothing was read of it. To read it from its beginning: featurestore consume --begin-again"
+            "Nothing was read of it. To read it from its beginning: featurestore consume --begin-again",
+            partition=number,
         )
 
     def lags(self) -> dict[int, PartitionLag]:

@@ -26,6 +26,17 @@ def place_in(logs: Path) -> Path:
     return logs / "poison.db"
 
 
+LONGEST_REASON = 2_000
+"""Characters of a reason that are kept: it may quote a message."""
+
+
+def shown_reason(error: object) -> str:
+    """An error as a reason that may stand in a terminal, a log and a database: without signs that these take for something else."""
+    text = str(error)
+    text = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 class PoisonMessage(NamedTuple):
     """A message that was kept aside. id: by which commands name it; stream: which it came from; kept: when it was kept aside, µs."""
 

@@ -7,6 +7,7 @@ last entry that was read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 from featurestore.errors import FeatureStoreError
@@ -32,7 +33,11 @@ class MessagesLostError(BrokerError):
 
 
 class StreamReplacedError(BrokerError):
-    """The stream is not the one that was read before: it was deleted and made again, or has lost its end."""
+    """The stream is not the one that was read before: it was deleted and made again, or has lost its end. partition: of it."""
+
+    def __init__(self, message: str, *, partition: int) -> None:
+        super().__init__(message)
+        self.partition = partition
 
 
 class Message(NamedTuple):
@@ -59,6 +64,18 @@ class Place(NamedTuple):
     skipped: bool = False
 
 
+def is_same(first: str, second: str) -> bool:
+    """Whether two identities may be of one stream: of what a broker tells (its cluster, the topic), nothing that both know differs."""
+    return all(
+        not one or not other or one == other for one, other in zip(first.split("/"), second.split("/"), strict=False)
+    )
+
+
+def known_of(before: str, now: str) -> str:
+    """An identity, with the parts that were known before where they are not now."""
+    return "/".join(one or other for one, other in zip_longest(now.split("/"), before.split("/"), fillvalue=""))
+
+
 class PartitionLag(NamedTuple):
     """How far a partition is behind its end. messages: None where that is not known; is_least: there are at least so many."""
 
@@ -74,7 +91,7 @@ class StreamReader(Protocol):
         """The partitions that the stream has now."""
 
     def identity(self) -> str:
-        """What tells the stream from a later one of its name; "" where the broker does not tell."""
+        """What tells the stream from a later one of its name: parts with a "/" between them, each "" where the broker does not tell."""
 
     def assign(self, places: Mapping[int, Place]) -> dict[int, str]:
         """Read these partitions alone from now on, each from its place; where each begins. MessagesLostError, StreamReplacedError."""

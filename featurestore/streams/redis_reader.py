@@ -27,6 +27,9 @@ FIRST = "0-0"
 COUNTED, COUNTED_AT_ONCE = 10_000, 1_000
 """Entries after a place that are counted where Redis (before 7.0) does not tell how many there are; and how many at once."""
 
+FIRST_READ, READ_BYTES = 100, 16 << 20
+"""Entries that are read at once at first, and bytes that they are to have at most, by what the last ones had."""
+
 AWAY = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError, redis.exceptions.TryAgainError)
 
 
@@ -53,6 +56,7 @@ class RedisReader:
         (host, port), self._name = place.addresses[0], place.name
         self._client = redis.Redis(host=host, port=port, **place.connection)
         self._place: Place | None = None
+        self._most = FIRST_READ
 
     def close(self) -> None:
         """Close the connection."""
@@ -100,7 +104,8 @@ class RedisReader:
         if _id(info.last) < _id(place.at) or (None not in {info.added, place.ordinal} and info.added < place.ordinal):  # type: ignore[operator]
             raise StreamReplacedError(
                 f"{self._called} at {self._name} ends at {info.last}, and was read up to {place.at}: it was deleted and made again, or "
-                "came back older. Nothing was read of it. To read it from its beginning: featurestore consume --begin-again"
+                "came back older. Nothing was read of it. To read it from its beginning: featurestore consume --begin-again",
+                partition=0,
             )
         if info.last == place.at or place.skipped:
             return
@@ -126,11 +131,13 @@ class RedisReader:
         if place is None or place.at is None:
             return ()
         with self._failing():
-            found = self._entries(place, most)
+            found = self._entries(place, min(most, self._most))
             if not found and seconds > 0:
                 wait = self._client.xread({self._stream.key: place.at}, count=1, block=max(1, round(seconds * 1000)))
-                found = self._entries(place, most) if wait else []
+                found = self._entries(place, min(most, self._most)) if wait else []
         if found:
+            size = sum(len(one.value or b"") for one in found) // len(found)
+            self._most = max(1, min(most, READ_BYTES // max(1, size)))
             self._place = Place(found[-1].after, ordinal=found[-1].ordinal)
         return found
 

@@ -33,7 +33,9 @@ def message(value: Any, *, key: bytes | None = None, offset: str = "17") -> Mess
 
 def one(of: Decoder, *messages: Message) -> list[Any]:
     """The rows of each message, or what is wrong with it."""
-    return [found if isinstance(found, PushError) else found.to_pylist() for found in of.decoded(messages)]
+    return [
+        found if isinstance(found, PushError) else of.together([found]).to_pylist() for found in of.decoded(messages)
+    ]
 
 
 def test_fields_within_fields_and_what_a_message_is_beside() -> None:

@@ -108,7 +108,7 @@ def test_retries_corrections_deletions_and_late_rows(opened: Opened, redis: Redi
         assert (logged(store, "late"), served(store)) == ([7], 1)
 
 
-STEPS = ("poison", "append", "appended", "confirm", "confirmed", "late", "advanced late")
+STEPS = ("poison", "late noted", "append", "appended", "confirm", "confirmed", "late", "late kept aside", "late done")
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
@@ -147,8 +147,16 @@ def planted(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
             noting(log)
         for store in stores:
             dying(store, "write", after=step == "confirmed", when=lambda *_: bool(appended))
+    elif step in {"late noted", "late done"}:
+        for log in logs:
+            dying(
+                log,
+                "move",
+                after=True,
+                when=lambda moves: (" " in moves.get("late", " ")) == (step == "late noted") and "late" in moves,
+            )
     else:
-        dying(PushBatch, "_keep_aside", after=step == "advanced late")
+        dying(PushBatch, "_keep_aside", after=step == "late kept aside")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -256,11 +264,13 @@ def test_what_cannot_be_taken_is_kept_aside_and_never_blocks(opened: Opened, red
             text(4, more=1): "a field 'more' that is no column",
             text(5, minutes=-60): "ahead of it",
             b'{"card": "c1"}': "has no 'at'",
+            b'{"\\u0000\\u001b[31m\\ud83d\\ude00": 1}': "'\\x00\\x1b[31m\U0001f600'",
+            b'{"n": 1, "n":' + b"[" * 990 + b"]" * 990 + b"}": "",
         }
         add(redis, text(1), *wrong, text(2))
         with redis.client() as client:
             client.xadd("swipes", {"other": "x"})
-        assert consumed(store) == (10, 2, 0, 0, 8, 0)
+        assert consumed(store) == (12, 2, 0, 0, 10, 0)
         wrong[b""] = "no field 'data'"
         found = store.poison("swipes")
         assert {one.message.value for one in found} == wrong.keys()
@@ -269,7 +279,7 @@ def test_what_cannot_be_taken_is_kept_aside_and_never_blocks(opened: Opened, red
             assert wrong[one.message.value] in one.reason
         (view,) = [status for status in store.status() if status.pushes is not None]
         assert view.pushes is not None
-        assert view.pushes.poison == 8
+        assert view.pushes.poison == 10
         store.apply([declared(RedisStream("swipes", broker="cache", ignore="more"))])
         again = store.replay_poison("swipes")
         taken = {number for number, one in again.items() if not isinstance(one, PushError)}
@@ -280,7 +290,7 @@ def test_what_cannot_be_taken_is_kept_aside_and_never_blocks(opened: Opened, red
             store.replay_poison("swipes", [9999])
         (first, *_) = store.poison("swipes")
         assert store.discard_poison("swipes", [first.id]) == 1
-        assert store.discard_poison("swipes") == 6
+        assert store.discard_poison("swipes") == 8
         assert (store.poison("swipes"), logged(store), served(store)) == ([], [1, 2, 4], 3)
 
 
