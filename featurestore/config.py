@@ -323,11 +323,25 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def _flat(table: Any) -> Any:
+    """A broker's settings by their whole names: TOML takes `sasl.password = "…"` without quotes for a table within a table."""
+    if not isinstance(table, dict):
+        return table
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        inner = _flat(value)
+        found |= {f"{name}.{rest}": one for rest, one in inner.items()} if isinstance(inner, dict) else {name: inner}
+    return found
+
+
 def _build(
     raw: Mapping[str, Any], *, root: Path, where: str, environment: str | None, override: Mapping[str, Any]
 ) -> Config:
     """The validated Config of what a file says; `override` is the environment's part, for the names in errors."""
     written: dict[Place, str] = {}
+    brokers = raw.get("brokers")
+    if isinstance(brokers, dict):
+        raw = {**raw, "brokers": {name: _flat(table) for name, table in brokers.items()}}
     root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would follow links
 
     def refuse(place: Place, problem: str) -> ConfigError:

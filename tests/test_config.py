@@ -297,3 +297,36 @@ def test_the_documentation_names_every_key(write, monkeypatch):
 def test_the_reference_is_that_of_the_models():
     """Where it is not: python -m tests.configuration_reference."""
     assert PAGE.read_text(encoding="utf-8") == reference()
+
+
+def test_settings_of_brokers_are_texts_by_their_whole_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quoted or not, numbers and truths too; what may be a secret is shown by nothing, and an environment changes single ones."""
+    monkeypatch.setenv("KAFKA_PASSWORD", "hush")
+    (tmp_path / "featurestore.toml").write_text(
+        """
+project = "p"
+[brokers.events]
+"bootstrap.servers" = "a:9092"
+sasl.username = "me"
+sasl.password = "${KAFKA_PASSWORD}"
+ssl.key.password = "plain"
+session.timeout.ms = 6000
+enable.ssl.certificate.verification = false
+[env.prod.brokers.events]
+bootstrap.servers = "b:9092"
+"""
+    )
+    config = load_config(tmp_path, "prod")
+    assert config.brokers["events"] == {
+        "bootstrap.servers": "b:9092",
+        "sasl.username": "me",
+        "sasl.password": "hush",
+        "ssl.key.password": "plain",
+        "session.timeout.ms": "6000",
+        "enable.ssl.certificate.verification": "false",
+    }
+    for shown in (repr(config), str(config.model_dump())):
+        assert "b:9092" in shown
+        assert "${KAFKA_PASSWORD}" in shown
+        for secret in ("hush", "plain", "'me'"):
+            assert secret not in shown

@@ -218,21 +218,20 @@ class KafkaReader:
         )
 
     def lags(self) -> dict[int, PartitionLag]:
-        """How many offsets lie between each place and the end, as far as the broker has told with its messages."""
+        """How many offsets lie between each place and the end, as far as the broker has told with its messages. A partition is at its
+        end where the broker said so."""
         found = {}
         for number, place in self._places.items():
-            high = -1
-            if number not in self._at_end:
-                try:
-                    ends = self._consumer.get_watermark_offsets(
-                        kafka.TopicPartition(self._stream.topic, number), cached=True
-                    )
-                    high = -1 if ends is None else int(ends[1])
-                except kafka.KafkaException:
-                    high = -1
-                found[number] = PartitionLag(None if high < 0 else max(0, high - int(place.at or 0)))
-            else:
+            if number in self._at_end:
                 found[number] = PartitionLag(0)
+                continue
+            partition = kafka.TopicPartition(self._stream.topic, number)
+            try:
+                ends = self._consumer.get_watermark_offsets(partition, cached=True)
+            except kafka.KafkaException:
+                ends = None
+            lag = 0 if ends is None else int(ends[1]) - int(place.at or 0)
+            found[number] = PartitionLag(lag if lag > 0 else None)
         return found
 
     def _error(self, error: Any) -> BrokerError:

@@ -91,6 +91,24 @@ def test_metrics_have_the_lag(shop: Path, redis: RedisServer) -> None:
     assert told['featurestore_stream_poison_messages{source="swipes"}'] == 1
 
 
+def test_a_backup_goes_on_where_it_was_made(shop: Path, redis: RedisServer, tmp_path: Path) -> None:
+    """What was read before it is read no more, what came after is; and it has the messages that were kept aside."""
+    add(redis, text(1), b"wrong", text(2))
+    run(shop, "consume", "--until-end", "--quiet")
+    run(shop, "backup", str(tmp_path / "backup.tar"))
+    add(redis, text(3))
+    run(shop, "consume", "--until-end", "--quiet")
+    other = tmp_path / "other"
+    configure(other, "[brokers.cache]", f'url = "{redis.url}"')
+    (other / "definitions.py").write_text(DEFINITIONS)
+    run(other, "restore", str(tmp_path / "backup.tar"))
+    done = json.loads(run(other, "consume", "--until-end", "--json"))
+    assert done["swipes"]["accepted"] == 1
+    with FeatureStore(other) as store:
+        assert logged(store) == [1, 2, 3]
+        assert [one.message.value for one in store.poison("swipes")] == [b"wrong"]
+
+
 def metrics(client: httpx.Client) -> dict[str, float]:
     found = {}
     for line in client.get("/metrics").text.splitlines():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from featurestore import FeatureStore, RedisStream
@@ -23,8 +25,8 @@ from featurestore.streams.poison import Poison
 from featurestore.streams.reader import MessagesLostError, StreamReplacedError
 from featurestore.streams.redis_reader import RedisReader
 from tests.pushing import Killed
-from tests.servers import RedisServer
-from tests.streams.shop import configure, declared, logged, served, text
+from tests.servers import PostgresServer, RedisServer
+from tests.streams.shop import SCHEMA, configure, declared, logged, served, text
 
 NAMES = (f"streams{n}" for n in itertools.count())
 STREAM = RedisStream("swipes", broker="cache")
@@ -457,3 +459,76 @@ def test_what_is_wrong_is_said_before_anything_is_read(opened: Opened, redis: Re
         assert store.consume() == {}
         with pytest.raises(PushError, match="has no stream"):
             store.consume(sources=["swipes"])
+
+
+def test_a_postgresql_that_crashes_is_waited_for(
+    tmp_path: Path, redis: RedisServer, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the log's server crashes and starts again, with the registry in it, the consumer waits; each message counts once."""
+    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 0.2)
+    with redis.client() as client:
+        client.flushall()
+    lines = [f'registry = "{postgres.url}"', f'push_log = "{postgres.url}"', "[brokers.cache]", f'url = "{redis.url}"']
+    configure(tmp_path, *lines, online=redis.url, project=next(NAMES))
+    stop, written = threading.Event(), 0
+    with FeatureStore(tmp_path) as store, FeatureStore(tmp_path) as look:
+        store.apply([declared(STREAM)])
+        thread = threading.Thread(target=lambda: store.consume(stop))
+        thread.start()
+        try:
+            for _ in range(3):
+                add(redis, *map(text, range(written, written + 40)))
+                written += 40
+                postgres.stop()
+                add(redis, *map(text, range(written, written + 5)))
+                written += 5
+                postgres.start()
+                while len(logged(look)) < written:
+                    assert thread.is_alive()
+                    stop.wait(0.05)
+        finally:
+            stop.set()
+            thread.join()
+        assert (logged(look), served(look), look.poison("swipes")) == (list(range(written)), written, [])
+
+
+def test_a_source_that_is_not_open_yet_is_waited_for(
+    tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the cutover rows are refused, and no message is kept aside for that; from then on they count."""
+    from featurestore import DataFrameSource, ManualClock
+
+    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 0.1)
+    with redis.client() as client:
+        client.flushall()
+    configure(tmp_path, "[brokers.cache]", f'url = "{redis.url}"')
+    now = datetime.now(UTC)
+    clock = ManualClock(now - timedelta(minutes=5))
+    old = pa.table({name: pa.array([], of.arrow) for name, of in SCHEMA.items()})
+    history = DataFrameSource("old", old, event_time="at", known_after="1m")
+    stop = threading.Event()
+    with FeatureStore(tmp_path, clock=clock) as store:
+        store.apply([declared(STREAM, history=history, cutover=now)])
+        add(redis, *map(text, range(3)))
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                store.consume(stop)
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            waited = threading.Event()
+            waited.wait(2)
+            assert not failed
+            assert logged(store) == []
+            clock.advance(timedelta(minutes=6))
+            while not failed and len(logged(store)) < 3:
+                waited.wait(0.05)
+        finally:
+            stop.set()
+            thread.join()
+        assert (failed, logged(store), store.poison("swipes")) == ([], [0, 1, 2], [])
