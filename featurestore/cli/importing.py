@@ -53,6 +53,10 @@ def import_feast(  # noqa: PLR0913, PLR0917 - each is an option
     else:
         print_report(report.report())
         typer.echo(f"Wrote {', '.join(report.files)} into {out}.")
+        if report.without_rows:
+            typer.echo(
+                f"First: rows of {', '.join(report.without_rows)}, of which none are at hand; see {out / 'README.md'}"
+            )
         typer.echo(f"Next: featurestore --repo {out} plan")
     if report.unexplained:
         typer.echo(f"{report.unexplained} values differ for no known cause; see {out / 'README.md'}", err=True)

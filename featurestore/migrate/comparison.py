@@ -14,6 +14,7 @@ from featurestore.lazy import pa, pq
 from featurestore.migrate.frame_differences import (
     DROPPED,
     FAILS,
+    MERGED,
     NULL_ROW,
     TIE,
     TYPE,
@@ -67,6 +68,8 @@ class Comparison:
     failing: int = 0
     """Rows that were left out, as the function fails in them."""
     _frames: dict[MoveChange | None, Frame | None] = field(default_factory=dict)
+    _given: set[int] = field(default_factory=set)
+    """The rows that Feast's frame has."""
 
     # --- what is asked ---------------------------------------------------------------------------
 
@@ -101,12 +104,21 @@ class Comparison:
 
     def compare(self, answer: Path, session: Session) -> None:
         """Compare with Feast's frame. Raises FeatureStoreError where there is no frame of ours."""
-        feast = {int(row[NUMBER]): row for row in pq.read_table(answer).to_pylist()}
+        table = pq.read_table(answer)
+        feast = {int(row[NUMBER]): row for row in table.to_pylist()}
+        left_out = [there for there in self.features if there not in table.column_names]
+        if left_out:
+            self.differences.problem = (
+                f"Feast's frame has no {', '.join(left_out)}, as where an input bears the same name"
+            )
+        self._given = set(feast)
         self._frame()  # where a function of ours fails, nothing is counted
         self.differences.rows = len(self.rows)
         for number, row in enumerate(self.rows):
             theirs = feast.get(number)
             for there, own in self.features.items():
+                if there in left_out:
+                    continue
                 self._compare(
                     number, row, own, None if theirs is None else theirs.get(there), session, given=theirs is not None
                 )
@@ -123,8 +135,8 @@ class Comparison:
             self.differences.equal += 1
             return
         cause = TYPE if like == "type" else UNEXPLAINED if like == "same" else self._cause(number, own, theirs, session)
-        if cause == UNEXPLAINED and not given and self._is_dropped(number, session):
-            cause = DROPPED
+        if cause == UNEXPLAINED and not given:
+            cause = DROPPED if self._is_dropped(number, session) else MERGED if self._is_merged(number) else cause
         at = to_datetime(row.at).isoformat()
         self.differences.note(DifferingCell(self.shown[own], dict(row.here), at, theirs, value, cause))
 
@@ -153,6 +165,14 @@ class Comparison:
             if any(status in MISSING for status in statuses):
                 return True
         return False
+
+    def _is_merged(self, number: int) -> bool:
+        """Whether Feast's frame has another row of this instant, and of the same key of one of several views that are read."""
+        views, row = [one.view for one in read_by(self.items)], self.rows[number]
+        others = [other for place in self._given if (other := self.rows[place]).at == row.at]
+        return len(views) > 1 and any(
+            all(other.here[key] == row.here[key] for key in view.entity.key) for view in views for other in others
+        )
 
     def _is_finer(self, number: int, session: Session) -> bool:
         """Whether a row of the key happened within the very microsecond of a row of the spine, and not at its beginning."""

@@ -8,8 +8,8 @@ from typing import Any
 EXAMPLES = 3
 """Cells that are kept of each feature and cause."""
 
-UNEXPLAINED, TIE, NULL_ROW, DROPPED, TYPE, FAILS = (
-    "unexplained", "tie", "null row", "dropped row", "type", "on-demand error",
+UNEXPLAINED, TIE, NULL_ROW, DROPPED, MERGED, TYPE, FAILS = (
+    "unexplained", "tie", "null row", "dropped row", "merged rows", "type", "on-demand error",
 )  # fmt: skip
 REFRESH, LATE, HISTORY, TTL_EDGE, TTL, FINER = (
     "refresh", "late row", "history", "ttl edge", "ttl", "finer time",
@@ -25,6 +25,7 @@ CAUSES = {
     TIE: "several rows of one key and time: each store took another",
     NULL_ROW: "the newest row holds null: here that is the value",
     DROPPED: "Feast's file store leaves a row of the spine out where nothing lies within the ttl",
+    MERGED: "Feast's file store keeps one row of several that have one instant and one key of a view that it joins",
     TYPE: "one value in two types",
     FAILS: "the function fails where an input is null",
     UNEXPLAINED: "nothing that the move changed gives Feast's value",
@@ -47,7 +48,7 @@ class DifferingCell:
 
 @dataclass
 class FrameDifferences:
-    """What a view, or an on-demand view, came to.
+    """How the values of a view, or of an on-demand view, compare in the frames of both stores.
 
     cells: values that were compared. causes: how many differ, by cause. problem: why nothing, or not all, could be compared.
     """

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from featurestore.errors import ConfigError
 from featurestore.migrate.feast_objects import FeastObjects, feast_objects
@@ -18,6 +19,7 @@ from featurestore.migrate.move_repository import MoveOptions, move
 from featurestore.migrate.move_result import MoveResult
 from featurestore.migrate.proof import ProofOptions, prove
 from featurestore.migrate.repository_files import files_of, online_store, online_url, project_name
+from featurestore.migrate.services_in_code import declaring_notebooks
 
 KEPT_ONLINE = {"sqlite", "redis", ""}
 """Online stores of Feast's that are taken over: Redis, and SQLite as LMDB."""
@@ -52,7 +54,7 @@ def import_feast(options: ImportOptions) -> ImportReport:
         registry = _registry_file(repo, objects)
         objects = objects if registry is None else _objects(python, repo, root, registry)
     if not _declares(objects):
-        raise ConfigError(_nothing(repo, objects))
+        raise ConfigError(_nothing(repo, root, objects))
     moved = move(objects, MoveOptions(repo, root, out, options.refresh, options.cutover))
     if not moved.views and not moved.functions:
         raise ConfigError(_nothing_moved(repo, moved))
@@ -90,10 +92,35 @@ def _registry_file(repo: Path, objects: FeastObjects) -> Path | None:
     return file if file is not None and file.is_file() else None
 
 
-def _nothing(repo: Path, objects: FeastObjects) -> str:
+def _nothing(repo: Path, root: Path, objects: FeastObjects) -> str:
+    """Why a repository declares nothing, and where it may."""
     failed = [f"{file.path}: {file.error}" for file in objects.files if file.error is not None]
-    why = f" Files that do not load: {'; '.join(failed)}" if failed else ""
-    return f"{repo} declares nothing of Feast's, and feature_store.yaml names no registry file that is there.{why}"
+    notebooks = [str(path.relative_to(root)) for path in declaring_notebooks(root)]
+    parts = [f"{repo} declares nothing of Feast's that can be read"]
+    if failed:
+        parts.append(f"Files that do not load: {'; '.join(failed)}")
+    if notebooks:
+        parts.append(f"Notebooks declare, and are not run: {', '.join(notebooks[:SHOWN])}; run them with Feast first")
+    parts.append(_registry_elsewhere(objects.settings.get("registry")))
+    return ". ".join(parts)
+
+
+def _registry_elsewhere(said: Any) -> str:
+    """What is told of a registry that is no file here."""
+    kind = str(said.get("registry_type") or said.get("registry_store_type") or "") if isinstance(said, dict) else ""
+    place = str((said.get("path") or kind) if isinstance(said, dict) else said or "")
+    if not place:
+        return "It names no registry in feature_store.yaml"
+    if "://" not in place and kind in {"", "file"}:
+        return f"Its registry '{place}' is not there: run feast apply, or name one that is: --registry FILE"
+    return (
+        f"Its registry '{place}'{f' ({kind})' if kind else ''} is no file. With Feast, and where it can be reached, this writes it into one: python -c "
+        f'"{DUMP}"; then name that: --registry registry.db'
+    )
+
+
+DUMP = "from feast import FeatureStore; open('registry.db', 'wb').write(FeatureStore('.').registry.proto().SerializeToString())"
+"""Python of Feast's that writes any registry, also one in a database or a bucket, into a file."""
 
 
 SHOWN = 5
@@ -102,7 +129,7 @@ SHOWN = 5
 
 def _nothing_moved(repo: Path, moved: MoveResult) -> str:
     """Why there is nothing to write, by name."""
-    reasons = [f"{one.kind} {one.name}: {one.why}" for one in moved.refused]
+    reasons = [f"{one.kind} {one.name}: {'; '.join(filter(None, (one.why, one.instead)))}" for one in moved.refused]
     more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
     return f"Nothing of {repo} can be taken over. {'; '.join(reasons[:SHOWN])}{more}"
 

@@ -40,6 +40,12 @@ class ImportReport(Reported):
         """Values that differ for no known cause."""
         return sum(one.causes.get(UNEXPLAINED, 0) for one in self.compared or ())
 
+    @property
+    def without_rows(self) -> list[str]:
+        """The sources, by their names here, of which no rows are at hand: to be exported, or files that are not there."""
+        missing = [one.about for one in self.differences if one.matter == "no data"]
+        return sorted({*(one.source for one in self.exports), *missing})
+
     def report(self) -> Report:
         """What is shown of it on a terminal."""
         parts: list[str | ReportTable | Report] = [_summary(self)]
@@ -88,7 +94,7 @@ def _causes(one: FrameDifferences) -> str:
 
 def _markdown(report: ImportReport) -> Iterator[str]:
     yield from (f"# {report.project}", "", f"Written by `featurestore import-feast`. {_summary(report)}", "")
-    yield from _next_steps()
+    yield from _next_steps(report)
     if report.exports:
         yield from (
             "## To be exported first",
@@ -120,8 +126,13 @@ def _markdown(report: ImportReport) -> Iterator[str]:
     yield from ("", *_markdown_proof(report))
 
 
-def _next_steps() -> Iterator[str]:
-    yield from ("## Next", "", "```text")
+def _next_steps(report: ImportReport) -> Iterator[str]:
+    yield from ("## Next", "")
+    if report.without_rows:
+        sources = ", ".join(report.without_rows)
+        yield f"First the rows of {sources}: none are at hand. Export them as below, or put the files where `definitions.py` says."
+        yield ""
+    yield "```text"
     yield from (
         "featurestore plan          # what apply would do, and what the rules cost",
         "featurestore apply",

@@ -111,7 +111,7 @@ class MoveKeys:
             )  # fmt: skip
             whole = quote(key.column)
             return source.derive(
-                f"{key.column}_key", f"CASE WHEN {whole} = floor({whole}) THEN CAST({whole} AS BIGINT) END"
+                f"{key.column}_key", f"CASE WHEN {whole} = floor({whole}) THEN TRY_CAST({whole} AS BIGINT) END"
             )
         raise ValueError(
             f"its key '{key.column}' is {own or raw}, and {of} in other views of that join key; make it one type in the data"

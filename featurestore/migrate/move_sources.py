@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from featurestore.declare.durations import show_duration
 from featurestore.migrate.definition_text import DeclarationCall
@@ -103,7 +103,9 @@ class MoveSources:
         event_time, created = feast.column(feast.event_time), feast.column(feast.created)
         data = read_source_data([there], event_time=event_time, created=created)
         if data.problem is not None:
-            self._moved.differs(name, "no data", path, written, f"its files cannot be read now: {data.problem}")
+            self._moved.differs(
+                name, "no data", path, written, f"its files cannot be read now: {data.problem}{self._same_name(path)}"
+            )
             problem = None if event_time else "it names no timestamp_field, and its rows are not at hand"
             return MovedSource(feast, name, (written,), None, event_time, problem=problem)
         if not event_time:
@@ -114,8 +116,18 @@ class MoveSources:
             data = read_source_data([there], event_time=event_time, created=created)
         return MovedSource(feast, name, (written,), data, event_time, problem=_time_problem(data, event_time))
 
+    def _same_name(self, path: str) -> str:
+        """What is told of a path of another machine, where the project has a file of its name."""
+        name = PureWindowsPath(path).name
+        found = [] if not name or any(sign in name for sign in "*?[") else sorted(self._root.rglob(name))
+        if not found:
+            return ""
+        return f". The project has {found[0].relative_to(self._root)}: say that path, and import again"
+
     def _written(self, path: str, there: Path) -> str:
         """A path as the definitions say it: relative where it is of the same project."""
+        if PureWindowsPath(path).drive:
+            return path
         inside = not Path(path).is_absolute() or there.is_relative_to(self._root)
         return os.path.relpath(there, self._out) if inside else str(there)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from featurestore.declare.durations import GREATEST, show_duration
 from featurestore.migrate.definition_text import DeclarationCall, VariableName
-from featurestore.migrate.feast_objects import FeastAggregation, FeastField, FeastSource, FeastView
+from featurestore.migrate.feast_objects import FeastField, FeastSource, FeastView
 from featurestore.migrate.feast_types import meant
 from featurestore.migrate.move_keys import MoveKeys, ViewKey
 from featurestore.migrate.move_result import MoveResult
@@ -85,7 +85,7 @@ class MoveViews:
             for field in fields:
                 self._feature(made, field)
         if not made.features:
-            self._moved.refuse("feature view", view.name, "none of its features can be taken over, or none is known")
+            self._moved.refuse("feature view", view.name, *_without_features(known=bool(fields or view.aggregations)))
             return None
         return made
 
@@ -197,9 +197,8 @@ class MoveViews:
 
     def _aggregated(self, made: Ready) -> None:
         view = made.feast
-        wanted = {field.name for field in view.fields}
-        for one in view.aggregations:
-            there = _aggregate_name(one, wanted)
+        names = _aggregate_names(view)
+        for one, there in zip(view.aggregations, names, strict=True):
             fold = FOLDS.get(one.function.lower())
             about = f"{view.name}:{there}"
             column = one.column if made.source is None else made.source.feast.column(one.column)
@@ -219,6 +218,9 @@ class MoveViews:
                     about, "aggregation", f"{one.function} by the stream's engine, in steps of its own", f"{fold} over {window}",
                     "it is exact, and the same in training, batch and stream",
                 )  # fmt: skip
+        for field in view.fields:
+            if field.name not in names:
+                self._moved.refuse("feature", f"{view.name}:{field.name}", "no aggregation of the view makes it")
 
     # --- declarations ----------------------------------------------------------------------------
 
@@ -324,16 +326,33 @@ def _impossible(view: FeastView) -> tuple[str, str]:
     return "", ""
 
 
+def _without_features(*, known: bool) -> tuple[str, str]:
+    """Why a view has no features here, and what can be done."""
+    if known:
+        return "none of its features can be taken over", ""
+    return (
+        "it lists no features, and its rows are not at hand to tell them",
+        "list them in schema=; or name the registry that feast apply wrote, which has them: --registry",
+    )
+
+
 def _duration(seconds: float) -> str:
     return show_duration(round(seconds * 1_000_000))
 
 
-def _aggregate_name(one: FeastAggregation, wanted: set[str]) -> str:
-    """The name of what an aggregation makes: that of the schema which it can be."""
-    base = f"{one.function}_{one.column}"
-    with_window = f"{base}_{int(one.window_seconds)}s" if one.window_seconds else base
-    named = [one.name, with_window, base, f"{one.column}_{one.function}", one.column]
-    return next((name for name in named if name and name in wanted), one.name or with_window)
+def _aggregate_names(view: FeastView) -> list[str]:
+    """The names of what the aggregations of a view make, in their order: for each that of the schema which it can be, once."""
+    free = {field.name for field in view.fields}
+    found = []
+    for one in view.aggregations:
+        base = f"{one.function}_{one.column}"
+        with_window = f"{base}_{int(one.window_seconds)}s" if one.window_seconds else base
+        named = [one.name, with_window, base, f"{one.column}_{one.function}"]
+        if sum(other.column == one.column for other in view.aggregations) == 1:
+            named.append(one.column)
+        found.append(next((name for name in named if name in free), one.name or with_window))
+        free.discard(found[-1])
+    return found
 
 
 def cutover_of(source: MovedSource, said: datetime | None) -> datetime | None:

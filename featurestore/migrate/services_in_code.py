@@ -27,12 +27,8 @@ class AskedList:
 def asked_lists(root: Path) -> list[AskedList]:
     """The lists in all modules and notebooks below a folder, in the order of files and lines."""
     found: list[AskedList] = []
-    for path in sorted(root.rglob("*")):
+    for path in _programs(root):
         below = path.relative_to(root)
-        if any(part in APART or part.startswith(".") for part in below.parts) or path.suffix not in {".py", ".ipynb"}:
-            continue
-        if not path.is_file() or path.stat().st_size > LONGEST_BYTES:
-            continue
         for text, first in _texts(path):
             try:
                 tree = ast.parse(text)
@@ -40,6 +36,21 @@ def asked_lists(root: Path) -> list[AskedList]:
                 continue
             found += [AskedList(str(below), first + one.line, one.references) for one in _of_tree(tree)]
     return found
+
+
+def declaring_notebooks(root: Path) -> list[Path]:
+    """The notebooks below a folder in whose text views are declared."""
+    notebooks = [path for path in _programs(root) if path.suffix == ".ipynb"]
+    return [path for path in notebooks if any("FeatureView(" in text for text, _ in _texts(path))]
+
+
+def _programs(root: Path) -> Iterator[Path]:
+    """Modules and notebooks below a folder."""
+    for path in sorted(root.rglob("*")):
+        if any(part in APART or part.startswith(".") for part in path.relative_to(root).parts):
+            continue
+        if path.suffix in {".py", ".ipynb"} and path.is_file() and path.stat().st_size <= LONGEST_BYTES:
+            yield path
 
 
 def _texts(path: Path) -> Iterator[tuple[str, int]]:

@@ -74,9 +74,7 @@ def read_source_data(paths: Sequence[Path], *, event_time: str, created: str) ->
         with offline.session() as session:
             return _looked(session, source, event_time=event_time, created=created)
     except FeatureStoreError as error:
-        return SourceData(
-            problem=str(error).removeprefix("ParquetSource 'looked_at' ").removeprefix("ParquetSource 'looked_at': ")
-        )
+        return SourceData(problem=str(error).removeprefix("ParquetSource 'looked_at'").lstrip(": ").removesuffix(" ()"))
     except duckdb.Error as error:
         return SourceData(problem=engine_words(error))
     finally:

@@ -201,6 +201,32 @@ def test_the_inputs_of_a_function_have_the_same_causes(tmp_path: Path) -> None:
     assert (found.equal, found.causes) == (1, {"refresh": 1, "dropped row": 1, "unexplained": 1})
 
 
+def test_a_row_that_feast_merges_with_another_of_its_instant(tmp_path: Path) -> None:
+    """Its file store joins a view without keys first, and keeps one row of each instant."""
+    path = files(tmp_path, (hours(0), 1.0))
+    view = view_of(path)
+    everything = FeatureView(
+        "all", entity=Entity("world", key={}), source=view.source, refresh="1h", features={"y": Latest("x")}
+    )
+
+    @on_demand(inputs=[view["x"], everything["y"]], output=Float64)
+    def more(x, y):  # type: ignore[no-untyped-def]
+        return (x or 0.0) + y
+
+    rows = [*at(hours(1), hours(2)), *at(hours(1), driver=1)]
+    with comparing(tmp_path, [more], rows, more__more="more") as comparison:
+        found = told(comparison, tmp_path, {0: 2.0}, "more__more")
+    assert (found.equal, found.causes) == (1, {"unexplained": 1, "merged rows": 1})
+
+
+def test_an_output_that_feasts_frame_leaves_out_is_told_and_not_counted(tmp_path: Path) -> None:
+    view = view_of(files(tmp_path, (hours(0), 1.0)))
+    with comparing(tmp_path, [view], at(hours(1)), stats__x="stats__x", stats__gone="stats__x") as comparison:
+        found = told(comparison, tmp_path, {0: 1.0})
+    assert (found.cells, found.equal, found.causes) == (1, 1, {})
+    assert found.problem == "Feast's frame has no stats__gone, as where an input bears the same name"
+
+
 def test_where_a_function_fails_the_rows_without_null_inputs_are_compared(tmp_path: Path) -> None:
     view = view_of(files(tmp_path, (hours(0), 1.0)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 import sys
@@ -14,9 +15,11 @@ from featurestore.errors import ConfigError
 from featurestore.migrate.export_recipes import Export
 from featurestore.migrate.feast_python import ask_feast, feast_folder, feast_python
 from featurestore.migrate.frame_differences import DifferingCell, FrameDifferences
+from featurestore.migrate.import_feast import ImportOptions, import_feast
 from featurestore.migrate.import_report import ImportReport
 from featurestore.migrate.move_result import MeaningDifference, Refusal
 from tests.cli.test_commands import run
+from tests.migrate import feast_records
 
 
 def test_a_folder_that_is_there_is_never_written_into(tmp_path: Path) -> None:
@@ -101,22 +104,55 @@ def test_the_report_has_every_row_and_an_example_of_each_cause() -> None:
         compared.note(DifferingCell("stats:y", {"driver": 1}, at, "a|b", None, "unexplained"))
     found = ImportReport(
         "shop", "0.67.0", "files", "ours", {"views": 1}, {"views": 2},
-        [MeaningDifference("stats", "refresh", "there", "a | b", "why")], [Refusal("feature view", "odd", "reason", "instead")],
+        [MeaningDifference("stats", "refresh", "there", "a | b", "why"), MeaningDifference("files", "no data", "x", "x", "gone")], [Refusal("feature view", "odd", "reason", "instead")],
         [Export("rows", "BigQuery", "data/rows", "bq query\ncp")], ["h3"], [compared, FrameDifferences("odd", problem="none")], ["README.md"],
     )  # fmt: skip
     assert found.unexplained == 2
+    assert found.without_rows == ["files", "rows"]
     text = found.markdown()
     assert "| stats | refresh | there | a \\| b | why |" in text
     assert "| feature view | odd | reason | instead |" in text
     assert "### rows: BigQuery, into `data/rows/`\n\n```text\nbq query\ncp\n```" in text
     assert "stand-ins took their place: h3." in text
     assert "0 of 4 values are equal." in text
+    assert "First the rows of files, rows: none are at hand." in text
     assert "| stats | 2 | 4 | 0 | tie 2, unexplained 2 |  |" in text
     assert text.count("| stats:x |") == text.count("| stats:y |") == 1
     assert "| stats:y | {'driver': 1} | t1 | 'a\\|b' | None | unexplained |" in text
     for shown in ("Refused: 1", "a | b", "bq query", "tie 2, unexplained 2"):
         assert shown in str(found.report().text())
     assert found.to_dict()["compared"][0]["examples"][0]["cause"] == "tie"
-    nothing = replace(found, compared=None, refused=[], exports=[])
+    nothing = replace(found, compared=None, refused=[], exports=[], differences=[])
+    assert "First the rows" not in nothing.markdown()
     assert "No frames were compared" in nothing.markdown()
     assert "## Refused\n\nNothing." in nothing.markdown()
+
+
+@pytest.mark.parametrize(
+    ("registry", "says"),
+    [
+        (None, "It names no registry in feature_store.yaml"),
+        ("data/registry.db", "Its registry 'data/registry.db' is not there: run feast apply, or name one that is"),
+        ({"registry_type": "file", "path": "x.db"}, "Its registry 'x.db' is not there"),
+        ("s3://bucket/registry.db", "Its registry 's3://bucket/registry.db' is no file. With Feast"),
+        ({"registry_type": "sql", "path": "postgresql://db"}, "Its registry 'postgresql://db' (sql) is no file. With Feast"),
+        ({"registry_type": "remote"}, "Its registry 'remote' (remote) is no file"),
+    ],
+)  # fmt: skip
+def test_where_nothing_is_declared_the_registry_and_notebooks_that_declare_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: object, says: str
+) -> None:
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "feature_store.yaml").write_text("project: shop\n")
+    cell = {"cell_type": "code", "source": ["stats = FeatureView(name='stats')\n"]}
+    (tmp_path / "repo" / "declares.ipynb").write_text(json.dumps({"cells": [cell]}))
+    settings = {} if registry is None else {"registry": registry}
+    files = [{"path": "a.py", "error": "ValueError: no"}]
+    monkeypatch.setattr(
+        "featurestore.migrate.import_feast.ask_feast", lambda *_: feast_records.told(settings=settings, files=files)
+    )
+    with pytest.raises(ConfigError) as raised:
+        import_feast(ImportOptions(tmp_path / "repo", tmp_path / "out", python=Path(sys.executable)))
+    assert says in str(raised.value)
+    assert "Files that do not load: a.py: ValueError: no" in str(raised.value)
+    assert "Notebooks declare, and are not run: declares.ipynb; run them with Feast first" in str(raised.value)

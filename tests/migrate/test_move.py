@@ -256,9 +256,10 @@ def test_keys_have_the_types_of_the_data(repository: Repository) -> None:
         assert store.snapshot(["stats", "wide"], at=hours(3)).to_pandas()["wide__trips"].to_list() == [5, 6]
 
 
-def test_a_key_of_numbers_with_a_point_is_made_whole(repository: Repository) -> None:
+@pytest.mark.parametrize("none", [(None, 2.5), (float("nan"), float("inf"))])
+def test_a_key_of_numbers_with_a_point_is_made_whole(repository: Repository, none: tuple[Any, Any]) -> None:
     """As pandas writes integers beside a null; a row whose key is none belongs to nobody."""
-    rows(repository.feast, driver_id=pa.array([1.0, 2.0, 1.0, None, 1.0, 2.5]))
+    rows(repository.feast, driver_id=pa.array([1.0, 2.0, 1.0, none[0], 1.0, none[1]]))
     moved = repository.move(entities=[DRIVER], views=[view("stats", {"trips": "Int64"}, "driver")])
     assert moved.refused == []
     assert 'key={"driver_id": "driver_id_key"}' in repository.definitions
@@ -399,6 +400,32 @@ def test_aggregations_are_folds(repository: Repository) -> None:
     ]  # fmt: skip
 
 
+def test_each_aggregation_has_a_name_of_its_own(repository: Repository) -> None:
+    """A column of several is none of their names; what the schema lists and none makes is refused."""
+    stream = {"name": "rides", "kind": "KafkaSource", "event_time": "at"}
+    sums = [
+        {"column": "rate", "function": "sum", "window_seconds": 3600.0},
+        {"column": "rate", "function": "max", "window_seconds": 86_400.0},
+        {"column": "trips", "function": "count", "window_seconds": 60.0},
+    ]
+    rows(repository.feast)
+    listed = view(
+        "stats",
+        {"rate": "Float64", "max_rate": "Float32", "trips": "Int64"},
+        "driver",
+        stream=stream,
+        aggregations=sums,
+    )
+    moved = repository.move(entities=[DRIVER], views=[listed])
+    with repository.opened() as store:
+        features = store.catalog.views["stats"].features
+    assert [(name, fold.title) for name, fold in features.items()] == [
+        ("sum_rate_3600s", "Sum('rate', window='1h')"), ("max_rate", "Max('rate', window='1d')"),
+        ("trips", "Count('trips', window='1m')"),
+    ]  # fmt: skip
+    assert reasons(moved, "feature") == {"stats:rate": "no aggregation of the view makes it"}
+
+
 # --- pushes -------------------------------------------------------------------------------------
 
 
@@ -450,7 +477,11 @@ def test_a_push_source_without_rows_at_hand_has_no_history(repository: Repositor
         ({"transformed": True}, "a function makes its rows"),
         ({"source_views": ["other"]}, "it is made of other views: other"),
         ({"batch": None}, "it has no source"),
-        ({"fields": []}, "none of its features can be taken over"),
+        ({"fields": []}, "it lists no features, and its rows are not at hand to tell them"),
+        (
+            {"fields": [], "batch": source("s3://bucket/rows.parquet")},
+            "it lists no features, and its rows are not at hand to tell them",
+        ),
     ],
 )
 def test_a_view_that_cannot_be_is_refused_by_name(repository: Repository, more: dict[str, Any], why: str) -> None:
@@ -532,6 +563,19 @@ def test_files_that_are_not_there_are_told_and_the_view_is_written(repository: R
     assert matters(moved, "driver_id") == {"key type": "String"}
     assert not moved.views["stats"].has_data
     assert 'features=["trips"]' in repository.definitions
+
+
+def test_a_path_of_another_machine_stays_as_it_is_and_the_file_of_its_name_is_told(repository: Repository) -> None:
+    rows(repository.feast, "data/rows.parquet")
+    elsewhere = r"C:\Users\me\shop\data\rows.parquet"
+    moved = repository.move(
+        entities=[DRIVER], views=[view("stats", {"trips": "Int64"}, "driver", batch=source(elsewhere))]
+    )
+    (row,) = [one for one in moved.differences if one.matter == "no data"]
+    assert row.here == elsewhere
+    assert row.why.endswith(". The project has data/rows.parquet: say that path, and import again")
+    with repository.opened() as store:
+        assert store.catalog.sources["rows"].path == (elsewhere,)  # type: ignore[attr-defined]
 
 
 # --- names --------------------------------------------------------------------------------------

@@ -211,18 +211,31 @@ def test_scripts_are_not_run_and_what_a_file_declared_before_it_failed_is_taken(
         "sub/asks.py",
         "from feast import Entity, FeatureStore\nstore = FeatureStore('.')\nstore.apply([Entity(name='applied', join_keys=['y'])])\nstore.get_online_features([], [])\n",
     )
+    declare(
+        theirs,
+        "sub/makes.py",
+        "import os\nfrom feast import Entity\nos.makedirs('data/made', exist_ok=True)\nthird = Entity(name='third', join_keys=['z'])\n",
+    )
+    declare(theirs, "sub/variable.py", "import os\nfrom feast import Entity\nhost = os.environ['NO_SUCH_VARIABLE']\n")
+    declare(theirs, "sub/silent.py", "from feast import Entity\nassert Entity is None\n")
+    declare(theirs, "feast/__init__.py", "raise RuntimeError('another package of that name')\n")
     declare(theirs, "sub/ends.py", "import sys\nfrom feast import Entity\nsys.exit(3)\n")
     declare(theirs, "sub/broken.py", "def (:\n")
     declare(theirs, "sub/serves.py", "if __name__ == '__main__':\n    open('touched', 'w')\nfrom feast import Entity\n")
     told = moved(theirs.parent, "theirs", "--no-prove")
     assert told["compared"] is None
     refused = {one["name"]: one["why"] for one in told["refused"] if one["kind"] == "file"}
-    assert set(refused) == {"sub/writes.py:3", "sub/asks.py:4", "sub/ends.py:3", "sub/broken.py"}
+    assert set(refused) == {
+        "sub/writes.py:3", "sub/asks.py:4", "sub/ends.py:3", "sub/broken.py", "sub/variable.py:3", "sub/silent.py:2",
+    }  # fmt: skip
+    assert "reads the variable NO_SUCH_VARIABLE of the environment, which is not set" in refused["sub/variable.py:3"]
+    assert "AssertionError: assert Entity is None (silent.py:2)" in refused["sub/silent.py:2"]
     assert "would be written while definitions are read" in refused["sub/writes.py:3"]
     assert "it opens a store and calls get_online_features" in refused["sub/asks.py:4"]
     entities = {one["about"] for one in told["differences"] if one["matter"] == "entity"}
-    assert entities == {"first", "applied"}
+    assert entities == {"first", "applied", "third"}
     assert not (theirs / "touched").exists()
+    assert not (theirs / "data" / "made").exists()
 
 
 def test_libraries_that_are_not_there_do_not_keep_definitions_from_being_read(theirs: Path) -> None:
@@ -241,8 +254,15 @@ def test_libraries_that_are_not_there_do_not_keep_definitions_from_being_read(th
         from feast.types import Int64
         from features import driver
 
+        from not_there_at_all.sources import HiveSource
+
         class Own(Base):
             pass
+
+        hive = FeatureView(
+            name="hive", entities=[driver], schema=[Field(name="n", dtype=Int64)],
+            source=HiveSource(table="warehouse.hive", timestamp_field="at", created_timestamp_column="made"),
+        )
 
         rides = FeatureView(
             name="rides", entities=[driver], schema=[Field(name="n", dtype=Int64)],
@@ -253,7 +273,11 @@ def test_libraries_that_are_not_there_do_not_keep_definitions_from_being_read(th
     told = moved(theirs.parent, "theirs", "--no-prove")
     assert "not_there_at_all" in told["absent"]
     assert [one for one in told["refused"] if one["kind"] == "file"] == []
-    assert "SELECT * FROM d.rides" in told["exports"][0]["commands"]
+    hive, rides = sorted(told["exports"], key=lambda one: str(one["system"]))
+    assert (hive["system"], rides["system"]) == ("Hive", "PostgreSQL")
+    assert "store.get_data_source('warehouse.hive')" in hive["commands"]
+    assert "SELECT * FROM d.rides" in rides["commands"]
+    assert (told["written"]["views"], told["declared"]["views"]) == (3, 3)
 
 
 def test_words_of_an_older_feast_are_read(theirs: Path) -> None:
@@ -261,7 +285,10 @@ def test_words_of_an_older_feast_are_read(theirs: Path) -> None:
         textwrap.dedent(
             """
             from google.protobuf.duration_pb2 import Duration
-            from feast import Entity, Feature, FeatureView, FileSource, ValueType
+            from feast import Entity, Feature, FeatureView, ValueType
+            from feast.data_source import FileSource
+            from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+            from feast.infra.offline_stores.file import FileOfflineStore
 
             rows = FileSource(path="data/rows.parquet", event_timestamp_column="at", created_timestamp_column="created")
             driver = Entity(name="driver", join_key="driver_id", value_type=ValueType.INT64, description="who drives")
@@ -269,12 +296,23 @@ def test_words_of_an_older_feast_are_read(theirs: Path) -> None:
                 name="stats", entities=["driver"], ttl=Duration(seconds=7200), batch_source=rows, online=True,
                 features=[Feature(name="rate", dtype=ValueType.FLOAT), Feature(name="trips", dtype=ValueType.INT64)],
             )
+            rides = FeatureView(
+                name="rides", entities=["driver"], ttl=Duration(seconds=60), features=[Feature(name="n", dtype=ValueType.INT64)],
+                batch_source=SparkSource(table="d.rides", event_timestamp_column="at"),
+            )
             """
         )
     )
     told = moved(theirs.parent, "theirs")
     (older,) = [one for one in told["differences"] if one["matter"] == "older words"]
-    assert "FeatureView(batch_source=…)" in older["there"]
+    for words in (
+        "FeatureView(batch_source=…)",
+        "from feast.data_source import FileSource",
+        "SparkSource(event_timestamp_column=…)",
+    ):
+        assert words in older["there"]
+    assert "feast.infra.offline_stores.file" in told["absent"]
+    assert [one["system"] for one in told["exports"]] == ["Spark"]
     cells, equal, causes = summed(told)
     assert equal > 0
     assert "unexplained" not in causes
@@ -324,6 +362,37 @@ def test_a_registry_is_read_where_there_are_no_files(theirs: Path) -> None:
     shutil.rmtree(theirs.parent / "ours")
     named = moved(theirs.parent, "theirs", "--registry", str(theirs / "data" / "registry.db"), "--no-prove")
     assert named["written"] == told["written"]
+
+
+def test_a_registry_in_a_database_is_read_from_the_file_that_the_error_tells_how_to_write(theirs: Path) -> None:
+    """And of several projects the one that feature_store.yaml names."""
+    yaml = theirs / "feature_store.yaml"
+    sql = "registry:\n  registry_type: sql\n  path: sqlite:///registry-in-sql.db\nprovider: local\noffline_store: {type: file}\n"
+    for project in ("other", "shop"):
+        yaml.write_text(f"project: {project}\n{sql}")
+        done = subprocess.run(
+            [str(FEAST / "feast"), "apply"], cwd=theirs, env=QUIET, capture_output=True, text=True,
+            timeout=PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    (theirs / "features.py").unlink()
+    said = run(
+        theirs.parent, "import-feast", "theirs", "--out", "ours", "--feast-python", PYTHON, "--no-prove", code=1
+    ).output
+    assert "(sql) is no file" in said
+    code = re.search(r'python -c "(.*?)"; then name that', " ".join(said.split()))
+    assert code is not None
+    subprocess.run([PYTHON, "-c", code[1]], cwd=theirs, env=QUIET, timeout=PATIENCE_SECONDS, check=True)
+    told = moved(theirs.parent, "theirs", "--registry", "theirs/registry.db", "--no-prove")
+    assert told["written"]["views"] == 1
+    shutil.rmtree(theirs.parent / "ours")
+    yaml.write_text(f"project: third\n{sql}")
+    options = ("--out", "ours", "--feast-python", PYTHON, "--registry", "theirs/registry.db")
+    said = run(theirs.parent, "import-feast", "theirs", *options, code=1).output
+    assert "the registry holds the projects other, shop, and feature_store.yaml says 'third'" in " ".join(said.split())
+    options = (*options[:-1], "theirs/feature_store.yaml")
+    said = run(theirs.parent, "import-feast", "theirs", *options, code=1).output
+    assert "feature_store.yaml is no registry file of Feast's" in " ".join(said.split())
 
 
 def test_a_function_that_hangs_on_other_rows_is_found(theirs: Path) -> None:

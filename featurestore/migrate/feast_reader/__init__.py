@@ -8,3 +8,7 @@ answers.
 """
 
 CONTRACT = 1
+
+
+class UnreadableError(Exception):
+    """A repository, or a part of it, cannot be read; the message is whole."""

@@ -16,6 +16,7 @@ PACKAGE = "featurestore.migrate.feast_reader"
 def main(request_file: str, answer_file: str) -> None:
     """Do what a request says."""
     modules = reader_modules()
+    importlib.import_module("feast")  # before the repository can have a module of that name
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     os.dup2(2, 1)  # what a repository prints is no answer
     repo = Path(request["repo"])
@@ -31,7 +32,7 @@ def main(request_file: str, answer_file: str) -> None:
             modules["training_frames"].frames(request) if "asks" in request else modules["repository"].read(request)
         )
     except Exception as error:  # noqa: BLE001 - whoever asked tells it
-        answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+        answer = {"error": modules["failures"].told(error)}
     Path(answer_file).write_text(json.dumps(answer), encoding="utf-8")
 
 
@@ -43,7 +44,7 @@ def reader_modules() -> dict[str, Any]:
         folder = types.ModuleType(".".join(names[:end]))
         folder.__path__ = [str(Path(__file__).resolve().parents[len(names) - end])]
         sys.modules[folder.__name__] = folder
-    wanted = ("write_guard", "stand_ins", "repository", "training_frames")
+    wanted = ("failures", "write_guard", "stand_ins", "repository", "training_frames")
     found = {name: importlib.import_module(f"{PACKAGE}.{name}") for name in wanted}
     for name in [name for name in sys.modules if name.partition(".")[0] == names[0]]:
         del sys.modules[name]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import inspect
 import sys
+from collections.abc import Iterable
 from typing import Any
+
+from featurestore.migrate.feast_reader import UnreadableError
+from featurestore.migrate.feast_reader.stand_ins import stand_in
 
 
 class OlderWords:
@@ -12,16 +18,17 @@ class OlderWords:
 
     words: set[str] = set()
     entities: dict[str, Any] = {}
+    wrapped: list[Any] = []
     unnamed = 0
 
-    def take(self, feast: Any) -> None:
+    def take(self) -> None:
         """Take these words."""
+        import feast
+
         for name in ("Entity", "FeatureView", "StreamFeatureView", "FeatureService"):
             if hasattr(feast, name):
                 self._wrap(getattr(feast, name))
-        sources = [cls for cls in vars(feast).values() if isinstance(cls, type) and cls.__name__.endswith("Source")]
-        for cls in sources:
-            self._wrap(cls)
+        self._wrap_sources()
         module: Any = sys.modules.get("feast.on_demand_feature_view")
         if module is not None and hasattr(module, "on_demand_feature_view"):
             own = module.on_demand_feature_view
@@ -32,19 +39,55 @@ class OlderWords:
         if sources_module is not None and not hasattr(sources_module, "RequestDataSource"):
             sources_module.RequestDataSource = sources_module.RequestSource
 
+    def provide(self, imports: Iterable[tuple[str, set[str]]]) -> None:
+        """Give modules of Feast's the names that a file imports from them and that they have no more: those that lie elsewhere
+        now, and stand-ins for those that are gone. imports: modules, and names."""
+        import feast
+
+        for module_name, names in imports:
+            try:
+                module: Any = importlib.import_module(module_name)
+            except Exception:  # noqa: BLE001, S112 - what the file itself will meet, and a stand-in may take its place
+                continue
+            for name in sorted(names - {"*"}):
+                if hasattr(module, name) or _is_submodule(module, name):
+                    continue
+                self.words.add(f"from {module_name} import {name}")
+                setattr(module, name, getattr(feast, name, None) or stand_in(name, module_name))
+        self._wrap_sources()
+
+    def _wrap_sources(self) -> None:
+        """Every kind of source that is loaded, those of engines too, which lie in modules of their own."""
+        from feast.data_source import DataSource
+
+        ahead: list[Any] = [DataSource]
+        while ahead:
+            cls = ahead.pop()
+            ahead += cls.__subclasses__()
+            if cls is not DataSource and cls.__module__.partition(".")[0] == "feast" and "__init__" in vars(cls):
+                self._wrap(cls)
+
     def _wrap(self, cls: Any) -> None:
         own = cls.__init__
+        if cls in self.wrapped:
+            return
+        self.wrapped.append(cls)
 
         def made(item: Any, *args: Any, **said: Any) -> None:
             said = self._said(cls.__name__, own, said)
             if said.get("entities") and all(isinstance(one, str) for one in said["entities"]):
                 self.words.add(f"{cls.__name__}(entities=[…] of names)")
-                said["entities"] = [self.entities[name] for name in said["entities"]]
+                said["entities"] = [self._entity(name) for name in said["entities"]]
             own(item, *args, **said)
             if cls.__name__ == "Entity":
                 self.entities[item.name] = item
 
         cls.__init__ = made
+
+    def _entity(self, name: str) -> Any:
+        if name not in self.entities:
+            raise UnreadableError(f"entity '{name}' is named before a file has declared it")
+        return self.entities[name]
 
     def _said(self, name: str, own: Any, said: dict[str, Any]) -> dict[str, Any]:
         """What is said, in the words of the installed version."""
@@ -71,6 +114,10 @@ class OlderWords:
         if isinstance(found.get("schema"), dict):
             found["schema"] = _as_fields(found["schema"])
         return found
+
+
+def _is_submodule(module: Any, name: str) -> bool:
+    return hasattr(module, "__path__") and importlib.util.find_spec(f"{module.__name__}.{name}") is not None
 
 
 def _as_fields(features: Any) -> Any:

@@ -11,9 +11,10 @@ import types
 from pathlib import Path
 from typing import Any
 
+from featurestore.migrate.feast_reader.failures import told
 from featurestore.migrate.feast_reader.found_objects import FoundObjects
 from featurestore.migrate.feast_reader.older_words import OlderWords
-from featurestore.migrate.feast_reader.write_guard import NoStore, UsedError
+from featurestore.migrate.feast_reader.write_guard import NoStore
 
 DECLARING = {
     "Entity", "FeatureView", "BatchFeatureView", "StreamFeatureView", "OnDemandFeatureView", "on_demand_feature_view",
@@ -32,7 +33,7 @@ def load(request: dict[str, Any]) -> FoundObjects:
         if module is not None:
             setattr(module, "FeatureStore", NoStore)  # noqa: B010 - of a module that is not known here
     older = OlderWords()
-    older.take(feast)
+    older.take()
     loaded = FoundObjects()
     trees = {path: _parsed(path, loaded, repo) for path in _files(repo)}
     declaring = _declaring(repo, {path: tree for path, tree in trees.items() if tree is not None})
@@ -41,6 +42,7 @@ def load(request: dict[str, Any]) -> FoundObjects:
         sys.stderr.write(f"loading {shown}\n")
         sys.stderr.flush()
         NoStore.applied.clear()
+        older.provide(one for one in _imports(trees[path]) if one[0].partition(".")[0] == "feast")
         module, failure = _imported(repo, path)
         found = [*vars(module).values(), *NoStore.applied]
         count = sum(map(len, loaded.objects.values()))
@@ -71,8 +73,7 @@ def _parsed(path: Path, loaded: FoundObjects, repo: Path) -> Any:
     try:
         return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError) as error:
-        text = f"{type(error).__name__}: {error}"
-        loaded.files.append({"path": str(path.relative_to(repo)), "declared": 0, "error": text, "line": None})
+        loaded.files.append({"path": str(path.relative_to(repo)), "declared": 0, "error": told(error), "line": None})
         return None
 
 
@@ -143,8 +144,7 @@ def _imported(repo: Path, path: Path) -> tuple[types.ModuleType, dict[str, Any]]
         lines = [
             line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)
         ]
-        text = f"{type(error).__name__}: {error}" if not isinstance(error, UsedError) else str(error)
-        return module, {"error": text.strip(), "line": lines[-1] if lines else None}
+        return module, {"error": told(error), "line": lines[-1] if lines else None}
     return module, {"error": None, "line": None}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from featurestore.migrate.feast_reader import CONTRACT
+from featurestore.migrate.feast_reader import CONTRACT, UnreadableError
+from featurestore.migrate.feast_reader.found_objects import FoundObjects
 from featurestore.migrate.feast_reader.older_words import OlderWords
 from featurestore.migrate.feast_reader.python_files import load
 from featurestore.migrate.feast_reader.records import Records
@@ -17,9 +19,8 @@ from featurestore.migrate.feast_reader.stand_ins import StandInFinder
 
 def read(request: dict[str, Any]) -> dict[str, Any]:
     """All that a repository, or a registry, declares."""
-
     settings = _settings(Path(request["repo"]))
-    loaded = load_registry(request) if request.get("registry") else load(request)
+    loaded = declared(request)
     objects = loaded.objects
     project = [found.name for found in objects["projects"]]
     told = Records(loaded.where)
@@ -42,17 +43,31 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def declared(request: dict[str, Any]) -> FoundObjects:
+    """The objects in the files of a repository, or in the registry that is named."""
+    if not request.get("registry"):
+        return load(request)
+    return load_registry(request, _settings(Path(request["repo"])).get("project"))
+
+
 SETTINGS = ("project", "registry", "provider", "offline_store", "online_store", "entity_key_serialization_version")
 
 
 def _settings(repo: Path) -> dict[str, Any]:
-    """What feature_store.yaml says, as it is written: variables are not read."""
+    """What feature_store.yaml says, as it is written; variables are read in the names of the project and the registry alone."""
     import yaml
 
     file = repo / "feature_store.yaml"
-    found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UnreadableError(f"feature_store.yaml cannot be parsed: {error}") from None
     found = found if isinstance(found, dict) else {}
-    return {key: _plain(found[key]) for key in SETTINGS if key in found}
+    settings = {key: _plain(found[key]) for key in SETTINGS if key in found}
+    for key in ("project", "registry"):
+        if isinstance(settings.get(key), str):
+            settings[key] = os.path.expandvars(settings[key])
+    return settings
 
 
 def _plain(value: Any) -> Any:

@@ -19,13 +19,15 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
         """A module of which every name is a stand-in; none while Feast itself looks for what is installed."""
         del path, target
-        if not _for_definitions():
+        if not _for_definitions(directly=fullname.startswith("feast.")):
             return None
         top = fullname.partition(".")[0]
-        if top in {"feast", *sys.builtin_module_names} or top.startswith("_") or (Path.cwd() / top).exists():
+        if fullname == "feast" or top in sys.builtin_module_names or top.startswith("_"):
             return None
-        if fullname == top and top not in self.asked:
-            self.asked.append(top)
+        if top != "feast" and (Path.cwd() / top).exists():
+            return None
+        if top in {fullname, "feast"}:
+            self.asked.append(fullname)
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: Any) -> Any:
@@ -36,8 +38,9 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """There is nothing to run."""
 
 
-def _for_definitions() -> bool:
-    """Whether an import is one of a file of the repository's, or one that Feast does when such a file imports from it."""
+def _for_definitions(*, directly: bool) -> bool:
+    """Whether an import is one of a file of the repository's, or, if not directly, one that Feast does when such a file imports
+    from it."""
     own, feasts = str(Path.cwd()) + os.sep, f"{os.sep}feast{os.sep}"
     frame: Any = sys._getframe(2)
     while frame is not None:
@@ -45,7 +48,7 @@ def _for_definitions() -> bool:
         if not file.startswith("<frozen") and f"{os.sep}importlib{os.sep}" not in file:
             if file.startswith(own) and "site-packages" not in file:
                 return True
-            if feasts not in file:
+            if directly or feasts not in file:
                 return False
         frame = frame.f_back
     return False
@@ -59,7 +62,7 @@ class StandInModule(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (StandIn,), {"__module__": self.__name__})
+        return stand_in(name, self.__name__)
 
 
 class _StandInKind(type):
@@ -93,3 +96,29 @@ class StandIn(metaclass=_StandInKind):
     def __call__(self, *args: Any, **_: Any) -> Any:
         """As a decorator it gives the function back."""
         return args[0] if len(args) == 1 and isinstance(args[0], types.FunctionType) else StandIn()
+
+
+def stand_in(name: str, module: str) -> Any:
+    """What a name of a module is that is not there: a class, and one of sources where it is called so."""
+    if name.endswith("Source"):
+        return _source_kind(name, module)
+    return type(name, (StandIn,), {"__module__": module})
+
+
+def _source_kind(name: str, module: str) -> Any:
+    """A kind of source, so that views may be over it; what it is given are its attributes."""
+    from feast.data_source import DataSource
+
+    def made(self: Any, *_: Any, **said: Any) -> None:
+        named = said.get("name") or said.get("table") or said.get("table_ref") or said.get("topic") or name
+        time = said.get("timestamp_field") or said.get("event_timestamp_column") or ""
+        more = ("created_timestamp_column", "field_mapping", "description", "tags", "owner")
+        given = {word: said[word] for word in more if said.get(word)}
+        DataSource.__init__(self, name=str(named), timestamp_field=time, **given)
+        for word, value in said.items():
+            if isinstance(value, str) and not hasattr(self, word):
+                setattr(self, word, value)
+
+    kind: Any = type(name, (DataSource,), {"__module__": module, "__init__": made})
+    kind.__abstractmethods__ = frozenset()
+    return kind

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.migrate.feast_reader import CONTRACT
+from featurestore.migrate.feast_reader.failures import told
 from featurestore.migrate.feast_reader.found_objects import FoundObjects
-from featurestore.migrate.feast_reader.python_files import load
-from featurestore.migrate.feast_reader.registry_file import load_registry
+from featurestore.migrate.feast_reader.repository import declared
 
 
 def frames(request: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def frames(request: dict[str, Any]) -> dict[str, Any]:
     pd = importlib.import_module("pandas")
 
     real = feast.FeatureStore
-    loaded = load_registry(request) if request.get("registry") else load(request)
+    loaded = declared(request)
     answers: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number, ask in enumerate(request["asks"]):
@@ -36,7 +36,7 @@ def frames(request: dict[str, Any]) -> dict[str, Any]:
                 ).to_df()
                 _written(found, ask["answer"])
             except Exception as error:  # noqa: BLE001 - whatever Feast raises is its answer
-                answer["error"] = f"{type(error).__name__}: {error}".strip()[:2000]
+                answer["error"] = told(error)
             answers.append(answer)
     return {"contract": CONTRACT, "answers": answers}
 

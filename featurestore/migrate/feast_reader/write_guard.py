@@ -17,7 +17,8 @@ def project_folder(root: Path) -> Path:
 
 
 def refuse_writes(root: Path) -> None:
-    """From now on no file below a folder is written, made, renamed or removed by Python code."""
+    """From now on no file below a folder is written, made, renamed or removed by Python code. A folder that is to be made is
+    passed over, as if it was there: many files of definitions make one for data."""
     real = os.path.realpath(root) + os.sep
     writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     changes = {
@@ -33,12 +34,23 @@ def refuse_writes(root: Path) -> None:
             for path in args:
                 refuse(path)
 
-    def refuse(path: Any) -> None:
-        if isinstance(path, (str, bytes, os.PathLike)):
-            there = os.path.realpath(os.fsdecode(path))
-            if (there + os.sep).startswith(real):
-                raise PermissionError(f"{there} would be written while definitions are read, which changes nothing")
+    def below(path: Any) -> bool:
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            return False
+        return (os.path.realpath(os.fsdecode(path)) + os.sep).startswith(real)
 
+    def refuse(path: Any) -> None:
+        if below(path):
+            there = os.path.realpath(os.fsdecode(path))
+            raise PermissionError(f"{there} would be written while definitions are read, which changes nothing")
+
+    make_folder = os.mkdir
+
+    def make_elsewhere(path: Any, *args: Any, **more: Any) -> None:
+        if not below(path):
+            make_folder(path, *args, **more)
+
+    os.mkdir = make_elsewhere
     sys.addaudithook(watch)
 
 
