@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from featurestore.declare.frames import PYCAPSULES, content_digest, is_pandas
 from featurestore.declare.problems import shown
+from featurestore.declare.sources import is_url
 from featurestore.durable.disk import told
 from featurestore.durable.lock import BusyError, exclusive
 from featurestore.errors import (
@@ -41,15 +42,15 @@ from featurestore.integrations.pytorch.batches import (
     TrainingBatches,
     TrainingFile,
 )
-from featurestore.integrations.pytorch.tensors import Features, FeatureTensors, Ragged
+from featurestore.integrations.pytorch.tensors import Features, FeatureTensors, Ragged, checked_type
 from featurestore.integrations.rows import taken
 from featurestore.lazy import pa
 from featurestore.registry.diff import changes
-from featurestore.semantics.columns import type_of_arrow
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest, load_manifest
 from featurestore.training.snapshot import TIMESTAMP
 from featurestore.training.spine import chunks_of
+from featurestore.training.training_frame import writable_target
 from featurestore.types import parse_type
 
 __all__ = ["FeatureDataModule", "FeatureTensors", "Ragged", "Shard", "Shuffle", "TimeSplit", "check"]
@@ -125,7 +126,10 @@ class FeatureDataModule(lightning.LightningDataModule):  # type: ignore[misc]
             )
         self.store, self.features, self.env = store, features, env
         self.spine = spine if callable(spine) else _spine(spine)
-        self.path, self.timestamp = Path(path), timestamp
+        self.path, self.timestamp = (
+            Path(path).absolute(),
+            timestamp,
+        )  # whatever folder a process is in
         self.label = label if label is None or isinstance(label, str) else tuple(label)
         self.split, self.tensors = split, tensors
         self.batch_size, self.shuffle = batch_size, Shuffle(seed, buffer_rows) if shuffle else None
@@ -142,8 +146,7 @@ class FeatureDataModule(lightning.LightningDataModule):  # type: ignore[misc]
         """Write the training set, unless it is there. One process at a time does so; the others then have it."""
         if self.trainer is not None and self.trainer.predicting:
             return
-        if not self.path.parent.is_dir():
-            raise FeatureStoreError(f"The training set cannot be prepared: there is no folder {self.path.parent}")
+        writable_target(self.path, "The training set")
         lock = self.path.with_name(f".{self.path.name}.lock")
         try:
             with exclusive(lock, doing="preparing a training set", wait_seconds=WAIT_SECONDS):
@@ -235,9 +238,8 @@ class FeatureDataModule(lightning.LightningDataModule):  # type: ignore[misc]
                     f"The spine has no column '{name}' that is a label.{did_you_mean(name, spine, noun='Its columns')}"
                 )
         for name in [*file.manifest.columns, *labels]:
-            of = type_of_arrow(file.schema.field(name).type)
-            if of is not None:  # else a label of a type that there is not, which its column says
-                self.tensors.check(name, of, file.nulls.get(name, 0), rows, is_label=name in labels)
+            of = checked_type(name, file.schema.field(name).type)
+            self.tensors.check(name, of, file.nulls.get(name, 0), rows, is_label=name in labels)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The rows that train, in another order each epoch unless shuffle=False."""
@@ -407,8 +409,9 @@ def _state_in(checkpoint: Any) -> Mapping[str, Any]:
                 f"{where} cannot be read without running code that it brings: {str(error).splitlines()[0]}. If you trust it: "
                 "check(torch.load(…, weights_only=False), store)"
             ) from None
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
-            raise ManifestError(f"{where} is no checkpoint that can be read: {error}") from None
+        except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+            says = str(error) if isinstance(error, (OSError, RuntimeError)) else "its bytes are none of PyTorch's"
+            raise ManifestError(f"{where} is no checkpoint that can be read: {says}") from None
     if not isinstance(held, Mapping):
         raise ManifestError(
             f"A checkpoint is the path of a file, or what torch.load made of one, and not {shown(held)}"
@@ -441,8 +444,10 @@ def _refuse(differ: Sequence[Any], trained: str) -> None:
 
 
 def _spine(rows: Any) -> Any:
-    """A path as it is, or a frame of any library."""
-    return rows if isinstance(rows, (str, Path)) else taken(rows, "The spine")
+    """A path, from whatever folder it is read, or a frame of any library."""
+    if isinstance(rows, (str, Path)):
+        return rows if is_url(str(rows)) else str(Path(rows).absolute())
+    return taken(rows, "The spine")
 
 
 def _is_count(value: object) -> bool:

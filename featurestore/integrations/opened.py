@@ -31,7 +31,7 @@ def _of_path(path: str, env: str | None, process: int) -> FeatureStore:  # noqa:
 def path_of(store: FeatureStore | StorePath) -> str:
     """The path that another process opens in place of a store. Raises FeatureStoreError for a temporary one."""
     if not isinstance(store, FeatureStore):
-        return str(store)
+        return str(Path(store).absolute())
     if not any(store.config.root.glob("*.toml")):
         raise FeatureStoreError(
             "A temporary store is of this process alone, so nothing that holds it goes to another one or into a file; several "

@@ -120,7 +120,7 @@ def type_of_arrow(arrow: pa.DataType) -> FeatureType | None:
     if pa.types.is_timestamp(arrow):
         return Timestamp
     if pa.types.is_decimal128(arrow):
-        return Decimal(arrow.precision, arrow.scale)
+        return Decimal(arrow.precision, arrow.scale) if 0 <= arrow.scale <= arrow.precision else None
     if pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow):
         element = type_of_arrow(arrow.value_type)
         if element is None:
@@ -128,6 +128,21 @@ def type_of_arrow(arrow: pa.DataType) -> FeatureType | None:
         fixed = pa.types.is_fixed_size_list(arrow) and element == Float32
         return Array(element, arrow.list_size) if fixed else Array(element)
     return ARROW.get(str(arrow))
+
+
+def type_that_holds(arrow: pa.DataType) -> FeatureType | None:
+    """The type whose values those of an Arrow column become, each exactly or refused by `canonical`; None where there is none.
+
+    Of a spine's own columns, which come as they are: beside what `type_of_arrow` says, halves are Float32, uint64 is Int64 (beyond it a
+    value is refused), and decimals of any width are those of their digits, up to 38.
+    """
+    if pa.types.is_uint64(arrow):
+        return Int64
+    if pa.types.is_float16(arrow):
+        return Float32
+    if pa.types.is_decimal(arrow) and arrow.precision <= 38 and 0 <= arrow.scale <= arrow.precision:
+        return Decimal(arrow.precision, arrow.scale)
+    return type_of_arrow(arrow)
 
 
 ARROW = {

@@ -460,10 +460,12 @@ def test_a_matrix_has_the_numbers_of_the_frame(shop: FeatureStore) -> None:
 
 
 def test_wrong_tensors_are_told() -> None:
-    with pytest.raises(
-        RequestError, match="dtype is one of PyTorch's floats, such as torch.float32, or None, and not a dtype"
-    ):
-        FeatureTensors(torch.int64)
+    floats = "torch.float16, torch.bfloat16, torch.float32, torch.float64"
+    for dtype in (torch.int64, torch.complex64, torch.float8_e4m3fn):
+        with pytest.raises(RequestError, match=f"dtype is {floats} or None, and not {dtype}"):
+            FeatureTensors(dtype)
+    with pytest.raises(RequestError, match="or None, and not 'float32'"):
+        FeatureTensors("float32")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="fill is a dict by the names of columns, and not 0"):
         FeatureTensors(fill=0)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="encode.'x'. is a function of the column's Arrow array, and not 3"):
@@ -481,8 +483,12 @@ def test_wrong_tensors_are_told() -> None:
     with pytest.raises(RequestError, match="encode.'x'. gave what is no tensor: .*object"):
         FeatureTensors(encode={"x": lambda array: array.to_pylist()})(numbers)
     assert FeatureTensors(encode={"x": lambda array: array.fill_null(7)})(numbers)["x"].tolist() == [1, 7]
-    with pytest.raises(RequestError, match="column 'x' is halffloat, which is no type of this store"):
-        FeatureTensors()(pa.table({"x": pa.array(np.zeros(1, np.float16))}))
+    odd = pa.table({"x": pa.array(np.ones(1, np.float16)), "y": pa.array([7], pa.uint64())})
+    assert {name: made.dtype for name, made in FeatureTensors()(odd).items()} == {"x": torch.float32, "y": torch.int64}
+    with pytest.raises(RequestError, match="column 'y' is uint64, and Int64 does not hold each value"):
+        FeatureTensors()(pa.table({"y": pa.array([2**63], pa.uint64())}))
+    with pytest.raises(RequestError, match="column 'x' is struct<a: int64>, which is no type of this store"):
+        FeatureTensors()(pa.table({"x": [{"a": 1}]}))
     with pytest.raises(RequestError, match="result of a lookup or an Arrow table, and not of 3"):
         FeatureTensors()(3)  # type: ignore[arg-type]
     assert FeatureTensors(torch.float32)(numbers.slice(0, 0)).shape == (0, 1)
@@ -594,9 +600,11 @@ def test_what_is_no_training_set_is_not_written_over(project: dict[str, Any], tm
     with pytest.raises(ManifestError, match="is not written over: .*notes.txt is no Parquet file, but text"):
         module_of(project, path="notes.txt").prepare_data()
     assert (tmp_path / "t.parquet").read_bytes() == before
-    with pytest.raises(FeatureStoreError, match="cannot be prepared: there is no folder nowhere"):
+    with pytest.raises(FeatureStoreError, match="training set cannot be written: .*no folder .*nowhere"):
         module_of(project, path="nowhere/t.parquet").prepare_data()
-    with pytest.raises(ManifestError, match="There is no file absent.parquet"):
+    with pytest.raises(FeatureStoreError, match="training set cannot be written: .* is a folder, and a file"):
+        module_of(project, path=".").prepare_data()
+    with pytest.raises(ManifestError, match="There is no file .*absent.parquet"):
         module_of(project, path="absent.parquet").setup()
 
 
@@ -715,6 +723,10 @@ def test_wrong_splits_are_told() -> None:
         TimeSplit("soon")
     with pytest.raises(FeatureStoreError, match="gap: Duration 3 is a bare number"):
         TimeSplit("2026-01-02", gap=3)
+    for start, gap in (("2026-01-02", "3000000d"), ("2026-01-02", "100000000d"), ("9999-12-31T23:00Z", "1d")):
+        with pytest.raises(RequestError, match="gap is .*, so that part 'validate' would begin after the year 9999"):
+            TimeSplit(start, gap=gap)
+    assert TimeSplit("2026-01-02", gap="2000000d").said()["validate"].startswith("7501-")
 
 
 # --- checkpoints -------------------------------------------------------------------------------
@@ -832,6 +844,10 @@ def test_what_says_nothing_is_told(project: dict[str, Any], tmp_path: Path) -> N
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     with pytest.raises(ManifestError, match="text.ckpt"):
         check(tmp_path / "text.ckpt", store)
+    for text in (b"hello", b"\x80", b"\x80\x02q", b"PK\x03\x04", b"", bytes(64), b"}q.", b"c\n\n."):
+        (tmp_path / "text.ckpt").write_bytes(text)
+        with pytest.raises(ManifestError, match="text.ckpt"):
+            check(tmp_path / "text.ckpt", store)
     torch.save({"state_dict": {}}, tmp_path / "plain.ckpt")
     with pytest.raises(
         ManifestError,
@@ -920,6 +936,22 @@ def test_no_store_and_no_frame_goes_into_a_checkpoint(project: dict[str, Any], t
     (name,) = [name for name in held if name.endswith("Rides")]
     assert held[name]["service"] == "ranking"
     assert check(tmp_path / "c.ckpt", project["store"]).service == "ranking"
+
+
+def test_paths_are_those_of_the_folder_in_which_they_were_given(
+    project: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the training set, its spine and the project, whatever folder a process goes to afterwards."""
+    asked(20).to_parquet(tmp_path / "s.parquet")
+    data = module_of(project, spine="s.parquet", path="t.parquet")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(labels(ready(data).train_dataloader())) == 20
+    assert not list((tmp_path / "elsewhere").iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(pickle.dumps(data)).spine == str(tmp_path / "s.parquet")
+    by_path = FeatureDataModule(".", "ranking", asked(1), path="t.parquet")
+    assert pickle.loads(pickle.dumps(by_path)).store == str(tmp_path)
 
 
 def test_it_travels_with_the_path_of_the_project(project: dict[str, Any], tmp_path: Path) -> None:

@@ -300,6 +300,10 @@ def test_columns_of_a_spine_of_other_types(tmp_path: Path) -> None:
     [
         ({"u": pa.array([1, 1 << 63], pa.uint64())}, "row 1, column 'u': 9223372036854775808 is beyond Int64"),
         (
+            {"s": pa.array([Number("1E+2")], pa.decimal128(5, -2))},
+            r"column 's' is decimal128\(5, -2\), which has no form here; leave it out by columns=",
+        ),
+        (
             {"s": pa.array([{"a": 1}])},
             r"column 's' is struct<a: int64>, which has no form here; leave it out by columns=",
         ),
@@ -440,6 +444,8 @@ def test_a_set_that_is_not_whole_is_refused(tmp_path: Path) -> None:
         ManifestError, match=rf"set-00002-of-00003 has {len(whole) - 1} bytes, and was written with {len(whole)}"
     ):
         open_tfrecord(target)
+    with pytest.raises(ManifestError, match="opened by its path, and not by None"):
+        open_tfrecord(None)  # type: ignore[arg-type]
     last.unlink()
     with pytest.raises(ManifestError, match="set-00002-of-00003 is not there"):
         open_tfrecord(target)

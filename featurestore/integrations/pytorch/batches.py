@@ -24,6 +24,7 @@ from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import micros
 from featurestore.sources.unreadable import no_parquet
 from featurestore.training.manifest import Manifest, load_manifest
+from featurestore.types import LAST_MICRO
 
 GROUP_ROWS = 32_768
 """Rows of a row group: what is read at once."""
@@ -65,6 +66,10 @@ class TimeSplit:
                 )
             found[name] = (first, at)
             first, name = at + gap, then
+            if first > LAST_MICRO:
+                raise RequestError(
+                    f"gap is {show_duration(gap)}, so that part '{name}' would begin after the year 9999, and no row is in it"
+                )
         return {**found, name: (first, END + 1)}
 
     def said(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from featurestore.declare.problems import shown
 from featurestore.durable.parquet import restored
 from featurestore.errors import NotFoundError, RequestError, did_you_mean
 from featurestore.lazy import pa, pc
-from featurestore.semantics.columns import type_of_arrow
+from featurestore.semantics.columns import type_that_holds
 from featurestore.semantics.values import canonical, fill, micros
 from featurestore.serving.online_result import OnlineResult
 from featurestore.training.training_frame import TrainingFrame
@@ -24,6 +24,9 @@ NUMBERS = {
     "Date": torch.int32, "Timestamp": torch.int64,
 }  # fmt: skip
 """The dtype that holds each value of a type: of Date the days, of Timestamp the µs, since 1970 in UTC."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Of a matrix: PyTorch's floats that have an infinity and NaN, and arithmetic."""
 
 IN_MATRIX = {"Bool", "Int32", "Int64", "Float32", "Float64", "Embedding"}
 
@@ -62,10 +65,9 @@ class FeatureTensors:
     does. It goes to other processes by pickle, as a function of a module does."""
 
     def __post_init__(self) -> None:
-        if self.dtype is not None and not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
-            raise RequestError(
-                f"dtype is one of PyTorch's floats, such as torch.float32, or None, and not {shown(self.dtype)}"
-            )
+        if self.dtype is not None and self.dtype not in DTYPES:
+            given = self.dtype if isinstance(self.dtype, torch.dtype) else shown(self.dtype)
+            raise RequestError(f"dtype is {', '.join(map(str, DTYPES))} or None, and not {given}")
         for word in ("fill", "encode"):
             if not isinstance(getattr(self, word), Mapping):
                 raise RequestError(f"{word} is a dict by the names of columns, and not {shown(getattr(self, word))}")
@@ -159,10 +161,13 @@ class FeatureTensors:
 
     def _filled(self, name: str, column: pa.ChunkedArray) -> tuple[pa.Array, FeatureType]:
         """The column in its type's own form, with what stands for null."""
-        of = type_of_arrow(column.type)
-        if of is None:
-            raise RequestError(f"column '{name}' is {column.type}, which is no type of this store")
-        array = micros(column) if of.kind == "Timestamp" else canonical(column, of)
+        of = checked_type(name, column.type)
+        try:
+            array = micros(column) if of.kind == "Timestamp" else canonical(column, of)
+        except ValueError as error:  # an integer of 64 bits without a sign
+            raise RequestError(
+                f"column '{name}' is {column.type}, and {of} does not hold each value: {error}"
+            ) from None
         if name not in self.fill:
             return array, of
         try:
@@ -182,6 +187,14 @@ class FeatureTensors:
                 f"encode['{name}'] gave a tensor of shape {tuple(made.shape)} for {len(array)} rows; it gives one with a row for each"
             )
         return made
+
+
+def checked_type(name: str, arrow: pa.DataType) -> FeatureType:
+    """The type that holds a column's values; RequestError where there is none."""
+    of = type_that_holds(arrow)
+    if of is None:
+        raise RequestError(f"column '{name}' is {arrow}, which is no type of this store")
+    return of
 
 
 def _features(found: Any) -> pa.Table:

@@ -260,6 +260,8 @@ def open_tfrecord(path: str | Path, *, store: FeatureStore | StorePath | None = 
     store: whose definitions at hand are to be those that the records are of; FingerprintError, with what changed, where they are
     others. Raises ManifestError where there is no such set, or a file of it is missing or of another size.
     """
+    if not isinstance(path, (str, Path)):
+        raise ManifestError(f"A set of records is opened by its path, and not by {shown(path)}")
     target = Path(path)
     manifest = load_manifest(target)
     said = manifest.raw.get(RECORDS)

@@ -14,11 +14,11 @@ from featurestore.declare.problems import shown
 from featurestore.durable.parquet import parquet_file, restored
 from featurestore.errors import NotFoundError, RequestError, did_you_mean
 from featurestore.lazy import pa, pc, pq
-from featurestore.semantics.columns import type_of_arrow
+from featurestore.semantics.columns import type_that_holds
 from featurestore.semantics.values import canonical, micros
 from featurestore.sources.unreadable import no_parquet
 from featurestore.training.training_frame import TrainingFrame
-from featurestore.types import Decimal, FeatureType, Float32, Int64
+from featurestore.types import FeatureType
 
 BATCH_ROWS = 2048
 """Rows that are worked on at once; of texts of a megabyte they are as much as an Arrow array holds."""
@@ -139,13 +139,7 @@ class TrainingRows:
         arrow = field.type
         if pa.types.is_null(arrow):
             return None
-        if pa.types.is_uint64(arrow):
-            return Int64
-        if pa.types.is_float16(arrow):
-            return Float32
-        if pa.types.is_decimal(arrow) and arrow.precision <= 38 and 0 <= arrow.scale <= arrow.precision:
-            return Decimal(arrow.precision, arrow.scale)
-        of = type_of_arrow(arrow)
+        of = type_that_holds(arrow)
         if of is None or (of.element is not None and of.element.element is not None):
             raise RequestError(
                 f"{self.title}: column '{field.name}' is {arrow}, which has no form here; leave it out by columns=[…], which lists "
