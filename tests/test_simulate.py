@@ -401,7 +401,7 @@ model = FeatureService("model", features=[hourly])
 
 
 def test_the_command_prints_the_report_and_fails_on_skew(tmp_path: Path) -> None:
-    """--json prints the report; with --fail-on-skew the exit code is 3 where a value differs, and 0 where none does."""
+    """--json prints the report; with --fail-on-skew the exit code is 3 where a value differs, or there is none, and 0 where none does."""
     repository(tmp_path, DEFINITIONS)
     common = ["--repo", str(tmp_path), "simulate", "--from", FROM.isoformat(), "--to", TO.isoformat(), "--fail-on-skew"]
     clean = CliRunner().invoke(app, [*common, "--json", "--lookups", "10", "--no-disorder", "--pause", "1h"])
@@ -413,6 +413,8 @@ def test_the_command_prints_the_report_and_fails_on_skew(tmp_path: Path) -> None
     assert late.exit_code == 3, late.output
     assert "known_after=1m of ParquetSource 'measured' is broken" in late.stdout
     assert "hourly__n" in late.stdout
+    nothing = CliRunner().invoke(app, [*common, "--lookups", "0"])
+    assert (nothing.exit_code, "nothing was compared" in nothing.stderr) == (3, True), nothing.output
     wrong = CliRunner().invoke(app, [*common, "--late", "3h"])
     assert wrong.exit_code == 2
 

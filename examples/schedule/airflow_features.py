@@ -17,7 +17,7 @@ FEATURESTORE = os.environ.get("FEATURESTORE", "/opt/featurestore/bin/featurestor
     default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
 )
 def features() -> None:
-    """Materialize, then audit: exit code 3, and a task that failed, where a value that was served was not training's."""
+    """Materialize, then audit: exit code 3, and a task that failed, where a value that was served was not training's, or nobody was served."""
 
     @task.bash
     def materialize() -> str:

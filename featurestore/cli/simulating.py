@@ -36,7 +36,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go 
     rows: Annotated[
         list[str] | None, typer.Option(metavar="SOURCE=FILE", help="Parquet rows to push in place of a source's log.")
     ] = None,
-    fail_on_skew: Annotated[bool, typer.Option("--fail-on-skew", help="Exit with 3 where a value differs.")] = False,
+    fail_on_skew: Annotated[
+        bool, typer.Option("--fail-on-skew", help="Exit with 3 where a value differs, or nothing was compared.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Replay history through push, materialize and lookup with faults, and audit it; nothing of the project is written.
@@ -53,7 +55,11 @@ def simulate(  # noqa: PLR0913, PLR0917 - one option for each thing that can go 
             services=service or None, faults=faults, seed=seed, lookups=lookups, rows=given,
         )  # fmt: skip
     print_found(found, as_json=as_json)
-    if fail_on_skew and found.skewed:
+    if fail_on_skew and not found.compared:
+        typer.echo(
+            "The simulation stops here: nothing was compared; --lookups, --from and --to say what is asked.", err=True
+        )
+    if fail_on_skew and (found.skewed or not found.compared):
         raise typer.Exit(FOUND)
 
 
