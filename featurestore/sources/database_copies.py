@@ -100,11 +100,22 @@ def _put(folder: Path, index: CopyIndex) -> CopyIndex:
 
 def new_rows(source: DatabaseSource, of: DatabaseKind, after: str | None) -> tuple[str, str]:
     """Two queries of the rows beyond a cursor: of the greatest cursor, and of the rows up to what is put in its place."""
-    rows = f"({source.query.strip().rstrip(';')})" if source.query else quoted(of, source.table or "")
-    cursor = f"r.{quoted(of, source.cursor)}"  # SQLite takes a quoted name of no column, alone, for text
+    rows, cursor = _rows_and_cursor(source, of)
     beyond = "" if after is None else f" WHERE {cursor} > {after}"
     upto = f"{beyond} AND {cursor} <= " if beyond else f" WHERE {cursor} <= "
     return f"SELECT max({cursor}) AS c FROM {rows} AS r{beyond}", f"SELECT * FROM {rows} AS r{upto}"
+
+
+def rows_without_cursor(source: DatabaseSource, of: DatabaseKind) -> str:
+    """A query of how many rows have none."""
+    rows, cursor = _rows_and_cursor(source, of)
+    return f"SELECT count(*) AS c FROM {rows} AS r WHERE {cursor} IS NULL"
+
+
+def _rows_and_cursor(source: DatabaseSource, of: DatabaseKind) -> tuple[str, str]:
+    # The query ends on a line of its own, as it may end in a comment. SQLite takes a quoted name of no column, alone, for text.
+    rows = f"({source.query.strip().rstrip(';')}\n)" if source.query else quoted(of, source.table or "")
+    return rows, f"r.{quoted(of, source.cursor)}"
 
 
 def _take_new(
@@ -112,8 +123,12 @@ def _take_new(
 ) -> CopyIndex:
     """Copy the rows beyond the index's cursor, and say so in it."""
     greatest, rows = new_rows(source, of, index.upto)
-    with connection.rows(greatest) as reader:
-        newest = reader.read_all().column(0)[0].as_py()
+    newest = _one(source, connection, greatest)
+    if index.upto is None and (without := _one(source, connection, rows_without_cursor(source, of))):
+        raise source_error(
+            source,
+            f"of its rows {without} have no cursor '{source.cursor}', and would never be seen; leave them out in a query",
+        )
     if newest is None:
         return index
     upto = literal(of, source, newest)
@@ -124,6 +139,19 @@ def _take_new(
         except pa.ArrowException as error:
             raise source_error(source, f"its rows cannot be copied: {' '.join(str(error).split())}") from error
     return _put(folder, index._replace(files=(*index.files, name), upto=upto, next=index.next + 1))
+
+
+def _one(source: DatabaseSource, connection: DatabaseConnection, sql: str) -> Any:
+    """The one value that a query gives."""
+    with connection.rows(sql) as reader:
+        value = reader.read_all().column(0)[0]
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):  # of times that Python has not
+        raise source_error(
+            source,
+            f"its greatest cursor '{source.cursor}' lies outside the years 1 to 9999; leave such rows out in a query",
+        ) from None
 
 
 def _merged(folder: Path, index: CopyIndex) -> CopyIndex:

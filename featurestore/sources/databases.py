@@ -13,12 +13,17 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from featurestore.declare.database_source import DatabaseSource
 from featurestore.errors import SourceError
-from featurestore.lazy import pa
+from featurestore.lazy import pa, pc
 from featurestore.sources.source_files import source_error
 
 BIGQUERY = "adbc.bigquery.sql."
 SECRET_OPTIONS = ("pass", "pwd", "secret", "token", "credential", "key")
 """What is in the name of an option that holds a secret."""
+
+
+WRAPPED = {32: (-2147472692, -2147472691), 64: (-9222425352054775809, -9222425352054775808)}
+"""What the driver of PostgreSQL makes of infinity and -infinity, by the bits of the type: it counts them on from the year 2000, and
+so goes round to years before the first that PostgreSQL has."""
 
 
 class DatabaseKind(NamedTuple):
@@ -127,11 +132,15 @@ class DatabaseConnection:
                 reader = asked.fetch_record_batch()
             except self._errors as error:
                 raise self._refused(error) from None
-            yield pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
+            schema = pa.schema([field for field in reader.schema if _is_known(field.type)])
+            yield pa.RecordBatchReader.from_batches(schema, self._batches(reader, schema))
 
-    def _batches(self, reader: Any) -> Iterator[pa.RecordBatch]:
+    def _batches(self, reader: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        known = [place for place, field in enumerate(reader.schema) if _is_known(field.type)]
         try:
-            yield from reader
+            for batch in reader:
+                columns = [batch.column(place) for place in known]
+                yield pa.RecordBatch.from_arrays([_with_infinity(column) for column in columns], schema=schema)
         except self._errors as error:
             raise self._refused(error) from None
 
@@ -164,6 +173,30 @@ def connected(source: DatabaseSource, url: str) -> Iterator[DatabaseConnection]:
 def _errors(driver: Any) -> tuple[type[Exception], ...]:
     """What a driver raises: its own errors, and those of Arrow where a stream of rows ends early."""
     return driver.Error, pa.ArrowException, OSError, ValueError
+
+
+def _is_known(of: pa.DataType) -> bool:
+    """Whether a column's values have a form of Arrow's own: of some types a driver gives the bytes that the database sent."""
+    opaque = isinstance(of, pa.BaseExtensionType) and of.extension_name == "arrow.opaque"
+    return not (opaque and pa.types.is_binary(of.storage_type)) and not pa.types.is_interval(of)
+
+
+def _with_infinity(column: pa.Array) -> pa.Array:
+    """A column with PostgreSQL's infinite dates and times as the engine has them."""
+    of = column.type
+    if pa.types.is_list(of):
+        values = _with_infinity(column.values)
+        if values is column.values:
+            return column
+        return pa.ListArray.from_arrays(column.offsets, values, type=of, mask=column.is_null())
+    bits = 32 if pa.types.is_date32(of) else 64 if pa.types.is_timestamp(of) and of.unit == "us" else 0
+    if not bits:
+        return column
+    whole = pa.int32() if bits == 32 else pa.int64()
+    numbers, greatest = column.cast(whole), (1 << (bits - 1)) - 1
+    for wrapped, infinite in zip(WRAPPED[bits], (greatest, -greatest), strict=True):
+        numbers = pc.if_else(pc.equal(numbers, pa.scalar(wrapped, whole)), pa.scalar(infinite, whole), numbers)
+    return numbers.cast(of)
 
 
 def _words(error: Exception, url: str) -> str:

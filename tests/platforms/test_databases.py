@@ -13,14 +13,16 @@ from datetime import UTC, datetime, timedelta, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import duckdb
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from featurestore import ARRIVAL, Count, DatabaseSource, Entity, FeatureStore, FeatureView, ManualClock, Sum
-from featurestore.errors import DeclarationError, SourceError
+from featurestore.errors import DeclarationError, FeatureStoreError, SourceError
 from featurestore.sources import database_copies, databases
 from featurestore.types import String
 from tests.platforms.conftest import Told
@@ -305,8 +307,8 @@ def test_what_each_kind_is_asked(scheme: str, table: str, cursor: str) -> None:
     )
     asked = database_copies.new_rows(source(table=None, query="SELECT 1 AS id ; "), of, None)
     assert asked == (
-        f"SELECT max({cursor}) AS c FROM (SELECT 1 AS id ) AS r",
-        f"SELECT * FROM (SELECT 1 AS id ) AS r WHERE {cursor} <= ",
+        f"SELECT max({cursor}) AS c FROM (SELECT 1 AS id \n) AS r",
+        f"SELECT * FROM (SELECT 1 AS id \n) AS r WHERE {cursor} <= ",
     )
 
 
@@ -443,3 +445,100 @@ def test_an_index_of_an_earlier_version_goes_on(database: tuple[str, Run], tmp_p
         add(run, (2, "ann", 2, 1.0))
         assert trained(store, source()) == [(2, 2.0), (None, None)]
         assert json.loads(index.read_text())["files"] == ["000000.parquet", "000001.parquet"]
+
+
+def copied(store: FeatureStore, of: DatabaseSource) -> list[pa.Table]:
+    offline = store._project.offline
+    return [pq.read_table(file.parquet) for file in offline.files(of)]
+
+
+def test_infinite_times_of_postgresql(server: PostgresServer, tmp_path: Path) -> None:
+    """They are the engine's infinities: what is valid until infinity was valid until long before anything else."""
+    columns = [
+        "'{}'::timestamptz AS a",
+        "'{}'::timestamp AS b",
+        "'{}'::date AS c",
+        "ARRAY[NULL, '{}'::timestamptz] AS d",
+    ]
+    parts = [
+        f"SELECT {number} AS id, now() AS at, " + ", ".join(column.format(word) for column in columns)
+        for number, word in enumerate(("infinity", "-infinity", "2026-03-01"))
+    ]
+    of = DatabaseSource("rows", "shop", query=" UNION ALL ".join(parts), cursor="id", event_time="at")
+    with FeatureStore(project(tmp_path / "here", server.url), clock=ManualClock(AT)) as store:
+        (found,) = copied(store, of)
+        said = duckdb.sql("SELECT a::TEXT, b::TEXT, c::TEXT, d[2]::TEXT, d[1] FROM found ORDER BY id").fetchall()
+    assert said[0] == ("infinity",) * 4 + (None,)
+    assert said[1] == ("-infinity",) * 4 + (None,)
+    assert said[2][2] == "2026-03-01"
+
+
+def test_columns_that_the_driver_does_not_know_are_left_out(server: PostgresServer, tmp_path: Path) -> None:
+    """They were bytes of PostgreSQL's own; intervals made the whole table one that cannot be copied."""
+    query = (
+        "SELECT 1 AS id, now() AS at, '10.0.0.1'::inet AS a, interval '1 day' AS b, '[1,5)'::int4range AS c, 1.50::numeric AS d, "
+        "'6a2f41a3-c54c-fce8-32d2-0324e1c32e22'::uuid AS e, 'x'::text AS f, '\\x00'::bytea AS g -- and a comment"
+    )
+    of = DatabaseSource("rows", "shop", query=query, cursor="id", event_time="at")
+    with FeatureStore(project(tmp_path / "here", server.url), clock=ManualClock(AT)) as store:
+        (found,) = copied(store, of)
+        assert found.column_names == ["id", "at", "d", "e", "f", "g"]
+        assert found["d"].to_pylist() == ["1.50"]
+        view = FeatureView("v", entity=Entity("f", key={"f": String}), source=of, refresh="1h", features=["a"])
+        with pytest.raises(FeatureStoreError, match="no column 'a'"):
+            store.plan([view])
+
+
+def test_rows_that_would_never_be_seen_are_told(server: PostgresServer, tmp_path: Path) -> None:
+    for query, words in (
+        ("SELECT NULL::int AS id, now() AS at UNION ALL SELECT 1, now()", "of its rows 1 have no cursor 'id'"),
+        ("SELECT 'infinity'::timestamptz AS id, now() AS at", "cursor 'id' lies outside the years 1 to 9999"),
+    ):
+        of = DatabaseSource("rows", "shop", query=query, cursor="id", event_time="at")
+        with FeatureStore(project(tmp_path / "here", server.url)) as store, pytest.raises(SourceError, match=words):
+            copied(store, of)
+
+
+def test_a_connection_that_ends_midway_leaves_nothing(server: PostgresServer, tmp_path: Path) -> None:
+    """What was copied of it by then is gone, and the next reading has every row once."""
+    folder = project(tmp_path / "here", server.url)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS long")
+        connection.execute(
+            "CREATE TABLE long AS SELECT n AS id, now() AS at, repeat('x', 1000) AS v FROM generate_series(1, 20000) n"
+        )
+        # The backend that is asked ends itself, in the middle of the rows that it sends.
+        ends = "CASE WHEN id = 15000 THEN pg_terminate_backend(pg_backend_pid()) END AS z"
+        query = f"SELECT id, at, v, {ends} FROM long"
+        of = DatabaseSource("rows", "shop", query=query, cursor="id", event_time="at")
+        with FeatureStore(folder) as store:
+            with pytest.raises(SourceError, match="database 'shop' refuses it: .*terminat"):
+                copied(store, of)
+            left = [
+                path for path in (folder / ".featurestore/copies").rglob("*") if path.suffix in {".parquet", ".partial"}
+            ]
+            assert left == []
+            (found,) = copied(store, DatabaseSource("rows", "shop", table="long", cursor="id", event_time="at"))
+            assert found["id"].to_pylist() == [*range(1, 20001)]
+
+
+def test_a_right_that_is_missing_and_a_view_that_is_gone(server: PostgresServer, tmp_path: Path) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS orders CASCADE")
+        connection.execute("CREATE TABLE orders AS SELECT 1 AS id, now() AS at_us")
+        connection.execute("CREATE VIEW seen AS SELECT * FROM orders")
+        connection.execute(
+            "DO $$ BEGIN CREATE ROLE poor LOGIN PASSWORD 'hush'; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        )
+        poor = server.url.replace(urlsplit(server.url).netloc, "poor:hush@")
+        assert "poor" in poor
+        of = DatabaseSource("rows", "shop", table="seen", cursor="id", event_time="at_us")
+        with FeatureStore(project(tmp_path / "poor", poor)) as store:
+            with pytest.raises(SourceError, match="permission denied for view seen|cannot be opened") as caught:
+                copied(store, of)
+            assert "hush" not in str(caught.value)
+        with FeatureStore(project(tmp_path / "here", server.url)) as store:
+            assert copied(store, of)[0].num_rows == 1
+            connection.execute("DROP VIEW seen")
+            with pytest.raises(SourceError, match='relation "seen" does not exist'):
+                copied(store, of)
