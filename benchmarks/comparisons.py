@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from benchmarks.explaining import CASES
 from benchmarks.fast_paths import CASES as FAST_PATHS
+from benchmarks.object_store import stored_rows
 from benchmarks.pairs import Job
 from benchmarks.servers import (
     Told,
@@ -283,6 +284,15 @@ def _explain(root: str) -> list[Comparison]:
     return found
 
 
+def _object_store(_: str) -> list[Comparison]:
+    stored, local = (
+        Job(name, "benchmarks.object_store:training", {"stored": name == "object store"})
+        for name in ("object store", "folder")
+    )
+    lines = (Line(against=1), Line("cpu_s", against=1), Line("peak_mb", against=1))
+    return [Comparison("training over files of an object store", (stored, local), lines, stored_rows)]
+
+
 def _scale(_: str) -> list[Comparison]:
     """Of 2.5 M spine rows over 12.5 M rows; what is larger takes hours where machines are shared: see `benchmarks.scaling`."""
     told = {"rows": 12_500_000, "spine": 2_500_000, "threads": THREADS}
@@ -319,5 +329,6 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "refresh": _refresh,
     "audit": _audit,
     "explain": _explain,
+    "object-store": _object_store,
     "scale": _scale,
 }
