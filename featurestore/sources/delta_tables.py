@@ -58,22 +58,27 @@ class DeltaTables:
             columns = _columns(source, table)
             found = _state(source, place, table, columns)
             if source.arrives:
-                found = self._arriving(source, place, log, found, columns, copied)
+                found = self._arriving(source, place, found, columns, copied)
             known = self._known[source.name] = key, found
         return known[1]
 
     def _arriving(
-        self, source: DeltaSource, place: str, log: Any, newest: TableState, columns: dict[str, str] | None,
+        self, source: DeltaSource, place: str, newest: TableState, columns: dict[str, str] | None,
         copied: Callable[[str, TableFile], bool],
     ) -> TableState:  # fmt: skip
         """A table whose rows are known from when they came, with what was there before it was compacted."""
-        commits = [
-            self._commit(source, place, entry)
-            for entry in log or ()
-            if COMMIT.fullmatch(entry[0]) and int(entry[0][:20]) <= (newest.number or 0)
-        ]
-        if not commits:
-            raise source_error(source, f"the log of {place} has no commit any more, so when its rows came is not known")
+        assert newest.number is not None
+        # Listed after the table was: it may have been committed to meanwhile.
+        entries = {int(entry[0][:20]): entry for entry in _log_state(source, place) or () if COMMIT.fullmatch(entry[0])}
+        first = newest.number + 1
+        while first - 1 in entries:
+            first -= 1
+        if first > newest.number:
+            raise source_error(
+                source,
+                f"the log of {place} has no commit of version {newest.number} any more, so when its rows came is not known",
+            )
+        commits = [self._commit(source, place, entries[number]) for number in range(first, newest.number + 1)]
 
         def before(commit: Commit) -> dict[str, TableFile]:
             key = (newest.table, commit.number, repr(columns))
@@ -101,7 +106,7 @@ def _read_commit(source: DeltaSource, place: str, entry: tuple[str, int, int]) -
     name, _, modified = entry
     path = f"{place}/{LOG}/{name}"
     try:
-        with pa.input_stream(readable(path)) if is_url(path) else Path(path).open("rb") as file:
+        with readable(path) if is_url(path) else Path(path).open("rb") as file:
             actions = [json.loads(line) for line in file.read().splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise source_error(source, f"{path} cannot be read: {error}") from error

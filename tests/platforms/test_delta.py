@@ -30,6 +30,7 @@ from featurestore import (
     ParquetSource,
 )
 from featurestore.errors import DeclarationError, SourceError
+from featurestore.sources import delta_tables
 from featurestore.types import Bool, Date, Decimal, Float64, Int64, String, Timestamp
 from tests.platforms.conftest import Told
 from tests.platforms.s3_server import s3_server
@@ -342,6 +343,22 @@ def test_a_table_in_an_object_store(store: FeatureStore, clock: ManualClock) -> 
         assert newest == {"ann": (2, 3), "ben": (1, 2), "cleo": (None, None)}
         assert {file["table_version"] for file in manifest["sources"]["orders"]} == {2}
         assert counted(store, source(url, table_version=1))[0]["ann"] == (3, 4)  # type: ignore[arg-type]
+        late = "s3://lake/late"
+        write_deltalake(late, FIRST, storage_options=options)
+        write_deltalake(late, orders(("ann", 4, None, "z")), mode="append", storage_options=options)
+        times = []
+        for number in range(2):
+            with s3.open_input_file(f"lake/late/_delta_log/{number:020}.json") as log:
+                infos = [json.loads(line).get("commitInfo") for line in log.read().splitlines()]
+                times += [info["timestamp"] for info in infos if info]
+        arriving = DeltaSource("late", late, event_time="at", known_at=ARRIVAL)
+        at = [datetime.fromtimestamp(time / 1000, UTC) for time in (times[0] - 1, *times)]
+        view = FeatureView(
+            "late", entity=USER, source=arriving, refresh="continuous", features={"n": Count(window="lifetime")}
+        )
+        with FeatureStore.local(clock=ManualClock(datetime(2200, 1, 1, tzinfo=UTC))) as later:
+            trained = later.get_historical_features(pa.table({"user": ["ann"] * 3, "event_timestamp": at}), [view])
+            assert trained.to_arrow()["late__n"].to_pylist() == [None, 2, 3]
         with pytest.raises(SourceError, match=r"s3://lake/orders is a Delta table.*declare it as a DeltaSource"):
             store.offline.files(ParquetSource("orders", url, event_time="at"))
         s3.delete_dir("lake/orders")
@@ -424,6 +441,28 @@ def test_what_a_run_counted_without_a_commit_is_known_later(
     assert store.get_historical_features(spine, [view]).to_arrow()["rows__n"].to_pylist() == [2, 3]
     store.materialize(progress=False)
     assert store.get_online_features([{"user": "ann"}], [view]).to_arrow()["rows__n"].to_pylist() == [3]
+
+
+def test_a_commit_while_the_log_is_read(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows are known from it, though the log was listed before it."""
+    of = source(tmp_path, known_at=ARRIVAL)
+    write_deltalake(tmp_path, FIRST)
+    committed(tmp_path, 10)
+    real = delta_tables._table
+
+    def committing(*given: Any) -> DeltaTable:
+        monkeypatch.setattr(delta_tables, "_table", real)
+        write_deltalake(tmp_path, orders(("ann", 4, None, "z")), mode="append")
+        committed(tmp_path, 12)
+        return real(*given)
+
+    monkeypatch.setattr(delta_tables, "_table", committing)
+    assert known(store, of, 9, 10, 11, 12) == [None, 2, 2, 3]
+    DeltaTable(tmp_path).create_checkpoint()
+    for entry in (tmp_path / "_delta_log").glob("*.json"):
+        entry.unlink()
+    with pytest.raises(SourceError, match="has no commit of version 1 any more, so when its rows came is not known"):
+        known(store, of, 12)
 
 
 def test_what_is_new_and_what_only_lies_elsewhere(store: FeatureStore, tmp_path: Path) -> None:
