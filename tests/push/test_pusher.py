@@ -172,7 +172,7 @@ def test_each_is_told_of_its_own_rows_without_a_key() -> None:
     """Of those that are new, and of no others."""
     with opened(view_over()) as (store, _):
         own(store).push([row(1, None)])
-        pushes = [[row(2), row(3, None)], [row(4)], [row(1, None), row(5, None), row(6, None)], [row(7)]]
+        pushes = [[row(3, None), row(2)], [row(4)], [row(1, None), row(5, None), row(6, None)], [row(7)]]
         answers = push_together(store, pushes)
         assert [each.without_key for each in answers] == [1, 0, 2, 0]
         assert own(store).push([row(1, None)]).without_key == 0

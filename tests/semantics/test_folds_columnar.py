@@ -247,6 +247,22 @@ def test_spreads_of_numbers_about_as_small_as_sums_are_shortened(kind: str, valu
     assert [value for value, _ in found] == [fold(kind, "Float64", "Float64", rows)[0]]
 
 
+@pytest.mark.parametrize("unit", [2.0**-100, 2.0**200])
+@pytest.mark.parametrize("kind", ["Var", "StdDev"])
+def test_spreads_of_sums_without_the_limbs_that_are_zero(kind: str, unit: float) -> None:
+    """Tiles leave those out, so that a sum in which the small numbers cancel begins far above half of where that of the squares does."""
+    values = [unit, -unit, unit * 2.0**100, 3 * unit * 2.0**100]
+    every = [(0, len(values))]
+    whole = limbs_of(Float64, values)
+    sums, squares = sums_of(whole, every), squares_of(Float64, values)
+    zero = int(np.flatnonzero(sums.any(axis=1))[0])
+    assert 2 * (whole.base + 32 * zero) > squares.base
+    algebra = FOLDS[kind].algebra(Float64, Float64)
+    first = Limbs(whole.base + 32 * zero, sums[zero:])
+    found = moments(algebra, np.array([len(values)]), first, Limbs(squares.base, sums_of(squares, every)))
+    assert bits(found) == bits([fold(kind, "Float64", "Float64", list(enumerate(values)))[0]])
+
+
 whole_limbs = st.lists(
     st.one_of(st.integers(-(1 << 62), 1 << 62), st.sampled_from([0, 1, -1, 1 << 31, (1 << 53) + 1, (1 << 32) - 1])),
     min_size=1, max_size=6,
