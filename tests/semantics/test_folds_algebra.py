@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import pytest
@@ -120,6 +121,21 @@ def test_different_states_are_different_bytes(case: Case, data: st.DataObject) -
     algebra = case.algebra
     one, other = (merged(algebra, lifted(algebra, data.draw(rows_of(case.values, most=3)))) for _ in "ab")
     assert (algebra.pack(one) == algebra.pack(other)) == (one == other)
+
+
+@pytest.mark.parametrize("kind", ["Var", "StdDev"])
+@pytest.mark.parametrize(
+    ("values", "ddof", "is_null"),
+    [
+        ([math.nan], 0, False), ([math.inf], 1, True), ([math.nan, 1.0], 1, False), ([1.0, -math.inf], 1, False),
+        ([math.inf, math.inf], 2, True), ([math.nan, math.inf, 0.5], 2, False),
+    ],
+)  # fmt: skip
+def test_a_spread_counts_what_is_no_number(kind: str, values: list[float], ddof: int, is_null: bool) -> None:
+    """It is NaN from as many values on as any other spread, and null before."""
+    algebra = case(kind, Float64, ddof=ddof).algebra
+    value, _ = algebra.finish(merged(algebra, lifted(algebra, list(enumerate(values)))))
+    assert value is None if is_null else math.isnan(value)
 
 
 def test_which_folds_are_numbers() -> None:
