@@ -16,6 +16,7 @@ from featurestore.integrations.tensorflow.examples import form_of
 from featurestore.integrations.tensorflow.records import RecordSet
 from featurestore.integrations.tensorflow.training_rows import RowBatch, Training, TrainingRows
 from featurestore.lazy import pa, pc
+from featurestore.semantics.values import fill
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import load_manifest
 from featurestore.types import EPOCH, EPOCH_DAY, FeatureType
@@ -198,15 +199,14 @@ class _Tensors:
 
     def _filled(self, name: str, array: pa.Array, of: FeatureType, first: int) -> pa.Array:
         """The array with something in the place of null."""
-        value = self._fillers.get(name)
+        nulls, value = array.is_null().to_numpy(zero_copy_only=False), self._fillers.get(name)
         if value is None:
-            row = first + int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
+            row = first + int(np.flatnonzero(nulls)[0])
             raise RequestError(
                 f"{self._title}: row {row}, column '{name}': it is null, and a tensor of {of} has no null; defaults={{'{name}': …}} says "
                 "what stands for it, and is_null=True tells the rows"
             )
-        chosen = np.where(array.is_null().to_numpy(zero_copy_only=False), len(array), np.arange(len(array)))
-        return pa.concat_arrays([array, pa.array([value], of.arrow)]).take(pa.array(chosen))
+        return fill(array, nulls, of, value)
 
 
 def _plain(array: pa.Array, of: FeatureType) -> npt.NDArray[Any]:
