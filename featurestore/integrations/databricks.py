@@ -271,7 +271,8 @@ class FeatureEngineeringClient:
         rows, model = pandas_of(df, "df"), loaded_model(model_uri)
         if PREDICTION in rows.columns:
             raise RequestError(f"df has a column '{PREDICTION}', which is to be that of the predictions; rename it")
-        found = model.look_up(rows, model.timestamp if model.timestamp in rows.columns else None)
+        with called("df"):
+            found = model.look_up(rows, model.timestamp if model.timestamp in rows.columns else None)
         features = model.named(found.features).set_axis(rows.index)
         if both := [name for name in features.columns if name in rows.columns]:
             raise RequestError(

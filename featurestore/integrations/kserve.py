@@ -70,6 +70,9 @@ class FeatureStoreTransformer(Model):  # type: ignore[misc]
     ) -> None:
         if form not in get_args(Form):
             raise FeatureStoreError(f"form is 'columns' or 'matrix', and not {form!r}")
+        for word, said in (("service", service), ("fingerprint", fingerprint)):
+            if not isinstance(said, str) or not said:  # without which any definition would be served
+                raise FeatureStoreError(f"{word} is what the manifest of the training set says, and not {said!r}")
         super().__init__(name)
         self._service, self._fingerprint, self._form = service, fingerprint, form
         self._connect = partial(AsyncClient, url, **words)

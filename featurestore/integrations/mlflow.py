@@ -28,7 +28,7 @@ from featurestore.durable.checksums import signed
 from featurestore.errors import FeatureStoreError, FingerprintError, OnDemandError, RequestError, did_you_mean
 from featurestore.integrations.mlflow_source import TrainingSetSource
 from featurestore.integrations.opened import StorePath, opened, path_of
-from featurestore.integrations.rows import pandas_of
+from featurestore.integrations.rows import called, pandas_of
 from featurestore.lazy import pa, pd
 from featurestore.serving.online_result import OnlineResult
 from featurestore.store import FeatureStore
@@ -128,6 +128,11 @@ class FeatureModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             return self._store.get_online_features(rows, self._manifest)
         return self._store.get_historical_features(rows, self._manifest, timestamp=timestamp)
 
+    @property
+    def scores(self) -> bool:
+        """Whether there is what makes predictions: a model with `predict`, or a class with a `score` of its own."""
+        return type(self).score is not FeatureModel.score or callable(getattr(self.model, "predict", None))
+
     def score_found(self, found: TrainingFrame | OnlineResult) -> Any:
         """The predictions of what `look_up` found."""
         if self.form == "matrix":
@@ -160,11 +165,11 @@ def log_model(
     manifest = load_manifest(training)
     env = store.config.environment if isinstance(store, FeatureStore) else env
     service = opened(store, env).lookup(manifest).service
-    if not isinstance(model, (FeatureModel, str, Path)) and not callable(getattr(model, "predict", None)):
-        raise FeatureStoreError(
-            f"A model is one with predict, a FeatureModel, or the path of a file that sets one, and not {shown(model)}"
-        )
     python_model = model if isinstance(model, (FeatureModel, str, Path)) else FeatureModel(model, form=form)
+    if isinstance(python_model, FeatureModel) and not python_model.scores:
+        raise FeatureStoreError(
+            f"A model is one with predict, a FeatureModel, or the path of a file that sets one, and not {shown(python_model.model)}"
+        )
     if isinstance(model, (str, Path)) and form != "arrow":
         raise FeatureStoreError("A model that is written as code says its form itself: FeatureModel.__init__(form=…)")
     config = {PROJECT: str(Path(path_of(store)).absolute()), ENV: env}
@@ -202,7 +207,8 @@ def score_batch(model_uri: str, rows: Any, *, timestamp: str | None = None, resu
         known = did_you_mean(timestamp, map(str, frame.columns), noun="Their columns")
         raise RequestError(f"The rows have no column '{timestamp}', as of which they would be scored.{known}")
     at = model.timestamp if timestamp is None else timestamp
-    found = model.look_up(frame, at if at in frame.columns else None)
+    with called("rows"):
+        found = model.look_up(frame, at if at in frame.columns else None)
     return frame.assign(**{result: model.score_found(found)})
 
 

@@ -558,6 +558,31 @@ print(model.name, model.ready, model.predictor_config.predictor_host, model.pred
 """
 
 
+WRONG = """
+from featurestore.errors import FeatureStoreError
+from featurestore.integrations.kserve import FeatureStoreTransformer
+
+for words in ({"service": ""}, {"fingerprint": ""}, {"fingerprint": None}, {"form": "rows"}):
+    try:
+        FeatureStoreTransformer("m", **{"url": "https://features", "service": "s", "fingerprint": "f", **words})
+    except FeatureStoreError as error:
+        print(error)
+"""
+
+
+def test_no_transformer_is_made_that_serves_any_definition(tmp_path: Path) -> None:
+    """As where a variable of its container is not set."""
+    done = subprocess.run(
+        [PYTHON, "-c", WRONG], capture_output=True, env=QUIET, text=True, timeout=PATIENCE_SECONDS, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "service is what the manifest of the training set says, and not ''",
+        "fingerprint is what the manifest of the training set says, and not ''",
+        "fingerprint is what the manifest of the training set says, and not None",
+        "form is 'columns' or 'matrix', and not 'rows'",
+    ]
+
+
 def test_workers_know_where_the_predictor_is(tmp_path: Path) -> None:
     """With `--workers`, which `containerConcurrency` sets, KServe sends the model to other processes, and not what it knows of the
     predictor."""

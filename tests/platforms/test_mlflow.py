@@ -123,7 +123,7 @@ def test_a_model_without_a_run(project: dict[str, Any]) -> None:
 
 def test_what_is_no_model_is_refused_before_it_is_logged(project: dict[str, Any]) -> None:
     frame = project["store"].get_historical_features(project["rides"], "ranking")
-    for model in (None, 7, np.zeros(2)):
+    for model in (None, 7, np.zeros(2), FeatureModel()):
         with pytest.raises(FeatureStoreError, match="A model is one with predict, a FeatureModel, or the path"):
             log_model(model, training=frame, store=project["store"])
     assert not mlflow.search_logged_models(output_format="list")
@@ -173,6 +173,8 @@ def test_a_model_of_a_list_of_features(project: dict[str, Any]) -> None:
         assert bits(again["prediction"].tolist()) == bits(at["prediction"].tolist())
         with pytest.raises(RequestError, match="no column 'att', as of which they would be scored. Did you mean 'at'"):
             score_batch(info.model_uri, named, timestamp="att")
+        with pytest.raises(RequestError, match="rows: The frame has no input column '.*'. Its columns: tip"):
+            score_batch(info.model_uri, named[["tip"]])
         now = named.drop(columns="at")
         expected = model.predict(store.get_online_features(now.drop(columns="tip"), features).features).tolist()
         assert bits(score_batch(info.model_uri, now)["prediction"].tolist()) == bits(expected)

@@ -349,6 +349,10 @@ def test_mistakes_are_told(project: dict[str, Any]) -> None:
     odd = FeatureLookup("drivers", "driver_id", **at, default_values={"fare": np.zeros(2)})
     with pytest.raises(RequestError, match="default_values gives 'fare' a ndarray, and the view none"):
         client.create_training_set(df=rides, feature_lookups=[odd])
+    two = ["driver_id", "event_timestamp"]
+    learned = client.create_training_set(df=rides, feature_lookups=[sound], label="tip", exclude_columns=two)
+    with pytest.raises(FeatureStoreError, match="A model is one with predict, .* and not None"):
+        client.log_model(model=None, artifact_path="model", training_set=learned)
     one = client.create_training_set(df=rides, feature_lookups=[sound], label="tip", exclude_columns="driver_id")
     assert "driver_id" not in one.load_df().columns
     with pytest.raises(FeatureStoreError, match="feature_spec.yaml cannot be written: .*there is no folder"):
