@@ -223,10 +223,10 @@ class FeatureStore(BoundToProcess):
         return remove_copies(chosen, self.offline) if remove else optimize(chosen, self.offline)
 
     def sorted_copies(self) -> list[Optimized]:
-        """What `optimize` has copied of sources that views read, compared with the files that are there now; of sources of which nothing
-        was copied, nothing."""
-        views = (self._project.view(view) for view in self._project.definitions.views.values())
-        return sorted_states(views, self.offline)
+        """What `optimize` has copied of sources that applied views read, compared with the files that are there now; of sources of which
+        nothing was copied, nothing."""
+        applied = self.registry.current()
+        return sorted_states(map(applied.view, applied.document["views"]), self.offline)
 
     def differences(self) -> Differences:
         """In which definitions those at hand differ from those that are applied, in anything that can change a value."""

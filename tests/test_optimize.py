@@ -289,6 +289,16 @@ def test_a_file_that_changes_meanwhile_is_not_copied(tmp_path: Path, monkeypatch
         assert [one.copied for one in store.sorted_copies()] == [0]
 
 
+def test_a_source_that_is_gone_keeps_nobody_from_the_rest(tmp_path: Path) -> None:
+    """status tells of the others, and why not of this one."""
+    root = project_of(tmp_path, plain=VIEWS["plain"])
+    with opened(root) as store:
+        store.optimize()
+        shutil.rmtree(root / "rows")
+        (one,) = store.sorted_copies()
+        assert "there is no" in str(one) or "no Parquet file" in str(one)
+
+
 def test_what_cannot_be_sorted_is_told(tmp_path: Path) -> None:
     """Rows that count from when their file came are not copied, and why not is said."""
     root = project_of(tmp_path, plain={"features": ["x"], "known_at": ARRIVAL})

@@ -121,9 +121,13 @@ def sorted_states(views: Iterable[ResolvedView], offline: Offline) -> list[Optim
     for source, keyed in _by_source(views):
         if not isinstance(source, FileSource) or not has_copies(offline.copies(), source.name):
             continue
-        files = offline.files(source)
-        with offline.session(files={source.name: files}) as session:
-            columns = session.own(source).columns
+        try:
+            files = offline.files(source)
+            with offline.session(files={source.name: files}) as session:
+                columns = session.own(source).columns
+        except (SourceError, duckdb.Error) as error:  # whoever asks how things are is told of the rest
+            found.append(Optimized(source.name, (), 0, 0, 0, 0, why=f"as far as can be told: {error}"))
+            continue
         for key, view in keyed.items():
             if may_leave_out(view):
                 found.append(_told(SortedCopies(offline.copies(), source, key, columns), files))
