@@ -299,6 +299,19 @@ def test_a_source_that_is_gone_keeps_nobody_from_the_rest(tmp_path: Path) -> Non
         assert "there is no" in str(one) or "no Parquet file" in str(one)
 
 
+@pytest.mark.parametrize("gone", ["sorted", "sorted/*", "sorted/*/*"])
+def test_copies_that_cannot_be_listed_are_none(tmp_path: Path, gone: str) -> None:
+    """Where something else lies in place of a folder, as where another user's cannot be entered, files are read."""
+    root = project_of(tmp_path, plain=VIEWS["plain"])
+    with opened(root) as store:
+        expected = bits(frame(store, [1])[0])
+        store.optimize()
+        (place,) = (root / ".featurestore" / "copies").glob(gone)
+        shutil.rmtree(place)
+        place.touch(mode=0o700)
+        assert bits(frame(store, [1])[0]) == expected
+
+
 def test_what_cannot_be_sorted_is_told(tmp_path: Path) -> None:
     """Rows that count from when their file came are not copied, and why not is said."""
     root = project_of(tmp_path, plain={"features": ["x"], "known_at": ARRIVAL})

@@ -60,13 +60,18 @@ class PartFolder:
         self.path = path
 
     def parts(self) -> list[KeptPart]:
-        """Those whose words can be told."""
-        found = sorted(self.path.iterdir()) if self.path.exists() else ()
-        return [part for folder in found if folder.name[0] != "." and (part := _read(folder)) is not None]
+        """Those whose words can be told; none where the folder goes away meanwhile, or is another user's."""
+        return [part for folder in self._entries() if folder.name[0] != "." and (part := _read(folder)) is not None]
+
+    def _entries(self) -> list[Path]:
+        try:
+            return sorted(self.path.iterdir())
+        except OSError:
+            return []
 
     def clear(self) -> None:
         """Remove what a killed process left, and parts whose words cannot be told any more."""
-        for folder in sorted(self.path.iterdir()) if self.path.exists() else ():
+        for folder in self._entries():
             if folder.name[0] == "." or ((folder / PART).exists() and _read(folder) is None):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -289,8 +290,8 @@ def remove_other_states(folder: Path, source: str, kept: Iterable[SortedCopies])
 
 
 def has_copies(folder: Path, source: str) -> bool:
-    """Whether there may be sorted copies of a source."""
-    return _of_source(folder, source).exists()
+    """Whether there may be sorted copies of a source, which this user may read."""
+    return os.access(_of_source(folder, source), os.R_OK | os.X_OK)
 
 
 def _of_source(folder: Path, source: str) -> Path:
