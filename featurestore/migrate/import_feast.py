@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import ConfigError
+from featurestore.hidden import hidden
 from featurestore.migrate.feast_objects import FeastObjects, feast_objects
 from featurestore.migrate.feast_python import ask_feast, feast_folder, feast_python
 from featurestore.migrate.frame_differences import FrameDifferences
@@ -114,7 +115,7 @@ def _registry_elsewhere(said: Any) -> str:
     if "://" not in place and kind in {"", "file"}:
         return f"Its registry '{place}' is not there: run feast apply, or name one that is: --registry FILE"
     return (
-        f"Its registry '{place}'{f' ({kind})' if kind else ''} is no file. With Feast, and where it can be reached, this writes it into one: python -c "
+        f"Its registry '{hidden(place)}'{f' ({kind})' if kind else ''} is no file. With Feast, and where it can be reached, this writes it into one: python -c "
         f'"{DUMP}"; then name that: --registry registry.db'
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +32,9 @@ from featurestore.sources.offline import Offline
 from featurestore.types import FeatureType
 
 N = TypeVar("N", bound=FeastNamed)
+
+NEWEST = (0, 67)
+"""The newest version of Feast that was tried."""
 
 SECTIONS = ("entities", "sources", "views", "on-demand", "services")
 
@@ -97,6 +101,11 @@ class _Move:
             self._moved.differs(
                 "every view", "training rows", "sorted by time; some are dropped where nothing lies within the ttl",
                 "each row of the spine comes back once, in its order", "a missing value is a null with a status",
+            )  # fmt: skip
+        if tuple(int(one) for one in re.findall(r"\d+", self._objects.feast)[:2]) > NEWEST:
+            self._moved.differs(
+                "every file", "version", f"Feast {self._objects.feast}", f"read as {'.'.join(map(str, NEWEST))} is",
+                "it is newer than any that was tried: look at the proof",
             )  # fmt: skip
         if self._objects.older:
             self._moved.differs(

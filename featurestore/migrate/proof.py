@@ -16,13 +16,14 @@ from typing import Any
 
 from featurestore.clock import to_datetime, wall_clock
 from featurestore.config import load_config
+from featurestore.declare.on_demand import OnDemand
 from featurestore.declare.services import FeatureService
 from featurestore.declare.views import FeatureView
 from featurestore.errors import FeatureStoreError
 from featurestore.lazy import duckdb, pa
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
-from featurestore.migrate.comparison import Comparison, Frame, SpineRow, tried
+from featurestore.migrate.comparison import Comparison, Frame, SpineRow, read_by, tried
 from featurestore.migrate.feast_python import ask_feast
 from featurestore.migrate.feast_types import meant
 from featurestore.migrate.frame_differences import UNEXPLAINED, FrameDifferences
@@ -202,7 +203,7 @@ class _Proof:
         items = [self._project.catalog.on_demand[name] for name in function.features.values()]
         own = {f"{function.there}__{there}": here for there, here in function.features.items()}
         shown = {here: here for here in function.features.values()}
-        references = [f"{function.there}:{name}" for name in function.features]
+        references = [*(f"{function.there}:{name}" for name in function.features), *self._inputs(items)]
         found = Comparison(
             FrameDifferences(function.there),
             self._trained,
@@ -219,6 +220,16 @@ class _Proof:
         else:
             self._combine(function, sampled, found)
         return found
+
+    def _inputs(self, items: Sequence[OnDemand]) -> list[str]:
+        """The features that functions read, by their names in Feast: where none is asked for, older versions join no view."""
+        read = {one.view.name: one.features for one in read_by(items)}
+        return [
+            f"{there}:{name}"
+            for there, view in self._moved.views.items()
+            for name, here in view.features.items()
+            if here in read.get(view.name, ())
+        ]
 
     def _combine(self, function: MovedFunction, views: Sequence[Comparison], found: Comparison) -> None:
         """Give a comparison the rows of its first view's spine, with keys of the others' and values of requests."""

@@ -14,6 +14,7 @@ import pytest
 from featurestore.errors import ConfigError
 from featurestore.migrate.export_recipes import Export
 from featurestore.migrate.feast_python import ask_feast, feast_folder, feast_python
+from featurestore.migrate.feast_reader import UnreadableError, versions
 from featurestore.migrate.frame_differences import DifferingCell, FrameDifferences
 from featurestore.migrate.import_feast import ImportOptions, import_feast
 from featurestore.migrate.import_report import ImportReport
@@ -81,7 +82,7 @@ def test_a_python_that_cannot_read_it_is_told_and_nothing_is_left(tmp_path: Path
     (tmp_path / "features.py").write_text("from feast import Entity\n\nx = Entity(name='x')\n")
     said = run(tmp_path, "import-feast", ".", "--out", "out", "--feast-python", sys.executable, code=1).output
     assert "cannot read" in said
-    assert "No module named" in said
+    assert "Feast is not installed in it; name the Python in which it is: --feast-python" in " ".join(said.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["feature_store.yaml", "features.py"]
     with pytest.raises(ConfigError, match="cannot be started"):
         ask_feast(tmp_path / "features.py", {"repo": str(tmp_path), "root": str(tmp_path)})
@@ -135,7 +136,7 @@ def test_the_report_has_every_row_and_an_example_of_each_cause() -> None:
         ("data/registry.db", "Its registry 'data/registry.db' is not there: run feast apply, or name one that is"),
         ({"registry_type": "file", "path": "x.db"}, "Its registry 'x.db' is not there"),
         ("s3://bucket/registry.db", "Its registry 's3://bucket/registry.db' is no file. With Feast"),
-        ({"registry_type": "sql", "path": "postgresql://db"}, "Its registry 'postgresql://db' (sql) is no file. With Feast"),
+        ({"registry_type": "sql", "path": "postgresql://me:secret@db"}, "Its registry 'postgresql://me:***@db' (sql) is no file."),
         ({"registry_type": "remote"}, "Its registry 'remote' (remote) is no file"),
     ],
 )  # fmt: skip
@@ -156,3 +157,18 @@ def test_where_nothing_is_declared_the_registry_and_notebooks_that_declare_are_t
     assert says in str(raised.value)
     assert "Files that do not load: a.py: ValueError: no" in str(raised.value)
     assert "Notebooks declare, and are not run: declares.ipynb; run them with Feast first" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [("0.39.1", "0.39.1 is older than 0.40"), ("0.9", "0.9 is older"), ("0.40.0", ""), ("1.0.0rc1", "")],
+)
+def test_a_feast_that_is_too_old_is_refused_before_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch, version: str, says: str
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+    if not says:
+        assert versions.check() is None
+        return
+    with pytest.raises(UnreadableError, match=says):
+        versions.check()

@@ -468,6 +468,14 @@ def test_a_push_source_without_rows_at_hand_has_no_history(repository: Repositor
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("version", "is_told"), [("0.67.9", False), ("0.68.0", True), ("1.0.0rc1", True)])
+def test_a_feast_that_is_newer_than_any_that_was_tried_is_told(
+    repository: Repository, version: str, is_told: bool
+) -> None:
+    moved = repository.move(feast=version)
+    assert [one.matter for one in moved.differences if one.about == "every file"] == ["version"] * is_told
+
+
 # --- what cannot be -----------------------------------------------------------------------------
 
 

@@ -9,6 +9,9 @@ answers.
 
 CONTRACT = 1
 
+OLDEST = (0, 40)
+"""The oldest version of Feast that was tried; older ones are refused."""
+
 
 class UnreadableError(Exception):
     """A repository, or a part of it, cannot be read; the message is whole."""

@@ -16,8 +16,13 @@ PACKAGE = "featurestore.migrate.feast_reader"
 def main(request_file: str, answer_file: str) -> None:
     """Do what a request says."""
     modules = reader_modules()
-    importlib.import_module("feast")  # before the repository can have a module of that name
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
+    try:
+        modules["versions"].check()
+    except modules["failures"].UnreadableError as error:
+        Path(answer_file).write_text(json.dumps({"error": str(error)}), encoding="utf-8")
+        return
+    importlib.import_module("feast")  # before the repository can have a module of that name
     os.dup2(2, 1)  # what a repository prints is no answer
     repo = Path(request["repo"])
     os.chdir(repo)
@@ -44,7 +49,7 @@ def reader_modules() -> dict[str, Any]:
         folder = types.ModuleType(".".join(names[:end]))
         folder.__path__ = [str(Path(__file__).resolve().parents[len(names) - end])]
         sys.modules[folder.__name__] = folder
-    wanted = ("failures", "write_guard", "stand_ins", "repository", "training_frames")
+    wanted = ("failures", "versions", "write_guard", "stand_ins", "repository", "training_frames")
     found = {name: importlib.import_module(f"{PACKAGE}.{name}") for name in wanted}
     for name in [name for name in sys.modules if name.partition(".")[0] == names[0]]:
         del sys.modules[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from featurestore.migrate.feast_reader.python_files import load
 from featurestore.migrate.feast_reader.records import Records
 from featurestore.migrate.feast_reader.registry_file import load_registry
 from featurestore.migrate.feast_reader.stand_ins import StandInFinder
+from featurestore.migrate.feast_reader.versions import installed
 
 
 def read(request: dict[str, Any]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     told = Records(loaded.where)
     return {
         "contract": CONTRACT,
-        "feast": importlib.metadata.version("feast"),
+        "feast": installed(),
         "python": ".".join(map(str, sys.version_info[:3])),
         "read_from": "registry" if request.get("registry") else "files",
         "project": project[0] if project else settings.get("project"),
