@@ -82,10 +82,19 @@ def _proof_parts(report: ImportReport) -> Iterator[str | ReportTable]:
     if report.compared is None:
         yield "No frames were compared: no rows are at hand, or --no-prove said so."
         return
-    cells, equal = sum(one.cells for one in report.compared), sum(one.equal for one in report.compared)
-    yield f"Training frames of both stores over sample spines: {equal:,} of {cells:,} values are equal."
+    yield _proof_sentence(report)
     rows = [[one.name, one.rows, one.cells, one.equal, _causes(one), one.problem or ""] for one in report.compared]
     yield ReportTable(("view", "rows", "values", "equal", "differ, by cause", "not compared"), rows)
+
+
+def _proof_sentence(report: ImportReport) -> str:
+    frames = report.compared or []
+    cells, equal = sum(one.cells for one in frames), sum(one.equal for one in frames)
+    explained = cells - equal - report.unexplained
+    return (
+        f"Training frames of both stores over sample spines: {equal:,} of {cells:,} values are equal; {explained:,} differ for a "
+        f"known cause, {report.unexplained:,} for none."
+    )
 
 
 def _causes(one: FrameDifferences) -> str:
@@ -146,8 +155,7 @@ def _markdown_proof(report: ImportReport) -> Iterator[str]:
     if report.compared is None:
         yield "No frames were compared: no rows are at hand, or `--no-prove` said so."
         return
-    cells, equal = sum(one.cells for one in report.compared), sum(one.equal for one in report.compared)
-    yield from (f"Training frames of both stores over sample spines: {equal:,} of {cells:,} values are equal.", "")
+    yield from (_proof_sentence(report), "")
     yield from (
         "| view | rows | values | equal | differ, by cause | not compared |",
         "| --- | --- | --- | --- | --- | --- |",

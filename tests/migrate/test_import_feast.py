@@ -115,7 +115,7 @@ def test_the_report_has_every_row_and_an_example_of_each_cause() -> None:
     assert "| feature view | odd | reason | instead |" in text
     assert "### rows: BigQuery, into `data/rows/`\n\n```text\nbq query\ncp\n```" in text
     assert "stand-ins took their place: h3." in text
-    assert "0 of 4 values are equal." in text
+    assert "0 of 4 values are equal; 2 differ for a known cause, 2 for none." in text
     assert "First the rows of files, rows: none are at hand." in text
     assert "| stats | 2 | 4 | 0 | tie 2, unexplained 2 |  |" in text
     assert text.count("| stats:x |") == text.count("| stats:y |") == 1

@@ -285,8 +285,9 @@ def test_words_of_an_older_feast_are_read(theirs: Path) -> None:
         textwrap.dedent(
             """
             from google.protobuf.duration_pb2 import Duration
-            from feast import Entity, Feature, FeatureView, ValueType
+            from feast import Entity, Feature, FeatureView, Field, ValueType
             from feast.data_source import FileSource
+            from feast.value_type import Int64
             from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
             from feast.infra.offline_stores.file import FileOfflineStore
 
@@ -297,7 +298,7 @@ def test_words_of_an_older_feast_are_read(theirs: Path) -> None:
                 features=[Feature(name="rate", dtype=ValueType.FLOAT), Feature(name="trips", dtype=ValueType.INT64)],
             )
             rides = FeatureView(
-                name="rides", entities=["driver"], ttl=Duration(seconds=60), features=[Feature(name="n", dtype=ValueType.INT64)],
+                name="rides", entities=["driver"], ttl=Duration(seconds=60), schema=[Field(name="n", dtype=Int64)],
                 batch_source=SparkSource(table="d.rides", event_timestamp_column="at"),
             )
             """

@@ -43,6 +43,7 @@ class OlderWords:
         """Give modules of Feast's the names that a file imports from them and that they have no more: those that lie elsewhere
         now, and stand-ins for those that are gone. imports: modules, and names."""
         import feast
+        from feast import types as feast_types
 
         for module_name, names in imports:
             try:
@@ -53,7 +54,8 @@ class OlderWords:
                 if hasattr(module, name) or _is_submodule(module, name):
                     continue
                 self.words.add(f"from {module_name} import {name}")
-                setattr(module, name, getattr(feast, name, None) or stand_in(name, module_name))
+                elsewhere = getattr(feast, name, None) or getattr(feast_types, name, None)
+                setattr(module, name, elsewhere or stand_in(name, module_name))
         self._wrap_sources()
 
     def _wrap_sources(self) -> None:
