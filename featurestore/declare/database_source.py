@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self, Unpack
+from typing import Any, ClassVar, Literal, Self, Unpack
 
 from pydantic import model_validator
 
 from featurestore.declare.declaration import ColumnName, declares
+from featurestore.declare.durations import Duration
 from featurestore.declare.sources import FileSource, SourceOptions
 
 
@@ -35,6 +36,8 @@ class DatabaseSource(FileSource):
     cursor: ColumnName
     """The column, of whole numbers, times or text, of which later rows have greater values, in the order in which they are
     committed; it is never null."""
+    overlap: Duration = 0
+    """Of a cursor of times, for how long rows may be committed after others with a greater one (µs): so much is asked for again."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -57,8 +60,9 @@ class DatabaseSource(FileSource):
         cursor: str,
         table: str | None = None,
         query: str | None = None,
+        overlap: Any = "0s",
         **options: Unpack[SourceOptions],
     ) -> None:
         if database == "":
             raise ValueError("database: must not be empty")
-        self.fill(name=name, database=database, cursor=cursor, table=table, query=query, **options)
+        self.fill(name=name, database=database, cursor=cursor, table=table, query=query, overlap=overlap, **options)

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from featurestore.durable.lock import BusyError, exclusive
 from featurestore.durable.own_folder import own_folder
 from featurestore.lazy import pa, pq
 from featurestore.sources.copies import KEPT_SECONDS, write_parquet
+from featurestore.sources.database_overlap import begin_of, unseen
 from featurestore.sources.databases import (
     DatabaseConnection,
     DatabaseKind,
@@ -122,7 +123,11 @@ def _take_new(
     source: DatabaseSource, connection: DatabaseConnection, of: DatabaseKind, folder: Path, index: CopyIndex
 ) -> CopyIndex:
     """Copy the rows beyond the index's cursor, and say so in it."""
-    greatest, rows = new_rows(source, of, index.upto)
+    copied, begin, after = [folder / one for one in index.files], None, index.upto
+    if source.overlap and index.upto is not None:
+        begin = begin_of(source, index.upto, copied[-1])
+        after = literal(of, source, begin)
+    greatest, rows = new_rows(source, of, after)
     newest = _one(source, connection, greatest)
     if index.upto is None and (without := _one(source, connection, rows_without_cursor(source, of))):
         raise source_error(
@@ -134,8 +139,12 @@ def _take_new(
     upto = literal(of, source, newest)
     name = f"{index.next:06}.parquet"
     with connection.rows(f"{rows}{upto}") as reader:
+        batches = iter(reader) if begin is None else unseen(source, begin, copied, reader)
+        first = next(batches, None)
+        if first is None:
+            return index
         try:
-            write_parquet(folder / name, reader.schema, iter(reader))
+            write_parquet(folder / name, reader.schema, chain([first], batches))
         except pa.ArrowException as error:
             raise source_error(source, f"its rows cannot be copied: {' '.join(str(error).split())}") from error
     return _put(folder, index._replace(files=(*index.files, name), upto=upto, next=index.next + 1))

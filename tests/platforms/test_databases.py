@@ -542,3 +542,40 @@ def test_a_right_that_is_missing_and_a_view_that_is_gone(server: PostgresServer,
             connection.execute("DROP VIEW seen")
             with pytest.raises(SourceError, match='relation "seen" does not exist'):
                 copied(store, of)
+
+
+def test_rows_that_are_committed_late(server: PostgresServer, tmp_path: Path) -> None:
+    """They are found within the overlap, and every row is copied once, however often it is asked for; a row that comes twice is
+    two. Beyond it they are not."""
+    start = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS late")
+        connection.execute("CREATE TABLE late (n int, at timestamptz, v float8, d date)")
+
+        def put(n: int, minute: float, v: float | None = math.nan) -> None:
+            at = start + timedelta(minutes=minute)
+            connection.execute("INSERT INTO late (n, at, v, d) VALUES (%s, %s, %s, 'infinity')", [n, at, v])
+
+        of = DatabaseSource("rows", "shop", table="late", cursor="at", event_time="at", overlap="10m")
+        with FeatureStore(project(tmp_path / "here", server.url)) as store:
+
+            def numbers() -> list[int]:
+                return sorted(n for table in copied(store, of) for n in table["n"].to_pylist())
+
+            put(1, 0)
+            put(2, 20)
+            assert numbers() == numbers() == [1, 2]
+            put(3, 15, None)
+            put(2, 20)
+            put(0, 10)
+            assert numbers() == numbers() == [1, 2, 2, 3]
+            connection.execute("ALTER TABLE late ADD COLUMN note text DEFAULT 'x', DROP COLUMN v")
+            connection.execute("INSERT INTO late (n, at) VALUES (4, %s)", [start + timedelta(minutes=21)])
+            assert numbers() == numbers() == [1, 2, 2, 3, 4]
+            connection.execute("INSERT INTO late (n, at) VALUES (5, %s)", [start + timedelta(minutes=12)])
+            assert numbers() == [1, 2, 2, 3, 4, 5]
+        of = DatabaseSource("rows", "shop", table="late", cursor="n", event_time="at", overlap="10m")
+        with FeatureStore(project(tmp_path / "other", server.url)) as store:
+            assert len(copied(store, of)) == 1
+            with pytest.raises(SourceError, match="overlap is for a cursor of times, and 'n' is int32"):
+                copied(store, of)
