@@ -65,4 +65,6 @@ class DatabaseSource(FileSource):
     ) -> None:
         if database == "":
             raise ValueError("database: must not be empty")
+        if "://" in str(database):  # and is not shown: a password may be in it
+            raise ValueError("database is a name, such as 'shop'; [databases] of featurestore.toml says its URL")
         self.fill(name=name, database=database, cursor=cursor, table=table, query=query, overlap=overlap, **options)

@@ -246,7 +246,11 @@ def no_path(text: str, *, remote: bool = False) -> str | None:
         return None
     if scheme[1].lower() == "file":
         return f"'{text}' is a URL; write the path alone: '{text.partition('://')[2]}'"
-    return f"'{text}' lies in no folder of this machine, and only files are read; copy it into one, or mount the store as a folder"
+    where = f"'{text}' lies in no folder of this machine"
+    if remote and scheme[1] in OBJECT_STORES:
+        return f"{where}; a URL is given as text, '{scheme[1]}://…', since a Path has one slash of it"
+    read = "of object stores only Parquet files are read" if scheme[1] in OBJECT_STORES else "only files are read"
+    return f"{where}, and {read}; copy it into one, or mount the store as a folder"
 
 
 OBJECT_STORES = frozenset({"az", "gs", "s3"})

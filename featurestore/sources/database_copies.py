@@ -21,6 +21,7 @@ from featurestore.declare.database_source import DatabaseSource
 from featurestore.durable.disk import replace, told
 from featurestore.durable.lock import BusyError, exclusive
 from featurestore.durable.own_folder import own_folder
+from featurestore.errors import did_you_mean
 from featurestore.lazy import pa, pq
 from featurestore.sources.copies import KEPT_SECONDS, write_parquet
 from featurestore.sources.database_overlap import begin_of, unseen
@@ -62,7 +63,8 @@ def copied_files(source: DatabaseSource, folder: Path, databases: Mapping[str, s
     if url is None:
         raise source_error(
             source,
-            f"[databases] of featurestore.toml has no '{source.database}'; say {source.database} = \"postgresql://…\" there",
+            f"[databases] of featurestore.toml has no '{source.database}'; say {source.database} = \"postgresql://…\" there."
+            f"{did_you_mean(source.database, databases, noun='Databases')}",
         )
     within = folder / _digest([*place(url), source.table, source.query, source.cursor])
     own_folder(within)

@@ -212,7 +212,10 @@ def test_what_is_wrong_is_told_without_secrets(database: tuple[str, Run], tmp_pa
             (source(table="nothing"), "database 'shop' refuses it"),
             (source(cursor="nothing"), "database 'shop' refuses it"),
             (source(table=None, query="SELEKT 1"), "database 'shop' refuses it"),
-            (DatabaseSource("orders", "other", table="orders", cursor="id", event_time="at_us"), "has no 'other'"),
+            (
+                DatabaseSource("orders", "other", table="orders", cursor="id", event_time="at_us"),
+                "has no 'other'.*Databases: shop",
+            ),
         ):
             with pytest.raises(SourceError, match=words) as caught:
                 trained(store, of)
@@ -283,9 +286,13 @@ def test_declarations_that_cannot_be() -> None:
         ({"query": "SELECT 1"}, "table and query are two ways"),
         ({"known_at": ARRIVAL}, "known_at=ARRIVAL is for files"),
         ({"cursor": ""}, "cursor"),
+        ({"overlap": 5}, "overlap: Duration 5 is a bare number"),
     ):
         with pytest.raises(DeclarationError, match=words):
             source(**said)
+    with pytest.raises(DeclarationError, match="database is a name, such as 'shop'") as caught:
+        DatabaseSource("orders", "postgresql://me:hush@host/shop", table="orders", cursor="id", event_time="at")
+    assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
