@@ -27,6 +27,10 @@
     │   ├── LogBusyError              somebody else has held its lock for too long
     │   ├── LogUnavailableError       it cannot be reached just now
     │   └── LogDamagedError           bytes that were acknowledged have changed on the disk
+    ├── BrokerError             a broker of streams refused, or holds what cannot be read
+    │   ├── BrokerUnavailableError    it cannot be reached just now, or has no such stream yet
+    │   ├── MessagesLostError         messages are gone that were not read
+    │   └── StreamReplacedError       the stream is not the one that was read before
     ├── BackupError             a backup cannot be made or restored; nothing half of it is left
     ├── AccessError             a request to the service is not let in
     │   ├── UnauthenticatedError      it does not say who asks, or not truly
@@ -48,12 +52,12 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
-    "AccessError", "AccessUnavailableError", "BackupError", "ConfigError", "DeclarationError", "DeposedError", "FeatureStoreError",
+    "AccessError", "AccessUnavailableError", "BackupError", "BrokerError", "BrokerUnavailableError", "ConfigError", "DeclarationError", "DeposedError", "FeatureStoreError",
     "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError", "LogUnavailableError",
-    "ManifestError", "MaterializeError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
+    "ManifestError", "MaterializeError", "MessagesLostError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
     "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError", "PlanOutdatedError",
     "PushError", "RegistryError", "RegistryUnavailableError", "RequestError", "RowRefusedError", "RowsChangedError", "ServerError", "ServerUnavailableError",
-    "SourceError", "SpineError", "UnauthenticatedError", "apply_first", "did_you_mean", "did_you_mean_of",
+    "SourceError", "SpineError", "StreamReplacedError", "UnauthenticatedError", "apply_first", "did_you_mean", "did_you_mean_of",
 ]  # fmt: skip
 
 
@@ -233,6 +237,33 @@ class LogUnavailableError(LogError):
 
 class LogDamagedError(LogError):
     """Bytes of a push log that were acknowledged are not what was written; the message names file and offset."""
+
+
+class BrokerError(FeatureStoreError):
+    """A broker refused, or holds what cannot be read."""
+
+
+class BrokerUnavailableError(BrokerError):
+    """A broker cannot be reached just now, or does not have the stream yet."""
+
+    retry = True
+
+
+class MessagesLostError(BrokerError):
+    """Messages after the last that was read are gone. partition, place: from where reading can go on; lost: how many are gone,
+    None where nobody can tell."""
+
+    def __init__(self, message: str, *, partition: int, place: str, lost: int | None) -> None:
+        super().__init__(message)
+        self.partition, self.place, self.lost = partition, place, lost
+
+
+class StreamReplacedError(BrokerError):
+    """The stream is not the one that was read before: it was deleted and made again, or has lost its end. partition: of it."""
+
+    def __init__(self, message: str, *, partition: int) -> None:
+        super().__init__(message)
+        self.partition = partition
 
 
 class BackupError(FeatureStoreError):

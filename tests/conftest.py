@@ -53,6 +53,8 @@ LONGEST_FIRST = [
     "sources/test_postgresql_log.py",  # 20 s
     "test_changed_code.py",
     "backup/test_backup.py",
+    "streams/test_command.py",
+    "streams/test_redis_stream.py",
     "push/test_current_rows.py",
     "server/test_updates_together.py",
     "server/test_sagemaker.py",

@@ -20,13 +20,14 @@ from featurestore.errors import (
     FeatureStoreError,
     FingerprintError,
     ForbiddenError,
+    MessagesLostError,
     MissingPackageError,
     OnlineDamagedError,
     RowRefusedError,
+    StreamReplacedError,
     UnauthenticatedError,
 )
 from featurestore.materialize.lease import Holder, LeaseTakenError
-from featurestore.streams.reader import MessagesLostError, StreamReplacedError
 from featurestore.training.training_frame import TrainingFrame
 from featurestore.types import Float64
 from tests.small import NOON, hours, opened, table, view_of

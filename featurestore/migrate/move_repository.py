@@ -202,6 +202,8 @@ class _Move:
             "its rows come from a topic" if kind != "Push" else "a push goes online, or to the batch source, or to both"
         )
         why = "" if kind == "Push" else f"; a consumer of yours reads {kind} and calls store.push('{name}', rows)"
+        if kind == "Kafka":
+            why = "; say stream=KafkaStream(topic, broker=…) of it, and featurestore consume reads the topic (docs/streams.md)"
         self._moved.differs(
             name, "push", there, "a push goes into the store's log, and is online when it returns",
             f"training reads what was pushed, from the instant at which it was{why}",

@@ -17,23 +17,22 @@ from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple, Protocol
 
 from featurestore.declare.push import PushSource
-from featurestore.errors import DeposedError, FeatureStoreError, OnlineStoreError, PushError, RowRefusedError
+from featurestore.errors import (
+    BrokerError,
+    DeposedError,
+    FeatureStoreError,
+    MessagesLostError,
+    OnlineStoreError,
+    PushError,
+    RowRefusedError,
+    StreamReplacedError,
+)
 from featurestore.lazy import pa
 from featurestore.push.push_queue import BATCH_ROWS, Advance, PushAnswer
 from featurestore.streams.decoder import DecodedRows, Decoder
 from featurestore.streams.membership import Assignment, Membership, PartitionReport
 from featurestore.streams.poison import Poison, shown_reason
-from featurestore.streams.reader import (
-    BrokerError,
-    Message,
-    MessagesLostError,
-    PartitionLag,
-    Place,
-    StreamReader,
-    StreamReplacedError,
-    is_same,
-    known_of,
-)
+from featurestore.streams.reader import Message, PartitionLag, Place, StreamReader, is_same, known_of
 
 LOGGER = logging.getLogger("featurestore.streams")
 
@@ -102,15 +101,20 @@ class StreamLog(Protocol):
 
 
 class Consumed(NamedTuple):
-    """What a consumer did: messages that it read, rows that were new, that changed nothing, and that came too late, and messages that
-    it kept aside or that were lost."""
+    """What was done with the messages of one source's stream."""
 
     messages: int = 0
+    """Messages that were read and are done with."""
     accepted: int = 0
+    """Rows of them that were new, and are kept."""
     unchanged: int = 0
+    """Rows that were there before, to the bit."""
     late: int = 0
+    """Rows that happened longer ago than the lateness, and are kept aside."""
     poison: int = 0
+    """Messages that could not be taken, and are kept aside with the reason."""
     lost: int = 0
+    """Messages that were gone before they were read, and were passed over on request, as far as the broker tells how many."""
 
     def beside(self, other: Iterable[int]) -> Consumed:
         """What both did."""

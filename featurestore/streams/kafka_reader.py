@@ -9,16 +9,15 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from featurestore.declare.streams import KafkaStream
-from featurestore.errors import ConfigError, MissingPackageError
-from featurestore.streams.reader import (
+from featurestore.errors import (
     BrokerError,
     BrokerUnavailableError,
-    Message,
+    ConfigError,
     MessagesLostError,
-    PartitionLag,
-    Place,
+    MissingPackageError,
     StreamReplacedError,
 )
+from featurestore.streams.reader import Message, PartitionLag, Place
 
 try:
     import confluent_kafka as kafka

@@ -38,13 +38,18 @@ def shown_reason(error: object) -> str:
 
 
 class PoisonMessage(NamedTuple):
-    """A message that was kept aside. id: by which commands name it; stream: which it came from; kept: when it was kept aside, µs."""
+    """A message that was kept aside, since it could not be taken."""
 
     id: int
+    """By which `replay_poison` and `discard_poison` name it."""
     stream: str
+    """Which stream it came from: its kind and its name at the broker."""
     message: Message
+    """Its partition, offset, key and value, and when it was written."""
     reason: str
+    """What is wrong with it."""
     kept: int
+    """When it was kept aside (µs since the epoch, UTC)."""
 
 
 class Poison:

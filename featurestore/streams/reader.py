@@ -10,35 +10,6 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
-from featurestore.errors import FeatureStoreError
-
-
-class BrokerError(FeatureStoreError):
-    """A broker refused, or holds what cannot be read."""
-
-
-class BrokerUnavailableError(BrokerError):
-    """A broker cannot be reached just now, or does not have the stream yet."""
-
-    retry = True
-
-
-class MessagesLostError(BrokerError):
-    """Messages after the last that was read are gone. partition, place: from where reading can go on; lost: how many are gone,
-    None where nobody can tell."""
-
-    def __init__(self, message: str, *, partition: int, place: str, lost: int | None) -> None:
-        super().__init__(message)
-        self.partition, self.place, self.lost = partition, place, lost
-
-
-class StreamReplacedError(BrokerError):
-    """The stream is not the one that was read before: it was deleted and made again, or has lost its end. partition: of it."""
-
-    def __init__(self, message: str, *, partition: int) -> None:
-        super().__init__(message)
-        self.partition = partition
-
 
 class Message(NamedTuple):
     """One message. offset: its own place, as errors name it; after: the place behind it; timestamp: when it was written, ms; ordinal:

@@ -9,17 +9,9 @@ from typing import Any, NamedTuple
 import redis
 
 from featurestore.declare.streams import RedisStream
-from featurestore.errors import ConfigError
+from featurestore.errors import BrokerError, BrokerUnavailableError, ConfigError, MessagesLostError, StreamReplacedError
 from featurestore.online.redis_url import parse_redis_url
-from featurestore.streams.reader import (
-    BrokerError,
-    BrokerUnavailableError,
-    Message,
-    MessagesLostError,
-    PartitionLag,
-    Place,
-    StreamReplacedError,
-)
+from featurestore.streams.reader import Message, PartitionLag, Place
 
 FIRST = "0-0"
 """The place before every entry."""

@@ -10,9 +10,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
-from featurestore.errors import ConfigError, PushError
+from featurestore.errors import BrokerError, BrokerUnavailableError, ConfigError, PushError
 from featurestore.hidden import hidden
-from featurestore.streams.reader import BrokerError, BrokerUnavailableError
 
 URL, USER = "schema.registry.url", "schema.registry.basic.auth.user.info"
 SECONDS = 10.0

@@ -26,10 +26,9 @@ from confluent_kafka import Producer
 
 from featurestore import FeatureStore, KafkaStream
 from featurestore.declare.streams import Stream
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, MessagesLostError, StreamReplacedError
 from featurestore.streams import consumer, kafka_reader
 from featurestore.streams.consumer import Consumed
-from featurestore.streams.reader import MessagesLostError, StreamReplacedError
 from featurestore.types import parse_type
 from tests.platforms.conftest import Told
 from tests.platforms.kafka_brokers import QUIET, Broker, librdkafka, tansu

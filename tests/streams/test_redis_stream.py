@@ -13,7 +13,14 @@ import pyarrow as pa
 import pytest
 
 from featurestore import FeatureStore, RedisStream
-from featurestore.errors import ConfigError, DeposedError, NotFoundError, PushError
+from featurestore.errors import (
+    ConfigError,
+    DeposedError,
+    MessagesLostError,
+    NotFoundError,
+    PushError,
+    StreamReplacedError,
+)
 from featurestore.online.lmdb import LmdbStore
 from featurestore.online.redis import RedisStore
 from featurestore.push.push_batch import PushBatch
@@ -22,7 +29,6 @@ from featurestore.sources.log.postgresql_log import PostgreSQLLog
 from featurestore.streams import consumer, membership
 from featurestore.streams.consumer import Consumed
 from featurestore.streams.poison import Poison
-from featurestore.streams.reader import MessagesLostError, StreamReplacedError
 from featurestore.streams.redis_reader import RedisReader
 from tests.pushing import Killed
 from tests.servers import PostgresServer, RedisServer
