@@ -511,7 +511,16 @@ class FeatureStore(BoundToProcess):
 
         after: those after the one of this id. most: so many at most.
         """
+        self._check_streamed(source)
         return self._project.poison.messages(source, after=after, most=most)
+
+    def _check_streamed(self, source: str) -> None:
+        """NotFoundError where there is no such push source, nor a message of one that there was."""
+        known = [one.name for one in self._project.pushing.sources()]
+        if source not in known and not self._project.poison.count(source):
+            raise NotFoundError(
+                f"No push source '{source}' was applied.{did_you_mean(source, known, noun='Push sources')}"
+            )
 
     @checked
     def replay_poison(self, source: str, ids: Sequence[int] | None = None) -> dict[int, Pushed | PushError]:
@@ -519,11 +528,14 @@ class FeatureStore(BoundToProcess):
 
         ids: only these; by default all. One that is taken is kept aside no more. Raises NotFoundError, PushError, LogError and OnlineStoreError.
         """
-        project = self._stream_project()
+        project, chosen = self._stream_project(), self._poison_of(source, ids)
         (found,) = streamed(project.pushing, [source])
-        return replay(project, found, self._poison_of(source, ids))
+        return replay(project, found, chosen)
 
     def _poison_of(self, source: str, ids: Sequence[int] | None) -> list[PoisonMessage]:
+        if ids is not None and (not isinstance(ids, Sequence) or not all(type(one) is int for one in ids)):
+            raise RequestError(f"ids is a list of numbers, by which `poison` lists messages, and not {shown(ids)}")
+        self._check_streamed(source)
         found: list[PoisonMessage] = []
         while more := self._project.poison.messages(source, after=found[-1].id if found else 0):
             found += more

@@ -152,6 +152,20 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("audit", {"since": 3}, "since: 3 is no instant"),
     ("audit", {"until": "now"}, "until: 'now' is no instant"),
     ("audit", {"spine": 3}, "The spine cannot be read: int is no frame"),
+    ("drift", {"service": "servcie"}, "Did you mean 'service'?"),
+    ("drift", {"service": "service", "baseline": 3}, "baseline is a training frame, the Parquet file that it was written to"),
+    ("drift", {"service": "service", "before": "week"}, "before: "),
+    ("drift", {"service": "service", "since": "1 day"}, "'1 day' cannot be read"),
+    ("drift", {"service": "service", "until": "now"}, "until: 'now' is no instant"),
+    ("drift", {"service": "service", "every": 3}, "every: "),
+    ("consume", {"sources": ["click"]}, "Did you mean 'clicks'?"),
+    ("consume", {"sources": ["clicks"]}, "has no stream: say stream="),
+    ("consume", {"stop": 3}, "stop is a threading.Event, and not 3"),
+    ("poison", {"source": "click"}, "Did you mean 'clicks'?"),
+    ("replay_poison", {"source": "click"}, "Did you mean 'clicks'?"),
+    ("discard_poison", {"source": "click"}, "Did you mean 'clicks'?"),
+    ("replay_poison", {"source": "clicks", "ids": 3}, "ids is a list of numbers"),
+    ("discard_poison", {"source": "clicks", "ids": [3]}, "No message 3 of push source 'clicks' is kept aside"),
     ("simulate", {"start": "yesterday"}, "start: 'yesterday' is no instant"),
     ("simulate", {"end": 3}, "end: 3 is no instant"),
     ("simulate", {"services": ["servcie"]}, "Did you mean 'service'?"),
@@ -164,6 +178,7 @@ JUDGED_ELSEWHERE = {
     ("explain_request", "row"), ("explain_request", "limit"), ("materialize", "full"),
     ("materialize", "progress"), ("verify", "repair"), ("forget", "dry_run"), ("push", "json"), ("push", "who"), ("push", "request_id"), ("activity", "since"), ("activity", "limit"), ("get_online_features", "json"), ("unfilled", "fingerprint"),
     ("get_online_features", "fingerprint"), ("audit", "against"), ("simulate", "faults"),
+    ("consume", "until_end"), ("consume", "skip_lost"), ("consume", "begin_again"), ("poison", "after"), ("poison", "most"),
     ("simulate", "seed"), ("simulate", "lookups"), ("simulate", "rows"),
 }  # fmt: skip
 """Flags, whose truth counts; and what the tests of their own verbs are about."""
@@ -212,6 +227,9 @@ RIGHT: dict[str, dict[str, Any]] = {
     "aget_online_features": {"rows": [{"thing": 1}], "features": "service"},
     "apush": {"source": "clicks", "rows": []},
     "check_manifest": {"given": {}},
+    "consume": {"until_end": True},
+    "discard_poison": {"source": "clicks"},
+    "drift": {"service": "service"},
     "explain": {"view": "view", "key": {"thing": 1}},
     "explain_request": {"request": "x"},
     "follow": {"stop": SET},
@@ -222,7 +240,9 @@ RIGHT: dict[str, dict[str, Any]] = {
     "lineage": {"of": "view"},
     "load_manifest": {"given": {}},
     "lookup": {"features": "service"},
+    "poison": {"source": "clicks"},
     "push": {"source": "clicks", "rows": []},
+    "replay_poison": {"source": "clicks"},
     "submit_push": {"source": "clicks", "rows": []},
     "simulate": {"start": hours(-0.1), "end": NOON, "lookups": 1},
     "snapshot": {"features": "view", "at": NOON},
@@ -245,7 +265,10 @@ FITTING: dict[str, dict[str, set[str]]] = {
     "audit": {word: {"None"} for word in ("since", "until", "service", "against", "spine")},
     "availability": {"views": {"None", "[]"}, "since": {"None"}},
     "compact": {"sources": {"None", "[]"}},
+    "consume": {"stop": {"None"}, "sources": {"None", "[]"}},
     "describe": {"name": {"None"}},
+    "discard_poison": {"ids": {"None", "[]", "''"}},
+    "drift": {word: {"None"} for word in ("baseline", "since", "until", "every")},
     "explain": {"at": {"None"}, "limit": {"5"}},
     "explain_request": {"row": {"5"}, "limit": {"5"}},
     "backup": {"to": {"'text'"}},
@@ -256,6 +279,8 @@ FITTING: dict[str, dict[str, set[str]]] = {
     "lookup": {"fingerprint": {"None"}},
     "materialize": {"views": {"None", "[]"}, "stop": {"None"}},
     "plan": {"definitions": {"None", "[]"}, "retire": {"[]"}},
+    "replay_poison": {"ids": {"None", "[]", "''"}},
+    "poison": {"after": {"5"}, "most": {"5"}},
     "push": {"rows": {"[]"}, **BY_WHOM, "within_seconds": {"None", "5"}},
     "submit_push": {"rows": {"[]"}, **BY_WHOM},
     "simulate": {
@@ -307,7 +332,9 @@ def test_nothing_but_our_own_errors_comes_of_a_wrong_argument(
             if verb not in {
                 "simulate",
                 "explain_request",
-            }:  # slow, and of a request that is there: they have tests of their own
+                "drift",
+                "replay_poison",
+            }:  # slow, and of requests that are there: they have tests of their own
                 _done(getattr(ASKED[kind](store), verb)(**said))
             continue
         with pytest.raises(FeatureStoreError) as caught:

@@ -36,7 +36,7 @@ class _GivenUpError(Exception):
         self.requests = requests
 
 
-class _UnreadableError(Exception):
+class _UnreadableRowsError(Exception):
     """A derived column or a condition cannot be computed for a row of the batch, of which nothing was kept."""
 
 
@@ -83,7 +83,7 @@ class PushBatch:
             try:
                 self._write(applied, fresh, found, (state, clock), views=views, of=of, moves=moves)
                 break
-            except _UnreadableError as error:
+            except _UnreadableRowsError as error:
                 refused = self._unreadable(tables, views, refused, str(error))
             except _GivenUpError as error:
                 gone = [number for number, request in enumerate(requests) if request in error.requests]
@@ -180,7 +180,7 @@ class PushBatch:
             reading: BatchReading = self._applying.read(views, table)  # what fails must never come into the log
         except ValueError as error:
             self._state.swap({}, state._replace(reserved=None))
-            raise _UnreadableError(str(error)) from error
+            raise _UnreadableRowsError(str(error)) from error
         gone = self._queue.begins_to_keep(of)
         if gone:
             self._state.swap({}, state._replace(reserved=None))

@@ -39,6 +39,8 @@ class Optimized:
     """The sorted copy of a source by one key."""
 
     source: str
+    """The name of the source."""
+
     key: tuple[str, ...]
     """The columns by which rows lie together."""
 
@@ -49,6 +51,8 @@ class Optimized:
     """The files of which it has the rows; those of the others are read where they lie."""
 
     rows: int
+    """Of these files."""
+
     bytes: int
     """On the disk."""
 

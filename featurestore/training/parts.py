@@ -70,6 +70,8 @@ class WrittenParts:
     """What was written."""
 
     folder: Path
+    """Where the parts lie."""
+
     manifest: dict[str, Any]
     """What all parts were made of, and count together, as plain JSON; also beside the folder."""
 
