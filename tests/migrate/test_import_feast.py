@@ -14,7 +14,7 @@ import pytest
 from featurestore.errors import ConfigError
 from featurestore.migrate.export_recipes import Export
 from featurestore.migrate.feast_python import ask_feast, feast_folder, feast_python
-from featurestore.migrate.feast_reader import UnreadableError, versions
+from featurestore.migrate.feast_reader import UnreadableRepositoryError, versions
 from featurestore.migrate.frame_differences import DifferingCell, FrameDifferences
 from featurestore.migrate.import_feast import ImportOptions, import_feast
 from featurestore.migrate.import_report import ImportReport
@@ -170,5 +170,5 @@ def test_a_feast_that_is_too_old_is_refused_before_it_is_asked(
     if not says:
         assert versions.check() is None
         return
-    with pytest.raises(UnreadableError, match=says):
+    with pytest.raises(UnreadableRepositoryError, match=says):
         versions.check()

@@ -13,5 +13,5 @@ OLDEST = (0, 40)
 """The oldest version of Feast that was tried; older ones are refused."""
 
 
-class UnreadableError(Exception):
+class UnreadableRepositoryError(Exception):
     """A repository, or a part of it, cannot be read; the message is whole."""

@@ -19,7 +19,7 @@ def main(request_file: str, answer_file: str) -> None:
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     try:
         modules["versions"].check()
-    except modules["failures"].UnreadableError as error:
+    except modules["failures"].UnreadableRepositoryError as error:
         Path(answer_file).write_text(json.dumps({"error": str(error)}), encoding="utf-8")
         return
     importlib.import_module("feast")  # before the repository can have a module of that name

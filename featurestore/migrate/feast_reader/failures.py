@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from featurestore.migrate.feast_reader import UnreadableError
+from featurestore.migrate.feast_reader import UnreadableRepositoryError
 from featurestore.migrate.feast_reader.write_guard import UsedError
 
 LONGEST = 500
@@ -14,7 +14,7 @@ LONGEST = 500
 
 def told(error: BaseException) -> str:
     """What an error says, with its kind; where it says nothing, the line of code that raised it."""
-    if isinstance(error, (UnreadableError, UsedError)):
+    if isinstance(error, (UnreadableRepositoryError, UsedError)):
         return " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1] if frames else None

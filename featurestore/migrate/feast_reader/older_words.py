@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from featurestore.migrate.feast_reader import UnreadableError
+from featurestore.migrate.feast_reader import UnreadableRepositoryError
 from featurestore.migrate.feast_reader.stand_ins import stand_in
 
 
@@ -88,7 +88,7 @@ class OlderWords:
 
     def _entity(self, name: str) -> Any:
         if name not in self.entities:
-            raise UnreadableError(f"entity '{name}' is named before a file has declared it")
+            raise UnreadableRepositoryError(f"entity '{name}' is named before a file has declared it")
         return self.entities[name]
 
     def _said(self, name: str, own: Any, said: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from featurestore.migrate.feast_reader import UnreadableError
+from featurestore.migrate.feast_reader import UnreadableRepositoryError
 from featurestore.migrate.feast_reader.failures import told
 from featurestore.migrate.feast_reader.found_objects import FoundObjects
 
@@ -49,9 +49,9 @@ def _parsed(file: Path, kind: Any) -> Any:
     try:
         return kind.FromString(file.read_bytes())
     except OSError as error:
-        raise UnreadableError(f"the registry {file} cannot be read: {error.strerror}") from None
+        raise UnreadableRepositoryError(f"the registry {file} cannot be read: {error.strerror}") from None
     except Exception:  # noqa: BLE001 - of a library that has several kinds in its versions
-        raise UnreadableError(f"{file} is no registry file of Feast's") from None
+        raise UnreadableRepositoryError(f"{file} is no registry file of Feast's") from None
 
 
 def _project(proto: Any, project: Any) -> Any:
@@ -63,7 +63,7 @@ def _project(proto: Any, project: Any) -> Any:
     if len(projects) == 1:
         return projects[0]
     listed = ", ".join(projects)
-    raise UnreadableError(
+    raise UnreadableRepositoryError(
         f"the registry holds the projects {listed}, and feature_store.yaml says '{project}'; say one of them there"
     )
 

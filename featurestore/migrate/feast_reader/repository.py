@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from featurestore.migrate.feast_reader import CONTRACT, UnreadableError
+from featurestore.migrate.feast_reader import CONTRACT, UnreadableRepositoryError
 from featurestore.migrate.feast_reader.found_objects import FoundObjects
 from featurestore.migrate.feast_reader.older_words import OlderWords
 from featurestore.migrate.feast_reader.python_files import load
@@ -61,7 +61,7 @@ def _settings(repo: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UnreadableError(f"feature_store.yaml cannot be parsed: {error}") from None
+        raise UnreadableRepositoryError(f"feature_store.yaml cannot be parsed: {error}") from None
     found = found if isinstance(found, dict) else {}
     settings = {key: _plain(found[key]) for key in SETTINGS if key in found}
     for key in ("project", "registry"):
