@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,14 +172,11 @@ def _merged(folder: Path, index: CopyIndex) -> CopyIndex:
         counts = [file.metadata.num_rows for file in opened]
         first = next((n for n, count in enumerate(counts) if count <= sum(counts[n + 1 :])), len(counts))
         kept, gone, number = list(index.files[:first]), [], index.next
-        for _, run in groupby(
-            range(first, len(opened)), lambda n: str(opened[n].schema_arrow)
-        ):  # a column may have come
-            places = list(run)
+        for places, schema in _runs([file.schema_arrow for file in opened], first):
             names = [index.files[n] for n in places]
             if len(names) > 1:
                 name, number = f"{number:06}.parquet", number + 1
-                _merge([opened[n] for n in places], [folder / one for one in names], folder / name)
+                _merge([opened[n] for n in places], schema, [folder / one for one in names], folder / name)
                 gone += [(one, time.time()) for one in names]
                 names = [name]
             kept += names
@@ -189,16 +186,44 @@ def _merged(folder: Path, index: CopyIndex) -> CopyIndex:
     return _put(folder, index._replace(files=tuple(kept), next=number, replaced=(*index.replaced, *gone)))
 
 
-def _merge(files: Sequence[pq.ParquetFile], paths: Sequence[Path], made: Path) -> None:
-    write_parquet(made, files[0].schema_arrow, _rows(files))
+def _runs(schemas: Sequence[pa.Schema], first: int) -> list[tuple[list[int], pa.Schema]]:
+    """The places from the first on, parted where a column came, went or changed its type; each with the columns that its files
+    have. One that is without a type, as all its values are null, is as that of the others."""
+    runs: list[tuple[list[int], pa.Schema]] = []
+    for number in range(first, len(schemas)):
+        schema = schemas[number]
+        joint = _joint(runs[-1][1], schema) if runs else None
+        if joint is None:
+            runs.append(([number], schema))
+        else:
+            runs[-1] = ([*runs[-1][0], number], joint)
+    return runs
+
+
+def _joint(one: pa.Schema, other: pa.Schema) -> pa.Schema | None:
+    if one.names != other.names:
+        return None
+    fields = []
+    for field, beside in zip(one, other, strict=True):
+        if field.type != beside.type and not (pa.types.is_null(field.type) or pa.types.is_null(beside.type)):
+            return None
+        fields.append(beside if pa.types.is_null(field.type) else field)
+    return pa.schema(fields)
+
+
+def _merge(files: Sequence[pq.ParquetFile], schema: pa.Schema, paths: Sequence[Path], made: Path) -> None:
+    write_parquet(made, schema, _rows(files, schema))
     assert pq.read_metadata(made).num_rows == sum(file.metadata.num_rows for file in files)
     newest = max(path.stat().st_mtime_ns for path in paths)
     os.utime(made, ns=(newest, newest))  # its rows did not come now
 
 
-def _rows(files: Sequence[pq.ParquetFile]) -> Iterator[pa.RecordBatch]:
+def _rows(files: Sequence[pq.ParquetFile], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for file in files:
-        yield from file.iter_batches(ROW_GROUP_ROWS)
+        for batch in file.iter_batches(ROW_GROUP_ROWS):
+            columns = zip(batch.columns, schema.types, strict=True)
+            arrays = [pa.nulls(len(c), of) if pa.types.is_null(c.type) else c for c, of in columns]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _remove_replaced(folder: Path, index: CopyIndex) -> None:

@@ -3,10 +3,11 @@ without the secrets of its URL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -17,6 +18,7 @@ from featurestore.lazy import pa, pc
 from featurestore.sources.source_files import source_error
 
 BIGQUERY = "adbc.bigquery.sql."
+BATCH_ROWS = "adbc.sqlite.query.batch_rows"
 SECRET_OPTIONS = ("pass", "pwd", "secret", "token", "credential", "key")
 """What is in the name of an option that holds a secret."""
 
@@ -39,6 +41,10 @@ class DatabaseKind(NamedTuple):
     """Before and after a name."""
     escapes: str = "'"
     """Signs that a text doubles, or puts a backslash before where that is among them."""
+    settings: Mapping[str, str] = {}
+    """Of the driver, for each query."""
+    guesses: bool = False
+    """Whether the driver takes a column's type from the values of the first batch, and one of nulls for integers."""
 
 
 def _whole(url: str) -> dict[str, Any]:
@@ -68,7 +74,7 @@ def _bigquery(url: str) -> dict[str, Any]:
 
 POSTGRESQL = DatabaseKind("adbc_driver_postgresql", "databases", _whole)
 DATABASES = {
-    "sqlite": DatabaseKind("adbc_driver_sqlite", "databases", _path),
+    "sqlite": DatabaseKind("adbc_driver_sqlite", "databases", _path, settings={BATCH_ROWS: str(1 << 22)}, guesses=True),
     "postgresql": POSTGRESQL,
     "postgres": POSTGRESQL,
     "redshift": POSTGRESQL._replace(connect=_as_postgresql),
@@ -122,14 +128,19 @@ class DatabaseConnection:
     def __init__(self, source: DatabaseSource, url: str, driver: Any, opened: Any) -> None:
         self._source, self._url, self._opened = source, url, opened
         self._errors = _errors(driver)
+        self._kind = database_of(source, url)
 
     @contextmanager
     def rows(self, sql: str) -> Iterator[pa.RecordBatchReader]:
         """What a query gives; SourceError where it is refused, or ends early."""
         with self._opened.cursor() as asked:
             try:
+                if self._kind.settings:
+                    asked.adbc_statement.set_options(**self._kind.settings)
                 asked.execute(sql)
                 reader = asked.fetch_record_batch()
+                if self._kind.guesses:
+                    reader = _without_guesses(reader)
             except self._errors as error:
                 raise self._refused(error) from None
             schema = pa.schema([field for field in reader.schema if _is_known(field.type)])
@@ -173,6 +184,17 @@ def connected(source: DatabaseSource, url: str) -> Iterator[DatabaseConnection]:
 def _errors(driver: Any) -> tuple[type[Exception], ...]:
     """What a driver raises: its own errors, and those of Arrow where a stream of rows ends early."""
     return driver.Error, pa.ArrowException, OSError, ValueError
+
+
+def _without_guesses(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """The same, where a column that is null in each row has no type."""
+    batches = iter(reader)
+    first, second = next(batches, None), next(batches, None)
+    if first is None or second is not None:
+        return pa.RecordBatchReader.from_batches(reader.schema, chain(filter(None, (first, second)), batches))
+    columns = [pa.nulls(len(c)) if c.null_count == len(c) else c for c in first.columns]
+    made = pa.RecordBatch.from_arrays(columns, names=first.schema.names)
+    return pa.RecordBatchReader.from_batches(made.schema, [made])
 
 
 def _is_known(of: pa.DataType) -> bool:

@@ -404,7 +404,7 @@ def test_many_copies_become_few_of_the_same_rows(
         for number in range(1, 24):
             if number == 12:
                 run("ALTER TABLE orders ADD COLUMN note TEXT")
-            add(run, (number, "ann" if number % 2 else "ben", number, None if number % 5 else math.nan))
+            add(run, (number, "ann" if number % 2 else "ben", number, (None, 1.5, math.nan)[number % 3]))
             before = of.files(source())
             now = rows()
             assert repr(now[: len(found)]) == repr(found)
@@ -586,3 +586,22 @@ def test_rows_that_are_committed_late(server: PostgresServer, tmp_path: Path) ->
             assert len(copied(store, of)) == 1
             with pytest.raises(SourceError, match="overlap is for a cursor of times, and 'n' is int32"):
                 copied(store, of)
+
+
+def test_columns_of_sqlite_that_are_null_at_first(tmp_path: Path) -> None:
+    """They have the type of the values that come, in the same reading or a later one."""
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, at_us BIGINT, x REAL, t TEXT, y REAL)")
+        rows = [(1_772_366_400_000_000, None, None, None)] * 1500
+        connection.executemany("INSERT INTO orders (at_us, x, t, y) VALUES (?, ?, ?, ?)", [*rows, (0, 2.5, "a", None)])
+        connection.commit()
+        with FeatureStore(project(tmp_path / "here", f"sqlite:///{path}")) as store:
+            (found,) = copied(store, source())
+            assert found["x"].to_pylist() == [None] * 1500 + [2.5]
+            assert found["t"].to_pylist() == [None] * 1500 + ["a"]
+            connection.execute("INSERT INTO orders (at_us, x, t, y) VALUES (0, NULL, NULL, 1.5)")
+            connection.commit()
+            assert [table["y"].to_pylist()[-1] for table in copied(store, source())] == [None, 1.5]
+            types = store._project.offline.raw_types(source())
+            assert (types["x"], types["t"], types["y"]) == ("DOUBLE", "VARCHAR", "DOUBLE")
