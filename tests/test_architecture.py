@@ -34,7 +34,7 @@ FLOORS = [
     {"planning", "forget"},
     {"reports", "migrate"},
     {"store", "client"},
-    {"server", "cli", "ui", "integrations", "testing"},
+    {"server", "cli", "ui", "engines", "integrations", "testing"},
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 EDGES = FLOORS[-1]

@@ -148,7 +148,7 @@ def between_sql(condition: Callable[[int], str], after: int, upto: int) -> str:
     return f"(NOT ({condition(after)}) AND {condition(upto)})"
 
 
-def _named(view: ResolvedView, table: str = "") -> list[str]:
+def named_terms(view: ResolvedView, table: str = "") -> list[str]:
     """That a row is known at all, and has an identity where its source has any; without them it is dropped first."""
     return [f"{table}{name} IS NOT NULL" for name in ("known", *map(cell, view.source.identity))]
 
@@ -165,7 +165,7 @@ def _kept(view: ResolvedView, table: str = "") -> list[str]:
 
 def valid_terms(view: ResolvedView, table: str = "") -> list[str]:
     """That a row of `words_sql` can count at all, whatever its other versions are."""
-    return [*_named(view, table), *_kept(view, table), *_whole(view, table)]
+    return [*named_terms(view, table), *_kept(view, table), *_whole(view, table)]
 
 
 def timed_sql(source: Source, raw: Mapping[str, str], scan: Scan, selected: str, *, learned: str | None = None) -> str:
@@ -241,7 +241,7 @@ def current_terms(view: ResolvedView, as_of: int) -> list[tuple[str, str]]:
     called that is not that."""
     known_by = view.timing.known_by(as_of)
     return [
-        (" AND ".join(_named(view)), "invalid"),
+        (" AND ".join(named_terms(view)), "invalid"),
         (is_known_sql(known_by), "not yet known"),
         (f"superseded > {known_by}", "superseded"),
         *((term, "deleted") for term in _kept(view)),
@@ -257,14 +257,14 @@ def visible_terms(view: ResolvedView, as_of: int) -> list[tuple[str, str]]:
 
 def whole_sql(view: ResolvedView, scan: Scan) -> str:
     """One row: whether no source row lacks known_at, identity, key or event_time, which a file's own statistics often tell."""
-    words = [term.removesuffix(" IS NOT NULL") for term in (*_named(view), *_whole(view))]
+    words = [term.removesuffix(" IS NOT NULL") for term in (*named_terms(view), *_whole(view))]
     least = ", ".join(f"count({word})" for word in words)
     return f"SELECT least({least}) = count(*) FROM ({words_sql(view, scan)})"
 
 
 def invalid_sql(view: ResolvedView, scan: Scan) -> str:
     """One row: how many source rows lack known_at or identity, and how many of the rest lack a key or event_time."""
-    named = " AND ".join(_named(view))
+    named = " AND ".join(named_terms(view))
     keyless = " AND ".join([named, *_kept(view), f"NOT ({' AND '.join(_whole(view))})"])
     rows = f"({words_sql(view, scan)})"
     if isinstance(view.source, PushSource):

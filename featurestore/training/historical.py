@@ -40,6 +40,8 @@ def get_historical_features(
     given, reading = listing, listing or listing_of(service, offline)
     manifest = manifest_of(service, offline, reading, now=now, options=options)
 
+    views = {part.name for part in service.parts}
+
     def blocks() -> Iterator[Block]:
         nonlocal reading
         if given is None and _changed(service, offline, reading):
@@ -48,7 +50,7 @@ def get_historical_features(
         for chunk in chunks_of(spine if pandas is None else pandas, zone=options.zone):
             with offline.session(files=reading) as session, session.reading():
                 block, counts = answer(session, chunk, service, now=now, options=options, from_pandas=pandas is not None,
-                                       counted=not chunk.first)  # fmt: skip
+                                       counted=() if chunk.first else views)  # fmt: skip
             total += counts
             total.enter(manifest)
             yield block

@@ -7,7 +7,7 @@ lie nor what runs beside it: one machine gives it chunks of the spine and its fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -127,13 +127,13 @@ class PartValues:
 
 def answer_rows(
     service: ResolvedService, rows: Mapping[str, pa.Table], spine: pa.Table, *, offline: Offline, now: int, options: Options,
-    counted: bool = True,
+    counted: Container[str],
 ) -> tuple[pa.Table, Counts]:  # fmt: skip
     """The spine's columns and the service's beside them, row by row, from the rows of its sources.
 
     rows: by source all rows of every key in the spine, with the columns that the service reads (see `Session.rows`). offline: says
-    how much memory and how many threads are used, which folder is spilled to, and which keys are forgotten. Raises SourceError
-    where a column is of another type than the definitions were settled over.
+    how much memory and how many threads are used, which folder is spilled to, and which keys are forgotten. counted: see `answer`.
+    Raises SourceError where a column is of another type than the definitions were settled over.
     """
     with offline.session(rows=rows) as session:
         for part in service.parts:
@@ -155,13 +155,13 @@ def check_types(view: ResolvedView, session: Session) -> None:
 
 
 def answer(
-    session: Session, chunk: SpineChunk, service: ResolvedService, *, now: int, options: Options, from_pandas: bool = False,
-    counted: bool = True,
+    session: Session, chunk: SpineChunk, service: ResolvedService, *, now: int, options: Options, counted: Container[str],
+    from_pandas: bool = False,
 ) -> tuple[Block, Counts]:  # fmt: skip
     """A service's features for a chunk of a spine, and what was counted.
 
-    now: µs; tells which rows lie past the last complete instant. from_pandas: whether the spine was a pandas frame. counted: whether
-    source rows that cannot count are counted, as is done once for a source.
+    now: µs; tells which rows lie past the last complete instant. counted: the parts whose source rows that cannot count are counted, as is done
+    once for each. from_pandas: whether the spine was a pandas frame.
     """
     names = chunk.table.column_names
     check_names(names, [column.name for column in service.columns])
@@ -212,7 +212,7 @@ def _naive_notices(chunk: SpineChunk, service: ResolvedService, options: Options
 
 
 def _answered(
-    session: Session, parts: Sequence[ServiceView], spine: SpineTable, *, now: int, counted: bool
+    session: Session, parts: Sequence[ServiceView], spine: SpineTable, *, now: int, counted: Container[str]
 ) -> list[tuple[PartValues, Counts]]:
     """The values of parts for the spine, two parts at a time: what one does in a single thread leaves room for the other."""
 
@@ -220,7 +220,7 @@ def _answered(
         with session.beside() as own:
             found = answer_part(own, part, spine)
             past = int((found.as_of > part.view.timing.as_of(now)).sum())
-            invalid = {part.name: _invalid(own, part.view)} if counted else {}
+            invalid = {part.name: invalid_rows(own, part.view)} if part.name in counted else {}
             counts = Counts(0, {part.name: int(found.conflicts.sum())}, {part.name: past}, invalid)
             return part_values(part, found), counts
 
@@ -285,7 +285,7 @@ def columns_of(
     return result
 
 
-def _invalid(session: Session, view: ResolvedView) -> tuple[int, int]:
+def invalid_rows(session: Session, view: ResolvedView) -> tuple[int, int]:
     """How many source rows lack known_at or identity, and how many of the rest lack a key or event_time."""
     scan = session.scan(view.source)
     if session.connection.execute(whole_sql(view, scan)).fetchall()[0][0]:

@@ -251,7 +251,7 @@ class TrainingFrame:
         finally:
             if partial.exists():
                 partial.unlink()
-        manifest_beside(target).write_text(json.dumps(signed(self.manifest), indent=2) + "\n")
+        write_manifest(target, self.manifest)
 
     def _put_in_store(self, url: str, group_rows: int | None) -> None:
         """Write the files of a frame on this machine, and then put each to its place, the manifest last."""
@@ -406,3 +406,8 @@ def enter(path: Path | str, manifest: dict[str, Any], service: ResolvedService, 
     )  # fmt: skip
     with contextlib.suppress(RegistryError):
         registry.record_frame(written)
+
+
+def write_manifest(target: Path, manifest: dict[str, Any]) -> None:
+    """Write a frame's manifest beside it."""
+    manifest_beside(target).write_text(json.dumps(signed(manifest), indent=2) + "\n")

@@ -54,6 +54,10 @@ def rows_of(service: ResolvedService, offline: Offline) -> dict[str, pa.Table]:
         return {name: session.rows(source, session.own(source).columns) for name, source in sources.items()}
 
 
+def parts(service: ResolvedService) -> set[str]:
+    return {part.name for part in service.parts}
+
+
 def answered(
     service: ResolvedService, rows: Mapping[str, pa.Table], spine: pa.Table, *, now: int = 0, options: Options = FULL,
     forgotten: ForgottenKeys | None = None,
@@ -62,7 +66,9 @@ def answered(
     with tempfile.TemporaryDirectory() as folder:
         beside = Offline(Path(folder), threads=1, memory_limit="500MB")
         beside.forgotten = lambda: forgotten
-        found, counts = answer_rows(service, rows, spine, offline=beside, now=now, options=options)
+        found, counts = answer_rows(
+            service, rows, spine, offline=beside, now=now, options=options, counted=parts(service)
+        )
         beside.close()
     manifest: dict[str, Any] = {"notices": []}
     Counts.of(orjson.loads(orjson.dumps(counts.plain()))).enter(manifest)
@@ -108,12 +114,12 @@ def test_counts_of_the_spines_parts_add_up(offline: Offline, history: History, s
     """However the spine is cut, where the rows of the sources are counted once."""
     service, spine = resolved(declare(history), offline), spine_of(history)
     rows, cut = rows_of(service, offline), random.Random(seed).randrange(spine.num_rows + 1)
-    whole = answer_rows(service, rows, spine, offline=offline, now=0, options=FULL)[1]
-    parts = [
-        answer_rows(service, rows, part, offline=offline, now=0, options=FULL, counted=not n)[1]
+    whole = answer_rows(service, rows, spine, offline=offline, now=0, options=FULL, counted=parts(service))[1]
+    cuts = [
+        answer_rows(service, rows, part, offline=offline, now=0, options=FULL, counted=() if n else parts(service))[1]
         for n, part in enumerate((spine.slice(0, cut), spine.slice(cut)))
     ]
-    assert parts[0] + parts[1] == whole
+    assert cuts[0] + cuts[1] == whole
 
 
 @pytest.mark.parametrize("kind", ["parquet", *same_rows.KINDS])
@@ -218,6 +224,6 @@ def test_what_lies_on_the_disk_is_not_read(tmp_path: Path) -> None:
         service = store._project.service("service")
         path.unlink()
         found, _ = answer_rows(
-            service, {"view_rows": rows}, asked([1]), offline=store.offline, now=0, options=Options()
+            service, {"view_rows": rows}, asked([1]), offline=store.offline, now=0, options=Options(), counted=()
         )
     assert found["view__mean"].to_pylist() == [1.5]

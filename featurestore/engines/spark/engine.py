@@ -1,0 +1,85 @@
+"""What a user has of Spark: a project's verbs, answered by a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from featurestore.declare.problems import shown
+from featurestore.engines.spark.shuffle import KeyShuffle, Sharing
+from featurestore.engines.spark.spark_frame import FrameColumns, SparkFrame
+from featurestore.engines.tasks import COUNTS, TaskLimits
+from featurestore.errors import ConfigError, SpineError
+from featurestore.store import FeatureStore
+from featurestore.training.historical import check_options, listing_of, manifest_of
+from featurestore.training.kernel import Options
+from featurestore.training.training_frame import enter, write_manifest
+
+SEND_BYTES = 16_000_000
+"""Bytes of rows that go along with a task, by default; Spark Connect takes no task that is much larger than ten times that."""
+
+
+class SparkEngine:
+    """Answers a project's services on Spark.
+
+    session: a SparkSession, classic or Connect, of version 4 or later. partitions: of each shuffle; `spark.sql.shuffle.partitions`
+    where it is not said. memory_limit: what DuckDB may take in a task, as it writes it ("1GB"); the rows of a partition come beside
+    it. threads: those of a task, as many as its cores. spill: a folder on the local disk of each node. send_bytes: how large the
+    rows may be that go to every partition.
+    """
+
+    def __init__(
+        self, store: FeatureStore, session: Any, *, partitions: int | None = None, memory_limit: str = "1GB", threads: int = 1,
+        spill: str | None = None, send_bytes: int = SEND_BYTES,
+    ) -> None:  # fmt: skip
+        version = str(getattr(session, "version", ""))
+        if not version[:1].isdigit():
+            raise ConfigError(f"session is a SparkSession, and not {shown(session)}")
+        if int(version.partition(".")[0]) < 4:
+            raise ConfigError(f"Spark {version} is too old: version 4 is needed")
+        self._store = store
+        self._sharing = Sharing(session, partitions, send_bytes, TaskLimits(threads, memory_limit, spill))
+
+    def get_historical_features(
+        self, spine: Any, features: Any, *, timestamp: str = "event_timestamp", timezone: str | None = None,
+        with_status: bool = False, with_event_time: bool = False,
+    ) -> SparkFrame:  # fmt: skip
+        """The training frame of a spine, as `FeatureStore.get_historical_features` says; its rows come in no order.
+
+        spine: a Spark DataFrame, or the path of Parquet files. Nothing is computed before the frame is written or read. Raises
+        SpineError, SourceError and what the store raises of features.
+        """
+        project = self._store._project
+        service, offline, now = self._store._service(features), project.offline, project.now()
+        options = Options(timestamp, timezone, with_status, with_event_time)
+        check_options(service, options)
+        given = self._spine(spine)
+        listing = listing_of(service, offline)
+        manifest = manifest_of(service, offline, listing, now=now, options=options)
+        manifest["versions"]["spark"] = self._sharing.session.version
+        rows, counts = KeyShuffle(self._sharing, offline, listing, options, now=now).answer(given, service)
+        ask = FrameColumns(service, options, tuple(given.columns), offline, listing)
+
+        def write(path: Path, written: dict[str, Any]) -> None:
+            write_manifest(path, written)
+            enter(path, written, service, project.registry, project.now())
+
+        return SparkFrame(rows, counts, manifest, ask, write)
+
+    def _spine(self, spine: Any) -> Any:
+        from pyspark.sql import DataFrame
+
+        if isinstance(spine, (str, Path)):
+            spine = self._sharing.session.read.parquet(str(spine))
+        if not isinstance(spine, DataFrame):
+            raise SpineError(
+                f"{type(spine).__name__} is no spine of Spark's; pass a Spark DataFrame, or the path of Parquet files. "
+                "spark.createDataFrame makes one of a frame"
+            )
+        names: list[str] = spine.columns
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise SpineError(f"The spine has a column '{twice[0]}' twice; rename or drop one of the two")
+        if COUNTS in names:
+            raise SpineError(f"The spine has a column '{COUNTS}', which is a name of the engine's own; rename it")
+        return spine

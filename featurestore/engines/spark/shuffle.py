@@ -1,0 +1,193 @@
+"""How Spark brings the rows of one key together, and what it gives to the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
+from typing import Any, NamedTuple
+
+from featurestore.engines.spark.spark_source import SourceReader, named, no_derived, spark_type
+from featurestore.engines.steps import Route, Step, read_columns, steps_of
+from featurestore.engines.tasks import (
+    COUNTS,
+    OF_COUNTS,
+    OF_SPINE,
+    SPINE,
+    TAG,
+    AnswerTask,
+    FunctionTask,
+    IdentityTask,
+    TaskLimits,
+    key_column,
+    table_column,
+)
+from featurestore.errors import SourceError, SpineError
+from featurestore.lazy import pa
+from featurestore.semantics.service import ResolvedService
+from featurestore.sources.offline import Offline
+from featurestore.training.historical import Listing
+from featurestore.training.kernel import Counts, Options, invalid_rows
+from featurestore.training.manifest import LIBRARIES, library_versions
+from featurestore.types import FeatureType
+
+SALT = "__salt"
+
+
+class Sharing(NamedTuple):
+    """What an engine was told of how work is shared."""
+
+    session: Any
+    partitions: int | None
+    send_bytes: int
+    limits: TaskLimits
+
+
+class KeyShuffle:
+    """Brings one service's rows to its spine."""
+
+    def __init__(self, sharing: Sharing, offline: Offline, listing: Listing, options: Options, *, now: int) -> None:
+        self._spark, self._limits, self._send_bytes = sharing.session, sharing.limits, sharing.send_bytes
+        self._partitions = sharing.partitions or int(self._spark.conf.get("spark.sql.shuffle.partitions"))
+        self._offline, self._listing, self._options, self._now = offline, listing, options, now
+        self._forgotten = offline.forgotten()
+        self._reader = SourceReader(self._spark, offline, listing)
+
+    def answer(self, spine: Any, service: ResolvedService) -> tuple[Any, Counts]:
+        """The spine's rows with all features and with counts, as a DataFrame, and what this process counted itself."""
+        from pyspark.sql import functions as f
+
+        sources = {part.view.source.name: part.view.source for part in service.parts}
+        raw = {name: self._offline.raw_types(source) for name, source in sources.items()}
+        steps, counts = steps_of(service, raw), Counts()
+        rows = spine.withColumn(COUNTS, f.lit(None).cast("string"))
+        for number, step in enumerate(steps):
+            sent, counted = self._sent(step, raw)
+            counts += Counts(invalid=counted)
+            rows = self._step(rows, step, sent, first=number == 0)
+        if len(steps) > 1 and service.on_demand:
+            task = FunctionTask(service, tuple(spine.columns), self._options, self._limits)
+            rows = self._mapped(rows, task)
+        return rows, counts
+
+    def _sent(self, step: Step, raw: Mapping[str, Any]) -> tuple[dict[str, pa.Table], dict[str, tuple[int, int]]]:
+        """The rows of a step's sources that go to every partition, and by part how many of them cannot count."""
+        sent: dict[str, pa.Table] = {}
+        counted: dict[str, tuple[int, int]] = {}
+        for source in step.sent:
+            parts = [part for part in step.service.parts if part.view.source.name == source.name]
+            columns = read_columns(source, [part.view for part in parts], raw[source.name])
+            with self._offline.session(files=self._listing) as session, session.reading():
+                table = session.rows(source, columns)
+                counted |= {part.name: invalid_rows(session, part.view) for part in parts}
+            if table.nbytes > self._send_bytes:
+                why = "its entity has no keys" if not parts[0].inputs else "executors cannot read it where it lies"
+                raise SourceError(
+                    f"{source.title} goes to every task, since {why}, and its rows take {table.nbytes:,} bytes, more than send_bytes="
+                    f"{self._send_bytes:,}. Put them into Parquet files as a ParquetSource, or let more be sent ({source.origin})"
+                )
+            sent[source.name] = table
+        return sent, counted
+
+    def _step(self, rows: Any, step: Step, sent: dict[str, pa.Table], *, first: bool) -> Any:
+        """The rows with a step's features."""
+        from pyspark.sql import functions as f
+
+        spine = [name for name in rows.columns if name != COUNTS]
+        missing = [name for name in step.inputs if name not in spine]
+        if missing:
+            raise SpineError(f"The spine has no input column '{missing[0]}'. Its columns: {', '.join(spine)}")
+        is_row = f.col(COUNTS).isNull()
+        keys = [(named(name), of) for name, of in step.inputs.items()]
+        tagged = [
+            _tagged(
+                rows,
+                f.when(is_row, OF_SPINE).otherwise(OF_COUNTS),
+                keys,
+                SPINE,
+                f.when(is_row, f.struct(*map(named, spine))),
+            )
+        ]
+        counted = {part.name for route in step.routes for part in route.parts if not route.by_identity}
+        for number, route in enumerate(step.routes):
+            tagged.append(self._routed(route, number))
+        union = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), tagged)
+        if step.routes:
+            union = union.repartition(self._partitions, *(key_column(number) for number in range(len(keys))), SALT)
+        task = AnswerTask(
+            step, sent, frozenset(counted), self._options, self._now, self._limits, self._forgotten, first=first
+        )
+        return self._mapped(
+            union.drop(SALT, *(key_column(number) for number in range(len(keys)))), task, rows.drop(COUNTS).schema
+        )
+
+    def _routed(self, route: Route, number: int) -> Any:
+        """A source's rows, tagged, with the key that each of them goes to."""
+        from pyspark.sql import functions as f
+
+        rows = self._reader.read(route)
+        columns, tag = list(rows.columns), f.lit(number)
+        if not route.by_identity:
+            keys = [(named(column), of) for column, of in route.keys]
+            return _tagged(rows, tag, keys, table_column(number), f.struct(*map(named, columns)))
+        derived = [name for name in route.source.identity if name in route.source.derived]
+        if derived:
+            raise SourceError(no_derived(route.source, derived[0], "identity"))
+        shuffled = rows.repartition(self._partitions, *map(named, route.source.identity))
+        spread = self._mapped(shuffled, IdentityTask(route, self._limits, self._forgotten))
+        is_row = f.col(COUNTS).isNull()
+        keys = [(f.col(key_column(place)), of) for place, (_, of) in enumerate(route.keys)]
+        struct = f.when(is_row, f.struct(*map(named, columns)))
+        return _tagged(spread, f.when(is_row, tag).otherwise(OF_COUNTS), keys, table_column(number), struct)
+
+    def _mapped(self, rows: Any, task: Any, kept: Any = None) -> Any:
+        """The rows that a task gives for each partition. kept: the types of columns that come back as they are."""
+        from pyspark.sql.types import StructType
+
+        nothing = pa.RecordBatch.from_pylist([], rows.limit(0).toArrow().schema)
+        gives = next(iter(task(iter([nothing])))).schema  # what is wrong with the columns shows here
+        row = pa.table([pa.nulls(1, field.type) for field in gives], schema=gives)  # Connect says nothing of no rows
+        made = self._spark.createDataFrame(row).schema
+        same = {field.name: field for field in (kept or rows.schema)}
+        fields = [same.get(field.name, field) for field in made]
+        for field in fields:
+            field.nullable = True  # a row of counts has nothing else
+        return rows.mapInArrow(_shipped(task), StructType(fields))
+
+
+def _tagged(rows: Any, tag: Any, keys: Sequence[tuple[Any, FeatureType]], name: str, struct: Any) -> Any:
+    """Rows as one struct beside their tag, their key, and a salt, by which rows without a key are spread."""
+    from pyspark.sql import functions as f
+
+    cast = [column.try_cast(spark_type(of)).alias(key_column(number)) for number, (column, of) in enumerate(keys)]
+    counts = f.col(COUNTS) if COUNTS in rows.columns else f.lit(None).cast("string")
+    tagged = rows.select(tag.alias(TAG), counts.alias(COUNTS), *cast, struct.alias(name))
+    lacks = [f.col(key_column(number)).isNull() for number in range(len(keys))]
+    has_none = reduce(lambda one, other: one | other, lacks, f.lit(not keys))
+    return tagged.withColumn(SALT, f.when(has_none, f.xxhash64(name, COUNTS)).otherwise(0))
+
+
+def _shipped(task: Any) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """A task as a function for the workers, which first compare the versions of what values pass through."""
+    from pyspark import cloudpickle
+
+    said, wanted = cloudpickle.dumps(task), {name: library_versions()[name] for name in LIBRARIES}
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from importlib.metadata import PackageNotFoundError, version
+
+        for name, here in wanted.items():
+            try:
+                there = version(name)
+            except PackageNotFoundError:
+                raise RuntimeError(
+                    f"An executor has no {name}, and the driver has {here}: install the same on every node"
+                ) from None
+            if there != here:
+                raise RuntimeError(
+                    f"An executor has {name} {there}, and the driver has {here}: install the same on every node"
+                )
+        from pyspark import cloudpickle
+
+        yield from cloudpickle.loads(said)(batches)
+
+    return run

@@ -1,0 +1,101 @@
+"""Training frames that lie on Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from featurestore.engines.spark.spark_source import named
+from featurestore.engines.tasks import COUNTS
+from featurestore.semantics.service import ResolvedService
+from featurestore.sources.offline import Offline
+from featurestore.training.historical import Listing
+from featurestore.training.kernel import Counts, Options, event_time_name, status_name
+
+TIMESTAMPS = "spark.sql.parquet.outputTimestampType"
+"""Spark's setting of how a Parquet file holds instants."""
+
+
+class FrameColumns:
+    """What a frame was asked for: its columns in order, and the files that were listed for it."""
+
+    def __init__(
+        self, service: ResolvedService, options: Options, spine: tuple[str, ...], offline: Offline, listing: Listing
+    ) -> None:
+        columns = [*spine, *(column.name for column in service.columns)]
+        if options.with_status:
+            columns += [status_name(column) for column in service.columns if column.part is not None]
+        if options.with_event_time:
+            columns += [event_time_name(part) for part in service.parts]
+        self.columns = columns
+        self._sources = {part.view.source.name: part.view.source for part in service.parts}
+        self._offline, self._listing = offline, listing
+
+    def check_unchanged(self) -> None:
+        """FilesChangedError where a file that was read is not as it was listed."""
+        for name, source in self._sources.items():
+            self._offline.check_unchanged(source, self._listing[name])
+
+
+class SparkFrame:
+    """A training frame that lies on Spark; made by `SparkEngine`. Its rows come in no order."""
+
+    def __init__(
+        self, rows: Any, counts: Counts, manifest: dict[str, Any], asked: FrameColumns, on_written: Callable[[Path, dict[str, Any]], None]
+    ) -> None:  # fmt: skip
+        self._rows, self._counts, self._asked, self._on_written = rows, counts, asked, on_written
+        self.manifest = manifest
+        """What the frame is made of. What is counted is in that which `to_parquet` and `to_table` return."""
+
+    def __repr__(self) -> str:
+        return f"SparkFrame of service '{self.manifest['service']}': {', '.join(self._asked.columns)}"
+
+    @property
+    def dataframe(self) -> Any:
+        """The rows as a Spark DataFrame: the spine's columns, then the features. Each use of it computes it anew."""
+        return self._shown(self._rows)
+
+    def to_parquet(self, path: str | Path, *, mode: str = "errorifexists") -> dict[str, Any]:
+        """Write the rows as a folder of Parquet files, by the executors; the manifest, what was counted in it.
+
+        A path of this machine has the manifest beside it. mode: of Spark's writer. Raises FilesChangedError where a file of a source
+        was changed since it was listed: then what was written is not to be used.
+        """
+        manifest = self._written(lambda rows: rows.write.mode(mode).parquet(str(path)))
+        if isinstance(path, Path) or "://" not in path:
+            self._on_written(Path(path), manifest)
+        return manifest
+
+    def to_table(self, name: str, *, mode: str = "errorifexists") -> dict[str, Any]:
+        """The same into a table of Spark's catalog."""
+        return self._written(lambda rows: rows.write.mode(mode).saveAsTable(name))
+
+    def _shown(self, rows: Any) -> Any:
+        from pyspark.sql import functions as f
+
+        return rows.where(f.col(COUNTS).isNull()).select(*map(named, self._asked.columns))
+
+    def _written(self, write: Callable[[Any], object]) -> dict[str, Any]:
+        from pyspark.sql import Observation
+        from pyspark.sql import functions as f
+
+        seen, conf = Observation(), self._rows.sparkSession.conf
+        before = conf.get(TIMESTAMPS, None)
+        conf.set(TIMESTAMPS, "TIMESTAMP_MICROS")  # its own default is a type of old, of 96 bits
+        try:
+            write(self._shown(self._rows.observe(seen, f.collect_list(COUNTS).alias("counts"))))
+        finally:
+            if before is None:
+                conf.unset(TIMESTAMPS)
+            else:
+                conf.set(TIMESTAMPS, before)
+        counts = self._counts
+        for text in seen.get["counts"]:
+            counts += Counts.of(orjson.loads(text))
+        self._asked.check_unchanged()
+        manifest = {**self.manifest, "notices": list(self.manifest["notices"])}
+        counts.enter(manifest)
+        return manifest
