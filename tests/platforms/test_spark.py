@@ -35,7 +35,7 @@ from featurestore import (
 )
 from featurestore.engines.spark import SparkEngine
 from featurestore.engines.tasks import TaskLimits, engine_of
-from featurestore.errors import ConfigError, FilesChangedError, SourceError, SpineError
+from featurestore.errors import ConfigError, FilesChangedError, RequestError, SourceError, SpineError
 from featurestore.training.manifest import load_manifest
 from featurestore.types import Int64, String
 from tests import golden_project
@@ -125,7 +125,12 @@ def test_every_type_with_statuses_and_times(spark: Any, tmp_path: Path, tell: An
             spark, store, spine, same_rows.views(source), tmp_path, with_status=True, with_event_time=True
         )
     assert {*found["plain__wide__status"].to_pylist()} == {"PRESENT", "MISSING", "EXPIRED"}
-    tell("spark", version=f"Spark {spark.version}", ran="local-cluster of 2 executors", compared=compared)
+    tell(
+        "spark",
+        version=f"Spark {spark.version}",
+        ran="2 executors in processes of their own, and Spark Connect",
+        compared=compared,
+    )
 
 
 def test_a_project_with_arrivals_pushes_and_functions(spark: Any, tmp_path: Path, tell: Any) -> None:
@@ -138,7 +143,12 @@ def test_a_project_with_arrivals_pushes_and_functions(spark: Any, tmp_path: Path
         _, compared = same(spark, store, spine, "ride_model", tmp_path, with_status=True, with_event_time=True)
         (frame,) = store.registry.frames()
         assert (frame.rows, frame.path) == (spine.num_rows, str(tmp_path / "out"))
-    tell("spark", version=f"Spark {spark.version}", ran="local-cluster of 2 executors", compared=compared)
+    tell(
+        "spark",
+        version=f"Spark {spark.version}",
+        ran="2 executors in processes of their own, and Spark Connect",
+        compared=compared,
+    )
 
 
 def test_several_entities_and_functions_over_them(spark: Any, tmp_path: Path) -> None:
@@ -412,6 +422,9 @@ def test_a_frame_may_be_a_table(spark: Any, tmp_path: Path) -> None:
         made = SparkEngine(store, spark).get_historical_features(tmp_path / "spine.parquet", [view])
         assert made.to_table("trained", mode="overwrite")["rows"] == 3
         assert [row.view__x for row in spark.table("trained").orderBy("id").collect()] == [0.1, None, None]
+        with pytest.raises(RequestError, match="mode is 'errorifexists' or 'overwrite' or 'append', and not 'ignore'"):
+            made.to_table("trained", mode="ignore")
+        same(spark, store, spine_of([{"user": 1, "event_timestamp": NOON}]).slice(1), [view], tmp_path)
 
 
 def test_the_page_runs(spark: Any, tmp_path: Path) -> None:
@@ -531,4 +544,9 @@ def test_on_spark_connect(tmp_path: Path, tell: Any) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     compared = int(done.stdout.rpartition("compared ")[2])
-    tell("spark", version=f"Spark {pyspark.__version__}", ran="Spark Connect", compared=compared)
+    tell(
+        "spark",
+        version=f"Spark {pyspark.__version__}",
+        ran="2 executors in processes of their own, and Spark Connect",
+        compared=compared,
+    )

@@ -8,6 +8,7 @@ from typing import Any
 from featurestore.declare.problems import shown
 from featurestore.engines.spark.shuffle import KeyShuffle, Sharing
 from featurestore.engines.spark.spark_frame import FrameColumns, SparkFrame
+from featurestore.engines.spark.spark_source import spark_place
 from featurestore.engines.tasks import COUNTS, TaskLimits
 from featurestore.errors import ConfigError, SpineError
 from featurestore.store import FeatureStore
@@ -70,7 +71,7 @@ class SparkEngine:
         from pyspark.sql import DataFrame
 
         if isinstance(spine, (str, Path)):
-            spine = self._sharing.session.read.parquet(str(spine))
+            spine = self._sharing.session.read.parquet(spark_place(spine))
         if not isinstance(spine, DataFrame):
             raise SpineError(
                 f"{type(spine).__name__} is no spine of Spark's; pass a Spark DataFrame, or the path of Parquet files. "

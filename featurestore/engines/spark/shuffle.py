@@ -58,7 +58,8 @@ class KeyShuffle:
 
         sources = {part.view.source.name: part.view.source for part in service.parts}
         raw = {name: self._offline.raw_types(source) for name, source in sources.items()}
-        steps, counts = steps_of(service, raw), Counts()
+        nothing = {part.name: 0 for part in service.parts}
+        steps, counts = steps_of(service, raw), Counts(conflicts=nothing, past=nothing)
         rows = spine.withColumn(COUNTS, f.lit(None).cast("string"))
         for number, step in enumerate(steps):
             sent, counted = self._sent(step, raw)

@@ -8,8 +8,10 @@ from typing import Any
 
 import orjson
 
-from featurestore.engines.spark.spark_source import named
+from featurestore.declare.problems import shown
+from featurestore.engines.spark.spark_source import named, spark_place
 from featurestore.engines.tasks import COUNTS
+from featurestore.errors import RequestError
 from featurestore.semantics.service import ResolvedService
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Listing
@@ -17,6 +19,9 @@ from featurestore.training.kernel import Counts, Options, event_time_name, statu
 
 TIMESTAMPS = "spark.sql.parquet.outputTimestampType"
 """Spark's setting of how a Parquet file holds instants."""
+
+
+MODES = ("errorifexists", "overwrite", "append")
 
 
 class FrameColumns:
@@ -61,17 +66,18 @@ class SparkFrame:
     def to_parquet(self, path: str | Path, *, mode: str = "errorifexists") -> dict[str, Any]:
         """Write the rows as a folder of Parquet files, by the executors; the manifest, what was counted in it.
 
-        A path of this machine has the manifest beside it. mode: of Spark's writer. Raises FilesChangedError where a file of a source
-        was changed since it was listed: then what was written is not to be used.
+        path: a Path is one of this machine; text is what Spark takes it for. Where the folder then lies on this machine, the manifest
+        is written beside it. mode: of Spark's writer: errorifexists, overwrite or append. Raises FilesChangedError where a file of
+        a source was changed since it was listed: then what was written is not to be used.
         """
-        manifest = self._written(lambda rows: rows.write.mode(mode).parquet(str(path)))
-        if isinstance(path, Path) or "://" not in path:
+        manifest = self._written(lambda rows: rows.write.mode(_mode(mode)).parquet(spark_place(path)))
+        if isinstance(path, Path) or Path(path).is_dir():
             self._on_written(Path(path), manifest)
         return manifest
 
     def to_table(self, name: str, *, mode: str = "errorifexists") -> dict[str, Any]:
         """The same into a table of Spark's catalog."""
-        return self._written(lambda rows: rows.write.mode(mode).saveAsTable(name))
+        return self._written(lambda rows: rows.write.mode(_mode(mode)).saveAsTable(name))
 
     def _shown(self, rows: Any) -> Any:
         from pyspark.sql import functions as f
@@ -99,3 +105,10 @@ class SparkFrame:
         manifest = {**self.manifest, "notices": list(self.manifest["notices"])}
         counts.enter(manifest)
         return manifest
+
+
+def _mode(mode: str) -> str:
+    """How a frame is written; RequestError where nothing may be, since nothing would be counted."""
+    if mode not in MODES:
+        raise RequestError(f"mode is {' or '.join(map(repr, MODES))}, and not {shown(mode)}")
+    return mode

@@ -112,6 +112,11 @@ def named(name: str) -> Any:
     return f.col("`" + name.replace("`", "``") + "`")
 
 
+def spark_place(path: str | Path) -> str:
+    """A path that a caller gives as Spark takes it: a Path lies on this machine, whatever Spark's own file system is."""
+    return f"file://{path.absolute()}" if isinstance(path, Path) else path
+
+
 def spark_type(of: FeatureType) -> str:
     """A feature type as Spark's SQL writes it."""
     if of.element is not None:
