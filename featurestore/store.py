@@ -81,8 +81,8 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_versions import Patience, ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
-from featurestore.sources.optimize import Optimized, optimize, sorted_states
-from featurestore.sources.optimize import remove as remove_copies
+from featurestore.sources.sorted.optimize import Optimized, optimize, sorted_states
+from featurestore.sources.sorted.optimize import remove as remove_copies
 from featurestore.streams.consume import StreamProject, consume, replay, streamed
 from featurestore.streams.consumer import Consumed, ConsumeOptions
 from featurestore.streams.poison import PoisonMessage

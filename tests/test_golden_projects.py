@@ -115,7 +115,7 @@ FORMATS = {
     "tiles of files": ("tiles/file_tile_store.py", "FORMAT"),
     "copies of rows that lie in no Parquet file": ("sources/copies.py", "VERSION"),
     "the plan of a frame in parts": ("training/parts.py", "FORMAT"),
-    "sorted copies of sources": ("sources/sorted_copies.py", "FORMAT"),
+    "sorted copies of sources": ("sources/sorted/sorted_copies.py", "FORMAT"),
     "what lies beside records for TensorFlow": ("integrations/tensorflow/records.py", "FORMAT"),
 }
 """Each row of the page's table, and the constants that it tells of."""

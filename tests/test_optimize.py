@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-import featurestore.sources.sorted_copies as sorted_copies
+import featurestore.sources.sorted.sorted_copies as sorted_copies
 from featurestore import ARRIVAL, Count, Entity, FeatureService, FeatureStore, LastN, Latest, ManualClock, Mean, Sum
 from featurestore.cli import app
 from featurestore.errors import FeatureStoreError, NotFoundError, SourceError

@@ -19,7 +19,7 @@ from featurestore.semantics.columns import ZONED, type_of_column
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.sql import literal, quote
 from featurestore.sources.source_files import SourceFile, source_error
-from featurestore.sources.texts import value_of
+from featurestore.sources.text.texts import value_of
 from featurestore.types import Date, FeatureType, Int64, String, Timestamp
 
 WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)

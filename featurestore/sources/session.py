@@ -34,7 +34,7 @@ from featurestore.sources.partitions import (
 )
 from featurestore.sources.scans import both_scans, rows_of_copies, rows_of_files, rows_of_table
 from featurestore.sources.schemas import pushed_types, readable, taken_columns
-from featurestore.sources.sorted_copies import SortedCopies, SortedKey, has_copies, may_leave_out
+from featurestore.sources.sorted.sorted_copies import SortedCopies, SortedKey, has_copies, may_leave_out
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import no_database

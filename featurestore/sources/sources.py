@@ -19,16 +19,16 @@ from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals, Sighting
 from featurestore.sources.copies import Batches, copy_of, copy_path, tidy
-from featurestore.sources.database_copies import copied_files
-from featurestore.sources.delta_tables import DeltaTables
-from featurestore.sources.iceberg_tables import IcebergTables
+from featurestore.sources.databases.database_copies import copied_files
 from featurestore.sources.log import Log
 from featurestore.sources.partitions import guessed_types
 from featurestore.sources.push_logs import ROWS, PushLogs
 from featurestore.sources.schemas import FileColumns, Schemas, agreed_columns
 from featurestore.sources.source_files import Places, SourceFile, source_error
-from featurestore.sources.tables import Arrival, TableFile, TableState
-from featurestore.sources.text_files import batches
+from featurestore.sources.tables.delta_tables import DeltaTables
+from featurestore.sources.tables.iceberg_tables import IcebergTables
+from featurestore.sources.tables.table_files import Arrival, TableFile, TableState
+from featurestore.sources.text.text_files import batches
 from featurestore.types import FeatureType
 
 AGREED_SETS = 64

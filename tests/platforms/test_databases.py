@@ -23,7 +23,7 @@ import pytest
 
 from featurestore import ARRIVAL, Count, DatabaseSource, Entity, FeatureStore, FeatureView, ManualClock, Sum
 from featurestore.errors import DeclarationError, FeatureStoreError, SourceError
-from featurestore.sources import database_copies, databases
+from featurestore.sources.databases import connections, database_copies
 from featurestore.types import String
 from tests.platforms.conftest import Told
 from tests.servers import PostgresServer
@@ -306,7 +306,7 @@ def test_declarations_that_cannot_be() -> None:
     ],
 )
 def test_what_each_kind_is_asked(scheme: str, table: str, cursor: str) -> None:
-    of = databases.DATABASES[scheme]
+    of = connections.DATABASES[scheme]
     asked = database_copies.new_rows(source(table='sales.or"ders'), of, "7")
     assert asked == (
         f"SELECT max({cursor}) AS c FROM {table} AS r WHERE {cursor} > 7",
@@ -324,11 +324,11 @@ def test_what_each_kind_is_asked(scheme: str, table: str, cursor: str) -> None:
     [("sqlite", r"'o''c\n'"), ("postgresql", r"'o''c\n'"), ("snowflake", r"'o''c\\n'"), ("bigquery", r"'o\'c\\n'")],
 )
 def test_texts_and_times_of_each_kind(scheme: str, text: str) -> None:
-    of = databases.DATABASES[scheme]
-    assert databases.literal(of, source(), r"o'c\n") == text
+    of = connections.DATABASES[scheme]
+    assert connections.literal(of, source(), r"o'c\n") == text
     at = datetime(2026, 3, 1, 2, 0, 0, 1, tzinfo=timezone(timedelta(hours=2)))
-    assert databases.literal(of, source(), at) == "'2026-03-01 00:00:00.000001+00:00'"
-    assert databases.literal(of, source(), at.date()) == "'2026-03-01'"
+    assert connections.literal(of, source(), at) == "'2026-03-01 00:00:00.000001+00:00'"
+    assert connections.literal(of, source(), at.date()) == "'2026-03-01'"
 
 
 def test_urls_of_warehouses() -> None:
@@ -356,7 +356,7 @@ def test_urls_of_warehouses() -> None:
             },
         ),
     ):
-        assert databases.database_of(source(), url).connect(url) == said
+        assert connections.database_of(source(), url).connect(url) == said
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_the_drivers_of_warehouses_are_there_and_say_what_fails(url: str, words:
 
 def test_a_driver_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for scheme, extra in (("snowflake", "snowflake"), ("bigquery", "bigquery"), ("postgresql", "databases")):
-        monkeypatch.setitem(sys.modules, f"{databases.DATABASES[scheme].driver}.dbapi", None)
+        monkeypatch.setitem(sys.modules, f"{connections.DATABASES[scheme].driver}.dbapi", None)
         with (
             FeatureStore(project(tmp_path / "here", f"{scheme}://me:hush@host/db")) as store,
             pytest.raises(SourceError, match=rf"adbc_driver_{scheme}.*pip install 'featurestore\[{extra}\]'"),

@@ -30,7 +30,7 @@ from featurestore import (
     ParquetSource,
 )
 from featurestore.errors import DeclarationError, SourceError
-from featurestore.sources import delta_tables
+from featurestore.sources.tables import delta_tables
 from featurestore.types import Bool, Date, Decimal, Float64, Int64, String, Timestamp
 from tests.platforms.conftest import Told
 from tests.platforms.s3_server import s3_server

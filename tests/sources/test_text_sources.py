@@ -16,8 +16,8 @@ import pytest
 from featurestore import CsvSource, Entity, FeatureStore, FeatureView, JsonLinesSource, ManualClock
 from featurestore.declare.text_sources import TextSource
 from featurestore.errors import DeclarationError, FilesChangedError, SourceError
-from featurestore.sources import text_files
 from featurestore.sources.offline import Offline
+from featurestore.sources.text import text_files
 from featurestore.types import Array, Bool, Date, Float64, Int32, Int64, String, Timestamp
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

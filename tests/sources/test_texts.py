@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.semantics.input_columns import WrongValueError
-from featurestore.sources.texts import column_of, value_of
+from featurestore.sources.text.texts import column_of, value_of
 from featurestore.types import (
     Array,
     Bool,

@@ -23,7 +23,7 @@ from featurestore.sources.copies import Batches
 from featurestore.sources.object_stores import readable
 from featurestore.sources.partitions import NULL, partition_type
 from featurestore.sources.source_files import SourceFile, source_error
-from featurestore.sources.tables import Commit, TableFile, TableState, arrivals, originals
+from featurestore.sources.tables.table_files import Commit, TableFile, TableState, arrivals, originals
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -16,7 +16,7 @@ from featurestore.lazy import pa, pa_csv, pc
 from featurestore.semantics.input_columns import WrongValueError
 from featurestore.semantics.values import canonical
 from featurestore.sources.source_files import source_error
-from featurestore.sources.texts import column_of
+from featurestore.sources.text.texts import column_of
 from featurestore.sources.unreadable import HEAD, KINDS
 from featurestore.types import String, Timestamp, from_json
 

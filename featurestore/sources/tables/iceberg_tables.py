@@ -19,7 +19,7 @@ from featurestore.errors import FilesChangedError, SourceError
 from featurestore.lazy import pa, pq
 from featurestore.sources.copies import Batches
 from featurestore.sources.source_files import SourceFile, source_error
-from featurestore.sources.tables import Commit, TableFile, TableState, arrivals, originals
+from featurestore.sources.tables.table_files import Commit, TableFile, TableState, arrivals, originals
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema

@@ -16,7 +16,7 @@ from featurestore.report import plain
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
-from featurestore.sources.sorted_copies import (
+from featurestore.sources.sorted.sorted_copies import (
     JOINED_BELOW,
     SortedCopies,
     SortedKey,

@@ -25,7 +25,7 @@ from featurestore.errors import did_you_mean
 from featurestore.lazy import pa, pq
 from featurestore.sources.copies import KEPT_SECONDS, write_parquet
 from featurestore.sources.database_overlap import begin_of, unseen
-from featurestore.sources.databases import (
+from featurestore.sources.databases.connections import (
     DatabaseConnection,
     DatabaseKind,
     connected,
