@@ -85,7 +85,7 @@ def _article(name: str) -> str:
 def _own(item: ErrorDetails) -> str:
     if item["type"] == "missing":
         return "must be given"
-    if item["type"] == "too_short":
+    if item["type"] in {"too_short", "string_too_short"}:
         return "must not be empty"
     if item["type"] == "string_pattern_mismatch":
         form = str(item.get("ctx", {}).get("pattern", "")).strip("^$")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict, Unpack
+from typing import Annotated, Any, Literal, TypedDict, Unpack
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from featurestore.declare.declaration import ColumnName, Declaration, declares
 
@@ -65,12 +65,6 @@ class Stream(Declaration):
         """Its class and its name at its broker, for messages."""
         return f"{type(self).__name__} '{self.called}'"
 
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        if not self.called:
-            raise ValueError("its name at the broker must not be empty")
-        return self
-
 
 class KafkaStream(Stream):
     """A topic of Kafka: `KafkaStream("swipes", broker="events")`. It takes the extra `kafka`.
@@ -78,11 +72,9 @@ class KafkaStream(Stream):
     A message without a value is a deletion, where the source says `deleted`: the columns that `fields` reads of the key say of what.
     """
 
-    SAID_AS: ClassVar[Mapping[str, str]] = {}
-
     kind: Literal["kafka"] = "kafka"
     """Which of the streams it is."""
-    topic: str
+    topic: Annotated[str, Field(min_length=1)]
     """The topic's name."""
 
     @property
@@ -100,7 +92,7 @@ class RedisStream(Stream):
 
     kind: Literal["redis"] = "redis"
     """Which of the streams it is."""
-    key: str
+    key: Annotated[str, Field(min_length=1)]
     """The key in Redis under which it lies."""
     field: str = "data"
     """The field of an entry that has the message; the other fields are not read."""

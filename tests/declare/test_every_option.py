@@ -27,11 +27,13 @@ from featurestore import (
     FeatureView,
     IcebergSource,
     JsonLinesSource,
+    KafkaStream,
     LastDistinctN,
     LastN,
     Latest,
     ParquetSource,
     PushSource,
+    RedisStream,
     Request,
     RequestTime,
     StdDev,
@@ -76,6 +78,8 @@ WHOLE: dict[type, dict[str, Any]] = {
     TableSource: {"name": "rows", "path": "rows.duckdb", "table": "rows", "event_time": "at"},
     DataFrameSource: {"name": "rows", "frame": FRAME, "event_time": "at"},
     PushSource: {"name": "rows", "schema": SCHEMA, "event_time": "at"},
+    KafkaStream: {"topic": "rows", "broker": "events"},
+    RedisStream: {"key": "rows", "broker": "cache"},
     FeatureView: {"name": "view", "entity": THING, "source": ROWS, "features": ["x"]},
     FeatureService: {"name": "service", "features": [VIEW]},
     OnDemand: {"function": twice, "inputs": [VIEW["x"]], "output": Float64},
@@ -248,6 +252,24 @@ TEXT_SOURCE: dict[str, tuple[Wrong, ...]] = {
         Wrong({}, "must not be empty"),
     ),
 }
+STREAM_NAMES = (*TEXT, Wrong("", "must not be empty"))
+STREAM: dict[str, tuple[Wrong, ...]] = {
+    "broker": (*TEXT, Wrong("", "must not be empty")),
+    "format": (
+        Wrong("protobuf", "must be 'json', 'avro' or 'arrow', and is 'protobuf'"),
+        Wrong(3, "must be 'json', 'avro' or 'arrow'"),
+    ),
+    "fields": (
+        Wrong(["x"], "must be a dict"),
+        Wrong({"x": 3}, "must be text, and is 3"),
+        Wrong({"x": "a..b"}, "'a..b' names no field of a message"),
+        Wrong({"x": "$ofset"}, "'$ofset' is nothing of a message"),
+        Wrong({"a b": "x"}, "'a b' is no name"),
+    ),
+    "ignore": (Wrong(3, "must be a list"), Wrong([3], "must be text, and is 3")),
+    "start": (Wrong("end", "must be 'first' or 'last', and is 'end'"),),
+}
+
 CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
     Entity: {
         "name": NAMES,
@@ -273,6 +295,7 @@ CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
         "table": (*TEXT[:1], Wrong("", "table or query must be said")),
         "query": (*TEXT[:1], Wrong("SELECT 1", "table and query are two ways")),
         "cursor": (*TEXT[:1], Wrong("", "")),
+        "overlap": DURATION,
     },
     DeltaSource: {
         **SOURCE,
@@ -332,7 +355,13 @@ CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
             Wrong(ROWS, "its history must say known_at, or known_after", {"cutover": pd.Timestamp("2026-03-01", tz="UTC")}),
         ),
         "cutover": (*INSTANT, Wrong(pd.Timestamp("2026-03-01", tz="UTC"), "history and cutover go together")),
+        "stream": (
+            Wrong("rows", "must be a Stream, and is 'rows'"),
+            Wrong(KafkaStream("rows", broker="events", fields={"z": "z"}), "the schema has no column 'z'"),
+        ),
     },
+    KafkaStream: {"topic": STREAM_NAMES, **STREAM},
+    RedisStream: {"key": STREAM_NAMES, "field": TEXT, **STREAM},
     FeatureView: {
         "name": NAMES,
         "entity": (Wrong("thing", "must be an Entity, and is 'thing'"), Wrong([THING], "must be an Entity")),

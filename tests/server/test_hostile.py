@@ -205,7 +205,7 @@ def test_a_server_listens_for_this_machine_alone_where_nobody_says_otherwise() -
 
 RUNS = {"eval", "exec", "compile", "__import__"}
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "xmlrpc", "code"}
-OTHER_PYTHON = "migrate/feast_reader.py"
+OTHER_PYTHON = "migrate/feast_reader/repository.py"
 """It runs in Feast's own environment, over a repository of the user's, and reads YAML that runs nothing."""
 DECLARED = {"declare/arguments.py", "declare/syntax.py"}
 """Where the annotations of this package are read, and the definitions of the user compiled, which are not run there."""
