@@ -516,7 +516,7 @@ def test_a_view_that_was_taken_back_is_as_true_as_before() -> None:
         store.push("swipes", [row(1), row(2, 2)])
         codec = (
             store._project.pushing._pusher("swipes")
-            ._applying._views[store._project.applied(["view"])[0].fingerprint]
+            ._state.applying._views[store._project.applied(["view"])[0].fingerprint]
             .keys
         )
         kept = {key: value for keys in store.online.scan(codec.record_prefix)

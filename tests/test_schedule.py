@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from featurestore import FeatureStore
 from tests.cli.test_commands import run
 from tests.test_follow import read_until
 
@@ -27,6 +28,8 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The paths of the examples, and what stands for each here: an environment's command, a repository that is applied."""
     folder = tmp_path_factory.mktemp("schedule")
     run(folder, "init", "shop")
+    with (folder / "shop" / "featurestore.toml").open("a") as settings:
+        settings.write("[serving_log]\nrate = 1.0\n")
     run(folder / "shop", "apply", "--yes")
     program = folder / "featurestore"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m featurestore "$@"\n')
@@ -77,6 +80,8 @@ def test_what_the_service_follows_ends_by_sigterm(words: dict[str, str]) -> None
 def test_what_systemd_cron_and_airflow_start_runs(words: dict[str, str]) -> None:
     """Each command, with its words as they stand."""
     assert succeeds(command_of("featurestore-materialize.service"), words) == ""
+    with FeatureStore(words["/srv/shop"]) as store:  # an audit of nothing would stop
+        store.get_online_features({"customer": "ann", "amount": 1.0}, "order_model")
     lines = [
         line.split(maxsplit=5) for line in (SCHEDULE / "crontab").read_text().splitlines() if line[:1] in "*0123456789"
     ]

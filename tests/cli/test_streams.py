@@ -31,8 +31,12 @@ LONGEST_S = 120.0
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("streams")
     run(folder, "init", "shop")
+    with (folder / "shop" / "featurestore.toml").open("a") as settings:
+        settings.write("[serving_log]\nrate = 1.0\n")  # of which drift tells
     for command in ("apply", "materialize", "push", "historical"):
         run(folder / "shop", *shlex.split(PRINTS[command]))
+    with FeatureStore(folder / "shop") as store:
+        store.get_online_features({"customer": "ann", "amount": 1.0}, "order_model")
     run(folder / "shop", "backup", "../whole.tar")
     return folder / "shop"
 
@@ -61,19 +65,20 @@ def nobody() -> Iterator[int]:
 
 
 SAYS = {
-    **PRINTS, "materialize": "materialize", "init": "init other", "verify": "verify", "keys": "keys list", "registry": "registry copy .featurestore/registry.db moved.db", "help": "--help", "version": "--version",
+    **PRINTS, "optimize": "optimize", "poison": "poison list carts", "drift": "drift order_model --baseline json.parquet", "materialize": "materialize", "init": "init other", "verify": "verify", "keys": "keys list", "registry": "registry copy .featurestore/registry.db moved.db", "help": "--help", "version": "--version",
     "help of one": "push --help", "restore": "--repo ../restored restore ../whole.tar", "export-feast": "export-feast elsewhere",
 }  # fmt: skip
 UNREAD = [
     name
     for name in dict.fromkeys([*itertools.chain(*GROUPS.values()), *SAYS])
-    if name not in {"serve", "teardown", "import-feast"}
+    if name not in {"serve", "teardown", "import-feast", "consume"}
 ]
 
 
 @pytest.mark.parametrize("command", UNREAD)
 def test_a_command_whose_output_nobody_reads_ends_quietly(shop: Path, command: str) -> None:
-    """Whatever it prints. A server prints nothing, of teardown's repository the others live, and import-feast needs Feast."""
+    """Whatever it prints. A server prints nothing, of teardown's repository the others live, import-feast needs Feast, and consume
+    a broker."""
     with nobody() as unread:
         assert ended(started(shop, SAYS[command], stdout=unread)) == (BROKEN_PIPE, "")
 

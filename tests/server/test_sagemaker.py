@@ -177,7 +177,7 @@ def test_a_query_that_is_no_text_is_refused(store: FeatureStore, client: httpx.C
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"value": " 1"}, "is no number"), ({"value": "1_0"}, "is no number"), ({"value": "NaN"}, "is no number"),
+        ({"value": " 1"}, "is no decimal"), ({"value": "1_0"}, "is no decimal"), ({"value": "NaN"}, "is no decimal"),
         ({"value": "1.0001"}, "more than 3 decimal places"), ({"value": ["1"]}, "it is no list"), ({"uid": "other"}, "given twice"),
         ({"gone": "true"}, "no feature 'gone'"), ({"v": "1", "value": "1"}, "given twice"), ({"known_at": "1"}, "no feature 'known_at'"),
     ],

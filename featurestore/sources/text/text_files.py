@@ -18,7 +18,7 @@ from featurestore.semantics.values import canonical
 from featurestore.sources.source_files import source_error
 from featurestore.sources.text.texts import column_of
 from featurestore.sources.unreadable import HEAD, KINDS
-from featurestore.types import String, Timestamp, from_json
+from featurestore.types import Bytes, String, Timestamp, from_json
 
 BLOCK_BYTES = 8 << 20
 """Of a CSV file, read at once; a line may not be longer."""
@@ -111,8 +111,9 @@ def _converted(source: CsvSource, path: str, batch: pa.RecordBatch, first: int) 
     columns = []
     for name, read in zip(batch.schema.names, batch.columns, strict=True):
         of = source.columns[name]
-        # Of no other type is an empty text in quotes a value, so it is null as one without is.
-        texts = pc.if_else(pc.equal(read, ""), None, read) if of != String and "" in source.null else read
+        # Of other types an empty text in quotes is no value, so it is null as one without is.
+        is_value = of in {String, Bytes}
+        texts = read if is_value or "" not in source.null else pc.if_else(pc.equal(read, ""), None, read)
         try:
             columns.append(column_of(texts, of, zone=source.timezone))
         except WrongValueError as error:
