@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
+from featurestore.durable.parquet import storable
 from tests.oracle import (
     Answer,
     SourceSpec,
@@ -515,6 +516,6 @@ def write_parquet(table: pa.Table, directory: Path, *, files: int = 3, seed: int
     paths = []
     for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(order)], strict=True)):
         path = directory / f"part-{number}.parquet"
-        pq.write_table(table.take(pa.array(order[start:end], type=pa.int64())), path)
+        pq.write_table(storable(table.take(pa.array(order[start:end], type=pa.int64()))), path)
         paths.append(path)
     return paths

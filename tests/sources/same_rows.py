@@ -30,6 +30,7 @@ from featurestore import (
     TableSource,
 )
 from featurestore.declare.sources import Source
+from featurestore.durable.parquet import storable
 from featurestore.types import (
     Array,
     Bool,
@@ -83,7 +84,7 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
 
 def parquet(folder: Path, rows: list[dict[str, Any]], **words: Any) -> Source:
     listed = table(rows).rename_columns({"embedding": "list"})  # a Parquet file says no length
-    pq.write_table(listed, folder / "rows.parquet")
+    pq.write_table(storable(listed), folder / "rows.parquet")
     return ParquetSource("rows", folder / "rows.parquet", derived={"embedding": "CAST(list AS FLOAT[2])"}, **words)
 
 
