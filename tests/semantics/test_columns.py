@@ -22,6 +22,7 @@ from featurestore.semantics.columns import (
     read_sql,
     type_of_arrow,
     type_of_column,
+    type_that_holds,
     widens,
 )
 from featurestore.types import (
@@ -201,3 +202,27 @@ def test_columns_of_a_source_say_what_is_wrong_with_them() -> None:
     for columns in (plain, alone):
         assert RawColumns.named_as(columns, {"a": "INTEGER"}) is columns
         assert (RawColumns.fault(columns, "a"), RawColumns.mix(columns, "a")) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("arrow", "of"),
+    [
+        (pa.uint64(), Int64),
+        (pa.float16(), Float32),
+        (pa.decimal256(38, 0), Decimal(38, 0)),
+        (pa.decimal256(39, 0), None),
+        (pa.decimal128(3, 5), None),
+        (pa.decimal128(3, -1), None),
+        (pa.int16(), Int32),
+        (pa.duration("s"), None),
+    ],
+)
+def test_what_holds_a_column_as_it_comes(arrow: pa.DataType, of: FeatureType | None) -> None:
+    """Beside the types of features: halves, unsigned numbers of 64 bits, and decimals of other widths; none that would lose digits."""
+    assert type_that_holds(arrow) == of
+
+
+def test_no_feature_type_has_more_digits_behind_the_point_than_it_has() -> None:
+    """Nor fewer than none: what Arrow can write and DuckDB cannot is no type of a feature."""
+    assert type_of_arrow(pa.decimal128(3, 5)) is None
+    assert type_of_arrow(pa.decimal128(3, -1)) is None
