@@ -52,8 +52,12 @@ with FeatureStore(sys.argv[1], clock=ManualClock(datetime(2024, 5, 1, 12, tzinfo
 
 @contextmanager
 def stopped(folder: Path, where: str) -> Iterator[int]:
-    """The id of a pusher that was stopped in the middle of a push, and goes on afterwards to its end."""
-    process = subprocess.Popen([sys.executable, "-c", STOPPED, str(folder), where], stderr=subprocess.PIPE)
+    """The id of a pusher that was stopped in the middle of a push, and goes on afterwards to its end.
+
+    In a session of its own: the kernel lets what is stopped go on where its group of processes loses the last tie to its session.
+    """
+    command = [sys.executable, "-c", STOPPED, str(folder), where]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
     try:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status), process.communicate()[1]
