@@ -117,7 +117,7 @@ class Session:
 
     def _check_in_force(self, error: Exception) -> None:
         """FilesChangedError where what could not be read is a file of a log that was sealed and erased from since it was listed."""
-        text = str(error) if isinstance(error, duckdb.IOException) else ""
+        text = "".join(str(one) for one in (error, error.__cause__) if isinstance(one, duckdb.IOException))
         for source in self._shared.read.values():
             if not isinstance(source, PushSource) or f"{self._sources.log(source).folder}/" not in text:
                 continue
