@@ -15,6 +15,7 @@ from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import ParquetSource, Source
 from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.rows import keys_stay
 from featurestore.semantics.service import ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.source_columns import own_columns
 from featurestore.semantics.view import ResolvedView
@@ -105,7 +106,7 @@ def _step(
             continue
         columns, types = _key_columns(own[0]), service.key_inputs
         keys = tuple((columns[name], types[name]) for name in names)
-        moves = bool(source.identity) and not {column for column, _ in keys} <= set(source.identity)
+        moves = not keys_stay(source, [column for column, _ in keys])
         read = read_columns(source, [part.view for part in own], raw[source.name])
         routes.append(Route(source, own, keys, read, by_identity=moves and not isinstance(source, PushSource)))
     inputs = {name: service.key_inputs[name] for name in names}

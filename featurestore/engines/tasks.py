@@ -232,7 +232,7 @@ def _back(route: Route, name: str, column: pa.ChunkedArray, to: pa.DataType) -> 
 def _apart(batches: Iterator[pa.RecordBatch], names: list[str]) -> tuple[list[pa.Table] | None, Counts]:
     """The tables of a stream by their columns, and what steps before counted; None where the stream has no batch."""
     parts: list[list[pa.RecordBatch]] = [[] for _ in names]
-    counts, empty = Counts(), False
+    counts, is_begun = Counts(), False
     for batch in batches:
         tags = batch[TAG]
         for tag in tags.unique().to_pylist():
@@ -243,11 +243,11 @@ def _apart(batches: Iterator[pa.RecordBatch], names: list[str]) -> tuple[list[pa
             else:
                 rows = batch[names[tag + 1]].filter(chosen)
                 parts[tag + 1].append(pa.RecordBatch.from_struct_array(rows))
-        if not empty:
-            empty = True
+        if not is_begun:
+            is_begun = True
             for part, name in zip(parts, names, strict=True):
                 part.insert(0, pa.RecordBatch.from_struct_array(batch[name].slice(0, 0)))
-    return ([pa.Table.from_batches(part) for part in parts] if empty else None), counts
+    return ([pa.Table.from_batches(part) for part in parts] if is_begun else None), counts
 
 
 def _plain(table: pa.Table) -> pa.Table:

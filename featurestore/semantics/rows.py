@@ -14,7 +14,7 @@ SQL forms are over the columns that `words_sql` and `rows_sql` name; Python form
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,6 +146,11 @@ def within_sql(span: Span, as_of: int) -> str:
 def between_sql(condition: Callable[[int], str], after: int, upto: int) -> str:
     """Whether what can begin to hold, and does not end, began after an instant, and by another."""
     return f"(NOT ({condition(after)}) AND {condition(upto)})"
+
+
+def keys_stay(source: Source, columns: Collection[str]) -> bool:
+    """Whether all versions of a row have one key, which these columns of a source make: then no row of another key replaces it."""
+    return not source.identity or {*columns} <= {*source.identity}
 
 
 def named_terms(view: ResolvedView, table: str = "") -> list[str]:

@@ -54,12 +54,6 @@ def kolmogorov_smirnov(one: Sample, other: Sample) -> float:
     return float(np.abs(shares - others).max())
 
 
-def is_chance(distance: float, one: int, other: int, *, alpha: float = 0.05) -> bool:
-    """Whether two samples of so many values of one distribution are that far apart, by Kolmogorov-Smirnov, in more than `alpha` of cases:
-    c(alpha) = sqrt(-ln(alpha / 2) / 2), and the distance is at most c(alpha) sqrt((n + m) / (n m))."""
-    return distance <= math.sqrt(-math.log(alpha / 2) / 2) * math.sqrt((one + other) / (one * other))
-
-
 def wasserstein(one: Sample, other: Sample) -> float | None:
     """The area between the shares of values up to each number: how far, in the column's unit, a value has to be moved in the mean to make
     one sample the other. Of what is finite; None where a side has nothing that is.

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +24,7 @@ from featurestore import (
     ARRIVAL,
     Count,
     DataFrameSource,
+    DeltaSource,
     Entity,
     FeatureService,
     FeatureStore,
@@ -373,6 +375,23 @@ def test_files_are_those_that_were_listed(spark: Any, tmp_path: Path) -> None:
         )
         with pytest.raises(FilesChangedError):
             frame.to_parquet(tmp_path / "after")
+
+
+def test_rows_of_a_delta_table_count_from_their_commits(spark: Any, tmp_path: Path) -> None:
+    """Also of a table that nobody has looked at before: its log says when rows came, and not the journal alone."""
+    before = datetime.now(UTC) - timedelta(hours=1)
+    rows = pa.table({"user": [1, 2], "at": pa.array([before] * 2, pa.timestamp("us", "UTC")), "x": [1.5, None]})
+    deltalake.write_deltalake(tmp_path / "rows", rows)
+    deltalake.write_deltalake(tmp_path / "rows", rows.slice(0, 1), mode="append")
+    source = DeltaSource("rows", tmp_path / "rows", event_time="at", known_at=ARRIVAL)
+    view = FeatureView(
+        "view", entity=USER, source=source, refresh="continuous", features={"x": Latest("x"), "n": Count(window="2d")}
+    )
+    instants = [before + timedelta(minutes=30), before + timedelta(hours=2)]
+    asked = [{"user": user, "event_timestamp": at} for user in (1, 2, 3) for at in instants]
+    with FeatureStore.local(clock=ManualClock(before + timedelta(days=1))) as store:
+        found, _ = same(spark, store, spine_of(asked), [view], tmp_path, with_status=True)
+    assert found["view__n"].to_pylist() == [None, 2, None, 1, None, None]
 
 
 def test_executors_with_other_versions_are_refused(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ class SourceReader:
             table = values_table(source, files, partitions)
             beside |= {name: table[f"p{place}"].to_pylist() for place, name in enumerate(partitions)}
         if source.arrives:
-            beside[ARRIVED] = self._offline.arrivals.instants(source.name, [file.sighting for file in files])
+            beside[ARRIVED] = self._offline.instants(source, files)
         groups: dict[tuple[Any, ...], list[int]] = {}
         for number, columns in enumerate(stored):
             said = tuple(repr(values[number]) for values in beside.values())

@@ -24,7 +24,6 @@ from featurestore.durable.own_folder import own_folder
 from featurestore.errors import did_you_mean
 from featurestore.lazy import pa, pq
 from featurestore.sources.copies import KEPT_SECONDS, write_parquet
-from featurestore.sources.database_overlap import begin_of, unseen
 from featurestore.sources.databases.connections import (
     DatabaseConnection,
     DatabaseKind,
@@ -34,6 +33,7 @@ from featurestore.sources.databases.connections import (
     place,
     quoted,
 )
+from featurestore.sources.databases.database_overlap import begin_of, unseen
 from featurestore.sources.source_files import source_error
 
 INDEX = "index.json"

@@ -33,6 +33,7 @@ from featurestore.errors import SourceError
 from featurestore.lazy import duckdb, pa, pq
 from featurestore.semantics.columns import RawColumns, read_sql
 from featurestore.semantics.engine import stream
+from featurestore.semantics.rows import keys_stay
 from featurestore.semantics.sql import file_list, quote
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.source_files import SourceFile
@@ -134,7 +135,7 @@ def may_leave_out(view: ResolvedView) -> bool:
     if not can_be_sorted(source) or not view.keys:
         return False
     own = {key.column for key in view.keys}
-    return not own & {*source.derived} and (not source.identity or own <= {*source.identity})
+    return not own & {*source.derived} and keys_stay(source, own)
 
 
 class ChosenRows(NamedTuple):
