@@ -39,7 +39,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-# DRAWS_PERCENT is what tests/draws.py takes
+# DRAWS_PERCENT is what tests/draws.py takes; files that draw, and those with long tests
 test-long: $(STAMP)
 	DRAWS_PERCENT=120 $(BIN)/python -m pytest $$(grep -rl "tests.draws" tests --include='test_*.py')
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import draws
 from tests.servers import PostgresServer, RedisServer
 
 sys.dont_write_bytecode = False  # else this process would compile the package and all tests anew,
@@ -73,7 +74,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path in NAMED_ALONE and not is_named else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not draws.TAKES_ALL and not any("::" in argument for argument in config.args):  # a test that is named is run
+        items[:] = [item for item in items if item.get_closest_marker("long") is None]
     here = Path(__file__).parent
     rank = {here / name: number for number, name in enumerate(LONGEST_FIRST)}
     if gone := [str(path) for path in rank if not path.exists()]:

@@ -1,10 +1,18 @@
-"""How often tests of chance draw: a third of what they say in `make test`, which is to stay short, and somewhat more than all of it in `make test-long`."""
+"""How much tests of chance draw, and which tests are long: `make test` is to stay short, and `make test-long` takes all."""
 
 from __future__ import annotations
 
 import os
 
-PERCENT = int(os.environ.get("DRAWS_PERCENT", "30"))
+import pytest
+
+PERCENT = int(os.environ.get("DRAWS_PERCENT", "20"))
+
+TAKES_ALL = PERCENT >= 100
+"""Whether this run is that of `make test-long`."""
+
+long = pytest.mark.long
+"""A test that costs seconds of processor time, and whose rule shorter ones look at too: for `make test-long` alone."""
 
 
 def draws(usual: int) -> int:

@@ -15,6 +15,7 @@ import redis
 from featurestore.errors import OnlineDamagedError
 from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.documents import resolved_view
+from tests.draws import long
 from tests.test_audit import HOUR, World
 
 KINDS = (
@@ -23,6 +24,7 @@ KINDS = (
 )  # fmt: skip
 
 
+@long
 def test_no_bit_changes_a_value(tmp_path: Path) -> None:
     """Training, lookups, explain, audit, materialize, push and compaction give what they give without damage, or an error of
     ours; of each kind of file one bit."""

@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
@@ -167,8 +168,13 @@ def described(status: int, text: str, *, kind: str, detail: str, path: str = "/v
     """How OpenAPI tells of a problem, with an example of it."""
     title = next((title for of, _, title in STATUS if of.__name__ == f"{kind}Error"), text)
     example = _body(status, title, detail, kind=kind, path=path) | {"request_id": EXAMPLE_ID}
-    schema = Problem.model_json_schema()
-    return {"description": text, "content": {PROBLEM: {"schema": schema, "example": example}}}
+    return {"description": text, "content": {PROBLEM: {"schema": _schema(), "example": example}}}
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    """What `Problem` is, as JSON Schema: a server tells of some twenty problems, and each time it would be made anew."""
+    return Problem.model_json_schema()
 
 
 SENT_BYTES = 256 << 10

@@ -21,6 +21,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.cli.application import GROUPS
 from tests.cli.test_commands import PRINTS, environment, run
+from tests.draws import long
 from tests.small import hours, spine, table, write
 
 BROKEN_PIPE, INTERRUPTED = 128 + signal.SIGPIPE, 128 + signal.SIGINT
@@ -75,7 +76,13 @@ UNREAD = [
 ]
 
 
-@pytest.mark.parametrize("command", UNREAD)
+EACH_ITS_WAY = "plan show status historical materialize push audit explain keys help version".split()
+"""Commands that print before, while and after they work, as a table, as text, as lines of JSON, and by the library of options."""
+
+
+@pytest.mark.parametrize(
+    "command", [name if name in EACH_ITS_WAY else pytest.param(name, marks=long) for name in UNREAD]
+)
 def test_a_command_whose_output_nobody_reads_ends_quietly(shop: Path, command: str) -> None:
     """Whatever it prints. A server prints nothing, of teardown's repository the others live, import-feast needs Feast, and consume
     a broker."""
@@ -159,9 +166,9 @@ def when(true: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     [
         "materialize",
         "historical spine.parquet model -o out.parquet",
-        "snapshot view --at 2024-06-01",
-        "explain view thing=1",
-        "simulate --from 2024-05-01 --to 2024-05-02 --service model",
+        pytest.param("snapshot view --at 2024-06-01", marks=long),
+        pytest.param("explain view thing=1", marks=long),
+        pytest.param("simulate --from 2024-05-01 --to 2024-05-02 --service model", marks=long),
     ],
 )
 def test_an_interrupted_command_ends_with_130_and_no_word(slow: Path, line: str, after_s: float) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.types import Array, Decimal, FeatureType, Float32, Float64, Int32, Int64
 from tests import fold_oracle
+from tests.draws import draws
 from tests.oracle import sort_key
 from tests.semantics.values import NUMBERS, SCALARS, TYPES, lifted, merged, name, rows_of
 
@@ -69,7 +70,7 @@ APPROXIMATE = [
 ]
 every_fold = pytest.mark.parametrize("case", EXACT + APPROXIMATE, ids=str)
 exact_folds = pytest.mark.parametrize("case", EXACT, ids=str)
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=draws(25), deadline=None)
 
 
 def test_every_fold_is_tried() -> None:

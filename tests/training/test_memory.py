@@ -11,6 +11,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from tests.draws import long
+
 ROWS = 4_500_000
 LIMIT = 96  # MB: half more than DuckDB 1.4 was seen to need for these rows, now and then
 
@@ -93,6 +95,7 @@ def test_a_run_beyond_the_memory_limit_spills_and_is_the_run_without(folder: Pat
     assert not (tmp_path / "without.parquet").exists()
 
 
+@long
 def test_folds_take_as_many_keys_at_once_as_memory_allows(folder: Path, tmp_path: Path) -> None:
     """Rows wait in DuckDB, which spills, and are folded some keys at a time: the same bits in less memory."""
     patch = "from featurestore.query.windows import batching; batching.MEMORY_BATCH_CELLS = 1_000_000\n"
