@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from featurestore.errors import OnlineDamagedError, OnlineUnavailableError
 from featurestore.online.contract import OnlineStore, Reading
+from featurestore.online.reading_threads import THREADS
 
 _Answer = asyncio.Future[Reading]
 
@@ -115,7 +116,7 @@ class CoalescingReader:
         if not is_apart:
             keys = dict.fromkeys(keys)
         try:
-            now, values = await self._loop.run_in_executor(None, self._store.get, [*first, *keys])
+            now, values = await THREADS.run(self._store.get, [*first, *keys], loop=self._loop)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
             self._fail(requests, error)
             return
