@@ -19,7 +19,8 @@ import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, ManualClock, ParquetSource
 from featurestore.errors import NotFoundError, OnlineUnavailableError
-from featurestore.materialize import follow, leader, materialize
+from featurestore.materialize import follow, kernel, lease_renewer
+from featurestore.materialize.kernel import RecordWriting, SlotWriter
 from featurestore.materialize.leader import Leader, leader_key
 from featurestore.materialize.lease import LEASE_US, LeaseTakenError
 from featurestore.online import Guard, Reading, open_online
@@ -34,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that follow each other quickly."""
     monkeypatch.setattr(follow, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(follow, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(leader, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(lease_renewer, "RENEW_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -143,15 +144,15 @@ def test_a_view_that_fails_stops_no_other(
 
 def test_what_nobody_foresaw_stops_nothing(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.apply([FeatureService("service", features=[view("first"), view("second")])])
-    real, met = materialize._write_all, []
+    real, met = RecordWriting.write, list[str]()
 
     def failing(context: Any, *args: Any, **words: Any) -> Any:
-        if context.view.name == "first" and not met:
-            met.append(context)
+        if context.slots.view.name == "first" and not met:
+            met.append(context.slots.view.name)
             raise ZeroDivisionError
         return real(context, *args, **words)
 
-    monkeypatch.setattr(materialize, "_write_all", failing)
+    monkeypatch.setattr(RecordWriting, "write", failing)
     with following(store):
         until(lambda: is_fresh(store, "first") and is_fresh(store, "second"))
     assert [one.detail["error"] for one in store.activity(what="fail to materialize")] == ["ZeroDivisionError"]
@@ -160,7 +161,7 @@ def test_what_nobody_foresaw_stops_nothing(store: FeatureStore, monkeypatch: pyt
 def test_it_stops_after_the_batch_that_runs(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the broken run is served, nobody waits for its lease, and the next one completes its work."""
     store.apply([FeatureService("service", features=[view("first")])])
-    real, writes = materialize._write, []
+    real, writes = SlotWriter.write, []
 
     def stopping(*args: Any) -> int:
         writes.append(args)
@@ -169,8 +170,8 @@ def test_it_stops_after_the_batch_that_runs(store: FeatureStore, monkeypatch: py
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(materialize, "EMBEDDED_BATCH_KEYS", 10)
-        patch.setattr(materialize, "_write", stopping)
+        patch.setattr(kernel, "EMBEDDED_BATCH_KEYS", 10)
+        patch.setattr(SlotWriter, "write", stopping)
         with following(store) as stop:
             until(stop.is_set)
     assert 20 <= len(writes) <= 22 < KEYS / 10

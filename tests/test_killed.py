@@ -21,16 +21,16 @@ KEYS = 3_000
 VICTIM = """
 import os, signal, sys
 from datetime import datetime
-import featurestore.materialize.materialize as m
+import featurestore.materialize.kernel as m
 from featurestore import FeatureStore
 m.BATCH_KEYS = m.EMBEDDED_BATCH_KEYS = 10
-write, writes = m._write, []
+write, writes = m.SlotWriter.write, []
 def dying(*args):
     writes.append(args)
     if len(writes) == 100:
         os.kill(os.getpid(), signal.SIGKILL)
     return write(*args)
-m._write = dying
+m.SlotWriter.write = dying
 FeatureStore(sys.argv[1], clock=lambda: datetime.fromisoformat(sys.argv[2])).materialize(progress=False)
 """
 

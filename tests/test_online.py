@@ -63,8 +63,8 @@ class Dying:
 def small_batches() -> Iterator[None]:
     """Two keys a batch, so that a run can die between any two."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.materialize.materialize.BATCH_KEYS", 2)
-        patch.setattr("featurestore.materialize.materialize.EMBEDDED_BATCH_KEYS", 2)
+        patch.setattr("featurestore.materialize.kernel.BATCH_KEYS", 2)
+        patch.setattr("featurestore.materialize.kernel.EMBEDDED_BATCH_KEYS", 2)
         yield
 
 

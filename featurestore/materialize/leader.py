@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Sequence
 
-from featurestore.errors import FeatureStoreError
-from featurestore.materialize.lease import Lease, LeaseLostError
+from featurestore.materialize.lease import Lease
+from featurestore.materialize.lease_renewer import LeaseRenewer
 from featurestore.online import OnlineStore
 from featurestore.online.view_codec import project_prefix
-
-RENEW_SECONDS = 20.0
-"""Seconds between two renewals: a sixth of a lease, so that a store that cannot be reached for a while costs none."""
 
 
 def leader_key(project: str, views: Sequence[str] | None = None) -> bytes:
@@ -29,27 +25,14 @@ class Leader:
 
     def __init__(self, store: OnlineStore, key: bytes) -> None:
         self._lease = Lease(store, key, "What is due")
-        self._lost, self._left = threading.Event(), threading.Event()
-        self._renewer = threading.Thread(target=self._renew, name="featurestore leader", daemon=True)
-        self._renewer.start()
+        self._renewer = LeaseRenewer(self._lease, name="featurestore leader")
 
     @property
     def is_lost(self) -> bool:
         """Whether another leads by now."""
-        return self._lost.is_set()
+        return self._renewer.is_lost
 
     def leave(self) -> None:
         """Let another lead, at once."""
-        self._left.set()
-        self._renewer.join()
+        self._renewer.stop()
         self._lease.give_up()
-
-    def _renew(self) -> None:
-        while not self._left.wait(RENEW_SECONDS):
-            try:
-                self._lease.renew()
-            except LeaseLostError:
-                self._lost.set()
-                return
-            except FeatureStoreError:  # the store cannot be reached; what is written there meanwhile says so, too
-                continue

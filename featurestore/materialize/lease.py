@@ -2,6 +2,9 @@
 
 Each batch is written only while the lease still holds exactly what this run last put there, and puts a new value in
 its place. A run that lost its lease can therefore write nothing more, and a batch is applied at most once.
+
+Where several processes write for one run, it gives them a run key: they write only while it holds what their run put there, in any
+order and as often as they like. Whoever takes the lease takes the run key away.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import NamedTuple
 import orjson
 
 from featurestore.clock import to_datetime
-from featurestore.errors import FeatureStoreError, MaterializeError
+from featurestore.errors import FeatureStoreError, MaterializeError, OnlineUnavailableError
 from featurestore.online import Guard, OnlineStore
 
 LEASE_US = 120_000_000
@@ -89,13 +92,44 @@ class LeaseLostError(MaterializeError):
     """The lease no longer holds what this run last put there."""
 
 
-class Lease:
-    """The right to write the records of a view, or to see to it that they are. title: what of, in messages. progress: what whoever
-    asks is told of it, from the next batch on."""
+class RunKey(NamedTuple):
+    """The right to write for a run that another process drives, until its driver gives another one, or ends. title: as of the lease."""
 
-    def __init__(self, store: OnlineStore, key: bytes, title: str) -> None:
+    guard: Guard
+    title: str
+
+    def writer(self, store: OnlineStore) -> RunKeyWriter:
+        """What writes by it."""
+        return RunKeyWriter(store, self)
+
+
+class RunKeyWriter:
+    """Writes for a run that another process drives. A batch may be written again: nothing but the same run writes these keys."""
+
+    def __init__(self, store: OnlineStore, key: RunKey) -> None:
+        self._store, self._key = store, key
+
+    def write(self, puts: Mapping[bytes, bytes | None]) -> None:
+        """Write a batch; LeaseLostError where the run is over, or has given another key."""
+        try:
+            written = self._store.write(puts, guard=self._key.guard)
+        except OnlineUnavailableError:  # it may have been applied
+            written = self._store.write(puts, guard=self._key.guard)
+        if not written:
+            raise LeaseLostError(
+                f"{self._key.title}: its run is over, or another one has taken over; nothing was written since"
+            )
+
+
+class Lease:
+    """The right to write the records of a view, or to see to it that they are. title: what of, in messages. run_key: under which key
+    others are let write for it, where any may be. progress: what whoever asks is told of it, from the next batch on."""
+
+    def __init__(self, store: OnlineStore, key: bytes, title: str, *, run_key: bytes | None = None) -> None:
         self._store = store
         self._key = key
+        self._run_key = run_key
+        self._lets_others = False  # whether there may be a run key
         self._title = title
         self._token = secrets.token_hex(8)
         self.progress: RunProgress | None = None
@@ -112,12 +146,25 @@ class Lease:
             raise
 
     def _take(self) -> None:
-        reading = self._store.get([self._key])
+        reading = self._store.get([self._key, *([] if self._run_key is None else [self._run_key])])
         self._value = reading.values[0]
         holder = alive_holder(self._value, reading.now)
         if holder is not None:
             raise LeaseTakenError(self._title, holder)
-        self.write({})
+        self._lets_others = reading.values[1:] not in ([], [None])  # a run that is dead did
+        self.write(self._run_over())
+        self._lets_others = False
+
+    def let_others(self) -> RunKey:
+        """A run key, by which other processes write for this run; those that were given before are void."""
+        assert self._run_key is not None, "the lease has a run key"
+        value, self._lets_others = secrets.token_bytes(8), True
+        self.write({self._run_key: value})
+        return RunKey(Guard(self._run_key, value), self._title)
+
+    def _run_over(self) -> dict[bytes, bytes | None]:
+        """What takes the run key away."""
+        return {self._run_key: None} if self._lets_others and self._run_key is not None else {}
 
     def write(self, puts: Mapping[bytes, bytes | None]) -> None:
         """Write a batch and renew the lease, at once; MaterializeError where another run has taken it."""
@@ -142,14 +189,14 @@ class Lease:
 
     def release(self, puts: Mapping[bytes, bytes | None]) -> None:
         """Write the last batch and give the lease up, at once."""
-        self._swap(puts, None)
+        self._swap({**puts, **self._run_over()}, None)
         HELD.discard(self._token)
 
     def give_up(self) -> None:
         """Release the lease after a failure, where that is still possible; it is nobody's for this process in any case."""
         with contextlib.suppress(FeatureStoreError):  # the failure that led here is the one to tell of
             self._find_again()
-            self._swap({}, None)
+            self._swap(self._run_over(), None)
         HELD.discard(self._token)
 
     def _find_again(self) -> None:

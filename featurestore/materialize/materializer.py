@@ -9,7 +9,14 @@ from typing import Protocol
 from featurestore.declare.push import PushSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import MaterializeError
-from featurestore.materialize.materialize import Run, forget_records, materialize_view, run_record
+from featurestore.materialize.materialize import (
+    Run,
+    RunEngine,
+    ThisProcess,
+    forget_records,
+    materialize_view,
+    run_record,
+)
 from featurestore.materialize.progress import Progress
 from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
@@ -46,12 +53,15 @@ class Materializer:
         self._registry, self._offline, self._store, self._pushed = registry, offline, store, pushed
         self._project, self._tiles = project, tiles
 
-    def materialize(self, view: ResolvedView, *, full: bool, progress: Progress) -> list[Run]:
-        """Make one view complete online, up to now; nothing of a version that was retired meanwhile is left there."""
+    def materialize(
+        self, view: ResolvedView, *, full: bool, progress: Progress, engine: RunEngine | None = None
+    ) -> list[Run]:
+        """Make one view complete online, up to now; nothing of a version that was retired meanwhile is left there. engine: where the
+        records of a view that is not kept by pushes are written; None: in this process."""
         if not self._stays(view):
             return []
         try:
-            runs = self._fill(view, full=full, progress=progress)
+            runs = self._fill(view, full=full, progress=progress, engine=engine)
         except MaterializeError:  # whose lease was freed with all else of the version
             if self._stays(view):
                 raise
@@ -69,16 +79,16 @@ class Materializer:
         held = ((one.view.name, one.view.fingerprint) for one in held_views(self._registry, state))
         return version in current.items() or version in state.leftovers or version in held
 
-    def _fill(self, view: ResolvedView, *, full: bool, progress: Progress) -> list[Run]:
+    def _fill(self, view: ResolvedView, *, full: bool, progress: Progress, engine: RunEngine | None) -> list[Run]:
         if view.is_pushed:
             assert isinstance(view.source, PushSource)
             if not view.source.is_open(self._store.get([]).now):  # what its history will know is not known yet
                 return []
             return self._pushed.fill(view, full=full)
+        here = ThisProcess(self._offline, self._store, progress, self._tiles)
         return materialize_view(
-            view, self._offline, self._store, project=self._project, progress=progress, full=full,
-            tiles=self._tiles,
-        )  # fmt: skip
+            view, self._offline, self._store, project=self._project, progress=progress, full=full, engine=engine or here
+        )
 
     def forget(self, view: ResolvedView, keys: Sequence[bytes]) -> int:
         """Delete the records of forgotten keys, and the view version's tiles of files; how many records there were.

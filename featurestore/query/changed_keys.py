@@ -15,16 +15,21 @@ def all_keys_sql(view: ResolvedView, scan: Scan) -> str:
     return f"SELECT DISTINCT {key_list(view)} FROM ({words_sql(view, scan)}) WHERE {has_key(view)}"
 
 
-def changed_keys_sql(view: ResolvedView, scan: Scan, *, after: int, upto: int, new_files: Sequence[int]) -> str:
+def changed_keys_sql(
+    view: ResolvedView, scan: Scan, *, after: int, upto: int, new_files: Sequence[int], new_rows_from: int | None = None
+) -> str:
     """The keys that may answer differently at `upto` than at `after` (µs), once each, as `(k…)`.
 
     Those of any version of a row that was learned in between, of rows that happened in between, of rows that an edge of a
-    window passed in between, and of all versions of rows in files that arrived since (`new_files`, by number in the scan).
+    window passed in between, and of all versions of rows in files that arrived since (`new_files`, by number in the scan; of rows that
+    lie in no file, those that have a number from `new_rows_from` on).
     The ttl and the `until` of plain features need no mention: both are judged at lookup.
     """
     learned = between_sql(lambda at: is_known_sql(view.timing.known_by(at)), after, upto)
     if new_files:
         learned = f"({learned} OR file IN ({', '.join(map(str, new_files))}))"
+    if new_rows_from is not None:
+        learned = f"({learned} OR row >= {new_rows_from})"
     touched = " OR ".join([learned, *_passed(view, after, upto)])
     words = words_sql(view, scan)
     if view.source.identity:

@@ -185,7 +185,7 @@ def test_of_a_project_without_views_it_says_that_the_online_store_is_away(tmp_pa
 
 def test_a_run_that_goes_on_is_told_with_what_it_has_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its lease, so whichever process runs it and whichever asks: in the status, its text and JSON, and the metrics."""
-    monkeypatch.setattr("featurestore.materialize.materialize.EMBEDDED_BATCH_KEYS", 4)
+    monkeypatch.setattr("featurestore.materialize.kernel.EMBEDDED_BATCH_KEYS", 4)
     seen: list[tuple[RunStatus | None, dict[str, float], str]] = []
     write = Lease.write
     rows = table(thing=list(range(10)), at=[hours(-9)] * 10, v=[1.0] * 10)

@@ -121,7 +121,7 @@ def test_a_body_that_is_none_is_refused(store: FeatureStore, body: Any) -> None:
 
 def test_a_server_that_stops_ends_a_run_after_its_batch(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is served is what was complete before, and the next run completes the work."""
-    monkeypatch.setattr("featurestore.materialize.materialize.EMBEDDED_BATCH_KEYS", 1)
+    monkeypatch.setattr("featurestore.materialize.kernel.EMBEDDED_BATCH_KEYS", 1)
     begun, goes_on, whole = threading.Event(), threading.Event(), Materializer.materialize
 
     def waits(*args: Any, **words: Any) -> Any:
