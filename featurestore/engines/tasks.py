@@ -6,9 +6,10 @@ What a partition counted comes out as one row more, of which `COUNTS` alone is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ class TaskLimits:
     spill: str | None = None
 
 
+def check_versions(wanted: Mapping[str, str]) -> None:
+    """RuntimeError where a library that values pass through has another version here than this, which the driver has."""
+    for name, there in wanted.items():
+        try:
+            here = version(name)
+        except PackageNotFoundError:
+            here = ""
+        if here != there:
+            has = f"has {name} {here}" if here else f"has no {name}"
+            raise RuntimeError(f"A node {has}, and the driver has {there}: install the same on every node")
+
+
 @contextmanager
 def engine_of(limits: TaskLimits, forgotten: ForgottenKeys | None) -> Iterator[Offline]:
     """The offline store of a task, which knows no place of any source."""
@@ -97,21 +110,27 @@ class AnswerTask:
         if tables is None:
             return
         spine, *given = tables
-        rows = dict(self.sent)
-        for route, table in zip(self.step.routes, given, strict=True):
-            rows[route.source.name] = restored_rows(route, table)
-        target = None
+        schema = None
+        rows = [restored_rows(route, table) for route, table in zip(self.step.routes, given, strict=True)]
+        for found, own in self.answered(spine, rows):
+            counts += own
+            target = _plain(found)
+            schema = target.schema
+            yield from _with_counts(target, None).to_batches(max_chunksize=BATCH_ROWS)
+        assert schema is not None
+        yield from _counts_row(schema, counts).to_batches()
+
+    def answered(self, spine: pa.Table, rows: Sequence[pa.Table]) -> Iterator[tuple[pa.Table, Counts]]:
+        """The rows of the spine with their features, some at a time, and what was counted of them. rows: of each route, in the types
+        of its files. There is a table even where the spine has no row."""
+        given = {route.source.name: table for route, table in zip(self.step.routes, rows, strict=True)}
         with engine_of(self.limits, self.forgotten) as offline:
             for first in range(0, max(1, spine.num_rows), CHUNK_ROWS):
-                found, own = answer_rows(
-                    self.step.service, rows, spine.slice(first, CHUNK_ROWS), offline=offline, now=self.now,
+                found, counts = answer_rows(
+                    self.step.service, {**self.sent, **given}, spine.slice(first, CHUNK_ROWS), offline=offline, now=self.now,
                     options=self.options, counted=() if first else self.counted,
                 )  # fmt: skip
-                counts += own if self.first else replace(own, rows=0)
-                target = _plain(found)
-                yield from _with_counts(target, None).to_batches(max_chunksize=BATCH_ROWS)
-        assert target is not None
-        yield from _counts_row(target.schema, counts).to_batches()
+                yield found, counts if self.first else replace(counts, rows=0)
 
 
 @dataclass(frozen=True)
@@ -127,7 +146,12 @@ class IdentityTask:
         given = list(batches)
         if not given:
             return
-        table = pa.Table.from_batches(given)
+        spread, counts = self.spread(pa.Table.from_batches(given))
+        yield from _with_counts(spread, None).to_batches(max_chunksize=BATCH_ROWS)
+        yield from _counts_row(spread.schema, counts).to_batches()
+
+    def spread(self, table: pa.Table) -> tuple[pa.Table, Counts]:
+        """The rows of a table that have an identity, as often as it has keys, with the key that they go to; and what was counted."""
         view, rows = self.route.view, restored_rows(self.route, table)
         with (
             engine_of(self.limits, self.forgotten) as offline,
@@ -145,8 +169,7 @@ class IdentityTask:
         spread = table.take(found["row"].combine_chunks())
         for number, (column, of) in enumerate(self.route.keys):
             spread = spread.append_column(key_column(number), found[places[column]].cast(of.arrow))
-        yield from _with_counts(spread, None).to_batches(max_chunksize=BATCH_ROWS)
-        yield from _counts_row(spread.schema, Counts(invalid=invalid)).to_batches()
+        return spread, Counts(invalid=invalid)
 
 
 @dataclass(frozen=True)
@@ -162,35 +185,40 @@ class FunctionTask:
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The rows with the functions' columns after the others."""
-        functions = [column for column in self.service.columns if column.on_demand is not None]
         with engine_of(self.limits, None) as offline:
             for batch in batches:
                 table = pa.Table.from_batches([batch])
                 told = table.filter(pc.is_valid(table[COUNTS]))
-                rows = table.filter(pc.is_null(table[COUNTS]))
-                with offline.session() as session:
-                    chunk = SpineChunk(rows.select(list(self.spine)), 0)
-                    spine = load_chunk(
-                        session.connection, chunk, timestamp=self.options.timestamp, timezone=self.options.zone,
-                        inputs=self.service.inputs, from_pandas=False,
-                    )  # fmt: skip
-                    values = {
-                        part.name: PartValues(
-                            {
-                                part.column(feature.name): _typed(rows[part.column(feature.name)], feature.type.arrow)
-                                for feature in part.features
-                            },
-                            {},
-                            pa.nulls(0),
-                        )
-                        for part in self.service.parts
-                    }
-                    made = columns_of(self.service, values, spine, session.connection)
-                for column in functions:
-                    rows = rows.append_column(column.name, _listed(made[column.name]))
-                    told = told.append_column(column.name, pa.nulls(told.num_rows, rows[column.name].type))
+                rows = _plain(self.evaluated(table.filter(pc.is_null(table[COUNTS])), offline))
+                for name in rows.column_names[told.num_columns :]:
+                    told = told.append_column(name, pa.nulls(told.num_rows, rows[name].type))
                 found = pa.concat_tables([rows, told]).combine_chunks()
                 yield from found.to_batches() or [pa.RecordBatch.from_pylist([], found.schema)]
+
+    def evaluated(self, rows: pa.Table, offline: Offline) -> pa.Table:
+        """Rows with the functions' columns after the others."""
+        with offline.session() as session:
+            chunk = SpineChunk(rows.select(list(self.spine)), 0)
+            spine = load_chunk(
+                session.connection, chunk, timestamp=self.options.timestamp, timezone=self.options.zone,
+                inputs=self.service.inputs, from_pandas=False,
+            )  # fmt: skip
+            values = {
+                part.name: PartValues(
+                    {
+                        part.column(feature.name): _typed(rows[part.column(feature.name)], feature.type.arrow)
+                        for feature in part.features
+                    },
+                    {},
+                    pa.nulls(0),
+                )
+                for part in self.service.parts
+            }
+            made = columns_of(self.service, values, spine, session.connection)
+        for column in self.service.columns:
+            if column.on_demand is not None:
+                rows = rows.append_column(column.name, made[column.name])
+        return rows
 
 
 def restored_rows(route: Route, table: pa.Table) -> pa.Table:

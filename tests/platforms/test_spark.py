@@ -407,7 +407,7 @@ def test_executors_with_other_versions_are_refused(spark: Any, tmp_path: Path, m
         frame = SparkEngine(store, spark).get_historical_features(
             spark.createDataFrame(spine_of([{"user": 1, "event_timestamp": NOON}])), [view]
         )
-        with pytest.raises(Exception, match=rf"An executor has duckdb {known['duckdb']}, and the driver has 1.0.0"):
+        with pytest.raises(Exception, match=rf"A node has duckdb {known['duckdb']}, and the driver has 1.0.0"):
             frame.dataframe.collect()
 
 

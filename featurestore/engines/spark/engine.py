@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.declare.problems import shown
-from featurestore.engines.spark.shuffle import KeyShuffle, Sharing
-from featurestore.engines.spark.spark_frame import FrameColumns, SparkFrame
+from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
+from featurestore.engines.spark.shuffle import KeyShuffle, Sharing, without_counts
+from featurestore.engines.spark.spark_frame import SparkFrame
 from featurestore.engines.spark.spark_source import spark_place
 from featurestore.engines.tasks import COUNTS, TaskLimits
 from featurestore.errors import ConfigError, SpineError
 from featurestore.store import FeatureStore
-from featurestore.training.historical import check_options, listing_of, manifest_of
 from featurestore.training.kernel import Options
-from featurestore.training.training_frame import enter, write_manifest
-
-SEND_BYTES = 16_000_000
-"""Bytes of rows that go along with a task, by default; Spark Connect takes no task that is much larger than ten times that."""
 
 
 class SparkEngine:
@@ -50,22 +46,17 @@ class SparkEngine:
         spine: a Spark DataFrame, or the path of Parquet files. Nothing is computed before the frame is written or read. Raises
         SpineError, SourceError and what the store raises of features.
         """
-        project = self._store._project
-        service, offline, now = self._store._service(features), project.offline, project.now()
         options = Options(timestamp, timezone, with_status, with_event_time)
-        check_options(service, options)
-        given = self._spine(spine)
-        listing = listing_of(service, offline)
-        manifest = manifest_of(service, offline, listing, now=now, options=options)
-        manifest["versions"]["spark"] = self._sharing.session.version
-        rows, counts = KeyShuffle(self._sharing, offline, listing, options, now=now).answer(given, service)
-        ask = FrameColumns(service, options, tuple(given.columns), offline, listing)
-
-        def write(path: Path, written: dict[str, Any]) -> None:
-            write_manifest(path, written)
-            enter(path, written, service, project.registry, project.now())
-
-        return SparkFrame(rows, counts, manifest, ask, write)
+        asked = AskedFrame.of(self._store, features, options, {"spark": self._sharing.session.version})
+        given, shuffle = self._spine(spine), KeyShuffle(self._sharing, asked)
+        rows, counts = asked.answer(
+            shuffle,
+            without_counts(given),
+            given.columns,
+            limits=self._sharing.limits,
+            send_bytes=self._sharing.send_bytes,
+        )
+        return SparkFrame(rows, counts, asked, given.columns)
 
     def _spine(self, spine: Any) -> Any:
         from pyspark.sql import DataFrame

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
+from featurestore.engines.asked_frame import AskedFrame
 from featurestore.engines.spark.spark_source import SourceReader, named, no_derived, spark_type
-from featurestore.engines.steps import Route, Step, read_columns, steps_of
+from featurestore.engines.steps import Route
 from featurestore.engines.tasks import (
     COUNTS,
     OF_COUNTS,
@@ -23,10 +24,6 @@ from featurestore.engines.tasks import (
 )
 from featurestore.errors import SourceError, SpineError
 from featurestore.lazy import pa
-from featurestore.semantics.service import ResolvedService
-from featurestore.sources.offline import Offline
-from featurestore.training.historical import Listing
-from featurestore.training.kernel import Counts, Options, invalid_rows
 from featurestore.training.manifest import LIBRARIES, library_versions
 from featurestore.types import FeatureType
 
@@ -43,56 +40,19 @@ class Sharing(NamedTuple):
 
 
 class KeyShuffle:
-    """Brings one service's rows to its spine."""
+    """Brings rows together by key: the `RowMover` that Spark is."""
 
-    def __init__(self, sharing: Sharing, offline: Offline, listing: Listing, options: Options, *, now: int) -> None:
-        self._spark, self._limits, self._send_bytes = sharing.session, sharing.limits, sharing.send_bytes
+    def __init__(self, sharing: Sharing, asked: AskedFrame) -> None:
+        self._spark, self._limits = sharing.session, sharing.limits
         self._partitions = sharing.partitions or int(self._spark.conf.get("spark.sql.shuffle.partitions"))
-        self._offline, self._listing, self._options, self._now = offline, listing, options, now
-        self._forgotten = offline.forgotten()
-        self._reader = SourceReader(self._spark, offline, listing)
+        self._forgotten = asked.project.offline.forgotten()
+        self._reader = SourceReader(self._spark, asked)
 
-    def answer(self, spine: Any, service: ResolvedService) -> tuple[Any, Counts]:
-        """The spine's rows with all features and with counts, as a DataFrame, and what this process counted itself."""
+    def answered(self, rows: Any, task: AnswerTask) -> Any:
+        """The rows of a DataFrame, some of which hold counts alone, with a step's features."""
         from pyspark.sql import functions as f
 
-        sources = {part.view.source.name: part.view.source for part in service.parts}
-        raw = {name: self._offline.raw_types(source) for name, source in sources.items()}
-        nothing = {part.name: 0 for part in service.parts}
-        steps, counts = steps_of(service, raw), Counts(conflicts=nothing, past=nothing)
-        rows = spine.withColumn(COUNTS, f.lit(None).cast("string"))
-        for number, step in enumerate(steps):
-            sent, counted = self._sent(step, raw)
-            counts += Counts(invalid=counted)
-            rows = self._step(rows, step, sent, first=number == 0)
-        if len(steps) > 1 and service.on_demand:
-            task = FunctionTask(service, tuple(spine.columns), self._options, self._limits)
-            rows = self._mapped(rows, task)
-        return rows, counts
-
-    def _sent(self, step: Step, raw: Mapping[str, Any]) -> tuple[dict[str, pa.Table], dict[str, tuple[int, int]]]:
-        """The rows of a step's sources that go to every partition, and by part how many of them cannot count."""
-        sent: dict[str, pa.Table] = {}
-        counted: dict[str, tuple[int, int]] = {}
-        for source in step.sent:
-            parts = [part for part in step.service.parts if part.view.source.name == source.name]
-            columns = read_columns(source, [part.view for part in parts], raw[source.name])
-            with self._offline.session(files=self._listing) as session, session.reading():
-                table = session.rows(source, columns)
-                counted |= {part.name: invalid_rows(session, part.view) for part in parts}
-            if table.nbytes > self._send_bytes:
-                why = "its entity has no keys" if not parts[0].inputs else "executors cannot read it where it lies"
-                raise SourceError(
-                    f"{source.title} goes to every task, since {why}, and its rows take {table.nbytes:,} bytes, more than send_bytes="
-                    f"{self._send_bytes:,}. Put them into Parquet files as a ParquetSource, or let more be sent ({source.origin})"
-                )
-            sent[source.name] = table
-        return sent, counted
-
-    def _step(self, rows: Any, step: Step, sent: dict[str, pa.Table], *, first: bool) -> Any:
-        """The rows with a step's features."""
-        from pyspark.sql import functions as f
-
+        step = task.step
         spine = [name for name in rows.columns if name != COUNTS]
         missing = [name for name in step.inputs if name not in spine]
         if missing:
@@ -108,18 +68,18 @@ class KeyShuffle:
                 f.when(is_row, f.struct(*map(named, spine))),
             )
         ]
-        counted = {part.name for route in step.routes for part in route.parts if not route.by_identity}
         for number, route in enumerate(step.routes):
             tagged.append(self._routed(route, number))
         union = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), tagged)
         if step.routes:
             union = union.repartition(self._partitions, *(key_column(number) for number in range(len(keys))), SALT)
-        task = AnswerTask(
-            step, sent, frozenset(counted), self._options, self._now, self._limits, self._forgotten, first=first
-        )
         return self._mapped(
             union.drop(SALT, *(key_column(number) for number in range(len(keys)))), task, rows.drop(COUNTS).schema
         )
+
+    def evaluated(self, rows: Any, task: FunctionTask) -> Any:
+        """The rows with the on-demand features."""
+        return self._mapped(rows, task)
 
     def _routed(self, route: Route, number: int) -> Any:
         """A source's rows, tagged, with the key that each of them goes to."""
@@ -155,6 +115,13 @@ class KeyShuffle:
         return rows.mapInArrow(_shipped(task), StructType(fields))
 
 
+def without_counts(rows: Any) -> Any:
+    """Rows of a spine, of which none holds counts."""
+    from pyspark.sql import functions as f
+
+    return rows.withColumn(COUNTS, f.lit(None).cast("string"))
+
+
 def _tagged(rows: Any, tag: Any, keys: Sequence[tuple[Any, FeatureType]], name: str, struct: Any) -> Any:
     """Rows as one struct beside their tag, their key, and a salt, by which rows without a key are spread."""
     from pyspark.sql import functions as f
@@ -174,19 +141,11 @@ def _shipped(task: Any) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Reco
     said, wanted = cloudpickle.dumps(task), {name: library_versions()[name] for name in LIBRARIES}
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from importlib.metadata import PackageNotFoundError, version
-
-        for name, here in wanted.items():
-            try:
-                there = version(name)
-            except PackageNotFoundError:
-                raise RuntimeError(
-                    f"An executor has no {name}, and the driver has {here}: install the same on every node"
-                ) from None
-            if there != here:
-                raise RuntimeError(
-                    f"An executor has {name} {there}, and the driver has {here}: install the same on every node"
-                )
+        try:
+            from featurestore.engines.tasks import check_versions
+        except ImportError as error:
+            raise RuntimeError(f"A node has no featurestore: install the same on every node ({error})") from None
+        check_versions(wanted)
         from pyspark import cloudpickle
 
         yield from cloudpickle.loads(said)(batches)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from featurestore.declare.problems import shown
+from featurestore.engines.asked_frame import AskedFrame
 from featurestore.engines.spark.spark_source import named, spark_place
 from featurestore.engines.tasks import COUNTS
 from featurestore.errors import RequestError
-from featurestore.semantics.service import ResolvedService
-from featurestore.sources.offline import Offline
-from featurestore.training.historical import Listing
-from featurestore.training.kernel import Counts, Options, event_time_name, status_name
+from featurestore.training.kernel import Counts
 
 TIMESTAMPS = "spark.sql.parquet.outputTimestampType"
 """Spark's setting of how a Parquet file holds instants."""
@@ -24,39 +22,17 @@ TIMESTAMPS = "spark.sql.parquet.outputTimestampType"
 MODES = ("errorifexists", "overwrite", "append")
 
 
-class FrameColumns:
-    """What a frame was asked for: its columns in order, and the files that were listed for it."""
-
-    def __init__(
-        self, service: ResolvedService, options: Options, spine: tuple[str, ...], offline: Offline, listing: Listing
-    ) -> None:
-        columns = [*spine, *(column.name for column in service.columns)]
-        if options.with_status:
-            columns += [status_name(column) for column in service.columns if column.part is not None]
-        if options.with_event_time:
-            columns += [event_time_name(part) for part in service.parts]
-        self.columns = columns
-        self._sources = {part.view.source.name: part.view.source for part in service.parts}
-        self._offline, self._listing = offline, listing
-
-    def check_unchanged(self) -> None:
-        """FilesChangedError where a file that was read is not as it was listed."""
-        for name, source in self._sources.items():
-            self._offline.check_unchanged(source, self._listing[name])
-
-
 class SparkFrame:
     """A training frame that lies on Spark; made by `SparkEngine`. Its rows come in no order."""
 
-    def __init__(
-        self, rows: Any, counts: Counts, manifest: dict[str, Any], asked: FrameColumns, on_written: Callable[[Path, dict[str, Any]], None]
-    ) -> None:  # fmt: skip
-        self._rows, self._counts, self._asked, self._on_written = rows, counts, asked, on_written
-        self.manifest = manifest
+    def __init__(self, rows: Any, counts: Counts, asked: AskedFrame, spine: Sequence[str]) -> None:
+        self._rows, self._counts, self._asked = rows, counts, asked
+        self._columns = asked.columns(spine)
+        self.manifest = asked.manifest
         """What the frame is made of. What is counted is in that which `to_parquet` and `to_table` return."""
 
     def __repr__(self) -> str:
-        return f"SparkFrame of service '{self.manifest['service']}': {', '.join(self._asked.columns)}"
+        return f"SparkFrame of service '{self.manifest['service']}': {', '.join(self._columns)}"
 
     @property
     def dataframe(self) -> Any:
@@ -72,7 +48,7 @@ class SparkFrame:
         """
         manifest = self._written(lambda rows: rows.write.mode(_mode(mode)).parquet(spark_place(path)))
         if isinstance(path, Path) or Path(path).is_dir():
-            self._on_written(Path(path), manifest)
+            self._asked.enter(Path(path), manifest)
         return manifest
 
     def to_table(self, name: str, *, mode: str = "errorifexists") -> dict[str, Any]:
@@ -82,7 +58,7 @@ class SparkFrame:
     def _shown(self, rows: Any) -> Any:
         from pyspark.sql import functions as f
 
-        return rows.where(f.col(COUNTS).isNull()).select(*map(named, self._asked.columns))
+        return rows.where(f.col(COUNTS).isNull()).select(*map(named, self._columns))
 
     def _written(self, write: Callable[[Any], object]) -> dict[str, Any]:
         from pyspark.sql import Observation
@@ -101,10 +77,7 @@ class SparkFrame:
         counts = self._counts
         for text in seen.get["counts"]:
             counts += Counts.of(orjson.loads(text))
-        self._asked.check_unchanged()
-        manifest = {**self.manifest, "notices": list(self.manifest["notices"])}
-        counts.enter(manifest)
-        return manifest
+        return self._asked.counted(counts)
 
 
 def _mode(mode: str) -> str:

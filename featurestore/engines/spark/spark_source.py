@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.declare.sources import FileSource, Source, is_url
+from featurestore.engines.asked_frame import AskedFrame
 from featurestore.engines.steps import Route
 from featurestore.engines.tasks import restored_rows
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import NAIVE, type_of_column
 from featurestore.semantics.source_columns import ARRIVED
-from featurestore.sources.offline import Offline
 from featurestore.sources.partitions import partition_columns, values_table
 from featurestore.sources.source_files import SourceFile
 from featurestore.types import FeatureType
@@ -25,10 +25,10 @@ SPARK_TYPES = {
 
 
 class SourceReader:
-    """Reads sources into DataFrames. listing: by source the files that are read."""
+    """Reads sources into DataFrames."""
 
-    def __init__(self, session: Any, offline: Offline, listing: Mapping[str, Sequence[SourceFile]]) -> None:
-        self._spark, self._offline, self._listing = session, offline, listing
+    def __init__(self, session: Any, asked: AskedFrame) -> None:
+        self._spark, self._asked, self._offline = session, asked, asked.project.offline
 
     def read(self, route: Route) -> Any:
         """A source's rows: those of the files that were listed, and of no others. SourceError where Spark has no such rows."""
@@ -37,13 +37,7 @@ class SourceReader:
             if column in source.derived:
                 raise SourceError(no_derived(source, column, "key"))
         assert isinstance(source, FileSource)
-        files = self._listing[source.name]
-        copies = [file.path for file in files if file.copy]
-        if copies:
-            raise SourceError(
-                f"{source.title}: of {copies[0]} rows were deleted, and executors cannot read the copy that this process has of the "
-                f"rest. Purge the deletions from the table ({source.origin})"
-            )
+        files = self._asked.files(source)
         groups = [self._read_alike(route, some, values) for some, values in self._alike(source, files)]
         while len(groups) > 1:  # a tree, since plans may not be too deep
             pairs = [groups[place : place + 2] for place in range(0, len(groups), 2)]

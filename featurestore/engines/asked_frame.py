@@ -1,0 +1,147 @@
+"""What an engine was asked for: a service for a spine, the files that are read for it, and what its frame says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+from featurestore.declare.sources import Source
+from featurestore.durable.temporary import TemporaryFolder
+from featurestore.engines.steps import Step, read_columns, steps_of
+from featurestore.engines.tasks import AnswerTask, FunctionTask, TaskLimits
+from featurestore.errors import SourceError
+from featurestore.lazy import pa
+from featurestore.project import Project
+from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.service import ResolvedService
+from featurestore.sources.object_stores import put
+from featurestore.sources.source_files import SourceFile
+from featurestore.store import FeatureStore
+from featurestore.training.historical import Listing, check_options, listing_of, manifest_of
+from featurestore.training.kernel import Counts, Options, event_time_name, invalid_rows, status_name
+from featurestore.training.training_frame import enter, manifest_beside, write_manifest
+
+SEND_BYTES = 16_000_000
+"""Bytes of rows that go along with a task, by default; Spark Connect takes no task that is much larger than ten times that."""
+
+Rows = TypeVar("Rows")
+
+
+class RowMover(Protocol[Rows]):
+    """What moves rows, wherever they lie: all that an engine must do. It makes no value, and says nothing of what one means."""
+
+    def answered(self, rows: Rows, task: AnswerTask) -> Rows:
+        """The rows of a spine with the features of the task's step. Those of one key, and the rows of that key in the sources of
+        the step's routes, are brought into one partition, and there the task runs."""
+
+    def evaluated(self, rows: Rows, task: FunctionTask) -> Rows:
+        """The rows with the on-demand features, which need no other row."""
+
+
+@dataclass(frozen=True)
+class AskedFrame:
+    """A service that is asked for a spine. now: µs. listing: the files that are read, and no others. manifest: what the frame is
+    made of, without what is counted."""
+
+    project: Project
+    service: ResolvedService
+    options: Options
+    now: int
+    listing: Listing
+    manifest: dict[str, Any]
+
+    @classmethod
+    def of(cls, store: FeatureStore, features: Any, options: Options, versions: Mapping[str, str]) -> Self:
+        """Resolve features, and list the files of their sources. versions: those of the engine, for the manifest."""
+        project = store._project
+        service, now = store._service(features), project.now()
+        check_options(service, options)
+        listing = listing_of(service, project.offline)
+        manifest = manifest_of(service, project.offline, listing, now=now, options=options)
+        manifest["versions"] |= versions
+        return cls(project, service, options, now, listing, manifest)
+
+    def answer(
+        self, engine: RowMover[Rows], rows: Rows, spine: Sequence[str], *, limits: TaskLimits, send_bytes: int
+    ) -> tuple[Rows, Counts]:
+        """The rows of a spine, whose columns these are, with all features, and what this process counted itself."""
+        sources = {part.view.source.name: part.view.source for part in self.service.parts}
+        raw = {name: self.project.offline.raw_types(source) for name, source in sources.items()}
+        nothing = {part.name: 0 for part in self.service.parts}
+        steps, counts = steps_of(self.service, raw), Counts(conflicts=nothing, past=nothing)
+        forgotten = self.project.offline.forgotten()
+        for number, step in enumerate(steps):
+            sent, counted = self._sent(step, raw, send_bytes)
+            counts += Counts(invalid=counted)
+            of = frozenset(part.name for route in step.routes for part in route.parts if not route.by_identity)
+            rows = engine.answered(
+                rows, AnswerTask(step, sent, of, self.options, self.now, limits, forgotten, first=number == 0)
+            )
+        if len(steps) > 1 and self.service.on_demand:
+            rows = engine.evaluated(rows, FunctionTask(self.service, tuple(spine), self.options, limits))
+        return rows, counts
+
+    def _sent(
+        self, step: Step, raw: Mapping[str, RawColumns], most: int
+    ) -> tuple[dict[str, pa.Table], dict[str, tuple[int, int]]]:
+        """The rows of a step's sources that go to every partition, and by part how many of them cannot count."""
+        sent: dict[str, pa.Table] = {}
+        counted: dict[str, tuple[int, int]] = {}
+        for source in step.sent:
+            parts = [part for part in step.service.parts if part.view.source.name == source.name]
+            columns = read_columns(source, [part.view for part in parts], raw[source.name])
+            with self.project.offline.session(files=self.listing) as session, session.reading():
+                table = session.rows(source, columns)
+                counted |= {part.name: invalid_rows(session, part.view) for part in parts}
+            if table.nbytes > most:
+                why = "its entity has no keys" if not parts[0].inputs else "executors cannot read it where it lies"
+                raise SourceError(
+                    f"{source.title} goes to every task, since {why}, and its rows take {table.nbytes:,} bytes, more than send_bytes="
+                    f"{most:,}. Put them into Parquet files as a ParquetSource, or let more be sent ({source.origin})"
+                )
+            sent[source.name] = table
+        return sent, counted
+
+    def files(self, source: Source) -> tuple[SourceFile, ...]:
+        """The files of a source that tasks read where they lie; SourceError where some of its rows are in copies of this process."""
+        files = self.listing[source.name]
+        copies = [file.path for file in files if file.copy]
+        if copies:
+            raise SourceError(
+                f"{source.title}: of {copies[0]} rows were deleted, and executors cannot read the copy that this process has of the "
+                f"rest. Purge the deletions from the table ({source.origin})"
+            )
+        return files
+
+    def columns(self, spine: Sequence[str]) -> list[str]:
+        """The columns of the frame of a spine that has these, in order."""
+        columns = [*spine, *(column.name for column in self.service.columns)]
+        if self.options.with_status:
+            columns += [status_name(column) for column in self.service.columns if column.part is not None]
+        if self.options.with_event_time:
+            columns += [event_time_name(part) for part in self.service.parts]
+        return columns
+
+    def counted(self, counts: Counts) -> dict[str, Any]:
+        """The manifest of a frame that was written, with what was counted; FilesChangedError where a file that was read is not as it
+        was listed."""
+        for source in {part.view.source.name: part.view.source for part in self.service.parts}.values():
+            self.project.offline.check_unchanged(source, self.listing[source.name])
+        manifest = {**self.manifest, "notices": list(self.manifest["notices"])}
+        counts.enter(manifest)
+        return manifest
+
+    def enter(self, path: Path | str, manifest: dict[str, Any]) -> None:
+        """Write the manifest beside a frame, which lies on this machine or at a URL, and enter that in the registry."""
+        if isinstance(path, str):
+            here = TemporaryFolder()
+            try:
+                write_manifest(here.path / "frame", manifest)
+                put(manifest_beside(path), manifest_beside(here.path / "frame"))
+            finally:
+                here.remove()
+        else:
+            write_manifest(path, manifest)
+        enter(path, manifest, self.service, self.project.registry, self.project.now())
