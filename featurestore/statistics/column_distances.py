@@ -6,6 +6,7 @@ import numpy as np
 
 from featurestore.declare.drift_limits import MEASURES
 from featurestore.lazy import pa, pc
+from featurestore.statistics.column_statistics import norms_of
 from featurestore.statistics.distances import Counts, infinity_norm, jensen_shannon, jensen_shannon_of_counts
 from featurestore.statistics.histogram import Bucket, EqualWidth, Histogram, with_infinities
 from featurestore.statistics.sample_distances import (
@@ -43,7 +44,7 @@ def distances_of(baseline: pa.ChunkedArray, other: pa.ChunkedArray, of: FeatureT
         if "length" in found:
             found["length"] = kolmogorov_smirnov(*(_sample(pc.list_value_length(side)) for side in sides))
         if "norm" in found:
-            found["norm"] = kolmogorov_smirnov(*(Sample.of(_norms(side, of)) for side in sides))
+            found["norm"] = kolmogorov_smirnov(*(Sample.of(norms_of(side, of)) for side in sides))
         sides = [pc.list_flatten(side).drop_null() for side in sides]
     if all(map(len, sides)):
         inner = of.element or of
@@ -84,13 +85,6 @@ def _sample(column: pa.ChunkedArray) -> Sample:
     elif pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     return Sample.of(column.to_numpy())
-
-
-def _norms(column: pa.ChunkedArray, of: FeatureType) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The Euclidean length of each vector."""
-    values = pc.list_flatten(column).to_numpy().astype(np.float64).reshape(-1, of.length or 1)
-    found: np.ndarray[tuple[int], np.dtype[np.float64]] = np.sqrt(np.square(values).sum(axis=1))
-    return found
 
 
 def _histogram(sample: Sample) -> Histogram:

@@ -14,19 +14,18 @@ import numpy.typing as npt
 
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import FeatureStoreError
-from featurestore.lazy import duckdb, pa
+from featurestore.lazy import duckdb, pa, pc
 from featurestore.report import Report, Reported, ReportTable
 from featurestore.semantics.engine import settle_session, stream
 from featurestore.statistics.distances import infinity_norm, jensen_shannon
+from featurestore.statistics.frequent import FrequentNumbers
 from featurestore.statistics.histogram import EqualWidth, Histogram, with_infinities
 from featurestore.statistics.moments import ExactMoments
-from featurestore.types import Date, FeatureType, Timestamp
+from featurestore.statistics.quantiles import Quantiles
+from featurestore.types import Date, FeatureType, Float64, Timestamp
 
 LISTED_VALUES = 1000
 """How many of the most frequent values are told: as many as TensorFlow Data Validation ranks."""
-
-QUANTILES = 10
-"""Into how many parts of as many values each the quantiles cut a column."""
 
 STREAMED_ROWS = 1 << 16
 
@@ -63,6 +62,8 @@ class NumberStatistics:
     """The least value, then those up to which a tenth, two tenths, … of them go, and the greatest."""
     histogram: Histogram
     """In buckets of equal width; with the infinities, and NaN, beside them."""
+    frequent: tuple[tuple[float, int], ...] = ()
+    """The most frequent values and how often each is there, the most frequent first; of equally frequent ones the least."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ class ColumnStatistics(Reported):
     """None: its values are no numbers."""
     texts: TextStatistics | None
     """None: its values are neither texts nor bytes, nor of few kinds."""
+    norms: NumberStatistics | None = None
+    """Of the Euclidean lengths of embeddings. None: it holds none."""
+    sampled_rows: int | None = None
+    """Of how many rows, drawn by chance, `unique`, `quantiles`, `histogram` and `frequent` are. None: of all."""
 
     def report(self) -> Report:
         """What is shown of it."""
@@ -246,13 +251,23 @@ class _Queried:
         form = FORMS[inner.kind]
         numbers = None if form.number is None else self._numbers(f"(SELECT {form.number} AS v FROM {values})", inner)
         texts = None if form.text is None else self._texts(f"(SELECT {form.text} AS v FROM {values})")
-        return ColumnStatistics(name, str(of), rows, rows - there, lengths, numbers, texts)
+        norms = self._norms(column, of) if of.kind == "Embedding" else None
+        return ColumnStatistics(name, str(of), rows, rows - there, lengths, numbers, texts, norms)
+
+    def _norms(self, column: str, of: FeatureType) -> NumberStatistics:
+        vectors = self._connection.sql(f"SELECT {column} FROM {self._relation} WHERE {column} IS NOT NULL")
+        self._connection.register("norms", pa.table({"v": norms_of(vectors.to_arrow_table()[column], of)}))
+        try:
+            return self._numbers("(SELECT v FROM norms)", Float64)
+        finally:
+            self._connection.unregister("norms")
 
     def _numbers(self, values: str, of: FeatureType) -> NumberStatistics:
         is_float = of.is_float or of.kind == "Decimal"
         finite = f"{values} WHERE isfinite(v)" if is_float else values
         least, greatest, count = self.one("SELECT min(v), max(v), count(*)", finite)
-        moments, unique, zeros, quantiles = ExactMoments(), 0, 0, _Quantiles(count)
+        moments, unique, zeros = ExactMoments(), 0, 0
+        quantiles, frequent = Quantiles(count), FrequentNumbers()
         beside = {"nan": 0, "minus_infinity": 0, "plus_infinity": 0}
         width = EqualWidth(least, greatest) if count else None
         ordered = f"SELECT v, count(*) AS n FROM {values} GROUP BY v ORDER BY v"
@@ -269,12 +284,14 @@ class _Queried:
             width.add(found, counts)
             moments.add(found if is_float else found.astype(np.int64), counts)
             quantiles.add(found, counts)
+            frequent.add(found, counts)
             unique += len(found)
             zeros += int(counts[found == 0].sum())
         buckets = with_infinities(width.buckets() if width else (), beside["minus_infinity"], beside["plus_infinity"])
         return NumberStatistics(
             values=count, unique=unique, zeros=zeros, least=_plain(least), greatest=_plain(greatest), mean=moments.mean(),
-            deviation=moments.deviation(), quantiles=quantiles.found(), histogram=Histogram(buckets, beside["nan"]), **beside,
+            deviation=moments.deviation(), quantiles=quantiles.found(), histogram=Histogram(buckets, beside["nan"]),
+            frequent=frequent.found(), **beside,
         )  # fmt: skip
 
     def _texts(self, values: str) -> TextStatistics:
@@ -295,6 +312,19 @@ class _Queried:
         return bool(of == "VARCHAR")
 
 
+def norms_of(vectors: pa.ChunkedArray | pa.Array, of: FeatureType) -> npt.NDArray[np.float64]:
+    """The Euclidean length of each vector of a column of embeddings without nulls."""
+    values = (
+        pc.list_flatten(vectors).to_numpy(zero_copy_only=False)
+        if isinstance(vectors, pa.Array)
+        else pc.list_flatten(vectors).to_numpy()
+    )
+    found: npt.NDArray[np.float64] = np.sqrt(
+        np.square(values.astype(np.float64).reshape(-1, of.length or 1)).sum(axis=1)
+    )
+    return found
+
+
 def _plain(value: float | None) -> float | None:
     """The value without the sign of a zero: of two zeros either may be the least."""
     return abs(value) if value == 0 else value
@@ -303,26 +333,6 @@ def _plain(value: float | None) -> float | None:
 def _odd(values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.bool_]]:
     """Which values are no finite numbers."""
     return {"nan": np.isnan(values), "minus_infinity": np.isneginf(values), "plus_infinity": np.isposinf(values)}
-
-
-class _Quantiles:
-    """The values at the ranks that cut `count` ordered ones into parts."""
-
-    def __init__(self, count: int) -> None:
-        self._ranks = [max(1, -(-count * part // QUANTILES)) for part in range(QUANTILES + 1)] if count else []
-        self._seen = 0
-        self._found: list[float] = []
-
-    def add(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> None:
-        """Take the next ones, from the least to the greatest."""
-        upto = self._seen + np.cumsum(counts)
-        wanted = [rank for rank in self._ranks[len(self._found) :] if rank <= upto[-1]]
-        self._found += values[np.searchsorted(upto, wanted)].tolist() if wanted else []
-        self._seen = int(upto[-1])
-
-    def found(self) -> tuple[float, ...]:
-        """From the least to the greatest."""
-        return tuple(self._found)
 
 
 def _report(title: str, columns: Any) -> Report:

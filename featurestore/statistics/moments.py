@@ -1,10 +1,12 @@
-"""Mean and standard deviation of numbers that come with how often each is there: exact sums, rounded once."""
+"""Mean and standard deviation of numbers: from exact sums, rounded once, or quickly, in doubles."""
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from featurestore.semantics.folds.columnar import python_sums
@@ -60,3 +62,64 @@ def _total(limbs: Limbs, counts: Ints) -> Fraction:
                 (part,) = python_sums((digits * piece).sum(axis=1, keepdims=True))
                 total += part << low
     return Fraction(total) * Fraction(2) ** limbs.base
+
+
+LEAST_EXPONENT = -1073
+"""The exponent of the least double: 0.5 * 2^-1073."""
+
+PLAIN_EXPONENT = 1000
+"""The exponent of two below which a power and its reciprocal are doubles."""
+
+BELOW_ONE = 1 - 2.0**-53
+"""No deviation is greater than the greatest value, however sums are rounded."""
+
+
+class QuickMoments:
+    """The same in doubles, of values that come in blocks: a hundredth of the time, right to some 12 digits of the greatest value.
+
+    Blocks are summed as numpy sums (pairwise) and joined by the update of T. Chan, G. Golub and R. LeVeque (1979). Values are scaled by a power of two, so
+    that no square is too large or too small.
+    """
+
+    def __init__(self) -> None:
+        self.values = 0
+        self._exponent = 0
+        self._mean = self._squares = 0.0  # of values / 2^exponent
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Take finite values."""
+        if not len(values):
+            return
+        numbers = values.astype(np.float64, copy=False)
+        greatest = max(abs(float(numbers.max())), abs(float(numbers.min())))
+        exponent = math.frexp(greatest)[1] if greatest else LEAST_EXPONENT  # zeros take the scale of what they meet
+        if PLAIN_EXPONENT > exponent > -PLAIN_EXPONENT:
+            numbers = numbers * 2.0**-exponent
+        else:
+            numbers = np.ldexp(numbers, -exponent)
+        mean = float(numbers.mean())
+        squares = float(np.square(numbers - mean).sum())
+        self._join(len(numbers), mean, squares, exponent)
+
+    def _join(self, values: int, mean: float, squares: float, exponent: int) -> None:
+        if not self.values:
+            self.values, self._mean, self._squares, self._exponent = values, mean, squares, exponent
+            return
+        common = max(exponent, self._exponent)
+        own, other = self._exponent - common, exponent - common
+        before, squares_before = math.ldexp(self._mean, own), math.ldexp(self._squares, 2 * own)
+        mean, squares = math.ldexp(mean, other), math.ldexp(squares, 2 * other)
+        total, apart = self.values + values, mean - before
+        self._mean = before + apart * (values / total)
+        self._squares = squares_before + squares + apart * apart * (self.values / total) * values
+        self.values, self._exponent = total, common
+
+    def mean(self) -> float | None:
+        """The mean; None of no values."""
+        return math.ldexp(self._mean, self._exponent) if self.values else None
+
+    def deviation(self) -> float | None:
+        """The standard deviation of these values; None of no values."""
+        if not self.values:
+            return None
+        return math.ldexp(min(math.sqrt(self._squares / self.values), BELOW_ONE), self._exponent)
