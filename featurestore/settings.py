@@ -188,6 +188,9 @@ class ServerConfig(Table):
             "what a lookup is answered while the online store cannot be reached: 503, or the features' defaults, UNAVAILABLE"
         ),
     ] = "raise"
+    console: Annotated[
+        Literal["on", "off"], described("whether the console is at /ui, for whoever may read everything")
+    ] = "on"
     compatible: Annotated[
         tuple[Platform, ...],
         described("platforms whose own clients are answered too, at the paths that they use"),

@@ -68,6 +68,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "server.when_unavailable": (('"default"', "must be 'raise' or 'defaults'"), ("true", "must be 'raise' or 'defaults'")),
     "server.log_format": (('"yaml"', "must be 'text' or 'json'"), ("true", "must be 'text' or 'json'")),
     "server.access_log": (('"on"', "must be 'off', 'stdout' or 'stderr'"), ("true", "must be 'off', 'stdout' or 'stderr'")),
+    "server.console": (('"yes"', "must be 'on' or 'off'"), ("true", "must be 'on' or 'off'")),
     "server.traces": (('"on"', "must be 'off' or 'otlp'"), ("true", "must be 'off' or 'otlp'")),
     "server.tls_certificate": (*TEXT, ('""', "a path must be given")),
     "server.tls_key": (*TEXT, ('""', "a path must be given")),

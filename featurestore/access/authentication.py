@@ -44,16 +44,17 @@ class _HeldKey(NamedTuple):
 
 
 class Authentication:
-    """Who asks, by the API keys of a registry and the tokens of an issuer; without a configuration it is off, and everybody may
-    everything. now: reads a clock in µs; clock: in seconds.
+    """Who asks, by the API keys of a registry and the tokens of an issuer; without a configuration it is off, and whoever asks is
+    `everybody`, who may everything. now: reads a clock in µs; clock: in seconds.
 
     Raises MissingPackageError where tokens are configured and what verifies them is not installed.
     """
 
     def __init__(
-        self, config: Config | None, *, now: Callable[[], int] = wall_clock, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.is_on = config is not None
+        self, config: Config | None, *, everybody: Principal = EVERYBODY,
+        now: Callable[[], int] = wall_clock, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.is_on, self._everybody = config is not None, everybody
         if config is None:
             return
         self._now, self._clock = now, clock
@@ -73,7 +74,7 @@ class Authentication:
         """Whoever asks, without waiting for anything; None where something must be read first, which `authenticate` does.
         Errors are those of `authenticate`."""
         if not self.is_on:
-            return EVERYBODY
+            return self._everybody
         text = _credential(headers)
         number = key_id(text)
         if number is None:
@@ -96,9 +97,15 @@ class Authentication:
         found = self.at_once(headers)
         return found if found is not None else await awaited(self._asks(headers))
 
+    async def aholder(self, number: str) -> Principal:
+        """Whoever holds the live key of an id, as a session has it, whose signature was looked at; errors are those of
+        `authenticate`."""
+        keys = await awaited(self._keys.value())
+        return self._live(keys.get(number))
+
     def _asks(self, headers: Headers) -> Steps[Principal]:
         if not self.is_on:
-            return EVERYBODY
+            return self._everybody
         came = self._clock()
         text = _credential(headers)
         number = key_id(text)
@@ -111,6 +118,11 @@ class Authentication:
 
     def _of_key(self, text: str, held: _HeldKey | None) -> Principal:
         if held is None or not is_secret_of(text, held.key):
+            raise _refused("The key is not known")
+        return self._live(held)
+
+    def _live(self, held: _HeldKey | None) -> Principal:
+        if held is None:
             raise _refused("The key is not known")
         now = self._now()
         if not held.key.is_live(now):

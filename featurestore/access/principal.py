@@ -55,6 +55,9 @@ class Principal:
 EVERYBODY = Principal("anonymous", frozenset(SCOPES))
 """Who asks where authentication is off."""
 
+LOOKING = Principal("anonymous", frozenset({"read", "metrics", "admin"}))
+"""Who asks where authentication is off, and nothing may be changed."""
+
 
 def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
     """The scopes in their order; ConfigError where one is none, or there is none."""

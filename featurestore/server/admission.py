@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from featurestore.access.authentication import Authentication, Headers
+from featurestore.access.authentication import REALM, Authentication, Headers
 from featurestore.access.principal import Principal
-from featurestore.errors import AccessError
+from featurestore.access.sessions import Sessions
+from featurestore.errors import AccessError, ForbiddenError, UnauthenticatedError
 from featurestore.server.compatible.routes import CompatibleRoute
 
 OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
@@ -54,6 +55,32 @@ async def admit(authentication: Authentication, scope: Scope, path: str, route: 
     principal = await authentication.aauthenticate(headers)
     principal.must(needed)
     scope[PRINCIPAL] = principal
+
+
+async def admit_browser(
+    authentication: Authentication, sessions: Sessions, scope: Scope, session: str | None
+) -> Principal:
+    """Put whoever looks at the console into the scope: by a key or token of the request's headers as anywhere else, or by a
+    session. The console shows the whole project, and so takes who may read all of it. Raises what `admit` does."""
+    if not authentication.is_on or any(name in {b"authorization", b"x-api-key"} for name, _ in scope["headers"]):
+        principal = await authentication.aauthenticate(scope["headers"])
+    else:
+        key = None if session is None else sessions.key_of(session)
+        if key is None:
+            raise UnauthenticatedError("Nobody is signed in", challenge=REALM)
+        principal = await authentication.aholder(key)
+    check_whole_project(principal)
+    scope[PRINCIPAL] = principal
+    return principal
+
+
+def check_whole_project(principal: Principal) -> None:
+    """ForbiddenError for whoever may not read everything of the project."""
+    principal.must("read")
+    if principal.only_on is not None:
+        raise ForbiddenError(
+            f"The console shows the whole project, and {principal.name} is limited to a part of it", scope="read"
+        )
 
 
 async def _if_known(authentication: Authentication, headers: Headers) -> Principal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -16,10 +17,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from featurestore.access.authentication import Authentication
+from featurestore.access.principal import EVERYBODY, LOOKING
+from featurestore.access.sessions import SESSION_SECRET, Sessions, drawn_secret
+from featurestore.console.addresses import ROOT
 from featurestore.errors import FeatureStoreError
 from featurestore.server.access_log import AccessLog
 from featurestore.server.compatible.chosen import chosen_routes
 from featurestore.server.connection import Connections
+from featurestore.server.console_routes import ConsoleRoutes
 from featurestore.server.drain import Drain
 from featurestore.server.edge import ALWAYS, HttpEdge
 from featurestore.server.hot_routes import HotRoutes
@@ -62,23 +67,25 @@ class Application(FastAPI):
 
 def create_app(
     store: FeatureStore, *, manifests: Iterable[Any] = (), close_store: bool = False, authentication: bool | None = None,
-    compatible: Iterable[str] | None = None,
+    compatible: Iterable[str] | None = None, only_look: bool = False, console: bool = False,
 ) -> Application:  # fmt: skip
     """The application of a store. close_store: close it when the application shuts down.
 
     manifests: what `store.load_manifest` takes; their services are served in exactly these versions to whoever names none.
     authentication: whether requests must bring a key or a token; by default as configured. compatible: platforms whose clients are
-    answered too, by default as configured. Raises ManifestError, and FingerprintError with the difference where a version is refused.
+    answered too, by default as configured. only_look: without authentication, nobody may push or materialize. console: the console
+    is at /ui, whatever is configured. Raises ManifestError, and FingerprintError with the difference where a version is refused.
     """
     pinned = presented(store, manifests)
     limits, drain = ServerLimits(store.config.server), Drain(store.config.server.drain_seconds)
     readiness, materializing = Readiness(store, pinned, drain), Materializing(store)
     is_on = store.config.server.authentication == "required" if authentication is None else authentication
-    asks = Authentication(store.config if is_on else None)
+    asks = Authentication(store.config if is_on else None, everybody=LOOKING if only_look else EVERYBODY)
     metrics = Metrics(store, limits)
     traces = _traces(store.config.server.traces)
     stream = store.config.server.access_log
     access_log = None if stream == "off" else AccessLog(stream, metrics.unlogged)
+    pages = _console(store, limits, asks) if store.config.server.console == "on" or console else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -98,6 +105,8 @@ def create_app(
         if traces is not None:
             await run_in_threadpool(traces.close)
         await run_in_threadpool(materializing.close)
+        if pages is not None:
+            await run_in_threadpool(pages.close)
         limits.close()
         readiness.close()
         if close_store:
@@ -111,15 +120,19 @@ def create_app(
     hot = HotRoutes(store, pinned, limits, metrics)
     answered_here = {"/v1/online-features": hot.lookup, "/v1/push": hot.push}
     of_platforms = chosen_routes(store.config.server.compatible if compatible is None else compatible, hot)
-    edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log, of_platforms)
+    edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log, of_platforms, pages)
     app.edge = edge if traces is None else traces.around(edge, metrics, frozenset(ALWAYS))
     add_routes(app, store, pinned, limits, hot, readiness, secured=asks.is_on)
     add_materialize(app, store, limits, materializing)
     add_metrics(app, metrics)
-    metrics.paths = frozenset(route.path for route in app.routes if isinstance(route, Route))
+    metrics.paths = frozenset(route.path for route in app.routes if isinstance(route, Route)) | {ROOT}
     if of_platforms is not None:
         metrics.paths |= of_platforms.paths
     return app
+
+
+def _console(store: FeatureStore, limits: ServerLimits, asks: Authentication) -> ConsoleRoutes:
+    return ConsoleRoutes(store, limits, asks, Sessions(os.environ.get(SESSION_SECRET) or drawn_secret()))
 
 
 def _traces(said: str) -> Traces | None:

@@ -12,11 +12,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from featurestore.access.authentication import Authentication
+from featurestore.console.addresses import ROOT
 from featurestore.durable.disk import came_of_full
 from featurestore.errors import FeatureStoreError
 from featurestore.server.access_log import AccessLog
 from featurestore.server.admission import admit
 from featurestore.server.compatible.routes import CompatibleRoute, CompatibleRoutes
+from featurestore.server.console_routes import FORM, ConsoleRoutes, is_console
+from featurestore.server.console_routes import SECURITY as CONSOLE_SECURITY
 from featurestore.server.limits import ServerLimits
 from featurestore.server.metrics import CLOSED, Metrics
 from featurestore.server.origins import BODIES, check_origin, check_type, has_body
@@ -41,11 +44,14 @@ ALWAYS = {"/healthz", "/readyz", "/metrics"}
 """What is answered however many requests are under way: whoever watches the server must not take it for dead."""
 
 
+FORMS = frozenset({FORM})
+
+
 class _Passing:
     """One request on its way through the edge, and what has become of it. status: CLOSED until an answer begins; size: bytes of
-    its body that were sent; route: that of another platform, where it is one."""
+    its body that were sent; route: that of another platform, where it is one; security: headers that its answer gets."""
 
-    __slots__ = ("_came", "_metrics", "_path", "_scope", "_send", "is_head", "route", "size", "status")
+    __slots__ = ("_came", "_metrics", "_path", "_scope", "_send", "is_head", "route", "security", "size", "status")
 
     def __init__(self, scope: Scope, path: str, send: Send, metrics: Metrics) -> None:
         self._came = perf_counter()
@@ -53,6 +59,7 @@ class _Passing:
         self.is_head = scope["method"] == "HEAD"  # the same as GET, without a body
         self.status, self.size = CLOSED, 0
         self.route: CompatibleRoute | None = None
+        self.security = SECURITY
 
     async def answer(self, message: Message) -> None:
         """Send a part of the answer, with what every answer has."""
@@ -60,7 +67,7 @@ class _Passing:
             self.status = message["status"]
             self._metrics.answered(self._scope, self._path, self.status, perf_counter() - self._came)
             own = (HEADER, request_id_of(self._scope).encode("ascii"))
-            message["headers"] = [*message.get("headers", ()), own, *SECURITY]
+            message["headers"] = [*message.get("headers", ()), own, *self.security]
         elif self.is_head:
             message["body"] = b""
         else:
@@ -69,6 +76,7 @@ class _Passing:
 
     async def refuse(self, error: Exception) -> None:
         """Answer with a problem."""
+        self.security = SECURITY
         answer = problem_of(error, self._scope["path"], request_id_of(self._scope))
         if self.route is not None:
             answer = self.route.platform.problem(answer, error)
@@ -90,10 +98,11 @@ class _Passing:
 class HttpEdge:
     """One way for all requests of an application: they are admitted, answered and told of.
 
-    hot: by path, the routes that are answered here. compatible: those of other platforms. rest: the application that answers all else.
+    hot: by path, the routes that are answered here. compatible: those of other platforms. console: the pages for browsers. rest: the
+    application that answers all else.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - each is a way that a request may take, or what all of them pass
         self,
         limits: ServerLimits,
         authentication: Authentication,
@@ -102,14 +111,17 @@ class HttpEdge:
         rest: ASGIApp,
         access_log: AccessLog | None = None,
         compatible: CompatibleRoutes | None = None,
+        console: ConsoleRoutes | None = None,
     ) -> None:
         self._limits, self._authentication, self._metrics = limits, authentication, metrics
         self._hot, self._rest, self._access_log, self._compatible = hot, rest, access_log, compatible
+        self._console = console
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912 - one for each way of a request
         """Answer one request."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        passing = _Passing(scope, path, send, self._metrics)
+        console = self._console if is_console(path) else None
+        passing = _Passing(scope, path if console is None else ROOT, send, self._metrics)
         entered = False
         if self._compatible is not None:
             passing.route = self._compatible.route_of(scope, path)
@@ -120,8 +132,12 @@ class HttpEdge:
                 self._limits.enter()
                 entered = True
             hot = self._hot.get(path) if scope["method"] == "POST" else None
-            also = () if passing.route is None else passing.route.platform.types
-            self._check(scope, headers, typed=hot is not None, also=also)
+            also: Container[bytes] = () if passing.route is None else passing.route.platform.types
+            self._check(scope, headers, typed=hot is not None, also=also if console is None else FORMS)
+            if console is not None:
+                passing.security = CONSOLE_SECURITY
+                await console(scope, receive, passing.answer)
+                return
             await admit(self._authentication, scope, path, passing.route)
             if hot is not None:
                 await hot(scope, receive, passing.answer)

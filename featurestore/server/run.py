@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from featurestore.access.authentication import check_open_host
+from featurestore.access.sessions import SESSION_SECRET, drawn_secret
 from featurestore.errors import ConfigError
 from featurestore.log_lines import log_config, tell
 from featurestore.server.app import Application, create_app
@@ -87,6 +88,7 @@ def serve(  # noqa: PLR0913 - each is an option
         elif store.config.jwt.jwks is None and not store.registry.api_keys():
             tell(NO_KEY, as_json=as_json)
     os.environ[AUTHENTICATION] = "required" if authentication else "off"
+    os.environ.setdefault(SESSION_SECRET, drawn_secret())
     tls = tls_options(config)
     _allow_connections(config.connections)
     with _shared_metrics(workers):

@@ -21,6 +21,11 @@ class AuditedService(NamedTuple):
     counts: Mapping[str, int]
     early: int
 
+    @property
+    def skew(self) -> float:
+        """The share of values that were defects, which the service's `skew_budget` limits."""
+        return (self.counts["skewed"] + self.early) / max(1, self.counts["compared"])
+
 
 def keep_audit(folder: Path, audit: Audit) -> None:
     """Keep what it found of each service that it has compared values of. Where the folder is not there, or cannot be written, nothing is kept."""

@@ -1,0 +1,133 @@
+"""What a page is: a kind, with a function that makes its model of what the store says; tables, and links between pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from featurestore.access.principal import EVERYBODY, Principal
+from featurestore.clock import to_datetime
+from featurestore.declare.durations import show_duration
+from featurestore.errors import RequestError
+from featurestore.report import cell
+from featurestore.store import FeatureStore
+
+SECOND = 1_000_000
+"""µs."""
+
+DURATION_PART = re.compile(r"\d+[a-z]+")
+
+LONGEST_CELL_CHARACTERS = 400
+"""Characters of a cell that a page shows; an export has all of them."""
+
+
+@dataclass(frozen=True)
+class PageLink:
+    """A text that leads to a page. kind, name: which one; query: what is asked of it."""
+
+    text: str
+    kind: str
+    name: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class PageState:
+    """A word about how something is, shown as a mark. level: "good", "warn", "bad" or "plain"."""
+
+    text: str
+    level: str = "plain"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table of a page, which exports as CSV and JSON. name: what it is called in an address. Cells are plain values, links
+    and states, or lists of these; without rows, `nothing` is said instead."""
+
+    name: str
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    nothing: str = "None."
+
+
+@dataclass(frozen=True)
+class PageModel:
+    """What a page shows. template: the file that shows it; values: its variables, of plain values, links and states; data: what
+    its scripts read, plain JSON. A template shows the tables where it wants to, by their names."""
+
+    template: str
+    title: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    tables: Sequence[PageTable] = ()
+    data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """What is asked for. name: of the thing that the page is about, "" where it is about none; query: the words of the address."""
+
+    name: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    principal: Principal = EVERYBODY
+
+    def word(self, name: str) -> str | None:
+        """A word of the address, without blanks around it; None where it is not there or empty."""
+        return self.query.get(name, "").strip() or None
+
+    def number(self, name: str, default: int, *, most: int) -> int:
+        """A whole number of the address, from 0 to `most`; RequestError where it is none."""
+        said = self.word(name)
+        if said is None:
+            return default
+        if not said.isascii() or not said.isdecimal() or len(said) > len(str(most)) or int(said) > most:
+            raise RequestError(f"{name} is a whole number from 0 to {most}, and not {said[:40]!r}")
+        return int(said)
+
+
+@dataclass(frozen=True)
+class PageKind:
+    """A kind of page. kind: the word in its address, "" for the first page; title: what the navigation calls it. model: calls an
+    operation of the store and says what is shown; is_named: whether it is about one thing, whose name ends the address; scope:
+    what whoever looks must have; is_listed: whether the navigation has it; group: the part of the navigation."""
+
+    kind: str
+    title: str
+    model: Callable[[FeatureStore, PageRequest], PageModel]
+    is_named: bool = False
+    scope: str = "read"
+    is_listed: bool = True
+    group: str = "What exists"
+
+
+def instant(instant_us: int | None) -> object:
+    """An instant as a cell; "-" where there is none."""
+    return "-" if instant_us is None else to_datetime(instant_us)
+
+
+def moment(instant_us: int | None) -> object:
+    """When something was done, to the second."""
+    return instant(None if instant_us is None else instant_us // SECOND * SECOND)
+
+
+def about(duration_us: int) -> str:
+    """A duration in its two largest units, as "2m5s"."""
+    parts = DURATION_PART.findall(show_duration(max(0, duration_us)))
+    return "".join(parts[:2])
+
+
+def plain_text(value: object) -> str:
+    """A cell as text, whole, as exports have it: that of a link or a state, and all values as reports show them."""
+    if isinstance(value, (PageLink, PageState)):
+        return value.text
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(plain_text, value))
+    return cell(value)

@@ -1,0 +1,68 @@
+"""The catalog: every definition and every feature, found by what is in its name, description, owner or tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from featurestore.catalog import Catalog
+from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable
+from featurestore.registry.documents import KINDS
+from featurestore.store import FeatureStore
+
+PAGES_OF = {"entities": "entity", "sources": "source", "views": "view", "on_demand": "function", "services": "service"}
+"""The kind of page of each kind of definition."""
+
+MOST_SHOWN = 2_000
+"""Rows that a page shows; exports have all that were found."""
+
+
+class CatalogEntry(NamedTuple):
+    """A definition, or a feature of a view. kind: what it is called; page: the kind of its page."""
+
+    kind: str
+    page: str
+    name: str
+    description: str
+    owner: str
+    tags: str
+
+    def has(self, words: list[str]) -> bool:
+        """Whether each word is somewhere in it, whatever its case."""
+        text = "\n".join((self.name, self.name.replace(":", "__"), self.description, self.owner, self.tags)).casefold()
+        return all(word in text for word in words)
+
+
+def entries(catalog: Catalog) -> Iterator[CatalogEntry]:
+    """All that is declared or applied: services first, since people ask for them, and each view with its features."""
+    for part in reversed(KINDS):
+        for item in getattr(catalog, part).values():
+            labels = item.description, item.owner, _tags(item.tags)
+            yield CatalogEntry(KINDS[part], PAGES_OF[part], item.name, *labels)
+            if part == "views":
+                for feature in item.features:
+                    yield CatalogEntry("feature", "feature", f"{item.name}:{feature}", *labels)
+
+
+def _tags(tags: Any) -> str:
+    return ", ".join(f"{name}: {value}" if value else str(name) for name, value in dict(tags).items())
+
+
+def catalog(store: FeatureStore, asked: PageRequest) -> PageModel:
+    """What `featurestore show` lists, where each word that is asked for is in it."""
+    text, kind = asked.word("q"), asked.word("kind")
+    words = (text or "").casefold().split()
+    every = list(entries(store.catalog))
+    found = [one for one in every if (kind is None or one.kind == kind) and one.has(words)]
+    is_export = asked.query.get("format", "html") != "html"
+    shown = found if is_export else found[:MOST_SHOWN]
+    rows = [(one.kind, PageLink(one.name, one.page, one.name), one.description, one.owner, one.tags) for one in shown]
+    kinds = list(dict.fromkeys(one.kind for one in every))
+    table = PageTable(
+        "found", "Found", ("kind", "name", "description", "owner", "tags"), rows, "Nothing has all of these words."
+    )
+    values = {"asked": text or "", "chosen": kind or "", "kinds": kinds, "count": len(found), "of": len(every)}
+    return PageModel("catalog.html", "Catalog", values, (table,))
+
+
+PAGE = PageKind("catalog", "Catalog", catalog)

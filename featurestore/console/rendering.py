@@ -1,0 +1,97 @@
+"""How a model becomes a page: templates in which every value is escaped, over one frame with navigation and search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from featurestore.access.principal import Principal
+from featurestore.console.addresses import Addresses
+from featurestore.console.page import LONGEST_CELL_CHARACTERS, PageKind, PageLink, PageModel, PageState, plain_text
+from featurestore.report import cell
+
+
+@cache
+def environment() -> Environment:
+    """All templates. What a template names and nobody gave is an error."""
+    made = Environment(
+        loader=PackageLoader("featurestore.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["cell"] = cell
+    return made
+
+
+class PageFrame:
+    """What stands around each page. project: the store's; kinds: those of the navigation; has_session: whether whoever looks can
+    sign out; is_static: whether the page is a file, which nobody answers questions of."""
+
+    def __init__(
+        self, project: str, kinds: Sequence[PageKind], addresses: Addresses, *, principal: Principal | None = None,
+        has_session: bool = False, is_static: bool = False,
+    ) -> None:  # fmt: skip
+        self.project, self.principal, self.has_session, self.is_static = project, principal, has_session, is_static
+        self._kinds, self._addresses = kinds, addresses
+
+    def page(self, model: PageModel, kind: str, name: str = "", query: Mapping[str, str] | None = None) -> bytes:
+        """A page in HTML."""
+        tables = {table.name: table for table in model.tables}
+        return self._shown(
+            model.template, kind=kind, name=name, query=query or {}, title=model.title, tables=tables, data=model.data,
+            **model.values,
+        )  # fmt: skip
+
+    def error(self, title: str, detail: str, request_id: str) -> bytes:
+        """A page that says what went wrong."""
+        return self._shown(
+            "error.html", kind=None, name="", query={}, title=title, detail=detail, request_id=request_id, data=None
+        )
+
+    def login(self, *, then: str, why: str = "", action: str = "") -> bytes:
+        """The form that asks for a key, and nothing of the project. then: the address that was asked for; why: what was wrong with
+        the last key."""
+        template = environment().get_template("login.html")
+        return template.render(then=then, why=why, action=action, file=self._addresses.file).encode()
+
+    def _shown(self, template: str, **values: Any) -> bytes:
+        frame = {
+            "project": self.project, "principal": self.principal, "has_session": self.has_session,
+            "is_static": self.is_static, "navigation": self._navigation(), "url": self._url, "file": self._addresses.file,
+            "show": self._cell,
+        }  # fmt: skip
+        return environment().get_template(template).render({**values, **frame}).encode()
+
+    def _navigation(self) -> dict[str, list[PageKind]]:
+        groups: dict[str, list[PageKind]] = {}
+        for kind in self._kinds:
+            may = self.principal is None or self.principal.may(kind.scope)
+            if kind.is_listed and may and self._addresses.page(kind.kind) is not None:
+                groups.setdefault(kind.group, []).append(kind)
+        return groups
+
+    def _url(self, kind: str, name: str = "", **query: object) -> str:
+        asked = {word: str(value) for word, value in query.items() if value not in (None, "")}
+        return self._addresses.page(kind, name, asked) or ""
+
+    def _cell(self, value: object) -> Markup:
+        """A value of a table or a list of facts: links lead somewhere, long texts are cut, and all text is escaped."""
+        if isinstance(value, PageLink):
+            address = self._addresses.page(value.kind, value.name, value.query)
+            text = escape(_cut(value.text))
+            return text if address is None else Markup('<a href="{}">{}</a>').format(address, text)
+        if isinstance(value, PageState):
+            return Markup('<span class="mark {}">{}</span>').format(value.level, _cut(value.text))
+        if isinstance(value, (list, tuple)) and any(isinstance(one, (PageLink, PageState)) for one in value):
+            return Markup(", ").join(map(self._cell, value))
+        return escape(_cut(plain_text(value)))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_CELL_CHARACTERS else f"{text[: LONGEST_CELL_CHARACTERS - 1]}…"

@@ -1,0 +1,232 @@
+"""The routes of the console: its files, a form to sign in, and pages, which are made in threads of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from http import HTTPStatus
+from typing import TypeVar
+from urllib.parse import parse_qsl, quote
+
+from starlette.types import Receive, Scope, Send
+
+from featurestore.access.api_keys import key_id
+from featurestore.access.authentication import Authentication
+from featurestore.access.principal import Principal
+from featurestore.access.sessions import LASTS_SECONDS, Sessions
+from featurestore.console import Console
+from featurestore.console.addresses import ROOT, ServerAddresses
+from featurestore.console.console import HTML
+from featurestore.console.files import files
+from featurestore.errors import AccessError, FeatureStoreError, UnauthenticatedError
+from featurestore.server.admission import admit_browser, check_whole_project
+from featurestore.server.limits import Room, ServerLimits
+from featurestore.server.problems import ERROR, BadRequest, ForeignError, HttpAnswer, LimitError, problem_of
+from featurestore.server.received import received
+from featurestore.server.request_ids import request_id_of
+from featurestore.store import FeatureStore
+
+FORM = b"application/x-www-form-urlencoded"
+"""What a browser sends of a form."""
+
+LOGIN, LOGOUT, FILES = f"{ROOT}/login", f"{ROOT}/logout", f"{ROOT}/files/"
+
+SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"referrer-policy", b"same-origin"),  # without any, browsers say of a form that it comes from nowhere
+)
+"""The headers of the console's answers: scripts and styles are its own files, and nothing else is loaded or framed."""
+
+THREADS = 2
+"""Threads that make pages."""
+
+WAITING = 20
+"""Pages that are made or wait for that; those beyond are refused."""
+
+LOGIN_BYTES = 4 << 10
+"""Bytes of a form that signs in."""
+
+T = TypeVar("T")
+
+
+def is_console(path: str) -> bool:
+    """Whether a path is one of the console's."""
+    return path == ROOT or path.startswith(f"{ROOT}/")
+
+
+class ConsoleRoutes:
+    """An ASGI application that answers what `is_console`; who may see it is asked here, since a browser is shown a form."""
+
+    def __init__(
+        self, store: FeatureStore, limits: ServerLimits, authentication: Authentication, sessions: Sessions
+    ) -> None:
+        self._limits, self._authentication, self._sessions = limits, authentication, sessions
+        self._console = Console(store)
+        # Cookies of one host are those of all its ports.
+        self._cookie = f"featurestore_{hashlib.sha256(store.config.project.encode()).hexdigest()[:8]}"
+        self._threads = ThreadPoolExecutor(THREADS, "featurestore-console")
+        self._waiting = 0
+
+    def close(self) -> None:
+        """End the threads, once their pages are made."""
+        self._threads.shutdown()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request that the edge has let through."""
+        prefix = scope.get("root_path", "")
+        path: str = scope["path"].removeprefix(prefix)
+        method = scope["method"]
+        if path in {LOGIN, LOGOUT} and method == "POST":
+            _check_own(scope)
+            answer = await (self._login(scope, receive, prefix) if path == LOGIN else self._logout(scope, prefix))
+        elif method not in {"GET", "HEAD"}:
+            raise BadRequest(f"{path[:100]} does not take {method[:20]}", 405)
+        elif path.startswith(FILES):
+            answer = _file(path.removeprefix(FILES))
+        else:
+            answer = await self._page(scope, path.removeprefix(ROOT).strip("/"), prefix)
+        await answer(send)
+
+    async def _page(self, scope: Scope, path: str, prefix: str) -> HttpAnswer:
+        query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True))
+        session = self._session(scope)
+        try:
+            principal = await admit_browser(self._authentication, self._sessions, scope, session)
+        except UnauthenticatedError as error:
+            if _names_itself(scope) or query.get("format", "html") != "html":
+                raise
+            scope[ERROR] = error
+            return self._form(prefix, then=_address(scope, prefix), status=HTTPStatus.UNAUTHORIZED)
+        has_session = self._authentication.is_on and not _names_itself(scope)
+        answer = partial(
+            self._console.answer, "" if path == "login" else path, query, principal=principal, prefix=prefix,
+            has_session=has_session,
+        )  # fmt: skip
+        try:
+            made = await self._beside(answer)
+        except FeatureStoreError as error:
+            if query.get("format", "html") != "html":
+                raise
+            scope[ERROR] = error
+            frame = self._console.frame(addresses=ServerAddresses(prefix), principal=principal, has_session=has_session)
+            refused = problem_of(error, path, request_id_of(scope))
+            body = frame.error(HTTPStatus(refused.status).phrase, str(error), request_id_of(scope))
+            return HttpAnswer(refused.status, HTML, [body], {**NOT_KEPT, **refused.headers})
+        return HttpAnswer(200, made.media_type, [made.body], {**NOT_KEPT, **made.headers})
+
+    async def _beside(self, call: Callable[[], T]) -> T:
+        """What is made in a thread of the console's, so that lookups wait neither for it nor behind it."""
+        if self._waiting >= WAITING:
+            raise LimitError("requests", f"{WAITING} pages are being made, and no more are taken", status=429)
+        self._waiting += 1
+        try:
+            there = copy_context()
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(there.run, call))
+        finally:
+            self._waiting -= 1
+
+    # --- signing in and out ------------------------------------------------------------------
+
+    async def _login(self, scope: Scope, receive: Receive, prefix: str) -> HttpAnswer:
+        headers = dict(scope["headers"])
+        with Room(self._limits, "anonymous") as room:
+            if int(headers.get(b"content-length", LOGIN_BYTES + 1)) > LOGIN_BYTES:
+                raise BadRequest(f"A form that signs in has at most {LOGIN_BYTES} bytes", 413)
+            body = await received(headers, receive, self._limits, room)
+        form = dict(parse_qsl(body.decode("latin-1")))
+        then, key = _own_address(form.get("then", ""), prefix), form.get("key", "").strip()
+        try:
+            principal = await self._holder(key)
+        except AccessError as error:
+            scope[ERROR] = error
+            status = problem_of(error, LOGIN).status
+            return self._form(prefix, then=then, why=str(error), status=status)
+        number = key_id(key)
+        assert number is not None, principal
+        cookie = (
+            f"{self._cookie}={self._sessions.signed(number)}; Max-Age={LASTS_SECONDS}; {_attributes(scope, prefix)}"
+        )
+        return HttpAnswer(303, HTML, [b""], {**NOT_KEPT, "Location": then, "Set-Cookie": cookie})
+
+    async def _holder(self, key: str) -> Principal:
+        """Whoever a key is of, who may see the console."""
+        if key_id(key) is None:
+            raise UnauthenticatedError("This is no API key: it has not the shape of one", challenge="")
+        principal = await self._authentication.aauthenticate([(b"x-api-key", key.encode())])
+        check_whole_project(principal)
+        return principal
+
+    async def _logout(self, scope: Scope, prefix: str) -> HttpAnswer:
+        gone = f"{self._cookie}=; Max-Age=0; {_attributes(scope, prefix)}"
+        return HttpAnswer(303, HTML, [b""], {**NOT_KEPT, "Location": f"{prefix}{ROOT}", "Set-Cookie": gone})
+
+    def _form(self, prefix: str, *, then: str, status: int, why: str = "") -> HttpAnswer:
+        frame = self._console.frame(addresses=ServerAddresses(prefix))
+        body = frame.login(then=then, why=why, action=f"{prefix}{LOGIN}")
+        return HttpAnswer(status, HTML, [body], NOT_KEPT)
+
+    def _session(self, scope: Scope) -> str | None:
+        for name, value in scope["headers"]:
+            if name == b"cookie":
+                for part in value.decode("latin-1").split(";"):
+                    word, _, said = part.strip().partition("=")
+                    if word == self._cookie:
+                        return str(said)
+        return None
+
+
+NOT_KEPT: Mapping[str, str] = {"Cache-Control": "no-store"}
+
+
+def _names_itself(scope: Scope) -> bool:
+    """Whether a request brings a key or a token in its headers, as programs do."""
+    return any(name in {b"authorization", b"x-api-key"} for name, _ in scope["headers"])
+
+
+def _check_own(scope: Scope) -> None:
+    """ForeignError where a form may not have come from a page of ours. The edge has refused each `Origin` but our own; a browser
+    that says none says at least from what kind of site a form comes."""
+    headers = dict(scope["headers"])
+    if b"origin" not in headers and headers.get(b"sec-fetch-site") != b"same-origin":
+        raise ForeignError(
+            "A form is taken from a page of the console alone; this request does not say where it is from", 403
+        )
+
+
+def _attributes(scope: Scope, prefix: str) -> str:
+    """What a browser shall do with the cookie: show it to no script, and send it for nobody's page but ours."""
+    secure = "; Secure" if scope.get("scheme") == "https" else ""
+    return f"Path={prefix}{ROOT}; HttpOnly; SameSite=Strict{secure}"
+
+
+def _address(scope: Scope, prefix: str) -> str:
+    """The address that was asked for, where it leads after signing in."""
+    asked = scope.get("query_string", b"").decode("latin-1")
+    return _own_address(quote(scope["path"], safe="/:@~") + (f"?{asked}" if asked else ""), prefix)
+
+
+def _own_address(said: str, prefix: str) -> str:
+    """An address of the console; that of its first page where it is none, or leads elsewhere."""
+    path = said.partition("?")[0]
+    is_plain = said.isascii() and said.isprintable() and "\\" not in said and " " not in said
+    own = path.removeprefix(prefix)
+    is_own = path.startswith(prefix) and is_console(own) and own not in {LOGIN, LOGOUT} and "/../" not in f"{own}/"
+    return said if is_plain and is_own else f"{prefix}{ROOT}"
+
+
+def _file(name: str) -> HttpAnswer:
+    found = files().get(name)
+    if found is None:
+        raise BadRequest("The console has no such file", 404)
+    keep = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return HttpAnswer(200, found.media_type, [found.content], keep)
