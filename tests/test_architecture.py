@@ -18,6 +18,7 @@ ROOT = Path(featurestore.__file__).parent
 FLOORS = [
     {
         "errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "settings", "bound", "tracing", "log_lines", "number_texts",
+        "typed_texts",
     },
     {"durable"},
     {"declare", "config"},

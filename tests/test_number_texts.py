@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.cli.values import json_value
 from featurestore.number_texts import decimal_of, float_of, whole_of
 from featurestore.server.compatible.values import from_text
 from featurestore.sources.text.texts import value_of
+from featurestore.typed_texts import json_value
 from featurestore.types import Date, Decimal, FeatureType, Float64, Int64, Timestamp, from_json
 
 READERS: dict[str, Callable[[FeatureType, str], Any]] = {
