@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from featurestore.access.principal import Principal
 from featurestore.console.addresses import Addresses
 from featurestore.console.page import LONGEST_CELL_CHARACTERS, PageKind, PageLink, PageModel, PageState, plain_text
-from featurestore.report import cell
+from featurestore.report import cell, plain
 
 
 @cache
@@ -43,8 +43,9 @@ class PageFrame:
     def page(self, model: PageModel, kind: str, name: str = "", query: Mapping[str, str] | None = None) -> bytes:
         """A page in HTML."""
         tables = {table.name: table for table in model.tables}
+        data = None if model.data is None else self._data(model.data)
         return self._shown(
-            model.template, kind=kind, name=name, query=query or {}, title=model.title, tables=tables, data=model.data,
+            model.template, kind=kind, name=name, query=query or {}, title=model.title, tables=tables, data=data,
             **model.values,
         )  # fmt: skip
 
@@ -79,6 +80,16 @@ class PageFrame:
     def _url(self, kind: str, name: str = "", **query: object) -> str:
         asked = {word: str(value) for word, value in query.items() if value not in (None, "")}
         return self._addresses.page(kind, name, asked) or ""
+
+    def _data(self, value: Any) -> Any:
+        """What scripts read: links with their addresses, all else as JSON has it."""
+        if isinstance(value, PageLink):
+            return {"text": value.text, "href": self._addresses.page(value.kind, value.name, value.query)}
+        if isinstance(value, Mapping):
+            return {str(key): self._data(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._data(item) for item in value]
+        return plain(value)
 
     def _cell(self, value: object) -> Markup:
         """A value of a table or a list of facts: links lead somewhere, long texts are cut, and all text is escaped."""

@@ -3,7 +3,37 @@
 from __future__ import annotations
 
 from featurestore.console.page import PageKind
-from featurestore.console.pages import catalog, overview
+from featurestore.console.pages import (
+    activity,
+    catalog,
+    entity,
+    feature,
+    function,
+    keys,
+    lineage,
+    lookup,
+    overview,
+    pushes,
+    service,
+    source,
+    training,
+    view,
+)
 
-PAGES: tuple[PageKind, ...] = (overview.PAGE, catalog.PAGE)
+PAGES: tuple[PageKind, ...] = (
+    overview.PAGE,
+    catalog.PAGE,
+    entity.PAGE,
+    source.PAGE,
+    view.PAGE,
+    feature.PAGE,
+    function.PAGE,
+    service.PAGE,
+    lineage.PAGE,
+    training.PAGE,
+    lookup.PAGE,
+    pushes.PAGE,
+    keys.PAGE,
+    activity.PAGE,
+)
 """Each kind of page once; a page is added here, and has a module in `pages` and a template of its own."""

@@ -41,8 +41,8 @@ def definitions(folder: Path) -> list[FeatureService]:
 
     @on_demand(output=Float64, inputs=[things["x"], Request("fee", Float64)], **LABELS)  # type: ignore[untyped-decorator]
     def with_fee(x: float | None, fee: float) -> float | None:
-        """<script>alert("code")</script>"""
-        return None if x is None else x + fee
+        known = "<script>alert(1)</script>"
+        return None if x is None or not known else x + fee
 
     return [
         FeatureService("model", features=[things, with_fee], skew_budget=0.25, description=LONG, owner=HOSTILE),

@@ -1,0 +1,24 @@
+"""A feature of a view: its fold, its type, its window, and the services that have it."""
+
+from __future__ import annotations
+
+from featurestore.console.page import PageKind, PageModel, PageRequest
+from featurestore.console.pages.described import described, facts, labels, tables
+from featurestore.store import FeatureStore
+
+
+def feature(store: FeatureStore, asked: PageRequest) -> PageModel:
+    """What `featurestore show VIEW:FEATURE` tells of it."""
+    found = described(store, "feature", asked.name)
+    values = {
+        "what": "Feature",
+        "facts": facts(found),
+        **labels(found),
+        "code": None,
+        "lineage": asked.name,
+        "more": [],
+    }
+    return PageModel("definition.html", asked.name, values, tables(found))
+
+
+PAGE = PageKind("feature", "Feature", feature, is_named=True, is_listed=False)

@@ -1,0 +1,84 @@
+"""A live lookup: the features of one row of keys and request values, as a model is served them now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable, instant
+from featurestore.errors import FeatureStoreError, RequestError
+from featurestore.serving.lookup import Lookup
+from featurestore.serving.online_result import OnlineResult
+from featurestore.store import FeatureStore
+from featurestore.typed_texts import json_value
+
+INPUT = "in."
+"""What stands before the name of an input in an address, so that none is taken for a word of the page."""
+
+
+def lookup(store: FeatureStore, asked: PageRequest) -> PageModel:
+    """What `featurestore online SERVICE NAME=VALUE…` answers; it is logged no more than that is."""
+    name = asked.word("service")
+    services = list(store.registry.current().document["services"])
+    values: dict[str, Any] = {"services": services, "service": name or "", "inputs": [], "why": "", "given": False}
+    tables: list[PageTable] = []
+    if name is not None:
+        loaded = store.lookup(name)
+        said = {word: asked.query.get(INPUT + word) for word in loaded.service.inputs}
+        values["inputs"] = [
+            {"name": word, "type": str(of), "said": said[word] or "", "is_key": word in loaded.service.key_inputs}
+            for word, of in loaded.service.inputs.items()
+        ]
+        values["given"] = any(text is not None for text in said.values())
+        if values["given"]:
+            try:
+                tables = _tables(loaded, loaded.get([_row(loaded, said)], json=True))
+            except FeatureStoreError as error:
+                values["why"] = str(error)
+    return PageModel("lookup.html", "Lookup", values, tables)
+
+
+def _row(loaded: Lookup, said: dict[str, str | None]) -> dict[str, Any]:
+    """The values that a form has, in their JSON forms; an empty field is null, and an empty text where that is what is asked for."""
+    row: dict[str, Any] = {}
+    for name, of in loaded.service.inputs.items():
+        text = said[name]
+        if text is None or (text == "" and of.kind != "String"):
+            row[name] = None
+            continue
+        try:
+            row[name] = json_value(text, of)
+        except ValueError as error:
+            raise RequestError(f"'{name}' must be {of}: {error}") from None
+    return row
+
+
+def _tables(loaded: Lookup, result: OnlineResult) -> list[PageTable]:
+    views = {part.name: part.view.name for part in loaded.service.parts}
+    columns, rows = result.to_dict(), []
+    for column in loaded.service.columns:
+        status = result.statuses[column.name][0]
+        made: object = "on demand"
+        if column.part is not None:
+            feature = f"{views[column.part]}:{column.feature}"
+            made = PageLink(feature, "feature", feature)
+        level = {"PRESENT": "good", "UNAVAILABLE": "bad"}.get(str(status), "warn")
+        rows.append((column.name, columns[column.name][0], PageState(str(status), level), made))
+    ages = [
+        (
+            PageLink(views.get(name, name), "view", views.get(name, name)),
+            _instant(at),
+            PageState("stale", "warn") if result.stale[name] else PageState("in time", "good"),
+        )
+        for name, at in result.as_of.items()
+    ]
+    return [
+        PageTable("values", "Values", ("column", "value", "status", "made of"), rows),
+        PageTable("as_of", "As of", ("view", "as of", "is"), ages, "No view was asked."),
+    ]
+
+
+def _instant(at: Any) -> object:
+    return instant(at) if isinstance(at, int) else at
+
+
+PAGE = PageKind("lookup", "Lookup", lookup, group="Ask")

@@ -1,0 +1,26 @@
+"""A source: where its rows lie, when each counts, its columns, and what reads it."""
+
+from __future__ import annotations
+
+from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest
+from featurestore.console.pages.described import described, facts, labels, tables
+from featurestore.store import FeatureStore
+
+
+def source(store: FeatureStore, asked: PageRequest) -> PageModel:
+    """What `featurestore show NAME` tells of it."""
+    found = described(store, "source", asked.name)
+    is_pushed = found.fields.get("type") == "PushSource"
+    more = [PageLink("Its push log", "pushes", "", {"source": asked.name})] if is_pushed else []
+    values = {
+        "what": "Source",
+        "facts": facts(found),
+        **labels(found),
+        "code": None,
+        "lineage": asked.name,
+        "more": more,
+    }
+    return PageModel("definition.html", asked.name, values, tables(found))
+
+
+PAGE = PageKind("source", "Source", source, is_named=True, is_listed=False)
