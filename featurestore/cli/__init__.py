@@ -18,7 +18,7 @@ from featurestore.cli.forgetting import forget
 from featurestore.cli.importing import import_feast
 from featurestore.cli.keys import keys
 from featurestore.cli.lineage import lineage
-from featurestore.cli.looking import ui
+from featurestore.cli.looking import docs, ui
 from featurestore.cli.optimizing import optimize
 from featurestore.cli.pushing import compact, push, take_back
 from featurestore.cli.registry import registry
@@ -33,7 +33,7 @@ __all__ = ["app", "main"]
 add("Start", init, import_feast, plan, apply, show, history)
 add("Train", historical, snapshot)
 add("Serve", materialize, online, push, consume, serve, export_feast)
-add("Look", ui, status, explain, lineage, manifest, audit, drift, availability, simulate)
+add("Look", ui, docs, status, explain, lineage, manifest, audit, drift, availability, simulate)
 add(
     "Operate", verify, optimize, compact, take_back, poison, forget, backup, restore, keys, registry, activity, teardown
 )

@@ -38,3 +38,28 @@ class ServerAddresses:
     def file(self, name: str) -> str:
         """A browser may keep it: the address changes when the file does."""
         return f"{self.prefix}{ROOT}/files/{name}?v={version_of(name)}"
+
+
+@dataclass(frozen=True)
+class FileAddresses:
+    """Addresses of the files of a static site, as they are seen from one of them. depth: folders between that and the site's own;
+    kinds: those of pages that are there; start: the one that is the first page."""
+
+    depth: int
+    kinds: frozenset[str]
+    start: str
+
+    def page(self, kind: str, name: str = "", query: Mapping[str, str] | None = None) -> str | None:
+        """ "../view/NAME.html"; what is asked of a page is left out, since nobody answers."""
+        if kind == "":
+            kind = self.start
+        return f"{'../' * self.depth}{place_of(kind, name, self.start)}" if kind in self.kinds and not query else None
+
+    def file(self, name: str) -> str:
+        """ "../files/NAME"."""
+        return f"{'../' * self.depth}files/{name}"
+
+
+def place_of(kind: str, name: str, start: str) -> str:
+    """Where a page is in a static site. Names have no dot, so that no two pages are one file."""
+    return "index.html" if kind == start else f"{kind}/{name.replace(':', '.')}.html"

@@ -78,6 +78,8 @@ class PageRequest:
     name: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
     principal: Principal = EVERYBODY
+    is_static: bool = False
+    """Whether the page becomes a file, in which what is true for a moment has no place."""
 
     def word(self, name: str) -> str | None:
         """A word of the address, without blanks around it; None where it is not there or empty."""
@@ -105,6 +107,8 @@ class PageKind:
     is_named: bool = False
     scope: str = "read"
     is_listed: bool = True
+    is_static: bool = False
+    """Whether a static site has it."""
     group: str = "What exists"
 
 

@@ -54,7 +54,7 @@ def catalog(store: FeatureStore, asked: PageRequest) -> PageModel:
     words = (text or "").casefold().split()
     every = list(entries(store.catalog))
     found = [one for one in every if (kind is None or one.kind == kind) and one.has(words)]
-    is_export = asked.query.get("format", "html") != "html"
+    is_export = asked.is_static or asked.query.get("format", "html") != "html"
     shown = found if is_export else found[:MOST_SHOWN]
     rows = [(one.kind, PageLink(one.name, one.page, one.name), one.description, one.owner, one.tags) for one in shown]
     kinds = list(dict.fromkeys(one.kind for one in every))
@@ -65,4 +65,4 @@ def catalog(store: FeatureStore, asked: PageRequest) -> PageModel:
     return PageModel("catalog.html", "Catalog", values, (table,))
 
 
-PAGE = PageKind("catalog", "Catalog", catalog)
+PAGE = PageKind("catalog", "Catalog", catalog, is_static=True)

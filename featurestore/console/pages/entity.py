@@ -14,4 +14,4 @@ def entity(store: FeatureStore, asked: PageRequest) -> PageModel:
     return PageModel("definition.html", asked.name, values, tables(found))
 
 
-PAGE = PageKind("entity", "Entity", entity, is_named=True, is_listed=False)
+PAGE = PageKind("entity", "Entity", entity, is_named=True, is_listed=False, is_static=True)

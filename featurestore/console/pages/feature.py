@@ -21,4 +21,4 @@ def feature(store: FeatureStore, asked: PageRequest) -> PageModel:
     return PageModel("definition.html", asked.name, values, tables(found))
 
 
-PAGE = PageKind("feature", "Feature", feature, is_named=True, is_listed=False)
+PAGE = PageKind("feature", "Feature", feature, is_named=True, is_listed=False, is_static=True)

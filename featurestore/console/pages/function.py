@@ -22,4 +22,4 @@ def function(store: FeatureStore, asked: PageRequest) -> PageModel:
     return PageModel("definition.html", asked.name, values, tables(found))
 
 
-PAGE = PageKind("function", "On-demand feature", function, is_named=True, is_listed=False)
+PAGE = PageKind("function", "On-demand feature", function, is_named=True, is_listed=False, is_static=True)

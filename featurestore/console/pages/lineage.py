@@ -53,4 +53,4 @@ def _details(node: Node) -> str:
     return ", ".join(f"{word}: {value}" for word, value in node.detail.items() if word not in {"views", "columns"})
 
 
-PAGE = PageKind("lineage", "Lineage", lineage, is_named=True, is_listed=False)
+PAGE = PageKind("lineage", "Lineage", lineage, is_named=True, is_listed=False, is_static=True)

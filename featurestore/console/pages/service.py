@@ -20,16 +20,21 @@ def service(store: FeatureStore, asked: PageRequest) -> PageModel:
     kept = [one.fingerprint for one in store.registry.kept() if one.service == name]
     versions = PageTable(
         "versions", "Versions that are served", ("fingerprint", "is", "online", "requests logged", "to end it"),
-        list(_versions(store, name, applied, kept)), "None is online, and of none was anything logged.",
+        [] if asked.is_static else list(_versions(store, name, applied, kept)), "None is online, and of none was anything logged.",
     )  # fmt: skip
     differences = PageTable(
         "differences", "Kept versions beside the applied one", ("field", "kept version", "there", "applied"),
         list(_differences(store, name, applied, kept)), "No other version is kept, or none differs.",
     )  # fmt: skip
-    more = [
-        PageLink("Look its features up", "lookup", "", {"service": name}),
-        PageLink("Its training sets", "training", "", {"service": name}),
-    ]
+    served = [] if asked.is_static else [versions]
+    more = (
+        []
+        if asked.is_static
+        else [
+            PageLink("Look its features up", "lookup", "", {"service": name}),
+            PageLink("Its training sets", "training", "", {"service": name}),
+        ]
+    )
     values = {
         "what": "Feature service",
         "facts": facts(found),
@@ -38,7 +43,7 @@ def service(store: FeatureStore, asked: PageRequest) -> PageModel:
         "lineage": name,
         "more": more,
     }
-    return PageModel("definition.html", name, values, [versions, differences, *tables(found), history])
+    return PageModel("definition.html", name, values, [*served, differences, *tables(found), history])
 
 
 def _versions(store: FeatureStore, name: str, applied: str | None, kept: list[str]) -> Iterator[tuple[object, ...]]:
@@ -67,4 +72,4 @@ def _definition(store: FeatureStore, name: str, fingerprint: str | None) -> Any:
     return None if version is None else version.document["services"][name]["definition"]
 
 
-PAGE = PageKind("service", "Service", service, is_named=True, is_listed=False)
+PAGE = PageKind("service", "Service", service, is_named=True, is_listed=False, is_static=True)

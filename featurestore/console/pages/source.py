@@ -11,7 +11,7 @@ def source(store: FeatureStore, asked: PageRequest) -> PageModel:
     """What `featurestore show NAME` tells of it."""
     found = described(store, "source", asked.name)
     is_pushed = found.fields.get("type") == "PushSource"
-    more = [PageLink("Its push log", "pushes", "", {"source": asked.name})] if is_pushed else []
+    more = [PageLink("Its push log", "pushes", "", {"source": asked.name})] if is_pushed and not asked.is_static else []
     values = {
         "what": "Source",
         "facts": facts(found),
@@ -23,4 +23,4 @@ def source(store: FeatureStore, asked: PageRequest) -> PageModel:
     return PageModel("definition.html", asked.name, values, tables(found))
 
 
-PAGE = PageKind("source", "Source", source, is_named=True, is_listed=False)
+PAGE = PageKind("source", "Source", source, is_named=True, is_listed=False, is_static=True)

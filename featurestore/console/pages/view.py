@@ -20,17 +20,6 @@ def view(store: FeatureStore, asked: PageRequest) -> PageModel:
     """What `featurestore show NAME`, `status` and `history` tell of it, and its last runs."""
     name = asked.name
     found = described(store, "feature view", name)
-    states = [one for one in store.status() if one.view == name]
-    header = ("fingerprint", "state", "served as of", "asked for", "last run", "newest row is", "it may be", "kept for")
-    freshness = PageTable("freshness", "Freshness", header, [_row(one) for one in states], "It is not applied.")
-    runs = [
-        (instant(run.instant), moment(run.finished), about(run.finished - run.started), run.rows, run.keys, run.status)
-        for run in store.registry.runs(name, limit=RUNS)
-    ]
-    ran = PageTable(
-        "runs", "Last runs", ("for the instant", "ended", "took", "rows read", "keys written", "outcome"), runs,
-        "No run of materialize has filled it.",
-    )  # fmt: skip
     history, _ = history_of(store, "views", name)
     record = store.registry.current().document["views"].get(name)
     code = None if record is None else orjson.dumps(record["declared"], option=orjson.OPT_INDENT_2).decode()
@@ -38,7 +27,28 @@ def view(store: FeatureStore, asked: PageRequest) -> PageModel:
         "what": "Feature view", "facts": facts(found), **labels(found), "code": code, "lineage": name,
         "more": [],
     }  # fmt: skip
-    return PageModel("definition.html", name, values, [freshness, *tables(found, name), history, ran])
+    return PageModel(
+        "definition.html", name, values, [*_states(store, asked), *tables(found, name), history, *_runs(store, asked)]
+    )
+
+
+def _states(store: FeatureStore, asked: PageRequest) -> list[PageTable]:
+    if asked.is_static:
+        return []
+    states = [one for one in store.status() if one.view == asked.name]
+    header = ("fingerprint", "state", "served as of", "asked for", "last run", "newest row is", "it may be", "kept for")
+    return [PageTable("freshness", "Freshness", header, [_row(one) for one in states], "It is not applied.")]
+
+
+def _runs(store: FeatureStore, asked: PageRequest) -> list[PageTable]:
+    if asked.is_static:
+        return []
+    runs = [
+        (instant(run.instant), moment(run.finished), about(run.finished - run.started), run.rows, run.keys, run.status)
+        for run in store.registry.runs(asked.name, limit=RUNS)
+    ]
+    header = ("for the instant", "ended", "took", "rows read", "keys written", "outcome")
+    return [PageTable("runs", "Last runs", header, runs, "No run of materialize has filled it.")]
 
 
 def _row(one: ViewStatus) -> tuple[object, ...]:
@@ -48,4 +58,4 @@ def _row(one: ViewStatus) -> tuple[object, ...]:
     return one.fingerprint, state_of(one), *instants, age, allowed, ", ".join(one.kept_for) or "applied"
 
 
-PAGE = PageKind("view", "View", view, is_named=True, is_listed=False)
+PAGE = PageKind("view", "View", view, is_named=True, is_listed=False, is_static=True)

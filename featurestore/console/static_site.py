@@ -1,0 +1,65 @@
+"""The catalog as a static site: each definition's page and lineage as a file, by the same models and templates as the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from featurestore.console.addresses import FileAddresses, place_of
+from featurestore.console.files import files
+from featurestore.console.page import PageKind, PageRequest
+from featurestore.console.pages.catalog import entries
+from featurestore.console.rendering import PageFrame
+from featurestore.console.site_map import PAGES
+from featurestore.errors import ConfigError
+from featurestore.store import FeatureStore
+
+START = "catalog"
+"""The kind of the first page."""
+
+MARK = ".featurestore-docs"
+"""A file that says that a folder was written by this, and may be written again."""
+
+
+def build(store: FeatureStore, folder: Path) -> int:
+    """Write the site into a folder that is not there, is empty, or holds an earlier site, whose files are replaced; how many pages
+    it has. What is gone from the catalog is gone from the folder. Nothing in it asks a server, and it can be opened from the disk.
+
+    ConfigError where the folder holds something else. Raises what describing a definition raises.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; name a folder")
+    is_ours = (folder / MARK).exists()
+    if folder.is_dir() and not is_ours and any(folder.iterdir()):
+        raise ConfigError(
+            f"{folder} holds files that `featurestore docs build` did not write; name an empty or a new folder"
+        )
+    written = {folder / MARK}
+    pages = list(_pages(store))
+    for place, content in [*pages, *((f"files/{name}", file.content) for name, file in files().items())]:
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        written.add(path)
+    (folder / MARK).write_text("featurestore docs build writes this folder anew\n")
+    for path in [*folder.glob("*/*.html"), *folder.glob("files/*")] if is_ours else []:
+        if path not in written:
+            path.unlink()
+    return len(pages)
+
+
+def _pages(store: FeatureStore) -> Iterator[tuple[str, bytes]]:
+    """Each page by its place in the site. The lineage of a name is that of all that bear it."""
+    kinds = {page.kind: page for page in PAGES if page.is_static}
+    places = {place_of(START, "", START): (START, "")}
+    for entry in entries(store.catalog):
+        for kind in (entry.page,) if entry.page == "entity" else (entry.page, "lineage"):
+            places.setdefault(place_of(kind, entry.name, START), (kind, entry.name))
+    for place, (kind, name) in places.items():
+        yield place, _page(store, kinds, kind, name)
+
+
+def _page(store: FeatureStore, kinds: dict[str, PageKind], kind: str, name: str) -> bytes:
+    addresses = FileAddresses(0 if kind == START else 1, frozenset(kinds), START)
+    frame = PageFrame(store.config.project, list(kinds.values()), addresses, is_static=True)
+    return frame.page(kinds[kind].model(store, PageRequest(name, is_static=True)), kind, name)
