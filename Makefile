@@ -4,6 +4,7 @@
 # make environments  all that the targets below need, several at once; each makes its own else
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
 # make test-platforms  other people's clients against our server, in environments of their own
+# make test-browser  the console in a headless Chromium: what it shows, is anything wrong to a screen reader, what a page asks of others
 # make test-tensorflow  TensorFlow and its Data Validation on what we write for them: 5 GB of environments, Python 3.11, a C compiler
 # make check  linters and the type checker
 # make docs   the documentation as a site, in build/site; its links and anchors are checked
@@ -13,6 +14,7 @@
 # make sbom   a bill of materials of it (CycloneDX), in build/sbom.json
 # make digests  which bytes the images of docker-compose.yml and Dockerfile have today, in deploy/image/digests.env
 # make promtool  fetch Prometheus's promtool from Debian into .promtool, where the tests of the alert rules look for it
+# make chromium  fetch the browser from Debian into .chromium, where make test-browser looks for it
 # make requests  requests that the API's description allows, and others, to every route, with and without a key
 # make mutants  small faults that the tests should notice; see CONTRIBUTING.md
 PYTHON ?= python3
@@ -20,13 +22,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 PLATFORMS := .venv-platforms
+BROWSER := .venv-browser
 # Platforms whose packages do not agree with ours: one environment each, pinned whole in tests/platforms/environments.
 APART := $(patsubst tests/platforms/environments/%.txt,.venv-%/.installed,$(wildcard tests/platforms/environments/*.txt))
 CORE := tests/semantics tests/statistics tests/query tests/push tests/training tests/durable/test_parquet.py tests/serving tests/online/test_online_conformance.py \
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-lowest environments test-platforms test-tensorflow test-tensorflow check docs format bench coverage mutants promtool requests image-requirements licences sbom digests constraints constraints-platforms clean
+.PHONY: demo test test-long test-lowest environments test-platforms test-browser test-tensorflow check docs format bench coverage mutants promtool chromium requests image-requirements licences sbom digests constraints constraints-platforms clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -63,11 +66,21 @@ $(PLATFORMS)/.installed: pyproject.toml constraints-platforms.txt
 	.venv-$*/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
 
-environments: $(STAMP) $(LOWEST)/.installed $(PLATFORMS)/.installed $(APART)
+# What drives a browser is no part of the environment of the other tests, which need none.
+$(BROWSER)/.installed: pyproject.toml constraints.txt tests/browser/environments/browser.txt
+	test -x $(BROWSER)/bin/python || $(PYTHON) -m venv $(BROWSER)
+	$(BROWSER)/bin/python -m pip install --quiet --constraint constraints.txt --requirement tests/browser/environments/browser.txt --editable '.[demo,test]'
+	touch $@
+
+environments: $(STAMP) $(LOWEST)/.installed $(PLATFORMS)/.installed $(BROWSER)/.installed $(APART)
 
 # ONLY="tests/platforms/test_databricks.py": these suites alone. In one process: some libraries take half a minute to import.
 test-platforms: $(PLATFORMS)/.installed $(APART)
 	$(PLATFORMS)/bin/python -m pytest -n 0 $(or $(ONLY),tests/platforms)
+
+# In one process: one browser and one server are enough. Where there is no browser, it fails and says how one is had.
+test-browser: $(BROWSER)/.installed
+	$(BROWSER)/bin/python -m pytest -n 0 $(or $(ONLY),tests/browser)
 
 # What is too large for every day. Packages without a wheel are built by the pinned setuptools, however pip names that setting.
 .venv-tfdv/.installed: tests/platforms_opt_in/environments/tfdv.txt
@@ -155,6 +168,12 @@ promtool:
 	mkdir -p .promtool
 	cd .promtool && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
+# Unpacked, not installed, with those libraries of it that are not on this machine: it needs no rights.
+chromium:
+	mkdir -p .chromium
+	cd .chromium && apt-get download $$(apt-get install --simulate --no-install-recommends chromium | awk '$$1 == "Inst" {print $$2}')
+	cd .chromium && for package in *.deb; do dpkg -x "$$package" . || exit 1; rm "$$package"; done
+
 # Run in fresh virtual environments after changing pyproject.toml.
 constraints: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
@@ -163,4 +182,4 @@ constraints-platforms: $(PLATFORMS)/.installed
 	$(PLATFORMS)/bin/python -m pip freeze --exclude-editable > constraints-platforms.txt
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(PLATFORMS) $(dir $(APART)) .venv-tensorflow .venv-tfdv .promtool $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(PLATFORMS) $(BROWSER) $(dir $(APART)) .venv-tensorflow .venv-tfdv .promtool .chromium $(TOOLS) $(IMAGE) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -64,11 +64,11 @@ LONGEST_FIRST = [
 and would be, since processes take files with many tests first where nothing else is said (`--no-loadscope-reorder`)."""
 
 
-NAMED_ALONE = [Path(__file__).parent / name for name in ("platforms", "platforms_opt_in")]
+NAMED_ALONE = [Path(__file__).parent / name for name in ("browser", "platforms", "platforms_opt_in")]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """What needs other people's clients runs where it is named alone: `make test-platforms`, `make test-tensorflow`."""
+    """What needs other people's clients or a browser runs where it is named alone: `make test-platforms`, `make test-browser`, `make test-tensorflow`."""
     named = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
     is_named = any(collection_path in {path, *path.parents} for path in named)
     return True if collection_path in NAMED_ALONE and not is_named else None

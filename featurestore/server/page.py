@@ -18,14 +18,15 @@ def page(described: Mapping[str, Any]) -> str:
     """An OpenAPI description as a page: each route, its body and its answers, with their examples."""
     title = escape(described["info"]["title"])
     parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>',
-        f'<body><h1>{title}</h1><p>The same for programs: <a href="openapi.json">openapi.json</a></p>',
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>{title}</title><style>{STYLE}</style></head>",
+        f'<body><main><h1>{title}</h1><p>The same for programs: <a href="openapi.json">openapi.json</a></p>',
     ]
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
             parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2>")
             parts += _operation(operation)
-    return "".join([*parts, "</body></html>"])
+    return "".join([*parts, "</main></body></html>"])
 
 
 def _operation(operation: Mapping[str, Any]) -> Iterator[str]:
@@ -47,4 +48,4 @@ def _operation(operation: Mapping[str, Any]) -> Iterator[str]:
 
 def _content(content: Mapping[str, Any]) -> str:
     """An example of a body, where there is one."""
-    return f"<pre>{escape(json.dumps(content['example'], indent=2))}</pre>" if "example" in content else ""
+    return f'<pre tabindex="0">{escape(json.dumps(content["example"], indent=2))}</pre>' if "example" in content else ""

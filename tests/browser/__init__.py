@@ -1,0 +1,1 @@
+"""The pages of the server in a headless Chromium: `make test-browser`."""
