@@ -42,13 +42,13 @@ def distances_of(baseline: pa.ChunkedArray, other: pa.ChunkedArray, of: FeatureT
     sides = [column.drop_null() for column in (baseline, other)]
     if of.element is not None and all(map(len, sides)):
         if "length" in found:
-            found["length"] = kolmogorov_smirnov(*(_sample(pc.list_value_length(side)) for side in sides))
+            found["length"] = kolmogorov_smirnov(*(numbers_in(pc.list_value_length(side)) for side in sides))
         if "norm" in found:
             found["norm"] = kolmogorov_smirnov(*(Sample.of(norms_of(side, of)) for side in sides))
         sides = [pc.list_flatten(side).drop_null() for side in sides]
     if all(map(len, sides)):
         inner = of.element or of
-        found |= _of_texts(*map(_counts, sides)) if inner.kind in TEXTS else _of_numbers(*map(_sample, sides))
+        found |= _of_texts(*map(texts_in, sides)) if inner.kind in TEXTS else _of_numbers(*map(numbers_in, sides))
     return found
 
 
@@ -69,14 +69,15 @@ def _of_numbers(baseline: Sample, other: Sample) -> Distances:
     }
 
 
-def _counts(column: pa.ChunkedArray) -> Counts:
+def texts_in(column: pa.ChunkedArray) -> Counts:
+    """How often each text, or truth value, is in a column without nulls."""
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.string())
     counted = column.combine_chunks().value_counts()
     return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
-def _sample(column: pa.ChunkedArray) -> Sample:
+def numbers_in(column: pa.ChunkedArray) -> Sample:
     """The numbers of a column without nulls; dates and times as counts, decimals as the nearest doubles."""
     if pa.types.is_date(column.type):
         column = column.cast(pa.int32())

@@ -66,10 +66,13 @@ def test_served_values_against_a_training_frame(tmp_path: Path) -> None:
         ours = [float(k) for k in range(KEYS)], [k + 20.0 for k in range(KEYS)]
         assert (x.baseline_rows, x.served_rows, x.baseline_missing, x.served_missing) == (KEYS, KEYS + 10, 0, 0.2)
         assert x.distances["missing"] == 0.2
+        assert (sum(x.shape.baseline), sum(x.shape.served)) == (pytest.approx(1), pytest.approx(1))
+        assert x.shape.baseline[0] > 0 == x.shape.served[0]  # below 20 lies nothing that was served
         assert x.distances["wasserstein"] == pytest.approx(20)
         shares = [[sum(value <= at for value in side) / KEYS for at in (*ours[0], *ours[1])] for side in ours]
         assert x.distances["kolmogorov_smirnov"] == max(abs(a - b) for a, b in zip(*shares, strict=True)) == 0.5
         word = found.feature("view__word")
+        assert dict(zip(word.shape.labels, word.shape.served, strict=True)) == {"w0": 1, "w1": 0, "w2": 0, "w3": 0}
         assert word.distances["l_infinity"] == 0.75
         assert [tuple(of) for of in found.exceeded] == [("view__word", "l_infinity", 0.75, 0.5)]
         assert set(found.feature("view__vector").distances) >= {"length", "missing"}
@@ -94,6 +97,10 @@ def test_served_values_against_those_served_before(tmp_path: Path) -> None:
         assert found.baseline == "the 1h before"
         again = json.loads(json.dumps(found.to_dict()))
         assert again["features"][0]["periods"][2]["distances"]["wasserstein"] == 20
+        first, *_, last = x.periods
+        assert first.shares == pytest.approx(x.shape.baseline)
+        assert last.shares != pytest.approx(x.shape.baseline)
+        assert again["features"][0]["shape"]["labels"] == list(x.shape.labels)
         assert again["exceeded"] == []
 
 

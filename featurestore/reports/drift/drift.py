@@ -24,6 +24,7 @@ from featurestore.semantics.values import canonical_chunks
 from featurestore.serving.log.serving_log import segments
 from featurestore.serving.served_rows import MAX_READINGS, feature_column
 from featurestore.statistics.column_distances import distances_of, measures_of
+from featurestore.statistics.shapes import Parts, Shape, parts_of
 from featurestore.types import Timestamp
 
 TIME = "\0time"
@@ -154,11 +155,13 @@ def _compared(
     column: ServiceColumn, before: Any, served: pa.Table, asked: DriftAsked, version: ResolvedService
 ) -> FeatureDrift:
     own = canonical_chunks(served[column.name], column.type)
-    periods = () if asked.every is None else _periods(column, before, own, served[TIME], asked)
+    parts = parts_of(before, own, column.type)
+    periods = () if asked.every is None else _periods(column, before, own, served[TIME], asked, parts)
     return FeatureDrift(
         feature=column.name, type=str(column.type), baseline_rows=len(before), served_rows=len(own),
         baseline_missing=_missing(before), served_missing=_missing(own),
-        distances=distances_of(before, own, column.type), limits=_limits(column, version), periods=periods,
+        distances=distances_of(before, own, column.type), limits=_limits(column, version),
+        shape=Shape(parts.labels, parts.shares(before), parts.shares(own)), periods=periods,
     )  # fmt: skip
 
 
@@ -175,7 +178,9 @@ def _limits(column: ServiceColumn, version: ResolvedService) -> Mapping[str, flo
     }
 
 
-def _periods(column: ServiceColumn, before: Any, own: Any, times: Any, asked: DriftAsked) -> tuple[PeriodDrift, ...]:
+def _periods(
+    column: ServiceColumn, before: Any, own: Any, times: Any, asked: DriftAsked, parts: Parts
+) -> tuple[PeriodDrift, ...]:
     assert asked.every is not None
     numbers = (times.cast(pa.int64()).to_numpy() - asked.since) // asked.every
     found = []
@@ -184,7 +189,7 @@ def _periods(column: ServiceColumn, before: Any, own: Any, times: Any, asked: Dr
         found.append(
             PeriodDrift(
                 to_datetime(asked.since + number * asked.every), len(part), part.null_count / len(part),
-                distances_of(before, part, column.type),
+                distances_of(before, part, column.type), parts.shares(part),
             )
         )  # fmt: skip
     return tuple(found)

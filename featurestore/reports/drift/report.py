@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from featurestore.report import Report, Reported, ReportTable, shown_instant
+from featurestore.statistics.shapes import Shape
 
 SHOWN = ("l_infinity", "jensen_shannon", "psi", "kolmogorov_smirnov", "wasserstein", "length", "norm")
 """The measures that the table shows, beside the shares of what is missing."""
@@ -39,6 +40,8 @@ class PeriodDrift:
     """The share of nulls among them."""
     distances: Mapping[str, float | None]
     """By measure; None where there is none, as without values."""
+    shares: tuple[float, ...]
+    """Which share of its values lies in each part of the feature's shape."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class FeatureDrift:
     """By measure (see `featurestore.statistics.column_distances`); None where a side has no values of which there is one."""
     limits: Mapping[str, float]
     """Measure → what its service allows."""
+    shape: Shape
+    """Which share of the values of each side lies where."""
     periods: tuple[PeriodDrift, ...] = ()
     """One after the other, where they were asked for; periods in which nothing was served are left out."""
 
