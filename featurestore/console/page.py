@@ -62,13 +62,15 @@ class PageTable:
 @dataclass(frozen=True)
 class PageModel:
     """What a page shows. template: the file that shows it; values: its variables, of plain values, links and states; data: what
-    its scripts read, plain JSON. A template shows the tables where it wants to, by their names."""
+    its scripts read, plain JSON; drawings: what the template draws, which no export has. A template shows the tables where it wants to, by
+    their names."""
 
     template: str
     title: str
     values: Mapping[str, Any] = field(default_factory=dict)
     tables: Sequence[PageTable] = ()
     data: Mapping[str, Any] | None = None
+    drawings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class PageFrame:
         data = None if model.data is None else self._data(model.data)
         return self._shown(
             model.template, kind=kind, name=name, query=query or {}, title=model.title, tables=tables, data=data,
-            **model.values,
+            **model.values, **model.drawings,
         )  # fmt: skip
 
     def error(self, title: str, detail: str, request_id: str) -> bytes:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from featurestore.console.page import PageKind
 from featurestore.console.pages import (
     activity,
+    audit,
+    availability,
     catalog,
+    drift,
     entity,
+    explain,
     feature,
     function,
     keys,
@@ -14,6 +18,8 @@ from featurestore.console.pages import (
     lookup,
     overview,
     pushes,
+    request,
+    runs,
     service,
     source,
     training,
@@ -22,6 +28,12 @@ from featurestore.console.pages import (
 
 PAGES: tuple[PageKind, ...] = (
     overview.PAGE,
+    runs.PAGE,
+    audit.PAGE,
+    drift.PAGE,
+    availability.PAGE,
+    explain.PAGE,
+    request.PAGE,
     catalog.PAGE,
     entity.PAGE,
     source.PAGE,

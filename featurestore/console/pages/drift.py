@@ -1,0 +1,120 @@
+"""Have the values changed since training? Distributions of both drawn over each other, and how far they are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from featurestore.clock import to_datetime
+from featurestore.console.asked import duration_asked, instant_asked, since_asked
+from featurestore.console.overlaid import overlaid
+from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
+from featurestore.errors import NotFoundError
+from featurestore.reports.drift.last_drift import last_drifts
+from featurestore.reports.drift.report import SHOWN, Drift, FeatureDrift
+from featurestore.store import FeatureStore
+
+SINCE, BEFORE = "1d", "7d"
+TITLE = "Drift"
+
+
+def drift(store: FeatureStore, asked: PageRequest) -> PageModel:
+    """What the last comparisons found; where `run` is asked for, what `featurestore drift` finds now."""
+    service = asked.word("service")
+    frames = [frame for frame in store.registry.frames() if service in {None, frame.service}]
+    baselines = [(frame.path, f"{frame.path}, {frame.rows:,} rows") for frame in frames]
+    form = {
+        "services": sorted(store.registry.current().document["services"]), "service": service or "",
+        "baselines": baselines, "baseline": asked.word("baseline") or "",
+        "since": asked.word("since") or SINCE, "before": asked.word("before") or BEFORE, "every": asked.word("every") or "",
+        "until": asked.word("until") or "", "is_asked": asked.word("since") is not None and service is not None, "is_run": False, "facts": [], "notes": [],
+    }  # fmt: skip
+    is_run = asked.word("run") is not None or asked.query.get("format", "html") != "html"
+    if service is None or not is_run:
+        return PageModel("drift.html", TITLE, form, (_last(store),))
+    found = store.drift(
+        service, baseline=_baseline(asked.word("baseline"), baselines), before=duration_asked(asked, "before", BEFORE),
+        since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), every=duration_asked(asked, "every", None),
+    )  # fmt: skip
+    beyond = PageState(f"{len(found.exceeded)} beyond their limits", "bad" if found.exceeded else "good")
+    facts: list[tuple[str, object]] = [
+        ("service", PageLink(found.service, "service", found.service)), ("fingerprint", found.fingerprint), ("against", found.baseline),
+        ("requests from", found.since.replace(microsecond=0)), ("to", found.until.replace(microsecond=0)), ("features compared", f"{len(found.features):,}"), ("distances", beyond),
+    ]  # fmt: skip
+    notes = [f"{name} was not compared: {why}" for name, why in found.not_compared.items()]
+    notes += [f"{path} is damaged: {why}" for path, why in found.damaged.items()]
+    shown = overlaid(found)
+    values = {**form, "is_run": True, "facts": facts, "notes": notes, "left_out": len(found.features) - len(shown)}
+    return PageModel("drift.html", TITLE, values, (_exceeded(found), _features(found)), drawings={"features": shown})
+
+
+def _baseline(said: str | None, known: list[tuple[str, str]]) -> str | None:
+    """The frame that is asked for, which the registry knows: a page reads no other file of the machine."""
+    if said is not None and said not in {path for path, _ in known}:
+        raise NotFoundError(
+            "The registry has no training frame of that path and service; the page offers those that it has"
+        )
+    return said
+
+
+def _last(store: FeatureStore) -> PageTable:
+    rows = [
+        (PageLink(name, "service", name), to_datetime(one.at), feature, measure.replace("_", " "), distance, one.limits.get(feature, {}).get(measure, "-"),
+         _state(distance, one.limits.get(feature, {}).get(measure)))
+        for name, one in sorted(last_drifts(store.config.serving_log.folder).items())
+        for feature, distances in one.distances.items()
+        for measure, distance in distances.items()
+        if measure in one.limits.get(feature, {})
+    ]  # fmt: skip
+    header = ("service", "compared at", "feature", "measure", "distance", "limit", "how it is")
+    return PageTable(
+        "last",
+        "What the last comparisons found of what has a limit",
+        header,
+        rows,
+        "Nothing with a limit was compared yet.",
+    )
+
+
+def _state(distance: float, limit: float | None) -> PageState:
+    if limit is None:
+        return PageState("no limit")
+    return PageState("beyond", "bad") if distance > limit else PageState("within", "good")
+
+
+def _exceeded(found: Drift) -> PageTable:
+    rows = [(of.feature, of.measure.replace("_", " "), of.value, of.limit) for of in found.exceeded]
+    return PageTable("exceeded", "Beyond their limits", ("feature", "measure", "distance", "limit"), rows, "None is.")
+
+
+def _features(found: Drift) -> PageTable:
+    shown = [name for name in SHOWN if any(name in feature.distances for feature in found.features)]
+    header = (
+        "feature",
+        "type",
+        "rows of the baseline",
+        "rows served",
+        "missing in the baseline",
+        "missing when served",
+        *(name.replace("_", " ") for name in shown),
+    )
+    rows = [
+        (one.feature, one.type, one.baseline_rows, one.served_rows, _share(one.baseline_missing), _share(one.served_missing),
+         *(_distance(one, one.distances, name) for name in shown))
+        for one in found.features
+    ]  # fmt: skip
+    return PageTable("features", "Distances", header, rows, "Nothing was compared.")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _distance(feature: FeatureDrift, distances: Mapping[str, float | None], measure: str) -> object:
+    value = distances.get(measure)
+    if value is None:
+        return "-" if measure in distances else ""
+    is_beyond = any(of.measure == measure for of in feature.exceeded)
+    return PageState(f"{value:.4g}", "bad") if is_beyond else float(f"{value:.4g}")
+
+
+PAGE = PageKind("drift", TITLE, drift, group="How it is")
