@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from featurestore.declare.database_source import DatabaseSource
 from featurestore.declare.delta_source import DeltaSource
@@ -35,6 +35,14 @@ AGREED_SETS = 64
 """How many sets of files are remembered with what their columns are as a whole."""
 
 
+class Told(NamedTuple):
+    """What was settled of a source elsewhere, for a process that reads some of its files. columns: those of all of its files.
+    instants: by file, from when (µs) its rows are known."""
+
+    columns: RawColumns
+    instants: Mapping[SourceFile, int]
+
+
 class Sources:
     """Finds sources; safe to use from several threads.
 
@@ -54,6 +62,8 @@ class Sources:
         """By name the URLs of the databases that sources name."""
         self.catalogs: Mapping[str, Mapping[str, str]] = {}
         """By name the properties of the Iceberg catalogs that sources name."""
+        self.told: Mapping[str, Told] = {}
+        """By source what another process settled of it."""
         self._places = Places(root, self.located)
         self._delta_tables, self._iceberg_tables = DeltaTables(), IcebergTables()
         self._table_states: dict[tuple[str, tuple[SourceFile, ...]], int] = {}
@@ -220,6 +230,8 @@ class Sources:
     def instants(self, source: Source, files: Sequence[SourceFile]) -> list[int]:
         """From when (µs) the rows of each file are known: since it was first seen, else since its table says that they came, else
         from now on. Raises RegistryError."""
+        if source.name in self.told:
+            return [self.told[source.name].instants[file] for file in files]
         sightings = [file.sighting for file in files]
         return self.arrivals.instants(source.name, sightings, came=partial(self._told_arrivals, source))
 
@@ -254,6 +266,8 @@ class Sources:
     ) -> RawColumns:
         """The columns of a source whose files these are, or some of them: those of all that were last asked for the types
         of its columns count too, so that what is read of some files has the types that definitions were settled with."""
+        if source.name in self.told:
+            return self.told[source.name].columns
         every = tuple(dict.fromkeys((*self._settled.get(source.name, ()), *files)))
         return self._agreed_columns(connection, source, every)
 

@@ -1,0 +1,109 @@
+"""What a user has of Ray: a project's verbs, answered by a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
+from featurestore.engines.ray.ray_frame import RayFrame
+from featurestore.engines.ray.ray_rows import PlannedRows, RayPlan, RayRun
+from featurestore.engines.ray.ray_tasks import read_spine, schema_of, taken
+from featurestore.engines.tasks import TaskLimits
+from featurestore.errors import SpineError
+from featurestore.lazy import pa
+from featurestore.store import FeatureStore
+from featurestore.training.kernel import Options
+from featurestore.training.spine import SpineFiles
+
+SPINE_ROWS = 1_000_000
+"""Rows of a spine of files that one task reads."""
+
+PARTITIONS_PER_CPU = 4
+
+
+class RayEngine:
+    """Answers a project's services on Ray, in the cluster that `ray.init` named.
+
+    partitions: how many the rows of a key are brought together in; four for each CPU of the cluster where it is not said. The others are
+    as `SparkEngine` has them: memory_limit, threads and spill of a task, and send_bytes.
+    """
+
+    def __init__(
+        self, store: FeatureStore, *, partitions: int | None = None, memory_limit: str = "1GB", threads: int = 1,
+        spill: str | None = None, send_bytes: int = SEND_BYTES,
+    ) -> None:  # fmt: skip
+        self._store, self._partitions, self._send_bytes = store, partitions, send_bytes
+        self._limits = TaskLimits(threads, memory_limit, spill)
+
+    def get_historical_features(
+        self, spine: Any, features: Any, *, timestamp: str = "event_timestamp", timezone: str | None = None,
+        with_status: bool = False, with_event_time: bool = False,
+    ) -> RayFrame:  # fmt: skip
+        """The training frame of a spine, as `FeatureStore.get_historical_features` says; its rows come in no order.
+
+        spine: a Ray dataset, which is executed now, an Arrow table, or the path of Parquet files. Nothing else is computed before the frame
+        is written or read. Raises SpineError, SourceError and what the store raises of features.
+        """
+        import ray
+
+        if not ray.is_initialized():
+            ray.init()
+        options = Options(timestamp, timezone, with_status, with_event_time)
+        asked = AskedFrame.of(self._store, features, options, {"ray": ray.__version__})
+        schema, given = self._spine(spine)
+        plan, counts = asked.answer(
+            RayPlan(asked), PlannedRows(schema), schema.names, limits=self._limits, send_bytes=self._send_bytes
+        )
+        partitions = self._partitions or PARTITIONS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return RayFrame(RayRun(asked, plan.tasks, given, partitions), counts, asked, schema.names)
+
+    def _spine(self, spine: Any) -> tuple[pa.Schema, Callable[[], list[Any]]]:
+        """The columns of a spine, and what gives its tables to the cluster."""
+        import ray
+        from ray.data import Dataset
+
+        if isinstance(spine, (str, Path)):
+            files = SpineFiles.of(spine)
+            schema = files.schema
+            places = [
+                (first, min(SPINE_ROWS, files.rows - first)) for first in range(0, max(1, files.rows), SPINE_ROWS)
+            ]
+
+            def tables() -> list[Any]:
+                said, read = ray.put(files), ray.remote(read_spine)
+                return [read.remote(said, first, count) for first, count in places]
+
+        elif isinstance(spine, pa.Table):
+            schema = spine.schema
+
+            def tables() -> list[Any]:
+                return [ray.put(spine.slice(first, SPINE_ROWS)) for first in range(0, max(1, len(spine)), SPINE_ROWS)]
+
+        elif isinstance(spine, Dataset):
+            blocks: list[Any] = spine.to_arrow_refs()
+            look = ray.remote(schema_of)
+            schemas = [found for found in ray.get([look.remote(block) for block in blocks]) if found.names]
+            if not schemas:
+                raise SpineError("The spine is a Ray dataset without columns")
+            schema = pa.unify_schemas(schemas)
+
+            def tables() -> list[Any]:
+                return blocks
+
+        else:
+            raise SpineError(
+                f"{type(spine).__name__} is no spine of Ray's; pass a Ray dataset, an Arrow table, or the path of Parquet files. "
+                "ray.data.from_pandas makes a dataset of a frame"
+            )
+        twice = [name for name in schema.names if schema.names.count(name) > 1]
+        if twice:
+            raise SpineError(f"The spine has a column '{twice[0]}' twice; rename or drop one of the two")
+        schema = schema.remove_metadata()
+
+        def as_here() -> list[Any]:
+            take, said = ray.remote(taken), ray.put(schema)
+            return [take.remote(table, said) for table in tables()]
+
+        return taken(schema.empty_table(), schema).schema, as_here

@@ -1,0 +1,152 @@
+"""How Ray brings the rows of one key together: tasks that split tables, and tasks that get a part of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from featurestore.declare.sources import FileSource
+from featurestore.engines.asked_frame import AskedFrame
+from featurestore.engines.ray.ray_tasks import (
+    answer,
+    evaluate_functions,
+    split_file,
+    split_spine,
+    spread_identities,
+)
+from featurestore.engines.steps import Route
+from featurestore.engines.tasks import AnswerTask, FunctionTask, engine_of
+from featurestore.errors import FeatureStoreError
+from featurestore.lazy import pa
+from featurestore.semantics.columns import RawColumns
+from featurestore.semantics.source_columns import own_columns
+from featurestore.semantics.sql import quote
+from featurestore.sources.sources import Told
+from featurestore.training.manifest import LIBRARIES, library_versions
+
+
+class PlannedRows(NamedTuple):
+    """Rows that are not made yet: their columns, and the tasks that make them of a spine, one after the other."""
+
+    schema: pa.Schema
+    tasks: tuple[AnswerTask | FunctionTask, ...] = ()
+
+
+class RayPlan:
+    """The `RowMover` that Ray is, without its cluster: each task is run here for no rows, so that what is wrong with the columns shows."""
+
+    def __init__(self, asked: AskedFrame) -> None:
+        self._asked = asked
+
+    def answered(self, rows: PlannedRows, task: AnswerTask) -> PlannedRows:
+        """The columns of a spine with the features of a step."""
+        offline = self._asked.project.offline
+        with offline.session() as session:
+            nothing = []
+            for route in task.step.routes:
+                self._asked.files(route.source)
+                types = {**route.columns, **dict.fromkeys(own_columns(route.source), "BIGINT")}
+                selected = ", ".join(f"CAST(NULL AS {of}) AS {quote(name)}" for name, of in types.items())
+                nothing.append(session.connection.sql(f"SELECT {selected} WHERE false").to_arrow_table())
+        found, _ = next(task.answered(rows.schema.empty_table(), nothing))
+        return PlannedRows(found.schema, (*rows.tasks, task))
+
+    def evaluated(self, rows: PlannedRows, task: FunctionTask) -> PlannedRows:
+        """The columns with those of the functions."""
+        with engine_of(task.limits, None) as offline:
+            return PlannedRows(task.evaluated(rows.schema.empty_table(), offline).schema, (*rows.tasks, task))
+
+
+class RayRun:
+    """Makes rows that were planned, as often as it is asked."""
+
+    def __init__(
+        self,
+        asked: AskedFrame,
+        tasks: Sequence[AnswerTask | FunctionTask],
+        spine: Callable[[], list[Any]],
+        partitions: int,
+    ) -> None:
+        self._asked, self._tasks, self._spine, self._partitions = asked, tasks, spine, partitions
+        self._versions = {name: library_versions()[name] for name in LIBRARIES}
+
+    def tables(self) -> tuple[list[Any], list[Any]]:
+        """References to the tables of all rows, and to what was counted of them."""
+        import ray
+        from ray import cloudpickle
+
+        tables, counts = self._spine(), list[Any]()
+        for task in self._tasks:
+            said = ray.put(cloudpickle.dumps(task))
+            if isinstance(task, FunctionTask):
+                evaluate = self._remote(evaluate_functions, task)
+                tables = [evaluate.remote(said, self._versions, table) for table in tables]
+            else:
+                tables, more = self._step(tables, task, said)
+                counts += more
+        return tables, counts
+
+    def _step(self, spine: list[Any], task: AnswerTask, said: Any) -> tuple[list[Any], list[Any]]:
+        ask, count = self._remote(answer, task, returns=2), self._partitions
+        counts: list[Any] = []
+        if not task.step.routes:
+            parts = [[[table]] for table in spine]
+        else:
+            split = self._remote(split_spine, task, returns=count)
+            split_up = [_listed(split.remote(said, self._versions, count, table)) for table in spine]
+            routed = []
+            for number, route in enumerate(task.step.routes):
+                pieces = self._read(route, number, task, said)
+                if route.by_identity:
+                    spread = self._remote(spread_identities, task, returns=count + 1)
+                    pieces = [
+                        spread.remote(said, self._versions, count, number, *(piece[bucket] for piece in pieces))
+                        for bucket in range(count)
+                    ]
+                    counts += [piece.pop() for piece in pieces]
+                routed.append(pieces)
+            parts = [[[piece[bucket] for piece in of] for of in (split_up, *routed)] for bucket in range(count)]
+        tables = []
+        for part in parts:
+            table, counted = ask.remote(
+                said, self._versions, [len(of) for of in part], *(piece for of in part for piece in of)
+            )
+            tables.append(table)
+            counts.append(counted)
+        return tables, counts
+
+    def _read(self, route: Route, number: int, task: AnswerTask, said: Any) -> list[list[Any]]:
+        """The rows of each file of a source, by bucket."""
+        source, offline = route.source, self._asked.project.offline
+        assert isinstance(source, FileSource)
+        files = self._asked.files(source)
+        instants = offline.instants(source, files) if source.arrives else [0] * len(files)
+        with offline.session() as session:
+            own = offline.agreed_columns(session.connection, source, files)
+        columns = RawColumns({name: of for name, of in own.items() if name in route.columns})
+        split = self._remote(split_file, task, returns=self._partitions)
+        return [
+            _listed(split.remote(said, self._versions, self._partitions, number, file, Told(columns, {file: instant})))
+            for file, instant in zip(files, instants, strict=True)
+        ]
+
+    def _remote(self, function: Callable[..., Any], task: AnswerTask | FunctionTask, *, returns: int = 1) -> Any:
+        import ray
+
+        return ray.remote(num_cpus=task.limits.threads, num_returns=returns)(function)
+
+
+def result_of(references: Any) -> Any:
+    """What tasks gave; what one raised of ours is raised as it is."""
+    import ray
+
+    try:
+        return ray.get(references)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, FeatureStoreError):
+            raise error.cause from error
+        raise
+
+
+def _listed(references: Any) -> list[Any]:
+    return references if isinstance(references, list) else [references]

@@ -1,0 +1,130 @@
+"""Each engine behind one face: it is asked for a spine's frame, which lies in a folder then."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore import FeatureStore
+from featurestore.engines.ray import RayEngine
+from featurestore.engines.spark import SparkEngine
+from featurestore.training.manifest import load_manifest
+from tests.platforms.clusters import processes_below, ray_cluster, spark_session
+from tests.platforms.here_engine import answered_here
+from tests.platforms.shop import bits
+from tests.sources import same_rows
+
+NOON = same_rows.NOON
+COUNTED = ("rows", "conflicts", "invalid_rows", "spine_rows_past_the_last_complete_instant")
+ASKED = ("with_status", "with_event_time", "timezone")
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine that runs. version: what runs. frame: write the frame of a spine, asked with words, to a folder that is not there;
+    the manifest. workers: the processes that run its tasks at this moment; None where it has none of its own. exact: whether it
+    leaves the Arrow types as they are."""
+
+    name: str
+    version: str
+    frame: Callable[..., dict[str, Any]]
+    workers: Callable[[], list[int]] | None = None
+    exact: bool = True
+
+    def same(
+        self, store: FeatureStore, spine: pa.Table, features: Any, folder: Path, **words: Any
+    ) -> tuple[pa.Table, int]:
+        """That its frame is that of one machine: its columns, each bit, and what is counted; the rows, and how many values there are."""
+        expected = store.get_historical_features(
+            spine, features, **{word: words[word] for word in ASKED if word in words}
+        )
+        out = folder / f"out{len(list(folder.glob('out*')))}"
+        manifest = self.frame(store, spine, features, out, **words)
+        found, rows = pq.read_table(out, partitioning=None).sort_by("id"), expected.to_arrow()
+        assert found.column_names == rows.column_names
+        if self.exact:
+            assert found.schema.remove_metadata() == rows.schema.remove_metadata()
+        for name in rows.column_names[spine.num_columns :]:
+            assert bits(found[name].to_pylist()) == bits(rows[name].to_pylist()), name
+        assert {name: manifest[name] for name in COUNTED} == {name: expected.manifest[name] for name in COUNTED}
+        assert load_manifest(out).fingerprint == expected.manifest["fingerprint"]
+        return found, found.num_rows * (found.num_columns - spine.num_columns)
+
+
+def of_spark(session: Any) -> EngineKind:
+    """Spark, classic or Connect."""
+
+    def frame(store: FeatureStore, spine: pa.Table, features: Any, out: Path, **words: Any) -> dict[str, Any]:
+        asked = {word: words.pop(word) for word in ASKED if word in words}
+        engine = SparkEngine(store, session, **words)
+        return engine.get_historical_features(session.createDataFrame(spine), features, **asked).to_parquet(out)
+
+    def workers() -> list[int]:
+        if not session.sparkContext.statusTracker().getActiveStageIds():
+            return []
+        found = processes_below(os.getpid())
+        return [
+            pid for pid, said in found.items() if "java" in said.partition("\0")[0] and "CoarseGrainedExecutor" in said
+        ]
+
+    return EngineKind("spark", f"Spark {session.version}", frame, workers, exact=False)
+
+
+def of_ray(ray: Any) -> EngineKind:
+    """Ray; the spine comes as a dataset of several blocks."""
+
+    def frame(store: FeatureStore, spine: pa.Table, features: Any, out: Path, **words: Any) -> dict[str, Any]:
+        asked = {word: words.pop(word) for word in ASKED if word in words}
+        half = len(spine) // 2
+        dataset = ray.data.from_arrow([spine.slice(0, half), spine.slice(half)])
+        engine = RayEngine(store, **{"partitions": 3, **words})
+        return engine.get_historical_features(dataset, features, **asked).to_parquet(out)
+
+    def workers() -> list[int]:
+        busy = ("ray::split", "ray::spread", "ray::answer")
+        return [pid for pid, said in processes_below(os.getpid()).items() if said.startswith(busy)]
+
+    return EngineKind("ray", f"Ray {ray.__version__}", frame, workers)
+
+
+@contextmanager
+def running(name: str, place: Path) -> Iterator[EngineKind]:
+    """An engine of a name, and whatever it runs on. place: a folder for what that leaves."""
+    if name == "here":
+        yield EngineKind("here", "this process", answered_here)
+    elif name == "spark":
+        with spark_session(place) as session:
+            yield of_spark(session)
+    else:
+        with ray_cluster() as ray:
+            yield of_ray(ray)
+
+
+def spine_of(rows: list[dict[str, Any]], **types: Any) -> pa.Table:
+    """A spine whose rows are numbered by the caller, `id`, since they come back in no order."""
+    spine = pa.Table.from_pylist([{"id": number, **row} for number, row in enumerate(rows)])
+    for name, of in {"event_timestamp": pa.timestamp("us", "UTC"), **types}.items():
+        spine = spine.set_column(spine.column_names.index(name), name, spine[name].cast(of))
+    return spine
+
+
+def write(path: Path, **columns: Any) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = {name for name, values in columns.items() if isinstance(values, list) and isinstance(values[0], datetime)}
+    pq.write_table(
+        pa.table({name: pa.array(v, pa.timestamp("us", "UTC")) if name in times else v for name, v in columns.items()}),
+        path,
+    )
+    return str(path)
+
+
+def ago(hours: float) -> datetime:
+    return NOON - timedelta(hours=hours)

@@ -1,0 +1,85 @@
+"""An engine that moves rows within this process: all that the contract asks, in the fewest lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore import FeatureStore
+from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
+from featurestore.engines.buckets import buckets_of_source, buckets_of_spine, buckets_of_spread
+from featurestore.engines.tasks import AnswerTask, FunctionTask, IdentityTask, TaskLimits, engine_of
+from featurestore.training.kernel import Counts, Options
+
+
+class Rows(NamedTuple):
+    """Rows in so many tables, and what was counted of them."""
+
+    tables: list[pa.Table]
+    counts: Counts = Counts()
+
+
+class HereEngine:
+    """Brings the rows of one key together in lists of tables."""
+
+    def __init__(self, asked: AskedFrame, partitions: int) -> None:
+        self._asked, self._partitions = asked, partitions
+
+    def answered(self, rows: Rows, task: AnswerTask) -> Rows:
+        """Split the spine and each source by key, and answer bucket by bucket."""
+        if not task.step.routes:
+            return self._ask(task, [[table] for table in rows.tables], rows.counts)
+        counts, count = rows.counts, self._partitions
+        with engine_of(task.limits, task.forgotten) as offline:
+            split = [[buckets_of_spine(table, task, count, offline) for table in rows.tables]]
+            for route in task.step.routes:
+                with self._asked.project.offline.session(files=self._asked.listing) as session:
+                    table = session.rows(route.source, route.columns)
+                pieces = [
+                    buckets_of_source(part, route, count, offline)
+                    for part in (table.slice(0, len(table) // 2), table.slice(len(table) // 2))
+                ]
+                if route.by_identity:
+                    spread = [
+                        IdentityTask(route, task.limits, task.forgotten).spread(joined(pieces, bucket))
+                        for bucket in range(count)
+                    ]
+                    pieces = [buckets_of_spread(found, route, count, offline) for found, _ in spread]
+                    counts = sum((own for _, own in spread), counts)
+                split.append(pieces)
+        return self._ask(task, [[joined(pieces, bucket) for pieces in split] for bucket in range(count)], counts)
+
+    def evaluated(self, rows: Rows, task: FunctionTask) -> Rows:
+        """Table by table."""
+        with engine_of(task.limits, None) as offline:
+            return rows._replace(tables=[task.evaluated(table, offline) for table in rows.tables])
+
+    def _ask(self, task: AnswerTask, parts: list[list[pa.Table]], counts: Counts) -> Rows:
+        answered = [found for spine, *rows in parts for found in task.answered(spine, rows)]
+        return Rows([table for table, _ in answered], sum((own for _, own in answered), counts))
+
+
+def joined(pieces: list[list[pa.Table]], bucket: int) -> pa.Table:
+    return pa.concat_tables([piece[bucket] for piece in pieces])
+
+
+def answered_here(
+    store: FeatureStore, spine: pa.Table, features: Any, folder: Path, *, partitions: int = 3,
+    send_bytes: int = SEND_BYTES, memory_limit: str = "1GB", **asked: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The frame of a spine, written to a folder; its manifest."""
+    question = AskedFrame.of(store, features, Options(**asked), {})
+    half = len(spine) // 2
+    rows, counts = question.answer(
+        HereEngine(question, partitions), Rows([spine.slice(0, half), spine.slice(half)]), spine.column_names,
+        limits=TaskLimits(memory_limit=memory_limit), send_bytes=send_bytes,
+    )  # fmt: skip
+    folder.mkdir()
+    for number, table in enumerate(rows.tables):
+        pq.write_table(table.select(question.columns(spine.column_names)), folder / f"{number}.parquet")
+    manifest = question.counted(counts + rows.counts)
+    question.enter(folder, manifest)
+    return manifest

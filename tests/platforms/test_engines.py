@@ -1,0 +1,409 @@
+"""One suite for every engine: in this process, on Spark's executors and on Ray's workers each value has the bits of one machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal as Number
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import deltalake
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featurestore import (
+    ARRIVAL,
+    Count,
+    DeltaSource,
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Latest,
+    ManualClock,
+    Mean,
+    ParquetSource,
+    Sum,
+)
+from featurestore.errors import SourceError, SpineError
+from featurestore.types import Int64, Timestamp
+from tests import golden_project
+from tests.draws import draws
+from tests.folding import FoldSpec
+from tests.histories import History, to_arrow, write_parquet
+from tests.platforms.clusters import OWN_WORDS, PANDAS
+from tests.platforms.engine_kinds import NOON, EngineKind, ago, running, spine_of, write
+from tests.platforms.shop import KEYS, PAIRS
+from tests.platforms.shop import NOON as SHOP_NOON
+from tests.platforms.shop import opened as shop
+from tests.sources import same_rows
+from tests.test_windows import folded_histories
+from tests.test_windows import view_of as folding
+from tests.world import spine_of as spine_of_history
+
+pytestmark = [pytest.mark.filterwarnings(PANDAS), pytest.mark.filterwarnings(OWN_WORDS)]
+USER = Entity("user", key={"user": Int64})
+DRAWS = {"here": 150, "spark": 10, "ray": 30}
+"""Histories that are drawn: a job of Spark takes seconds."""
+
+
+@pytest.fixture(scope="module", params=["here", "spark", "ray"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineKind]:
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as kind:
+        yield kind
+
+
+def test_every_type_with_statuses_and_times(engine: EngineKind, tmp_path: Path, tell: Any) -> None:
+    """NaN, -0.0, nulls, decimals, lists and derived columns; MISSING and EXPIRED, since no row is left out that says which."""
+    source = same_rows.parquet(tmp_path, same_rows.ROWS, **same_rows.WORDS)
+    rows = same_rows.asked().to_pylist()
+    spine = spine_of([*rows, {"user": None, "event_timestamp": NOON}])
+    with FeatureStore.local(clock=ManualClock(NOON + timedelta(hours=7))) as store:
+        found, compared = engine.same(
+            store, spine, same_rows.views(source), tmp_path, with_status=True, with_event_time=True
+        )
+    assert {*found["plain__wide__status"].to_pylist()} == {"PRESENT", "MISSING", "EXPIRED"}
+    tell(engine.name, version=engine.version, ran="as one machine answers", compared=compared)
+
+
+def test_a_project_with_arrivals_pushes_and_functions(engine: EngineKind, tmp_path: Path, tell: Any) -> None:
+    """Rows of files that count from when the store saw them, a push log with corrections, and code of the repository, which no
+    executor has."""
+    expected = golden_project.copy("0.1.0", tmp_path / "golden")
+    with FeatureStore(tmp_path / "golden", clock=ManualClock(datetime.fromisoformat(expected["at"]))) as store:
+        spine = golden_project.spine()
+        spine = spine.add_column(0, "id", pa.array(range(spine.num_rows)))
+        _, compared = engine.same(store, spine, "ride_model", tmp_path, with_status=True, with_event_time=True)
+        (frame,) = store.registry.frames()
+        assert (frame.rows, frame.path) == (spine.num_rows, str(tmp_path / "out0"))
+    tell(engine.name, version=engine.version, ran="as one machine answers", compared=compared)
+
+
+def test_several_entities_and_functions_over_them(engine: EngineKind, tmp_path: Path) -> None:
+    """One shuffle for each key, the functions last; an entity without keys, whose rows go to every partition; a source by two keys."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "featurestore.toml").write_text('project = "p"\nonline = "lmdb://online"\n')
+    (folder / "beside.py").write_text(
+        "RATE = 3\n\n\ndef scaled(value):\n    return None if value is None else value * RATE\n"
+    )
+    write(
+        folder / "trips.parquet",
+        user=[1, 2, 1, 3],
+        city=["a", "b", "b", None],
+        at=[ago(3), ago(2), ago(1), ago(1)],
+        x=[1.5, -0.0, 2.0, 4.0],
+    )
+    write(folder / "world.parquet", at=[ago(5), ago(1)], level=[1, 2])
+    (folder / "definitions.py").write_text(
+        "from featurestore import *\nfrom featurestore.types import Float64, Int64, String\nfrom beside import scaled\n"
+        "trips = ParquetSource('trips', 'trips.parquet', event_time='at')\n"
+        "world = ParquetSource('world', 'world.parquet', event_time='at')\n"
+        "user, city, everything = Entity('user', key={'user': Int64}), Entity('city', key={'city': String}), Entity('everything', key={})\n"
+        "users = FeatureView('users', entity=user, source=trips, refresh='1h', features={'x': Latest('x'), 'n': Count(window='1d')})\n"
+        "cities = FeatureView('cities', entity=city, source=trips, refresh='1h', features={'x': Sum('x', window='1d'), 'last': Latest('user')})\n"
+        "levels = FeatureView('levels', entity=everything, source=world, refresh='1h', features=['level'])\n"
+        "@on_demand(inputs=[users['x'], cities['last'], Request('add', Float64), RequestTime()], output=Float64)\n"
+        "def both(x, last, add, at):\n    return None if x is None or last is None else scaled(x) + last + add + at.hour\n"
+        "model = FeatureService('model', features=[cities['x'], both, levels, users['n'], users.alias('friend', key={'user': 'friend'})])\n"
+    )
+    spine = spine_of(
+        [{"user": user, "friend": 3 - number % 3, "city": city, "add": 0.5, "event_timestamp": ago(number % 4)}
+         for number, (user, city) in enumerate([(1, "a"), (2, "b"), (3, None), (None, "b"), (9, "z"), (1, "b")] * 3)],
+        friend=pa.int32(),
+    )  # fmt: skip
+    with FeatureStore(folder, clock=ManualClock(NOON)) as store:
+        found, _ = engine.same(store, spine, "model", tmp_path, with_status=True, with_event_time=True)
+        assert found["both"].null_count < len(found)
+        with pytest.raises(
+            SourceError, match=r"'world' goes to every task, since its entity has no keys.*send_bytes=10"
+        ):
+            engine.frame(store, spine, "model", tmp_path / "none", send_bytes=10)
+        with pytest.raises(SpineError, match="no input column 'city'"):
+            engine.frame(store, spine.drop_columns("city"), "model", tmp_path / "none")
+
+
+def test_a_correction_that_moves_a_row_to_another_key(engine: EngineKind, tmp_path: Path) -> None:
+    """Partitioned by key alone the old key would keep the row that was replaced."""
+    number = 60
+    rows = {
+        "row": [*range(number), *range(number), 500, None],
+        "user": [n % 9 for n in range(number)]
+        + [None if n % 10 == 0 else (n + 1 + n % 3) % 9 for n in range(number)]
+        + [3, 4],
+        "at": [ago(9)] * number + [ago(8)] * number + [ago(7)] * 2,
+        "seen": [ago(6)] * number + [ago(2)] * number + [ago(5)] * 2,
+        "gone": [False] * number + [n % 7 == 0 for n in range(number)] + [False] * 2,
+        "x": [float(n) for n in range(2 * number + 2)],
+    }
+    path = write(
+        tmp_path / "rows.parquet",
+        **{**rows, "row": pa.array(rows["row"], pa.int64()), "user": pa.array(rows["user"], pa.int64())},
+    )
+    source = ParquetSource("rows", path, event_time="at", known_at="seen", identity="row", deleted="gone")
+    views = [
+        FeatureView(
+            "view",
+            entity=USER,
+            source=source,
+            refresh="1h",
+            features={"x": Latest("x"), "n": Count(window="2d"), "sum": Sum("x", window="2d")},
+        )
+    ]
+    spine = spine_of([{"user": user, "event_timestamp": ago(at)} for user in [*range(10), None] for at in (0, 3, 7)])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        found, _ = engine.same(store, spine, views, tmp_path, with_status=True, partitions=5)
+    assert len({*found["view__n"].to_pylist()}) > 3
+
+
+def test_null_keys_and_a_hot_key_are_answered(engine: EngineKind, tmp_path: Path) -> None:
+    """Rows without a key meet nothing, and so need not be in one partition; those of one key are, within the memory of a task."""
+    count = 20_000
+    path = write(
+        tmp_path / "rows.parquet",
+        user=[7] * count,
+        at=[NOON - timedelta(seconds=n) for n in range(count)],
+        x=[float(n) for n in range(count)],
+    )
+    view = FeatureView(
+        "view",
+        entity=USER,
+        source=ParquetSource("rows", path, event_time="at"),
+        refresh="1h",
+        features={"x": Latest("x"), "m": Mean("x", window="1h")},
+    )
+    spine = spine_of(
+        [{"user": [7, None, 8][n % 3], "event_timestamp": NOON - timedelta(seconds=n)} for n in range(3_000)]
+    )
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        engine.same(store, spine, [view], tmp_path, memory_limit="100MB", partitions=4)
+
+
+TYPES: dict[str, Any] = {
+    "i8": pa.array([1, -128], pa.int8()), "u8": pa.array([200, None], pa.uint8()), "i16": pa.array([1, None], pa.int16()),
+    "u16": pa.array([65_535, 0], pa.uint16()), "i32": pa.array([1, None], pa.int32()), "u32": pa.array([4_000_000_000, 1], pa.uint32()),
+    "i64": pa.array([2**62, None]), "u64": pa.array([2**63 - 1, 1], pa.uint64()), "f32": pa.array([0.1, -0.0], pa.float32()),
+    "f64": pa.array([-0.0, float("nan")]), "flag": pa.array([True, None]), "text": pa.array(["한", ""]), "large": pa.array(["x", None], pa.large_string()),
+    "bytes": pa.array([b"x", b""]), "fixed": pa.array([b"abcd", None], pa.binary(4)), "day": pa.array([date(1500, 1, 1), date(2026, 1, 1)]),
+    "zoned": pa.array([datetime(1500, 1, 1, 3, tzinfo=UTC), NOON], pa.timestamp("us", "UTC")), "naive": pa.array([datetime(2026, 1, 1, 3), None], pa.timestamp("us")),
+    "millis": pa.array([NOON, None], pa.timestamp("ms", "UTC")), "few": pa.array([Number("1.23"), None], pa.decimal128(9, 2)),
+    "many": pa.array([Number("1.23"), None], pa.decimal128(38, 2)), "list": pa.array([[1, None], []]), "floats": pa.array([[0.5], None], pa.list_(pa.float32())),
+    "coded": pa.array(["x", "y"]).dictionary_encode(),
+}  # fmt: skip
+
+
+def test_types_of_files(engine: EngineKind, tmp_path: Path) -> None:
+    """Whatever an engine reads as another type goes back to the file's own, where that is exact."""
+    path = write(tmp_path / "rows.parquet", user=[1, 2], at=[ago(1)] * 2, **TYPES)
+    view = FeatureView(
+        "view", entity=USER, source=ParquetSource("rows", path, event_time="at"), refresh="1h", features=list(TYPES)
+    )
+    spine = spine_of([{"user": user, "event_timestamp": NOON} for user in (1, 2, 3)])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        engine.same(store, spine, [view], tmp_path)
+
+
+ODD_TYPES: dict[str, Any] = {
+    "nanos": pa.array([1_001, None], pa.int64()).cast(pa.timestamp("ns")), "lists of bytes": pa.array([[200], [1]], pa.list_(pa.uint8())),
+    "half": pa.array([1.5, None]).cast(pa.float16()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD_TYPES)
+def test_types_that_an_engine_may_not_have(kind: str, engine: EngineKind, tmp_path: Path) -> None:
+    """An engine that reads files by our own code has all of them; another says by name what it has not."""
+    path = write(tmp_path / "rows.parquet", user=[1, 2], at=[ago(1)] * 2, v=ODD_TYPES[kind])
+    view = FeatureView(
+        "view", entity=USER, source=ParquetSource("rows", path, event_time="at"), refresh="1h", features=["v"]
+    )
+    spine = spine_of([{"user": user, "event_timestamp": NOON} for user in (1, 2, 3)])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        if engine.exact:
+            engine.same(store, spine, [view], tmp_path)
+        else:
+            with pytest.raises(SourceError, match="source 'rows'"):
+                engine.frame(store, spine, [view], tmp_path / "none")
+
+
+def test_keys_and_identities_that_are_derived(engine: EngineKind, tmp_path: Path) -> None:
+    """They are computed by our own code, or refused by name."""
+    path = write(
+        tmp_path / "rows.parquet", text=["1", "2", "1", "3"], part=["a", "b", "a", None], at=[ago(3)] * 4,
+        seen=[ago(3), ago(2), ago(1), ago(1)], x=[1.0, 2.0, 3.0, 4.0],
+    )  # fmt: skip
+    derived = {"who": "CAST(text AS BIGINT)", "name": "part || '!'"}
+    source = ParquetSource("rows", path, event_time="at", known_at="seen", derived=derived, identity="name")
+    features = {"x": Latest("x"), "n": Count(window="1d")}
+    view = FeatureView("view", entity=USER, source=source, key={"user": "who"}, refresh="1h", features=features)
+    spine = spine_of([{"user": user, "event_timestamp": ago(at)} for user in (1, 2, 3) for at in (0, 1.5)])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        if engine.exact:
+            found, _ = engine.same(store, spine, [view], tmp_path, with_status=True)
+            assert found["view__x"].to_pylist() == [3.0, 1.0, 2.0, 2.0, None, None]
+        else:
+            with pytest.raises(SourceError, match="its key column 'who' is derived"):
+                engine.frame(store, spine, [view], tmp_path / "none")
+
+
+def test_rows_of_a_delta_table_count_from_their_commits(engine: EngineKind, tmp_path: Path) -> None:
+    """As they do on one machine, also of a table that nobody has looked at before."""
+    before = datetime.now(UTC) - timedelta(hours=1)
+    rows = pa.table({"user": [1, 2], "at": pa.array([before] * 2, pa.timestamp("us", "UTC")), "x": [1.5, None]})
+    deltalake.write_deltalake(tmp_path / "rows", rows)
+    deltalake.write_deltalake(tmp_path / "rows", rows.slice(0, 1), mode="append")
+    source = DeltaSource("rows", tmp_path / "rows", event_time="at", known_at=ARRIVAL)
+    view = FeatureView(
+        "view", entity=USER, source=source, refresh="continuous", features={"x": Latest("x"), "n": Count(window="2d")}
+    )
+    instants = [before + timedelta(minutes=30), before + timedelta(hours=2)]
+    asked = [{"user": user, "event_timestamp": at} for user in (1, 2, 3) for at in instants]
+    with FeatureStore.local(clock=ManualClock(before + timedelta(days=1))) as store:
+        found, _ = engine.same(store, spine_of(asked), [view], tmp_path, with_status=True)
+    assert found["view__n"].to_pylist() == [None, 2, None, 1, None, None]
+
+
+def test_random_histories(engine: EngineKind) -> None:
+    """Folds over windows, with whatever a source says of identity, deletion, known_at, validity and zones: what one machine says,
+    which tests/test_training.py and tests/test_windows.py compare with the oracle."""
+
+    @settings(
+        max_examples=draws(DRAWS[engine.name]), deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(world=folded_histories(), files=st.integers(1, 3), seed=st.integers(0, 99))
+    def check(world: tuple[History, list[FoldSpec], bool], files: int, seed: int) -> None:
+        history, specs, plain = world
+        with tempfile.TemporaryDirectory() as folder, FeatureStore.local(clock=ManualClock(NOON)) as store:
+            Path(folder, "rows").mkdir()
+            paths = write_parquet(to_arrow(history.rows, history.types), Path(folder, "rows"), files=files, seed=seed)
+            spine = spine_of_history(history)
+            spine = spine.append_column("id", pa.array(range(len(spine)), pa.int64()))
+            view = folding(history, specs, plain=plain, paths=paths)
+            engine.same(store, spine, [view], Path(folder), with_status=True, with_event_time=True)
+
+    check()
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_pushes_functions_and_forgotten_keys(forgets: bool, engine: EngineKind, tmp_path: Path, tell: Any) -> None:
+    """Corrections, deletions and validity of pushed rows; two keys in one service; and keys that were forgotten since."""
+    with shop(tmp_path) as store:
+        if forgets:
+            store.forget("user", {"user_id": KEYS[3]})
+        views = [store.catalog.views[name] for name in ("cards", "pairs", "users", "sums")]
+        features = FeatureService("all", features=[*views, *store.catalog.services["model"].on_demand])
+        rows = [(key, *PAIRS[number % len(PAIRS)]) for number, key in enumerate([*KEYS, "nobody"])]
+        spine = spine_of(
+            [
+                {"user_id": key, "carrier": carrier, "flight": flight, "add": number, "event_timestamp": SHOP_NOON}
+                for number, (key, carrier, flight) in enumerate(rows)
+            ]
+        )
+        found, compared = engine.same(store, spine, features, tmp_path, with_status=True)
+        of_key = dict(zip(found["user_id"].to_pylist(), found["cards__text__status"].to_pylist(), strict=True))
+        assert (of_key[KEYS[3]] == "MISSING") >= forgets
+    tell(engine.name, version=engine.version, ran="as one machine answers", compared=compared)
+
+
+def test_rows_of_forgotten_keys_in_files(engine: EngineKind, tmp_path: Path) -> None:
+    """They count for nobody, though they still lie in the files that tasks read."""
+    path = write(tmp_path / "rows.parquet", user=[1, 2, 1], at=[ago(3), ago(2), ago(1)], x=[1.0, 2.0, 3.0])
+    source = ParquetSource("rows", path, event_time="at")
+    view = FeatureView(
+        "view", entity=USER, source=source, refresh="1h", features={"x": Latest("x"), "n": Count(window="1d")}
+    )
+    spine = spine_of([{"user": user, "event_timestamp": NOON} for user in (1, 2, 3)])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        store.apply([view])
+        store.forget("user", {"user": 1})
+        found, _ = engine.same(store, spine, [view], tmp_path, with_status=True)
+    assert found["view__x"].to_pylist() == [None, 2.0, None]
+
+
+def test_a_spine_that_has_no_row(engine: EngineKind, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.parquet", user=[1, None], at=[ago(1)] * 2, x=[1.0, 2.0])
+    view = FeatureView(
+        "view", entity=USER, source=ParquetSource("rows", path, event_time="at"), refresh="1h", features=["x"]
+    )
+    spine = spine_of([{"user": 1, "event_timestamp": NOON}]).slice(1)
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        found, _ = engine.same(store, spine, [view], tmp_path, with_status=True)
+    assert len(found) == 0
+
+
+def test_a_key_that_is_an_instant_without_a_zone(engine: EngineKind, tmp_path: Path) -> None:
+    """Spine and source are read in zones of their own, and meet in the instant."""
+    slot = Entity("slot", key={"slot": Timestamp})
+    seoul = [datetime(2026, 3, 1, hour) for hour in (9, 10, 11)]
+    utc = [datetime(2026, 3, 1, hour) for hour in (0, 1, 2)]
+    path = write(
+        tmp_path / "rows.parquet", slot=pa.array(seoul, pa.timestamp("us")),
+        at=pa.array([ago(9).replace(tzinfo=None)] * 3, pa.timestamp("us")), x=[1.0, 2.0, 3.0],
+    )  # fmt: skip
+    source = ParquetSource("rows", path, event_time="at", timezone="Asia/Seoul")
+    view = FeatureView("view", entity=slot, source=source, refresh="1h", features=["x"])
+    spine = spine_of([{"slot": at, "event_timestamp": NOON} for at in utc])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        found, _ = engine.same(store, spine, [view], tmp_path, partitions=7)
+    assert found["view__x"].to_pylist() == [1.0, 2.0, 3.0]
+
+
+def test_files_are_those_that_were_listed(engine: EngineKind, tmp_path: Path) -> None:
+    """Files of a source differ in their columns, and lie in folders that are columns; rows count from when their file came."""
+    folder = tmp_path / "da[t]a *{x}"
+    write(folder / "day=1" / "a b.parquet", user=[1], at=[ago(9)], x=pa.array([1], pa.int32()))
+    write(folder / "day=2" / "b%20.parquet", user=[1], at=[ago(8)], x=pa.array([2**40]), y=["y"])
+    source = ParquetSource("rows", folder, event_time="at", known_at=ARRIVAL, optional="y", partitions={"day": Int64})
+    features = {"x": Latest("x", type=Int64), "y": Latest("y"), "day": Latest("day"), "n": Count(window="2d")}
+    view = FeatureView("view", entity=USER, source=source, refresh="continuous", features=features)
+    clock = ManualClock(ago(5))
+    spine = spine_of([{"user": user, "event_timestamp": ago(at)} for user in (1, 2) for at in (0, 4, 6)])
+    with FeatureStore.local(clock=clock) as store:
+        store.apply([view])
+        store.materialize(progress=False)
+        clock.set(ago(1))
+        write(folder / "day=3" / "c.parquet", user=[2], at=[ago(8)], x=pa.array([3]), y=["z"])
+        found, _ = engine.same(store, spine, [view], tmp_path, with_status=True)
+    assert found["view__n"].to_pylist()[:3] == [2, 2, None]
+
+
+def test_a_worker_that_is_killed_changes_nothing(engine: EngineKind, tmp_path: Path) -> None:
+    """Its tasks, and what was lost with it, are done again: the same bits, and each partition counted once."""
+    if engine.workers is None:
+        assert engine.name == "here"  # it has no process to lose but this one
+        return
+    count = 60_000
+    path = write(
+        tmp_path / "rows.parquet", user=[n % 500 for n in range(count)], row=list(range(count)), at=[NOON - timedelta(seconds=n) for n in range(count)],
+        seen=[NOON - timedelta(seconds=n - 60) for n in range(count)], x=[n / 7 for n in range(count)],
+    )  # fmt: skip
+    source = ParquetSource("rows", path, event_time="at", known_at="seen", identity="row")
+    view = FeatureView(
+        "view", entity=USER, source=source, refresh="1h", features={"x": Latest("x"), "m": Mean("x", window="1d")}
+    )
+    spine = spine_of([{"user": n % 600, "event_timestamp": NOON - timedelta(seconds=n)} for n in range(5_000)])
+    killed: list[int] = []
+    done = Event()
+
+    def kill() -> None:
+        assert engine.workers is not None
+        while not done.wait(0.02) and not killed:
+            for victim in engine.workers()[:1]:
+                os.kill(victim, signal.SIGKILL)
+                killed.append(victim)
+
+    killer = Thread(target=kill)
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        killer.start()
+        try:
+            engine.same(store, spine, [view], tmp_path, partitions=6)
+        finally:
+            done.set()
+            killer.join()
+    assert killed
