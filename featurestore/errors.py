@@ -5,7 +5,8 @@
     ├── ConfigError             featurestore.toml or an environment variable is wrong
     ├── NotFoundError           a name that nothing declared or applied bears
     ├── SourceError             a source's files or columns are not what its definition says
-    │   └── FilesChangedError         a file was written anew, or vanished, while it was read
+    │   ├── FilesChangedError         a file was written anew, or vanished, while it was read
+    │   └── ExpectationError          rows are not what is expected of them, and nothing was made of any
     ├── SpineError              the frame that asks for training rows is wrong
     ├── RequestError            a lookup's keys or request values are wrong
     ├── PushError               pushed rows are not what their source declares; nothing of them was kept
@@ -52,7 +53,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
-    "AccessError", "AccessUnavailableError", "BackupError", "BrokerError", "BrokerUnavailableError", "ConfigError", "DeclarationError", "DeposedError", "FeatureStoreError",
+    "AccessError", "AccessUnavailableError", "BackupError", "BrokerError", "BrokerUnavailableError", "ConfigError", "DeclarationError", "DeposedError", "ExpectationError", "FeatureStoreError",
     "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError", "LogUnavailableError",
     "ManifestError", "MaterializeError", "MessagesLostError", "MissingPackageError", "NotFoundError", "NotMaterializedError",
     "OnDemandError", "OnlineDamagedError", "OnlineStoreError", "OnlineUnavailableError", "PlanOutdatedError",
@@ -105,6 +106,10 @@ class FilesChangedError(SourceError):
     """A file of a source was written anew, or vanished, each time that it was read."""
 
     retry = True
+
+
+class ExpectationError(SourceError):
+    """Rows of a source do not meet an expectation that refuses; nothing was trained on or published."""
 
 
 class SpineError(FeatureStoreError, ValueError):

@@ -50,6 +50,7 @@ from featurestore.push.current_rows import CurrentRows
 from featurestore.push.push_queue import PushAnswer
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import TakenBack
+from featurestore.push.quarantine import QuarantinedRow
 from featurestore.registry.activity import ACTIONS, Activity
 from featurestore.registry.apply import AppliedVersion
 from featurestore.registry.differences import Differences
@@ -69,6 +70,7 @@ from featurestore.reports.explain.request import explain_request
 from featurestore.reports.explain.request_explanation import RequestExplanation
 from featurestore.reports.lineage.lineage import Direction, Lineage, lineage_of
 from featurestore.reports.manifest_check import ManifestCheck, check_manifest
+from featurestore.reports.quarantine import Quarantine, pushed_quarantine, quarantine, quarantined_rows
 from featurestore.reports.simulation import Faults, Real, Simulated, Simulation, simulate
 from featurestore.reports.status import ViewStatus, status_of
 from featurestore.reports.verify import Verification, verify
@@ -550,6 +552,38 @@ class FeatureStore(BoundToProcess):
         """Forget messages that were kept aside, without pushing them; how many. ids: only these; by default all."""
         return self._project.poison.remove(source, [one.id for one in self._poison_of(source, ids)])
 
+    def quarantine(self) -> Quarantine:
+        """What is expected of the rows of every applied view and push source, and how many rows do not meet it now.
+
+        Raises SourceError and LogError.
+        """
+        return quarantine(self._project)
+
+    @checked
+    def quarantined_rows(self, name: str, *, most: int = 1_000) -> list[QuarantinedRow]:
+        """The rows of a view's files that do not meet what is expected of them, or those of a push source that are kept aside.
+
+        most: so many at most. Raises NotFoundError, SourceError and LogError.
+        """
+        return quarantined_rows(self._project, name, most=most)
+
+    @checked
+    def replay_quarantined(self, source: str, ids: Sequence[int] | None = None) -> dict[int, Pushed | PushError]:
+        """Push rows again that are kept aside and meet by now what is expected; what became of each, by its id.
+
+        ids: only these; by default all. One that is taken is kept aside no more. Raises NotFoundError, PushError, LogError and OnlineStoreError.
+        """
+        done = pushed_quarantine(self._project, source).replay(_ids(ids))
+        for one in done.values():
+            if isinstance(one, Pushed):
+                self._told(source, one, None, None)
+        return done
+
+    @checked
+    def discard_quarantined(self, source: str, ids: Sequence[int] | None = None) -> int:
+        """Erase rows that are kept aside, without pushing them; how many. ids: only these; by default all."""
+        return pushed_quarantine(self._project, source).discard(_ids(ids))
+
     @checked
     def submit_push(
         self, source: str, rows: Any, *, json: bool = False, who: str | None = None, request_id: str | None = None,
@@ -590,6 +624,7 @@ class FeatureStore(BoundToProcess):
         """What was pushed, which the trail of activity has now; and the log may have grown enough to be compacted."""
         self._project.pushing.notice(source)
         counts = {"accepted": pushed.accepted, "unchanged": pushed.unchanged, "late": pushed.late}
+        counts |= {"quarantined": pushed.quarantined} if pushed.quarantined else {}
         self._project.push_trail.pushed(source, counts, who=who, request=request_id)
         return pushed
 
@@ -893,6 +928,12 @@ class FeatureStore(BoundToProcess):
         now, (held,) = self.online.get([leader_key(self.config.project)])
         leads = alive_holder(held, now)
         return None if leads is None else str(leads)
+
+
+def _ids(ids: Sequence[int] | None) -> Sequence[int] | None:
+    if ids is not None and (not isinstance(ids, Sequence) or not all(type(one) is int for one in ids)):
+        raise RequestError(f"ids is a list of numbers, by which `quarantined_rows` names rows, and not {shown(ids)}")
+    return ids
 
 
 def _seconds(within_seconds: float | None) -> float:

@@ -43,7 +43,7 @@ from featurestore.registry.store import Registry
 from featurestore.serving.log.copying import copy_serving_log
 from featurestore.sources import arrivals
 from featurestore.sources.log import FileLog
-from featurestore.sources.push_logs import LATE, ROWS
+from featurestore.sources.push_logs import ASIDE, ROWS
 from featurestore.streams import poison
 
 LOGGER = logging.getLogger("featurestore")
@@ -120,7 +120,7 @@ def _copy(config: Config, place: Path) -> None:
 def _log_folders(config: Config) -> Iterator[Path]:
     """The folder of each push source, but for those of other projects, with which an earlier version shared them."""
     for folder in sorted(config.logs.iterdir()) if config.logs.is_dir() else ():
-        if any((folder / which / MANIFEST).exists() for which in (ROWS, LATE)):
+        if any((folder / which / MANIFEST).exists() for which in (ROWS, *ASIDE)):
             with suppress(ConfigError):
                 OwnedFolder(folder, config.project, what=f"push log of '{folder.name}'", key="logs").check()
                 yield folder
@@ -128,7 +128,7 @@ def _log_folders(config: Config) -> Iterator[Path]:
 
 def _copy_logs(folder: Path, place: Path) -> None:
     """The logs of one push source, and what was taken back out of them."""
-    for which in (ROWS, LATE):
+    for which in (ROWS, *ASIDE):
         if (folder / which / MANIFEST).exists():
             with FileLog(folder / which, _no_columns) as log:
                 log.copy_to(place / which)

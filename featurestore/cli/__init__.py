@@ -21,6 +21,7 @@ from featurestore.cli.lineage import lineage
 from featurestore.cli.looking import docs, ui
 from featurestore.cli.optimizing import optimize
 from featurestore.cli.pushing import compact, push, take_back
+from featurestore.cli.quarantining import quarantine
 from featurestore.cli.registry import registry
 from featurestore.cli.scaffold import init
 from featurestore.cli.serving import manifest, materialize, online, serve, status, verify
@@ -35,7 +36,20 @@ add("Train", historical, snapshot)
 add("Serve", materialize, online, push, consume, serve, export_feast)
 add("Look", ui, docs, status, explain, lineage, manifest, audit, drift, availability, simulate)
 add(
-    "Operate", verify, optimize, compact, take_back, poison, forget, backup, restore, keys, registry, activity, teardown
+    "Operate",
+    verify,
+    optimize,
+    compact,
+    take_back,
+    poison,
+    quarantine,
+    forget,
+    backup,
+    restore,
+    keys,
+    registry,
+    activity,
+    teardown,
 )
 
 

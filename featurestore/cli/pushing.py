@@ -40,8 +40,10 @@ def push(
     """
     from featurestore.push.pushed import Pushed
 
-    told, naive = dict.fromkeys(("accepted", "unchanged", "late", "without_key"), 0), dict[str, None]()
+    counts = "accepted", "unchanged", "late", "quarantined", "without_key"
+    told, naive = dict.fromkeys(counts, 0), dict[str, None]()
     lateness = first = under_way = 0
+    unmet: dict[str, None] = {}
     with opened(context) as store, _opened(file) as stream:
         try:
             for rows, count, plain in _batches(stream, str(file), store.catalog.sources.get(source)):
@@ -49,6 +51,7 @@ def push(
                 pushed = store.push(source, rows, json=plain)
                 told = {name: many + getattr(pushed, name) for name, many in told.items()}
                 naive |= dict.fromkeys(pushed.naive)
+                unmet |= dict.fromkeys(pushed.unmet)
                 lateness = pushed.lateness or lateness
                 first, under_way = first + count, 0
         except (PushError, OnlineStoreError, LogError) as error:
@@ -57,8 +60,11 @@ def push(
             perhaps = f", and perhaps the {under_way} after them" if under_way else ""
             typer.echo(f"Interrupted. The first {first} rows of {file} stay pushed{perhaps}; {AGAIN}", err=True)
             raise
-    without_key = told.pop("without_key")
-    whole = Pushed(**told).telling(without_key=without_key, naive=tuple(naive), lateness=lateness)
+    without_key, quarantined = told.pop("without_key"), told.pop("quarantined")
+    whole = Pushed(**told).telling(
+        without_key=without_key, naive=tuple(naive), lateness=lateness, quarantined=quarantined, unmet=tuple(unmet)
+    )
+    told |= {"quarantined": quarantined} if quarantined else {}
     if as_json:
         print_json(whole.to_dict())
         return

@@ -361,6 +361,7 @@ def _pushed(body: bytes, _: Mapping[str, str]) -> Pushed:
     told = orjson.loads(body)
     pushed = PushedThere(told["accepted"], told["unchanged"], told["late"])
     pushed.without_key, pushed.told = told["without_key"], tuple(told["notices"])
+    pushed.quarantined = told.get("quarantined", 0)  # which a server of an older version does not say
     return pushed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Required, Self, Unpack
 
@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 from featurestore.clock import instant_of, to_datetime
 from featurestore.declare.declaration import ColumnName, Name, TypeField, declares
 from featurestore.declare.durations import PositiveDuration, parse_duration
+from featurestore.declare.expectations import Expectation, RowExpectation
 from featurestore.declare.sources import RefreshOptions, Source, aware
 from featurestore.declare.streams import Stream
 from featurestore.errors import PushError, did_you_mean
@@ -52,6 +53,8 @@ class PushOptions(RefreshOptions, total=False):
     """A KafkaStream or a RedisStream, whose messages `featurestore consume` pushes. None: there is none."""
     derived: Mapping[str, str]
     """New columns as SQL expressions over the source's own."""
+    expectations: Sequence[Expectation]
+    """What must be true of each row, in the columns of its schema: judged when it is pushed, and of its history when that is read."""
     owner: str
     """Who answers for it, for readers."""
     description: str
@@ -132,13 +135,27 @@ class PushSource(Source):
             if column not in self.columns:
                 hint = did_you_mean(column, self.columns, noun="Its columns")
                 raise ValueError(f"stream: fields: the schema has no column '{column}'.{hint}")
+        self._check_expectations()
         if (self.history is None) != (self.cutover is None):
             raise ValueError("history and cutover go together: the batch rows, and until when they count")
         if self.history is not None:
             self._check_history(self.history)
         return self
 
+    def _check_expectations(self) -> None:
+        for one in self.expectations:
+            if not isinstance(one, RowExpectation):
+                raise ValueError(
+                    f"expectations: {one.title} is about all rows together, and rows are pushed one by one"
+                )
+            if one.column not in self.columns:
+                hint = did_you_mean(one.column, self.columns, noun="Its columns")
+                raise ValueError(f"expectations: the schema has no column '{one.column}'.{hint}")
+            one.limits(self.columns[one.column])
+
     def _check_history(self, history: Source) -> None:
+        if history.expectations:
+            raise ValueError("its history has expectations; say them of the push source, whose rows both are")
         if history.known_at is None and not history.known_after:
             raise ValueError(
                 "its history must say known_at, or known_after longer than 0: an event is no part of its own features"

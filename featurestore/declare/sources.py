@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from featurestore.declare.declaration import ColumnName, Declaration, Name, declares, type_of
 from featurestore.declare.durations import Duration, PositiveDuration
+from featurestore.declare.expectations import Expectation, Expectations
 from featurestore.declare.frames import content_digest, table_of
 from featurestore.declare.problems import shown
 from featurestore.types import FeatureType
@@ -103,6 +104,8 @@ class SourceOptions(RefreshOptions, total=False):
     """event_time holds the start of a period of this length; the row happened at its end. None: it holds an instant."""
     derived: Mapping[str, str]
     """New columns as SQL expressions over the source's own, `{"late": "delay > 15"}`; usable wherever a column is."""
+    expectations: Sequence[Expectation]
+    """What must be true of its rows, and what becomes of those of which it is not: `[NotNull("amount", otherwise="quarantine")]`."""
     owner: str
     """Who answers for it, for readers."""
     description: str
@@ -133,6 +136,7 @@ class Source(Declaration):
     date: Literal["end", "start"] = "end"
     period: PositiveDuration | None = None
     derived: dict[ColumnName, str] = {}
+    expectations: Expectations = ()
     refresh: Refresh | None = None
     refresh_offset: Duration | None = None
     settle: Duration | None = None

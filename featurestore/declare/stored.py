@@ -16,6 +16,7 @@ from featurestore.declare.database_source import DatabaseSource
 from featurestore.declare.declaration import Declaration, Origin
 from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.entity import Entity
+from featurestore.declare.expectations import Expectation
 from featurestore.declare.folds import Fold
 from featurestore.declare.iceberg_source import IcebergSource
 from featurestore.declare.on_demand import Input, OnDemand
@@ -55,6 +56,8 @@ def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:
     stream = getattr(item, "stream", None)
     if isinstance(stream, Stream):
         fields["stream"] = dump(stream)
+    if fields.get("expectations"):
+        fields["expectations"] = [dump(one) for one in getattr(item, "expectations", ())]
     kind = getattr(item, "kind", None)
     return fields if kind is None else {"kind": kind, **fields}
 
@@ -82,7 +85,15 @@ def read_source(fields: Mapping[str, Any]) -> Source:
     stream = fields.get("stream")
     if isinstance(stream, Mapping):
         fields = {**fields, "stream": read(_of_kind(Stream, stream["kind"]), stream)}
-    return read(_of_kind(Source, fields["kind"]), fields)
+    return read(_of_kind(Source, fields["kind"]), _with_expectations(fields))
+
+
+def _with_expectations(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a source or a view, its expectations as definitions."""
+    said = fields.get("expectations")
+    if not said:
+        return fields
+    return {**fields, "expectations": [read(_of_kind(Expectation, one["kind"]), one) for one in said]}
 
 
 def read_fold(fields: Mapping[str, Any]) -> Fold:
@@ -96,7 +107,7 @@ def read_view(fields: Mapping[str, Any]) -> FeatureView:
     return read(
         FeatureView,
         {
-            **fields,
+            **_with_expectations(fields),
             "entity": entity if isinstance(entity, Entity) else read(Entity, entity),
             "source": source if isinstance(source, Source) else read_source(source),
             "features": {

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from featurestore.declare.declaration import ColumnName, Declaration, Name, caller, declares, takes_words
 from featurestore.declare.durations import Duration, PositiveDuration, show_duration
 from featurestore.declare.entity import Entity
+from featurestore.declare.expectations import Expectation, Expectations
 from featurestore.declare.folds import EXAMPLE, Condition, Fold, Latest, expanded
 from featurestore.declare.problems import shown
 from featurestore.declare.sources import Refresh, RefreshOptions, Source
@@ -25,6 +26,7 @@ class ViewOptions(RefreshOptions, total=False):
     features: Required[Mapping[str, Fold] | Sequence[str]]
     key: Mapping[str, str] | None
     where: str | None
+    expectations: Sequence[Expectation]
     stale: Literal["serve", "withhold"]
     owner: str
     description: str
@@ -84,6 +86,8 @@ class FeatureView(Declaration):
     never."""
     where: Annotated[Condition | None, EXAMPLE] = None
     """An SQL condition on the rows of all its folds; whether a key is known does not depend on it. None: all rows."""
+    expectations: Expectations = ()
+    """What must be true of the rows that it is made of, beside what its source expects of them."""
     stale: Literal["serve", "withhold"] = "serve"
     """Whether values older than their refresh asks for are served with a mark ("serve"), or withheld: null, WITHHELD
     ("withhold")."""
@@ -115,6 +119,10 @@ class FeatureView(Declaration):
             self._check_refreshed()
         if self.source.event_time is None and self.source.valid_from is None and self.ttl is not None:
             raise ValueError("ttl needs event_time; its source is a table without time")
+        if self.expectations and self.source.kind == "push":
+            raise ValueError(
+                f"expectations: a pushed row is judged once, when it comes; say them of PushSource '{self.source.name}'"
+            )
         return self
 
     def _check_refreshed(self) -> None:

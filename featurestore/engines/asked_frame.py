@@ -20,7 +20,15 @@ from featurestore.sources.object_stores import put
 from featurestore.sources.source_files import SourceFile
 from featurestore.store import FeatureStore
 from featurestore.training.historical import Listing, check_options, listing_of, manifest_of
-from featurestore.training.kernel import Counts, Options, event_time_name, invalid_rows, status_name
+from featurestore.training.kernel import (
+    Counts,
+    Options,
+    check_expected,
+    check_sources,
+    event_time_name,
+    source_counts,
+    status_name,
+)
 from featurestore.training.training_frame import enter, manifest_beside, write_manifest
 
 SEND_BYTES = 16_000_000
@@ -71,10 +79,12 @@ class AskedFrame:
         raw = {name: self.project.offline.raw_types(source) for name, source in sources.items()}
         nothing = {part.name: 0 for part in self.service.parts}
         steps, counts = steps_of(self.service, raw), Counts(conflicts=nothing, past=nothing)
+        with self.project.offline.session(files=self.listing) as session, session.reading():
+            counts += check_sources(session, self.service, now=self.now)
         forgotten = self.project.offline.forgotten()
         for number, step in enumerate(steps):
             sent, counted = self._sent(step, raw, send_bytes)
-            counts += Counts(invalid=counted)
+            counts += counted
             of = frozenset(part.name for route in step.routes for part in route.parts if not route.by_identity)
             rows = engine.answered(
                 rows, AnswerTask(step, sent, of, self.options, self.now, limits, forgotten, first=number == 0)
@@ -83,18 +93,16 @@ class AskedFrame:
             rows = engine.evaluated(rows, FunctionTask(self.service, tuple(spine), self.options, limits))
         return rows, counts
 
-    def _sent(
-        self, step: Step, raw: Mapping[str, RawColumns], most: int
-    ) -> tuple[dict[str, pa.Table], dict[str, tuple[int, int]]]:
+    def _sent(self, step: Step, raw: Mapping[str, RawColumns], most: int) -> tuple[dict[str, pa.Table], Counts]:
         """The rows of a step's sources that go to every partition, and by part how many of them cannot count."""
         sent: dict[str, pa.Table] = {}
-        counted: dict[str, tuple[int, int]] = {}
+        counted = Counts()
         for source in step.sent:
             parts = [part for part in step.service.parts if part.view.source.name == source.name]
             columns = read_columns(source, [part.view for part in parts], raw[source.name])
             with self.project.offline.session(files=self.listing) as session, session.reading():
                 table = session.rows(source, columns)
-                counted |= {part.name: invalid_rows(session, part.view) for part in parts}
+                counted += source_counts(session, parts)
             if table.nbytes > most:
                 why = "its entity has no keys" if not parts[0].inputs else "executors cannot read it where it lies"
                 raise SourceError(
@@ -126,11 +134,11 @@ class AskedFrame:
 
     def counted(self, counts: Counts) -> dict[str, Any]:
         """The manifest of a frame that was written, with what was counted; FilesChangedError where a file that was read is not as it
-        was listed."""
+        was listed, ExpectationError where rows are not what is expected of them: then what was written is not to be used."""
         for source in {part.view.source.name: part.view.source for part in self.service.parts}.values():
             self.project.offline.check_unchanged(source, self.listing[source.name])
         manifest = {**self.manifest, "notices": list(self.manifest["notices"])}
-        counts.enter(manifest)
+        check_expected(self.service, counts).enter(manifest)
         return manifest
 
     def enter(self, path: Path | str, manifest: dict[str, Any]) -> None:

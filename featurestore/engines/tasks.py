@@ -20,9 +20,9 @@ from featurestore.errors import SourceError
 from featurestore.lazy import pa, pc
 from featurestore.semantics.columns import said_type
 from featurestore.semantics.forgotten import ForgottenKeys
-from featurestore.semantics.rows import named_terms, words_sql
+from featurestore.semantics.rows import words_sql
 from featurestore.semantics.service import ResolvedService
-from featurestore.semantics.source_columns import ARRIVED, has_key, identity_terms, key_list
+from featurestore.semantics.source_columns import ARRIVED, cell, has_key, identity_terms, key_list
 from featurestore.sources.offline import Offline
 from featurestore.sources.schemas import taken_columns
 from featurestore.training.kernel import (
@@ -31,7 +31,7 @@ from featurestore.training.kernel import (
     PartValues,
     answer_rows,
     columns_of,
-    invalid_rows,
+    source_counts,
 )
 from featurestore.training.spine import CHUNK_ROWS, SpineChunk
 from featurestore.training.spine_table import load_chunk
@@ -157,8 +157,10 @@ class IdentityTask:
             engine_of(self.limits, self.forgotten) as offline,
             offline.session(rows={self.route.source.name: rows}) as session,
         ):
-            invalid = {part.name: invalid_rows(session, part.view) for part in self.route.parts}
-            identified = " AND ".join(named_terms(view))
+            counts = source_counts(session, self.route.parts)
+            identified = " AND ".join(
+                f"{cell(name)} IS NOT NULL" for name in view.source.identity
+            )  # as every part's rows are read
             words = f"SELECT row, {key_list(view)}, row({identity_terms(view)}) AS identity FROM ({words_sql(view, session.scan(view.source))}) WHERE {identified}"
             sql = (
                 f"WITH w AS ({words}), d AS (SELECT DISTINCT identity, {key_list(view)} FROM w WHERE {has_key(view)}) "
@@ -169,7 +171,7 @@ class IdentityTask:
         spread = table.take(found["row"].combine_chunks())
         for number, (column, of) in enumerate(self.route.keys):
             spread = spread.append_column(key_column(number), found[places[column]].cast(of.arrow))
-        return spread, Counts(invalid=invalid)
+        return spread, counts
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ from featurestore.semantics.forgotten import SECRET_BYTES, ForgottenKey, Forgott
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.log.erasure import Wanted
 from featurestore.serving.served_rows import input_column
-from featurestore.sources.push_logs import LATE, ROWS
+from featurestore.sources.push_logs import ASIDE, ROWS
 from featurestore.types import FeatureType
 
 LOOK_SECONDS = 0.05
@@ -172,9 +172,10 @@ class _Forget:
                 for part in rows:
                     refill |= dict.fromkeys(counting(session, self._over(name), part))
                 late_rows[name] = rows_taken_back(session, logged, self._folder(name), erase=False)
-                if self.project.offline.logs.has(name, LATE):
-                    late = forgotten_rows(session, logged, self.project.offline.log(logged.source, LATE))
-                    late_rows[name] += sum(part.num_rows for part in late)
+                for which in ASIDE:
+                    if self.project.offline.logs.has(name, which):
+                        aside = forgotten_rows(session, logged, self.project.offline.log(logged.source, which))
+                        late_rows[name] += sum(part.num_rows for part in aside)
         served = self.project.serving_log.count(self._served)
         return self._forgotten(records, log_rows, late_rows, served, tuple(refill), dry_run=True)
 
@@ -381,11 +382,12 @@ class _Forget:
                 log_rows[name] = offline.log(logged.source, ROWS).erase(erased, kept=(REPLACES,))
                 remove_unfinished(offline.log(logged.source), self._folder(name))
                 late_rows[name] = rows_taken_back(session, logged, self._folder(name), erase=True)
-                if offline.logs.has(name, LATE):
-                    late = offline.log(logged.source, LATE)
-                    known = [rows[KNOWN_AT].combine_chunks() for rows in forgotten_rows(session, logged, late)]
-                    erased = pa.concat_arrays(known or [pa.array([], pa.int64())])
-                    late_rows[name] += late.erase(erased, kept=(REPLACES,))
+                for which in ASIDE:
+                    if offline.logs.has(name, which):
+                        aside = offline.log(logged.source, which)
+                        known = [rows[KNOWN_AT].combine_chunks() for rows in forgotten_rows(session, logged, aside)]
+                        erased = pa.concat_arrays(known or [pa.array([], pa.int64())])
+                        late_rows[name] += aside.erase(erased, kept=(REPLACES,))
         return log_rows, late_rows
 
     def _note(self, source: str, refill: Sequence[str]) -> None:

@@ -12,10 +12,11 @@ kernel; and the driver publishes them.
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -34,6 +35,7 @@ from featurestore.materialize.run_plan import (
     is_unfinished,
     new_files,
     records_in,
+    source_rows_in,
     state_of,
     without_records,
 )
@@ -44,12 +46,23 @@ from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.registry.store import RunRecord
 from featurestore.report import instant_json, plain_fields
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.expected import (
+    UnmetRows,
+    check_rows,
+    check_source,
+    count_rows,
+    counts_rows,
+    source_findings,
+    unmet_rows,
+)
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.source_files import again as once_more
 from featurestore.sources.unreadable import engine_words
 from featurestore.tiles.file_tile_choice import tiles_for
+
+LOGGER = logging.getLogger("featurestore")
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,8 @@ class Run:
     """Whether it was complete before, and was computed anew."""
     expired: int | None = None
     """How many of the keys with such a row have no value any more; None where that is for each lookup to judge."""
+    unmet: UnmetRows = field(default_factory=dict)
+    """How many rows of the source do not meet each expectation; 1 of one that is about no row."""
 
     def __str__(self) -> str:
         kind = ("all, computed again" if self.again else "all") if self.full else "those that may have changed"
@@ -145,7 +160,8 @@ def _run(job: _Job, instants: tuple[int, ...], *, again: bool = False) -> list[R
         for written in job.engine.written(plan, lease):
             numbers = (next(last), plan.started, written.keys, written.rows, plan.changes is None)
             ended = time.perf_counter()
-            runs.append(Run(view.name, view.fingerprint, *numbers, ended - began, plan.files, again, written.expired))
+            told = (ended - began, plan.files, again, written.expired, plan.unmet)
+            runs.append(Run(view.name, view.fingerprint, *numbers, *told))
             began, records = ended, (plan.present or 0) + written.records
         _publish(lease, plan, runs[-1], records)
     except BaseException:
@@ -166,6 +182,7 @@ def _planned(job: _Job, lease: Lease, instants: tuple[int, ...], *, again: bool)
         raise MaterializeError(f"{view.declared.title}: another run changed what is complete meanwhile; run again")
     files = offline.see(view.source, now=now, known_by=view.timing.known_by(last), must=True)
     offline.note(view.source, now=now)
+    unmet, source_rows = _expected(job, files, now=now, state=state)
     arrived = new_files(view, files, state) if complete and not job.full else None
     changes, present = None, None
     if arrived is not None:
@@ -175,14 +192,37 @@ def _planned(job: _Job, lease: Lease, instants: tuple[int, ...], *, again: bool)
     if state is not None:  # what whoever comes after this run is to know, if it is killed
         lease.write({codec.state_key: begun_state(state, full=job.full)})
     return PlannedRun(
-        view, codec, instants, again, now, files, complete, edition_of(watermark), changes, job.full, present, state
-    )
+        view, codec, instants, again, now, files, complete, edition_of(watermark), changes, job.full, present, state,
+        unmet, source_rows,
+    )  # fmt: skip
+
+
+def _expected(
+    job: _Job, files: tuple[SourceFile, ...], *, now: int, state: bytes | None
+) -> tuple[UnmetRows, int | None]:
+    """How many rows do not meet what is expected, which is logged, and how many there are where that matters; ExpectationError where
+    one refuses. state: of the last run."""
+    view, offline = job.view, job.offline
+    if not (view.expectations or view.source.expectations or view.declared.expectations):
+        return {}, None
+    with offline.session(files=offline.listing(view.source, files)) as session, session.reading():
+        try:
+            unmet = unmet_rows(session, view)
+            found = source_findings(session, view, now=now, last_rows=source_rows_in(state))
+            source_rows = count_rows(session, view) if counts_rows(view) else None
+        except duckdb.Error as error:
+            raise SourceError(
+                f"{view.declared.title} over {view.source.title}: {engine_words(error)} ({view.source.origin})"
+            ) from error
+    for said in (*check_rows(view, unmet), *check_source(view, found)):
+        LOGGER.warning(said)
+    return {**unmet, **{one.said.title: one.rows for one in found}}, source_rows
 
 
 def _publish(lease: Lease, plan: PlannedRun, last: Run, records: int) -> None:
     """Switch all keys to what was written, and give the lease up, at once."""
     mark = pack_watermark(plan.complete_after, plan.edition + plan.again)
-    state = state_of(last.keys, last.rows, plan.files, records)
+    state = state_of(plan, last.keys, last.rows, records)
     lease.release({plan.codec.watermark_key: mark, plan.codec.state_key: state})
 
 
@@ -247,7 +287,12 @@ class _Telling:
 def run_record(run: Run, now: int) -> RunRecord:
     """A run as the registry's journal keeps it; `now`, µs, is when it was finished."""
     numbers = (run.instant, run.started, max(now, run.started), run.rows, run.keys)
-    return RunRecord(run.view, run.fingerprint, *numbers, "complete", {"full": run.full, "again": run.again})
+    return RunRecord(run.view, run.fingerprint, *numbers, "complete", _detail(run))
+
+
+def _detail(run: Run) -> dict[str, Any]:
+    unmet = {"unmet": dict(run.unmet)} if run.unmet else {}
+    return {"full": run.full, "again": run.again, **unmet}
 
 
 def forget_records(
@@ -293,6 +338,11 @@ def describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The runs as plain values."""
     names = ("view", "fingerprint", "keys", "rows", "expired", "full", "again")
     return [
-        {**plain_fields(run, *names), "as_of": instant_json(run.instant), "seconds": round(run.seconds, 3)}
+        {
+            **plain_fields(run, *names),
+            "as_of": instant_json(run.instant),
+            "seconds": round(run.seconds, 3),
+            "unmet": dict(run.unmet),
+        }
         for run in runs
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -11,6 +11,7 @@ from featurestore.declare.sources import FileSource
 from featurestore.materialize.kernel import Changes, RunInstants
 from featurestore.online.view_codec import ViewCodec
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.expected import UnmetRows
 from featurestore.sources.source_files import SourceFile
 
 STATE_FORMAT = 1
@@ -50,6 +51,12 @@ class PlannedRun:
     state: bytes | None
     """What the run before left."""
 
+    unmet: UnmetRows = field(default_factory=dict)
+    """How many rows of the source do not meet each expectation."""
+
+    source_rows: int | None = None
+    """How many rows the source has, where anything is expected of that."""
+
     @property
     def marks(self) -> Iterator[RunInstants]:
         """Each instant with what its records keep of others."""
@@ -65,10 +72,17 @@ class PlannedRun:
         return self.complete if self.again else (*reversed(self.instants), *self.complete)
 
 
-def state_of(keys: int, rows: int, files: tuple[SourceFile, ...], records: int) -> bytes:
+def state_of(plan: PlannedRun, keys: int, rows: int, records: int) -> bytes:
     """What a run leaves to the next one: the keys and rows of its last instant, what it read, and how many records there are."""
-    told = [list(file) for file in files]
-    return orjson.dumps({"format": STATE_FORMAT, "keys": keys, "rows": rows, "files": told, "records": records})
+    told = [list(file) for file in plan.files]
+    state = {"format": STATE_FORMAT, "keys": keys, "rows": rows, "files": told, "records": records}
+    return orjson.dumps(state if plan.source_rows is None else {**state, "source_rows": plan.source_rows})
+
+
+def source_rows_in(state: bytes | None) -> int | None:
+    """How many rows the source had at the last run; None where nobody asked for it."""
+    rows: int | None = None if state is None else orjson.loads(state).get("source_rows")
+    return rows
 
 
 def begun_state(state: bytes, *, full: bool) -> bytes:

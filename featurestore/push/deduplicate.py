@@ -9,7 +9,7 @@ What is remembered of each row lies in the online store beside the records, and 
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -70,13 +70,14 @@ class KnownIdentities(NamedTuple):
 
 @dataclass
 class Deduplicated:
-    """The numbers of the rows that are new, beside what each replaces, and of those that came too late; the identities
-    after them; what becomes of each request."""
+    """The numbers of the rows that are new, beside what each replaces, of those that came too late, and of those that are
+    quarantined; the identities after them; what becomes of each request."""
 
     identities: dict[bytes, Identity | None]
     fresh: list[int] = field(default_factory=list)
     replaces: list[int | PendingKnownAt | None] = field(default_factory=list)
     late: list[int] = field(default_factory=list)
+    quarantined: list[int] = field(default_factory=list)
     outcomes: list[Pushed | PushError] = field(default_factory=list)
 
     def renewed(self, first: int) -> dict[bytes, bytes | None]:
@@ -97,11 +98,12 @@ def deduplicate(
     now: int,
     refused: Mapping[int, PushError],
     overwriting: Collection[int] = (),
+    quarantined: Container[int] = frozenset(),
 ) -> Deduplicated:
     """Sort the rows of requests, in order. refused: requests of which nothing is kept, by number, and why.
 
     overwriting: requests that say what rows are from now on. A row of these is the same only as the last version of it, and
-    one that comes too late to count refuses the request.
+    one that comes too late to count refuses the request. quarantined: rows, by number, that do not meet what is expected of them.
     """
     found = Deduplicated(dict(known.identities))
     first = 0
@@ -115,7 +117,9 @@ def deduplicate(
         if error is not None:
             found.outcomes.append(error)
         else:
-            outcome = _sort(found, times, rows, known, now - source.lateness, overwrites=overwrites)
+            outcome = _sort(
+                found, times, rows, known, now - source.lateness, overwrites=overwrites, quarantined=quarantined
+            )
             found.outcomes.append(outcome.telling(lateness=source.lateness) if outcome.late else outcome)
         first += len(times)
     return found
@@ -170,9 +174,10 @@ def _sort(
     earliest: int,
     *,
     overwrites: bool,
+    quarantined: Container[int],
 ) -> Pushed:
     """Sort one request's rows."""
-    accepted = unchanged = late = 0
+    accepted = unchanged = late = aside = 0
     for row, happened in zip(rows, times, strict=True):
         key = known.keys[row] if known.keys else None
         held = None if key is None else found.identities[key]
@@ -183,13 +188,18 @@ def _sort(
             found.late.append(row)
             late += 1
             continue
+        if row in quarantined:
+            found.quarantined.append(row)
+            aside += 1
+            continue
         mine: Any = PendingKnownAt(len(found.fresh))
         found.fresh.append(row)
         found.replaces.append(None if held is None or _is_forgotten(held, earliest) else held.known_at)
         if key is not None:
             found.identities[key] = next_version(held, mine, happened, known.digests[row])
         accepted += 1
-    return Pushed(accepted, unchanged, late)
+    pushed = Pushed(accepted, unchanged, late)
+    return pushed.telling(quarantined=aside) if aside else pushed
 
 
 def next_version(held: Identity | None, known_at: int, event_time: int | None, digest: bytes) -> Identity:

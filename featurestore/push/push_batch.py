@@ -14,13 +14,14 @@ from featurestore.online.source_state import NEVER, SourceState
 from featurestore.push.apply_log import BatchReading
 from featurestore.push.current_rows import outdated
 from featurestore.push.deduplicate import Deduplicated, deduplicate
-from featurestore.push.late_rows import NOTHING, MovedLateRows, waiting
+from featurestore.push.judged_rows import JudgedRows
 from featurestore.push.locked_state import AppliedSource, LockedState, StateChangedError, settled
 from featurestore.push.merge_rows import PushedView
+from featurestore.push.moved_rows import MovedRows, nothing, waiting
 from featurestore.push.push_queue import Fate, PushQueue, QueuedPush
 from featurestore.push.pushed import Pushed, rows_without_key
 from featurestore.sources.offline import Offline
-from featurestore.sources.push_logs import LATE
+from featurestore.sources.push_logs import ASIDE
 
 __all__ = ["PushBatch"]
 
@@ -67,13 +68,25 @@ class PushBatch:
         if overwriting:
             changed = outdated(applied.source, tables, overwriting, log=self._log, forgotten=self._offline.forgotten)
             refused = {**refused, **changed}
+        judged = JudgedRows.of(applied.source, tables, whole, overwriting=overwriting)
+        refused = {**judged.refused, **refused}
         while True:
-            found = deduplicate(applied.source, tables, known, now=now, refused=refused, overwriting=overwriting)
+            found = deduplicate(
+                applied.source, tables, known, now=now, refused=refused, overwriting=overwriting,
+                quarantined=judged.quarantined,
+            )  # fmt: skip
             moves = _moves(found, requests)
-            if moves and found.late:  # they are kept aside after this, and before all else: whoever dies loses none
-                late = MovedLateRows.of(whole.take(pa.array(found.late)))
-                self._log.move(late.before)
-                moves |= late.within
+            aside = {
+                which: whole.take(pa.array(rows))
+                for which, rows in zip(ASIDE, (found.late, found.quarantined), strict=True)
+                if rows
+            }
+            for which, rows in (
+                aside.items() if moves else ()
+            ):  # kept aside after this, and before all else: whoever dies loses none
+                moved = MovedRows.of(rows, which)
+                self._log.move(moved.before)
+                moves |= moved.within
             if not found.fresh:
                 if moves:
                     self._log.move(moves)
@@ -90,8 +103,10 @@ class PushBatch:
                 refused = {**refused, **dict.fromkeys(gone, PushError(GIVEN_UP))}
         if moves:
             self._keep_moved_aside(now)
-        elif found.late:
-            self._keep_aside(whole.take(pa.array(found.late)), now)
+        else:
+            for which, rows in aside.items():
+                self._keep_aside(rows, now, which)
+        found.outcomes = judged.telling(found.outcomes)
         lacking = rows_without_key(applied.source, applied.views, whole) if found.fresh else None
         return found.outcomes if lacking is None else _telling(found, tables, lacking)
 
@@ -150,22 +165,23 @@ class PushBatch:
         return found
 
     def _keep_moved_aside(self, now: int) -> None:
-        """Keep late rows aside that lie beside the position of the stream that they come from, where they are not yet."""
-        rows, token = waiting(self._log.positions())
-        if rows is None:
-            return
-        if token is not None and self._offline.log(self._state.source, LATE).positions().get(LATE) != token:
-            self._keep_aside(rows, now, token=token)
-        self._log.move(NOTHING)
+        """Keep rows aside that lie beside the position of the stream that they come from, where they are not yet."""
+        for which in ASIDE:
+            rows, token = waiting(self._log.positions(), which)
+            if rows is None:
+                continue
+            if token is not None and self._offline.log(self._state.source, which).positions().get(which) != token:
+                self._keep_aside(rows, now, which, token=token)
+            self._log.move(nothing(which))
 
-    def _keep_aside(self, rows: pa.Table, now: int, *, token: str | None = None) -> None:
-        """token: by which it is known that they are."""
-        log = self._offline.log(self._state.source, LATE)
-        with log.lock("keeping late rows aside"):
+    def _keep_aside(self, rows: pa.Table, now: int, which: str, *, token: str | None = None) -> None:
+        """which: the log that they belong into. token: by which it is known that they are there."""
+        log = self._offline.log(self._state.source, which)
+        with log.lock("keeping rows aside"):
             last = log.last_known_at()
             first = now if last is None else max(now, last + 1)
             stamped = _stamped(rows, range(first, first + rows.num_rows), [None] * rows.num_rows)
-            log.append(_batches(stamped, log.schema), None if token is None else {LATE: token})
+            log.append(_batches(stamped, log.schema), None if token is None else {which: token})
 
     def _write(
         self, applied: AppliedSource, rows: pa.Table, found: Deduplicated, read: tuple[SourceState, int], *,

@@ -35,7 +35,7 @@ class Fate(Enum):
         "The rows are kept: they are in the log, and the next push to the source, run of materialize or start of a server "
         "applies them."
     )
-    SERVED = "The rows are kept and applied; only those that came too late were not kept aside."
+    SERVED = "The rows are kept and applied; only rows that count nowhere, since they came too late or are quarantined, were not kept aside."
 
     def told(self, error: FeatureStoreError) -> FeatureStoreError:
         """The error with what has become of the rows."""

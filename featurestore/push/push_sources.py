@@ -34,7 +34,7 @@ from featurestore.registry.store import Registry, RegistryState, Version
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
-from featurestore.sources.push_logs import LATE
+from featurestore.sources.push_logs import ASIDE
 from featurestore.sources.source_files import again
 
 CLOCK_WAIT_SECONDS = 10.0
@@ -193,8 +193,9 @@ class Pushing:
         for name, source in self._read().sources.items():
             if isinstance(source, PushSource) and self._offline.logs.has(name):
                 self._pusher(name).repair()
-                if self._offline.logs.has(source.name, LATE):
-                    self._offline.log(source, LATE)
+                for which in ASIDE:
+                    if self._offline.logs.has(source.name, which):
+                        self._offline.log(source, which)
                 self.notice(name)
 
     def take_back(self, name: str) -> TakenBack:
@@ -228,8 +229,9 @@ class Pushing:
         done = {}
         for name in names or known:
             done[name] = self._offline.log(known[name]).compact()
-            if self._offline.logs.has(name, LATE):
-                done[name] = done[name].beside(self._offline.log(known[name], LATE).compact())
+            for which in ASIDE:
+                if self._offline.logs.has(name, which):
+                    done[name] = done[name].beside(self._offline.log(known[name], which).compact())
             self.forget(name)
         return done
 

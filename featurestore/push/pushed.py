@@ -32,16 +32,23 @@ class Pushed(RowCounts):
     without_key: int = 0
     """How many of the accepted rows count for no view over the source, since their key is null; deletions, which need
     none, are not among them."""
+    quarantined: int = 0
+    """How many rows do not meet what is expected of them, and are kept aside until they are pushed again or discarded."""
+    unmet: tuple[str, ...] = ()
+    """Of each expectation that rows do not meet and are kept all the same, how many these are, in words."""
     naive: tuple[str, ...] = ()
     """The columns that had timestamps without a zone, which were read as UTC."""
     lateness: int = 0
     """That of the source (µs), where rows came too late; 0 where none did."""
 
     def telling(
-        self, *, without_key: int | None = None, naive: tuple[str, ...] | None = None, lateness: int | None = None
-    ) -> Pushed:
+        self, *, without_key: int | None = None, naive: tuple[str, ...] | None = None, lateness: int | None = None,
+        quarantined: int | None = None, unmet: tuple[str, ...] | None = None,
+    ) -> Pushed:  # fmt: skip
         """The same counts, and this to be known."""
         told = Pushed(*self)
+        told.quarantined = self.quarantined if quarantined is None else quarantined
+        told.unmet = self.unmet if unmet is None else unmet
         told.without_key = self.without_key if without_key is None else without_key
         told.naive = self.naive if naive is None else naive
         told.lateness = self.lateness if lateness is None else lateness
@@ -58,6 +65,12 @@ class Pushed(RowCounts):
                 f"{which} came too late, and is never served nor trained on: it happened more than {show_duration(self.lateness)} "
                 "ago, the lateness of the source, and is kept aside"
             )
+        if self.quarantined:
+            which = "1 row does" if self.quarantined == 1 else f"{self.quarantined} rows do"
+            said.append(
+                f"{which} not meet what the source expects, and count nowhere: they are kept aside, in quarantine"
+            )
+        said += self.unmet
         if self.without_key:
             said.append(
                 f"{self.without_key} of the accepted rows have no key: they are kept in the log, and count for no view over the source"
@@ -67,12 +80,18 @@ class Pushed(RowCounts):
         return tuple(said)
 
     def __repr__(self) -> str:
-        more = "".join(f", {name}={getattr(self, name)!r}" for name in ("without_key", "naive") if getattr(self, name))
+        more = "".join(
+            f", {name}={getattr(self, name)!r}"
+            for name in ("quarantined", "without_key", "naive")
+            if getattr(self, name)
+        )
         return f"Pushed(accepted={self.accepted}, unchanged={self.unchanged}, late={self.late}{more})"
 
     def to_dict(self) -> dict[str, Any]:
         """The counts and the notices, as plain JSON."""
-        return {**self._asdict(), "without_key": self.without_key, "notices": list(self.notices)}
+        return {
+            **self._asdict(), "quarantined": self.quarantined, "without_key": self.without_key, "notices": list(self.notices),
+        }  # fmt: skip
 
 
 def rows_without_key(source: PushSource, views: Sequence[ResolvedView], rows: pa.Table) -> npt.NDArray[np.bool_] | None:

@@ -12,7 +12,16 @@ from typing import NamedTuple
 from featurestore.declare.push import PushSource
 from featurestore.semantics.columns import read_sql
 from featurestore.semantics.judge import ended_sql
-from featurestore.semantics.rows import current_terms, versions_sql, visible_span, visible_terms, within_sql, words_sql
+from featurestore.semantics.rows import (
+    current_terms,
+    is_known_sql,
+    named_terms,
+    versions_sql,
+    visible_span,
+    visible_terms,
+    within_sql,
+    words_sql,
+)
 from featurestore.semantics.source_columns import (
     Scan,
     cell_sql,
@@ -29,6 +38,7 @@ from featurestore.semantics.view import ResolvedView
 
 VERDICTS = (
     "chosen", "ended", "older", "expired", "too new", "not yet known", "superseded", "deleted", "invalid", "other key",
+    "quarantined",
 )  # fmt: skip
 """Every verdict there is. "other key" is a current version, of a row that once bore the key and now bears another."""
 
@@ -120,7 +130,7 @@ def judged_statement(view: ResolvedView, rows: Narrowed, requests: str, *, as_of
     rows_won = (
         f"SELECT s.*, coalesce({same_key(view, 's', 'q')}, false) AS mine, {won} AS won FROM ({words}) s, {requests} q"
     )
-    (named, _), (known, _), *_ = current_terms(view, as_of)
+    named, known = " AND ".join(named_terms(view)), is_known_sql(view.timing.known_by(as_of))
     counted = f"SELECT *, {named} AS named, coalesce({named} AND {known}, false) AS counted FROM ({rows_won})"
     # Versions that are equal in every byte are one: the pick among them falls on the row that the query chose.
     versions, relevant = versions_sql(view, counted, ties=["won"]), "mine"
@@ -211,6 +221,7 @@ def nearest_sql(view: ResolvedView, rows: Narrowed, *, anchor: int, limit: int) 
         "won",
     ]
     names += [f"f{i}" for i in range(len(view.folded))]
+    names += [f"u{i}" for i in range(len(view.expectations))]
     order = f"won DESC, abs(event_us - {anchor}) ASC NULLS LAST, event_us DESC, learned_us DESC NULLS LAST, file DESC, row DESC"
     whole = f"SELECT {rows.whole.file} AS file, {rows.whole.row} AS row{cells} FROM {rows.whole.relation}"
     return [

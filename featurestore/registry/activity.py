@@ -154,7 +154,7 @@ class PushTrail:
                 one = self._gathered[asker, source] = Activity("push", source, detail, asker, wall_clock())
             one.detail["requests"] += 1
             for name, count in counts.items():
-                one.detail[name] += count
+                one.detail[name] = one.detail.get(name, 0) + count
             if request is not None and len(one.detail["request_ids"]) < REQUEST_IDS:
                 one.detail["request_ids"].append(request)
             if self._writer is None:

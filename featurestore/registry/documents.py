@@ -94,7 +94,7 @@ def _source_record(item: Source) -> Record:
     beside = dict.fromkeys(BESIDE, True)
     definition = item.model_dump(mode="json", exclude={**beside, "history": beside})  # of a push source's history too
     for said in (definition, definition.get("history") or {}):
-        for word in ("partitions", "optional"):
+        for word in ("partitions", "optional", "expectations"):
             if not said.get(word, True):  # nothing was said, as before there was such a word
                 del said[word]
     return _record(dump(item), definition, item)

@@ -24,6 +24,7 @@ from featurestore.clock import instant_of
 from featurestore.declare.push import REPLACES, PushSource
 from featurestore.declare.sources import Source
 from featurestore.semantics.columns import read_sql
+from featurestore.semantics.expectations import SettledExpectation, removing, unmet_sql
 from featurestore.semantics.expressions import guarded
 from featurestore.semantics.forgotten import has_forgotten, without_forgotten_sql
 from featurestore.semantics.source_columns import (
@@ -36,6 +37,7 @@ from featurestore.semantics.source_columns import (
     known_of,
     learned_terms,
     own_columns,
+    read_cell,
 )
 from featurestore.semantics.sql import quote
 from featurestore.semantics.time import END
@@ -173,11 +175,22 @@ def valid_terms(view: ResolvedView, table: str = "") -> list[str]:
     return [*named_terms(view, table), *_kept(view, table), *_whole(view, table)]
 
 
-def timed_sql(source: Source, raw: Mapping[str, str], scan: Scan, selected: str, *, learned: str | None = None) -> str:
+def timed_sql(
+    source: Source, raw: Mapping[str, str], scan: Scan, selected: str, *, learned: str | None = None,
+    expectations: Sequence[SettledExpectation] = (),
+) -> str:  # fmt: skip
     """A source's rows: what is `selected` of each, `event_us` (happened), `learned_us` (known, for order), `file`, `row` and
-    `known` (for when they count). learned: when rows were, instead of what the source says."""
+    `known` (for when they count). learned: when rows were, instead of what the source says. Where something is expected of rows:
+    `u0, u1, …`, whether each of the expectations is not met, and `quarantined`, whether the row counts nowhere for that: then it is
+    never known, so neither does it replace another version of it."""
+    known, deletes = known_sql(source), quote(source.deleted) if source.deleted else ""
+    if expectations:
+        found = unmet_sql(source, expectations, raw, f"coalesce({deletes}, false)" if deletes else "")
+        selected += "".join(f", {sql} AS u{i}" for i, sql in enumerate(found))
+        unmet = " OR ".join(f"u{i}" for i in removing(expectations)) or "false"
+        known = f"({unmet}) AS quarantined, CASE WHEN NOT ({unmet}) THEN {known} END"
     return (
-        f"SELECT *, {known_sql(source)} AS known FROM (SELECT {selected}, {happened_of(source, raw)} AS event_us, "
+        f"SELECT *, {known} AS known FROM (SELECT {selected}, {happened_of(source, raw)} AS event_us, "
         f"{learned or known_of(source, raw)} AS learned_us, {scan.file} AS file, {scan.row} AS row FROM {scan.relation})"
     )
 
@@ -201,7 +214,8 @@ def words_sql(view: ResolvedView, scan: Scan, *, conditions: Sequence[str] = ())
         scan = scan._replace(relation=guard)
     replaces = [f"{REPLACES} AS replaces"] if isinstance(view.source, PushSource) else []
     selected = ", ".join([f"{sql} AS k{i}" for i, sql in enumerate(keys)] + cells + tests + replaces)
-    return without_forgotten_sql(view, timed_sql(view.source, view.raw, scan, selected), scan.forgotten)
+    rows = timed_sql(view.source, view.raw, scan, selected, expectations=view.expectations)
+    return without_forgotten_sql(view, rows, scan.forgotten)
 
 
 def rows_sql(
@@ -246,6 +260,7 @@ def current_terms(view: ResolvedView, as_of: int) -> list[tuple[str, str]]:
     called that is not that."""
     known_by = view.timing.known_by(as_of)
     return [
+        *((("NOT quarantined", "quarantined"),) if view.expectations else ()),
         (" AND ".join(named_terms(view)), "invalid"),
         (is_known_sql(known_by), "not yet known"),
         (f"superseded > {known_by}", "superseded"),
@@ -274,9 +289,35 @@ def invalid_sql(view: ResolvedView, scan: Scan) -> str:
     rows = f"({words_sql(view, scan)})"
     if isinstance(view.source, PushSource):
         rows += f" WHERE NOT {_emptied(view)}"
+    if view.expectations:
+        rows = f"(FROM {rows} WHERE NOT quarantined)"
     if has_forgotten(view, scan.forgotten):
         rows = f"(FROM {rows}) WHERE NOT forgotten"
     return f"SELECT count(*) FILTER (NOT ({named})), count(*) FILTER ({keyless}) FROM {rows}"
+
+
+def newest_known_sql(view: ResolvedView, scan: Scan, now: int) -> str:
+    """One row: when the newest row was learned (µs) of those that are known by an instant."""
+    return f"SELECT max(known) FROM ({words_sql(view, scan)}) WHERE {is_known_sql(now)}"
+
+
+def unmet_counts_sql(view: ResolvedView, scan: Scan) -> str:
+    """One row: how many source rows do not meet each of the view's expectations, in their order, those of forgotten keys left out."""
+    counts = ", ".join(f"count(*) FILTER (u{i})" for i in range(len(view.expectations)))
+    rows = f"({words_sql(view, scan)})" + (" WHERE NOT forgotten" if has_forgotten(view, scan.forgotten) else "")
+    return f"SELECT {counts} FROM {rows}"
+
+
+def unmet_rows_sql(view: ResolvedView, scan: Scan, *, most: int) -> str:
+    """Where the rows lie that do not meet some of the view's expectations, `u0, u1, …`, each column read as its type, `v0, v1, …`,
+    those of forgotten keys left out; so many at most."""
+    values = [f"{read_cell(view, column, of)} AS v{i}" for i, (column, of) in enumerate(sorted(view.columns.items()))]
+    flags = [f"u{i}" for i in range(len(view.expectations))]
+    kept = "" if not has_forgotten(view, scan.forgotten) else " AND NOT forgotten"
+    return (
+        f"SELECT file, row, {', '.join([*flags, *values])} FROM ({words_sql(view, scan)}) "
+        f"WHERE ({' OR '.join(flags)}){kept} ORDER BY file, row LIMIT {most}"
+    )
 
 
 def _emptied(view: ResolvedView) -> str:

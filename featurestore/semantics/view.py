@@ -11,12 +11,14 @@ from typing import Any
 import orjson
 
 from featurestore.declare.durations import show_duration
+from featurestore.declare.expectations import RowExpectation
 from featurestore.declare.folds import Fold
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.declare.views import FeatureView
 from featurestore.errors import DeclarationError, SourceError, did_you_mean
 from featurestore.semantics.columns import RawColumns, identity_of, instant_sql, type_of_column, widens
+from featurestore.semantics.expectations import SettledExpectation, pushed_expectations, removing, settle
 from featurestore.semantics.expressions import check_faults, settled
 from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.semantics.time import Timing
@@ -84,6 +86,8 @@ class ResolvedView:
     columns: dict[str, FeatureType]
     raw: dict[str, str]
     first: dict[str, str] = field(default_factory=dict)
+    expectations: tuple[SettledExpectation, ...] = ()
+    """What is expected of each row of its source's files, by the source and by the view; of pushed rows it is when they are pushed."""
 
     @property
     def named_raw(self) -> dict[str, str]:
@@ -123,6 +127,7 @@ class ResolvedView:
             "source": {**_source_words(source), **_history_words(source)},
             "columns": self.identity_columns,
             **({"derived": derived} if derived else {}),
+            **_expected(self.expectations),
             "keys": [[key.name, str(key.type), key.column] for key in self.keys],
             "refresh": None if timing.refresh is None else show_duration(timing.refresh),
             "refresh_offset": show_duration(timing.offset),
@@ -167,8 +172,18 @@ def _history_words(source: Source) -> dict[str, Any]:
     history = source.history
     assert source.cutover is not None, "a history has one"
     derived = {name: normalised(text) for name, text in history.derived.items() if name in source.columns}
-    words = {**_source_words(history), **({"derived": derived} if derived else {})}
+    words = {
+        **_source_words(history),
+        **({"derived": derived} if derived else {}),
+        **_expected(pushed_expectations(source)),
+    }
     return {"cutover": source.cutover.isoformat(), "history": words}
+
+
+def _expected(expectations: Sequence[SettledExpectation]) -> dict[str, Any]:
+    """Which rows count nowhere for what they say; whether they are refused or kept aside changes no value."""
+    meanings = {orjson.dumps(expectations[place].meaning) for place in removing(expectations)}
+    return {"expectations": [orjson.loads(meaning) for meaning in sorted(meanings)]} if meanings else {}
 
 
 def _feature_definition(feature: ResolvedFeature, ttl: int | None) -> dict[str, Any]:
@@ -214,6 +229,7 @@ def resolve(view: FeatureView, raw: dict[str, str], *, checked: bool = False) ->
         keys.append(KeyColumn(name, of, column))
     features = [_feature(view, raw, columns, name, fold, checked=checked) for name, fold in view.features.items()]
     _read_words(view, raw, columns)
+    expectations = _expectations(view, raw, columns)
     refresh = view.said("refresh")
     settle = view.said("settle") or 0
     timing = Timing(
@@ -231,6 +247,7 @@ def resolve(view: FeatureView, raw: dict[str, str], *, checked: bool = False) ->
         columns=columns,
         raw={name: raw[name] for name in columns},
         first=_first(raw, columns, features),
+        expectations=expectations,
     )
 
 
@@ -353,6 +370,27 @@ def _read_words(view: FeatureView, raw: dict[str, str], columns: dict[str, Featu
             raise source.error(f"column '{column}' cannot be a time: {error}") from None
     if source.deleted and raw[source.deleted] != "BOOLEAN":
         raise source.error(f"deleted column '{source.deleted}' is {raw[source.deleted]}, and must be BOOLEAN")
+
+
+def _expectations(
+    view: FeatureView, raw: dict[str, str], columns: dict[str, FeatureType]
+) -> tuple[SettledExpectation, ...]:
+    """What is expected of the rows of files; the columns that it reads are added to `columns`."""
+    if isinstance(view.source, PushSource):
+        pushed_expectations(view.source)
+        return ()
+    found = []
+    for by in (view.source, view):
+        for one in by.expectations:
+            try:
+                if isinstance(one, RowExpectation):
+                    columns[one.column] = of = _own_type(view, raw, one.column, f"expectation {one.title}")
+                    found.append(settle(one, of))
+            except ValueError as error:
+                if isinstance(error, DeclarationError):
+                    raise
+                raise by.error(f"expectations: {error}") from None
+    return tuple(found)
 
 
 def _default(view: FeatureView, name: str, fold: Fold, of: FeatureType) -> Any:

@@ -101,6 +101,9 @@ class PushResponse(BaseModel):
     without_key: int = Field(
         description="Of the accepted, those that count for no view: their key is null", examples=[0]
     )
+    quarantined: int = Field(
+        default=0, description="Not what the source expects: kept aside, and counted nowhere", examples=[0]
+    )
     notices: list[str] = Field(description="What is to be known of the rows, in words", examples=[[]])
 
 
@@ -131,7 +134,7 @@ PUSH = {
     "source": "swipes",
     "rows": [{"swipe": "s-17", "card": "4711", "at": "2013-12-01T11:00:00.250000Z", "amount": 12.5}],
 }
-PUSHED = {"accepted": 1, "unchanged": 0, "late": 0, "without_key": 0, "notices": []}
+PUSHED = {"accepted": 1, "unchanged": 0, "late": 0, "quarantined": 0, "without_key": 0, "notices": []}
 
 LOOKUP_FIELDS, PUSH_FIELDS = tuple(LookupRequest.model_fields), tuple(PushRequest.model_fields)
 DEFAULTS = ServerConfig()

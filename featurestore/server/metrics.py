@@ -43,7 +43,7 @@ LOOK_SECONDS = 1.0
 CLOSED = 0
 """In place of a status: the client hung up before an answer began."""
 
-OUTCOMES = ("accepted", "unchanged", "late")
+OUTCOMES = ("accepted", "unchanged", "late", "quarantined")
 
 
 class _OfService(NamedTuple):
@@ -146,7 +146,7 @@ class Metrics:
 
     def pushed(self, scope: Scope, source: str, counts: Pushed) -> None:
         """What became of the rows of a push. The scope is told what was asked for."""
-        scope[ASKED] = "source", source, counts.accepted + counts.unchanged + counts.late
+        scope[ASKED] = "source", source, counts.accepted + counts.unchanged + counts.late + counts.quarantined
         counters = self._sources.get(source)
         if counters is None:
             counters = self._sources[source] = tuple(self._pushed_rows.labels(source, name) for name in OUTCOMES)

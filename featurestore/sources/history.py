@@ -13,6 +13,7 @@ from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import Source
 from featurestore.errors import did_you_mean
 from featurestore.semantics.columns import read_sql, type_of_column, widens
+from featurestore.semantics.expectations import pushed_expectations
 from featurestore.semantics.rows import counts_from_sql, timed_sql
 from featurestore.semantics.source_columns import Scan, cell
 from featurestore.semantics.sql import quote
@@ -58,5 +59,5 @@ def history_sql(
     )
     named = ", ".join(f"{cell(name)} AS {quote(name)}" for name in source.columns)
     own = ", ".join(filter(None, [f"{known} AS {KNOWN_AT}", f"CAST(NULL AS BIGINT) AS {REPLACES}", beside]))
-    rows = timed_sql(history, raw, scan, columns)
+    rows = timed_sql(history, raw, scan, columns, expectations=pushed_expectations(source))
     return f"SELECT {named}, {own} FROM ({rows}) WHERE event_us IS NOT NULL AND known IS NOT NULL"

@@ -1,4 +1,4 @@
-"""The logs of a project's push sources, in one folder or in PostgreSQL: of each the rows that count, and those that came too late to."""
+"""The logs of a project's push sources, in one folder or in PostgreSQL: of each the rows that count, and those that are kept aside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from featurestore.types import FeatureType
 if TYPE_CHECKING:
     from featurestore.durable.postgresql import PostgreSQL
 
-ROWS, LATE = "rows", "late"
+ROWS, LATE, QUARANTINE = "rows", "late", "quarantine"
+ASIDE = (LATE, QUARANTINE)
+"""The logs of rows that are kept aside: those that came too late, and those that do not meet what is expected."""
 MANIFEST = "manifest.json"
 
 
@@ -69,7 +71,7 @@ class PushLogs:
         return push_log_database(self._shared, self._project, wait_seconds=self.wait_seconds)
 
     def log(self, source: PushSource, which: str = ROWS) -> Log:
-        """The log of a push source; which LATE: of the rows that came too late to count."""
+        """The log of a push source; which: of the rows that count, or one of those that are kept aside."""
         folder = self.folder_of(source.name, which)
         with self._opening:
             self._columns[folder] = source.columns
@@ -119,12 +121,12 @@ class PushLogs:
         return self.folder / name / which
 
     def opened(self, name: str) -> list[Log]:
-        """The logs of a push source that were opened here, that of late rows among them; by its name."""
-        folders = [self.folder_of(name, which) for which in (ROWS, LATE)]
+        """The logs of a push source that were opened here, those of rows that are kept aside among them; by its name."""
+        folders = [self.folder_of(name, which) for which in (ROWS, *ASIDE)]
         return [self._logs[folder] for folder in folders if folder in self._logs]
 
     def has(self, name: str, which: str = ROWS) -> bool:
-        """Whether a push source has a log, of rows that count or of late ones; by its name."""
+        """Whether a push source has a log, of rows that count or of those kept aside; by its name."""
         folder = self.folder_of(name, which)
         if not self.are_shared:
             return folder.exists()

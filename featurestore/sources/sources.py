@@ -75,7 +75,7 @@ class Sources:
         self.agreed: set[tuple[str, SourceFile]] = set()  # files whose own columns say what their folders say
 
     def log(self, source: PushSource, which: str = ROWS) -> Log:
-        """The log of a push source; which, LATE: of the rows that came too late to count."""
+        """The log of a push source; which: of the rows that count, or one of those kept aside."""
         return self.logs.log(source, which)
 
     def frame(self, source: DataFrameSource) -> pa.Table:

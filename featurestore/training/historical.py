@@ -12,7 +12,15 @@ from featurestore.semantics.engine import is_relation
 from featurestore.semantics.service import ResolvedService
 from featurestore.sources.offline import Offline
 from featurestore.sources.source_files import SourceFile
-from featurestore.training.kernel import Counts, Options, answer, event_time_name, status_name
+from featurestore.training.kernel import (
+    Counts,
+    Options,
+    answer,
+    check_expected,
+    check_sources,
+    event_time_name,
+    status_name,
+)
 from featurestore.training.manifest import library_versions
 from featurestore.training.spine import SpineRows, chunks_of, pandas_of, stays
 from featurestore.training.training_frame import Block, TrainingFrame
@@ -51,7 +59,9 @@ def get_historical_features(
             with offline.session(files=reading) as session, session.reading():
                 block, counts = answer(session, chunk, service, now=now, options=options, from_pandas=pandas is not None,
                                        counted=() if chunk.first else views)  # fmt: skip
-            total += counts
+                if not chunk.first:
+                    total += check_sources(session, service, now=now)
+            total = check_expected(service, total + counts)
             total.enter(manifest)
             yield block
 

@@ -25,6 +25,7 @@ from featurestore.semantics.rows import invalid_sql, whole_sql
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.expected import check_rows, check_source, source_findings, unmet_rows
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
@@ -75,6 +76,9 @@ class Counts:
     """By part how many source rows lack known_at or identity, and how many of the rest lack a key or event_time. Parts whose
     rows were not counted are not there."""
 
+    unmet: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By part, of each expectation of its source and view, how many source rows do not meet it."""
+
     notices: tuple[str, ...] = ()
 
     def __add__(self, other: Counts) -> Counts:
@@ -87,6 +91,7 @@ class Counts:
             _sum(self.conflicts, other.conflicts),
             _sum(self.past, other.past),
             invalid,
+            {part: _sum(self.unmet.get(part, {}), other.unmet.get(part, {})) for part in {**self.unmet, **other.unmet}},
             tuple(dict.fromkeys([*self.notices, *other.notices])),
         )
 
@@ -98,7 +103,7 @@ class Counts:
     def of(cls, said: Mapping[str, Any]) -> Self:
         """What `plain` said."""
         invalid = {part: (int(dropped), int(keyless)) for part, (dropped, keyless) in said["invalid"].items()}
-        return cls(said["rows"], said["conflicts"], said["past"], invalid, tuple(said["notices"]))
+        return cls(said["rows"], said["conflicts"], said["past"], invalid, said["unmet"], tuple(said["notices"]))
 
     def enter(self, manifest: dict[str, Any]) -> None:
         """Put them into a manifest in place of those that it has."""
@@ -108,6 +113,8 @@ class Counts:
             part: {"no known_at or identity": dropped, "no key or event_time": keyless}
             for part, (dropped, keyless) in self.invalid.items()
         }
+        if self.unmet:
+            manifest["unmet_expectations"] = {part: dict(unmet) for part, unmet in self.unmet.items()}
         manifest["spine_rows_past_the_last_complete_instant"] = dict(self.past)
         manifest["notices"] += [notice for notice in self.notices if notice not in manifest["notices"]]
 
@@ -220,9 +227,8 @@ def _answered(
         with session.beside() as own:
             found = answer_part(own, part, spine)
             past = int((found.as_of > part.view.timing.as_of(now)).sum())
-            invalid = {part.name: invalid_rows(own, part.view)} if part.name in counted else {}
-            counts = Counts(0, {part.name: int(found.conflicts.sum())}, {part.name: past}, invalid)
-            return part_values(part, found), counts
+            counts = Counts(0, {part.name: int(found.conflicts.sum())}, {part.name: past})
+            return part_values(part, found), counts + source_counts(own, [part] if part.name in counted else [])
 
     if len(parts) == 1:  # what a thread is waited for cannot be interrupted
         return [answered(parts[0])]
@@ -283,6 +289,34 @@ def columns_of(
                 column.on_demand, inputs, lambda i: spine.row(connection, list(service.key_inputs), i)
             )
     return result
+
+
+def source_counts(session: Session, parts: Sequence[ServiceView]) -> Counts:
+    """What is counted of the source rows of parts, whatever is asked for."""
+    invalid = {part.name: invalid_rows(session, part.view) for part in parts}
+    unmet = {part.name: unmet_rows(session, part.view) for part in parts if part.view.expectations}
+    return Counts(invalid=invalid, unmet=unmet)
+
+
+def check_sources(session: Session, service: ResolvedService, *, now: int) -> Counts:
+    """What is counted of sources as a whole, of which less is true than is expected; ExpectationError where that refuses."""
+    unmet: dict[str, dict[str, int]] = {}
+    said: list[str] = []
+    for part in service.parts:
+        found = source_findings(session, part.view, now=now)
+        said += check_source(part.view, found)
+        if found:
+            unmet[part.name] = {one.said.title: one.rows for one in found}
+    return Counts(unmet=unmet, notices=tuple(said))
+
+
+def check_expected(service: ResolvedService, counts: Counts) -> Counts:
+    """The counts, with a notice of rows that do not meet expectations; ExpectationError where one of these refuses."""
+    said: list[str] = []
+    for part in service.parts:
+        unmet = counts.unmet.get(part.name, {})
+        said += check_rows(part.view, unmet)
+    return counts + Counts(notices=tuple(said))
 
 
 def invalid_rows(session: Session, view: ResolvedView) -> tuple[int, int]:

@@ -148,7 +148,7 @@ def test_json_parses_and_holds_json_forms(repo: Path) -> None:
     assert told["snapshot"][-1]["event_timestamp"] == "2025-01-06T00:00:00.000000Z"
     assert told["historical"]["rows"] == 6
     assert [view["state"] for view in told["status"]["views"]] == ["fresh", "fresh"]
-    assert told["push"] == {"accepted": 9, "unchanged": 0, "late": 0, "without_key": 0, "notices": []}
+    assert told["push"] == {"accepted": 9, "unchanged": 0, "late": 0, "quarantined": 0, "without_key": 0, "notices": []}
     assert told["compact"] == {"carts": {"segments": 0, "rows": 0, "deleted": 0}}
     assert told["history"][0]["version"] == 1
     assert (told["manifest"]["state"], told["manifest"]["served"], told["manifest"]["applied"]) == ("applied", True, [])

@@ -25,20 +25,27 @@ from featurestore import (
     FeatureService,
     FeatureStore,
     FeatureView,
+    Freshness,
     IcebergSource,
+    InRange,
+    InSet,
     JsonLinesSource,
     KafkaStream,
     LastDistinctN,
     LastN,
     Latest,
+    Matches,
+    NotNull,
     ParquetSource,
     PushSource,
     RedisStream,
     Request,
     RequestTime,
+    RowCount,
     StdDev,
     Sum,
     TableSource,
+    Unique,
     Var,
     on_demand,
 )
@@ -85,6 +92,13 @@ WHOLE: dict[type, dict[str, Any]] = {
     OnDemand: {"function": twice, "inputs": [VIEW["x"]], "output": Float64},
     Request: {"name": "x", "type": Int64},
     RequestTime: {},
+    NotNull: {"column": "x"},
+    InRange: {"column": "x", "at_least": 0},
+    InSet: {"column": "x", "values": [1]},
+    Matches: {"column": "x", "pattern": "a"},
+    Unique: {"columns": "x"},
+    Freshness: {"within": "1d"},
+    RowCount: {"at_least": 0.5},
     **{
         getattr(featurestore, name): {"column": "x", "window": "7d"}
         for name in featurestore.__all__
@@ -154,6 +168,25 @@ SQL = {
         Wrong({"late x": "x > 1"}, "'late x' is no name"),
     )
 }
+EXPECTED = {
+    "expectations": (
+        Wrong("x > 1", "must be a list of expectations, such as [NotNull('amount')], and is 'x > 1'"),
+        Wrong(["x > 1"], "'x > 1' is no expectation, such as NotNull('amount')"),
+        Wrong([Sum("x", window="1d")], "a Sum is no expectation"),
+    )
+}
+OTHERWISE = (Wrong("drop", "must be 'refuse', 'quarantine' or 'warn', and is 'drop'"), Wrong(3, "must be 'refuse', 'quarantine' or 'warn'"))
+LIMIT = (
+    Wrong([1], "must be a number, text, a boolean, a date or a datetime, and is [1]"),
+    Wrong(float("nan"), "must be finite, and is nan"),
+    Wrong(pd.Timestamp("2026-03-01"), "an instant must have a zone: datetime(…, tzinfo=UTC)"),
+    Wrong(None, "say at_least or at_most, or both", {"at_least": None, "at_most": None}),
+)
+SHARE = (
+    Wrong(-1, "must be at least 0"),
+    Wrong("half", "must be a number"),
+    Wrong(None, "say at_least or at_most, or both", {"at_least": None, "at_most": None}),
+)
 INSTANT = (
     Wrong(
         "yesterday", "must be an instant, such as '2026-03-01T00:00:00Z' or a datetime with a zone, and is 'yesterday'"
@@ -180,6 +213,7 @@ SOURCE: dict[str, tuple[Wrong, ...]] = {
     ),
     "date": (Wrong("ends", "must be 'end' or 'start', and is 'ends'"), Wrong(3, "must be 'end' or 'start', and is 3")),
     "period": LONGER,
+    **EXPECTED,
     **SQL,
     **REFRESH,
     **LABELS,
@@ -336,7 +370,7 @@ CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
         ),
     },
     PushSource: {
-        **{name: SOURCE[name] for name in ("name", "until", "tiebreak", *SQL, *REFRESH, *LABELS)},
+        **{name: SOURCE[name] for name in ("name", "until", "tiebreak", *EXPECTED, *SQL, *REFRESH, *LABELS)},
         "schema": (
             Wrong(["at"], "must be a dict, such as {'user': String}, and is ['at']"),
             Wrong({"at": "timestamp"}, "'timestamp' is no type. Did you mean Timestamp?"),
@@ -383,6 +417,7 @@ CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
             Wrong({"thin": "id"}, "entity 'thing' has no key 'thin'. Did you mean 'thing'?"),
         ),
         "where": FOLD["where"],
+        **EXPECTED,
         "stale": (Wrong("witheld", "must be 'serve' or 'withhold', and is 'witheld'"), Wrong(True, "must be 'serve' or 'withhold'")),
         **REFRESH,
         "refresh_offset": (*DURATION, Wrong("1h", "refresh_offset is 1h, and must be shorter than refresh, which is 1h")),
@@ -437,6 +472,23 @@ CASES: dict[type, dict[str, tuple[Wrong, ...]]] = {
         **LABELS,
     },
     Request: {"name": COLUMN_NAMES, "type": TYPES},
+    NotNull: {"column": TEXT, "otherwise": OTHERWISE},
+    InRange: {"column": TEXT, "at_least": LIMIT, "at_most": LIMIT, "otherwise": OTHERWISE},
+    InSet: {
+        "column": TEXT,
+        "values": (
+            Wrong("abc", "must be a list of values, and is 'abc'"),
+            Wrong(3, "must be a list of values, and is 3"),
+            Wrong([], "must not be empty"),
+            Wrong([None], "must be a number, text, a boolean, a date or a datetime"),
+            Wrong(["a\0"], "text must not hold a NUL"),
+        ),
+        "otherwise": OTHERWISE,
+    },
+    Matches: {"column": TEXT, "pattern": (*TEXT, Wrong("", "must not be empty"), Wrong("a\0", "text must not hold a NUL")), "otherwise": OTHERWISE},
+    Unique: {"columns": (*COLUMNS, Wrong([], "must not be empty")), "otherwise": (*OTHERWISE, Wrong("quarantine", "there is none to quarantine; say 'refuse' or 'warn'"))},
+    Freshness: {"within": LONGER, "otherwise": OTHERWISE},
+    RowCount: {"at_least": SHARE, "at_most": SHARE, "otherwise": OTHERWISE},
     RequestTime: {},
     **{kind: FOLD for kind in WHOLE if issubclass(kind, Fold)},
     **{kind: {**FOLD, "ddof": (Wrong(2, "must be 0 or 1, and is 2"), Wrong("1", "must be 0 or 1"))} for kind in (Var, StdDev)},
@@ -520,7 +572,7 @@ def named(kind: type, said: dict[str, Any]) -> str:
     """How a message begins: with the kind and, where it has one that is a text, the name."""
     if kind is Alias:
         return "FeatureView 'view'"
-    first = next(iter(said.values()), None)
+    first = next(iter(said.values()), None) if places(kind) else None
     name = said.get("name", getattr(first, "__name__", first))
     return kind.__name__ if not isinstance(name, str) else f"{kind.__name__} '{name}'"
 

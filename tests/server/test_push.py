@@ -81,11 +81,12 @@ def test_what_is_pushed_is_served_when_the_answer_comes(client: httpx.Client, st
         "accepted": 2,
         "unchanged": 0,
         "late": 1,
+        "quarantined": 0,
         "without_key": 0,
         "notices": [],
     }
     again = client.post("/v1/push", json={"source": "swipes", "rows": [swipe("a")]})
-    assert again.json() == {"accepted": 0, "unchanged": 1, "late": 0, "without_key": 0, "notices": []}
+    assert again.json() == {"accepted": 0, "unchanged": 1, "late": 0, "quarantined": 0, "without_key": 0, "notices": []}
     answer = client.post("/v1/online-features", json={"service": "cards", "rows": [{"card": "a"}]}).json()
     assert dict(zip(answer["columns"], answer["rows"][0], strict=True)) == {
         "cards__swipes": 2, "cards__amount": "NaN", "cards__fees": "0.20",

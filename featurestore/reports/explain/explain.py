@@ -36,6 +36,7 @@ from featurestore.query.row_verdicts import (
 from featurestore.query.windows.fold_input import earliest
 from featurestore.report import shown_instant, within
 from featurestore.reports.explain.explanation import ExplainedRow, Explanation
+from featurestore.semantics.expectations import removing
 from featurestore.semantics.judge import status_of
 from featurestore.semantics.source_columns import Scan, has_key
 from featurestore.semantics.status import Status
@@ -263,6 +264,9 @@ def _reason(question: AskedView, row: dict[str, Any], values: dict[str, Any], pa
     view, verdict = question.view, row["verdict"]
     if verdict == "invalid":
         return _null(view, values)
+    if verdict == "quarantined":
+        places = [i for i in removing(view.expectations) if row[f"u{i}"]]
+        return f"does not meet {' and '.join(view.expectations[i].said.title for i in places)}"
     if verdict == "not yet known":
         return f"known at {_shown(row['known'])}, after {_shown(question.known_by)}"
     if verdict == "superseded":

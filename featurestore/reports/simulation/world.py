@@ -149,8 +149,8 @@ def reading(services: Sequence[FeatureService], sources: Mapping[str, Source]) -
 
 def relocated(source: Source, kind: Callable[..., Source], place: Any) -> Source:
     """A source as it is declared, but for its kind and where its rows lie."""
-    declared = source.model_dump(mode="json", include=set(Source.model_fields) - {"name", "kind"})
-    made = kind(source.name, place, **declared)
+    declared = source.model_dump(mode="json", include=set(Source.model_fields) - {"name", "kind", "expectations"})
+    made = kind(source.name, place, expectations=source.expectations, **declared)
     made._origin = source._origin
     return made
 

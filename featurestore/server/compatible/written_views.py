@@ -25,8 +25,9 @@ class WrittenView(NamedTuple):
 
 
 def check_late(pushed: Pushed) -> None:
-    """PushError where a row came too late to count, which no answer of another platform can tell; the others are kept."""
-    if pushed.late:
+    """PushError where a row came too late to count, or is quarantined, which no answer of another platform can tell; the others are
+    kept."""
+    if pushed.late or pushed.quarantined:
         raise PushError(pushed.notices[0])
 
 

@@ -1,0 +1,96 @@
+"""Commands about rows that do not meet what is expected of them: quarantine list, show, replay and discard."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from featurestore.cli.application import FOUND, AsJson, add_to, opened
+from featurestore.cli.output import print_found, print_json, print_table
+from featurestore.errors import PushError
+
+quarantine = typer.Typer(
+    name="quarantine",
+    help="Rows that do not meet what is expected of them: count them, look at them, push them again, forget them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Source = Annotated[str, typer.Argument(help="A push source.")]
+Ids = Annotated[
+    list[int] | None, typer.Argument(metavar="[ID]...", help="Only these, as `show` names them; by default all.")
+]
+
+
+def _list(context: typer.Context, as_json: AsJson = False) -> None:
+    """What is expected of the rows of each view and push source, and how many rows do not meet it.
+
+    Example: featurestore quarantine list
+    """
+    with opened(context) as store:
+        found = store.quarantine()
+    print_found(found, as_json=as_json)
+
+
+def _show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A view over files, or a push source.")],
+    limit: Annotated[int, typer.Option(min=1, help="How many rows are shown.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """The rows that do not meet what is expected of them, where they lie, and what they do not meet.
+
+    Example: featurestore quarantine show customer_orders
+    """
+    with opened(context) as store:
+        found = store.quarantined_rows(name, most=limit)
+    if as_json:
+        print_json([row._asdict() for row in found])
+    elif found:
+        columns = list(found[0].values)
+        rows = [
+            (
+                row.id,
+                row.place,
+                *(row.values[column] for column in columns),
+                " and ".join(row.unmet) or "meets all by now",
+            )
+            for row in found
+        ]
+        print_table(("id", "where", *columns, "does not meet"), rows)
+    else:
+        typer.echo(f"Every row of {name} meets what is expected of it.")
+
+
+def _replay(context: typer.Context, source: Source, ids: Ids = None, as_json: AsJson = False) -> None:
+    """Push rows again that were kept aside, where they meet by now what is expected; exit code 3 where one does not.
+
+    Example: featurestore quarantine replay swipes
+    """
+    with opened(context) as store:
+        done = store.replay_quarantined(source, ids)
+    refused = {number: str(one) for number, one in done.items() if isinstance(one, PushError)}
+    if as_json:
+        told = {n: {"refused": str(one)} if isinstance(one, PushError) else one.to_dict() for n, one in done.items()}
+        print_json({str(number): one for number, one in told.items()})
+    else:
+        typer.echo(f"{len(done) - len(refused)} rows pushed, {len(refused)} stay in quarantine")
+        for number, why in refused.items():
+            typer.echo(f"{number}: {why}")
+    if refused:
+        raise typer.Exit(FOUND)
+
+
+def _discard(context: typer.Context, source: Source, ids: Ids = None) -> None:
+    """Erase rows that were kept aside, without pushing them.
+
+    Example: featurestore quarantine discard swipes 1767225600000000
+    """
+    with opened(context) as store:
+        typer.echo(f"{store.discard_quarantined(source, ids)} rows erased")
+
+
+for command in (_list, _show, _replay, _discard):
+    add_to(quarantine, command)

@@ -1,0 +1,123 @@
+"""Pushed rows that are kept aside in quarantine: looked at, pushed again after a correction, or discarded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from featurestore.clock import to_datetime
+from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
+from featurestore.errors import DeposedError, NotFoundError, PushError
+from featurestore.lazy import pa, pc
+from featurestore.push.push_queue import Advance
+from featurestore.push.push_sources import Pushing
+from featurestore.push.pushed import Pushed
+from featurestore.semantics.expectations import pushed_expectations, removing, unmet
+from featurestore.semantics.values import scalars
+from featurestore.sources.offline import Offline
+from featurestore.sources.push_logs import QUARANTINE
+
+REPLAYED = "(replayed from quarantine)"
+"""Under which a source's log has the id of the row that was replayed last."""
+
+
+class QuarantinedRow(NamedTuple):
+    """A row that counts nowhere, since it does not meet what is expected of it."""
+
+    id: int | None
+    """By which `replay_quarantined` and `discard_quarantined` name a pushed row; None of a row of a file."""
+    place: str
+    """Where it lies: when it was kept aside, or its file and its number there."""
+    values: Mapping[str, Any]
+    """Its columns: of a pushed row all, of a row of a file those that the view reads."""
+    unmet: tuple[str, ...]
+    """What it does not meet, by now; empty of a pushed row that could be pushed again."""
+
+
+class PushedQuarantine:
+    """The rows of one push source that are kept aside."""
+
+    def __init__(self, source: PushSource, offline: Offline, pushing: Pushing) -> None:
+        self._source, self._offline, self._pushing = source, offline, pushing
+
+    def count(self) -> int:
+        """How many there are."""
+        return int(self._table().num_rows)
+
+    def rows(self, *, most: int | None = None) -> list[QuarantinedRow]:
+        """They, in the order in which they were kept aside; so many at most."""
+        return self._described(self._table().slice(0, most))
+
+    def replay(self, ids: Sequence[int] | None) -> dict[int, Pushed | PushError]:
+        """Push rows again that meet what is expected by now; what became of each, by its id. One that was taken is kept aside no more.
+
+        Which was the last is kept in the same append as the row, so that none is taken twice. ids: only these.
+        """
+        table = self._chosen(ids)
+        done: dict[int, Pushed | PushError] = {}
+        for place, row in enumerate(self._described(table)):
+            assert row.id is not None
+            if row.unmet:
+                done[row.id] = PushError(f"{self._source.title}: it does not meet {' and '.join(row.unmet)}")
+                continue
+            last = self._pushing.positions(self._source.name).get(REPLAYED)
+            if last == str(row.id):  # whoever replayed it died before it was erased
+                self._erase([row.id])
+                continue
+            rows = table.slice(place, 1).select(list(self._source.columns))
+            advance = Advance({REPLAYED: last}, {REPLAYED: str(row.id)})
+            try:
+                done[row.id] = self._pushing.submit(self._source.name, rows, advance=advance).result()
+            except DeposedError:
+                raise PushError(
+                    f"{self._source.title}: another process replays rows of its quarantine; try again"
+                ) from None
+            except PushError as error:
+                done[row.id] = error
+                continue
+            self._erase([row.id])
+        return done
+
+    def discard(self, ids: Sequence[int] | None) -> int:
+        """Erase rows without pushing them; how many. ids: only these."""
+        chosen = self._chosen(ids)
+        return self._erase(chosen[KNOWN_AT].to_pylist()) if chosen.num_rows else 0
+
+    def _erase(self, ids: Sequence[int]) -> int:
+        return self._offline.log(self._source, QUARANTINE).erase(pa.array(ids, pa.int64()), kept=(REPLACES,))
+
+    def _table(self) -> pa.Table:
+        """The rows of the log that were not erased: of these nothing is left, and every other one has happened."""
+        log = (
+            self._offline.log(self._source, QUARANTINE)
+            if self._offline.logs.has(self._source.name, QUARANTINE)
+            else None
+        )
+        if log is None:
+            columns = {name: pa.array([], of.arrow) for name, of in self._source.columns.items()}
+            return pa.table({**columns, KNOWN_AT: pa.array([], pa.int64())})
+        table = log.read()
+        return table.filter(pc.is_valid(table[self._source.event_time]))
+
+    def _chosen(self, ids: Sequence[int] | None) -> pa.Table:
+        table = self._table()
+        if ids is None:
+            return table
+        known = {*table[KNOWN_AT].to_pylist()}
+        for number in ids:
+            if number not in known:
+                raise NotFoundError(f"No row {number} of {self._source.title} is in quarantine")
+        return table.filter(pc.is_in(table[KNOWN_AT], pa.array(ids, pa.int64())))
+
+    def _described(self, table: pa.Table) -> list[QuarantinedRow]:
+        expectations = pushed_expectations(self._source)
+        flags = unmet(self._source, expectations, table)
+        columns = {name: scalars(table[name].combine_chunks()) for name in self._source.columns}
+        return [
+            QuarantinedRow(
+                number, f"kept aside at {to_datetime(number):%Y-%m-%d %H:%M:%S}Z",
+                {name: values[row] for name, values in columns.items()},
+                tuple(expectations[place].said.title for place in removing(expectations) if flags[place][row]),
+            )
+            for row, number in enumerate(table[KNOWN_AT].to_pylist())
+        ]  # fmt: skip

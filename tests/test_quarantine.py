@@ -1,0 +1,218 @@
+"""Quarantine: rows that do not meet what is expected are listed, pushed again after a correction, erased, backed up and forgotten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from featurestore import (
+    Count,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    InRange,
+    Latest,
+    ManualClock,
+    NotNull,
+    ParquetSource,
+    PushSource,
+    Sum,
+)
+from featurestore.backup.restore import restore_backup
+from featurestore.cli import app
+from featurestore.errors import NotFoundError, PushError, RequestError
+from featurestore.types import Bool, Float64, Int64, Timestamp
+from tests.small import NOON, THING, apply, both, hours, opened, table, write
+
+FEATURES = {"x": Latest("x"), "sum": Sum("x", window="1d"), "rows": Count(window="lifetime")}
+
+
+def limit(most: float) -> InRange:
+    """An expectation that quarantines."""
+    return InRange("x", at_least=0, at_most=most, otherwise="quarantine")
+
+
+def pushed_view(most: float) -> FeatureView:
+    """A continuous view over a push source."""
+    schema = {"thing": Int64, "id": Int64, "at": Timestamp, "x": Float64, "gone": Bool}
+    source = PushSource(
+        "pushed", schema=schema, event_time="at", identity="id", deleted="gone", expectations=[limit(most)]
+    )
+    return FeatureView("view", entity=THING, source=source, features=FEATURES)
+
+
+def row(number: int, x: float | None, thing: int = 1) -> dict[str, Any]:
+    """A pushed row."""
+    return {"thing": thing, "id": number, "at": NOON, "x": x}
+
+
+def test_rows_of_files_are_counted_and_shown_where_they_lie(tmp_path: Path) -> None:
+    """Each with what it does not meet, those that only warn among them; of another name it says what there is."""
+    write(tmp_path / "a.parquet", table(thing=[1, 1], at=[hours(-1)] * 2, x=pa.array([1.0, 500.0])))
+    write(tmp_path / "b.parquet", table(thing=[2, 2], at=[hours(-1)] * 2, x=pa.array([None, -1.0])))
+    source = ParquetSource(
+        "rows", str(tmp_path), event_time="at", expectations=[limit(100), NotNull("x", otherwise="warn")]
+    )
+    view = FeatureView("view", entity=THING, source=source, refresh="1h", features=FEATURES)
+    with opened(view) as (store, _):
+        found = store.quarantine()
+        assert [(one.of, one.otherwise, one.rows) for one in found.unmet] == [
+            ("view", "quarantine", 2),
+            ("view", "warn", 1),
+        ]
+        assert found.to_dict()["unmet"][0]["expectation"] == limit(100).title
+        shown = store.quarantined_rows("view")
+        assert [(Path(one.place).name, one.id, one.values["x"], one.unmet) for one in shown] == [
+            ("a.parquet row 1", None, 500.0, (limit(100).title,)),
+            ("b.parquet row 0", None, None, ("NotNull('x')",)),
+            ("b.parquet row 1", None, -1.0, (limit(100).title,)),
+        ]
+        assert len(store.quarantined_rows("view", most=2)) == 2
+        with pytest.raises(
+            NotFoundError, match="No feature view or push source 'vie' was applied. Did you mean 'view'"
+        ):
+            store.quarantined_rows("vie")
+        with pytest.raises(NotFoundError, match="No push source 'view' was applied"):
+            store.replay_quarantined("view")
+
+
+def test_nothing_is_in_quarantine_where_nothing_is_expected(tmp_path: Path) -> None:
+    """And it says so."""
+    path = write(tmp_path / "a.parquet", table(thing=[1], at=[hours(-1)], x=pa.array([1.0])))
+    view = FeatureView(
+        "view", entity=THING, source=ParquetSource("rows", str(path), event_time="at"), refresh="1h", features=FEATURES
+    )
+    with opened(view) as (store, _):
+        assert str(store.quarantine()) == "Nothing is expected of any row."
+        assert store.quarantined_rows("view") == []
+
+
+def test_pushed_rows_are_replayed_once_less_is_expected() -> None:
+    """Those that meet it by now: known from then on, and kept aside no more."""
+    with opened(pushed_view(100)) as (store, clock):
+        store.push("pushed", [row(1, 1.0), row(2, 150.0), row(3, 5000.0), row(4, 160.0)])
+        first, second, third = store.quarantined_rows("pushed")
+        assert [one.values["id"] for one in (first, second, third)] == [2, 3, 4]
+        assert store.quarantined_rows("view") == [first, second, third]
+        assert {one.of: one.rows for one in store.quarantine().unmet} == {"pushed": 3}
+        done = store.replay_quarantined("pushed")
+        assert all(isinstance(one, PushError) for one in done.values())
+        assert str(done[first.id or 0]) == f"PushSource 'pushed': it does not meet {limit(100).title}"
+        before = both(store, thing=[1])
+        assert before["view__sum"] == [1.0]
+
+        apply(store, pushed_view(1000))
+        clock.set(hours(1))
+        assert [one.unmet for one in store.quarantined_rows("pushed")] == [(), (limit(1000).title,), ()]
+        done = store.replay_quarantined("pushed", [first.id or 0])
+        assert done == {first.id: (1, 0, 0)}
+        assert [one.values["id"] for one in store.quarantined_rows("pushed")] == [3, 4]
+        done = store.replay_quarantined("pushed")
+        assert [isinstance(done[one.id or 0], PushError) for one in (second, third)] == [True, False]
+        assert both(store, thing=[1])["view__sum"] == [311.0]
+        assert store.verify().ok
+        assert store.replay_quarantined("pushed", [second.id or 0]).keys() == {second.id}
+        frame = store.get_historical_features(table(thing=[1], event_timestamp=[hours(0.5)]), "service").to_arrow()
+        assert frame["view__sum"].to_pylist() == [1.0]  # nobody knew of them by then
+
+
+def test_a_row_that_was_corrected_is_discarded() -> None:
+    """By its id; another id is told, and what is no list of ids."""
+    with opened(pushed_view(100)) as (store, _):
+        store.push("pushed", [row(1, 150.0), row(2, 160.0)])
+        store.push("pushed", [row(1, 15.0)])
+        first, second = store.quarantined_rows("pushed")
+        with pytest.raises(NotFoundError, match="No row 3 of PushSource 'pushed' is in quarantine"):
+            store.discard_quarantined("pushed", [3])
+        with pytest.raises(RequestError, match="ids is a list of numbers"):
+            store.discard_quarantined("pushed", ["a"])  # type: ignore[list-item]
+        assert store.discard_quarantined("pushed", [first.id or 0]) == 1
+        assert store.quarantined_rows("pushed") == [second]
+        assert store.discard_quarantined("pushed") == 1
+        assert store.discard_quarantined("pushed") == 0
+        assert both(store, thing=[1])["view__sum"] == [15.0]
+
+
+def test_a_row_whose_replay_was_killed_before_it_was_erased_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log knows which was the last."""
+    from featurestore.push.quarantine import PushedQuarantine
+
+    with opened(pushed_view(100)) as (store, _):
+        store.push("pushed", [row(1, 150.0)])
+        apply(store, pushed_view(1000))
+        with monkeypatch.context() as patched:
+            patched.setattr(PushedQuarantine, "_erase", _killed)
+            with pytest.raises(KeyboardInterrupt):
+                store.replay_quarantined("pushed")
+        assert len(store.quarantined_rows("pushed")) == 1
+        assert store.replay_quarantined("pushed") == {}
+        assert store.quarantined_rows("pushed") == []
+        assert both(store, thing=[1])["view__rows"] == [1]
+
+
+def _killed(*_: object) -> int:
+    raise KeyboardInterrupt
+
+
+def test_a_forgotten_key_is_erased_from_quarantine() -> None:
+    """The rows of other keys stay, and can be replayed."""
+    with opened(pushed_view(100)) as (store, clock):
+        store.push("pushed", [row(1, 150.0, thing=1), row(2, 160.0, thing=2), row(3, 1.0, thing=1)])
+        clock.set(hours(1))
+        store.forget("thing", {"thing": 1})
+        assert [one.values["thing"] for one in store.quarantined_rows("pushed")] == [2]
+        apply(store, pushed_view(1000))
+        store.replay_quarantined("pushed")
+        assert both(store, thing=[1, 2])["view__sum"] == [None, 160.0]
+
+
+@contextmanager
+def project(folder: Path) -> Iterator[FeatureStore]:
+    """A project on the disk with pushed rows in quarantine."""
+    folder.mkdir(exist_ok=True)
+    (folder / "featurestore.toml").write_text('project = "things"\nonline = "lmdb://online"\ndefinitions = []\n')
+    with FeatureStore(folder, clock=ManualClock(NOON)) as store:
+        store.apply([FeatureService("service", features=[pushed_view(100)])])
+        store.materialize(progress=False)
+        store.push("pushed", [row(1, 150.0), row(2, 1.0)])
+        yield store
+
+
+def test_the_command_line_lists_shows_replays_and_discards(tmp_path: Path) -> None:
+    """A replay that leaves a row there ends with 3; JSON has the same."""
+    with project(tmp_path / "things"):
+        pass
+
+    def run(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["--repo", str(tmp_path / "things"), "quarantine", *words])
+        return done.exit_code, done.stdout
+
+    code, listed = run("list")
+    assert (code, "pushed  (rows in quarantine)  quarantine  1" in listed) == (0, True)
+    code, shown = run("show", "pushed", "--json")
+    (found,) = json.loads(shown)
+    assert (found["values"]["x"], found["unmet"]) == (150.0, [limit(100).title])
+    assert limit(100).title in run("show", "pushed")[1]
+    code, told = run("replay", "pushed")
+    assert code == 3
+    assert told.startswith("0 rows pushed, 1 stay in quarantine\n")
+    assert run("discard", "pushed", str(found["id"])) == (0, "1 rows erased\n")
+    assert run("show", "pushed") == (0, "Every row of pushed meets what is expected of it.\n")
+
+
+def test_quarantine_is_backed_up_and_restored(tmp_path: Path) -> None:
+    """As what nobody can make anew."""
+    with project(tmp_path / "things") as store:
+        store.backup(tmp_path / "whole.tar")
+        before = store.quarantined_rows("pushed")
+    (tmp_path / "again").mkdir()
+    restore_backup(tmp_path / "whole.tar", tmp_path / "again")
+    with FeatureStore(tmp_path / "again", clock=ManualClock(NOON)) as again:
+        assert again.quarantined_rows("pushed") == before
