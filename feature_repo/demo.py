@@ -8,9 +8,12 @@ run that are due, and every flight is looked up over HTTP at the minute of its s
 value is compared, bit for bit, with what training says for that flight and minute; one that differs makes it fail.
 Last, a day's landings are pushed one by one, and what lookups between them are served is compared in the same way.
 The store's own audit, which reads what was logged of the requests, has to come to the same numbers.
+The repository that served the week stays, and the last line says how to look at it in a browser.
 """
 
 import contextlib
+import os
+import shlex
 import shutil
 import socket
 import sys
@@ -19,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -43,6 +46,9 @@ SERVICE = "delay_model"
 START = datetime(2013, 12, 1, tzinfo=ZoneInfo("America/New_York"))
 HOUR = timedelta(hours=1)
 WEEK = 7 * 24
+KEPT = HERE / ".featurestore" / "demo"
+"""Where the repository stays that served the week, until the next demonstration."""
+
 INPUTS = ["carrier", "tailnum", "origin", "dest", "month", "hour", "weekday", "distance"]
 FACTS = ["aircraft_facts__", "origin__", "dest__"]
 
@@ -83,10 +89,14 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def repository(data: Path, clock: ManualClock) -> Iterator[FeatureStore]:
-    """The definitions beside this file over `data`, with an empty registry and online store that vanish afterwards."""
-    with tempfile.TemporaryDirectory(prefix="flights-") as name:
-        folder = Path(name)
+def repository(data: Path, clock: ManualClock, *, kept: Path | None = None) -> Iterator[FeatureStore]:
+    """The definitions beside this file over `data`, with an empty registry and online store that vanish afterwards, unless they
+    are kept in a folder, in the place of those that were kept there before."""
+    with contextlib.ExitStack() as stack:
+        if kept is not None and kept.exists():
+            shutil.rmtree(kept)
+        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flights-")))
+        folder.mkdir(parents=True, exist_ok=True)
         for file in ("featurestore.toml", "definitions.py"):
             shutil.copy(HERE / file, folder / file)
         (folder / "data").symlink_to(data.absolute(), target_is_directory=True)
@@ -192,11 +202,13 @@ def table_of(rows: list[list[Any]], types: dict[str, Any]) -> pa.Table:
 
 
 def demonstrate(
-    console: Console, *, data: Path | None = None, train_from: datetime | None = None, hours: int = WEEK
-) -> Outcome:
+    console: Console, *, data: Path | None = None, train_from: datetime | None = None, hours: int = WEEK,
+    kept: Path | None = None,
+) -> Outcome:  # fmt: skip
     """Train on what departs before START (and from `train_from` on), replay the `hours` after it, and compare.
 
-    data: the folder of the Parquet files, prepared there first; feature_repo/data by default.
+    data: the folder of the Parquet files, prepared there first; feature_repo/data by default. kept: where the repository stays in
+    which the week was served.
     """
     log = _Log(console)
     data = prepare(data)
@@ -204,13 +216,15 @@ def demonstrate(
     training, week = between(flights, train_from, START), between(flights, START, START + hours * HOUR)
     log(f"{len(flights):,} flights from New York in 2013 are Parquet, with true event times")
     clock = ManualClock(START)
-    with repository(data, clock) as store:
+    with repository(data, clock, kept=kept) as store:
         applied = store.apply(note="demonstration")
         log(
             f"applied {len(store.catalog.views)} feature views and {len(store.catalog.services)} services: version {applied.number}"
         )
         frame = store.get_historical_features(training[["sched_dep", *INPUTS]], SERVICE, timestamp="sched_dep")
         log(f"a training frame of {len(frame):,} flights × {len(frame.types)} features, each as of its departure")
+        if kept is not None:
+            frame.to_parquet(kept / "training.parquet")
         model = fit(frame.features, training["late"])
         log("fitted the model to it")
         with served(store, frame.manifest["fingerprint"]) as ask:
@@ -349,13 +363,21 @@ The store measures beforehand what is served afterwards, because both are one fu
 """
 
 
+def how_to_look(kept: Path, at: datetime) -> str:
+    """The line that says how the console is opened on what was made."""
+    folder = shlex.quote(os.path.relpath(kept))
+    instant = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"Look at it: {shlex.quote(sys.executable)} -m featurestore --repo {folder} ui --at {instant} --open"
+
+
 def main() -> int:
     """Run it; the exit code is 1 where a served value differs from training's."""
     console = Console()
     started = time.perf_counter()
-    outcome = demonstrate(console)
+    outcome = demonstrate(console, kept=KEPT)
     show(console, outcome)
     console.print(f"{time.perf_counter() - started:.0f} s in all.", highlight=False)
+    console.print(how_to_look(KEPT, START + WEEK * HOUR - timedelta(minutes=1)), highlight=False, soft_wrap=True)
     same = sum(audit.exact for audit in outcome.audits) == outcome.values + outcome.pushes.values
     return 0 if same and not outcome.differing and not outcome.pushes.differing else 1
 

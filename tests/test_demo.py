@@ -1,16 +1,32 @@
 """The demonstration, shortened: what is served has training's bits, and a person sees the comparison."""
 
 import io
+import json
+import shlex
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from feature_repo.comparison import differing
-from feature_repo.demo import INPUTS, SERVICE, START, between, demonstrate, flights_of, repository, served, show
+from feature_repo.demo import (
+    INPUTS,
+    SERVICE,
+    START,
+    between,
+    demonstrate,
+    flights_of,
+    how_to_look,
+    repository,
+    served,
+    show,
+)
 from feature_repo.prepare import prepare
-from featurestore import ManualClock
+from featurestore import FeatureStore, ManualClock
+from featurestore.console import Console as Pages
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +34,16 @@ def data(tmp_path_factory):
     return prepare(tmp_path_factory.mktemp("flights"))
 
 
-def test_a_shortened_replay_serves_the_bits_of_training(data):
-    """Twelve hours, night to noon: every flight is looked up, nothing differs, and the table is printed."""
+def test_a_shortened_replay_serves_the_bits_of_training(data, tmp_path):
+    """Twelve hours, night to noon: every flight is looked up, nothing differs, and the table is printed. What was served stays, and
+    the console shows it."""
     text = io.StringIO()
     console = Console(file=text, width=140)
-    outcome = demonstrate(console, data=data, train_from=START - timedelta(days=7), hours=12)
+    kept = tmp_path / "kept place"
+    (kept / "older").mkdir(parents=True)
+    outcome = demonstrate(console, data=data, train_from=START - timedelta(days=7), hours=12, kept=kept)
+    assert not (kept / "older").exists()
+    _look_at(kept, START + timedelta(hours=12) - timedelta(minutes=1))
     show(console, outcome)
     assert outcome.flights > 300
     assert outcome.values == outcome.flights * 23
@@ -40,6 +61,21 @@ def test_a_shortened_replay_serves_the_bits_of_training(data):
     pushed = f"{outcome.pushes.landings:,} landings pushed between lookups"
     for expected in ("pandas shortcut", "AUC promised", pushed, f"All {total} served values have training's bits"):
         assert expected in printed
+
+
+def _look_at(kept, at):
+    """As the line says that tells how: every view of the model is fresh, nothing is skewed, and the training set is there."""
+    words = shlex.split(how_to_look(kept, at).removeprefix("Look at it: "))
+    assert [words[0], *words[1:4]] == [sys.executable, "-m", "featurestore", "--repo"]
+    assert (words[5:7], words[8]) == (["ui", "--at"], "--open")
+    assert Path(words[4]).resolve() == kept.resolve()
+    clock = ManualClock(datetime.fromisoformat(words[7]))
+    with FeatureStore(words[4], clock=clock) as store:
+        shown = json.loads(Pages(store).answer("", {"format": "json"}).body)["tables"]
+        model = {item.view.name for item in store.catalog.service_of(SERVICE).selections()}
+        assert {one["view"] for one in shown["views"] if one["state"] == "fresh"} >= model
+        assert {one["skew"] for one in shown["skew"] if one["service"] == SERVICE} == {"0.0000%"}
+        assert len(json.loads(Pages(store).answer("training", {"format": "json"}).body)["tables"]["frames"]) == 1
 
 
 def test_the_audit_of_a_hundred_thousand_values_finds_no_skew(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,9 @@ from featurestore.access.principal import Principal
 from featurestore.console.addresses import Addresses
 from featurestore.console.page import LONGEST_CELL_CHARACTERS, PageKind, PageLink, PageModel, PageState, plain_text
 from featurestore.report import cell, plain
+
+LONGEST_WORD_CHARACTERS = 40
+"""Characters of a word that stays whole in a table: a fingerprint has 32."""
 
 
 @cache
@@ -95,14 +99,20 @@ class PageFrame:
         """A value of a table or a list of facts: links lead somewhere, long texts are cut, and all text is escaped."""
         if isinstance(value, PageLink):
             address = self._addresses.page(value.kind, value.name, value.query)
-            text = escape(_cut(value.text))
+            text = _text(value.text)
             return text if address is None else Markup('<a href="{}">{}</a>').format(address, text)
         if isinstance(value, PageState):
-            return Markup('<span class="mark {}">{}</span>').format(value.level, _cut(value.text))
+            return Markup('<span class="mark {}">{}</span>').format(value.level, _text(value.text))
         if isinstance(value, (list, tuple)) and any(isinstance(one, (PageLink, PageState)) for one in value):
             return Markup(", ").join(map(self._cell, value))
-        return escape(_cut(plain_text(value)))
+        if isinstance(value, datetime):
+            return Markup('<time datetime="{}">{}</time>').format(plain(value), plain_text(value))
+        return _text(plain_text(value))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_CELL_CHARACTERS else f"{text[: LONGEST_CELL_CHARACTERS - 1]}…"
+def _text(text: str) -> Markup:
+    """A text, escaped; a long one is cut, and one with a word that is too long for a column may be broken anywhere."""
+    cut = text if len(text) <= LONGEST_CELL_CHARACTERS else f"{text[: LONGEST_CELL_CHARACTERS - 1]}…"
+    if any(len(word) > LONGEST_WORD_CHARACTERS for word in cut.split()):
+        return Markup('<span class="long">{}</span>').format(cut)
+    return escape(cut)

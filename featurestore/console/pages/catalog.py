@@ -13,6 +13,9 @@ from featurestore.store import FeatureStore
 PAGES_OF = {"entities": "entity", "sources": "source", "views": "view", "on_demand": "function", "services": "service"}
 """The kind of page of each kind of definition."""
 
+LABELS = ("description", "owner", "tags")
+"""Columns that are shown where anything found has one."""
+
 MOST_SHOWN = 2_000
 """Rows that a page shows; exports have all that were found."""
 
@@ -56,11 +59,10 @@ def catalog(store: FeatureStore, asked: PageRequest) -> PageModel:
     found = [one for one in every if (kind is None or one.kind == kind) and one.has(words)]
     is_export = asked.is_static or asked.query.get("format", "html") != "html"
     shown = found if is_export else found[:MOST_SHOWN]
-    rows = [(one.kind, PageLink(one.name, one.page, one.name), one.description, one.owner, one.tags) for one in shown]
+    told = [word for word in LABELS if any(getattr(one, word) for one in shown)]
+    rows = [(one.kind, PageLink(one.name, one.page, one.name), *(getattr(one, word) for word in told)) for one in shown]
     kinds = list(dict.fromkeys(one.kind for one in every))
-    table = PageTable(
-        "found", "Found", ("kind", "name", "description", "owner", "tags"), rows, "Nothing has all of these words."
-    )
+    table = PageTable("found", "Found", ("kind", "name", *told), rows, "Nothing has all of these words.")
     values = {"asked": text or "", "chosen": kind or "", "kinds": kinds, "count": len(found), "of": len(every)}
     return PageModel("catalog.html", "Catalog", values, (table,))
 

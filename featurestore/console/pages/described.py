@@ -64,7 +64,7 @@ def tables(description: Description, view: str | None = None) -> list[PageTable]
     for title, records in description.tables.items():
         header = list(dict.fromkeys(word for row in records for word in row))
         rows = [[_cell(word, row.get(word), view) for word in header] for row in records]
-        found.append(PageTable(title, title, [word.replace("_", " ") for word in header], rows))
+        found.append(PageTable(title, title.capitalize(), [word.replace("_", " ") for word in header], rows))
     return found
 
 

@@ -6,7 +6,7 @@ import orjson
 
 from featurestore.console.page import PageKind, PageModel, PageRequest, PageTable, about, instant, moment
 from featurestore.console.pages.described import described, facts, labels, tables
-from featurestore.console.pages.history import history_of
+from featurestore.console.pages.history import SHOWN, history_of
 from featurestore.console.pages.overview import state_of
 from featurestore.declare.durations import show_duration
 from featurestore.reports.status import ViewStatus
@@ -55,7 +55,7 @@ def _row(one: ViewStatus) -> tuple[object, ...]:
     age = "-" if one.age is None else f"{about(one.age)} old"
     allowed = "-" if one.freshness is None else f"{show_duration(one.freshness)} old"
     instants = map(moment, (one.served, one.wanted, one.last_run))
-    return one.fingerprint, state_of(one), *instants, age, allowed, ", ".join(one.kept_for) or "applied"
+    return one.fingerprint[:SHOWN], state_of(one), *instants, age, allowed, ", ".join(one.kept_for) or "applied"
 
 
 PAGE = PageKind("view", "View", view, is_named=True, is_listed=False, is_static=True)

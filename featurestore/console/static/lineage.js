@@ -3,7 +3,8 @@
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
   const LEFT_TO_RIGHT = "LR";
-  const WIDTH = 200, HEIGHT = 40, LONGEST = 27;
+  const WIDTH = 210, HEIGHT = 42, LONGEST = 28;
+  const SMALLEST = 1.8; // units of the drawing in a pixel at which its texts can be read
   const MOST_NODES = 1500; // beyond them nobody sees anything, and the layout takes long
   const source = document.getElementById("page-data");
   const place = document.getElementById("graph");
@@ -19,7 +20,21 @@
     if (text !== undefined) made.textContent = text;
     return made;
   };
-  const short = (text) => (text.length <= LONGEST ? text : `${text.slice(0, LONGEST - 1)}…`);
+  const short = (text) => (text.length <= LONGEST ? text : `…${text.slice(1 - LONGEST)}`); // names that begin alike end otherwise
+  // What a node is, and its name; of a feature or a column, of which view or source is said above.
+  const lines = (node) => {
+    const place = { feature: ":", column: ".", "derived column": "." }[node.kind];
+    const at = place === undefined ? -1 : node.name.indexOf(place);
+    return at < 0 ? [node.kind, node.name] : [`${node.kind} of ${node.name.slice(0, at)}`, node.name.slice(at + 1)];
+  };
+  // A line from the right side of one node to the left side of the other, by the way that the layout leaves for it.
+  const curve = (from, to, points) => {
+    const through = [{ x: from.x + WIDTH / 2, y: from.y }, ...points.slice(1, -1), { x: to.x - WIDTH / 2 - 1, y: to.y }];
+    return through.slice(1).reduce((path, point, number) => {
+      const middle = (through[number].x + point.x) / 2;
+      return `${path}C${middle} ${through[number].y} ${middle} ${point.y} ${point.x} ${point.y}`;
+    }, `M${through[0].x} ${through[0].y}`);
+  };
 
   // What is left of the edges where kinds are hidden: a way through hidden nodes is one edge.
   const joined = (shown) => {
@@ -73,8 +88,8 @@
     defs.append(marker);
     svg.append(defs);
     for (const edge of graph.edges()) {
-      const points = graph.edge(edge).points;
-      svg.append(element("path", { d: `M${points.map((point) => `${point.x} ${point.y}`).join("L")}`, "marker-end": "url(#arrow)" }));
+      const path = curve(graph.node(edge.v), graph.node(edge.w), graph.edge(edge).points);
+      svg.append(element("path", { d: path, "marker-end": "url(#arrow)" }));
     }
     for (const node of chosen) {
       const { x, y } = graph.node(node.id);
@@ -84,19 +99,30 @@
       if (node.is_root) group.setAttribute("class", "root");
       group.append(element("title", {}, `${node.kind}: ${node.name}`));
       group.append(element("rect", { width: WIDTH, height: HEIGHT, rx: 5 }));
-      group.append(element("text", { x: 10, y: 15, class: "kind" }, node.kind));
-      group.append(element("text", { x: 10, y: 31 }, short(node.name)));
+      const [above, below] = lines(node);
+      group.append(element("text", { x: 10, y: 16, class: "kind" }, short(above)));
+      group.append(element("text", { x: 10, y: 33 }, short(below)));
       group.dataset.words = `${node.kind} ${node.name}`.toLowerCase();
       svg.append(group);
     }
     const size = graph.graph();
+    place.style.height = ""; // as high as it may be, or as the drawing is
+    const most = place.getBoundingClientRect();
+    const scale = Math.max(size.width / most.width, size.height / most.height, 0.8);
+    place.style.height = `${Math.max(160, Math.min(most.height, size.height / scale))}px`;
     const room = place.getBoundingClientRect();
-    const scale = Math.max(size.width / room.width, size.height / room.height, 0.8);
     whole = { width: room.width * scale, height: room.height * scale };
     whole.x = (size.width - whole.width) / 2;
     whole.y = (size.height - whole.height) / 2;
     place.append(svg);
     fit();
+    const root = chosen.find((node) => node.is_root);
+    if (scale > SMALLEST && root !== undefined) { // too small to be read: begin where it was asked about
+      const { x, y } = graph.node(root.id);
+      view = { width: room.width * SMALLEST, height: room.height * SMALLEST };
+      Object.assign(view, { x: x - view.width / 2, y: y - view.height / 2 });
+      see();
+    }
     find();
   };
 
