@@ -88,4 +88,4 @@ def _zooms(found: Explanation, asked: PageRequest) -> list[PageLink]:
     return shown if len(every) > 1 else []
 
 
-PAGE = PageKind("explain", "Explain a value", explain, group="Why")
+PAGE = PageKind("explain", "Explain a value", explain, group="Ask")

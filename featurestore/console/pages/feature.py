@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featurestore.console.page import PageKind, PageModel, PageRequest
+from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest
 from featurestore.console.pages.described import described, facts, labels, tables
 from featurestore.store import FeatureStore
 
@@ -16,7 +16,7 @@ def feature(store: FeatureStore, asked: PageRequest) -> PageModel:
         **labels(found),
         "code": None,
         "lineage": asked.name,
-        "more": [],
+        "more": [] if asked.is_static else [PageLink("Explain a value", "explain", "", {"view": asked.name})],
     }
     return PageModel("definition.html", asked.name, values, tables(found))
 

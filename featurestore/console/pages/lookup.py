@@ -19,7 +19,14 @@ def lookup(store: FeatureStore, asked: PageRequest) -> PageModel:
     """What `featurestore online SERVICE NAME=VALUE…` answers; it is logged no more than that is."""
     name = asked.word("service")
     services = list(store.registry.current().document["services"])
-    values: dict[str, Any] = {"services": services, "service": name or "", "inputs": [], "why": "", "given": False}
+    values: dict[str, Any] = {
+        "services": services,
+        "service": name or "",
+        "inputs": [],
+        "why": "",
+        "given": False,
+        "request": None,
+    }
     tables: list[PageTable] = []
     if name is not None:
         loaded = store.lookup(name)
@@ -31,7 +38,10 @@ def lookup(store: FeatureStore, asked: PageRequest) -> PageModel:
         values["given"] = any(text is not None for text in said.values())
         if values["given"]:
             try:
-                tables = _tables(loaded, loaded.get([_row(loaded, said)], json=True))
+                result = loaded.get([_row(loaded, said)], json=True)
+                tables = _tables(loaded, result)
+                if result.request is not None:
+                    values["request"] = PageLink("Explain this answer", "request", "", {"id": result.request})
             except FeatureStoreError as error:
                 values["why"] = str(error)
     return PageModel("lookup.html", "Lookup", values, tables)

@@ -122,7 +122,7 @@ def _skew(audits: dict[str, AuditedService], budgets: dict[str, float]) -> Itera
     for name, found in audits.items():
         if name in budgets and found.skew > budgets[name]:
             told = f"{found.skew:.4%} of its values were not what training says; {budgets[name]:.4%} is allowed"
-            yield PageState("skewed", "bad"), PageLink(name, "service", name), told
+            yield PageState("skewed", "bad"), PageLink(name, "audit", "", {"service": name, "since": "1d"}), told
 
 
 def _drift(drifts: dict[str, DriftedService], services: dict[str, Any]) -> Iterator[Need]:
@@ -132,7 +132,7 @@ def _drift(drifts: dict[str, DriftedService], services: dict[str, Any]) -> Itera
                 distance = found.distances.get(feature, {}).get(measure)
                 if distance is not None and distance > limit:
                     told = f"{feature}: {measure} is {distance:.4g}, and {limit:.4g} is allowed"
-                    yield PageState("drifted", "warn"), PageLink(name, "service", name), told
+                    yield PageState("drifted", "warn"), PageLink(name, "drift", "", {"service": name}), told
 
 
 def _store_that_needs(store: FeatureStore) -> Iterator[Need]:

@@ -101,4 +101,4 @@ def _input_rows(function: ServedFunction) -> Iterator[tuple[object, ...]]:
         )
 
 
-PAGE = PageKind("request", TITLE, request, group="Why")
+PAGE = PageKind("request", TITLE, request, group="Ask")

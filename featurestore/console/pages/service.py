@@ -33,6 +33,8 @@ def service(store: FeatureStore, asked: PageRequest) -> PageModel:
         else [
             PageLink("Look its features up", "lookup", "", {"service": name}),
             PageLink("Its training sets", "training", "", {"service": name}),
+            PageLink("Audit", "audit", "", {"service": name}),
+            PageLink("Drift", "drift", "", {"service": name}),
         ]
     )
     values = {

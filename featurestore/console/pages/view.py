@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from featurestore.console.page import PageKind, PageModel, PageRequest, PageTable, about, instant, moment
+from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable, about, instant, moment
 from featurestore.console.pages.described import described, facts, labels, tables
 from featurestore.console.pages.history import SHOWN, history_of
 from featurestore.console.pages.overview import state_of
@@ -25,11 +25,19 @@ def view(store: FeatureStore, asked: PageRequest) -> PageModel:
     code = None if record is None else orjson.dumps(record["declared"], option=orjson.OPT_INDENT_2).decode()
     values = {
         "what": "Feature view", "facts": facts(found), **labels(found), "code": code, "lineage": name,
-        "more": [],
+        "more": [] if asked.is_static else _more(name),
     }  # fmt: skip
     return PageModel(
         "definition.html", name, values, [*_states(store, asked), *tables(found, name), history, *_runs(store, asked)]
     )
+
+
+def _more(name: str) -> list[PageLink]:
+    """What else there is to ask of it."""
+    return [
+        PageLink("Explain a value", "explain", "", {"view": name}), PageLink("Runs", "runs", "", {"view": name}),
+        PageLink("Availability", "availability", "", {"view": name}),
+    ]  # fmt: skip
 
 
 def _states(store: FeatureStore, asked: PageRequest) -> list[PageTable]:
