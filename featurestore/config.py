@@ -28,6 +28,7 @@ from featurestore.settings import (
     OfflineConfig,
     ServerConfig,
     ServingLogConfig,
+    StatisticsConfig,
     Table,
     Whole,
     described,
@@ -43,6 +44,7 @@ MESSAGES = {
     "missing": "must be given",
     "string_type": "must be text in quotes",
     "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
     "tuple_type": "must be a list",
     "dict_type": "must be a table",
     "model_type": "must be a table",
@@ -163,6 +165,7 @@ class Config(Table):
     server: ServerConfig = ServerConfig()
     jwt: JwtConfig = JwtConfig()
     serving_log: ServingLogConfig
+    statistics: StatisticsConfig = StatisticsConfig()
     root: Path
     environment: str | None = None
 
@@ -209,6 +212,7 @@ TABLES: dict[str, type[Table]] = {
     "server": ServerConfig,
     "jwt": JwtConfig,
     "serving_log": ServingLogConfig,
+    "statistics": StatisticsConfig,
 }
 KEYS = [name for name in Config.model_fields if name not in {"root", "environment"}]
 

@@ -21,6 +21,7 @@ from featurestore.online.watched import WatchedStore
 from featurestore.push.push_sources import Pushing
 from featurestore.registry.activity import PushTrail
 from featurestore.registry.differences import Differences, differences
+from featurestore.registry.kept_statistics import StatisticsKeeper
 from featurestore.registry.rebind import applied_views, check_applied, rebind
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
@@ -67,6 +68,7 @@ class Project:
         self.now = reader(clock)
         self.registry = Registry(config.registry, project=config.project, now=self.now)
         self.push_trail = PushTrail(self.registry.add_activity)
+        self.statistics = StatisticsKeeper(self.registry, config.statistics)
         limits = config.offline
         self._arrivals = Arrivals(
             beside(config.registry),
@@ -156,7 +158,10 @@ class Project:
         )
         tiles = tiles_folder(config.offline.tiles or None, project=project, online=config.online)
         return _Opened(
-            store, serving, pushing, Materializer(registry, offline, store, pushing, project=project, tiles=tiles)
+            store,
+            serving,
+            pushing,
+            Materializer(registry, offline, store, pushing, project=project, tiles=tiles, statistics=self.statistics),
         )
 
     # --- definitions ------------------------------------------------------------------------

@@ -147,6 +147,20 @@ class ServingLogConfig(Table):
     ] = None
 
 
+class StatisticsConfig(Table):
+    """What is kept of what values were like: of training frames, runs of materialize and served hours."""
+
+    enabled: Annotated[bool, Strict(), described("whether statistics are gathered and kept")] = True
+    keep: Annotated[
+        Whole,
+        Field(ge=1),
+        described("training frames of a service, and runs of a view, of which they are kept: the newest"),
+    ] = 50
+    keep_hours: Annotated[
+        Whole, Field(ge=1), described("served hours of a service of which they are kept: the newest")
+    ] = 168
+
+
 def _host_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]", value):
         raise ValueError("must be a host name without a port, such as features.example.com")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from math import inf
 from pathlib import Path
 from threading import Event
@@ -54,6 +55,7 @@ from featurestore.push.quarantine import QuarantinedRow
 from featurestore.registry.activity import ACTIONS, Activity
 from featurestore.registry.apply import AppliedVersion
 from featurestore.registry.differences import Differences
+from featurestore.registry.frames import named_columns
 from featurestore.registry.function_notices import told_of_change
 from featurestore.registry.rollout import free_leftovers
 from featurestore.registry.steps import Plan
@@ -72,6 +74,7 @@ from featurestore.reports.lineage.lineage import Direction, Lineage, lineage_of
 from featurestore.reports.manifest_check import ManifestCheck, check_manifest
 from featurestore.reports.quarantine import Quarantine, pushed_quarantine, quarantine, quarantined_rows
 from featurestore.reports.simulation import Faults, Real, Simulated, Simulation, simulate
+from featurestore.reports.statistics import StatisticsAsked, describe_served_hours, statistics
 from featurestore.reports.status import ViewStatus, status_of
 from featurestore.reports.verify import Verification, verify
 from featurestore.semantics.service import ResolvedService
@@ -85,6 +88,7 @@ from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
 from featurestore.sources.sorted.optimize import Optimized, optimize, sorted_states
 from featurestore.sources.sorted.optimize import remove as remove_copies
+from featurestore.statistics.feature_statistics import Statistics
 from featurestore.streams.consume import StreamProject, consume, replay, streamed
 from featurestore.streams.consumer import Consumed, ConsumeOptions
 from featurestore.streams.poison import PoisonMessage
@@ -93,7 +97,7 @@ from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
 from featurestore.training.parts import PART_ROWS, WrittenParts, historical_parts, snapshot_parts
 from featurestore.training.snapshot import TIMESTAMP, snapshot
-from featurestore.training.training_frame import TrainingFrame, enter, journalled, writable_folder
+from featurestore.training.training_frame import TrainingFrame, enter, journalled, keep_frame, writable_folder
 from featurestore.types import FIRST_MICRO, LAST_MICRO
 
 _LOGGER = logging.getLogger("featurestore")
@@ -122,6 +126,7 @@ class FeatureStore(BoundToProcess):
     def _open(self, project: Project) -> None:
         self._project = project
         self._planning = Planning(project)
+        project.serving_log.described = partial(describe_served_hours, project)
         self._said: set[str] = set()
         self._remove: Callable[[], object] | None = None
 
@@ -297,7 +302,7 @@ class FeatureStore(BoundToProcess):
         options = Options(timestamp, timezone, with_status, with_event_time)
         service = self._service(features)
         frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
-        return journalled(frame, service, self._project.registry, self._project.now)
+        return self._journalled(frame, service)
 
     @checked
     def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> TrainingFrame:
@@ -309,7 +314,7 @@ class FeatureStore(BoundToProcess):
         instants = [asked_instant(one, "at") for one in given]
         frame = snapshot(service, self.offline, at=instants, now=self._project.now(), options=options)
         frame.manifest["notices"] += _naive_notices(given, "at")
-        return journalled(frame, service, self._project.registry, self._project.now)
+        return self._journalled(frame, service)
 
     @checked
     def historical_parts(  # noqa: PLR0913 - each is a word of its own
@@ -347,8 +352,17 @@ class FeatureStore(BoundToProcess):
         )
         return self._entered(written, service)
 
+    def _journalled(self, frame: TrainingFrame, service: ResolvedService) -> TrainingFrame:
+        project = self._project
+        return journalled(frame, service, project.registry, project.now, project.statistics)
+
     def _entered(self, written: WrittenParts, service: ResolvedService) -> WrittenParts:
-        enter(written.folder, written.manifest, service, self._project.registry, self._project.now())
+        project, now = self._project, self._project.now()
+        enter(written.folder, written.manifest, service, project.registry, now)
+        gathering = project.statistics.gather(named_columns(service))
+        if gathering is not None:
+            gathering.add_all(written.batches(service))
+            keep_frame(written.folder, service, gathering.told(), project.statistics, now)
         return written
 
     def _service(self, features: Any) -> ResolvedService:
@@ -846,6 +860,32 @@ class FeatureStore(BoundToProcess):
         found = drift(self._project, asked)
         keep_drift(self._project.serving_log.folder, found)
         return found
+
+    @checked
+    def statistics(
+        self, feature: str | None = None, *, view: str | None = None, service: str | None = None, run: int | None = None,
+        training_set: str | Path | None = None, since: datetime | str | None = None, limit: int = 20,
+    ) -> Statistics:  # fmt: skip
+        """What values were like, the newest first: of training frames that were written, of runs of materialize, and of what was
+        served in each hour, as it was kept then.
+
+        feature: only this one, "view:feature" or an on-demand feature's name. view: of its runs. service: of its frames and hours. run: of
+        the run of this number. training_set: of the frame that was written to this path or URL. since: as for `audit`. limit: so many at
+        most. Raises NotFoundError and RequestError.
+        """
+        if type(limit) is not int or (run is not None and type(run) is not int):
+            raise RequestError(f"limit and run are whole numbers, and not {shown(limit)} and {shown(run)}")
+        if not isinstance(training_set, str | Path | None) or not str(training_set):
+            raise RequestError(f"training_set is a path or a URL, and not {shown(training_set)}")
+        self._say_naive(since, "since")
+        began_at = began(since, self._project.now())
+        return statistics(self._project, StatisticsAsked(feature, view, service, run, training_set, began_at, limit))
+
+    def when_statistics_fail(self, told: Callable[[], object]) -> None:
+        """Call `told` each time that statistics cannot be gathered or kept; what they are of goes on."""
+        if not callable(told):
+            raise RequestError(f"told is a function, and not {shown(told)}")
+        self._project.statistics.when_failed.append(told)
 
     def serving_log_losses(self) -> Losses:
         """How many requests were offered to the serving log, written, dropped and lost, over all processes, and the last

@@ -13,10 +13,16 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.config import Config, load_config
 from featurestore.errors import ConfigError
-from featurestore.settings import JwtConfig, OfflineConfig, ServerConfig, ServingLogConfig
+from featurestore.settings import JwtConfig, OfflineConfig, ServerConfig, ServingLogConfig, StatisticsConfig
 from tests.small import hours, table, view_of
 
-TABLES = {"offline": OfflineConfig, "server": ServerConfig, "jwt": JwtConfig, "serving_log": ServingLogConfig}
+TABLES = {
+    "offline": OfflineConfig,
+    "server": ServerConfig,
+    "jwt": JwtConfig,
+    "serving_log": ServingLogConfig,
+    "statistics": StatisticsConfig,
+}
 TEXT = (("3", "must be text in quotes"), ("[1]", "must be text in quotes"))
 SHARE = (
     ("2.0", "must be at most 1"),
@@ -95,6 +101,10 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "serving_log.rates": (('"x"', "must be a table"), ("{model = 2}", "must be at most 1")),
     "serving_log.by": (('"row"', "must be 'request' or 'key'"), ("3", "must be 'request' or 'key'")),
     "serving_log.bys": (('"x"', "must be a table"), ('{model = "row"}', "must be 'request' or 'key'")),
+    "statistics": (("3", "must be a table"),),
+    "statistics.enabled": (('"no"', "must be true or false"), ("0", "must be true or false")),
+    "statistics.keep": POSITIVE,
+    "statistics.keep_hours": POSITIVE,
     "serving_log.retention": (*TEXT, ('"30 days"', "must be a duration such as '30d' or '12h'"), ('"30"', "must be a duration")),
     "serving_log.max_bytes": (*POSITIVE, ('"1GB"', "must be a whole number")),
 }  # fmt: skip

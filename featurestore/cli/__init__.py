@@ -26,6 +26,7 @@ from featurestore.cli.registry import registry
 from featurestore.cli.scaffold import init
 from featurestore.cli.serving import manifest, materialize, online, serve, status, verify
 from featurestore.cli.simulating import simulate
+from featurestore.cli.statistics import statistics
 from featurestore.cli.streams import hold_streams, interruptions_noticed
 from featurestore.cli.training import explain, historical, snapshot
 
@@ -34,7 +35,7 @@ __all__ = ["app", "main"]
 add("Start", init, import_feast, plan, apply, show, history)
 add("Train", historical, snapshot)
 add("Serve", materialize, online, push, consume, serve, export_feast)
-add("Look", ui, docs, status, explain, lineage, manifest, audit, drift, availability, simulate)
+add("Look", ui, docs, status, explain, lineage, manifest, audit, drift, statistics, availability, simulate)
 add(
     "Operate",
     verify,

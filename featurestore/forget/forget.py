@@ -8,6 +8,7 @@ made again, completes it:
     push logs       its rows, those that came too late and those that were taken back among them
     online          the values of other keys that counted such rows
     serving log     the lookups of it
+    the registry    statistics of what its values may be among
     the registry    says that all is done, and so does the trail of activity
 """
 
@@ -50,6 +51,7 @@ from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
 from featurestore.project import Project
 from featurestore.registry.activity import Activity
+from featurestore.registry.documents import service_views
 from featurestore.registry.forgotten import Forgetting
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Version
@@ -143,6 +145,7 @@ class _Forget:
         self._settle_serving_log()
         timeout = self.project.config.lock_timeout
         served = self.project.serving_log.erase(self._served, wait_seconds=timeout)
+        self.project.registry.drop_statistics(self._described())
         done = self._forgotten(records, log_rows, late_rows, served, refilled)
         counts = {
             "records": sum(records.values()),
@@ -153,6 +156,15 @@ class _Forget:
         self.state = replace(self.state, done_at=self.project.online.get([]).now)
         self.project.registry.put_forgetting(self.state, [Activity("forget", self.entity.name, detail)])
         return done
+
+    def _described(self) -> list[str]:
+        """The views of the entity, and the services that ever read one: statistics of these tell single values."""
+        views = {view.name for view in self.versions}
+        services = set()
+        for version in self.project.registry.history():
+            document = version.document
+            services |= {name for name in document["services"] if views & service_views(document, name).keys()}
+        return sorted(views | services)
 
     def _told(self) -> Forgotten:
         """What would be done."""

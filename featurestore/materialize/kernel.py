@@ -20,6 +20,7 @@ from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
 from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
 from featurestore.query.windows.tile_protocol import Tiling
+from featurestore.registry.kept_statistics import Gathering
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
@@ -164,6 +165,8 @@ class RecordWriting:
     """The store keys whose records are emptied where no key that is asked for has them."""
 
     tiling: Tiling | None = None
+    gathering: Gathering | None = None
+    """Told of all values that are written. None: nobody asks."""
 
     def write(self, keys: int, *, advance: Callable[[int], object] = int) -> Written:
         """Ask for all of so many keys and write their records, in the order of their keys. advance: told of how many keys more are
@@ -185,7 +188,7 @@ class RecordWriting:
         """The batches of the keys asked for, each record with one slot; then those that vanished."""
         slots, vanished = self.slots, self.vanished
         instant, edition, _ = slots.marks
-        asked = RecordQuery(self.session, slots.view, slots.codec, slots.store.blocking, self.tiling)
+        asked = RecordQuery(self.session, slots.view, slots.codec, slots.store.blocking, self.tiling, self.gathering)
         for batch in asked.records(keys, instant, edition, size=EMBEDDED_BATCH_KEYS):
             vanished.difference_update(batch.keys)
             yield batch

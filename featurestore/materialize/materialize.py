@@ -43,6 +43,8 @@ from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
 from featurestore.query.windows.tile_protocol import Tiling
+from featurestore.registry.frames import feature_name
+from featurestore.registry.kept_statistics import Gathering, Told
 from featurestore.registry.store import RunRecord
 from featurestore.report import instant_json, plain_fields
 from featurestore.semantics.view import ResolvedView
@@ -61,6 +63,7 @@ from featurestore.sources.source_files import SourceFile
 from featurestore.sources.source_files import again as once_more
 from featurestore.sources.unreadable import engine_words
 from featurestore.tiles.file_tile_choice import tiles_for
+from featurestore.types import FeatureType
 
 LOGGER = logging.getLogger("featurestore")
 
@@ -101,6 +104,14 @@ class Run:
             f"{self.view} as of {to_datetime(self.instant):%Y-%m-%d %H:%M:%S}Z: {self.keys:,} keys ({kind}), {values}, "
             f"{self.seconds:.1f} s, {rate:,.0f} keys/s"
         )
+
+
+Gather = Callable[[Mapping[str, tuple[str, FeatureType]]], Gathering | None]
+"""Begins to gather statistics; see `StatisticsKeeper.gather`."""
+
+
+def _nothing_gathered(_: Mapping[str, tuple[str, FeatureType]]) -> None:
+    return None
 
 
 class RunEngine(Protocol):
@@ -229,12 +240,15 @@ def _publish(lease: Lease, plan: PlannedRun, last: Run, records: int) -> None:
 @dataclass(frozen=True)
 class ThisProcess:
     """Writes the records of a run here, from the files of the run, each batch with a word of how far it is. tiles: the folder of tiles
-    that runs use and make; None: none."""
+    that runs use and make; None: none. gather: begins to gather what values are like."""
 
     offline: Offline
     store: OnlineStore
     progress: Progress
     tiles: OwnedFolder | None = None
+    gather: Gather = _nothing_gathered
+    told: dict[int, Told | None] = field(default_factory=dict)
+    """By instant (µs) what the values of its keys are like; None where that could not be told."""
 
     def written(self, run: PlannedRun, lease: Lease) -> Iterator[Written]:
         """See `RunEngine`."""
@@ -249,8 +263,14 @@ class ThisProcess:
                     everything = run.changes is None
                     vanished = existing(self.store, run.codec) if everything else set()
                     slots = SlotWriter(view, run.codec, self.store, _Telling(lease), marks, everything)
-                    writing = RecordWriting(slots, session, vanished, tiling)
-                    yield writing.write(keys, advance=self.progress.advance)
+                    gathering = self.gather(
+                        {one.name: (feature_name(view.name, one.name), one.type) for one in view.features}
+                    )
+                    writing = RecordWriting(slots, session, vanished, tiling, gathering)
+                    written = writing.write(keys, advance=self.progress.advance)
+                    if gathering is not None:
+                        self.told[marks.instant] = gathering.told()
+                    yield written
             except duckdb.Error as error:
                 raise SourceError(
                     f"{view.declared.title} over {view.source.title}: {engine_words(error)} ({view.source.origin})"

@@ -23,6 +23,7 @@ from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.delete_online import free_view
 from featurestore.registry.documents import view_fingerprints
+from featurestore.registry.kept_statistics import StatisticsKeeper
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
 from featurestore.semantics.view import ResolvedView
@@ -48,10 +49,11 @@ class Materializer:
 
     def __init__(
         self, registry: Registry, offline: Offline, store: OnlineStore, pushed: PushedRecords, *, project: str,
-        tiles: OwnedFolder | None,
+        tiles: OwnedFolder | None, statistics: StatisticsKeeper,
     ) -> None:  # fmt: skip
         self._registry, self._offline, self._store, self._pushed = registry, offline, store, pushed
         self._project, self._tiles = project, tiles
+        self._statistics = statistics
 
     def materialize(
         self, view: ResolvedView, *, full: bool, progress: Progress, engine: RunEngine | None = None
@@ -60,8 +62,9 @@ class Materializer:
         records of a view that is not kept by pushes are written; None: in this process."""
         if not self._stays(view):
             return []
+        here = ThisProcess(self._offline, self._store, progress, self._tiles, self._statistics.gather)
         try:
-            runs = self._fill(view, full=full, progress=progress, engine=engine)
+            runs = self._fill(view, full=full, progress=progress, engine=engine or here)
         except MaterializeError:  # whose lease was freed with all else of the version
             if self._stays(view):
                 raise
@@ -69,7 +72,9 @@ class Materializer:
         if not self._stays(view):  # whoever retired it has freed it, perhaps before the last write
             self.free(view.name, view.fingerprint)
         for run in runs:
-            self._registry.record_run(run_record(run, self._store.get([]).now))
+            number = self._registry.record_run(run_record(run, self._store.get([]).now))
+            told = here.told.get(run.instant)
+            self._statistics.keep("run", run.view, run.fingerprint, at=run.instant, told=told, run=number)
         return runs
 
     def _stays(self, view: ResolvedView) -> bool:
@@ -79,15 +84,14 @@ class Materializer:
         held = ((one.view.name, one.view.fingerprint) for one in held_views(self._registry, state))
         return version in current.items() or version in state.leftovers or version in held
 
-    def _fill(self, view: ResolvedView, *, full: bool, progress: Progress, engine: RunEngine | None) -> list[Run]:
+    def _fill(self, view: ResolvedView, *, full: bool, progress: Progress, engine: RunEngine) -> list[Run]:
         if view.is_pushed:
             assert isinstance(view.source, PushSource)
             if not view.source.is_open(self._store.get([]).now):  # what its history will know is not known yet
                 return []
             return self._pushed.fill(view, full=full)
-        here = ThisProcess(self._offline, self._store, progress, self._tiles)
         return materialize_view(
-            view, self._offline, self._store, project=self._project, progress=progress, full=full, engine=engine or here
+            view, self._offline, self._store, project=self._project, progress=progress, full=full, engine=engine
         )
 
     def forget(self, view: ResolvedView, keys: Sequence[bytes]) -> int:

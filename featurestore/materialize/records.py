@@ -5,7 +5,7 @@ Materialize writes these, and verify compares them with what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,10 +16,12 @@ from featurestore.lazy import pa, pc
 from featurestore.online import OnlineStore
 from featurestore.online.view_codec import ViewCodec
 from featurestore.online.wire import cut
-from featurestore.query.answer import ask
+from featurestore.query.answer import Answer, ask
 from featurestore.query.windows.tile_protocol import Tiling
+from featurestore.registry.kept_statistics import Gathering
 from featurestore.semantics.judge import are_expired
 from featurestore.semantics.source_columns import key_list
+from featurestore.semantics.status import Status
 from featurestore.semantics.values import take
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
@@ -52,13 +54,14 @@ def collect(session: Session, view: ResolvedView, sql: str) -> int:
 
 @dataclass(frozen=True)
 class RecordQuery:
-    """The keys that were collected in a session. blocking: as the online store says it; tiling: see `ask`."""
+    """The keys that were collected in a session. blocking: as the online store says it; tiling: see `ask`; gathering: told of all values."""
 
     session: Session
     view: ResolvedView
     codec: ViewCodec
     blocking: bool
     tiling: Tiling | None = None
+    gathering: Gathering | None = None
 
     def records(self, keys: int, instant: int, edition: int, *, size: int) -> Iterator[RecordBatch]:
         """The record of each of the collected keys with one slot, None where it has no row; `size` keys at a time."""
@@ -81,21 +84,34 @@ class RecordQuery:
         table: pa.Table = connection.sql(f"SELECT request_no, {key_list(view)} FROM requests").to_arrow_table()
         keys = codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
         requests = table["request_no"].to_numpy()
-        statuses = answer.statuses_of(answer.view.features).values()
-        index, expired = answer.index[requests], are_expired(statuses)[requests]
+        statuses = answer.statuses_of(answer.view.features)
+        index, expired = answer.index[requests], are_expired(statuses.values())[requests]
+        are_present = all((status == Status.PRESENT).all() for status in statuses.values())
+        if self.gathering is not None and not are_present:
+            self.gathering.add(lambda: _values(answer, statuses), count)
         order = np.argsort(index) if self.blocking else pc.sort_indices(keys).to_numpy()
         index, expired, names = index[order], expired[order], [feature.name for feature in view.features]
         for start in range(0, count, size):
             batch = cut(keys.take(pa.array(order[start : start + size])))
             places = index[start : start + size]
             found = np.flatnonzero(places >= 0)
-            encoded = codec.records(instant, _rows(answer.rows, places[found]), names, edition=edition)
+            rows = _rows(answer.rows, places[found])
+            if self.gathering is not None and are_present:
+                self.gathering.add({name: rows[name] for name in names}, rows.num_rows)
+            encoded = codec.records(instant, rows, names, edition=edition)
             records: list[bytes | None] = encoded  # type: ignore[assignment]
             if len(found) < len(batch):
                 records = [None] * len(batch)
                 for place, record in zip(found.tolist(), encoded, strict=True):
                     records[place] = record
             yield RecordBatch(batch, records, int(np.count_nonzero(expired[start : start + size])))
+
+
+def _values(answer: Answer, statuses: Mapping[str, npt.NDArray[np.uint8]]) -> dict[str, pa.Array]:
+    """What lookups of the keys that were asked for answer."""
+    features = answer.view.features
+    columns = answer.columns(features, statuses)
+    return dict(zip((feature.name for feature in features), columns, strict=True))
 
 
 def _rows(rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:

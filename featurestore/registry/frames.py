@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import orjson
 
 from featurestore.durable.database import Transaction
+from featurestore.semantics.service import ResolvedService
+from featurestore.types import FeatureType
 
 FRAMES = "frames"
 """What the table is called."""
@@ -61,9 +63,25 @@ def frames_in(connection: Transaction) -> tuple[WrittenFrame, ...]:
 
 def feature_id(view: str, feature: str) -> str:
     """The id of a view's feature."""
-    return f"feature:{view}:{feature}"
+    return f"feature:{feature_name(view, feature)}"
+
+
+def feature_name(view: str, feature: str) -> str:
+    """What a view's feature is called."""
+    return f"{view}:{feature}"
 
 
 def on_demand_id(name: str) -> str:
     """The id of an on-demand feature."""
     return f"on_demand:{name}"
+
+
+def named_columns(service: ResolvedService) -> dict[str, tuple[str, FeatureType]]:
+    """By column of a service what its feature is called, and its type."""
+    views = {part.name: part.view.name for part in service.parts}
+    return {
+        column.name: (
+            column.name if column.part is None else feature_name(views[column.part], column.feature or ""), column.type
+        )
+        for column in service.columns
+    }  # fmt: skip

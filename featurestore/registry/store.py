@@ -34,7 +34,16 @@ from featurestore.registry.forgotten import (
 from featurestore.registry.frames import FRAMES, WrittenFrame, add_frame, frames_in, make_frames
 from featurestore.registry.keys import API_KEYS, ApiKey, keys_in, note_used, put_keys
 from featurestore.registry.records import Freed, KeptVersion, RegistryState, RunRecord, ServiceVersion, Version
+from featurestore.registry.statistics_table import (
+    STATISTICS,
+    add_statistics,
+    drop_statistics,
+    hours_in,
+    make_statistics,
+    statistics_in,
+)
 from featurestore.semantics.forgotten import ForgottenKeys
+from featurestore.statistics.feature_statistics import KeptStatistics, Kind
 
 __all__ = ["Freed", "KeptVersion", "Registry", "RegistryState", "RunRecord", "ServiceVersion", "Version"]
 
@@ -319,6 +328,36 @@ class Registry(BoundToProcess):
         with self._reading() as connection:
             return () if connection is None else frames_in(connection)
 
+    # --- statistics -------------------------------------------------------------------------
+
+    def keep_statistics(self, kept: KeptStatistics, *, most: int) -> None:
+        """Keep statistics; of their subject and kind so many at most, the newest."""
+        with self._write() as connection:
+            add_statistics(connection, kept, most=most)
+
+    def statistics(
+        self, *, kind: Kind | None = None, subject: str | None = None, place: str | None = None,
+        since: int | None = None, until: int | None = None, limit: int = 100,
+    ) -> list[KeptStatistics]:  # fmt: skip
+        """Kept statistics, the newest first. since, until: from this instant on and before that (µs); place: the path of a frame,
+        the number of a run."""
+        with self._reading() as connection:
+            if connection is None:
+                return []
+            wanted = {"kind": kind, "subject": subject, "place": place, "since": since, "until": until, "limit": limit}
+            return self._sound(lambda read: statistics_in(read, **wanted), connection)
+
+    def drop_statistics(self, subjects: Iterable[str]) -> None:
+        """Remove what is kept of these views and services."""
+        if self.statistics(limit=1):
+            with self._write() as connection:
+                drop_statistics(connection, subjects)
+
+    def described_hours(self) -> set[tuple[str, str, int]]:
+        """Service, fingerprint and beginning (µs) of each hour of serving that statistics are kept of."""
+        with self._reading() as connection:
+            return set() if connection is None else hours_in(connection)
+
     # --- API keys ---------------------------------------------------------------------------
 
     def api_keys(self) -> list[ApiKey]:
@@ -405,6 +444,9 @@ class Registry(BoundToProcess):
             if FRAMES in read.tables():
                 make_frames(write)
                 copy_rows(read, write, FRAMES)
+            if STATISTICS in read.tables():
+                make_statistics(write)
+                copy_rows(read, write, STATISTICS)
         if self._everything() != found:
             raise self._damaged("it is not what was copied into it")
 
@@ -413,7 +455,7 @@ class Registry(BoundToProcess):
         every = 1 << 62
         return (
             self.history(), self.state(), self.runs(limit=every), self.frames(), self.api_keys(), self.activity(limit=every),
-            self.forgettings(), self.forgotten_keys(),
+            self.forgettings(), self.forgotten_keys(), self.statistics(limit=every),
         )  # fmt: skip
 
     def close(self) -> None:

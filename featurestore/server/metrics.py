@@ -89,6 +89,10 @@ class Metrics:
             "access_log_dropped", "Lines that the access log has not, since nobody took them"
         )
         self._pushed_rows = self._counter("pushed_rows", "Rows that were pushed", "source", "outcome")
+        failures = self._counter(
+            "statistics_failures", "Statistics of runs, frames and served hours that could not be kept"
+        )
+        store.when_statistics_fail(failures.inc)
         self._seconds: dict[tuple[str, int], Histogram] = {}
         self._calls: dict[tuple[str, str], Histogram] = {}
         self._services: dict[str, _OfService] = {}

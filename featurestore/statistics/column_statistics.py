@@ -174,7 +174,7 @@ FORMS = {
 }
 """By kind of type. Dates and times are counts when the engine gets them, since it has no words for some of them."""
 
-COUNTS = {Date: pa.int32, Timestamp: pa.int64}
+COUNTS = {Date: "int32", Timestamp: "int64"}
 
 
 def statistics_of(rows: pa.Table | Iterable[pa.RecordBatch], types: Mapping[str, FeatureType]) -> TableStatistics:
@@ -225,7 +225,7 @@ def _counted(rows: pa.Table, types: Iterable[str], schema: pa.Schema) -> pa.Tabl
 def _count_type(of: FeatureType) -> pa.DataType:
     if of.element is not None:
         return pa.list_(_count_type(of.element))
-    return COUNTS[of]() if of in COUNTS else of.arrow
+    return pa.type_for_alias(COUNTS[of]) if of in COUNTS else of.arrow
 
 
 class _Queried:

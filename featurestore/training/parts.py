@@ -26,6 +26,7 @@ from featurestore.durable.checksums import check_of, decoded, encoded
 from featurestore.durable.disk import replace, told
 from featurestore.durable.lock import BusyError, attempt, exclusive
 from featurestore.durable.own_folder import own_folder
+from featurestore.durable.parquet import parquet_file, restored
 from featurestore.errors import FeatureStoreError, FilesChangedError, RequestError
 from featurestore.lazy import pa, pq
 from featurestore.semantics.service import ResolvedService
@@ -77,6 +78,14 @@ class WrittenParts:
 
     made: int
     """The parts that this call made; the others were there."""
+
+    def batches(self, service: ResolvedService) -> Iterator[pa.RecordBatch]:
+        """The service's columns of all parts, read again. Raises OSError."""
+        names = [column.name for column in service.columns]
+        for part in self.manifest["parts"]:
+            with parquet_file(str(self.folder / part["name"])) as file:
+                for batch in file.iter_batches(columns=names):
+                    yield from restored(pa.Table.from_batches([batch])).to_batches()
 
 
 def historical_parts(

@@ -22,13 +22,15 @@ from featurestore.declare.frames import own_cells
 from featurestore.declare.problems import shown
 from featurestore.declare.sources import is_url, no_path
 from featurestore.durable.checksums import signed
-from featurestore.durable.disk import sync, sync_folder, told
+from featurestore.durable.disk import sync, sync_folder
+from featurestore.durable.disk import told as os_words
 from featurestore.durable.parquet import local, storable, storable_schema
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
 from featurestore.errors import FeatureStoreError, RegistryError, RequestError, SpineError
 from featurestore.lazy import pa, pc, pd, pq
-from featurestore.registry.frames import WrittenFrame, feature_id, on_demand_id
+from featurestore.registry.frames import WrittenFrame, feature_id, named_columns, on_demand_id
+from featurestore.registry.kept_statistics import Gathering, StatisticsKeeper, Told
 from featurestore.registry.store import Registry
 from featurestore.report import Report, ReportTable
 from featurestore.semantics.service import ResolvedService
@@ -127,9 +129,11 @@ class TrainingFrame:
     pandas: Any = field(default=None, repr=False)
     """The pandas spine, whose index and dtypes come back. None: the spine was none."""
     _whole: Block | None = field(default=None, repr=False)
-    on_written: Callable[[Path | str, dict[str, Any]], object] | None = field(default=None, repr=False)
-    """Called with the path or URL and manifest of each file that is written, which enters it in the registry. None: it is
-    entered nowhere."""
+    on_written: Callable[[Path | str, dict[str, Any], Told | None], object] | None = field(default=None, repr=False)
+    """Called with the path or URL, the manifest and the statistics of each file that is written, which enters it in the registry.
+    None: it is entered nowhere."""
+    gather: Callable[[], Gathering | None] | None = field(default=None, repr=False)
+    """Begins to gather the statistics of a file that is written. None: nobody does."""
     once: bool = field(default=False, repr=False)
     """Whether `blocks` can be asked for a single time."""
 
@@ -231,46 +235,48 @@ class TrainingFrame:
             raise RequestError(f"group_rows is a number of rows, 1 or more, and not {shown(group_rows)}")
         target: Path | str
         if isinstance(path, str) and is_url(path):
-            self._put_in_store(path, group_rows)
+            told = self._put_in_store(path, group_rows)
             target = path
         else:
             target = writable_target(path, "The training frame")
             try:
-                self._put(target, group_rows)
+                told = self._put(target, group_rows)
             except OSError as error:
-                raise FeatureStoreError(f"The training frame cannot be written: {told(error, target)}") from error
+                raise FeatureStoreError(f"The training frame cannot be written: {os_words(error, target)}") from error
         if self.on_written is not None:
-            self.on_written(target, self.manifest)
+            self.on_written(target, self.manifest, told)
         return target
 
-    def _put(self, target: Path, group_rows: int | None) -> None:
+    def _put(self, target: Path, group_rows: int | None) -> Told | None:
         partial = target.with_name(target.name + ".partial")
         try:
-            self._write(partial, group_rows) if self.once else again(lambda: self._write(partial, group_rows))
+            told = self._write(partial, group_rows) if self.once else again(lambda: self._write(partial, group_rows))
             partial.replace(target)
         finally:
             if partial.exists():
                 partial.unlink()
         write_manifest(target, self.manifest)
+        return told
 
-    def _put_in_store(self, url: str, group_rows: int | None) -> None:
+    def _put_in_store(self, url: str, group_rows: int | None) -> Told | None:
         """Write the files of a frame on this machine, and then put each to its place, the manifest last."""
         folder: TemporaryFolder | None = None
         try:
             check_writable(url)
             folder = TemporaryFolder()
             file = folder.path / "frame.parquet"
-            self._put(file, group_rows)
+            told = self._put(file, group_rows)
             put(url, file)
             put(manifest_beside(url), manifest_beside(file))
         except ObjectStoreError as error:
             raise FeatureStoreError(f"The training frame cannot be written: {error}") from error
         except OSError as error:
             within = Path(tempfile.gettempdir()) if folder is None else folder.path
-            raise FeatureStoreError(f"The training frame cannot be written: {told(error, within)}") from error
+            raise FeatureStoreError(f"The training frame cannot be written: {os_words(error, within)}") from error
         finally:
             if folder is not None:
                 folder.remove()
+        return told
 
     def to_part(self, path: Path) -> None:
         """Write the frame as `to_parquet` does, without a manifest beside it; it is on the disk when this returns, and nothing has its
@@ -286,15 +292,18 @@ class TrainingFrame:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _write(self, path: Path, group_rows: int | None) -> None:
-        """The schema comes last, by our own hand, since the manifest in it counts all chunks."""
+    def _write(self, path: Path, group_rows: int | None) -> Told | None:
+        """The schema comes last, by our own hand, since the manifest in it counts all chunks. What was gathered is told."""
         writer: pq.ParquetWriter | None = None
+        gathering = None if self.gather is None else self.gather()
         try:
             for block in [self._whole] if self._whole is not None else self.blocks():
                 table = storable(block.table())
                 if writer is None:
                     writer = pq.ParquetWriter(local(path), table.schema, store_schema=False)
                 writer.write_table(table, row_group_size=group_rows)
+                if gathering is not None:
+                    gathering.add(block.features, table.num_rows)
             assert writer is not None, "there is a block even where there is no row"
             schema = storable_schema(self._stamped(table.slice(0, 0)).schema)
             writer.add_key_value_metadata(
@@ -303,6 +312,7 @@ class TrainingFrame:
         finally:
             if writer is not None:
                 writer.close()
+        return None if gathering is None else gathering.told()
 
     def _stamped(self, table: pa.Table) -> pa.Table:
         return table.replace_schema_metadata({MANIFEST_KEY: json.dumps(signed(self.manifest)).encode()})
@@ -328,7 +338,7 @@ class TrainingFrame:
         )
         pandas = None if self.pandas is None else self.pandas[chosen]
         manifest = {**self.manifest, "rows": int(chosen.sum())}
-        return TrainingFrame(self.types, manifest, _Again(part), pandas, part, self.on_written)
+        return TrainingFrame(self.types, manifest, _Again(part), pandas, part, self.on_written, self.gather)
 
     def __repr__(self) -> str:
         return self._report().text()
@@ -388,11 +398,29 @@ def statuses_of(values: npt.NDArray[np.uint8], names: list[str]) -> pa.Array:
 
 
 def journalled(
-    frame: TrainingFrame, service: ResolvedService, registry: Registry, now: Callable[[], int]
+    frame: TrainingFrame,
+    service: ResolvedService,
+    registry: Registry,
+    now: Callable[[], int],
+    statistics: StatisticsKeeper,
 ) -> TrainingFrame:
-    """The frame, which enters the registry when it is written. now: the clock (µs)."""
-    frame.on_written = lambda path, manifest: enter(path, manifest, service, registry, now())
+    """The frame, which enters the registry with its statistics when it is written. now: the clock (µs)."""
+
+    def written(path: Path | str, manifest: dict[str, Any], told: Told | None) -> None:
+        at = now()
+        enter(path, manifest, service, registry, at)
+        keep_frame(path, service, told, statistics, at)
+
+    frame.on_written, frame.gather = written, lambda: statistics.gather(named_columns(service))
     return frame
+
+
+def keep_frame(
+    path: Path | str, service: ResolvedService, told: Told | None, statistics: StatisticsKeeper, now: int
+) -> None:
+    """Keep the statistics of a frame that was written at `now` (µs)."""
+    place = str(path.absolute() if isinstance(path, Path) else path)
+    statistics.keep("training_set", service.name, service.fingerprint, at=now, told=told, training_set=place)
 
 
 def enter(path: Path | str, manifest: dict[str, Any], service: ResolvedService, registry: Registry, now: int) -> None:

@@ -66,7 +66,7 @@ def nobody() -> Iterator[int]:
 
 
 SAYS = {
-    **PRINTS, "optimize": "optimize", "poison": "poison list carts", "quarantine": "quarantine list", "drift": "drift order_model --baseline json.parquet", "materialize": "materialize", "init": "init other", "verify": "verify", "keys": "keys list", "docs": "docs build site", "registry": "registry copy .featurestore/registry.db moved.db", "help": "--help", "version": "--version",
+    **PRINTS, "optimize": "optimize", "poison": "poison list carts", "quarantine": "quarantine list", "statistics": "statistics", "drift": "drift order_model --baseline json.parquet", "materialize": "materialize", "init": "init other", "verify": "verify", "keys": "keys list", "docs": "docs build site", "registry": "registry copy .featurestore/registry.db moved.db", "help": "--help", "version": "--version",
     "help of one": "push --help", "restore": "--repo ../restored restore ../whole.tar", "export-feast": "export-feast elsewhere",
 }  # fmt: skip
 UNREAD = [

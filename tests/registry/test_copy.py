@@ -18,6 +18,7 @@ from featurestore.sources.arrivals import Arrivals, Sighting, Stay, beside
 from tests.cli.test_commands import run
 from tests.registry.older import make_older
 from tests.registry.places import by_hand
+from tests.registry.test_kept_statistics import kept
 from tests.registry.test_registry import state
 from tests.servers import PostgresServer
 
@@ -34,6 +35,7 @@ def old(tmp_path: Path) -> Registry:
     registry.commit(state(views={"v": "f2"}), expected=1, keep=[ServiceVersion("s", "f")])
     registry.record_run(RunRecord("v", "f1", 1, 2, 3, 4, 5, "complete", {"late": [1]}))
     registry.record_frame(WrittenFrame("/a.parquet", "s", "f", 1, 2, "m", ("x",)))
+    registry.keep_statistics(kept(5), most=2)
     create_key(registry, "web", ["read"])
     registry.forget_secret()
     registry.put_forgetting(Forgetting(ForgottenKey("customer", ("customer",), "ab12", 7), sources=("orders",)))

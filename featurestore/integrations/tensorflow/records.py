@@ -110,7 +110,7 @@ def to_tfrecord(
     except OSError as error:
         raise FeatureStoreError(f"The set of records cannot be written: {told(error, target)}") from error
     if isinstance(training, TrainingFrame) and training.on_written is not None:
-        training.on_written(target, training.manifest)
+        training.on_written(target, training.manifest, None)
     return written
 
 

@@ -15,6 +15,10 @@ from featurestore.serving.log.upkeep import Limits, Upkeep, keep_up
 from featurestore.settings import ServingLogConfig
 
 
+def _nothing(_: Callable[[], None]) -> None:
+    return None
+
+
 class ProjectLog:
     """What featurestore.toml says of the serving log (`said`), as this process has it; now: the clock (µs)."""
 
@@ -23,6 +27,8 @@ class ProjectLog:
         self._now = now
         self._owned = OwnedFolder(said.folder, project, what="serving log", key="serving_log.folder")
         self._writer: ServingLog | None = None
+        self.described: Callable[[Callable[[], None]], object] = _nothing
+        """Tells of what hours held, after they were merged; called with what `keep_up` is."""
 
     @property
     def folder(self) -> Path:
@@ -53,7 +59,10 @@ class ProjectLog:
         limits = Limits(
             None if self.said.retention is None else parse_duration(self.said.retention), self.said.max_bytes
         )
-        return keep_up(self.said.folder, limits, now=self._now(), between=between)
+        done = keep_up(self.said.folder, limits, now=self._now(), between=between)
+        if done is not None:
+            self.described(between)
+        return done
 
     def count(self, wanted: Callable[[str, str], Wanted]) -> int:
         """How many rows `erase` would take."""
