@@ -26,6 +26,7 @@ class UnmetExpectation:
     of: str
     """The view over files, or the push source."""
     expectation: str
+    """As it is written."""
     otherwise: str
     """What becomes of such rows: "refuse", "quarantine" or "warn"."""
     rows: int
@@ -37,6 +38,7 @@ class Quarantine(Reported):
     """What is expected of the rows of every view and push source, and how many rows do not meet it."""
 
     unmet: tuple[UnmetExpectation, ...]
+    """Every expectation of rows, those that all rows meet among them, and of each push source the rows that are kept aside."""
 
     def report(self) -> Report:
         """One table."""
