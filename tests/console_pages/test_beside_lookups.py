@@ -1,0 +1,67 @@
+"""Pages are made beside the event loop: however long one takes, lookups are answered, and not more pages wait than may."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
+
+import httpx
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.server.console_routes import THREADS, WAITING
+from tests.server.test_http import serving
+
+SLOW = THREADS + 1
+"""Pages that are asked for: one waits for a thread."""
+
+
+def test_lookups_are_answered_while_pages_are_made(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status that pages ask for does not come before lookups, the sign of life and files of the console were answered."""
+    begun, goes_on, status = threading.Semaphore(0), threading.Event(), store.status
+
+    def slow_status() -> object:
+        begun.release()
+        assert goes_on.wait(600)
+        return status()
+
+    monkeypatch.setattr(store, "status", slow_status)
+    with serving(store) as client, ThreadPoolExecutor(SLOW) as visitors:
+        pages = [visitors.submit(httpx.get, f"{client.base_url}/ui", timeout=600) for _ in range(SLOW)]
+        try:
+            for _ in range(THREADS):
+                assert begun.acquire(timeout=600)
+            for _ in range(20):
+                answer = client.post(
+                    "/v1/online-features", json={"service": "model", "rows": [{"thing": 1, "fee": 1.0}]}
+                )
+                assert answer.status_code == 200
+            assert client.get("/healthz").status_code == 200
+            assert client.get("/ui/files/console.css").status_code == 200
+            assert not any(page.done() for page in pages)
+        finally:
+            goes_on.set()
+        assert [page.result(600).status_code for page in pages] == [200] * SLOW
+
+
+def test_more_pages_than_may_wait_are_refused(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 429 and when to ask again; those that wait are made, and then there is room."""
+    goes_on, status = threading.Event(), store.status
+
+    def slow_status() -> object:
+        assert goes_on.wait(600)
+        return status()
+
+    monkeypatch.setattr(store, "status", slow_status)
+    asked = WAITING + 5
+    with serving(store) as client, ThreadPoolExecutor(asked) as visitors:
+        try:
+            pages = [visitors.submit(httpx.get, f"{client.base_url}/ui", timeout=600) for _ in range(asked)]
+            refused = list(islice(as_completed(pages, timeout=600), asked - WAITING))
+            assert [page.result().status_code for page in refused] == [429] * (asked - WAITING)
+            assert refused[0].result().headers["retry-after"] == "1"
+        finally:
+            goes_on.set()
+        assert sorted(page.result(600).status_code for page in pages) == [200] * WAITING + [429] * (asked - WAITING)
+        assert client.get("/ui").status_code == 200
