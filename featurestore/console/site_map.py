@@ -18,6 +18,7 @@ from featurestore.console.pages import (
     lookup,
     overview,
     pushes,
+    quarantine,
     request,
     runs,
     service,
@@ -45,6 +46,7 @@ PAGES: tuple[PageKind, ...] = (
     training.PAGE,
     lookup.PAGE,
     pushes.PAGE,
+    quarantine.PAGE,
     keys.PAGE,
     activity.PAGE,
 )

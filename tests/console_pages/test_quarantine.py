@@ -1,0 +1,80 @@
+"""Rows in quarantine are told with what they do not meet, of files and of pushes alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from featurestore import (
+    Count,
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    InRange,
+    ManualClock,
+    Matches,
+    ParquetSource,
+    PushSource,
+)
+from featurestore.types import Float64, Int64, String, Timestamp
+from tests.console_pages.pages import HOSTILE, read, rows
+from tests.server.test_http import serving
+from tests.small import NOON, hours, table, write
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("kept")
+    (folder / "featurestore.toml").write_text('project = "kept"\ndefinitions = []\n')
+    path = write(
+        folder / "rows.parquet", table(thing=[1, 1, 2], at=[hours(-3), hours(-2), hours(-1)], word=["a", HOSTILE, "b"])
+    )
+    thing = Entity("thing", key={"thing": Int64})
+    files = ParquetSource(
+        "files", path, event_time="at", expectations=[Matches("word", "[a-z]", otherwise="quarantine")]
+    )
+    swipes = PushSource(
+        "swipes", schema={"id": String, "thing": Int64, "at": Timestamp, "amount": Float64}, event_time="at", identity="id",
+        expectations=[InRange("amount", at_most=100, otherwise="quarantine")],
+    )  # fmt: skip
+    views = [
+        FeatureView("words", entity=thing, source=files, refresh="1h", features=["word"]),
+        FeatureView("swiped", entity=thing, source=swipes, features={"n": Count(window="1h")}),
+    ]
+    with FeatureStore(folder, clock=ManualClock(NOON)) as store:
+        store.apply([FeatureService("model", features=views)])
+        store.materialize(progress=False)
+        store.push(
+            "swipes",
+            [
+                {"id": HOSTILE, "thing": 1, "at": NOON, "amount": 101.0},
+                {"id": "b", "thing": 1, "at": NOON, "amount": 1.0},
+            ],
+        )
+        with serving(store) as client:
+            yield client
+
+
+def test_what_is_expected_is_counted(kept: httpx.Client) -> None:
+    found = {one["of"]: one["rows that do not meet it"] for one in rows(kept, "/ui/quarantine", "expectations")}
+    assert found == {"words": "1", "swipes": "1"}
+
+
+@pytest.mark.parametrize(("name", "unmet", "column"), [("words", "Matches", "word"), ("swipes", "InRange", "id")])
+def test_each_row_says_what_it_does_not_meet(kept: httpx.Client, name: str, unmet: str, column: str) -> None:
+    """And where it lies; how pushed ones are pushed again stands below."""
+    answer = kept.get("/ui/quarantine", params={"of": name, "format": "json", "table": "rows"})
+    (found,) = answer.json()
+    assert found[column] == HOSTILE
+    assert found["does not meet"][0].startswith(unmet)
+    page = read(kept.get("/ui/quarantine", params={"of": name}))
+    assert not page.all("img")
+    assert ("quarantine replay swipes" in page.text) == (name == "swipes")
+
+
+def test_what_is_not_there_is_not_found(kept: httpx.Client) -> None:
+    assert kept.get("/ui/quarantine", params={"of": HOSTILE}).status_code == 404
+    assert kept.get("/ui/quarantine", params={"of": "words", "limit": "x"}).status_code == 422
