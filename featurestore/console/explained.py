@@ -39,17 +39,17 @@ def values_table(explanation: Explanation) -> PageTable:
     return PageTable("values", "Values", ("feature", "value", "status", "of rows"), rows)
 
 
-def rows_table(explanation: Explanation, *, name: str = "rows", at: At | None = None) -> PageTable:
-    """Every row that is shown, with its verdict, as the explanation itself tells it; numbered as on the line of time."""
+def rows_table(explanation: Explanation, *, name: str = "rows", of: str = "", at: At | None = None) -> PageTable:
+    """Every row that is shown, with its verdict, as the explanation itself tells it; numbered as on the line of time. of: whose rows they are, where a page has several such tables."""
     hidden = f"; {explanation.hidden} more are not shown" if explanation.hidden else ""
     nothing = "No row ever bore this key." if not explanation.counts else "None is shown."
     told = [part for part in explanation.report().parts if isinstance(part, ReportTable) and part.header]
     if not told:
-        return PageTable(name, "Rows", ("row",), (), nothing)
+        return PageTable(name, f"Rows{f' of {of}' if of else ''}", ("row",), (), nothing)
     (table,) = told
     return PageTable(
         name,
-        f"Rows, nearest to the answer first{hidden}",
+        f"Rows{f' of {of}' if of else ''}, nearest to the answer first{hidden}",
         ("row", *table.header),
         list(_rows(explanation, table, at)),
         nothing,

@@ -177,19 +177,22 @@ def _spans(explanation: Explanation) -> list[tuple[Span, list[str]]]:
 
 
 def _axis(explanation: Explanation, spans: Sequence[tuple[Span, list[str]]], back: int | None) -> TimeAxis:
-    """Time enough for the windows and for what was asked; without windows, and where not all rows are shown, for the nearest rows."""
+    """Time enough for the windows, as far as their rows are shown, and for what was asked; without windows, for the nearest rows."""
     as_of = instant_of(explanation.as_of)
     asked = [as_of, instant_of(explanation.known_by), *([] if explanation.at is None else [instant_of(explanation.at)])]
-    wanted = [*asked, *(span.start(as_of) for span, _ in spans[:MOST_BANDS] if not explanation.hidden)]
     times = [instant_of(row.event_time) for row in explanation.rows if row.event_time is not None]
     if back is not None:
         wanted = [*asked, as_of - back]
-    elif spans and not explanation.hidden:
-        span = max(wanted) - min(wanted)
-        wanted += [time for time in times if min(wanted) <= time <= max(asked) + span // 4]
+    elif spans:
+        starts = [span.start(as_of) for span, _ in spans[:MOST_BANDS]]
+        low = min(starts)
+        if explanation.hidden:  # no empty stretch of a window beyond the rows that are shown
+            low = max(low - (as_of - low) // 3, min([time for time in times if time <= as_of], default=low))
+        later = max(asked) + (as_of - low) // 4
+        wanted = [*asked, low, *(time for time in times if low <= time <= later)]
     else:
         nearest = sorted(times, key=lambda time: abs(time - as_of))
-        wanted += nearest[: max(1, round(len(nearest) * NEAREST_SHARE))]
+        wanted = [*asked, *nearest[: max(1, round(len(nearest) * NEAREST_SHARE))]]
     low, high = min(wanted), max(wanted)
     beside = max(1_000_000, round((high - low) * UNITS_BESIDE))
     return TimeAxis(low - beside, high + beside, LEFT, RIGHT)

@@ -32,7 +32,9 @@ def request(store: FeatureStore, asked: PageRequest) -> PageModel:
         if asked.query.get("format", "html") != "html":
             raise
         return PageModel("request.html", TITLE, {**form, **nothing, "problem": str(error)})
-    rows = [rows_table(view.explanation, name=f"rows-{number}") for number, view in enumerate(found.views, 1)]
+    rows = [
+        rows_table(view.explanation, name=f"rows-{number}", of=view.name) for number, view in enumerate(found.views, 1)
+    ]
     values = {
         **form, "facts": _facts(found), "summary": PageState(found.summary, "good" if found.agrees else "bad"), "problem": "",
         "views": [(view.name, _view_facts(view), view.explanation.summary, table.name) for view, table in zip(found.views, rows, strict=True)],
