@@ -109,7 +109,7 @@ FORMATS = {
     "a backup": ("backup/archive.py", "VERSION"),
     "online: a record": ("online/view_codec.py", "FORMAT"),
     "online: a watermark": ("online/view_codec.py", "FORMAT", "EDITED_FORMAT"),
-    "online: a materialized view's state": ("materialize/materialize.py", "STATE_FORMAT"),
+    "online: a materialized view's state": ("materialize/run_plan.py", "STATE_FORMAT"),
     "online: a push source's state": ("online/source_state.py", "FORMAT"),
     "online: tiles of pushed keys": ("tiles/tile_codec.py", "FORMAT"),
     "tiles of files": ("tiles/file_tile_store.py", "FORMAT"),

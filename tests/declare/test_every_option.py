@@ -175,7 +175,10 @@ EXPECTED = {
         Wrong([Sum("x", window="1d")], "a Sum is no expectation"),
     )
 }
-OTHERWISE = (Wrong("drop", "must be 'refuse', 'quarantine' or 'warn', and is 'drop'"), Wrong(3, "must be 'refuse', 'quarantine' or 'warn'"))
+OTHERWISE = (
+    Wrong("drop", "must be 'refuse', 'quarantine' or 'warn', and is 'drop'"),
+    Wrong(3, "must be 'refuse', 'quarantine' or 'warn'"),
+)
 LIMIT = (
     Wrong([1], "must be a number, text, a boolean, a date or a datetime, and is [1]"),
     Wrong(float("nan"), "must be finite, and is nan"),

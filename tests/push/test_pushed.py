@@ -96,4 +96,11 @@ def test_an_answer_is_a_tuple_of_counts_and_more(store: FeatureStore) -> None:
     told = store.push("swipes", [row(1), row(2, None)])
     assert repr(told) == "Pushed(accepted=2, unchanged=0, late=0, without_key=1)"
     assert repr(store.push("swipes", row(1))) == "Pushed(accepted=0, unchanged=1, late=0)"
-    assert told.to_dict() == {"accepted": 2, "unchanged": 0, "late": 0, "quarantined": 0, "without_key": 1, "notices": list(told.notices)}
+    assert told.to_dict() == {
+        "accepted": 2,
+        "unchanged": 0,
+        "late": 0,
+        "quarantined": 0,
+        "without_key": 1,
+        "notices": list(told.notices),
+    }
