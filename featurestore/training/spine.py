@@ -23,6 +23,9 @@ CHUNK_ROWS = 2_000_000
 READ_ROWS = 100_000
 """Rows that are read at once; a chunk ends with the batch that fills it."""
 
+ENGINES = {"pyspark": "SparkEngine(store, spine.sparkSession)", "ray": "RayEngine(store)"}
+"""By the library that holds a spine elsewhere: what answers it there."""
+
 
 @dataclass(frozen=True)
 class SpineChunk:
@@ -112,8 +115,10 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
     except ValueError as error:
         raise SpineError(f"The spine cannot be read: {error}") from None
     except TypeError:
+        engine = ENGINES.get(type(spine).__module__.partition(".")[0])
+        where = "" if engine is None else f". Where it lies, {engine}.get_historical_features answers it"
         raise SpineError(
-            f"{type(spine).__name__} is no spine; pass a pandas, polars or Arrow frame, a Parquet path or a DuckDB relation"
+            f"{type(spine).__name__} is no spine; pass a pandas, polars or Arrow frame, a Parquet path or a DuckDB relation{where}"
         ) from None
     _check_distinct(table.column_names)
     for first in range(0, max(1, table.num_rows), CHUNK_ROWS):

@@ -146,6 +146,12 @@ def test_a_file_that_was_changed_is_told_by_the_task_that_reads_it(
         _ = frame.dataset
 
 
+def test_a_dataset_is_no_spine_of_this_process_and_the_error_says_whose(ray: Any, store: FeatureStore) -> None:
+    said = r"Dataset is no spine; .*\. Where it lies, RayEngine\(store\)\.get_historical_features answers it"
+    with pytest.raises(SpineError, match=said):
+        store.get_historical_features(ray.data.from_arrow(SPINE), "ranking")
+
+
 def test_what_is_wrong_with_a_spine_shows_before_anything_runs(ray: Any, store: FeatureStore) -> None:
     engine = RayEngine(store)
     with pytest.raises(SpineError, match=r"list is no spine of Ray's; pass a Ray dataset, an Arrow table, or the path"):

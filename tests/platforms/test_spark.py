@@ -87,7 +87,7 @@ def test_instants_of_96_bits_are_refused_and_none_is_written(spark: Any, tmp_pat
             "view", entity=USER, source=ParquetSource("rows", path, event_time="at"), refresh="1h", features=["x", "at"]
         )
         of_spark(spark).same(store, spine, [view], tmp_path)
-    (file, *_) = (tmp_path / "out").glob("*.parquet")
+    (file, *_) = (tmp_path / "out0").glob("*.parquet")
     assert "INT96" not in {pq.read_metadata(file).schema.column(n).physical_type for n in range(5)}
     assert spark.conf.get("spark.sql.parquet.outputTimestampType") == "INT96"
 
@@ -184,6 +184,18 @@ def test_a_frame_may_be_a_table(spark: Any, tmp_path: Path) -> None:
         with pytest.raises(RequestError, match="mode is 'errorifexists' or 'overwrite' or 'append', and not 'ignore'"):
             made.to_table("trained", mode="ignore")
         of_spark(spark).same(store, spine_of([{"user": 1, "event_timestamp": NOON}]).slice(1), [view], tmp_path)
+
+
+def test_a_small_spine_may_be_answered_here(spark: Any, tmp_path: Path) -> None:
+    """No kind of spine chooses an engine: its rows come as Arrow, and give the frame of one machine."""
+    path = write(tmp_path / "rows.parquet", user=[1], at=[ago(1)], x=[1.0])
+    view = FeatureView(
+        "view", entity=USER, source=ParquetSource("rows", path, event_time="at"), refresh="1h", features=["x"]
+    )
+    spine = spine_of([{"user": user, "event_timestamp": NOON} for user in (1, 2)])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        frame = store.get_historical_features(spark.createDataFrame(spine), [view])
+        assert frame.to_arrow().sort_by("id")["view__x"].to_pylist() == [1.0, None]
 
 
 def test_the_page_runs(spark: Any, tmp_path: Path) -> None:
