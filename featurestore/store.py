@@ -71,6 +71,7 @@ from featurestore.reports.explain.explanation import Explanation
 from featurestore.reports.explain.request import explain_request
 from featurestore.reports.explain.request_explanation import RequestExplanation
 from featurestore.reports.lineage.lineage import Direction, Lineage, lineage_of
+from featurestore.reports.logged_frame import from_log as frame_from_log
 from featurestore.reports.manifest_check import ManifestCheck, check_manifest
 from featurestore.reports.quarantine import Quarantine, pushed_quarantine, quarantine, quarantined_rows
 from featurestore.reports.simulation import Faults, Real, Simulated, Simulation, simulate
@@ -284,6 +285,7 @@ class FeatureStore(BoundToProcess):
         timezone: str | None = None,
         with_status: bool = False,
         with_event_time: bool = False,
+        from_log: timedelta | str | None = None,
     ) -> TrainingFrame:
         """The training frame of a spine: every row with the values that a lookup at its instant would have been served.
 
@@ -293,7 +295,9 @@ class FeatureStore(BoundToProcess):
         frame, whose definitions are taken, or FingerprintError says what differs. timezone: of naive timestamps,
         which are UTC where it is not said; `notices` of the frame then say so.
         with_status: a column `<feature>__status` for each feature of a view. with_event_time: a column
-        `<view>__event_time` with the time of the row that was chosen, null where nothing lies within the ttl.
+        `<view>__event_time` with the time of the row that was chosen, null where nothing lies within the ttl. from_log: what
+        was served and logged in place of that, where the service was asked for the row's keys and request values at its instant, or up to so
+        long before ("0s": at the very instant); a column `values_from` says "log" or "query".
         Raises SpineError, SourceError, OnDemandError, FingerprintError.
         """
         is_path = isinstance(features, (str, Path)) and str(features).endswith(".parquet")
@@ -302,6 +306,9 @@ class FeatureStore(BoundToProcess):
         options = Options(timestamp, timezone, with_status, with_event_time)
         service = self._service(features)
         frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
+        if from_log is not None:
+            within = asked_duration(from_log, "from_log")
+            frame = frame_from_log(self._project, frame, service, options, within=within)
         return self._journalled(frame, service)
 
     @checked

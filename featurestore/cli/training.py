@@ -47,6 +47,14 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     with_event_time: Annotated[
         bool, typer.Option("--with-event-time", help="Add a column <view>__event_time for each view.")
     ] = False,
+    from_log: Annotated[
+        str | None,
+        typer.Option(
+            "--from-log",
+            metavar="DURATION",
+            help="Take what was served at a row's instant, or up to so long before (0s: at it), where that is logged.",
+        ),
+    ] = None,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,6 +65,8 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     """
     if not is_url(spine) and not Path(spine).exists():
         raise SpineError(f"There is no {spine}")
+    if part_rows is not None and from_log is not None:
+        raise typer.BadParameter("a frame in parts is made of the query alone", param_hint="--from-log")
     with opened(context, at=at) as store:
         if part_rows is not None:
             written = store.historical_parts(
@@ -78,6 +88,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
             timezone=timezone,
             with_status=with_status,
             with_event_time=with_event_time,
+            from_log=from_log,
         )
         path = frame.to_parquet(output)
     _print_written(path, frame.manifest, as_json=as_json)

@@ -143,6 +143,10 @@ class TrainingFrame:
             self._whole = blocks[0] if len(blocks) == 1 else _joined(blocks)
         return self._whole
 
+    def read_blocks(self) -> Iterator[Block]:
+        """The rows, chunk by chunk: those in memory, where they are, else anew."""
+        return iter((self._whole,)) if self._whole is not None else self.blocks()
+
     @property
     def is_answered(self) -> bool:
         """Whether its rows are in memory; else they are answered each time that it is read, or when it is first asked for them
@@ -167,7 +171,7 @@ class TrainingFrame:
     def to_reader(self) -> pa.RecordBatchReader:
         """The rows of `to_arrow` as a stream that is read once, chunk by chunk; of a spine that is a path or a DuckDB relation
         it never holds them all. Then FilesChangedError where a file changed while it was read."""
-        tables = (block.table() for block in ([self._whole] if self._whole is not None else self.blocks()))
+        tables = (block.table() for block in self.read_blocks())
         first = next(tables)  # there is a block even where there is no row
         batches = (batch for table in itertools.chain([first], tables) for batch in table.to_batches())
         return pa.RecordBatchReader.from_batches(first.schema, batches)
@@ -297,7 +301,7 @@ class TrainingFrame:
         writer: pq.ParquetWriter | None = None
         gathering = None if self.gather is None else self.gather()
         try:
-            for block in [self._whole] if self._whole is not None else self.blocks():
+            for block in self.read_blocks():
                 table = storable(block.table())
                 if writer is None:
                     writer = pq.ParquetWriter(local(path), table.schema, store_schema=False)

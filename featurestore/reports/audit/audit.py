@@ -129,11 +129,16 @@ def _audit_rows(project: Project, logged: Logged, tally: AuditCounts) -> None:
         as_of = logged.as_of(part)
         if as_of is not None:
             tally.late(logged, part, as_of)
-    trained, compared = again(lambda: _asked(project, logged))
-    compared |= compare_functions(logged, trained, compared)
+    compared = compared_with_training(project, logged)
     for column in logged.version.columns:
         if column.name in compared:
             tally.add(logged, compared[column.name])
+
+
+def compared_with_training(project: Project, logged: Logged) -> dict[str, Compared]:
+    """By column what was served of logged rows and what training says, and why they differ where they do."""
+    trained, compared = again(lambda: _asked(project, logged))
+    return compared | compare_functions(logged, trained, compared)
 
 
 def _asked(project: Project, logged: Logged) -> tuple[dict[str, pa.Array], dict[str, Compared]]:
