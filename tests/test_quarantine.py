@@ -28,6 +28,7 @@ from featurestore import (
 from featurestore.backup.restore import restore_backup
 from featurestore.cli import app
 from featurestore.errors import NotFoundError, PushError, RequestError
+from featurestore.push import quarantine
 from featurestore.types import Bool, Float64, Int64, Timestamp
 from tests.small import NOON, THING, apply, both, hours, opened, table, write
 
@@ -102,6 +103,9 @@ def test_pushed_rows_are_replayed_once_less_is_expected() -> None:
         assert [one.values["id"] for one in (first, second, third)] == [2, 3, 4]
         assert store.quarantined_rows("view") == [first, second, third]
         assert {one.of: one.rows for one in store.quarantine().unmet} == {"pushed": 3}
+        (status,) = store.status()
+        assert status.pushes is not None
+        assert status.pushes.quarantined == 3
         done = store.replay_quarantined("pushed")
         assert all(isinstance(one, PushError) for one in done.values())
         assert str(done[first.id or 0]) == f"PushSource 'pushed': it does not meet {limit(100).title}"
@@ -123,6 +127,35 @@ def test_pushed_rows_are_replayed_once_less_is_expected() -> None:
         assert frame["view__sum"].to_pylist() == [1.0]  # nobody knew of them by then
 
 
+def test_more_rows_than_are_erased_at_once_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay that is killed in the midst of them takes none twice, though the source's rows have no identity."""
+    monkeypatch.setattr(quarantine, "ERASED_AT_ONCE", 3)
+    schema = {"thing": Int64, "at": Timestamp, "x": Float64}
+
+    def view(most: float) -> FeatureView:
+        source = PushSource("pushed", schema=schema, event_time="at", expectations=[limit(most)])
+        return FeatureView("view", entity=THING, source=source, features=FEATURES)
+
+    with opened(view(100)) as (store, _):
+        store.push("pushed", [{"thing": 1, "at": NOON, "x": 150.0} for _ in range(8)])
+        apply(store, view(1000))
+        erase, calls = quarantine.PushedQuarantine._erase, []
+
+        def second_time(self: Any, ids: Any) -> int:
+            calls.append(len(ids))
+            return erase(self, ids) if len(calls) == 1 else _killed()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(quarantine.PushedQuarantine, "_erase", second_time)
+            with pytest.raises(KeyboardInterrupt):
+                store.replay_quarantined("pushed")
+        assert calls == [3, 3]
+        assert len(store.quarantined_rows("pushed")) == 5
+        assert len(store.replay_quarantined("pushed")) == 2
+        assert store.quarantined_rows("pushed") == []
+        assert both(store, thing=[1])["view__rows"] == [8]
+
+
 def test_a_row_that_was_corrected_is_discarded() -> None:
     """By its id; another id is told, and what is no list of ids."""
     with opened(pushed_view(100)) as (store, _):
@@ -142,13 +175,11 @@ def test_a_row_that_was_corrected_is_discarded() -> None:
 
 def test_a_row_whose_replay_was_killed_before_it_was_erased_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log knows which was the last."""
-    from featurestore.push.quarantine import PushedQuarantine
-
     with opened(pushed_view(100)) as (store, _):
         store.push("pushed", [row(1, 150.0)])
         apply(store, pushed_view(1000))
         with monkeypatch.context() as patched:
-            patched.setattr(PushedQuarantine, "_erase", _killed)
+            patched.setattr(quarantine.PushedQuarantine, "_erase", _killed)
             with pytest.raises(KeyboardInterrupt):
                 store.replay_quarantined("pushed")
         assert len(store.quarantined_rows("pushed")) == 1

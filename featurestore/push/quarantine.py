@@ -18,7 +18,14 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import QUARANTINE
 
 REPLAYED = "(replayed from quarantine)"
-"""Under which a source's log has the id of the row that was replayed last."""
+"""Under which a source's log has the ids of rows that were taken again and are not erased yet."""
+
+ERASED_AT_ONCE = 100
+"""Rows that are erased together: each erasure begins a segment of the log."""
+
+
+def _text(ids: Sequence[int]) -> str:
+    return ",".join(map(str, ids))
 
 
 class QuarantinedRow(NamedTuple):
@@ -51,32 +58,54 @@ class PushedQuarantine:
     def replay(self, ids: Sequence[int] | None) -> dict[int, Pushed | PushError]:
         """Push rows again that meet what is expected by now; what became of each, by its id. One that was taken is kept aside no more.
 
-        Which was the last is kept in the same append as the row, so that none is taken twice. ids: only these.
+        The log keeps which were taken and not erased yet, in the same append as each row, so that none is taken twice. ids: only these.
         """
+        self._erase_replayed()
         table = self._chosen(ids)
         done: dict[int, Pushed | PushError] = {}
+        taken: list[int] = []
         for place, row in enumerate(self._described(table)):
             assert row.id is not None
             if row.unmet:
                 done[row.id] = PushError(f"{self._source.title}: it does not meet {' and '.join(row.unmet)}")
                 continue
-            last = self._pushing.positions(self._source.name).get(REPLAYED)
-            if last == str(row.id):  # whoever replayed it died before it was erased
-                self._erase([row.id])
-                continue
-            rows = table.slice(place, 1).select(list(self._source.columns))
-            advance = Advance({REPLAYED: last}, {REPLAYED: str(row.id)})
-            try:
-                done[row.id] = self._pushing.submit(self._source.name, rows, advance=advance).result()
-            except DeposedError:
-                raise PushError(
-                    f"{self._source.title}: another process replays rows of its quarantine; try again"
-                ) from None
-            except PushError as error:
-                done[row.id] = error
-                continue
-            self._erase([row.id])
+            before, taken = _text(taken), [*taken, row.id]
+            done[row.id] = self._pushed(table.slice(place, 1), before=before, after=_text(taken))
+            if isinstance(done[row.id], PushError):
+                taken.pop()
+            if len(taken) == ERASED_AT_ONCE:
+                self._erase_replayed()
+                taken = []
+        self._erase_replayed()
         return done
+
+    def _pushed(self, row: pa.Table, *, before: str, after: str) -> Pushed | PushError:
+        """What became of a row. before, after: the ids of those that were taken and not erased yet."""
+        rows = row.select(list(self._source.columns))
+        held = self._pushing.positions(self._source.name).get(REPLAYED)
+        if (held or "") != before:
+            raise self._is_replayed_by_another()
+        try:
+            answer = self._pushing.submit(self._source.name, rows, advance=Advance({REPLAYED: held}, {REPLAYED: after}))
+            return answer.result()
+        except DeposedError:
+            raise self._is_replayed_by_another() from None
+        except PushError as error:
+            return error
+
+    def _is_replayed_by_another(self) -> PushError:
+        return PushError(f"{self._source.title}: another process replays rows of its quarantine; try again")
+
+    def _erase_replayed(self) -> None:
+        """Erase rows that were taken, also by a replay that was killed before it did, and then forget which these were."""
+        held = self._pushing.positions(self._source.name).get(REPLAYED)
+        if held:
+            self._erase([int(number) for number in held.split(",")])
+            nothing = self._pushing.submit(
+                self._source.name, self._table().slice(0, 0).select(list(self._source.columns)),
+                advance=Advance({REPLAYED: held}, {REPLAYED: ""}),
+            )  # fmt: skip
+            nothing.result()
 
     def discard(self, ids: Sequence[int] | None) -> int:
         """Erase rows without pushing them; how many. ids: only these."""

@@ -14,6 +14,7 @@ from featurestore.materialize.lease import Holder, alive_holder
 from featurestore.online.source_state import NEVER, SourceState, served_as_of, state_key
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.project import Project
+from featurestore.push.quarantine import PushedQuarantine
 from featurestore.registry.differences import Differences
 from featurestore.registry.rollout import held_views
 from featurestore.report import Report, ReportTable, instant_json, plain, plain_fields, shown_instant
@@ -49,6 +50,8 @@ class PushStatus:
     """How far each partition of its stream was read; empty where it has none, or none was read yet."""
     poison: int = 0
     """Messages of its stream that could not be taken and are kept aside."""
+    quarantined: int = 0
+    """Rows that do not meet what is expected of them and are kept aside."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, instants as RFC 3339."""
@@ -238,6 +241,7 @@ def _log_status(project: Project, source: PushSource, state: SourceState | None,
         sum(segment.rows or 0 for segment in late),
         partitions,
         0 if source.stream is None else project.poison.count(source.name),
+        PushedQuarantine(source, offline, project.pushing).count(),
     )
 
 
@@ -348,6 +352,11 @@ def _notes(views: Sequence[ViewStatus]) -> Iterator[str]:
             f"{log.rows} rows in {log.segments} segments, {log.bytes} bytes"
         )
         yield from _stream_notes(log)
+        if log.quarantined:
+            yield (
+                f"push source '{log.source}': {log.quarantined} rows are in quarantine; see featurestore quarantine show "
+                f"{log.source}"
+            )
     for view in views:
         if view.run is not None:
             far = (

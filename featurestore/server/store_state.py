@@ -54,6 +54,7 @@ class StoreState(Collector):
         allowed = _gauge("view_freshness_seconds", "How old that row may be, as the view says", *VERSION)
         pending = _gauge("push_pending_rows", "Rows in the log that are not in the records yet", "source")
         size = _gauge("push_log_bytes", "Bytes of a push log", "source")
+        aside = _gauge("quarantined_rows", "Pushed rows that are kept aside in quarantine", "source")
         running = _gauge("materialize_run_keys", "Keys that a run of materialize that goes on is to write", *VERSION)
         written = _gauge("materialize_run_written_keys", "Keys of these that it has written", *VERSION)
         streams = _stream_families()
@@ -78,8 +79,9 @@ class StoreState(Collector):
             assert log.pending is not None
             pending.add_metric([source], log.pending)
             size.add_metric([source], log.bytes)
+            aside.add_metric([source], log.quarantined)
             _add_stream(streams, log)
-        return served, behind, stale, age, allowed, running, written, pending, size, *streams.values()
+        return served, behind, stale, age, allowed, running, written, pending, size, aside, *streams.values()
 
     def _runs(self) -> Sequence[Metric]:
         """The last run of materialize of each applied view, of which the registry has a journal, whichever process ran it."""
@@ -106,7 +108,11 @@ class StoreState(Collector):
                 if view in applied:
                     family.add_metric([view, run.fingerprint], read(run))
             families.append(family)
-        return families
+        unmet = _gauge("view_unmet_rows", "Rows that did not meet an expectation at that run", *VERSION, "expectation")
+        for view, run in last.items():
+            for expectation, rows in run.detail.get("unmet", {}).items() if view in applied else ():
+                unmet.add_metric([view, run.fingerprint, expectation], rows)
+        return [*families, unmet]
 
     def _audits(self) -> Sequence[Metric]:
         """What the last audit of each service found, whichever process made it."""
