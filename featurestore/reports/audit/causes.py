@@ -7,6 +7,7 @@ CAUSES = {
     "late data": "without the files that the store saw only after the value was computed, training says what was served",
     "definition changed": "it is what another version of the definition gives",
     "request value differed": "training used other keys or request values than the request brought",
+    "quarantined": "training with the rows that do not meet what is expected says what was served",
     "type or encoding": "it is training's value, gone through a narrower type or a default",
     "online store went back": "it is what training says for the instant to which the online store was found to have gone back",
     "not materialized": "it is what the key had before: rows that were known did not reach the online store",

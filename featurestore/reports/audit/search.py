@@ -78,7 +78,7 @@ class Search:
     def run(self) -> None:
         """Try every cause, until all values have one."""
         steps = (
-            self._version_served, self._request, self._files, self._type, self._returns, self._erased, self._instants,
+            self._version_served, self._request, self._files, self._quarantined, self._type, self._returns, self._erased, self._instants,
             self._other_versions,
         )  # fmt: skip
         for step in steps:
@@ -196,6 +196,15 @@ class Search:
                 self._settle_same(
                     rows, said, "late data", f"computed at {to_datetime(instant)}, before {shown} was first seen"
                 )
+
+    def _quarantined(self) -> None:
+        """Training gives what was served, where it counts the rows that do not meet what is expected."""
+        part = self.question.part
+        if part.view.expectations:
+            rows = np.flatnonzero(self._any_open)
+            counting = replace(part, view=replace(part.view, expectations=()))
+            said = self._ask(rows, self.question.as_of[rows], part=counting)
+            self._settle_same(rows, said, "quarantined", "rows were counted that do not meet what is expected")
 
     def _type(self) -> None:
         """The value was put through something narrower."""
