@@ -152,6 +152,14 @@ def _http(root: str) -> list[Comparison]:
     return found
 
 
+def _console(_: str) -> list[Comparison]:
+    told = {"connections": 4, "seconds": 8.0}
+    looked = Job("somebody looks", "benchmarks.visitors:looked_at_route", {**told, "looks": True})
+    alone = Job("nobody looks", "benchmarks.visitors:looked_at_route", {**told, "looks": False})
+    lines = (Line("p99_ms", against=1), Line("p50_ms", against=1), Line("requests_per_s", against=1))
+    return [Comparison("http 1 × 100, 4 connections, console", (looked, alone), lines, served_wide)]
+
+
 def _client(root: str) -> list[Comparison]:
     found = []
     for keys, rounds in ((1, 3_000), (100, 400)):
@@ -319,6 +327,7 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "materialize": _materialize,
     "lookup": _lookup,
     "http": _http,
+    "console": _console,
     "client": _client,
     "serving-log": _serving_log,
     "imports": _imports,
