@@ -81,7 +81,7 @@ class PageFrame:
                 groups.setdefault(kind.group, []).append(kind)
         return groups
 
-    def _url(self, kind: str, name: str = "", **query: object) -> str:
+    def _url(self, kind: str, name: str = "", /, **query: object) -> str:
         asked = {word: str(value) for word, value in query.items() if value not in (None, "")}
         return self._addresses.page(kind, name, asked) or ""
 

@@ -53,6 +53,20 @@ def test_each_link_leads_somewhere(used: httpx.Client) -> None:
             assert "49" not in page.text.replace("2024", "").split("{{ 7*7 }}"), address
 
 
+@pytest.mark.parametrize(
+    "address", ["", "/catalog", "/view/things", "/lineage/things", "/training", "/activity", "/runs"]
+)
+def test_any_word_may_stand_in_an_address(used: httpx.Client, address: str) -> None:
+    """Also one that the templates use for something else; exports have it too."""
+    words = ["self", "kind", "name", "query", "format ", "url", "tables", "title", "data", "a b", "", HOSTILE]
+    answer = used.get(f"/ui{address}", params=dict.fromkeys(words, "feature view"))
+    assert answer.status_code == 200
+    exports = [link for link in read(answer).links() if "format=csv" in link]
+    for link in exports:
+        assert "kind=feature+view" in link
+        assert used.get(link).status_code == 200
+
+
 def test_json_of_each_page_is_json(used: httpx.Client) -> None:
     named = {"entity": "thing", "source": "files", "view": "things", "feature": "things:x", "function": "with_fee", "service": "model",
              "lineage": "things"}  # fmt: skip
