@@ -157,7 +157,7 @@
     pointers.set(event.pointerId, event);
   });
   for (const name of ["pointerup", "pointercancel"]) addEventListener(name, (event) => pointers.delete(event.pointerId));
-  place.addEventListener("click", (event) => { if (moved > 6) event.preventDefault(); }, true); // it was a drag, and no click
+  place.addEventListener("click", (event) => { if (event.detail > 0 && moved > 6) event.preventDefault(); }, true); // it was a drag; a key has no detail
   place.addEventListener("dragstart", (event) => event.preventDefault());
   place.addEventListener("wheel", (event) => {
     if (svg === null || !(event.ctrlKey || event.metaKey || event.shiftKey)) return; // else the page scrolls
