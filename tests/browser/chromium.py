@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, FloatRect, Page, sync_playwright
 
 FETCHED = Path(__file__).parents[2] / ".chromium" / "usr" / "lib"
 SWITCHES = (
@@ -20,6 +20,14 @@ SWITCHES = (
     "--disable-background-networking", "--disable-component-update", "--disable-quic", "--disable-sync",
     "--font-render-hinting=none",
 )  # fmt: skip
+
+
+PATIENCE_MS = 300_000
+"""How long a page is waited for on a machine that does much else."""
+
+
+PICTURE_PIXELS = 720
+"""How high a picture is at most."""
 
 
 class Width(NamedTuple):
@@ -70,6 +78,7 @@ class Visitor:
             **words,
         )
         self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
         self.complaints: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", self._hear)
@@ -111,6 +120,17 @@ class Visitor:
         """By how many pixels the page is wider than the screen."""
         root = "document.documentElement"
         return int(self.page.evaluate(f"{root}.scrollWidth - {root}.clientWidth"))
+
+    def picture(self, path: Path, begins: str = "body") -> None:
+        """A file of what there is to see, from where something of the page begins."""
+        path.parent.mkdir(exist_ok=True)
+        wide, high = self.width.pixels
+        self.page.mouse.move(0, 0)
+        top = float(
+            self.page.locator(begins).first.evaluate("(one) => one.getBoundingClientRect().top + window.scrollY")
+        )
+        clip: FloatRect = {"x": 0, "y": max(0, top - 8), "width": wide, "height": min(high, PICTURE_PIXELS)}
+        path.write_bytes(self.page.screenshot(animations="disabled", scale="css", full_page=True, clip=clip))
 
     def close(self) -> None:
         """Go away."""
