@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, ManualClock, PushSource, on_demand
+from featurestore.declare.arguments import KINDS
 from featurestore.errors import FeatureStoreError
 from featurestore.serving.online_result import OnlineResult
 from featurestore.training.training_frame import TrainingFrame
@@ -435,3 +436,13 @@ def test_one_name_and_one_definition_are_lists_of_one(store: FeatureStore) -> No
     assert store.plan(SERVICE).digest == store.plan([SERVICE]).digest
     assert store.verify("view").ok
     assert [*store.availability("view").views] == ["view"]
+
+
+NOT_LOOKED_AT: dict[type, list[Any]] = {bool: [True, False], int: [0, -1, 1 << 70], str: ["", "x"], type(None): [None]}
+"""By type values that are taken without a look where their type is enough."""
+
+
+@pytest.mark.parametrize("kind", [kind for _, kind in KINDS], ids=lambda kind: kind.said)
+def test_a_type_that_is_enough_is_enough(kind: Any) -> None:
+    """What is said of a type alone is what each of its values would be told."""
+    assert all(kind.fits(value) for of in kind.types for value in NOT_LOOKED_AT[of])

@@ -38,15 +38,16 @@ class Principal:
 
     def must(self, scope: str, *resources: str) -> None:
         """Raises ForbiddenError, which names what is missing, where it may not."""
+        if self.may(scope, *resources):
+            return
         if not self._has(scope):
             held = ", ".join(name for name in SCOPES if name in self.scopes) or "none"
             raise ForbiddenError(f"This takes the scope '{scope}'; {self.name} has: {held}", scope=scope)
-        if not self.may(scope, *resources):
-            missing = next(one for one in resources if one not in (self.only_on or ()))
-            kind, _, name = missing.partition(":")
-            raise ForbiddenError(
-                f"This takes the scope '{scope}' for {kind} '{name}'; {self.name} is limited to others", scope=scope
-            )
+        missing = next(one for one in resources if one not in (self.only_on or ()))
+        kind, _, name = missing.partition(":")
+        raise ForbiddenError(
+            f"This takes the scope '{scope}' for {kind} '{name}'; {self.name} is limited to others", scope=scope
+        )
 
     def _has(self, scope: str) -> bool:
         return scope in self.scopes or not self.scopes.isdisjoint(HELD_BY.get(scope, ()))

@@ -85,8 +85,9 @@ class Reread(Generic[T]):
     def at_hand(self) -> T | None:
         """The last reading, without waiting; None where one has to be waited for. AccessUnavailableError where it cannot be
         read, and was not for too long."""
-        if self._is_younger(self._ages.renew_seconds):
-            return self._at_hand()
+        held = self._held
+        if held is not None and self._clock() - held[1] < self._ages.renew_seconds:
+            return held[0]
         may_try = self._may_try()
         if self._is_younger(self._ages.wait_seconds):
             if may_try and not self._reads:

@@ -17,10 +17,12 @@ V = TypeVar("V", bound=Callable[..., Any])
 
 
 class _Kind(NamedTuple):
-    """said: what an argument of this kind is, {} being its name. fits: whether a value is one."""
+    """said: what an argument of this kind is, {} being its name. fits: whether a value is one. types: those of which every value is
+    one, so that it is not asked."""
 
     said: str
     fits: Callable[[Any], bool]
+    types: frozenset[type] = frozenset()
 
 
 def checked(verb: V) -> V:
@@ -47,8 +49,9 @@ def _held(verb: V, kinds: Mapping[str, _Kind]) -> V:
     looked_at = [(place, name, kinds[name]) for place, name in enumerate(places) if name in kinds]
 
     def given(args: tuple[Any, ...], said: dict[str, Any]) -> Sequence[Any]:
-        for name in said.keys() - names:
-            _refuse(verb, name)
+        if not names.issuperset(said):
+            for name in said.keys() - names:
+                _refuse(verb, name)
         if len(args) > len(places):
             _refuse(verb, BY_PLACE)
         own = list(args)
@@ -56,7 +59,7 @@ def _held(verb: V, kinds: Mapping[str, _Kind]) -> V:
             if place < len(own):
                 own[place] = _checked(name, own[place], kind)
         for name, kind in kinds.items():
-            if name in said:
+            if name in said and type(said[name]) not in kind.types:
                 said[name] = _checked(name, said[name], kind)
         return own
 
@@ -127,17 +130,24 @@ def _are_names(value: Any) -> bool:
     return is_list and all(isinstance(name, str) for name in value)
 
 
-TEXT = _Kind("text", lambda value: isinstance(value, str))
+NOTHING = type(None)
+TEXT = _Kind("text", lambda value: isinstance(value, str), frozenset({str}))
 NAMES = _Kind("a list of names of {}", _are_names)
 SOME_NAMES = _Kind("a list of names of {}", lambda value: value is None or _are_names(value))
 
 KINDS: list[tuple[Any, _Kind]] = [
-    (bool, _Kind("True or False", _is_flag)),
-    (int, _Kind("a whole number", _is_whole)),
-    (float, _Kind("a number", _is_number)),
-    (float | None, _Kind("a number, or None", lambda value: value is None or _is_number(value))),
+    (bool, _Kind("True or False", _is_flag, frozenset({bool}))),
+    (int, _Kind("a whole number", _is_whole, frozenset({int}))),
+    (float, _Kind("a number", _is_number, frozenset({int}))),
+    (
+        float | None,
+        _Kind("a number, or None", lambda value: value is None or _is_number(value), frozenset({int, NOTHING})),
+    ),
     (str, TEXT),
-    (str | None, _Kind("text, or None", lambda value: value is None or isinstance(value, str))),
+    (
+        str | None,
+        _Kind("text, or None", lambda value: value is None or isinstance(value, str), frozenset({str, NOTHING})),
+    ),
     (Sequence[str] | None, SOME_NAMES),
     (str | Sequence[str], _Kind("text, or a list of texts", lambda value: isinstance(value, str) or _are_names(value))),
 ]

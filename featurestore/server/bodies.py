@@ -272,7 +272,13 @@ def _read(body: bytes, fields: Sequence[str], of: str, *, limit: tuple[str, int]
 
 def may_have_long_texts(body: bytes, most: int) -> bool:
     """Whether there may be a text of more than so many bytes; without a backslash, a text is what stands between two quotes."""
-    return len(body) > most and (b"\\" in body or max(map(len, body.split(b'"'))) > most)
+    return len(body) > most and (b"\\" in body or any(_unquoted(body, at) > most for at in range(0, len(body), most)))
+
+
+def _unquoted(body: bytes, at: int) -> int:
+    """How many bytes without a quote there are around a place. Of so many that are longer than a step, each step meets one."""
+    end = body.find(b'"', at)
+    return (len(body) if end < 0 else end) - body.rfind(b'"', 0, at + 1) - 1
 
 
 def long_texts(rows: Sequence[Any], most: int) -> dict[str, tuple[int, int]]:

@@ -25,7 +25,7 @@ from featurestore.server.metrics import CLOSED, Metrics
 from featurestore.server.origins import BODIES, check_origin, check_type, has_body
 from featurestore.server.page import STYLE
 from featurestore.server.problems import ERROR, BadRequest, problem_of
-from featurestore.server.received import counted
+from featurestore.server.received import counted, headers_of
 from featurestore.server.request_ids import HEADER, note_ids, request_id_of
 
 _LOGGER = logging.getLogger("featurestore.server")
@@ -126,7 +126,7 @@ class HttpEdge:
         if self._compatible is not None:
             passing.route = self._compatible.route_of(scope, path)
         try:
-            headers = dict(scope["headers"])
+            headers = headers_of(scope)
             note_ids(scope, headers)
             if path not in ALWAYS:
                 self._limits.enter()

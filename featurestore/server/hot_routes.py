@@ -33,7 +33,7 @@ from featurestore.server.json_answers import json_body
 from featurestore.server.limits import SMALL_BYTES, SMALL_SECONDS, SMALL_VALUES, Room, ServerLimits
 from featurestore.server.metrics import Metrics
 from featurestore.server.problems import SENT_BYTES, HttpAnswer, LimitError
-from featurestore.server.received import received
+from featurestore.server.received import headers_of, received
 from featurestore.serving.online_result import OnlineResult
 from featurestore.settings import ServerConfig
 from featurestore.store import FeatureStore
@@ -69,6 +69,10 @@ class LookupForm(NamedTuple):
     media_type: str
 
 
+AS_JSON, AS_ARROW = LookupForm(read_request, json_body, JSON), LookupForm(read_request, arrow_body, ARROW)
+ARROW_ASKED = ARROW.encode()
+
+
 class HotCall(NamedTuple):
     """A request under way: who asks, what the client calls it, when it came by the monotonic clock, and the bytes that it has taken."""
 
@@ -94,7 +98,7 @@ class HotRoutes:
         self, answers: Callable[[HotCall, bytes], Awaitable[HttpAnswer]], scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Read a request's body, and send what is answered to it."""
-        headers, principal, came = dict(scope["headers"]), principal_of(scope), monotonic()
+        headers, principal, came = headers_of(scope), principal_of(scope), monotonic()
         given = request_id(headers.get(b"x-request-id"))
         with Room(self._limits, principal.name) as room:
             body = await received(headers, receive, self._limits, room)
@@ -110,9 +114,8 @@ class HotRoutes:
 
     async def lookup(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
-        as_arrow = ARROW.encode() in dict(scope["headers"]).get(b"accept", b"")
-        form = LookupForm(read_request, *((arrow_body, ARROW) if as_arrow else (json_body, JSON)))
-        await self.take(partial(self.looked_up, form), scope, receive, send)
+        as_arrow = ARROW_ASKED in headers_of(scope).get(b"accept", b"")
+        await self.take(partial(self.looked_up, AS_ARROW if as_arrow else AS_JSON), scope, receive, send)
 
     async def looked_up(self, form: LookupForm, call: HotCall, body: bytes) -> HttpAnswer:
         """The answer to a lookup in one of its forms."""

@@ -192,9 +192,10 @@ class HttpAnswer(NamedTuple):
     def start(self) -> Message:
         """The ASGI message with which it begins."""
         length = sum(map(len, self.pieces))
-        given = [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
-        own = [(b"content-type", self.media_type.encode()), (b"content-length", b"%d" % length)]
-        return {"type": "http.response.start", "status": self.status, "headers": own + given}
+        headers = [(b"content-type", self.media_type.encode()), (b"content-length", b"%d" % length)]
+        if self.headers:
+            headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
+        return {"type": "http.response.start", "status": self.status, "headers": headers}
 
     async def __call__(self, send: Send) -> None:
         """Send it over ASGI, not more at once than the server shall keep until the client takes it."""

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from featurestore.server.limits import SMALL_BYTES, Room, ServerLimits
+
+HEADERS = "featurestore.headers"
+"""Where the scope of a request has its headers by name, once the edge has read them."""
+
+
+def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
+    """The headers of a request by their names, which are in lower case; of two of one name the last."""
+    found: Mapping[bytes, bytes] | None = scope.get(HEADERS)
+    if found is None:
+        found = scope[HEADERS] = dict(scope["headers"])
+    return found
 
 
 async def received(headers: Mapping[bytes, bytes], receive: Receive, limits: ServerLimits, room: Room) -> bytes:

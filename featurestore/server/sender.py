@@ -7,6 +7,8 @@ from collections.abc import Callable
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
+from featurestore.server.request_ids import HEADER
+
 LINES_HELD = 1_000
 """Lines of heads that are kept."""
 
@@ -64,11 +66,13 @@ class Sender:
                 name, value = pair[0].lower(), pair[1]
                 if name in _FRAMING:
                     return False
-                line = _line(name, value)
                 if name == _LENGTH:
                     length = int(value)
+                    line = b"content-length: %d\r\n" % length
                 else:
-                    _keep(pair, line)
+                    line = _line(name, value)
+                    if name != HEADER:  # which is another one in each answer
+                        _keep(pair, line)
             lines.append(line)
         if length is None:
             return False

@@ -176,7 +176,7 @@ class OnlineResult:
     @property
     def is_unavailable(self) -> bool:
         """Whether the online store could not be reached, so that the values are defaults."""
-        return any(answer.as_of is None for answer in self.parts.values())
+        return None in [answer.as_of for answer in self.parts.values()]
 
     @property
     def stale(self) -> dict[str, bool]:

@@ -10,9 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from featurestore import Count, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.errors import ManifestError
+from featurestore.server.bodies import may_have_long_texts
 from featurestore.types import Int64, String, Timestamp
 from tests.server.test_http import serving
 from tests.small import NOON, THING, opened, raised, spine
@@ -125,8 +128,8 @@ def test_nothing_within_a_body_is_a_path(client: httpx.Client, store: FeatureSto
 
 def test_a_path_without_a_name_is_no_manifest(store: FeatureStore) -> None:
     """In Python, where a manifest may be a file."""
-    for given in ("", ".", "/"):
-        assert "is no file" in raised(ManifestError, lambda given=given: store.load_manifest(given))
+    for path in ("", ".", "/"):
+        assert "is no file" in raised(ManifestError, lambda path=path: store.load_manifest(path))
 
 
 @pytest.mark.parametrize("features", [["view:nope"], ["view:n", "view:n"], ["view:n", "view"], "view:nope", ["nope"]])
@@ -135,3 +138,15 @@ def test_features_that_there_are_not_are_the_client_s_mistake(client: httpx.Clie
     answer = client.post("/v1/online-features", json={"features": features, "rows": [{"id": 1}]})
     assert answer.status_code in {404, 422}
     assert ".py" not in answer.json()["detail"]
+
+
+@given(st.text('ab"', max_size=60).map(str.encode), st.integers(1, 12))
+def test_a_long_text_is_found_wherever_it_stands(body: bytes, most: int) -> None:
+    """What is looked at in steps is what is looked at piece by piece."""
+    assert may_have_long_texts(body, most) == (len(body) > most and max(map(len, body.split(b'"'))) > most)
+
+
+def test_a_text_with_backslashes_may_be_long() -> None:
+    """A quote after one does not end it."""
+    assert may_have_long_texts(b'{"a":"%s"}' % (b'\\"' * 40), 20)
+    assert not may_have_long_texts(b'{"a":"\\"b"}', 20)
