@@ -175,7 +175,9 @@ def _told(project: Project, hour: _ServedHour, between: Callable[[], None]) -> T
     if gathering is None:
         return None
     damaged: list[Path] = []
-    for rows, _ in chunks(hour.files, hour.begins, hour.begins + HOUR_US, damaged=damaged.append):
+    columns = {feature_column(column.name) for column in version.columns}
+    until = hour.begins + HOUR_US
+    for rows, _ in chunks(hour.files, hour.begins, until, damaged=damaged.append, columns=columns):
         told = answered(rows)
         gathering.add(partial(_columns, told, version), told.num_rows)
         between()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from pathlib import Path
@@ -109,11 +109,17 @@ Libraries = dict[str, set[str]]
 
 
 def chunks(
-    files: Sequence[Path], since: int | None, until: int | None, *, damaged: Callable[[Path], object]
+    files: Sequence[Path],
+    since: int | None,
+    until: int | None,
+    *,
+    damaged: Callable[[Path], object],
+    columns: Container[str] | None = None,
 ) -> Iterator[tuple[pa.Table, Libraries]]:
     """The rows that were answered from `since` to before `until` (µs), some at a time, with what served them.
 
-    damaged: told of each file that is not what was written, which is left out.
+    damaged: told of each file that is not what was written, which is left out. columns: those to read, beside times and the instants
+    that were served; None: all.
     """
     of = pa.timestamp("us", "UTC")
     condition = pc.scalar(True)
@@ -127,7 +133,9 @@ def chunks(
         try:
             if not is_sound(path):
                 raise OSError
-            found = restored(pads.dataset(str(path), format="parquet").to_table(filter=condition))
+            file = pads.dataset(str(path), format="parquet")
+            wanted = [name for name in file.schema.names if columns is None or _is_wanted(name, columns)]
+            found = restored(file.to_table(columns=wanted, filter=condition))
             wrote = store_version(found.schema.metadata)
         except FileNotFoundError:
             raise
@@ -141,6 +149,10 @@ def chunks(
             yield from _cut(waiting, libraries)
             waiting, libraries = [], {}
     yield from _cut(waiting, libraries)
+
+
+def _is_wanted(name: str, columns: Container[str]) -> bool:
+    return name == "time" or name.startswith(AS_OF) or name in columns
 
 
 def _cut(tables: Sequence[pa.Table], libraries: Libraries) -> Iterator[tuple[pa.Table, Libraries]]:
