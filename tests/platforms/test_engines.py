@@ -26,13 +26,17 @@ from featurestore import (
     FeatureService,
     FeatureStore,
     FeatureView,
+    InRange,
     Latest,
     ManualClock,
+    Matches,
     Mean,
+    NotNull,
     ParquetSource,
     Sum,
+    Unique,
 )
-from featurestore.errors import SourceError, SpineError
+from featurestore.errors import ExpectationError, SourceError, SpineError
 from featurestore.types import Int64, Timestamp
 from tests import golden_project
 from tests.draws import draws
@@ -161,6 +165,46 @@ def test_a_correction_that_moves_a_row_to_another_key(engine: EngineKind, tmp_pa
     with FeatureStore.local(clock=ManualClock(NOON)) as store:
         found, _ = engine.same(store, spine, views, tmp_path, with_status=True, partitions=5)
     assert len({*found["view__n"].to_pylist()}) > 3
+
+
+def test_rows_that_are_not_as_expected(engine: EngineKind, tmp_path: Path) -> None:
+    """A quarantined version leaves the good one in place, in each view by what it expects; how many are left out is counted once, and
+    where one refuses there is no frame."""
+    number = 40
+    rows: dict[str, Any] = {
+        "row": [n // 2 for n in range(number)],
+        "user": [n // 2 % 7 for n in range(number)],
+        "at": [ago(9)] * number,
+        "seen": [ago(6 - n % 2) for n in range(number)],
+        "gone": [n % 11 == 0 for n in range(number)],
+        "x": [500.0 if n % 3 == 0 else float(n) for n in range(number)],
+        "code": ["B" if n % 5 == 0 else None if n % 4 == 0 else "A" for n in range(number)],
+    }
+    path = write(tmp_path / "rows.parquet", **rows)
+    low = InRange("x", at_most=100, otherwise="quarantine")
+
+    def views(refused: bool = False) -> list[FeatureView]:
+        source = ParquetSource(
+            "rows", path, event_time="at", known_at="seen", identity="row", deleted="gone",
+            expectations=[low, NotNull("code", otherwise="warn"), Unique(["row", "seen"])],
+        )  # fmt: skip
+        features = {"x": Latest("x"), "n": Count(window="2d"), "sum": Sum("x", window="2d")}
+        own = Matches("code", "A", otherwise="refuse" if refused else "quarantine")
+        return [
+            FeatureView(name, entity=USER, source=source, refresh="1h", features=features, expectations=said)
+            for name, said in (("plain", []), ("strict", [own]))
+        ]
+
+    spine = spine_of([{"user": user, "event_timestamp": ago(at)} for user in range(8) for at in (0, 5.5, 7)])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        found, _ = engine.same(store, spine, views(), tmp_path, with_status=True, partitions=5)
+        expected = store.get_historical_features(spine, views()).manifest["unmet_expectations"]
+        manifest = engine.frame(store, spine, views(), tmp_path / "counted")
+        assert manifest["unmet_expectations"] == expected
+        assert expected["strict"][low.title] == expected["plain"][low.title] > 3
+        with pytest.raises(ExpectationError, match="do not meet Matches"):
+            engine.frame(store, spine, views(refused=True), tmp_path / "refused")
+    assert found["plain__n"].to_pylist() != found["strict__n"].to_pylist()
 
 
 def test_null_keys_and_a_hot_key_are_answered(engine: EngineKind, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from featurestore import FeatureStore, RedisStream
+from featurestore import FeatureStore, InRange, RedisStream
 from featurestore.errors import (
     ConfigError,
     DeposedError,
@@ -171,12 +171,16 @@ def planted(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
 def test_whoever_dies_between_two_steps_neither_loses_nor_doubles(
     opened: Opened, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Killed before or after any step of a batch, the next consumer leaves every row, late row and poison message there once."""
+    """Killed before or after any step of a batch, the next consumer leaves every row, late row, row in quarantine and poison message
+    there once; a row that is refused for what it says is such a message."""
     store = opened()
-    store.apply([declared(STREAM)])
+    expected = [InRange("amount", at_most=1000, otherwise="quarantine"), InRange("amount", at_least=0)]
+    store.apply([declared(STREAM, expectations=expected)])
     add(redis, text(0))
     assert consumed(store).accepted == 1
-    add(redis, *map(text, range(1, 6)), b"nonsense", text(6), text(100, minutes=9 * 24 * 60))
+    add(redis, *map(text, range(1, 6)), b"nonsense", text(6), text(100, minutes=9 * 24 * 60), text(200, amount=5000.0))
+    refused = text(300, amount=-1.0)
+    add(redis, refused)
     with monkeypatch.context() as planting:
         planted(planting, step)
         with pytest.raises(Killed):
@@ -185,7 +189,9 @@ def test_whoever_dies_between_two_steps_neither_loses_nor_doubles(
         consumed(after)
         assert logged(after) == list(range(7))
         assert logged(after, "late") == [100]
-        assert [one.message.value for one in after.poison("swipes")] == [b"nonsense"]
+        assert logged(after, "quarantine") == [200]
+        assert [one.message.value for one in after.poison("swipes")] == [b"nonsense", refused]
+        assert "does not meet InRange('amount', at_least=0)" in after.poison("swipes")[1].reason
         assert served(after) == 7
         assert consumed(after) == (0,) * 6
 
