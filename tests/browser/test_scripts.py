@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from featurestore import FeatureStore
+from featurestore.console.static_site import build
 from tests.browser.chromium import DESKTOP, Visitor
 from tests.console_pages.project import project
 from tests.server.test_http import serving
@@ -45,6 +47,22 @@ def test_the_catalog_is_searched_as_one_types(visitor: Visitor) -> None:
     expect(search).to_have_value("counts")
     search.fill("")
     expect(page.locator("#found tbody tr")).to_have_count(2, timeout=PATIENCE_MS)
+
+
+def test_a_static_catalog_is_searched_without_a_server(browser: Browser, store: FeatureStore, tmp_path: Path) -> None:
+    """Opened from the disk, where its graphs are drawn too."""
+    build(store, tmp_path / "site")
+    page = browser.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    page.locator("#filter").fill("counts :n")
+    expect(page.locator("#found tbody tr:visible")).to_have_count(1, timeout=PATIENCE_MS)
+    page.locator("#found tbody tr:visible a").click()
+    page.get_by_role("link", name="Lineage").click()
+    expect(page.locator("#graph svg")).to_be_visible(timeout=PATIENCE_MS)
+    assert complaints == []
+    page.close()
 
 
 def test_the_graph_is_moved_and_thinned_out_and_leads_on(visitor: Visitor) -> None:

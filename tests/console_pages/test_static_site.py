@@ -47,6 +47,9 @@ def test_each_link_leads_to_a_file(store: FeatureStore, site: Path) -> None:
     } <= names
     text = Read((site / "index.html").read_text()).text
     assert HOSTILE in text
+    first = Read((site / "index.html").read_text())
+    assert "filter.js" in str([one.get("src") for one in first.all("script")])  # hidden until it runs
+    assert [form for form in first.all("form") if "hidden" not in form] == []
     assert "Freshness" not in (site / "view" / "things.html").read_text()
 
 
