@@ -60,6 +60,11 @@ class Console:
             return ConsoleAnswer(HTML, frame.page(model, kind.kind, name, query))
         return _exported(model, said, query.get("table"))
 
+    def takes_long(self, path: str, query: Mapping[str, str]) -> bool:
+        """Whether an answer may take minutes, so that others should not wait behind it."""
+        kind = self._kinds.get(path.partition("/")[0])
+        return kind is not None and kind.takes_long and PageRequest("", query).is_run
+
     def _found(self, path: str) -> tuple[PageKind, str]:
         word, _, name = path.partition("/")
         kind = self._kinds.get(word)

@@ -9,7 +9,7 @@ from featurestore.console.page import PageLink, PageState, PageTable
 from featurestore.report import ReportTable, shown_instant, typed_cell
 from featurestore.reports.explain.explanation import Explanation
 
-LEVELS = {"chosen": "good", "ended": "warn", "not yet known": "warn", "invalid": "bad"}
+LEVELS = {"chosen": "good", "ended": "warn", "not yet known": "warn", "invalid": "bad", "quarantined": "bad"}
 """How verdicts are marked; those that are left out are plain."""
 
 STATUS_LEVELS = {"PRESENT": "good", "MISSING": "plain", "EXPIRED": "warn"}

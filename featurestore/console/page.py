@@ -87,6 +87,11 @@ class PageRequest:
         """A word of the address, without blanks around it; None where it is not there or empty."""
         return self.query.get(name, "").strip() or None
 
+    @property
+    def is_run(self) -> bool:
+        """Whether what takes long is to be done now: a page asks for it when it is there, and an export at once."""
+        return self.word("run") is not None or self.query.get("format", "html") != "html"
+
     def number(self, name: str, default: int, *, most: int) -> int:
         """A whole number of the address, from 0 to `most`; RequestError where it is none."""
         said = self.word(name)
@@ -101,7 +106,8 @@ class PageRequest:
 class PageKind:
     """A kind of page. kind: the word in its address, "" for the first page; title: what the navigation calls it. model: calls an
     operation of the store and says what is shown; is_named: whether it is about one thing, whose name ends the address; scope:
-    what whoever looks must have; is_listed: whether the navigation has it; group: the part of the navigation."""
+    what whoever looks must have; is_listed: whether the navigation has it;
+    takes_long: whether an operation may take minutes where `is_run` is so; group: the part of the navigation."""
 
     kind: str
     title: str
@@ -109,6 +115,7 @@ class PageKind:
     is_named: bool = False
     scope: str = "read"
     is_listed: bool = True
+    takes_long: bool = False
     is_static: bool = False
     """Whether a static site has it."""
     group: str = "What exists"

@@ -30,11 +30,15 @@ MEANINGS = {
     "deleted": "says that its row is deleted",
     "invalid": "lacks a key, a time or an identity",
     "other key": "belongs to another key by now",
+    "quarantined": "does not meet what is expected of it",
 }
 """Verdict → what it says of a row, in few words."""
 
 WIDTH, LEFT, RIGHT = 960.0, 190.0, 940.0
 BAND_HEIGHT, LANE_HEIGHT, WORD_HEIGHT, FOOT_HEIGHT = 22.0, 34.0, 15.0, 30.0
+
+CHARACTER_WIDTH = 7.0
+"""A character of a name, roughly."""
 
 WORD_WIDTH = 90.0
 """How near to the right edge a word no longer fits around its line."""
@@ -60,6 +64,9 @@ class Band:
     """How long it is: "window 1d"."""
     names: str
     """The features whose window it is."""
+    names_x: float
+    """Where these stand: in the window, or before it where they have no room there."""
+    anchor: str
     left: float
     right: float
     y: float
@@ -206,7 +213,11 @@ def _band(y: float, span: Span, names: list[str], axis: TimeAxis, explanation: E
     length = show_duration(view.ttl or 0) if of_ttl else show_duration(span.length or 0)
     word = f"{'ttl' if of_ttl else 'window'} {length}" + (f", {show_duration(span.offset)} ago" if span.offset else "")
     told = f"{word}: {', '.join(names)}; rows after {_shown(start)} and up to {_shown(end)} count"
-    return Band(word, _few(names), axis.x(start), axis.x(end), y, told)
+    left, right, shown = axis.x(start), axis.x(end), _few(names)
+    needed = len(shown) * CHARACTER_WIDTH + 10
+    is_before = right - left < needed < left - LEFT
+    names_x, anchor = (left - 5, "end") if is_before else (left + 5, "start")
+    return Band(word, shown, names_x, anchor, left, right, y, told)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ SECURITY = (
 """The headers of the console's answers: scripts and styles are its own files, and nothing else is loaded or framed."""
 
 THREADS = 2
-"""Threads that make pages."""
+"""Threads that make pages. What may take minutes, such as an audit, has one of its own, in which one comes after the other."""
 
 WAITING = 20
 """Pages that are made or wait for that; those beyond are refused."""
@@ -75,11 +75,13 @@ class ConsoleRoutes:
         # Cookies of one host are those of all its ports.
         self._cookie = f"featurestore_{hashlib.sha256(store.config.project.encode()).hexdigest()[:8]}"
         self._threads = ThreadPoolExecutor(THREADS, "featurestore-console")
+        self._long = ThreadPoolExecutor(1, "featurestore-console-long")
         self._waiting = 0
 
     def close(self) -> None:
         """End the threads, once their pages are made."""
         self._threads.shutdown()
+        self._long.shutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that the edge has let through."""
@@ -113,7 +115,7 @@ class ConsoleRoutes:
             has_session=has_session,
         )  # fmt: skip
         try:
-            made = await self._beside(answer)
+            made = await self._beside(answer, self._long if self._console.takes_long(path, query) else self._threads)
         except FeatureStoreError as error:
             if query.get("format", "html") != "html":
                 raise
@@ -124,14 +126,14 @@ class ConsoleRoutes:
             return HttpAnswer(refused.status, HTML, [body], {**NOT_KEPT, **refused.headers})
         return HttpAnswer(200, made.media_type, [made.body], {**NOT_KEPT, **made.headers})
 
-    async def _beside(self, call: Callable[[], T]) -> T:
+    async def _beside(self, call: Callable[[], T], threads: ThreadPoolExecutor) -> T:
         """What is made in a thread of the console's, so that lookups wait neither for it nor behind it."""
         if self._waiting >= WAITING:
             raise LimitError("requests", f"{WAITING} pages are being made, and no more are taken", status=429)
         self._waiting += 1
         try:
             there = copy_context()
-            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(there.run, call))
+            return await asyncio.get_running_loop().run_in_executor(threads, partial(there.run, call))
         finally:
             self._waiting -= 1
 

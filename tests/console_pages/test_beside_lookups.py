@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
+from typing import Any
 
 import httpx
 import pytest
@@ -43,6 +44,30 @@ def test_lookups_are_answered_while_pages_are_made(store: FeatureStore, monkeypa
         finally:
             goes_on.set()
         assert [page.result(600).status_code for page in pages] == [200] * SLOW
+
+
+def test_no_page_waits_behind_an_audit(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are asked for; they are made one after the other, exports too."""
+    begun, goes_on, audit = threading.Semaphore(0), threading.Event(), store.audit
+
+    def slow_audit(**words: Any) -> object:
+        begun.release()
+        assert goes_on.wait(600)
+        return audit(**words)
+
+    monkeypatch.setattr(store, "audit", slow_audit)
+    asked = ["since=1d&run=1"] * THREADS + ["format=json"]
+    with serving(store) as client, ThreadPoolExecutor(len(asked)) as visitors:
+        pages = [visitors.submit(httpx.get, f"{client.base_url}/ui/audit?{words}", timeout=600) for words in asked]
+        try:
+            assert begun.acquire(timeout=600)
+            for page in ("", "/catalog", "/audit?since=1d", "/runs"):
+                assert client.get(f"/ui{page}").status_code == 200
+            assert not begun.acquire(blocking=False)
+            assert not any(page.done() for page in pages)
+        finally:
+            goes_on.set()
+        assert [page.result(600).status_code for page in pages] == [200] * len(asked)
 
 
 def test_more_pages_than_may_wait_are_refused(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:

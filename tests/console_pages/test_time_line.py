@@ -104,6 +104,10 @@ def test_the_stretch_that_is_drawn_can_be_chosen() -> None:
     """Each window's length is offered; a window that begins before is cut there."""
     explanation = explained({"hour": Count(window="1h"), "day": Count(window="1d")})
     assert windows(explanation) == [HOUR_US, 24 * HOUR_US]
+    assert {band.anchor for band in time_line(explanation).bands} == {
+        "start",
+        "end",
+    }  # a narrow one has its names before it
     near, far = (time_line(explanation, back=back) for back in windows(explanation))
     assert near.bands[1].left == near.left
     assert near.bands[0].right - near.bands[0].left > 10 * (far.bands[0].right - far.bands[0].left)

@@ -27,7 +27,7 @@ def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
         "services": sorted(applied), "feature": asked.word("feature") or "", "cause": asked.word("cause") or "",
         "is_asked": asked.word("since") is not None, "is_run": False, "facts": [], "notes": [],
     }  # fmt: skip
-    if asked.word("run") is None and asked.query.get("format", "html") == "html":
+    if not asked.is_run:
         return PageModel("audit.html", TITLE, form, (_last(store),))
     found = store.audit(
         since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), service=asked.word("service")
@@ -140,4 +140,4 @@ def _lateness(found: Audit) -> PageTable:
     return PageTable("lateness", "How late what was served was", table.header, table.rows, "Nothing was served.")
 
 
-PAGE = PageKind("audit", TITLE, audit, group="How it is")
+PAGE = PageKind("audit", TITLE, audit, takes_long=True, group="How it is")

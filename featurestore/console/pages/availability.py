@@ -18,7 +18,7 @@ def availability(store: FeatureStore, asked: PageRequest) -> PageModel:
         "since": asked.word("since") or SINCE, "view": asked.word("view") or "",
         "views": sorted(store.registry.current().document["views"]),
     }  # fmt: skip
-    if asked.word("run") is None and asked.query.get("format", "html") == "html":
+    if not asked.is_run:
         return PageModel("availability.html", "Availability", {**form, "is_measured": False})
     view = asked.word("view")
     found = store.availability(None if view is None else [view], since=since_asked(asked, SINCE))
@@ -59,4 +59,4 @@ def _row(one: Promise) -> tuple[object, ...]:
     )
 
 
-PAGE = PageKind("availability", "Availability", availability, group="How it is")
+PAGE = PageKind("availability", "Availability", availability, takes_long=True, group="How it is")

@@ -28,8 +28,7 @@ def drift(store: FeatureStore, asked: PageRequest) -> PageModel:
         "since": asked.word("since") or SINCE, "before": asked.word("before") or BEFORE, "every": asked.word("every") or "",
         "until": asked.word("until") or "", "is_asked": asked.word("since") is not None and service is not None, "is_run": False, "facts": [], "notes": [],
     }  # fmt: skip
-    is_run = asked.word("run") is not None or asked.query.get("format", "html") != "html"
-    if service is None or not is_run:
+    if service is None or not asked.is_run:
         return PageModel("drift.html", TITLE, form, (_last(store),))
     found = store.drift(
         service, baseline=_baseline(asked.word("baseline"), baselines), before=duration_asked(asked, "before", BEFORE),
@@ -117,4 +116,4 @@ def _distance(feature: FeatureDrift, distances: Mapping[str, float | None], meas
     return PageState(f"{value:.4g}", "bad") if is_beyond else float(f"{value:.4g}")
 
 
-PAGE = PageKind("drift", TITLE, drift, group="How it is")
+PAGE = PageKind("drift", TITLE, drift, takes_long=True, group="How it is")
