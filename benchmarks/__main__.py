@@ -1,4 +1,4 @@
-"""python -m benchmarks [training|materialize|lookup|http|console|client|serving-log|imports|windows|tiles|fast-paths|push|refresh|audit|explain|object-store|scale|all]
+"""python -m benchmarks [training|materialize|lookup|http|console|client|serving-log|imports|windows|tiles|fast-paths|push|refresh|audit|explain|object-store|scale|estimate|cluster|capacity|all]
 
 [--small] [--pairs N] [--json]
 """
@@ -33,7 +33,17 @@ def main(
     """Measure the product beside what one would write by hand, in turn, each call in a process of its own."""
     console = Console(stderr=True)
     chosen = list(GROUPS) if group.value == "all" else [group.value]
-    needs_data = not {*chosen} <= {"imports", "push", "console", "fast-paths", "object-store", "scale"}
+    needs_data = not {*chosen} <= {
+        "imports",
+        "push",
+        "console",
+        "fast-paths",
+        "object-store",
+        "scale",
+        "estimate",
+        "cluster",
+        "capacity",
+    }
     with console.status("generating the data, unless it is there"):
         root = str(dataset(small=small).root) if needs_data else ""
     made, failures = report.table(), 0

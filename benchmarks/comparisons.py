@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 
+from benchmarks.estimating import SHAPES
 from benchmarks.explaining import CASES
 from benchmarks.fast_paths import CASES as FAST_PATHS
 from benchmarks.object_store import stored_rows
 from benchmarks.pairs import Job
 from benchmarks.servers import (
     Told,
+    empty_cluster,
     empty_redis,
     filled_ranking,
     filled_redis,
     filled_tiles,
     nothing,
     served,
+    served_capacity,
     served_pushes,
     served_twice,
     served_wide,
@@ -37,16 +40,22 @@ class Line:
     against: int | None = None
     limit: float | None = None
     at_least: bool = False
+    within: bool = False
+    """That the ratio is neither above the limit nor below one over it."""
 
     def reached(self, value: float) -> bool | None:
         if self.limit is None:
             return None
+        if self.within:
+            return 1 / self.limit <= value <= self.limit
         return value >= self.limit if self.at_least else value <= self.limit
 
     @property
     def aim(self) -> str:
         if self.limit is None:
             return ""
+        if self.within:
+            return f"{1 / self.limit:g} – {self.limit:g} ×"
         return f"{'≥' if self.at_least else '≤'} {self.limit:,g}{'' if self.against is None else ' ×'}"
 
 
@@ -322,6 +331,51 @@ def _scale(_: str) -> list[Comparison]:
     return [*found, Comparison("optimize 12.5 M rows", (job,), (Line("cpu_s"), Line("peak_mb"), Line("written_mb")))]
 
 
+def _estimate(_: str) -> list[Comparison]:
+    found = []
+    for shape in SHAPES:
+        told = {"shape": shape, "threads": THREADS}
+        jobs = tuple(Job(name, f"benchmarks.estimating:{name}", told) for name in ("estimated", "taken"))
+        figures = ("rows", "written_mb", "cpu_s", "peak_mb")
+        found.append(
+            Comparison(shape, jobs, tuple(Line(figure, against=1, limit=2.0, within=True) for figure in figures))
+        )
+    return found
+
+
+def _cluster(_: str) -> list[Comparison]:
+    figures = [
+        f"{what}_{figure}"
+        for what in ("write", "read", "lookup")
+        for figure in ("server_us", "client_us", "per_cpu_s", "busiest")
+    ]
+    lines = tuple(Line(figure) for figure in [*figures, "most_of_one"])
+    job = Job("featurestore", "benchmarks.clusters:cluster")
+    return [
+        Comparison(f"keys of {number} Redis", (job,), lines, partial(empty_cluster, primaries=number))
+        for number in (1, 3, 6)
+    ]
+
+
+def _capacity(_: str) -> list[Comparison]:
+    ours, later, other = (
+        Job(form, "benchmarks.clusters:key_bytes", {"form": form}) for form in ("one instant", "two instants", "hash")
+    )
+    found = [
+        Comparison("memory of a key, 18 features", (ours, other), (Line("bytes_a_key", against=1), Line("stored_bytes")), empty_redis),
+        Comparison("memory of a key, two instants", (later, other), (Line("bytes_a_key", against=1), Line("stored_bytes")), empty_redis),
+    ]  # fmt: skip
+    figures = ("server_us", "redis_us", "requests_per_core", "primaries", "server_use", "primary_use", "p50_us", "p99_us", "p999_us",
+               "p99_after_us", "p999_after_us", "again", "one_server_wait_us", "formula_wait_us")  # fmt: skip
+    for keys in (1, 100):
+        for of, use in ((3, 0.4), (20, 0.6), (20, 0.8), (200, 0.6)):
+            told = {"keys": keys, "of": of, "use": use, "lost": True, "seconds": 3.0}
+            job = Job("simulated", "benchmarks.capacity:simulated", told)
+            name = f"{of} servers, in use {use:.0%}, one lost, {keys} keys a request"
+            found.append(Comparison(name, (job,), tuple(map(Line, figures)), served_capacity))
+    return found
+
+
 GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "training": _training,
     "materialize": _materialize,
@@ -340,4 +394,7 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "explain": _explain,
     "object-store": _object_store,
     "scale": _scale,
+    "estimate": _estimate,
+    "cluster": _cluster,
+    "capacity": _capacity,
 }

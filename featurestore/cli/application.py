@@ -29,6 +29,11 @@ FOUND = 3
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
+Estimated = Annotated[
+    bool,
+    typer.Option("--estimate", help="Only say how many rows and bytes, and what time and memory, it would take."),
+]
+
 At = Annotated[
     str | None,
     typer.Option("--at", metavar="T", help="The instant to take for now, ISO 8601, where the data ended long ago."),

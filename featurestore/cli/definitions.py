@@ -29,12 +29,18 @@ AcceptTypes = Annotated[
 ]
 
 
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - each is an option
     context: typer.Context,
     check: Annotated[bool, typer.Option("--check", help="Exit with 2 where there is something to apply.")] = False,
     keep: Keep = False,
     retire: Retire = None,
     accept_types: AcceptTypes = False,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate", help="Say, too, what rows, bytes, time and memory it takes to fill what is to be refilled."
+        ),
+    ] = False,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,10 +48,19 @@ def plan(
 
     Example: featurestore plan
     Example: featurestore plan --retire all
+    Example: featurestore plan --estimate
     """
     with opened(context, at=at) as store:
         made = store.plan(accept_types=accept_types, keep=keep, retire=retire or ())
-        print_found(made, as_json=as_json)
+        filling = store.estimate_plan(made) if estimate else None
+        if filling is None:
+            print_found(made, as_json=as_json)
+        elif as_json:
+            print_json({**made.to_dict(), "estimate": filling.to_dict()})
+        else:
+            print_report(made.report())
+            typer.echo("")
+            print_report(filling.report())
         if not as_json:
             _say_what_follows(context, store, made)
     if check and not made.is_empty:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import FOUND, AsJson, At, next_step, opened, place_of
+from featurestore.cli.application import FOUND, AsJson, At, Estimated, next_step, opened, place_of
 from featurestore.cli.output import print_found, print_json, print_report
 from featurestore.cli.streams import log_to_stderr, outlive_output
 from featurestore.cli.values import json_row, one_or_all, past
@@ -40,6 +40,7 @@ def materialize(  # noqa: PLR0913, PLR0917 - each is an option
         str | None, typer.Option(metavar="1m", help="With --follow: how often continuous views are looked after.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    estimate: Estimated = False,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,6 +49,7 @@ def materialize(  # noqa: PLR0913, PLR0917 - each is an option
     With --follow, of several processes one works, and another takes its place when it ends.
 
     Example: featurestore materialize
+    Example: featurestore materialize --full --estimate
     """
     from featurestore.clock import instant_of, wall_clock
     from featurestore.materialize.materialize import describe
@@ -57,12 +59,16 @@ def materialize(  # noqa: PLR0913, PLR0917 - each is an option
         if name[:1].isdigit():  # no name of a view, and a time where another feature store takes two
             raise typer.BadParameter(f"'{name}': {elsewhere('featurestore materialize', BY_PLACE)}.")
     if follow:
-        if full or as_json or at is not None:
-            raise typer.BadParameter("--follow goes with neither --full nor --json nor --at")
+        if full or as_json or estimate or at is not None:
+            raise typer.BadParameter("--follow goes with neither --full nor --json nor --at nor --estimate")
         _follow(context, views, every=every or "1m", quiet=quiet)
         return
     if every is not None:
         raise typer.BadParameter("--every goes with --follow alone")
+    if estimate:
+        with opened(context, at=at) as store:
+            print_found(store.estimate_materialize(views, full=full), as_json=as_json)
+        return
     with opened(context, at=at) as store:
         runs = store.materialize(views, full=full, progress=not quiet)
         applied = store.registry.current()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import AsJson, At, opened
+from featurestore.cli.application import AsJson, At, Estimated, opened
 from featurestore.cli.output import print_found, print_json, print_rows, rows_of_table
 from featurestore.cli.values import instant, json_row, one_or_all
 from featurestore.declare.sources import is_url
@@ -55,6 +55,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
             help="Take what was served at a row's instant, or up to so long before (0s: at it), where that is logged.",
         ),
     ] = None,
+    estimate: Estimated = False,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,12 +63,25 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
 
     Example: featurestore historical data/spine.parquet order_model -o training.parquet
     Example: featurestore historical data/spine.parquet order_model -o training --part-rows 1000000
+    Example: featurestore historical data/spine.parquet order_model -o training.parquet --estimate
     """
     if not is_url(spine) and not Path(spine).exists():
         raise SpineError(f"There is no {spine}")
     if part_rows is not None and from_log is not None:
         raise typer.BadParameter("a frame in parts is made of the query alone", param_hint="--from-log")
     with opened(context, at=at) as store:
+        if estimate:
+            found = store.estimate_historical_features(
+                spine,
+                one_or_all(features),
+                timestamp=timestamp,
+                timezone=timezone,
+                with_status=with_status,
+                with_event_time=with_event_time,
+                part_rows=part_rows,
+            )
+            print_found(found, as_json=as_json)
+            return
         if part_rows is not None:
             written = store.historical_parts(
                 output,
@@ -113,7 +127,7 @@ def _print_written(path: Path | str, manifest: dict[str, Any], *, as_json: bool)
             typer.echo(notice)
 
 
-def snapshot(
+def snapshot(  # noqa: PLR0913, PLR0917 - each is an option
     context: typer.Context,
     features: Annotated[list[str], typer.Argument(help="A feature service, or views and view:feature.")],
     at: Annotated[
@@ -127,6 +141,7 @@ def snapshot(
     ] = None,
     part_rows: PartRows = None,
     with_status: WithStatus = False,
+    estimate: Estimated = False,
     as_json: AsJson = False,
 ) -> None:
     """The values of every key as a lookup at an instant, or at each of several, would have been served.
@@ -136,9 +151,15 @@ def snapshot(
     Example: featurestore snapshot customer_orders --at 2025-01-05T00:00:00Z
     """
     moments = [instant(text, "--at") for text in at]
-    if part_rows is not None and output is None:
+    if part_rows is not None and output is None and not estimate:
         raise typer.BadParameter("--part-rows needs --output, the folder")
     with opened(context) as store:
+        if estimate:
+            found = store.estimate_snapshot(
+                one_or_all(features), at=moments, with_status=with_status, part_rows=part_rows
+            )
+            print_found(found, as_json=as_json)
+            return
         if part_rows is not None and output is not None:
             written = store.snapshot_parts(
                 output, one_or_all(features), at=moments, with_status=with_status, part_rows=part_rows

@@ -9,13 +9,14 @@ from typing import Any, Protocol, Self, TypeVar
 
 from featurestore.declare.sources import Source
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.engines.steps import Step, read_columns, steps_of
+from featurestore.engines.steps import Step, steps_of
 from featurestore.engines.tasks import AnswerTask, FunctionTask, TaskLimits
 from featurestore.errors import SourceError
 from featurestore.lazy import pa
 from featurestore.project import Project
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.source_columns import read_columns
 from featurestore.sources.object_stores import put
 from featurestore.sources.source_files import SourceFile
 from featurestore.store import FeatureStore

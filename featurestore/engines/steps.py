@@ -7,7 +7,7 @@ that lies in no Parquet file, and one of an entity without keys, is small: its r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from featurestore.declare.sources import ParquetSource, Source
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.rows import keys_stay
 from featurestore.semantics.service import ResolvedService, ServiceColumn, ServiceView
-from featurestore.semantics.source_columns import own_columns
+from featurestore.semantics.source_columns import read_columns
 from featurestore.semantics.view import ResolvedView
 from featurestore.types import FeatureType
 
@@ -53,16 +53,6 @@ class Step(NamedTuple):
     service: ResolvedService
     routes: tuple[Route, ...]
     sent: tuple[Source, ...]
-
-
-def read_columns(source: Source, views: Iterable[ResolvedView], raw: RawColumns) -> dict[str, str]:
-    """The own columns of a source that views read, with their DuckDB types, those of its derived columns among them. raw: all of its
-    columns."""
-    named = {column for view in views for column in view.raw}
-    if source.derived:  # any of which may name any column
-        named |= set(raw)
-    beside = {*source.derived, *own_columns(source)}
-    return {column: of for column, of in raw.items() if column in named and column not in beside}
 
 
 def goes_by_key(source: Source, part: ServiceView) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import Source
-from featurestore.semantics.columns import floored_sql, floored_type, instant_sql, read_sql
+from featurestore.semantics.columns import RawColumns, floored_sql, floored_type, instant_sql, read_sql
 from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.order import order_sql
 from featurestore.semantics.sql import quote
@@ -65,6 +65,16 @@ def own_columns(source: Source) -> tuple[str, ...]:
     if isinstance(source, PushSource):
         return (KNOWN_AT, REPLACES)
     return (ARRIVED,) if source.arrives else ()
+
+
+def read_columns(source: Source, views: Iterable[ResolvedView], raw: RawColumns) -> dict[str, str]:
+    """The own columns of a source that views read, with their DuckDB types, those of its derived columns among them. raw: all of its
+    columns."""
+    named = {column for view in views for column in view.raw}
+    if source.derived:  # any of which may name any column
+        named |= set(raw)
+    beside = {*source.derived, *own_columns(source)}
+    return {column: of for column, of in raw.items() if column in named and column not in beside}
 
 
 def known_of(source: Source, raw: Mapping[str, str]) -> str:

@@ -48,6 +48,14 @@ class OpenedSource(NamedTuple):
     columns: RawColumns
 
 
+class RowRange(NamedTuple):
+    """Consecutive rows of one of a source's files, which are numbered as the session lists them; a table and a frame have one."""
+
+    file: int
+    first: int
+    rows: int
+
+
 @dataclass(frozen=True)
 class SharedInstance:
     """What the sessions of one instance have in common: by source its files and which were asked for, by path the names of
@@ -176,12 +184,19 @@ class Session:
             own = own._replace(scan=self._arrived(source, own.scan, f"{name}_arrived", files))
         return own
 
-    def rows(self, source: Source, columns: Iterable[str]) -> pa.Table:
+    def rows(self, source: Source, columns: Iterable[str], *, ranges: Iterable[RowRange] | None = None) -> pa.Table:
         """Some columns of all rows of a source, and what the store adds to them: what another session can be given for its files.
-        Derived columns are none of these; they are computed by whoever reads the rows."""
+        Derived columns are none of these; they are computed by whoever reads the rows. ranges: only these rows."""
         own = self._arriving(source, f"rows_{next(self._numbers)}", self.files(source))
         named = ", ".join([*map(quote, columns), *own_columns(source)])
-        found: pa.Table = self.connection.sql(f"SELECT {named} FROM {own.scan.relation}").to_arrow_table()
+        all_rows = f"SELECT {named} FROM {own.scan.relation}"
+        if ranges is not None:
+            scan = own.scan
+            all_rows = " UNION ALL ".join(
+                f"{all_rows} WHERE {scan.file} = {file} AND {scan.row} >= {first} AND {scan.row} < {first + rows}"
+                for file, first, rows in ranges
+            )
+        found: pa.Table = self.connection.sql(all_rows).to_arrow_table()
         return found
 
     def _remembering(self, scan: Scan) -> Scan:

@@ -98,7 +98,7 @@ def historical_parts(
     is made of has changed.
     """
     files = SpineFiles.of(spine)
-    asked = {"spine": [list(file) for file in files.files], "part_rows": _whole(part_rows)}
+    asked = {"spine": [list(file) for file in files.files], "part_rows": whole_rows(part_rows)}
     work = _Work(folder, service, offline, options)
 
     def parts(_: Mapping[str, Any]) -> Iterator[FramePart]:
@@ -125,7 +125,7 @@ def snapshot_parts(
     check_snapshot(service)
     if not at:
         raise RequestError("at: a snapshot needs an instant, or several")
-    asked = {"at": list(at), "part_rows": _whole(part_rows)}
+    asked = {"at": list(at), "part_rows": whole_rows(part_rows)}
     work = _Work(folder, service, offline, options)
     keys_file = folder / KEYS
 
@@ -149,7 +149,8 @@ def snapshot_parts(
     return work.run(asked, now=now, begin=begin, parts=parts, rows=rows)
 
 
-def _whole(part_rows: Any) -> int:
+def whole_rows(part_rows: Any) -> int:
+    """How many rows a part has, as a caller says it; RequestError where that is no number of rows."""
     if type(part_rows) is not int or part_rows < 1:
         raise RequestError(f"part_rows is a number of rows, 1 or more, and not {part_rows!r}")
     return part_rows

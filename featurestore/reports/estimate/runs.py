@@ -1,0 +1,184 @@
+"""What runs of materialize will take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from featurestore.declare.sources import FileSource
+from featurestore.errors import FeatureStoreError
+from featurestore.materialize.records import PASS_KEYS, RecordQuery, collect
+from featurestore.materialize.run_plan import new_files
+from featurestore.online.view_codec import ViewCodec, unpack_watermark
+from featurestore.project import Project
+from featurestore.query.changed_keys import all_keys_sql
+from featurestore.registry.documents import view_from
+from featurestore.registry.steps import Plan, Refill
+from featurestore.reports.estimate.calibration import Calibration, Job, calibrated, memory_bytes
+from featurestore.reports.estimate.estimate import Estimate, EstimatedWork
+from featurestore.reports.estimate.frames import SizedSources
+from featurestore.reports.estimate.scale_model import KeyGroup, SampledSource, part_of
+from featurestore.reports.estimate.source_size import KeyCount, rows_between
+from featurestore.semantics.rows import visible_span
+from featurestore.semantics.view import ResolvedView
+from featurestore.sources.source_files import SourceFile
+
+ASKED_KEYS = 100_000
+"""Keys that the speed is measured with."""
+
+WRITE_CPU_US = {"lmdb": 2.2, "redis": 1.1}
+"""For each record that is written and read back, on the client's processors, by the scheme of the store's URL; a store is not written to
+for an estimate. Measured with 200,000 records of 180 bytes, in batches as runs write them."""
+
+OVERHEAD_BYTES = {"lmdb": 30, "redis": 90}
+"""What a store needs for each key beside the bytes of key and record."""
+
+
+def estimate_runs(project: Project, views: Sequence[str] | None, *, full: bool) -> Estimate:
+    """What `materialize` takes now, of the applied views (only those named). Nothing is read online but how far each view has come.
+    Raises SourceError, OnlineStoreError, NotFoundError."""
+    applied = project.applied(views)
+    return _together([_of_view(project, view, full=full) for view in applied])
+
+
+def estimate_refills(project: Project, plan: Plan) -> Estimate:
+    """What the first runs of the views take that a plan says are to be filled. Raises SourceError."""
+    filled = {step.view for step in plan.steps if isinstance(step, Refill)}
+    views = [project.view(view_from(plan.document, name)) for name in sorted(filled)]
+    return _together([_of_view(project, view, full=True, first=True) for view in views])
+
+
+def _together(estimates: Iterable[Estimate]) -> Estimate:
+    every = list(estimates)
+    return Estimate(
+        tuple(work for one in every for work in one.work), sum(one.measured_rows for one in every),
+        sum(one.measured_asked for one in every), sum(one.measured_seconds for one in every),
+    )  # fmt: skip
+
+
+def _of_view(project: Project, view: ResolvedView, *, full: bool, first: bool = False) -> Estimate:
+    """first: the view has no values yet, wherever it lies."""
+    offline = project.offline
+    files = offline.files(view.source)
+    now, watermark, state = project.now(), None, None
+    tagged = False
+    if not first:
+        store = project.online
+        codec, tagged = ViewCodec(project.config.project, view, tagged=store.tagged), store.tagged
+        now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
+    complete = unpack_watermark(watermark)
+    due = view.timing.due(now, complete[0] if complete else None)
+    if full and complete:
+        due = [*(instant for instant in complete if instant <= now), *due]
+    sized = SizedSources.of([view], offline, offline.listing(view.source, files))
+    keys = sized.keys[view.name]
+    notes = []
+    whole = full or not complete or state is None
+    if view.is_pushed:
+        notes.append("it is filled from the log of pushes, and its speed is not measured")
+        due = due[-1:]
+    asked = keys if whole or not due else changed_keys(view, files, state or b"", keys, sized, (complete[0], due[-1]))
+    runs = len(due)
+    stored = sized.stored_bytes([view])
+    work = EstimatedWork(
+        view.name, sized.rows([view]) * bool(runs), None if stored is None else stored * bool(runs), asked.about * runs,
+        asked.least * runs, asked.most * runs, notes=(*notes, *(["nothing is due"] * (not runs))),
+    )  # fmt: skip
+    if not runs:
+        return Estimate((replace(work, bytes_written=0, cpu_seconds=0.0, seconds=0.0, peak_bytes=memory_bytes()),))
+    if view.is_pushed:
+        return Estimate((work,))
+    try:
+        measured, record_bytes, samples = _measured(project, view, sized, tagged=tagged, instant=due[-1])
+    except FeatureStoreError as error:
+        return Estimate((replace(work, notes=(*work.notes, f"its speed could not be measured: {error}")),))
+    scheme = _scheme(project)
+    passes = max(1, math.ceil(asked.about / PASS_KEYS))
+    read_s = (
+        sized.read_seconds([view], samples, asked.about / passes) + work.rows_read * samples[view.source.name].times_s
+    )
+    cpu = runs * passes * (measured.cpu_s.of_job(work.rows_read, asked.about / passes) + read_s)
+    cpu += runs * asked.about * WRITE_CPU_US[scheme] / 1e6
+    peak = None
+    if measured.memory_bytes is not None:
+        peak = measured.at_rest_bytes + sized.reading_bytes([view])
+        peak += round(measured.memory_bytes.of_job(work.rows_read, min(asked.about, PASS_KEYS)))
+    online = round(asked.about * (record_bytes + OVERHEAD_BYTES[scheme]))
+    done = replace(work, bytes_written=online, cpu_seconds=cpu, seconds=cpu / measured.cores, peak_bytes=peak)
+    return Estimate((done,), measured.rows, measured.asked, measured.took_s)
+
+
+def _scheme(project: Project) -> str:
+    return "lmdb" if project.config.online.startswith("lmdb") else "redis"
+
+
+def changed_keys(
+    view: ResolvedView, files: Sequence[SourceFile], state: bytes, keys: KeyCount, sized: SizedSources, between: tuple[int, int]
+) -> KeyCount:  # fmt: skip
+    """The keys that a run after the first asks for: at most so many as rows may have changed them, which files' statistics bound."""
+    arrived = new_files(view, tuple(files), state)
+    if arrived is None or not isinstance(view.source, FileSource):
+        return keys if arrived is None else KeyCount(keys.about, 0, keys.most)
+    after, upto = between
+    source = view.source
+    slack = source.known_after + view.timing.known_by(0)  # a row may happen so long before it is learned
+    edges = {(after, upto)}
+    for span in {visible_span(view, feature) for feature in view.folded}:
+        edges.add((span.end(after), span.end(upto)))
+        if span.length is not None:
+            edges.add((span.start(after), span.start(upto)))
+    spans = [(first - slack, last + slack) for first, last in edges]
+    times = {
+        name for name in (source.event_time, source.known_at if isinstance(source.known_at, str) else None) if name
+    }
+    before = [file for number, file in enumerate(files) if number not in arrived]
+    sizes = sized.sizes[source.name].files
+    rows = sum(sizes[number] for number in arrived) + rows_between(source, before, times, spans)
+    most = min(keys.most, rows)
+    # Of so many rows of evenly drawn keys; row groups hold rows beside those, so this is on the large side.
+    about = round(keys.about * -math.expm1(-rows / max(1, keys.about)))
+    return KeyCount(min(about, most), 0, most)
+
+
+def _measured(
+    project: Project, view: ResolvedView, sized: SizedSources, *, tagged: bool, instant: int
+) -> tuple[Calibration, float, dict[str, SampledSource]]:
+    """How fast records are made, how many bytes one has with its key, and the rows of the source with which that was measured."""
+    samples = sized.samples([view])
+    name = view.source.name
+    sample = samples[name]
+    columns = {name: tuple(key.column for key in view.keys)}
+    group = KeyGroup.of((), columns, {name: sized.keys[view.name].about}, samples) if view.keys else None
+    codec = ViewCodec(project.config.project, view, tagged=tagged)
+    most = min(ASKED_KEYS, 1 if group is None else max(1, group.folded[name]))
+    sizes: list[float] = []
+    blocking = _scheme(project) == "redis"
+    prepared = [sample.rows.nbytes]
+
+    def job(rows: float, of_asked: float) -> Job:
+        table = part_of(sample.rows, rows)
+        if group is not None:
+            table = group.rows(name, table, rows)
+        count = max(1, int(most * of_asked))
+        prepared.append(table.nbytes)
+
+        def call() -> object:
+            with project.offline.session(rows={name: table}) as session:
+                keys = collect(session, view, f"{all_keys_sql(view, session.scan(view.source))} LIMIT {count}")
+                asked = RecordQuery(session, view, codec, blocking)
+                kept = list(asked.records(keys, instant, 0, size=RECORDS_AT_ONCE))
+            made = [
+                (key, record) for batch in kept for key, record in zip(batch.keys, batch.records, strict=True) if record
+            ]
+            sizes.append(sum(len(key) + len(record) for key, record in made) / max(1, len(made)))
+            return kept
+
+        return call
+
+    measured = calibrated(job, rows=sample.rows.num_rows, asked=most, prepared_bytes=lambda: sum(prepared))
+    return measured, sizes[-1], samples
+
+
+RECORDS_AT_ONCE = 40_000
+"""As many as runs encode at once."""
