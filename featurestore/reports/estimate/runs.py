@@ -116,7 +116,8 @@ def _scheme(project: Project) -> str:
 def changed_keys(
     view: ResolvedView, files: Sequence[SourceFile], state: bytes, keys: KeyCount, sized: SizedSources, between: tuple[int, int]
 ) -> KeyCount:  # fmt: skip
-    """The keys that a run after the first asks for: at most so many as rows may have changed them, which files' statistics bound."""
+    """The keys that a run after the first asks for: at most so many as rows may have changed them, which files' statistics bound; about
+    as many as there are if the rows of a row group lie evenly between its least and greatest time."""
     arrived = new_files(view, tuple(files), state)
     if arrived is None or not isinstance(view.source, FileSource):
         return keys if arrived is None else KeyCount(keys.about, 0, keys.most)
@@ -128,15 +129,15 @@ def changed_keys(
         edges.add((span.end(after), span.end(upto)))
         if span.length is not None:
             edges.add((span.start(after), span.start(upto)))
-    spans = [(first - slack, last + slack) for first, last in edges]
     times = {
         name for name in (source.event_time, source.known_at if isinstance(source.known_at, str) else None) if name
     }
     before = [file for number, file in enumerate(files) if number not in arrived]
     sizes = sized.sizes[source.name].files
-    rows = sum(sizes[number] for number in arrived) + rows_between(source, before, times, spans)
-    most = min(keys.most, rows)
-    # Of so many rows of evenly drawn keys; row groups hold rows beside those, so this is on the large side.
+    came = sum(sizes[number] for number in arrived)
+    found = rows_between(source, before, times, sorted(edges), slack=slack)
+    most = min(keys.most, came + found.most)
+    rows = came + found.about
     about = round(keys.about * -math.expm1(-rows / max(1, keys.about)))
     return KeyCount(min(about, most), 0, most)
 

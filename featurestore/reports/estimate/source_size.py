@@ -138,20 +138,40 @@ def _is_of(path: str, columns: Iterable[str]) -> bool:
     return any(path == name or path.startswith(f"{name}.") for name in columns)
 
 
-def rows_between(source: FileSource, files: Sequence[SourceFile], columns: Iterable[str], spans: Sequence[tuple[int, int]]) -> int:  # fmt: skip
-    """At most so many rows have a time in one of these columns within one of the spans, (µs, µs], as the row groups' statistics
-    say; a group without any counts whole."""
-    found = 0
+class RowsBetween(NamedTuple):
+    """How many rows have times within some spans."""
+
+    about: float
+    most: int
+
+
+def rows_between(
+    source: FileSource, files: Sequence[SourceFile], columns: Iterable[str], spans: Sequence[tuple[int, int]], *, slack: int
+) -> RowsBetween:  # fmt: skip
+    """The rows with a time in one of these columns within one of the spans, (µs, µs], or so much beside it, as the row groups' statistics
+    bound them; a group without any counts whole."""
+    about, most = 0.0, 0
     for file in files:
         metadata = _metadata(source, file)
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
-            ranges = [_range(group.column(place)) for place in range(group.num_columns)
-                      if group.column(place).path_in_schema in columns]  # fmt: skip
-            if not ranges or any(one is None or any(one[0] <= last and one[1] > first for first, last in spans)
-                                 for one in ranges):  # fmt: skip
-                found += group.num_rows
-    return found
+            chunks = [group.column(place) for place in range(group.num_columns)]
+            ranges = [_range(chunk) for chunk in chunks if chunk.path_in_schema in columns]
+            if not ranges or None in ranges:
+                about, most = about + group.num_rows, most + group.num_rows
+                continue
+            shares = [_share(one, spans) for one in ranges if one is not None]
+            about += group.num_rows * max(shares)
+            wide = [(first - slack, last + slack) for first, last in spans]
+            if any(one[0] <= last and one[1] > first for one in ranges if one is not None for first, last in wide):
+                most += group.num_rows
+    return RowsBetween(about, most)
+
+
+def _share(times: tuple[int, int], spans: Sequence[tuple[int, int]]) -> float:
+    """The part of times that lies within spans, if they lie evenly."""
+    length = max(1, times[1] - times[0])
+    return min(1.0, sum(max(0, min(last, times[1]) - max(first, times[0] - 1)) for first, last in spans) / length)
 
 
 def _range(chunk: Any) -> tuple[int, int] | None:
