@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from redis.crc import key_slot
@@ -26,7 +28,7 @@ def test_one_server_waits_as_the_formula_says(times: ServiceTimes, use: float) -
 
 def test_the_lesser_of_two_waits_less_than_one() -> None:
     """Which is why requests are sent so; and an even load is shared evenly."""
-    told = {"primaries": 10**6, "requests": 100_000, "seed": 2, "lost": False}
+    told: dict[str, Any] = {"primaries": 10**6, "requests": 100_000, "seed": 2, "lost": False}
     alone = simulate(UNEVEN, servers=1, per_s=7_000, **told)
     many = simulate(UNEVEN, servers=10, per_s=70_000, **told)
     assert np.percentile(many.latency, 99) < np.percentile(alone.latency, 99)
@@ -35,7 +37,7 @@ def test_the_lesser_of_two_waits_less_than_one() -> None:
 
 def test_a_server_is_lost_and_no_request_is() -> None:
     """Each is answered after it came, those that are asked again too; the others have more to do."""
-    told = {"servers": 4, "primaries": 4, "per_s": 24_000, "requests": 100_000, "seed": 3}
+    told: dict[str, Any] = {"servers": 4, "primaries": 4, "per_s": 24_000, "requests": 100_000, "seed": 3}
     kept, lost = (simulate(UNEVEN, **told, lost=lost) for lost in (False, True))
     assert lost.again > 0
     assert len(lost.latency) == 100_000
@@ -46,7 +48,7 @@ def test_a_server_is_lost_and_no_request_is() -> None:
 
 def test_primaries_wait_too() -> None:
     """Where one has to do with all keys."""
-    told = {"servers": 50, "per_s": 150_000, "requests": 50_000, "seed": 4, "lost": False}
+    told: dict[str, Any] = {"servers": 50, "per_s": 150_000, "requests": 50_000, "seed": 4, "lost": False}
     one, three = (simulate(EVEN, primaries=primaries, **told) for primaries in (1, 3))
     assert one.primary_use == pytest.approx(0.75, rel=0.03)
     assert three.primary_use == pytest.approx(0.25, rel=0.03)
