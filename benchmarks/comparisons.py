@@ -153,8 +153,9 @@ def _http(root: str) -> list[Comparison]:
     for keys, limit, tail in ((1, 0.8, 1.5), (100, 0.25, None)):
         ours = Job("featurestore", "benchmarks.product:online_route", {**load, "root": root, "keys": keys})
         rate = Line("requests_per_s", against=1, limit=limit, at_least=True)
-        lines = (rate, Line("p99_ms", against=1, limit=tail), Line("cpu_us", against=1))
-        found.append(Comparison(f"http {keys} × 18, 16 connections", (ours, bare), lines, served))
+        plain = Job("plain ASGI", "benchmarks.product:plain_route", {**load, "root": root, "keys": keys})
+        lines = (rate, Line("p99_ms", against=1, limit=tail), Line("cpu_us", against=1), Line("cpu_us", against=2))
+        found.append(Comparison(f"http {keys} × 18, 16 connections", (ours, bare, plain), lines, served))
     wide = Job("featurestore", "benchmarks.product:wide_route", load)
     lines = (Line("requests_per_s", limit=1_000, at_least=True), Line("cpu_us", limit=1_000), Line("cpu_us", against=1))
     found.append(Comparison("http 1 × 100, 16 connections", (wide, bare), lines, served_wide))

@@ -187,6 +187,14 @@ def online_route(
     return partial(_route, servers["ours"], "/v1/online-features", _bodies(root, keys), **told)
 
 
+def plain_route(
+    root: str, servers: dict[str, list[str]], keys: int, connections: int, seconds: float
+) -> Callable[[], Figures]:
+    """The same bodies to a route in plain ASGI, which asks for a key, and has nothing but their JSON to read and to write."""
+    told = {"connections": connections, "seconds": seconds}
+    return partial(_route, servers["plain"], "/", _bodies(root, keys), **told)
+
+
 WIDE_KEYS, WIDTH = 10_000, 100
 
 

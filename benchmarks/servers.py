@@ -142,9 +142,15 @@ def filled_ranking(root: str) -> Iterator[Told]:
 
 @contextmanager
 def served(root: str) -> Iterator[Told]:
-    """URL, process and key of two servers of one worker each: "ours" over a filled Redis, and "noop", with a route that does nothing."""
-    with filled_redis(root) as told, _app(told["project"]) as ours, _app("", "noop") as noop:
-        yield {"servers": {"ours": list(ours), "noop": list(noop)}}
+    """URL, process and key of three servers of one worker each: "ours" over a filled Redis, and the floors "noop" and "plain"
+    (`benchmarks.app`)."""
+    with (
+        filled_redis(root) as told,
+        _app(told["project"]) as ours,
+        _app("", "noop") as noop,
+        _app(told["project"], "plain") as plain,
+    ):
+        yield {"servers": {"ours": list(ours), "noop": list(noop), "plain": list(plain)}}
 
 
 @contextmanager
