@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import orjson
 from starlette.requests import ClientDisconnect
@@ -54,11 +54,25 @@ FORGETS = 0.9
 thread that had to wait for others takes more than its work."""
 
 
-class _Cost(NamedTuple):
-    """What one row of a lookup takes."""
+class LookupCost(NamedTuple):
+    """What one row of a lookup takes: what it took twice of late. Once may be the machine's doing, which gave the processor to another
+    process meanwhile: on a busy one, a lookup of one row in 35 went to a lane for that."""
 
     columns: int
     seconds: float
+
+    once: float
+    """The most that it took of late."""
+
+    @classmethod
+    def first(cls, columns: int, seconds: float) -> Self:
+        """That of a lookup of which nothing else is known."""
+        return cls(columns, seconds, seconds)
+
+    def after(self, columns: int, seconds: float) -> LookupCost:
+        """After one that took so long."""
+        once, twice = self.once * FORGETS, self.seconds * FORGETS
+        return LookupCost(columns, max(twice, min(once, seconds)), max(once, seconds))
 
 
 class LookupForm(NamedTuple):
@@ -92,7 +106,7 @@ class HotRoutes:
     ) -> None:
         self.store, self._pinned, self._limits, self.config = store, pinned, limits, limits.config
         self._metrics = metrics
-        self._costs: dict[str | tuple[str, ...], _Cost] = {}
+        self._costs: dict[str | tuple[str, ...], LookupCost] = {}
 
     async def take(
         self, answers: Callable[[HotCall, bytes], Awaitable[HttpAnswer]], scope: Scope, receive: Receive, send: Send
@@ -180,8 +194,8 @@ class HotRoutes:
         before = self._costs.get(name)
         if before is None and len(self._costs) >= COSTS_HELD:
             self._costs.clear()
-        expected = seconds if before is None else max(seconds, before.seconds * FORGETS)
-        self._costs[name] = _Cost(len(result.columns), expected)
+        columns = len(result.columns)
+        self._costs[name] = LookupCost.first(columns, seconds) if before is None else before.after(columns, seconds)
 
     def _looked_up(self, form: LookupForm, call: HotCall, given: AskedLookup | bytes, due: float) -> HttpAnswer:
         asked = form.read(given, self.config) if isinstance(given, bytes) else given
