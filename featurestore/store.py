@@ -42,7 +42,7 @@ from featurestore.loading.load import load
 from featurestore.materialize.follow import FollowedProject, Follower
 from featurestore.materialize.leader import leader_key
 from featurestore.materialize.lease import alive_holder
-from featurestore.materialize.materialize import Run
+from featurestore.materialize.materialize import Run, RunEngine
 from featurestore.materialize.progress import Progress
 from featurestore.online import OnlineStore
 from featurestore.planning import Planning
@@ -86,6 +86,7 @@ from featurestore.reports.statistics import StatisticsAsked, describe_served_hou
 from featurestore.reports.status import ViewStatus, status_of
 from featurestore.reports.verify import Verification, verify
 from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.view import ResolvedView
 from featurestore.serving.feature_list import FeatureList, is_features
 from featurestore.serving.log.serving_log import Losses
 from featurestore.serving.log.upkeep import Upkeep
@@ -494,10 +495,23 @@ class FeatureStore(BoundToProcess):
         """
         if not isinstance(stop, Event | None):
             raise RequestError(f"stop is a threading.Event, and not {shown(stop)}")
+        return self._materialize(views, full=full, progress=progress, stop=stop)
+
+    def _materialize(
+        self,
+        views: Sequence[str] | None,
+        *,
+        full: bool,
+        progress: bool,
+        stop: Event | None = None,
+        engine_of: Callable[[ResolvedView], RunEngine | None] = lambda _: None,
+    ) -> list[Run]:
+        """`materialize`, the records of a view being written where `engine_of` says; None: in this process."""
         self._say(self.differences().told(*MATERIALIZED))
         fill, stops = self._project.materializer.materialize, (stop or Event()).is_set
-        applied = self._project.applied(views)
-        runs = [run for view in applied for run in fill(view, full=full, progress=Progress(shown=progress, stop=stops))]
+        runs: list[Run] = []
+        for view in self._project.applied(views):
+            runs += fill(view, full=full, progress=Progress(shown=progress, stop=stops), engine=engine_of(view))
         self._free_leftovers()
         return runs
 

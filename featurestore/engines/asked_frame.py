@@ -115,14 +115,7 @@ class AskedFrame:
 
     def files(self, source: Source) -> tuple[SourceFile, ...]:
         """The files of a source that tasks read where they lie; SourceError where some of its rows are in copies of this process."""
-        files = self.listing[source.name]
-        copies = [file.path for file in files if file.copy]
-        if copies:
-            raise SourceError(
-                f"{source.title}: of {copies[0]} rows were deleted, and executors cannot read the copy that this process has of the "
-                f"rest. Purge the deletions from the table ({source.origin})"
-            )
-        return files
+        return read_in_place(source, self.listing[source.name])
 
     def columns(self, spine: Sequence[str]) -> list[str]:
         """The columns of the frame of a spine that has these, in order."""
@@ -154,3 +147,14 @@ class AskedFrame:
         else:
             write_manifest(path, manifest)
         enter(path, manifest, self.service, self.project.registry, self.project.now())
+
+
+def read_in_place(source: Source, files: tuple[SourceFile, ...]) -> tuple[SourceFile, ...]:
+    """Files that tasks read where they lie; SourceError where some of their rows are in copies of this process."""
+    copies = [file.path for file in files if file.copy]
+    if copies:
+        raise SourceError(
+            f"{source.title}: of {copies[0]} rows were deleted, and executors cannot read the copy that this process has of the "
+            f"rest. Purge the deletions from the table ({source.origin})"
+        )
+    return files

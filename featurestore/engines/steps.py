@@ -95,12 +95,27 @@ def _step(
             sent.append(source)
             continue
         columns, types = _key_columns(own[0]), service.key_inputs
-        keys = tuple((columns[name], types[name]) for name in names)
-        moves = not keys_stay(source, [column for column, _ in keys])
-        read = read_columns(source, [part.view for part in own], raw[source.name])
-        routes.append(Route(source, own, keys, read, by_identity=moves and not isinstance(source, PushSource)))
+        routes.append(_route(own, tuple((columns[name], types[name]) for name in names), raw[source.name]))
     inputs = {name: service.key_inputs[name] for name in names}
     return Step(inputs, service if alone else _part_of(service, parts), tuple(routes), tuple(sent))
+
+
+def part_of_view(view: ResolvedView) -> ServiceView:
+    """A view as a part that takes its key from columns of the key's own names, all features of it."""
+    return ServiceView(view.name, view, tuple(key.name for key in view.keys), view.features)
+
+
+def route_of(view: ResolvedView, raw: RawColumns) -> Route:
+    """How the rows of a view's source come to its keys, whatever is asked of them."""
+    return _route((part_of_view(view),), tuple((key.column, key.type) for key in view.keys), raw)
+
+
+def _route(parts: tuple[ServiceView, ...], keys: tuple[tuple[str, FeatureType], ...], raw: RawColumns) -> Route:
+    """How the rows of the source of some parts come to these keys. raw: its columns."""
+    source = parts[0].view.source
+    moves = not keys_stay(source, [column for column, _ in keys])
+    read = read_columns(source, [part.view for part in parts], raw)
+    return Route(source, parts, keys, read, by_identity=moves and not isinstance(source, PushSource))
 
 
 def _part_of(service: ResolvedService, parts: Sequence[ServiceView]) -> ResolvedService:

@@ -52,6 +52,12 @@ def collect(session: Session, view: ResolvedView, sql: str) -> int:
     return int(connection.execute("SELECT count(*) FROM asked").fetchall()[0][0])
 
 
+def asked_keys(session: Session, view: ResolvedView, codec: ViewCodec) -> pa.Array:
+    """The store keys of the keys that were collected in a session."""
+    table: pa.Table = session.connection.sql(f"SELECT {key_list(view)} FROM asked").to_arrow_table()
+    return codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], table.num_rows)
+
+
 @dataclass(frozen=True)
 class RecordQuery:
     """The keys that were collected in a session. blocking: as the online store says it; tiling: see `ask`; gathering: told of all values."""

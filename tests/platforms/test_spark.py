@@ -199,7 +199,7 @@ def test_a_small_spine_may_be_answered_here(spark: Any, tmp_path: Path) -> None:
 
 
 def test_the_page_runs(spark: Any, tmp_path: Path) -> None:
-    (example,) = (text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python")
+    example, *_ = (text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python")
     path = write(tmp_path / "rows.parquet", user=[1], at=[ago(1)], x=[1.0])
     view = FeatureView(
         "view", entity=USER, source=ParquetSource("rows", path, event_time="at"), refresh="1h", features=["x"]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from featurestore.declare.arguments import checked
 from featurestore.declare.problems import shown
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
+from featurestore.engines.spark.record_shuffle import RecordShuffle
 from featurestore.engines.spark.shuffle import KeyShuffle, Sharing, without_counts
 from featurestore.engines.spark.spark_frame import SparkFrame
 from featurestore.engines.spark.spark_source import spark_place
+from featurestore.engines.steps import goes_by_key, part_of_view
 from featurestore.engines.tasks import COUNTS, TaskLimits
 from featurestore.errors import ConfigError, SpineError
+from featurestore.materialize.materialize import Run, RunEngine
+from featurestore.semantics.view import ResolvedView
 from featurestore.store import FeatureStore
 from featurestore.training.kernel import Options
 
@@ -57,6 +63,31 @@ class SparkEngine:
             send_bytes=self._sharing.send_bytes,
         )
         return SparkFrame(rows, counts, asked, given.columns)
+
+    @checked
+    def materialize(
+        self, views: Sequence[str] | None = None, *, full: bool = False, progress: bool = True
+    ) -> list[Run]:  # fmt: skip
+        """Compute and publish what is due of the applied views, as `FeatureStore.materialize` says: executors write the records.
+
+        This process decides what is due and switches to it. It also writes the records of views that executors cannot read: those over
+        what is in no Parquet file or Delta table, those of entities without keys, and those that pushes keep. Raises ConfigError where
+        the online store is embedded, and what the store raises.
+        """
+        project = self._store._project
+        if not project.online.blocking:
+            raise ConfigError(
+                f"online in featurestore.toml is {project.config.online.partition('://')[0]}://, which lies on this machine, and Spark's executors "
+                "write from others. Put the project online in Redis (redis://…), or call materialize of the store itself"
+            )
+        records = RecordShuffle(
+            self._sharing, project.offline, project.online, project=project.config.project, online=project.config.online
+        )
+
+        def engine_of(view: ResolvedView) -> RunEngine | None:
+            return records if goes_by_key(view.source, part_of_view(view)) else None
+
+        return self._store._materialize(views, full=full, progress=progress, engine_of=engine_of)
 
     def _spine(self, spine: Any) -> Any:
         from pyspark.sql import DataFrame

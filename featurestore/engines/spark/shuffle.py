@@ -38,15 +38,20 @@ class Sharing(NamedTuple):
     send_bytes: int
     limits: TaskLimits
 
+    @property
+    def shuffle_partitions(self) -> int:
+        """How many partitions a shuffle has."""
+        return self.partitions or int(self.session.conf.get("spark.sql.shuffle.partitions"))
+
 
 class KeyShuffle:
     """Brings rows together by key: the `RowMover` that Spark is."""
 
     def __init__(self, sharing: Sharing, asked: AskedFrame) -> None:
         self._spark, self._limits = sharing.session, sharing.limits
-        self._partitions = sharing.partitions or int(self._spark.conf.get("spark.sql.shuffle.partitions"))
+        self._partitions = sharing.shuffle_partitions
         self._forgotten = asked.project.offline.forgotten()
-        self._reader = SourceReader(self._spark, asked)
+        self._reader = SourceReader(self._spark, asked.project.offline, asked.files)
 
     def answered(self, rows: Any, task: AnswerTask) -> Any:
         """The rows of a DataFrame, some of which hold counts alone, with a step's features."""
@@ -90,9 +95,7 @@ class KeyShuffle:
         if not route.by_identity:
             keys = [(named(column), of) for column, of in route.keys]
             return _tagged(rows, tag, keys, table_column(number), f.struct(*map(named, columns)))
-        derived = [name for name in route.source.identity if name in route.source.derived]
-        if derived:
-            raise SourceError(no_derived(route.source, derived[0], "identity"))
+        check_not_derived(route)
         shuffled = rows.repartition(self._partitions, *map(named, route.source.identity))
         spread = self._mapped(shuffled, IdentityTask(route, self._limits, self._forgotten))
         is_row = f.col(COUNTS).isNull()
@@ -101,18 +104,29 @@ class KeyShuffle:
         return _tagged(spread, f.when(is_row, tag).otherwise(OF_COUNTS), keys, table_column(number), struct)
 
     def _mapped(self, rows: Any, task: Any, kept: Any = None) -> Any:
-        """The rows that a task gives for each partition. kept: the types of columns that come back as they are."""
-        from pyspark.sql.types import StructType
+        return mapped(self._spark, rows, task, kept)
 
-        nothing = pa.RecordBatch.from_pylist([], rows.limit(0).toArrow().schema)
-        gives = next(iter(task(iter([nothing])))).schema  # what is wrong with the columns shows here
-        row = pa.table([pa.nulls(1, field.type) for field in gives], schema=gives)  # Connect says nothing of no rows
-        made = self._spark.createDataFrame(row).schema
-        same = {field.name: field for field in (kept or rows.schema)}
-        fields = [same.get(field.name, field) for field in made]
-        for field in fields:
-            field.nullable = True  # a row of counts has nothing else
-        return rows.mapInArrow(_shipped(task), StructType(fields))
+
+def mapped(session: Any, rows: Any, task: Any, kept: Any = None) -> Any:
+    """The rows that a task gives for each partition. kept: the types of columns that come back as they are."""
+    from pyspark.sql.types import StructType
+
+    nothing = pa.RecordBatch.from_pylist([], rows.limit(0).toArrow().schema)
+    gives = next(iter(task(iter([nothing])))).schema  # what is wrong with the columns shows here
+    row = pa.table({field.name: pa.nulls(1, field.type) for field in gives})  # Connect says nothing of no rows
+    made = session.createDataFrame(row).schema
+    same = {field.name: field for field in (kept or rows.schema)}
+    fields = [same.get(field.name, field) for field in made]
+    for field in fields:
+        field.nullable = True  # a row of counts has nothing else
+    return rows.mapInArrow(_shipped(task), StructType(fields))
+
+
+def check_not_derived(route: Route) -> None:
+    """SourceError where rows go by an identity that Spark cannot compute."""
+    derived = [name for name in route.source.identity if name in route.source.derived]
+    if derived:
+        raise SourceError(no_derived(route.source, derived[0], "identity"))
 
 
 def without_counts(rows: Any) -> Any:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from featurestore.declare.sources import FileSource, Source, is_url
-from featurestore.engines.asked_frame import AskedFrame
+from featurestore.engines.record_tasks import NEW_FILE
 from featurestore.engines.steps import Route
 from featurestore.engines.tasks import restored_rows
 from featurestore.errors import SourceError
 from featurestore.semantics.columns import NAIVE, type_of_column
 from featurestore.semantics.source_columns import ARRIVED
+from featurestore.sources.offline import Offline
 from featurestore.sources.partitions import partition_columns, values_table
 from featurestore.sources.source_files import SourceFile
 from featurestore.types import FeatureType
@@ -25,20 +26,21 @@ SPARK_TYPES = {
 
 
 class SourceReader:
-    """Reads sources into DataFrames."""
+    """Reads sources into DataFrames. files: tells the files of a source that are read; see `AskedFrame.files`."""
 
-    def __init__(self, session: Any, asked: AskedFrame) -> None:
-        self._spark, self._asked, self._offline = session, asked, asked.project.offline
+    def __init__(self, session: Any, offline: Offline, files: Callable[[Source], Sequence[SourceFile]]) -> None:
+        self._spark, self._offline, self._files = session, offline, files
 
-    def read(self, route: Route) -> Any:
-        """A source's rows: those of the files that were listed, and of no others. SourceError where Spark has no such rows."""
+    def read(self, route: Route, *, new_files: Collection[int] | None = None) -> Any:
+        """A source's rows: those of the files that were listed, and of no others. SourceError where Spark has no such rows. new_files: the
+        numbers of the files of which `NEW_FILE`, a column more, is true; None: there is no such column."""
         source = route.source
         for column, _ in route.keys:
             if column in source.derived:
                 raise SourceError(no_derived(source, column, "key"))
         assert isinstance(source, FileSource)
-        files = self._asked.files(source)
-        groups = [self._read_alike(route, some, values) for some, values in self._alike(source, files)]
+        files = self._files(source)
+        groups = [self._read_alike(route, some, values) for some, values in self._alike(source, files, new_files)]
         while len(groups) > 1:  # a tree, since plans may not be too deep
             pairs = [groups[place : place + 2] for place in range(0, len(groups), 2)]
             groups = [pair[0].unionByName(pair[1]) if len(pair) > 1 else pair[0] for pair in pairs]
@@ -46,7 +48,7 @@ class SourceReader:
         return groups[0]
 
     def _alike(
-        self, source: FileSource, files: Sequence[SourceFile]
+        self, source: FileSource, files: Sequence[SourceFile], new_files: Collection[int] | None
     ) -> Iterator[tuple[list[SourceFile], dict[str, Any]]]:
         """Files of equal columns whose rows have equal values of all that no row says: what folders' names say, and when a file
         came; and these values, with the columns that the files have."""
@@ -59,6 +61,8 @@ class SourceReader:
             beside |= {name: table[f"p{place}"].to_pylist() for place, name in enumerate(partitions)}
         if source.arrives:
             beside[ARRIVED] = self._offline.instants(source, files)
+        if new_files is not None:
+            beside[NEW_FILE] = [number in new_files for number in range(len(files))]
         groups: dict[tuple[Any, ...], list[int]] = {}
         for number, columns in enumerate(stored):
             said = tuple(repr(values[number]) for values in beside.values())
@@ -96,6 +100,8 @@ class SourceReader:
                 selected.append(f.lit(beside.get(name)).cast(_spark_raw(raw)).alias(name))
         if route.source.arrives:
             selected.append(f.lit(beside[ARRIVED]).cast("bigint").alias(ARRIVED))
+        if NEW_FILE in beside:
+            selected.append(f.lit(beside[NEW_FILE]).alias(NEW_FILE))
         return rows.select(*selected)
 
 
