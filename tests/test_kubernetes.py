@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from featurestore.access.sessions import SESSION_SECRET
 from featurestore.config import load_config
 from featurestore.server.run import options
 
@@ -100,7 +101,8 @@ def test_what_a_pod_starts_is_there(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("REGISTRY_URL", "postgresql://u:secret@db/features")
     config = load_config(FOLDER, given["FEATURESTORE_ENV"])
     assert set(re.findall(r"\$\{(\w+)\}", (FOLDER / "featurestore.toml").read_text())) == set(given) - {
-        "FEATURESTORE_ENV"
+        "FEATURESTORE_ENV",
+        SESSION_SECRET,
     }
     assert config.server.authentication == "required"
     assert "secret" not in repr(config)
@@ -109,7 +111,9 @@ def test_what_a_pod_starts_is_there(name: str, monkeypatch: pytest.MonkeyPatch) 
         assert any(Path(str(place)).is_relative_to(folder) for folder in mounted)
     keys = {one["secretKeyRef"]["key"] for one in given.values() if isinstance(one, dict)}
     head = (FOLDER / "kustomization.yaml").read_text().partition("apiVersion")[0]
-    assert keys == set(re.findall(r"--from-literal=([\w-]+)=", head))
+    of_servers = {"session-secret"} - keys  # which have it alone
+    assert keys | of_servers == set(re.findall(r"--from-literal=([\w-]+)=", head))
+    assert bool(of_servers) == (name != "featurestore")
 
 
 def test_selectors_find_their_pods() -> None:

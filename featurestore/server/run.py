@@ -88,7 +88,7 @@ def serve(  # noqa: PLR0913 - each is an option
         elif store.config.jwt.jwks is None and not store.registry.api_keys():
             tell(NO_KEY, as_json=as_json)
     os.environ[AUTHENTICATION] = "required" if authentication else "off"
-    os.environ.setdefault(SESSION_SECRET, drawn_secret())
+    os.environ[SESSION_SECRET] = os.environ.get(SESSION_SECRET) or drawn_secret()  # the same for all workers
     tls = tls_options(config)
     _allow_connections(config.connections)
     with _shared_metrics(workers):
