@@ -23,6 +23,7 @@ from featurestore.console.pages import (
     runs,
     service,
     source,
+    statistics,
     training,
     view,
 )
@@ -32,6 +33,7 @@ PAGES: tuple[PageKind, ...] = (
     runs.PAGE,
     audit.PAGE,
     drift.PAGE,
+    statistics.PAGE,
     availability.PAGE,
     explain.PAGE,
     request.PAGE,

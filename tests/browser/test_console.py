@@ -37,6 +37,7 @@ ADDRESSES = {
     "quarantine": "quarantine",
     "keys": "keys",
     "activity": "activity",
+    "statistics?service=delay_model": "statistics",
     "runs": "runs",
     "availability?since=2d": "availability",
     "audit?since=1d": "audit",

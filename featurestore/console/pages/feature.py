@@ -16,7 +16,12 @@ def feature(store: FeatureStore, asked: PageRequest) -> PageModel:
         **labels(found),
         "code": None,
         "lineage": asked.name,
-        "more": [] if asked.is_static else [PageLink("Explain a value", "explain", "", {"view": asked.name})],
+        "more": []
+        if asked.is_static
+        else [
+            PageLink("Explain a value", "explain", "", {"view": asked.name}),
+            PageLink("Statistics", "statistics", "", {"feature": asked.name}),
+        ],
     }
     return PageModel("definition.html", asked.name, values, tables(found))
 

@@ -35,6 +35,7 @@ def service(store: FeatureStore, asked: PageRequest) -> PageModel:
             PageLink("Its training sets", "training", "", {"service": name}),
             PageLink("Audit", "audit", "", {"service": name}),
             PageLink("Drift", "drift", "", {"service": name}),
+            PageLink("Statistics", "statistics", "", {"service": name}),
         ]
     )
     values = {
