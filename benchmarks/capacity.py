@@ -123,6 +123,7 @@ def simulate(
     drawn = np.random.default_rng(seed)
     came = np.cumsum(drawn.exponential(1e6 / per_s, requests))
     work = drawn.choice(times.server, requests)
+    primary = drawn.integers(0, primaries, requests)
     pair = np.sort(drawn.integers(0, servers, (requests, 2)), axis=1)
     middle = came[requests // 2] if lost else math.inf
     free, done, busy = [0.0] * servers, np.empty(requests), 0.0
@@ -143,7 +144,6 @@ def simulate(
         done[number] = end
         busy += work[number] * (at < middle)
     order = np.argsort(done)
-    primary = drawn.integers(0, primaries, requests)
     ended = np.empty(requests)
     free = [0.0] * primaries
     for number in order.tolist():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from featurestore.declare.sources import FileSource
 from featurestore.errors import FeatureStoreError
@@ -46,7 +47,7 @@ def estimate_refills(project: Project, plan: Plan) -> Estimate:
     """What the first runs of the views take that a plan says are to be filled. Raises SourceError."""
     filled = {step.view for step in plan.steps if isinstance(step, Refill)}
     views = [project.view(view_from(plan.document, name)) for name in sorted(filled)]
-    return _together([_of_view(project, view, full=True, first=True) for view in views])
+    return _together([_of_view(project, view, full=False, first=True) for view in views])
 
 
 def _together(estimates: Iterable[Estimate]) -> Estimate:
@@ -68,43 +69,38 @@ def _of_view(project: Project, view: ResolvedView, *, full: bool, first: bool = 
         codec, tagged = ViewCodec(project.config.project, view, tagged=store.tagged), store.tagged
         now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
     complete = unpack_watermark(watermark)
-    due = view.timing.due(now, complete[0] if complete else None)
-    if full and complete:
-        due = [*(instant for instant in complete if instant <= now), *due]
     sized = SizedSources.of([view], offline, offline.listing(view.source, files))
-    keys = sized.keys[view.name]
-    notes = []
-    whole = full or not complete or state is None
+    asked = _asked_of_runs(view, files, sized, Online(now, complete, state), full=full)
+    runs = len(asked)
+    stored = sized.stored_bytes([view])
+    notes = ["nothing is due"] * (not runs)
     if view.is_pushed:
         notes.append("it is filled from the log of pushes, and its speed is not measured")
-        due = due[-1:]
-    asked = keys if whole or not due else changed_keys(view, files, state or b"", keys, sized, (complete[0], due[-1]))
-    runs = len(due)
-    stored = sized.stored_bytes([view])
     work = EstimatedWork(
-        view.name, sized.rows([view]) * bool(runs), None if stored is None else stored * bool(runs), asked.about * runs,
-        asked.least * runs, asked.most * runs, notes=(*notes, *(["nothing is due"] * (not runs))),
+        view.name, sized.rows([view]) * bool(runs), None if stored is None else stored * runs, sum(one.about for one in asked),
+        sum(one.least for one in asked), sum(one.most for one in asked), notes=tuple(notes),
     )  # fmt: skip
     if not runs:
         return Estimate((replace(work, bytes_written=0, cpu_seconds=0.0, seconds=0.0, peak_bytes=memory_bytes()),))
     if view.is_pushed:
         return Estimate((work,))
     try:
-        measured, record_bytes, samples = _measured(project, view, sized, tagged=tagged, instant=due[-1])
+        measured, record_bytes, samples = _measured(project, view, sized, tagged=tagged, instant=view.timing.as_of(now))
     except FeatureStoreError as error:
         return Estimate((replace(work, notes=(*work.notes, f"its speed could not be measured: {error}")),))
     scheme = _scheme(project)
-    passes = max(1, math.ceil(asked.about / PASS_KEYS))
-    read_s = (
-        sized.read_seconds([view], samples, asked.about / passes) + work.rows_read * samples[view.source.name].times_s
-    )
-    cpu = runs * passes * (measured.cpu_s.of_job(work.rows_read, asked.about / passes) + read_s)
-    cpu += runs * asked.about * WRITE_CPU_US[scheme] / 1e6
+    cpu = work.rows_written * WRITE_CPU_US[scheme] / 1e6
+    for one in asked:
+        passes = max(1, math.ceil(one.about / PASS_KEYS))
+        read_s = sized.read_seconds([view], samples, one.about / passes)
+        read_s += work.rows_read * samples[view.source.name].times_s  # to find the keys
+        cpu += passes * (measured.cpu_s.of_job(work.rows_read, one.about / passes) + read_s)
     peak = None
     if measured.memory_bytes is not None:
         peak = measured.at_rest_bytes + sized.reading_bytes([view])
-        peak += round(measured.memory_bytes.of_job(work.rows_read, min(asked.about, PASS_KEYS)))
-    online = round(asked.about * (record_bytes + OVERHEAD_BYTES[scheme]))
+        most = max(one.about for one in asked)
+        peak += round(measured.memory_bytes.of_job(work.rows_read, min(most, PASS_KEYS)))
+    online = round(max(one.about for one in asked) * (record_bytes + OVERHEAD_BYTES[scheme]))
     done = replace(work, bytes_written=online, cpu_seconds=cpu, seconds=cpu / measured.cores, peak_bytes=peak)
     return Estimate((done,), measured.rows, measured.asked, measured.took_s)
 
@@ -113,14 +109,43 @@ def _scheme(project: Project) -> str:
     return "lmdb" if project.config.online.startswith("lmdb") else "redis"
 
 
+class Online(NamedTuple):
+    """How far a view has come online: its instants that are complete, newest first (µs), and what its last run left."""
+
+    now: int
+    complete: tuple[int, ...]
+    state: bytes | None
+
+
+def _asked_of_runs(
+    view: ResolvedView, files: Sequence[SourceFile], sized: SizedSources, online: Online, *, full: bool
+) -> list[KeyCount]:  # fmt: skip
+    """The keys that each run will ask for: all, where there was none before it, else those that may have changed since that."""
+    now, complete, state = online
+    keys, found = sized.keys[view.name], []
+    due = view.timing.due(now, complete[0] if complete else None)
+    if view.is_pushed:
+        return [keys] * bool(due)
+    if full and complete and complete[0] >= view.timing.as_of(now):
+        served = view.timing.served(complete, now)
+        found += [keys for instant in complete if served is None or instant >= served]
+    last = complete[0] if complete else None
+    arrived = new_files(view, tuple(files), state) if last is not None else None
+    for instant in due:
+        is_whole = full or last is None or arrived is None or view.source.event_time is None
+        found.append(keys if is_whole else changed_keys(view, files, arrived or (), keys, sized, (last or 0, instant)))
+        last, arrived = instant, ()  # the next one has the same files
+    return found
+
+
 def changed_keys(
-    view: ResolvedView, files: Sequence[SourceFile], state: bytes, keys: KeyCount, sized: SizedSources, between: tuple[int, int]
+    view: ResolvedView, files: Sequence[SourceFile], arrived: Sequence[int], keys: KeyCount, sized: SizedSources,
+    between: tuple[int, int],
 ) -> KeyCount:  # fmt: skip
-    """The keys that a run after the first asks for: at most so many as rows may have changed them, which files' statistics bound; about
-    as many as there are if the rows of a row group lie evenly between its least and greatest time."""
-    arrived = new_files(view, tuple(files), state)
-    if arrived is None or not isinstance(view.source, FileSource):
-        return keys if arrived is None else KeyCount(keys.about, 0, keys.most)
+    """The keys that a run after another asks for: at most so many as rows may have changed them, which files' statistics bound; about
+    as many as there are if the rows of a row group lie evenly between its least and greatest time. arrived: the files that are new."""
+    if not isinstance(view.source, FileSource):
+        return KeyCount(0, 0, keys.most)
     after, upto = between
     source = view.source
     slack = source.known_after + view.timing.known_by(0)  # a row may happen so long before it is learned
