@@ -108,6 +108,12 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
     if isinstance(spine, pa.RecordBatchReader):
         yield from (SpineChunk(own_table(chunk.table), chunk.first) for chunk in _chunks_of_reader(spine))
         return
+    elsewhere = ENGINES.get(type(spine).__module__.partition(".")[0])
+    if elsewhere is not None:
+        raise SpineError(
+            f"{type(spine).__name__} of {type(spine).__module__} is no spine of this process: {elsewhere}.get_historical_features answers "
+            "it where it lies; where it is small, pass it as a pandas or Arrow frame"
+        )
     if is_pandas(spine):
         _check_distinct([str(name) for name in spine.columns])
     try:
@@ -115,10 +121,8 @@ def chunks_of(spine: Any, *, zone: str = "UTC") -> Iterator[SpineChunk]:
     except ValueError as error:
         raise SpineError(f"The spine cannot be read: {error}") from None
     except TypeError:
-        engine = ENGINES.get(type(spine).__module__.partition(".")[0])
-        where = "" if engine is None else f". Where it lies, {engine}.get_historical_features answers it"
         raise SpineError(
-            f"{type(spine).__name__} is no spine; pass a pandas, polars or Arrow frame, a Parquet path or a DuckDB relation{where}"
+            f"{type(spine).__name__} is no spine; pass a pandas, polars or Arrow frame, a Parquet path or a DuckDB relation"
         ) from None
     _check_distinct(table.column_names)
     for first in range(0, max(1, table.num_rows), CHUNK_ROWS):

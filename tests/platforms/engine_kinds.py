@@ -64,8 +64,13 @@ def of_spark(session: Any) -> EngineKind:
 
     def frame(store: FeatureStore, spine: pa.Table, features: Any, out: Path, **words: Any) -> dict[str, Any]:
         asked = {word: words.pop(word) for word in ASKED if word in words}
-        engine = SparkEngine(store, session, **words)
-        return engine.get_historical_features(session.createDataFrame(spine), features, **asked).to_parquet(out)
+        rows = session.createDataFrame(spine)
+        for field in spine.schema:
+            if (
+                pa.types.is_timestamp(field.type) and field.type.tz is None
+            ):  # which it took for instants of the session's zone
+                rows = rows.withColumn(field.name, rows[field.name].cast("timestamp_ntz"))
+        return SparkEngine(store, session, **words).get_historical_features(rows, features, **asked).to_parquet(out)
 
     def workers() -> list[int]:
         if not session.sparkContext.statusTracker().getActiveStageIds():

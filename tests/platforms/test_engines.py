@@ -381,21 +381,50 @@ def test_a_spine_that_has_no_row(engine: EngineKind, tmp_path: Path) -> None:
     assert len(found) == 0
 
 
-def test_a_key_that_is_an_instant_without_a_zone(engine: EngineKind, tmp_path: Path) -> None:
-    """Spine and source are read in zones of their own, and meet in the instant."""
-    slot = Entity("slot", key={"slot": Timestamp})
-    seoul = [datetime(2026, 3, 1, hour) for hour in (9, 10, 11)]
-    utc = [datetime(2026, 3, 1, hour) for hour in (0, 1, 2)]
-    path = write(
-        tmp_path / "rows.parquet", slot=pa.array(seoul, pa.timestamp("us")),
-        at=pa.array([ago(9).replace(tzinfo=None)] * 3, pa.timestamp("us")), x=[1.0, 2.0, 3.0],
-    )  # fmt: skip
-    source = ParquetSource("rows", path, event_time="at", timezone="Asia/Seoul")
-    view = FeatureView("view", entity=slot, source=source, refresh="1h", features=["x"])
-    spine = spine_of([{"slot": at, "event_timestamp": NOON} for at in utc])
+def slots(path: Path, slot: pa.Array, **words: Any) -> FeatureView:
+    """A view whose key is an instant."""
+    rows = write(path, slot=slot, at=[ago(9)] * 3, x=[1.0, 2.0, 3.0])
+    source = ParquetSource("rows", rows, event_time="at", **words)
+    entity = Entity("slot", key={"slot": Timestamp})
+    return FeatureView("view", entity=entity, source=source, refresh="1h", features=["x"])
+
+
+NAIVE = [datetime(2026, 3, 1, hour) for hour in (0, 1, 2)]
+ZONED = pa.array([at.replace(tzinfo=UTC) for at in NAIVE], pa.timestamp("us", "UTC"))
+
+
+@pytest.mark.parametrize("spine_is_zoned", [True, False])
+def test_a_key_that_is_an_instant_without_a_zone(spine_is_zoned: bool, engine: EngineKind, tmp_path: Path) -> None:
+    """It meets the same instant with one, whatever the zone of a session is."""
+    without = pa.array(NAIVE, pa.timestamp("us"))
+    view = slots(tmp_path / "rows.parquet", without if spine_is_zoned else ZONED)
+    spine = spine_of([{"slot": at, "event_timestamp": NOON} for at in NAIVE], slot=pa.timestamp("us"))
+    if spine_is_zoned:
+        spine = spine.set_column(1, "slot", ZONED)
     with FeatureStore.local(clock=ManualClock(NOON)) as store:
         found, _ = engine.same(store, spine, [view], tmp_path, partitions=7)
     assert found["view__x"].to_pylist() == [1.0, 2.0, 3.0]
+
+
+def test_a_key_that_is_an_instant_in_a_zone_of_its_own(engine: EngineKind, tmp_path: Path) -> None:
+    """Keys are read by our own code, or the column is refused: an engine might take another instant for it."""
+    seoul = pa.array([at + timedelta(hours=9) for at in NAIVE], pa.timestamp("us"))
+    view = slots(tmp_path / "rows.parquet", seoul, timezone="Asia/Seoul")
+    spine = spine_of([{"slot": at, "event_timestamp": NOON} for at in NAIVE], slot=pa.timestamp("us"))
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        if engine.exact:
+            found, _ = engine.same(store, spine, [view], tmp_path, partitions=7)
+            assert found["view__x"].to_pylist() == [1.0, 2.0, 3.0]
+            return
+        with pytest.raises(
+            SourceError, match="its key column 'slot' has instants without a zone, which are read in Asia/"
+        ):
+            engine.frame(store, spine, [view], tmp_path / "none")
+        view = slots(tmp_path / "zoned.parquet", ZONED)
+        with pytest.raises(
+            SpineError, match="Spine key column 'slot' has instants without a zone, which are read in Asia/"
+        ):
+            engine.frame(store, spine, [view], tmp_path / "none", timezone="Asia/Seoul")
 
 
 def test_files_are_those_that_were_listed(engine: EngineKind, tmp_path: Path) -> None:

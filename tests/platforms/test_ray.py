@@ -147,7 +147,9 @@ def test_a_file_that_was_changed_is_told_by_the_task_that_reads_it(
 
 
 def test_a_dataset_is_no_spine_of_this_process_and_the_error_says_whose(ray: Any, store: FeatureStore) -> None:
-    said = r"Dataset is no spine; .*\. Where it lies, RayEngine\(store\)\.get_historical_features answers it"
+    said = (
+        r"Dataset of ray\.data\S+ is no spine of this process: RayEngine\(store\)\.get_historical_features answers it"
+    )
     with pytest.raises(SpineError, match=said):
         store.get_historical_features(ray.data.from_arrow(SPINE), "ranking")
 

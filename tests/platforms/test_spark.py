@@ -186,16 +186,17 @@ def test_a_frame_may_be_a_table(spark: Any, tmp_path: Path) -> None:
         of_spark(spark).same(store, spine_of([{"user": 1, "event_timestamp": NOON}]).slice(1), [view], tmp_path)
 
 
-def test_a_small_spine_may_be_answered_here(spark: Any, tmp_path: Path) -> None:
-    """No kind of spine chooses an engine: its rows come as Arrow, and give the frame of one machine."""
-    path = write(tmp_path / "rows.parquet", user=[1], at=[ago(1)], x=[1.0])
-    view = FeatureView(
-        "view", entity=USER, source=ParquetSource("rows", path, event_time="at"), refresh="1h", features=["x"]
-    )
-    spine = spine_of([{"user": user, "event_timestamp": NOON} for user in (1, 2)])
+def test_a_dataframe_is_no_spine_of_this_process_and_the_error_says_whose(spark: Any) -> None:
+    """Its Arrow stream would bring all rows here; whoever wants that says so."""
+    spine = spark.createDataFrame(spine_of([{"user": 1, "event_timestamp": NOON}]))
+    frame = DataFrameSource("rows", pa.table({"user": [1], "x": [1.0]}), event_time=None)
+    view = FeatureView("view", entity=USER, source=frame, refresh="1h", features=["x"])
     with FeatureStore.local(clock=ManualClock(NOON)) as store:
-        frame = store.get_historical_features(spark.createDataFrame(spine), [view])
-        assert frame.to_arrow().sort_by("id")["view__x"].to_pylist() == [1.0, None]
+        with pytest.raises(
+            SpineError, match=r"SparkEngine\(store, spine.sparkSession\)\.get_historical_features answers it"
+        ):
+            store.get_historical_features(spine, [view])
+        assert store.get_historical_features(spine.toArrow(), [view]).to_arrow()["view__x"].to_pylist() == [1.0]
 
 
 def test_the_page_runs(spark: Any, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from featurestore.engines.tasks import (
 from featurestore.errors import SourceError, SpineError
 from featurestore.lazy import pa
 from featurestore.training.manifest import LIBRARIES, library_versions
-from featurestore.types import FeatureType
+from featurestore.types import FeatureType, Timestamp
 
 SALT = "__salt"
 
@@ -63,7 +63,10 @@ class KeyShuffle:
         if missing:
             raise SpineError(f"The spine has no input column '{missing[0]}'. Its columns: {', '.join(spine)}")
         is_row = f.col(COUNTS).isNull()
-        keys = [(named(name), of) for name, of in step.inputs.items()]
+        keys = [
+            (_zoned(rows, name, of, task.options.zone, lambda said: SpineError(f"Spine {said}")), of)
+            for name, of in step.inputs.items()
+        ]
         tagged = [
             _tagged(
                 rows,
@@ -93,7 +96,12 @@ class KeyShuffle:
         rows = self._reader.read(route)
         columns, tag = list(rows.columns), f.lit(number)
         if not route.by_identity:
-            keys = [(named(column), of) for column, of in route.keys]
+            source = route.source
+            zone, where = source.timezone or "UTC", f" ({source.origin})"
+            keys = [
+                (_zoned(rows, name, of, zone, lambda said: SourceError(f"{source.title}: its {said}{where}")), of)
+                for name, of in route.keys
+            ]
             return _tagged(rows, tag, keys, table_column(number), f.struct(*map(named, columns)))
         check_not_derived(route)
         shuffled = rows.repartition(self._partitions, *map(named, route.source.identity))
@@ -134,6 +142,22 @@ def without_counts(rows: Any) -> Any:
     from pyspark.sql import functions as f
 
     return rows.withColumn(COUNTS, f.lit(None).cast("string"))
+
+
+def _zoned(rows: Any, name: str, of: FeatureType, zone: str, refused: Callable[[str], Exception]) -> Any:
+    """A key column by which rows are brought together. An instant without a zone is made one here, since Spark would read it in the
+    session's; zone: that in which the kernel does. Raises what is `refused`, in these words, where Spark may read it otherwise."""
+    from pyspark.sql import functions as f
+
+    column = named(name)
+    if of != Timestamp or rows.select(column).schema.fields[0].dataType.typeName() != "timestamp_ntz":
+        return column
+    if zone != "UTC":
+        raise refused(
+            f"key column '{name}' has instants without a zone, which are read in {zone}; Spark, which brings rows together by it, may "
+            "read them otherwise. Write them with a zone"
+        )
+    return f.concat(column.cast("string"), f.lit("Z"))
 
 
 def _tagged(rows: Any, tag: Any, keys: Sequence[tuple[Any, FeatureType]], name: str, struct: Any) -> Any:

@@ -81,7 +81,7 @@ class SparkFrame:
 
 
 def _mode(mode: str) -> str:
-    """How a frame is written; RequestError where nothing may be, since nothing would be counted."""
+    """How a frame is written, as Spark Connect takes it too; RequestError where nothing may be, since nothing would be counted."""
     if mode not in MODES:
         raise RequestError(f"mode is {' or '.join(map(repr, MODES))}, and not {shown(mode)}")
-    return mode
+    return "error" if mode == "errorifexists" else mode
