@@ -56,7 +56,8 @@ def ray_cluster() -> Iterator[Any]:
     """A cluster of two workers at a time."""
     settings = {
         "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": "600", "RAY_worker_register_timeout_seconds": "600",
+        "RAY_raylet_start_wait_time_s": "600", "RAY_NUM_REDIS_GET_RETRIES": "600",
+        "RAY_worker_register_timeout_seconds": "600",
         "RAY_memory_monitor_refresh_ms": "0",  # which kills workers for what other processes take
     }  # fmt: skip
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # noqa: S108 - the paths of its sockets may not be long
