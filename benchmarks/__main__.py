@@ -1,4 +1,4 @@
-"""python -m benchmarks [training|materialize|lookup|http|console|client|serving-log|imports|windows|tiles|fast-paths|push|refresh|audit|explain|object-store|scale|estimate|cluster|capacity|all]
+"""python -m benchmarks [training|materialize|statistics|lookup|http|console|client|serving-log|imports|windows|tiles|fast-paths|push|refresh|audit|explain|object-store|scale|estimate|cluster|capacity|all]
 
 [--small] [--pairs N] [--json]
 """

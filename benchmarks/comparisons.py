@@ -123,6 +123,19 @@ def _materialize(root: str) -> list[Comparison]:
     ]
 
 
+def _statistics(root: str) -> list[Comparison]:
+    def pair(call: str, **told: object) -> tuple[Job, ...]:
+        named = (("described", None), ("undescribed", "undescribed"))
+        return tuple(Job(name, f"benchmarks.product:{call}", {"root": root, "env": env, **told}) for name, env in named)
+
+    cpu = (Line("cpu_s", against=1, limit=1.1),)
+    frames = [
+        Comparison(f"training frame {size}, written and described", pair("training_written", size=size), cpu)
+        for size in ("100k", "1m")
+    ]
+    return [*frames, Comparison("materialize 18 features, LMDB, described", pair("materialize_described"), cpu)]
+
+
 def _lookup(root: str) -> list[Comparison]:
     found = []
     for keys in (1, 100):
@@ -380,6 +393,7 @@ def _capacity(_: str) -> list[Comparison]:
 GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "training": _training,
     "materialize": _materialize,
+    "statistics": _statistics,
     "lookup": _lookup,
     "http": _http,
     "console": _console,

@@ -49,7 +49,7 @@ def open_store(
 ) -> FeatureStore:  # fmt: skip
     """The store of a project folder, at the end of the generated history; made first where `online` is given.
 
-    env "logged" logs all that is served.
+    env "logged" logs all that is served; env "undescribed" keeps no statistics.
     """
     if online is not None:
         lines = ['project = "benchmark"', 'registry = "registry.db"', f"online = {json.dumps(online)}"]
@@ -58,7 +58,7 @@ def open_store(
             lines += ["[offline]", f"threads = {threads}"]
         if memory_limit is not None:
             lines += [f"memory_limit = {json.dumps(memory_limit)}"]
-        lines += ["[env.logged.serving_log]", "rate = 1.0"]
+        lines += ["[env.logged.serving_log]", "rate = 1.0", "[env.undescribed.statistics]", "enabled = false"]
         Path(project, "featurestore.toml").write_text("\n".join([*lines, ""]))
     return FeatureStore(project, env=env, clock=lambda: to_datetime(END))
 
@@ -102,6 +102,29 @@ def materialize_lmdb(root: str) -> Callable[[], Figures]:
     """A first materialization of all keys into an empty LMDB."""
     folder = tempfile.TemporaryDirectory(prefix="benchmark-")
     return partial(_materialize, _applied(root, folder.name, "lmdb://online"), opened(root).served.keys, folder)
+
+
+def materialize_described(root: str, env: str | None) -> Callable[[], Figures]:
+    """A first materialization into an empty LMDB, with the statistics that an environment keeps."""
+    data, folder = opened(root), tempfile.TemporaryDirectory(prefix="benchmark-")
+    open_store(folder.name, online="lmdb://online").close()
+    store = open_store(folder.name, env=env)
+    store.apply([declare(data, data.served, refresh="1h", ttl_days=None)])
+    return partial(_materialize, store, data.served.keys, folder)
+
+
+def training_written(root: str, size: str, env: str | None) -> Callable[[], object]:
+    """A training frame, answered and written to a file, with the statistics that an environment keeps."""
+    data, folder = opened(root), tempfile.TemporaryDirectory(prefix="benchmark-")
+    open_store(folder.name, online="lmdb://online", threads=2).close()
+    store = open_store(folder.name, env=env)
+    views = [declare(data, view, refresh="continuous", ttl_days=None) for view in data.views]
+
+    def call(_: object = folder) -> object:  # the folder lives as long as the call
+        frame = store.get_historical_features(pq.read_table(data.spine_path(size)), views, timestamp="t")
+        return frame.to_parquet(Path(folder.name, "frame.parquet"))
+
+    return call
 
 
 def fill(root: str, redis_url: str, project: str) -> Callable[[], None]:
