@@ -221,7 +221,7 @@ def test_a_process_takes_defaults_by_the_call(opened: Callable[..., FeatureStore
 
 def test_ready_is_who_answers_lookups_of_every_service(opened: Callable[..., FeatureStore], redis: RedisServer) -> None:
     """And nobody else, whatever is applied, filled or away."""
-    store = opened(fill=False, query="timeout=0.5&retries=0")
+    store = opened(fill=False, query="timeout=3&retries=0")
     services: list[str] = []
     with serving(store) as client:
 

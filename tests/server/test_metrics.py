@@ -331,7 +331,7 @@ def test_round_trips_and_connections_are_counted(tmp_path: Path) -> None:
     """Of an online store on another machine: how long each call took, and how many of the connections are in use."""
     with RedisServer() as redis:
         (tmp_path / "featurestore.toml").write_text(
-            f'project = "p"\ndefinitions = []\nonline = "{redis.url}?pool_size=7&timeout=0.5&retries=0"\n'
+            f'project = "p"\ndefinitions = []\nonline = "{redis.url}?pool_size=7&timeout=3&retries=0"\n'
         )
         with FeatureStore(tmp_path) as store, serving(store) as client:
             store.apply(definitions())
@@ -348,7 +348,8 @@ def test_round_trips_and_connections_are_counted(tmp_path: Path) -> None:
             assert 0 <= value(samples, "store_connections", state="in use") <= 1
             with redis.silent():
                 assert ask(client).status_code == 503
-            assert value(scraped(client), "store_seconds_count", call="get", outcome="failed") == 1
+            failed = value(scraped(client), "store_seconds_count", call="get", outcome="failed") or 0
+            assert failed >= 1  # the server itself may have read meanwhile
 
 
 def test_a_file_of_audits_that_is_damaged_says_nothing(folder: Path) -> None:
