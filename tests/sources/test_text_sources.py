@@ -90,7 +90,7 @@ def test_delimiter_and_null(tmp_path: Path) -> None:
         (HEAD + "u1,2026-03-01+05:00,1,0\n", r"row 1, column 'at' must be Timestamp: '2026-03-01\+05:00' is no timestamp"),
         (HEAD + "u1,2026-03-01x10:00,1,0\n", r"row 1, column 'at' must be Timestamp: '2026-03-01x10:00' is no timestamp"),
         ((HEAD + ROW).encode("utf-16"), "rows.csv cannot be read as CSV: it is text in UTF-16; write it in UTF-8"),
-        (gzip.compress((HEAD + ROW).encode()), "rows.csv cannot be read as CSV: it is compressed with gzip; let its name end"),
+        (gzip.compress((HEAD + ROW).encode(), mtime=0), "rows.csv cannot be read as CSV: it is compressed with gzip; let its name end"),
         (b"PK\x03\x04" + bytes(60), "rows.csv cannot be read as CSV: it is a ZIP archive"),
     ],
 )  # fmt: skip
