@@ -899,14 +899,15 @@ class FeatureStore(BoundToProcess):
     @checked
     def audit(
         self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,
-        against: Mapping[str, str] | Manifest | None = None, spine: Any = None,
+        against: Mapping[str, str] | Manifest | None = None, spine: Any = None, keep: bool = True,
     ) -> Audit:  # fmt: skip
         """What was served and logged, compared with what training says, bit by bit; see `reports.audit`.
 
         since: an aware datetime, or how long ago, "1d"; all that was logged by default. until: an aware datetime.
         service: only this one. against: what a model was trained on, where that may not be what it was served: a manifest,
         or service → fingerprint. spine: the rows that training was asked for, by the ids under which they were logged.
-        What is served while it runs may be missing from it. What it found is kept beside the log, where that can be written.
+        keep: whether what it found of each service is kept beside the log, where that can be written, for metrics and alerts;
+        without it nothing is changed. What is served while it runs may be missing from it.
         """
         self._project.serving_log.flush()
         ended = None if until is None else self._instant(until, "until")
@@ -915,19 +916,20 @@ class FeatureStore(BoundToProcess):
             raise RequestError(f"against is a manifest, or a dict of service and fingerprint, and not {shown(against)}")
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
         found = audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
-        keep_audit(self._project.serving_log.folder, found)
+        if keep:
+            keep_audit(self._project.serving_log.folder, found)
         return found
 
     @checked
     def drift(
         self, service: str, *, baseline: Any = None, before: timedelta | str = "7d", since: datetime | str = "1d",
-        until: datetime | None = None, every: timedelta | str | None = None,
+        until: datetime | None = None, every: timedelta | str | None = None, keep: bool = True,
     ) -> Drift:  # fmt: skip
         """How far what was served and logged is from a baseline, by feature; drift is no skew, of which `audit` tells.
 
         baseline: a training frame, the Parquet file that it was written to, or a frame with the features' columns; by default
         what was served within `before` ahead of `since`. since, until: as for `audit`. every: compare each period of that length
-        too, as "1h". The service version is that of the baseline's manifest, else the one that is applied.
+        too, as "1h". The service version is that of the baseline's manifest, else the one that is applied. keep: as for `audit`.
         Raises NotFoundError, and RequestError where one of the sides has no rows.
         """
         self._project.serving_log.flush()
@@ -939,7 +941,8 @@ class FeatureStore(BoundToProcess):
             asked_duration(before, "before"), None if every is None else asked_duration(every, "every"),
         )  # fmt: skip
         found = drift(self._project, asked)
-        keep_drift(self._project.serving_log.folder, found)
+        if keep:
+            keep_drift(self._project.serving_log.folder, found)
         return found
 
     @checked

@@ -205,7 +205,7 @@ JUDGED_ELSEWHERE = {
     ("historical_parts", "with_status"), ("historical_parts", "with_event_time"), ("snapshot_parts", "with_status"), ("optimize", "remove"),
     ("explain_request", "row"), ("explain_request", "limit"), ("materialize", "full"),
     ("materialize", "progress"), ("verify", "repair"), ("forget", "dry_run"), ("push", "json"), ("push", "who"), ("push", "request_id"), ("activity", "since"), ("activity", "limit"), ("get_online_features", "json"), ("unfilled", "fingerprint"),
-    ("get_online_features", "fingerprint"), ("audit", "against"), ("simulate", "faults"),
+    ("get_online_features", "fingerprint"), ("audit", "against"), ("audit", "keep"), ("drift", "keep"), ("simulate", "faults"),
     ("consume", "until_end"), ("consume", "skip_lost"), ("consume", "begin_again"), ("poison", "after"), ("poison", "most"),
     ("simulate", "seed"), ("simulate", "lookups"), ("simulate", "rows"),
 }  # fmt: skip

@@ -20,7 +20,8 @@ TITLE = "Audit"
 
 
 def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
-    """What the last audits found; where `run` is asked for, what `featurestore audit` finds now."""
+    """What the last audits found; where `run` is asked for, what `featurestore audit` finds now, which is not
+    kept: alerts go by what somebody who may change something asked."""
     applied = store.registry.current().document["services"]
     form = {
         "since": asked.word("since") or SINCE, "until": asked.word("until") or "", "service": asked.word("service") or "",
@@ -30,7 +31,7 @@ def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
     if not asked.is_run:
         return PageModel("audit.html", TITLE, form, (_last(store),))
     found = store.audit(
-        since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), service=asked.word("service")
+        since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), service=asked.word("service"), keep=False
     )
     skewed = PageState(f"{found.skewed:,}", "bad" if found.over_budget else "warn" if found.skewed else "good")
     facts: list[tuple[str, object]] = [

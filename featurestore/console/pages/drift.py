@@ -18,7 +18,7 @@ TITLE = "Drift"
 
 
 def drift(store: FeatureStore, asked: PageRequest) -> PageModel:
-    """What the last comparisons found; where `run` is asked for, what `featurestore drift` finds now."""
+    """What the last comparisons found; where `run` is asked for, what `featurestore drift` finds now, which is not kept."""
     service = asked.word("service")
     frames = [frame for frame in store.registry.frames() if service in {None, frame.service}]
     baselines = [(frame.path, f"{frame.path}, {frame.rows:,} rows") for frame in frames]
@@ -33,6 +33,7 @@ def drift(store: FeatureStore, asked: PageRequest) -> PageModel:
     found = store.drift(
         service, baseline=_baseline(asked.word("baseline"), baselines), before=duration_asked(asked, "before", BEFORE),
         since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), every=duration_asked(asked, "every", None),
+        keep=False,
     )  # fmt: skip
     beyond = PageState(f"{len(found.exceeded)} beyond their limits", "bad" if found.exceeded else "good")
     facts: list[tuple[str, object]] = [
